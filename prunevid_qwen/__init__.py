@@ -1,0 +1,1 @@
+"""Placeholder: the face of the package is written with the API."""

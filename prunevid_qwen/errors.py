@@ -1,0 +1,37 @@
+"""The exceptions a user can meet, and the exit code each one has on the command line. Imports nothing."""
+
+from __future__ import annotations
+
+
+class PruneVidError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+    exit_code = 1
+
+
+class ConfigError(PruneVidError, ValueError):
+    """An option, preset or argument is wrong: it names what came, what was expected and the next step."""
+
+    exit_code = 2
+
+
+class UnsupportedError(ConfigError):
+    """A model family, cache or generation mode that pruning cannot serve correctly."""
+
+
+class SetupError(PruneVidError, RuntimeError):
+    """Something outside the call is missing: a device, a package, a supported version, the network."""
+
+    exit_code = 3
+
+
+class MediaError(PruneVidError, ValueError):
+    """A video or image is missing, empty, unreadable, or holds no frame in the asked range."""
+
+    exit_code = 4
+
+
+class PruningNotApplied(PruneVidError, RuntimeError):
+    """Pruning was asked for, there was something to prune, and it did not happen."""
+
+    exit_code = 5

@@ -1,0 +1,290 @@
+"""PruneVidConfig: every option of the method in one flat, frozen, validated dataclass. Imports no torch.
+
+The values are those of PruneVid (arXiv 2412.16117) as the Qwen2.5-VL port sets them; each default's source stands in
+PAPERS.md. A flat dataclass on purpose: what a user types on the command line, in JSON and in Python is one list of names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "merged_position": ("center", "mean", "first"),
+    "token_order": ("spatiotemporal", "grouped"),
+    "attention_source": ("post_rope", "pre_rope"),
+    "selection_scope": ("global", "per_group"),
+    "attention_aggregation": ("max", "mean"),
+    "position_scheme": ("reference", "hf"),
+    "video_sampling": ("uniform", "fps"),
+    "video_backend": ("pyav", "decord", "opencv", "torchcodec", "qwen-vl-utils"),
+}
+
+
+@dataclass(frozen=True)
+class PruneVidConfig:
+    """What is pruned, where and how hard; how a video is sampled. Ranges are checked on construction.
+
+    Args:
+        enable_stage1: merge static and similar tokens of each video before the decoder.
+        tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
+            strictly greater. 1 means that nothing is static.
+        cluster_ratio: clusters per token in (0, 1]; 1 merges nothing by clustering.
+        temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
+        dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
+        min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
+        merged_position: whose (t, h, w) a merged token takes: its cluster "center", the rounded "mean" of its members,
+            or its "first" member.
+        token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
+        merge_images: let stage 1 also merge images (one temporal position); off, they pass unmerged.
+        enable_stage2: keep the visual tokens that the question attends to, after layer ``pruning_layer``.
+        selector: registered name of the stage 2 method.
+        keep_ratio: share of the visual tokens entering stage 2 that is kept, in (0, 1]; alpha in the paper.
+        pruning_layer: index M of the decoder layer after which tokens are dropped (int), or a share of the depth
+            (float in (0, 1)), or None: 10 for models of at least 20 layers, ``int(layers * 10 / 28)`` below.
+        attention_source: "post_rope" scores by the model's own causal attention; "pre_rope" as the authors' code,
+            before rotary embedding and without the causal mask.
+        selection_scope: "global" keeps the best of each video; "per_group" the best of every static or dynamic group.
+        attention_aggregation: "max" or "mean" over the question's tokens, after the maximum over heads.
+        enable_cache_compression: stage 3, cut the cache of layers 0..M to the kept tokens.
+        position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
+            the installed transformers.
+        max_frames: frames sampled from a video at most, at least 2.
+        video_sampling: "uniform" takes ``max_frames`` equally spaced; "fps" takes ``fps`` a second up to ``max_frames``.
+        fps: frames a second for ``video_sampling="fps"``, above 0.
+        max_pixels: pixels a frame at most, or None for the model's own limit.
+        total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.
+        video_backend: which library reads video files.
+
+    Raises:
+        ConfigError: a value is outside its range or of the wrong type.
+    """
+
+    enable_stage1: bool = True
+    tau: float = 0.8
+    cluster_ratio: float = 0.5
+    temporal_segment_ratio: float = 0.25
+    dpc_knn_k: int = 5
+    min_cluster_tokens: int = 14
+    merged_position: str = "center"
+    token_order: str = "spatiotemporal"
+    merge_images: bool = False
+    enable_stage2: bool = True
+    selector: str = "prunevid"
+    keep_ratio: float = 0.4
+    pruning_layer: int | float | None = None
+    attention_source: str = "post_rope"
+    selection_scope: str = "global"
+    attention_aggregation: str = "max"
+    enable_cache_compression: bool = True
+    position_scheme: str = "reference"
+    max_frames: int = 16
+    video_sampling: str = "uniform"
+    fps: float = 2.0
+    max_pixels: int | None = None
+    total_pixels: int | None = None
+    video_backend: str = "pyav"
+
+    def __post_init__(self) -> None:
+        for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
+            _check_share(name, getattr(self, name))
+        for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False, got {getattr(self, name)!r}")
+        for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2)):
+            _check_count(name, getattr(self, name), least)
+        for name in ("max_pixels", "total_pixels"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name), 28 * 28)
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(_unknown(f"{name} is one of", getattr(self, name), allowed))
+        if not isinstance(self.selector, str) or not self.selector:
+            raise ConfigError(f"selector is the name of a stage 2 method, got {self.selector!r}")
+        if not _is_number(self.fps) or not 0 < self.fps < math.inf:
+            raise ConfigError(f"fps is a number above 0, got {self.fps!r}")
+        self._check_layer()
+
+    def _check_layer(self) -> None:
+        m = self.pruning_layer
+        if m is None:
+            return
+        if not _is_number(m):
+            raise ConfigError(f"pruning_layer is a layer index, a share in (0, 1) or None, got {m!r}")
+        if isinstance(m, int) and m < 0:
+            raise ConfigError(f"pruning_layer counts from 0, got {m}")
+        if isinstance(m, float) and not 0 < m < 1:
+            raise ConfigError(f"a float pruning_layer is a share of the depth in (0, 1), got {m}; an index is an int")
+
+    def replace(self, **changes: Any) -> PruneVidConfig:
+        """Return a copy with some options changed; unknown names are refused as in `from_dict`."""
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every option by name, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, options: dict[str, Any]) -> PruneVidConfig:
+        """Build from names and values; what is left out takes its default.
+
+        ``pruning_rate`` (the share removed) is accepted here instead of ``keep_ratio``, never beside it.
+
+        Raises:
+            ConfigError: an unknown name (the nearest known one is offered), or a bad value.
+        """
+        options = dict(options)
+        if "pruning_rate" in options:
+            if "keep_ratio" in options:
+                raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
+            rate = options.pop("pruning_rate")
+            if not _is_number(rate) or not 0 <= rate < 1:
+                raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {rate!r}")
+            options["keep_ratio"] = 1.0 - rate
+        names = tuple(f.name for f in dataclasses.fields(cls))
+        for name in options:
+            if name not in names:
+                raise ConfigError(_unknown("PruneVidConfig has", name, names))
+        return cls(**options)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """Return the options as JSON text; also write them to ``path`` when given."""
+        text = json.dumps(self.to_dict(), indent=2) + "\n"
+        if path is not None:
+            Path(path).write_text(text, encoding="utf-8")
+        return text
+
+    @classmethod
+    def from_json(cls, source: str | Path) -> PruneVidConfig:
+        """Read options from a JSON file, or from JSON text (anything that starts with a brace).
+
+        Raises:
+            ConfigError: the file is missing, the text is not a JSON object, or an option is unknown or bad.
+        """
+        text = str(source)
+        if not text.lstrip().startswith("{"):
+            path = Path(source)
+            if not path.is_file():
+                raise ConfigError(f"no config file at {path}: pass a JSON file or a preset ({', '.join(PRESETS)})")
+            text = path.read_text(encoding="utf-8")
+        try:
+            options = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"config {source!s:.80} is not JSON: {error}") from error
+        if not isinstance(options, dict):
+            raise ConfigError(f"a config is a JSON object of options, got {type(options).__name__}")
+        return cls.from_dict(options)
+
+
+def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
+    """Turn ``pruning_layer`` into an index for a model of ``layers`` decoder layers (prunevid.md section 7).
+
+    Raises:
+        ConfigError: the index is beyond the model; the message names the share that was probably meant.
+    """
+    if pruning_layer is None:
+        return 10 if layers >= 20 else int(layers * 10 / 28)
+    if isinstance(pruning_layer, float):
+        return int(pruning_layer * layers)
+    if pruning_layer >= layers:
+        share = 10 / 28 if pruning_layer == 10 else min(0.99, pruning_layer / 28)
+        raise ConfigError(
+            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
+            f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
+            f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
+        )
+    return pruning_layer
+
+
+def get_paper_config() -> PruneVidConfig:
+    """Return the defaults: the paper's method as the Qwen2.5-VL port sets it. What ``config=None`` means."""
+    return PruneVidConfig()
+
+
+def get_reference_config() -> PruneVidConfig:
+    """Return exactly what the authors' code does: k 7, scores before rotary embedding, budgets and order per group."""
+    return PruneVidConfig(
+        dpc_knn_k=7, attention_source="pre_rope", selection_scope="per_group", token_order="grouped"
+    )
+
+
+def get_conservative_config() -> PruneVidConfig:
+    """Return a preset that prunes *less* than the paper (keep 0.6, clusters 0.75).
+
+    The community port's README describes "conservative" as high compression: here the word means what it says.
+    """
+    return PruneVidConfig(keep_ratio=0.6, cluster_ratio=0.75)
+
+
+def get_aggressive_config() -> PruneVidConfig:
+    """Return a preset that prunes *more* than the paper (keep 0.2, clusters 0.25).
+
+    The community port's README describes "aggressive" as low compression: here the word means what it says.
+    """
+    return PruneVidConfig(keep_ratio=0.2, cluster_ratio=0.25)
+
+
+def get_baseline_config() -> PruneVidConfig:
+    """Return all stages off: the stock model, read and sampled in the same way."""
+    return PruneVidConfig(enable_stage1=False, enable_stage2=False, enable_cache_compression=False)
+
+
+def get_stage1_only_config() -> PruneVidConfig:
+    """Return stage 1 alone: merging before the decoder, no selection by the question."""
+    return PruneVidConfig(enable_stage2=False, enable_cache_compression=False)
+
+
+PRESETS = {
+    "paper": get_paper_config,
+    "conservative": get_conservative_config,
+    "aggressive": get_aggressive_config,
+    "stage1_only": get_stage1_only_config,
+    "reference": get_reference_config,
+    "baseline": get_baseline_config,
+}
+
+
+def get_config(name_or_path: str) -> PruneVidConfig:
+    """Return a preset by name, or the config in a JSON file.
+
+    Raises:
+        ConfigError: neither a preset nor a file; the nearest preset is offered.
+    """
+    if name_or_path in PRESETS:
+        return PRESETS[name_or_path]()
+    if name_or_path.endswith(".json") or Path(name_or_path).is_file():
+        return PruneVidConfig.from_json(Path(name_or_path))
+    raise ConfigError(_unknown("a preset (or a .json file) is", name_or_path, tuple(PRESETS)))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_share(name: str, value: object) -> None:
+    if not _is_number(value):
+        raise ConfigError(f"{name} is a number in (0, 1], got {type(value).__name__} {value!r}")
+    assert isinstance(value, (int, float))
+    if 0 < value <= 1:
+        return
+    meant = f"; did you mean {value / 100:g}?" if 1 < value <= 100 else ""
+    why = " (nothing would be left)" if value == 0 else ""
+    raise ConfigError(f"{name} is a share in (0, 1], got {value!r}{why}{meant}")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} is a whole number of at least {least}, got {value!r}")
+
+
+def _unknown(what: str, got: object, allowed: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(str(got), allowed, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"{what} {', '.join(allowed)}; got {got!r}{hint}"

@@ -1,0 +1,106 @@
+"""The one protocol of stages 1 and 2, what it may look at, and the registry of its implementations."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar, runtime_checkable
+
+from torch import Tensor
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.tokens import TokenLayout, TokenMap
+
+
+@dataclass(frozen=True)
+class AttentionQuery:
+    """Which question -> visual attention a reducer wants to see.
+
+    Args:
+        source: "post_rope" (the model's own, causal) or "pre_rope" (before rotary embedding, no causal mask).
+        heads: "max" or "mean" over heads, first.
+        rows: "max" or "mean" over the question's tokens, then; "last" is the last one alone.
+    """
+
+    source: str = "post_rope"
+    heads: str = "max"
+    rows: str = "max"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come."""
+
+    attention: AttentionQuery | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a reducer may look at: one sample, never a model.
+
+    Args:
+        layout: what each position of the sample is.
+        hidden: [N, D] states of the visual tokens at this depth, model dtype.
+        question: [Q, D] states of the question's tokens.
+        attention: [N] fp32, natural logarithm of the attention probability, reduced over heads and question tokens as
+            `Needs.attention` asked; None when it did not. Reduced as it is computed: the whole [H, Q, N] array is what
+            long videos cannot afford.
+    """
+
+    layout: TokenLayout
+    hidden: Tensor
+    question: Tensor
+    attention: Tensor | None = None
+
+
+@runtime_checkable
+class Reducer(Protocol):
+    """One reduction step of stage 1 or 2: pure, deterministic, sees evidence and never a model."""
+
+    @property
+    def needs(self) -> Needs:
+        """Evidence beyond layout and states that `plan` reads."""
+        ...
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
+        ...
+
+
+R = TypeVar("R", bound=type)
+_REDUCERS: dict[str, type] = {}
+
+
+def register(name: str) -> Callable[[R], R]:
+    """Enter a reducer class under the paper's own name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def add(cls: R) -> R:
+        if name in _REDUCERS:
+            raise ValueError(f"reducer {name!r} is taken by {_REDUCERS[name].__qualname__}")
+        _REDUCERS[name] = cls
+        return cls
+
+    return add
+
+
+def reducer_class(name: str) -> type:
+    """Return the reducer registered as ``name``.
+
+    Raises:
+        ConfigError: no such reducer; the nearest name is offered.
+    """
+    if name not in _REDUCERS:
+        close = difflib.get_close_matches(name, _REDUCERS, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"no reducer is called {name!r}.{hint} Known: {', '.join(sorted(_REDUCERS))}")
+    return _REDUCERS[name]
+
+
+def registered() -> tuple[str, ...]:
+    """Return the names of all registered reducers, sorted."""
+    return tuple(sorted(_REDUCERS))

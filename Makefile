@@ -1,0 +1,45 @@
+# `make` lists the targets. The first of them makes .venv; after that nothing is installed again until pyproject.toml,
+# setup.py or the constraints change, and nothing touches the network.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint check format test-matrix clean
+
+help:  ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  ARGS="..." is passed on: make test ARGS="-k tokens", make demo ARGS="--compare"; PYTHON=python3.12 chooses one.'
+
+demo: .venv/base.stamp  ## Answer a question about the bundled clip with pruned tokens
+	@$(BIN)/python demo.py $(ARGS)
+
+test: .venv/dev.stamp  ## Run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/dev.stamp  ## ruff check, ruff format --check, mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+check: lint test  ## lint, then test: what to run before a commit
+
+format: .venv/dev.stamp  ## Let ruff rewrite what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
+	@$(BIN)/python tools/test_matrix.py $(ARGS)
+
+clean:  ## Remove .venv, .venv-matrix and every cache
+	rm -rf .venv .venv-matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Order-only chains keep two pips from running at once under make -j.
+.venv/base.stamp: $(INSTALL)
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: install Python 3.10 to 3.13, or name one: make PYTHON=..." >&2; exit 3; }
+	@$(PYTHON) tools/make_venv.py base
+
+.venv/dev.stamp: .venv/base.stamp
+	@$(PYTHON) tools/make_venv.py dev

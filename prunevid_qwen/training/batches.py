@@ -1,0 +1,305 @@
+"""Training batches made on the fly: step ``s`` of a phase is always the same batch, whatever was made before it.
+
+Every batch has its own random generator, seeded by (run, phase, step), so a run resumes without replaying anything.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from prunevid_qwen.moving_shapes import (
+    COLORS,
+    DIRECTIONS,
+    FIRST_HELD_OUT_SEED,
+    SHAPES,
+    Question,
+    Scene,
+    boxes,
+    frame_times,
+    make_scene,
+    render,
+    sample_questions,
+)
+from prunevid_qwen.training.fast_forward import Positions, patchify, vision_features
+from prunevid_qwen.training.tokenizer import VOCABULARY, encode_words
+
+PREFIX = encode_words("<|im_start|> system you are a helpful assistant . <|im_end|> <|im_start|> user <|vision_start|>")
+AFTER_VIDEO = encode_words("<|vision_end|>")
+_END = VOCABULARY["<|im_end|>"]
+_ASSISTANT = "<|im_end|> <|im_start|> assistant"
+_TOKEN = 28  # pixels of a merged token's side
+_LEAST_COVER = 0.12  # of a merged token, for it to show an object
+
+
+@dataclass(frozen=True)
+class VisionPhase:
+    """Train the vision tower to name, in every merged token, the object's colour, shape and direction."""
+
+    name: str
+    steps: int
+    learning_rate: float = 2e-3
+    warmup: int = 60
+    videos: int = 24
+    patches: int = 4
+
+
+@dataclass(frozen=True)
+class QuestionPhase:
+    """Train the decoder to answer, on the vision tower's frozen features.
+
+    Args:
+        name: as the learning curve calls it.
+        steps: updates.
+        types: types of questions asked.
+        weights: how often a type is asked relative to the others.
+        frames: sampled frames of a video, one drawn for each step.
+        sizes: (height, width) in pixels, one drawn for each step.
+        choice_share: steps that ask for letters; ``choice_from`` is the step from which they do.
+        drop_share: steps in which 10 to 80 % of the background tokens are left out (never one that shows an object).
+        picture_share: steps that show a single picture instead of a video.
+    """
+
+    name: str
+    steps: int
+    types: tuple[str, ...]
+    weights: dict[str, float]
+    frames: tuple[int, ...] = (8, 12, 16, 16, 16, 32)
+    sizes: tuple[tuple[int, int], ...] = ((112, 112),) * 5 + ((84, 140), (140, 84), (168, 168))
+    learning_rate: float = 2e-3
+    warmup: int = 80
+    videos: int = 16
+    questions: int = 12
+    choice_questions: int = 7
+    choice_share: float = 0.5
+    choice_from: int = 0
+    drop_share: float = 0.3
+    picture_share: float = 0.05
+
+
+@dataclass(frozen=True)
+class VisionBatch:
+    """Patches [N, P, 1176] uint8 and, for every merged token, its labels [N, P / 4] int64 (0 is background).
+
+    ``grid`` is (patches down, patches across).
+    """
+
+    patches: Tensor
+    grid: tuple[int, int]
+    colors: Tensor
+    shapes: Tensor
+    directions: Tensor
+
+
+@dataclass(frozen=True)
+class QuestionBatch:
+    """What ``answer_states`` takes, and the right answers.
+
+    Args:
+        features: [B, V, D] float32 visual tokens.
+        blocks: [B, N, Q] int64 token ids of the questions with their answers.
+        positions: ids of prefix and blocks.
+        asked_at: [B, N] int64, the place in the block from which the answer is predicted.
+        answers: [B, N] int64 token ids.
+        types: [B][N] type of each question, with "*" where a letter is asked for.
+    """
+
+    features: Tensor
+    blocks: Tensor
+    positions: Positions
+    asked_at: Tensor
+    answers: Tensor
+    types: list[list[str]]
+
+
+class VisionBatches(Dataset[VisionBatch]):
+    """Batch ``step`` of a vision phase."""
+
+    def __init__(self, phase: VisionPhase, key: tuple[int, int]) -> None:
+        self.phase, self.key = phase, key
+
+    def __len__(self) -> int:
+        """Count the steps of the phase."""
+        return self.phase.steps
+
+    def __getitem__(self, step: int) -> VisionBatch:
+        """Draw the videos of a step and label their tokens."""
+        rng = np.random.default_rng([*self.key, step])
+        count = int(rng.choice((8, 12, 16, 16, 32)))
+        height, width = ((112, 112), (112, 112), (112, 112), (84, 140), (140, 84))[int(rng.integers(5))]
+        frames, labels = [], []
+        for seed in rng.integers(0, FIRST_HELD_OUT_SEED, self.phase.videos):
+            scene = make_scene(int(seed), height, width, min(count, 16), most_objects=4)
+            pairs = rng.permutation(count // 2)[: self.phase.patches]
+            times = frame_times(count)[pairs[:, None] * 2 + np.arange(2)]
+            times[rng.random(len(times)) < 0.06, 1] = -1  # a picture: the same frame twice
+            times[:, 1] = np.where(times[:, 1] < 0, times[:, 0], times[:, 1])
+            still = times[:, 0] == times[:, 1]
+            frames.append(render(scene, times.ravel()))
+            labels.append(_vision_labels(scene, times.ravel(), still))
+        video = _add_noise(rng, np.stack(frames))
+        colors, shapes, directions = (torch.from_numpy(np.concatenate(part)) for part in zip(*labels, strict=True))
+        grid = (height // 14, width // 14)
+        return VisionBatch(patchify(torch.from_numpy(video)), grid, colors, shapes, directions)
+
+
+class QuestionBatches(Dataset[QuestionBatch]):
+    """Batch ``step`` of a question phase; the frozen vision tower runs here, beside the decoder's training."""
+
+    def __init__(self, phase: QuestionPhase, key: tuple[int, int], visual: Any) -> None:
+        self.phase, self.key, self.visual = phase, key, visual
+
+    def __len__(self) -> int:
+        """Count the steps of the phase."""
+        return self.phase.steps
+
+    def __getitem__(self, step: int) -> QuestionBatch:
+        """Draw the videos of a step, look at them and ask about them."""
+        phase, rng = self.phase, np.random.default_rng([*self.key, step])
+        picture = rng.random() < phase.picture_share
+        count = 2 if picture else int(rng.choice(phase.frames))
+        height, width = phase.sizes[int(rng.integers(len(phase.sizes)))]
+        choice = step >= phase.choice_from and rng.random() < phase.choice_share
+        asked = phase.choice_questions if choice else phase.questions
+        frames, covers, questions = [], [], []
+        for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):
+            scene = _picture_scene(int(seed), height, width) if picture else None
+            scene = scene or make_scene(int(seed), height, width, min(count, 16))
+            times = np.full(2, 0.5) if picture else frame_times(count)
+            frames.append(render(scene, times))
+            covers.append(token_cover(scene, times).max(0))
+            questions.append(
+                sample_questions(scene, rng, asked, choice, phase.types, phase.weights, moving=not picture)
+            )
+        video = torch.from_numpy(_add_noise(rng, np.stack(frames)))
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features = vision_features(self.visual, patchify(video), height // 14, width // 14)
+        features = features.view(phase.videos, -1, features.shape[-1])
+        grid = (count // 2, height // _TOKEN, width // _TOKEN)
+        keep = None
+        if rng.random() < phase.drop_share:
+            keep = _drop_background(rng, np.stack(covers).reshape(phase.videos, -1))
+            features = features.gather(1, keep[..., None].expand(-1, -1, features.shape[-1]))
+        seconds = 8.0 if rng.random() < 0.6 else math.exp(rng.uniform(math.log(2), math.log(30)))
+        blocks, asked_at, answers = question_blocks(questions)
+        positions = sequence_positions(
+            grid, 0.0 if picture else 2 * seconds / count, blocks.shape[-1], phase.videos, keep, rng.random() < 0.5
+        )
+        types = [[q.type + "*" * q.multiple_choice for q in row] for row in questions]
+        return QuestionBatch(features, blocks, positions, asked_at, answers, types)
+
+
+def question_blocks(questions: list[list[Question]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Write questions and answers as token ids, exactly as the chat template lays them out.
+
+    Returns: blocks [B, N, Q], the place each answer is predicted from [B, N], and the answers' ids [B, N].
+    """
+    prompts = [[prompt_ids(question) for question in row] for row in questions]
+    longest = max(len(ids) for row in prompts for ids in row) + 2
+    blocks = np.full((len(prompts), len(prompts[0]), longest), VOCABULARY["<|endoftext|>"], np.int64)
+    asked_at = np.zeros(blocks.shape[:2], np.int64)
+    answers = np.zeros(blocks.shape[:2], np.int64)
+    for b, row in enumerate(prompts):
+        for n, ids in enumerate(row):
+            answer = VOCABULARY[questions[b][n].answer]
+            blocks[b, n, : len(ids) + 2] = [*ids, answer, _END]
+            asked_at[b, n], answers[b, n] = len(ids) - 1, answer
+    return torch.from_numpy(blocks), torch.from_numpy(asked_at), torch.from_numpy(answers)
+
+
+def prompt_ids(question: Question) -> list[int]:
+    """Token ids from the question's first word to the last token before the answer."""
+    return encode_words(f"{_spaced(question.text)} {_ASSISTANT} {_spaced(question.answer_prefix)}")
+
+
+def _spaced(text: str) -> str:
+    """Put spaces around punctuation and lower all capitals but the options' letters, as the tokenizer does."""
+    for mark in "?:().,":
+        text = text.replace(mark, f" {mark} ")
+    return " ".join(word if len(word) == 1 else word.lower() for word in text.split())
+
+
+def sequence_positions(
+    grid: tuple[int, int, int], seconds_per_grid: float, length: int, batch: int, keep: Tensor | None, after_all: bool
+) -> Positions:
+    """Give every token its M-RoPE ids.
+
+    Args:
+        grid: (t, h, w) merged tokens of the video.
+        seconds_per_grid: seconds between temporal positions; 2 ids make a second.
+        length: tokens in a question block.
+        batch: videos.
+        keep: [B, V'] int64, the visual tokens kept, or None for all of them.
+        after_all: text goes on after the largest id so far (as Qwen2.5-VL was trained); else after the frame's
+            longer side (as recent versions of transformers count).
+    """
+    start = len(PREFIX)
+    t = torch.floor(torch.arange(grid[0]) * seconds_per_grid * 2).long()
+    video = torch.stack(torch.meshgrid(t, torch.arange(grid[1]), torch.arange(grid[2]), indexing="ij")) + start
+    after = int(video.max()) + 1 if after_all else start + max(grid[1:])
+    video = video.reshape(3, 1, -1).expand(3, batch, -1)
+    if keep is not None:
+        video = video.gather(2, keep[None].expand(3, -1, -1))
+    before = torch.arange(start).expand(3, batch, -1)
+    behind = (after + torch.arange(len(AFTER_VIDEO))).expand(3, batch, -1)
+    block = (after + len(AFTER_VIDEO) + torch.arange(length)).expand(3, -1)
+    return Positions(torch.cat([before, video, behind], 2), block)
+
+
+def token_cover(scene: Scene, times: np.ndarray) -> np.ndarray:
+    """Say how much of every merged token each object's box covers, the mean of both frames.
+
+    Args:
+        scene: what is drawn.
+        times: [F] moments, F even.
+    Returns: [objects, F / 2, h, w] float64 in [0, 1].
+    """
+    box = boxes(scene, times)
+    xs, ys = np.arange(0, scene.width, _TOKEN), np.arange(0, scene.height, _TOKEN)
+    across = np.clip(np.minimum(box[..., 2, None], xs + _TOKEN) - np.maximum(box[..., 0, None], xs), 0, None)
+    down = np.clip(np.minimum(box[..., 3, None], ys + _TOKEN) - np.maximum(box[..., 1, None], ys), 0, None)
+    cover = down[..., :, None] * across[..., None, :] / _TOKEN**2
+    return cover.reshape(len(box), len(times) // 2, 2, len(ys), len(xs)).mean(2)
+
+
+def _vision_labels(scene: Scene, times: np.ndarray, still: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Label every merged token [F / 2, h * w] with the object that covers most of it, 0 for background."""
+    cover = token_cover(scene, times)
+    best = np.where(cover.max(0) > _LEAST_COVER, cover.argmax(0) + 1, 0)  # [F / 2, h, w]
+    best = best.reshape(len(best), -1)
+    colors = np.array([0] + [list(COLORS).index(item.color) + 1 for item in scene.objects])
+    shapes = np.array([0] + [SHAPES.index(item.shape) + 1 for item in scene.objects])
+    directions = np.array([0] + [list(DIRECTIONS).index(item.direction) + 1 for item in scene.objects])
+    unmoved = np.where(best > 0, list(DIRECTIONS).index("still") + 1, 0)
+    return colors[best], shapes[best], np.where(still[:, None], unmoved, directions[best])
+
+
+def _picture_scene(seed: int, height: int, width: int) -> Scene:
+    """A scene whose objects are all there from beginning to end, so that any moment shows them all."""
+    return make_scene(seed, height, width, brief_share=0.0, late_share=0.0)
+
+
+def _add_noise(rng: np.random.Generator, video: np.ndarray) -> np.ndarray:
+    """To every second batch add grain that changes from frame to frame, as compression does; uint8 in and out."""
+    if rng.random() < 0.5:
+        return video
+    reach = int(rng.integers(1, 5))
+    flat = video.reshape(-1)
+    tile = rng.integers(-reach, reach + 1, 1 << 17, dtype=np.int16)  # repeats, but at no multiple of a frame
+    noise = np.resize(tile[: (1 << 17) - int(rng.integers(1, 4096))], flat.shape)
+    return np.clip(flat + noise, 0, 255).astype(np.uint8).reshape(video.shape)
+
+
+def _drop_background(rng: np.random.Generator, cover: np.ndarray) -> Tensor:
+    """Choose what is kept, equally many tokens of every video and all that show an object: [B, V'] int64, sorted."""
+    shown = cover > 0
+    left = round(cover.shape[1] * (1 - rng.uniform(0.1, 0.8)))
+    kept = max(int(shown.sum(1).max()), left, 1)
+    order = np.argsort(-(rng.random(cover.shape) + 2.0 * shown), axis=1, kind="stable")
+    return torch.from_numpy(np.sort(order[:, :kept], axis=1))

@@ -1,0 +1,309 @@
+"""Train the bundled model from nothing: first its vision tower, then its decoder on questions and answers.
+
+No attention is supervised anywhere. Every step's batch follows from (seed, phase, step), so a run that was interrupted
+goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from prunevid_qwen.moving_shapes import COLORS, DIRECTIONS, QUESTION_TYPES, SHAPES
+from prunevid_qwen.training.architecture import build_model
+from prunevid_qwen.training.batches import (
+    AFTER_VIDEO,
+    PREFIX,
+    QuestionBatch,
+    QuestionBatches,
+    QuestionPhase,
+    VisionBatch,
+    VisionBatches,
+    VisionPhase,
+)
+from prunevid_qwen.training.fast_forward import answer_states, vision_features
+from prunevid_qwen.training.tokenizer import VOCABULARY
+
+logger = logging.getLogger(__name__)
+
+Phase = VisionPhase | QuestionPhase
+
+PHASES: tuple[Phase, ...] = (
+    VisionPhase("vision", steps=1800),
+    QuestionPhase(
+        "easy",
+        steps=1200,
+        types=("color", "shape", "exists", "count", "brief"),
+        weights={},
+        frames=(8,),
+        sizes=((112, 112),),
+        choice_share=0.0,
+        drop_share=0.0,
+    ),
+    QuestionPhase("all", steps=3000, types=QUESTION_TYPES, weights={"last": 1.5, "direction": 1.5}),
+    QuestionPhase(
+        "hard",
+        steps=2000,
+        types=QUESTION_TYPES,
+        weights={"last": 3.0, "first": 2.0, "direction": 3.0},
+        learning_rate=1.2e-3,
+    ),
+)
+"""The schedule that made the shipped weights."""
+
+_BACKGROUND_WEIGHT = 0.25  # of a background token in the vision tower's loss: most tokens are background
+_END_WEIGHT = 0.05  # of the token after the answer
+_REPORT_EVERY = 25
+_SAVE_EVERY = 200
+
+
+@dataclass
+class TrainingState:
+    """Everything that a run is, apart from its options.
+
+    Args:
+        model: the library's model.
+        heads: what the vision tower is trained through; thrown away in the end.
+        phase: index into the phases.
+        step: steps done in it.
+        seconds: time spent so far.
+        optimizer: the phase's, or None before its first step.
+        recent: shares of right answers in the last reports, by type.
+    """
+
+    model: Any
+    heads: nn.ModuleDict
+    phase: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    optimizer: torch.optim.Optimizer | None = None
+    recent: dict[str, deque[float]] = field(default_factory=dict)
+
+
+def train(
+    out: Path,
+    phases: tuple[Phase, ...] = PHASES,
+    seed: int = 0,
+    resume: bool = True,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str = "cpu",
+    workers: int = 1,
+    report: Callable[[str, int, int, str], None] | None = None,
+) -> tuple[Any, bool]:
+    """Run the phases in order.
+
+    Args:
+        out: folder for ``checkpoint.pt`` and ``curve.jsonl``; made if missing.
+        phases: what to train.
+        seed: of the parameters and of all videos and questions.
+        resume: go on from the folder's checkpoint if there is one.
+        steps: stop (with a checkpoint) after so many steps of this call.
+        minutes: stop (with a checkpoint) after so many minutes of this call.
+        device: where the decoder is trained.
+        workers: processes that make batches; 0 makes them in this one.
+        report: called with phase, step, steps of the phase and a line of figures.
+
+    Returns: the model, and whether the last phase was finished.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    state = _start(out, seed, resume, device)
+    begun, done = time.monotonic() - state.seconds, 0
+    deadline = None if minutes is None else time.monotonic() + 60 * minutes
+    try:
+        while state.phase < len(phases):
+            phase = phases[state.phase]
+            for batch in _batches(phase, (seed, state.phase), state, workers):
+                figures = _update(state, phase, batch, device)
+                state.step += 1
+                state.seconds = time.monotonic() - begun
+                done += 1
+                _report(out, state, phase, figures, report)
+                if state.step % _SAVE_EVERY == 0 or state.step == phase.steps:
+                    _save(out, state)
+                if done == steps or (deadline is not None and time.monotonic() > deadline):
+                    return state.model, state.phase == len(phases) - 1 and state.step == phase.steps
+            _finish_phase(state, phase)
+            _save(out, state)
+    finally:
+        _save(out, state)  # also when interrupted: a step is either done or not
+    return state.model, True
+
+
+def _start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
+    """Make the parameters, or take them from the checkpoint."""
+    model = build_model(seed)
+    width = model.config.text_config.hidden_size
+    sizes = {"colors": len(COLORS), "shapes": len(SHAPES), "directions": len(DIRECTIONS)}
+    heads = nn.ModuleDict({name: nn.Linear(width, size + 1) for name, size in sizes.items()})
+    state = TrainingState(model.to(device), heads.to(device))
+    path = out / "checkpoint.pt"
+    if not (resume and path.exists()):
+        (out / "curve.jsonl").unlink(missing_ok=True)
+        return state
+    saved = torch.load(path, map_location=device, weights_only=True)
+    model.load_state_dict(saved["model"])
+    heads.load_state_dict(saved["heads"])
+    state.phase, state.step, state.seconds = saved["phase"], saved["step"], saved["seconds"]
+    if saved["optimizer"] is not None:
+        state.optimizer = _optimizer(state, saved["vision"])
+        state.optimizer.load_state_dict(saved["optimizer"])
+    logger.info("going on at step %d of phase %d", state.step, state.phase)
+    return state
+
+
+def _save(out: Path, state: TrainingState) -> None:
+    """Write the checkpoint so that an interruption leaves the old one or the new one, never half of one."""
+    saved = {
+        "model": state.model.state_dict(),
+        "heads": state.heads.state_dict(),
+        "optimizer": None if state.optimizer is None else state.optimizer.state_dict(),
+        "vision": len(_vision_parameters(state)) == _count(state.optimizer),
+        "phase": state.phase,
+        "step": state.step,
+        "seconds": state.seconds,
+    }
+    partial = out / "checkpoint.partial"
+    torch.save(saved, partial)
+    os.replace(partial, out / "checkpoint.pt")
+
+
+def _batches(phase: Phase, key: tuple[int, int], state: TrainingState, workers: int) -> DataLoader[Any]:
+    """The phase's batches from the current step on."""
+    data: VisionBatches | QuestionBatches
+    if isinstance(phase, VisionPhase):
+        data = VisionBatches(phase, key)
+    else:
+        data = QuestionBatches(phase, key, state.model.model.visual)
+    return DataLoader(
+        data,
+        batch_size=None,
+        sampler=range(state.step, phase.steps),
+        num_workers=workers,
+        prefetch_factor=6 if workers else None,
+        collate_fn=None,
+    )
+
+
+def _update(state: TrainingState, phase: Phase, batch: Any, device: str) -> dict[str, list[float]]:
+    """Do one step; returns the right and wrong answers by type, and the loss."""
+    vision = isinstance(phase, VisionPhase)
+    if state.optimizer is None:
+        state.optimizer = _optimizer(state, vision)
+    progress = state.step / phase.steps
+    rate = min(1.0, (state.step + 1) / phase.warmup) * (0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * progress)))
+    for group in state.optimizer.param_groups:
+        group["lr"] = phase.learning_rate * float(rate)
+    with torch.device(device), torch.autocast(torch.device(device).type, torch.bfloat16):
+        loss, figures = (_vision_loss if vision else _question_loss)(state, batch)
+    loss.backward()
+    parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+    torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    figures["loss"] = [float(loss.detach())]
+    return figures
+
+
+def _vision_loss(state: TrainingState, batch: VisionBatch) -> tuple[Tensor, dict[str, list[float]]]:
+    """Cross-entropy of colour, shape and direction in every merged token."""
+    height, width = batch.grid
+    features = vision_features(state.model.model.visual, batch.patches, height, width)
+    loss, figures = torch.zeros(()), {}
+    for name, head in state.heads.items():
+        logits = head(features).float().flatten(0, 1)
+        labels = getattr(batch, name).flatten()
+        weights = torch.ones(logits.shape[-1])
+        weights[0] = _BACKGROUND_WEIGHT
+        loss = loss + F.cross_entropy(logits, labels, weight=weights)
+        right = logits.argmax(-1) == labels
+        figures[name] = [float(right[labels > 0].float().mean())]
+    figures["background"] = [float(right[labels == 0].float().mean())]
+    return loss, figures
+
+
+def _question_loss(state: TrainingState, batch: QuestionBatch) -> tuple[Tensor, dict[str, list[float]]]:
+    """Cross-entropy of the answer, and a little of the end of the turn after it."""
+    embed = state.model.model.language_model.embed_tokens
+    videos, count, _ = batch.blocks.shape
+    around = [embed(torch.tensor(ids)).expand(videos, -1, -1) for ids in (PREFIX, AFTER_VIDEO)]
+    prefix = torch.cat([around[0], batch.features, around[1]], 1)
+    states = answer_states(state.model, prefix, batch.blocks, batch.positions)
+    b, n = torch.meshgrid(torch.arange(videos), torch.arange(count), indexing="ij")
+    logits = state.model.lm_head(states[b, n, batch.asked_at]).float().flatten(0, 1)
+    ends = state.model.lm_head(states[b, n, batch.asked_at + 1]).float().flatten(0, 1)
+    answers = batch.answers.flatten()
+    end = torch.full_like(answers, VOCABULARY["<|im_end|>"])
+    loss = F.cross_entropy(logits, answers) + _END_WEIGHT * F.cross_entropy(ends, end)
+    figures: dict[str, list[float]] = {}
+    right = (logits.argmax(-1) == answers).tolist()
+    for kind, hit in zip((kind for row in batch.types for kind in row), right, strict=True):
+        figures.setdefault(kind, []).append(float(hit))
+    return loss, figures
+
+
+def _optimizer(state: TrainingState, vision: bool) -> torch.optim.Optimizer:
+    """AdamW on what the phase trains; vectors (norms, biases) are not decayed."""
+    if vision:
+        parameters, decay = _vision_parameters(state), 0.02
+    else:
+        named = state.model.named_parameters()
+        parameters, decay = [p for name, p in named if not name.startswith("model.visual")], 0.05
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+
+
+def _vision_parameters(state: TrainingState) -> list[nn.Parameter]:
+    return [*state.model.model.visual.parameters(), *state.heads.parameters()]
+
+
+def _count(optimizer: torch.optim.Optimizer | None) -> int:
+    return 0 if optimizer is None else sum(len(group["params"]) for group in optimizer.param_groups)
+
+
+def _finish_phase(state: TrainingState, phase: Phase) -> None:
+    """Go to the next phase; a trained vision tower is rounded to what will be shipped before anything builds on it."""
+    if isinstance(phase, VisionPhase):
+        with torch.no_grad():
+            for parameter in state.model.model.visual.parameters():
+                parameter.copy_(parameter.bfloat16().float())
+    state.phase, state.step, state.optimizer = state.phase + 1, 0, None
+    state.recent.clear()
+
+
+def _report(
+    out: Path, state: TrainingState, phase: Phase, figures: dict[str, list[float]], report: Callable[..., None] | None
+) -> None:
+    """Collect figures and write a line of the learning curve now and then."""
+    for name, values in figures.items():
+        state.recent.setdefault(name, deque(maxlen=2000 if name != "loss" else _REPORT_EVERY)).extend(values)
+    if state.step % _REPORT_EVERY and state.step != phase.steps:
+        return
+    means = {name: round(float(np.mean(values)), 4) for name, values in sorted(state.recent.items())}
+    line = {"phase": phase.name, "step": state.step, "seconds": round(state.seconds, 1), **means}
+    with (out / "curve.jsonl").open("a") as curve:
+        curve.write(json.dumps(line) + "\n")
+    state.recent.clear()
+    if report is not None:
+        report(phase.name, state.step, phase.steps, " ".join(f"{name} {value:.3f}" for name, value in means.items()))
+
+
+def shortened(phases: tuple[Phase, ...], share: float) -> tuple[Phase, ...]:
+    """The same phases with ``share`` of their steps, at least one each: for a quick look."""
+    return tuple(replace(phase, steps=max(1, int(phase.steps * share))) for phase in phases)

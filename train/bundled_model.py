@@ -1,0 +1,56 @@
+"""Train the bundled model and write it as a folder that transformers loads: ``python train/bundled_model.py``.
+
+About an hour on two CPU cores. Ctrl-C saves; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
+
+from prunevid_qwen.training.bundled_model import PHASES, shortened, train
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint and the learning curve.")] = Path("bundled_run"),
+    model: Annotated[Path | None, typer.Option(help="Folder for the finished model; default OUT/model.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the parameters, the videos and the questions.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Stop after so many steps; the next call goes on.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes; the next call goes on.")] = None,
+    share: Annotated[float, typer.Option(help="Share of every phase's steps, for a quick look.")] = 1.0,
+    resume: Annotated[bool, typer.Option(help="Go on from OUT's checkpoint; --no-resume starts anew.")] = True,
+    device: Annotated[str, typer.Option(help="Where the decoder is trained.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="Torch threads of the training process; more only on idle cores.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes that make videos beside it; 0 for none.")] = 1,
+) -> None:
+    """Train, then export if the last phase was finished."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(threads)
+    phases = PHASES if share == 1.0 else shortened(PHASES, share)
+
+    def show(phase: str, step: int, total: int, figures: str) -> None:
+        typer.echo(f"{phase} {step}/{total}  {figures}")
+
+    try:
+        trained, finished = train(out, phases, seed, resume, steps, minutes, device, workers, show)
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command goes on from {out / 'checkpoint.pt'}")
+        raise typer.Exit(130) from None
+    if not finished:
+        typer.echo(f"not finished; the same command goes on from {out / 'checkpoint.pt'}")
+        return
+    from prunevid_qwen.training.export import export_model
+
+    folder = export_model(trained, model or out / "model")
+    typer.echo(f"wrote {folder}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -135,7 +135,7 @@ def make_scene(
         for _ in range(_PLACEMENT_TRIES):
             brief_allowed = not any(o.brief for o in placed)
             start, end, brief = _lifetime(rng, frames, brief_share if brief_allowed else 0.0, late_share)
-            if start > 0 and any(abs(start - other) < 2 for other in starts):
+            if any(abs(start - other) < 2 and (start or other) for other in starts):
                 continue
             candidate = _place(rng, color, shape, start, end, brief, (height, width, frames))
             if not any(_touch(candidate, other) for other in placed):

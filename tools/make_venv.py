@@ -177,6 +177,8 @@ def main():
         "system": "a GPU: using the torch of {}, installing only what is missing".format(sys.executable),
         "bare": "a GPU: installing torch with its libraries, several GB",
     }
+    if target == "dev":
+        said["none"] = "adding what the tests need"
     print("Installing into .venv ({})".format(said[kind]), flush=True)
     LOG.write_text("")
     if kind == "system":

@@ -1,0 +1,85 @@
+"""Running a command: exit codes, errors as a sentence or as JSON, Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+
+from prunevid_qwen.cli.commands import app, demo_app
+from prunevid_qwen.cli.options import spell_out_booleans
+from prunevid_qwen.cli.request import Request
+from prunevid_qwen.errors import PruneVidError
+
+USAGE, INTERRUPTED = 2, 130
+_UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click
+
+
+def run() -> NoReturn:
+    """Entry point of the console script ``prunevid``."""
+    sys.exit(main())
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "prunevid") -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        arguments: the words after the program's name; None takes those of this process.
+        program: "prunevid", with subcommands, or "demo.py", which is `prunevid demo` without naming it.
+
+    Returns:
+        0 answered; 2 bad option; 3 environment; 4 media; 5 pruning not applied; 130 interrupted. What is none of
+        these is a bug, and its traceback is not hidden.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    as_json, verbose = "--json" in words, "--verbose" in words
+    try:
+        command = typer.main.get_command(demo_app if program == "demo.py" else app)
+        request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
+        if not isinstance(request, Request):  # --help and --version are done by now
+            return int(request or 0)
+        return _answer(request)
+    except KeyboardInterrupt:
+        return _report("Interrupted", "interrupted", INTERRUPTED, as_json)
+    except PruneVidError as error:
+        if verbose:
+            traceback.print_exc()
+        return _report(type(error).__name__, str(error), error.exit_code, as_json)
+    except _UsageError as error:
+        path = error.ctx.command_path if error.ctx else program
+        return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
+
+
+def _answer(request: Request) -> int:
+    request.check()
+    # Imported only now: everything above answers in tenths of a second, without torch.
+    from prunevid_qwen.cli.answer import answer, compare, load
+    from prunevid_qwen.cli.report import Report
+
+    logging.basicConfig(level=logging.INFO if request.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    report = Report(request)
+    # Libraries that print must not spoil the one object that stdout carries under --json.
+    quiet_stdout = contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext()
+    with quiet_stdout:
+        with report.waiting("Loading the model"):
+            model = load(request)
+        if request.compare:
+            with report.waiting("Answering with and without pruning, after a warm-up of each"):
+                outcome = compare(model, request)
+        else:
+            outcome = answer(model, request, stream=report.begin_answer)
+    report.show(outcome)
+    return 0
+
+
+def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
+    typer.echo(f"error: {message}" if exit_code != INTERRUPTED else f"\n{message}", err=True)
+    if as_json:
+        typer.echo(json.dumps({"error": {"type": kind, "message": message, "exit_code": exit_code}}))
+    return exit_code

@@ -1,0 +1,40 @@
+"""``--help`` in panels, each option on a line of its own: typer's columns cut long names short at 80 columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer.core
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+
+WIDEST = 100
+_DEFAULT_PANEL = "Options"
+
+
+class PanelledCommand(typer.core.TyperCommand):
+    """A command whose help names every option in full, at any width."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; the formatter, which knows plain text alone, is left empty."""
+        console = Console(highlight=False)
+        console.width = min(console.width, WIDEST)
+        console.print(f"\n[bold]Usage:[/bold] {escape(ctx.command_path)} [yellow]\\[OPTIONS][/yellow]\n")
+        console.print(Padding(escape(self.help or ""), (0, 0, 1, 0)))
+        for title, entries in self._panels(ctx).items():
+            console.print(Panel(Group(*entries), title=title, title_align="left", border_style="dim"))
+        console.print(self.epilog or "")
+
+    def _panels(self, ctx: Any) -> dict[str, list[Any]]:
+        panels: dict[str, list[Any]] = {}
+        for option in self.get_params(ctx):
+            entries = panels.setdefault(getattr(option, "rich_help_panel", None) or _DEFAULT_PANEL, [])
+            names = ", ".join(option.opts)
+            if getattr(option, "secondary_opts", None):
+                names += " / " + ", ".join(option.secondary_opts)
+            kind = f" [yellow]{escape(option.metavar)}[/yellow]" if option.metavar else ""
+            entries.append(f"[bold cyan]{names}[/bold cyan]{kind}")
+            entries.append(Padding(escape(getattr(option, "help", None) or ""), (0, 0, 0, 4)))
+        return panels

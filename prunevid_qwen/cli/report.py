@@ -1,0 +1,223 @@
+"""What a person reads (the answer as it comes, then small tables) and what a program reads (one JSON object)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prunevid_qwen.cli.answer import Outcome, Stats, first_token_seconds
+from prunevid_qwen.cli.request import Request
+
+_PARTS = {
+    "read": "reading the video",
+    "vision": "vision encoder",
+    "merge": "stage 1, merging",
+    "prefill": "decoder over the prompt",
+    "select": "stage 2, selecting",
+}
+
+
+class Report:
+    """Shows one request's outcome: people read stdout, or a program does and people read stderr."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.out = Console(highlight=False)
+        self.err = Console(stderr=True, highlight=False)
+        self._streamed = False
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Show that something is going on, on a terminal only."""
+        if not self.err.is_terminal:
+            yield
+            return
+        with self.err.status(f"{what} ..."):
+            yield
+
+    def begin_answer(self, model: Any) -> Any:
+        """Print the question and return a streamer that prints the answer's tokens as they come."""
+        if self.request.as_json:
+            return None
+        from transformers import TextStreamer
+
+        self._print_question()
+        self.out.print("[bold]Answer:[/bold] ", end="")
+        sys.stdout.flush()
+        self._streamed = True
+        return TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+    def show(self, outcome: Outcome) -> None:
+        """Print the outcome; the notes that a person should see go to stderr under --json."""
+        if self.request.as_json:
+            sys.stdout.write(json.dumps(as_json(self.request, outcome), indent=2, default=str) + "\n")
+        else:
+            self._show_answer(outcome)
+        notes = self.err if self.request.as_json else self.out
+        for note in self._notes(outcome):
+            notes.print(escape(note))
+
+    def _print_question(self) -> None:
+        sources = ", ".join((*self.request.videos, *self.request.images))
+        self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
+        self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
+
+    def _show_answer(self, outcome: Outcome) -> None:
+        if not self._streamed:
+            self._print_question()
+            self.out.print(f"[bold]Answer:[/bold] {escape(outcome.answer)}", soft_wrap=True)
+        if outcome.baseline is not None:
+            self.out.print(f"[bold]Unpruned:[/bold] {escape(outcome.baseline['answer'])}", soft_wrap=True)
+            self.out.print(comparison_table(outcome.stats, outcome.baseline["stats"]))
+        else:
+            self.out.print(tokens_table(outcome.stats))
+            self.out.print(escape(times_line(outcome.stats)))
+        if self.request.verbose:
+            self.out.print(escape(details(outcome.stats)), soft_wrap=True)
+
+    def _notes(self, outcome: Outcome) -> list[str]:
+        notes = []
+        if outcome.verdict is not None:
+            same = outcome.baseline is not None and outcome.baseline["answer"] == outcome.answer
+            notes += [outcome.verdict, "Same answer." if same else "The answers differ."]
+            notes.append("Each was run once unmeasured before it was timed.")
+        if self.request.expected is not None:
+            right = outcome.answer.strip().lower() == self.request.expected.strip().lower()
+            notes.append(f"The clip's true answer: {self.request.expected} ({'right' if right else 'wrong'}).")
+        for seen in (*outcome.stats["input"].get("videos", ()), *outcome.stats["input"].get("images", ())):
+            notes += [f"warning: {warning}" for warning in seen.get("warnings", ())]
+        if self.request.model_knows_shapes_only:
+            notes.append(
+                "The bundled model has only ever seen moving shapes; for real videos pass "
+                "--model_path Qwen/Qwen2.5-VL-7B-Instruct (or a folder that holds it)."
+            )
+        return notes
+
+
+def as_json(request: Request, outcome: Outcome) -> dict[str, Any]:
+    """Return what --json prints."""
+    found: dict[str, Any] = {"question": request.question, "answer": outcome.answer, "stats": outcome.stats}
+    if request.expected is not None:
+        found["expected_answer"] = request.expected
+    if outcome.baseline is not None:
+        found["baseline"] = outcome.baseline
+        found["same_answer"] = outcome.baseline["answer"] == outcome.answer
+        found["verdict"] = outcome.verdict
+        found["warmed_up"] = True
+    return found
+
+
+def tokens_table(stats: Stats) -> Table:
+    """Return what each stage left of the visual tokens and of the cache."""
+    tokens, visual = stats["tokens"], stats["tokens"]["visual"]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    table.add_column("Visual tokens", justify="right")
+    table.add_column("Kept", justify="right")
+    table.add_column("How", overflow="fold")
+    table.add_row("enter the decoder unpruned", str(visual), "100 %" if visual else "", _seen(stats))
+    one, two, three = stats["stage1"], stats["stage2"], stats["stage3"]
+    table.add_row("after stage 1", str(tokens["after_stage1"]), _share(tokens["after_stage1"], visual), _stage1(one))
+    table.add_row("after stage 2", str(tokens["after_stage2"]), _share(tokens["after_stage2"], visual), _stage2(two))
+    average = tokens["layer_average"]
+    table.add_row("average over the layers", f"{average:.0f}", _share(average, visual), "what the prompt costs to read")
+    if three.get("applied"):
+        how = f"{three['original_length']} -> {three['compressed_length']} entries a layer while decoding"
+        table.add_row("cache", "", _share(three["cache_bytes"], three["cache_bytes_unpruned"]), _cache(three) + how)
+    else:
+        table.add_row("cache", "", "", _idle(three))
+    return table
+
+
+def _seen(stats: Stats) -> str:
+    said = []
+    for video in stats["input"].get("videos", ()):
+        height, width = video["size"]
+        said.append(f"{video['frames']} frames of {width}x{height}")
+    images = len(stats["input"].get("images", ()))
+    if images:
+        said.append(f"{images} image{'s' if images > 1 else ''}")
+    return ", ".join(said)
+
+
+def _stage1(stage: Stats) -> str:
+    return f"merged; {stage['static_ratio']:.0%} did not move" if stage.get("applied") else _idle(stage)
+
+
+def _stage2(stage: Stats) -> str:
+    if not stage.get("applied"):
+        return _idle(stage)
+    ratio = f"asked {stage['requested_ratio']:.0%}, got {stage['achieved_ratio']:.0%} of what came"
+    return f"{stage['selector']} after layer {stage['layer']}; {ratio}"
+
+
+def _idle(stage: Stats) -> str:
+    return str(stage.get("note") or ("nothing to do" if stage.get("enabled") else "off"))
+
+
+def _cache(stage: Stats) -> str:
+    saved = stage["cache_bytes_unpruned"] - stage["cache_bytes"]
+    return f"{_size(saved)} of {_size(stage['cache_bytes_unpruned'])} saved; "
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if abs(count) < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
+
+
+def _share(part: float, whole: float) -> str:
+    return f"{part / whole:.0%}".replace("%", " %") if whole else ""
+
+
+def times_line(stats: Stats) -> str:
+    """Return where the time went, in one line."""
+    seconds = stats["seconds"]
+    parts = ", ".join(f"{words} {seconds[part]:.2f}" for part, words in _PARTS.items() if seconds.get(part))
+    each = seconds.get("decode_per_token")
+    decode = f"; {each * 1000:.0f} ms for each of {stats['generated_tokens']} tokens" if each else ""
+    return f"{seconds['total']:.2f} s in all on {stats['device']} (seconds: {parts}{decode})"
+
+
+def comparison_table(pruned: Stats, full: Stats) -> Table:
+    """Return tokens, cache and time of the pruned and the unpruned model side by side."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("", "pruned", "unpruned"):
+        table.add_column(name, justify="right" if name else "left")
+
+    def row(name: str, read: Any, write: Any) -> None:
+        table.add_row(name, write(read(pruned)), write(read(full)))
+
+    row("visual tokens that enter the decoder", lambda s: s["tokens"]["after_stage1"], str)
+    row("visual tokens in its last layers", lambda s: s["tokens"]["after_stage2"], str)
+    row("visual tokens, average over the layers", lambda s: s["tokens"]["layer_average"], "{:.0f}".format)
+    row("cache after the prompt", lambda s: s["stage3"]["cache_bytes"], _size)
+    for part, words in _PARTS.items():
+        row(f"seconds, {words}", lambda s, part=part: s["seconds"].get(part) or 0.0, "{:.3f}".format)
+    row("seconds to the first token", first_token_seconds, "{:.3f}".format)
+    row("seconds for each token after it", lambda s: s["seconds"].get("decode_per_token") or 0.0, "{:.4f}".format)
+    row("seconds in all", lambda s: s["seconds"]["total"], "{:.3f}".format)
+    row("tokens generated", lambda s: s["generated_tokens"], str)
+    return table
+
+
+def details(stats: Stats) -> str:
+    """Return what --verbose adds: frames, positions, versions and every option."""
+    lines = []
+    for video in stats["input"].get("videos", ()):
+        times = " ".join(f"{time:.2f}" for time in video["timestamps"])
+        lines.append(f"{video['source']}: read by {video['backend']}, grid {video['grid']}, frames at {times} s")
+    lines.append(f"positions: {stats['position_scheme']}; {stats['dtype']}, attention {stats['attn_implementation']}")
+    lines.append(" ".join(f"{name} {version}" for name, version in stats["versions"].items()))
+    lines.append(" ".join(f"{name}={value}" for name, value in stats["config"].items()))
+    return "\n".join(lines)

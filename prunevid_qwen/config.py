@@ -210,9 +210,7 @@ def get_paper_config() -> PruneVidConfig:
 
 def get_reference_config() -> PruneVidConfig:
     """Return exactly what the authors' code does: k 7, scores before rotary embedding, budgets and order per group."""
-    return PruneVidConfig(
-        dpc_knn_k=7, attention_source="pre_rope", selection_scope="per_group", token_order="grouped"
-    )
+    return PruneVidConfig(dpc_knn_k=7, attention_source="pre_rope", selection_scope="per_group", token_order="grouped")
 
 
 def get_conservative_config() -> PruneVidConfig:

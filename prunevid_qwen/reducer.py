@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 
@@ -63,13 +64,18 @@ class Reducer(Protocol):
         """Evidence beyond layout and states that `plan` reads."""
         ...
 
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> Reducer:
+        """Take the options it has from the flat config."""
+        ...
+
     def plan(self, seen: Evidence) -> TokenMap:
         """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
         ...
 
 
-R = TypeVar("R", bound=type)
-_REDUCERS: dict[str, type] = {}
+R = TypeVar("R", bound=type[Reducer])
+_REDUCERS: dict[str, type[Reducer]] = {}
 
 
 def register(name: str) -> Callable[[R], R]:
@@ -88,7 +94,7 @@ def register(name: str) -> Callable[[R], R]:
     return add
 
 
-def reducer_class(name: str) -> type:
+def reducer_class(name: str) -> type[Reducer]:
     """Return the reducer registered as ``name``.
 
     Raises:

@@ -172,6 +172,12 @@ class TokenLayout:
         sizes = torch.tensor([b.stop - b.start for b in self.blocks], device=self.visual.device)
         return torch.arange(len(self.blocks), device=self.visual.device).repeat_interleave(sizes)
 
+    def to(self, device: torch.device) -> TokenLayout:
+        """Return the same layout with its tensors on ``device``."""
+        return TokenLayout(
+            self.length, self.visual.to(device), self.question.to(device), self.blocks, self.stratum.to(device)
+        )
+
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
         """Lift ``step``, a map over the visual tokens, to the sequence: text keeps its place.
 
@@ -190,7 +196,9 @@ class TokenLayout:
         block_in = self.block_of
         block_out = block_in[step.rep]
         alive = step.target >= 0
-        if bool((block_out[1:] < block_out[:-1]).any()) or bool((block_out[step.target[alive]] != block_in[alive]).any()):
+        if bool((block_out[1:] < block_out[:-1]).any()) or bool(
+            (block_out[step.target[alive]] != block_in[alive]).any()
+        ):
             raise ValueError("a reducer may not move or merge tokens across videos or images")
         device = self.visual.device
         # the k-th group of a block stands in the k-th slot of that block, so order inside the block is the map's

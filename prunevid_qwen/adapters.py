@@ -1,0 +1,299 @@
+"""All that is known of a model family: where its parts are, what its tokens mean, how its queries are made.
+
+An adapter never sees a method. It is also the place that knows which transformers releases are right.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
+from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
+from prunevid_qwen.tokens import Block, TokenLayout
+
+logger = logging.getLogger("prunevid_qwen")
+
+OLDEST = (5, 6)
+_KIND = {IMAGE: "image", VIDEO: "video"}
+
+
+def check_transformers(version: str) -> None:
+    """Refuse releases of transformers that answer videos wrongly.
+
+    Raises:
+        SetupError: the release is older than 5.6; the message says why.
+    """
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < OLDEST:
+        raise SetupError(
+            f"transformers {version} is not supported, 5.6 or newer is needed: in 5.3 to 5.5 every frame of a video "
+            "gets the same time position, and older releases have other seams. pip install -U 'transformers>=5.6'"
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The modules that hooks stand on.
+
+    Args:
+        root: sees token ids and grids, and owns `get_rope_index`.
+        vision: the vision tower.
+        decoder: sees embeddings, positions, mask and cache.
+        layers: the decoder's layers; each has a ``self_attn``.
+        text_config: the decoder's config, which decides the attention implementation.
+    """
+
+    root: nn.Module
+    vision: nn.Module
+    decoder: nn.Module
+    layers: Sequence[nn.Module]
+    text_config: Any
+
+
+class Adapter(Protocol):
+    """What `hooks` needs to know of a model family."""
+
+    parts: Parts
+
+    def has_media(self, kwargs: dict[str, Any]) -> bool:
+        """Tell whether a call of the root brings pixels or encoded pixels along."""
+        ...
+
+    def types(self, ids: Tensor) -> Tensor:
+        """Return 0 for text, 1 for image and 2 for video tokens."""
+        ...
+
+    def layout(self, ids: Tensor, positions: Tensor, question_end: int) -> TokenLayout | None:
+        """Say what each token of one unpadded sample is; None for a text."""
+        ...
+
+    def reference_positions(self, ids: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+        """Stand in for the library's `get_rope_index` with positions as trained."""
+        ...
+
+    def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Make the queries of layer ``layer`` for some rows: [R, D] -> [H, R, d]."""
+        ...
+
+    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
+        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
+        ...
+
+    def scale(self, layer: int) -> float:
+        """Factor on the attention logits of layer ``layer``."""
+        ...
+
+
+class QwenVL:
+    """Qwen2.5-VL and Qwen2-VL: stock transformers models, the same text stack and the same seams.
+
+    Args:
+        model: a loaded ``Qwen2_5_VLForConditionalGeneration`` or ``Qwen2VLForConditionalGeneration``.
+    """
+
+    MODEL_TYPES = ("qwen2_5_vl", "qwen2_vl")
+    MEDIA = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+
+    def __init__(self, model: nn.Module) -> None:
+        self.config: Any = model.config
+        root = model.get_submodule("model")
+        decoder = root.get_submodule("language_model")
+        layers = decoder.get_submodule("layers")
+        assert isinstance(layers, nn.ModuleList)
+        text_config = decoder.config
+        self.parts = Parts(root, root.get_submodule("visual"), decoder, list(layers), text_config)
+        self.merge = int(self.config.vision_config.spatial_merge_size)
+        self.tokens_per_second: float | None = getattr(self.config.vision_config, "tokens_per_second", None)
+
+    def has_media(self, kwargs: dict[str, Any]) -> bool:
+        """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18)."""
+        return any(kwargs.get(name) is not None for name in self.MEDIA)
+
+    def types(self, ids: Tensor) -> Tensor:
+        """Return 0 for text, 1 for image and 2 for video tokens, same shape as ``ids``."""
+        image = (ids == self.config.image_token_id).long() * IMAGE
+        return image + (ids == self.config.video_token_id).long() * VIDEO
+
+    def layout(self, ids: Tensor, positions: Tensor, question_end: int) -> TokenLayout | None:
+        """Say what each token of one unpadded sample is.
+
+        Args:
+            ids: [S] token ids.
+            positions: [3, S] position ids.
+            question_end: tokens from here on are not part of the prompt (candidates of assisted decoding).
+
+        Returns:
+            The layout, or None when the sample has no visual token.
+
+        Raises:
+            ConfigError: positions are not three-dimensional, or no token follows the last visual one.
+        """
+        blocks: list[Block] = []
+        at: list[Tensor] = []
+        count = 0
+        for kind, start, stop in runs(self.types(ids).tolist()):
+            if kind == TEXT:
+                continue
+            try:
+                grid = grid_of(positions[:, start:stop])
+            except ValueError as error:
+                raise ConfigError(str(error)) from error
+            blocks.append(Block(_KIND[kind], grid, count, count + stop - start))
+            at.append(torch.arange(start, stop, device=ids.device))
+            count += stop - start
+        if not blocks:
+            return None
+        visual = torch.cat(at)
+        question = torch.arange(int(visual[-1]) + 1, min(question_end, ids.numel()), device=ids.device)
+        if not question.numel():
+            raise ConfigError(
+                "no token follows the last image or video, so no question can be asked of it: put the question (or at "
+                "least the generation prompt) after it"
+            )
+        sizes = torch.tensor([block.stop - block.start for block in blocks], device=ids.device)
+        stratum = torch.arange(len(blocks), device=ids.device).repeat_interleave(sizes)
+        return TokenLayout(ids.numel(), visual, question, tuple(blocks), stratum)
+
+    def reference_positions(
+        self,
+        input_ids: Tensor,
+        mm_token_type_ids: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Tensor | Sequence[float] | None = None,
+        attention_mask: Tensor | None = None,
+        **_ignored: Any,
+    ) -> tuple[Tensor, Tensor]:
+        """Stand in for the library's `get_rope_index`, with the positions the model was trained with.
+
+        Args:
+            input_ids: [B, S]; the types are read from the ids themselves.
+            mm_token_type_ids: accepted as the library passes it, not needed.
+            image_grid_thw: [images, 3] patches.
+            video_grid_thw: [videos, 3] patches.
+            second_per_grid_ts: [videos] seconds between temporal positions.
+            attention_mask: [B, S], 0 on padding.
+        """
+        return reference_positions(
+            self.types(input_ids),
+            attention_mask,
+            self._merged(image_grid_thw),
+            self._merged(video_grid_thw),
+            None if second_per_grid_ts is None else [float(s) for s in second_per_grid_ts],
+            self.tokens_per_second,
+        )
+
+    def _merged(self, grids: Tensor | None) -> list[tuple[int, int, int]]:
+        if grids is None:
+            return []
+        return [(int(t), int(h) // self.merge, int(w) // self.merge) for t, h, w in grids.tolist()]
+
+    def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Make the queries of layer ``layer`` for some rows.
+
+        Args:
+            layer: index of the layer.
+            hidden: [R, D] what its attention was given (already normalised).
+            rope: (cos, sin), each [R, d] or [3, R, d] (before 5.17: one row for each of t, h, w), or None for none.
+
+        Returns:
+            [H, R, d].
+        """
+        attention = self.parts.layers[layer].self_attn
+        q = attention.q_proj(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+        if rope is None:
+            return q
+        cos, sin = (self._one_row_a_token(angle, attention) for angle in rope)
+        first, second = q.chunk(2, dim=-1)
+        return q * cos + torch.cat((-second, first), dim=-1) * sin
+
+    @staticmethod
+    def _one_row_a_token(angle: Tensor, attention: nn.Module) -> Tensor:
+        if angle.ndim == 2:
+            return angle
+        sections = list(attention.config.rope_parameters["mrope_section"]) * 2
+        return torch.cat([part[i % 3] for i, part in enumerate(angle.split(sections, dim=-1))], dim=-1)
+
+    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
+        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
+        attention = self.parts.layers[layer].self_attn
+        return attention.k_proj(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+
+    def scale(self, layer: int) -> float:
+        """Factor on the attention logits of layer ``layer``."""
+        return float(self.parts.layers[layer].self_attn.scaling)
+
+
+def adapter_for(model: nn.Module) -> QwenVL:
+    """Find the adapter of a loaded model.
+
+    Raises:
+        UnsupportedError: the family is not known, or the model is sharded by tensor parallelism.
+        SetupError: the installed transformers is too old.
+    """
+    import transformers
+
+    check_transformers(transformers.__version__)
+    unwrap = getattr(model, "get_base_model", None)  # peft
+    base = unwrap() if callable(unwrap) else model
+    family = getattr(getattr(base, "config", None), "model_type", None)
+    if family not in QwenVL.MODEL_TYPES or not hasattr(base, "lm_head"):
+        raise UnsupportedError(
+            f"pruning knows {', '.join(QwenVL.MODEL_TYPES)} (…ForConditionalGeneration), got "
+            f"{type(base).__name__} with model_type {family!r}; CONTRIBUTING.md says how to add a family"
+        )
+    if (getattr(base, "tp_size", None) or 1) > 1 or getattr(base, "_tp_plan_applied", False):
+        raise UnsupportedError(
+            "tensor parallelism is not supported: each rank sees only its own heads and would keep other tokens. "
+            "Use device_map instead"
+        )
+    adapter = QwenVL(base)
+    if not hasattr(adapter.parts.root, "get_rope_index"):
+        raise SetupError(
+            f"transformers {transformers.__version__} has no get_rope_index: 5.6 to 5.23 are known to work"
+        )
+    return adapter
+
+
+@cache
+def library_agrees(version: str) -> bool:
+    """Tell whether the installed transformers places text after a video as the model was trained.
+
+    A canary on a toy video, not a list of versions: 6 temporal positions of 2 x 2 tokens, then one text token.
+    """
+    from transformers import Qwen2_5_VLConfig
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+
+    class Canary:  # get_rope_index reads the config alone, so no weights are made
+        config = Qwen2_5_VLConfig()
+        get_vision_position_ids = getattr(Qwen2_5_VLModel, "get_vision_position_ids", None)
+
+    types = torch.tensor([[VIDEO] * 24 + [TEXT]])
+    index: Callable[..., tuple[Tensor, Tensor]] = Qwen2_5_VLModel.get_rope_index
+    places, _ = index(
+        Canary(),
+        types.clone(),
+        types,
+        video_grid_thw=torch.tensor([[6, 4, 4]]),
+        second_per_grid_ts=torch.tensor([0.75]),
+    )
+    tokens_per_second = Canary.config.vision_config.tokens_per_second
+    expected, _ = reference_positions(types, None, [], [(6, 2, 2)], [0.75], tokens_per_second)
+    return bool(torch.equal(places, expected))
+
+
+@cache
+def warn_once_about_positions(version: str) -> None:
+    """Say, once a process, that the installed release and the model's training disagree about positions."""
+    logger.warning(
+        "transformers %s places the text after a video elsewhere than Qwen2.5-VL was trained with; "
+        "position_scheme='reference' (the default) uses the trained positions, 'hf' the library's",
+        version,
+    )

@@ -1,0 +1,107 @@
+"""`pruned(model, config)`: the only place that hooks a model, and the only place where methods and models meet.
+
+Seams, in the order in which a forward passes them (no forward is copied, no class is changed):
+
+1. ``root.get_rope_index`` is replaced inside the context: positions as trained, and the length of the true prompt.
+2. *root* pre-hook: remembers the token ids, which the decoder never sees.
+3. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
+4. *layer M's attention* hook: scores of question rows from its inputs and the cache.
+5. *layer M* hook: stage 2 on its output, stage 3 on the cache.
+6. *later layers'* pre-hooks: mask and rotary angles of what is left.
+7. *decoder* hook, also on errors: forgets the prefill.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from prunevid_qwen.adapters import adapter_for, library_agrees, warn_once_about_positions
+from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.prefill import Run
+from prunevid_qwen.trace import Trace
+
+_active: WeakSet[nn.Module] = WeakSet()
+_lock = threading.Lock()
+
+
+@contextmanager
+def pruned(model: nn.Module, config: PruneVidConfig | None = None) -> Iterator[Trace]:
+    """Prune every prompt that ``model`` is given inside the block; restore the model on leaving, whatever happens.
+
+    ``with pruned(model, config) as trace: model.generate(**inputs)``. Works with stock `generate` (greedy, sampling,
+    beams, prompt lookup, streamers) and with hand-written loops, for batches of any mix of videos, images and texts.
+
+    Args:
+        model: a stock transformers model of a supported family.
+        config: what to prune; None is the paper's.
+
+    Yields:
+        The trace, which always describes the last prompt.
+
+    Raises:
+        UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
+        ConfigError: the config does not fit the model.
+    """
+    import transformers
+
+    adapter = adapter_for(model)
+    parts = adapter.parts
+    plan = compile_plan(config or get_paper_config(), len(parts.layers))
+    if not library_agrees(transformers.__version__):
+        warn_once_about_positions(transformers.__version__)
+    with _lock:
+        if parts.root in _active:
+            raise UnsupportedError(
+                "this model is inside `pruned` already, here or in another thread: leave that context first, or load "
+                "a second model (weights can be shared between processes, contexts cannot be nested)"
+            )
+        _active.add(parts.root)
+    run = Run(adapter, plan)
+    try:
+        with ExitStack() as stack:
+            _replace_positions(stack, parts.root, run)
+            _hook(stack, run)
+            yield run.trace
+    finally:
+        with _lock:
+            _active.discard(parts.root)
+
+
+def _hook(stack: ExitStack, run: Run) -> None:
+    parts, at = run.adapter.parts, run.plan.layer
+
+    def add(handle: torch.utils.hooks.RemovableHandle) -> None:
+        stack.callback(handle.remove)
+
+    add(parts.root.register_forward_pre_hook(run.before_root, with_kwargs=True))
+    add(parts.vision.register_forward_pre_hook(run.before_vision, with_kwargs=True))
+    add(parts.vision.register_forward_hook(run.after_vision, with_kwargs=True))
+    add(parts.decoder.register_forward_pre_hook(run.before_decoder, with_kwargs=True))
+    add(parts.decoder.register_forward_hook(run.after_decoder, with_kwargs=True, always_call=True))
+    if run.plan.after is not None:
+        attention = parts.layers[at].get_submodule("self_attn")
+        add(attention.register_forward_hook(run.after_attention, with_kwargs=True))
+        add(parts.layers[at].register_forward_hook(run.after_layer, with_kwargs=True))
+        for layer in parts.layers[at + 1 :]:
+            add(layer.register_forward_pre_hook(run.before_later_layer, with_kwargs=True))
+
+
+def _replace_positions(stack: ExitStack, root: nn.Module, run: Run) -> None:
+    stock = root.get_rope_index
+    chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
+
+    def get_rope_index(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        run.note_prompt(input_ids)
+        return chosen(input_ids, *args, **kwargs)
+
+    root.get_rope_index = get_rope_index
+    stack.callback(delattr, root, "get_rope_index")

@@ -1,0 +1,88 @@
+"""How much the question attends to each visual token, without ever holding Q x S x H at once.
+
+`reference` is the law: the whole softmax in fp32. `question_attention` gives the same numbers from chunks of question
+rows. A Triton kernel for GPUs joins them here when a benchmark asks for it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK_BYTES = 32 * 2**20  # of one fp32 [H, rows, S] block of logits; two are alive at a time
+
+
+def reference(
+    q: Tensor,
+    k: Tensor,
+    columns: Tensor,
+    rows_at: Tensor | None,
+    scale: float,
+    heads: str = "max",
+    rows: str = "max",
+) -> Tensor:
+    """Score visual tokens by the attention that question tokens pay them (PruneVid, arXiv 2412.16117, sec. 3.3).
+
+    Args:
+        q: [H, Q, d] queries of the question's tokens, in order.
+        k: [Hkv, S, d] keys of the whole sequence; query head h reads key head h // (H // Hkv).
+        columns: [N] int64 in [0, S): the visual tokens.
+        rows_at: [Q] int64 place of each question token in the sequence for the causal rule, None for no rule.
+        scale: factor on the logits.
+        heads: "max" or "mean" of the probabilities over heads, taken first.
+        rows: "max", "mean" or "last" over question tokens.
+
+    Returns:
+        [N] fp32 natural logarithm of the reduced probability.
+    """
+    if rows == "last":
+        q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
+    keys = k.float().repeat_interleave(q.shape[0] // k.shape[0], dim=0)
+    logits = q.float() @ keys.transpose(1, 2) * scale  # [H, Q, S]
+    if rows_at is not None:
+        future = torch.arange(k.shape[1], device=k.device) > rows_at[:, None]
+        logits = logits.masked_fill(future, float("-inf"))
+    p = logits.softmax(-1)[..., columns]
+    p = p.amax(0) if heads == "max" else p.mean(0)
+    return (p.mean(0) if rows == "mean" else p.amax(0)).log()
+
+
+def question_attention(
+    q: Tensor,
+    k: Tensor,
+    columns: Tensor,
+    rows_at: Tensor | None,
+    scale: float,
+    heads: str = "max",
+    rows: str = "max",
+) -> Tensor:
+    """Compute `reference` in chunks of question rows that bound memory; same arguments, same result to rounding.
+
+    The chunk depends on H and S alone, so a sample scores alike alone and in a batch.
+    """
+    if rows == "last":
+        q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
+    n_heads, n_rows, dim = q.shape
+    kv_heads, length, _ = k.shape
+    step = max(1, CHUNK_BYTES // (4 * n_heads * length))
+    places = torch.arange(length, device=k.device)
+    keys = k.float().transpose(1, 2)  # [Hkv, d, S]
+    best: Tensor | None = None
+    for start in range(0, n_rows, step):
+        chunk = q[:, start : start + step]
+        width = chunk.shape[1]
+        # grouped-query heads are folded into rows instead of repeating the keys
+        logits = torch.matmul(chunk.float().reshape(kv_heads, -1, dim), keys).view(n_heads, width, length)
+        logits = logits.mul_(scale)
+        if rows_at is not None:
+            logits.masked_fill_(places > rows_at[start : start + step, None], float("-inf"))
+        log_p = (logits - logits.logsumexp(-1, keepdim=True))[..., columns]  # [H, rows, N]
+        over_heads = log_p.amax(0) if heads == "max" else log_p.exp().mean(0).log()
+        if rows == "mean":
+            part = over_heads.exp().sum(0)
+            best = part if best is None else best + part
+        else:
+            part = over_heads.amax(0)
+            best = part if best is None else torch.maximum(best, part)
+    assert best is not None, "the adapter refuses an empty question"
+    return (best / n_rows).log() if rows == "mean" else best

@@ -1,0 +1,45 @@
+"""Plan: a config compiled for one model depth. Which reducer stands where, and what happens to the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import prunevid_qwen.stage1_merge
+import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
+from prunevid_qwen.config import PruneVidConfig, resolve_layer
+from prunevid_qwen.reducer import Reducer, reducer_class
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to one model.
+
+    Args:
+        before: stage 1, at the decoder's door; None leaves it out.
+        after: stage 2, on the output of layer ``layer`` and what that layer attended to; None leaves it out.
+        layer: M, counted from 0.
+        compress: stage 3, cut the cache of layers 0..M to what stage 2 kept.
+        position_scheme: "reference" or "hf".
+    """
+
+    before: Reducer | None
+    after: Reducer | None
+    layer: int
+    compress: bool
+    position_scheme: str
+
+
+def compile_plan(config: PruneVidConfig, layers: int) -> Plan:
+    """Compile ``config`` for a decoder of ``layers`` layers.
+
+    Raises:
+        ConfigError: ``pruning_layer`` is beyond the model, or ``selector`` is unknown.
+    """
+    after = reducer_class(config.selector).from_config(config) if config.enable_stage2 else None
+    return Plan(
+        before=reducer_class("prunevid_merge").from_config(config) if config.enable_stage1 else None,
+        after=after,
+        layer=resolve_layer(config.pruning_layer, layers),
+        compress=config.enable_cache_compression and after is not None,
+        position_scheme=config.position_scheme,
+    )

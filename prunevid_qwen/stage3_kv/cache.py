@@ -1,0 +1,130 @@
+"""PrunedCache: a DynamicCache whose layers hold fewer tokens than the sequence has (PruneVid, arXiv 2412.16117, sec. 3.4).
+
+`generate()` slices token ids, positions and masks with the cache's *logical* length (tokens of the prompt and after);
+attention masks have to be sized with its *physical* length (entries that are really there). A stock cache knows one
+number for both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+from prunevid_qwen.errors import UnsupportedError
+
+
+class PrunedCache(DynamicCache):
+    """A DynamicCache of which layers 0..``boundary`` and the layers after it may each be shorter than the sequence.
+
+    Both groups have the same length when stage 3 ran. Made by `adopt`, filled by the hooks; a user only passes it on.
+    """
+
+    boundary: int = -1  # the last layer of the early group
+    shift: tuple[int, int] = (0, 0)  # logical minus physical length of the early and of the late group
+    valid: tuple[Tensor | None, Tensor | None] = (None, None)  # [B, physical] bool, False where a slot is padding
+    changed: bool = False  # a token was dropped or merged in some row; shift may still be 0 in the longest row
+    split: bool = False  # the two groups differ: stage 2 without stage 3
+    is_open: bool = False  # inside a forward of a model under `pruned`
+
+    def group(self, layer_idx: int) -> int:
+        """0 for the layers up to the boundary, 1 for those after it."""
+        return int(layer_idx > self.boundary)
+
+    def physical_length(self, layer_idx: int = 0) -> int:
+        """Entries that layer ``layer_idx`` really holds."""
+        return int(DynamicCache.get_seq_length(self, layer_idx))
+
+    def get_seq_length(self, layer_idx: int = 0, *args: Any, **kwargs: Any) -> int:
+        """Tokens of the sequence so far, pruned ones included: what token ids and positions are sliced with."""
+        held = int(super().get_seq_length(layer_idx, *args, **kwargs))
+        return held + self.shift[self.group(layer_idx)] if held else 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
+        """Append keys and values; refused outside `pruned`, where nothing would mend masks and positions."""
+        if self.changed and not self.is_open:
+            raise UnsupportedError(
+                "this cache holds a pruned prompt, and the model is being run outside `with pruned(model, config)`: "
+                "its masks would silently be wrong. Continue inside the context, or start without past_key_values"
+            )
+        return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def keep(self, layers: range, index: Tensor, past: int) -> None:
+        """Select rows of the newest entries of some layers.
+
+        Args:
+            layers: which layers.
+            index: [B, K] int64 into the entries after the first ``past``; padding slots may point anywhere.
+            past: entries before this prompt, which stay.
+        """
+        for i in layers:
+            layer = self.layers[i]
+            for name in ("keys", "values"):
+                held = getattr(layer, name)
+                at = index.to(held.device)[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
+                new = held[:, :, past:].gather(2, at)
+                setattr(layer, name, torch.cat([held[:, :, :past], new], dim=2) if past else new)
+
+    def crop(self, max_length: int) -> None:
+        """Take back the newest tokens (assisted decoding): a negative count, or the logical length to crop to."""
+        drop = max_length if max_length <= 0 else max_length - self.get_seq_length()
+        if drop >= 0:
+            return
+        for layer in self.layers:
+            if getattr(layer, "keys", None) is not None and layer.keys.numel():
+                layer.keys, layer.values = layer.keys[..., :drop, :], layer.values[..., :drop, :]
+        self._map_valid(lambda valid: valid[:, :drop])
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder the rows, as beam search does."""
+        super().reorder_cache(beam_idx)
+        self._map_valid(lambda valid: valid.index_select(0, beam_idx.to(valid.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Repeat every row ``repeats`` times."""
+        super().batch_repeat_interleave(repeats)
+        self._map_valid(lambda valid: valid.repeat_interleave(repeats, 0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep some rows."""
+        super().batch_select_indices(indices)
+        self._map_valid(lambda valid: valid[indices.to(valid.device)])
+
+    def reset(self) -> None:
+        """Forget everything."""
+        super().reset()
+        self.shift, self.valid, self.changed = (0, 0), (None, None), False
+        self.split = False
+
+    def _map_valid(self, change: Any) -> None:
+        early, late = self.valid
+        self.valid = (None if early is None else change(early), None if late is None else change(late))
+
+
+def adopt(cache: Cache) -> PrunedCache:
+    """Turn a caller's DynamicCache into a PrunedCache in place, so that the caller keeps its own object.
+
+    Raises:
+        UnsupportedError: the cache is static, quantised, sliding or offloaded.
+    """
+    if isinstance(cache, PrunedCache):
+        return cache
+    what = type(cache).__name__
+    if type(cache) is not DynamicCache:
+        raise UnsupportedError(
+            f"pruning shortens the cache while it is filled, which needs transformers' DynamicCache; got {what}. "
+            "Leave cache_implementation and past_key_values unset"
+        )
+    odd = next((layer for layer in cache.layers if type(layer) is not DynamicLayer), None)
+    if odd is not None:
+        raise UnsupportedError(
+            f"pruning needs full-attention cache layers, got {type(odd).__name__}: sliding windows are not supported"
+        )
+    if getattr(cache, "offloading", False):
+        raise UnsupportedError("an offloaded cache is not supported: leave cache_implementation unset")
+    cache.__class__ = PrunedCache
+    assert isinstance(cache, PrunedCache)
+    return cache

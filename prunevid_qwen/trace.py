@@ -1,0 +1,132 @@
+"""What one run under `pruned` did: read by receipts, by tests and by people, written by the hooks alone."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.tokens import Block, TokenMap
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in time on a device: an event on CUDA, where work is queued, the clock elsewhere."""
+
+    clock: float
+    event: torch.cuda.Event | None = None
+
+    @classmethod
+    def now(cls, device: torch.device) -> Moment:
+        """Note this moment in the work of ``device``, without waiting for it."""
+        if device.type != "cuda":
+            return cls(time.perf_counter())
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(device))
+        return cls(time.perf_counter(), event)
+
+    def seconds_until(self, later: Moment) -> float:
+        """Seconds of device work between two moments; waits for the later one on CUDA."""
+        if self.event is None or later.event is None:
+            return later.clock - self.clock
+        later.event.synchronize()
+        return self.event.elapsed_time(later.event) / 1000
+
+
+@dataclass(frozen=True)
+class SampleTrace:
+    """What happened to one row of the batch in the last prefill.
+
+    Args:
+        blocks: its videos and images before any reduction; empty for a text.
+        tokens: visual tokens before stage 1.
+        merged: the map of stage 1 over them, None when it did not run.
+        kept: the map of stage 2 over what stage 1 left, None when it did not run.
+        length: tokens of the whole sequence before stage 1.
+    """
+
+    blocks: tuple[Block, ...]
+    tokens: int
+    merged: TokenMap | None
+    kept: TokenMap | None
+    length: int
+
+    @property
+    def after_stage1(self) -> int:
+        """Visual tokens that entered the decoder."""
+        return self.tokens if self.merged is None else self.merged.n_out
+
+    @property
+    def after_stage2(self) -> int:
+        """Visual tokens that the layers after M saw."""
+        return self.after_stage1 if self.kept is None else self.kept.n_out
+
+    @property
+    def static_ratio(self) -> float:
+        """Share of the visual tokens that stage 1 merged over time."""
+        if self.merged is None or not self.tokens:
+            return 0.0
+        static = 0
+        for block in self.blocks:
+            target = self.merged.target[block.start : block.stop]
+            frame = torch.arange(target.numel(), device=target.device) // (block.grid[1] * block.grid[2])
+            size = self.merged.n_out
+            first = torch.full((size,), target.numel(), device=target.device).scatter_reduce(0, target, frame, "amin")
+            last = torch.full((size,), -1, device=target.device).scatter_reduce(0, target, frame, "amax")
+            static += int((last > first)[target].sum())
+        return static / self.tokens
+
+
+@dataclass
+class Seconds:
+    """Moments of the last prefill and of the decoding after it, paired; `total` turns them into seconds."""
+
+    pairs: dict[str, list[tuple[Moment, Moment]]] = field(default_factory=dict)
+
+    def add(self, part: str, start: Moment, stop: Moment) -> None:
+        """Note that ``part`` ran from ``start`` to ``stop``."""
+        self.pairs.setdefault(part, []).append((start, stop))
+
+    def total(self, part: str) -> float:
+        """Seconds spent in ``part`` so far."""
+        return sum(start.seconds_until(stop) for start, stop in self.pairs.get(part, []))
+
+    def count(self, part: str) -> int:
+        """How often ``part`` ran."""
+        return len(self.pairs.get(part, []))
+
+
+@dataclass
+class Trace:
+    """What `pruned` yields: the last prefill and the decoding after it.
+
+    Args:
+        position_scheme: "reference" or "hf", as used.
+        layer: M.
+        layers: decoder layers of the model.
+        prefills: prompts seen in this context, pruned or not.
+        samples: one entry a row of the last prefill (beams are rows).
+        cache_lengths: physical entries of each layer's cache after the last prefill.
+        cache_bytes: bytes of keys and values after the last prefill.
+        seconds: parts "vision", "merge", "select", "prefill" and "decode".
+    """
+
+    position_scheme: str
+    layer: int
+    layers: int
+    prefills: int = 0
+    samples: tuple[SampleTrace, ...] = ()
+    cache_lengths: tuple[int, ...] = ()
+    cache_bytes: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+
+    @property
+    def kept(self) -> list[Tensor]:
+        """For each sample, the places of the visual tokens that are left after the last stage, [K] int64."""
+        out = []
+        for sample in self.samples:
+            whole = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged
+            out.append((whole if sample.kept is None else whole.then(sample.kept)).rep)
+        return out

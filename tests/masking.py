@@ -1,0 +1,103 @@
+"""The oracle that needs no reference code: pruning equals masking the dropped columns.
+
+One forward without a cache for each sample over [prompt after stage 1 + generated tokens], with explicit 4-D masks:
+in layers after M no row sees a dropped token; in layers 0..M the prompt sees everything, and generated rows see the
+dropped tokens only when stage 3 was off. It shares no code with the hooks but the maps they decided.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from prunevid_qwen.trace import Trace
+
+
+def text_inputs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the stock model hands its decoder: embeddings [B, S, D] and position ids [3, B, S]."""
+    seen: dict[str, Any] = {}
+
+    def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        seen.setdefault("embeds", kwargs["inputs_embeds"])
+        seen.setdefault("positions", kwargs["position_ids"])
+
+    handle = model.model.language_model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        model.generate(**inputs, max_new_tokens=1, do_sample=False)
+    finally:
+        handle.remove()
+    return seen["embeds"], seen["positions"][-3:]
+
+
+@torch.no_grad()
+def masked_logits(
+    model: Any,
+    embeds: torch.Tensor,
+    positions: torch.Tensor,
+    inputs: dict[str, Any],
+    sequences: torch.Tensor,
+    trace: Trace,
+    compress: bool,
+) -> list[torch.Tensor]:
+    """Logits [new tokens, vocabulary] of every sample, for the token after the prompt and each one after it."""
+    out = []
+    prompt = inputs["input_ids"].shape[1]
+    for b, sample in enumerate(trace.samples):
+        at = inputs["attention_mask"][b].nonzero()[:, 0]
+        ids = inputs["input_ids"][b, at].tolist()
+        x, p = embeds[b, at], positions[:, b, at]
+        visual = [
+            i for i, token in enumerate(ids) if token in (model.config.image_token_id, model.config.video_token_id)
+        ]
+        # stage 1 by hand: the groups of a block replace its tokens, in the map's order
+        entries: list[tuple[torch.Tensor, torch.Tensor, int]] = []  # (state, position, visual number or -1)
+        groups = _groups(sample, len(visual))
+        for i in range(len(ids)):
+            if i not in visual:
+                entries.append((x[i], p[:, i], -1))
+                continue
+            for block in sample.blocks:
+                if visual[block.start] == i:
+                    for number, (members, rep) in enumerate(groups):
+                        if block.start <= rep < block.stop:
+                            mean = torch.stack([x[visual[m]] for m in members]).mean(0)
+                            entries.append(
+                                (mean if len(members) > 1 else x[visual[members[0]]], p[:, visual[rep]], number)
+                            )
+        kept = set(range(len(groups))) if sample.kept is None else set(sample.kept.rep.tolist())
+        new = sequences[b, prompt:-1]
+        n, total = len(entries), len(entries) + len(new)
+        following = entries[-1][1].max() + 1 + torch.arange(len(new))
+        hidden = torch.cat([torch.stack([e[0] for e in entries]), model.get_input_embeddings()(new)])[None]
+        place = torch.cat([torch.stack([e[1] for e in entries], 1), following.expand(3, -1)], 1)[:, None]
+        dropped = torch.tensor([e[2] >= 0 and e[2] not in kept for e in entries] + [False] * len(new))
+        causal = torch.ones(total, total, dtype=torch.bool).tril()
+        late = causal & ~dropped | torch.eye(total, dtype=torch.bool)
+        early = causal.clone()
+        if compress:
+            early[n:] &= ~dropped
+        handles = []
+        for i, layer in enumerate(model.model.language_model.layers):
+            allowed = early if i <= trace.layer else late
+            mask = torch.where(allowed, 0.0, torch.finfo(hidden.dtype).min)[None, None].to(hidden.dtype)
+            handles.append(
+                layer.register_forward_pre_hook(
+                    lambda _m, args, kwargs, mask=mask: (args, {**kwargs, "attention_mask": mask}), with_kwargs=True
+                )
+            )
+        try:
+            state = model.model.language_model(inputs_embeds=hidden, position_ids=place, use_cache=False)[0]
+        finally:
+            for handle in handles:
+                handle.remove()
+        out.append(model.lm_head(state[0, n - 1 :]))
+    return out
+
+
+def _groups(sample: Any, n: int) -> list[tuple[list[int], int]]:
+    """Members and place of every visual token after stage 1."""
+    if sample.merged is None:
+        return [([i], i) for i in range(n)]
+    target = sample.merged.target.tolist()
+    return [([i for i, t in enumerate(target) if t == g], rep) for g, rep in enumerate(sample.merged.rep.tolist())]

@@ -1,0 +1,375 @@
+"""The command line: every exit code, the shape of --json, options made from the config. A stub stands for the model."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunevid_qwen.cli import answer as answering
+from prunevid_qwen.cli import main
+from prunevid_qwen.cli.answer import verdict
+from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
+from prunevid_qwen.config import PRESETS, PruneVidConfig, get_config
+from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
+
+ROOT = Path(__file__).resolve().parent.parent
+FIELDS = [field.name for field in fields(PruneVidConfig)]
+
+
+def receipt(pruned: bool = True, **seconds: float) -> dict[str, Any]:
+    """A receipt as the API gives it, with figures that are easy to recognise."""
+    kept, merged = (40, 100) if pruned else (200, 200)
+    off = None if pruned else "off"
+    return {
+        "input": {
+            "videos": [
+                {
+                    "source": "clip.mp4", "backend": "pyav", "frames": 16, "timestamps": [0.0, 0.5],
+                    "seconds_per_grid": 1.0, "size": [112, 112], "grid": [8, 8, 8], "warnings": ["cut short"],
+                }
+            ],
+            "images": [],
+            "prompt_tokens": 230,
+        },
+        "stage1": {
+            "enabled": pruned, "applied": pruned, "note": off, "original_tokens": 200, "compressed_tokens": merged,
+            "static_ratio": 0.31, "reduction_percentage": 50.0, "requested_ratio": 0.5, "achieved_ratio": 0.5,
+        },
+        "stage2": {
+            "enabled": pruned, "applied": pruned, "note": off, "selector": "prunevid", "layer": 1,
+            "original_tokens": merged, "kept_tokens": kept, "requested_ratio": 0.4, "achieved_ratio": 0.4,
+        },
+        "stage3": {
+            "enabled": pruned, "applied": pruned, "note": off, "original_length": 130, "compressed_length": 70,
+            "reduction_ratio": 0.46, "cache_lengths": [70] * 4, "cache_bytes": 7168 if pruned else 23552,
+            "cache_bytes_unpruned": 23552,
+        },
+        "tokens": {"visual": 200, "after_stage1": merged, "after_stage2": kept, "layer_average": 70.0},
+        "seconds": {
+            "read": 0.1, "vision": 0.2, "merge": 0.01, "prefill": 0.1, "select": 0.01, "decode_per_token": 0.01,
+            "total": 0.5, **seconds,
+        },
+        "generated_tokens": 1, "position_scheme": "reference", "versions": {"python": "3.11"}, "device": "cpu",
+        "dtype": "float32", "attn_implementation": "sdpa", "config": {"tau": 0.8}, "model": "bundled",
+    }  # fmt: skip
+
+
+class StubModel:
+    """Answers "red" at once and remembers how it was asked."""
+
+    tokenizer = None
+
+    def __init__(self, config: PruneVidConfig, error: BaseException | None = None) -> None:
+        self.config, self.error = config, error
+        self.asked: list[dict[str, Any]] = []
+
+    def with_config(self, config: PruneVidConfig) -> "StubModel":
+        other = StubModel(config, self.error)
+        other.asked = self.asked
+        return other
+
+    def generate(self, **arguments: Any) -> dict[str, Any]:
+        self.asked.append({**arguments, "config": self.config})
+        if self.error is not None:
+            raise self.error
+        sys.stdout.write("a library talks\n")
+        if arguments["streamer"] is not None:
+            arguments["streamer"].on_finalized_text("red", stream_end=True)
+        return {"answer": "red", "stats": receipt(pruned=self.config.enable_stage1)}
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> list[StubModel]:
+    """Let the command line load a stub; the list holds those it loaded."""
+    loaded: list[StubModel] = []
+
+    def load(request: Any) -> StubModel:
+        loaded.append(StubModel(request.config))
+        return loaded[-1]
+
+    monkeypatch.setattr(answering, "load", load)
+    return loaded
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> str:
+    path = tmp_path / "clip ü.mp4"
+    path.write_bytes(b"not empty; the stub does not look inside")
+    return str(path)
+
+
+def ask(*words: str) -> int:
+    return main(["ask", *words])
+
+
+# --- options -------------------------------------------------------------------------------------------------------
+
+
+def test_every_field_is_an_option_with_its_sentence_and_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--help") == 0
+    shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
+    said = field_help(PruneVidConfig)
+    assert set(said) == set(FIELDS), "the docstring's Args section names exactly the fields"
+    for name in FIELDS:
+        assert f"--{name} " in shown
+        sentence = said[name].replace("``", "")
+        assert sentence[:1].upper() + sentence[1:] in shown
+
+
+def test_help_reads_at_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for words in (["ask", "--help"], ["demo", "-h"], ["--help"], []):
+        assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    assert "Examples" in shown and "Exit codes" in shown
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_default_spelt_as_an_option_changes_nothing(field: str) -> None:
+    default = getattr(PruneVidConfig(), field)
+    given = default if isinstance(default, bool) else str(default)
+    assert build_config("paper", {field: given}) == PruneVidConfig()
+
+
+def test_options_override_the_preset() -> None:
+    assert build_config("aggressive", {"tau": "0.7", "keep_ratio": None}) == get_config("aggressive").replace(tau=0.7)
+    assert build_config("aggressive", {"pruning_rate": "0.5"}).keep_ratio == 0.5
+    assert build_config("paper", {"pruning_layer": "3"}).pruning_layer == 3
+    assert build_config("paper", {"pruning_layer": "0.5"}).pruning_layer == 0.5
+    assert build_config("paper", {"pruning_layer": "None"}).pruning_layer is None
+
+
+def test_a_json_file_is_a_config(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    PruneVidConfig(tau=0.5).to_json(path)
+    assert build_config(str(path), {"fps": "3"}) == PruneVidConfig(tau=0.5, fps=3.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "spelt"),
+    [
+        (["--enable_stage1", "false"], ["--no_enable_stage1"]),
+        (["--enable-stage1=False", "--json"], ["--no_enable_stage1", "--json"]),
+        (["--merge_images", "true", "x"], ["--merge_images", "x"]),
+        (["--merge_images", "x"], ["--merge_images", "x"]),
+        (["--question", "false"], ["--question", "false"]),
+        (["--no_enable_stage2"], ["--no_enable_stage2"]),
+    ],
+)
+def test_a_switch_may_be_given_a_value(words: list[str], spelt: list[str]) -> None:
+    assert spell_out_booleans(words) == spelt
+
+
+def test_dashes_are_accepted(model: list[StubModel], clip: str) -> None:
+    words = [
+        "--video-path",
+        clip,
+        "--question",
+        "q",
+        "--keep-ratio",
+        "0.3",
+        "--no-enable-stage1",
+        "--max-new-tokens",
+        "5",
+    ]
+    assert ask(*words, "--json") == 0
+    asked = model[0].asked[0]
+    assert asked["config"] == PruneVidConfig(keep_ratio=0.3, enable_stage1=False)
+    assert (asked["video_path"], asked["max_new_tokens"]) == (clip, 5)
+
+
+def test_media_and_times_reach_the_model(model: list[StubModel], clip: str) -> None:
+    words = ["--video_path", clip, "--video_path", clip, "--image", clip, "--start", "1", "--end", "2.5"]
+    assert ask(*words, "--question", "q", "--json") == 0
+    asked = model[0].asked[0]
+    assert asked["video_path"] == [clip, clip] and asked["images"] == [clip]
+    assert (asked["start"], asked["end"]) == (1.0, 2.5)
+
+
+# --- exit codes ----------------------------------------------------------------------------------------------------
+
+BAD_OPTIONS = {
+    "unknown option": (["--keep_ration", "0.2"], "keep_ratio"),
+    "unknown preset": (["--config", "papr"], "did you mean 'paper'?"),
+    "no such config file": (["--config", "none.json"], "no config file"),
+    "percent": (["--keep_ratio", "25"], "did you mean 0.25?"),
+    "too much": (["--keep_ratio", "1.5"], "(0, 1]"),
+    "nothing": (["--keep_ratio", "0"], "nothing would be left"),
+    "not a number": (["--keep_ratio", "nan"], "(0, 1]"),
+    "a word": (["--keep_ratio", "lots"], "keep_ratio is a number, got 'lots'"),
+    "a fraction of a frame": (["--max_frames", "2.5"], "max_frames is a whole number, got '2.5'"),
+    "said twice": (["--keep_ratio", "0.4", "--pruning_rate", "0.6"], "twice"),
+    "bad rate": (["--pruning_rate", "1"], "[0, 1)"),
+    "bad choice": (["--selection_scope", "globl"], "did you mean 'global'?"),
+    "bad switch": (["--enable_stage1=maybe"], "true or false"),
+    "no tokens": (["--max_new_tokens", "0"], "max_new_tokens"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_OPTIONS)
+def test_bad_options_end_with_2_and_a_sentence(case: str, clip: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words, sentence = BAD_OPTIONS[case]
+    assert ask("--video_path", clip, "--question", "q", *words) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err and "Traceback" not in printed.err
+    assert printed.out == ""
+
+
+def test_no_question_and_nothing_to_ask_about(clip: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--video_path", clip) == 2
+    assert "no question" in capsys.readouterr().err
+    assert ask("--video_path", clip, "--question", " ") == 2
+    assert ask("--question", "q") == 2
+    assert "--video_path or --image" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["aks"]) == 2
+    assert "aks" in capsys.readouterr().err
+
+
+def test_missing_and_empty_media_end_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.touch()
+    assert ask("--video_path", str(tmp_path / "none.mp4"), "--question", "q") == 4
+    assert "no video at" in capsys.readouterr().err
+    assert ask("--video_path", str(empty), "--question", "q") == 4
+    assert "0 bytes" in capsys.readouterr().err
+    assert ask("--image", str(tmp_path / "none.jpg"), "--question", "q", "--json") == 4
+    assert ask("--video_path", "https://example.org/a.mp4", "--question", "q") == 4
+    assert "download it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SetupError("no CUDA device here"), 3),
+        (PruningNotApplied("stage 2 did not run"), 5),
+        (ConfigError("bad"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_of_the_model_have_their_exit_code(
+    error: BaseException, code: int, clip: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, error))
+    assert ask("--video_path", clip, "--question", "q", "--json") == code
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)["error"]
+    assert told["exit_code"] == code and told["message"] == (str(error) or "interrupted")
+    assert told["message"] in printed.err and "Traceback" not in printed.err
+
+
+def test_verbose_adds_the_traceback(clip: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, SetupError("no CUDA")))
+    assert ask("--video_path", clip, "--question", "q", "--json", "--verbose") == 3
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_bugs_are_not_swallowed(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, KeyError("a bug")))
+    with pytest.raises(KeyError, match="a bug"):
+        ask("--video_path", clip, "--question", "q", "--json")
+
+
+def test_ctrl_c_in_a_real_process() -> None:
+    code = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell may have had it ignored
+        "from prunevid_qwen.cli import answer, main\n"
+        "def load(request):\n"
+        "    sys.stderr.write('ready\\n'); sys.stderr.flush(); time.sleep(60)\n"
+        "answer.load = load\n"
+        "sys.exit(main(['ask', '--video_path', 'setup.py', '--question', 'q']))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None and process.stderr.readline() == "ready\n"
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert errors.strip() == "interrupted"
+
+
+# --- what is printed -----------------------------------------------------------------------------------------------
+
+
+def test_json_is_one_object_and_nothing_else(model: list[StubModel], clip: str, capsys: Any) -> None:
+    assert ask("--video_path", clip, "--question", "q", "--json") == 0
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    assert told["answer"] == "red" and told["question"] == "q"
+    assert told["stats"]["stage2"]["kept_tokens"] == 40
+    assert "a library talks" in printed.err
+    assert "only ever seen moving shapes" in printed.err and "cut short" in printed.err
+    assert model[0].asked[0]["streamer"] is None
+
+
+def test_json_errors_of_parsing_are_objects_too(capsys: Any) -> None:
+    assert ask("--json", "--keep_ratio", "25") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "ConfigError"
+    assert ask("--json", "--nonsense") == 2
+    assert json.loads(capsys.readouterr().out)["error"]["type"] == "UsageError"
+
+
+def test_people_see_the_answer_and_the_tokens_kept(model: list[StubModel], clip: str, capsys: Any) -> None:
+    assert ask("--video_path", clip, "--question", "What [colour]?", "--verbose") == 0
+    shown = capsys.readouterr().out
+    assert "What [colour]?" in shown and "Answer: red" in shown.replace("a library talks\n", "")
+    for part in ("200", "100", "40", "20 %", "31%", "130 -> 70", "0.50 s in all", "tau=0.8", "warning: cut short"):
+        assert part in shown, part
+
+
+def test_compare_warms_up_and_shows_both(model: list[StubModel], clip: str, capsys: Any) -> None:
+    assert ask("--video_path", clip, "--question", "q", "--compare") == 0
+    shown = capsys.readouterr().out
+    assert "pruned" in shown and "unpruned" in shown and "Same answer." in shown and "unmeasured" in shown
+    asked = model[0].asked
+    assert [a["config"].enable_stage1 for a in asked] == [True, False, True, False]
+    assert [a["max_new_tokens"] for a in asked] == [2, 2, 64, 64]
+    assert {a["config"].max_frames for a in asked} == {16}
+    assert ask("--video_path", clip, "--question", "q", "--compare", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["baseline"]["stats"]["tokens"]["after_stage2"] == 200 and told["warmed_up"] and told["same_answer"]
+
+
+def test_the_verdict_says_why_it_is_not_faster() -> None:
+    slow = verdict(receipt(), receipt(pruned=False, prefill=0.11))
+    assert slow.startswith("Not faster here") and "70%" in slow and "short (230 tokens)" in slow
+    busy = verdict(receipt(merge=0.3, read=0.0, vision=0.0), receipt(pruned=False, read=0.0, vision=0.0))
+    assert "choosing the tokens itself takes 0.31 s" in busy
+    fast = verdict(receipt(), receipt(pruned=False, prefill=0.9, merge=0.0, select=0.0))
+    assert fast.startswith("Pruned is faster: first token 2.86x sooner") and "7.50x" in fast
+
+
+# --- the demo ------------------------------------------------------------------------------------------------------
+
+
+def test_demo_falls_back_on_the_bundled_clip(model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any) -> None:
+    from prunevid_qwen.cli import request
+
+    monkeypatch.setattr(request, "bundled_clip", lambda: (clip, "What colour?", "red"))
+    assert main(["--json"], program="demo.py") == 0
+    assert model[0].asked[0]["question"] == "What colour?" and model[0].asked[0]["video_path"] == clip
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["expected_answer"] == "red" and "(right)" in printed.err
+    assert main(["demo", "--json", "--question", "Another?"]) == 0
+    assert "expected_answer" not in json.loads(capsys.readouterr().out)
+    assert main(["--video_path", clip], program="demo.py") == 2, "a video of one's own needs a question of one's own"
+
+
+def test_presets_are_named_in_help(capsys: Any) -> None:
+    assert main(["--help"], program="demo.py") == 0
+    shown = capsys.readouterr().out
+    assert "Usage: demo.py [OPTIONS]" in shown
+    assert all(preset in shown for preset in PRESETS)

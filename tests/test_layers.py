@@ -1,0 +1,217 @@
+"""The layering rule, read from the source. A new room gets a line in FLOORS; nothing else here needs to know it.
+
+A room is a file or folder directly under prunevid_qwen/. It may import rooms of lower floors, never of its own or a
+higher one: so a method never sees a model, an adapter never sees a method, and there are no circles.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
+
+FLOORS = (
+    ("errors", "version"),
+    ("config", "tokens", "bundled"),
+    ("reducer", "kernels", "positions", "pixels", "video", "trace", "batch"),
+    ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
+    ("plan",),
+    ("prefill",),
+    ("hooks",),
+    ("inputs", "receipt"),
+    ("model",),
+    ("cli", "evaluation", "training"),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+TOP = set(FLOORS[-1])
+
+# Beyond the floors: room -> rooms of lower floors that it still must not know.
+NEVER = {
+    "plan": {"adapters", "kernels"},  # a plan says what is reduced where, whatever the model
+    "stage1_merge": {"adapters"},
+    "stage2_select": {"adapters"},
+}
+# Generates data; knows nothing of the package, and nothing that answers questions may know it.
+STANDS_ALONE = {"moving_shapes"}
+
+IMPORT_NO_TORCH = {"errors", "version", "config", "moving_shapes", "cli"}  # at import; cli loads it to answer
+IMPORT_TRANSFORMERS = {
+    "adapters": "all that is known of a model family",
+    "masks": "the library's own mask for each kind of attention",
+    "stage3_kv": "its cache is a transformers cache",
+    "prefill": "makes the cache of a batch",
+    "hooks": "finds what generate() calls",
+    "inputs": "processor and chat template",
+    "model": "from_pretrained, generate",
+    "cli": "TextStreamer, quiet logging",
+    "evaluation": "",
+    "training": "",
+}
+READ_ENVIRONMENT = {"kernels/__init__.py": "PRUNEVID_KERNELS, the kernel switch"}
+PRINT = {"cli"}
+
+CAP = 300
+LONGER_THAN_CAP: dict[str, str] = {}
+
+
+class Import(NamedTuple):
+    """One import of a file: what, and when it runs."""
+
+    module: str
+    line: int
+    at_import: bool  # at module level, not inside a function
+    types_only: bool  # under `if TYPE_CHECKING`
+
+
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
+TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for path in FILES}
+
+
+def room_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imports(path: Path) -> list[Import]:
+    package = name_of(path) if path.name == "__init__.py" else name_of(path).rpartition(".")[0]
+
+    def visit(node: ast.AST, at_import: bool, types_only: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                for alias in child.names:
+                    yield Import(alias.name, child.lineno, at_import, types_only)
+            elif isinstance(child, ast.ImportFrom):
+                base = ".".join(package.split(".")[: len(package.split(".")) - child.level + 1]) if child.level else ""
+                source = ".".join(filter(None, (base, child.module or "")))
+                for alias in child.names:
+                    full = f"{source}.{alias.name}"
+                    yield Import(full if full in MODULES else source, child.lineno, at_import, types_only)
+            elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+                yield from visit(child, at_import, True)
+            else:
+                inside = isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                yield from visit(child, at_import and not inside, types_only)
+
+    return list(visit(TREES[path], True, False))
+
+
+def rooms_imported(path: Path) -> Iterator[tuple[str, int]]:
+    for found in imports(path):
+        parts = found.module.split(".")
+        if parts[0] == "prunevid_qwen" and len(parts) > 1 and parts[1] != room_of(path):
+            yield parts[1], found.line
+
+
+def places(wrong: list[str]) -> str:
+    return "\n".join(["", *wrong])
+
+
+def test_every_room_stands_on_a_floor() -> None:
+    rooms = {room_of(path) for path in FILES} - {""}
+    assert rooms - set(FLOOR_OF) - STANDS_ALONE == set(), "give the new room a line in FLOORS"
+
+
+def test_rooms_import_lower_floors_only() -> None:
+    wrong = []
+    for path in FILES:
+        room = room_of(path)
+        if room == "" or room in STANDS_ALONE:
+            continue
+        for other, line in rooms_imported(path):
+            where = f"{path.relative_to(PACKAGE)}:{line}: {room} imports {other}"
+            if other in STANDS_ALONE:
+                if room not in TOP:
+                    wrong.append(f"{where}, which is for {', '.join(sorted(TOP))} alone")
+            elif other in NEVER.get(room, ()):
+                wrong.append(f"{where}, which it must not know")
+            elif FLOOR_OF.get(other, -1) >= FLOOR_OF.get(room, 0):
+                wrong.append(f"{where}, which is not below it")
+    assert not wrong, places(wrong)
+
+
+def test_moving_shapes_imports_nothing_of_the_package() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}: {other}"
+        for path in FILES
+        if room_of(path) in STANDS_ALONE
+        for other, line in rooms_imported(path)
+    ]
+    assert not wrong, places(wrong)
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed", "only_at_import"),
+    [
+        ("torch", {room for room in FLOOR_OF if room not in IMPORT_NO_TORCH}, True),
+        ("transformers", IMPORT_TRANSFORMERS, False),
+    ],
+)
+def test_who_may_import(library: str, allowed: set[str], only_at_import: bool) -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{found.line}: {library}"
+        for path in FILES
+        for found in imports(path)
+        if found.module.split(".")[0] == library
+        and not found.types_only
+        and (found.at_import or not only_at_import)
+        and room_of(path) not in allowed
+    ]
+    assert not wrong, places(wrong)
+
+
+def test_no_circle_among_the_files() -> None:
+    arrows = {
+        name: {f.module for f in imports(path) if f.at_import and not f.types_only and f.module in MODULES} - {name}
+        for name, path in MODULES.items()
+    }
+    done: set[str] = set()
+
+    def walk(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for other in arrows[name]:
+                walk(other, (*trail, name))
+            done.add(name)
+
+    for name in arrows:
+        walk(name, ())
+
+
+def test_nothing_reads_the_environment() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}: {ast.unparse(node)}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and ast.unparse(node) in {"os.environ", "os.getenv", "os.putenv"}
+        and path.relative_to(PACKAGE).as_posix() not in READ_ENVIRONMENT
+    ]
+    assert not wrong, places(wrong)
+
+
+def test_nothing_prints_but_the_command_line() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print" and room_of(path) not in PRINT
+    ]
+    assert not wrong, places(wrong)
+
+
+def test_files_stay_under_the_cap_or_say_why() -> None:
+    lines = {p.relative_to(PACKAGE).as_posix(): len(p.read_text(encoding="utf-8").splitlines()) for p in FILES}
+    long = {name for name, count in lines.items() if count > CAP}
+    assert long - set(LONGER_THAN_CAP) == set(), f"over {CAP} lines: split it, or name it with its reason"
+    assert set(LONGER_THAN_CAP) - long == set(), "no longer over the cap: take it off the list"

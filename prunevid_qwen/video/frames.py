@@ -1,0 +1,190 @@
+"""Frames that come as images: folders, lists of paths, PIL images or arrays, whole arrays; and single images."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunevid_qwen.errors import MediaError
+from prunevid_qwen.video.record import Timeline
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """Frames that need no video decoder.
+
+    Args:
+        timeline: frame i is taken as shown at ``i / fps`` seconds.
+        load: returns frame i as uint8 RGB ``[H, W, 3]``; files are opened only then.
+        name: for messages and ``Video.source``.
+    """
+
+    timeline: Timeline
+    load: Callable[[int], np.ndarray]
+    name: str
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Sort key that puts "frame2" before "frame10"."""
+    return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in re.split(r"(\d+)", name) if part]
+
+
+def frames_of_folder(folder: str, fps: float) -> FrameSource:
+    """Take the images in a folder, in natural order of their names; hidden files and other types are passed over.
+
+    Raises:
+        MediaError: the folder cannot be listed or holds no image; or the images differ in size.
+    """
+    try:
+        found = sorted(os.listdir(folder), key=natural_order)
+    except OSError as error:
+        raise MediaError(f"the folder {folder} cannot be listed ({error.strerror}): check its permissions") from error
+    names = [n for n in found if n.lower().endswith(IMAGE_SUFFIXES) and not n.startswith(".")]
+    if not names:
+        held = f"{len(found)} other files, such as {found[0]}" if found else "nothing"
+        raise MediaError(
+            f"the folder {folder} holds no frame: expected images ({', '.join(IMAGE_SUFFIXES)}), found {held}. "
+            f"Pass a video file, or a folder of images"
+        )
+    return frames_of_list([os.path.join(folder, n) for n in names], fps, name=folder)
+
+
+def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) -> FrameSource:
+    """Take each item (a path, a PIL image, or an ``[H, W, 3]`` uint8 array or tensor) as a frame.
+
+    Raises:
+        MediaError: the list is empty, an item is no image, or the sizes differ (the first that does is named).
+    """
+    name = name or f"a list of {len(items)} frames"
+    if len(items) == 0:
+        raise MediaError("an empty list of frames was passed: pass at least one image path, PIL image or array")
+    # Only headers are read here: a frame that is not chosen is never decoded.
+    first = _size_of(items[0])
+    for i, item in enumerate(items):
+        size = _size_of(item)
+        if size != first:
+            label = str(item) if isinstance(item, (str, Path)) else f"frame {i}"
+            raise MediaError(
+                f"the frames of {name} differ in size: {label} (number {i}) is {size[1]}x{size[0]}, the first is "
+                f"{first[1]}x{first[0]} (width x height): resize them to one size"
+            )
+    return FrameSource(_at_rate(len(items), fps), lambda i: read_image(items[i]), name)
+
+
+def frames_of_array(array: Any, fps: float) -> FrameSource:
+    """Take a numpy array or torch tensor ``[T, H, W, 3]`` or ``[T, 3, H, W]``, uint8, RGB.
+
+    Raises:
+        MediaError: another shape or type.
+    """
+    frames = _as_numpy(array)
+    name = f"an array of shape {list(frames.shape)}"
+    if frames.ndim != 4 or 3 not in (frames.shape[1], frames.shape[3]):
+        raise MediaError(f"frames are [T, H, W, 3] or [T, 3, H, W], got {name}; one image is an API of its own")
+    _check_uint8(frames, name)
+    if frames.shape[3] != 3:
+        frames = frames.transpose(0, 2, 3, 1)
+    if 0 in frames.shape:
+        raise MediaError(f"{name} holds no pixel: pass at least one frame")
+    return FrameSource(_at_rate(len(frames), fps), lambda i: np.ascontiguousarray(frames[i]), name)
+
+
+def read_image(source: Any) -> np.ndarray:
+    """Read one image as uint8 RGB ``[H, W, 3]``.
+
+    The EXIF orientation is applied, as viewers do. Other modes become RGB as ``PIL.Image.convert("RGB")`` and the stock
+    processor make them: transparency is dropped, not laid on a background.
+
+    Args:
+        source: a path, a PIL image, or a uint8 array or tensor ``[H, W, 3]``, ``[3, H, W]`` or ``[H, W]`` (grey).
+
+    Raises:
+        MediaError: missing, empty, truncated, no image, or an array of another shape or type.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with _open_image(source) as image:
+            return _rgb(image, str(source))
+    if hasattr(source, "convert") and hasattr(source, "getexif"):
+        return _rgb(source, "the PIL image")
+    if hasattr(source, "shape"):
+        return _image_array(source)
+    raise MediaError(f"an image is a path, a PIL image or a uint8 array [H, W, 3]; got {type(source).__name__}")
+
+
+def _open_image(source: str | os.PathLike[str]) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    from prunevid_qwen.video.paths import local_file
+
+    path = local_file(source, "image")
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{path} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise MediaError(f"the image {path} cannot be opened ({error}): check the file") from error
+
+
+def _rgb(image: Any, name: str) -> np.ndarray:
+    from PIL import ImageOps
+
+    try:
+        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on damaged files
+        raise MediaError(f"the image {name} is damaged ({error}): copy or download it again") from error
+
+
+def _image_array(source: Any) -> np.ndarray:
+    pixels = _as_numpy(source)
+    name = f"an array of shape {list(pixels.shape)}"
+    _check_uint8(pixels, name)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    elif pixels.ndim == 3 and pixels.shape[2] != 3 and pixels.shape[0] == 3:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise MediaError(f"an image array is [H, W, 3], [3, H, W] or [H, W], got {name}")
+    return np.ascontiguousarray(pixels)
+
+
+def _size_of(item: Any) -> tuple[int, int]:
+    """Height and width as shown, from the header where there is one."""
+    if isinstance(item, (str, os.PathLike)):
+        with _open_image(item) as image:
+            return _upright_size(image)
+    if hasattr(item, "convert") and hasattr(item, "getexif"):
+        return _upright_size(item)
+    height, width = read_image(item).shape[:2]
+    return height, width
+
+
+def _upright_size(image: Any) -> tuple[int, int]:
+    width, height = image.size
+    turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # the EXIF orientations that exchange the sides
+    return (width, height) if turned else (height, width)
+
+
+def _as_numpy(array: Any) -> np.ndarray:
+    if hasattr(array, "detach"):  # a torch tensor, told apart without importing torch
+        array = array.detach().cpu().numpy()
+    return np.asarray(array)
+
+
+def _check_uint8(array: np.ndarray, name: str) -> None:
+    if array.dtype != np.uint8:
+        raise MediaError(
+            f"{name} is {array.dtype}, pixels are uint8 from 0 to 255: pass (x * 255).round().astype('uint8') if x is "
+            f"a float from 0 to 1"
+        )
+
+
+def _at_rate(count: int, fps: float) -> Timeline:
+    return Timeline(tuple(i / fps for i in range(count)), 1.0 / fps)

@@ -1,0 +1,175 @@
+"""Decoding with PyAV, the default: exact frames, rotation as players show it, seeks where they give the same frames."""
+
+from __future__ import annotations
+
+import bisect
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from prunevid_qwen.errors import MediaError
+from prunevid_qwen.video.record import Deadline, Timeline
+from prunevid_qwen.video.sniff import explain_unreadable
+
+# Decoding fewer frames than this costs less than a seek, which empties the decoder's threads.
+SEEK_GAP = 24
+# Keyframes of other containers are not safe starting points: MPEG-TS marks recovery points, AVI has no pts.
+_SEEKABLE = ("matroska", "mp4")
+
+
+def open_container(path: str) -> tuple[Any, Any]:
+    """Open a video file; returns PyAV's container and its video stream. The caller closes the container.
+
+    Raises:
+        MediaError: no video format, or no video in it.
+    """
+    import av
+
+    try:
+        # "file:" and an absolute path: "12:30.mp4" would otherwise be taken for a URL of the protocol "12".
+        container = av.open("file:" + os.path.abspath(path), mode="r", metadata_errors="replace")
+    except av.FFmpegError as error:
+        raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}") from error
+    # A cover picture is stored as a video stream of one frame: an mp3 with one is still no video.
+    cover = av.stream.Disposition.attached_pic
+    streams = [s for s in container.streams.video if not (s.disposition & cover)]
+    if not streams:
+        kinds = sorted({str(s.type) for s in container.streams})
+        container.close()
+        if not kinds:  # an MP4 whose index is missing may open, as a file of no streams
+            raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}")
+        raise MediaError(f"{path} has no video in it, only {', '.join(kinds)}: pass a file with a video stream")
+    stream = streams[0]
+    if stream.codec_context is None:
+        container.close()
+        raise MediaError(
+            f"{path} is in a codec that PyAV cannot decode: convert it, 'ffmpeg -i IN -c:v libx264 OUT.mp4'"
+        )
+    stream.thread_type = "AUTO"
+    return container, stream
+
+
+def can_seek(container: Any) -> bool:
+    """Whether decoding may start at the keyframes that the container lists."""
+    return any(name in container.format.name for name in _SEEKABLE)
+
+
+def decoded(container: Any, stream: Any, deadline: Deadline, errors: list[str]) -> Iterator[Any]:
+    """Yield the frames from here on in display order; what cannot be decoded is written to ``errors`` and passed."""
+    import av
+
+    packets = container.demux(stream)
+    while True:
+        deadline.check()
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.FFmpegError as error:  # the file ends in the middle of a packet
+            errors.append(str(error))
+            packet = None
+        try:
+            frames = stream.codec_context.decode(packet) if packet is None else packet.decode()
+        except av.EOFError:
+            return
+        except av.FFmpegError as error:
+            errors.append(str(error))
+            frames = []
+        for frame in frames:
+            deadline.check()
+            yield frame
+        if packet is None:
+            return
+
+
+def fetch(
+    path: str, indices: list[int], timeline: Timeline, deadline: Deadline
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """Decode the frames at ``indices`` (ascending, distinct, in display order).
+
+    Returns:
+        The frames that could be decoded by index, uint8 RGB ``[H, W, 3]``; and one sentence for each thing that was
+        wrong.
+    """
+    if timeline.ticks is None:
+        return _fetch_by_order(path, indices, deadline)
+    wanted = {timeline.ticks[i]: i for i in indices}
+    found, notes = _fetch_by_tick(path, wanted, timeline, timeline.keys, deadline)
+    missing = {tick: i for tick, i in wanted.items() if i not in found}
+    if missing and timeline.keys:
+        # A seek may land after its target where the index is wrong: from the beginning nothing is skipped.
+        more, notes = _fetch_by_tick(path, missing, timeline, (), deadline)
+        found.update(more)
+    return found, notes
+
+
+def _fetch_by_tick(
+    path: str, wanted: dict[int, int], timeline: Timeline, keys: tuple[int, ...], deadline: Deadline
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    assert timeline.ticks is not None
+    found: dict[int, np.ndarray] = {}
+    errors: list[str] = []
+    damaged = 0
+    container, stream = open_container(path)
+    with container:
+        frames = decoded(container, stream, deadline, errors)
+        at = -1  # index of the last frame decoded
+        for target in sorted(wanted):
+            if wanted[target] in found or wanted[target] <= at:
+                continue
+            key = bisect.bisect_right(keys, target) - 1
+            if key >= 0 and bisect.bisect_left(timeline.ticks, keys[key]) - at > SEEK_GAP:
+                container.seek(keys[key], stream=stream, backward=True, any_frame=False)
+                frames = decoded(container, stream, deadline, errors)
+            for frame in frames:
+                if frame.pts is None:
+                    continue
+                at = bisect.bisect_right(timeline.ticks, frame.pts) - 1
+                if frame.pts in wanted:
+                    found[wanted[frame.pts]] = _as_shown(frame)
+                    damaged += bool(frame.is_corrupt)
+                if frame.pts >= target:
+                    break
+    return found, _notes(errors, damaged)
+
+
+def _fetch_by_order(path: str, indices: list[int], deadline: Deadline) -> tuple[dict[int, np.ndarray], list[str]]:
+    found: dict[int, np.ndarray] = {}
+    errors: list[str] = []
+    damaged = 0
+    wanted = set(indices)
+    container, stream = open_container(path)
+    with container:
+        for i, frame in enumerate(decoded(container, stream, deadline, errors)):
+            if i in wanted:
+                found[i] = _as_shown(frame)
+                damaged += bool(frame.is_corrupt)
+            if i >= indices[-1]:
+                break
+    return found, _notes(errors, damaged)
+
+
+def _notes(errors: list[str], damaged: int) -> list[str]:
+    notes = []
+    if errors:
+        notes.append(f"{len(errors)} packets could not be decoded ({errors[0]})")
+    if damaged:
+        notes.append(f"{damaged} of the frames taken are damaged")
+    return notes
+
+
+def _as_shown(frame: Any) -> np.ndarray:
+    """Return uint8 RGB ``[H, W, 3]``, turned and mirrored as the display matrix says."""
+    from av.sidedata.sidedata import Type
+
+    pixels = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return pixels
+    # Rows (a b u) (c d v) (x y w) in fixed point: a point (x, y), y down, goes to (a x + c y, b x + d y).
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -1,0 +1,141 @@
+"""Small real media files, encoded on the spot with PyAV; every frame carries its number in its pixels."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+BITS = 8
+
+
+def frame(number: int, height: int = 64, width: int = 128) -> np.ndarray:
+    """uint8 RGB [height, width, 3]: stripes above spell the number in binary, below left is red, right is blue."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    half = height // 2
+    for bit in range(BITS):
+        left, right = width * bit // BITS, width * (bit + 1) // BITS
+        picture[:half, left:right] = 230 if number >> bit & 1 else 20
+    picture[half:, : width // 2] = (220, 30, 30)
+    picture[half:, width // 2 :] = (30, 30, 220)
+    return picture
+
+
+def number_of(picture: np.ndarray) -> int:
+    """The number that `frame` wrote into an upright picture, after any encoder."""
+    height, width = picture.shape[:2]
+    row = picture[height // 4].astype(int).mean(axis=1)
+    return sum(1 << bit for bit in range(BITS) if row[int(width * (bit + 0.5) / BITS)] > 125)
+
+
+def numbers_of(frames: np.ndarray) -> list[int]:
+    return [number_of(f) for f in frames]
+
+
+def can_encode(codec: str) -> bool:
+    try:
+        av.codec.Codec(codec, "w")
+    except Exception:
+        return False
+    return True
+
+
+def encode(
+    path: Path,
+    codec: str = "libx264",
+    *,
+    frames: int = 48,
+    rate: int = 24,
+    size: tuple[int, int] = (64, 128),
+    pixel_format: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    milliseconds: Sequence[int] | None = None,
+    container: dict[str, str] | None = None,
+    sound: float = 0.0,
+) -> Path:
+    """Write ``frames`` numbered frames; ``milliseconds`` gives each its own time (a variable frame rate)."""
+    with av.open(str(path), "w", options=container or {}) as out:
+        stream = out.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = size
+        stream.pix_fmt = pixel_format
+        if milliseconds is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        audio = out.add_stream("aac" if path.suffix == ".mp4" else "libopus", rate=48000) if sound else None
+        for i in range(frames):
+            picture = av.VideoFrame.from_ndarray(frame(i, *size), format="rgb24")
+            if milliseconds is None:
+                picture.pts, picture.time_base = i, Fraction(1, rate)
+            else:
+                picture.pts, picture.time_base = milliseconds[i], Fraction(1, 1000)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+        if audio is not None:
+            _write_sound(out, audio, sound)
+    return path
+
+
+def _write_sound(out: av.container.OutputContainer, audio: av.AudioStream, seconds: float) -> None:
+    for start in range(0, int(seconds * 48000), 960):
+        samples = av.AudioFrame.from_ndarray(np.zeros((2, 960), np.float32), format="fltp", layout="stereo")
+        samples.sample_rate, samples.pts, samples.time_base = 48000, start, Fraction(1, 48000)
+        out.mux(audio.encode(samples))
+    out.mux(audio.encode(None))
+
+
+def sound_only(path: Path, seconds: float = 0.5) -> Path:
+    with av.open(str(path), "w") as out:
+        _write_sound(out, out.add_stream("aac", rate=48000), seconds)
+    return path
+
+
+def folder(path: Path, frames: int = 12, suffix: str = ".png") -> Path:
+    """frame0, frame1, ..., frame10: an order by characters would put frame10 before frame2."""
+    path.mkdir()
+    for i in range(frames):
+        Image.fromarray(frame(i)).save(path / f"frame{i}{suffix}")
+    return path
+
+
+def cut(source: Path, target: Path, share: float) -> Path:
+    """The first ``share`` of a file's bytes, as a download that broke off leaves it."""
+    content = source.read_bytes()
+    target.write_bytes(content[: int(len(content) * share)])
+    return target
+
+
+# Rows (a, b, u), (c, d, v), (x, y, w) of the matrix in an MP4's track header, as phones write them.
+MATRICES = {
+    "quarter_right": (0, 1, 0, -1, 0, 0, 0, 0, 1),
+    "quarter_left": (0, -1, 0, 1, 0, 0, 0, 0, 1),
+    "half": (-1, 0, 0, 0, -1, 0, 0, 0, 1),
+    "mirror": (-1, 0, 0, 0, 1, 0, 0, 0, 1),
+    "flip_and_quarter": (0, 1, 0, 1, 0, 0, 0, 0, 1),
+}
+
+
+def with_matrix(source: Path, target: Path, matrix: Sequence[int]) -> Path:
+    """A copy of an MP4 with another display matrix: PyAV cannot write one, so its bytes are replaced."""
+    content = bytearray(source.read_bytes())
+    at = content.index(b"tkhd")
+    assert content[at + 4] == 0, "a version 0 track header"
+    units = [v * (1 << 30 if i % 3 == 2 else 1 << 16) for i, v in enumerate(matrix)]
+    content[at + 44 : at + 80] = struct.pack(">9i", *units)
+    target.write_bytes(content)
+    return target
+
+
+def turned(picture: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
+    """What a player shows of ``picture`` under ``matrix``, pixel by pixel: (x, y) goes to (a x + c y, b x + d y)."""
+    a, b, _, c, d = matrix[:5]
+    height, width = picture.shape[:2]
+    ys, xs = np.mgrid[:height, :width]
+    to_x, to_y = a * xs + c * ys, b * xs + d * ys
+    to_x, to_y = to_x - to_x.min(), to_y - to_y.min()
+    shown = np.empty((to_y.max() + 1, to_x.max() + 1, 3), np.uint8)
+    shown[to_y, to_x] = picture
+    return shown

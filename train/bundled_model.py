@@ -15,7 +15,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
-from prunevid_qwen.training.bundled_model import PHASES, shortened, train
+from prunevid_qwen.training.bundled_model import train
+from prunevid_qwen.training.phases import PHASES, shortened
 
 
 def main(

@@ -28,6 +28,7 @@ from prunevid_qwen.moving_shapes import (
     sample_questions,
 )
 from prunevid_qwen.training.fast_forward import Positions, patchify, vision_features
+from prunevid_qwen.training.phases import QuestionPhase, VisionPhase
 from prunevid_qwen.training.tokenizer import VOCABULARY, encode_words
 
 PREFIX = encode_words("<|im_start|> system you are a helpful assistant . <|im_end|> <|im_start|> user <|vision_start|>")
@@ -36,51 +37,6 @@ _END = VOCABULARY["<|im_end|>"]
 _ASSISTANT = "<|im_end|> <|im_start|> assistant"
 _TOKEN = 28  # pixels of a merged token's side
 _LEAST_COVER = 0.12  # of a merged token, for it to show an object
-
-
-@dataclass(frozen=True)
-class VisionPhase:
-    """Train the vision tower to name, in every merged token, the object's colour, shape and direction."""
-
-    name: str
-    steps: int
-    learning_rate: float = 2e-3
-    warmup: int = 60
-    videos: int = 24
-    patches: int = 4
-
-
-@dataclass(frozen=True)
-class QuestionPhase:
-    """Train the decoder to answer, on the vision tower's frozen features.
-
-    Args:
-        name: as the learning curve calls it.
-        steps: updates.
-        types: types of questions asked.
-        weights: how often a type is asked relative to the others.
-        frames: sampled frames of a video, one drawn for each step.
-        sizes: (height, width) in pixels, one drawn for each step.
-        choice_share: steps that ask for letters; ``choice_from`` is the step from which they do.
-        drop_share: steps in which 10 to 80 % of the background tokens are left out (never one that shows an object).
-        picture_share: steps that show a single picture instead of a video.
-    """
-
-    name: str
-    steps: int
-    types: tuple[str, ...]
-    weights: dict[str, float]
-    frames: tuple[int, ...] = (8, 12, 16, 16, 16, 32)
-    sizes: tuple[tuple[int, int], ...] = ((112, 112),) * 5 + ((84, 140), (140, 84), (168, 168))
-    learning_rate: float = 2e-3
-    warmup: int = 80
-    videos: int = 16
-    questions: int = 12
-    choice_questions: int = 7
-    choice_share: float = 0.5
-    choice_from: int = 0
-    drop_share: float = 0.3
-    picture_share: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -165,7 +121,7 @@ class QuestionBatches(Dataset[QuestionBatch]):
         picture = rng.random() < phase.picture_share
         count = 2 if picture else int(rng.choice(phase.frames))
         height, width = phase.sizes[int(rng.integers(len(phase.sizes)))]
-        choice = step >= phase.choice_from and rng.random() < phase.choice_share
+        choice = rng.random() < phase.choice_share
         asked = phase.choice_questions if choice else phase.questions
         frames, covers, questions = [], [], []
         for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):

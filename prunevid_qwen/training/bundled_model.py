@@ -12,7 +12,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +22,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from prunevid_qwen.moving_shapes import COLORS, DIRECTIONS, QUESTION_TYPES, SHAPES
+from prunevid_qwen.moving_shapes import COLORS, DIRECTIONS, SHAPES
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.batches import (
     AFTER_VIDEO,
     PREFIX,
     QuestionBatch,
     QuestionBatches,
-    QuestionPhase,
     VisionBatch,
     VisionBatches,
-    VisionPhase,
 )
 from prunevid_qwen.training.fast_forward import answer_states, vision_features
+from prunevid_qwen.training.phases import PHASES, Phase, VisionPhase
 from prunevid_qwen.training.tokenizer import VOCABULARY
 
 logger = logging.getLogger(__name__)
-
-Phase = VisionPhase | QuestionPhase
-
-PHASES: tuple[Phase, ...] = (
-    VisionPhase("vision", steps=1800),
-    QuestionPhase(
-        "easy",
-        steps=1200,
-        types=("color", "shape", "exists", "count", "brief"),
-        weights={},
-        frames=(8,),
-        sizes=((112, 112),),
-        choice_share=0.0,
-        drop_share=0.0,
-    ),
-    QuestionPhase("all", steps=3000, types=QUESTION_TYPES, weights={"last": 1.5, "direction": 1.5}),
-    QuestionPhase(
-        "hard",
-        steps=2000,
-        types=QUESTION_TYPES,
-        weights={"last": 3.0, "first": 2.0, "direction": 3.0},
-        learning_rate=1.2e-3,
-    ),
-)
-"""The schedule that made the shipped weights."""
 
 _BACKGROUND_WEIGHT = 0.25  # of a background token in the vision tower's loss: most tokens are background
 _END_WEIGHT = 0.05  # of the token after the answer
@@ -302,8 +276,3 @@ def _report(
     state.recent.clear()
     if report is not None:
         report(phase.name, state.step, phase.steps, " ".join(f"{name} {value:.3f}" for name, value in means.items()))
-
-
-def shortened(phases: tuple[Phase, ...], share: float) -> tuple[Phase, ...]:
-    """The same phases with ``share`` of their steps, at least one each: for a quick look."""
-    return tuple(replace(phase, steps=max(1, int(phase.steps * share))) for phase in phases)

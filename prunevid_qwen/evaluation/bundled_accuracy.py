@@ -1,0 +1,219 @@
+"""How often the bundled model is right: held-out scenes, written as real files, read, resized and asked about.
+
+Every question is asked twice: about the video and about a grey one of the same length, so that what can be guessed from
+the wording alone stands beside what was seen. One line of raw results for each question; the summary follows from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from prunevid_qwen.moving_shapes import (
+    FIRST_HELD_OUT_SEED,
+    QUESTION_TYPES,
+    Question,
+    make_questions,
+    make_scene,
+    render,
+    write_video,
+)
+
+Ask = Callable[[Path, list[Question]], list[str]]
+"""Answers questions about a video file, in order."""
+
+FIRST_SEED = FIRST_HELD_OUT_SEED + 2_000_000
+"""Where the measured scenes begin; tests and bundled clips take theirs below."""
+
+SECONDS, FRAMES_A_SECOND = 8, 16
+_GREY = 128
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question asked once.
+
+    Args:
+        seed: the scene's.
+        type: one of ``QUESTION_TYPES``.
+        multiple_choice: whether a letter was asked for.
+        blank: whether the video was grey.
+        question: its text.
+        expected: the right answer.
+        given: what the model said, all of it.
+        correct: whether that is the right answer.
+    """
+
+    seed: int
+    type: str
+    multiple_choice: bool
+    blank: bool
+    question: str
+    expected: str
+    given: str
+    correct: bool
+
+
+def is_correct(given: str, expected: str) -> bool:
+    """Judge an answer: its first word, without brackets and stops, must be the expected one, capitals included."""
+    words = given.replace("(", " ").replace(")", " ").replace(".", " ").split()
+    return bool(words) and words[0] == expected
+
+
+def measure(ask: Ask, videos: int, raw: Path, scale: int = 2, progress: Callable[[int], None] | None = None) -> None:
+    """Ask about scenes ``FIRST_SEED`` to ``FIRST_SEED + videos - 1`` and append the answers to ``raw``.
+
+    Args:
+        ask: the model.
+        videos: how many scenes.
+        raw: JSON lines; scenes that are there with all their answers are not asked about again.
+        scale: pixels of the file for each pixel of the scene (112 x 112); the reader makes large ones smaller.
+        progress: called with the number of scenes done.
+    """
+    done = _complete_seeds(raw)
+    raw.parent.mkdir(parents=True, exist_ok=True)
+    for number in range(videos):
+        seed = FIRST_SEED + number
+        if seed not in done:
+            with raw.open("a") as lines:  # a scene's lines are written together: an interruption loses one scene
+                lines.write("".join(json.dumps(asdict(answer)) + "\n" for answer in _ask_about(ask, seed, scale)))
+        if progress is not None:
+            progress(number + 1)
+
+
+def read_answers(raw: Path, videos: int) -> list[Answer]:
+    """Read back what ``measure`` wrote about the first ``videos`` scenes."""
+    answers = [Answer(**json.loads(line)) for line in raw.read_text().splitlines()]
+    return [answer for answer in answers if answer.seed < FIRST_SEED + videos]
+
+
+def summarise(answers: list[Answer]) -> dict[str, Any]:
+    """Accuracy by way of asking and by type, with the grey videos beside it.
+
+    Returns: for "word", "multiple_choice" and "both", for "all" and every type: n, videos, accuracy, interval (95 %,
+        scenes drawn with replacement) and blank, the accuracy on grey videos.
+    """
+    table: dict[str, Any] = {}
+    for way, chosen in (("both", None), ("word", False), ("multiple_choice", True)):
+        rows = [answer for answer in answers if chosen is None or answer.multiple_choice == chosen]
+        table[way] = {"all": _figures(rows)}
+        for kind in QUESTION_TYPES:
+            of_kind = [answer for answer in rows if answer.type == kind]
+            if of_kind:
+                table[way][kind] = _figures(of_kind)
+    return table
+
+
+def stock_answers(folder: Path, frames: int = 16) -> Ask:
+    """Answer with the stock model: the package's reader and resizing, then the library's ``generate``.
+
+    Args:
+        folder: an exported model.
+        frames: sampled from each video.
+    """
+    import torch
+    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+
+    from prunevid_qwen.pixels import PixelOptions, video_pixels
+    from prunevid_qwen.video import read_video
+
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text())
+    options = PixelOptions.from_folder_json(settings, video=True)
+    video_token = model.config.video_token_id
+
+    @torch.no_grad()
+    def ask(path: Path, questions: list[Question]) -> list[str]:
+        video = read_video(str(path), max_frames=frames)
+        pixels, grid = video_pixels(video.frames, options)
+        tokens = "<|video_pad|>" * (int(grid.prod()) // 4)
+        texts = []
+        for question in questions:
+            content = [{"type": "video"}, {"type": "text", "text": question.text}]
+            text = tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+            texts.append(text.replace("<|video_pad|>", tokens) + question.answer_prefix)
+        inputs = tokenizer(texts, return_tensors="pt", padding=True)
+        count = len(questions)
+        out = model.generate(
+            **inputs,
+            pixel_values_videos=pixels.repeat(count, 1),
+            video_grid_thw=grid.repeat(count, 1),
+            second_per_grid_ts=torch.full((count,), video.seconds_per_grid),
+            mm_token_type_ids=(inputs["input_ids"] == video_token).int() * 2,
+            max_new_tokens=4,
+            do_sample=False,
+        )
+        return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+    return ask
+
+
+def _ask_about(ask: Ask, seed: int, scale: int) -> Iterator[Answer]:
+    """Write the scene and its grey twin as mp4 and ask everything about both, one word and multiple choice."""
+    scene = make_scene(seed)
+    frames = render(scene, SECONDS * FRAMES_A_SECOND, scale)
+    with TemporaryDirectory() as folder:
+        for blank in (False, True):
+            shown = np.full_like(frames, _GREY) if blank else frames
+            path = write_video(Path(folder) / f"{'blank' if blank else 'video'}.mp4", shown, FRAMES_A_SECOND)
+            for choice in (False, True):
+                questions = make_questions(scene, seed, choice)
+                for question, given in zip(questions, ask(path, questions), strict=True):
+                    right = is_correct(given, question.answer)
+                    yield Answer(seed, question.type, choice, blank, question.text, question.answer, given, right)
+
+
+def _complete_seeds(raw: Path) -> set[int]:
+    """Scenes already asked about; a last line cut short by a kill is taken off together with its scene."""
+    if not raw.exists():
+        return set()
+    answers = []
+    for line in raw.read_text().splitlines():
+        try:
+            answers.append(Answer(**json.loads(line)))
+        except ValueError:
+            break
+    needed = {seed: 4 * len(make_questions(make_scene(seed), seed)) for seed in {answer.seed for answer in answers}}
+    complete = {seed for seed, count in needed.items() if sum(answer.seed == seed for answer in answers) == count}
+    kept = [answer for answer in answers if answer.seed in complete]
+    raw.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in kept))
+    return complete
+
+
+def _figures(rows: list[Answer]) -> dict[str, Any]:
+    seen = [answer for answer in rows if not answer.blank]
+    unseen = [answer for answer in rows if answer.blank]
+    return {
+        "n": len(seen),
+        "videos": len({answer.seed for answer in seen}),
+        "accuracy": round(_share(seen), 4),
+        "interval": _interval(seen),
+        "blank": round(_share(unseen), 4),
+    }
+
+
+def _share(rows: list[Answer]) -> float:
+    return sum(answer.correct for answer in rows) / len(rows) if rows else math.nan
+
+
+def _interval(rows: list[Answer], draws: int = 2000) -> list[float]:
+    """Bootstrap over scenes, because the questions about one scene are not independent of each other."""
+    seeds = sorted({answer.seed for answer in rows})
+    place = {seed: k for k, seed in enumerate(seeds)}
+    right, asked = np.zeros(len(seeds)), np.zeros(len(seeds))
+    for answer in rows:
+        right[place[answer.seed]] += answer.correct
+        asked[place[answer.seed]] += 1
+    drawn = np.random.default_rng(0).integers(0, len(seeds), (draws, len(seeds)))
+    shares = right[drawn].sum(1) / asked[drawn].sum(1)
+    return [round(float(value), 4) for value in np.quantile(shares, (0.025, 0.975))]

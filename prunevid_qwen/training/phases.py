@@ -1,0 +1,96 @@
+"""What the bundled model is trained on, in which order and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from prunevid_qwen.moving_shapes import QUESTION_TYPES
+
+
+@dataclass(frozen=True)
+class VisionPhase:
+    """Train the vision tower to name, in every merged token, the object's colour, shape and direction.
+
+    Args:
+        name: as the learning curve calls it.
+        steps: updates.
+        learning_rate: its peak; it falls along a cosine to 3 % of it.
+        warmup: steps until the peak.
+        videos: scenes in a step.
+        patches: pairs of frames drawn from each.
+    """
+
+    name: str
+    steps: int
+    learning_rate: float = 2e-3
+    warmup: int = 60
+    videos: int = 24
+    patches: int = 4
+
+
+@dataclass(frozen=True)
+class QuestionPhase:
+    """Train the decoder to answer, on the vision tower's frozen features.
+
+    Args:
+        name: as the learning curve calls it.
+        steps: updates.
+        types: types of questions asked.
+        weights: how often a type is asked relative to the others.
+        frames: sampled frames of a video, one drawn for each step.
+        sizes: (height, width) in pixels, one drawn for each step.
+        learning_rate: its peak; it falls along a cosine to 3 % of it.
+        warmup: steps until the peak.
+        videos: scenes in a step.
+        questions: asked about each for a one-word answer.
+        choice_questions: asked about each where a letter is the answer.
+        choice_share: share of the steps that ask for letters.
+        drop_share: share of the steps in which 10 to 80 % of the background tokens are left out (never one that shows an object).
+        picture_share: share of the steps that show a single picture instead of a video.
+    """
+
+    name: str
+    steps: int
+    types: tuple[str, ...]
+    weights: dict[str, float]
+    frames: tuple[int, ...] = (8, 12, 16, 16, 16, 32)
+    sizes: tuple[tuple[int, int], ...] = ((112, 112),) * 5 + ((84, 140), (140, 84), (168, 168))
+    learning_rate: float = 2e-3
+    warmup: int = 80
+    videos: int = 16
+    questions: int = 12
+    choice_questions: int = 7
+    choice_share: float = 0.5
+    drop_share: float = 0.3
+    picture_share: float = 0.05
+
+
+Phase = VisionPhase | QuestionPhase
+
+PHASES: tuple[Phase, ...] = (
+    VisionPhase("vision", steps=1800),
+    QuestionPhase(
+        "easy",
+        steps=1200,
+        types=("color", "shape", "exists", "count", "brief"),
+        weights={},
+        frames=(8,),
+        sizes=((112, 112),),
+        choice_share=0.0,
+        drop_share=0.0,
+    ),
+    QuestionPhase("all", steps=3000, types=QUESTION_TYPES, weights={"last": 1.5, "direction": 1.5}),
+    QuestionPhase(
+        "hard",
+        steps=2000,
+        types=QUESTION_TYPES,
+        weights={"last": 3.0, "first": 2.0, "direction": 3.0},
+        learning_rate=1.2e-3,
+    ),
+)
+"""The schedule that made the shipped weights."""
+
+
+def shortened(phases: tuple[Phase, ...], share: float) -> tuple[Phase, ...]:
+    """The same phases with ``share`` of their steps, at least one each: for a quick look."""
+    return tuple(replace(phase, steps=max(1, int(phase.steps * share))) for phase in phases)

@@ -120,10 +120,10 @@ def tokens_table(stats: Stats) -> Table:
     tokens, visual = stats["tokens"], stats["tokens"]["visual"]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
-    table.add_column("Visual tokens", justify="right")
+    table.add_column("Tokens", justify="right")
     table.add_column("Kept", justify="right")
     table.add_column("How", overflow="fold")
-    table.add_row("enter the decoder unpruned", str(visual), "100 %" if visual else "", _seen(stats))
+    table.add_row("visual, unpruned", str(visual), "100 %" if visual else "", _seen(stats))
     one, two, three = stats["stage1"], stats["stage2"], stats["stage3"]
     table.add_row("after stage 1", str(tokens["after_stage1"]), _share(tokens["after_stage1"], visual), _stage1(one))
     table.add_row("after stage 2", str(tokens["after_stage2"]), _share(tokens["after_stage2"], visual), _stage2(two))

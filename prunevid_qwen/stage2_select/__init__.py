@@ -1,0 +1,19 @@
+"""Stage 2: selecting visual tokens after a decoder layer. One import per method: that registers it."""
+
+from prunevid_qwen.stage2_select.fastv import FastV as FastV
+from prunevid_qwen.stage2_select.prunevid import PruneVid as PruneVid
+from prunevid_qwen.stage2_select.prunevid import max_max_scores as max_max_scores
+from prunevid_qwen.stage2_select.prunevid import select_per_group as select_per_group
+from prunevid_qwen.stage2_select.random import Random as Random
+from prunevid_qwen.stage2_select.topk import stratified_topk as stratified_topk
+from prunevid_qwen.stage2_select.uniform import Uniform as Uniform
+
+__all__ = [
+    "FastV",
+    "PruneVid",
+    "Random",
+    "Uniform",
+    "max_max_scores",
+    "select_per_group",
+    "stratified_topk",
+]

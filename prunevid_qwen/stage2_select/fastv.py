@@ -1,0 +1,47 @@
+"""FastV (arXiv 2403.06764, section 4): keep what the last token of the prompt attends to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import stratified_topk
+from prunevid_qwen.tokens import TokenMap
+
+
+@register("fastv")
+@dataclass(frozen=True)
+class FastV:
+    """FastV's selection: the attention of the last question token, averaged over heads, decides.
+
+    Written from the paper. The budget is ``max(1, int(n * keep_ratio))`` of each video or image, where the paper counts
+    all tokens of its one image.
+
+    Args:
+        keep_ratio: share kept, in (0, 1]: 1 - R of the paper.
+    """
+
+    keep_ratio: float = 0.5
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> FastV:
+        """Take the budget from the flat config; FastV's K is its ``pruning_layer``."""
+        return cls(config.keep_ratio)
+
+    @property
+    def needs(self) -> Needs:
+        """The model's own attention from the last token of the question, mean over heads."""
+        return Needs(AttentionQuery("post_rope", heads="mean", rows="last"))
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Keep the tokens of each video and image that the last question token attends to most.
+
+        Raises:
+            ValueError: the evidence holds no attention.
+        """
+        if seen.attention is None:
+            raise ValueError("fastv selects by attention: gather what its `needs` asks for")
+        blocks = seen.layout.block_of
+        index = stratified_topk(seen.attention, blocks, self.keep_ratio, at_least_one_of=blocks)
+        return TokenMap.keep(index, seen.attention.numel())

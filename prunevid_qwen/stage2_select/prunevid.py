@@ -1,0 +1,130 @@
+"""PruneVid's stage 2 (arXiv 2412.16117, section 3.2): keep the visual tokens that the question attends to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import stratified_topk
+from prunevid_qwen.tokens import TokenLayout, TokenMap
+
+
+def max_max_scores(attention: Tensor) -> Tensor:
+    """Score each visual token by the most attention that any head of any question token gives it (section 3.2).
+
+    Args:
+        attention: [H, Q, N] question -> visual, probabilities or anything that grows with them; H, Q at least 1.
+
+    Returns:
+        [N] in the same dtype.
+    """
+    return attention.amax(dim=(0, 1))
+
+
+def select_per_group(
+    scores: Tensor,
+    static_sizes: Tensor | Sequence[int],
+    dynamic_sizes: Tensor | Sequence[int],
+    window_sizes: Tensor | Sequence[int],
+    keep_ratio: float,
+) -> Tensor:
+    """Select tokens of a stage 1 output in grouped order as the authors' code does: each group by its own budget.
+
+    A segment keeps ``int(static * keep_ratio)`` of its static tokens, each temporal position ``int(n * keep_ratio)`` of
+    its n = dynamic / window dynamic ones (prunevid.md section 3).
+
+    Args:
+        scores: [N'] in grouped order; ties go to the lower index.
+        static_sizes: [S] static tokens of each segment.
+        dynamic_sizes: [S] dynamic tokens of each segment, all its positions together.
+        window_sizes: [S] temporal positions of each segment.
+        keep_ratio: share kept, in (0, 1].
+
+    Returns:
+        [K] int64 indices, ascending. K may be 0 here: `PruneVid` sees to it that a video keeps a token.
+
+    Raises:
+        ValueError: the sizes do not sum to N', a segment's dynamic tokens do not divide over its positions, or
+            ``keep_ratio`` is out of range.
+    """
+    groups: list[int] = []
+    for static, dynamic, window in zip(_ints(static_sizes), _ints(dynamic_sizes), _ints(window_sizes), strict=True):
+        if window < 1 or dynamic % window:
+            raise ValueError(f"a segment's {dynamic} dynamic tokens do not divide over its {window} positions")
+        groups += [static, *[dynamic // window] * window]
+    if sum(groups) != scores.numel():
+        raise ValueError(f"the sizes describe {sum(groups)} tokens, there are {scores.numel()} scores")
+    stratum = torch.arange(len(groups)).repeat_interleave(torch.tensor(groups, dtype=torch.long))
+    return stratified_topk(scores, stratum.to(scores.device), keep_ratio)
+
+
+def _ints(sizes: Tensor | Sequence[int]) -> list[int]:
+    return [int(n) for n in sizes]
+
+
+@register("prunevid")
+@dataclass(frozen=True)
+class PruneVid:
+    """PruneVid's selection: the most attention over heads and question tokens decides.
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        selection_scope: "global" keeps ``max(1, int(n * keep_ratio))`` of each video or image; "per_group" keeps
+            ``int(n * keep_ratio)`` of every static group and of every temporal position's dynamic tokens. A video or
+            image always keeps one token.
+        attention_source: "post_rope" or "pre_rope".
+        attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
+
+    Differs from the authors' code: they have "pre_rope" and "per_group" only, may keep no token, and break ties anyhow;
+    "global" is what the paper says.
+    """
+
+    keep_ratio: float = 0.4
+    selection_scope: str = "global"
+    attention_source: str = "post_rope"
+    attention_aggregation: str = "max"
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> PruneVid:
+        """Take stage 2's options from the flat config."""
+        return cls(config.keep_ratio, config.selection_scope, config.attention_source, config.attention_aggregation)
+
+    @property
+    def needs(self) -> Needs:
+        """Attention, the maximum over heads first."""
+        return Needs(AttentionQuery(self.attention_source, heads="max", rows=self.attention_aggregation))
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Keep the best-attended tokens of each video and image.
+
+        Raises:
+            ValueError: the evidence holds no attention.
+        """
+        if seen.attention is None:
+            raise ValueError("prunevid selects by attention: gather what its `needs` asks for")
+        blocks = seen.layout.block_of
+        stratum = blocks if self.selection_scope == "global" else group_strata(seen.layout)
+        index = stratified_topk(seen.attention, stratum, self.keep_ratio, at_least_one_of=blocks)
+        return TokenMap.keep(index, seen.attention.numel())
+
+
+def group_strata(layout: TokenLayout) -> Tensor:
+    """Give the groups with a budget of their own, [N] int64: stage 1's, or the temporal positions where it did not run.
+
+    A block that is still whole and of one stratum is not grouped yet: each temporal position of its grid then is a group.
+    """
+    parts = []
+    classes = 0
+    for block in layout.blocks:
+        own = layout.stratum[block.start : block.stop].unique(return_inverse=True)[1]
+        t, h, w = block.grid
+        if own.numel() == t * h * w and int(own.max()) == 0:
+            own = torch.arange(own.numel(), device=own.device) // (h * w)
+        parts.append(own + classes)
+        classes += int(own.max()) + 1
+    return torch.cat(parts)

@@ -1,0 +1,43 @@
+"""Random selection: the control that every selector must beat at equal budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import stratified_topk
+from prunevid_qwen.tokens import TokenMap
+
+
+@register("random")
+@dataclass(frozen=True)
+class Random:
+    """Keep ``max(1, int(n * keep_ratio))`` tokens of each video or image, drawn at random.
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        seed: the same seed and sizes keep the same tokens, on every device.
+    """
+
+    keep_ratio: float = 0.4
+    seed: int = 0
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> Random:
+        """Take the budget from the flat config."""
+        return cls(config.keep_ratio)
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Draw the tokens of each video and image."""
+        blocks = seen.layout.block_of
+        score = torch.rand(blocks.numel(), generator=torch.Generator().manual_seed(self.seed)).to(blocks.device)
+        index = stratified_topk(score, blocks, self.keep_ratio, at_least_one_of=blocks)
+        return TokenMap.keep(index, blocks.numel())

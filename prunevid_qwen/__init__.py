@@ -1,1 +1,93 @@
-"""Placeholder: the face of the package is written with the API."""
+"""Qwen2.5-VL answers questions about videos with a fifth of the visual tokens (PruneVid, arXiv 2412.16117).
+
+Importing this package changes nothing and loads neither torch nor transformers: names are resolved on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from prunevid_qwen.version import __version__
+
+if TYPE_CHECKING:
+    from prunevid_qwen.config import (
+        PruneVidConfig,
+        get_aggressive_config,
+        get_baseline_config,
+        get_config,
+        get_conservative_config,
+        get_paper_config,
+        get_reference_config,
+        get_stage1_only_config,
+    )
+    from prunevid_qwen.errors import (
+        ConfigError,
+        MediaError,
+        PruneVidError,
+        PruningNotApplied,
+        SetupError,
+        UnsupportedError,
+    )
+    from prunevid_qwen.hooks import pruned
+    from prunevid_qwen.model import PruneVidQwen25VL
+    from prunevid_qwen.reducer import register
+    from prunevid_qwen.tokens import TokenMap
+
+_HOME = {
+    "config": (
+        "PruneVidConfig",
+        "get_aggressive_config",
+        "get_baseline_config",
+        "get_config",
+        "get_conservative_config",
+        "get_paper_config",
+        "get_reference_config",
+        "get_stage1_only_config",
+    ),
+    "errors": (
+        "ConfigError",
+        "MediaError",
+        "PruneVidError",
+        "PruningNotApplied",
+        "SetupError",
+        "UnsupportedError",
+    ),
+    "hooks": ("pruned",),
+    "model": ("PruneVidQwen25VL",),
+    "reducer": ("register",),
+    "tokens": ("TokenMap",),
+}
+_ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
+
+__all__ = [
+    "ConfigError",
+    "MediaError",
+    "PruneVidConfig",
+    "PruneVidError",
+    "PruneVidQwen25VL",
+    "PruningNotApplied",
+    "SetupError",
+    "TokenMap",
+    "UnsupportedError",
+    "__version__",
+    "get_aggressive_config",
+    "get_baseline_config",
+    "get_config",
+    "get_conservative_config",
+    "get_paper_config",
+    "get_reference_config",
+    "get_stage1_only_config",
+    "pruned",
+    "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,101 @@
+"""Loading a stock model from a folder, a hub id or the package itself, with errors that say what to do next."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.adapters import QwenVL, check_transformers
+from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
+
+HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only")
+
+
+def bundled_model() -> str:
+    """Return the folder of the tiny model inside the package."""
+    return str(Path(__file__).parent / "bundled" / "model")
+
+
+def choose_device(device: str | None) -> str:
+    """Return ``device``, or the GPU when there is one, else the CPU.
+
+    Raises:
+        SetupError: a GPU is asked for and torch sees none.
+    """
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind = str(device).split(":")[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        build = "this torch is a CPU build" if torch.version.cuda is None else "no driver or GPU answers"
+        raise SetupError(
+            f"device={device!r} was asked for, but torch {torch.__version__} sees no GPU ({build}): leave device unset "
+            "or pass device='cpu'"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise SetupError("device='mps' was asked for, but this machine has none: leave device unset or pass 'cpu'")
+    return str(device)
+
+
+def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> Any:
+    """Load a model of a supported family with transformers' own ``from_pretrained``.
+
+    Args:
+        source: a folder or a hub id.
+        device: where to put it; ignored under ``device_map``.
+        arguments: what `from_pretrained` takes.
+
+    Raises:
+        ConfigError: ``source`` is neither a folder nor a hub id.
+        UnsupportedError: the model is of another family.
+        SetupError: it cannot be reached, or torchvision does not match torch.
+    """
+    import transformers
+
+    check_transformers(transformers.__version__)
+    _check_source(source)
+    hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **hub)
+    except (OSError, ConnectionError) as error:
+        raise _unreachable(source, error) from error
+    if config.model_type not in QwenVL.MODEL_TYPES:
+        raise UnsupportedError(
+            f"{source} is a {config.model_type} model; pruning knows {', '.join(QwenVL.MODEL_TYPES)}. "
+            "CONTRIBUTING.md says how to add a family"
+        )
+    where = None if arguments.get("device_map") is not None else choose_device(device)
+    try:
+        model = transformers.AutoModelForImageTextToText.from_pretrained(source, **arguments)
+    except OSError as error:
+        raise _unreachable(source, error) from error
+    except RuntimeError as error:
+        if "torchvision" in str(error):
+            raise SetupError(
+                "the installed torchvision does not match torch, and transformers cannot import the model beside it. "
+                "It is not needed here: pip uninstall torchvision"
+            ) from error
+        raise
+    return (model if where is None else model.to(where)).eval()
+
+
+def _check_source(source: str) -> None:
+    if Path(source).is_dir():
+        if not (Path(source) / "config.json").is_file():
+            raise ConfigError(f"{source} has no config.json: pass the folder that holds the model's files")
+        return
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
+    if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise ConfigError(f"no model folder at {source!r}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'")
+
+
+def _unreachable(source: str, error: Exception) -> SetupError:
+    name = source.rstrip("/").split("/")[-1]
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return SetupError(
+        f"cannot load {source!r}: {reason}\nWithout network, download it where there is one "
+        f"(`hf download {source} --local-dir {name}`), copy the folder here and pass model_path='./{name}'; "
+        "model_path='bundled' needs no download"
+    )

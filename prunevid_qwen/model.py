@@ -1,0 +1,221 @@
+"""PruneVidQwen25VL: a stock Qwen2.5-VL that answers questions about videos with pruned tokens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, load_model
+from prunevid_qwen.preprocessor import Medium, Preprocessor, Sample
+from prunevid_qwen.receipt import check_applied, receipt
+from prunevid_qwen.sources import each_question, videos_of
+from prunevid_qwen.trace import Trace
+
+
+class PruneVidQwen25VL:
+    """Loads a model and answers questions about videos and images, with the pruning that ``config`` says.
+
+    Args:
+        model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
+            with a loaded model pass its ``tokenizer`` or ``processor``.
+        config: what to prune; None is the paper's (`get_paper_config`).
+        device: "cuda", "cpu", ...; None takes the GPU when there is one. Not together with ``device_map``.
+        tokenizer: for a loaded model.
+        processor: for a loaded model, instead of ``tokenizer``: its tokenizer is used.
+        arguments: what transformers' ``from_pretrained`` takes: ``dtype`` ("auto" by default: the checkpoint's;
+            float32 for "bundled"), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``,
+            ``token``, ``cache_dir``, ``local_files_only``.
+
+    Raises:
+        ConfigError: arguments that contradict each other, or a path that is none.
+        SetupError: the model, the device or the network is not there.
+        UnsupportedError: a model of another family.
+    """
+
+    def __init__(
+        self,
+        model_path: Any = "Qwen/Qwen2.5-VL-7B-Instruct",
+        config: PruneVidConfig | None = None,
+        device: str | None = None,
+        *,
+        tokenizer: Any = None,
+        processor: Any = None,
+        **arguments: Any,
+    ) -> None:
+        if config is not None and not isinstance(config, PruneVidConfig):
+            raise ConfigError(f"config is a PruneVidConfig, got {type(config).__name__}: see get_config('paper')")
+        self.config = config or get_paper_config()
+        tokenizer = tokenizer if processor is None else processor.tokenizer
+        if isinstance(model_path, (str, Path)):
+            if device is not None and arguments.get("device_map") is not None:
+                raise ConfigError("device and device_map say the same thing twice: pass one of them")
+            source = bundled_model() if str(model_path) == "bundled" else str(model_path)
+            arguments.setdefault("dtype", "float32" if str(model_path) == "bundled" else "auto")
+            arguments = {name: value for name, value in arguments.items() if value is not None}
+            self.name = str(model_path)
+            self.model = load_model(source, device, arguments)
+            hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
+        else:
+            if tokenizer is None:
+                raise ConfigError("a loaded model needs its tokenizer= or processor=")
+            if arguments:
+                raise ConfigError(f"{', '.join(arguments)} are for loading, but a loaded model was passed")
+            self.model = model_path if device is None else model_path.to(device)
+            source = self.name = str(getattr(model_path, "name_or_path", "") or type(model_path).__name__)
+            hub = {"local_files_only": True}
+        self.preprocessor = Preprocessor.from_pretrained(source, self.model.config.model_type, tokenizer, **hub)
+        self._lock = threading.Lock()  # one model can be hooked once at a time: threads take turns
+        with pruned(self.model, self.config):  # a config that does not fit the model is refused here, not later
+            pass
+
+    @classmethod
+    def from_pretrained(cls, model_path: Any, config: PruneVidConfig | None = None, **arguments: Any) -> Any:
+        """Do what the constructor does; for those who look for transformers' name."""
+        return cls(model_path, config, **arguments)
+
+    def with_config(self, config: PruneVidConfig) -> PruneVidQwen25VL:
+        """Return one with another config that shares this one's weights (and takes turns with it)."""
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, config=config)
+        with self._lock, pruned(self.model, config):
+            pass
+        return twin
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer in use."""
+        return self.preprocessor.tokenizer
+
+    def generate(
+        self,
+        video_path: Any = None,
+        question: str | Sequence[str] | None = None,
+        *,
+        images: Any = None,
+        messages: Sequence[dict[str, Any]] | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        max_new_tokens: int = 512,
+        return_stats: bool = False,
+        streamer: Any = None,
+        **generate_arguments: Any,
+    ) -> Any:
+        """Answer a question, or several in one padded batch.
+
+        Args:
+            video_path: a file, a folder of frames, a list of images (the frames of one video), an array
+                ``[T, H, W, 3]``, or a list of those: several videos in one prompt. With a list of questions it is shared,
+                or a list with one entry for each question.
+            question: a string, or a list of strings.
+            images: a path, PIL image or array, or a list of them; with a list of questions shared by all.
+            messages: instead of video, images and question: a conversation in chat format, see `Preprocessor.sample`.
+            start: seconds from which frames are taken.
+            end: seconds up to which.
+            max_new_tokens: the longest answer.
+            return_stats: add the receipt under "stats".
+            streamer: a transformers streamer, for a single question.
+            generate_arguments: everything else that transformers' ``generate`` takes.
+
+        Returns:
+            ``{"answer": str, "stats": dict}`` for one question, a list of such for several. "answers" holds all
+            sequences when ``num_return_sequences`` asks for more than one, and "output" what ``generate`` returned when
+            ``return_dict_in_generate=True``.
+
+        Raises:
+            ConfigError: no question, or arguments that contradict each other.
+            MediaError: a video or image is missing or unreadable.
+            PruningNotApplied: pruning was asked for and did not happen.
+        """
+        began = time.perf_counter()
+        conversations, single = self._conversations(video_path, question, images, messages, start, end)
+        if streamer is not None and not single:
+            raise ConfigError("a streamer shows one answer at a time: pass one question")
+        samples = [self.preprocessor.sample(conversation, self.config) for conversation in conversations]
+        inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
+        read = time.perf_counter() - began
+        with self._lock, pruned(self.model, self.config) as trace:
+            output = self.model.generate(
+                **inputs, max_new_tokens=max_new_tokens, streamer=streamer, **generate_arguments
+            )
+        check_applied(trace, self.config)
+        seconds = {"read": read, "total": time.perf_counter() - began}
+        results = self._results(output, samples, inputs, trace, seconds, return_stats)
+        return results[0] if single else results
+
+    def _conversations(
+        self, video_path: Any, question: Any, images: Any, messages: Any, start: float | None, end: float | None
+    ) -> tuple[list[list[dict[str, Any]]], bool]:
+        if messages is not None:
+            if video_path is not None or question is not None or images is not None:
+                raise ConfigError("messages bring their own videos, images and question: pass either, not both")
+            return [list(messages)], True
+        single = isinstance(question, str)
+        questions = [question] if single else list(question or [])
+        if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
+            raise ConfigError('no question: pass question="What happens?" (or a list of them)')
+        pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
+        range_given = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
+        shared: dict[int, Medium] = {}  # a video that several questions share is read once
+
+        def read(video: Any) -> Medium:
+            if id(video) not in shared:
+                shared[id(video)] = self.preprocessor.read_video(video, self.config, **range_given)
+            return shared[id(video)]
+
+        still = [self.preprocessor.read_image(picture, self.config) for picture in pictures]
+        out = []
+        for asked, entry in zip(questions, each_question(video_path, questions, single), strict=True):
+            content: list[dict[str, Any]] = [{"type": "video", "video": read(video)} for video in videos_of(entry)]
+            content += [{"type": "image", "image": picture} for picture in still]
+            content.append({"type": "text", "text": asked})
+            out.append([{"role": "user", "content": content}])
+        return out, single
+
+    def _results(
+        self,
+        output: Any,
+        samples: list[Sample],
+        inputs: dict[str, Any],
+        trace: Trace,
+        seconds: dict[str, float],
+        with_stats: bool,
+    ) -> list[dict[str, Any]]:
+        sequences = output if not hasattr(output, "sequences") else output.sequences
+        per_sample = sequences.shape[0] // len(samples)
+        rows_per_sample = len(trace.samples) // len(samples)
+        new = sequences[:, inputs["input_ids"].shape[1] :]
+        answers = [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
+        about = {
+            "model": self.name,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "attn_implementation": self.model.config._attn_implementation,
+        }
+        results = []
+        for i, sample in enumerate(samples):
+            own = slice(i * per_sample, (i + 1) * per_sample)
+            result: dict[str, Any] = {"answer": answers[own][0]}
+            if per_sample > 1:
+                result["answers"] = answers[own]
+            if output is not sequences:
+                result["output"] = output
+            if with_stats:
+                result["stats"] = receipt(
+                    trace,
+                    i * rows_per_sample,
+                    self.config,
+                    [medium.facts for medium in sample.media],
+                    [medium.kind for medium in sample.media],
+                    int(inputs["attention_mask"][i].sum()),
+                    about,
+                    seconds,
+                    int((new[own][0] != self.tokenizer.pad_token_id).sum()),
+                )
+            results.append(result)
+        return results

@@ -1,0 +1,280 @@
+"""From chat messages and media to what a stock Qwen-VL model takes. Needs a tokenizer, no torchvision, no processor.
+
+The stock processor cannot be built without torchvision; its arithmetic lives in `pixels`, its text side is here: each
+``<|video_pad|>`` that the chat template wrote becomes as many as the video has visual tokens.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.pixels import PixelOptions, image_pixels, video_pixels
+from prunevid_qwen.video import Video, read_image, read_video
+
+# frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
+VIDEO_MAX_PIXELS = 768 * 28 * 28
+
+_SETTINGS = {
+    "video": (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")),
+    "image": (("processor_config.json", "image_processor"),),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Medium:
+    """One video or image, read and turned into patches.
+
+    Args:
+        kind: "video" or "image".
+        pixels: [patches, 1176] fp32.
+        grid: [1, 3] int64 (t, h, w) in patches.
+        seconds_per_grid: of a video; 1.0 for an image.
+        facts: what a receipt says of it.
+    """
+
+    kind: str
+    pixels: Tensor
+    grid: Tensor
+    seconds_per_grid: float
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One prompt: the text of the chat template and its media, in order."""
+
+    text: str
+    media: tuple[Medium, ...]
+
+
+class Preprocessor:
+    """Builds model inputs for one model.
+
+    Args:
+        tokenizer: a transformers tokenizer with Qwen's special tokens and a chat template.
+        video: how the model wants frames.
+        image: how it wants images.
+        model_type: "qwen2_5_vl" or "qwen2_vl" (which takes no seconds per grid).
+    """
+
+    def __init__(self, tokenizer: Any, video: PixelOptions, image: PixelOptions, model_type: str) -> None:
+        self.tokenizer, self.video, self.image, self.model_type = tokenizer, video, image, model_type
+        self.pads = {"video": "<|video_pad|>", "image": "<|image_pad|>"}
+        self.pad_ids = {kind: tokenizer.convert_tokens_to_ids(pad) for kind, pad in self.pads.items()}
+        if any(number is None or number == tokenizer.unk_token_id for number in self.pad_ids.values()):
+            raise SetupError(f"the tokenizer does not know {', '.join(self.pads.values())}: it is not a Qwen-VL tokenizer")
+
+    @classmethod
+    def from_pretrained(cls, source: str, model_type: str, tokenizer: Any = None, **hub: Any) -> Preprocessor:
+        """Read tokenizer and pixel settings from a folder or a hub id.
+
+        Args:
+            source: where the model came from.
+            model_type: of its config.
+            tokenizer: one that is loaded already.
+            hub: revision, token, cache_dir, local_files_only.
+        """
+        if tokenizer is None:
+            from transformers import AutoTokenizer
+
+            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        if not tokenizer.chat_template:
+            tokenizer.chat_template = _read_json(source, "chat_template.json", hub).get("chat_template")
+        fallback = _read_json(source, "preprocessor_config.json", hub)
+        options = {}
+        for kind, files in _SETTINGS.items():
+            found = {}
+            for name, section in files:
+                content = _read_json(source, name, hub)
+                found = found or (content if section is None else content.get(section) or {})
+            options[kind] = PixelOptions.from_folder_json(found or fallback, video=kind == "video")
+        return cls(tokenizer, options["video"], options["image"], model_type)
+
+    # ---- media
+
+    def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
+        """Read a video as ``config`` samples it; ``given`` overrides (start, end, fps, max_frames, ...)."""
+        sampling = given.pop("sampling", config.video_sampling)
+        limit = given.pop("max_pixels", config.max_pixels)
+        total = given.pop("total_pixels", config.total_pixels)
+        options = {"max_frames": config.max_frames, "fps": config.fps, "backend": config.video_backend, **given}
+        video: Video = read_video(source, sampling=sampling, **options)
+        if limit is None:
+            limit = max(self.video.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
+        pixels, grid = video_pixels(video.frames, self.video, max_pixels=limit, total_pixels=total)
+        facts = {
+            "source": video.source,
+            "backend": video.backend,
+            "frames": len(video.timestamps),
+            "padded": video.padded,
+            "timestamps": list(video.timestamps),
+            "seconds_per_grid": video.seconds_per_grid,
+            "duration": video.duration,
+            "size": list(video.size),
+            "resized": [int(side) * self.video.patch_size for side in grid[0, 1:]],
+            "grid": _merged(grid, self.video.merge_size),
+            "warnings": list(video.warnings),
+        }
+        return Medium("video", pixels, grid, video.seconds_per_grid, facts)
+
+    def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
+        """Read one image."""
+        image = read_image(source)
+        pixels, grid = image_pixels(image, self.image, max_pixels=given.get("max_pixels", config.max_pixels))
+        facts = {
+            "source": str(source) if isinstance(source, (str, Path)) else type(source).__name__,
+            "size": list(image.shape[:2]),
+            "resized": [int(side) * self.image.patch_size for side in grid[0, 1:]],
+            "grid": _merged(grid, self.image.merge_size),
+        }
+        return Medium("image", pixels, grid, 1.0, facts)
+
+    # ---- prompts
+
+    def sample(self, messages: Sequence[dict[str, Any]], config: PruneVidConfig) -> Sample:
+        """Read the media of a conversation and write it as text.
+
+        Args:
+            messages: chat messages; content is a string or a list of items such as ``{"type": "text", "text": ...}``,
+                ``{"type": "video", "video": source, "fps": 2, "start": 1.5}``, ``{"type": "image", "image": source}``
+                ("path" and "url" are accepted as names of the source). A last message of the assistant is continued.
+            config: how videos are sampled.
+
+        Raises:
+            ConfigError: a message or item is malformed, or the text holds placeholders of its own.
+        """
+        if not messages:
+            raise ConfigError("messages is empty: pass at least one user message")
+        media: list[Medium] = []
+        plain = []
+        for message in messages:
+            if not isinstance(message, dict) or "role" not in message or "content" not in message:
+                raise ConfigError(f"a message is a dict with role and content, got {message!r:.80}")
+            content = message["content"]
+            if isinstance(content, str):
+                plain.append({"role": message["role"], "content": content})
+                continue
+            items = []
+            for item in content:
+                items.append(self._item(item, config, media))
+            plain.append({"role": message["role"], "content": items})
+        ours = messages[-1]["role"] == "assistant"
+        text = self.tokenizer.apply_chat_template(
+            plain, tokenize=False, add_generation_prompt=not ours, continue_final_message=ours
+        )
+        written = [kind for kind, _ in _placeholders(text, self.pads)]
+        if written != [medium.kind for medium in media]:
+            raise ConfigError(
+                f"the prompt has placeholders for {written or 'no media'}, but brings "
+                f"{[m.kind for m in media] or 'none'}: leave {', '.join(self.pads.values())} out of the text, and check "
+                "that the tokenizer's chat template knows images and videos"
+            )
+        return Sample(text, tuple(media))
+
+    def _item(self, item: Any, config: PruneVidConfig, media: list[Medium]) -> dict[str, Any]:
+        if not isinstance(item, dict):
+            raise ConfigError(f"content is text or a list of items with a type, got {item!r:.80}")
+        kind = item.get("type") or next((k for k in ("video", "image", "text") if k in item), None)
+        if kind == "text":
+            return {"type": "text", "text": str(item["text"])}
+        if kind not in ("video", "image"):
+            raise ConfigError(f"an item is a text, an image or a video, got type {kind!r}")
+        source = next((item[name] for name in (kind, "path", "url") if item.get(name) is not None), None)
+        if isinstance(source, Medium):
+            media.append(source)
+            return {"type": kind}
+        if source is None:
+            raise ConfigError(f"a {kind} item needs its source under {kind!r} (or 'path'), got {sorted(item)}")
+        given = {name: value for name, value in item.items() if name not in ("type", kind, "path", "url")}
+        known = ("start", "end", "fps", "max_frames", "max_pixels", "total_pixels") if kind == "video" else ("max_pixels",)
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise ConfigError(f"a {kind} item takes {', '.join(known)}; got {name!r}{hint}")
+        if kind == "video":
+            if "fps" in given:
+                given["sampling"] = "fps"
+            media.append(self.read_video(source, config, **given))
+        else:
+            media.append(self.read_image(source, config, **given))
+        return {"type": kind}
+
+    def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Tokenize and left-pad samples of different lengths; concatenate their pixels in order.
+
+        Returns:
+            input_ids, attention_mask [B, S], mm_token_type_ids [B, S] and, where there are any, pixel values, grids and
+            seconds per grid: everything that the stock ``generate`` takes.
+        """
+        rows = [self._ids(sample) for sample in samples]
+        width = max(len(row) for row in rows)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+        out: dict[str, Tensor] = {
+            "input_ids": ids,
+            "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+            "mm_token_type_ids": (
+                (ids == self.pad_ids["image"]).int() + 2 * (ids == self.pad_ids["video"]).int()
+            ),
+        }
+        for kind, pixels, grid in (
+            ("video", "pixel_values_videos", "video_grid_thw"),
+            ("image", "pixel_values", "image_grid_thw"),
+        ):
+            media = [medium for sample in samples for medium in sample.media if medium.kind == kind]
+            if media:
+                out[pixels] = torch.cat([medium.pixels for medium in media])
+                out[grid] = torch.cat([medium.grid for medium in media])
+                if kind == "video" and self.model_type == "qwen2_5_vl":
+                    out["second_per_grid_ts"] = torch.tensor([medium.seconds_per_grid for medium in media])
+        return out
+
+    def _ids(self, sample: Sample) -> list[int]:
+        pieces, done = [], 0
+        for medium, (kind, at) in zip(sample.media, _placeholders(sample.text, self.pads), strict=True):
+            options = self.video if kind == "video" else self.image
+            count = int(medium.grid.prod()) // options.merge_size**2
+            pieces += [sample.text[done:at], self.pads[kind] * count]
+            done = at + len(self.pads[kind])
+        pieces.append(sample.text[done:])
+        ids: list[int] = self.tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def _placeholders(text: str, pads: dict[str, str]) -> list[tuple[str, int]]:
+    found = []
+    for kind, pad in pads.items():
+        at = text.find(pad)
+        while at >= 0:
+            found.append((kind, at))
+            at = text.find(pad, at + len(pad))
+    return sorted(found, key=lambda each: each[1])
+
+
+def _merged(grid: Tensor, merge: int) -> list[int]:
+    t, h, w = grid[0].tolist()
+    return [t, h // merge, w // merge]
+
+
+def _read_json(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
+    """Read an optional JSON file of a model folder or hub repository; {} when it has none."""
+    from transformers.utils import cached_file
+
+    path = cached_file(
+        source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, **hub
+    )
+    if path is None:
+        return {}
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}

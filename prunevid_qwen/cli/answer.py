@@ -89,6 +89,8 @@ def seconds_of(stats: Stats, *parts: str) -> float:
 
 def first_token_seconds(stats: Stats) -> float:
     """Return the seconds from the call to the first token."""
+    if stats["seconds"].get("first_token"):
+        return float(stats["seconds"]["first_token"])
     return seconds_of(stats, "read", "vision", "merge", "prefill", "select")
 
 

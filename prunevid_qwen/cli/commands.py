@@ -81,8 +81,8 @@ def _ask(
         str | None, _option("device", "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", _MODEL)
     ] = None,
     dtype: Annotated[
-        str, _option("dtype", "auto, bfloat16, float16 or float32. Default: auto.", "NAME", _MODEL)
-    ] = "auto",
+        str | None, _option("dtype", "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", _MODEL)
+    ] = None,
     attn_implementation: Annotated[
         str | None, _option("attn_implementation", "sdpa, eager or flash_attention_2.", "NAME", _MODEL)
     ] = None,

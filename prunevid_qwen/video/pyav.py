@@ -68,14 +68,14 @@ def decoded(container: Any, stream: Any, deadline: Deadline, errors: list[str]) 
         except StopIteration:
             return
         except av.FFmpegError as error:  # the file ends in the middle of a packet
-            errors.append(str(error))
+            errors.append(error.strerror or str(error))
             packet = None
         try:
             frames = stream.codec_context.decode(packet) if packet is None else packet.decode()
         except av.EOFError:
             return
         except av.FFmpegError as error:
-            errors.append(str(error))
+            errors.append(error.strerror or str(error))
             frames = []
         for frame in frames:
             deadline.check()
@@ -154,7 +154,7 @@ def _fetch_by_order(path: str, indices: list[int], deadline: Deadline) -> tuple[
 def _notes(errors: list[str], damaged: int) -> list[str]:
     notes = []
     if errors:
-        notes.append(f"{len(errors)} packets could not be decoded ({errors[0]})")
+        notes.append(f"{len(errors)} parts could not be decoded ({errors[0]})")
     if damaged:
         notes.append(f"{damaged} of the frames taken are damaged")
     return notes

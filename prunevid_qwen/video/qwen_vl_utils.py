@@ -35,14 +35,17 @@ def fetch(
     count = len(indices) - len(indices) % 2
     if count < 2:
         raise MediaError(f'qwen-vl-utils needs at least 2 frames, {path} has {len(indices)}: use video_backend="pyav"')
+    read = vision_process.VIDEO_READER_BACKENDS[reader]
     ask: dict[str, Any] = {"video": os.path.abspath(path), "nframes": count}
-    if indices[0] > 0 or indices[-1] < len(timeline.seconds) - 1:
-        # It rounds the start up and the end down to whole frames of the mean rate.
-        ask["video_start"] = max(0.0, (indices[0] - 0.25) * timeline.frame_seconds)
-        ask["video_end"] = (indices[-1] + 0.25) * timeline.frame_seconds
     deadline.check()
     try:
-        frames, metadata, _ = vision_process.VIDEO_READER_BACKENDS[reader](ask)
+        if indices[0] > 0 or indices[-1] < len(timeline.seconds) - 1:
+            # A range is given in seconds, which it turns into frame numbers by its own mean rate, the start rounded up
+            # and the end down: that rate is asked for first, with the least that it reads.
+            rate = float(read({"video": ask["video"], "nframes": 2})[1]["fps"])
+            ask["video_start"] = max(0.0, indices[0] - 0.25) / rate
+            ask["video_end"] = (indices[-1] + 0.25) / rate
+        frames, metadata, _ = read(ask)
     except Exception as error:
         raise MediaError(
             f"qwen-vl-utils ({reader}) cannot read {path} ({str(error).splitlines()[0][:150]}): "

@@ -179,13 +179,14 @@ def _fetch(
 ) -> tuple[Timeline, list[int], dict[int, np.ndarray], list[str]]:
     """Choose and decode; choose again without the frames that did not decode."""
     lost: set[int] = set()
-    notes: list[str] = []
+    said: list[str] = []
     for _ in range(_CHOICES):
         offered = [i for i in usable if i not in lost]
         if not offered:
             break
         chosen = _choose(timeline, offered, asked)
-        found, notes = module.fetch(name, sorted(set(chosen)), timeline, deadline)
+        found, said = module.fetch(name, sorted(set(chosen)), timeline, deadline)
+        notes = [f"{name}: {note}" for note in said]
         if getattr(module, "CHOOSES_ITSELF", False):
             return timeline, sorted(found), found, notes
         missing = set(chosen) - set(found)
@@ -195,7 +196,7 @@ def _fetch(
             return timeline, chosen, found, notes
         lost |= missing
     if module.__name__.rpartition(".")[2] != "pyav":
-        why = f" ({notes[0]})" if notes else ""
+        why = f" ({said[0]})" if said else ""
         raise MediaError(
             f"{name}: {len(lost)} of the frames chosen cannot be decoded by this backend{why}: use "
             f'video_backend="pyav", which reads around damage'
@@ -217,7 +218,8 @@ def _fetch_what_decodes(
     timeline = timeline_by_decoding(name, deadline, list(timeline.notes))
     first, last = frames_in_range(timeline.seconds, timeline.duration, *window, name)
     chosen = _choose(timeline, list(range(first, last + 1)), asked)
-    found, notes = module.fetch(name, sorted(set(chosen)), timeline, deadline)
+    found, said = module.fetch(name, sorted(set(chosen)), timeline, deadline)
+    notes = [f"{name}: {note}" for note in said]
     notes.append(f"{name}: {len(timeline.seconds)} of {listed} frames decode, only those were taken")
     return timeline, [i for i in chosen if i in found], found, notes
 

@@ -19,8 +19,8 @@ def explain_unreadable(path: str) -> str:
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
         if not _has_moov(path, size):
             return (
-                f"it is an MP4/MOV of {size} bytes without its index (the moov box), so it was truncated or its "
-                f"recording never finished: copy or download it again"
+                f"it is an MP4/MOV of {size} bytes without its complete index (the moov box), so it was truncated or "
+                f"its recording never finished: copy or download it again"
             )
         return f"its MP4/MOV index cannot be read ({size} bytes), it is probably truncated: copy or download it again"
     if head.startswith(b"\x1aE\xdf\xa3"):
@@ -55,17 +55,17 @@ def _is_text(head: bytes) -> bool:
 
 
 def _has_moov(path: str, size: int) -> bool:
-    """Walk the top-level boxes of an MP4."""
+    """Walk the top-level boxes of an MP4: is the index there, all of it?"""
     at = 0
     with open(path, "rb") as file:
         while at + 8 <= size:
             file.seek(at)
             header = file.read(16)
             length, kind = struct.unpack(">I4s", header[:8])
-            if kind == b"moov":
-                return True
             if length == 1 and len(header) == 16:
                 length = struct.unpack(">Q", header[8:])[0]
+            if kind == b"moov":
+                return at + length <= size
             if length < 8:  # 0 means "to the end of the file"
                 return False
             at += length

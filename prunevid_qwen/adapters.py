@@ -50,10 +50,10 @@ class Parts:
         text_config: the decoder's config, which decides the attention implementation.
     """
 
-    root: nn.Module
+    root: Any
     vision: nn.Module
     decoder: nn.Module
-    layers: Sequence[nn.Module]
+    layers: Sequence[Any]
     text_config: Any
 
 
@@ -74,7 +74,7 @@ class Adapter(Protocol):
         """Say what each token of one unpadded sample is; None for a text."""
         ...
 
-    def reference_positions(self, ids: Tensor, **given: Any) -> tuple[Tensor, Tensor]:
+    def reference_positions(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Stand in for the library's `get_rope_index` with positions as trained."""
         ...
 
@@ -101,7 +101,7 @@ class QwenVL:
     MODEL_TYPES = ("qwen2_5_vl", "qwen2_vl")
     MEDIA = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self.config: Any = model.config
         root = model.get_submodule("model")
         decoder = root.get_submodule("language_model")
@@ -215,7 +215,7 @@ class QwenVL:
         return q * cos + torch.cat((-second, first), dim=-1) * sin
 
     @staticmethod
-    def _one_row_a_token(angle: Tensor, attention: nn.Module) -> Tensor:
+    def _one_row_a_token(angle: Tensor, attention: Any) -> Tensor:
         if angle.ndim == 2:
             return angle
         sections = list(attention.config.rope_parameters["mrope_section"]) * 2

@@ -39,5 +39,5 @@ def gather_positions(positions: Tensor, index: Tensor, valid: Tensor) -> Tensor:
 
 
 def consecutive(valid: Tensor) -> Tensor:
-    """Count valid tokens from 0, [B, K] int64: a gap would make flash-attention read one prompt as several packed ones."""
+    """Count valid tokens from 0, [B, K] int64: with gaps flash-attention reads one prompt as several."""
     return (valid.long().cumsum(-1) - 1).clamp(min=0)

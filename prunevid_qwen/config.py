@@ -1,7 +1,7 @@
 """PruneVidConfig: every option of the method in one flat, frozen, validated dataclass. Imports no torch.
 
 The values are those of PruneVid (arXiv 2412.16117) as the Qwen2.5-VL port sets them; each default's source stands in
-PAPERS.md. A flat dataclass on purpose: what a user types on the command line, in JSON and in Python is one list of names.
+PAPERS.md. A flat dataclass on purpose: command line, JSON and Python share one list of names.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class PruneVidConfig:
         position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
             the installed transformers.
         max_frames: frames sampled from a video at most, at least 2.
-        video_sampling: "uniform" takes ``max_frames`` equally spaced; "fps" takes ``fps`` a second up to ``max_frames``.
+        video_sampling: "uniform" takes ``max_frames``, equally spaced; "fps" takes ``fps`` a second, at most those.
         fps: frames a second for ``video_sampling="fps"``, above 0.
         max_pixels: pixels a frame at most, or None for the model's own limit.
         total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.

@@ -26,7 +26,7 @@ from prunevid_qwen.adapters import adapter_for, library_agrees, warn_once_about_
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.prefill import Run
+from prunevid_qwen.run import Run
 from prunevid_qwen.trace import Trace
 
 _active: WeakSet[nn.Module] = WeakSet()
@@ -83,19 +83,18 @@ def _hook(stack: ExitStack, run: Run) -> None:
         stack.callback(handle.remove)
 
     add(parts.root.register_forward_pre_hook(run.before_root, with_kwargs=True))
-    add(parts.vision.register_forward_pre_hook(run.before_vision, with_kwargs=True))
-    add(parts.vision.register_forward_hook(run.after_vision, with_kwargs=True))
+    add(parts.vision.register_forward_pre_hook(run.around_vision))
+    add(parts.vision.register_forward_hook(run.around_vision))
     add(parts.decoder.register_forward_pre_hook(run.before_decoder, with_kwargs=True))
     add(parts.decoder.register_forward_hook(run.after_decoder, with_kwargs=True, always_call=True))
     if run.plan.after is not None:
-        attention = parts.layers[at].get_submodule("self_attn")
-        add(attention.register_forward_hook(run.after_attention, with_kwargs=True))
+        add(parts.layers[at].self_attn.register_forward_hook(run.after_attention, with_kwargs=True))
         add(parts.layers[at].register_forward_hook(run.after_layer, with_kwargs=True))
         for layer in parts.layers[at + 1 :]:
             add(layer.register_forward_pre_hook(run.before_later_layer, with_kwargs=True))
 
 
-def _replace_positions(stack: ExitStack, root: nn.Module, run: Run) -> None:
+def _replace_positions(stack: ExitStack, root: Any, run: Run) -> None:
     stock = root.get_rope_index
     chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
 

@@ -110,8 +110,8 @@ class PruneVidQwen25VL:
 
         Args:
             video_path: a file, a folder of frames, a list of images (the frames of one video), an array
-                ``[T, H, W, 3]``, or a list of those: several videos in one prompt. With a list of questions it is shared,
-                or a list with one entry for each question.
+                ``[T, H, W, 3]``, or a list of those: several videos in one prompt. With a list of questions it is
+                shared, or a list with one entry for each question.
             question: a string, or a list of strings.
             images: a path, PIL image or array, or a list of them; with a list of questions shared by all.
             messages: instead of video, images and question: a conversation in chat format, see `Preprocessor.sample`.

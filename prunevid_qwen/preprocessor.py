@@ -72,7 +72,9 @@ class Preprocessor:
         self.pads = {"video": "<|video_pad|>", "image": "<|image_pad|>"}
         self.pad_ids = {kind: tokenizer.convert_tokens_to_ids(pad) for kind, pad in self.pads.items()}
         if any(number is None or number == tokenizer.unk_token_id for number in self.pad_ids.values()):
-            raise SetupError(f"the tokenizer does not know {', '.join(self.pads.values())}: it is not a Qwen-VL tokenizer")
+            raise SetupError(
+                f"the tokenizer does not know {', '.join(self.pads.values())}: it is not a Qwen-VL tokenizer"
+            )
 
     @classmethod
     def from_pretrained(cls, source: str, model_type: str, tokenizer: Any = None, **hub: Any) -> Preprocessor:
@@ -93,7 +95,7 @@ class Preprocessor:
         fallback = _read_json(source, "preprocessor_config.json", hub)
         options = {}
         for kind, files in _SETTINGS.items():
-            found = {}
+            found: dict[str, Any] = {}
             for name, section in files:
                 content = _read_json(source, name, hub)
                 found = found or (content if section is None else content.get(section) or {})
@@ -176,8 +178,8 @@ class Preprocessor:
         if written != [medium.kind for medium in media]:
             raise ConfigError(
                 f"the prompt has placeholders for {written or 'no media'}, but brings "
-                f"{[m.kind for m in media] or 'none'}: leave {', '.join(self.pads.values())} out of the text, and check "
-                "that the tokenizer's chat template knows images and videos"
+                f"{[m.kind for m in media] or 'none'}: leave {', '.join(self.pads.values())} out of the text, and "
+                "check that the tokenizer's chat template knows images and videos"
             )
         return Sample(text, tuple(media))
 
@@ -196,7 +198,9 @@ class Preprocessor:
         if source is None:
             raise ConfigError(f"a {kind} item needs its source under {kind!r} (or 'path'), got {sorted(item)}")
         given = {name: value for name, value in item.items() if name not in ("type", kind, "path", "url")}
-        known = ("start", "end", "fps", "max_frames", "max_pixels", "total_pixels") if kind == "video" else ("max_pixels",)
+        known = (
+            ("start", "end", "fps", "max_frames", "max_pixels", "total_pixels") if kind == "video" else ("max_pixels",)
+        )
         for name in given:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
@@ -224,9 +228,7 @@ class Preprocessor:
         out: dict[str, Tensor] = {
             "input_ids": ids,
             "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
-            "mm_token_type_ids": (
-                (ids == self.pad_ids["image"]).int() + 2 * (ids == self.pad_ids["video"]).int()
-            ),
+            "mm_token_type_ids": ((ids == self.pad_ids["image"]).int() + 2 * (ids == self.pad_ids["video"]).int()),
         }
         for kind, pixels, grid in (
             ("video", "pixel_values_videos", "video_grid_thw"),

@@ -25,11 +25,10 @@ def check_applied(trace: Trace, config: PruneVidConfig) -> None:
         if config.enable_stage2 and sample.kept is None:
             raise PruningNotApplied(f"stage 2 was asked for, but did not see sample {number}")
         spare = sample.after_stage1 - max(len(sample.blocks), int(sample.after_stage1 * config.keep_ratio))
-        if config.enable_stage2 and config.selector != "glimpse" and spare > 1 and sample.kept is not None:
-            if sample.kept.is_identity:
-                raise PruningNotApplied(
-                    f"keep_ratio={config.keep_ratio} of {sample.after_stage1} tokens was asked for, all were kept"
-                )
+        if sample.kept is not None and sample.kept.is_identity and spare > 1:
+            raise PruningNotApplied(
+                f"keep_ratio={config.keep_ratio} of {sample.after_stage1} tokens was asked for, all were kept"
+            )
 
 
 def receipt(

@@ -1,4 +1,4 @@
-"""PrunedCache: a DynamicCache whose layers hold fewer tokens than the sequence has (PruneVid, arXiv 2412.16117, sec. 3.4).
+"""PrunedCache: a DynamicCache with fewer entries than the sequence has tokens (PruneVid, arXiv 2412.16117, sec. 3.4).
 
 `generate()` slices token ids, positions and masks with the cache's *logical* length (tokens of the prompt and after);
 attention masks have to be sized with its *physical* length (entries that are really there). A stock cache knows one
@@ -51,6 +51,11 @@ class PrunedCache(DynamicCache):
                 "its masks would silently be wrong. Continue inside the context, or start without past_key_values"
             )
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def size_in_bytes(self) -> int:
+        """Bytes of all keys and values."""
+        tensors: list[Any] = [getattr(layer, name) for layer in self.layers for name in ("keys", "values")]
+        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
 
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.

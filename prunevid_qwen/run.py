@@ -1,0 +1,238 @@
+"""The seams of a forward: one method each. A `Run` lives as long as its `pruned` context and holds all of its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
+from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.plan import Plan
+from prunevid_qwen.prefill import Prefill, merge, read_prompt, score, select
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt
+from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
+
+Args = tuple[Any, ...]
+Kwargs = dict[str, Any]
+
+
+class Run:
+    """The hooks of one context; see `hooks` for the order in which they fire.
+
+    Args:
+        adapter: of the model.
+        plan: what to do to it.
+    """
+
+    def __init__(self, adapter: Adapter, plan: Plan) -> None:
+        self.adapter, self.plan = adapter, plan
+        self.trace = Trace(plan.position_scheme, plan.layer, len(adapter.parts.layers))
+        self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
+        self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
+        self.prefill: Prefill | None = None
+        self.late_mask: tuple[Any] | None = None  # of the layers after M in a decode step, where it differs
+        self.clock: tuple[str, Moment] | None = None
+        self.vision: list[Moment] = []  # start, stop, start, stop of what the next prompt will use
+
+    # ---- before the decoder
+
+    def note_prompt(self, input_ids: Tensor) -> None:
+        """Remember the true prompt: in assisted decoding the first forward also holds candidate tokens."""
+        self.prompt = input_ids
+
+    def around_vision(self, module: nn.Module, *_given: Any) -> None:
+        """Note when the vision tower starts and stops; since 5.18 `generate` encodes ahead of the forward."""
+        self.vision.append(Moment.now(next(module.parameters()).device))
+
+    def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
+        """Remember the token ids, which the decoder never sees, when pixels come with them.
+
+        A generated token may happen to be a placeholder: without pixels it is text.
+        """
+        self.ids = None
+        if not self.adapter.has_media(kwargs):
+            return
+        self.ids = kwargs.get("input_ids", args[0] if args else None)
+        if self.ids is None:
+            raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
+
+    # ---- the decoder's door
+
+    def before_decoder(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
+        """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
+        kwargs = dict(kwargs)
+        self.prefill, self.late_mask = None, None
+        embeds, ids, self.ids = kwargs["inputs_embeds"], self.ids, None
+        now = Moment.now(embeds.device)
+        if ids is None or not bool((self.adapter.types(ids) > 0).any()):
+            self._text(kwargs, embeds, now)
+            return args, kwargs
+        cache = self._cache(kwargs)
+        self.prefill = read_prompt(self.adapter, ids, kwargs, cache, self.prompt)
+        self.prompt = None
+        self.clock = ("prefill", now)
+        self._new_trace(())
+        if self.plan.before is not None:
+            self._merge(kwargs, self.prefill, self.plan.before)
+            self.trace.seconds.add("merge", now, Moment.now(embeds.device))
+        return args, kwargs
+
+    def _text(self, kwargs: Kwargs, embeds: Tensor, now: Moment) -> None:
+        cache = kwargs.get("past_key_values")
+        fresh = cache is None or not cache.get_seq_length()
+        if fresh:
+            self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
+        self.clock = ("prefill" if fresh else "decode", now)
+        if isinstance(cache, PrunedCache):
+            cache.is_open = True
+            if cache.changed:
+                self._mend_masks(kwargs, embeds, cache)
+
+    def _cache(self, kwargs: Kwargs) -> PrunedCache:
+        config, use_cache = self.adapter.parts.text_config, kwargs.get("use_cache")
+        if not (getattr(config, "use_cache", True) if use_cache is None else use_cache):
+            raise UnsupportedError(
+                "use_cache=False is another function than cached decoding: every step would run the dropped tokens "
+                "through the first layers again. Leave use_cache unset, or leave `pruned` for this call"
+            )
+        if kwargs.get("past_key_values") is None:
+            kwargs["past_key_values"] = DynamicCache(config=config)
+        cache = adopt(kwargs["past_key_values"])
+        cache.is_open = True
+        return cache
+
+    def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
+        self.trace.seconds = Seconds()
+        self.trace.prefills += 1
+        self.trace.samples = samples
+        for start, stop in zip(self.vision[::2], self.vision[1::2], strict=True):
+            self.trace.seconds.add("vision", start, stop)
+        self.vision = []
+
+    def _merge(self, kwargs: Kwargs, state: Prefill, method: Any) -> None:
+        changed = merge(state, kwargs["inputs_embeds"], method)
+        if changed is None:
+            return
+        index, valid, embeds = changed
+        state.valid, state.merged = valid, True
+        kwargs["inputs_embeds"] = embeds
+        kwargs["position_ids"] = gather_positions(kwargs["position_ids"], index, valid)
+        kwargs["attention_mask"] = self._masks(embeds, state.whole(valid), state.past)
+
+    # ---- layer M and the layers after it
+
+    @torch.no_grad()
+    def after_attention(self, _module: nn.Module, args: Args, kwargs: Kwargs, _out: Any) -> None:
+        """Score the visual tokens by the attention of the question's rows, when the selector wants it."""
+        state, method = self.prefill, self.plan.after
+        if state is None or method is None or method.needs.attention is None:
+            return
+        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        start = Moment.now(hidden.device)
+        score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
+        self.trace.seconds.add("select", start, Moment.now(hidden.device))
+
+    @torch.no_grad()
+    def after_layer(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
+        """Stage 2 on the layer's output, stage 3 on the cache of layers 0..M."""
+        state, method = self.prefill, self.plan.after
+        if state is None or method is None:
+            return None
+        hidden = out[0] if isinstance(out, tuple) else out
+        start = Moment.now(hidden.device)
+        changed = select(state, hidden, method)
+        if changed is None:
+            return None
+        state.early_valid, (state.index, state.valid) = state.valid, changed
+        cos, sin = kwargs["position_embeddings"]
+        state.rope = (gather_tokens(cos, state.index), gather_tokens(sin, state.index))
+        if self.plan.compress:
+            state.cache.keep(range(self.plan.layer + 1), state.index, state.past)
+        hidden = gather_tokens(hidden, state.index)
+        self.trace.seconds.add("select", start, Moment.now(hidden.device))
+        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+
+    def before_later_layer(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        """Give the layers after M the mask and the rotary angles of what is left."""
+        state = self.prefill
+        if state is None:
+            return None if self.late_mask is None else (args, {**kwargs, "attention_mask": self.late_mask[0]})
+        if state.index is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        if not state.has_mask:
+            state.mask = self._masks(hidden, state.whole(state.valid), state.past)["full_attention"]
+            state.has_mask = True
+        kwargs = dict(kwargs, attention_mask=state.mask, position_embeddings=state.rope)
+        if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
+            kwargs["position_ids"] = consecutive(state.valid)
+        return args, kwargs
+
+    # ---- later calls and the way out
+
+    def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> dict[str, Any]:
+        return layer_mask(self.adapter.parts.text_config, hidden, valid, past)
+
+    def _mend_masks(self, kwargs: Kwargs, embeds: Tensor, cache: PrunedCache) -> None:
+        """Masks of a decode step or a follow-up text have to fit what the cache really holds."""
+        if cache.split and (self.plan.after is None or self.plan.layer != cache.boundary):
+            raise UnsupportedError(
+                f"this cache was pruned after layer {cache.boundary} without stage 3: continue it under the same config"
+            )
+        mask, width = kwargs.get("attention_mask"), embeds.shape[1]
+        new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        if isinstance(mask, Tensor) and mask.ndim == 2:
+            new = mask[:, -width:].bool().to(embeds.device)
+        held = (cache.physical_length(0), cache.physical_length(len(cache.layers) - 1))
+        early = _grown(cache.valid[0], held[0], new)
+        late = _grown(cache.valid[1], held[1], new) if cache.split else early
+        cache.valid = (early, late)
+        kwargs["attention_mask"] = self._masks(embeds, early, held[0])
+        if cache.split:
+            self.late_mask = (self._masks(embeds, late, held[1])["full_attention"],)
+
+    def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> None:
+        """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
+        state, clock = self.prefill, self.clock
+        self.prefill, self.late_mask, self.clock = None, None, None
+        cache = kwargs.get("past_key_values")
+        if isinstance(cache, PrunedCache):
+            cache.is_open = False
+        if out is None:
+            self.vision = []
+            return
+        if state is not None:
+            if self.plan.after is not None and not state.selected:
+                raise PruningNotApplied(
+                    f"stage 2 was asked for after layer {self.plan.layer}, but that layer's hooks never ran (a "
+                    "compiled or replaced forward?): the answer would not have been pruned"
+                )
+            self._close(state)
+        if clock is not None:
+            self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device))
+
+    def _close(self, state: Prefill) -> None:
+        cache, late = state.cache, state.valid
+        early = late if state.early_valid is None or self.plan.compress else state.early_valid
+        cache.boundary = self.plan.layer if self.plan.after is not None else len(cache.layers) - 1
+        if state.merged or state.index is not None:
+            cache.changed, cache.split = True, early is not late
+            cache.shift = (state.logical - early.shape[1], state.logical - late.shape[1])
+            whole = state.whole(early)
+            cache.valid = (whole, state.whole(late) if cache.split else whole)
+        self.trace.samples = tuple(row.trace() for row in state.rows)
+        self.trace.cache_lengths = tuple(cache.physical_length(i) for i in range(len(cache.layers)))
+        self.trace.cache_bytes = cache.size_in_bytes()
+
+
+def _grown(valid: Tensor | None, held: int, new: Tensor) -> Tensor | None:
+    """Extend validity [B, held] (None: all valid) by that of new tokens [B, q]; None when all is valid."""
+    if valid is None and bool(new.all()):
+        return None
+    before = new.new_ones(new.shape[0], held) if valid is None else valid.to(new.device)
+    return torch.cat([before, new], dim=1)

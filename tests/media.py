@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 from PIL import Image
 
 BITS = 8
@@ -85,6 +86,38 @@ def _write_sound(out: av.container.OutputContainer, audio: av.AudioStream, secon
         samples.sample_rate, samples.pts, samples.time_base = 48000, start, Fraction(1, 48000)
         out.mux(audio.encode(samples))
     out.mux(audio.encode(None))
+
+
+FAST_VP9 = {"deadline": "realtime", "cpu-used": "8"}
+# Name of the file: how it is encoded. 48 frames at 24 a second, except the gif.
+FORMATS: dict[str, dict] = {
+    "h264.mp4": {},
+    "h265.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VP9},
+    "vp8.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
+    "h264.mkv": {},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "b_frames.avi": {},
+    "h264.ts": {},
+    "fragments.mp4": {"options": {"g": "12"}, "container": {"movflags": "frag_keyframe+empty_moov"}},
+    "loop.gif": {"codec": "gif", "pixel_format": "rgb8", "rate": 10, "frames": 20},
+}
+
+
+class Library:
+    """The files of FORMATS, each encoded when it is first asked for."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __call__(self, name: str) -> Path:
+        options = FORMATS[name]
+        codec = options.get("codec", "libx264")
+        if not can_encode(codec):
+            pytest.skip(f"this PyAV has no encoder {codec} to make {name} with")
+        path = self.folder / name
+        return path if path.exists() else encode(path, **options)
 
 
 def sound_only(path: Path, seconds: float = 0.5) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunevid_qwen.errors import ConfigError, MediaError
@@ -38,6 +38,7 @@ def test_fps_counts_whole_seconds_despite_rounding():
     assert len(choose_frames(seconds, 0.1, max_frames=16, sampling="fps", fps=2.0)) == 6
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 5000), max_size=60), st.integers(2, 20))
 def test_every_choice_is_a_nearest_frame(gaps, most):
     seconds = [0.0]

@@ -2,7 +2,7 @@
 
 Since 5.3 transformers starts the text after a video at ``start + max(h, w)``, ignoring the time axis, while decoding
 goes on from the maximum; the releases that the model was trained and published with start it at the maximum + 1, and
-their time steps came from a float number of seconds. Both schemes are here as arithmetic; the adapter decides which one runs.
+their time steps came from a float number of seconds. Both schemes are here as arithmetic; the adapter chooses.
 """
 
 from __future__ import annotations

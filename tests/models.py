@@ -107,7 +107,7 @@ def make_inputs(samples: list[list[tuple[Any, ...]]], seed: int = 0, family: str
         out["video_grid_thw"] = torch.tensor(grids[2])
         out["pixel_values_videos"] = torch.cat(pixels[2])
         if family == "qwen2_5_vl":
-            out["second_per_grid_ts"] = torch.tensor([0.75 + 0.5 * i for i in range(len(grids[2]))])
+            out["second_per_grid_ts"] = torch.tensor([2.25 + 0.5 * i for i in range(len(grids[2]))])
     if grids[1]:
         out["image_grid_thw"] = torch.tensor(grids[1])
         out["pixel_values"] = torch.cat(pixels[1])

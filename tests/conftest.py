@@ -1,0 +1,27 @@
+"""What holds for every test: no network, one thread, the same on a laptop and in CI."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported anywhere
+os.environ["TRITON_INTERPRET"] = os.environ.get("TRITON_INTERPRET", "1")  # before torch imports triton
+
+import socket
+from typing import Any
+
+import pytest
+import torch
+
+# models of 64 channels: a second thread costs more than it brings, and sums keep one order everywhere
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that opens a connection is told so."""
+
+    def refuse(self: socket.socket, address: Any) -> None:
+        raise AssertionError(f"a test tried to reach {address}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -120,9 +120,19 @@ class Library:
         return path if path.exists() else encode(path, **options)
 
 
-def sound_only(path: Path, seconds: float = 0.5) -> Path:
+def sound_only(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
+    """Sound, with a picture for its sleeve if ``cover``: containers store that as a video stream of one frame."""
     with av.open(str(path), "w") as out:
-        _write_sound(out, out.add_stream("aac", rate=48000), seconds)
+        audio = out.add_stream("aac", rate=48000)
+        if cover:
+            sleeve = out.add_stream("mjpeg", rate=1)
+            sleeve.height, sleeve.width, sleeve.pix_fmt = 64, 128, "yuvj420p"
+            sleeve.disposition = av.stream.Disposition.attached_pic
+            picture = av.VideoFrame.from_ndarray(frame(0), format="rgb24")
+            picture.pts, picture.time_base = 0, Fraction(1, 1)
+            out.mux(sleeve.encode(picture))
+            out.mux(sleeve.encode(None))
+        _write_sound(out, audio, seconds)
     return path
 
 

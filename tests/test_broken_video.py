@@ -100,8 +100,8 @@ def broken(kind: str, folder: Path, library) -> Path:
         path.write_bytes(np.random.default_rng(0).integers(0, 256, 4096, np.uint8).tobytes())
     elif kind == "zip":
         path.write_bytes(b"PK\x03\x04" + bytes(100))
-    elif kind == "sound only":
-        sound_only(path)
+    elif kind in ("sound only", "sound with a sleeve"):
+        sound_only(path, cover="sleeve" in kind)
     elif kind == "folder of text":
         path.mkdir()
         (path / "notes.txt").write_text("no frames")
@@ -121,6 +121,7 @@ def broken(kind: str, folder: Path, library) -> Path:
         ("noise", r"4096 bytes are no video format.*ffmpeg"),
         ("zip", r"it is a ZIP file: pass a video"),
         ("sound only", r"has no video in it, only audio: pass a file with a video stream"),
+        ("sound with a sleeve", r"has no video in it, only a cover picture, audio: pass a file with a video stream"),
         ("folder of text", r"holds no frame: expected images .*found 1 other files, such as notes\.txt"),
         ("empty folder", r"holds no frame: .*found nothing"),
         ("missing", r"no video at .*missing\.mp4: .* holds 0 other files, check the name"),

@@ -32,10 +32,12 @@ def test_fps_takes_so_many_a_second_up_to_the_limit_and_at_least_two(count, fps,
     assert len(choose_frames(at_rate(count, 24), 1 / 24, max_frames=most, sampling="fps", fps=fps)) == expected
 
 
-def test_fps_counts_whole_seconds_despite_rounding():
-    # 30 frames at 29.97: 1.001 s; and 3 * (1/3) style sums that fall a hair below a whole number.
-    seconds = [i * 0.1 for i in range(30)]
-    assert len(choose_frames(seconds, 0.1, max_frames=16, sampling="fps", fps=2.0)) == 6
+def test_fps_counts_whole_frames_despite_rounding():
+    # 56 frames at 24 a second are 7/3 s, at 3 a second 7 frames: in floats the product is 6.999999999999999.
+    seconds = at_rate(56, 24)
+    lasts = seconds[-1] / 55
+    assert (seconds[-1] + lasts) * 3 < 7
+    assert len(choose_frames(seconds, lasts, max_frames=16, sampling="fps", fps=3.0)) == 7
 
 
 @settings(deadline=None)
@@ -58,7 +60,8 @@ def test_a_range_holds_the_frames_on_its_edges_despite_milliseconds():
     # Matroska rounds 1/24 s to 42 ms.
     rounded = [round(i / 24, 3) for i in range(48)]
     assert frames_in_range(rounded, 2.0, 0.5, 1.0, "x.mkv") == (12, 24)
-    assert frames_in_range(rounded, 2.0, 1 / 24, 99.0, "x.mkv") == (1, 47)
+    assert frames_in_range(rounded, 2.0, 2 / 24, 99.0, "x.mkv") == (2, 47)  # at 0.083, asked from 0.08333
+    assert frames_in_range(rounded, 2.0, None, 1 / 24, "x.mkv") == (0, 1)  # at 0.042, asked up to 0.04167
 
 
 def test_a_range_without_frames_says_where_the_nearest_is():

@@ -17,6 +17,7 @@ from prunevid_qwen.video.sniff import explain_unreadable
 SEEK_GAP = 24
 # Keyframes of other containers are not safe starting points: MPEG-TS marks recovery points, AVI has no pts.
 _SEEKABLE = ("matroska", "mp4")
+_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC; PyAV 12 has no name for it
 
 
 def open_container(path: str) -> tuple[Any, Any]:
@@ -33,10 +34,9 @@ def open_container(path: str) -> tuple[Any, Any]:
     except av.FFmpegError as error:
         raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}") from error
     # A cover picture is stored as a video stream of one frame: an mp3 with one is still no video.
-    cover = av.stream.Disposition.attached_pic
-    streams = [s for s in container.streams.video if not (s.disposition & cover)]
+    streams = [s for s in container.streams.video if not int(getattr(s, "disposition", 0)) & _ATTACHED_PICTURE]
     if not streams:
-        kinds = sorted({str(s.type) for s in container.streams})
+        kinds = sorted({"a cover picture" if s.type == "video" else str(s.type) for s in container.streams})
         container.close()
         if not kinds:  # an MP4 whose index is missing may open, as a file of no streams
             raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}")

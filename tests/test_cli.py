@@ -322,11 +322,25 @@ def test_json_errors_of_parsing_are_objects_too(capsys: Any) -> None:
     assert json.loads(capsys.readouterr().out)["error"]["type"] == "UsageError"
 
 
-def test_people_see_the_answer_and_the_tokens_kept(model: list[StubModel], clip: str, capsys: Any) -> None:
+def test_people_see_the_answer_and_the_tokens_kept(
+    model: list[StubModel], clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # no cell wraps
     assert ask("--video_path", clip, "--question", "What [colour]?", "--verbose") == 0
     shown = capsys.readouterr().out
     assert "What [colour]?" in shown and "Answer: red" in shown.replace("a library talks\n", "")
-    for part in ("200", "100", "40", "20 %", "31%", "130 -> 70", "0.50 s in all", "tau=0.8", "warning: cut short"):
+    for part in (
+        "200",
+        "100",
+        "40",
+        "20 %",
+        "31%",
+        "112x112",
+        "130 -> 70",
+        "0.50 s in all",
+        "tau=0.8",
+        "warning: cut short",
+    ):
         assert part in shown, part
 
 

@@ -62,7 +62,8 @@ def _answer(request: Request) -> int:
     from prunevid_qwen.cli.answer import answer, compare, load
     from prunevid_qwen.cli.report import Report
 
-    logging.basicConfig(level=logging.INFO if request.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    # What a person must know of a video stands in the receipt's warnings, which the report shows.
+    logging.basicConfig(level=logging.INFO if request.verbose else logging.ERROR, format="%(name)s: %(message)s")
     report = Report(request)
     # Libraries that print must not spoil the one object that stdout carries under --json.
     quiet_stdout = contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext()
@@ -73,7 +74,7 @@ def _answer(request: Request) -> int:
             with report.waiting("Answering with and without pruning, after a warm-up of each"):
                 outcome = compare(model, request)
         else:
-            outcome = answer(model, request, stream=report.begin_answer)
+            outcome = answer(model, request, stream=report.streamer)
     report.show(outcome)
     return 0
 

@@ -32,7 +32,7 @@ class Report:
         self.request = request
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
-        self._streamed = False
+        self._begun = False
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -43,17 +43,32 @@ class Report:
         with self.err.status(f"{what} ..."):
             yield
 
-    def begin_answer(self, model: Any) -> Any:
-        """Print the question and return a streamer that prints the answer's tokens as they come."""
+    def streamer(self, model: Any) -> Any:
+        """Return a transformers streamer that prints the question, then the answer's words as they come."""
         if self.request.as_json:
             return None
         from transformers import TextStreamer
 
-        self._print_question()
-        self.out.print("[bold]Answer:[/bold] ", end="")
-        sys.stdout.flush()
-        self._streamed = True
-        return TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        report = self
+
+        class AnswerStreamer(TextStreamer):  # type: ignore[misc]
+            """Waits with the question until there is an answer: an error before it stands alone."""
+
+            def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                report.begin_answer()
+                super().on_finalized_text(text, stream_end=stream_end)
+
+        return AnswerStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+
+    def begin_answer(self) -> None:
+        """Print what the answer is to, once."""
+        if not self._begun:
+            self._begun = True
+            sources = ", ".join((*self.request.videos, *self.request.images))
+            self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
+            self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
+            self.out.print("[bold]Answer:[/bold] ", end="")
+            self.out.file.flush()
 
     def show(self, outcome: Outcome) -> None:
         """Print the outcome; the notes that a person should see go to stderr under --json."""
@@ -65,15 +80,10 @@ class Report:
         for note in self._notes(outcome):
             notes.print(escape(note))
 
-    def _print_question(self) -> None:
-        sources = ", ".join((*self.request.videos, *self.request.images))
-        self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
-        self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
-
     def _show_answer(self, outcome: Outcome) -> None:
-        if not self._streamed:
-            self._print_question()
-            self.out.print(f"[bold]Answer:[/bold] {escape(outcome.answer)}", soft_wrap=True)
+        if not self._begun:  # --compare times both whole, or the answer is empty
+            self.begin_answer()
+            self.out.print(escape(outcome.answer), soft_wrap=True)
         if outcome.baseline is not None:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(outcome.baseline['answer'])}", soft_wrap=True)
             self.out.print(comparison_table(outcome.stats, outcome.baseline["stats"]))
@@ -141,7 +151,9 @@ def _seen(stats: Stats) -> str:
     said = []
     for video in stats["input"].get("videos", ()):
         height, width = video["size"]
-        said.append(f"{video['frames']} frames of {width}x{height}")
+        resized = video.get("resized", video["size"])
+        seen = f", resized to {resized[1]}x{resized[0]}" if list(resized) != list(video["size"]) else ""
+        said.append(f"{video['frames']} frames of {width}x{height}{seen}")
     images = len(stats["input"].get("images", ()))
     if images:
         said.append(f"{images} image{'s' if images > 1 else ''}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, SetupError
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,16 @@ class Request:
 
 
 def bundled_clip() -> tuple[str, str, str]:
-    """Return path, question and answer of the clip that the demo is about."""
+    """Return path, question and answer of the clip that the demo is about.
+
+    Raises:
+        SetupError: the package was installed without its clips.
+    """
     clips = resources.files("prunevid_qwen").joinpath("bundled", "clips")
-    entry = json.loads(clips.joinpath("clips.json").read_text(encoding="utf-8"))[0]
+    try:
+        entry = json.loads(clips.joinpath("clips.json").read_text(encoding="utf-8"))[0]
+    except FileNotFoundError:
+        raise SetupError(f"the bundled clips are missing ({clips}): install the package anew") from None
     first = entry["questions"][0]
     return str(clips.joinpath(entry["file"])), first["question"], first["answer"]
 

@@ -1,0 +1,236 @@
+"""`pruned` leaves no trace on the model, also after errors; state never leaks from prompt to prompt or model to model."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from prunevid_qwen import hooks, prefill
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.reducer import Needs
+from prunevid_qwen.tokens import TokenMap
+from tests.models import ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.test_pruning_equals_masking import TINY
+
+CONFIG = PruneVidConfig(**TINY)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs",
+         "_forward_hooks_always_called")  # fmt: skip
+
+
+def state(model: Any) -> list[tuple[str, list[str], list[int]]]:
+    """Names of all attributes and numbers of all hooks, of every module. `rope_deltas` is the library's own scratch."""
+    return [
+        (name, sorted(set(vars(module)) - {"rope_deltas"}), [len(getattr(module, kind)) for kind in HOOKS])
+        for name, module in model.named_modules()
+    ]
+
+
+def stock(model: Any) -> torch.Tensor:
+    out: torch.Tensor = model.generate(**make_inputs(RAGGED), max_new_tokens=4, do_sample=False)
+    return out
+
+
+class Stop:
+    """A streamer that raises at its third token."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error, self.left = error, 3
+
+    def put(self, _value: torch.Tensor) -> None:
+        self.left -= 1
+        if not self.left:
+            raise self.error
+
+    def end(self) -> None:
+        pass
+
+
+def test_the_model_is_as_before() -> None:
+    model = tiny_model()
+    before, answer = state(model), stock(model)
+    with pruned(model, CONFIG):
+        assert state(model) != before, "the check sees nothing"
+        stock(model)
+    assert state(model) == before
+    assert torch.equal(stock(model), answer)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()], ids=["error", "interrupt"])
+def test_also_after_an_exception_in_a_stream(error: BaseException) -> None:
+    model = tiny_model()
+    before, answer = state(model), stock(model)
+    with pruned(model, CONFIG):
+        wanted = model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=5, do_sample=False)
+        with pytest.raises(type(error)):
+            model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=5, do_sample=False, streamer=Stop(error))
+        assert torch.equal(model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=5, do_sample=False), wanted)
+    with pytest.raises(type(error)), pruned(model, CONFIG):
+        model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=5, do_sample=False, streamer=Stop(error))
+    assert state(model) == before
+    assert torch.equal(stock(model), answer)
+
+
+def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    before = state(model)
+
+    def fail(*_args: Any) -> None:
+        raise RuntimeError("boom")
+
+    with pruned(model, CONFIG):
+        monkeypatch.setattr(prefill, "question_attention", fail)
+        with pytest.raises(RuntimeError, match="boom"):
+            stock(model)
+        monkeypatch.undo()
+        wanted = stock(model)
+    with pruned(model, CONFIG):
+        assert torch.equal(stock(model), wanted)
+    assert state(model) == before
+
+
+def test_nesting_is_refused_and_harmless() -> None:
+    model = tiny_model()
+    with pruned(model, CONFIG):
+        during = state(model)
+        with pytest.raises(UnsupportedError, match="already"), pruned(model, CONFIG):
+            pass
+        assert state(model) == during
+    with pruned(model, CONFIG):  # and free again
+        pass
+
+
+def test_two_contexts_after_each_other_equal_one() -> None:
+    model = tiny_model()
+    with pruned(model, CONFIG) as trace:
+        first, second = stock(model), stock(model)
+        assert trace.prefills == 2
+    with pruned(model, CONFIG):
+        third = stock(model)
+    assert torch.equal(first, second)
+    assert torch.equal(first, third)
+
+
+def test_two_threads_with_two_models() -> None:
+    models = [copy.deepcopy(tiny_model()), copy.deepcopy(tiny_model())]
+    configs = [CONFIG, CONFIG.replace(keep_ratio=0.2)]
+    wanted, got = [], [None, None]
+    for config in configs:
+        with pruned(tiny_model(), config):
+            wanted.append(stock(tiny_model()))
+    start = threading.Barrier(2)
+
+    def work(i: int) -> None:
+        start.wait()
+        for _ in range(3):
+            with pruned(models[i], configs[i]):
+                got[i] = stock(models[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(a, b) for a, b in zip(got, wanted, strict=True))
+
+
+SECOND_PROMPT = """
+import torch
+from prunevid_qwen.hooks import pruned
+from tests.models import MIXED, make_inputs, tiny_model
+from tests.test_context import CONFIG
+torch.set_num_threads(1)
+model = tiny_model()
+with pruned(model, CONFIG):
+    {before}
+    out = model.generate(**make_inputs(MIXED, seed=5), max_new_tokens=4, do_sample=False, return_dict_in_generate=True,
+                         output_logits=True)
+print(torch.stack(out.logits).double().sum().item().hex(), out.sequences[:, -4:].tolist())
+"""
+
+
+def test_two_prompts_in_a_row_equal_two_processes() -> None:
+    """The second prompt of one process is the only prompt of another, bit for bit."""
+    first = "model.generate(**make_inputs(MIXED, seed=4), max_new_tokens=4, do_sample=False)"
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", SECOND_PROMPT.format(before=before)], capture_output=True, text=True, check=True
+        ).stdout
+        for before in (first, "pass")
+    ]
+    assert printed[0] == printed[1]
+    assert printed[0].strip()
+
+
+def test_a_layer_beyond_the_model_names_the_share() -> None:
+    with pytest.raises(ConfigError, match=r"6 layers \(0 to 5\).*share of 0\.36"), pruned(
+        tiny_model(), PruneVidConfig(pruning_layer=10)
+    ):
+        pass
+
+
+def test_unknown_families_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"), pruned(torch.nn.Linear(2, 2), CONFIG):
+        pass
+
+
+def test_tensor_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(tiny_model()), "tp_size", 2, raising=False)
+    with pytest.raises(UnsupportedError, match="tensor parallel"), pruned(tiny_model(), CONFIG):
+        pass
+
+
+def test_a_layer_that_never_runs_its_hooks_is_an_error_not_a_silent_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a replaced or compiled layer skips module hooks."""
+    model = tiny_model()
+    layer = model.model.language_model.layers[TINY["pruning_layer"]]
+    with pruned(model, CONFIG):
+        for handle in list(layer._forward_hooks):
+            del layer._forward_hooks[handle]
+        with pytest.raises(PruningNotApplied, match="layer 2"):
+            stock(model)
+
+
+@dataclass(frozen=True)
+class Merges:
+    """A selector that merges, which a cache of rotated keys cannot follow."""
+
+    needs: Needs = Needs()
+
+    @classmethod
+    def from_config(cls, _config: PruneVidConfig) -> Merges:
+        return cls()
+
+    def plan(self, seen: Any) -> TokenMap:
+        zero = torch.zeros_like(seen.layout.visual)
+        return TokenMap(zero, zero[:1])
+
+
+def test_merging_inside_the_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = hooks.compile_plan
+    monkeypatch.setattr(
+        hooks, "compile_plan", lambda *given: type(compiled(*given))(None, Merges(), 2, True, "reference")
+    )
+    with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError, match="may only drop"):
+        tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=1)
+
+
+@pytest.mark.parametrize("selector", ["prunevid", "fastv", "random", "uniform"])
+def test_every_selector_runs_in_a_model(selector: str) -> None:
+    with pruned(tiny_model(), CONFIG.replace(selector=selector)) as trace:
+        stock(tiny_model())
+    for sample in trace.samples:
+        expected = sum(max(1, int(n * CONFIG.keep_ratio)) for n in _block_sizes(sample))
+        assert sample.after_stage2 == expected
+
+
+def _block_sizes(sample: Any) -> list[int]:
+    return [int(((sample.merged.rep >= b.start) & (sample.merged.rep < b.stop)).sum()) for b in sample.blocks]

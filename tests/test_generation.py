@@ -1,0 +1,329 @@
+"""Pruned generation in every mode that the stock `generate` has, and the modes that are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache, StaticCache
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.hooks import pruned
+from tests import flash_attention
+from tests.masking import masked_logits, text_inputs
+from tests.models import CASES, END, IMAGE, MIXED, ONE_VIDEO, PAD, RAGGED, VOCAB, make_inputs, tiny_model
+from tests.test_pruning_equals_masking import TINY
+from tests.tolerances import CLOSE, LOGITS
+
+CONFIG = PruneVidConfig(**TINY)
+OUT = {"return_dict_in_generate": True, "output_logits": True}
+
+
+def oracle(samples: Any, sequences: torch.Tensor, trace: Any, config: PruneVidConfig = CONFIG) -> list[torch.Tensor]:
+    model, inputs = tiny_model("eager"), make_inputs(samples)
+    embeds, _ = text_inputs(model, make_inputs(samples))
+    positions, _ = adapter_for(model).reference_positions(**inputs)
+    return masked_logits(model, embeds, positions, inputs, sequences, trace, config.enable_cache_compression)
+
+
+def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    torch.testing.assert_close(got, wanted, **LOGITS[torch.float32])
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_sampling(attention: str) -> None:
+    model = tiny_model(attention)
+    with pruned(model, CONFIG) as trace:
+        torch.manual_seed(7)
+        out = model.generate(**make_inputs(RAGGED), max_new_tokens=6, do_sample=True, top_k=0, **OUT)
+    for b, wanted in enumerate(oracle(RAGGED, out.sequences, trace)):
+        close(torch.stack(out.logits, 1)[b], wanted)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_beams_keep_the_same_tokens_and_score_right(attention: str) -> None:
+    model = tiny_model(attention)
+    with pruned(model, CONFIG) as trace:
+        model.generate(**make_inputs(RAGGED), max_new_tokens=2, do_sample=False)
+        alone = trace.samples
+        out = model.generate(
+            **make_inputs(RAGGED), max_new_tokens=5, num_beams=3, num_return_sequences=2, do_sample=False,
+            return_dict_in_generate=True, output_scores=True,
+        )  # fmt: skip
+    assert len(trace.samples) == 6
+    for beam, sample in enumerate(trace.samples):
+        assert torch.equal(sample.kept.rep, alone[beam // 3].kept.rep)
+        assert torch.equal(sample.merged.target, alone[beam // 3].merged.target)
+    prompt = make_inputs(RAGGED)["input_ids"].shape[1]
+    trace.samples = alone
+    for place in range(2):
+        sequences = out.sequences[place::2]
+        for b, logits in enumerate(oracle(RAGGED, sequences, trace)):
+            log_p = logits.log_softmax(-1)[range(5), sequences[b, prompt:]]
+            torch.testing.assert_close(log_p.mean(), out.sequences_scores[2 * b + place], **CLOSE[torch.float32])
+
+
+def test_several_sequences_of_one_prompt() -> None:
+    model = tiny_model()
+    with pruned(model, CONFIG) as trace:
+        torch.manual_seed(3)
+        out = model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=4, do_sample=True, num_return_sequences=3, **OUT)
+    assert out.sequences.shape[0] == len(trace.samples) == 3
+    assert all(torch.equal(s.kept.rep, trace.samples[0].kept.rep) for s in trace.samples)
+
+
+@pytest.mark.parametrize("case", ["one_video", "ragged", "one_shrinks", "mixed"])
+def test_flash_attention_path(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    flash_attention.install(monkeypatch)
+    model = flash_attention.flash_model(tiny_model("eager"))
+    calls = dict.fromkeys(flash_attention.CALLS, 0)
+    monkeypatch.setattr(flash_attention, "CALLS", calls)
+    with pruned(model, CONFIG) as trace:
+        out = model.generate(**make_inputs(CASES[case]), max_new_tokens=5, do_sample=False, **OUT)
+    for b, wanted in enumerate(oracle(CASES[case], out.sequences, trace)):
+        close(torch.stack(out.logits, 1)[b], wanted)
+    if case == "one_video":
+        # the one block of the vision tower packs its frames; in the decoder it would mean gaps in the text positions
+        assert calls["varlen"] == model.config.vision_config.depth
+
+
+def test_streamer_gets_every_token() -> None:
+    class Streamer:
+        seen: list[int]
+
+        def put(self, value: torch.Tensor) -> None:
+            self.seen.append(value.numel())
+
+        def end(self) -> None:
+            self.seen.append(-1)
+
+    model, streamer, inputs = tiny_model(), Streamer(), make_inputs(ONE_VIDEO)
+    streamer.seen = []
+    with pruned(model, CONFIG):
+        model.generate(**inputs, max_new_tokens=4, do_sample=False, streamer=streamer)
+    assert streamer.seen == [inputs["input_ids"].numel(), 1, 1, 1, 1, -1]
+
+
+@pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}, {"enable_stage1": False}])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_prompt_lookup_is_greedy(attention: str, stages: dict[str, Any]) -> None:
+    """Candidates stand behind the prompt in the first forward: they are no question, and come off the cache again."""
+    model, config = tiny_model(attention), CONFIG.replace(**stages)
+    samples = [[("text", 4), ("video", 4, 4, 5), ("text", 6)]]
+    inputs = make_inputs(samples)
+    # a question that repeats itself, so that candidates are found
+    inputs["input_ids"][0, -6:] = inputs["input_ids"][0, -6:-3].repeat(2)
+    with pruned(model, config) as trace:
+        greedy = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+        kept = trace.samples[0].kept.rep
+        lookup = model.generate(**inputs, max_new_tokens=16, do_sample=False, prompt_lookup_num_tokens=3)
+        assert torch.equal(trace.samples[0].kept.rep, kept)
+    assert torch.equal(lookup, greedy)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_batch_equals_its_members(attention: str) -> None:
+    model = tiny_model(attention)
+    with pruned(model, CONFIG) as trace:
+        together = model.generate(**make_inputs(MIXED), max_new_tokens=6, do_sample=False, **OUT)
+        samples = trace.samples
+        kept = [None if s.kept is None else s.kept.rep for s in samples]
+        embeds = make_inputs(MIXED)
+        for b in range(3):
+            alone = model.generate(**member(embeds, MIXED, b), max_new_tokens=6, do_sample=False, **OUT)
+            one = trace.samples[0]
+            assert (one.kept is None) == (kept[b] is None)
+            if one.kept is not None:
+                assert torch.equal(one.kept.rep, kept[b])
+                assert torch.equal(one.merged.target, samples[b].merged.target)
+            close(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0])
+
+
+def member(inputs: dict[str, Any], samples: Any, b: int) -> dict[str, Any]:
+    """Cut one row, its pads and the pixels of others off."""
+    valid = inputs["attention_mask"][b].bool()
+    out = {k: inputs[k][b : b + 1, valid] for k in ("input_ids", "attention_mask", "mm_token_type_ids")}
+    for kind, grid, pixels in (
+        ("video", "video_grid_thw", "pixel_values_videos"), ("image", "image_grid_thw", "pixel_values"),
+    ):  # fmt: skip
+        counts = [sum(item[0] == kind for item in sample) for sample in samples]
+        first, count = sum(counts[:b]), counts[b]
+        if count:
+            sizes = inputs[grid].prod(-1).tolist()
+            out[grid] = inputs[grid][first : first + count]
+            out[pixels] = inputs[pixels][sum(sizes[:first]) : sum(sizes[: first + count])]
+            if kind == "video":
+                out["second_per_grid_ts"] = inputs["second_per_grid_ts"][first : first + count]
+    return out
+
+
+@pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_text_follow_up_on_the_returned_cache(attention: str, stages: dict[str, Any]) -> None:
+    model, config, inputs = tiny_model(attention), CONFIG.replace(**stages), make_inputs(ONE_VIDEO)
+    with pruned(model, config) as trace:
+        first = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
+        samples = trace.samples
+        asked = torch.randint(10, VOCAB, (1, 5), generator=torch.Generator().manual_seed(3))
+        ids = torch.cat([first.sequences, asked], 1)
+        types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, ids.shape[1] - inputs["input_ids"].shape[1]))
+        second = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
+            past_key_values=first.past_key_values, max_new_tokens=4, do_sample=False, **OUT,
+        )  # fmt: skip
+        trace.samples = samples
+    wanted = oracle(ONE_VIDEO, second.sequences, trace, config)[0]
+    close(torch.stack(second.logits, 1)[0], wanted[-4:])
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
+def test_hand_written_loop(with_mask: bool) -> None:
+    model, samples = tiny_model(), RAGGED if with_mask else ONE_VIDEO
+    inputs = make_inputs(samples)
+    prompt = inputs["input_ids"].shape[1]
+    with pruned(model, CONFIG), torch.no_grad():
+        auto = model.generate(**make_inputs(samples), max_new_tokens=5, do_sample=False, **OUT)
+        mask = inputs["attention_mask"]
+        if not with_mask:
+            inputs.pop("attention_mask")
+        out = model(**inputs)
+        close(out.logits[:, -1], auto.logits[0])
+        for t in range(4):
+            given: dict[str, Any] = {}
+            if with_mask:
+                mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+                place = (mask.sum(1, keepdim=True) - 1)[None].expand(3, -1, -1) + model.model.rope_deltas
+                given = {"attention_mask": mask, "position_ids": place}
+            token = auto.sequences[:, prompt + t : prompt + t + 1]
+            out = model(input_ids=token, past_key_values=out.past_key_values, **given)
+            close(out.logits[:, -1], auto.logits[t + 1])
+
+
+def test_text_prefix_in_the_cache() -> None:
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    with pruned(model, CONFIG) as trace:
+        whole = model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=4, do_sample=False, **OUT)
+        kept = trace.samples[0].kept.rep
+        cache = DynamicCache(config=model.config.get_text_config())
+        with torch.no_grad():
+            model(input_ids=inputs["input_ids"][:, :4], past_key_values=cache)
+        again = model.generate(**inputs, past_key_values=cache, max_new_tokens=4, do_sample=False, **OUT)
+        assert torch.equal(trace.samples[0].kept.rep, kept)
+    close(torch.stack(again.logits), torch.stack(whole.logits))
+
+
+def test_a_generated_placeholder_is_text() -> None:
+    """A random model does answer with an image token; no pixels come with it."""
+    model = tiny_model()
+    with pruned(model, CONFIG), torch.no_grad():
+        out = model(**make_inputs(ONE_VIDEO))
+        length = make_inputs(ONE_VIDEO)["input_ids"].shape[1]
+        step = model(input_ids=torch.tensor([[IMAGE]]), past_key_values=out.past_key_values)
+    assert step.logits.shape[1] == 1
+    assert step.past_key_values.get_seq_length() == length + 1
+
+
+def test_text_only_prompts_pass_untouched() -> None:
+    model, samples = tiny_model(), [[("text", 9)], [("text", 5)]]
+    stock = model.generate(**make_inputs(samples), max_new_tokens=4, do_sample=False)
+    with pruned(model, CONFIG) as trace:
+        ours = model.generate(**make_inputs(samples), max_new_tokens=4, do_sample=False)
+        static = model.generate(**make_inputs(samples), max_new_tokens=4, do_sample=False, use_cache=False)
+    assert torch.equal(stock, ours)
+    assert torch.equal(stock, static)
+    assert [s.tokens for s in trace.samples] == [0, 0]
+
+
+def test_bfloat16_runs() -> None:
+    model = tiny_model(dtype=torch.bfloat16)
+    with pruned(model, CONFIG) as trace:
+        model.generate(**make_inputs(RAGGED), max_new_tokens=3)
+    assert trace.samples[0].after_stage2 < trace.samples[0].tokens
+
+
+def test_accelerate_offload_keeps_the_same_tokens() -> None:
+    import copy
+
+    import accelerate
+
+    model = copy.deepcopy(tiny_model())
+    with pruned(tiny_model(), CONFIG) as trace:
+        wanted = tiny_model().generate(**make_inputs(RAGGED), max_new_tokens=3, do_sample=False)
+        kept = [s.kept.rep for s in trace.samples]
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    with pruned(model, CONFIG) as trace:
+        got = model.generate(**make_inputs(RAGGED), max_new_tokens=3, do_sample=False)
+    assert torch.equal(got, wanted)
+    assert all(torch.equal(a, b.kept.rep) for a, b in zip(kept, trace.samples, strict=True))
+
+
+REFUSED = {
+    "use_cache=False": ({"use_cache": False}, "another function than cached decoding"),
+    "static": ({"cache_implementation": "static"}, "StaticCache"),
+    "chunked": ({"prefill_chunk_size": 16}, "chunked prefill"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_modes(name: str) -> None:
+    options, message = REFUSED[name]
+    if name == "chunked":
+        # newer releases refuse raw pixels in pieces themselves; ours has to hold where they do not
+        message = r"(?i)chunked prefill"
+    with pruned(tiny_model(), CONFIG), pytest.raises((UnsupportedError, ValueError), match=message):
+        tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=3, **options)
+
+
+def test_refused_caches() -> None:
+    from transformers.cache_utils import DynamicSlidingWindowLayer
+
+    text = tiny_model().config.get_text_config()
+    sliding = DynamicCache()
+    sliding.layers = [DynamicSlidingWindowLayer(sliding_window=8)]
+    for cache in (StaticCache(config=text, max_cache_len=64), sliding):
+        with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError), torch.no_grad():
+            tiny_model()(**make_inputs(ONE_VIDEO), past_key_values=cache)
+
+
+def test_a_pruned_cache_outside_the_context_is_refused() -> None:
+    model = tiny_model()
+    with pruned(model, CONFIG), torch.no_grad():
+        out = model(**make_inputs(ONE_VIDEO))
+    with pytest.raises(UnsupportedError, match="outside"), torch.no_grad():
+        model(input_ids=torch.tensor([[20]]), past_key_values=out.past_key_values)
+
+
+def test_a_second_visual_prompt_on_a_pruned_cache_is_refused() -> None:
+    model = tiny_model()
+    with pruned(model, CONFIG), torch.no_grad():
+        out = model(**make_inputs(ONE_VIDEO))
+        with pytest.raises(UnsupportedError, match="second prompt"):
+            model(**make_inputs(ONE_VIDEO), past_key_values=out.past_key_values)
+
+
+def test_pre_rope_after_a_prefix_is_refused() -> None:
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    cache = DynamicCache(config=model.config.get_text_config())
+    with pruned(model, CONFIG.replace(attention_source="pre_rope")), torch.no_grad():
+        model(input_ids=inputs["input_ids"][:, :4], past_key_values=cache)
+        with pytest.raises(UnsupportedError, match="post_rope"):
+            model.generate(**inputs, past_key_values=cache, max_new_tokens=1)
+
+
+def test_no_question_after_the_video_is_refused() -> None:
+    inputs = make_inputs([[("text", 3), ("video", 2, 2, 2)]])
+    inputs = {k: v[:, :-1] if v.ndim == 2 and k in ("input_ids", "attention_mask", "mm_token_type_ids") else v
+              for k, v in inputs.items()}  # fmt: skip
+    assert inputs["input_ids"][0, -1] not in (END, PAD)
+    with pruned(tiny_model(), CONFIG), pytest.raises(ConfigError, match="question"), torch.no_grad():
+        tiny_model()(**inputs)
+
+
+def test_embeddings_instead_of_ids_are_refused() -> None:
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    inputs["inputs_embeds"] = model.get_input_embeddings()(inputs.pop("input_ids"))
+    with pruned(model, CONFIG), pytest.raises(UnsupportedError, match="input_ids"), torch.no_grad():
+        model.model(**inputs)

@@ -242,7 +242,8 @@ def _pack(
     padded = len(chosen) % 2
     frames = np.empty((len(chosen) + padded, height, width, 3), dtype=np.uint8)
     for slot, i in enumerate([*chosen, *chosen[-1:] * padded]):
-        frames[slot] = found[i]
+        # Each frame is let go as soon as it is copied, so that the video is never in memory twice.
+        frames[slot] = found.pop(i) if i in found else frames[slot - 1]
     for note in notes:
         logger.warning(note)
     times = tuple(timeline.seconds[i] for i in chosen)

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.hooks import pruned
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, load_model
-from prunevid_qwen.preprocessor import Medium, Preprocessor, Sample
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
+from prunevid_qwen.media import Medium
+from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.sources import each_question, videos_of
 from prunevid_qwen.trace import Trace
@@ -51,25 +53,25 @@ class PruneVidQwen25VL:
         if config is not None and not isinstance(config, PruneVidConfig):
             raise ConfigError(f"config is a PruneVidConfig, got {type(config).__name__}: see get_config('paper')")
         self.config = config or get_paper_config()
-        tokenizer = tokenizer if processor is None else processor.tokenizer
         if isinstance(model_path, (str, Path)):
+            self.name = str(model_path)
             if device is not None and arguments.get("device_map") is not None:
                 raise ConfigError("device and device_map say the same thing twice: pass one of them")
-            source = bundled_model() if str(model_path) == "bundled" else str(model_path)
-            arguments.setdefault("dtype", "float32" if str(model_path) == "bundled" else "auto")
+            if tokenizer is not None or processor is not None:
+                raise ConfigError("tokenizer and processor are for a loaded model: a path brings its own")
+            source = bundled_model() if self.name == "bundled" else self.name
             arguments = {name: value for name, value in arguments.items() if value is not None}
-            self.name = str(model_path)
+            arguments.setdefault("dtype", "float32" if self.name == "bundled" else "auto")
             self.model = load_model(source, device, arguments)
             hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
+            self.preprocessor = Preprocessor.from_pretrained(source, self.model.config.model_type, **hub)
         else:
-            if tokenizer is None:
-                raise ConfigError("a loaded model needs its tokenizer= or processor=")
             if arguments:
                 raise ConfigError(f"{', '.join(arguments)} are for loading, but a loaded model was passed")
-            self.model = model_path if device is None else model_path.to(device)
-            source = self.name = str(getattr(model_path, "name_or_path", "") or type(model_path).__name__)
-            hub = {"local_files_only": True}
-        self.preprocessor = Preprocessor.from_pretrained(source, self.model.config.model_type, tokenizer, **hub)
+            adapter_for(model_path)
+            self.name = str(getattr(model_path, "name_or_path", "") or type(model_path).__name__)
+            self.model = model_path if device is None else model_path.to(choose_device(device))
+            self.preprocessor = Preprocessor.beside(self.model, tokenizer, processor)
         self._lock = threading.Lock()  # one model can be hooked once at a time: threads take turns
         with pruned(self.model, self.config):  # a config that does not fit the model is refused here, not later
             pass
@@ -165,10 +167,10 @@ class PruneVidQwen25VL:
 
         def read(video: Any) -> Medium:
             if id(video) not in shared:
-                shared[id(video)] = self.preprocessor.read_video(video, self.config, **range_given)
+                shared[id(video)] = self.preprocessor.media.read_video(video, self.config, **range_given)
             return shared[id(video)]
 
-        still = [self.preprocessor.read_image(picture, self.config) for picture in pictures]
+        still = [self.preprocessor.media.read_image(picture, self.config) for picture in pictures]
         out = []
         for asked, entry in zip(questions, each_question(video_path, questions, single), strict=True):
             content: list[dict[str, Any]] = [{"type": "video", "video": read(video)} for video in videos_of(entry)]

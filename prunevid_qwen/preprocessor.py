@@ -1,4 +1,4 @@
-"""From chat messages and media to what a stock Qwen-VL model takes. Needs a tokenizer, no torchvision, no processor.
+"""From chat messages to what a stock Qwen-VL model takes. Needs a tokenizer, no torchvision, no processor.
 
 The stock processor cannot be built without torchvision; its arithmetic lives in `pixels`, its text side is here: each
 ``<|video_pad|>`` that the chat template wrote becomes as many as the video has visual tokens.
@@ -7,7 +7,6 @@ The stock processor cannot be built without torchvision; its arithmetic lives in
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,35 +17,7 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.pixels import PixelOptions, image_pixels, video_pixels
-from prunevid_qwen.video import Video, read_image, read_video
-
-# frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
-VIDEO_MAX_PIXELS = 768 * 28 * 28
-
-_SETTINGS = {
-    "video": (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")),
-    "image": (("processor_config.json", "image_processor"),),
-}
-
-
-@dataclass(frozen=True, eq=False)
-class Medium:
-    """One video or image, read and turned into patches.
-
-    Args:
-        kind: "video" or "image".
-        pixels: [patches, 1176] fp32.
-        grid: [1, 3] int64 (t, h, w) in patches.
-        seconds_per_grid: of a video; 1.0 for an image.
-        facts: what a receipt says of it.
-    """
-
-    kind: str
-    pixels: Tensor
-    grid: Tensor
-    seconds_per_grid: float
-    facts: dict[str, Any]
+from prunevid_qwen.media import MediaReader, Medium, read_json
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,84 +33,50 @@ class Preprocessor:
 
     Args:
         tokenizer: a transformers tokenizer with Qwen's special tokens and a chat template.
-        video: how the model wants frames.
-        image: how it wants images.
+        media: reads videos and images as the model wants them.
         model_type: "qwen2_5_vl" or "qwen2_vl" (which takes no seconds per grid).
     """
 
-    def __init__(self, tokenizer: Any, video: PixelOptions, image: PixelOptions, model_type: str) -> None:
-        self.tokenizer, self.video, self.image, self.model_type = tokenizer, video, image, model_type
+    def __init__(self, tokenizer: Any, media: MediaReader, model_type: str) -> None:
+        self.tokenizer, self.media, self.model_type = tokenizer, media, model_type
         self.pads = {"video": "<|video_pad|>", "image": "<|image_pad|>"}
         self.pad_ids = {kind: tokenizer.convert_tokens_to_ids(pad) for kind, pad in self.pads.items()}
         if any(number is None or number == tokenizer.unk_token_id for number in self.pad_ids.values()):
             raise SetupError(
-                f"the tokenizer does not know {', '.join(self.pads.values())}: it is not a Qwen-VL tokenizer"
+                f"the tokenizer does not know {', '.join(self.pads.values())}: it is none of a Qwen-VL model"
             )
 
     @classmethod
-    def from_pretrained(cls, source: str, model_type: str, tokenizer: Any = None, **hub: Any) -> Preprocessor:
+    def from_pretrained(cls, source: str, model_type: str, **hub: Any) -> Preprocessor:
         """Read tokenizer and pixel settings from a folder or a hub id.
 
         Args:
             source: where the model came from.
             model_type: of its config.
-            tokenizer: one that is loaded already.
             hub: revision, token, cache_dir, local_files_only.
         """
-        if tokenizer is None:
-            from transformers import AutoTokenizer
+        from transformers import AutoTokenizer
 
-            tokenizer = AutoTokenizer.from_pretrained(source, **hub)
+        tokenizer = AutoTokenizer.from_pretrained(source, **hub)
         if not tokenizer.chat_template:
-            tokenizer.chat_template = _read_json(source, "chat_template.json", hub).get("chat_template")
-        fallback = _read_json(source, "preprocessor_config.json", hub)
-        options = {}
-        for kind, files in _SETTINGS.items():
-            found: dict[str, Any] = {}
-            for name, section in files:
-                content = _read_json(source, name, hub)
-                found = found or (content if section is None else content.get(section) or {})
-            options[kind] = PixelOptions.from_folder_json(found or fallback, video=kind == "video")
-        return cls(tokenizer, options["video"], options["image"], model_type)
+            tokenizer.chat_template = read_json(source, "chat_template.json", hub).get("chat_template")
+        return cls(tokenizer, MediaReader.from_pretrained(source, **hub), model_type)
 
-    # ---- media
+    @classmethod
+    def beside(cls, model: Any, tokenizer: Any = None, processor: Any = None) -> Preprocessor:
+        """Make one for a loaded model from what its owner has: a processor, or a tokenizer and where it came from.
 
-    def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
-        """Read a video as ``config`` samples it; ``given`` overrides (start, end, fps, max_frames, ...)."""
-        sampling = given.pop("sampling", config.video_sampling)
-        limit = given.pop("max_pixels", config.max_pixels)
-        total = given.pop("total_pixels", config.total_pixels)
-        options = {"max_frames": config.max_frames, "fps": config.fps, "backend": config.video_backend, **given}
-        video: Video = read_video(source, sampling=sampling, **options)
-        if limit is None:
-            limit = max(self.video.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
-        pixels, grid = video_pixels(video.frames, self.video, max_pixels=limit, total_pixels=total)
-        facts = {
-            "source": video.source,
-            "backend": video.backend,
-            "frames": len(video.timestamps),
-            "padded": video.padded,
-            "timestamps": list(video.timestamps),
-            "seconds_per_grid": video.seconds_per_grid,
-            "duration": video.duration,
-            "size": list(video.size),
-            "resized": [int(side) * self.video.patch_size for side in grid[0, 1:]],
-            "grid": _merged(grid, self.video.merge_size),
-            "warnings": list(video.warnings),
-        }
-        return Medium("video", pixels, grid, video.seconds_per_grid, facts)
-
-    def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
-        """Read one image."""
-        image = read_image(source)
-        pixels, grid = image_pixels(image, self.image, max_pixels=given.get("max_pixels", config.max_pixels))
-        facts = {
-            "source": str(source) if isinstance(source, (str, Path)) else type(source).__name__,
-            "size": list(image.shape[:2]),
-            "resized": [int(side) * self.image.patch_size for side in grid[0, 1:]],
-            "grid": _merged(grid, self.image.merge_size),
-        }
-        return Medium("image", pixels, grid, 1.0, facts)
+        Raises:
+            ConfigError: neither is given.
+        """
+        if processor is None and tokenizer is None:
+            raise ConfigError("a loaded model needs its tokenizer= or processor=")
+        source = str(getattr(model, "name_or_path", "") or "")
+        if processor is not None:
+            media = MediaReader.of_processor(processor)
+        else:
+            media = MediaReader.from_pretrained(source) if Path(source).is_dir() else MediaReader()
+        return cls(processor.tokenizer if tokenizer is None else tokenizer, media, model.config.model_type)
 
     # ---- prompts
 
@@ -209,9 +146,9 @@ class Preprocessor:
         if kind == "video":
             if "fps" in given:
                 given["sampling"] = "fps"
-            media.append(self.read_video(source, config, **given))
+            media.append(self.media.read_video(source, config, **given))
         else:
-            media.append(self.read_image(source, config, **given))
+            media.append(self.media.read_image(source, config, **given))
         return {"type": kind}
 
     def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
@@ -245,8 +182,7 @@ class Preprocessor:
     def _ids(self, sample: Sample) -> list[int]:
         pieces, done = [], 0
         for medium, (kind, at) in zip(sample.media, _placeholders(sample.text, self.pads), strict=True):
-            options = self.video if kind == "video" else self.image
-            count = int(medium.grid.prod()) // options.merge_size**2
+            count = int(medium.grid.prod()) // self.media.merge_size**2
             pieces += [sample.text[done:at], self.pads[kind] * count]
             done = at + len(self.pads[kind])
         pieces.append(sample.text[done:])
@@ -262,21 +198,3 @@ def _placeholders(text: str, pads: dict[str, str]) -> list[tuple[str, int]]:
             found.append((kind, at))
             at = text.find(pad, at + len(pad))
     return sorted(found, key=lambda each: each[1])
-
-
-def _merged(grid: Tensor, merge: int) -> list[int]:
-    t, h, w = grid[0].tolist()
-    return [t, h // merge, w // merge]
-
-
-def _read_json(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """Read an optional JSON file of a model folder or hub repository; {} when it has none."""
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, **hub
-    )
-    if path is None:
-        return {}
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}

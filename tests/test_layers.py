@@ -22,7 +22,8 @@ FLOORS = (
     ("prefill",),
     ("run",),
     ("hooks",),
-    ("loading", "preprocessor", "sources", "receipt"),
+    ("loading", "media", "sources", "receipt"),
+    ("preprocessor",),
     ("model",),
     ("cli", "evaluation", "training"),
 )
@@ -46,6 +47,7 @@ IMPORT_TRANSFORMERS = {
     "run": "makes the cache of a batch",
     "hooks": "finds what generate() calls",
     "loading": "from_pretrained",
+    "media": "files of a model folder or hub repository",
     "preprocessor": "tokenizer and chat template",
     "receipt": "its version",
     "model": "generate",

@@ -84,6 +84,14 @@ def test_a_file_whose_frames_all_fail_to_decode_is_refused(library, tmp_path):
 # What cannot be read: each message says what came, what was expected and what to do.
 
 
+def test_a_video_that_changes_its_size_is_refused(library, tmp_path):
+    other = encode(tmp_path / "other.ts", size=(128, 256), frames=24)
+    path = tmp_path / "joined.ts"
+    path.write_bytes(library("h264.ts").read_bytes() + other.read_bytes())
+    with pytest.raises(MediaError, match=r"changes its size midway \(128x64, 256x128\): convert it"):
+        read_video(path, max_frames=4)
+
+
 def broken(kind: str, folder: Path, library) -> Path:
     path = folder / f"{kind.replace(' ', '_')}.mp4"
     if kind == "empty":
@@ -96,6 +104,9 @@ def broken(kind: str, folder: Path, library) -> Path:
         cut(library("h264.mp4"), path, 0.6)
     elif kind == "cut header":
         cut(library("vp9.webm"), path, 0.02)
+    elif kind == "header alone":
+        content = library("mpeg4.avi").read_bytes()
+        path.write_bytes(content[: content.index(b"movi") + 4])
     elif kind == "noise":
         path.write_bytes(np.random.default_rng(0).integers(0, 256, 4096, np.uint8).tobytes())
     elif kind == "zip":
@@ -118,6 +129,7 @@ def broken(kind: str, folder: Path, library) -> Path:
         ("lfs", r"Git LFS pointer.*git lfs pull"),
         ("no moov", r"without its complete index \(the moov box\), so it was truncated.*download it again"),
         ("cut header", r"truncated.*again"),
+        ("header alone", r"holds no frame, its header is all there is: it was truncated; copy or download it again"),
         ("noise", r"4096 bytes are no video format.*ffmpeg"),
         ("zip", r"it is a ZIP file: pass a video"),
         ("sound only", r"has no video in it, only audio: pass a file with a video stream"),

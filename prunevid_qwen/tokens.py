@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -116,14 +117,22 @@ class TokenMap:
     def mean(self, x: Tensor) -> Tensor:
         """Average the members of each group in fp32, in token order: [n_in, ...] -> [n_out, ...], same dtype.
 
-        Sorted segments, not ``index_add_``, whose order of summation is undefined on CUDA: the result is the same bit
-        for bit in every run. A group of one comes out exactly as it went in.
+        One pass of `embedding_bag` without a copy of the members; not ``index_add_``, whose order of summation is
+        undefined on CUDA: the result is the same bit for bit in every run. A group of one comes out as it went in.
         """
         if self.is_selection:
             return x.index_select(0, self.rep)
         member = self.target.argsort(stable=True)[int((self.target < 0).sum()) :]
-        flat = x.index_select(0, member).float().flatten(1)
-        mean = torch.segment_reduce(flat, "mean", lengths=self.sizes, axis=0)
+        sizes = self.sizes
+        flat = x.reshape(self.n_in, -1)
+        if x.device.type == "cpu" or not x.is_floating_point() or x.dtype == torch.float64:
+            flat = flat.float()  # on a GPU the bags of a narrower type accumulate in fp32 by themselves
+        first = sizes.cumsum(0) - sizes
+        if x.device.type == "cpu":  # weights spare a second pass over the result
+            weight = sizes.reciprocal().repeat_interleave(sizes)
+            mean = F.embedding_bag(member, flat, first, mode="sum", per_sample_weights=weight)
+        else:
+            mean = F.embedding_bag(member, flat, first, mode="mean")
         return mean.view(self.n_out, *x.shape[1:]).to(x.dtype)
 
     def take(self, x: Tensor, dim: int) -> Tensor:

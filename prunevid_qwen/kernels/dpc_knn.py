@@ -19,6 +19,7 @@ DISTANCE_BYTES = 2**25
 _NEAR = 2e-3  # a nearest neighbour closer than this share of |x|^2 + |y|^2, or
 _OFFSET = 0.1  # all points closer than this on average, so that they share a large mean, or
 _SMALL = 25  # so few points that it costs nothing.
+_HALVED = 96  # groups larger than this are multiplied in two halves
 _FP64_GROUPS, _FP64_COLUMNS = 8, 2048  # taken at a time: fp64 copies of the points are large
 _SAME = 1e-12  # a share of |x|^2 + |y|^2 that fp64 cannot tell from 0: the points count as equal.
 
@@ -221,18 +222,25 @@ class _Distances:
 
     def _square(self) -> tuple[Tensor, Tensor]:
         """Distances of all points in fp32, exactly symmetric and 0 on the diagonal, and their norms / C."""
-        product = _products(self.points)
-        scale = 1.0 / self.points.shape[2]
-        norm = product.diagonal(dim1=1, dim2=2) * scale  # [B, N]
+        x = self.points
+        n, scale = x.shape[1], 1.0 / x.shape[2]
+        half = -(-n // 48) * 24 if n > _HALVED else n  # by symmetry the lower left quarter need not be multiplied
+        upper, corner = _products(x[:, :half], x), _products(x[:, half:], x[:, half:])
+        squares = (upper.diagonal(dim1=1, dim2=2), corner.diagonal(dim1=1, dim2=2))
+        norm = torch.cat(squares, dim=1) * scale  # [B, N]
         d = norm[:, :, None] + norm[:, None, :]
-        d.sub_(product, alpha=scale).sub_(product.mT, alpha=scale).clamp_(min=0.0)
-        d.diagonal(dim1=1, dim2=2).zero_()
+        square = upper[:, :, :half]
+        d[:, :half, :half].sub_(square, alpha=scale).sub_(square.mT, alpha=scale)
+        d[:, half:, half:].sub_(corner, alpha=scale).sub_(corner.mT, alpha=scale)
+        d[:, :half, half:].sub_(upper[:, :, half:], alpha=2 * scale)
+        d[:, half:, :half] = d[:, :half, half:].mT
+        d.clamp_(min=0.0).diagonal(dim1=1, dim2=2).zero_()
         return self._mask(d, self.blocks[0]), norm
 
     def _refine(self, groups: Tensor) -> None:
         """Make the distances of some groups again from fp64 products, where they are held whole."""
         if self.whole is not None:
-            for index in groups.nonzero()[:, 0].split(_FP64_GROUPS):
+            for index in torch.split(groups.nonzero()[:, 0], _FP64_GROUPS):
                 self.whole[index] = _fp64_rows(self.points[index], self.blocks[0])
             self._mask(self.whole, self.blocks[0])
 
@@ -242,12 +250,11 @@ class _Distances:
         return d
 
 
-def _products(points: Tensor) -> Tensor:
-    """[B, N, N] inner products in fp32, each the same whatever the batch: a batch of one takes another routine."""
-    if points.shape[0] > 1:
-        return torch.bmm(points, points.mT)
-    twice = points.expand(2, -1, -1)
-    return torch.bmm(twice, twice.mT)[:1]
+def _products(rows: Tensor, points: Tensor) -> Tensor:
+    """[B, M, N] inner products in fp32, each the same whatever the batch: a batch of one would take another routine."""
+    if rows.shape[0] > 1:
+        return torch.bmm(rows, points.mT)
+    return torch.bmm(rows.expand(2, -1, -1), points.expand(2, -1, -1).mT)[:1]
 
 
 def _fp64_rows(points: Tensor, block: slice) -> Tensor:

@@ -129,11 +129,12 @@ def merge_video(features: Tensor, config: PruneVidConfig) -> MergedVideo:
     token_map = merge.token_map()
     t, h, w, width = features.shape
     rep = token_map.rep
+    static, dynamic = merge.out[: len(merge.windows)], merge.out[len(merge.windows) :]
     return MergedVideo(
         features=token_map.mean(features.reshape(t * h * w, width)),
         positions=torch.stack([rep // (h * w), rep // w % h, rep % w], dim=1),
-        static_sizes=merge.out[: len(merge.windows)],
-        dynamic_sizes=torch.stack([part.sum() for part in merge.out[len(merge.windows) :].split(merge.windows)]),
+        static_sizes=static,
+        dynamic_sizes=torch.zeros_like(static).index_add_(0, merge.segment_of, dynamic),
         window_sizes=torch.tensor(merge.windows, device=features.device),
         token_map=token_map,
         static_ratio=sum(n * w for n, w in zip(merge.static_counts, merge.windows, strict=True)) / (t * h * w),

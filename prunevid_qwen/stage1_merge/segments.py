@@ -42,23 +42,25 @@ def refine_segments(labels: Tensor) -> Tensor:
     for label, length in runs:
         longest[label] = max(length, longest.get(label, 0))
     kept: list[tuple[int | None, int]] = []  # None: unassigned; neighbouring stretches are one
-    for label, length in runs:
-        stays = length == longest[label] > 1
+    for run, length in runs:
+        stays = length == longest[run] > 1
         if not stays and kept and kept[-1][0] is None:
             kept[-1] = (None, kept[-1][1] + length)
         else:
-            kept.append((label if stays else None, length))
+            kept.append((run if stays else None, length))
     done: list[tuple[int, int]] = []
-    for i, (label, length) in enumerate(kept):
-        if label is None:
+    for i, (own, length) in enumerate(kept):
+        if own is None:
             left = done[-1] if done else (0, 0)
             right = kept[i + 1] if i + 1 < len(kept) else (None, 0)
             label = right[0] if right[0] is not None and right[1] > left[1] else left[0]
+        else:
+            label = own
         if done and done[-1][0] == label:
             done[-1] = (label, done[-1][1] + length)
         else:
             done.append((label, length))
-    flat = [label for label, length in done for _ in range(length)]
+    flat = [one for one, length in done for _ in range(length)]
     return torch.tensor(flat, dtype=torch.long, device=labels.device)
 
 

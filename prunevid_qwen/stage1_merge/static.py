@@ -7,8 +7,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels.dpc_knn import products_are_rounded
 
-_PAIRWISE = 24  # segments up to this long: all products over time at once; longer ones: the sum identity
-_CHUNK = 16  # positions whose norms come from one product
+_PAIRWISE = 12  # segments up to this long: all products over time in one pass; longer ones: norms, then their sum
 
 
 def frame_means(features: Tensor) -> Tensor:
@@ -41,7 +40,7 @@ def static_locations(features: Tensor, windows: list[int], tau: float) -> Tensor
         [S, L] bool. A segment of one position has no static location.
     """
     rows = []
-    for segment in features.split(windows):
+    for segment in torch.split(features, windows):
         if segment.shape[0] == 1:
             rows.append(torch.zeros(features.shape[1], dtype=torch.bool, device=features.device))
         else:
@@ -61,19 +60,18 @@ def mean_similarity(segment: Tensor) -> Tensor:
     Returns:
         [L] fp64, from products in fp32.
     """
-    exact = products_are_rounded()
-    x = (segment.double() if exact else segment.float()).transpose(0, 1)  # [L, W, C]
+    segment = segment.double() if products_are_rounded() else segment.float()
+    x = segment.transpose(0, 1)  # [L, W, C]
     length = x.shape[1]
     if length <= _PAIRWISE:
         product = torch.bmm(x, x.mT)
-        inverse = _inverse_norm(product.diagonal(dim1=1, dim2=2))  # [L, W]
+        inverse = _inverse_norm(product.diagonal(dim1=1, dim2=2).sqrt())  # [L, W]
         total = (product.double() * inverse[:, :, None] * inverse[:, None, :]).sum(dim=(1, 2))
     else:
-        squares = [torch.bmm(part, part.mT).diagonal(dim1=1, dim2=2) for part in x.split(_CHUNK, dim=1)]
-        inverse = _inverse_norm(torch.cat(squares, dim=1))
+        inverse = _inverse_norm(torch.linalg.vector_norm(segment, dim=2).T)
         total = torch.bmm(inverse[:, None, :].to(x.dtype), x)[:, 0].double().square().sum(dim=1)
     return (total - length) / (length * (length - 1))
 
 
-def _inverse_norm(squares: Tensor) -> Tensor:
-    return squares.double().sqrt().clamp(min=1e-12).reciprocal()
+def _inverse_norm(norm: Tensor) -> Tensor:
+    return norm.double().clamp(min=1e-12).reciprocal()

@@ -116,12 +116,12 @@ class PruneVid:
 def group_strata(layout: TokenLayout) -> Tensor:
     """Give the groups with a budget of their own, [N] int64: stage 1's, or the temporal positions where it did not run.
 
-    A block that is still whole and of one stratum is not grouped yet: each temporal position of its grid then is a group.
+    A block that is still whole and of one stratum is not grouped yet: each temporal position of its grid is a group.
     """
     parts = []
     classes = 0
     for block in layout.blocks:
-        own = layout.stratum[block.start : block.stop].unique(return_inverse=True)[1]
+        own = torch.unique(layout.stratum[block.start : block.stop], return_inverse=True)[1]
         t, h, w = block.grid
         if own.numel() == t * h * w and int(own.max()) == 0:
             own = torch.arange(own.numel(), device=own.device) // (h * w)

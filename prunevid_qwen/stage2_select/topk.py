@@ -39,7 +39,7 @@ def stratified_topk(score: Tensor, stratum: Tensor, keep_ratio: float, at_least_
 
 def _rank_in_class(best_first: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
     """For each token its place inside its class when taken in the order ``best_first``, and its class's size."""
-    _, of, sizes = of.unique(return_inverse=True, return_counts=True)
+    _, of, sizes = torch.unique(of, return_inverse=True, return_counts=True)
     by_class = best_first[of[best_first].argsort(stable=True)]
     place = torch.empty_like(by_class)
     place[by_class] = torch.arange(by_class.numel(), device=by_class.device)

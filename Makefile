@@ -19,15 +19,15 @@ test: .venv/dev.stamp  ## Run the tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/dev.stamp  ## ruff check, ruff format --check, mypy
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
 
 check: lint test  ## lint, then test: what to run before a commit
 
 format: .venv/dev.stamp  ## Let ruff rewrite what it can
-	@$(BIN)/ruff check --fix .
-	@$(BIN)/ruff format .
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
 
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)

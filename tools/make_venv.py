@@ -32,16 +32,11 @@ def fail(message):
 
 
 def check_python():
-    """Refuse a Python that is too old, or one without venv, naming what to do."""
+    """Refuse a Python that is too old, naming what to do."""
     if sys.version_info < (3, 10):
         found = [name for name in ("python3.13", "python3.12", "python3.11", "python3.10") if shutil.which(name)]
         hint = "run: make PYTHON={} ...".format(found[0]) if found else "install one, then: make PYTHON=python3.11 ..."
         fail("{} is Python {}.{}; 3.10 to 3.13 is needed: {}".format(sys.executable, *sys.version_info[:2], hint))
-    try:
-        import ensurepip  # noqa: F401
-        import venv  # noqa: F401
-    except ImportError:
-        fail("this Python has no venv module: on Debian and Ubuntu, apt install python3-venv")
 
 
 def gpu_kind():
@@ -73,9 +68,23 @@ def create(system_site_packages):
     if runs(PYTHON) and settings.is_file() and kind in settings.read_text():
         return
     if VENV.exists():
-        shutil.rmtree(VENV)
-    flags = ["--system-site-packages"] if system_site_packages else []
-    subprocess.run([sys.executable, "-m", "venv", *flags, str(VENV)], check=True)
+        shutil.rmtree(str(VENV))
+    if system_site_packages:  # the system's pip does; Debian's Python often has no other
+        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(VENV)], check=True)
+        if sys.prefix != sys.base_prefix:  # called from an environment: that one's packages are meant too
+            (purelib(PYTHON) / "caller.pth").write_text("{}\n".format(purelib(sys.executable)))
+        return
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        fail("this Python cannot make environments: on Debian and Ubuntu, apt install python3-venv")
+    subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+
+
+def purelib(python):
+    """Return the folder in which an interpreter's packages are installed."""
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    return Path(subprocess.check_output([str(python), "-c", code], universal_newlines=True).strip())
 
 
 def pip(*arguments):
@@ -117,7 +126,8 @@ def missing(listed):
     code = (
         "import sys\n"
         "from importlib.metadata import version, PackageNotFoundError as Absent\n"
-        "from pip._vendor.packaging.requirements import Requirement\n"
+        "try: from packaging.requirements import Requirement\n"
+        "except ImportError: from pip._vendor.packaging.requirements import Requirement\n"
         "for line in sys.stdin.read().splitlines():\n"
         "    need = Requirement(line)\n"
         "    if need.marker and not need.marker.evaluate(): continue\n"
@@ -141,9 +151,7 @@ def install_beside_system(extras):
     """Install only what the system does not have, and never another torch."""
     if not pip("--no-deps", "--no-build-isolation", "-e", "."):
         # No setuptools to build with: a path file makes the package importable, which is all that make needs.
-        where = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-        purelib = subprocess.check_output([str(PYTHON), "-c", where], universal_newlines=True).strip()
-        Path(purelib, "prunevid_qwen.pth").write_text(str(ROOT) + "\n")
+        (purelib(PYTHON) / "prunevid_qwen.pth").write_text(str(ROOT) + "\n")
     keep = VENV / "keep.txt"
     keep.write_text("torch=={}\n".format(installed("torch")))
     for listed, required in ((requirements([]), True), (requirements(extras), False)):

@@ -98,6 +98,7 @@ def pip(*arguments):
         process = subprocess.Popen(
             command, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
         )
+        assert process.stdout is not None
         for line in process.stdout:
             log.write(line)
             words = line.split()
@@ -113,7 +114,7 @@ def requirements(extras):
     try:
         import tomllib
     except ImportError:  # Python 3.10: pip carries a copy
-        from pip._vendor import tomli as tomllib
+        from pip._vendor import tomli as tomllib  # type: ignore[no-redef]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     listed = list(project["dependencies"])
     for extra in extras:

@@ -11,6 +11,7 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,14 +20,16 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
-from prunevid_qwen.evaluation.bundled_accuracy import FIRST_SEED, measure, read_answers, stock_answers, summarise
+from prunevid_qwen import PruneVidQwen25VL, get_config
+from prunevid_qwen.evaluation.bundled_accuracy import FIRST_SEED, measure, package_answers, read_answers, summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(
     videos: Annotated[int, typer.Option(help="Held-out scenes to ask about.")] = 200,
-    model: Annotated[Path, typer.Option(help="Exported model.")] = ROOT / "prunevid_qwen" / "bundled" / "model",
+    model: Annotated[str, typer.Option(help="Folder of an exported model, or the bundled one.")] = "bundled",
+    preset: Annotated[str, typer.Option(help="What is pruned: baseline prunes nothing.")] = "baseline",
     out: Annotated[Path, typer.Option(help="Path of the results without ending.")] = (
         ROOT / "eval" / "results" / "bundled_accuracy"
     ),
@@ -36,11 +39,14 @@ def main(
     """Ask, then print and write the table."""
     torch.set_num_threads(threads)
     raw, began = out.with_suffix(".jsonl"), time.monotonic()
+    config = replace(get_config(preset), max_frames=frames)
+    ask = package_answers(PruneVidQwen25VL(model, config, device="cpu", dtype="float32"))
     with typer.progressbar(length=videos, label="videos") as bar:
-        measure(stock_answers(model, frames), videos, raw, progress=lambda done: bar.update(done - bar.pos))
+        measure(ask, videos, raw, progress=lambda done: bar.update(done - bar.pos))
     table = summarise(read_answers(raw, videos))
     summary = {
-        "what": "bundled model, no pruning, held-out moving shapes through mp4 files; blank: the video made grey",
+        "what": "bundled model on held-out moving shapes, read from mp4 files; blank: the same length of grey",
+        "preset": preset,
         "command": " ".join(["python", "eval/bundled_accuracy.py", *sys.argv[1:]]),
         "seeds": [FIRST_SEED, FIRST_SEED + videos - 1],
         "frames": frames,

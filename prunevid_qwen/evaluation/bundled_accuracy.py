@@ -111,49 +111,23 @@ def summarise(answers: list[Answer]) -> dict[str, Any]:
     return table
 
 
-def stock_answers(folder: Path, frames: int = 16) -> Ask:
-    """Answer with the stock model: the package's reader and resizing, then the library's ``generate``.
+def package_answers(model: Any) -> Ask:
+    """Answer with a ``PruneVidQwen25VL``: its own reading, resizing, positions and pruning.
 
     Args:
-        folder: an exported model.
-        frames: sampled from each video.
+        model: loaded, with the config that is to be measured.
     """
-    import torch
-    from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-    from prunevid_qwen.pixels import PixelOptions, video_pixels
-    from prunevid_qwen.video import read_video
-
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    settings = json.loads((folder / "preprocessor_config.json").read_text())
-    options = PixelOptions.from_folder_json(settings, video=True)
-    video_token = model.config.video_token_id
-
-    @torch.no_grad()
     def ask(path: Path, questions: list[Question]) -> list[str]:
-        video = read_video(str(path), max_frames=frames)
-        pixels, grid = video_pixels(video.frames, options)
-        tokens = "<|video_pad|>" * (int(grid.prod()) // 4)
-        texts = []
+        video = model.preprocessor.read_video(str(path), model.config)  # once for all that is asked about it
+        given = []
         for question in questions:
-            content = [{"type": "video"}, {"type": "text", "text": question.text}]
-            text = tokenizer.apply_chat_template(
-                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-            )
-            texts.append(text.replace("<|video_pad|>", tokens) + question.answer_prefix)
-        inputs = tokenizer(texts, return_tensors="pt", padding=True)
-        count = len(questions)
-        out = model.generate(
-            **inputs,
-            pixel_values_videos=pixels.repeat(count, 1),
-            video_grid_thw=grid.repeat(count, 1),
-            second_per_grid_ts=torch.full((count,), video.seconds_per_grid),
-            mm_token_type_ids=(inputs["input_ids"] == video_token).int() * 2,
-            max_new_tokens=4,
-            do_sample=False,
-        )
-        return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            content = [{"type": "video", "video": video}, {"type": "text", "text": question.text}]
+            messages = [{"role": "user", "content": content}]
+            if question.answer_prefix:
+                messages.append({"role": "assistant", "content": question.answer_prefix})
+            given.append(model.generate(messages=messages, max_new_tokens=4)["answer"])
+        return given
 
     return ask
 

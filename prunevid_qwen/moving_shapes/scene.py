@@ -104,8 +104,9 @@ def make_scene(
     most_objects: int = 3,
     brief_share: float = 0.35,
     late_share: float = 0.35,
+    least_objects: int = 1,
 ) -> Scene:
-    """Invent a scene of 1 to ``most_objects`` shapes, all of different colour and different shape.
+    """Invent a scene of ``least_objects`` to ``most_objects`` shapes, all of different colour and different shape.
 
     Args:
         seed: any integer of at least 0; the same seed and options give the same scene everywhere.
@@ -116,17 +117,18 @@ def make_scene(
         most_objects: 1 to 6.
         brief_share: chance that an object is seen only briefly (at most one of them in a scene).
         late_share: chance that an object appears after the beginning and stays.
+        least_objects: 1 to ``most_objects``; fewer are placed where no room is found for more.
 
     Raises:
         ValueError: an option is outside its range.
     """
-    if frames < 4 or not 1 <= most_objects <= len(SHAPES) or height % 28 or width % 28:
+    if frames < 4 or not 1 <= least_objects <= most_objects <= len(SHAPES) or height % 28 or width % 28:
         raise ValueError(
             f"a scene needs at least 4 frames, 1 to {len(SHAPES)} objects and sides that are multiples of 28, "
-            f"got frames={frames}, most_objects={most_objects}, {width}x{height}"
+            f"got frames={frames}, objects={least_objects} to {most_objects}, {width}x{height}"
         )
     rng = np.random.default_rng(seed)
-    count = int(rng.integers(1, most_objects + 1))
+    count = int(rng.integers(least_objects, most_objects + 1))
     colors = [list(COLORS)[i] for i in rng.permutation(len(COLORS))[:count]]
     shapes = [SHAPES[i] for i in rng.permutation(len(SHAPES))[:count]]
     placed: list[MovingObject] = []

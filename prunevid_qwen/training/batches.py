@@ -125,8 +125,8 @@ class QuestionBatches(Dataset[QuestionBatch]):
         asked = phase.choice_questions if choice else phase.questions
         frames, covers, questions = [], [], []
         for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):
-            scene = _picture_scene(int(seed), height, width) if picture else None
-            scene = scene or make_scene(int(seed), height, width, min(count, 16))
+            scene = _picture_scene(int(seed), height, width, phase.least_objects) if picture else None
+            scene = scene or make_scene(int(seed), height, width, min(count, 16), least_objects=phase.least_objects)
             times = np.full(2, 0.5) if picture else frame_times(count)
             frames.append(render(scene, times))
             covers.append(token_cover(scene, times).max(0))
@@ -236,9 +236,9 @@ def _vision_labels(scene: Scene, times: np.ndarray, still: np.ndarray) -> tuple[
     return colors[best], shapes[best], np.where(still[:, None], unmoved, directions[best])
 
 
-def _picture_scene(seed: int, height: int, width: int) -> Scene:
+def _picture_scene(seed: int, height: int, width: int, least_objects: int) -> Scene:
     """A scene whose objects are all there from beginning to end, so that any moment shows them all."""
-    return make_scene(seed, height, width, brief_share=0.0, late_share=0.0)
+    return make_scene(seed, height, width, brief_share=0.0, late_share=0.0, least_objects=least_objects)
 
 
 def _add_noise(rng: np.random.Generator, video: np.ndarray) -> np.ndarray:

@@ -177,7 +177,7 @@ def _update(state: TrainingState, phase: Phase, batch: Any, device: str) -> dict
     vision = isinstance(phase, VisionPhase)
     if state.optimizer is None:
         state.optimizer = _optimizer(state, vision)
-    progress = state.step / phase.steps
+    progress = state.step / (phase.decay_steps or phase.steps)
     rate = min(1.0, (state.step + 1) / phase.warmup) * (0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * progress)))
     for group in state.optimizer.param_groups:
         group["lr"] = phase.learning_rate * float(rate)

@@ -18,6 +18,7 @@ class VisionPhase:
         warmup: steps until the peak.
         videos: scenes in a step.
         patches: pairs of frames drawn from each.
+        decay_steps: steps over which the learning rate falls; None for those of the phase.
     """
 
     name: str
@@ -26,6 +27,7 @@ class VisionPhase:
     warmup: int = 60
     videos: int = 24
     patches: int = 4
+    decay_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,12 @@ class QuestionPhase:
         questions: asked about each for a one-word answer.
         choice_questions: asked about each where a letter is the answer.
         choice_share: share of the steps that ask for letters.
-        drop_share: share of the steps in which 10 to 80 % of the background tokens are left out (never one that shows an object).
+        drop_share: share of the steps in which 10 to 80 % of the background tokens (none that shows an object) are left
+            out.
         picture_share: share of the steps that show a single picture instead of a video.
+        least_objects: in a scene.
+        decay_steps: steps over which the learning rate falls; None for those of the phase. More than those ends the
+            phase at a high rate, which is right where another one follows.
     """
 
     name: str
@@ -63,6 +69,8 @@ class QuestionPhase:
     choice_share: float = 0.5
     drop_share: float = 0.3
     picture_share: float = 0.05
+    least_objects: int = 1
+    decay_steps: int | None = None
 
 
 Phase = VisionPhase | QuestionPhase
@@ -79,10 +87,47 @@ PHASES: tuple[Phase, ...] = (
         choice_share=0.0,
         drop_share=0.0,
     ),
-    QuestionPhase("all", steps=3000, types=QUESTION_TYPES, weights={"last": 1.5, "direction": 1.5}),
+    # pictures of two or three objects: few tokens to search, and guessing any object is worth little, so matching a
+    # word with the tokens that show it is learned within minutes here and hardly at all without
+    QuestionPhase(
+        "pictures",
+        steps=400,
+        types=("color", "shape", "exists", "count"),
+        weights={"count": 0.3},
+        sizes=((112, 112),),
+        videos=32,
+        choice_share=0.0,
+        drop_share=0.0,
+        picture_share=1.0,
+        least_objects=2,
+        decay_steps=1500,
+    ),
+    QuestionPhase(
+        "letters",
+        steps=600,
+        types=("color", "shape", "exists", "count"),
+        weights={"count": 0.5, "exists": 2.0},
+        sizes=((112, 112),),
+        videos=24,
+        choice_share=0.6,
+        drop_share=0.0,
+        picture_share=1.0,
+        least_objects=2,
+        decay_steps=3000,
+    ),
+    QuestionPhase(
+        "all",
+        steps=2000,
+        types=QUESTION_TYPES,
+        weights={"last": 2.0, "first": 1.5, "direction": 2.0, "exists": 1.5},
+        frames=(8, 8, 12, 12, 16, 16),
+        sizes=((112, 112),) * 6 + ((84, 140), (140, 84)),
+        drop_share=0.2,
+        decay_steps=6000,
+    ),
     QuestionPhase(
         "hard",
-        steps=2000,
+        steps=1600,
         types=QUESTION_TYPES,
         weights={"last": 3.0, "first": 2.0, "direction": 3.0},
         learning_rate=1.2e-3,

@@ -91,7 +91,10 @@ def test_smart_resize(height, width, expected):
 
 
 def test_smart_resize_equals_the_stock_one():
-    stock = pytest.importorskip("transformers.models.qwen2_vl.image_processing_pil_qwen2_vl")
+    try:
+        from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl as stock
+    except (ImportError, RuntimeError) as error:  # an older layout; or a torchvision that does not fit torch
+        pytest.skip(f"the stock smart_resize cannot be imported here: {error}")
     rng = np.random.default_rng(0)
     for _ in range(3000):
         height, width = (int(v) for v in np.exp(rng.uniform(0, 8, 2)))

@@ -75,7 +75,7 @@ class Preprocessor:
         if processor is not None:
             media = MediaReader.of_processor(processor)
         else:
-            media = MediaReader.from_pretrained(source) if Path(source).is_dir() else MediaReader()
+            media = MediaReader.from_pretrained(source) if source and Path(source).is_dir() else MediaReader()
         return cls(processor.tokenizer if tokenizer is None else tokenizer, media, model.config.model_type)
 
     # ---- prompts

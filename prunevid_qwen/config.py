@@ -272,7 +272,7 @@ def _check_share(name: str, value: object) -> None:
     assert isinstance(value, (int, float))
     if 0 < value <= 1:
         return
-    meant = f"; did you mean {value / 100:g}?" if 1 < value <= 100 else ""
+    meant = f"; did you mean {value / 100:g}?" if 2 <= value <= 100 else ""
     why = " (nothing would be left)" if value == 0 else ""
     raise ConfigError(f"{name} is a share in (0, 1], got {value!r}{why}{meant}")
 

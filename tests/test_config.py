@@ -1,0 +1,132 @@
+"""PruneVidConfig: defaults, presets, JSON, and every refusal with its hint."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunevid_qwen.config import (
+    PRESETS,
+    PruneVidConfig,
+    get_aggressive_config,
+    get_baseline_config,
+    get_config,
+    get_conservative_config,
+    get_paper_config,
+    get_reference_config,
+    get_stage1_only_config,
+    resolve_layer,
+)
+from prunevid_qwen.errors import ConfigError
+
+
+def changed(config: PruneVidConfig) -> dict[str, Any]:
+    """What a preset sets other than the defaults."""
+    defaults = PruneVidConfig().to_dict()
+    return {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+
+
+def test_presets_are_those_of_the_specification() -> None:
+    paper = get_paper_config()
+    assert changed(paper) == {}
+    assert (paper.tau, paper.cluster_ratio, paper.temporal_segment_ratio, paper.dpc_knn_k) == (0.8, 0.5, 0.25, 5)
+    assert (paper.keep_ratio, paper.pruning_layer, paper.min_cluster_tokens, paper.max_frames) == (0.4, None, 14, 16)
+    assert changed(get_reference_config()) == {
+        "dpc_knn_k": 7, "attention_source": "pre_rope", "selection_scope": "per_group", "token_order": "grouped",
+    }  # fmt: skip
+    assert changed(get_conservative_config()) == {"keep_ratio": 0.6, "cluster_ratio": 0.75}
+    assert changed(get_aggressive_config()) == {"keep_ratio": 0.2, "cluster_ratio": 0.25}
+    off = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
+    assert changed(get_baseline_config()) == off
+    assert changed(get_stage1_only_config()) == {k: v for k, v in off.items() if k != "enable_stage1"}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_by_name_and_through_json(name: str, tmp_path: Path) -> None:
+    config = get_config(name)
+    config.to_json(tmp_path / "c.json")
+    assert get_config(str(tmp_path / "c.json")) == config
+    assert PruneVidConfig.from_json(config.to_json()) == config
+    assert PruneVidConfig.from_dict(config.to_dict()) == config
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"keep_ratio": 0}, r"keep_ratio is a share in \(0, 1\], got 0 \(nothing would be left\)"),
+    ({"keep_ratio": 1.5}, r"got 1\.5$"),
+    ({"keep_ratio": 25}, r"did you mean 0\.25\?"),
+    ({"keep_ratio": -0.1}, r"got -0\.1$"),
+    ({"keep_ratio": math.nan}, "got nan"),
+    ({"keep_ratio": "0.4"}, r"a number in \(0, 1\], got str '0\.4'"),
+    ({"keep_ratio": True}, "got bool"),
+    ({"tau": 80}, r"did you mean 0\.8\?"),
+    ({"dpc_knn_k": 0}, "at least 1"),
+    ({"dpc_knn_k": 2.5}, "whole number"),
+    ({"min_cluster_tokens": -1}, "at least 0"),
+    ({"max_frames": 1}, "at least 2"),
+    ({"max_pixels": 100}, "at least 784"),
+    ({"fps": 0}, "above 0"),
+    ({"fps": math.inf}, "above 0"),
+    ({"enable_stage1": 1}, "True or False"),
+    ({"pruning_layer": -1}, "counts from 0"),
+    ({"pruning_layer": 1.5}, r"share of the depth in \(0, 1\)"),
+    ({"pruning_layer": True}, "layer index"),
+    ({"pruning_layer": "10"}, "layer index"),
+    ({"token_order": "group"}, r"did you mean 'grouped'\?"),
+    ({"video_backend": "ffmpeg"}, "pyav, decord"),
+    ({"selector": ""}, "name of a stage 2 method"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=[str(o) for o, _ in WRONG])
+def test_refusals(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        PruneVidConfig(**options)
+
+
+def test_unknown_names_offer_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"got 'keep_ration'; did you mean 'keep_ratio'\?"):
+        PruneVidConfig.from_dict({"keep_ration": 0.4})
+    with pytest.raises(ConfigError, match=r"did you mean 'paper'\?"):
+        get_config("papper")
+    with pytest.raises(ConfigError, match="no config file"):
+        get_config("nowhere.json")
+    with pytest.raises(ConfigError, match="not JSON"):
+        PruneVidConfig.from_json("{keep")
+    with pytest.raises(TypeError):
+        PruneVidConfig(keep_ration=0.4)  # type: ignore[call-arg]
+
+
+def test_a_json_list_is_no_config(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text(json.dumps([1]))
+    with pytest.raises(ConfigError, match="object"):
+        PruneVidConfig.from_json(tmp_path / "c.json")
+
+
+def test_pruning_rate_is_accepted_at_the_door_and_never_beside_keep_ratio() -> None:
+    assert PruneVidConfig.from_dict({"pruning_rate": 0.75}).keep_ratio == 0.25
+    with pytest.raises(ConfigError, match="twice"):
+        PruneVidConfig.from_dict({"pruning_rate": 0.75, "keep_ratio": 0.25})
+    with pytest.raises(ConfigError, match="share removed"):
+        PruneVidConfig.from_dict({"pruning_rate": 75})
+
+
+def test_frozen() -> None:
+    with pytest.raises(AttributeError):
+        PruneVidConfig().keep_ratio = 0.1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("asked", "layers", "layer"),
+    [(None, 28, 10), (None, 36, 10), (None, 20, 10), (None, 6, 2), (None, 19, 6), (0.5, 28, 14), (3, 4, 3), (0, 1, 0)],
+)
+def test_layers(asked: Any, layers: int, layer: int) -> None:
+    assert resolve_layer(asked, layers) == layer
+
+
+def test_a_layer_beyond_the_model() -> None:
+    with pytest.raises(ConfigError, match=r"has 6 layers \(0 to 5\).*pass pruning_layer=0\.36 \(here layer 2\)"):
+        resolve_layer(10, 6)

@@ -150,7 +150,7 @@ class _Distances:
     """Squared distances / C of a batch of groups, inf from and to padding: held whole, or made again row by row."""
 
     def __init__(self, points: Tensor, valid: Tensor, k: int) -> None:
-        self.points = points if points.dtype == torch.float32 else points.float()
+        self.points = points.detach().float()
         self.valid = None if bool(valid.all()) else valid
         self.counts = valid.sum(dim=1)
         batch, n, width = points.shape

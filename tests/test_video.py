@@ -65,7 +65,7 @@ def test_frames_are_chosen_by_time_where_the_rate_varies(tmp_path):
 def test_a_frame_nearest_to_several_times_is_repeated_and_reported(tmp_path):
     path = encode(tmp_path / "slides.mp4", frames=6, milliseconds=[0, 40, 80, 120, 4000, 8000])
     video = read_video(path, max_frames=5)
-    assert video.indices == (0, 3, 4, 4, 5) or video.indices == (0, 3, 4, 5, 5) or len(set(video.indices)) == 4
+    assert video.indices == (0, 3, 4, 4, 5)  # 6 s is as near to the frame at 4 s as to that at 8 s
     assert "the frame rate varies, 4 different frames are the nearest to 5" in video.warnings[0]
 
 

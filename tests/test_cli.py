@@ -387,3 +387,29 @@ def test_presets_are_named_in_help(capsys: Any) -> None:
     shown = capsys.readouterr().out
     assert "Usage: demo.py [OPTIONS]" in shown
     assert all(preset in shown for preset in PRESETS)
+
+
+# --- the real model ------------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_that_is_not_there_ends_with_3(clip: str, capsys: Any) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    assert ask("--video_path", clip, "--question", "q", "--device", "cuda") == 3
+    printed = capsys.readouterr()
+    assert "device='cuda' was asked for" in printed.err and printed.out == ""
+
+
+def test_the_demo_answers_right_with_pruned_tokens() -> None:
+    if not (ROOT / "prunevid_qwen" / "bundled" / "clips" / "clips.json").is_file():
+        pytest.skip("this checkout holds no bundled clips")
+    done = subprocess.run(
+        [sys.executable, "demo.py", "--json", "--config", "paper"],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["answer"] == told["expected_answer"]
+    tokens = told["stats"]["tokens"]
+    assert 0 < tokens["after_stage2"] < tokens["after_stage1"] < tokens["visual"]

@@ -1,4 +1,4 @@
-"""Tiny random models of the real architecture and hand-made inputs: no download, no processor, milliseconds a forward."""
+"""Tiny random models of the real architecture and hand-made inputs: no download, no processor."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CASES = {"one_video": ONE_VIDEO, "ragged": RAGGED, "one_shrinks": ONE_SHRINKS, "
 def tiny_model(
     attention: str = "sdpa", family: str = "qwen2_5_vl", layers: int = 6, dtype: torch.dtype = torch.float32
 ) -> Any:
-    """A model of ``layers`` layers with weights large enough that attention is not uniform. Shared: do not change it."""
+    """A model of ``layers`` layers with weights large enough that attention is not uniform. Shared: leave as is."""
     rope = {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}
     text = {
         "vocab_size": VOCAB, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": layers,

@@ -86,7 +86,9 @@ def test_receipt(model: PruneVidQwen25VL, video: Path) -> None:
     assert three["cache_lengths"] == [text + two["kept_tokens"]] * 6
     assert three["reduction_ratio"] == pytest.approx(1 - three["compressed_length"] / three["original_length"])
     assert three["cache_bytes"] / three["cache_bytes_unpruned"] == pytest.approx(1 - three["reduction_ratio"], abs=1e-3)
-    assert stats["tokens"]["layer_average"] == pytest.approx((3 * one["compressed_tokens"] + 3 * two["kept_tokens"]) / 6)
+    assert stats["tokens"]["layer_average"] == pytest.approx(
+        (3 * one["compressed_tokens"] + 3 * two["kept_tokens"]) / 6
+    )
     assert stats["position_scheme"] == "reference"
     assert all(stats["seconds"][part] > 0 for part in ("read", "vision", "merge", "select", "prefill", "total"))
     assert stats["versions"].keys() == {"prunevid_qwen", "transformers", "torch", "python"}
@@ -144,8 +146,8 @@ def test_messages(model: PruneVidQwen25VL, video: Path, picture: Path) -> None:
     message = {"role": "user", "content": [{"type": "video", "video": str(video)}, {"type": "text", "text": ASKED}]}
     result = ask(model, messages=[message])
     assert result["answer"] == ask(model, video, ASKED)["answer"]
-    fewer = {"role": "user", "content": [{"type": "video", "path": str(video), "max_frames": 4, "start": 1.0},
-                                         {"type": "image", "image": picture}, {"type": "text", "text": ASKED}]}  # fmt: skip
+    part = {"type": "video", "path": str(video), "max_frames": 4, "start": 1.0}
+    fewer = {"role": "user", "content": [part, {"type": "image", "image": picture}, {"type": "text", "text": ASKED}]}
     stats = ask(model, messages=[{"role": "system", "content": "answer with one word"}, fewer])["stats"]
     assert stats["input"]["videos"][0]["frames"] == 4
     assert stats["input"]["videos"][0]["timestamps"][0] >= 1.0
@@ -157,14 +159,21 @@ def test_messages(model: PruneVidQwen25VL, video: Path, picture: Path) -> None:
 
 def test_a_conversation_goes_on(model: PruneVidQwen25VL, video: Path) -> None:
     first = {"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": ASKED}]}
-    again = [first, {"role": "assistant", "content": "red"}, {"role": "user", "content": "how many objects are there ?"}]
-    assert ask(model, messages=again)["stats"]["input"]["prompt_tokens"] > ask(model, messages=[first])["stats"]["input"][
-        "prompt_tokens"
+    again = [
+        first,
+        {"role": "assistant", "content": "red"},
+        {"role": "user", "content": "how many objects are there ?"},
     ]
+    assert (
+        ask(model, messages=again)["stats"]["input"]["prompt_tokens"]
+        > ask(model, messages=[first])["stats"]["input"]["prompt_tokens"]
+    )
 
 
 def test_generate_arguments_pass_through(model: PruneVidQwen25VL, video: Path) -> None:
-    result = ask(model, video, ASKED, num_beams=2, num_return_sequences=2, output_scores=True, return_dict_in_generate=True)
+    result = ask(
+        model, video, ASKED, num_beams=2, num_return_sequences=2, output_scores=True, return_dict_in_generate=True
+    )
     assert len(result["answers"]) == 2
     assert result["answers"][0] == result["answer"]
     assert result["output"].sequences.shape[0] == 2

@@ -1,4 +1,4 @@
-"""`pruned` leaves no trace on the model, also after errors; state never leaks from prompt to prompt or model to model."""
+"""`pruned` leaves no trace on the model, also after errors; state never leaks between prompts or models."""
 
 from __future__ import annotations
 
@@ -160,19 +160,20 @@ print(torch.stack(out.logits).double().sum().item().hex(), out.sequences[:, -4:]
 def test_two_prompts_in_a_row_equal_two_processes() -> None:
     """The second prompt of one process is the only prompt of another, bit for bit."""
     first = "model.generate(**make_inputs(MIXED, seed=4), max_new_tokens=4, do_sample=False)"
-    printed = [
-        subprocess.run(
-            [sys.executable, "-c", SECOND_PROMPT.format(before=before)], capture_output=True, text=True, check=True
-        ).stdout
+    running = [
+        subprocess.Popen([sys.executable, "-c", SECOND_PROMPT.format(before=before)], stdout=subprocess.PIPE, text=True)
         for before in (first, "pass")
     ]
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
     assert printed[0] == printed[1]
     assert printed[0].strip()
 
 
 def test_a_layer_beyond_the_model_names_the_share() -> None:
-    with pytest.raises(ConfigError, match=r"6 layers \(0 to 5\).*share of 0\.36"), pruned(
-        tiny_model(), PruneVidConfig(pruning_layer=10)
+    with (
+        pytest.raises(ConfigError, match=r"6 layers \(0 to 5\).*share of 0\.36"),
+        pruned(tiny_model(), PruneVidConfig(pruning_layer=10)),
     ):
         pass
 
@@ -199,11 +200,14 @@ def test_a_layer_that_never_runs_its_hooks_is_an_error_not_a_silent_baseline(mon
             stock(model)
 
 
+NOTHING = Needs()
+
+
 @dataclass(frozen=True)
 class Merges:
     """A selector that merges, which a cache of rotated keys cannot follow."""
 
-    needs: Needs = Needs()
+    needs: Needs = NOTHING
 
     @classmethod
     def from_config(cls, _config: PruneVidConfig) -> Merges:

@@ -25,9 +25,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 def generate(model: Any, inputs: dict[str, Any], mode: str) -> Any:
     torch.manual_seed(1)
-    return model.generate(
-        **inputs, max_new_tokens=5, return_dict_in_generate=True, output_logits=True, **MODES[mode]
-    )
+    return model.generate(**inputs, max_new_tokens=5, return_dict_in_generate=True, output_logits=True, **MODES[mode])
 
 
 def assert_same(model: Any, case: str, mode: str, config: PruneVidConfig, family: str = "qwen2_5_vl") -> None:
@@ -62,7 +60,9 @@ def test_flash_attention_path(monkeypatch: pytest.MonkeyPatch, case: str) -> Non
 
 
 def test_qwen2_vl() -> None:
-    assert_same(tiny_model(family="qwen2_vl"), "mixed", "greedy", PruneVidConfig(**KEEP, position_scheme="hf"), "qwen2_vl")
+    assert_same(
+        tiny_model(family="qwen2_vl"), "mixed", "greedy", PruneVidConfig(**KEEP, position_scheme="hf"), "qwen2_vl"
+    )
 
 
 def test_baseline_leaves_only_the_positions() -> None:

@@ -77,7 +77,17 @@ def test_what_the_library_does() -> None:
     stock, _ = model.model.get_rope_index(**{k: v for k, v in inputs.items() if not k.startswith("pixel")})
     start = 3  # two text tokens and the vision start
     assert inputs["input_ids"][0, 2:4].tolist() == [START, VIDEO]
-    assert stock[0, 0].tolist() == [0, 1, 2, *[start] * 2, *[start + 4] * 2, *[start + 8] * 2, start + 2, start + 3, start + 4]
+    assert stock[0, 0].tolist() == [
+        0,
+        1,
+        2,
+        *[start] * 2,
+        *[start + 4] * 2,
+        *[start + 8] * 2,
+        start + 2,
+        start + 3,
+        start + 4,
+    ]
     ours, _ = adapters.adapter_for(model).reference_positions(**inputs)
     assert ours[0, 0].tolist() == [0, 1, 2, *[start] * 2, *[start + 4] * 2, *[start + 8] * 2, 12, 13, 14]
     assert inputs["input_ids"][0, 9] == END

@@ -15,7 +15,11 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) for line in block.splitlines()]
 
 # what stands in for a model of 16 GB and a GPU
-HERE = {'"Qwen/Qwen2.5-VL-7B-Instruct"': '"bundled"', 'device="cuda"': 'device="cpu"', "max_new_tokens=512": "max_new_tokens=8"}
+HERE = {
+    '"Qwen/Qwen2.5-VL-7B-Instruct"': '"bundled"',
+    'device="cuda"': 'device="cpu"',
+    "max_new_tokens=512": "max_new_tokens=8",
+}
 
 
 def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +42,9 @@ def test_options_exist() -> None:
     from prunevid_qwen.cli.commands import app
 
     known = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "200"}).output
-    options = {option for command in COMMANDS for option in re.findall(r"--(\w+)", command) if "prunevid ask" in command}
+    options = {
+        option for command in COMMANDS for option in re.findall(r"--(\w+)", command) if "prunevid ask" in command
+    }
     options |= set(re.findall(r"`--([a-z_]+)[ `]", TEXT)) - {"local"}
     assert {"model_path", "video_path", "question", "compare", "json"} <= options
     assert [option for option in options if f"--{option}" not in known] == []

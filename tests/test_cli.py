@@ -392,11 +392,13 @@ def test_presets_are_named_in_help(capsys: Any) -> None:
 # --- the real model ------------------------------------------------------------------------------------------------
 
 
-def test_a_gpu_that_is_not_there_ends_with_3(clip: str, capsys: Any) -> None:
+def test_a_gpu_that_is_not_there_ends_with_3(clip: str, tmp_path: Path, capsys: Any) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    assert ask("--video_path", clip, "--question", "q", "--device", "cuda") == 3
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}')  # refused before any weights are looked for
+    words = ["--video_path", clip, "--question", "q", "--model_path", str(tmp_path), "--device", "cuda"]
+    assert ask(*words) == 3
     printed = capsys.readouterr()
     assert "device='cuda' was asked for" in printed.err and printed.out == ""
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels import dpc_knn as kernel
 from prunevid_qwen.kernels.dpc_knn import dpc_knn, reference
+from tests.tolerances import CLOSE
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -133,7 +134,7 @@ def test_sklearn_agrees_on_densities_and_on_the_nearest_centre() -> None:
     distance, _ = NearestNeighbors(n_neighbors=7).fit(points.numpy()).kneighbors(points.numpy())
     spread = torch.from_numpy((distance**2 / 96).mean(axis=1))
     held = kernel._Distances(points[None], torch.ones(1, 140, dtype=torch.bool), 7)
-    torch.testing.assert_close(held.mean_nearest[0], spread.double(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(held.mean_nearest[0], spread.double(), **CLOSE[torch.float32])
     centres = points[found.centres[0]].numpy()
     nearest = NearestNeighbors(n_neighbors=1).fit(centres).kneighbors(points.numpy(), return_distance=False)[:, 0]
     assert torch.equal(found.labels[0], torch.from_numpy(nearest))
@@ -164,3 +165,25 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=say):
             bad()
+
+
+def test_products_of_a_group_are_the_same_bits_in_any_batch() -> None:
+    points = draw(3, 140, 3584)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # where a batch of one is split over threads in another way
+        whole = kernel._products(points, points)
+        assert torch.equal(kernel._products(points[1:2], points[1:2])[0], whole[1])
+        assert torch.equal(kernel._products(points[:2, :70], points[:2]), whole[:2, :70])
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_distances_by_row_blocks_are_zero_on_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = draw(1, 150, 40)
+    monkeypatch.setattr(kernel, "DISTANCE_BYTES", 40 * 150 * 4)
+    held = kernel._Distances(points, torch.ones(1, 150, dtype=torch.bool), 7)
+    assert len(held.blocks) == 4
+    rows = torch.cat([held._rows(block) for block in held.blocks], dim=1)[0]
+    torch.testing.assert_close(rows, torch.cdist(points, points)[0].square() / 40, **CLOSE[torch.float32])
+    assert bool((rows.diagonal() == 0).all())

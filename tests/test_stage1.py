@@ -64,7 +64,7 @@ def test_similarity_is_the_mean_over_pairs(length: int) -> None:
     unit = x.double().numpy()
     unit = unit / np.linalg.norm(unit, axis=-1, keepdims=True)
     pairs = [(unit[a] * unit[b]).sum(-1) for a in range(length) for b in range(length) if a != b]
-    torch.testing.assert_close(mean_similarity(x), torch.from_numpy(np.mean(pairs, axis=0)), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mean_similarity(x), torch.from_numpy(np.mean(pairs, axis=0)), **CLOSE[torch.float32])
 
 
 @pytest.mark.parametrize("length", [2, 30])
@@ -247,3 +247,11 @@ def test_what_is_refused() -> None:
     for bad in (draw(3, 4, 5), draw(2, 0, 3, 4), torch.zeros(2, 2, 2, 2, dtype=torch.long)):
         with pytest.raises(ValueError, match="T, H, W, C"):
             merge(bad)
+
+
+@pytest.mark.parametrize("length", [8, 30])
+def test_one_black_position_does_not_hide_a_static_location(length: int) -> None:
+    x = draw(1, 5, 33).expand(length, -1, -1).clone()
+    x[3] = 0
+    expected = torch.full((5,), ((length - 1) ** 2 - length) / (length * (length - 1)), dtype=torch.float64)
+    torch.testing.assert_close(mean_similarity(x), expected, **CLOSE[torch.float32])

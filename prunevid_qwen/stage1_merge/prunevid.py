@@ -107,7 +107,7 @@ class PruneVidMerge:
 
     def clusters_of(self, size: int) -> int:
         """Return how many tokens become of ``size`` that compete for clusters."""
-        if size <= self.min_cluster_tokens or self.cluster_ratio >= 1:
+        if size <= self.min_cluster_tokens:
             return size
         return max(1, int(size * self.cluster_ratio))
 

@@ -62,6 +62,7 @@ class PruneVidConfig:
         max_pixels: pixels a frame at most, or None for the model's own limit.
         total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.
         video_backend: which library reads video files.
+        video_time_limit: seconds that reading one video may take, above 0, or None; checked between frames.
 
     Raises:
         ConfigError: a value is outside its range or of the wrong type.
@@ -91,6 +92,7 @@ class PruneVidConfig:
     max_pixels: int | None = None
     total_pixels: int | None = None
     video_backend: str = "pyav"
+    video_time_limit: float | None = 120.0
 
     def __post_init__(self) -> None:
         for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
@@ -110,6 +112,9 @@ class PruneVidConfig:
             raise ConfigError(f"selector is the name of a stage 2 method, got {self.selector!r}")
         if not _is_number(self.fps) or not 0 < self.fps < math.inf:
             raise ConfigError(f"fps is a number above 0, got {self.fps!r}")
+        limit = self.video_time_limit
+        if limit is not None and (not _is_number(limit) or not limit > 0):
+            raise ConfigError(f"video_time_limit is a number of seconds above 0, or None; got {limit!r}")
         self._check_layer()
 
     def _check_layer(self) -> None:

@@ -81,7 +81,13 @@ class MediaReader:
         sampling = given.pop("sampling", config.video_sampling)
         limit = given.pop("max_pixels", config.max_pixels)
         total = given.pop("total_pixels", config.total_pixels)
-        options = {"max_frames": config.max_frames, "fps": config.fps, "backend": config.video_backend, **given}
+        options = {
+            "max_frames": config.max_frames,
+            "fps": config.fps,
+            "backend": config.video_backend,
+            "time_limit": config.video_time_limit,
+            **given,
+        }
         video: Video = read_video(source, sampling=sampling, **options)
         if limit is None:
             limit = max(self.video.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))

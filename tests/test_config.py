@@ -70,6 +70,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"max_pixels": 100}, "at least 784"),
     ({"fps": 0}, "above 0"),
     ({"fps": math.inf}, "above 0"),
+    ({"video_time_limit": 0}, "above 0, or None"),
     ({"enable_stage1": 1}, "True or False"),
     ({"pruning_layer": -1}, "counts from 0"),
     ({"pruning_layer": 1.5}, r"share of the depth in \(0, 1\)"),

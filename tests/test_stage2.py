@@ -103,9 +103,9 @@ def test_per_group_scope_without_stage1_takes_the_temporal_positions() -> None:
 
 
 def test_per_group_scope_after_a_selection_takes_the_block() -> None:
-    left, _ = two_videos().apply(TokenMap.keep(torch.tensor([0, 1, 2, 3, 12, 13]), 17))
-    got = PruneVid(0.5, "per_group").plan(evidence(left, torch.tensor([1.0, 2, 3, 4, 5, 6])))
-    assert got.rep.tolist() == [2, 3, 5]
+    left, _ = two_videos().apply(TokenMap.keep(torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 12, 13]), 17))
+    got = PruneVid(0.5, "per_group").plan(evidence(left, torch.arange(10.0)))
+    assert got.rep.tolist() == [4, 5, 6, 7, 9]
 
 
 def test_per_group_scope_takes_the_strata_of_stage1() -> None:

@@ -78,6 +78,7 @@ def sample_questions(
     types: Sequence[str] = QUESTION_TYPES,
     weights: dict[str, float] | None = None,
     moving: bool = True,
+    fewest_options: int = 4,
 ) -> list[Question]:
     """Draw ``count`` questions with every type equally likely (or as ``weights`` say), for training.
 
@@ -89,6 +90,7 @@ def sample_questions(
         types: the types to choose from.
         weights: how likely a type is relative to the others, 1 where it is not named.
         moving: False for a picture, about which nothing in time can be asked.
+        fewest_options: with multiple choice, options are this many to 4; 2 to 4.
     """
     by_type: dict[str, list[_Fact]] = {}
     for fact in _facts(rng, scene, moving):
@@ -100,7 +102,7 @@ def sample_questions(
     questions = []
     for index in drawn:
         facts = by_type[names[index]]
-        questions.append(_word(rng, facts[int(rng.integers(len(facts)))], multiple_choice))
+        questions.append(_word(rng, facts[int(rng.integers(len(facts)))], multiple_choice, fewest_options))
     return questions
 
 
@@ -163,12 +165,13 @@ def _existence_text(color: str, shape: str) -> str:
     return f"Is there {'an' if color[0] in 'aeiou' else 'a'} {color} {shape}?"
 
 
-def _word(rng: np.random.Generator, fact: _Fact, multiple_choice: bool) -> Question:
+def _word(rng: np.random.Generator, fact: _Fact, multiple_choice: bool, fewest_options: int = 4) -> Question:
     """Turn a fact into a question, with up to three wrong options where a letter is asked for."""
     if not multiple_choice:
         return Question(fact.type, fact.text, fact.word, fact.word, (), fact.objects)
     wrong = [word for word in fact.pool if word != fact.word]
-    options = [wrong[i] for i in rng.permutation(len(wrong))[:3]]
+    most = len(LETTERS) if fewest_options == len(LETTERS) else int(rng.integers(fewest_options, len(LETTERS) + 1))
+    options = [wrong[i] for i in rng.permutation(len(wrong))[: most - 1]]
     place = int(rng.integers(len(options) + 1))
     options.insert(place, fact.word)
     lines = [f"({letter}) {option}" for letter, option in zip(LETTERS, options, strict=False)]

@@ -29,13 +29,13 @@ def answer_questions(
     count, height, width, _ = frames.shape
     patches = patchify(torch.from_numpy(frames)[None])
     features = vision_features(model.model.visual, patches, height // 14, width // 14).flatten(0, 1)
-    blocks, asked_at, _ = question_blocks([questions])
+    blocks = question_blocks([questions])
     grid = (count // 2, height // 28, width // 28)
-    positions = sequence_positions(grid, 2 * seconds / count, blocks.shape[-1], 1, None, after_all)
+    positions = sequence_positions(grid, 2 * seconds / count, blocks.ids.shape[-1], 1, None, after_all)
     embed = model.model.language_model.embed_tokens
     around = [embed(torch.tensor(ids)) for ids in (PREFIX, AFTER_VIDEO)]
     prefix = torch.cat([around[0], features, around[1]])[None]
-    states = answer_states(model, prefix, blocks, positions)[0]
-    best = model.lm_head(states[torch.arange(len(questions)), asked_at[0]]).argmax(-1)
+    states = answer_states(model, prefix, blocks.ids, positions)[0]
+    best = model.lm_head(states[torch.arange(len(questions)), blocks.asked_at[0]]).argmax(-1)
     words = {number: word for word, number in VOCABULARY.items()}
     return [words.get(number, "<|unk|>") for number in best.tolist()]

@@ -34,6 +34,7 @@ from prunevid_qwen.training.tokenizer import VOCABULARY, encode_words
 PREFIX = encode_words("<|im_start|> system you are a helpful assistant . <|im_end|> <|im_start|> user <|vision_start|>")
 AFTER_VIDEO = encode_words("<|vision_end|>")
 _END = VOCABULARY["<|im_end|>"]
+_IGNORED = -100  # of the loss
 _ASSISTANT = "<|im_end|> <|im_start|> assistant"
 _TOKEN = 28  # pixels of a merged token's side
 _LEAST_COVER = 0.12  # of a merged token, for it to show an object
@@ -54,23 +55,38 @@ class VisionBatch:
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Questions with their answers as token ids.
+
+    Args:
+        ids: [B, N, Q] int64, padded at the end.
+        asked_at: [B, N] int64, the place from which the answer is predicted.
+        answers: [B, N] int64, the answer's id.
+        hints_at: [B, N, 2] int64, the question mark, and the bracket behind a letter.
+        hints: [B, N, 2] int64, the id of the answer's word, -100 where there is no letter.
+    """
+
+    ids: Tensor
+    asked_at: Tensor
+    answers: Tensor
+    hints_at: Tensor
+    hints: Tensor
+
+
+@dataclass(frozen=True)
 class QuestionBatch:
     """What ``answer_states`` takes, and the right answers.
 
     Args:
         features: [B, V, D] float32 visual tokens.
-        blocks: [B, N, Q] int64 token ids of the questions with their answers.
+        blocks: the questions.
         positions: ids of prefix and blocks.
-        asked_at: [B, N] int64, the place in the block from which the answer is predicted.
-        answers: [B, N] int64 token ids.
         types: [B][N] type of each question, with "*" where a letter is asked for.
     """
 
     features: Tensor
-    blocks: Tensor
+    blocks: Blocks
     positions: Positions
-    asked_at: Tensor
-    answers: Tensor
     types: list[list[str]]
 
 
@@ -131,7 +147,9 @@ class QuestionBatches(Dataset[QuestionBatch]):
             frames.append(render(scene, times))
             covers.append(token_cover(scene, times).max(0))
             questions.append(
-                sample_questions(scene, rng, asked, choice, phase.types, phase.weights, moving=not picture)
+                sample_questions(
+                    scene, rng, asked, choice, phase.types, phase.weights, not picture, phase.fewest_options
+                )
             )
         video = torch.from_numpy(_add_noise(rng, np.stack(frames)))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -143,30 +161,31 @@ class QuestionBatches(Dataset[QuestionBatch]):
             keep = _drop_background(rng, np.stack(covers).reshape(phase.videos, -1))
             features = features.gather(1, keep[..., None].expand(-1, -1, features.shape[-1]))
         seconds = 8.0 if rng.random() < 0.6 else math.exp(rng.uniform(math.log(2), math.log(30)))
-        blocks, asked_at, answers = question_blocks(questions)
+        blocks = question_blocks(questions)
         positions = sequence_positions(
-            grid, 0.0 if picture else 2 * seconds / count, blocks.shape[-1], phase.videos, keep, rng.random() < 0.5
+            grid, 0.0 if picture else 2 * seconds / count, blocks.ids.shape[-1], phase.videos, keep, rng.random() < 0.5
         )
         types = [[q.type + "*" * q.multiple_choice for q in row] for row in questions]
-        return QuestionBatch(features, blocks, positions, asked_at, answers, types)
+        return QuestionBatch(features, blocks, positions, types)
 
 
-def question_blocks(questions: list[list[Question]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Write questions and answers as token ids, exactly as the chat template lays them out.
-
-    Returns: blocks [B, N, Q], the place each answer is predicted from [B, N], and the answers' ids [B, N].
-    """
+def question_blocks(questions: list[list[Question]]) -> Blocks:
+    """Write questions and answers as token ids, exactly as the chat template lays them out."""
     prompts = [[prompt_ids(question) for question in row] for row in questions]
     longest = max(len(ids) for row in prompts for ids in row) + 2
     blocks = np.full((len(prompts), len(prompts[0]), longest), VOCABULARY["<|endoftext|>"], np.int64)
-    asked_at = np.zeros(blocks.shape[:2], np.int64)
-    answers = np.zeros(blocks.shape[:2], np.int64)
+    asked_at, answers = np.zeros(blocks.shape[:2], np.int64), np.zeros(blocks.shape[:2], np.int64)
+    hints_at, hints = np.zeros((*blocks.shape[:2], 2), np.int64), np.full((*blocks.shape[:2], 2), _IGNORED, np.int64)
     for b, row in enumerate(prompts):
         for n, ids in enumerate(row):
-            answer = VOCABULARY[questions[b][n].answer]
-            blocks[b, n, : len(ids) + 2] = [*ids, answer, _END]
+            question = questions[b][n]
+            answer = VOCABULARY[question.answer]
+            behind = VOCABULARY[")"] if question.multiple_choice else _END
+            blocks[b, n, : len(ids) + 2] = [*ids, answer, behind]
             asked_at[b, n], answers[b, n] = len(ids) - 1, answer
-    return torch.from_numpy(blocks), torch.from_numpy(asked_at), torch.from_numpy(answers)
+            hints_at[b, n] = ids.index(VOCABULARY["?"]), len(ids) + 1
+            hints[b, n, : 1 + question.multiple_choice] = VOCABULARY[question.word]
+    return Blocks(*(torch.from_numpy(part) for part in (blocks, asked_at, answers, hints_at, hints)))
 
 
 def prompt_ids(question: Question) -> list[int]:

@@ -174,15 +174,17 @@ def _batches(phase: Phase, key: tuple[int, int], state: TrainingState, workers: 
 
 def _update(state: TrainingState, phase: Phase, batch: Any, device: str) -> dict[str, list[float]]:
     """Do one step; returns the right and wrong answers by type, and the loss."""
-    vision = isinstance(phase, VisionPhase)
     if state.optimizer is None:
-        state.optimizer = _optimizer(state, vision)
+        state.optimizer = _optimizer(state, isinstance(phase, VisionPhase))
     progress = state.step / (phase.decay_steps or phase.steps)
     rate = min(1.0, (state.step + 1) / phase.warmup) * (0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * progress)))
     for group in state.optimizer.param_groups:
         group["lr"] = phase.learning_rate * float(rate)
     with torch.device(device), torch.autocast(torch.device(device).type, torch.bfloat16):
-        loss, figures = (_vision_loss if vision else _question_loss)(state, batch)
+        if isinstance(phase, VisionPhase):
+            loss, figures = _vision_loss(state, batch)
+        else:
+            loss, figures = _question_loss(state, batch, phase.hint_weight)
     loss.backward()
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -209,22 +211,30 @@ def _vision_loss(state: TrainingState, batch: VisionBatch) -> tuple[Tensor, dict
     return loss, figures
 
 
-def _question_loss(state: TrainingState, batch: QuestionBatch) -> tuple[Tensor, dict[str, list[float]]]:
-    """Cross-entropy of the answer, and a little of the end of the turn after it."""
-    embed = state.model.model.language_model.embed_tokens
-    videos, count, _ = batch.blocks.shape
+def _question_loss(
+    state: TrainingState, batch: QuestionBatch, hint_weight: float
+) -> tuple[Tensor, dict[str, list[float]]]:
+    """Cross-entropy of the answer, a little of the end of the turn after it, and of the hints."""
+    embed, blocks = state.model.model.language_model.embed_tokens, batch.blocks
+    videos, count, _ = blocks.ids.shape
     around = [embed(torch.tensor(ids)).expand(videos, -1, -1) for ids in (PREFIX, AFTER_VIDEO)]
     prefix = torch.cat([around[0], batch.features, around[1]], 1)
-    states = answer_states(state.model, prefix, batch.blocks, batch.positions)
-    b, n = torch.meshgrid(torch.arange(videos), torch.arange(count), indexing="ij")
-    logits = state.model.lm_head(states[b, n, batch.asked_at]).float().flatten(0, 1)
-    ends = state.model.lm_head(states[b, n, batch.asked_at + 1]).float().flatten(0, 1)
-    answers = batch.answers.flatten()
-    end = torch.full_like(answers, VOCABULARY["<|im_end|>"])
-    loss = F.cross_entropy(logits, answers) + _END_WEIGHT * F.cross_entropy(ends, end)
+    states = answer_states(state.model, prefix, blocks.ids, batch.positions)
+
+    def loss_at(places: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:  # [B, N] each
+        b, n = torch.meshgrid(torch.arange(videos), torch.arange(count), indexing="ij")
+        logits = state.model.lm_head(states[b, n, places]).float().flatten(0, 1)
+        return F.cross_entropy(logits, wanted.flatten()), logits.argmax(-1) == wanted.flatten()
+
+    loss, right = loss_at(blocks.asked_at, blocks.answers)
+    end = torch.full_like(blocks.answers, VOCABULARY["<|im_end|>"])
+    loss = loss + _END_WEIGHT * loss_at(blocks.asked_at + 1, end)[0]
+    if hint_weight:
+        for k in range(2):
+            if (blocks.hints[..., k] >= 0).any():
+                loss = loss + hint_weight * loss_at(blocks.hints_at[..., k], blocks.hints[..., k])[0]
     figures: dict[str, list[float]] = {}
-    right = (logits.argmax(-1) == answers).tolist()
-    for kind, hit in zip((kind for row in batch.types for kind in row), right, strict=True):
+    for kind, hit in zip((kind for row in batch.types for kind in row), right.tolist(), strict=True):
         figures.setdefault(kind, []).append(float(hit))
     return loss, figures
 

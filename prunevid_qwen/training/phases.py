@@ -51,6 +51,9 @@ class QuestionPhase:
             out.
         picture_share: share of the steps that show a single picture instead of a video.
         least_objects: in a scene.
+        fewest_options: with multiple choice, options are this many to 4.
+        hint_weight: weight of two more predictions of the answer's word: at the question mark, and behind the letter
+            and its bracket. They show early what a letter stands for; nothing in the prompt changes.
         decay_steps: steps over which the learning rate falls; None for those of the phase. More than those ends the
             phase at a high rate, which is right where another one follows.
     """
@@ -70,6 +73,8 @@ class QuestionPhase:
     drop_share: float = 0.3
     picture_share: float = 0.05
     least_objects: int = 1
+    fewest_options: int = 4
+    hint_weight: float = 0.0
     decay_steps: int | None = None
 
 
@@ -117,20 +122,36 @@ PHASES: tuple[Phase, ...] = (
     ),
     QuestionPhase(
         "all",
-        steps=2000,
+        steps=600,
         types=QUESTION_TYPES,
         weights={"last": 2.0, "first": 1.5, "direction": 2.0, "exists": 1.5},
         frames=(8, 8, 12, 12, 16, 16),
         sizes=((112, 112),) * 6 + ((84, 140), (140, 84)),
         drop_share=0.2,
+        picture_share=0.3,
         decay_steps=6000,
+    ),
+    QuestionPhase(
+        "hints",
+        steps=1200,
+        types=QUESTION_TYPES,
+        weights={"last": 2.0, "first": 1.5, "direction": 2.0, "exists": 1.5},
+        frames=(8, 8, 12, 12, 16, 16),
+        sizes=((112, 112),) * 6 + ((84, 140), (140, 84)),
+        drop_share=0.2,
+        picture_share=0.2,
+        decay_steps=6000,
+        fewest_options=2,
+        hint_weight=0.3,
     ),
     QuestionPhase(
         "hard",
         steps=1600,
         types=QUESTION_TYPES,
         weights={"last": 3.0, "first": 2.0, "direction": 3.0},
-        learning_rate=1.2e-3,
+        learning_rate=1.5e-3,
+        fewest_options=3,
+        hint_weight=0.2,
     ),
 )
 """The schedule that made the shipped weights."""

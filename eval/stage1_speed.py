@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -103,6 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "stage1_speed.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    load_before = os.getloadavg()[0]
     config = get_reference_config()
     rows = []
     print(f"{'T x H x W x C':>18}  {'features':<12} {'tokens':>13} {'merge_video':>12} {'plain loop':>11}  ratio")
@@ -127,6 +129,10 @@ def main() -> None:
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
         "threads": options.threads,
+        "load": [
+            round(load_before, 2),
+            round(os.getloadavg()[0], 2),
+        ],  # of one minute: only an idle machine times fairly
         "repeats": options.repeats,
         "config": config.to_dict(),
         "plain": "a loop over segments and positions with all pairs, written from the formulas; not the authors' code",

@@ -19,7 +19,6 @@ DISTANCE_BYTES = 2**25
 _NEAR = 2e-3  # a nearest neighbour closer than this share of |x|^2 + |y|^2, or
 _OFFSET = 0.1  # all points closer than this on average, so that they share a large mean, or
 _SMALL = 25  # so few points that it costs nothing.
-_HALVED = 96  # groups larger than this are multiplied in two halves
 _FP64_GROUPS, _FP64_COLUMNS = 8, 2048  # taken at a time: fp64 copies of the points are large
 _SAME = 1e-12  # a share of |x|^2 + |y|^2 that fp64 cannot tell from 0: the points count as equal.
 
@@ -222,18 +221,12 @@ class _Distances:
 
     def _square(self) -> tuple[Tensor, Tensor]:
         """Distances of all points in fp32, exactly symmetric and 0 on the diagonal, and their norms / C."""
-        x = self.points
-        n, scale = x.shape[1], 1.0 / x.shape[2]
-        half = -(-n // 48) * 24 if n > _HALVED else n  # by symmetry the lower left quarter need not be multiplied
-        upper, corner = _products(x[:, :half], x), _products(x[:, half:], x[:, half:])
-        squares = (upper.diagonal(dim1=1, dim2=2), corner.diagonal(dim1=1, dim2=2))
-        norm = torch.cat(squares, dim=1) * scale  # [B, N]
+        scale = 1.0 / self.points.shape[2]
+        products = _products(self.points, self.points)
+        norm = products.diagonal(dim1=1, dim2=2) * scale  # [B, N]
+        # both triangles are added, since the product of two rows may be rounded otherwise than that of the same two
         d = norm[:, :, None] + norm[:, None, :]
-        square = upper[:, :, :half]
-        d[:, :half, :half].sub_(square, alpha=scale).sub_(square.mT, alpha=scale)
-        d[:, half:, half:].sub_(corner, alpha=scale).sub_(corner.mT, alpha=scale)
-        d[:, :half, half:].sub_(upper[:, :, half:], alpha=2 * scale)
-        d[:, half:, :half] = d[:, :half, half:].mT
+        d.sub_(products + products.mT, alpha=scale)
         d.clamp_(min=0.0).diagonal(dim1=1, dim2=2).zero_()
         return self._mask(d, self.blocks[0]), norm
 

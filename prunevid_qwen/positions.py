@@ -57,22 +57,23 @@ def reference_positions(
     pending = {IMAGE: list(image_grids), VIDEO: list(video_grids)}
     seconds = iter([1.0] * len(video_grids) if seconds_per_grid is None else [float(x) for x in seconds_per_grid])
     for b in range(batch):
-        kept = torch.arange(length) if valid is None else valid[b].cpu().bool().nonzero()[:, 0]
+        kept = torch.arange(length, device="cpu") if valid is None else valid[b].cpu().bool().nonzero()[:, 0]
         pieces: list[Tensor] = []
         following = 0
         for kind, start, stop in runs(types[b].cpu()[kept].tolist()):
             at = start
             while at < stop:  # two videos without a token between them are one run
                 if kind == TEXT:
-                    piece = torch.arange(stop - at).expand(3, -1)
+                    piece = torch.arange(stop - at, device="cpu").expand(3, -1)
                     at = stop
                 else:
                     if not pending[kind]:
                         raise ValueError(f"sample {b} has more {'images' if kind == IMAGE else 'videos'} than grids")
                     grid = pending[kind].pop(0)
-                    time = torch.arange(grid[0])
+                    time = torch.arange(grid[0], device="cpu")
                     if kind == VIDEO and tokens_per_second is not None:
-                        time = (time * torch.tensor(next(seconds)) * tokens_per_second).floor().long()
+                        step = torch.tensor(next(seconds), dtype=torch.float32, device="cpu")
+                        time = (time * step * tokens_per_second).floor().long()
                     piece = grid_positions(grid, time)
                     at += piece.shape[1]
                     if at > stop:
@@ -90,8 +91,9 @@ def reference_positions(
 def grid_positions(grid: tuple[int, int, int], time: Tensor | None = None) -> Tensor:
     """Return the (t, h, w) ids of a (T, H, W) raster from 0, [3, T*H*W] int64; ``time`` [T] replaces 0..T-1."""
     t, h, w = grid
-    time = torch.arange(t) if time is None else time
-    return torch.stack(torch.meshgrid(time, torch.arange(h), torch.arange(w), indexing="ij")).reshape(3, -1)
+    time = torch.arange(t, device="cpu") if time is None else time  # whatever the default device is
+    down, across = torch.arange(h, device="cpu"), torch.arange(w, device="cpu")
+    return torch.stack(torch.meshgrid(time, down, across, indexing="ij")).reshape(3, -1)
 
 
 def grid_of(positions: Tensor) -> tuple[int, int, int]:

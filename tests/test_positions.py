@@ -60,6 +60,18 @@ def test_qwen2_vl_counts_time_in_steps_of_one() -> None:
     assert got[0, 0].tolist() == [0, 1, 2, 3]
 
 
+def test_the_default_device_and_dtype_do_not_matter() -> None:
+    """A script may set them to the GPU and to half precision; ids are counted on the CPU in fp32 all the same."""
+    torch.set_default_dtype(torch.float16)
+    try:
+        with torch.device("meta"):
+            got, _ = reference_positions(TYPES, None, [], [(3, 1, 2)], [1.5], 2)
+            assert grid_of(got[:, 0, 2:8]) == (3, 1, 2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.tolist() == [[row] for row in BY_HAND]
+
+
 @pytest.mark.parametrize(
     ("types", "grids", "message"),
     [([2, 2, 0], [], "more videos than grids"), ([2, 2, 0], [(3, 1, 1)], "2 visual tokens stand where")],

@@ -103,7 +103,7 @@ class PruneVidQwen25VL:
         messages: Sequence[dict[str, Any]] | None = None,
         start: float | None = None,
         end: float | None = None,
-        max_new_tokens: int = 512,
+        max_new_tokens: int | None = None,
         return_stats: bool = False,
         streamer: Any = None,
         **generate_arguments: Any,
@@ -119,7 +119,7 @@ class PruneVidQwen25VL:
             messages: instead of video, images and question: a conversation in chat format, see `Preprocessor.sample`.
             start: seconds from which frames are taken.
             end: seconds up to which.
-            max_new_tokens: the longest answer.
+            max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
             return_stats: add the receipt under "stats".
             streamer: a transformers streamer, for a single question.
             generate_arguments: everything else that transformers' ``generate`` takes.
@@ -135,6 +135,10 @@ class PruneVidQwen25VL:
             PruningNotApplied: pruning was asked for and did not happen.
         """
         began = time.perf_counter()
+        if max_new_tokens is not None:
+            generate_arguments["max_new_tokens"] = max_new_tokens
+        elif generate_arguments.get("generation_config") is None and generate_arguments.get("max_length") is None:
+            generate_arguments["max_new_tokens"] = 512
         conversations, single = self._conversations(video_path, question, images, messages, start, end)
         if streamer is not None and not single:
             raise ConfigError("a streamer shows one answer at a time: pass one question")
@@ -142,9 +146,7 @@ class PruneVidQwen25VL:
         inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
         read = time.perf_counter() - began
         with self._lock, pruned(self.model, self.config) as trace:
-            output = self.model.generate(
-                **inputs, max_new_tokens=max_new_tokens, streamer=streamer, **generate_arguments
-            )
+            output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
         check_applied(trace, self.config)
         seconds = {"read": read, "total": time.perf_counter() - began}
         results = self._results(output, samples, inputs, trace, seconds, return_stats)
@@ -156,6 +158,8 @@ class PruneVidQwen25VL:
         if messages is not None:
             if video_path is not None or question is not None or images is not None:
                 raise ConfigError("messages bring their own videos, images and question: pass either, not both")
+            if start is not None or end is not None:
+                raise ConfigError('start and end stand in the video\'s own item: {"type": "video", "start": 1.5, ...}')
             return [list(messages)], True
         single = isinstance(question, str)
         questions = [question] if single else list(question or [])
@@ -163,12 +167,15 @@ class PruneVidQwen25VL:
             raise ConfigError('no question: pass question="What happens?" (or a list of them)')
         pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
         range_given = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
-        shared: dict[int, Medium] = {}  # a video that several questions share is read once
+        if range_given and video_path is None:
+            raise ConfigError(f"{' and '.join(range_given)}: seconds of a video, but video_path is not given")
+        # a video that several questions share is read once; the source is held so that no other gets its id
+        shared: dict[int, tuple[Any, Medium]] = {}
 
         def read(video: Any) -> Medium:
             if id(video) not in shared:
-                shared[id(video)] = self.preprocessor.media.read_video(video, self.config, **range_given)
-            return shared[id(video)]
+                shared[id(video)] = (video, self.preprocessor.media.read_video(video, self.config, **range_given))
+            return shared[id(video)][1]
 
         still = [self.preprocessor.media.read_image(picture, self.config) for picture in pictures]
         out = []

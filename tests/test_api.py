@@ -184,6 +184,20 @@ def test_generate_arguments_pass_through(model: PruneVidQwen25VL, video: Path) -
         ask(model, video, ASKED, num_beems=2)
 
 
+def test_the_length_of_an_answer(model: PruneVidQwen25VL, video: Path) -> None:
+    """512 tokens, unless transformers' own ways to say it are used."""
+    from transformers import GenerationConfig
+
+    prompt = ask(model, video, ASKED)["stats"]["input"]["prompt_tokens"]
+    for given, new in (
+        ({"generation_config": GenerationConfig(max_new_tokens=3, eos_token_id=None)}, 3),
+        ({"max_length": prompt + 4, "eos_token_id": None}, 4),
+        ({"max_new_tokens": 5, "eos_token_id": None}, 5),
+    ):
+        out = model.generate(video, ASKED, return_dict_in_generate=True, **given)["output"]
+        assert out.sequences.shape[1] - prompt == new
+
+
 def test_streamer(model: PruneVidQwen25VL, video: Path) -> None:
     from transformers import TextIteratorStreamer
 
@@ -251,6 +265,10 @@ WRONG = {
     "one blank of two": ({"question": ["a", ""]}, ConfigError, "no question"),
     "messages and question": ({"messages": [{"role": "user", "content": "a"}], "question": "a"}, ConfigError, "either"),
     "no messages": ({"messages": []}, ConfigError, "empty"),
+    "seconds beside messages": (
+        {"messages": [{"role": "user", "content": "a"}], "start": 1.0}, ConfigError, "own item",
+    ),
+    "seconds without a video": ({"question": "a", "end": 1.0}, ConfigError, "video_path is not given"),
     "no role": ({"messages": [{"content": "a"}]}, ConfigError, "role and content"),
     "item without source": (
         {"messages": [{"role": "user", "content": [{"type": "video"}]}]}, ConfigError, "needs its source",

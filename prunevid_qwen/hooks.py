@@ -83,8 +83,8 @@ def _hook(stack: ExitStack, run: Run) -> None:
         stack.callback(handle.remove)
 
     add(parts.root.register_forward_pre_hook(run.before_root, with_kwargs=True))
-    add(parts.vision.register_forward_pre_hook(run.around_vision))
-    add(parts.vision.register_forward_hook(run.around_vision))
+    add(parts.vision.register_forward_pre_hook(run.before_vision))
+    add(parts.vision.register_forward_hook(run.after_vision))
     add(parts.decoder.register_forward_pre_hook(run.before_decoder, with_kwargs=True))
     add(parts.decoder.register_forward_hook(run.after_decoder, with_kwargs=True, always_call=True))
     if run.plan.after is not None:
@@ -95,12 +95,17 @@ def _hook(stack: ExitStack, run: Run) -> None:
 
 
 def _replace_positions(stack: ExitStack, root: Any, run: Run) -> None:
-    stock = root.get_rope_index
+    stock, own = root.get_rope_index, vars(root).get("get_rope_index")
     chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
 
     def get_rope_index(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
         run.note_prompt(input_ids)
         return chosen(input_ids, *args, **kwargs)
 
+    def restore() -> None:
+        del root.get_rope_index
+        if own is not None:  # somebody else's replacement on this very model
+            root.get_rope_index = own
+
     root.get_rope_index = get_rope_index
-    stack.callback(delattr, root, "get_rope_index")
+    stack.callback(restore)

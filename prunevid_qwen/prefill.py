@@ -82,7 +82,8 @@ def read_prompt(
         prompt: [b, S'] ids that positions were last made for; B is a multiple of b under beams.
 
     Raises:
-        UnsupportedError: a second visual prompt on a pruned cache, prepared masks, or a prompt in pieces.
+        UnsupportedError: a second visual prompt on a pruned cache, prepared masks, padding on the right, or a prompt in
+            pieces.
         ConfigError: no question after the last visual token, or positions that are no raster.
     """
     positions, mask, past = kwargs.get("position_ids"), kwargs.get("attention_mask"), cache.physical_length()
@@ -98,6 +99,11 @@ def read_prompt(
     length = ids.shape[1]
     end = _prompt_end(ids, past, prompt)
     valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask[:, -length:].bool().to(ids.device)
+    if not bool(valid[:, -1].all()):
+        raise UnsupportedError(
+            "padding on the right: the answer would go on from a padding token. Pad on the left "
+            "(tokenizer.padding_side = 'left')"
+        )
     rows = []
     for b in range(ids.shape[0]):
         at = valid[b].nonzero()[:, 0]

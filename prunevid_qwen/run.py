@@ -37,7 +37,8 @@ class Run:
         self.prefill: Prefill | None = None
         self.late_mask: tuple[Any] | None = None  # of the layers after M in a decode step, where it differs
         self.clock: tuple[str, Moment] | None = None
-        self.vision: list[Moment] = []  # start, stop, start, stop of what the next prompt will use
+        self.vision: list[tuple[Moment, Moment]] = []  # start and stop of what the next prompt will use
+        self.vision_start: Moment | None = None
 
     # ---- before the decoder
 
@@ -45,9 +46,14 @@ class Run:
         """Remember the true prompt: in assisted decoding the first forward also holds candidate tokens."""
         self.prompt = input_ids
 
-    def around_vision(self, module: nn.Module, *_given: Any) -> None:
-        """Note when the vision tower starts and stops; since 5.18 `generate` encodes ahead of the forward."""
-        self.vision.append(Moment.now(next(module.parameters()).device))
+    def before_vision(self, module: nn.Module, _args: Args) -> None:
+        """Note when the vision tower starts; since 5.18 `generate` encodes ahead of the forward."""
+        self.vision_start = Moment.now(next(module.parameters()).device)
+
+    def after_vision(self, module: nn.Module, _args: Args, _out: Any) -> None:
+        """Note when it has stopped. It may never: a start without a stop must not be paired with the next prompt's."""
+        if self.vision_start is not None:
+            self.vision.append((self.vision_start, Moment.now(next(module.parameters()).device)))
 
     def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Remember the token ids, which the decoder never sees, when pixels come with them.
@@ -55,10 +61,10 @@ class Run:
         A generated token may happen to be a placeholder: without pixels it is text.
         """
         self.ids = None
-        if not self.adapter.has_media(kwargs):
-            return
-        self.ids = kwargs.get("input_ids", args[0] if args else None)
-        if self.ids is None:
+        ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
+        if media:
+            self.ids = ids
+        if ids is None and (media or _spreads(kwargs.get("position_ids"))):
             raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
 
     # ---- the decoder's door
@@ -110,7 +116,8 @@ class Run:
         self.trace.seconds = Seconds()
         self.trace.prefills += 1
         self.trace.samples = samples
-        for start, stop in zip(self.vision[::2], self.vision[1::2], strict=True):
+        self.trace.cache_lengths, self.trace.cache_bytes = (), 0  # of this prompt, or of none
+        for start, stop in self.vision:
             self.trace.seconds.add("vision", start, stop)
         self.vision = []
 
@@ -137,7 +144,6 @@ class Run:
         score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
         self.trace.seconds.add("select", start, Moment.now(hidden.device))
 
-    @torch.no_grad()
     def after_layer(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Stage 2 on the layer's output, stage 3 on the cache of layers 0..M."""
         state, method = self.prefill, self.plan.after
@@ -145,7 +151,8 @@ class Run:
             return None
         hidden = out[0] if isinstance(out, tuple) else out
         start = Moment.now(hidden.device)
-        changed = select(state, hidden, method)
+        with torch.no_grad():  # the decision alone: gradients pass through what is kept
+            changed = select(state, hidden, method)
         if changed is None:
             return None
         state.early_valid, (state.index, state.valid) = state.valid, changed
@@ -186,11 +193,14 @@ class Run:
             )
         mask, width = kwargs.get("attention_mask"), embeds.shape[1]
         new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        since = 0
         if isinstance(mask, Tensor) and mask.ndim == 2:
-            new = mask[:, -width:].bool().to(embeds.device)
+            # tokens after the pruned prompt have one entry each; the caller may mask some, as padding between turns
+            since = max(0, min(cache.get_seq_length() - cache.prompt, mask.shape[1] - width))
+            new = mask[:, -(width + since) :].bool().to(embeds.device)
         held = (cache.physical_length(0), cache.physical_length(len(cache.layers) - 1))
-        early = _grown(cache.valid[0], held[0], new)
-        late = _grown(cache.valid[1], held[1], new) if cache.split else early
+        early = _grown(cache.valid[0], held[0] - since, new)
+        late = _grown(cache.valid[1], held[1] - since, new) if cache.split else early
         cache.valid = (early, late)
         kwargs["attention_mask"] = self._masks(embeds, early, held[0])
         if cache.split:
@@ -225,14 +235,20 @@ class Run:
             cache.shift = (state.logical - early.shape[1], state.logical - late.shape[1])
             whole = state.whole(early)
             cache.valid = (whole, state.whole(late) if cache.split else whole)
+            cache.prompt = cache.get_seq_length()
         self.trace.samples = tuple(row.trace() for row in state.rows)
         self.trace.cache_lengths = tuple(cache.physical_length(i) for i in range(len(cache.layers)))
         self.trace.cache_bytes = cache.size_in_bytes()
 
 
 def _grown(valid: Tensor | None, held: int, new: Tensor) -> Tensor | None:
-    """Extend validity [B, held] (None: all valid) by that of new tokens [B, q]; None when all is valid."""
+    """Extend validity [B, >= held] (None: all valid), cut to ``held``, by that of [B, q] tokens; None: all is valid."""
     if valid is None and bool(new.all()):
         return None
-    before = new.new_ones(new.shape[0], held) if valid is None else valid.to(new.device)
+    before = new.new_ones(new.shape[0], held) if valid is None else valid[:, :held].to(new.device)
     return torch.cat([before, new], dim=1)
+
+
+def _spreads(positions: Tensor | None) -> bool:
+    """Tell whether (t, h, w) ids differ from each other anywhere: then some tokens are visual."""
+    return positions is not None and positions.ndim == 3 and bool((positions[-3:] != positions[-1:]).any())

@@ -127,6 +127,7 @@ class Trace:
         """For each sample, the places of the visual tokens that are left after the last stage, [K] int64."""
         out = []
         for sample in self.samples:
-            whole = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged
-            out.append((whole if sample.kept is None else whole.then(sample.kept)).rep)
+            places = torch.arange(sample.tokens) if sample.merged is None else sample.merged.rep
+            # the two maps may be on two devices: the decoder's first and that of layer M
+            out.append(places if sample.kept is None else sample.kept.take(places, 0))
         return out

@@ -97,6 +97,59 @@ def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.Monke
     assert state(model) == before
 
 
+def test_an_error_in_the_vision_tower_leaves_the_next_prompt_alone() -> None:
+    """As when memory runs out there, or the user interrupts: the tower has started and never stops."""
+    model, broken = tiny_model(), make_inputs(RAGGED)
+    broken["pixel_values_videos"] = broken["pixel_values_videos"][:, 1:]
+    with pruned(model, CONFIG) as trace:
+        wanted = stock(model)
+        with pytest.raises(RuntimeError):
+            model.generate(**broken, max_new_tokens=1)
+        assert torch.equal(stock(model), wanted)
+        assert trace.seconds.count("vision") == 1
+
+
+def test_somebody_elses_get_rope_index_is_put_back() -> None:
+    model = copy.deepcopy(tiny_model())
+    own = model.model.get_rope_index
+    model.model.get_rope_index = mine = lambda *args, **kwargs: own(*args, **kwargs)
+    with pruned(model, CONFIG):
+        assert model.model.get_rope_index is not mine
+    assert model.model.get_rope_index is mine
+
+
+def test_a_text_after_a_video_has_no_cache_lengths_of_the_video() -> None:
+    with pruned(tiny_model(), CONFIG) as trace:
+        stock(tiny_model())
+        assert trace.cache_lengths
+        tiny_model().generate(**make_inputs([[("text", 9)]]), max_new_tokens=1)
+    assert (trace.cache_lengths, trace.cache_bytes) == ((), 0)
+
+
+class Adapted(torch.nn.Module):
+    """What peft does: the model is inside, its attributes are passed on."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__()
+        self.base = base
+
+    def get_base_model(self) -> Any:
+        return self.base
+
+    def generate(self, **given: Any) -> torch.Tensor:
+        out: torch.Tensor = self.base.generate(**given)
+        return out
+
+
+def test_a_model_wrapped_by_peft() -> None:
+    model = Adapted(tiny_model())
+    with pruned(tiny_model(), CONFIG):
+        wanted = stock(tiny_model())
+    with pruned(model, CONFIG) as trace:
+        assert torch.equal(stock(model), wanted)
+    assert trace.samples[0].after_stage2 < trace.samples[0].tokens
+
+
 def test_nesting_is_refused_and_harmless() -> None:
     model = tiny_model()
     with pruned(model, CONFIG):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -202,6 +203,75 @@ def test_hand_written_loop(with_mask: bool) -> None:
             close(out.logits[:, -1], auto.logits[t + 1])
 
 
+@pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}])
+def test_a_follow_up_may_mask_what_was_generated(stages: dict[str, Any]) -> None:
+    """As padding between the turns of a batch: what is masked must not matter, whatever the cache holds there."""
+    model, config, inputs = tiny_model(), CONFIG.replace(**stages), make_inputs(RAGGED)
+    prompt = inputs["input_ids"].shape[1]
+    with pruned(model, config):
+        first = model.generate(**inputs, max_new_tokens=5, do_sample=False, **OUT)
+        asked = torch.randint(10, VOCAB, (2, 5), generator=torch.Generator().manual_seed(3))
+        ids = torch.cat([first.sequences, asked], 1)
+        mask = torch.cat([inputs["attention_mask"], torch.ones(2, 10, dtype=torch.long)], 1)
+        mask[0, prompt + 1 : prompt + 4] = 0  # entries are held of four of the five tokens, these are the last three
+        types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 10))
+        logits = []
+        for noise in (0.0, 1.0):
+            cache = copy.deepcopy(first.past_key_values)
+            for layer in cache.layers:
+                layer.values[0, :, -3:] += noise
+            second = model.generate(
+                input_ids=ids, attention_mask=mask, mm_token_type_ids=types, past_key_values=cache, max_new_tokens=3,
+                do_sample=False, **OUT,
+            )  # fmt: skip
+            logits.append(torch.stack(second.logits))
+    assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}])
+def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str, Any]) -> None:
+    """Rows repeated, chosen and reordered, tokens taken back: each step answers as the untouched rows do."""
+    model, inputs = tiny_model(), make_inputs(RAGGED)
+    config, tokens = CONFIG.replace(**stages), torch.tensor([[20], [30]])
+    with pruned(model, config), torch.no_grad():
+        held = model(**inputs).past_key_values
+        length = inputs["input_ids"].shape[1]
+        assert [held.get_seq_length(i) for i in range(6)] == [length] * 6
+        grown = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+        place = (grown.sum(1, keepdim=True) - 1)[None].expand(3, -1, -1) + model.model.rope_deltas
+
+        def step(cache: Any, rows: list[int]) -> torch.Tensor:
+            given = {"attention_mask": grown[rows], "position_ids": place[:, rows]}
+            logits: torch.Tensor = model(input_ids=tokens[rows], past_key_values=cache, **given).logits[:, -1]
+            return logits
+
+        def changed(name: str, *given: Any) -> Any:
+            cache = copy.deepcopy(held)
+            getattr(cache, name)(*given)
+            return cache
+
+        wanted = step(copy.deepcopy(held), [0, 1])
+        assert held.valid[0] is not None, "no padding, so this proves nothing"
+        for name, given, rows in (
+            ("reorder_cache", torch.tensor([1, 0]), [1, 0]),
+            ("batch_select_indices", torch.tensor([1]), [1]),
+            ("batch_select_indices", torch.tensor([0]), [0]),
+            ("batch_repeat_interleave", 2, [0, 0, 1, 1]),
+            ("crop", 0, [0, 1]),
+        ):
+            close(step(changed(name, given), rows), wanted[rows])
+        for back in (-1, length):  # since 5.18 a count to take back, before it the length to crop to
+            cache = copy.deepcopy(held)
+            step(cache, [0, 1])
+            cache.crop(back)
+            close(step(cache, [0, 1]), wanted)
+        fresh = changed("reset")
+        assert fresh.get_seq_length() == 0
+        again = model(**make_inputs(ONE_VIDEO), past_key_values=DynamicCache(config=model.config.get_text_config()))
+        fresh.layers = DynamicCache(config=model.config.get_text_config()).layers
+        close(model(**make_inputs(ONE_VIDEO), past_key_values=fresh).logits, again.logits)
+
+
 def test_text_prefix_in_the_cache() -> None:
     model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
     with pruned(model, CONFIG) as trace:
@@ -245,8 +315,6 @@ def test_bfloat16_runs() -> None:
 
 
 def test_accelerate_offload_keeps_the_same_tokens() -> None:
-    import copy
-
     import accelerate
 
     model = copy.deepcopy(tiny_model())
@@ -263,6 +331,7 @@ def test_accelerate_offload_keeps_the_same_tokens() -> None:
 REFUSED = {
     "use_cache=False": ({"use_cache": False}, "another function than cached decoding"),
     "static": ({"cache_implementation": "static"}, "StaticCache"),
+    "offloaded": ({"cache_implementation": "offloaded"}, "offloaded"),
     "chunked": ({"prefill_chunk_size": 16}, "chunked prefill"),
 }
 
@@ -283,7 +352,11 @@ def test_refused_caches() -> None:
     text = tiny_model().config.get_text_config()
     sliding = DynamicCache()
     sliding.layers = [DynamicSlidingWindowLayer(sliding_window=8)]
-    for cache in (StaticCache(config=text, max_cache_len=64), sliding):
+
+    class Other(DynamicCache):
+        """Somebody's own: nobody knows what it does with what it holds."""
+
+    for cache in (StaticCache(config=text, max_cache_len=64), sliding, Other(config=text)):
         with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError), torch.no_grad():
             tiny_model()(**make_inputs(ONE_VIDEO), past_key_values=cache)
 
@@ -320,6 +393,55 @@ def test_no_question_after_the_video_is_refused() -> None:
     assert inputs["input_ids"][0, -1] not in (END, PAD)
     with pruned(tiny_model(), CONFIG), pytest.raises(ConfigError, match="question"), torch.no_grad():
         tiny_model()(**inputs)
+
+
+def test_padding_on_the_right_is_refused() -> None:
+    """The answer would go on from a padding token's position, and nobody would be told."""
+    inputs = make_inputs(RAGGED)
+    pads = int((inputs["attention_mask"][0] == 0).sum())
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        inputs[name][0] = inputs[name][0].roll(-pads)
+    with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError, match="padding_side = 'left'"):
+        tiny_model().generate(**inputs, max_new_tokens=1)
+
+
+def test_a_forward_without_positions_says_what_is_missing() -> None:
+    model, inputs = copy.deepcopy(tiny_model()), make_inputs(ONE_VIDEO)
+    model.model.rope_deltas = None
+    del inputs["mm_token_type_ids"]
+    with pruned(model, CONFIG), pytest.raises(UnsupportedError, match="mm_token_type_ids"), torch.no_grad():
+        model(**inputs)
+
+
+def test_embeddings_that_hold_a_video_are_refused_not_left_whole() -> None:
+    """Without ids and pixels only the positions tell that some of the tokens are visual."""
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    embeds, positions = text_inputs(model, inputs)
+    with pruned(model, CONFIG), torch.no_grad():
+        with pytest.raises(UnsupportedError, match="input_ids"):
+            model(inputs_embeds=embeds, position_ids=positions)
+        plain = torch.arange(embeds.shape[1]).expand(3, 1, -1)
+        assert model(inputs_embeds=embeds, position_ids=plain).logits.shape[1] == embeds.shape[1]
+
+
+def test_gradients_reach_every_layer() -> None:
+    """The decision is taken without gradients; what is kept passes them on."""
+    model = copy.deepcopy(tiny_model())
+    with pruned(model, CONFIG):
+        model(**make_inputs(ONE_VIDEO)).logits[0, -1].square().sum().backward()
+    layers = [layer.mlp.down_proj.weight.grad for layer in model.model.language_model.layers]
+    assert all(grad is not None and bool(grad.any()) for grad in [*layers, model.get_input_embeddings().weight.grad])
+
+
+def test_an_assistant_model_changes_nothing() -> None:
+    with pruned(tiny_model(), CONFIG) as trace:
+        greedy = tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=8, do_sample=False)
+        kept = trace.kept[0]
+        assisted = tiny_model().generate(
+            **make_inputs(ONE_VIDEO), max_new_tokens=8, do_sample=False, assistant_model=tiny_model(layers=3)
+        )
+        assert torch.equal(trace.kept[0], kept)
+    assert torch.equal(assisted, greedy)
 
 
 def test_embeddings_instead_of_ids_are_refused() -> None:

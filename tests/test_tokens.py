@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prunevid_qwen.batch import consecutive
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests.tolerances import CLOSE
 
@@ -158,3 +159,8 @@ def test_apply_inherits_strata() -> None:
 def test_apply_refuses_to_cross_blocks(step: TokenMap) -> None:
     with pytest.raises(ValueError, match=r"across videos|7 visual tokens"):
         layout().apply(step)
+
+
+def test_valid_tokens_are_counted_without_gaps() -> None:
+    valid = torch.tensor([[False, True, True], [True, True, True], [True, False, True]])
+    assert consecutive(valid).tolist() == [[0, 0, 1], [0, 1, 2], [0, 0, 1]]

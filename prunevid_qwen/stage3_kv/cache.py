@@ -28,6 +28,7 @@ class PrunedCache(DynamicCache):
     valid: tuple[Tensor | None, Tensor | None] = (None, None)  # [B, physical] bool, False where a slot is padding
     changed: bool = False  # a token was dropped or merged in some row; shift may still be 0 in the longest row
     split: bool = False  # the two groups differ: stage 2 without stage 3
+    prompt: int = 0  # logical length up to the end of the pruned prompt: tokens after it have an entry each
     is_open: bool = False  # inside a forward of a model under `pruned`
 
     def group(self, layer_idx: int) -> int:
@@ -82,6 +83,7 @@ class PrunedCache(DynamicCache):
             if getattr(layer, "keys", None) is not None and layer.keys.numel():
                 layer.keys, layer.values = layer.keys[..., :drop, :], layer.values[..., :drop, :]
         self._map_valid(lambda valid: valid[:, :drop])
+        self.prompt = min(self.prompt, self.get_seq_length())
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder the rows, as beam search does."""
@@ -102,7 +104,7 @@ class PrunedCache(DynamicCache):
         """Forget everything."""
         super().reset()
         self.shift, self.valid, self.changed = (0, 0), (None, None), False
-        self.split = False
+        self.split, self.prompt = False, 0
 
     def _map_valid(self, change: Any) -> None:
         early, late = self.valid

@@ -73,6 +73,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"video_time_limit": 0}, "above 0, or None"),
     ({"enable_stage1": 1}, "True or False"),
     ({"pruning_layer": -1}, "counts from 0"),
+    ({"pruning_layer": 0.0}, r"share of the depth in \(0, 1\)"),
     ({"pruning_layer": 1.5}, r"share of the depth in \(0, 1\)"),
     ({"pruning_layer": True}, "layer index"),
     ({"pruning_layer": "10"}, "layer index"),
@@ -113,6 +114,8 @@ def test_pruning_rate_is_accepted_at_the_door_and_never_beside_keep_ratio() -> N
         PruneVidConfig.from_dict({"pruning_rate": 0.75, "keep_ratio": 0.25})
     with pytest.raises(ConfigError, match="share removed"):
         PruneVidConfig.from_dict({"pruning_rate": 75})
+    with pytest.raises(ConfigError, match="share removed"):
+        PruneVidConfig.from_dict({"pruning_rate": 1.0})
 
 
 def test_frozen() -> None:
@@ -131,3 +134,7 @@ def test_layers(asked: Any, layers: int, layer: int) -> None:
 def test_a_layer_beyond_the_model() -> None:
     with pytest.raises(ConfigError, match=r"has 6 layers \(0 to 5\).*pass pruning_layer=0\.36 \(here layer 2\)"):
         resolve_layer(10, 6)
+    with pytest.raises(ConfigError, match=r"pruning_layer=6, but this model has 6 layers"):
+        resolve_layer(6, 6)
+    with pytest.raises(ConfigError, match=r"pass pruning_layer=0\.99 \(here layer 5\)"):
+        resolve_layer(28, 6)  # a share of 1 would be refused in its turn

@@ -79,22 +79,41 @@ def test_also_after_an_exception_in_a_stream(error: BaseException) -> None:
     assert torch.equal(stock(model), answer)
 
 
-def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_model()
-    before = state(model)
+@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt("boom")], ids=["error", "interrupt"])
+def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """An interrupt passes even the hooks that torch always calls."""
+    model, text = tiny_model(), make_inputs([[("text", 9)], [("text", 5)]])
+    before, plain = state(model), tiny_model().generate(**text, max_new_tokens=3, do_sample=False)
 
     def fail(*_args: Any) -> None:
-        raise RuntimeError("boom")
+        raise error
 
     with pruned(model, CONFIG):
         monkeypatch.setattr(prefill, "question_attention", fail)
-        with pytest.raises(RuntimeError, match="boom"):
+        with pytest.raises(type(error), match="boom"):
             stock(model)
         monkeypatch.undo()
+        assert torch.equal(model.generate(**text, max_new_tokens=3, do_sample=False), plain)
         wanted = stock(model)
     with pruned(model, CONFIG):
         assert torch.equal(stock(model), wanted)
     assert state(model) == before
+
+
+def test_a_cache_is_closed_after_an_error_too() -> None:
+    model = tiny_model()
+
+    def fail(*_args: Any) -> None:
+        raise RuntimeError("boom")
+
+    with pruned(model, CONFIG), torch.no_grad():
+        cache = model(**make_inputs(ONE_VIDEO)).past_key_values
+        handle = model.model.language_model.norm.register_forward_pre_hook(fail)
+        with pytest.raises(RuntimeError, match="boom"):
+            model(input_ids=torch.tensor([[20]]), past_key_values=cache)
+        handle.remove()
+    with pytest.raises(UnsupportedError, match="outside"), torch.no_grad():
+        model(input_ids=torch.tensor([[20]]), past_key_values=cache)
 
 
 def test_an_error_in_the_vision_tower_leaves_the_next_prompt_alone() -> None:

@@ -124,6 +124,16 @@ def test_grid_is_read_off_either_scheme(scheme: str) -> None:
     assert trace.position_scheme == scheme
 
 
+def test_a_frame_has_one_time_and_rows_in_order() -> None:
+    positions = torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0]])
+    assert grid_of(positions) == (2, 2, 1)
+    for row, other in ((0, [0, 1, 1, 1]), (1, [0, 1, 1, 0])):
+        broken = positions.clone()
+        broken[row] = torch.tensor(other)
+        with pytest.raises(ValueError, match="raster"):
+            grid_of(broken)
+
+
 def test_one_dimensional_positions_are_refused() -> None:
     with pytest.raises(ValueError, match="mm_token_type_ids"):
         grid_of(torch.arange(6).expand(3, -1))

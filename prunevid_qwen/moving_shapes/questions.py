@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunevid_qwen.moving_shapes.scene import COLORS, DIRECTIONS, SHAPES, Scene
+from prunevid_qwen.moving_shapes.scene import COLORS, DIRECTIONS, SHAPES, MovingObject, Scene
 
 QUESTION_TYPES: tuple[str, ...] = ("color", "shape", "direction", "last", "first", "count", "brief", "exists")
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three", "four", "five", "six")
@@ -79,6 +79,7 @@ def sample_questions(
     weights: dict[str, float] | None = None,
     moving: bool = True,
     fewest_options: int = 4,
+    clauses: bool = False,
 ) -> list[Question]:
     """Draw ``count`` questions with every type equally likely (or as ``weights`` say), for training.
 
@@ -91,9 +92,10 @@ def sample_questions(
         weights: how likely a type is relative to the others, 1 where it is not named.
         moving: False for a picture, about which nothing in time can be asked.
         fewest_options: with multiple choice, options are this many to 4; 2 to 4.
+        clauses: say "the object that appears last" for "the last object", and so on.
     """
     by_type: dict[str, list[_Fact]] = {}
-    for fact in _facts(rng, scene, moving):
+    for fact in _facts(rng, scene, moving, clauses):
         if fact.type in types:
             by_type.setdefault(fact.type, []).append(fact)
     names = list(by_type)
@@ -106,7 +108,7 @@ def sample_questions(
     return questions
 
 
-def _facts(rng: np.random.Generator, scene: Scene, moving: bool) -> list[_Fact]:
+def _facts(rng: np.random.Generator, scene: Scene, moving: bool, clauses: bool = False) -> list[_Fact]:
     """List what can be asked about a scene and has exactly one right answer."""
     colors, directions = tuple(COLORS), tuple(DIRECTIONS)
     facts: list[_Fact] = []
@@ -117,13 +119,12 @@ def _facts(rng: np.random.Generator, scene: Scene, moving: bool) -> list[_Fact]:
         if not moving:
             continue
         if item.brief:
-            facts.append(_Fact("brief", "What color is the object that appears briefly?", item.color, colors, (k,)))
-            facts.append(_Fact("brief", "What shape appears briefly?", item.shape, SHAPES, (k,)))
+            facts += _named_facts("brief", item, k, clauses)
         else:
             text = f"Which direction does the {name} move?"
             facts.append(_Fact("direction", text, item.direction, directions, (k,)))
     if moving and len(scene.objects) > 1:
-        facts += _order_facts(scene)
+        facts += _order_facts(scene, clauses)
     count = len(scene.objects)
     facts.append(_Fact("count", "How many objects are there?", NUMBERS[count], NUMBERS[1:5], tuple(range(count))))
     if scene.objects:
@@ -131,7 +132,7 @@ def _facts(rng: np.random.Generator, scene: Scene, moving: bool) -> list[_Fact]:
     return facts
 
 
-def _order_facts(scene: Scene) -> list[_Fact]:
+def _order_facts(scene: Scene, clauses: bool) -> list[_Fact]:
     """What appeared last and what was there first, where one object alone did."""
     starts = [item.appears for item in scene.objects]
     facts = []
@@ -139,11 +140,18 @@ def _order_facts(scene: Scene) -> list[_Fact]:
         if starts.count(moment) > 1:
             continue
         k = starts.index(moment)
-        item = scene.objects[k]
-        facts.append(_Fact(kind, f"What shape appears {kind}?", item.shape, SHAPES, (k,)))
-        text = f"What color is the object that appears {kind}?"
-        facts.append(_Fact(kind, text, item.color, tuple(COLORS), (k,)))
+        facts += _named_facts(kind, scene.objects[k], k, clauses)
     return facts
+
+
+def _named_facts(kind: str, item: MovingObject, k: int, clauses: bool) -> list[_Fact]:
+    """Ask for the colour and the shape of the first, the last or the brief object."""
+    color, shape = f"What color is the {kind} object?", f"What shape is the {kind} object?"
+    if clauses:
+        how = "briefly" if kind == "brief" else kind
+        color, shape = f"What color is the object that appears {how}?", f"What shape appears {how}?"
+    facts = [_Fact(kind, color, item.color, tuple(COLORS), (k,)), _Fact(kind, shape, item.shape, SHAPES, (k,))]
+    return facts if kind == "brief" else facts[::-1]
 
 
 def _existence_fact(rng: np.random.Generator, scene: Scene) -> _Fact:

@@ -81,12 +81,14 @@ class QuestionBatch:
         features: [B, V, D] float32 visual tokens.
         blocks: the questions.
         positions: ids of prefix and blocks.
+        ranks: [B, V] int64, 0 for background, else 1 + the number of objects that had appeared before the one shown.
         types: [B][N] type of each question, with "*" where a letter is asked for.
     """
 
     features: Tensor
     blocks: Blocks
     positions: Positions
+    ranks: Tensor
     types: list[list[str]]
 
 
@@ -139,16 +141,34 @@ class QuestionBatches(Dataset[QuestionBatch]):
         height, width = phase.sizes[int(rng.integers(len(phase.sizes)))]
         choice = rng.random() < phase.choice_share
         asked = phase.choice_questions if choice else phase.questions
-        frames, covers, questions = [], [], []
+        frames, covers, ranks, questions = [], [], [], []
         for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):
             scene = _picture_scene(int(seed), height, width, phase.least_objects) if picture else None
-            scene = scene or make_scene(int(seed), height, width, min(count, 16), least_objects=phase.least_objects)
+            scene = scene or make_scene(
+                int(seed),
+                height,
+                width,
+                min(count, 16),
+                phase.most_objects,
+                late_share=phase.late_share,
+                least_objects=phase.least_objects,
+            )
             times = np.full(2, 0.5) if picture else frame_times(count)
             frames.append(render(scene, times))
-            covers.append(token_cover(scene, times).max(0))
+            cover = token_cover(scene, times)
+            covers.append(cover.max(0))
+            ranks.append(_ranks(scene, cover))
             questions.append(
                 sample_questions(
-                    scene, rng, asked, choice, phase.types, phase.weights, not picture, phase.fewest_options
+                    scene,
+                    rng,
+                    asked,
+                    choice,
+                    phase.types,
+                    phase.weights,
+                    not picture,
+                    phase.fewest_options,
+                    phase.clauses,
                 )
             )
         video = torch.from_numpy(_add_noise(rng, np.stack(frames)))
@@ -156,17 +176,19 @@ class QuestionBatches(Dataset[QuestionBatch]):
             features = vision_features(self.visual, patchify(video), height // 14, width // 14)
         features = features.view(phase.videos, -1, features.shape[-1])
         grid = (count // 2, height // _TOKEN, width // _TOKEN)
+        shown = torch.from_numpy(np.stack(ranks).reshape(phase.videos, -1))
         keep = None
         if rng.random() < phase.drop_share:
             keep = _drop_background(rng, np.stack(covers).reshape(phase.videos, -1))
             features = features.gather(1, keep[..., None].expand(-1, -1, features.shape[-1]))
-        seconds = 8.0 if rng.random() < 0.6 else math.exp(rng.uniform(math.log(2), math.log(30)))
+            shown = shown.gather(1, keep)
+        seconds = 8.0 if rng.random() < phase.usual_seconds_share else math.exp(rng.uniform(math.log(2), math.log(30)))
         blocks = question_blocks(questions)
         positions = sequence_positions(
             grid, 0.0 if picture else 2 * seconds / count, blocks.ids.shape[-1], phase.videos, keep, rng.random() < 0.5
         )
         types = [[q.type + "*" * q.multiple_choice for q in row] for row in questions]
-        return QuestionBatch(features, blocks, positions, types)
+        return QuestionBatch(features, blocks, positions, shown, types)
 
 
 def question_blocks(questions: list[list[Question]]) -> Blocks:
@@ -253,6 +275,12 @@ def _vision_labels(scene: Scene, times: np.ndarray, still: np.ndarray) -> tuple[
     directions = np.array([0] + [list(DIRECTIONS).index(item.direction) + 1 for item in scene.objects])
     unmoved = np.where(best > 0, list(DIRECTIONS).index("still") + 1, 0)
     return colors[best], shapes[best], np.where(still[:, None], unmoved, directions[best])
+
+
+def _ranks(scene: Scene, cover: np.ndarray) -> np.ndarray:
+    """Label tokens by when their object appeared: cover [objects, T, h, w] to [T, h, w] ``QuestionBatch.ranks``."""
+    before = [sum(other.appears < item.appears for other in scene.objects) for item in scene.objects]
+    return np.where(cover.max(0) > _LEAST_COVER, np.array(before)[cover.argmax(0)] + 1, 0)
 
 
 def _picture_scene(seed: int, height: int, width: int, least_objects: int) -> Scene:

@@ -33,12 +33,13 @@ from prunevid_qwen.training.batches import (
     VisionBatches,
 )
 from prunevid_qwen.training.fast_forward import answer_states, vision_features
-from prunevid_qwen.training.phases import PHASES, Phase, VisionPhase
+from prunevid_qwen.training.phases import PHASES, Phase, QuestionPhase, VisionPhase
 from prunevid_qwen.training.tokenizer import VOCABULARY
 
 logger = logging.getLogger(__name__)
 
 _BACKGROUND_WEIGHT = 0.25  # of a background token in the vision tower's loss: most tokens are background
+_RANK_LAYER = 1  # words are matched with visual tokens from the third layer on
 _END_WEIGHT = 0.05  # of the token after the answer
 _REPORT_EVERY = 25
 _SAVE_EVERY = 200
@@ -51,6 +52,7 @@ class TrainingState:
     Args:
         model: the library's model.
         heads: what the vision tower is trained through; thrown away in the end.
+        rank_head: what visual tokens in the decoder are trained through; thrown away too.
         phase: index into the phases.
         step: steps done in it.
         seconds: time spent so far.
@@ -60,6 +62,7 @@ class TrainingState:
 
     model: Any
     heads: nn.ModuleDict
+    rank_head: nn.Module
     phase: int = 0
     step: int = 0
     seconds: float = 0.0
@@ -123,7 +126,8 @@ def _start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
     width = model.config.text_config.hidden_size
     sizes = {"colors": len(COLORS), "shapes": len(SHAPES), "directions": len(DIRECTIONS)}
     heads = nn.ModuleDict({name: nn.Linear(width, size + 1) for name, size in sizes.items()})
-    state = TrainingState(model.to(device), heads.to(device))
+    rank_head = nn.Linear(width, len(SHAPES) + 1)  # no scene has more objects than there are shapes
+    state = TrainingState(model.to(device), heads.to(device), rank_head.to(device))
     path = out / "checkpoint.pt"
     if not (resume and path.exists()):
         (out / "curve.jsonl").unlink(missing_ok=True)
@@ -131,6 +135,7 @@ def _start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
     saved = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(saved["model"])
     heads.load_state_dict(saved["heads"])
+    rank_head.load_state_dict(saved["rank_head"])
     state.phase, state.step, state.seconds = saved["phase"], saved["step"], saved["seconds"]
     if saved["optimizer"] is not None:
         state.optimizer = _optimizer(state, saved["vision"])
@@ -144,6 +149,7 @@ def _save(out: Path, state: TrainingState) -> None:
     saved = {
         "model": state.model.state_dict(),
         "heads": state.heads.state_dict(),
+        "rank_head": state.rank_head.state_dict(),
         "optimizer": None if state.optimizer is None else state.optimizer.state_dict(),
         "vision": len(_vision_parameters(state)) == _count(state.optimizer),
         "phase": state.phase,
@@ -184,7 +190,7 @@ def _update(state: TrainingState, phase: Phase, batch: Any, device: str) -> dict
         if isinstance(phase, VisionPhase):
             loss, figures = _vision_loss(state, batch)
         else:
-            loss, figures = _question_loss(state, batch, phase.hint_weight)
+            loss, figures = _question_loss(state, batch, phase)
     loss.backward()
     parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -212,14 +218,15 @@ def _vision_loss(state: TrainingState, batch: VisionBatch) -> tuple[Tensor, dict
 
 
 def _question_loss(
-    state: TrainingState, batch: QuestionBatch, hint_weight: float
+    state: TrainingState, batch: QuestionBatch, phase: QuestionPhase
 ) -> tuple[Tensor, dict[str, list[float]]]:
-    """Cross-entropy of the answer, a little of the end of the turn after it, and of the hints."""
+    """Cross-entropy of the answer, a little of the end of the turn after it, and of what the phase adds."""
     embed, blocks = state.model.model.language_model.embed_tokens, batch.blocks
     videos, count, _ = blocks.ids.shape
     around = [embed(torch.tensor(ids)).expand(videos, -1, -1) for ids in (PREFIX, AFTER_VIDEO)]
     prefix = torch.cat([around[0], batch.features, around[1]], 1)
-    states = answer_states(state.model, prefix, blocks.ids, batch.positions)
+    tap: list[Tensor] = []
+    states = answer_states(state.model, prefix, blocks.ids, batch.positions, tap)
 
     def loss_at(places: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:  # [B, N] each
         b, n = torch.meshgrid(torch.arange(videos), torch.arange(count), indexing="ij")
@@ -229,11 +236,17 @@ def _question_loss(
     loss, right = loss_at(blocks.asked_at, blocks.answers)
     end = torch.full_like(blocks.answers, VOCABULARY["<|im_end|>"])
     loss = loss + _END_WEIGHT * loss_at(blocks.asked_at + 1, end)[0]
-    if hint_weight:
+    figures: dict[str, list[float]] = {}
+    if phase.hint_weight:
         for k in range(2):
             if (blocks.hints[..., k] >= 0).any():
-                loss = loss + hint_weight * loss_at(blocks.hints_at[..., k], blocks.hints[..., k])[0]
-    figures: dict[str, list[float]] = {}
+                loss = loss + phase.hint_weight * loss_at(blocks.hints_at[..., k], blocks.hints[..., k])[0]
+    if phase.rank_weight:
+        logits = state.rank_head(tap[_RANK_LAYER][:, len(PREFIX) : -len(AFTER_VIDEO)]).float().flatten(0, 1)
+        ranks, weights = batch.ranks.flatten(), torch.ones(logits.shape[-1])
+        weights[0] = _BACKGROUND_WEIGHT
+        loss = loss + phase.rank_weight * F.cross_entropy(logits, ranks, weight=weights)
+        figures["rank"] = [float((logits.argmax(-1) == ranks)[ranks > 0].float().mean())]
     for kind, hit in zip((kind for row in batch.types for kind in row), right.tolist(), strict=True):
         figures.setdefault(kind, []).append(float(hit))
     return loss, figures
@@ -246,6 +259,7 @@ def _optimizer(state: TrainingState, vision: bool) -> torch.optim.Optimizer:
     else:
         named = state.model.named_parameters()
         parameters, decay = [p for name, p in named if not name.startswith("model.visual")], 0.05
+        parameters += state.rank_head.parameters()
     groups = [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
         {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},

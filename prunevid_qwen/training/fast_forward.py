@@ -129,7 +129,9 @@ def text_angles(config: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
     return mixed.cos(), mixed.sin()
 
 
-def answer_states(model: Any, prefix: Tensor, blocks: Tensor, positions: Positions) -> Tensor:
+def answer_states(
+    model: Any, prefix: Tensor, blocks: Tensor, positions: Positions, tap: list[Tensor] | None = None
+) -> Tensor:
     """Run the decoder on a shared prefix and the questions after it.
 
     Args:
@@ -137,6 +139,7 @@ def answer_states(model: Any, prefix: Tensor, blocks: Tensor, positions: Positio
         prefix: [B, P, D] embeddings of the tokens before the questions, the video among them.
         blocks: [B, N, Q] token ids, one question each, padded at the end.
         positions: ids of both.
+        tap: a list to which the prefix's hidden states after every layer are appended, [B, P, D] each.
 
     Returns: [B, N, Q, D] final hidden states of the questions' tokens.
     """
@@ -167,6 +170,8 @@ def answer_states(model: Any, prefix: Tensor, blocks: Tensor, positions: Positio
         x = x + attention.o_proj(torch.cat([seen, asked], 2).transpose(1, 2).reshape(batch, total, -1))
         h = normalised_norm(x, layer.post_attention_layernorm.weight, config.rms_norm_eps).to(dtype)
         x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(h)) * layer.mlp.up_proj(h))
+        if tap is not None:
+            tap.append(x[:, :before])
     h = normalised_norm(x[:, before:], decoder.norm.weight, config.rms_norm_eps)
     return h.view(batch, count, length, -1)
 

@@ -35,7 +35,7 @@ _ENGLISH = """
     answer with letter yes no of in video picture where at end start it and to one single word top bottom middle
 """
 WORDS: tuple[str, ...] = tuple(
-    dict.fromkeys([*_PUNCTUATION, *_LETTERS, *_ENGLISH.split(), *NUMBERS, *COLORS, *SHAPES, *DIRECTIONS])
+    dict.fromkeys([*_PUNCTUATION, *_LETTERS, *_ENGLISH.split(), *NUMBERS, *COLORS, *SHAPES, *DIRECTIONS, "brief"])
 )
 VOCABULARY: dict[str, int] = {token: number for number, token in enumerate((*SPECIAL_TOKENS, *WORDS))}
 VOCABULARY_SIZE = 128

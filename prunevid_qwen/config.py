@@ -16,7 +16,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+CHOICES: dict[str, tuple[str, ...]] = {
     "merged_position": ("center", "mean", "first"),
     "token_order": ("spatiotemporal", "grouped"),
     "attention_source": ("post_rope", "pre_rope"),
@@ -105,7 +105,7 @@ class PruneVidConfig:
         for name in ("max_pixels", "total_pixels"):
             if getattr(self, name) is not None:
                 _check_count(name, getattr(self, name), 28 * 28)
-        for name, allowed in _CHOICES.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(_unknown(f"{name} is one of", getattr(self, name), allowed))
         if not isinstance(self.selector, str) or not self.selector:

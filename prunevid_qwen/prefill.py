@@ -92,8 +92,11 @@ def read_prompt(
             "a second prompt with images or videos on a pruned cache is not supported: start without past_key_values "
             "and pass the whole conversation"
         )
-    if positions is None or positions.ndim != 3:
-        raise UnsupportedError("the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids")
+    if positions is None or positions.ndim != 3 or positions.shape[0] not in (3, 4):
+        raise UnsupportedError(
+            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
+            "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
+        )
     if isinstance(mask, dict) or (mask is not None and mask.ndim != 2):
         raise UnsupportedError("pruning needs the two-dimensional attention mask, got a prepared one")
     length = ids.shape[1]

@@ -75,38 +75,40 @@ class Reducer(Protocol):
 
 
 R = TypeVar("R", bound=type[Reducer])
-_REDUCERS: dict[str, type[Reducer]] = {}
+_REDUCERS: dict[tuple[int, str], type[Reducer]] = {}
 
 
-def register(name: str) -> Callable[[R], R]:
-    """Enter a reducer class under the paper's own name.
+def register(name: str, stage: int = 2) -> Callable[[R], R]:
+    """Enter a reducer class under the paper's own name, for stage 1 (before the decoder) or 2 (inside it).
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken in that stage.
     """
 
     def add(cls: R) -> R:
-        if name in _REDUCERS:
-            raise ValueError(f"reducer {name!r} is taken by {_REDUCERS[name].__qualname__}")
-        _REDUCERS[name] = cls
+        if (stage, name) in _REDUCERS:
+            raise ValueError(f"reducer {name!r} is taken by {_REDUCERS[stage, name].__qualname__}")
+        _REDUCERS[stage, name] = cls
         return cls
 
     return add
 
 
-def reducer_class(name: str) -> type[Reducer]:
-    """Return the reducer registered as ``name``.
+def reducer_class(name: str, stage: int = 2) -> type[Reducer]:
+    """Return the reducer of a stage that is registered as ``name``.
 
     Raises:
         ConfigError: no such reducer; the nearest name is offered.
     """
-    if name not in _REDUCERS:
-        close = difflib.get_close_matches(name, _REDUCERS, n=1)
+    if (stage, name) not in _REDUCERS:
+        known = registered(stage)
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"no reducer is called {name!r}.{hint} Known: {', '.join(sorted(_REDUCERS))}")
-    return _REDUCERS[name]
+        what = "selector" if stage == 2 else "stage 1 method"
+        raise ConfigError(f"no {what} is called {name!r}.{hint} Known: {', '.join(known)}")
+    return _REDUCERS[stage, name]
 
 
-def registered() -> tuple[str, ...]:
-    """Return the names of all registered reducers, sorted."""
-    return tuple(sorted(_REDUCERS))
+def registered(stage: int) -> tuple[str, ...]:
+    """Return the names of all reducers of a stage, sorted."""
+    return tuple(sorted(name for at, name in _REDUCERS if at == stage))

@@ -69,7 +69,7 @@ def tiny_model(
                 scale = 0.5 if "embed_tokens" in name else 1.5 / weight[0].numel() ** 0.5
                 weight.copy_(torch.randn(weight.shape, generator=numbers) * scale)
     model.generation_config.pad_token_id = PAD
-    model.generation_config.eos_token_id = None  # never stop: sequences of equal length compare simply
+    model.generation_config.eos_token_id = VOCAB  # never made, so never stop: sequences of equal length compare simply
     return model.to(dtype).eval()
 
 

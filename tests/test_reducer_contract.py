@@ -10,6 +10,7 @@ import torch
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage registers its reducers
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.reducer import Evidence, Needs, Reducer, reducer_class, registered
 from prunevid_qwen.tokens import Block, TokenLayout
 
@@ -36,7 +37,8 @@ CONTENT: dict[str, Callable[[int, int], torch.Tensor]] = {
     "noise": lambda n, width: torch.randn(n, width, generator=torch.Generator().manual_seed(n)),
     "all equal": lambda n, width: torch.ones(n, width),
 }
-NAMES = registered()
+SELECTORS = registered(stage=2)
+REDUCERS = [(stage, name) for stage in (1, 2) for name in registered(stage)]
 
 
 def evidence(name: str, content: str = "noise") -> Evidence:
@@ -60,8 +62,8 @@ def evidence(name: str, content: str = "noise") -> Evidence:
     return Evidence(layout, values, CONTENT[content](3, 16), values[:, 0].clone())
 
 
-def build(name: str, config: PruneVidConfig) -> Reducer:
-    reducer = reducer_class(name).from_config(config)
+def build(name: str, config: PruneVidConfig, stage: int = 2) -> Reducer:
+    reducer = reducer_class(name, stage).from_config(config)
     assert isinstance(reducer, Reducer)
     assert isinstance(reducer.needs, Needs)
     return reducer
@@ -97,32 +99,42 @@ def check(reducer: Reducer, seen: Evidence) -> TokenLayout:
 
 @pytest.mark.parametrize("content", CONTENT)
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("name", NAMES)
-def test_contract(name: str, options: str, content: str) -> None:
+@pytest.mark.parametrize(("stage", "name"), REDUCERS)
+def test_contract(stage: int, name: str, options: str, content: str) -> None:
     for layout in LAYOUTS:
-        check(build(name, OPTIONS[options]), evidence(layout, content))
+        check(build(name, OPTIONS[options], stage), evidence(layout, content))
 
 
 @pytest.mark.parametrize("order", ["grouped", "spatiotemporal"])
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "prunevid_merge"])
+@pytest.mark.parametrize("name", SELECTORS)
 def test_contract_after_stage1(name: str, order: str) -> None:
     for layout in LAYOUTS:
         for options in OPTIONS.values():
             config = options.replace(token_order=order)
             seen = evidence(layout)
-            step = build("prunevid_merge", config).plan(seen)
+            step = build("prunevid", config, stage=1).plan(seen)
             left, _ = seen.layout.apply(step)
             hidden = step.mean(seen.hidden)
             check(build(name, config), Evidence(left, hidden, seen.question, hidden[:, 0].clone()))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", NAMES)
-def test_keeping_everything_is_the_identity(name: str, layout: str) -> None:
+@pytest.mark.parametrize(("stage", "name"), REDUCERS)
+def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) -> None:
     for scope in ("global", "per_group"):
         config = PruneVidConfig(keep_ratio=1.0, tau=1.0, cluster_ratio=1.0, selection_scope=scope)
-        assert build(name, config).plan(evidence(layout)).is_identity
+        assert build(name, config, stage).plan(evidence(layout)).is_identity
 
 
 def test_the_day_one_reducers_are_registered() -> None:
-    assert {"prunevid_merge", "prunevid", "fastv", "random", "uniform"} <= set(NAMES)
+    assert registered(stage=1) == ("prunevid",)
+    assert {"prunevid", "fastv", "random", "uniform"} <= set(SELECTORS)
+
+
+def test_unknown_selectors_offer_the_nearest() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no selector is called 'fast_v'\. Did you mean 'fastv'\? Known: "
+    ):
+        reducer_class("fast_v")
+    with pytest.raises(ConfigError, match="no stage 1 method"):
+        reducer_class("fastv", stage=1)

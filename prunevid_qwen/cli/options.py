@@ -90,8 +90,8 @@ def _parameter(name: str, kind: Any, default: Any, text: str, panel: str) -> ins
 
 
 def _metavar(name: str, kind: Any) -> str:
-    if name in options._CHOICES:
-        return "|".join(options._CHOICES[name])
+    if name in options.CHOICES:
+        return "|".join(options.CHOICES[name])
     if kind is str:
         return "NAME"
     return "|".join("none" if part is type(None) else part.__name__.upper() for part in get_args(kind) or (kind,))

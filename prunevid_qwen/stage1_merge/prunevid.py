@@ -44,7 +44,7 @@ class MergedVideo:
     static_ratio: float
 
 
-@register("prunevid_merge")
+@register("prunevid", stage=1)
 @dataclass(frozen=True)
 class PruneVidMerge:
     """PruneVid's spatial-temporal merging of each video on its own; images pass unless ``merge_images``.

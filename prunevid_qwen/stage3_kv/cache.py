@@ -103,6 +103,9 @@ class PrunedCache(DynamicCache):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
+        for layer in self.layers:  # before 5.18 the library zeroes the entries and keeps their number
+            layer.keys = layer.values = None
+            layer.is_initialized = False
         self.shift, self.valid, self.changed = (0, 0), (None, None), False
         self.split, self.prompt = False, 0
 

@@ -96,6 +96,11 @@ def test_receipt(model: PruneVidQwen25VL, video: Path) -> None:
     assert "stats" not in model.generate(video_path=str(video), question=ASKED, max_new_tokens=1)
 
 
+def test_seconds_of_a_token(model: PruneVidQwen25VL, video: Path) -> None:
+    seconds = ask(model, video, ASKED, max_new_tokens=5, eos_token_id=None)["stats"]["seconds"]
+    assert seconds["decode"] == pytest.approx(4 * seconds["decode_per_token"])  # the first one comes with the prompt
+
+
 def test_cache_bytes_are_those_of_the_cache(model: PruneVidQwen25VL, video: Path) -> None:
     result = ask(model, video, ASKED, return_dict_in_generate=True, max_new_tokens=1)
     cache = result["output"].past_key_values
@@ -152,6 +157,8 @@ def test_messages(model: PruneVidQwen25VL, video: Path, picture: Path) -> None:
     assert stats["input"]["videos"][0]["frames"] == 4
     assert stats["input"]["videos"][0]["timestamps"][0] >= 1.0
     assert len(stats["input"]["images"]) == 1
+    slow = {"role": "user", "content": [{"type": "video", "video": video, "fps": 1}, {"type": "text", "text": ASKED}]}
+    assert ask(model, messages=[slow])["stats"]["input"]["videos"][0]["frames"] == 8  # of 8 seconds
     begun = [message, {"role": "assistant", "content": "the color is"}]
     asked = model.preprocessor.sample(begun, CONFIG)
     assert asked.text.endswith("<|im_start|>assistant\nthe color is")
@@ -198,6 +205,21 @@ def test_the_length_of_an_answer(model: PruneVidQwen25VL, video: Path) -> None:
         assert out.sequences.shape[1] - prompt == new
 
 
+def test_several_answers_to_each_of_several_questions(model: PruneVidQwen25VL, video: Path, other: Path) -> None:
+    """Rows of the batch, sequences and receipts are three countings: each question gets its own of all of them."""
+    questions, sources = [ASKED, "what shape appears first in the video ?"], [video, other]
+    many = ask(
+        model, sources, questions, num_beams=3, num_return_sequences=2, max_new_tokens=4, return_dict_in_generate=True
+    )
+    for i, (source, question) in enumerate(zip(sources, questions, strict=True)):
+        alone = ask(model, source, question, max_new_tokens=4)["stats"]
+        texts = model.tokenizer.batch_decode(many[i]["output"].sequences[2 * i : 2 * i + 2], skip_special_tokens=True)
+        assert all(text.endswith(answer) for text, answer in zip(texts, many[i]["answers"], strict=True))
+        assert len(many[i]["answers"]) == 2
+        for part in ("input", "tokens", "stage1", "stage2", "stage3"):
+            assert many[i]["stats"][part] == alone[part]
+
+
 def test_streamer(model: PruneVidQwen25VL, video: Path) -> None:
     from transformers import TextIteratorStreamer
 
@@ -214,6 +236,26 @@ def test_stages_off(model: PruneVidQwen25VL, video: Path, config: Any, stages: s
     for number in "123":
         assert stats[f"stage{number}"]["applied"] == stats[f"stage{number}"]["enabled"] == (number in stages)
     assert (stats["tokens"]["after_stage2"] < stats["tokens"]["visual"]) == bool(stages)
+
+
+def test_receipt_without_stage_3(model: PruneVidQwen25VL, video: Path) -> None:
+    stats = ask(model.with_config(CONFIG.replace(enable_cache_compression=False)), video, ASKED)["stats"]
+    text = stats["input"]["prompt_tokens"] - stats["stage1"]["original_tokens"]
+    early, late = stats["stage1"]["compressed_tokens"], stats["stage2"]["kept_tokens"]
+    assert stats["stage3"]["cache_lengths"] == [text + early] * 3 + [text + late] * 3
+
+
+def test_receipt_of_merged_images(model: PruneVidQwen25VL, picture: Path) -> None:
+    stage = ask(model.with_config(CONFIG.replace(merge_images=True)), images=picture, question=ASKED)["stats"]["stage1"]
+    assert (stage["applied"], stage["note"]) == (True, None)
+
+
+def test_an_answer_that_was_not_pruned_is_no_answer(model: PruneVidQwen25VL, video: Path) -> None:
+    off = get_baseline_config()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prunevid_qwen.model.pruned", lambda loaded, _config: pruned(loaded, off))
+        with pytest.raises(PruningNotApplied, match="stage 1"):
+            model.generate(video, ASKED, max_new_tokens=1)
 
 
 def test_asked_for_and_not_applied_raises(model: PruneVidQwen25VL, video: Path) -> None:

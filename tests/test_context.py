@@ -17,7 +17,8 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens import Block, TokenMap
+from prunevid_qwen.trace import SampleTrace
 from tests.models import ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 
@@ -253,6 +254,18 @@ def test_a_layer_beyond_the_model_names_the_share() -> None:
 def test_unknown_families_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="qwen2_5_vl"), pruned(torch.nn.Linear(2, 2), CONFIG):
         pass
+
+
+def test_a_model_without_its_head_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="ForConditionalGeneration"), pruned(tiny_model().model, CONFIG):
+        pass
+
+
+def test_static_ratio_counts_the_cells_merged_over_time() -> None:
+    """Two positions of two cells: the left one stands still, the right one is kept twice; an image is never static."""
+    blocks = (Block("video", (2, 1, 2), 0, 4), Block("image", (1, 1, 2), 4, 6))
+    merged = TokenMap(torch.tensor([0, 1, 0, 2, 3, 3]), torch.tensor([0, 1, 3, 4]))
+    assert SampleTrace(blocks, 6, merged, None, 9).static_ratio == 2 / 6
 
 
 def test_tensor_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

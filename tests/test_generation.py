@@ -13,6 +13,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.plan import compile_plan
 from tests import flash_attention
 from tests.masking import masked_logits, text_inputs
 from tests.models import CASES, END, IMAGE, MIXED, ONE_VIDEO, PAD, RAGGED, VOCAB, make_inputs, tiny_model
@@ -141,6 +142,39 @@ def test_a_batch_equals_its_members(attention: str) -> None:
                 assert torch.equal(one.kept.rep, kept[b])
                 assert torch.equal(one.merged.target, samples[b].merged.target)
             close(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0])
+
+
+def test_rows_of_one_length_are_decided_one_by_one() -> None:
+    """Beams are equal rows and are decided once; two videos of one size are not."""
+    model, samples = tiny_model(), ONE_VIDEO * 2
+    inputs = make_inputs(samples)
+    assert bool(inputs["attention_mask"].all())
+    with pruned(model, CONFIG) as trace:
+        together = model.generate(**inputs, max_new_tokens=3, do_sample=False, **OUT)
+        merged = [sample.merged.target for sample in trace.samples]
+        for b in range(2):
+            alone = model.generate(**member(inputs, samples, b), max_new_tokens=3, do_sample=False, **OUT)
+            assert torch.equal(trace.samples[0].merged.target, merged[b])
+            close(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0])
+    assert not torch.equal(*merged), "both merge alike, so this proves nothing"
+
+
+def test_beams_are_merged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    method = type(compile_plan(CONFIG, 6).before)
+    plan = method.plan
+    monkeypatch.setattr(method, "plan", lambda self, seen: calls.append(seen.layout.length) or plan(self, seen))
+    with pruned(tiny_model(), CONFIG):
+        tiny_model().generate(**make_inputs(RAGGED), max_new_tokens=2, num_beams=3, do_sample=False)
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("case", ["images", "one_video"])
+def test_a_plain_forward_prunes_too(case: str) -> None:
+    """Without `generate` the pixels arrive as they are, not encoded ahead."""
+    with pruned(tiny_model(), CONFIG) as trace, torch.no_grad():
+        tiny_model()(**make_inputs(CASES[case]))
+    assert 0 < trace.samples[0].after_stage2 < trace.samples[0].tokens
 
 
 def member(inputs: dict[str, Any], samples: Any, b: int) -> dict[str, Any]:

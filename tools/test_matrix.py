@@ -71,6 +71,7 @@ def test(release: str, arguments: list[str]) -> dict[str, Any]:
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", said[-1])}
     row = {**row, "ok": done.returncode == 0, **counts, "seconds": round(time.monotonic() - began)}
     row |= {"torch": torch_version, "python": python_version}
+    row["commit"] = run("git", "rev-parse", "HEAD").stdout.strip()
     if done.returncode:
         row["failures"] = [line for line in said if line.startswith(("FAILED", "ERROR"))][:20] or said[-5:]
     return row

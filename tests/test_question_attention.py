@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.kernels import question_attention as kernel
@@ -78,3 +79,12 @@ def test_eager_and_sdpa_keep_the_same_tokens(attention: str) -> None:
             tiny_model(name)(**make_inputs(RAGGED))
         kept.append([sample.kept.rep for sample in trace.samples])
     assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
+
+
+def test_angles_of_three_axes_become_one_row_a_token() -> None:
+    """Before 5.17 a layer is given one row of angles for each of t, h and w; sections of 2, 3, 3 pairs choose."""
+    adapter = adapter_for(tiny_model())
+    angle = torch.tensor([0.0, 1.0, 2.0])[:, None, None].expand(3, 4, 16)
+    attention = tiny_model().model.language_model.layers[0].self_attn
+    got = adapter._one_row_a_token(angle, attention)
+    assert got.tolist() == [[0, 0, 1, 1, 1, 2, 2, 2] * 2] * 4

@@ -301,6 +301,9 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
             close(step(cache, [0, 1]), wanted)
         fresh = changed("reset")
         assert fresh.get_seq_length() == 0
+        plain = changed("reset")
+        model(**make_inputs([[("text", 9)]] * 2), past_key_values=plain)
+        assert plain.get_seq_length() == 9
         again = model(**make_inputs(ONE_VIDEO), past_key_values=DynamicCache(config=model.config.get_text_config()))
         fresh.layers = DynamicCache(config=model.config.get_text_config()).layers
         close(model(**make_inputs(ONE_VIDEO), past_key_values=fresh).logits, again.logits)

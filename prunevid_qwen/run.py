@@ -60,12 +60,16 @@ class Run:
 
         A generated token may happen to be a placeholder: without pixels it is text.
         """
-        self.ids = None
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
-        if media:
-            self.ids = ids
-        if ids is None and (media or _spreads(kwargs.get("position_ids"))):
+        self.ids = ids if media else None
+        visual = media or _spreads(kwargs.get("position_ids"))
+        if visual and ids is None:
             raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
+        if visual and not media and not isinstance(kwargs.get("past_key_values"), PrunedCache):
+            raise UnsupportedError(
+                "visual tokens arrive without their pixels, as under chunked prefill in some releases of transformers "
+                "(which then answer blindly): chunked prefill is not supported. Unset prefill_chunk_size"
+            )
 
     # ---- the decoder's door
 

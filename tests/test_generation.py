@@ -45,8 +45,23 @@ def test_sampling(attention: str) -> None:
         close(torch.stack(out.logits, 1)[b], wanted)
 
 
+def skip_if_the_library_mixes_beams_up() -> None:
+    """As 5.18.0 does with several videos: the rows of one sample's beams show another sample's video."""
+    seen: list[torch.Tensor] = []
+    handle = tiny_model().model.language_model.register_forward_pre_hook(
+        lambda _m, _args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    try:
+        tiny_model().generate(**make_inputs(RAGGED), max_new_tokens=1, num_beams=2, do_sample=False)
+    finally:
+        handle.remove()
+    if not torch.equal(seen[0][0::2], seen[0][1::2]):
+        pytest.skip("this transformers gives the beams of one sample another one's video")
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_beams_keep_the_same_tokens_and_score_right(attention: str) -> None:
+    skip_if_the_library_mixes_beams_up()
     model = tiny_model(attention)
     with pruned(model, CONFIG) as trace:
         model.generate(**make_inputs(RAGGED), max_new_tokens=2, do_sample=False)
@@ -160,6 +175,7 @@ def test_rows_of_one_length_are_decided_one_by_one() -> None:
 
 
 def test_beams_are_merged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    skip_if_the_library_mixes_beams_up()
     calls: list[int] = []
     method = type(compile_plan(CONFIG, 6).before)
     plan = method.plan
@@ -338,6 +354,7 @@ def test_a_padded_text_prefix_in_the_cache() -> None:
             for row in range(2):
                 layer.keys[row, :, mask[row] == 0] = 9.0
                 layer.values[row, :, mask[row] == 0] = 9.0
+        model.model.rope_deltas = None  # before 5.18 the library would go on from the last prompt's
         again = model.generate(**inputs, past_key_values=cache, max_new_tokens=4, do_sample=False, **OUT)
         assert all(torch.equal(a, b) for a, b in zip(trace.kept, kept, strict=True))
     close(torch.stack(again.logits), torch.stack(whole.logits))

@@ -132,9 +132,7 @@ def test_the_day_one_reducers_are_registered() -> None:
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:
-    with pytest.raises(
-        ConfigError, match=r"no selector is called 'fast_v'\. Did you mean 'fastv'\? Known: "
-    ):
+    with pytest.raises(ConfigError, match=r"no selector is called 'fast_v'\. Did you mean 'fastv'\? Known: "):
         reducer_class("fast_v")
     with pytest.raises(ConfigError, match="no stage 1 method"):
         reducer_class("fastv", stage=1)

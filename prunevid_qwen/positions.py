@@ -72,7 +72,9 @@ def reference_positions(
                     grid = pending[kind].pop(0)
                     time = torch.arange(grid[0], device="cpu")
                     if kind == VIDEO and tokens_per_second is not None:
-                        step = torch.tensor(next(seconds), dtype=torch.float32, device="cpu")
+                        if (stretch := next(seconds, None)) is None:
+                            raise ValueError(f"there are more videos than seconds_per_grid: {len(video_grids)}")
+                        step = torch.tensor(stretch, dtype=torch.float32, device="cpu")
                         time = (time * step * tokens_per_second).floor().long()
                     piece = grid_positions(grid, time)
                     at += piece.shape[1]
@@ -85,6 +87,9 @@ def reference_positions(
         if pieces:
             out[:, b, kept.to(out.device)] = torch.cat(pieces, dim=1).to(out.device)
         deltas[b, 0] = following - len(kept)
+    if pending[IMAGE] or pending[VIDEO]:
+        left = f"{len(pending[IMAGE])} image and {len(pending[VIDEO])} video"
+        raise ValueError(f"{left} grids are left over: the prompts have fewer placeholders than that")
     return out, deltas
 
 

@@ -122,7 +122,13 @@ def _prompt_end(ids: Tensor, past: int, prompt: Tensor | None) -> int:
     length = ids.shape[1]
     if prompt is None or ids.shape[0] % prompt.shape[0]:
         return length
-    prompt = prompt[:, past:].repeat_interleave(ids.shape[0] // prompt.shape[0], dim=0).to(ids.device)
+    whole = prompt.repeat_interleave(ids.shape[0] // prompt.shape[0], dim=0).to(ids.device)
+    if past and torch.equal(whole, ids[:, : whole.shape[1]]):
+        raise UnsupportedError(
+            "the whole prompt arrives again although the cache holds its beginning, as assisted decoding in "
+            "transformers does (which is then wrong without pruning too): start without past_key_values"
+        )
+    prompt = whole[:, past:]
     shared = min(prompt.shape[1], length)
     if not torch.equal(prompt[:, :shared], ids[:, :shared]):
         return length

@@ -14,7 +14,7 @@ from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, read_prompt, score, select
-from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
 
 Args = tuple[Any, ...]
@@ -227,6 +227,8 @@ class Run:
                     "compiled or replaced forward?): the answer would not have been pruned"
                 )
             self._close(state)
+        if clock is not None and clock[0] == "prefill":
+            self.trace.cache_lengths, self.trace.cache_bytes = size_of(getattr(out, "past_key_values", None))
         if clock is not None:
             self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device))
 
@@ -241,8 +243,6 @@ class Run:
             cache.valid = (whole, state.whole(late) if cache.split else whole)
             cache.prompt = cache.get_seq_length()
         self.trace.samples = tuple(row.trace() for row in state.rows)
-        self.trace.cache_lengths = tuple(cache.physical_length(i) for i in range(len(cache.layers)))
-        self.trace.cache_bytes = cache.size_in_bytes()
 
 
 def _grown(valid: Tensor | None, held: int, new: Tensor) -> Tensor | None:

@@ -138,12 +138,13 @@ def test_somebody_elses_get_rope_index_is_put_back() -> None:
     assert model.model.get_rope_index is mine
 
 
-def test_a_text_after_a_video_has_no_cache_lengths_of_the_video() -> None:
+def test_a_text_after_a_video_has_cache_lengths_of_its_own() -> None:
     with pruned(tiny_model(), CONFIG) as trace:
         stock(tiny_model())
         assert trace.cache_lengths
         tiny_model().generate(**make_inputs([[("text", 9)]]), max_new_tokens=1)
-    assert (trace.cache_lengths, trace.cache_bytes) == ((), 0)
+    assert trace.cache_lengths == (9,) * 6
+    assert trace.cache_bytes == 2 * 6 * 9 * (2 * 16) * 4  # keys and values, layers, tokens, heads of 16, fp32
 
 
 class Adapted(torch.nn.Module):

@@ -409,6 +409,17 @@ def test_a_cache_of_two_lengths_is_refused_under_another_layer() -> None:
             model(input_ids=torch.tensor([[20]]), past_key_values=cache)
 
 
+def test_prompt_lookup_after_a_prefix_is_refused() -> None:
+    """The library hands the whole prompt over again, and goes wrong without pruning as well."""
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    cache = DynamicCache(config=model.config.get_text_config())
+    with pruned(model, CONFIG), torch.no_grad():
+        model(input_ids=inputs["input_ids"][:, :4], past_key_values=cache)
+        model.model.rope_deltas = None
+        with pytest.raises(UnsupportedError, match="whole prompt arrives again"):
+            model.generate(**inputs, past_key_values=cache, max_new_tokens=4, prompt_lookup_num_tokens=2)
+
+
 def test_a_generated_placeholder_is_text() -> None:
     """A random model does answer with an image token; no pixels come with it."""
     model = tiny_model()

@@ -74,11 +74,20 @@ def test_the_default_device_and_dtype_do_not_matter() -> None:
 
 @pytest.mark.parametrize(
     ("types", "grids", "message"),
-    [([2, 2, 0], [], "more videos than grids"), ([2, 2, 0], [(3, 1, 1)], "2 visual tokens stand where")],
+    [
+        ([2, 2, 0], [], "more videos than grids"),
+        ([2, 2, 0], [(3, 1, 1)], "2 visual tokens stand where"),
+        ([2, 2, 0], [(2, 1, 1), (1, 1, 1)], "1 video grids are left over"),
+    ],
 )
 def test_grids_that_do_not_fit(types: list[int], grids: list[tuple[int, int, int]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         reference_positions(torch.tensor([types]), None, [], grids, None, 2)
+
+
+def test_fewer_seconds_than_videos() -> None:
+    with pytest.raises(ValueError, match="more videos than seconds_per_grid"):
+        reference_positions(torch.tensor([[2, 0, 2]]), None, [], [(1, 1, 1)] * 2, [1.0], 2)
 
 
 def test_what_the_library_does() -> None:

@@ -53,11 +53,6 @@ class PrunedCache(DynamicCache):
             )
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 
-    def size_in_bytes(self) -> int:
-        """Bytes of all keys and values."""
-        tensors: list[Any] = [getattr(layer, name) for layer in self.layers for name in ("keys", "values")]
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None)
-
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.
 
@@ -112,6 +107,14 @@ class PrunedCache(DynamicCache):
     def _map_valid(self, change: Any) -> None:
         early, late = self.valid
         self.valid = (None if early is None else change(early), None if late is None else change(late))
+
+
+def size_of(cache: Any) -> tuple[tuple[int, ...], int]:
+    """Return the entries that each layer of any cache holds, and the bytes of all its keys and values."""
+    held = [[getattr(layer, name, None) for name in ("keys", "values")] for layer in getattr(cache, "layers", ())]
+    tensors = [t for pair in held for t in pair if t is not None]
+    lengths = tuple(0 if keys is None or not keys.numel() else keys.shape[-2] for keys, _ in held)
+    return lengths, sum(t.numel() * t.element_size() for t in tensors)
 
 
 def adopt(cache: Cache) -> PrunedCache:

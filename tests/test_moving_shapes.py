@@ -114,6 +114,19 @@ def test_questions_can_be_weighted_and_restricted():
     assert not {"direction", "last", "first", "brief"} & {question.type for question in pictures}
 
 
+def test_clauses_ask_the_same_in_other_words():
+    scene = make_scene(next(seed for seed in SEEDS if any(item.brief for item in make_scene(seed).objects)))
+    short, long = (
+        {(q.type, q.text, q.word) for q in sample_questions(scene, np.random.default_rng(0), 300, clauses=clauses)}
+        for clauses in (False, True)
+    )
+    assert {text for kind, text, _ in long if kind == "brief"} == {
+        "What color is the object that appears briefly?",
+        "What shape appears briefly?",
+    }
+    assert {(kind, word) for kind, _, word in short} == {(kind, word) for kind, _, word in long}
+
+
 def test_training_never_sees_a_held_out_seed():
     from prunevid_qwen.training import batches
 

@@ -119,7 +119,7 @@ def package_answers(model: Any) -> Ask:
     """
 
     def ask(path: Path, questions: list[Question]) -> list[str]:
-        video = model.preprocessor.read_video(str(path), model.config)  # once for all that is asked about it
+        video = model.preprocessor.media.read_video(str(path), model.config)  # once for all that is asked about it
         given = []
         for question in questions:
             content = [{"type": "video", "video": video}, {"type": "text", "text": question.text}]

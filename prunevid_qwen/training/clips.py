@@ -18,44 +18,87 @@ class Clip:
         seed: of the scene.
         fps: frames a second.
         seconds: how long it lasts.
-        first: the question that comes first in the list (the demo asks the first clip's).
-        questions: how many questions are listed.
+        scale: pixels for each pixel of the scene (112 x 112).
+        questions: what is listed as asked; the demo asks the first of the first clip.
     """
 
     file: str
     seed: int
     fps: int
     seconds: int
-    first: str
-    questions: int = 5
+    scale: int
+    questions: tuple[str, ...]
 
 
-CLIPS: tuple[Clip, ...] = ()
+def held_out(number: int) -> int:
+    """The seed of the ``number``-th scene that is kept for clips."""
+    return FIRST_HELD_OUT_SEED + 1_000_000 + number
 
 
-def write_clips(folder: Path, clips: tuple[Clip, ...] = CLIPS, scale: int = 2) -> Path:
+CLIPS: tuple[Clip, ...] = (
+    Clip(
+        "late_square.mp4",
+        held_out(23),
+        fps=16,
+        seconds=8,
+        scale=2,
+        questions=(
+            "What color is the last object?",
+            "What shape is the brief object?",
+            "What color is the circle?",
+            "Which direction does the red object move?",
+            "What shape is the first object?",
+            "How many objects are there?",
+            "Is there a green circle?",
+        ),
+    ),
+    Clip(
+        "three_arrive.webm",
+        held_out(30),
+        fps=8,
+        seconds=8,
+        scale=2,
+        questions=(
+            "What shape is the last object?",
+            "What color is the first object?",
+            "Which direction does the square move?",
+            "What color is the star?",
+            "How many objects are there?",
+        ),
+    ),
+    Clip(
+        "all_move.gif",
+        held_out(38),
+        fps=4,
+        seconds=8,
+        scale=1,
+        questions=(
+            "Which direction does the yellow object move?",
+            "What color is the last object?",
+            "What shape is the orange object?",
+            "Is there a purple triangle?",
+        ),
+    ),
+)
+"""The files in the package."""
+
+
+def write_clips(folder: Path, clips: tuple[Clip, ...] = CLIPS) -> Path:
     """Write the files and ``clips.json``: per clip file, seed, seconds and [{question, answer}].
 
     Args:
         folder: where to; made if missing.
         clips: what to make.
-        scale: pixels for each pixel of the scene (112 x 112).
     Returns: the path of ``clips.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for clip in clips:
         scene = make_scene(clip.seed)
-        write_video(folder / clip.file, render(scene, clip.fps * clip.seconds, scale), clip.fps)
+        write_video(folder / clip.file, render(scene, clip.fps * clip.seconds, clip.scale), clip.fps)
         known = {question.text: question.answer for question in make_questions(scene, clip.seed)}
-        texts = [clip.first, *(text for text in known if text != clip.first)][: clip.questions]
-        questions = [{"question": text, "answer": known[text]} for text in texts]
+        questions = [{"question": text, "answer": known[text]} for text in clip.questions]
         entries.append({"file": clip.file, "seed": clip.seed, "seconds": clip.seconds, "questions": questions})
     path = folder / "clips.json"
     path.write_text(json.dumps(entries, indent=2) + "\n")
     return path
-
-
-def held_out(number: int) -> int:
-    """The seed of the ``number``-th scene that is kept for clips."""
-    return FIRST_HELD_OUT_SEED + 1_000_000 + number

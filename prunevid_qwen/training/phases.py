@@ -235,6 +235,35 @@ PHASES: tuple[Phase, ...] = (
         hint_weight=0.2,
         rank_weight=0.3,
     ),
+    # letters are learned last, once the words they stand for are
+    QuestionPhase(
+        "finish",
+        steps=900,
+        types=QUESTION_TYPES,
+        weights={"last": 2.0, "brief": 1.5, "direction": 2.0, "exists": 1.5},
+        frames=(8, 12, 16, 16, 16),
+        sizes=((112, 112),) * 8 + ((84, 140), (140, 84)),
+        learning_rate=8e-4,
+        choice_share=0.6,
+        usual_seconds_share=0.8,
+        fewest_options=3,
+        hint_weight=0.2,
+        rank_weight=0.3,
+    ),
+    QuestionPhase(
+        "options",
+        steps=700,
+        types=QUESTION_TYPES,
+        weights={"last": 1.5, "first": 2.0, "color": 2.0, "brief": 1.5, "direction": 1.5},
+        frames=(8, 12, 16, 16, 16),
+        sizes=((112, 112),) * 8 + ((84, 140), (140, 84)),
+        learning_rate=8e-4,
+        choice_share=0.85,
+        usual_seconds_share=0.8,
+        fewest_options=3,
+        hint_weight=0.2,
+        rank_weight=0.3,
+    ),
 )
 """The schedule that made the shipped weights."""
 

@@ -44,7 +44,7 @@ CLIPS: tuple[Clip, ...] = (
         scale=2,
         questions=(
             "What color is the last object?",
-            "What shape is the brief object?",
+            "What color is the brief object?",
             "What color is the circle?",
             "Which direction does the red object move?",
             "What shape is the first object?",

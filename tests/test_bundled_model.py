@@ -17,8 +17,8 @@ from prunevid_qwen.evaluation.bundled_accuracy import is_correct, package_answer
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, make_questions, make_scene, render
 from prunevid_qwen.training.answering import answer_questions
 from prunevid_qwen.training.architecture import build_model
-from prunevid_qwen.training.batches import PREFIX, prompt_ids, question_blocks, sequence_positions
 from prunevid_qwen.training.fast_forward import PIXEL_MEAN, PIXEL_STD, answer_states, patchify, vision_features
+from prunevid_qwen.training.sequence import PREFIX, prompt_ids, question_blocks, sequence_positions
 from prunevid_qwen.training.tokenizer import SPECIAL_TOKENS, VOCABULARY, WORDS, build_tokenizer
 
 BUNDLED = Path(prunevid_qwen.__file__).parent / "bundled"

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from prunevid_qwen.moving_shapes import Question
-from prunevid_qwen.training.batches import AFTER_VIDEO, PREFIX, question_blocks, sequence_positions
 from prunevid_qwen.training.fast_forward import answer_states, patchify, vision_features
+from prunevid_qwen.training.sequence import AFTER_VIDEO, PREFIX, question_blocks, sequence_positions
 from prunevid_qwen.training.tokenizer import VOCABULARY
 
 

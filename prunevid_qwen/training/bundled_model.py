@@ -7,67 +7,35 @@ goes on exactly where it was.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from prunevid_qwen.moving_shapes import COLORS, DIRECTIONS, SHAPES
-from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.batches import (
-    AFTER_VIDEO,
-    PREFIX,
     QuestionBatch,
     QuestionBatches,
     VisionBatch,
     VisionBatches,
 )
+from prunevid_qwen.training.checkpoint import TrainingState, optimizer_of, save, start
 from prunevid_qwen.training.fast_forward import answer_states, vision_features
 from prunevid_qwen.training.phases import PHASES, Phase, QuestionPhase, VisionPhase
+from prunevid_qwen.training.sequence import AFTER_VIDEO, PREFIX
 from prunevid_qwen.training.tokenizer import VOCABULARY
-
-logger = logging.getLogger(__name__)
 
 _BACKGROUND_WEIGHT = 0.25  # of a background token in the vision tower's loss: most tokens are background
 _RANK_LAYER = 1  # words are matched with visual tokens from the third layer on
 _END_WEIGHT = 0.05  # of the token after the answer
 _REPORT_EVERY = 25
 _SAVE_EVERY = 200
-
-
-@dataclass
-class TrainingState:
-    """Everything that a run is, apart from its options.
-
-    Args:
-        model: the library's model.
-        heads: what the vision tower is trained through; thrown away in the end.
-        rank_head: what visual tokens in the decoder are trained through; thrown away too.
-        phase: index into the phases.
-        step: steps done in it.
-        seconds: time spent so far.
-        optimizer: the phase's, or None before its first step.
-        recent: shares of right answers in the last reports, by type.
-    """
-
-    model: Any
-    heads: nn.ModuleDict
-    rank_head: nn.Module
-    phase: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    optimizer: torch.optim.Optimizer | None = None
-    recent: dict[str, deque[float]] = field(default_factory=dict)
 
 
 def train(
@@ -97,7 +65,7 @@ def train(
     Returns: the model, and whether the last phase was finished.
     """
     out.mkdir(parents=True, exist_ok=True)
-    state = _start(out, seed, resume, device)
+    state = start(out, seed, resume, device)
     begun, done = time.monotonic() - state.seconds, 0
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     try:
@@ -110,55 +78,14 @@ def train(
                 done += 1
                 _report(out, state, phase, figures, report)
                 if state.step % _SAVE_EVERY == 0 or state.step == phase.steps:
-                    _save(out, state)
+                    save(out, state)
                 if done == steps or (deadline is not None and time.monotonic() > deadline):
                     return state.model, state.phase == len(phases) - 1 and state.step == phase.steps
             _finish_phase(state, phase)
-            _save(out, state)
+            save(out, state)
     finally:
-        _save(out, state)  # also when interrupted: a step is either done or not
+        save(out, state)  # also when interrupted: a step is either done or not
     return state.model, True
-
-
-def _start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
-    """Make the parameters, or take them from the checkpoint."""
-    model = build_model(seed)
-    width = model.config.text_config.hidden_size
-    sizes = {"colors": len(COLORS), "shapes": len(SHAPES), "directions": len(DIRECTIONS)}
-    heads = nn.ModuleDict({name: nn.Linear(width, size + 1) for name, size in sizes.items()})
-    rank_head = nn.Linear(width, len(SHAPES) + 1)  # no scene has more objects than there are shapes
-    state = TrainingState(model.to(device), heads.to(device), rank_head.to(device))
-    path = out / "checkpoint.pt"
-    if not (resume and path.exists()):
-        (out / "curve.jsonl").unlink(missing_ok=True)
-        return state
-    saved = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(saved["model"])
-    heads.load_state_dict(saved["heads"])
-    rank_head.load_state_dict(saved["rank_head"])
-    state.phase, state.step, state.seconds = saved["phase"], saved["step"], saved["seconds"]
-    if saved["optimizer"] is not None:
-        state.optimizer = _optimizer(state, saved["vision"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-    logger.info("going on at step %d of phase %d", state.step, state.phase)
-    return state
-
-
-def _save(out: Path, state: TrainingState) -> None:
-    """Write the checkpoint so that an interruption leaves the old one or the new one, never half of one."""
-    saved = {
-        "model": state.model.state_dict(),
-        "heads": state.heads.state_dict(),
-        "rank_head": state.rank_head.state_dict(),
-        "optimizer": None if state.optimizer is None else state.optimizer.state_dict(),
-        "vision": len(_vision_parameters(state)) == _count(state.optimizer),
-        "phase": state.phase,
-        "step": state.step,
-        "seconds": state.seconds,
-    }
-    partial = out / "checkpoint.partial"
-    torch.save(saved, partial)
-    os.replace(partial, out / "checkpoint.pt")
 
 
 def _batches(phase: Phase, key: tuple[int, int], state: TrainingState, workers: int) -> DataLoader[Any]:
@@ -181,7 +108,7 @@ def _batches(phase: Phase, key: tuple[int, int], state: TrainingState, workers: 
 def _update(state: TrainingState, phase: Phase, batch: Any, device: str) -> dict[str, list[float]]:
     """Do one step; returns the right and wrong answers by type, and the loss."""
     if state.optimizer is None:
-        state.optimizer = _optimizer(state, isinstance(phase, VisionPhase))
+        state.optimizer = optimizer_of(state, isinstance(phase, VisionPhase))
     progress = state.step / (phase.decay_steps or phase.steps)
     rate = min(1.0, (state.step + 1) / phase.warmup) * (0.03 + 0.97 * 0.5 * (1 + np.cos(np.pi * progress)))
     for group in state.optimizer.param_groups:
@@ -250,29 +177,6 @@ def _question_loss(
     for kind, hit in zip((kind for row in batch.types for kind in row), right.tolist(), strict=True):
         figures.setdefault(kind, []).append(float(hit))
     return loss, figures
-
-
-def _optimizer(state: TrainingState, vision: bool) -> torch.optim.Optimizer:
-    """AdamW on what the phase trains; vectors (norms, biases) are not decayed."""
-    if vision:
-        parameters, decay = _vision_parameters(state), 0.02
-    else:
-        named = state.model.named_parameters()
-        parameters, decay = [p for name, p in named if not name.startswith("model.visual")], 0.05
-        parameters += state.rank_head.parameters()
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
-
-
-def _vision_parameters(state: TrainingState) -> list[nn.Parameter]:
-    return [*state.model.model.visual.parameters(), *state.heads.parameters()]
-
-
-def _count(optimizer: torch.optim.Optimizer | None) -> int:
-    return 0 if optimizer is None else sum(len(group["params"]) for group in optimizer.param_groups)
 
 
 def _finish_phase(state: TrainingState, phase: Phase) -> None:

@@ -15,6 +15,7 @@ import prunevid_qwen
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
 from prunevid_qwen.evaluation.bundled_accuracy import is_correct, package_answers
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, make_questions, make_scene, render
+from prunevid_qwen.positions import reference_positions
 from prunevid_qwen.training.answering import answer_questions
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.fast_forward import PIXEL_MEAN, PIXEL_STD, answer_states, patchify, vision_features
@@ -109,6 +110,14 @@ def test_training_reads_what_the_template_writes(multiple_choice):
         ids = tokenizer(text + question.answer_prefix)["input_ids"]
         video, end = VOCABULARY["<|video_pad|>"], VOCABULARY["<|vision_end|>"]
         assert ids == [*PREFIX, video, end, *prompt_ids(question)]
+
+
+def test_training_positions_are_those_of_inference():
+    for seconds in (0.5, 4 / 3, 2.0):
+        ours = sequence_positions((6, 3, 5), seconds, 7, 1, None, after_all=True)
+        types = torch.tensor([[0] * len(PREFIX) + [2] * 90 + [0] * 8])
+        theirs, _ = reference_positions(types, None, [], [(6, 3, 5)], [seconds], 2.0)
+        assert torch.equal(torch.cat([ours.prefix[:, 0], ours.block], 1), theirs[:, 0])
 
 
 @pytest.mark.parametrize("after_all", [False, True])

@@ -1,6 +1,6 @@
 """Train the bundled model and write it as a folder that transformers loads: ``python train/bundled_model.py``.
 
-About an hour on two CPU cores. Ctrl-C saves; the same command goes on from there.
+About an hour and a half on two shared CPU cores. Ctrl-C saves; the same command goes on from there.
 """
 
 from __future__ import annotations

@@ -404,8 +404,6 @@ def test_a_gpu_that_is_not_there_ends_with_3(clip: str, tmp_path: Path, capsys: 
 
 
 def test_the_demo_answers_right_with_pruned_tokens() -> None:
-    if not (ROOT / "prunevid_qwen" / "bundled" / "clips" / "clips.json").is_file():
-        pytest.skip("this checkout holds no bundled clips")
     done = subprocess.run(
         [sys.executable, "demo.py", "--json", "--config", "paper"],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, stdin=subprocess.DEVNULL,

@@ -33,11 +33,11 @@ def compile_plan(config: PruneVidConfig, layers: int) -> Plan:
     """Compile ``config`` for a decoder of ``layers`` layers.
 
     Raises:
-        ConfigError: ``pruning_layer`` is beyond the model, or ``selector`` is unknown.
+        ConfigError: ``pruning_layer`` is beyond the model, or ``merger`` or ``selector`` is unknown.
     """
     after = reducer_class(config.selector).from_config(config) if config.enable_stage2 else None
     return Plan(
-        before=reducer_class("prunevid", stage=1).from_config(config) if config.enable_stage1 else None,
+        before=reducer_class(config.merger, stage=1).from_config(config) if config.enable_stage1 else None,
         after=after,
         layer=resolve_layer(config.pruning_layer, layers),
         compress=config.enable_cache_compression and after is not None,

@@ -21,14 +21,30 @@ def check_applied(trace: Trace, config: PruneVidConfig) -> None:
         if not sample.tokens:
             continue
         if config.enable_stage1 and sample.merged is None:
-            raise PruningNotApplied(f"stage 1 was asked for, but did not see sample {number}")
+            raise PruningNotApplied(f"stage 1 ({config.merger}) was asked for, but did not see sample {number}")
+        all_through = sample.merged is not None and sample.merged.is_identity
+        if config.enable_stage1 and all_through and _must_merge(sample, config):
+            raise PruningNotApplied(
+                f"merger {config.merger!r} at cluster_ratio={config.cluster_ratio} was asked for, all {sample.tokens} "
+                f"tokens of sample {number} came through"
+            )
         if config.enable_stage2 and sample.kept is None:
-            raise PruningNotApplied(f"stage 2 was asked for, but did not see sample {number}")
+            raise PruningNotApplied(f"stage 2 ({config.selector}) was asked for, but did not see sample {number}")
         spare = sample.after_stage1 - max(len(sample.blocks), int(sample.after_stage1 * config.keep_ratio))
         if sample.kept is not None and sample.kept.is_identity and spare > 1:
             raise PruningNotApplied(
                 f"keep_ratio={config.keep_ratio} of {sample.after_stage1} tokens was asked for, all were kept"
             )
+
+
+def _must_merge(sample: SampleTrace, config: PruneVidConfig) -> bool:
+    """Tell whether some video or image is too large to leave stage 1 as it came, whatever it shows."""
+    if config.cluster_ratio == 1:
+        return False
+    grids = [block.grid for block in sample.blocks if block.kind == "video" or config.merge_images]
+    if config.merger == "prunevid":  # what is static is merged over time: else each position clusters all its tokens
+        return any(h * w > max(1, config.min_cluster_tokens) for _, h, w in grids)
+    return any(t * h * w > 1 for t, h, w in grids)
 
 
 def receipt(
@@ -123,6 +139,7 @@ def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
         "enabled": config.enable_stage1,
         "applied": config.enable_stage1 and mergeable,
         "note": note,
+        "merger": config.merger if config.enable_stage1 else None,
         "original_tokens": given,
         "compressed_tokens": out,
         "static_ratio": sample.static_ratio,

@@ -104,7 +104,7 @@ def reducer_class(name: str, stage: int = 2) -> type[Reducer]:
         known = registered(stage)
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        what = "selector" if stage == 2 else "stage 1 method"
+        what = "selector" if stage == 2 else "merger"
         raise ConfigError(f"no {what} is called {name!r}.{hint} Known: {', '.join(known)}")
     return _REDUCERS[stage, name]
 

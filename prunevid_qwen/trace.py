@@ -72,8 +72,9 @@ class SampleTrace:
         for block in self.blocks:
             target = self.merged.target[block.start : block.stop]
             frame = torch.arange(target.numel(), device=target.device) // (block.grid[1] * block.grid[2])
+            target, frame = target[target >= 0], frame[target >= 0]  # a merger may also drop
             size = self.merged.n_out
-            first = torch.full((size,), target.numel(), device=target.device).scatter_reduce(0, target, frame, "amin")
+            first = torch.full((size,), block.grid[0], device=target.device).scatter_reduce(0, target, frame, "amin")
             last = torch.full((size,), -1, device=target.device).scatter_reduce(0, target, frame, "amax")
             static += int((last > first)[target].sum())
         return static / self.tokens

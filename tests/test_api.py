@@ -250,6 +250,14 @@ def test_receipt_of_merged_images(model: PruneVidQwen25VL, picture: Path) -> Non
     assert (stage["applied"], stage["note"]) == (True, None)
 
 
+def test_receipt_names_the_merger(model: PruneVidQwen25VL, video: Path) -> None:
+    stage = ask(model.with_config(CONFIG.replace(merger="pool")), video, ASKED)["stats"]["stage1"]
+    assert (stage["merger"], stage["applied"]) == ("pool", True)
+    assert stage["compressed_tokens"] == int(stage["original_tokens"] * CONFIG.cluster_ratio)
+    off = ask(model.with_config(CONFIG.replace(enable_stage1=False)), video, ASKED)["stats"]["stage1"]
+    assert off["merger"] is None
+
+
 def test_an_answer_that_was_not_pruned_is_no_answer(model: PruneVidQwen25VL, video: Path) -> None:
     off = get_baseline_config()
     with pytest.MonkeyPatch.context() as patch:

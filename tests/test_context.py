@@ -16,6 +16,7 @@ from prunevid_qwen import hooks, prefill
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.trace import SampleTrace
@@ -219,6 +220,7 @@ def test_two_threads_with_two_models() -> None:
 SECOND_PROMPT = """
 import torch
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.receipt import check_applied
 from tests.models import MIXED, make_inputs, tiny_model
 from tests.test_context import CONFIG
 torch.set_num_threads(1)
@@ -320,6 +322,19 @@ def test_every_selector_runs_in_a_model(selector: str) -> None:
     for sample in trace.samples:
         expected = sum(max(1, int(n * CONFIG.keep_ratio)) for n in _block_sizes(sample))
         assert sample.after_stage2 == expected
+
+
+@pytest.mark.parametrize("merger", ["pool", "random", "uniform"])
+def test_every_control_merger_runs_in_a_model(merger: str) -> None:
+    with pruned(tiny_model(), CONFIG.replace(merger=merger)) as trace:
+        stock(tiny_model())
+    check_applied(trace, CONFIG.replace(merger=merger))
+    for sample in trace.samples:
+        videos = [b for b in sample.blocks if b.kind == "video"]
+        expected = sample.tokens - sum(
+            b.stop - b.start - int((b.stop - b.start) * CONFIG.cluster_ratio) for b in videos
+        )
+        assert sample.after_stage1 == expected
 
 
 def _block_sizes(sample: Any) -> list[int]:

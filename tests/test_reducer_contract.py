@@ -105,14 +105,16 @@ def test_contract(stage: int, name: str, options: str, content: str) -> None:
         check(build(name, OPTIONS[options], stage), evidence(layout, content))
 
 
-@pytest.mark.parametrize("order", ["grouped", "spatiotemporal"])
+@pytest.mark.parametrize(
+    ("merger", "order"), [(m, "spatiotemporal") for m in registered(stage=1)] + [("prunevid", "grouped")]
+)
 @pytest.mark.parametrize("name", SELECTORS)
-def test_contract_after_stage1(name: str, order: str) -> None:
+def test_contract_after_stage1(name: str, merger: str, order: str) -> None:
     for layout in LAYOUTS:
         for options in OPTIONS.values():
             config = options.replace(token_order=order)
             seen = evidence(layout)
-            step = build("prunevid", config, stage=1).plan(seen)
+            step = build(merger, config, stage=1).plan(seen)
             left, _ = seen.layout.apply(step)
             hidden = step.mean(seen.hidden)
             check(build(name, config), Evidence(left, hidden, seen.question, hidden[:, 0].clone()))
@@ -127,12 +129,14 @@ def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) 
 
 
 def test_the_day_one_reducers_are_registered() -> None:
-    assert registered(stage=1) == ("prunevid",)
+    assert registered(stage=1) == ("pool", "prunevid", "random", "uniform")
     assert {"prunevid", "fastv", "random", "uniform"} <= set(SELECTORS)
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no selector is called 'fast_v'\. Did you mean 'fastv'\? Known: "):
         reducer_class("fast_v")
-    with pytest.raises(ConfigError, match="no stage 1 method"):
-        reducer_class("fastv", stage=1)
+    with pytest.raises(
+        ConfigError, match=r"no merger is called 'pol'\. Did you mean 'pool'\? Known: pool, prunevid, random, uniform"
+    ):
+        reducer_class("pol", stage=1)

@@ -161,7 +161,10 @@ def _seen(stats: Stats) -> str:
 
 
 def _stage1(stage: Stats) -> str:
-    return f"merged; {stage['static_ratio']:.0%} did not move" if stage.get("applied") else _idle(stage)
+    if not stage.get("applied"):
+        return _idle(stage)
+    merger = stage.get("merger", "prunevid")
+    return f"merged; {stage['static_ratio']:.0%} did not move" if merger == "prunevid" else f"by {merger}"
 
 
 def _stage2(stage: Stats) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.kernels.dpc_knn import Clusters, dpc_knn
 from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage1_merge.blocks import each_video
 from prunevid_qwen.stage1_merge.segments import temporal_segments
 from prunevid_qwen.stage1_merge.static import frame_means, static_locations, time_means
 from prunevid_qwen.tokens import TokenMap
@@ -91,19 +92,9 @@ class PruneVidMerge:
         Raises:
             ValueError: a video has already lost tokens, so that it is no (T, H, W) grid.
         """
-        maps = []
-        for block in seen.layout.blocks:
-            size = block.stop - block.start
-            if block.kind != "video" and not self.merge_images:
-                maps.append(TokenMap.identity(size, seen.hidden.device))
-                continue
-            t, h, w = block.grid
-            if size != t * h * w:
-                raise ValueError(
-                    f"stage 1 merges whole blocks: {size} tokens are left of a {t} x {h} x {w} {block.kind}"
-                )
-            maps.append(_Merge(seen.hidden[block.start : block.stop].view(t, h, w, -1), self).token_map())
-        return TokenMap.concat(maps) if maps else TokenMap.identity(0, seen.hidden.device)
+        return each_video(
+            seen, self.merge_images, lambda grid, tokens: _Merge(tokens.view(*grid, -1), self).token_map()
+        )
 
     def clusters_of(self, size: int) -> int:
         """Return how many tokens become of ``size`` that compete for clusters."""

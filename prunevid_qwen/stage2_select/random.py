@@ -27,8 +27,8 @@ class Random:
 
     @classmethod
     def from_config(cls, config: PruneVidConfig) -> Random:
-        """Take the budget from the flat config."""
-        return cls(config.keep_ratio)
+        """Take the budget and ``random_seed`` from the flat config."""
+        return cls(config.keep_ratio, config.random_seed)
 
     @property
     def needs(self) -> Needs:

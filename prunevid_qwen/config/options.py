@@ -7,13 +7,13 @@ PAPERS.md. A flat dataclass on purpose: command line, JSON and Python share one 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.config.checks import check_count, check_share, is_number, unknown
 from prunevid_qwen.errors import ConfigError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -33,10 +33,14 @@ class PruneVidConfig:
     """What is pruned, where and how hard; how a video is sampled. Ranges are checked on construction.
 
     Args:
-        enable_stage1: merge static and similar tokens of each video before the decoder.
+        enable_stage1: reduce the tokens of each video before the decoder, by ``merger``.
+        merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens; "pool" (averages of
+            equal cells), "uniform" (a grid) and "random" are controls, which read ``cluster_ratio``, ``merge_images``
+            and ``random_seed`` alone.
         tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
             strictly greater. 1 means that nothing is static.
-        cluster_ratio: clusters per token in (0, 1]; 1 merges nothing by clustering.
+        cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering. A control merger leaves
+            ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.
         temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
         dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
         min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
@@ -53,6 +57,7 @@ class PruneVidConfig:
             before rotary embedding and without the causal mask.
         selection_scope: "global" keeps the best of each video; "per_group" the best of every static or dynamic group.
         attention_aggregation: "max" or "mean" over the question's tokens, after the maximum over heads.
+        random_seed: of the "random" merger and selector, at least 0: equal seeds and sizes keep equal tokens.
         enable_cache_compression: stage 3, cut the cache of layers 0..M to the kept tokens.
         position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
             the installed transformers.
@@ -69,6 +74,7 @@ class PruneVidConfig:
     """
 
     enable_stage1: bool = True
+    merger: str = "prunevid"
     tau: float = 0.8
     cluster_ratio: float = 0.5
     temporal_segment_ratio: float = 0.25
@@ -84,6 +90,7 @@ class PruneVidConfig:
     attention_source: str = "post_rope"
     selection_scope: str = "global"
     attention_aggregation: str = "max"
+    random_seed: int = 0
     enable_cache_compression: bool = True
     position_scheme: str = "reference"
     max_frames: int = 16
@@ -96,24 +103,25 @@ class PruneVidConfig:
 
     def __post_init__(self) -> None:
         for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
-            _check_share(name, getattr(self, name))
+            check_share(name, getattr(self, name))
         for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, got {getattr(self, name)!r}")
-        for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2)):
-            _check_count(name, getattr(self, name), least)
+        for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2), ("random_seed", 0)):
+            check_count(name, getattr(self, name), least)
         for name in ("max_pixels", "total_pixels"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name), 28 * 28)
+                check_count(name, getattr(self, name), 28 * 28)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(_unknown(f"{name} is one of", getattr(self, name), allowed))
-        if not isinstance(self.selector, str) or not self.selector:
-            raise ConfigError(f"selector is the name of a stage 2 method, got {self.selector!r}")
-        if not _is_number(self.fps) or not 0 < self.fps < math.inf:
+                raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))
+        for name, stage in (("merger", 1), ("selector", 2)):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ConfigError(f"{name} is the name of a stage {stage} method, got {getattr(self, name)!r}")
+        if not is_number(self.fps) or not 0 < self.fps < math.inf:
             raise ConfigError(f"fps is a number above 0, got {self.fps!r}")
         limit = self.video_time_limit
-        if limit is not None and (not _is_number(limit) or not limit > 0):
+        if limit is not None and (not is_number(limit) or not limit > 0):
             raise ConfigError(f"video_time_limit is a number of seconds above 0, or None; got {limit!r}")
         self._check_layer()
 
@@ -121,7 +129,7 @@ class PruneVidConfig:
         m = self.pruning_layer
         if m is None:
             return
-        if not _is_number(m):
+        if not is_number(m):
             raise ConfigError(f"pruning_layer is a layer index, a share in (0, 1) or None, got {m!r}")
         if isinstance(m, int) and m < 0:
             raise ConfigError(f"pruning_layer counts from 0, got {m}")
@@ -150,13 +158,13 @@ class PruneVidConfig:
             if "keep_ratio" in options:
                 raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
             rate = options.pop("pruning_rate")
-            if not _is_number(rate) or not 0 <= rate < 1:
+            if not is_number(rate) or not 0 <= rate < 1:
                 raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {rate!r}")
             options["keep_ratio"] = 1.0 - rate
         names = tuple(f.name for f in dataclasses.fields(cls))
         for name in options:
             if name not in names:
-                raise ConfigError(_unknown("PruneVidConfig has", name, names))
+                raise ConfigError(unknown("PruneVidConfig has", name, names))
         return cls(**options)
 
     def to_json(self, path: str | Path | None = None) -> str:
@@ -177,7 +185,7 @@ class PruneVidConfig:
         if not text.lstrip().startswith("{"):
             path = Path(source)
             if not path.is_file():
-                raise ConfigError(f"no config file at {path}: pass a JSON file or a preset ({', '.join(PRESETS)})")
+                raise ConfigError(f"no config file at {path}: pass a JSON file, or the name of a preset to get_config")
             text = path.read_text(encoding="utf-8")
         try:
             options = json.loads(text)
@@ -206,88 +214,3 @@ def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
             f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
         )
     return pruning_layer
-
-
-def get_paper_config() -> PruneVidConfig:
-    """Return the defaults: the paper's method as the Qwen2.5-VL port sets it. What ``config=None`` means."""
-    return PruneVidConfig()
-
-
-def get_reference_config() -> PruneVidConfig:
-    """Return exactly what the authors' code does: k 7, scores before rotary embedding, budgets and order per group."""
-    return PruneVidConfig(dpc_knn_k=7, attention_source="pre_rope", selection_scope="per_group", token_order="grouped")
-
-
-def get_conservative_config() -> PruneVidConfig:
-    """Return a preset that prunes *less* than the paper (keep 0.6, clusters 0.75).
-
-    The community port's README describes "conservative" as high compression: here the word means what it says.
-    """
-    return PruneVidConfig(keep_ratio=0.6, cluster_ratio=0.75)
-
-
-def get_aggressive_config() -> PruneVidConfig:
-    """Return a preset that prunes *more* than the paper (keep 0.2, clusters 0.25).
-
-    The community port's README describes "aggressive" as low compression: here the word means what it says.
-    """
-    return PruneVidConfig(keep_ratio=0.2, cluster_ratio=0.25)
-
-
-def get_baseline_config() -> PruneVidConfig:
-    """Return all stages off: the stock model, read and sampled in the same way."""
-    return PruneVidConfig(enable_stage1=False, enable_stage2=False, enable_cache_compression=False)
-
-
-def get_stage1_only_config() -> PruneVidConfig:
-    """Return stage 1 alone: merging before the decoder, no selection by the question."""
-    return PruneVidConfig(enable_stage2=False, enable_cache_compression=False)
-
-
-PRESETS = {
-    "paper": get_paper_config,
-    "conservative": get_conservative_config,
-    "aggressive": get_aggressive_config,
-    "stage1_only": get_stage1_only_config,
-    "reference": get_reference_config,
-    "baseline": get_baseline_config,
-}
-
-
-def get_config(name_or_path: str) -> PruneVidConfig:
-    """Return a preset by name, or the config in a JSON file.
-
-    Raises:
-        ConfigError: neither a preset nor a file; the nearest preset is offered.
-    """
-    if name_or_path in PRESETS:
-        return PRESETS[name_or_path]()
-    if name_or_path.endswith(".json") or Path(name_or_path).is_file():
-        return PruneVidConfig.from_json(Path(name_or_path))
-    raise ConfigError(_unknown("a preset (or a .json file) is", name_or_path, tuple(PRESETS)))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_share(name: str, value: object) -> None:
-    if not _is_number(value):
-        raise ConfigError(f"{name} is a number in (0, 1], got {type(value).__name__} {value!r}")
-    assert isinstance(value, (int, float))
-    if 0 < value <= 1:
-        return
-    meant = f"; did you mean {value / 100:g}?" if 2 <= value <= 100 else ""
-    why = " (nothing would be left)" if value == 0 else ""
-    raise ConfigError(f"{name} is a share in (0, 1], got {value!r}{why}{meant}")
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is a whole number of at least {least}, got {value!r}")
-
-
-def _unknown(what: str, got: object, allowed: tuple[str, ...]) -> str:
-    close = difflib.get_close_matches(str(got), allowed, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{what} {', '.join(allowed)}; got {got!r}{hint}"

@@ -1,0 +1,99 @@
+"""What all mergers share: each video is decided on its own, images pass, and a grid falls into equal cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import ceil
+
+from torch import Tensor
+
+from prunevid_qwen.reducer import Evidence
+from prunevid_qwen.tokens import Block, TokenMap
+
+Box = tuple[range, range, range]
+"""Temporal positions, rows and columns of a cell."""
+
+
+def each_video(
+    seen: Evidence, merge_images: bool, decide: Callable[[tuple[int, int, int], Tensor], TokenMap]
+) -> TokenMap:
+    """Decide about every whole video (and image, if these are merged) of a sample by itself.
+
+    Args:
+        seen: the sample.
+        merge_images: images are decided about too; else they pass.
+        decide: from the grid (T, h, w) and the tokens [T*h*w, C] to a map over these.
+
+    Raises:
+        ValueError: a video has already lost tokens, so that it is no (T, h, w) grid.
+    """
+    maps = []
+    for block in seen.layout.blocks:
+        size = block.stop - block.start
+        if block.kind != "video" and not merge_images:
+            maps.append(TokenMap.identity(size, seen.hidden.device))
+            continue
+        maps.append(decide(_whole_grid(block), seen.hidden[block.start : block.stop]))
+    return TokenMap.concat(maps) if maps else TokenMap.identity(0, seen.hidden.device)
+
+
+def _whole_grid(block: Block) -> tuple[int, int, int]:
+    t, h, w = block.grid
+    size = block.stop - block.start
+    if size != t * h * w:
+        raise ValueError(f"stage 1 merges whole blocks: {size} tokens are left of a {t} x {h} x {w} {block.kind}")
+    return block.grid
+
+
+def tokens_of(size: int, cluster_ratio: float) -> int:
+    """Return how many of ``size`` tokens a control leaves: ``max(1, int(size * cluster_ratio))``.
+
+    Raises:
+        ValueError: ``cluster_ratio`` is outside (0, 1].
+    """
+    if not 0 < cluster_ratio <= 1:
+        raise ValueError(f"cluster_ratio is a share in (0, 1], got {cluster_ratio}")
+    return max(1, int(size * cluster_ratio))
+
+
+def equal_boxes(grid: tuple[int, int, int], count: int) -> list[Box]:
+    """Cut a grid into exactly ``count`` boxes of about the same size and about as long as they are high and wide.
+
+    Time is cut into stretches, each stretch into bands of rows, each band into boxes side by side. All three axes are
+    cut into parts of about ``(T*h*w / count) ** (1/3)`` cells; what does not divide is spread evenly.
+
+    Args:
+        grid: (T, h, w), each at least 1.
+        count: boxes, in [1, T*h*w].
+
+    Returns:
+        The boxes, which partition the grid, in the order of their middles in the raster.
+    """
+    t, h, w = grid
+    boxes = []
+    stretches = _parts(t, t * (count / (t * h * w)) ** (1 / 3), ceil(count / (h * w)), count)
+    for times, in_stretch in zip(_cut(t, stretches), _deal(count, stretches), strict=True):
+        bands = _parts(h, h * (in_stretch / (h * w)) ** 0.5, ceil(in_stretch / w), in_stretch)
+        for rows, in_band in zip(_cut(h, bands), _deal(in_stretch, bands), strict=True):
+            boxes += [(times, rows, columns) for columns in _cut(w, in_band)]
+    return boxes
+
+
+def middle(grid: tuple[int, int, int], box: Box) -> int:
+    """Return the raster index of a box's middle cell, the earlier and lower one of two."""
+    _, h, w = grid
+    t, y, x = (part[(len(part) - 1) // 2] for part in box)
+    return (t * h + y) * w + x
+
+
+def _parts(length: int, ideal: float, least: int, count: int) -> int:
+    """How many parts to cut ``length`` into: none empty, none without one of ``count``, and room for all of these."""
+    return min(max(round(ideal), least, 1), length, count)
+
+
+def _cut(length: int, parts: int) -> list[range]:
+    return [range(i * length // parts, (i + 1) * length // parts) for i in range(parts)]
+
+
+def _deal(count: int, parts: int) -> list[int]:
+    return [len(share) for share in _cut(count, parts)]

@@ -1,0 +1,55 @@
+"""Average pooling before the decoder: equal cells of the grid, whatever they show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of
+from prunevid_qwen.tokens import TokenMap
+
+
+@register("pool", stage=1)
+@dataclass(frozen=True)
+class Pool:
+    """Average each video over ``max(1, int(n * cluster_ratio))`` contiguous cells of its grid, as equal as can be.
+
+    Where the grid divides evenly this is three-dimensional average pooling. A cell takes the position of its middle.
+
+    Args:
+        cluster_ratio: tokens left per token of a video, in (0, 1].
+        merge_images: reduce images too.
+    """
+
+    cluster_ratio: float = 0.5
+    merge_images: bool = False
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> Pool:
+        """Take ``cluster_ratio`` and ``merge_images`` from the flat config."""
+        return cls(config.cluster_ratio, config.merge_images)
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Average the cells of each video.
+
+        Raises:
+            ValueError: a video is not whole, or ``cluster_ratio`` is out of range.
+        """
+
+        def average(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
+            boxes = equal_boxes(grid, tokens_of(tokens.shape[0], self.cluster_ratio))
+            cell = torch.empty(grid, dtype=torch.long)
+            for number, (times, rows, columns) in enumerate(boxes):
+                cell[times.start : times.stop, rows.start : rows.stop, columns.start : columns.stop] = number
+            middles = torch.tensor([middle(grid, box) for box in boxes])
+            return TokenMap(cell.flatten().to(tokens.device), middles.to(tokens.device))
+
+        return each_video(seen, self.merge_images, average)

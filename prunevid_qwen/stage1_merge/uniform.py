@@ -1,0 +1,52 @@
+"""Uniform selection before the decoder: a coarser grid over time and space, by dropping."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of
+from prunevid_qwen.tokens import TokenMap
+
+
+@register("uniform", stage=1)
+@dataclass(frozen=True)
+class UniformMerge:
+    """Keep ``max(1, int(n * cluster_ratio))`` tokens of each video on a grid over time, rows and columns.
+
+    They are the middles of the cells that `Pool` averages.
+
+    Args:
+        cluster_ratio: tokens left per token of a video, in (0, 1].
+        merge_images: reduce images too.
+    """
+
+    cluster_ratio: float = 0.5
+    merge_images: bool = False
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> UniformMerge:
+        """Take ``cluster_ratio`` and ``merge_images`` from the flat config."""
+        return cls(config.cluster_ratio, config.merge_images)
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Space the kept tokens of each video equally.
+
+        Raises:
+            ValueError: a video is not whole, or ``cluster_ratio`` is out of range.
+        """
+
+        def space(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
+            n = tokens.shape[0]
+            kept = [middle(grid, box) for box in equal_boxes(grid, tokens_of(n, self.cluster_ratio))]
+            return TokenMap.keep(torch.tensor(kept, device=tokens.device), n)
+
+        return each_video(seen, self.merge_images, space)

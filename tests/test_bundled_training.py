@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,11 @@ import torch
 
 from prunevid_qwen.moving_shapes import QUESTION_TYPES, make_scene, render
 from prunevid_qwen.training import batches
-from prunevid_qwen.training.architecture import build_model
+from prunevid_qwen.training.architecture import build_model, deepen
 from prunevid_qwen.training.bundled_model import train
-from prunevid_qwen.training.phases import PHASES, QuestionPhase, VisionPhase, shortened
+from prunevid_qwen.training.export import export_model
+from prunevid_qwen.training.phases import DeepenPhase, QuestionPhase, VisionPhase
+from prunevid_qwen.training.schedule import PHASES, shortened
 
 SHORT = (
     VisionPhase("vision", steps=3, videos=2, patches=2),
@@ -41,6 +44,33 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
     assert not torch.equal(whole.lm_head.weight, other.lm_head.weight)
     lines = [json.loads(line) for line in (tmp_path / "whole" / "curve.jsonl").read_text().splitlines()]
     assert [(line["phase"], line["step"]) for line in lines] == [("vision", 3), ("ask", 3)]
+
+
+def test_a_deepened_model_answers_as_before_and_goes_on(tmp_path):
+    phases = (SHORT[0], SHORT[1], DeepenPhase("deepen", layers=8), replace(SHORT[1], name="again", clutter_share=0.5))
+    whole, _ = train(tmp_path / "whole", phases, seed=5, workers=0)
+    for steps in (6, 2, 2):
+        pieces, finished = train(tmp_path / "pieces", phases, seed=5, steps=steps, workers=0)
+    assert finished and len(whole.model.language_model.layers) == whole.config.text_config.num_hidden_layers == 8
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, pieces.state_dict()[name]), name
+    assert whole.model.language_model.layers[7].mlp.down_proj.weight.abs().max() > 0  # it is trained
+    fresh, deeper = build_model(3), build_model(3)
+    deepen(deeper, 8, seed=0)
+    ids = torch.arange(20)[None]
+    assert torch.equal(fresh(input_ids=ids).logits, deeper(input_ids=ids).logits)
+    with pytest.raises(ValueError, match="cannot be deepened"):
+        deepen(deeper, 6, seed=0)
+
+
+def test_a_run_can_begin_with_exported_weights(tmp_path):
+    trained, _ = train(tmp_path / "first", SHORT[:1], workers=0)
+    kernel = trained.model.visual.patch_embed.proj.weight.clone()
+    export_model(trained, tmp_path / "model")
+    more, _ = train(tmp_path / "more", SHORT, workers=0, weights=tmp_path / "model", begin="ask")
+    assert torch.equal(more.model.visual.patch_embed.proj.weight, kernel)
+    with pytest.raises(ValueError, match="no phase is called 'asking'; there are vision, ask"):
+        train(tmp_path / "more", SHORT, begin="asking")
 
 
 def test_an_interruption_leaves_a_checkpoint(tmp_path):
@@ -96,4 +126,4 @@ def test_patches_are_the_librarys_order():
 def test_a_share_of_the_schedule_keeps_every_phase():
     short = shortened(PHASES, 0.001)
     assert [phase.name for phase in short] == [phase.name for phase in PHASES]
-    assert all(phase.steps >= 1 for phase in short)
+    assert all((phase.steps >= 1) == (whole.steps >= 1) for phase, whole in zip(short, PHASES, strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,3 +170,41 @@ def test_mistakes_are_named(tmp_path):
         write_video(tmp_path / "clip.mp4", np.zeros((4, 28, 28, 3)))
     with pytest.raises(ValueError, match="multiples of 28"):
         make_scene(0, height=100)
+
+
+def test_cuts_jolts_and_dots_leave_the_objects_as_they_are():
+    plain = make_scene(FIRST_HELD_OUT_SEED)
+    busy = make_scene(FIRST_HELD_OUT_SEED, cut_share=1.0, shake_share=1.0, most_distractors=3)
+    assert busy.objects == plain.objects and make_questions(busy, 0) == make_questions(plain, 0)
+    assert len(busy.cuts) == 1 and 1 <= len(busy.jolts) <= 3
+    assert not plain.cuts and not plain.jolts and not plain.distractors
+
+
+def test_a_cut_changes_the_background_from_its_moment_on():
+    scene = replace(make_scene(FIRST_HELD_OUT_SEED), objects=(), cuts=(0.5,))
+    frames = render(scene, np.array([0.0, 0.49, 0.5, 1.0]))
+    assert np.array_equal(frames[0], background(scene)) and np.array_equal(frames[0], frames[1])
+    assert np.array_equal(frames[2], background(scene, number=1)) and np.array_equal(frames[2], frames[3])
+    assert np.abs(frames[0].astype(int) - frames[2]).mean() > 5
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_jolt_moves_everything_and_the_boxes(scale):
+    still = make_scene(FIRST_HELD_OUT_SEED + 3, most_distractors=3)
+    shaken = replace(still, jolts=((0.5, 3, -2),))
+    before, after = render(still, 16, scale), render(shaken, 16, scale)
+    assert np.array_equal(before[:8], after[:8])
+    x, y = 3 * scale, 2 * scale
+    assert np.array_equal(after[8:, : -2 * y, 2 * x :], before[8:, y:-y, x:-x])
+    found, moved = boxes(still, 16, scale), boxes(shaken, 16, scale)
+    seen = (moved[:, 8:, 0] > 0) & (moved[:, 8:, 1] > 0) & (moved[:, 8:, 2] < 112 * scale)
+    assert seen.any()
+    assert ((moved - found)[:, 8:][seen] == np.array([x, -y, x, -y])).all()
+
+
+def test_dots_are_dark():
+    scenes = (make_scene(FIRST_HELD_OUT_SEED + number, most_distractors=3) for number in range(20))
+    scene = replace(next(scene for scene in scenes if scene.distractors), objects=())
+    frame = render(scene, np.array([0.0]))[0]
+    x, y = (round(part) for part in scene.distractors[0].origin)
+    assert frame[y, x].max() <= 45 and background(scene).min() >= 30

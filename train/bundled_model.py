@@ -16,7 +16,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
 from prunevid_qwen.training.bundled_model import train
-from prunevid_qwen.training.phases import PHASES, shortened
+from prunevid_qwen.training.schedule import PHASES, shortened
 
 
 def main(
@@ -30,6 +30,8 @@ def main(
     device: Annotated[str, typer.Option(help="Where the decoder is trained.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Torch threads of the training process; more only on idle cores.")] = 1,
     workers: Annotated[int, typer.Option(help="Processes that make videos beside it; 0 for none.")] = 1,
+    weights: Annotated[Path | None, typer.Option(help="Begin with an exported model instead of nothing.")] = None,
+    begin: Annotated[str | None, typer.Option(help="Name of the phase that --weights are given to.")] = None,
 ) -> None:
     """Train, then export if the last phase was finished."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -40,7 +42,7 @@ def main(
         typer.echo(f"{phase} {step}/{total}  {figures}")
 
     try:
-        trained, finished = train(out, phases, seed, resume, steps, minutes, device, workers, show)
+        trained, finished = train(out, phases, seed, resume, steps, minutes, device, workers, show, weights, begin)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {out / 'checkpoint.pt'}")
         raise typer.Exit(130) from None

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from prunevid_qwen.moving_shapes.scene import COLORS, Scene, frame_times
+from prunevid_qwen.moving_shapes.scene import COLORS, LARGEST_JOLT, Scene, frame_times
 
 _SUPERSAMPLING = 4
 _PHASES = 4  # sprites are placed to a quarter of a pixel
@@ -36,19 +36,50 @@ def render(scene: Scene, frames: int | np.ndarray = 16, scale: int = 1) -> np.nd
     Returns: [F, height * scale, width * scale, 3] uint8 rgb.
     """
     times = frame_times(frames) if isinstance(frames, int) else np.asarray(frames, dtype=np.float64)
-    still = background(scene, scale)
-    video = np.repeat(still[None], len(times), axis=0)
+    video, shift = _stills(scene, times, scale), scene.offsets(times)
+    always = np.ones(len(times), bool)
+    for dot in scene.distractors:
+        paint = np.full(3, dot.level, np.float32)
+        _draw(
+            video, "circle", dot.radius * scale, paint, _corners(dot.centers(times) + shift, dot.radius, scale), always
+        )
     for item in scene.objects:
         paint = np.clip(np.array(COLORS[item.color], np.float32) + np.array(item.tint, np.float32), 0, 255)
-        corners, phases = _corners(item.centers(times), item.radius * scale, scale)
-        for f in np.flatnonzero(item.visible(times)):
-            mask = sprite(item.shape, item.radius * scale, int(phases[f, 0]), int(phases[f, 1])).mask
-            x, y = int(corners[f, 0]), int(corners[f, 1])
-            rows, columns = _inside(y, len(mask), video.shape[1]), _inside(x, len(mask), video.shape[2])
-            cover = mask[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x, None]
-            area = video[f, rows, columns]
-            video[f, rows, columns] = (area * (1 - cover) + paint * cover + np.float32(0.5)).astype(np.uint8)
+        corners = _corners(item.centers(times) + shift, item.radius, scale)
+        _draw(video, item.shape, item.radius * scale, paint, corners, item.visible(times))
     return video
+
+
+def _stills(scene: Scene, times: np.ndarray, scale: int) -> np.ndarray:
+    """The background of every frame, moved as the camera's shaking moves it; its edge pixels fill what opens up."""
+    shift, backdrops = scene.offsets(times) * scale, scene.backdrops(times)
+    views: dict[tuple[int, int, int], np.ndarray] = {}
+    reach = LARGEST_JOLT * scale
+    height, width = scene.height * scale, scene.width * scale
+    for number, (x, y) in zip(backdrops.tolist(), shift.tolist(), strict=True):
+        if (number, x, y) not in views:
+            wide = np.pad(background(scene, scale, number), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+            views[number, x, y] = wide[reach - y : reach - y + height, reach - x : reach - x + width]
+    return np.stack([views[n, x, y] for n, (x, y) in zip(backdrops.tolist(), shift.tolist(), strict=True)])
+
+
+def _draw(
+    video: np.ndarray,
+    shape: str,
+    radius: int,
+    paint: np.ndarray,
+    places: tuple[np.ndarray, np.ndarray],
+    visible: np.ndarray,
+) -> None:
+    """Paint one thing into the frames [F, H, W, 3] in which it is ``visible`` [F]."""
+    corners, phases = places
+    for f in np.flatnonzero(visible):
+        mask = sprite(shape, radius, int(phases[f, 0]), int(phases[f, 1])).mask
+        x, y = int(corners[f, 0]), int(corners[f, 1])
+        rows, columns = _inside(y, len(mask), video.shape[1]), _inside(x, len(mask), video.shape[2])
+        cover = mask[rows.start - y : rows.stop - y, columns.start - x : columns.stop - x, None]
+        area = video[f, rows, columns]
+        video[f, rows, columns] = (area * (1 - cover) + paint * cover + np.float32(0.5)).astype(np.uint8)
 
 
 def boxes(scene: Scene, frames: int | np.ndarray = 16, scale: int = 1) -> np.ndarray:
@@ -65,16 +96,17 @@ def boxes(scene: Scene, frames: int | np.ndarray = 16, scale: int = 1) -> np.nda
     limit = np.array([scene.width, scene.height] * 2) * scale
     found = np.full((len(scene.objects), len(times), 4), -1, np.int64)
     for k, item in enumerate(scene.objects):
-        corners, phases = _corners(item.centers(times), item.radius * scale, scale)
+        corners, phases = _corners(item.centers(times) + scene.offsets(times), item.radius, scale)
         for f in np.flatnonzero(item.visible(times)):
             box = sprite(item.shape, item.radius * scale, int(phases[f, 0]), int(phases[f, 1])).box
             found[k, f] = np.clip(np.array(box) + np.tile(corners[f], 2), 0, limit)
     return found
 
 
-def background(scene: Scene, scale: int = 1) -> np.ndarray:
-    """Draw what stands behind the objects: [height * scale, width * scale, 3] uint8, values 30 to 200."""
-    rng = np.random.default_rng([scene.seed, 1])  # apart from the scene's own draws, so that neither shifts the other
+def background(scene: Scene, scale: int = 1, number: int = 0) -> np.ndarray:
+    """Draw what is behind the objects after ``number`` cuts: [height * scale, width * scale, 3] uint8, 30 to 200."""
+    # apart from the scene's own draws, so that neither shifts the other
+    rng = np.random.default_rng([scene.seed, 1, number] if number else [scene.seed, 1])
     height, width = scene.height * scale, scene.width * scale
     base = rng.uniform(70, 150) + rng.uniform(-15, 15, 3)
     clouds = rng.uniform(-28, 28, (int(rng.integers(3, 7)), int(rng.integers(3, 7)), 3))
@@ -160,7 +192,7 @@ def _between(points: int, pixels: int, smooth: bool) -> tuple[np.ndarray, np.nda
 def _corners(centers: np.ndarray, radius: int, scale: int) -> tuple[np.ndarray, np.ndarray]:
     """Turn centres [F, 2] at scale 1 into each sprite's top left pixel and quarter-pixel phases, both [F, 2] int64."""
     quarters = np.floor(centers * scale * _PHASES + 0.5).astype(np.int64)
-    return quarters // _PHASES - radius - 1, quarters % _PHASES
+    return quarters // _PHASES - radius * scale - 1, quarters % _PHASES
 
 
 def _inside(start: int, length: int, limit: int) -> slice:

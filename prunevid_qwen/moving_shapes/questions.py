@@ -126,7 +126,7 @@ def _facts(rng: np.random.Generator, scene: Scene, moving: bool, clauses: bool =
     if moving and len(scene.objects) > 1:
         facts += _order_facts(scene, clauses)
     count = len(scene.objects)
-    facts.append(_Fact("count", "How many objects are there?", NUMBERS[count], NUMBERS[1:5], tuple(range(count))))
+    facts.append(_Fact("count", "How many objects are there?", NUMBERS[count], NUMBERS[1:], tuple(range(count))))
     if scene.objects:
         facts.append(_existence_fact(rng, scene))
     return facts

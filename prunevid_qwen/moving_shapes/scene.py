@@ -32,6 +32,9 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 FIRST_HELD_OUT_SEED = 10**9
 """Training draws its scene seeds below this number; tests, clips and measurements take this number and above."""
 
+LARGEST_JOLT = 4
+"""Pixels at scale 1 that a shaken camera is off its place at most, along each axis."""
+
 _PLACEMENT_TRIES = 20
 _CHECKED_TIMES = np.arange(65) / 64  # moments at which two objects must not touch; finer than any speed needs
 
@@ -75,6 +78,27 @@ class MovingObject:
 
 
 @dataclass(frozen=True)
+class Distractor:
+    """A small dark dot that no question is about, and its straight path over the whole clip.
+
+    Args:
+        radius: pixels at scale 1, less than half of an object's.
+        origin: (x, y) of its centre at the beginning.
+        velocity: (x, y) pixels it moves during the clip.
+        level: its grey, 15 to 45; backgrounds go from 30 to 200.
+    """
+
+    radius: int
+    origin: tuple[float, float]
+    velocity: tuple[float, float]
+    level: int
+
+    def centers(self, times: np.ndarray) -> np.ndarray:
+        """Give the centre at each of ``times`` ([F], shares of the clip): [F, 2] x and y in pixels at scale 1."""
+        return np.array(self.origin) + np.array(self.velocity) * times[:, None]
+
+
+@dataclass(frozen=True)
 class Scene:
     """A whole clip.
 
@@ -83,12 +107,28 @@ class Scene:
         height: pixels at scale 1, a multiple of 28.
         width: pixels at scale 1, a multiple of 28.
         objects: the shapes, in drawing order.
+        distractors: dots behind the objects.
+        cuts: moments (shares of the clip, rising) from which another background is seen; the objects live on.
+        jolts: (moment, x, y), moments rising: from then on the camera is off by so many pixels at scale 1, at most
+            ``LARGEST_JOLT`` along each axis. Everything moves at once.
     """
 
     seed: int
     height: int
     width: int
     objects: tuple[MovingObject, ...]
+    distractors: tuple[Distractor, ...] = ()
+    cuts: tuple[float, ...] = ()
+    jolts: tuple[tuple[float, int, int], ...] = ()
+
+    def backdrops(self, times: np.ndarray) -> np.ndarray:
+        """Say which background, counted from 0, stands at each of ``times`` ([F]): [F] int64."""
+        return np.searchsorted(np.array(self.cuts), times, side="right")
+
+    def offsets(self, times: np.ndarray) -> np.ndarray:
+        """Say how far the camera's shaking moves the picture at each of ``times`` ([F]): [F, 2] int64 x and y."""
+        moved = np.array([(0, 0), *((x, y) for _, x, y in self.jolts)], np.int64)
+        return moved[np.searchsorted(np.array([moment for moment, _, _ in self.jolts]), times, side="right")]
 
 
 def frame_times(frames: int) -> np.ndarray:
@@ -105,6 +145,9 @@ def make_scene(
     brief_share: float = 0.35,
     late_share: float = 0.35,
     least_objects: int = 1,
+    cut_share: float = 0.0,
+    shake_share: float = 0.0,
+    most_distractors: int = 0,
 ) -> Scene:
     """Invent a scene of ``least_objects`` to ``most_objects`` shapes, all of different colour and different shape.
 
@@ -118,6 +161,9 @@ def make_scene(
         brief_share: chance that an object is seen only briefly (at most one of them in a scene).
         late_share: chance that an object appears after the beginning and stays.
         least_objects: 1 to ``most_objects``; fewer are placed where no room is found for more.
+        cut_share: chance that the background changes once.
+        shake_share: chance that the camera is jolted, one to three times.
+        most_distractors: dots are none to so many. These last three change nothing else about a seed's scene.
 
     Raises:
         ValueError: an option is outside its range.
@@ -144,7 +190,26 @@ def make_scene(
                 placed.append(candidate)
                 starts.append(start)
                 break
-    return Scene(seed, height, width, tuple(placed))
+    apart = np.random.default_rng([seed, 3])  # so that what is added leaves the objects as they are
+    cuts = (float(apart.uniform(0.2, 0.8)),) if apart.random() < cut_share else ()
+    jolts = _jolts(apart) if apart.random() < shake_share else ()
+    dots = [_distractor(apart, height, width) for _ in range(int(apart.integers(most_distractors + 1)))]
+    return Scene(seed, height, width, tuple(placed), tuple(dots), cuts, jolts)
+
+
+def _jolts(rng: np.random.Generator) -> tuple[tuple[float, int, int], ...]:
+    moments = np.sort(rng.uniform(0.05, 0.95, int(rng.integers(1, 4))))
+    places = rng.integers(-LARGEST_JOLT, LARGEST_JOLT + 1, (len(moments), 2))
+    return tuple((float(t), int(x), int(y)) for t, (x, y) in zip(moments, places, strict=True))
+
+
+def _distractor(rng: np.random.Generator, height: int, width: int) -> Distractor:
+    """Put a dot somewhere; half of them move, to another place inside the picture."""
+    radius = int(rng.integers(4, 6))
+    low, high = radius + 1.0, np.array([width, height]) - radius - 2.0
+    (x, y), (to_x, to_y) = rng.uniform(low, high, (2, 2)).tolist()
+    velocity = (to_x - x, to_y - y) if rng.random() < 0.5 else (0.0, 0.0)
+    return Distractor(radius, (x, y), velocity, int(rng.integers(15, 46)))
 
 
 def _lifetime(rng: np.random.Generator, frames: int, brief_share: float, late_share: float) -> tuple[int, int, bool]:

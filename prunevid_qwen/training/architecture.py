@@ -59,14 +59,7 @@ def build_model(seed: int) -> Any:
 
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(build_config())
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            scale = module.in_features**-0.5
-            if name.endswith(("o_proj", "down_proj", "attn.proj")):
-                scale *= 0.4  # what is added to the residual stream starts small
-            _fill(module.weight, 0.02 if name == "lm_head" else scale)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    _fill_linear(model)
     _fill(model.model.language_model.embed_tokens.weight, 0.5)
     kernel = model.model.visual.patch_embed.proj.weight  # [D, 3, 2, 14, 14]
     _fill(kernel, 1176**-0.5)
@@ -76,6 +69,44 @@ def build_model(seed: int) -> Any:
         kernel[:moving, :, 0], kernel[:moving, :, 1] = -2.5 * base[:moving], 2.5 * base[:moving]
         kernel[moving:, :, 0] = kernel[moving:, :, 1] = base[moving:]
     return model
+
+
+def deepen(model: Any, layers: int, seed: int) -> None:
+    """Append decoder layers that hand on what they are given: what they add to it has zero weights, to be trained.
+
+    Args:
+        model: from ``build_model``; changed in place.
+        layers: of its decoder afterwards.
+        seed: of the new layers' other parameters.
+
+    Raises:
+        ValueError: the model has more layers.
+    """
+    decoder = model.model.language_model
+    config = decoder.config
+    if len(decoder.layers) > layers:
+        raise ValueError(f"a decoder of {len(decoder.layers)} layers cannot be deepened to {layers}")
+    torch.manual_seed(seed)
+    for index in range(len(decoder.layers), layers):
+        # the library reads a layer's kind by its index, and a cache counts layers by the config
+        config.num_hidden_layers = index + 1
+        config.layer_types = [config.layer_types[0]] * (index + 1)
+        layer = type(decoder.layers[0])(config, index)
+        _fill_linear(layer)
+        for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            nn.init.zeros_(last.weight)
+        decoder.layers.append(layer.to(decoder.layers[0].mlp.down_proj.weight.device))
+
+
+def _fill_linear(module: nn.Module) -> None:
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear):
+            scale = part.in_features**-0.5
+            if name.endswith(("o_proj", "down_proj", "attn.proj")):
+                scale *= 0.4  # what is added to the residual stream starts small
+            _fill(part.weight, 0.02 if name == "lm_head" else scale)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
 
 
 def _fill(weight: torch.Tensor, scale: float) -> None:

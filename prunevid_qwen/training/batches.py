@@ -112,22 +112,17 @@ class QuestionBatches(Dataset[QuestionBatch]):
         """Draw the videos of a step, look at them and ask about them."""
         phase, rng = self.phase, np.random.default_rng([*self.key, step])
         picture = rng.random() < phase.picture_share
-        count = 2 if picture else int(rng.choice(phase.frames))
-        height, width = phase.sizes[int(rng.integers(len(phase.sizes)))]
+        # drawn only where the phase has any, so that earlier phases keep their batches
+        clutter = bool(phase.clutter_share) and not picture and rng.random() < phase.clutter_share
+        count = 2 if picture else int(rng.choice(phase.clutter_frames if clutter else phase.frames))
+        sizes = phase.clutter_sizes if clutter else phase.sizes
+        height, width = sizes[int(rng.integers(len(sizes)))]
         choice = rng.random() < phase.choice_share
         asked = phase.choice_questions if choice else phase.questions
         frames, covers, ranks, questions = [], [], [], []
         for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):
             scene = _picture_scene(int(seed), height, width, phase.least_objects) if picture else None
-            scene = scene or make_scene(
-                int(seed),
-                height,
-                width,
-                min(count, 16),
-                phase.most_objects,
-                late_share=phase.late_share,
-                least_objects=phase.least_objects,
-            )
+            scene = scene or _video_scene(phase, int(seed), height, width, min(count, 16), clutter)
             times = np.full(2, 0.5) if picture else frame_times(count)
             frames.append(render(scene, times))
             cover = token_cover(scene, times)
@@ -198,6 +193,22 @@ def _ranks(scene: Scene, cover: np.ndarray) -> np.ndarray:
     """Label tokens by when their object appeared: cover [objects, T, h, w] to [T, h, w] ``QuestionBatch.ranks``."""
     before = [sum(other.appears < item.appears for other in scene.objects) for item in scene.objects]
     return np.where(cover.max(0) > _LEAST_COVER, np.array(before)[cover.argmax(0)] + 1, 0)
+
+
+def _video_scene(phase: QuestionPhase, seed: int, height: int, width: int, frames: int, clutter: bool) -> Scene:
+    """A scene as the phase describes it."""
+    return make_scene(
+        seed,
+        height,
+        width,
+        frames,
+        most_objects=len(SHAPES) if clutter else phase.most_objects,
+        late_share=phase.late_share,
+        least_objects=2 if clutter else phase.least_objects,
+        cut_share=0.3 if clutter else phase.cut_share,
+        shake_share=0.5 if clutter else 0.0,
+        most_distractors=3 if clutter else phase.most_distractors,
+    )
 
 
 def _picture_scene(seed: int, height: int, width: int, least_objects: int) -> Scene:

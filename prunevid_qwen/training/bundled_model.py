@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from prunevid_qwen.training.architecture import deepen
 from prunevid_qwen.training.batches import (
     QuestionBatch,
     QuestionBatches,
@@ -27,7 +28,8 @@ from prunevid_qwen.training.batches import (
 )
 from prunevid_qwen.training.checkpoint import TrainingState, optimizer_of, save, start
 from prunevid_qwen.training.fast_forward import answer_states, vision_features
-from prunevid_qwen.training.phases import PHASES, Phase, QuestionPhase, VisionPhase
+from prunevid_qwen.training.phases import DeepenPhase, Phase, QuestionPhase, VisionPhase
+from prunevid_qwen.training.schedule import PHASES
 from prunevid_qwen.training.sequence import AFTER_VIDEO, PREFIX
 from prunevid_qwen.training.tokenizer import VOCABULARY
 
@@ -48,6 +50,8 @@ def train(
     device: str = "cpu",
     workers: int = 1,
     report: Callable[[str, int, int, str], None] | None = None,
+    weights: Path | None = None,
+    begin: str | None = None,
 ) -> tuple[Any, bool]:
     """Run the phases in order.
 
@@ -61,16 +65,28 @@ def train(
         device: where the decoder is trained.
         workers: processes that make batches; 0 makes them in this one.
         report: called with phase, step, steps of the phase and a line of figures.
+        weights: folder of an exported model to begin with instead of fresh parameters.
+        begin: name of the phase that ``weights`` are given to; the first one if left out.
 
     Returns: the model, and whether the last phase was finished.
+
+    Raises:
+        ValueError: no phase is called ``begin``.
     """
+    names = [phase.name for phase in phases]
+    if begin is not None and begin not in names:
+        raise ValueError(f"no phase is called {begin!r}; there are {', '.join(names)}")
     out.mkdir(parents=True, exist_ok=True)
-    state = start(out, seed, resume, device)
+    state = start(out, seed, resume, device, weights, names.index(begin) if begin else 0)
     begun, done = time.monotonic() - state.seconds, 0
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
     try:
         while state.phase < len(phases):
             phase = phases[state.phase]
+            if isinstance(phase, DeepenPhase):
+                deepen(state.model, phase.layers, seed)
+                _finish_phase(state, phase)
+                continue
             for batch in _batches(phase, (seed, state.phase), state, workers):
                 figures = _update(state, phase, batch, device)
                 state.step += 1

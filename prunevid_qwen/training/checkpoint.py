@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prunevid_qwen.moving_shapes import COLORS, DIRECTIONS, SHAPES
-from prunevid_qwen.training.architecture import build_model
+from prunevid_qwen.training.architecture import build_model, deepen
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,19 @@ class TrainingState:
     recent: dict[str, deque[float]] = field(default_factory=dict)
 
 
-def start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
-    """Make the parameters, or take them from the checkpoint."""
+def start(
+    out: Path, seed: int, resume: bool, device: str, weights: Path | None = None, phase: int = 0
+) -> TrainingState:
+    """Make the parameters, or take them from the checkpoint; without one from an exported model, if one is named.
+
+    Args:
+        out: folder of the run.
+        seed: of fresh parameters.
+        resume: go on from the folder's checkpoint if there is one.
+        device: where the model goes.
+        weights: folder of an exported model to begin with.
+        phase: the phase that ``weights`` are given to.
+    """
     model = build_model(seed)
     width = model.config.text_config.hidden_size
     sizes = {"colors": len(COLORS), "shapes": len(SHAPES), "directions": len(DIRECTIONS)}
@@ -54,9 +65,15 @@ def start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
     path = out / "checkpoint.pt"
     if not (resume and path.exists()):
         (out / "curve.jsonl").unlink(missing_ok=True)
+        if weights is not None:
+            from transformers import Qwen2_5_VLForConditionalGeneration
+
+            exported = Qwen2_5_VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
+            _load(model, exported.state_dict(), seed)
+            state.phase = phase
         return state
     saved = torch.load(path, map_location=device, weights_only=True)
-    model.load_state_dict(saved["model"])
+    _load(model, saved["model"], seed)
     heads.load_state_dict(saved["heads"])
     rank_head.load_state_dict(saved["rank_head"])
     state.phase, state.step, state.seconds = saved["phase"], saved["step"], saved["seconds"]
@@ -65,6 +82,13 @@ def start(out: Path, seed: int, resume: bool, device: str) -> TrainingState:
         state.optimizer.load_state_dict(saved["optimizer"])
     logger.info("going on at step %d of phase %d", state.step, state.phase)
     return state
+
+
+def _load(model: Any, parameters: dict[str, torch.Tensor], seed: int) -> None:
+    """Fill the model; it gets as many decoder layers as the parameters have."""
+    layers = 1 + max(int(name.split(".")[3]) for name in parameters if name.startswith("model.language_model.layers."))
+    deepen(model, layers, seed)
+    model.load_state_dict(parameters)
 
 
 def save(out: Path, state: TrainingState) -> None:

@@ -1,10 +1,8 @@
-"""What the bundled model is trained on, in which order and for how long."""
+"""What one phase of training the bundled model is: what it shows, what it asks and for how long."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from prunevid_qwen.moving_shapes import QUESTION_TYPES
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -62,6 +60,12 @@ class QuestionPhase:
             thrown away, how many objects had appeared before the one it shows.
         decay_steps: steps over which the learning rate falls; None for those of the phase. More than those ends the
             phase at a high rate, which is right where another one follows.
+        clutter_share: share of the steps (pictures apart) whose scenes hold two to six objects and up to three dots,
+            half of them with a shaken camera and three in ten with a cut.
+        clutter_frames: instead of ``frames`` in those.
+        clutter_sizes: instead of ``sizes`` in those.
+        cut_share: chance of a cut in the other scenes.
+        most_distractors: dots in the other scenes.
     """
 
     name: str
@@ -87,187 +91,26 @@ class QuestionPhase:
     hint_weight: float = 0.0
     rank_weight: float = 0.0
     decay_steps: int | None = None
+    clutter_share: float = 0.0
+    clutter_frames: tuple[int, ...] = (8, 12, 16, 16)
+    clutter_sizes: tuple[tuple[int, int], ...] = ((168, 168), (168, 168), (140, 168), (168, 140), (112, 112))
+    cut_share: float = 0.0
+    most_distractors: int = 0
 
 
-Phase = VisionPhase | QuestionPhase
+@dataclass(frozen=True)
+class DeepenPhase:
+    """Add decoder layers at the end that change nothing until they are trained: their output weights are zero.
 
-PHASES: tuple[Phase, ...] = (
-    VisionPhase("vision", steps=1800),
-    QuestionPhase(
-        "easy",
-        steps=1200,
-        types=("color", "shape", "exists", "count", "brief"),
-        weights={},
-        frames=(8,),
-        sizes=((112, 112),),
-        choice_share=0.0,
-        drop_share=0.0,
-        clauses=True,
-    ),
-    # pictures of two or three objects: few tokens to search, and guessing any object is worth little, so matching a
-    # word with the tokens that show it is learned within minutes here and hardly at all without
-    QuestionPhase(
-        "pictures",
-        steps=400,
-        types=("color", "shape", "exists", "count"),
-        weights={"count": 0.3},
-        sizes=((112, 112),),
-        videos=32,
-        choice_share=0.0,
-        drop_share=0.0,
-        picture_share=1.0,
-        least_objects=2,
-        decay_steps=1500,
-    ),
-    QuestionPhase(
-        "letters",
-        steps=600,
-        types=("color", "shape", "exists", "count"),
-        weights={"count": 0.5, "exists": 2.0},
-        sizes=((112, 112),),
-        videos=24,
-        choice_share=0.6,
-        drop_share=0.0,
-        picture_share=1.0,
-        least_objects=2,
-        decay_steps=3000,
-    ),
-    QuestionPhase(
-        "all",
-        steps=600,
-        types=QUESTION_TYPES,
-        clauses=True,
-        weights={"last": 2.0, "first": 1.5, "direction": 2.0, "exists": 1.5},
-        frames=(8, 8, 12, 12, 16, 16),
-        sizes=((112, 112),) * 6 + ((84, 140), (140, 84)),
-        drop_share=0.2,
-        picture_share=0.3,
-        decay_steps=6000,
-    ),
-    QuestionPhase(
-        "hints",
-        steps=800,
-        types=QUESTION_TYPES,
-        clauses=True,
-        weights={"last": 2.0, "first": 1.5, "direction": 2.0, "exists": 1.5},
-        frames=(8, 8, 12, 12, 16, 16),
-        sizes=((112, 112),) * 6 + ((84, 140), (140, 84)),
-        drop_share=0.2,
-        picture_share=0.2,
-        decay_steps=6000,
-        fewest_options=2,
-        hint_weight=0.3,
-    ),
-    # short clips of few objects, most of them late. What came first is learned alone to begin with: asked about both
-    # ends, a model that names any object is right half of the time whichever word it reads, and stays there
-    QuestionPhase(
-        "first",
-        steps=250,
-        types=("first", "color", "shape", "direction"),
-        clauses=True,
-        weights={"first": 4.0, "color": 0.3, "shape": 0.3, "direction": 0.3},
-        frames=(8,),
-        sizes=((112, 112),),
-        learning_rate=1e-3,
-        videos=24,
-        choice_share=0.0,
-        drop_share=0.0,
-        picture_share=0.0,
-        least_objects=2,
-        most_objects=2,
-        usual_seconds_share=1.0,
-        late_share=0.6,
-        decay_steps=6000,
-        hint_weight=0.3,
-    ),
-    QuestionPhase(
-        "order",
-        steps=400,
-        types=("first", "last", "brief", "color", "shape", "direction"),
-        clauses=True,
-        weights={"first": 3.0, "last": 2.0, "brief": 1.0, "color": 0.3, "shape": 0.3, "direction": 0.3},
-        frames=(8,),
-        sizes=((112, 112),),
-        learning_rate=1e-3,
-        videos=24,
-        choice_share=0.0,
-        drop_share=0.0,
-        picture_share=0.0,
-        least_objects=2,
-        usual_seconds_share=1.0,
-        late_share=0.6,
-        decay_steps=6000,
-        hint_weight=0.3,
-        rank_weight=1.0,
-    ),
-    # "the last object" is read as "the red object" is: the word itself looks for its tokens, which "the object that
-    # appears last" did not bring about
-    QuestionPhase(
-        "named",
-        steps=400,
-        types=("first", "last", "brief", "color", "shape", "direction"),
-        weights={"first": 2.0, "last": 2.0, "brief": 1.0, "color": 0.3, "shape": 0.3, "direction": 0.3},
-        frames=(8,),
-        sizes=((112, 112),),
-        learning_rate=1.5e-3,
-        videos=24,
-        choice_share=0.0,
-        drop_share=0.0,
-        picture_share=0.0,
-        least_objects=2,
-        usual_seconds_share=1.0,
-        late_share=0.6,
-        decay_steps=6000,
-        hint_weight=0.3,
-        rank_weight=0.5,
-    ),
-    QuestionPhase(
-        "hard",
-        steps=1400,
-        types=QUESTION_TYPES,
-        weights={"last": 3.0, "first": 1.5, "brief": 1.5, "direction": 1.5, "exists": 1.5},
-        frames=(8, 12, 16, 16, 16),
-        sizes=((112, 112),) * 8 + ((84, 140), (140, 84)),
-        learning_rate=1.2e-3,
-        choice_share=0.4,
-        usual_seconds_share=0.8,
-        fewest_options=3,
-        hint_weight=0.2,
-        rank_weight=0.3,
-    ),
-    # letters are learned last, once the words they stand for are
-    QuestionPhase(
-        "finish",
-        steps=900,
-        types=QUESTION_TYPES,
-        weights={"last": 2.0, "brief": 1.5, "direction": 2.0, "exists": 1.5},
-        frames=(8, 12, 16, 16, 16),
-        sizes=((112, 112),) * 8 + ((84, 140), (140, 84)),
-        learning_rate=8e-4,
-        choice_share=0.6,
-        usual_seconds_share=0.8,
-        fewest_options=3,
-        hint_weight=0.2,
-        rank_weight=0.3,
-    ),
-    QuestionPhase(
-        "options",
-        steps=700,
-        types=QUESTION_TYPES,
-        weights={"last": 1.5, "first": 2.0, "color": 2.0, "brief": 1.5, "direction": 1.5},
-        frames=(8, 12, 16, 16, 16),
-        sizes=((112, 112),) * 8 + ((84, 140), (140, 84)),
-        learning_rate=8e-4,
-        choice_share=0.85,
-        usual_seconds_share=0.8,
-        fewest_options=3,
-        hint_weight=0.2,
-        rank_weight=0.3,
-    ),
-)
-"""The schedule that made the shipped weights."""
+    Args:
+        name: as the learning curve calls it.
+        layers: of the decoder afterwards.
+        steps: none; every phase says how many it takes.
+    """
+
+    name: str
+    layers: int
+    steps: int = 0
 
 
-def shortened(phases: tuple[Phase, ...], share: float) -> tuple[Phase, ...]:
-    """The same phases with ``share`` of their steps, at least one each: for a quick look."""
-    return tuple(replace(phase, steps=max(1, int(phase.steps * share))) for phase in phases)
+Phase = VisionPhase | QuestionPhase | DeepenPhase

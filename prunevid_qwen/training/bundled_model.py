@@ -28,7 +28,7 @@ from prunevid_qwen.training.batches import (
 )
 from prunevid_qwen.training.checkpoint import TrainingState, optimizer_of, save, start
 from prunevid_qwen.training.fast_forward import answer_states, vision_features
-from prunevid_qwen.training.phases import DeepenPhase, Phase, QuestionPhase, VisionPhase
+from prunevid_qwen.training.phases import DeepenPhase, Phase, QuestionPhase, TrainedPhase, VisionPhase
 from prunevid_qwen.training.schedule import PHASES
 from prunevid_qwen.training.sequence import AFTER_VIDEO, PREFIX
 from prunevid_qwen.training.tokenizer import VOCABULARY
@@ -104,7 +104,7 @@ def train(
     return state.model, True
 
 
-def _batches(phase: Phase, key: tuple[int, int], state: TrainingState, workers: int) -> DataLoader[Any]:
+def _batches(phase: TrainedPhase, key: tuple[int, int], state: TrainingState, workers: int) -> DataLoader[Any]:
     """The phase's batches from the current step on."""
     data: VisionBatches | QuestionBatches
     if isinstance(phase, VisionPhase):
@@ -121,7 +121,7 @@ def _batches(phase: Phase, key: tuple[int, int], state: TrainingState, workers: 
     )
 
 
-def _update(state: TrainingState, phase: Phase, batch: Any, device: str) -> dict[str, list[float]]:
+def _update(state: TrainingState, phase: TrainedPhase, batch: Any, device: str) -> dict[str, list[float]]:
     """Do one step; returns the right and wrong answers by type, and the loss."""
     if state.optimizer is None:
         state.optimizer = optimizer_of(state, isinstance(phase, VisionPhase))
@@ -206,7 +206,11 @@ def _finish_phase(state: TrainingState, phase: Phase) -> None:
 
 
 def _report(
-    out: Path, state: TrainingState, phase: Phase, figures: dict[str, list[float]], report: Callable[..., None] | None
+    out: Path,
+    state: TrainingState,
+    phase: TrainedPhase,
+    figures: dict[str, list[float]],
+    report: Callable[..., None] | None,
 ) -> None:
     """Collect figures and write a line of the learning curve now and then."""
     for name, values in figures.items():

@@ -113,4 +113,5 @@ class DeepenPhase:
     steps: int = 0
 
 
-Phase = VisionPhase | QuestionPhase | DeepenPhase
+TrainedPhase = VisionPhase | QuestionPhase
+Phase = TrainedPhase | DeepenPhase

@@ -216,7 +216,8 @@ def score(
         if row.layout is None:
             continue
         at, layout = state.places(b, hidden.device), row.layout.to(hidden.device)
-        asked = at[layout.question]
+        asking = layout.asking(query.tokens)
+        asked = at[asking]
         if query.source == "pre_rope":
             q = adapter.question_states(layer, hidden[b, asked], None)
             row.scores = question_attention(
@@ -231,7 +232,7 @@ def score(
         q = adapter.question_states(layer, hidden[b, asked], (cos, sin))
         keys = cached[b].index_select(1, torch.cat([before, at + state.past]).to(cached.device))
         row.scores = question_attention(
-            q, keys, layout.visual + before.numel(), layout.question + before.numel(), adapter.scale(layer),
+            q, keys, layout.visual + before.numel(), asking + before.numel(), adapter.scale(layer),
             query.heads, query.rows,
         )  # fmt: skip
 

@@ -22,11 +22,14 @@ class AttentionQuery:
         source: "post_rope" (the model's own, causal) or "pre_rope" (before rotary embedding, no causal mask).
         heads: "max" or "mean" over heads, first.
         rows: "max" or "mean" over the question's tokens, then; "last" is the last one alone.
+        tokens: which text tokens are the question: "all" after the last visual one, "question" (the user's words) or
+            "last", as in `TokenLayout.asking`.
     """
 
     source: str = "post_rope"
     heads: str = "max"
     rows: str = "max"
+    tokens: str = "all"
 
 
 @dataclass(frozen=True)

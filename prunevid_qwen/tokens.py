@@ -167,6 +167,8 @@ class TokenLayout:
         question: [Q] int64 positions of the question: all tokens after the last visual one.
         blocks: the videos and images, which partition the visual tokens in order.
         stratum: [N] int64: visual tokens compete for the budget inside their stratum; one stratum never spans blocks.
+        words: (start, stop) in ``question`` of what the user said there, without the tokens of the chat template; None
+            when that is not known.
     """
 
     length: int
@@ -174,6 +176,24 @@ class TokenLayout:
     question: Tensor
     blocks: tuple[Block, ...]
     stratum: Tensor
+    words: tuple[int, int] | None = None
+
+    def asking(self, tokens: str) -> Tensor:
+        """Return the positions of the text that asks, at least one of ``question``, [Q'] int64.
+
+        Args:
+            tokens: "all" of ``question``, "question" for its ``words`` (all where these are not known), or "last".
+
+        Raises:
+            ValueError: ``tokens`` is something else.
+        """
+        if tokens == "all" or (tokens == "question" and self.words is None):
+            return self.question
+        if tokens == "question" and self.words is not None:
+            return self.question[slice(*self.words)]
+        if tokens == "last":
+            return self.question[-1:]
+        raise ValueError(f"the text that asks is 'all', 'question' or 'last', got {tokens!r}")
 
     @property
     def block_of(self) -> Tensor:
@@ -184,7 +204,12 @@ class TokenLayout:
     def to(self, device: torch.device) -> TokenLayout:
         """Return the same layout with its tensors on ``device``."""
         return TokenLayout(
-            self.length, self.visual.to(device), self.question.to(device), self.blocks, self.stratum.to(device)
+            self.length,
+            self.visual.to(device),
+            self.question.to(device),
+            self.blocks,
+            self.stratum.to(device),
+            self.words,
         )
 
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
@@ -232,5 +257,5 @@ class TokenLayout:
             Block(b.kind, b.grid, s, s + int(c)) for b, s, c in zip(self.blocks, starts, counts.tolist(), strict=True)
         )
         stratum = self.stratum[step.rep] if step.stratum is None else step.stratum
-        layout = TokenLayout(n_out, new_place[slot], new_place[self.question], blocks, stratum)
+        layout = TokenLayout(n_out, new_place[slot], new_place[self.question], blocks, stratum, self.words)
         return layout, TokenMap(target, rep)

@@ -304,6 +304,18 @@ def test_ctrl_c_in_a_real_process() -> None:
 # --- what is printed -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("merger", "said"), [("prunevid", "merged; 31% did not move"), ("pool", "by pool")])
+def test_people_see_which_merger_it_was(
+    merger: str, said: str, clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, model: list[StubModel]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    stats = receipt()
+    stats["stage1"]["merger"] = merger
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "What?") == 0
+    assert said in capsys.readouterr().out
+
+
 def test_json_is_one_object_and_nothing_else(model: list[StubModel], clip: str, capsys: Any) -> None:
     assert ask("--video_path", clip, "--question", "q", "--json") == 0
     printed = capsys.readouterr()

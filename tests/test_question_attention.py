@@ -10,7 +10,8 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.kernels import question_attention as kernel
 from prunevid_qwen.stage2_select import max_max_scores
-from tests.models import RAGGED, VIDEO, make_inputs, tiny_model
+from prunevid_qwen.tokens import TokenLayout, TokenMap
+from tests.models import EOS, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 from tests.tolerances import CLOSE
 
@@ -88,3 +89,73 @@ def test_angles_of_three_axes_become_one_row_a_token() -> None:
     attention = tiny_model().model.language_model.layers[0].self_attn
     got = adapter._one_row_a_token(angle, attention)
     assert got.tolist() == [[0, 0, 1, 1, 1, 2, 2, 2] * 2] * 4
+
+
+@pytest.mark.parametrize(
+    ("asks", "rows"),
+    [
+        ("all", [slice(-7, None), slice(-8, None)]),  # from <|vision_end|> on
+        ("question", [slice(-6, -3), slice(-7, -3)]),
+        ("last", [slice(-1, None)] * 2),
+    ],
+)
+def test_the_text_that_asks(asks: str, rows: list[slice]) -> None:
+    """The user's words end at the first end token after the video; a later turn's end is not theirs."""
+    model, inputs = tiny_model("eager"), make_inputs(RAGGED)
+    inputs["input_ids"][:, -3] = EOS
+    inputs["input_ids"][0, -2] = EOS
+    layer = TINY["pruning_layer"]
+    config = PruneVidConfig(**{**TINY, "enable_stage1": False, "position_scheme": "hf", "question_tokens": asks})
+    with torch.no_grad():
+        weights = model(**inputs, output_attentions=True).attentions[layer]  # [B, H, S, S]
+        with pruned(model, config) as trace:
+            model(**inputs)
+    for b, sample in enumerate(trace.samples):
+        places = (inputs["input_ids"][b] == VIDEO).nonzero()[:, 0]
+        expected = max_max_scores(weights[b][:, rows[b]][..., places])
+        best = [
+            block.start
+            + expected[block.start : block.stop].topk(int((block.stop - block.start) * config.keep_ratio))[1]
+            for block in sample.blocks
+        ]
+        assert sample.kept is not None
+        assert torch.equal(sample.kept.rep, torch.cat(best).sort().values)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ([3, 50, 51, 1, 60], (1, 3)),
+        ([50, 51, 1, 60, 1], (0, 2)),
+        ([3, 50, 51], None),  # no end: all asks
+        ([3, 1, 60, 61], None),  # the user said nothing after the video
+        ([1, 60], None),
+    ],
+)
+def test_where_the_users_words_stand(text: list[int], words: tuple[int, int] | None) -> None:
+    adapter = adapter_for(tiny_model())
+    ids = torch.tensor([20, 1, VIDEO, VIDEO, *text])
+    places = torch.zeros(3, len(ids), dtype=torch.long)
+    places[2, 3] = 1  # a grid of one row and two columns
+    layout = adapter.layout(ids, places, len(ids))
+    assert layout is not None
+    assert layout.words == words
+    left, _ = layout.apply(TokenMap.keep(torch.tensor([1]), 2))
+    for each in (layout, left.to(torch.device("cpu"))):
+        start, stop = words or (0, len(text))
+        first = each.length - len(text)
+        assert each.asking("question").tolist() == list(range(first + start, first + stop))
+        assert each.asking("all").tolist() == list(range(first, each.length))
+        assert each.asking("last").tolist() == [each.length - 1]
+    with pytest.raises(ValueError, match="got 'first'"):
+        layout.asking("first")
+    assert TokenLayout(3, torch.tensor([0]), torch.tensor([1, 2]), (), torch.tensor([0])).asking(
+        "question"
+    ).tolist() == [1, 2]
+
+
+def test_candidates_of_assisted_decoding_are_no_words() -> None:
+    ids = torch.tensor([VIDEO, 3, 50, 51, 1])
+    layout = adapter_for(tiny_model()).layout(ids, torch.zeros(3, 5, dtype=torch.long), 4)
+    assert layout is not None
+    assert layout.words is None

@@ -53,7 +53,8 @@ def test_as_many_tokens_of_each_video_as_asked_for(name: str, ratio: float) -> N
 
 
 def test_boxes_partition_every_small_grid_at_every_count() -> None:
-    for grid in torch.cartesian_prod(*[torch.arange(1, 6)] * 3).tolist():
+    wide = [1, 2, 9]  # where bands as high as they are wide would have no room for all boxes
+    for grid in [*torch.cartesian_prod(*[torch.arange(1, 6)] * 3).tolist(), wide]:
         t, h, w = grid
         for count in range(1, t * h * w + 1):
             boxes = equal_boxes((t, h, w), count)
@@ -157,6 +158,7 @@ def test_a_merger_that_left_everything_is_no_silent_baseline() -> None:
         with pytest.raises(PruningNotApplied, match=merger):
             applied(PruneVidConfig(merger=merger, merge_images=True), (1, 4, 15), whole, kind="image")
         applied(PruneVidConfig(merger=merger), (1, 1, 1), TokenMap.identity(1))
+        applied(PruneVidConfig(merger=merger), (3, 4, 5), TokenMap.keep(torch.arange(59), 60))
     applied(PruneVidConfig(), (6, 2, 5), whole)  # 10 tokens a position compete with none
     with pytest.raises(PruningNotApplied, match="pool"):
         applied(PruneVidConfig(merger="pool"), (6, 2, 5), whole)

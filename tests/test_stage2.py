@@ -123,6 +123,7 @@ def test_a_video_whose_groups_round_to_none_keeps_its_best_token() -> None:
 
 def test_needs_follow_the_options() -> None:
     assert PruneVid.from_config(PruneVidConfig()).needs == Needs(AttentionQuery("post_rope", "max", "max"))
+    assert PruneVid.from_config(PruneVidConfig(question_tokens="last")).needs.attention == AttentionQuery(tokens="last")
     own = PruneVid.from_config(get_reference_config().replace(attention_aggregation="mean", keep_ratio=0.3))
     assert own == PruneVid(0.3, "per_group", "pre_rope", "mean")
     assert own.needs == Needs(AttentionQuery("pre_rope", "max", "mean"))
@@ -164,3 +165,7 @@ def test_random_depends_on_its_seed_alone() -> None:
 def test_uniform_is_equally_spaced() -> None:
     got = Uniform(0.25).plan(evidence(two_videos(), None)).rep
     assert got.tolist() == [2, 6, 10, 14]
+
+
+def test_random_takes_its_seed_from_the_config() -> None:
+    assert Random.from_config(PruneVidConfig(random_seed=7, keep_ratio=0.3)) == Random(0.3, 7)

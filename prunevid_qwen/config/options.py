@@ -22,6 +22,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "attention_source": ("post_rope", "pre_rope"),
     "selection_scope": ("global", "per_group"),
     "attention_aggregation": ("max", "mean"),
+    "question_tokens": ("all", "question", "last"),
     "position_scheme": ("reference", "hf"),
     "video_sampling": ("uniform", "fps"),
     "video_backend": ("pyav", "decord", "opencv", "torchcodec", "qwen-vl-utils"),
@@ -57,6 +58,9 @@ class PruneVidConfig:
             before rotary embedding and without the causal mask.
         selection_scope: "global" keeps the best of each video; "per_group" the best of every static or dynamic group.
         attention_aggregation: "max" or "mean" over the question's tokens, after the maximum over heads.
+        question_tokens: which text asks. "all" after the last video or image, the template's own tokens included;
+            "question", of these the user's words in that turn (all, where there are none or the turn has no end
+            token); "last", the prompt's last token.
         random_seed: of the "random" merger and selector, at least 0: equal seeds and sizes keep equal tokens.
         enable_cache_compression: stage 3, cut the cache of layers 0..M to the kept tokens.
         position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
@@ -90,6 +94,7 @@ class PruneVidConfig:
     attention_source: str = "post_rope"
     selection_scope: str = "global"
     attention_aggregation: str = "max"
+    question_tokens: str = "all"
     random_seed: int = 0
     enable_cache_compression: bool = True
     position_scheme: str = "reference"

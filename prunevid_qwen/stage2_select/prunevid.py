@@ -79,6 +79,7 @@ class PruneVid:
             image always keeps one token.
         attention_source: "post_rope" or "pre_rope".
         attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
+        question_tokens: "all", "question" or "last": which text asks.
 
     Differs from the authors' code: they have "pre_rope" and "per_group" only, may keep no token, and break ties anyhow;
     "global" is what the paper says.
@@ -88,16 +89,23 @@ class PruneVid:
     selection_scope: str = "global"
     attention_source: str = "post_rope"
     attention_aggregation: str = "max"
+    question_tokens: str = "all"
 
     @classmethod
     def from_config(cls, config: PruneVidConfig) -> PruneVid:
         """Take stage 2's options from the flat config."""
-        return cls(config.keep_ratio, config.selection_scope, config.attention_source, config.attention_aggregation)
+        return cls(
+            keep_ratio=config.keep_ratio,
+            selection_scope=config.selection_scope,
+            attention_source=config.attention_source,
+            attention_aggregation=config.attention_aggregation,
+            question_tokens=config.question_tokens,
+        )
 
     @property
     def needs(self) -> Needs:
         """Attention, the maximum over heads first."""
-        return Needs(AttentionQuery(self.attention_source, heads="max", rows=self.attention_aggregation))
+        return Needs(AttentionQuery(self.attention_source, "max", self.attention_aggregation, self.question_tokens))
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Keep the best-attended tokens of each video and image.

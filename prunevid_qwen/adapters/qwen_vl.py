@@ -1,41 +1,23 @@
 """All that is known of a model family: where its parts are, what its tokens mean, how its queries are made.
 
-An adapter never sees a method. It is also the place that knows which transformers releases are right.
+An adapter never sees a method.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.releases import check_transformers
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
 from prunevid_qwen.tokens import Block, TokenLayout
 
-logger = logging.getLogger("prunevid_qwen")
-
-OLDEST = (5, 6)
 _KIND = {IMAGE: "image", VIDEO: "video"}
-
-
-def check_transformers(version: str) -> None:
-    """Refuse releases of transformers that answer videos wrongly.
-
-    Raises:
-        SetupError: the release is older than 5.6; the message says why.
-    """
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < OLDEST:
-        raise SetupError(
-            f"transformers {version} is not supported, 5.6 or newer is needed: in 5.3 to 5.5 every frame of a video "
-            "gets the same time position, and older releases have other seams. pip install -U 'transformers>=5.6'"
-        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +141,18 @@ class QwenVL:
             )
         sizes = torch.tensor([block.stop - block.start for block in blocks], device=ids.device)
         stratum = torch.arange(len(blocks), device=ids.device).repeat_interleave(sizes)
-        return TokenLayout(ids.numel(), visual, question, tuple(blocks), stratum)
+        return TokenLayout(ids.numel(), visual, question, tuple(blocks), stratum, self._words(ids[question].tolist()))
+
+    def _words(self, ids: list[int]) -> tuple[int, int] | None:
+        """Where in the text after the last visual token the user's words stand: up to the end of that turn.
+
+        The chat template closes a turn with the token on which `generate` stops.
+        """
+        end = self.parts.text_config.eos_token_id
+        ends = end if isinstance(end, (list, tuple)) else [end]
+        stop = next((i for i, one in enumerate(ids) if one in ends), 0)
+        start = int(stop > 0 and ids[0] == getattr(self.config, "vision_end_token_id", None))
+        return (start, stop) if start < stop else None
 
     def reference_positions(
         self,
@@ -260,40 +253,3 @@ def adapter_for(model: nn.Module) -> QwenVL:
             f"transformers {transformers.__version__} has no get_rope_index: 5.6 to 5.23 are known to work"
         )
     return adapter
-
-
-@cache
-def library_agrees(version: str) -> bool:
-    """Tell whether the installed transformers places text after a video as the model was trained.
-
-    A canary on a toy video, not a list of versions: 6 temporal positions of 2 x 2 tokens, then one text token.
-    """
-    from transformers import Qwen2_5_VLConfig
-    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
-
-    class Canary:  # get_rope_index reads the config alone, so no weights are made
-        config = Qwen2_5_VLConfig()
-        get_vision_position_ids = getattr(Qwen2_5_VLModel, "get_vision_position_ids", None)
-
-    types = torch.tensor([[VIDEO] * 24 + [TEXT]])
-    index: Callable[..., tuple[Tensor, Tensor]] = Qwen2_5_VLModel.get_rope_index
-    places, _ = index(
-        Canary(),
-        types.clone(),
-        types,
-        video_grid_thw=torch.tensor([[6, 4, 4]]),
-        second_per_grid_ts=torch.tensor([0.75]),
-    )
-    tokens_per_second = Canary.config.vision_config.tokens_per_second
-    expected, _ = reference_positions(types, None, [], [(6, 2, 2)], [0.75], tokens_per_second)
-    return bool(torch.equal(places, expected))
-
-
-@cache
-def warn_once_about_positions(version: str) -> None:
-    """Say, once a process, that the installed release and the model's training disagree about positions."""
-    logger.warning(
-        "transformers %s places the text after a video elsewhere than Qwen2.5-VL was trained with; "
-        "position_scheme='reference' (the default) uses the trained positions, 'hf' the library's",
-        version,
-    )

@@ -1,0 +1,182 @@
+"""Ask a model about one video under one config: the package's own pruning, one batch, one line for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.evaluation.bundled_accuracy import is_correct
+from prunevid_qwen.evaluation.scenes import SECONDS, ShapesVideo
+from prunevid_qwen.evaluation.shared_vision import EncodedVideo, encode_video, shared_vision
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.media import MediaReader, Medium
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.moving_shapes import Question
+from prunevid_qwen.pixels import video_pixels
+from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.trace import SampleTrace
+
+MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
+_SMALLEST_FRAME = 28 * 28
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question with what came of it.
+
+    Args:
+        given: the model's answer.
+        tokens: visual tokens in each decoder layer.
+        left: which tokens of the video are left after the last stage, and what merged into them.
+    """
+
+    given: str
+    tokens: list[int]
+    left: TokenMap
+
+
+class Questioner:
+    """Asks one model about one video at a time; each look at the video is encoded once.
+
+    Args:
+        model: whose answers are wanted; its own config is not read.
+        video: what is asked about.
+        questions: in order.
+        through_files: let the package read a real mp4 file instead of the drawn frames.
+    """
+
+    def __init__(
+        self, model: PruneVidQwen25VL, video: ShapesVideo, questions: Sequence[Question], through_files: bool = False
+    ) -> None:
+        self.model, self.video, self.questions = model, video, questions
+        self.through_files = through_files
+        # frames of one token a side are a control here, whatever least size the model's folder asks for
+        media = model.preprocessor.media
+        self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
+        self._encoded: dict[tuple[int, int | None], tuple[EncodedVideo, dict[str, Tensor]]] = {}
+
+    def look(self, config: PruneVidConfig) -> EncodedVideo:
+        """Encode the video as ``config`` samples and resizes it."""
+        return self._look(config)[0]
+
+    def ask(self, config: PruneVidConfig) -> list[Asked]:
+        """Ask every question under ``config`` in one batch.
+
+        Raises:
+            PruningNotApplied: pruning was asked for and did not happen.
+        """
+        encoded, inputs = self._look(config)
+        stock = self.model.model
+        with shared_vision(stock, encoded), pruned(stock, config) as trace:
+            output = stock.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        check_applied(trace, config)
+        new = output[:, inputs["input_ids"].shape[1] :]
+        given = self.model.tokenizer.batch_decode(new, skip_special_tokens=True)
+        early = min(trace.layer + 1, trace.layers) if config.enable_stage2 else trace.layers
+        return [
+            Asked(
+                text.strip(),
+                [sample.after_stage1] * early + [sample.after_stage2] * (trace.layers - early),
+                _what_is_left(sample),
+            )
+            for text, sample in zip(given, trace.samples, strict=True)
+        ]
+
+    def lines(self, config: PruneVidConfig, **about: Any) -> list[dict[str, Any]]:
+        """Ask every question under ``config`` and report each as one JSON-ready line.
+
+        Args:
+            config: what is pruned, and how the video is sampled.
+            about: what else a line says (method, budget, random_seed).
+        """
+        visual = self.video.condition.tokens
+        same_tokens = self.look(config).features.shape[0] == visual
+        out = []
+        for number, (question, asked) in enumerate(zip(self.questions, self.ask(config), strict=True)):
+            shows = self.video.shows(question)
+            recall = evidence_recall(asked.left, shows) if same_tokens else None
+            out.append(
+                {
+                    "seed": self.video.seed,
+                    "condition": self.video.condition.name,
+                    "question": number,
+                    "type": question.type,
+                    "multiple_choice": question.multiple_choice,
+                    "text": question.text,
+                    "expected": question.answer,
+                    "given": asked.given,
+                    "correct": is_correct(asked.given, question.answer),
+                    **about,
+                    "visual": visual,
+                    "tokens": asked.tokens,
+                    "layer_average": round(sum(asked.tokens) / (len(asked.tokens) * visual), 6),
+                    "retained": round(asked.left.n_out / visual, 6),
+                    "evidence": int(shows.any(0).sum()),
+                    "evidence_kept": None if recall is None else round(recall, 6),
+                    "kept": round(asked.left.n_out / visual, 6),
+                }
+            )
+        return out
+
+    def _look(self, config: PruneVidConfig) -> tuple[EncodedVideo, dict[str, Tensor]]:
+        size = (config.max_frames, config.max_pixels)
+        if size not in self._encoded:
+            encoded = encode_video(self.model.model, self._medium(config))
+            self._encoded[size] = encoded, self._inputs(encoded.medium)
+        return self._encoded[size]
+
+    def _medium(self, config: PruneVidConfig) -> Medium:
+        if self.through_files:
+            with TemporaryDirectory() as folder:
+                return self.reader.read_video(str(self.video.write(Path(folder) / "video.mp4")), config)
+        frames = self.video.frames(config.max_frames)
+        pixels, grid = video_pixels(frames, self.reader.video, config.max_pixels)
+        return Medium("video", pixels, grid, 2 * SECONDS / config.max_frames, {})
+
+    def _inputs(self, medium: Medium) -> dict[str, Tensor]:
+        samples = []
+        for question in self.questions:
+            content = [{"type": "video", "video": medium}, {"type": "text", "text": question.text}]
+            messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+            if question.answer_prefix:
+                messages.append({"role": "assistant", "content": question.answer_prefix})
+            samples.append(self.model.preprocessor.sample(messages, PruneVidConfig()))
+        batch = self.model.preprocessor.batch(samples)
+        return {name: value.to(self.model.model.device) for name, value in batch.items()}
+
+
+def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
+    """Say which share of what shows the asked-about objects is left after pruning.
+
+    A token that was dropped counts 0. One that was merged counts the share of its group's members that show the same
+    object: evidence averaged with background is part evidence.
+
+    Args:
+        left: from the video's N tokens to those that are left.
+        shows: [objects, N] bool.
+
+    Returns: mean over all (object, token that shows it) in [0, 1], or None when nothing shows any.
+    """
+    seen = torch.from_numpy(shows)
+    target = left.target.cpu()
+    inside = target >= 0
+    members = torch.bincount(target[inside], minlength=left.n_out).double()
+    counted = 0.0
+    for row in seen:
+        same = torch.bincount(target[inside & row], minlength=left.n_out).double()
+        counted += float((same * same / members.clamp(min=1)).sum())  # each of the `same` counts same / members
+    return counted / int(seen.sum()) if bool(seen.any()) else None
+
+
+def _what_is_left(sample: SampleTrace) -> TokenMap:
+    left = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged
+    return left if sample.kept is None else left.then(sample.kept)

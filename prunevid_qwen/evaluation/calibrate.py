@@ -1,0 +1,201 @@
+"""Find the config with which a method reaches a budget: one for each kind of video, as a user would set it.
+
+Budgets are layer-averaged tokens. Merging is decided on the encoded video alone, and how many tokens a selector keeps
+seldom depends on which, so most settings are weighed without running the decoder. Where that count turns out wrong (a
+selector that adapts to the question), the decoder is run instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.evaluation.asking import Questioner
+from prunevid_qwen.evaluation.methods import Method
+from prunevid_qwen.evaluation.scenes import Condition, calibration_videos
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.reducer import Evidence, Reducer
+from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
+
+NEAR, NEAR_FOR_SIZES = 0.08, 0.2
+"""How far, relative to the budget, a cell may be from it: one token of 128 is 8 % of a budget of 10 %, and frames and
+their sizes come in coarse steps."""
+
+_QUESTIONS = 4  # of each calibration video, where the decoder has to run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at a budget on one kind of video.
+
+    Args:
+        method: its name.
+        budget: layer-averaged share asked for; None where nothing is fitted.
+        condition: name of the kind of video.
+        config: options that differ from `PruneVidConfig`'s defaults: what to set to get this.
+        achieved: mean layer-averaged share over the calibration videos, of the nearest setting.
+        status: "ok" or "unreachable".
+        why: for an unreachable cell, what stands in the way; else "".
+        counted: "planned" from the encoded videos, or "asked" where the decoder had to run.
+    """
+
+    method: str
+    budget: float | None
+    condition: str
+    config: dict[str, Any]
+    achieved: float
+    status: str
+    why: str
+    counted: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return asdict(self)
+
+
+class Calibration:
+    """Fits methods to budgets on one kind of video.
+
+    Args:
+        model: whose depth and vision tower count.
+        condition: the kind of video.
+        videos: how many of its calibration videos to use; None is all.
+    """
+
+    def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int | None = None) -> None:
+        self.model, self.condition = model, condition
+        chosen = calibration_videos(condition)[:videos]
+        self.questioners = [Questioner(model, video, video.questions(_QUESTIONS)) for video in chosen]
+        self.layers = int(model.model.config.get_text_config().num_hidden_layers)
+        self._merged: dict[tuple[Reducer, int], tuple[TokenLayout, torch.Tensor]] = {}
+
+    def cells(self, method: Method, budgets: Sequence[float]) -> list[Cell]:
+        """Fit ``method`` to every budget; a method without levers gives one cell, with no budget.
+
+        Returns: in the order of ``budgets``.
+        """
+        base, settings = method.base_config(self.condition), method.settings(self.condition)
+        configs = [base.replace(**setting) for setting in settings]
+        by_size = any("max_frames" in setting or "max_pixels" in setting for setting in settings)
+        if by_size:
+            tokens = [self.questioners[0].look(config).features.shape[0] for config in configs]
+            return [self._sized(method, budget, configs, tokens) for budget in budgets]
+        wanted = [None] if len(configs) == 1 else budgets
+        cells = [self._fitted(method, budget, configs, self.planned, "planned") for budget in wanted]
+        if any(not self._holds(cell) for cell in cells):
+            cells = [self._fitted(method, budget, configs, self.asked, "asked") for budget in wanted]
+        return cells
+
+    def planned(self, config: PruneVidConfig) -> float:
+        """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
+        shares = [self._planned_share(config, k) for k in range(len(self.questioners))]
+        return sum(shares) / len(shares)
+
+    def asked(self, config: PruneVidConfig) -> float:
+        """Mean layer-averaged share under ``config`` while questions are asked, in (0, 1]."""
+        shares = [share for questioner in self.questioners for share in self._asked_shares(questioner, config)]
+        return sum(shares) / len(shares)
+
+    def _fitted(
+        self,
+        method: Method,
+        budget: float | None,
+        configs: list[PruneVidConfig],
+        measure: Callable[[PruneVidConfig], float],
+        counted: str,
+    ) -> Cell:
+        low, high = 0, len(configs) - 1  # the first setting that is not above the budget lies in low..high, if any does
+        if budget is None:
+            return self._cell(method, None, configs[0], measure(configs[0]), "", counted)
+        while low < high:
+            middle = (low + high) // 2
+            if measure(configs[middle]) <= budget:
+                high = middle
+            else:
+                low = middle + 1
+        near = [k for k in (low, low - 1) if k >= 0]
+        share, k = min(((measure(configs[k]), k) for k in near), key=lambda each: abs(each[0] - budget))
+        why = _why_not(share, budget, NEAR, k == 0, k == len(configs) - 1)
+        return self._cell(method, budget, configs[k], share, why, counted)
+
+    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig], tokens: list[int]) -> Cell:
+        shares = [count / self.condition.tokens for count in tokens]
+        share, config = min(zip(shares, configs, strict=True), key=lambda each: abs(each[0] - budget))
+        why = _why_not(share, budget, NEAR_FOR_SIZES, False, False)
+        return self._cell(method, budget, config, share, why and f"no such size: {why}", "planned")
+
+    def _cell(
+        self, method: Method, budget: float | None, config: PruneVidConfig, share: float, why: str, counted: str
+    ) -> Cell:
+        defaults = PruneVidConfig().to_dict()
+        changes = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+        status = "unreachable" if why else "ok"
+        return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
+
+    def _holds(self, cell: Cell) -> bool:
+        """Ask about one video to see whether the planned count is what the decoder does."""
+        if not self.questioners:
+            return True
+        config = PruneVidConfig().replace(**cell.config)
+        planned = self._planned_share(config, 0)
+        return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
+
+    def _asked_shares(self, questioner: Questioner, config: PruneVidConfig) -> list[float]:
+        whole = self.layers * self.condition.tokens
+        return [sum(asked.tokens) / whole for asked in questioner.ask(config)]
+
+    def _planned_share(self, config: PruneVidConfig, number: int) -> float:
+        plan = compile_plan(config, self.layers)
+        layout, hidden = self._after_stage1(plan.before, number, config)
+        merged = kept = hidden.shape[0]
+        if plan.after is not None:
+            # no decoder has run: any scores serve, since it is only counted how many are kept
+            scores = torch.linspace(-1.0, -9.0, merged) if plan.after.needs.attention is not None else None
+            kept = plan.after.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1]), scores)).n_out
+        early = min(plan.layer + 1, self.layers) if plan.after is not None else self.layers
+        return (early * merged + (self.layers - early) * kept) / (self.layers * self.condition.tokens)
+
+    def _after_stage1(
+        self, before: Reducer | None, number: int, config: PruneVidConfig
+    ) -> tuple[TokenLayout, torch.Tensor]:
+        encoded = self.questioners[number].look(config)
+        if before is not None and (before, number) in self._merged:
+            return self._merged[before, number]
+        layout, hidden = _bare_layout(encoded.grid, encoded.features), encoded.features
+        if before is None:
+            return layout, hidden
+        step: TokenMap = before.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1])))
+        self._merged[before, number] = layout.apply(step)[0], step.mean(hidden)
+        return self._merged[before, number]
+
+
+def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
+    """The video's tokens and one question token after them."""
+    t, h, w = grid[0].tolist()
+    count = features.shape[0]
+    side = math.isqrt(t * h * w // count)  # patches per side of a token
+    block = Block("video", (t, h // side, w // side), 0, count)
+    return TokenLayout(
+        count + 1,
+        torch.arange(count),
+        torch.tensor([count]),
+        (block,),
+        torch.zeros(count, dtype=torch.long),
+    )
+
+
+def _why_not(share: float, budget: float, near: float, lightest: bool, hardest: bool) -> str:
+    """Say what keeps a method from a budget, or "" when it is there."""
+    if abs(share - budget) <= near * budget:
+        return ""
+    if lightest and share < budget:
+        return f"at its lightest it leaves {share:.1%} of the tokens"
+    if hardest and share > budget:
+        return f"at its hardest it leaves {share:.1%} of the tokens"
+    return f"the nearest it comes is {share:.1%} of the tokens"

@@ -1,0 +1,147 @@
+"""What the accuracy benchmark compares: every registered method, alone and together, and the plain controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import prunevid_qwen.stage1_merge
+import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.scenes import Condition
+from prunevid_qwen.reducer import registered
+
+BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
+"""Layer-averaged shares of the visual tokens."""
+
+LEAST_KEEP_RATIO = 0.2
+"""Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
+
+LEVERS = ("keep_ratio", "cluster_ratio", "max_frames", "max_pixels")
+
+_STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
+
+_OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
+_STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
+_STAGE_2 = {"enable_stage1": False}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One curve of the plot.
+
+    Args:
+        name: as in tables and plots.
+        options: `PruneVidConfig` options that differ from `base_config`.
+        levers: options that are moved to reach a budget, of ``LEVERS``; None takes the ratios of the enabled stages. ()
+            asks the config once as it stands, with no budget.
+        least_keep_ratio: see ``LEAST_KEEP_RATIO``; read where both ratios are levers.
+
+    Raises:
+        ConfigError: an unknown lever, or an option that no config has.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    levers: tuple[str, ...] | None = None
+    least_keep_ratio: float = LEAST_KEEP_RATIO
+
+    def __post_init__(self) -> None:
+        for lever in self.levers or ():
+            if lever not in LEVERS:
+                raise ConfigError(f"method {self.name!r}: no lever is called {lever!r}: there are {', '.join(LEVERS)}")
+        PruneVidConfig().replace(**self.options)
+
+    def base_config(self, condition: Condition) -> PruneVidConfig:
+        """Return the config before any lever is moved.
+
+        ``min_cluster_tokens`` is 1: the authors' 14 is meant for frames of 140 to 196 tokens, these have 16 or 36.
+        """
+        start = {
+            "min_cluster_tokens": 1,
+            "max_frames": condition.frames,
+            "max_pixels": condition.height * condition.width,
+        }
+        return PruneVidConfig().replace(**{**start, **self.options})
+
+    def moved_levers(self, config: PruneVidConfig) -> tuple[str, ...]:
+        """Return the levers that reach a budget."""
+        if self.levers is not None:
+            return self.levers
+        keep, merge = ("keep_ratio",) * config.enable_stage2, ("cluster_ratio",) * config.enable_stage1
+        return keep + merge
+
+    def settings(self, condition: Condition) -> list[dict[str, Any]]:
+        """List the positions of the levers, from the lightest pruning to the hardest.
+
+        With both ratios: merging from 1 to the config's ``cluster_ratio`` at ``keep_ratio=1``, then selection down to
+        ``least_keep_ratio``, then merging down to 0.005.
+        """
+        config = self.base_config(condition)
+        levers = self.moved_levers(config)
+        if not levers:
+            return [{}]
+        if set(levers) == {"keep_ratio", "cluster_ratio"}:
+            start, least = round(_STEPS * config.cluster_ratio), round(_STEPS * self.least_keep_ratio)
+            merged = [(_STEPS, c) for c in range(_STEPS, start, -1)]
+            selected = [(k, start) for k in range(_STEPS, least, -1)]
+            hardest = [(least, c) for c in range(start, 0, -1)]
+            pairs = [*merged, *selected, *hardest]
+            return [{"keep_ratio": k / _STEPS, "cluster_ratio": c / _STEPS} for k, c in pairs]
+        if len(levers) > 1:
+            raise ConfigError(f"method {self.name!r}: {' and '.join(levers)} cannot be moved together")
+        if levers[0] == "max_frames":
+            return [{"max_frames": count} for count in range(condition.frames, 0, -2)]
+        if levers[0] == "max_pixels":
+            return [{"max_pixels": side * side} for side in range(condition.height, 0, -28)]
+        return [{levers[0]: share / _STEPS} for share in range(_STEPS, 0, -1)]
+
+
+def uses_chance(config: PruneVidConfig) -> bool:
+    """Tell whether ``random_seed`` changes what this config keeps."""
+    return (config.enable_stage1 and config.merger == "random") or (
+        config.enable_stage2 and config.selector == "random"
+    )
+
+
+def standard_methods() -> list[Method]:
+    """List what the benchmark compares by default; whatever is registered appears by itself."""
+    selectors = [name for name in registered(2) if name != "prunevid"]
+    mergers = [name for name in registered(1) if name != "prunevid"]
+    return [
+        Method("unpruned", _OFF, levers=()),
+        Method("prunevid"),
+        Method("stage 1", _STAGE_1),
+        Method("stage 2", _STAGE_2),
+        *(Method(f"stage 2 {name}", {**_STAGE_2, "selector": name}) for name in selectors),
+        *(Method(f"stage 1 + {name}", {"selector": name}) for name in selectors),
+        *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
+        Method("fewer frames", _OFF, levers=("max_frames",)),
+        Method("smaller frames", _OFF, levers=("max_pixels",)),
+        *_recommended(),
+    ]
+
+
+def _recommended() -> list[Method]:
+    from prunevid_qwen import config
+
+    recommended = getattr(config, "get_recommended_config", None)
+    if recommended is None:
+        return []
+    start, chosen = PruneVidConfig().to_dict(), recommended().to_dict()
+    return [Method("recommended", {name: value for name, value in chosen.items() if value != start[name]})]
+
+
+def methods_called(names: list[str]) -> list[Method]:
+    """Return the standard methods of these names, in the standard order; all for no names.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    known = standard_methods()
+    for name in names:
+        if name not in {method.name for method in known}:
+            raise ConfigError(f"no method is called {name!r}: there are {', '.join(method.name for method in known)}")
+    return [method for method in known if not names or method.name in names]

@@ -1,0 +1,164 @@
+"""The videos of the accuracy benchmark: four kinds of moving shapes, a seed each, and what is asked about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.moving_shapes import (
+    FIRST_HELD_OUT_SEED,
+    Question,
+    Scene,
+    frame_times,
+    make_questions,
+    make_scene,
+    render,
+    write_video,
+)
+from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
+
+FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
+"""Where the benchmark's videos begin, unless told otherwise."""
+
+CALIBRATION_SEED = FIRST_HELD_OUT_SEED + 4_000_000
+"""Where the videos begin on which configs are fitted to a budget: never asked for an answer."""
+
+CALIBRATION_VIDEOS = 16
+SECONDS = 8.0
+_FILE_RATE = 16  # frames a second of files
+_SCENE_FRAMES = 16  # whatever appears is seen in two of so many frames, as in training, also where more are taken
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A kind of video.
+
+    Args:
+        name: as in tables and plots.
+        height: pixels, a multiple of 28.
+        width: pixels, a multiple of 28.
+        frames: how many are looked at, even.
+        objects: fewest and most shapes.
+        cut_share: chance of a cut.
+        shake_share: chance that the camera shakes.
+        most_distractors: dots at most.
+    """
+
+    name: str
+    height: int
+    width: int
+    frames: int
+    objects: tuple[int, int] = (1, 3)
+    cut_share: float = 0.0
+    shake_share: float = 0.0
+    most_distractors: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of a whole video."""
+        return self.frames // 2 * (self.height // 28) * (self.width // 28)
+
+
+CONDITIONS: dict[str, Condition] = {
+    each.name: each
+    for each in (
+        Condition("plain", 112, 112, 16),
+        Condition("long", 112, 112, 32, cut_share=0.5, most_distractors=2),
+        Condition("clutter", 168, 168, 16, objects=(4, 6), cut_share=0.3, most_distractors=3),
+        Condition("shake", 168, 168, 16, objects=(2, 4), shake_share=1.0, most_distractors=1),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ShapesVideo:
+    """One video of the benchmark, not drawn yet."""
+
+    condition: Condition
+    seed: int
+
+    @cached_property
+    def scene(self) -> Scene:
+        """What is seen in it."""
+        kind = self.condition
+        return make_scene(
+            self.seed,
+            kind.height,
+            kind.width,
+            min(kind.frames, _SCENE_FRAMES),
+            most_objects=kind.objects[1],
+            least_objects=kind.objects[0],
+            cut_share=kind.cut_share,
+            shake_share=kind.shake_share,
+            most_distractors=kind.most_distractors,
+        )
+
+    def frames(self, count: int) -> np.ndarray:
+        """Draw ``count`` evenly spaced frames: [count, H, W, 3] uint8 rgb."""
+        return render(self.scene, count)
+
+    def write(self, path: Path) -> Path:
+        """Write the video as a file of twice its size, 8 seconds long."""
+        return write_video(path, render(self.scene, int(SECONDS * _FILE_RATE), scale=2), _FILE_RATE)
+
+    def questions(self, count: int) -> list[Question]:
+        """Choose ``count`` questions, half one-word and half multiple choice, types taking turns; always the same."""
+        rng = np.random.default_rng([self.seed, 4])
+        words, letters = (_spread(rng, make_questions(self.scene, self.seed, choice)) for choice in (False, True))
+        half = (count + 1) // 2
+        chosen = words[:half] + letters[: count - half]
+        return chosen
+
+    def shows(self, question: Question) -> np.ndarray:
+        """Say which tokens show which object the question is about: [objects asked about, T * h * w] bool."""
+        cover = token_cover(self.scene, frame_times(self.condition.frames))[list(question.objects)]
+        return cover.reshape(len(cover), -1) > LEAST_COVER
+
+
+def benchmark_videos(count: int, first_seed: int = FIRST_SEED, conditions: tuple[str, ...] = ()) -> list[ShapesVideo]:
+    """List the videos ``first_seed``, ``first_seed + 1``, ...: conditions take turns.
+
+    Args:
+        count: how many, at least 1.
+        first_seed: of a range that neither training nor calibration touches.
+        conditions: names; none means all.
+
+    Raises:
+        ConfigError: an unknown condition, or seeds that models were trained or configs fitted on.
+    """
+    for name in conditions:
+        if name not in CONDITIONS:
+            raise ConfigError(f"no condition is called {name!r}: there are {', '.join(CONDITIONS)}")
+    if count < 1:
+        raise ConfigError(f"a benchmark needs at least 1 video, got {count}")
+    if first_seed < FIRST_HELD_OUT_SEED:
+        raise ConfigError(
+            f"first_seed={first_seed} is a seed of the training videos: take one of at least {FIRST_HELD_OUT_SEED}"
+        )
+    if first_seed < CALIBRATION_SEED + CALIBRATION_VIDEOS and first_seed + count > CALIBRATION_SEED:
+        raise ConfigError(
+            f"seeds {first_seed} to {first_seed + count - 1} meet the calibration's {CALIBRATION_SEED} to "
+            f"{CALIBRATION_SEED + CALIBRATION_VIDEOS - 1}: choose another first_seed"
+        )
+    kinds = [CONDITIONS[name] for name in conditions or CONDITIONS]
+    return [ShapesVideo(kinds[k % len(kinds)], first_seed + k) for k in range(count)]
+
+
+def calibration_videos(condition: Condition, count: int = CALIBRATION_VIDEOS) -> list[ShapesVideo]:
+    """List the videos on which configs for ``condition`` are fitted to a budget."""
+    return [ShapesVideo(condition, CALIBRATION_SEED + k) for k in range(count)]
+
+
+def _spread(rng: np.random.Generator, questions: list[Question]) -> list[Question]:
+    """Order questions so that any beginning holds as many types as it can: a round of all types, then another."""
+    shuffled = [questions[k] for k in rng.permutation(len(questions))]
+    seen: dict[str, int] = {}
+    rounds = []
+    for question in shuffled:
+        rounds.append(seen.get(question.type, 0))
+        seen[question.type] = rounds[-1] + 1
+    return [shuffled[k] for k in np.argsort(rounds, kind="stable")]

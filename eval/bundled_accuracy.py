@@ -57,8 +57,8 @@ def main(
     out.with_suffix(".json").write_text(json.dumps(summary, indent=2) + "\n")
     for way, rows in table.items():
         for kind, row in rows.items():
-            low, high = row["interval"]
-            figures = f"{row['accuracy']:6.1%} [{low:.1%}, {high:.1%}]  blank {row['blank']:6.1%}  n {row['n']}"
+            interval = " [{:.1%}, {:.1%}]".format(*row["interval"]) if row["interval"] else ""
+            figures = f"{row['accuracy']:6.1%}{interval}  blank {row['blank']:6.1%}  n {row['n']}"
             typer.echo(f"{way:16s} {kind:10s} {figures}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from prunevid_qwen.evaluation.statistics import clustered_mean
 from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,
     QUESTION_TYPES,
@@ -98,7 +99,7 @@ def summarise(answers: list[Answer]) -> dict[str, Any]:
     """Accuracy by way of asking and by type, with the grey videos beside it.
 
     Returns: for "word", "multiple_choice" and "both", for "all" and every type: n, videos, accuracy, interval (95 %,
-        scenes drawn with replacement) and blank, the accuracy on grey videos.
+        scenes drawn with replacement; None for a single scene) and blank, the accuracy on grey videos.
     """
     table: dict[str, Any] = {}
     for way, chosen in (("both", None), ("word", False), ("multiple_choice", True)):
@@ -167,27 +168,15 @@ def _complete_seeds(raw: Path) -> set[int]:
 def _figures(rows: list[Answer]) -> dict[str, Any]:
     seen = [answer for answer in rows if not answer.blank]
     unseen = [answer for answer in rows if answer.blank]
+    interval = clustered_mean([answer.correct for answer in seen], [answer.seed for answer in seen]).interval
     return {
         "n": len(seen),
         "videos": len({answer.seed for answer in seen}),
         "accuracy": round(_share(seen), 4),
-        "interval": _interval(seen),
+        "interval": [round(end, 4) for end in interval] if interval else None,
         "blank": round(_share(unseen), 4),
     }
 
 
 def _share(rows: list[Answer]) -> float:
     return sum(answer.correct for answer in rows) / len(rows) if rows else math.nan
-
-
-def _interval(rows: list[Answer], draws: int = 2000) -> list[float]:
-    """Bootstrap over scenes, because the questions about one scene are not independent of each other."""
-    seeds = sorted({answer.seed for answer in rows})
-    place = {seed: k for k, seed in enumerate(seeds)}
-    right, asked = np.zeros(len(seeds)), np.zeros(len(seeds))
-    for answer in rows:
-        right[place[answer.seed]] += answer.correct
-        asked[place[answer.seed]] += 1
-    drawn = np.random.default_rng(0).integers(0, len(seeds), (draws, len(seeds)))
-    shares = right[drawn].sum(1) / asked[drawn].sum(1)
-    return [round(float(value), 4) for value in np.quantile(shares, (0.025, 0.975))]

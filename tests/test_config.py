@@ -80,6 +80,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"token_order": "group"}, r"did you mean 'grouped'\?"),
     ({"video_backend": "ffmpeg"}, "pyav, decord"),
     ({"selector": ""}, "name of a stage 2 method"),
+    ({"static_cluster_ratio": 0}, "nothing would be left"),
+    ({"cluster_scope": "vido"}, r"did you mean 'video'\?"),
     ({"merger": 1}, "name of a stage 1 method, got 1"),
     ({"random_seed": -1}, "at least 0"),
 ]

@@ -30,6 +30,7 @@ OPTIONS = {
     "default": PruneVidConfig(),
     "per group": PruneVidConfig(selection_scope="per_group", merge_images=True),
     "little": PruneVidConfig(keep_ratio=0.01, cluster_ratio=0.01, min_cluster_tokens=0),
+    "whole video": PruneVidConfig(cluster_scope="video", cluster_ratio=0.2, min_cluster_tokens=1, merge_images=True),
     "mean place": PruneVidConfig(merged_position="mean", min_cluster_tokens=3),
     "first place": PruneVidConfig(merged_position="first", min_cluster_tokens=3),
 }

@@ -162,13 +162,13 @@ def test_counts_follow_the_formula() -> None:
 
 @pytest.mark.parametrize("moving", [0, 1, 2, 3, 5, 6])
 def test_the_way_groups_are_batched_does_not_show(moving: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prunevid_qwen.stage1_merge import prunevid
+    from prunevid_qwen.stage1_merge import video
 
     x = scene(moving=moving)
     whole = merge(x, min_cluster_tokens=3)
     for share, size in ((0.0, 2**24), (2.0, 2**24), (2.0, 1)):
-        monkeypatch.setattr(prunevid, "_MASKED_SHARE", share)
-        monkeypatch.setattr(prunevid, "_GATHER_BYTES", size)
+        monkeypatch.setattr(video, "_MASKED_SHARE", share)
+        monkeypatch.setattr(video, "_GATHER_BYTES", size)
         other = merge(x, min_cluster_tokens=3)
         assert torch.equal(other.token_map.target, whole.token_map.target)
         assert torch.equal(other.token_map.rep, whole.token_map.rep)

@@ -17,6 +17,7 @@ from prunevid_qwen.config.checks import check_count, check_share, is_number, unk
 from prunevid_qwen.errors import ConfigError
 
 CHOICES: dict[str, tuple[str, ...]] = {
+    "cluster_scope": ("per_group", "video"),
     "merged_position": ("center", "mean", "first"),
     "token_order": ("spatiotemporal", "grouped"),
     "attention_source": ("post_rope", "pre_rope"),
@@ -42,6 +43,9 @@ class PruneVidConfig:
             strictly greater. 1 means that nothing is static.
         cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering. A control merger leaves
             ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.
+        static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
+        cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
+            number where the video's best centres are: a plain background gets few, a busy place many.
         temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
         dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
         min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
@@ -81,6 +85,8 @@ class PruneVidConfig:
     merger: str = "prunevid"
     tau: float = 0.8
     cluster_ratio: float = 0.5
+    static_cluster_ratio: float | None = None
+    cluster_scope: str = "per_group"
     temporal_segment_ratio: float = 0.25
     dpc_knn_k: int = 5
     min_cluster_tokens: int = 14
@@ -109,6 +115,8 @@ class PruneVidConfig:
     def __post_init__(self) -> None:
         for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
             check_share(name, getattr(self, name))
+        if self.static_cluster_ratio is not None:
+            check_share("static_cluster_ratio", self.static_cluster_ratio)
         for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, got {getattr(self, name)!r}")

@@ -91,27 +91,49 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
     Differs from the authors' code: as in `reference`.
     """
     _check(points, num_clusters, k)
-    batch, n, width = points.shape
-    device = points.device
+    valid, counts = _valid(points, valid)
+    wanted = torch.as_tensor(num_clusters, device=points.device).expand(points.shape[0])
+    clusters = torch.minimum(wanted, counts)
+    most = int(clusters.max())
+    labels, centres = [], []
+    for part in _blocks_of_groups(points):
+        found = _cluster(points[part], clusters[part], most, k, valid[part])
+        labels.append(found.labels)
+        centres.append(found.centres)
+    return Clusters(torch.cat(labels), torch.cat(centres)) if len(labels) > 1 else found
+
+
+def decision_values(points: Tensor, k: int, valid: Tensor | None = None) -> Tensor:
+    """Say how much of a centre each point is: the density-peaks decision value by which `dpc_knn` ranks.
+
+    Arguments and errors are those of `dpc_knn`.
+
+    Returns:
+        [B, N] fp64 log(density * delta); -1e300 where delta is 0, -inf on padding.
+    """
+    _check(points, 1, k)
+    valid, _ = _valid(points, valid)
+    return torch.cat([_score(_Distances(points[p], valid[p], k), valid[p]) for p in _blocks_of_groups(points)])
+
+
+def _valid(points: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return which points are valid [B, N], and how many of each group [B]."""
+    batch, n, _ = points.shape
     if valid is None:
-        valid = torch.ones(batch, n, dtype=torch.bool, device=device)
+        valid = torch.ones(batch, n, dtype=torch.bool, device=points.device)
     if valid.shape != (batch, n) or valid.dtype != torch.bool:
         raise ValueError(f"valid is [{batch}, {n}] bool, got {list(valid.shape)} {valid.dtype}")
     counts = valid.sum(dim=1)
     if bool((counts == 0).any()):
         raise ValueError("every group needs a point: leave empty groups out")
-    wanted = torch.as_tensor(num_clusters, device=device).expand(batch)
-    clusters = torch.minimum(wanted, counts)
-    most = int(clusters.max())
-    labels, centres = [], []
+    return valid, counts
+
+
+def _blocks_of_groups(points: Tensor) -> list[slice]:
+    batch, n, width = points.shape
     cast = 0 if points.dtype == torch.float32 else n * width * 4
     step = max(1, DISTANCE_BYTES // max(n * n * 4, cast, 1))
-    for i in range(0, batch, step):
-        part = slice(i, i + step)
-        found = _cluster(points[part], clusters[part], most, k, valid[part])
-        labels.append(found.labels)
-        centres.append(found.centres)
-    return Clusters(torch.cat(labels), torch.cat(centres)) if len(labels) > 1 else found
+    return [slice(i, i + step) for i in range(0, batch, step)]
 
 
 def _check(points: Tensor, num_clusters: int | Tensor, k: int) -> None:
@@ -129,13 +151,7 @@ def _cluster(points: Tensor, clusters: Tensor, most: int, k: int, valid: Tensor)
     """Cluster groups whose distances fit one block, or a single group row block by row block."""
     distances = _Distances(points, valid, k)
     n = points.shape[1]
-    index = torch.arange(n, device=points.device)
-    # 0 for the densest point; a stable sort gives the denser place to the lower index
-    by_density = distances.mean_nearest.argsort(dim=1, stable=True)
-    place = torch.empty_like(by_density).scatter_(1, by_density, index.expand_as(by_density))
-    score = 0.5 * distances.to_denser(place).log() - distances.mean_nearest
-    score = score.clamp(min=-1e300).masked_fill(~valid, -math.inf)  # log 0 must still beat padding
-    centres = score.argsort(dim=1, descending=True, stable=True)[:, :most]
+    centres = _score(distances, valid).argsort(dim=1, descending=True, stable=True)[:, :most]
     rank = torch.arange(most, device=points.device).expand_as(centres)
     real = rank < clusters[:, None]
     labels = distances.nearest(centres, real).masked_fill(~valid, -1)
@@ -143,6 +159,16 @@ def _cluster(points: Tensor, clusters: Tensor, most: int, k: int, valid: Tensor)
     spare = torch.cat([labels, labels[:, :1]], dim=1)
     labels = spare.scatter(1, torch.where(real, centres, n), rank)[:, :n]
     return Clusters(labels, centres.masked_fill(~real, -1))
+
+
+def _score(distances: _Distances, valid: Tensor) -> Tensor:
+    """Logarithm of density * delta, [B, N] fp64."""
+    index = torch.arange(valid.shape[1], device=valid.device)
+    # 0 for the densest point; a stable sort gives the denser place to the lower index
+    by_density = distances.mean_nearest.argsort(dim=1, stable=True)
+    place = torch.empty_like(by_density).scatter_(1, by_density, index.expand_as(by_density))
+    score = 0.5 * distances.to_denser(place).log() - distances.mean_nearest
+    return score.clamp(min=-1e300).masked_fill(~valid, -math.inf)  # log 0 must still beat padding
 
 
 class _Distances:

@@ -17,7 +17,7 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.methods import Method
-from prunevid_qwen.evaluation.scenes import Condition, calibration_videos
+from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import Evidence, Reducer
@@ -65,12 +65,12 @@ class Calibration:
     Args:
         model: whose depth and vision tower count.
         condition: the kind of video.
-        videos: how many of its calibration videos to use; None is all.
+        videos: how many of its calibration videos to use, at least 1.
     """
 
-    def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int | None = None) -> None:
+    def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int = CALIBRATION_VIDEOS) -> None:
         self.model, self.condition = model, condition
-        chosen = calibration_videos(condition)[:videos]
+        chosen = calibration_videos(condition, videos)
         self.questioners = [Questioner(model, video, video.questions(_QUESTIONS)) for video in chosen]
         self.layers = int(model.model.config.get_text_config().num_hidden_layers)
         self._merged: dict[tuple[Reducer, int], tuple[TokenLayout, torch.Tensor]] = {}
@@ -140,8 +140,6 @@ class Calibration:
 
     def _holds(self, cell: Cell) -> bool:
         """Ask about one video to see whether the planned count is what the decoder does."""
-        if not self.questioners:
-            return True
         config = PruneVidConfig().replace(**cell.config)
         planned = self._planned_share(config, 0)
         return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))

@@ -81,6 +81,11 @@ class ShapesVideo:
     condition: Condition
     seed: int
 
+    @property
+    def name(self) -> tuple[str, int]:
+        """Condition and seed."""
+        return self.condition.name, self.seed
+
     @cached_property
     def scene(self) -> Scene:
         """What is seen in it."""
@@ -110,8 +115,7 @@ class ShapesVideo:
         rng = np.random.default_rng([self.seed, 4])
         words, letters = (_spread(rng, make_questions(self.scene, self.seed, choice)) for choice in (False, True))
         half = (count + 1) // 2
-        chosen = words[:half] + letters[: count - half]
-        return chosen
+        return words[:half] + letters[: count - half]
 
     def shows(self, question: Question) -> np.ndarray:
         """Say which tokens show which object the question is about: [objects asked about, T * h * w] bool."""

@@ -1,0 +1,135 @@
+"""The folder of a benchmark run: its record, and which videos it holds whole. Knows nothing of how they are asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.receipt import versions
+
+ANSWERS, RECORD = "answers.jsonl", "run.json"
+
+MAY_GROW = "videos"
+"""The one option in which a run that goes on may differ from its beginning: it may ask about more."""
+
+_PACKED = "answers.jsonl.xz"
+_WRITTEN = (ANSWERS, _PACKED, RECORD, "summary.json", "report.md")
+
+VideoName = tuple[str, int]
+"""Condition and seed."""
+
+
+def empty_folder(folder: Path) -> None:
+    """Throw away the files of a run."""
+    for name in _WRITTEN:
+        (folder / name).unlink(missing_ok=True)
+
+
+def read_record(folder: Path, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Read ``run.json`` and make sure that it is of the same run; None where there is no run yet.
+
+    Args:
+        folder: of the run.
+        options: of the run that wants to go on; beside them the installed versions have to be the same.
+
+    Raises:
+        ConfigError: another run's, or answers that nothing says the origin of.
+    """
+    answers, packed = folder / ANSWERS, folder / _PACKED
+    if not (folder / RECORD).exists():
+        if answers.exists() or packed.exists():
+            raise ConfigError(f"{folder} holds answers, but no {RECORD} says of what: pass --restart or another folder")
+        return None
+    if packed.exists() and not answers.exists():
+        raise ConfigError(f"the answers in {folder} are packed: unpack them (xz -d), pass --restart or another folder")
+    record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    before, now = {**record["options"], **record["versions"]}, {**options, **versions()}
+    for name, value in now.items():
+        if before.get(name) == value or (name == MAY_GROW and before[name] < value):
+            continue
+        raise ConfigError(
+            f"{folder} holds a run with other options: {_difference(name, before.get(name), value)}. Pass --restart to "
+            "throw its answers away, or another folder"
+        )
+    return record
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write ``run.json``; a kill leaves the old or the new one."""
+    _replace(folder / RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def whole_videos(folder: Path, wanted: dict[VideoName, int]) -> set[VideoName]:
+    """Say which videos have all their lines, and take out the lines of others, a torn last one among them.
+
+    Args:
+        folder: of the run.
+        wanted: lines of each video.
+    """
+    path = folder / ANSWERS
+    if not path.exists():
+        return set()
+    kept: list[tuple[VideoName, str]] = []
+    text = path.read_text(encoding="utf-8")
+    for line in text.splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue  # torn
+        if line.endswith("\n"):
+            kept.append(((entry["condition"], entry["seed"]), line))
+    counts = Counter(name for name, _ in kept)
+    done = {name for name, count in counts.items() if count == wanted.get(name)}
+    whole = "".join(line for name, line in kept if name in done)
+    if whole != text:
+        _replace(path, whole)
+    return done
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name != "methods" or before is None:
+        return f"{name} was {before!r}, is now {now!r}"
+    old, new = ({method["name"]: method for method in each} for each in (before, now))
+    said = {
+        "only then": [each for each in old if each not in new],
+        "only now": [each for each in new if each not in old],
+        "changed": [each for each in new if each in old and old[each] != new[each]],
+    }
+    parts = [f"{what}: {', '.join(names)}" for what, names in said.items() if names]
+    return f"methods differ ({'; '.join(parts) or 'in their order'})"
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".new")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def surroundings() -> dict[str, Any]:
+    """Return commit, whether the package differs from it, and the machine."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
+        except OSError:
+            return ""
+        return done.stdout.strip()
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    processors = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", "prunevid_qwen")),
+        "machine": f"{platform.machine()}, {os.cpu_count()} x {(processors or [platform.processor()])[0]}",
+    }

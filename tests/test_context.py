@@ -315,7 +315,7 @@ def test_merging_inside_the_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) 
         tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=1)
 
 
-@pytest.mark.parametrize("selector", ["prunevid", "fastv", "random", "uniform"])
+@pytest.mark.parametrize("selector", ["prunevid", "dpp", "fastv", "random", "uniform"])
 def test_every_selector_runs_in_a_model(selector: str) -> None:
     with pruned(tiny_model(), CONFIG.replace(selector=selector)) as trace:
         stock(tiny_model())

@@ -131,7 +131,7 @@ def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) 
 
 def test_the_day_one_reducers_are_registered() -> None:
     assert registered(stage=1) == ("pool", "prunevid", "random", "uniform")
-    assert {"prunevid", "fastv", "random", "uniform"} <= set(SELECTORS)
+    assert {"prunevid", "dpp", "fastv", "random", "uniform"} == set(SELECTORS)
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:

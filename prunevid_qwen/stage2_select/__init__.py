@@ -1,5 +1,7 @@
 """Stage 2: selecting visual tokens after a decoder layer. One import per method: that registers it."""
 
+from prunevid_qwen.stage2_select.dpp import DPP as DPP
+from prunevid_qwen.stage2_select.dpp import greedy_dpp as greedy_dpp
 from prunevid_qwen.stage2_select.fastv import FastV as FastV
 from prunevid_qwen.stage2_select.prunevid import PruneVid as PruneVid
 from prunevid_qwen.stage2_select.prunevid import max_max_scores as max_max_scores
@@ -9,10 +11,12 @@ from prunevid_qwen.stage2_select.topk import stratified_topk as stratified_topk
 from prunevid_qwen.stage2_select.uniform import Uniform as Uniform
 
 __all__ = [
+    "DPP",
     "FastV",
     "PruneVid",
     "Random",
     "Uniform",
+    "greedy_dpp",
     "max_max_scores",
     "select_per_group",
     "stratified_topk",

@@ -1,0 +1,101 @@
+"""Determinantal point process: keep what the question attends to, and of what looks alike only one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
+from prunevid_qwen.tokens import TokenMap
+
+_EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention
+_LEAST = -1e4  # stands for the logarithm of an attention of 0, so that such tokens still rank below all others
+
+
+def greedy_dpp(log_quality: Tensor, features: Tensor, count: int) -> Tensor:
+    """Choose a set of large determinant of L_ij = q_i cos(x_i, x_j) q_j, one best point after the other.
+
+    Kulesza and Taskar (arXiv 1207.6083) for the kernel of quality and similarity, Chen, Zhang and Zhou (arXiv
+    1709.05135) for the greedy step, which extends a Cholesky factor by one row.
+
+    Args:
+        log_quality: [N] natural logarithm of q.
+        features: [N, D]; directions count, lengths do not. A zero vector is like nothing.
+        count: points, in [1, N].
+
+    Returns:
+        [count] int64 in the order of choice; ties go to the lower index. Points that add nothing any more (the rank of
+        the kernel is used up) follow by quality.
+    """
+    unit = torch.nn.functional.normalize(features.double(), dim=1)
+    gain = 2 * log_quality.double().clamp(min=_LEAST)
+    variance = torch.ones_like(gain)  # of each point, given those chosen
+    factor = torch.zeros(count, len(gain), dtype=torch.float64, device=gain.device)
+    chosen = torch.zeros(count, dtype=torch.long, device=gain.device)
+    for step in range(count):
+        best = (gain + variance.clamp(min=_EXHAUSTED).log()).argmax()
+        chosen[step] = best
+        own = variance[best]
+        row = unit @ unit[best] - factor[:step, best] @ factor[:step]
+        factor[step] = torch.where(own > _EXHAUSTED, row / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
+        variance = variance - factor[step].square()
+        gain[best] = -torch.inf
+    return chosen
+
+
+@register("dpp")
+@dataclass(frozen=True)
+class DPP:
+    """Selection by a determinantal point process: attention is the quality, hidden states tell what is alike.
+
+    CDPruner (arXiv 2506.10967, section 3) conditions diversity on the question in this way, before the decoder and with
+    CLIP's relevance; here it is PruneVid's attention inside it. Each video or image keeps ``max(1, int(n *
+    keep_ratio))`` tokens. What all its tokens share is no likeness: their mean is taken off before the cosine.
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        attention_source: "post_rope" or "pre_rope".
+        attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
+        question_tokens: "all", "question" or "last": which text asks.
+    """
+
+    keep_ratio: float = 0.4
+    attention_source: str = "post_rope"
+    attention_aggregation: str = "max"
+    question_tokens: str = "all"
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> DPP:
+        """Take stage 2's options from the flat config; ``selection_scope`` is always each video here."""
+        return cls(config.keep_ratio, config.attention_source, config.attention_aggregation, config.question_tokens)
+
+    @property
+    def needs(self) -> Needs:
+        """Attention as for `PruneVid`."""
+        return Needs(AttentionQuery(self.attention_source, "max", self.attention_aggregation, self.question_tokens))
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Keep tokens of each video and image that the question attends to and that differ from one another.
+
+        Raises:
+            ValueError: the evidence holds no attention, or ``keep_ratio`` is out of range.
+        """
+        if seen.attention is None:
+            raise ValueError("dpp selects by attention: gather what its `needs` asks for")
+        if not 0 < self.keep_ratio <= 1:
+            raise ValueError(f"keep_ratio is a share in (0, 1], got {self.keep_ratio}")
+        kept = []
+        for block in seen.layout.blocks:
+            own = slice(block.start, block.stop)
+            size = block.stop - block.start
+            states = seen.hidden[own].double()
+            attention = seen.attention[own].to(states.device)
+            count = max(1, int(size * self.keep_ratio))
+            if count == size:
+                kept.append(torch.arange(block.start, block.stop, device=states.device))
+                continue
+            kept.append(block.start + greedy_dpp(attention, states - states.mean(dim=0), count))
+        return TokenMap.keep(torch.cat(kept), seen.layout.visual.numel())

@@ -1,0 +1,83 @@
+"""The DPP selector: against the determinant itself, and what diversity is for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
+from prunevid_qwen.stage2_select import DPP, PruneVid, greedy_dpp
+from prunevid_qwen.tokens import Block, TokenLayout
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def evidence(hidden: Tensor, attention: Tensor | None, *sizes: int) -> Evidence:
+    blocks, start = [], 0
+    for size in sizes:
+        blocks.append(Block("video", (1, 1, size), start, start + size))
+        start += size
+    layout = TokenLayout(
+        start + 1, torch.arange(start), torch.tensor([start]), tuple(blocks), torch.zeros(start).long()
+    )
+    return Evidence(layout, hidden, hidden[:1], attention)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_step_takes_the_largest_determinant(seed: int) -> None:
+    x, log_q = draw(12, 20, seed=seed), draw(12, seed=seed + 9)
+    unit = torch.nn.functional.normalize(x.double(), dim=1)
+    q = log_q.double().exp()
+    kernel = q[:, None] * (unit @ unit.T) * q
+    chosen: list[int] = []
+    for _ in range(7):
+        rest = [i for i in range(12) if i not in chosen]
+        chosen.append(max(rest, key=lambda i: torch.linalg.det(kernel[[*chosen, i]][:, [*chosen, i]]).item()))
+    assert greedy_dpp(log_q, x, 7).tolist() == chosen
+
+
+def test_beyond_the_rank_of_the_kernel_quality_decides() -> None:
+    x = torch.cat([torch.eye(3), torch.eye(3)])
+    log_q = torch.tensor([0.0, -1.0, -2.0, -0.5, -0.25, -3.0])
+    assert greedy_dpp(log_q, x, 6).tolist() == [0, 4, 2, 3, 1, 5]
+    assert greedy_dpp(torch.zeros(5), torch.zeros(5, 4), 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_no_attention_at_all_ranks_last() -> None:
+    log_q = torch.tensor([-torch.inf, -50.0, -torch.inf, 0.0])
+    assert greedy_dpp(log_q, draw(4, 8), 4).tolist()[:2] == [3, 1]
+    assert sorted(greedy_dpp(log_q, draw(4, 8), 4).tolist()) == [0, 1, 2, 3]
+
+
+def test_copies_of_the_best_token_leave_room_for_another_thing() -> None:
+    background, thing, other = draw(3, 32)
+    hidden = torch.stack([thing] * 4 + [other] * 2 + [background] * 6) + 0.01 * draw(12, 32, seed=5)
+    attention = torch.tensor([0.0, -0.1, -0.2, -0.3, -1.0, -1.1, *[-4.0] * 6])
+    seen = evidence(hidden + 100, attention, 12)  # a large common part changes nothing
+    assert PruneVid(0.25).plan(seen).rep.tolist() == [0, 1, 2]
+    assert DPP(0.17).plan(seen).rep.tolist() == [0, 4]
+
+
+def test_each_video_has_its_own_budget_and_mean() -> None:
+    hidden, attention = draw(30, 16), draw(30, seed=2)
+    both = DPP(0.3).plan(evidence(hidden, attention, 20, 10)).rep
+    first = DPP(0.3).plan(evidence(hidden[:20], attention[:20], 20)).rep
+    second = DPP(0.3).plan(evidence(hidden[20:], attention[20:], 10)).rep
+    assert both.tolist() == [*first.tolist(), *(second + 20).tolist()]
+    assert (len(first), len(second)) == (6, 3)
+
+
+def test_options_and_refusals() -> None:
+    config = PruneVidConfig(
+        keep_ratio=0.3, attention_source="pre_rope", attention_aggregation="mean", question_tokens="last"
+    )
+    assert DPP.from_config(config).needs == Needs(AttentionQuery("pre_rope", "max", "mean", "last"))
+    assert DPP.from_config(config).keep_ratio == 0.3
+    with pytest.raises(ValueError, match="selects by attention"):
+        DPP().plan(evidence(draw(4, 8), None, 4))
+    with pytest.raises(ValueError, match="share in"):
+        DPP(0.0).plan(evidence(draw(4, 8), draw(4), 4))

@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix clean
+.PHONY: help demo test lint check format test-matrix bench-accuracy clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ format: .venv/dev.stamp  ## Let ruff rewrite what it can
 
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)
+
+bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes eval/results/moving_shapes)
+	@$(BIN)/python eval/moving_shapes.py $(ARGS)
 
 clean:  ## Remove .venv, .venv-matrix and every cache
 	rm -rf .venv .venv-matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

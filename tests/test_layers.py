@@ -25,10 +25,11 @@ FLOORS = (
     ("loading", "media", "sources", "receipt"),
     ("preprocessor",),
     ("model",),
-    ("cli", "evaluation", "training"),
+    ("evaluation", "training"),
+    ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-TOP = set(FLOORS[-1])
+TOP = {"evaluation", "training", "cli"}  # who may know what stands alone
 
 # Beyond the floors: room -> rooms of lower floors that it still must not know.
 NEVER = {

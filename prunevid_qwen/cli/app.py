@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from prunevid_qwen.cli.bench import AccuracyRequest
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.request import Request
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid") -> i
     try:
         command = typer.main.get_command(demo_app if program == "demo.py" else app)
         request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
+        if isinstance(request, AccuracyRequest):
+            return request.run()
         if not isinstance(request, Request):  # --help and --version are done by now
             return int(request or 0)
         return _answer(request)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prunevid_qwen.cli.bench import register_bench
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.options import SAMPLING, build_config, takes_config_options
 from prunevid_qwen.cli.request import Request
@@ -134,3 +135,4 @@ _register(
     _demo,
     "Answer a question about a video with pruned tokens; without a video, about the clip that comes with the package.",
 )
+register_bench(app, _SETTINGS)

@@ -44,8 +44,14 @@ from prunevid_qwen.receipt import versions
 Progress = Callable[[str, int, int], None]
 """Told what is being done ("calibrating", "asking"), how much of it is done and how much there is."""
 
-VIDEOS, QUICK_VIDEOS = 240, 24
-QUICK_BUDGETS = (0.25, 0.16, 0.10)
+VIDEOS = 240
+
+QUICK: dict[str, Any] = {
+    "videos": 24,
+    "budgets": (0.25, 0.16, 0.10),
+    "asking": {"random_seeds": 1, "calibration_videos": 8},
+}
+"""What a quick run does otherwise: arguments of `AccuracyRun`, and of `Asking` under "asking"."""
 
 
 @dataclass(frozen=True)

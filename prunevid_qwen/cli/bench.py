@@ -1,0 +1,203 @@
+"""``prunevid bench accuracy``: what is asked for, checked without torch; then the run, its progress and its report."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.errors import ConfigError, SetupError
+
+_EPILOG = """\
+[bold]Examples[/bold]
+  prunevid bench accuracy --quick                   a few minutes on two cores
+  ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
+  ... --out runs/other --first_seed 1003500000      other videos
+
+A stopped run goes on where it was: give the same command again.
+The config that reaches each budget stands in the folder's run.json.
+"""
+_WHAT, _HOW = "What is asked", "How it runs"
+
+
+@dataclass(frozen=True)
+class AccuracyRequest:
+    """One call of ``prunevid bench accuracy``; None takes the default of the full or of the quick run.
+
+    Args:
+        out: folder of the results.
+        quick: a small run.
+        methods, conditions: names; () is all.
+        budgets: layer-averaged shares of the tokens.
+        videos, questions, random_seeds: how many.
+        first_seed: the first video's.
+        model_path: "bundled" or a folder.
+        through_files: read mp4 files.
+        workers: processes.
+        restart: throw away what the folder holds.
+        command: what was typed.
+    """
+
+    out: Path
+    quick: bool = False
+    methods: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
+    budgets: tuple[float, ...] | None = None
+    videos: int | None = None
+    questions: int | None = None
+    random_seeds: int | None = None
+    first_seed: int | None = None
+    model_path: str = "bundled"
+    through_files: bool = False
+    workers: int | None = None
+    restart: bool = False
+    command: str = ""
+
+    def run(self) -> int:
+        """Ask, show how far it is, write the report and say where; return the exit code.
+
+        Raises:
+            SetupError: matplotlib is missing, which is said before an hour of asking.
+        """
+        if importlib.util.find_spec("matplotlib") is None:
+            raise SetupError("the report's plots need matplotlib: pip install 'prunevid_qwen[bench]'")
+        from prunevid_qwen.evaluation.accuracy_report import write_report
+        from prunevid_qwen.evaluation.accuracy_run import accuracy_run
+
+        with _Bars() as bars:
+            accuracy_run(self.out, self._asked(), self.workers, self.restart, bars.tell, self.command)
+        with bars.console.status("Drawing the plots"):
+            report = write_report(self.out)
+        typer.echo(f"report: {report}\nsummary: {self.out / 'summary.json'}")
+        return 0
+
+    def _asked(self) -> Any:
+        from prunevid_qwen.evaluation.accuracy_run import QUICK, AccuracyRun
+        from prunevid_qwen.evaluation.accuracy_work import Asking
+        from prunevid_qwen.evaluation.methods import methods_called
+
+        start: dict[str, Any] = dict(QUICK) if self.quick else {}
+        asking: dict[str, Any] = {**start.pop("asking", {}), "model": self.model_path}
+        asking["through_files"] = self.through_files
+        given = {"budgets": self.budgets, "videos": self.videos, "first_seed": self.first_seed}
+        start |= {name: value for name, value in given.items() if value is not None}
+        of_each = {"questions": self.questions, "random_seeds": self.random_seeds}
+        asking |= {name: value for name, value in of_each.items() if value is not None}
+        return AccuracyRun(
+            tuple(methods_called(list(self.methods))), conditions=self.conditions, asking=Asking(**asking), **start
+        )
+
+
+class _Bars:
+    """A bar for each part of the work, with the time left, on stderr."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        self.console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.progress = Progress(*columns, TextColumn("left"), TimeLeft(), console=self.console)
+        self.bars: dict[str, Any] = {}
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Move the bar of a part of the work."""
+        if what not in self.bars:
+            self.bars[what] = self.progress.add_task(what, total=total, completed=done)
+        self.progress.update(self.bars[what], completed=done)
+
+    def __enter__(self) -> _Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+
+def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
+    return typer.Option(f"--{name}", help=text, metavar=metavar, rich_help_panel=panel, **more)
+
+
+def accuracy(
+    out: Annotated[Path, _option("out", "Folder of the results. Default: runs/moving_shapes.", "FOLDER", _HOW)] = Path(
+        "runs/moving_shapes"
+    ),
+    quick: Annotated[
+        bool, _option("quick", "A few minutes: fewer videos and budgets, one random seed.", None, _HOW)
+    ] = False,
+    methods: Annotated[
+        str, _option("methods", "Names as in the report, with commas between. Default: all.", "NAMES", _WHAT)
+    ] = "",
+    conditions: Annotated[
+        str, _option("conditions", "plain, long, clutter, shake. Default: all.", "NAMES", _WHAT)
+    ] = "",
+    budgets: Annotated[
+        str, _option("budgets", "Shares of the tokens, averaged over layers, such as 0.16,0.1.", "SHARES", _WHAT)
+    ] = "",
+    videos: Annotated[int | None, _option("videos", "How many. May grow in a later run.", "INT", _WHAT, min=1)] = None,
+    questions: Annotated[
+        int | None, _option("questions", "About each video, at most. Default: 12.", "INT", _WHAT, min=1)
+    ] = None,
+    random_seeds: Annotated[
+        int | None, _option("random_seeds", "Draws of what is random. Default: 3.", "INT", _WHAT, min=1)
+    ] = None,
+    first_seed: Annotated[
+        int | None, _option("first_seed", "The first video's; later ones count on from it.", "INT", _WHAT)
+    ] = None,
+    model_path: Annotated[
+        str, _option("model_path", "bundled, or the folder of another model of moving shapes.", "FOLDER", _WHAT)
+    ] = "bundled",
+    through_files: Annotated[
+        bool, _option("through_files", "Write real mp4 files and read them, instead of tensors.", None, _WHAT)
+    ] = False,
+    workers: Annotated[
+        int | None, _option("workers", "Processes. Default: one for each core.", "INT", _HOW, min=1)
+    ] = None,
+    restart: Annotated[bool, _option("restart", "Throw away what the folder holds.", None, _HOW)] = False,
+) -> AccuracyRequest:
+    """Say what is asked for; nothing runs here."""
+    return AccuracyRequest(
+        out=out,
+        quick=quick,
+        methods=_names(methods),
+        conditions=_names(conditions),
+        budgets=tuple(_share(text) for text in _names(budgets)) or None,
+        videos=videos,
+        questions=questions,
+        random_seeds=random_seeds,
+        first_seed=first_seed,
+        model_path=model_path,
+        through_files=through_files,
+        workers=workers,
+        restart=restart,
+        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    )
+
+
+def register_bench(app: typer.Typer, settings: dict[str, Any]) -> None:
+    """Give the command line ``bench`` and its commands."""
+    bench = typer.Typer(context_settings=settings, no_args_is_help=True)
+    text = "Draw accuracy against tokens for every method, on questions about generated videos with known answers."
+    bench.command("accuracy", help=text, epilog=_EPILOG, cls=PanelledCommand)(accuracy)
+    bench.callback()(_several)  # so that `accuracy` stays a command's name while it is the only one
+    app.add_typer(bench, name="bench", help="Measure: accuracy of every method at equal cost.")
+
+
+def _several() -> None: ...
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _share(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"budgets are shares in (0, 1) with commas between, such as 0.16,0.1; got {text!r}") from None

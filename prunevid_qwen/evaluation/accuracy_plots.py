@@ -1,0 +1,269 @@
+"""The plots of the accuracy benchmark, each as SVG and PNG, for light and for dark pages.
+
+A curve is placed by its paired difference: unpruned accuracy of the whole run plus the difference to unpruned on the
+questions that were asked. With all conditions reached that is plain accuracy; where some are out of reach (hollow
+markers) it still compares like with like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.evaluation.plot_style import (
+    HIGHLIGHTED,
+    THEMES,
+    Theme,
+    load_matplotlib,
+    settings,
+    spread,
+    style_of,
+)
+
+TYPES_SHOWN = ("recommended", "prunevid", "uniform", "random", "fewer frames", "smaller frames")
+_TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05)
+_LABEL_GAP = 11.5  # points between the baselines of two labels
+
+
+def draw_plots(summary: dict[str, Any], folder: Path) -> list[Path]:
+    """Draw accuracy, evidence recall and question types into ``<plot>_<theme>.svg`` and ``.png``.
+
+    Args:
+        summary: as ``accuracy_summary.summarise`` returns it.
+        folder: exists already.
+
+    Returns: the files, in a fixed order.
+
+    Raises:
+        SetupError: matplotlib is not installed.
+    """
+    matplotlib = load_matplotlib()
+    from matplotlib.figure import Figure
+
+    plots: dict[str, tuple[tuple[float, float], Callable[[Any, dict[str, Any], Theme], None]]] = {
+        "accuracy": ((10.0, 6.0), _draw_accuracy),
+        "evidence": ((8.0, 5.4), _draw_evidence),
+        "types": ((10.0, 5.6), _draw_types),
+    }
+    written = []
+    for name, (size, draw) in plots.items():
+        for theme in THEMES:
+            with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings(theme)}):
+                figure = Figure(figsize=size)
+                draw(figure, summary["figures"], theme)
+                for ending, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+                    path = folder / f"{name}_{theme.name}.{ending}"
+                    figure.savefig(path, dpi=160, metadata=metadata)
+                    written.append(path)
+    return written
+
+
+def methods_shown(figures: dict[str, Any]) -> list[str]:
+    """Return every method with a budget, the highlighted ones first and in their own order."""
+    found = {cell["method"] for cell in figures["cells"] if cell["budget"] is not None}
+    return [name for name in HIGHLIGHTED if name in found] + sorted(found - HIGHLIGHTED.keys())
+
+
+def _cells(figures: dict[str, Any], method: str) -> list[dict[str, Any]]:
+    cells = [cell for cell in figures["cells"] if cell["method"] == method and cell["budget"] is not None]
+    return sorted(cells, key=lambda cell: -cell["achieved"])
+
+
+def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
+    axes = figure.add_axes((0.07, 0.16, 0.70, 0.68))
+    unpruned = 100 * figures["unpruned"]["accuracy"]
+    ends: list[tuple[str, float | None, float]] = []
+    short = []
+    for method in methods_shown(figures):
+        cells = _cells(figures, method)
+        xs = [100 * cell["achieved"] for cell in cells]
+        ys = [unpruned + 100 * cell["difference"] for cell in cells]
+        style = style_of(method, theme)
+        axes.plot(xs, ys, **style)
+        _hollow(axes, cells, xs, ys, style, theme)
+        if method in HIGHLIGHTED and all(cell["difference_interval"] for cell in cells):
+            low, high = ([unpruned + 100 * cell["difference_interval"][end] for cell in cells] for end in (0, 1))
+            axes.fill_between(xs, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+        if _ends_early(figures, method):
+            short.append(method)
+        else:
+            ends.append((method, xs[-1], ys[-1]))
+    axes.axhline(unpruned, color=theme.ink, linewidth=1.1, zorder=3)
+    achieved = [cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None]
+    _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0))
+    lines = axes.get_lines()
+    lowest = min((min(line.get_ydata()) for line in lines if len(line.get_ydata())), default=0)
+    axes.set_ylim(max(0, lowest - 4), min(101.5, unpruned + 6))
+    axes.set_xlabel("visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)")
+    axes.set_ylabel("questions answered right, %")
+    axes.grid(axis="y")
+    _label_ends(axes, [("unpruned", None, unpruned), *ends], theme)
+    _heading(
+        figure,
+        theme,
+        "How many answers survive pruning?",
+        f"Bundled toy model, {figures['videos']} held-out videos, {figures['questions']} questions. "
+        "Bands: 95 % of the paired difference to unpruned, bootstrap over videos.",
+    )
+    _note(figure, theme, _notes(figures, short, "placed by the difference to unpruned on the others"))
+
+
+def _ends_early(figures: dict[str, Any], method: str) -> bool:
+    """Whether a quiet curve ends far from the others' end: it is named below the plot, not across it."""
+    smallest = min(cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None)
+    return method not in HIGHLIGHTED and min(cell["achieved"] for cell in _cells(figures, method)) > 2.5 * smallest
+
+
+def _notes(figures: dict[str, Any], short: list[str], partial: str) -> str:
+    notes = []
+    if short:
+        names = ", ".join(f"{method} ({100 * _cells(figures, method)[-1]['achieved']:.0f} %)" for method in short)
+        notes.append(f"Grey without a label, with the least tokens each can reach: {names}.")
+    if any(cell["unreached"] for cell in figures["cells"]):
+        notes.append(f"Hollow: some conditions out of reach; {partial}.")
+    return "\n".join(notes)
+
+
+def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
+    axes = figure.add_axes((0.09, 0.16, 0.66, 0.68))
+    ends: list[tuple[str, float | None, float]] = []
+    kept, short = [], []
+    for method in methods_shown(figures):
+        cells = [cell for cell in _cells(figures, method) if cell["evidence"]]
+        if not cells:
+            continue
+        cells.sort(key=lambda cell: -cell["evidence"]["kept"])
+        xs = [100 * cell["evidence"]["kept"] for cell in cells]
+        ys = [100 * cell["evidence"]["recall"] for cell in cells]
+        style = style_of(method, theme)
+        axes.plot(xs, ys, **style)
+        _hollow(axes, cells, xs, ys, style, theme)
+        if method in HIGHLIGHTED and all(cell["evidence"]["recall_interval"] for cell in cells):
+            low, high = ([100 * cell["evidence"]["recall_interval"][end] for cell in cells] for end in (0, 1))
+            axes.fill_between(xs, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+        kept += xs
+        if _ends_early(figures, method):
+            short.append(method)
+        else:
+            ends.append((method, xs[-1], ys[-1]))
+    if kept:
+        same = [max(kept), min(kept)]
+        axes.plot(same, same, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
+        ends.append(("as everything else", same[1], same[1]))
+    _token_axis(axes, min(kept, default=100) / 100, max(kept, default=100) / 100)
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("all visual tokens that survive, % (log; fewer →)")
+    axes.set_ylabel("tokens on the asked-about object that survive, %")
+    axes.grid(axis="y")
+    _label_ends(axes, ends, theme)
+    _heading(
+        figure,
+        theme,
+        "Do the tokens that matter survive?",
+        "Above the dotted line a method keeps the asked-about object rather than the rest.",
+    )
+    _note(figure, theme, _notes(figures, short, "the others alone are shown"))
+
+
+def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
+    types = sorted(figures["unpruned"]["by_type"])
+    methods = [method for method in TYPES_SHOWN if _cells(figures, method)]
+    columns = 4
+    rows = max(1, -(-len(types) // columns))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.11, top=0.78, wspace=0.08, hspace=0.26)
+    achieved = [cell["achieved"] for method in methods for cell in _cells(figures, method)]
+    handles = {}
+    for place, axes in enumerate(grid.flat):
+        if place >= len(types):
+            axes.set_visible(False)
+            continue
+        kind = types[place]
+        before = 100 * figures["unpruned"]["by_type"][kind]["accuracy"]
+        for method in methods:
+            cells = [cell for cell in _cells(figures, method) if kind in cell["by_type"]]
+            xs = [100 * cell["achieved"] for cell in cells]
+            ys = [before + 100 * cell["by_type"][kind]["difference"] for cell in cells]
+            style = {**style_of(method, theme), "markersize": 4}
+            handles[method] = axes.plot(xs, ys, **style)[0]
+            _hollow(axes, cells, xs, ys, style, theme)
+        axes.axhline(before, color=theme.ink, linewidth=1.0, zorder=3)
+        asked = figures["unpruned"]["by_type"][kind]["n"]
+        axes.set_title(f"{kind}  ({asked} questions)", fontsize=9.5, loc="left", color=theme.ink)
+        _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0), sparse=True)
+        axes.grid(axis="y")
+    grid.flat[0].set_ylim(0, 103)
+    figure.supxlabel("visual tokens, averaged over the decoder's layers, % (log; fewer →)", fontsize=9.5, y=0.02)
+    figure.supylabel("questions answered right, %", fontsize=9.5, x=0.012)
+    legend = figure.legend(
+        handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(0.055, 0.885), ncols=6, frameon=False
+    )
+    for text in legend.get_texts():
+        text.set_color(theme.ink)
+    _heading(figure, theme, "Which questions suffer?", "Black or white line: unpruned. Curves as in the first plot.")
+
+
+def _hollow(
+    axes: Any, cells: list[dict[str, Any]], xs: list[float], ys: list[float], style: dict[str, Any], theme: Theme
+) -> None:
+    """Mark cells that some conditions could not reach."""
+    partial = [k for k, cell in enumerate(cells) if cell["unreached"]]
+    if partial:
+        look = {"marker": style["marker"], "markersize": style["markersize"], "zorder": style["zorder"] + 1}
+        edge = {"markerfacecolor": theme.page, "markeredgecolor": style["color"], "markeredgewidth": 1.2}
+        axes.plot([xs[k] for k in partial], [ys[k] for k in partial], linestyle="none", **look, **edge)
+
+
+def _token_axis(axes: Any, smallest: float, largest: float, sparse: bool = False) -> None:
+    """Set a logarithmic axis of shares in percent that runs from many tokens to few."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    axes.set_xscale("log")
+    ticks = [100 * tick for tick in _TICKS if smallest / 1.1 <= tick <= largest * 1.1]
+    if sparse:
+        ticks = [tick for tick in ticks if tick in (50, 25, 10, 5)]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.set_xlim(108 * largest, 95 * smallest)
+
+
+def _label_ends(axes: Any, ends: list[tuple[str, float | None, float]], theme: Theme) -> None:
+    """Write each method's name beside the plot, as near to the end of its curve as the others leave room."""
+    low, high = axes.get_ylim()
+    height = 72 * axes.figure.get_figheight() * axes.get_position().height  # points
+    gap = _LABEL_GAP * (high - low) / height
+    places = spread([end for _, _, end in ends], gap, low, high)
+    edge = axes.get_xlim()[1]
+    for (name, x, y), place in zip(ends, places, strict=True):
+        loud = name in HIGHLIGHTED
+        ink = HIGHLIGHTED[name].colour(theme) if loud else theme.ink if x is None else theme.quiet
+        beside = (place - low) / (high - low)
+        axes.annotate(  # a thin line from the label to its curve
+            "",
+            xy=(edge if x is None else x, y),
+            xytext=(1.03, beside),
+            textcoords="axes fraction",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": ink, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4},
+        )
+        axes.text(
+            1.037,
+            beside,
+            name,
+            transform=axes.transAxes,
+            color=ink,
+            fontsize=9.5 if loud or x is None else 8,
+            fontweight="bold" if loud else "normal",
+            va="center_baseline",
+        )
+
+
+def _heading(figure: Any, theme: Theme, title: str, below: str) -> None:
+    figure.text(0.015, 0.955, title, fontsize=14, fontweight="bold", color=theme.ink, va="center")
+    figure.text(0.015, 0.905, below, fontsize=9.5, color=theme.quiet, va="center")
+
+
+def _note(figure: Any, theme: Theme, text: str) -> None:
+    figure.text(0.015, 0.012, text, fontsize=8, color=theme.quiet, va="bottom", linespacing=1.4)

@@ -1,0 +1,141 @@
+"""The report and the plots of a hand-made run: what they say, that they say it twice alike, and what is missing."""
+
+from __future__ import annotations
+
+import builtins
+from itertools import pairwise
+
+import pytest
+
+from prunevid_qwen.errors import SetupError
+from prunevid_qwen.evaluation.accuracy_answers import read_answers, read_run
+from prunevid_qwen.evaluation.accuracy_findings import WIDEST_TIE, findings, points
+from prunevid_qwen.evaluation.accuracy_report import report, write_report
+from prunevid_qwen.evaluation.accuracy_summary import summarise
+from prunevid_qwen.evaluation.accuracy_tables import accuracy_table, evidence_table, unreachable_list
+from prunevid_qwen.evaluation.plot_style import spread
+
+from .accuracy_folders import small_run, write_run
+
+
+def plain(lines):
+    """Text with the minus that a keyboard has."""
+    return [line.replace("\N{MINUS SIGN}", "-") for line in lines]
+
+
+@pytest.fixture
+def summary(tmp_path):
+    folder = write_run(tmp_path, *small_run())
+    return summarise(read_answers(folder), read_run(folder))
+
+
+def test_the_report_is_written_twice_alike(tmp_path):
+    pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
+    first, second = (write_run(tmp_path / name, *small_run()) for name in ("first", "second"))
+    assert write_report(first) == first / "report.md"
+    write_report(second)
+    plots = {f"{name}_{theme}.{kind}" for name in ("accuracy", "evidence", "types") for theme in ("light", "dark")
+             for kind in ("svg", "png")}  # fmt: skip
+    files = {path.name for path in first.iterdir()}
+    assert files == plots | {"report.md", "summary.json", "answers.jsonl", "run.json"}
+    for name in files:
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    text = (first / "report.md").read_text()
+    assert all(f'"{name}"' in text for name in plots if name.endswith("svg")), "a plot that the report does not show"
+    assert (first / "accuracy_light.svg").read_bytes() != (first / "accuracy_dark.svg").read_bytes()
+
+
+def test_every_finding_follows_from_the_figures(summary):
+    said = {head: plain(lines) for head, lines in findings(summary["figures"]).items()}
+    assert said["Unpruned"] == ["83.3 % of 48 questions about 8 videos are right (83.3 to 83.3)."]
+    assert said["At 16 % of the tokens"] == [
+        "The most answers are right with **prunevid**, 83.3 % (83.3 to 83.3); being the best of 2 on these videos "
+        "flatters it: check on fresh seeds.",
+        "**prunevid** ties with unpruned: +0.0 points (+0.0 to +0.0).",
+        "prunevid is above random by 66.7 (+66.7 to +66.7).",
+        "prunevid cannot be told from fewer frames on so few videos: -4.2 points (-12.5 to +0.0), on plain, "
+        "which both reach.",
+        "prunevid keeps 24 % of the tokens on the asked-about objects and 8 % of all: 3.0 times as much.",
+        "prunevid loses no more than noise on any type of question.",
+    ]
+    assert said["At 10 % of the tokens"][0] == "**prunevid** is 16.7 points below unpruned (-16.7 to -16.7)."
+    assert (
+        "prunevid loses most on *last*: -50.0 points (-50.0 to -50.0) over 16 questions."
+        in said["At 10 % of the tokens"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("difference", "interval", "sentence"),
+    [
+        (
+            0.01,
+            [-0.01, 0.02],
+            "**A control does as well**: prunevid ties with fewer frames: +1.0 points (-1.0 to +2.0)",
+        ),
+        (-0.01, [-0.02, -0.01], "**A control does better**: prunevid is 1.0 points below fewer frames (-2.0 to -1.0)"),
+        (0.01, [0.01, 0.02], "prunevid is above random by 66.7 (+66.7 to +66.7); and fewer frames by 1.0 (+1.0 to"),
+        (0.0, [-WIDEST_TIE, 0.01], "prunevid cannot be told from fewer frames on so few videos: +0.0 points (-6.0 to"),
+        (0.0, None, "prunevid cannot be told from fewer frames on so few videos: +0.0 points (one video: no interval)"),
+    ],
+)
+def test_a_control_that_is_not_beaten_is_named(summary, difference, interval, sentence):
+    pair = next(p for p in summary["figures"]["pairs"] if p["against"] == "fewer frames")
+    pair |= {"difference": difference, "difference_interval": interval}
+    said = plain(findings(summary["figures"])["At 16 % of the tokens"])
+    assert any(line.startswith(sentence) for line in said), said
+
+
+def test_the_tables_mark_what_is_partial_or_out_of_reach(summary):
+    table = {row.split(" | ")[0].removeprefix("| "): row for row in plain(accuracy_table(summary["figures"]))}
+    assert table["method"] == "| method | 16 % | 10 % |"
+    assert table["prunevid"] == "| prunevid | 83.3<br>+0.0 [+0.0, +0.0] | 66.7<br>**-16.7** [-16.7, -16.7] |"
+    assert table["fewer frames"] == "| fewer frames | 87.5 †<br>+4.2 [+0.0, +12.5] |  |"
+    assert table["stage 2"] == "| stage 2 | unreachable |  |"
+    assert "| fewer frames | \N{EN DASH} |  |" in evidence_table(summary["figures"])
+    assert unreachable_list(summary["figures"]) == [
+        "- **fewer frames**, 16 % on shake: no such number of frames",
+        "- **stage 2**, 16 % on plain, shake: layer 0 of 2 runs whole: at least 50 %",
+    ]
+
+
+def test_the_report_says_what_was_run(summary):
+    text = report(summary)
+    for said in ("python eval/moving_shapes.py --videos 8", "0123abc", '{"torch": "2.13.0"}', "says nothing about"):
+        assert said in text
+    assert "minutes" not in text
+
+
+def test_without_matplotlib_the_extra_is_named_and_the_summary_kept(tmp_path, monkeypatch):
+    folder = write_run(tmp_path, *small_run())
+    original = builtins.__import__
+
+    def refuse(name, *rest, **named):
+        if name.split(".")[0] == "matplotlib":
+            raise ImportError("No module named 'matplotlib'")
+        return original(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(SetupError, match=r"prunevid_qwen\[bench\]"):
+        write_report(folder)
+    assert (folder / "summary.json").exists()
+
+
+def test_points_have_a_sign_and_a_true_minus():
+    assert (points(0.0123), points(-0.5), points(0.0)) == ("+1.2", "\N{MINUS SIGN}50.0", "+0.0")
+
+
+@pytest.mark.parametrize("wanted", [[], [5.0], [1.0, 1.0, 1.0], [9.0, 0.0, 0.5, 8.8, 9.1], [3.0, 2.9, 7.0]])
+def test_labels_keep_apart_in_order_and_inside(wanted):
+    places = spread(wanted, 1.0, 0.0, 10.0)
+    ranked = sorted(places)
+    assert all(after - before >= 1 - 1e-9 for before, after in pairwise(ranked))
+    assert all(-1e-9 <= place <= 10 + 1e-9 for place in places)
+    for i, a in enumerate(wanted):
+        assert all(places[i] < places[j] for j, b in enumerate(wanted) if a < b)
+
+
+def test_labels_with_room_stay_where_they_belong_and_crowds_stay_centred():
+    assert spread([7.0, 2.0], 1.0, 0.0, 10.0) == [7.0, 2.0]
+    assert spread([5.0, 5.0, 5.0], 1.0, 0.0, 10.0) == [4.0, 5.0, 6.0]
+    assert spread([1.0] * 11, 5.0, 0.0, 10.0) == pytest.approx(list(range(11)))

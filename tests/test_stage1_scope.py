@@ -20,38 +20,40 @@ def merge(x: Tensor, **options: Any) -> MergedVideo:
     return merge_video(x, PruneVidConfig(**options))
 
 
-def decision(points: Tensor, k: int) -> Tensor:
-    """Density times delta of one group, one formula a line."""
+def deltas(points: Tensor, k: int) -> Tensor:
+    """Distance to the nearest denser point of one group, one formula a line."""
     distance = (
         torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist").double() / points.shape[1] ** 0.5
     )
-    density = (-distance.square().sort(dim=1).values[:, :k].mean(dim=1)).exp()
-    delta = torch.stack([
+    density = -distance.square().sort(dim=1).values[:, :k].mean(dim=1)
+    return torch.stack([
         distance[i, density > density[i]].min() if bool((density > density[i]).any()) else distance.max()
         for i in range(len(points))
     ])  # fmt: skip
-    return density * delta
 
 
-@pytest.mark.parametrize(("size", "k"), [(40, 5), (9, 3), (2, 1), (1, 5)])
-def test_decision_values_are_density_times_delta(size: int, k: int) -> None:
+@pytest.mark.parametrize(("size", "k"), [(40, 5), (9, 3), (2, 2), (1, 5)])
+def test_deltas_are_distances_to_a_denser_point(size: int, k: int) -> None:
     points = draw(2, size, 12, seed=size)
     valid = torch.ones(2, size + 3, dtype=torch.bool)
     valid[:, size:] = False
     padded = torch.cat([points, draw(2, 3, 12)], dim=1)
-    for got in (kernel.decision_values(points, k), kernel.decision_values(padded, k, valid)):
+    for got in (kernel.denser_distances(points, k), kernel.denser_distances(padded, k, valid)):
         for group in range(2):
-            expected = decision(points[group], min(k, size)).log().clamp(min=-1e300)
+            expected = deltas(points[group], min(k, size))
+            if size == 2:  # equally dense: the lower index counts as the denser
+                expected = torch.full((2,), float((points[group, 0] - points[group, 1]).norm() / 12**0.5))
             torch.testing.assert_close(got[group, :size].float(), expected.float(), **CLOSE[torch.float32])
-    assert bool((got[:, size:] == -torch.inf).all())
-    many = kernel.decision_values(points.repeat(3, 1, 1), k)
-    assert torch.equal(many[:2], many[4:])
+        assert bool((got[:, size:] == -torch.inf).all())
 
 
-def test_the_best_decision_values_are_the_centres() -> None:
-    points = draw(3, 30, 16)
-    order = kernel.decision_values(points, 5).argsort(dim=1, descending=True, stable=True)
-    assert torch.equal(order[:, :7], kernel.dpc_knn(points, 7, 5).centres)
+def test_deltas_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = draw(6, 30, 16)
+    whole = kernel.denser_distances(points, 5)
+    monkeypatch.setattr(kernel, "DISTANCE_BYTES", 30 * 30 * 4 * 2)
+    assert torch.equal(kernel.denser_distances(points, 5), whole)
+    with pytest.raises(ValueError, match="at least 1"):
+        kernel.denser_distances(points, 0)
 
 
 @pytest.mark.parametrize("least", [0, 1, 14])
@@ -82,7 +84,7 @@ def test_small_and_flat_videos(shape: tuple[int, int, int], least: int, kind: st
 
 
 def test_the_counts_of_groups_follow_the_ranking_of_all_their_points() -> None:
-    """By hand: all points of all groups, the best of each group free, the rest by decision value."""
+    """By hand: all points of all groups, the densest of each group free, the rest by delta."""
     x = scene(moving=3)
     got = merge(x, cluster_ratio=0.3, min_cluster_tokens=0, cluster_scope="video", token_order="grouped")
     groups = []
@@ -94,7 +96,7 @@ def test_the_counts_of_groups_follow_the_ranking_of_all_their_points() -> None:
     ranked = sorted(
         (-value, number)
         for number, group in enumerate(groups)
-        for value in decision(group, 5).sort(descending=True).values[1:].tolist()
+        for value in deltas(group, 5).sort(descending=True).values[1:].tolist()
     )
     expected = torch.ones(len(groups), dtype=torch.long)
     for _, number in ranked[:budget]:

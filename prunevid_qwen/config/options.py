@@ -45,7 +45,8 @@ class PruneVidConfig:
             ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.
         static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
         cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
-            number where the video's best centres are: a plain background gets few, a busy place many.
+            number on the points of the video that are farthest from a denser one: a plain background gets few, a busy
+            place many.
         temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
         dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
         min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.

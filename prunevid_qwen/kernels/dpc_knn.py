@@ -103,17 +103,22 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
     return Clusters(torch.cat(labels), torch.cat(centres)) if len(labels) > 1 else found
 
 
-def decision_values(points: Tensor, k: int, valid: Tensor | None = None) -> Tensor:
-    """Say how much of a centre each point is: the density-peaks decision value by which `dpc_knn` ranks.
+def denser_distances(points: Tensor, k: int, valid: Tensor | None = None) -> Tensor:
+    """Measure delta: how far each point is from the nearest denser one of its group.
 
     Arguments and errors are those of `dpc_knn`.
 
     Returns:
-        [B, N] fp64 log(density * delta); -1e300 where delta is 0, -inf on padding.
+        [B, N] fp64 Euclidean distance / sqrt(C); for the densest the largest of its group, -inf on padding.
     """
     _check(points, 1, k)
     valid, _ = _valid(points, valid)
-    return torch.cat([_score(_Distances(points[p], valid[p], k), valid[p]) for p in _blocks_of_groups(points)])
+    parts = []
+    for part in _blocks_of_groups(points):
+        distances = _Distances(points[part], valid[part], k)
+        delta = distances.to_denser(distances.density_place()).sqrt()
+        parts.append(delta.masked_fill(~valid[part], -math.inf))
+    return torch.cat(parts)
 
 
 def _valid(points: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -151,7 +156,9 @@ def _cluster(points: Tensor, clusters: Tensor, most: int, k: int, valid: Tensor)
     """Cluster groups whose distances fit one block, or a single group row block by row block."""
     distances = _Distances(points, valid, k)
     n = points.shape[1]
-    centres = _score(distances, valid).argsort(dim=1, descending=True, stable=True)[:, :most]
+    score = 0.5 * distances.to_denser(distances.density_place()).log() - distances.mean_nearest
+    score = score.clamp(min=-1e300).masked_fill(~valid, -math.inf)  # log 0 must still beat padding
+    centres = score.argsort(dim=1, descending=True, stable=True)[:, :most]
     rank = torch.arange(most, device=points.device).expand_as(centres)
     real = rank < clusters[:, None]
     labels = distances.nearest(centres, real).masked_fill(~valid, -1)
@@ -159,16 +166,6 @@ def _cluster(points: Tensor, clusters: Tensor, most: int, k: int, valid: Tensor)
     spare = torch.cat([labels, labels[:, :1]], dim=1)
     labels = spare.scatter(1, torch.where(real, centres, n), rank)[:, :n]
     return Clusters(labels, centres.masked_fill(~real, -1))
-
-
-def _score(distances: _Distances, valid: Tensor) -> Tensor:
-    """Logarithm of density * delta, [B, N] fp64."""
-    index = torch.arange(valid.shape[1], device=valid.device)
-    # 0 for the densest point; a stable sort gives the denser place to the lower index
-    by_density = distances.mean_nearest.argsort(dim=1, stable=True)
-    place = torch.empty_like(by_density).scatter_(1, by_density, index.expand_as(by_density))
-    score = 0.5 * distances.to_denser(place).log() - distances.mean_nearest
-    return score.clamp(min=-1e300).masked_fill(~valid, -math.inf)  # log 0 must still beat padding
 
 
 class _Distances:
@@ -197,6 +194,12 @@ class _Distances:
         nearest = nearest[:, :, :k].double()
         total = nearest.masked_fill(nearest.isinf(), 0.0).sum(dim=2)
         self.mean_nearest = (total / self.counts.clamp(max=k)[:, None]).masked_fill(~valid, math.inf)  # [B, N] fp64
+
+    def density_place(self) -> Tensor:
+        """Place of each point by density, [B, N] int64: 0 for the densest; of equals the lower index is the denser."""
+        by_density = self.mean_nearest.argsort(dim=1, stable=True)
+        index = torch.arange(by_density.shape[1], device=by_density.device)
+        return torch.empty_like(by_density).scatter_(1, by_density, index.expand_as(by_density))
 
     def to_denser(self, place: Tensor) -> Tensor:
         """To the nearest denser point, [B, N] fp64; for the densest, the largest distance of its group."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.dpc_knn import Clusters, decision_values, dpc_knn
+from prunevid_qwen.kernels.dpc_knn import Clusters, denser_distances, dpc_knn
 from prunevid_qwen.stage1_merge.segments import temporal_segments
 from prunevid_qwen.stage1_merge.static import frame_means, static_locations, time_means
 from prunevid_qwen.tokens import TokenMap
@@ -58,15 +58,18 @@ class VideoMerge:
             self._enter(rows, columns, dpc_knn(points, self.out[rows], options.dpc_knn_k, valid))
 
     def _share_clusters(self) -> None:
-        """Spend the clusters of all groups where the video's largest decision values are; each group keeps one."""
+        """Spend the clusters of all groups on the video's largest distances to a denser point; each group keeps one.
+
+        That is, cut the longest links of all groups' density trees, as quick shift does with one length for all.
+        """
         values = self.tokens.new_full(self.member.shape, -torch.inf, dtype=torch.float64)
         todo = [row for row, n in enumerate(self.counts) if self.sizes[row] < n]
         if not todo:
             return
         for rows, columns, points, valid in self._batches():
-            found = decision_values(points, self.options.dpc_knn_k, valid)
+            found = denser_distances(points, self.options.dpc_knn_k, valid)
             values[rows] = values[rows].scatter(1, columns, found)
-        values.scatter_(1, values.argmax(dim=1, keepdim=True), -torch.inf)  # each group's best centre is free
+        values.scatter_(1, values.argmax(dim=1, keepdim=True), -torch.inf)  # each group's densest point is free
         budget = sum(self.sizes[row] for row in todo) - len(todo)
         best = values.flatten().argsort(descending=True, stable=True)[:budget]
         self.out[todo] = 1

@@ -7,10 +7,12 @@ markers) it still compares like with like.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.evaluation.accuracy_summary import JUDGED
 from prunevid_qwen.evaluation.plot_style import (
     HIGHLIGHTED,
     THEMES,
@@ -22,7 +24,7 @@ from prunevid_qwen.evaluation.plot_style import (
 )
 
 TYPES_SHOWN = ("recommended", "prunevid", "uniform", "random", "fewer frames", "smaller frames")
-_TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05)
+_TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05, 0.02, 0.01)
 _LABEL_GAP = 11.5  # points between the baselines of two labels
 
 
@@ -82,9 +84,9 @@ def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         style = style_of(method, theme)
         axes.plot(xs, ys, **style)
         _hollow(axes, cells, xs, ys, style, theme)
-        if method in HIGHLIGHTED and all(cell["difference_interval"] for cell in cells):
+        if all(cell["difference_interval"] for cell in cells):
             low, high = ([unpruned + 100 * cell["difference_interval"][end] for cell in cells] for end in (0, 1))
-            axes.fill_between(xs, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+            _uncertainty(axes, method, xs, low, high, style["color"])
         if _ends_early(figures, method):
             short.append(method)
         else:
@@ -104,9 +106,11 @@ def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         theme,
         "How many answers survive pruning?",
         f"Bundled toy model, {figures['videos']} held-out videos, {figures['questions']} questions. "
-        "Bands: 95 % of the paired difference to unpruned, bootstrap over videos.",
+        "Bands, bars: 95 % of the paired difference to unpruned, bootstrap over videos.",
     )
-    _note(figure, theme, _notes(figures, short, "placed by the difference to unpruned on the others"))
+    names = ", ".join(f"{method} ({100 * _cells(figures, method)[-1]['achieved']:.0f} %)" for method in short)
+    notes = [f"Grey without a label, with the least tokens each can reach: {names}."] if short else []
+    _note(figure, theme, [*notes, *_hollow_note(figures, "placed by the difference to unpruned on the others")])
 
 
 def _ends_early(figures: dict[str, Any], method: str) -> bool:
@@ -115,14 +119,18 @@ def _ends_early(figures: dict[str, Any], method: str) -> bool:
     return method not in HIGHLIGHTED and min(cell["achieved"] for cell in _cells(figures, method)) > 2.5 * smallest
 
 
-def _notes(figures: dict[str, Any], short: list[str], partial: str) -> str:
-    notes = []
-    if short:
-        names = ", ".join(f"{method} ({100 * _cells(figures, method)[-1]['achieved']:.0f} %)" for method in short)
-        notes.append(f"Grey without a label, with the least tokens each can reach: {names}.")
+def _hollow_note(figures: dict[str, Any], partial: str) -> list[str]:
     if any(cell["unreached"] for cell in figures["cells"]):
-        notes.append(f"Hollow: some conditions out of reach; {partial}.")
-    return "\n".join(notes)
+        return [f"Hollow: some conditions out of reach; {partial}."]
+    return []
+
+
+def _uncertainty(axes: Any, method: str, xs: list[float], low: list[float], high: list[float], colour: str) -> None:
+    """Draw intervals: a band for the methods, bars for the controls, nothing for what stands back."""
+    if method in JUDGED:
+        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
+    elif method in HIGHLIGHTED:
+        axes.vlines(xs, low, high, color=colour, linewidth=1.1, alpha=0.55, zorder=3)
 
 
 def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
@@ -133,24 +141,25 @@ def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         cells = [cell for cell in _cells(figures, method) if cell["evidence"]]
         if not cells:
             continue
+        if _ends_early(figures, method):  # alone far out on the axis: the table has it
+            short.append(method)
+            continue
         cells.sort(key=lambda cell: -cell["evidence"]["kept"])
         xs = [100 * cell["evidence"]["kept"] for cell in cells]
         ys = [100 * cell["evidence"]["recall"] for cell in cells]
         style = style_of(method, theme)
         axes.plot(xs, ys, **style)
         _hollow(axes, cells, xs, ys, style, theme)
-        if method in HIGHLIGHTED and all(cell["evidence"]["recall_interval"] for cell in cells):
+        if all(cell["evidence"]["recall_interval"] for cell in cells):
             low, high = ([100 * cell["evidence"]["recall_interval"][end] for cell in cells] for end in (0, 1))
-            axes.fill_between(xs, low, high, color=style["color"], alpha=0.13, linewidth=0, zorder=1)
+            _uncertainty(axes, method, xs, low, high, style["color"])
         kept += xs
-        if _ends_early(figures, method):
-            short.append(method)
-        else:
-            ends.append((method, xs[-1], ys[-1]))
+        ends.append((method, xs[-1], ys[-1]))
     if kept:
-        same = [max(kept), min(kept)]
+        ratio = max(kept) / min(kept)
+        same = [max(kept) / ratio ** (step / 60) for step in range(61)]  # a curve: one axis is logarithmic
         axes.plot(same, same, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
-        ends.append(("as everything else", same[1], same[1]))
+        ends.append(("as everything else", same[-1], same[-1]))
     _token_axis(axes, min(kept, default=100) / 100, max(kept, default=100) / 100)
     axes.set_ylim(0, 102)
     axes.set_xlabel("all visual tokens that survive, % (log; fewer →)")
@@ -161,9 +170,10 @@ def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         figure,
         theme,
         "Do the tokens that matter survive?",
-        "Above the dotted line a method keeps the asked-about object rather than the rest.",
+        "Above the dotted line a method keeps the asked-about object rather than the rest. Bands, bars: 95 %.",
     )
-    _note(figure, theme, _notes(figures, short, "the others alone are shown"))
+    notes = [f"Not drawn, since they reach large budgets alone: {', '.join(short)}."] if short else []
+    _note(figure, theme, [*notes, *_hollow_note(figures, "the others alone are shown")])
 
 
 def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
@@ -193,7 +203,7 @@ def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         axes.set_title(f"{kind}  ({asked} questions)", fontsize=9.5, loc="left", color=theme.ink)
         _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0), sparse=True)
         axes.grid(axis="y")
-    grid.flat[0].set_ylim(0, 103)
+    grid.flat[0].set_ylim(0, 106)
     figure.supxlabel("visual tokens, averaged over the decoder's layers, % (log; fewer →)", fontsize=9.5, y=0.02)
     figure.supylabel("questions answered right, %", fontsize=9.5, x=0.012)
     legend = figure.legend(
@@ -201,7 +211,12 @@ def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     )
     for text in legend.get_texts():
         text.set_color(theme.ink)
-    _heading(figure, theme, "Which questions suffer?", "Black or white line: unpruned. Curves as in the first plot.")
+    _heading(
+        figure,
+        theme,
+        "Which questions suffer?",
+        "Thin straight line: unpruned. Every method at equal cost, as in the first plot.",
+    )
 
 
 def _hollow(
@@ -265,5 +280,7 @@ def _heading(figure: Any, theme: Theme, title: str, below: str) -> None:
     figure.text(0.015, 0.905, below, fontsize=9.5, color=theme.quiet, va="center")
 
 
-def _note(figure: Any, theme: Theme, text: str) -> None:
+def _note(figure: Any, theme: Theme, notes: list[str]) -> None:
+    width = int(15.5 * figure.get_figwidth())  # letters of this size that fit beside each other
+    text = "\n".join(line for note in notes for line in textwrap.wrap(note, width))
     figure.text(0.015, 0.012, text, fontsize=8, color=theme.quiet, va="bottom", linespacing=1.4)

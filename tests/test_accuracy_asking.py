@@ -1,0 +1,328 @@
+"""The accuracy benchmark's asking: the same answers as without its short cuts, and figures that can be checked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
+from prunevid_qwen import reducer as registry
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.asking import Questioner, evidence_recall
+from prunevid_qwen.evaluation.calibrate import NEAR, Calibration
+from prunevid_qwen.evaluation.methods import BUDGETS, Method, methods_called, standard_methods, uses_chance
+from prunevid_qwen.evaluation.scenes import (
+    CALIBRATION_SEED,
+    CONDITIONS,
+    FIRST_SEED,
+    ShapesVideo,
+    benchmark_videos,
+    calibration_videos,
+)
+from prunevid_qwen.evaluation.shared_vision import encode_video, shared_vision
+from prunevid_qwen.media import Medium
+from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, boxes
+from prunevid_qwen.pixels import video_pixels
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
+from prunevid_qwen.tokens import TokenMap
+
+from .tolerances import LOGITS
+
+PLAIN = CONDITIONS["plain"]
+VIDEO = ShapesVideo(PLAIN, FIRST_SEED)
+MERGE = PruneVidConfig(min_cluster_tokens=1, max_pixels=112 * 112)
+
+
+@cache
+def bundled() -> PruneVidQwen25VL:
+    return PruneVidQwen25VL("bundled", get_baseline_config(), device="cpu", dtype="float32")
+
+
+@cache
+def calibrated() -> Calibration:
+    return Calibration(bundled(), PLAIN, 3)
+
+
+def asked(method: str) -> Method:
+    return methods_called([method])[0]
+
+
+# ---- one encoding for many questions
+
+
+def test_shared_vision_gives_the_answers_and_logits_of_encoding_every_row() -> None:
+    model, questions = bundled(), VIDEO.questions(4)
+    pixels, grid = video_pixels(VIDEO.frames(16), model.preprocessor.media.video)
+    medium = Medium("video", pixels, grid, 1.0, {})
+    encoded = encode_video(model.model, medium)
+
+    def generate(shown: Medium):
+        samples = []
+        for question in questions:
+            content = [{"type": "video", "video": shown}, {"type": "text", "text": question.text}]
+            samples.append(model.preprocessor.sample([{"role": "user", "content": content}], MERGE))
+        inputs = model.preprocessor.batch(samples)
+        with pruned(model.model, MERGE) as trace:
+            out = model.model.generate(
+                **inputs, max_new_tokens=2, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+        return out, trace
+
+    plain, plain_trace = generate(medium)
+    with shared_vision(model.model, encoded):
+        shared, shared_trace = generate(encoded.medium)
+    assert torch.equal(shared.sequences, plain.sequences)
+    for ours, theirs in zip(shared.logits, plain.logits, strict=True):
+        torch.testing.assert_close(ours, theirs, **LOGITS[torch.float32])
+    for ours, theirs in zip(shared_trace.kept, plain_trace.kept, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_shared_vision_refuses_another_video_and_leaves_no_trace() -> None:
+    model = bundled()
+    encoded = Questioner(model, VIDEO, VIDEO.questions(1)).look(MERGE)
+    tower = model.model.model.visual
+    with pytest.raises(ValueError, match="grid"), shared_vision(model.model, encoded):
+        tower(torch.zeros(0, 1176), grid_thw=torch.tensor([[2, 8, 8]]))
+    with pytest.raises(ValueError, match=r"EncodedVideo\.medium"), shared_vision(model.model, encoded):
+        tower(torch.zeros(512, 1176), grid_thw=encoded.grid)
+    assert "forward" not in vars(tower)
+
+
+def test_a_batch_answers_as_single_questions_do() -> None:
+    questions = VIDEO.questions(4)
+    together = Questioner(bundled(), VIDEO, questions).ask(MERGE)
+    for question, one in zip(questions, together, strict=True):
+        alone = Questioner(bundled(), VIDEO, [question]).ask(MERGE)[0]
+        assert (alone.given, alone.tokens) == (one.given, one.tokens)
+        assert torch.equal(alone.left.target, one.left.target)
+
+
+def test_keeping_everything_answers_as_unpruned() -> None:
+    questioner = Questioner(bundled(), VIDEO, VIDEO.questions(6))
+    off = get_baseline_config().replace(max_pixels=112 * 112)
+    all_kept = MERGE.replace(tau=1.0, cluster_ratio=1.0, keep_ratio=1.0)
+    unpruned, kept = questioner.ask(off), questioner.ask(all_kept)
+    assert [each.given for each in kept] == [each.given for each in unpruned]
+    assert all(set(each.tokens) == {128} and each.left.is_identity for each in (*kept, *unpruned))
+
+
+def test_through_files_the_package_reads_the_same_video() -> None:
+    questioner = Questioner(bundled(), VIDEO, VIDEO.questions(2), through_files=True)
+    config = get_baseline_config().replace(max_pixels=112 * 112)
+    encoded = questioner.look(config)
+    drawn = Questioner(bundled(), VIDEO, VIDEO.questions(2)).look(config)
+    assert encoded.grid.tolist() == drawn.grid.tolist() == [[8, 8, 8]]
+    assert encoded.medium.facts["backend"] == "pyav" and encoded.medium.facts["size"] == [224, 224]
+    assert encoded.medium.seconds_per_grid == pytest.approx(1.0, rel=0.02)
+    likeness = torch.cosine_similarity(encoded.features, drawn.features)
+    assert float(likeness.median()) > 0.9  # compression and moments differ a little
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_smaller_frames_have_exactly_the_size_asked_for(name: str) -> None:
+    condition = CONDITIONS[name]
+    questioner = Questioner(bundled(), ShapesVideo(condition, FIRST_SEED), [])
+    for setting in asked("smaller frames").settings(condition):
+        config = asked("smaller frames").base_config(condition).replace(max_frames=2, **setting)
+        pixels = questioner._medium(config).grid[0, 1:] * 14
+        assert int(pixels.prod()) == setting["max_pixels"]
+
+
+# ---- what a line says
+
+
+def test_a_line_says_what_the_receipt_says() -> None:
+    config = MERGE.replace(keep_ratio=0.3)
+    line = Questioner(bundled(), VIDEO, VIDEO.questions(2)).lines(config, method="m", budget=0.1)[0]
+    own = bundled().with_config(config).generate(VIDEO.frames(16), line["text"], max_new_tokens=1, return_stats=True)
+    tokens = own["stats"]["tokens"]
+    assert line["visual"] == tokens["visual"] == 128
+    assert line["layer_average"] == pytest.approx(tokens["layer_average"] / tokens["visual"], abs=1e-6)
+    assert sorted(set(line["tokens"]), reverse=True) == [tokens["after_stage1"], tokens["after_stage2"]]
+    assert line["tokens"].count(tokens["after_stage1"]) == own["stats"]["stage2"]["layer"] + 1
+    assert line["kept"] == line["retained"] == pytest.approx(tokens["after_stage2"] / 128, abs=1e-6)
+    assert (line["method"], line["budget"], line["seed"], line["condition"]) == ("m", 0.1, FIRST_SEED, "plain")
+
+
+def test_fewer_frames_count_against_the_whole_video_and_have_no_recall() -> None:
+    config = asked("fewer frames").base_config(PLAIN).replace(max_frames=4)
+    line = Questioner(bundled(), VIDEO, VIDEO.questions(1)).lines(config)[0]
+    assert (line["visual"], line["layer_average"], line["kept"], line["evidence_kept"]) == (128, 0.25, 0.25, None)
+
+
+def test_evidence_recall_counts_merged_evidence_by_its_share() -> None:
+    # six tokens: 0 and 1 merged, 2 kept, 3 dropped, 4 and 5 merged
+    left = TokenMap(torch.tensor([0, 0, 1, -1, 2, 2]), torch.tensor([0, 2, 4]))
+    shows = np.array([[1, 0, 1, 1, 0, 0]], bool)
+    assert evidence_recall(left, shows) == pytest.approx((0.5 + 1 + 0) / 3)
+    # merged with another token of the same object it is whole; an object apart does not help
+    assert evidence_recall(left, np.array([[1, 1, 0, 0, 0, 0]], bool)) == pytest.approx(1.0)
+    two = np.array([[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]], bool)
+    assert evidence_recall(left, two) == pytest.approx(0.5)
+    assert evidence_recall(left, np.zeros((1, 6), bool)) is None
+
+
+def test_evidence_is_where_the_boxes_are() -> None:
+    question = next(q for q in VIDEO.questions(12) if len(q.objects) == 1)
+    shows = VIDEO.shows(question).reshape(1, 8, 4, 4)
+    box = boxes(VIDEO.scene, 16)[question.objects[0]].reshape(8, 2, 4)
+    for t in range(8):
+        for row in range(4):
+            for column in range(4):
+                picture = np.zeros((2, 112, 112), bool)
+                for f in range(2):
+                    x0, y0, x1, y1 = box[t, f]
+                    picture[f, y0:y1, x0:x1] = x1 > 0
+                cover = picture[:, row * 28 : row * 28 + 28, column * 28 : column * 28 + 28].mean()
+                assert shows[0, t, row, column] == (cover > 0.12)
+
+
+# ---- budgets
+
+
+@pytest.mark.parametrize("name", ["prunevid", "stage 1", "stage 1 + random", "pool"])
+def test_a_fitted_config_does_what_was_counted(name: str) -> None:
+    calibration = calibrated()
+    for cell in calibration.cells(asked(name), (0.16, 0.10)):
+        assert cell.status == "ok" and abs(cell.achieved - cell.budget) <= NEAR * cell.budget
+        config = PruneVidConfig().replace(**cell.config)
+        shares = [sum(a.tokens) / len(a.tokens) / 128 for q in calibration.questioners for a in q.ask(config)[:1]]
+        assert cell.achieved == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+
+
+def test_no_setting_is_nearer_to_the_budget() -> None:
+    calibration, method = calibrated(), asked("prunevid")
+    settings = method.settings(PLAIN)
+    shares = [calibration.planned(method.base_config(PLAIN).replace(**setting)) for setting in settings]
+    assert shares == sorted(shares, reverse=True)  # what bisection rests on
+    for cell in calibration.cells(method, (0.2, 0.12)):
+        assert abs(cell.achieved - cell.budget) == pytest.approx(min(abs(s - cell.budget) for s in shares), abs=1e-6)
+
+
+def test_selection_goes_down_before_merging_does() -> None:
+    settings = Method("m", {"cluster_ratio": 0.5}).settings(PLAIN)
+    pairs = [(each["keep_ratio"], each["cluster_ratio"]) for each in settings]
+    assert pairs[0] == (1.0, 1.0) and pairs[-1] == (0.2, 0.005)
+    assert (1.0, 0.5) in pairs and (0.2, 0.5) in pairs
+    assert all(keep == 1 for keep, merge in pairs if merge > 0.5)
+    assert all(keep == 0.2 for keep, merge in pairs if merge < 0.5)
+    assert pairs == sorted(pairs, reverse=True)
+
+
+def test_what_cannot_be_reached_says_why() -> None:
+    calibration = calibrated()
+    stage_2 = calibration.cells(asked("stage 2"), (0.10,))[0]
+    layers = bundled().model.config.text_config.num_hidden_layers
+    floor = (int(layers * 10 / 28) + 1) / layers
+    assert stage_2.status == "unreachable" and stage_2.achieved >= floor
+    assert f"at its hardest it leaves {stage_2.achieved:.1%}" in stage_2.why
+    light = calibration.cells(asked("prunevid"), (0.9,))[0]
+    assert light.status == "unreachable" and "at its lightest" in light.why
+    sizes = {cell.budget: cell for cell in calibration.cells(asked("smaller frames"), (0.25, 0.16))}
+    assert sizes[0.25].status == "ok" and sizes[0.25].config["max_pixels"] == 56 * 56
+    assert sizes[0.16].status == "unreachable" and "no such size" in sizes[0.16].why
+
+
+def test_fewer_frames_take_the_nearest_even_number() -> None:
+    cells = {cell.budget: cell for cell in calibrated().cells(asked("fewer frames"), BUDGETS)}
+    defaults = PruneVidConfig().max_frames
+    assert {b: c.config.get("max_frames", defaults) for b, c in cells.items() if c.status == "ok"} == {
+        0.50: 8,
+        0.33: 6,
+        0.25: 4,
+    }
+
+
+def test_a_method_without_levers_is_asked_as_it_stands() -> None:
+    fixed = Method("fixed", {"keep_ratio": 0.3, "cluster_ratio": 0.7}, levers=())
+    (cell,) = calibrated().cells(fixed, BUDGETS)
+    assert (cell.budget, cell.status, cell.config["keep_ratio"], cell.config["cluster_ratio"]) == (None, "ok", 0.3, 0.7)
+    (unpruned,) = calibrated().cells(asked("unpruned"), BUDGETS)
+    assert (unpruned.budget, unpruned.achieved) == (None, 1.0)
+
+
+@dataclass(frozen=True)
+class HalfTheAttention:
+    """Keeps the fewest tokens that together hold ``keep_ratio`` of the attention."""
+
+    keep_ratio: float = 0.5
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> HalfTheAttention:
+        return cls(config.keep_ratio)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(AttentionQuery())
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        assert seen.attention is not None
+        share, order = seen.attention.softmax(0).sort(descending=True)
+        count = int((share.cumsum(0) < self.keep_ratio).sum()) + 1
+        return TokenMap.keep(order[: min(count, order.numel())], order.numel())
+
+
+def test_a_selector_that_adapts_is_counted_while_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry._REDUCERS, (2, "half"), HalfTheAttention)
+    calibration = Calibration(bundled(), PLAIN, 1)
+    (cell,) = calibration.cells(Method("half", {"selector": "half"}), (0.14,))
+    assert cell.counted == "asked" and cell.status == "ok"
+    config = PruneVidConfig().replace(**cell.config)
+    counts = [sum(a.tokens) / len(a.tokens) / 128 for a in calibration.questioners[0].ask(config)]
+    assert cell.achieved == pytest.approx(sum(counts) / len(counts), abs=1e-6)
+    assert "stage 1 + half" in [method.name for method in standard_methods()]
+
+
+# ---- what is compared, and about what
+
+
+def test_every_registered_method_is_compared() -> None:
+    names = [method.name for method in standard_methods()]
+    assert len(names) == len(set(names))
+    assert {"unpruned", "prunevid", "stage 1", "stage 2", "fewer frames", "smaller frames"} <= set(names)
+    for selector in set(registry.registered(2)) - {"prunevid"}:
+        assert {f"stage 2 {selector}", f"stage 1 + {selector}"} <= set(names)
+    assert set(registry.registered(1)) <= set(names)
+    chance = {m.name for m in standard_methods() if uses_chance(m.base_config(PLAIN))}
+    assert chance == {"random", "stage 2 random", "stage 1 + random"}
+
+
+def test_methods_refuse_what_nobody_knows() -> None:
+    with pytest.raises(ConfigError, match="stage 1"):
+        methods_called(["stage one"])
+    with pytest.raises(ConfigError, match="lever"):
+        Method("m", levers=("tau",))
+    with pytest.raises(ConfigError, match="keep_ratio"):
+        Method("m", {"keep_ration": 0.2})
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_questions_are_half_and_half_over_many_types(name: str) -> None:
+    for seed in range(FIRST_SEED, FIRST_SEED + 5):
+        video = ShapesVideo(CONDITIONS[name], seed)
+        questions = video.questions(12)
+        words = [q for q in questions if not q.multiple_choice]
+        assert questions == video.questions(12) and questions[: len(words)] == words
+        assert abs(len(questions) - 2 * len(words)) <= 1 and len(questions) <= 12
+        assert len({q.type for q in words}) >= min(len(words), 4)
+        assert video.frames(2).shape == (2, CONDITIONS[name].height, CONDITIONS[name].width, 3)
+
+
+def test_seeds_keep_out_of_training_and_calibration() -> None:
+    videos = benchmark_videos(6)
+    assert [video.seed for video in videos] == list(range(FIRST_SEED, FIRST_SEED + 6))
+    assert [video.condition.name for video in videos] == ["plain", "long", "clutter", "shake", "plain", "long"]
+    with pytest.raises(ConfigError, match="training"):
+        benchmark_videos(1, FIRST_HELD_OUT_SEED - 1)
+    with pytest.raises(ConfigError, match="calibration"):
+        benchmark_videos(2, CALIBRATION_SEED - 1)
+    benchmark_videos(1, CALIBRATION_SEED - 1)
+    assert {v.seed for v in calibration_videos(PLAIN)} == set(range(CALIBRATION_SEED, CALIBRATION_SEED + 16))
+    with pytest.raises(ConfigError, match="planes"):
+        benchmark_videos(1, conditions=("planes",))

@@ -1,0 +1,228 @@
+"""A run of the accuracy benchmark: what its folder holds, what it refuses, and that a kill costs nothing but time."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunevid_qwen.cli import main
+from prunevid_qwen.cli.bench import AccuracyRequest
+from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.evaluation import accuracy_run as running
+from prunevid_qwen.evaluation import workers as spreading
+from prunevid_qwen.evaluation.accuracy_folder import whole_videos
+from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
+from prunevid_qwen.evaluation.accuracy_summary import write_summary
+from prunevid_qwen.evaluation.accuracy_work import Asking
+from prunevid_qwen.evaluation.calibrate import Cell
+from prunevid_qwen.evaluation.methods import Method, methods_called
+from prunevid_qwen.evaluation.scenes import CONDITIONS, FIRST_SEED, ShapesVideo
+
+SMALL = AccuracyRun(
+    tuple(methods_called(["prunevid", "random", "smaller frames"])),
+    (0.25, 0.16),
+    conditions=("plain",),
+    videos=3,
+    asking=Asking(questions=2, random_seeds=2, calibration_videos=1),
+)
+LINE = {
+    "seed", "condition", "question", "type", "multiple_choice", "text", "expected", "given", "correct", "method",
+    "budget", "random_seed", "visual", "tokens", "layer_average", "retained", "evidence", "evidence_kept", "kept",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    accuracy_run(folder, SMALL, worker_count=1, command="a test")
+    return folder
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+
+class AskNothing:
+    """Stands for the workers where nothing may be asked."""
+
+    def ask(self, videos: Sequence[ShapesVideo], cells: Sequence[Cell]) -> Any:
+        assert not videos, "a finished video was asked about again"
+        return iter(())
+
+
+def test_every_video_is_asked_every_question_under_every_cell(finished: Path) -> None:
+    record = json.loads((finished / "run.json").read_text())
+    reached = [cell for cell in record["cells"] if cell["status"] == "ok"]
+    assert {cell["method"] for cell in record["cells"]} == {"unpruned", "prunevid", "random", "smaller frames"}
+    wanted = Counter()
+    for seed in range(FIRST_SEED, FIRST_SEED + 3):
+        for cell in reached:
+            for draw in (0, 1) if cell["method"] == "random" else (None,):
+                for question in (0, 1):
+                    wanted[seed, cell["method"], cell["budget"], draw, question] += 1
+    written = lines(finished)
+    names = ("seed", "method", "budget", "random_seed", "question")
+    assert Counter(tuple(line[name] for name in names) for line in written) == wanted
+    assert all(set(line) == LINE for line in written)
+    drawn = [[line["evidence_kept"] for line in written if line["random_seed"] == draw] for draw in (0, 1)]
+    assert drawn[0] != drawn[1]  # the seed does arrive
+    assert record["seeds"] == [FIRST_SEED, FIRST_SEED + 2] and record["command"] == "a test"
+    assert record["options"]["methods"][1]["name"] == "prunevid" and record["versions"]["torch"]
+
+
+def test_a_killed_run_comes_to_the_same_summary(finished: Path, copy: Path) -> None:
+    whole = (copy / "answers.jsonl").read_text()
+    first = sum(line["seed"] == FIRST_SEED for line in lines(copy))
+    cut = sum(len(line) + 1 for line in whole.splitlines()[: first + 2]) + 40  # in the middle of a line
+    (copy / "answers.jsonl").write_text(whole[:cut])
+    told: list[tuple[str, int, int]] = []
+    accuracy_run(copy, SMALL, worker_count=1, progress=lambda *how_far: told.append(how_far), command="another")
+    assert told == [("asking", 1, 3), ("asking", 2, 3), ("asking", 3, 3)]
+    assert sorted((copy / "answers.jsonl").read_text().splitlines()) == sorted(whole.splitlines())
+    assert write_summary(copy).read_bytes() == write_summary(finished).read_bytes()
+
+
+def test_wherever_the_file_was_cut_whole_videos_stay(tmp_path: Path) -> None:
+    parts = ["".join(json.dumps({"condition": "plain", "seed": s, "é": n}) + "\n" for n in range(3)) for s in (1, 2)]
+    text, path = "".join(parts), tmp_path / "answers.jsonl"
+    wanted = {("plain", 1): 3, ("plain", 2): 3}
+    edges = (len(parts[0]) - 1, len(parts[0]), len(text) - 1, len(text))
+    for cut in sorted({*range(0, len(text), 7), *edges}):
+        path.write_text(text[:cut])
+        done = whole_videos(tmp_path, wanted)
+        count = (cut >= len(parts[0])) + (cut >= len(text))
+        assert done == set(list(wanted)[:count]), cut
+        assert path.read_text() == "".join(parts[:count]), cut
+
+
+def test_a_finished_run_asks_nothing_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (copy / "answers.jsonl").read_bytes()
+    monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
+    accuracy_run(copy, SMALL, worker_count=1)
+    assert (copy / "answers.jsonl").read_bytes() == before
+
+
+def test_more_videos_go_on_where_it_was(copy: Path, finished: Path) -> None:
+    accuracy_run(copy, replace(SMALL, videos=4), worker_count=1)
+    assert (copy / "answers.jsonl").read_text().startswith((finished / "answers.jsonl").read_text())
+    assert {line["seed"] for line in lines(copy)} == set(range(FIRST_SEED, FIRST_SEED + 4))
+    with pytest.raises(ConfigError, match="videos was 4, is now 3"):
+        accuracy_run(copy, SMALL, worker_count=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"budgets": (0.25, 0.10)}, r"budgets was \[0.25, 0.16\], is now \[0.25, 0.1\]"),
+        ({"first_seed": FIRST_SEED + 100}, "first_seed was"),
+        ({"asking": replace(SMALL.asking, questions=3)}, "questions was 2, is now 3"),
+        ({"asking": replace(SMALL.asking, through_files=True)}, "through_files was False"),
+        ({"methods": (*SMALL.methods[:3], Method("smaller frames"))}, "changed: smaller frames"),
+        ({"methods": SMALL.methods[:3]}, "only then: smaller frames"),
+        ({"methods": (*SMALL.methods, Method("mine"))}, "only now: mine"),
+    ],
+)
+def test_other_options_are_refused_by_name(copy: Path, change: dict[str, Any], said: str) -> None:
+    before = (copy / "answers.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=said):
+        accuracy_run(copy, replace(SMALL, **change), worker_count=1)
+    assert (copy / "answers.jsonl").read_bytes() == before
+
+
+def test_other_weights_or_versions_are_refused(copy: Path) -> None:
+    record = json.loads((copy / "run.json").read_text())
+    for place, name in (("options", "model_sha256"), ("versions", "transformers")):
+        changed = {**record, place: {**record[place], name: "another"}}
+        (copy / "run.json").write_text(json.dumps(changed))
+        with pytest.raises(ConfigError, match=f"{name} was 'another'"):
+            accuracy_run(copy, SMALL, worker_count=1)
+
+
+def test_answers_of_unknown_origin_are_refused_until_restart(
+    copy: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (copy / "run.json").unlink()
+    with pytest.raises(ConfigError, match="--restart"):
+        accuracy_run(copy, SMALL, worker_count=1)
+    accuracy_run(copy, replace(SMALL, videos=1), worker_count=1, restart=True)
+    assert {line["seed"] for line in lines(copy)} == {FIRST_SEED}
+
+
+def test_a_run_refuses_what_makes_no_sense() -> None:
+    for change, said in (
+        ({"budgets": (16.0,)}, "share"),
+        ({"methods": (Method("a"), Method("a"))}, "two methods"),
+        ({"conditions": ("planes",)}, "planes"),
+        ({"videos": 0}, "at least 1"),
+        ({"asking": Asking(questions=0)}, "questions"),
+        ({"asking": Asking(calibration_videos=17)}, "16 calibration videos"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace(SMALL, **change)
+    assert AccuracyRun((Method("mine"),)).methods[0].name == "unpruned"
+    with pytest.raises(ConfigError, match="no weights"):
+        replace(SMALL, asking=Asking(model="/nowhere")).to_dict()
+
+
+def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
+    with pytest.raises(SetupError, match="goes on where it was"), spreading.workers(SMALL.asking, 2):
+        raise spreading.BrokenProcessPool
+
+
+# ---- the command line
+
+
+@pytest.fixture
+def requested(monkeypatch: pytest.MonkeyPatch) -> list[AccuracyRequest]:
+    caught: list[AccuracyRequest] = []
+    monkeypatch.setattr(AccuracyRequest, "run", lambda self: caught.append(self) or 0)
+    return caught
+
+
+def test_the_command_line_says_what_is_asked(requested: list[AccuracyRequest]) -> None:
+    words = ["bench", "accuracy", "--out", "x", "--methods", "prunevid, stage 1 + random", "--budgets", "0.16,0.1"]
+    assert main([*words, "--first-seed", "1003500000", "--through_files", "--workers", "2", "--quick"]) == 0
+    (request,) = requested
+    assert request.methods == ("prunevid", "stage 1 + random") and request.budgets == (0.16, 0.1)
+    run = request._asked()
+    assert [method.name for method in run.methods] == ["unpruned", "prunevid", "stage 1 + random"]
+    assert (run.videos, run.first_seed, run.asking.through_files) == (24, 1003500000, True)
+    assert (run.asking.random_seeds, run.asking.calibration_videos) == (1, 8)
+    assert AccuracyRequest(Path("x"))._asked() == AccuracyRun(tuple(methods_called([])))
+    assert set(AccuracyRequest(Path("x"))._asked().conditions) == set(CONDITIONS)
+
+
+@pytest.mark.parametrize(
+    "words", [["--budgets", "a lot"], ["--videos", "0"], ["--workers", "none"], ["--what"], ["--budgets", "0.1,16%"]]
+)
+def test_bad_options_exit_with_2(words: list[str], requested: list[AccuracyRequest]) -> None:
+    assert main(["bench", "accuracy", *words]) == 2
+    assert not requested
+
+
+def test_a_run_ends_with_its_report(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
+    monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
+    assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 0
+    assert (copy / "report.md").is_file() and str(copy / "report.md") in capsys.readouterr().out
+
+
+def test_missing_matplotlib_is_said_before_asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(running, "accuracy_run", lambda *_: pytest.fail("asked without a way to report"))
+    assert main(["bench", "accuracy", "--out", str(tmp_path)]) == 3

@@ -7,6 +7,7 @@ import lzma
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,15 +96,16 @@ class Answers:
     questions: tuple[Question, ...]
     columns: dict[CellName, Column]
 
-    @property
+    @cached_property
     def conditions(self) -> npt.NDArray[np.str_]:
         """The condition of each question, ``[questions]``."""
         return np.array([name.condition for name in self.names])
 
-    @property
-    def videos(self) -> npt.NDArray[np.str_]:
-        """The video of each question, ``[questions]``: what the bootstrap draws."""
-        return np.array([f"{name.condition} {name.seed:012d}" for name in self.names])
+    @cached_property
+    def videos(self) -> npt.NDArray[np.int_]:
+        """The video of each question, ``[questions]``, counted from 0: what the bootstrap draws."""
+        place = {video: number for number, video in enumerate(sorted({name[:2] for name in self.names}))}
+        return np.array([place[name[:2]] for name in self.names])
 
 
 def answers_file(folder: Path) -> Path | None:

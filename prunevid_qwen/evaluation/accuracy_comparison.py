@@ -105,7 +105,7 @@ def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
     return compared
 
 
-def _pair(new: Column, here: Places, old: Column, there: Places, videos: npt.NDArray[np.str_]) -> tuple[Any, ...]:
+def _pair(new: Column, here: Places, old: Column, there: Places, videos: Places) -> tuple[Any, ...]:
     """What both were asked: right or not and tokens, new and old, and the video of each question."""
     both = new.asked[here] & old.asked[there]
     here, there = here[both], there[both]

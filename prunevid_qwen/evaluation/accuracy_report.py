@@ -118,6 +118,8 @@ def _picture(name: str, alternative: str) -> str:
 def _what_was_run(run: dict[str, Any]) -> list[str]:
     lines = []
     for key, value in sorted(run.items()):
+        if key == "options" and isinstance(value, dict):  # the methods' options are long and stand in run.json
+            value = {name: option for name, option in value.items() if name != "methods"}
         shown = json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else str(value)
         lines.append(f"- {key.replace('_', ' ')}: `{shown}`")
     return lines or ["run.json says nothing about this run."]

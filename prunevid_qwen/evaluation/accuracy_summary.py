@@ -27,6 +27,7 @@ from prunevid_qwen.evaluation.accuracy_answers import (
 from prunevid_qwen.evaluation.statistics import Estimate, clustered_mean, paired_difference
 
 Mask = npt.NDArray[np.bool_]
+Places = npt.NDArray[np.int_]
 
 JUDGED = ("prunevid", "recommended")
 """What is set against every other method at its budget, question by question."""
@@ -182,15 +183,16 @@ def _cell(answers: Answers, name: CellName, column: Column, said: dict[str, dict
     }
 
 
-def _mean_over_videos(values: Floats, videos: npt.NDArray[np.str_]) -> float | None:
+def _mean_over_videos(values: Floats, videos: Places) -> float | None:
     known = ~np.isnan(values)
     if not known.any():
         return None
-    means = [values[known & (videos == video)].mean() for video in np.unique(videos[known])]
-    return _rounded(float(np.mean(means)))
+    sizes = np.bincount(videos[known])
+    means = np.bincount(videos[known], weights=values[known])[sizes > 0] / sizes[sizes > 0]
+    return _rounded(float(means.mean()))
 
 
-def _evidence(column: Column, videos: npt.NDArray[np.str_]) -> dict[str, Any] | None:
+def _evidence(column: Column, videos: Places) -> dict[str, Any] | None:
     """Recall of the tokens on the asked-about objects, and the share of all tokens kept for the same questions."""
     known = ~np.isnan(column.evidence_kept) & ~np.isnan(column.kept)
     if not known.any():

@@ -69,7 +69,8 @@ def clustered_mean(
     interval = None
     if len(names) > 1:
         times = _times_drawn(len(names), draws, random_seed)  # [draws, videos]
-        means = (times @ sums) / (times @ sizes)
+        # not by BLAS: its threads fight with the worker processes, and its order of adding is the machine's
+        means = np.einsum("dv,v->d", times, sums) / np.einsum("dv,v->d", times, sizes)
         low, high = np.quantile(means, ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
         interval = (round(float(low), 12), round(float(high), 12))  # thirds that cancel must give 0, not 1e-17
     return Estimate(float(sums.sum() / sizes.sum()), interval, len(rows), len(names))

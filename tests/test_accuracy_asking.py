@@ -190,6 +190,7 @@ def test_evidence_is_where_the_boxes_are() -> None:
 def test_a_fitted_config_does_what_was_counted(name: str) -> None:
     calibration = calibrated()
     for cell in calibration.cells(asked(name), (0.16, 0.10)):
+        assert cell.counted == "planned"  # without the decoder, and right all the same
         assert cell.status == "ok" and abs(cell.achieved - cell.budget) <= NEAR * cell.budget
         config = PruneVidConfig().replace(**cell.config)
         shares = [sum(a.tokens) / len(a.tokens) / 128 for q in calibration.questioners for a in q.ask(config)[:1]]

@@ -168,19 +168,16 @@ def test_evidence_recall_counts_merged_evidence_by_its_share() -> None:
     assert evidence_recall(left, np.zeros((1, 6), bool)) is None
 
 
-def test_evidence_is_where_the_boxes_are() -> None:
-    question = next(q for q in VIDEO.questions(12) if len(q.objects) == 1)
-    shows = VIDEO.shows(question).reshape(1, 8, 4, 4)
-    box = boxes(VIDEO.scene, 16)[question.objects[0]].reshape(8, 2, 4)
-    for t in range(8):
-        for row in range(4):
-            for column in range(4):
-                picture = np.zeros((2, 112, 112), bool)
-                for f in range(2):
-                    x0, y0, x1, y1 = box[t, f]
-                    picture[f, y0:y1, x0:x1] = x1 > 0
-                cover = picture[:, row * 28 : row * 28 + 28, column * 28 : column * 28 + 28].mean()
-                assert shows[0, t, row, column] == (cover > 0.12)
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + 4))
+def test_evidence_is_where_the_boxes_are(seed: int) -> None:
+    video = ShapesVideo(PLAIN, seed)
+    for question in video.questions(12):
+        picture = np.zeros((len(question.objects), 16, 112, 112), bool)
+        for k, number in enumerate(question.objects):
+            for f, (x0, y0, x1, y1) in enumerate(boxes(video.scene, 16)[number]):
+                picture[k, f, max(y0, 0) : max(y1, 0), max(x0, 0) : max(x1, 0)] = True
+        cover = picture.reshape(-1, 8, 2, 4, 28, 4, 28).mean((2, 4, 6))
+        assert (video.shows(question) == (cover.reshape(-1, 128) > 0.12)).all()
 
 
 # ---- budgets

@@ -102,8 +102,8 @@ def report(summary: dict[str, Any]) -> str:
         _LIMITS,
         "## What was run",
         "\n".join(_what_was_run(summary["run"])),
-        "Is a change better than this, by how much, and is it noise? "
-        "`python eval/moving_shapes.py --against eval/results/moving_shapes` runs the same questions and says so.",
+        "Is a change better than this, by how much, and is it noise? Run the same command into another folder; "
+        "`prunevid_qwen.evaluation.accuracy_comparison.compare_folders(new, this)` says so, question by question.",
     ]
     return "\n\n".join(parts) + "\n"
 

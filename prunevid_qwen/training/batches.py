@@ -20,18 +20,15 @@ from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,
     SHAPES,
     Scene,
-    boxes,
     frame_times,
     make_scene,
     render,
     sample_questions,
 )
+from prunevid_qwen.moving_shapes.cover import LEAST_COVER, TOKEN, token_cover
 from prunevid_qwen.training.fast_forward import Positions, patchify, vision_features
 from prunevid_qwen.training.phases import QuestionPhase, VisionPhase
 from prunevid_qwen.training.sequence import Blocks, question_blocks, sequence_positions
-
-_TOKEN = 28  # pixels of a merged token's side
-_LEAST_COVER = 0.12  # of a merged token, for it to show an object
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,7 @@ class QuestionBatches(Dataset[QuestionBatch]):
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             features = vision_features(self.visual, patchify(video), height // 14, width // 14)
         features = features.view(phase.videos, -1, features.shape[-1])
-        grid = (count // 2, height // _TOKEN, width // _TOKEN)
+        grid = (count // 2, height // TOKEN, width // TOKEN)
         shown = torch.from_numpy(np.stack(ranks).reshape(phase.videos, -1))
         keep = None
         if rng.random() < phase.drop_share:
@@ -161,26 +158,10 @@ class QuestionBatches(Dataset[QuestionBatch]):
         return QuestionBatch(features, blocks, positions, shown, types)
 
 
-def token_cover(scene: Scene, times: np.ndarray) -> np.ndarray:
-    """Say how much of every merged token each object's box covers, the mean of both frames.
-
-    Args:
-        scene: what is drawn.
-        times: [F] moments, F even.
-    Returns: [objects, F / 2, h, w] float64 in [0, 1].
-    """
-    box = boxes(scene, times)
-    xs, ys = np.arange(0, scene.width, _TOKEN), np.arange(0, scene.height, _TOKEN)
-    across = np.clip(np.minimum(box[..., 2, None], xs + _TOKEN) - np.maximum(box[..., 0, None], xs), 0, None)
-    down = np.clip(np.minimum(box[..., 3, None], ys + _TOKEN) - np.maximum(box[..., 1, None], ys), 0, None)
-    cover = down[..., :, None] * across[..., None, :] / _TOKEN**2
-    return cover.reshape(len(box), len(times) // 2, 2, len(ys), len(xs)).mean(2)
-
-
 def _vision_labels(scene: Scene, times: np.ndarray, still: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Label every merged token [F / 2, h * w] with the object that covers most of it, 0 for background."""
     cover = token_cover(scene, times)
-    best = np.where(cover.max(0) > _LEAST_COVER, cover.argmax(0) + 1, 0)  # [F / 2, h, w]
+    best = np.where(cover.max(0) > LEAST_COVER, cover.argmax(0) + 1, 0)  # [F / 2, h, w]
     best = best.reshape(len(best), -1)
     colors = np.array([0] + [list(COLORS).index(item.color) + 1 for item in scene.objects])
     shapes = np.array([0] + [SHAPES.index(item.shape) + 1 for item in scene.objects])
@@ -192,7 +173,7 @@ def _vision_labels(scene: Scene, times: np.ndarray, still: np.ndarray) -> tuple[
 def _ranks(scene: Scene, cover: np.ndarray) -> np.ndarray:
     """Label tokens by when their object appeared: cover [objects, T, h, w] to [T, h, w] ``QuestionBatch.ranks``."""
     before = [sum(other.appears < item.appears for other in scene.objects) for item in scene.objects]
-    return np.where(cover.max(0) > _LEAST_COVER, np.array(before)[cover.argmax(0)] + 1, 0)
+    return np.where(cover.max(0) > LEAST_COVER, np.array(before)[cover.argmax(0)] + 1, 0)
 
 
 def _video_scene(phase: QuestionPhase, seed: int, height: int, width: int, frames: int, clutter: bool) -> Scene:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         get_config,
         get_conservative_config,
         get_paper_config,
+        get_recommended_config,
         get_reference_config,
         get_stage1_only_config,
     )
@@ -42,6 +43,7 @@ _HOME = {
         "get_config",
         "get_conservative_config",
         "get_paper_config",
+        "get_recommended_config",
         "get_reference_config",
         "get_stage1_only_config",
     ),
@@ -76,6 +78,7 @@ __all__ = [
     "get_config",
     "get_conservative_config",
     "get_paper_config",
+    "get_recommended_config",
     "get_reference_config",
     "get_stage1_only_config",
     "pruned",

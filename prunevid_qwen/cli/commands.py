@@ -59,8 +59,8 @@ def _option(name: str, text: str, metavar: str | None = None, panel: str | None 
 
 
 _PRESETS = (
-    "paper, conservative (prunes less), aggressive (prunes more), stage1_only, reference (the authors' code), baseline "
-    "(no pruning), or a JSON file. Options given beside it override it. Default: paper."
+    "paper, recommended (ours), conservative (prunes less), aggressive (prunes more), stage1_only, reference (the "
+    "authors' code), baseline (no pruning), or a JSON file. Options given beside it override it. Default: paper."
 )
 _MODELS = (
     "Hub id or folder of a Qwen2.5-VL model. Default: bundled, a tiny one that knows moving coloured shapes and "

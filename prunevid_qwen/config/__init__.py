@@ -9,5 +9,6 @@ from prunevid_qwen.config.presets import get_baseline_config as get_baseline_con
 from prunevid_qwen.config.presets import get_config as get_config
 from prunevid_qwen.config.presets import get_conservative_config as get_conservative_config
 from prunevid_qwen.config.presets import get_paper_config as get_paper_config
+from prunevid_qwen.config.presets import get_recommended_config as get_recommended_config
 from prunevid_qwen.config.presets import get_reference_config as get_reference_config
 from prunevid_qwen.config.presets import get_stage1_only_config as get_stage1_only_config

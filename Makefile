@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix bench-accuracy clean
+.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers
 
 bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes eval/results/moving_shapes)
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)
+
+bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes eval/results/choices)
+	@$(BIN)/python eval/choices.py $(ARGS)
 
 clean:  ## Remove .venv, .venv-matrix and every cache
 	rm -rf .venv .venv-matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

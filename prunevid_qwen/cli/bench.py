@@ -69,7 +69,7 @@ class AccuracyRequest:
         from prunevid_qwen.evaluation.accuracy_report import write_report
         from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 
-        with _Bars() as bars:
+        with Bars() as bars:
             accuracy_run(self.out, self._asked(), self.workers, self.restart, bars.tell, self.command)
         with bars.console.status("Drawing the plots"):
             report = write_report(self.out)
@@ -93,7 +93,7 @@ class AccuracyRequest:
         )
 
 
-class _Bars:
+class Bars:
     """A bar for each part of the work, with the time left, on stderr."""
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class _Bars:
             self.bars[what] = self.progress.add_task(what, total=total, completed=done)
         self.progress.update(self.bars[what], completed=done)
 
-    def __enter__(self) -> _Bars:
+    def __enter__(self) -> Bars:
         self.progress.start()
         return self
 

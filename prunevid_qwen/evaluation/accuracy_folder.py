@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import platform
 import subprocess
@@ -60,6 +61,31 @@ def read_record(folder: Path, options: dict[str, Any]) -> dict[str, Any] | None:
     return record
 
 
+def pack_answers(folder: Path) -> Path:
+    """Replace ``answers.jsonl`` by ``answers.jsonl.xz``, which `accuracy_answers.read_answers` reads as well.
+
+    Lines are sorted, so that the order in which processes finished does not show; what was packed before is replaced.
+
+    Returns: the path of the packed file.
+    """
+    answers, packed = folder / ANSWERS, folder / _PACKED
+    lines = sorted(answers.read_text(encoding="utf-8").splitlines(keepends=True), key=_packing_order)
+    data = "".join(lines).encode()
+    beside = packed.with_name(packed.name + ".new")
+    beside.write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
+    beside.replace(packed)
+    answers.unlink()
+    return packed
+
+
+def unpack_answers(folder: Path) -> None:
+    """Make ``answers.jsonl`` of the packed answers, so that a run can go on; nothing where there are none."""
+    answers, packed = folder / ANSWERS, folder / _PACKED
+    if packed.exists() and not answers.exists():
+        _replace(answers, lzma.decompress(packed.read_bytes()).decode())
+    packed.unlink(missing_ok=True)
+
+
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``run.json``; a kill leaves the old or the new one."""
     _replace(folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -103,6 +129,12 @@ def _difference(name: str, before: Any, now: Any) -> str:
     }
     parts = [f"{what}: {', '.join(names)}" for what, names in said.items() if names]
     return f"methods differ ({'; '.join(parts) or 'in their order'})"
+
+
+def _packing_order(line: str) -> tuple[str, str, int, str]:
+    """Neighbours are alike: one method's answers to one question in a row of budgets."""
+    row = json.loads(line)
+    return row["condition"], row["seed"], row["question"], line
 
 
 def _replace(path: Path, text: str) -> None:

@@ -39,7 +39,7 @@ def check_applied(trace: Trace, config: PruneVidConfig) -> None:
 
 def _must_merge(sample: SampleTrace, config: PruneVidConfig) -> bool:
     """Tell whether some video or image is too large to leave stage 1 as it came, whatever it shows."""
-    if config.cluster_ratio == 1:
+    if config.cluster_ratio == 1 or config.merger == "rlt":  # where everything moves there is nothing to merge
         return False
     grids = [block.grid for block in sample.blocks if block.kind == "video" or config.merge_images]
     if config.merger == "prunevid":  # what is static is merged over time: else each position clusters all its tokens

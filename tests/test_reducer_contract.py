@@ -130,7 +130,7 @@ def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) 
 
 
 def test_the_day_one_reducers_are_registered() -> None:
-    assert registered(stage=1) == ("pool", "prunevid", "random", "uniform")
+    assert registered(stage=1) == ("pool", "prunevid", "random", "rlt", "uniform")
     assert {"prunevid", "dpp", "fastv", "random", "uniform"} == set(SELECTORS)
 
 
@@ -138,6 +138,6 @@ def test_unknown_selectors_offer_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no selector is called 'fast_v'\. Did you mean 'fastv'\? Known: "):
         reducer_class("fast_v")
     with pytest.raises(
-        ConfigError, match=r"no merger is called 'pol'\. Did you mean 'pool'\? Known: pool, prunevid, random, uniform"
+        ConfigError, match=r"no merger is called 'pol'\. Did you mean 'pool'\? Known: pool, prunevid, random, rlt, uniform"
     ):
         reducer_class("pol", stage=1)

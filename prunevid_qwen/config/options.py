@@ -36,7 +36,8 @@ class PruneVidConfig:
 
     Args:
         enable_stage1: reduce the tokens of each video before the decoder, by ``merger``.
-        merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens; "pool" (averages of
+        merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens; "rlt" merges
+            each location while it looks the same (reads ``tau`` and ``temporal_segment_ratio``); "pool" (averages of
             equal cells), "uniform" (a grid) and "random" are controls, which read ``cluster_ratio``, ``merge_images``
             and ``random_seed`` alone.
         tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is

@@ -6,10 +6,12 @@ from prunevid_qwen.stage1_merge.prunevid import MergedVideo as MergedVideo
 from prunevid_qwen.stage1_merge.prunevid import PruneVidMerge as PruneVidMerge
 from prunevid_qwen.stage1_merge.prunevid import merge_video as merge_video
 from prunevid_qwen.stage1_merge.random import RandomMerge as RandomMerge
+from prunevid_qwen.stage1_merge.rlt import RLT as RLT
 from prunevid_qwen.stage1_merge.segments import refine_segments as refine_segments
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 
 __all__ = [
+    "RLT",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",

@@ -1,0 +1,97 @@
+"""Run-length tokenization: a location that goes on looking the same is one token, from the moment it began to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage1_merge.blocks import each_video
+from prunevid_qwen.tokens import TokenMap
+
+_CHUNK = 16  # positions whose similarities are computed at a time: a long video's normalised copy would double memory
+
+
+@register("rlt", stage=1)
+@dataclass(frozen=True)
+class RLT:
+    """Merge the runs of each location: temporal positions in a row that each look like the one before.
+
+    Choudhury et al., "Don't Look Twice" (arXiv 2411.05222, section 3), who compare pixels before the encoder, leave
+    repetitions out and tell the model a run's length. Here the encoder's tokens are compared, a run becomes their mean
+    at the place of its first member, and instead of a length embedding, which a pretrained decoder does not have, a
+    run ends after a given number of positions: what lasts longer is said again.
+
+    Against PruneVid's static merging there are no segments of the whole picture: each location ends its runs when it
+    changes, so what comes late keeps the moment at which it came.
+
+    Args:
+        tau: a position continues the run where its cosine similarity with the one before is strictly greater, in
+            (0, 1]; 1 merges nothing.
+        temporal_segment_ratio: runs are at most ``max(1, round(1 / temporal_segment_ratio))`` positions long, in
+            (0, 1]: as long as PruneVid's segments are on average.
+    """
+
+    tau: float = 0.8
+    temporal_segment_ratio: float = 0.25
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> RLT:
+        """Take ``tau`` and ``temporal_segment_ratio`` from the flat config. Images have no runs: they pass."""
+        return cls(config.tau, config.temporal_segment_ratio)
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing."""
+        return Needs()
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Merge the runs of each whole video.
+
+        Raises:
+            ValueError: a video is not whole, or an option is out of range.
+        """
+        for name in ("tau", "temporal_segment_ratio"):
+            if not 0 < getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share in (0, 1], got {getattr(self, name)}")
+        longest = max(1, round(1 / self.temporal_segment_ratio))
+
+        def merge_runs(grid: tuple[int, int, int], tokens: Tensor) -> TokenMap:
+            return run_map(tokens.view(grid[0], grid[1] * grid[2], -1), self.tau, longest)
+
+        return each_video(seen, False, merge_runs)
+
+
+def run_map(features: Tensor, tau: float, longest: int) -> TokenMap:
+    """Give every run of every location a token.
+
+    Args:
+        features: [T, L, C] of any float dtype. A zero vector is similar to nothing.
+        tau: see `RLT`.
+        longest: positions in a run at most, at least 1.
+
+    Returns:
+        A map of the T*L tokens in raster order; its tokens stand where their runs begin, in raster order.
+    """
+    positions, locations, _ = features.shape
+    time = torch.arange(positions, device=features.device)[:, None]
+    begins = torch.ones(positions, locations, dtype=torch.bool, device=features.device)
+    begins[1:] = ~_continues(features.detach(), tau)
+    since = time - torch.where(begins, time, 0).cummax(dim=0).values
+    begins |= since % longest == 0
+    start = torch.where(begins, time, 0).cummax(dim=0).values  # [T, L] where the run of each token began
+    number = (begins.flatten().long().cumsum(dim=0) - 1).view(positions, locations)
+    return TokenMap(number.gather(0, start).flatten(), begins.flatten().nonzero()[:, 0])
+
+
+def _continues(features: Tensor, tau: float) -> Tensor:
+    """Tell where a position looks like the one before: [T, L, C] -> [T - 1, L] bool."""
+    rows = []
+    for first in range(0, features.shape[0] - 1, _CHUNK):
+        part = torch.nn.functional.normalize(features[first : first + _CHUNK + 1].float(), dim=2, eps=1e-12)
+        # at most 1, so that however the sum is rounded nothing is above tau=1
+        rows.append((part[1:] * part[:-1]).sum(dim=2).clamp(max=1.0) > tau)
+    return torch.cat(rows) if rows else torch.zeros(0, features.shape[1], dtype=torch.bool, device=features.device)

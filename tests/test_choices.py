@@ -214,6 +214,14 @@ def test_a_difference_is_to_the_base_at_its_budget(summary: dict[str, Any]) -> N
     assert [each["difference"] for each in summary["figures"]["recommended_against_paper"]] == [0, 0]
 
 
+def test_the_bases_say_which_ratios_reach_the_budget(summary: dict[str, Any]) -> None:
+    assert summary["figures"]["bases"][1]["ratios"] == {"plain": [0.1, 0.5], "shake": [0.1, 0.5]}
+    table = blocks(summary)["bases"].splitlines()
+    paper = "| 16 % | paper | 75.0 | 16.0 | **\N{MINUS SIGN}25.0** [\N{MINUS SIGN}25.0, \N{MINUS SIGN}25.0] |  |"
+    assert table[2] == f"{paper} plain 0.16 / 0.5, shake 0.16 / 0.5 |"
+    assert "| +0.0 [+0.0, +0.0] | plain 0.1 / 0.5" in table[5] and table[5].startswith("| 10 % | recommended |")
+
+
 def test_what_is_out_of_reach_is_said_and_not_compared(summary: dict[str, Any]) -> None:
     partly, wholly = row(summary, "tau", 0.6, 0.1), row(summary, "tau", 0.95, 0.16)
     assert (partly["n"], partly["videos"], partly["unreached"]) == (16, 4, {"shake": "too hard"})

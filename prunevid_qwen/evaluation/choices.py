@@ -23,7 +23,7 @@ CHOICES_SEED = FIRST_HELD_OUT_SEED + 6_000_000
 """Where the videos begin: away from training, the bundled model's accuracy, the benchmark and its calibration."""
 
 CHOICES_BUDGETS = (0.16, 0.10)
-CHOICES_VIDEOS = 72
+CHOICES_VIDEOS = 88
 QUICK_VIDEOS = 8
 
 PAPER, RECOMMENDED = "paper", "recommended"

@@ -107,19 +107,21 @@ def _what_was_run(summary: Row) -> list[str]:
 
 
 def _bases(figures: Row) -> list[str]:
-    lines = ["| at | | right | tokens | against unpruned | against paper |", "|---|---|---|---|---|---|"]
+    head = ["at", "", "right", "tokens", "against unpruned", "against paper", "keep_ratio / cluster_ratio"]
+    lines = [f"| {' | '.join(head)} |", "|" + len(head) * "---|"]
     against = {row["budget"]: row for row in figures["recommended_against_paper"]}
     for row in figures["bases"]:
         budget = f"{percent(row['budget'], 0)} %"
         if not row["n"]:
-            lines.append(f"| {budget} | {row['base']} | {UNREACHABLE} | | | |")
+            lines.append(f"| {budget} | {row['base']} | {UNREACHABLE} | | | | |")
             continue
+        ratios = ", ".join(f"{name} {keep:g} / {merge:g}" for name, (keep, merge) in row["ratios"].items())
         pair = against[row["budget"]] if row["base"] == "recommended" else {"n": 0}
         shown = f"{difference(pair)}{_cost(pair)}" if pair["n"] else ""
         mark = f" {PARTIAL}" if row["unreached"] else ""
         lines.append(
             f"| {budget} | {row['base']} | {percent(row['accuracy'])}{mark} | {percent(row['tokens'])} | "
-            f"{difference(row)} | {shown} |"
+            f"{difference(row)} | {shown} | {ratios} |"
         )
     return lines + _reasons([{**row, "value": row["base"]} for row in figures["bases"]])
 
@@ -176,13 +178,11 @@ def _cost(row: Row) -> str:
 
 
 def _reasons(rows: list[Row]) -> list[str]:
-    """Say under a table what is out of reach and why; those of one value and reason together."""
-    together: dict[tuple[str, str, str], list[str]] = {}
-    for row in rows:
-        for condition, why in sorted(row["unreached"].items()):
-            together.setdefault((str(row["value"]), f"{percent(row['budget'], 0)} %", why), []).append(condition)
+    """Say under a table what is out of reach, where and why."""
     said = [
-        f"{value} at {budget} on {', '.join(conditions)} ({why})"
-        for (value, budget, why), conditions in together.items()
+        f"{row['value']} at {percent(row['budget'], 0)} % on "
+        + ", ".join(f"{condition} ({why})" for condition, why in sorted(row["unreached"].items()))
+        for row in rows
+        if row["unreached"]
     ]
     return ["", f"{PARTIAL} Out of reach: {'; '.join(said)}."] if said else []

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_answers import UNPRUNED, Answers, CellName, Column, read_answers, read_run
 from prunevid_qwen.evaluation.accuracy_summary import written
@@ -47,7 +48,8 @@ def summarise_choices(answers: Answers, run: dict[str, Any], variants: Sequence[
         variants: what was tried.
 
     Returns:
-        ``run``: what it was; ``figures``: "unpruned"; "bases" (against unpruned); "recommended_against_paper"; "rows",
+        ``run``: what it was; ``figures``: "unpruned"; "bases" (against unpruned, with the keep_ratio and
+        cluster_ratio that reach the budget in each condition); "recommended_against_paper"; "rows",
         one for each variant and budget: n and videos of the questions that both it and its base were asked, accuracy
         and the paired difference to the base over these with intervals, the layer-averaged tokens of both, and by
         condition why the variant or its base is out of reach. A row with no question has no figures.
@@ -66,6 +68,7 @@ def summarise_choices(answers: Answers, run: dict[str, Any], variants: Sequence[
     everyone = np.ones(len(answers.names), dtype=bool)
     bases = [
         {"base": name, "budget": budget, "unreached": unreached.get(CellName(name, budget), {})}
+        | {"ratios": _ratios(run, CellName(name, budget))}
         | _against(answers, CellName(name, budget), CellName(UNPRUNED, None))
         for name in base_methods()
         for budget in budgets
@@ -100,6 +103,16 @@ def _unreached(run: dict[str, Any], answers: Answers) -> Unreached:
         elif name not in answers.columns and cell["condition"] in answers.conditions:
             raise ConfigError(f"{name} was not asked on {cell['condition']}: run the same command again")
     return found
+
+
+def _ratios(run: dict[str, Any], name: CellName) -> dict[str, list[float]]:
+    """By condition, [keep_ratio, cluster_ratio] of a cell."""
+    configs = {
+        cell["condition"]: PruneVidConfig().replace(**cell["config"])
+        for cell in run["cells"]
+        if (cell["method"], cell["budget"]) == name and cell["status"] == "ok"
+    }
+    return {condition: [config.keep_ratio, config.cluster_ratio] for condition, config in configs.items()}
 
 
 def _row(answers: Answers, unreached: Unreached, variant: Variant, budget: float) -> dict[str, Any]:

@@ -154,6 +154,7 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
     """
     places: list[Tensor] = []
     features: list[Tensor] = []
+    last: tuple[Evidence, TokenMap] | None = None
     for b, row in enumerate(state.rows):
         at = state.places(b, embeds.device)
         if row.layout is None:
@@ -167,8 +168,13 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
             features.append(features[-1])
             continue
         own, layout = embeds[b].index_select(0, at), row.layout.to(embeds.device)
-        with torch.no_grad():
-            row.merged = method.plan(_evidence(layout, own, None))
+        seen = _evidence(layout, own, method)
+        if last is not None and _shows_the_same(seen, last[0]):  # many questions about a video: decide once for all
+            row.merged = last[1]
+        else:
+            with torch.no_grad():
+                row.merged = method.plan(seen)
+        last = seen, row.merged
         row.layout, whole = layout.apply(row.merged)
         places.append(whole.take(at, 0))
         features.append(whole.mean(own))
@@ -258,7 +264,7 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
             places.append(at)
             continue
         layout = row.layout.to(hidden.device)
-        row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), row.scores))
+        row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), method, row.scores))
         row.scores = None
         if not row.kept.is_selection:
             raise UnsupportedError(
@@ -276,5 +282,17 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
     return index, valid
 
 
-def _evidence(layout: TokenLayout, own: Tensor, scores: Tensor | None) -> Evidence:
-    return Evidence(layout, own.index_select(0, layout.visual), own.index_select(0, layout.question), scores)
+def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, scores: Tensor | None = None) -> Evidence:
+    question = own.index_select(0, layout.question if method.needs.question else layout.question[:0])
+    return Evidence(layout, own.index_select(0, layout.visual), question, scores)
+
+
+def _shows_the_same(seen: Evidence, other: Evidence) -> bool:
+    """Whether nothing that a reducer may look at differs, but for how long the question is."""
+    mine, theirs = seen.layout, other.layout
+    return (
+        mine.blocks == theirs.blocks
+        and torch.equal(mine.visual, theirs.visual)
+        and torch.equal(seen.question, other.question)
+        and torch.equal(seen.hidden, other.hidden)
+    )

@@ -34,9 +34,16 @@ class AttentionQuery:
 
 @dataclass(frozen=True)
 class Needs:
-    """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come."""
+    """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come.
+
+    Args:
+        attention: which attention, if any.
+        question: the states of the question's tokens. A stage 1 reducer that does not ask for them decides once for all
+            questions about the same video in a batch.
+    """
 
     attention: AttentionQuery | None = None
+    question: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Evidence:
     Args:
         layout: what each position of the sample is.
         hidden: [N, D] states of the visual tokens at this depth, model dtype.
-        question: [Q, D] states of the question's tokens.
+        question: [Q, D] states of the question's tokens; [0, D] unless `Needs.question` asked.
         attention: [N] fp32, natural logarithm of the attention probability, reduced over heads and question tokens as
             `Needs.attention` asked; None when it did not. Reduced as it is computed: the whole [H, Q, N] array is what
             long videos cannot afford.

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
+from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config, hooks, pruned
 from prunevid_qwen import reducer as registry
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
 from prunevid_qwen.evaluation.asking import Questioner, evidence_recall
 from prunevid_qwen.evaluation.calibrate import NEAR, Calibration
 from prunevid_qwen.evaluation.methods import BUDGETS, Method, methods_called, standard_methods, uses_chance
@@ -28,7 +30,8 @@ from prunevid_qwen.evaluation.shared_vision import encode_video, shared_vision
 from prunevid_qwen.media import Medium
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, boxes
 from prunevid_qwen.pixels import video_pixels
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
+from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Reducer
 from prunevid_qwen.tokens import TokenMap
 
 from .tolerances import LOGITS
@@ -134,6 +137,33 @@ def test_smaller_frames_have_exactly_the_size_asked_for(name: str) -> None:
         assert int(pixels.prod()) == setting["max_pixels"]
 
 
+class PlansOnce:
+    """Counts how often stage 1 is decided."""
+
+    def __init__(self, inner: Reducer, question: bool) -> None:
+        self.inner, self.needs, self.calls = inner, Needs(question=question), 0
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        self.calls += 1
+        assert bool(seen.question.shape[0]) == self.needs.question
+        return self.inner.plan(seen)
+
+
+@pytest.mark.parametrize("reads_the_question", [False, True])
+def test_stage_1_decides_once_for_all_questions_about_a_video(
+    reads_the_question: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Questioner(bundled(), VIDEO, VIDEO.questions(4)).ask(MERGE)
+    plan = compile_plan(MERGE, bundled().model.config.text_config.num_hidden_layers)
+    assert plan.before is not None
+    counting = PlansOnce(plan.before, reads_the_question)
+    monkeypatch.setattr(hooks, "compile_plan", lambda *_: replace(plan, before=counting))
+    after = Questioner(bundled(), VIDEO, VIDEO.questions(4)).ask(MERGE)
+    assert counting.calls == (4 if reads_the_question else 1)
+    assert [each.given for each in after] == [each.given for each in before]
+    assert all(torch.equal(a.left.target, b.left.target) for a, b in zip(after, before, strict=True))
+
+
 # ---- what a line says
 
 
@@ -154,6 +184,26 @@ def test_fewer_frames_count_against_the_whole_video_and_have_no_recall() -> None
     config = asked("fewer frames").base_config(PLAIN).replace(max_frames=4)
     line = Questioner(bundled(), VIDEO, VIDEO.questions(1)).lines(config)[0]
     assert (line["visual"], line["layer_average"], line["kept"], line["evidence_kept"]) == (128, 0.25, 0.25, None)
+
+
+def test_a_blank_video_is_grey_and_asked_the_same() -> None:
+    blank = ShapesVideo(PLAIN, FIRST_SEED, blank=True)
+    assert set(blank.frames(4).ravel()) == {128} and blank.frames(4).shape == VIDEO.frames(4).shape
+    assert blank.questions(4) == VIDEO.questions(4)
+    config = get_baseline_config().replace(max_pixels=112 * 112)
+    lines = Questioner(bundled(), blank, blank.questions(4)).lines(config)
+    assert {(line["layer_average"], line["evidence_kept"]) for line in lines} == {(1.0, None)}
+    same = "seed", "condition", "question", "text", "expected"
+    seen = Questioner(bundled(), VIDEO, VIDEO.questions(4)).lines(config)
+    assert [[line[key] for key in same] for line in lines] == [[line[key] for key in same] for line in seen]
+
+
+def test_a_worker_shows_grey_to_blank_alone() -> None:
+    worker = Worker(Asking(questions=8, calibration_videos=1))
+    cells = worker.calibrate("plain", methods_called(["unpruned", "blank"]), ())
+    said = [json.loads(line) for line in worker.ask(VIDEO, cells).splitlines()]
+    right = {name: [line["correct"] for line in said if line["method"] == name] for name in ("unpruned", "blank")}
+    assert len(right["blank"]) == len(right["unpruned"]) and sum(right["blank"]) < sum(right["unpruned"])
 
 
 def test_evidence_recall_counts_merged_evidence_by_its_share() -> None:
@@ -211,6 +261,18 @@ def test_selection_goes_down_before_merging_does() -> None:
     assert all(keep == 1 for keep, merge in pairs if merge > 0.5)
     assert all(keep == 0.2 for keep, merge in pairs if merge < 0.5)
     assert pairs == sorted(pairs, reverse=True)
+
+
+def test_standard_methods_select_before_they_cluster() -> None:
+    for name in ("prunevid", "stage 1 + random"):
+        pairs = [(each["keep_ratio"], each["cluster_ratio"]) for each in asked(name).settings(PLAIN)]
+        assert pairs == [(k / 200, 1.0) for k in range(200, 40, -1)] + [(0.2, c / 200) for c in range(200, 0, -1)]
+    published = [each["cluster_ratio"] for each in asked("prunevid published").settings(PLAIN)]
+    assert published.count(0.5) == 161  # the paper's, along the whole path of selection
+    assert {tuple(each) for each in asked("recommended").settings(PLAIN)} == {("keep_ratio",)}
+    chosen = asked("recommended").base_config(PLAIN).to_dict()
+    differ = {name for name, value in get_recommended_config().to_dict().items() if chosen[name] != value}
+    assert differ <= {"min_cluster_tokens", "max_frames", "max_pixels"}
 
 
 def test_what_cannot_be_reached_says_why() -> None:
@@ -283,7 +345,8 @@ def test_a_selector_that_adapts_is_counted_while_it_answers(monkeypatch: pytest.
 def test_every_registered_method_is_compared() -> None:
     names = [method.name for method in standard_methods()]
     assert len(names) == len(set(names))
-    assert {"unpruned", "prunevid", "stage 1", "stage 2", "fewer frames", "smaller frames"} <= set(names)
+    alone = {"unpruned", "blank", "prunevid", "prunevid published", "stage 1", "stage 2", "recommended"}
+    assert alone | {"fewer frames", "smaller frames"} <= set(names)
     for selector in set(registry.registered(2)) - {"prunevid"}:
         assert {f"stage 2 {selector}", f"stage 1 + {selector}"} <= set(names)
     assert set(registry.registered(1)) <= set(names)

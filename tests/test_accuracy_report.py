@@ -47,7 +47,10 @@ def test_the_report_is_written_twice_alike(tmp_path):
 
 def test_every_finding_follows_from_the_figures(summary):
     said = {head: plain(lines) for head, lines in findings(summary["figures"]).items()}
-    assert said["Unpruned"] == ["83.3 % of 48 questions about 8 videos are right (83.3 to 83.3)."]
+    assert said["Unpruned"] == [
+        "83.3 % of 48 questions about 8 videos are right (83.3 to 83.3).",
+        "Question-only: shown a grey video instead, the same model answers 16.7 % right (16.7 to 16.7).",
+    ]
     assert said["At 16 % of the tokens"] == [
         "The most answers are right with **prunevid**, 83.3 % (83.3 to 83.3); being the best of 2 on these videos "
         "flatters it: check on fresh seeds.",

@@ -36,6 +36,8 @@ def test_figures_of_the_whole_run(summary):
     unpruned = figures["unpruned"]
     assert unpruned["accuracy"] == round(5 / 6, 4) and unpruned["difference_interval"] == [0, 0]
     assert unpruned["evidence"]["recall"] == 1.0
+    assert figures["blank"]["accuracy"] == round(1 / 6, 4) and figures["blank"]["evidence"] is None
+    assert not {"blank", "unpruned"} & {cell["method"] for cell in figures["cells"]}
 
 
 def test_the_same_answers_differ_by_exactly_nothing(summary):
@@ -110,7 +112,7 @@ def drop(lines, method, question=None):
         (lambda lines: drop(lines, "random", 4), "8 missing"),
         (lambda lines: [*lines, lines[0]], "a second time"),
         (lambda lines: [*lines, line(0, 0, "other", 0.16, True, text="Why?")], "worded otherwise"),
-        (lambda lines: lines[:3] + lines[4:], "other random seeds"),
+        (lambda lines: lines[:4] + lines[5:], "other random seeds"),
         (lambda lines: [*lines, {"seed": 1}], "is no answer"),
         (lambda lines: [], "is empty"),
     ],
@@ -181,7 +183,7 @@ def test_the_comparison_in_words(tmp_path):
     new = write_run(tmp_path / "new", lines, {**run, "commit": "ffff", "versions": {"torch": "2.14.0"}})
     text = compare_folders(new, write_run(tmp_path / "old", *small_run(), packed=True))
     assert "# new against old" in text
-    assert "1 are better, 0 worse, 4 within noise" in text and "1 do not cost the same" in text
+    assert "1 are better, 0 worse, 5 within noise" in text and "1 do not cost the same" in text
     assert "commit: ffff (baseline 0123abc)" in text and "torch 2.14.0 (baseline 2.13.0)" in text
     assert "| prunevid | 10 % | 10.0 % | 10.0 % | +16.7 | +16.7 to +16.7 | 48 | **better** |" in text
     assert "| random | 16 % | 20.0 % | 16.0 % * |" in text

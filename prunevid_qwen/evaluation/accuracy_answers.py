@@ -18,6 +18,7 @@ from prunevid_qwen.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 UNPRUNED = "unpruned"
+BLANK = "blank"  # the unpruned model shown a grey video
 
 
 class CellName(NamedTuple):

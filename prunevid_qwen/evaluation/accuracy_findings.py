@@ -33,6 +33,11 @@ def findings(figures: dict[str, Any]) -> dict[str, list[str]]:
             f"right{_in_brackets(unpruned['accuracy_interval'], signed=False)}."
         ]
     }
+    if blank := figures["blank"]:
+        said["Unpruned"].append(
+            f"Question-only: shown a grey video instead, the same model answers {percent(blank['accuracy'])} % right"
+            f"{_in_brackets(blank['accuracy_interval'], signed=False)}."
+        )
     for budget in _budgets(figures):
         lines = said[f"At {percent(budget, 0)} % of the tokens"] = _best(figures, budget)
         for method in JUDGED:

@@ -92,6 +92,11 @@ def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         else:
             ends.append((method, xs[-1], ys[-1]))
     axes.axhline(unpruned, color=theme.ink, linewidth=1.1, zorder=3)
+    references: list[tuple[str, float | None, float]] = [("unpruned", None, unpruned)]
+    if figures["blank"]:
+        floor = 100 * figures["blank"]["accuracy"]
+        axes.axhline(floor, color=theme.ink, linewidth=1.1, linestyle=":", zorder=3)
+        references.append(("no video", None, floor))
     achieved = [cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None]
     _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0))
     lines = axes.get_lines()
@@ -100,7 +105,7 @@ def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     axes.set_xlabel("visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)")
     axes.set_ylabel("questions answered right, %")
     axes.grid(axis="y")
-    _label_ends(axes, [("unpruned", None, unpruned), *ends], theme)
+    _label_ends(axes, [*references, *ends], theme)
     _heading(
         figure,
         theme,
@@ -199,6 +204,11 @@ def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
             handles[method] = axes.plot(xs, ys, **style)[0]
             _hollow(axes, cells, xs, ys, style, theme)
         axes.axhline(before, color=theme.ink, linewidth=1.0, zorder=3)
+        if figures["blank"]:
+            axes.axhline(
+                100 * figures["blank"]["by_type"][kind]["accuracy"],
+                color=theme.ink, linewidth=1.0, linestyle=":", zorder=3,
+            )  # fmt: skip
         asked = figures["unpruned"]["by_type"][kind]["n"]
         axes.set_title(f"{kind}  ({asked} questions)", fontsize=9.5, loc="left", color=theme.ink)
         _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0), sparse=True)
@@ -215,7 +225,7 @@ def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         figure,
         theme,
         "Which questions suffer?",
-        "Thin straight line: unpruned. Every method at equal cost, as in the first plot.",
+        "Thin straight line: unpruned; dotted: no video. Every method at equal cost, as in the first plot.",
     )
 
 

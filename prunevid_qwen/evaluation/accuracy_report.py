@@ -17,11 +17,16 @@ from prunevid_qwen.evaluation.accuracy_tables import (
     token_table,
     unreachable_list,
 )
+from prunevid_qwen.evaluation.methods import LEAST_KEEP_RATIO
 
 _HOW_TO_READ = f"""\
 - **Tokens** are visual tokens averaged over the decoder's layers, as a share of the whole video's: in one column every
   method costs the decoder the same. A method that selects after layer M cannot go below (M + 1) / layers. "Fewer
   frames" and "smaller frames" also save the vision encoder's work, which is not counted here.
+- **A budget is reached** by one config for each condition, fitted on other videos: `keep_ratio` first, from 1 down to
+  {LEAST_KEEP_RATIO:g} at `cluster_ratio=1` (stage 1 then merges what stands still and nothing else), after that
+  `cluster_ratio`. "prunevid published" keeps the paper's `cluster_ratio=0.5` instead; "recommended" moves `keep_ratio`
+  alone. What only merges or only selects has one ratio to move.
 - **Accuracy** is the share of questions answered right. The line below it is the difference to the unpruned model on
   the same questions, in points, with its 95 % interval (bootstrap, whole videos drawn with replacement). **Bold**: the
   interval leaves out 0. Of many cells that differ in nothing, one in twenty would still be bold.
@@ -29,6 +34,7 @@ _HOW_TO_READ = f"""\
   0 to 0 says that no answer differed on these videos, not that none ever will.
 - **{PARTIAL}** marks cells that some conditions could not reach. Their accuracy is over the others alone and must not
   be compared along the row; their difference is paired over the same questions and may be.
+- **No video** is the unpruned model shown a grey video of the same length: the floor, which no method should be near.
 - Methods that draw at random were asked under several random seeds, averaged for each question.
 - **Evidence** is the tokens that the asked-about objects cover. Recall is the share of them that survive: a token
   merged into one that is kept counts by the share of that merged token's members that show the same object."""

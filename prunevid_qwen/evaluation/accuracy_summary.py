@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_answers import (
+    BLANK,
     UNPRUNED,
     Answers,
     CellName,
@@ -57,9 +58,9 @@ def summarise(answers: Answers, run: dict[str, Any]) -> dict[str, Any]:
         run: what ``run.json`` says.
 
     Returns:
-        ``run``: what it was; ``figures``: "unpruned" and "cells" (accuracy, paired difference to unpruned on the same
-        questions, each with n, videos and interval, as a whole and by condition, type and way of asking; tokens;
-        evidence recall), "pairs" (the judged methods against all others at their budget) and "unreachable". Shares lie
+        ``run``: what it was; ``figures``: "unpruned", "blank" (the question alone, of a grey video; None if that was
+        not asked) and "cells" (accuracy, paired difference to unpruned on the same questions, each with n, videos and
+        interval, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs" (the judged methods against all others at their budget) and "unreachable". Shares lie
         in [0, 1], differences in [-1, 1]; an interval is null with fewer than two videos.
 
     Raises:
@@ -88,7 +89,8 @@ def summarise(answers: Answers, run: dict[str, Any]) -> dict[str, Any]:
                 for name in np.unique(conditions)
             },
             "unpruned": next(cell for cell in cells if cell["method"] == UNPRUNED),
-            "cells": [cell for cell in cells if cell["method"] != UNPRUNED],
+            "blank": next((cell for cell in cells if cell["method"] == BLANK), None),
+            "cells": [cell for cell in cells if cell["method"] not in (UNPRUNED, BLANK)],
             "pairs": _pairs(answers),
             "unreachable": _unreachable(said),
         },

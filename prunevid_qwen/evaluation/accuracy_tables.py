@@ -75,6 +75,9 @@ def group_tables(figures: Row, group: str) -> list[str]:
                 rows.append([method, *(difference(cell[group][n]) if n in cell[group] else UNREACHABLE for n in names)])
         before = figures["unpruned"][group]
         rows.insert(0, ["unpruned, % right", *(percent(before[name]["accuracy"]) for name in names)])
+        if figures["blank"]:
+            seen = figures["blank"][group]
+            rows.insert(1, ["no video, % right", *(percent(seen[name]["accuracy"]) for name in names)])
         rows.insert(1, ["questions", *(str(before[name]["n"]) for name in names)])
         lines += [f"At {percent(budget, 0)} %:", "", *_table(["", *names], rows), ""]
     return lines[:-1]

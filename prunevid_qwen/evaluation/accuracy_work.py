@@ -9,12 +9,13 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
+from prunevid_qwen.evaluation.accuracy_answers import BLANK
 from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.calibrate import Calibration, Cell
 from prunevid_qwen.evaluation.methods import Method, uses_chance
@@ -83,17 +84,21 @@ class Worker:
     def ask(self, video: ShapesVideo, cells: Sequence[Cell]) -> str:
         """Ask about ``video`` under all its cells: the JSON lines, each ended by a newline."""
         questions = video.questions(self.asking.questions)
-        questioner = Questioner(self.model, video, questions, self.asking.through_files)
-        known: dict[PruneVidConfig, list[dict[str, Any]]] = {}  # two budgets may come to one config
+        shown = {
+            blank: Questioner(self.model, replace(video, blank=blank), questions, self.asking.through_files)
+            for blank in (False, True)
+        }
+        known: dict[tuple[bool, PruneVidConfig], list[dict[str, Any]]] = {}  # two budgets may come to one config
         out = []
         for cell in cells_for(video, cells):
             config = config_of(cell)
             for seed in self.asking.seeds(config):
                 drawn = config if seed is None else config.replace(random_seed=seed)
-                if drawn not in known:
-                    known[drawn] = questioner.lines(drawn)
+                asked = cell.method == BLANK, drawn
+                if asked not in known:
+                    known[asked] = shown[asked[0]].lines(drawn)
                 about = {"method": cell.method, "budget": cell.budget, "random_seed": seed}
-                out += [json.dumps({**line, **about}) + "\n" for line in known[drawn]]
+                out += [json.dumps({**line, **about}) + "\n" for line in known[asked]]
         return "".join(out)
 
 

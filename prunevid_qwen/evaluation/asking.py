@@ -103,7 +103,7 @@ class Questioner:
         out = []
         for number, (question, asked) in enumerate(zip(self.questions, self.ask(config), strict=True)):
             shows = self.video.shows(question)
-            recall = evidence_recall(asked.left, shows) if same_tokens else None
+            recall = evidence_recall(asked.left, shows) if same_tokens and not self.video.blank else None
             out.append(
                 {
                     "seed": self.video.seed,

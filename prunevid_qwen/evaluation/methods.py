@@ -8,8 +8,9 @@ from typing import Any
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config import PruneVidConfig, get_recommended_config
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.accuracy_answers import BLANK, UNPRUNED
 from prunevid_qwen.evaluation.scenes import Condition
 from prunevid_qwen.reducer import registered
 
@@ -19,6 +20,7 @@ BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
 LEAST_KEEP_RATIO = 0.2
 """Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
 
+
 LEVERS = ("keep_ratio", "cluster_ratio", "max_frames", "max_pixels")
 
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
@@ -26,6 +28,7 @@ _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config read
 _OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
 _STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
 _STAGE_2 = {"enable_stage1": False}
+_SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what stands still, nothing else, until selection alone is not enough
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Method:
     def settings(self, condition: Condition) -> list[dict[str, Any]]:
         """List the positions of the levers, from the lightest pruning to the hardest.
 
-        With both ratios: merging from 1 to the config's ``cluster_ratio`` at ``keep_ratio=1``, then selection down to
-        ``least_keep_ratio``, then merging down to 0.005.
+        With both ratios: selection from 1 down to ``least_keep_ratio`` at the config's ``cluster_ratio``, then merging
+        down to 0.005. Before them, merging from 1 to the config's ``cluster_ratio``, so that light budgets are reached.
         """
         config = self.base_config(condition)
         levers = self.moved_levers(config)
@@ -111,27 +114,25 @@ def standard_methods() -> list[Method]:
     selectors = [name for name in registered(2) if name != "prunevid"]
     mergers = [name for name in registered(1) if name != "prunevid"]
     return [
-        Method("unpruned", _OFF, levers=()),
-        Method("prunevid"),
+        Method(UNPRUNED, _OFF, levers=()),
+        Method(BLANK, _OFF, levers=()),
+        Method("prunevid", _SELECT_FIRST),
+        Method("prunevid published"),
         Method("stage 1", _STAGE_1),
         Method("stage 2", _STAGE_2),
         *(Method(f"stage 2 {name}", {**_STAGE_2, "selector": name}) for name in selectors),
-        *(Method(f"stage 1 + {name}", {"selector": name}) for name in selectors),
+        *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, "selector": name}) for name in selectors),
         *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
         Method("fewer frames", _OFF, levers=("max_frames",)),
         Method("smaller frames", _OFF, levers=("max_pixels",)),
-        *_recommended(),
+        _recommended(),
     ]
 
 
-def _recommended() -> list[Method]:
-    from prunevid_qwen import config
-
-    recommended = getattr(config, "get_recommended_config", None)
-    if recommended is None:
-        return []
-    start, chosen = PruneVidConfig().to_dict(), recommended().to_dict()
-    return [Method("recommended", {name: value for name, value in chosen.items() if value != start[name]})]
+def _recommended() -> Method:
+    start, chosen = PruneVidConfig().to_dict(), get_recommended_config().to_dict()
+    changes = {name: value for name, value in chosen.items() if value != start[name]}
+    return Method("recommended", changes, levers=("keep_ratio",))  # its merging is part of the recommendation
 
 
 def methods_called(names: list[str]) -> list[Method]:

@@ -30,6 +30,7 @@ CALIBRATION_SEED = FIRST_HELD_OUT_SEED + 4_000_000
 CALIBRATION_VIDEOS = 16
 SECONDS = 8.0
 _FILE_RATE = 16  # frames a second of files
+_GREY = 128
 _SCENE_FRAMES = 16  # whatever appears is seen in two of so many frames, as in training, also where more are taken
 
 
@@ -76,10 +77,17 @@ CONDITIONS: dict[str, Condition] = {
 
 @dataclass(frozen=True)
 class ShapesVideo:
-    """One video of the benchmark, not drawn yet."""
+    """One video of the benchmark, not drawn yet.
+
+    Args:
+        condition: the kind of video.
+        seed: of scene and questions.
+        blank: show grey instead; length, size and questions stay.
+    """
 
     condition: Condition
     seed: int
+    blank: bool = False
 
     @property
     def name(self) -> tuple[str, int]:
@@ -104,11 +112,15 @@ class ShapesVideo:
 
     def frames(self, count: int) -> np.ndarray:
         """Draw ``count`` evenly spaced frames: [count, H, W, 3] uint8 rgb."""
-        return render(self.scene, count)
+        return self._draw(count, 1)
 
     def write(self, path: Path) -> Path:
         """Write the video as a file of twice its size, 8 seconds long."""
-        return write_video(path, render(self.scene, int(SECONDS * _FILE_RATE), scale=2), _FILE_RATE)
+        return write_video(path, self._draw(int(SECONDS * _FILE_RATE), 2), _FILE_RATE)
+
+    def _draw(self, count: int, scale: int) -> np.ndarray:
+        frames = render(self.scene, count, scale=scale)
+        return np.full_like(frames, _GREY) if self.blank else frames
 
     def questions(self, count: int) -> list[Question]:
         """Choose ``count`` questions, half one-word and half multiple choice, types taking turns; always the same."""

@@ -17,13 +17,12 @@ def get_paper_config() -> PruneVidConfig:
 def get_recommended_config() -> PruneVidConfig:
     """Return what we would use, chosen by measurement (docs/choices.md); no paper's preset.
 
-    Stage 1 merges only what stands still (``cluster_ratio=1``), over shorter segments than the paper's, and selection
-    by ``dpp`` comes early, so that most of the saving is decided with the question in view. `keep_ratio` sets the
-    budget. Measured on the bundled toy: what it says of `pruning_layer` need not hold for a large model.
+    Stage 1 is ``rlt`` (each location is one token while it looks the same), and ``dpp`` selects after a tenth of the
+    layers, so that most of the saving is decided with the question in view. Everything else is the paper's;
+    ``keep_ratio`` sets the budget. Measured on the bundled toy: what it says of `pruning_layer` and of the attention
+    of early layers need not hold for a large model.
     """
-    return PruneVidConfig(
-        temporal_segment_ratio=0.5, cluster_ratio=1.0, selector="dpp", pruning_layer=0.1, keep_ratio=0.3
-    )
+    return PruneVidConfig(merger="rlt", selector="dpp", pruning_layer=0.1)
 
 
 def get_reference_config() -> PruneVidConfig:

@@ -57,7 +57,7 @@ def test_its_config_loads_in_every_supported_version():
     config = json.loads((FOLDER / "config.json").read_text())
     assert "rope_parameters" not in config["text_config"]  # written by 5.23, unreadable before
     assert config["text_config"]["rope_scaling"]["mrope_section"] == [4, 6, 6]
-    assert config["text_config"]["num_hidden_layers"] == 6
+    assert config["text_config"]["num_hidden_layers"] == 8
     settings = json.loads((FOLDER / "tokenizer_config.json").read_text())
     assert settings["tokenizer_class"] == "PreTrainedTokenizerFast"
 

@@ -67,13 +67,14 @@ TRIED: dict[str, tuple[Tried, ...]] = {
         Tried("position_scheme", ("reference", "hf")),
     ),
     RECOMMENDED: (
-        Tried("selector", ("dpp", "prunevid")),
+        # PruneVid's own merging without its clusters, which keep_ratio alone cannot make up for
+        Tried("merger", ("rlt", "prunevid"), also={"cluster_ratio": 1.0}),
+        Tried("selector", ("dpp", "prunevid", "random")),
         Tried("pruning_layer", (0, 1, 2)),
-        Tried("temporal_segment_ratio", (0.25, 0.5, 1.0)),
+        Tried("temporal_segment_ratio", (0.125, 0.25, 0.5)),
         Tried("tau", (0.7, 0.8, 0.9)),
-        Tried("cluster_ratio", (1.0, 0.75), also={"cluster_scope": "video"}),
         Tried("question_tokens", ("all", "question", "last")),
-        Tried("merged_position", ("center", "mean", "first")),
+        Tried("attention_aggregation", ("max", "mean")),
     ),
 }
 """What is tried on each base."""

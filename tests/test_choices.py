@@ -68,8 +68,8 @@ def test_a_variant_differs_from_its_base_in_what_it_says_alone() -> None:
         differing = {name for name in own if own[name] != base[name]}
         if variant.is_base:
             assert variant.method == bases[variant.base]
-        elif variant.base == RECOMMENDED and variant.option == "cluster_ratio":
-            assert differing == {"cluster_ratio", "cluster_scope"}
+        elif variant.base == RECOMMENDED and variant.option == "merger":
+            assert differing == {"merger", "cluster_ratio"}
         elif (variant.base, variant.option, variant.value) == (PAPER, "cluster_ratio", 0.5):
             assert differing == set() and variant.method.levers == ("keep_ratio",)  # the levers differ
         else:
@@ -207,7 +207,7 @@ def test_a_difference_is_to_the_base_at_its_budget(summary: dict[str, Any]) -> N
     assert (better["difference"], better["difference_interval"], better["accuracy"]) == (0.25, [0.25, 0.25], 1.0)
     assert not_there["difference"] == 0
     assert [row(summary, "dpc_knn_k", 9, budget)["difference"] for budget in CHOICES_BUDGETS] == [-0.25, -0.25]
-    assert row(summary, "merged_position", "mean", 0.16, RECOMMENDED)["difference"] == 0
+    assert row(summary, "attention_aggregation", "mean", 0.16, RECOMMENDED)["difference"] == 0
     assert row(summary, "selector", "random", 0.1)["difference"] == pytest.approx(0.5 - 0.75)  # seeds averaged
     bases = summary["figures"]["bases"]
     assert [each["difference"] for each in bases] == [-0.25] * 4  # against unpruned

@@ -14,17 +14,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
+from prunevid_qwen.evaluation.scenes import Condition, ShapesVideo
 from prunevid_qwen.evaluation.statistics import clustered_mean
 from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,
     QUESTION_TYPES,
     Question,
     make_questions,
-    make_scene,
-    render,
-    write_video,
 )
 
 Ask = Callable[[Path, list[Question]], list[str]]
@@ -32,9 +28,6 @@ Ask = Callable[[Path, list[Question]], list[str]]
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 2_000_000
 """Where the measured scenes begin; tests and bundled clips take theirs below."""
-
-SECONDS, FRAMES_A_SECOND = 8, 16
-_GREY = 128
 
 
 @dataclass(frozen=True)
@@ -68,23 +61,25 @@ def is_correct(given: str, expected: str) -> bool:
     return bool(words) and words[0] == expected
 
 
-def measure(ask: Ask, videos: int, raw: Path, scale: int = 2, progress: Callable[[int], None] | None = None) -> None:
+def measure(
+    ask: Ask, videos: int, raw: Path, condition: Condition, progress: Callable[[int], None] | None = None
+) -> None:
     """Ask about scenes ``FIRST_SEED`` to ``FIRST_SEED + videos - 1`` and append the answers to ``raw``.
 
     Args:
         ask: the model.
         videos: how many scenes.
         raw: JSON lines; scenes that are there with all their answers are not asked about again.
-        scale: pixels of the file for each pixel of the scene (112 x 112); the reader makes large ones smaller.
+        condition: the kind of video.
         progress: called with the number of scenes done.
     """
-    done = _complete_seeds(raw)
+    done = _complete_seeds(raw, condition)
     raw.parent.mkdir(parents=True, exist_ok=True)
     for number in range(videos):
         seed = FIRST_SEED + number
         if seed not in done:
             with raw.open("a") as lines:  # a scene's lines are written together: an interruption loses one scene
-                lines.write("".join(json.dumps(asdict(answer)) + "\n" for answer in _ask_about(ask, seed, scale)))
+                lines.write("".join(json.dumps(asdict(answer)) + "\n" for answer in _ask_about(ask, seed, condition)))
         if progress is not None:
             progress(number + 1)
 
@@ -133,22 +128,20 @@ def package_answers(model: Any) -> Ask:
     return ask
 
 
-def _ask_about(ask: Ask, seed: int, scale: int) -> Iterator[Answer]:
+def _ask_about(ask: Ask, seed: int, condition: Condition) -> Iterator[Answer]:
     """Write the scene and its grey twin as mp4 and ask everything about both, one word and multiple choice."""
-    scene = make_scene(seed)
-    frames = render(scene, SECONDS * FRAMES_A_SECOND, scale)
     with TemporaryDirectory() as folder:
         for blank in (False, True):
-            shown = np.full_like(frames, _GREY) if blank else frames
-            path = write_video(Path(folder) / f"{'blank' if blank else 'video'}.mp4", shown, FRAMES_A_SECOND)
+            video = ShapesVideo(condition, seed, blank)
+            path = video.write(Path(folder) / f"{'blank' if blank else 'video'}.mp4")
             for choice in (False, True):
-                questions = make_questions(scene, seed, choice)
+                questions = make_questions(video.scene, seed, choice)
                 for question, given in zip(questions, ask(path, questions), strict=True):
                     right = is_correct(given, question.answer)
                     yield Answer(seed, question.type, choice, blank, question.text, question.answer, given, right)
 
 
-def _complete_seeds(raw: Path) -> set[int]:
+def _complete_seeds(raw: Path, condition: Condition) -> set[int]:
     """Scenes already asked about; a last line cut short by a kill is taken off together with its scene."""
     if not raw.exists():
         return set()
@@ -158,7 +151,8 @@ def _complete_seeds(raw: Path) -> set[int]:
             answers.append(Answer(**json.loads(line)))
         except ValueError:
             break
-    needed = {seed: 4 * len(make_questions(make_scene(seed), seed)) for seed in {answer.seed for answer in answers}}
+    seeds = {answer.seed for answer in answers}
+    needed = {seed: 4 * len(make_questions(ShapesVideo(condition, seed).scene, seed)) for seed in seeds}
     complete = {seed for seed, count in needed.items() if sum(answer.seed == seed for answer in answers) == count}
     kept = [answer for answer in answers if answer.seed in complete]
     raw.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in kept))

@@ -55,8 +55,9 @@ def cell(method: str, budget: float | None, condition: str, why: str = "") -> Li
 def small_run(videos: int = 8) -> tuple[list[Line], Line]:
     """Six questions a video: lines and run.json.
 
-    Unpruned all are right but question 5; of a grey video question 0 alone. prunevid at 16 %: as unpruned; at 10 %: question 2 wrong too. random: 0 to 2
-    right under one of three random seeds, the others never. fewer frames: on plain videos alone.
+    Unpruned all are right but question 5; of a grey video question 0 alone. prunevid at 16 %: as unpruned;
+    at 10 %: question 2 wrong too. random: 0 to 2 right under one of three random seeds, the others never. fewer frames:
+    on plain videos alone.
     """
     lines = []
     for seed in range(videos):

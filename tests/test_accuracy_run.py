@@ -198,7 +198,7 @@ def test_the_command_line_says_what_is_asked(requested: list[AccuracyRequest]) -
     assert request.methods == ("prunevid", "stage 1 + random") and request.budgets == (0.16, 0.1)
     run = request._asked()
     assert [method.name for method in run.methods] == ["unpruned", "prunevid", "stage 1 + random"]
-    assert (run.videos, run.first_seed, run.asking.through_files) == (24, 1003500000, True)
+    assert (run.videos, run.first_seed, run.asking.through_files) == (16, 1003500000, True)
     assert (run.asking.random_seeds, run.asking.calibration_videos) == (1, 8)
     assert AccuracyRequest(Path("x"))._asked() == AccuracyRun(tuple(methods_called([])))
     assert set(AccuracyRequest(Path("x"))._asked().conditions) == set(CONDITIONS)
@@ -220,6 +220,23 @@ def test_a_run_ends_with_its_report(
     monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
     assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 0
     assert (copy / "report.md").is_file() and str(copy / "report.md") in capsys.readouterr().out
+
+
+def test_packed_answers_go_on_and_are_compared(
+    copy: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
+    monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
+    words = ["bench", "accuracy", "--out", str(copy), "--workers", "1", "--pack"]
+    assert main(words) == 0 and not (copy / "answers.jsonl").exists()
+    summary = (copy / "summary.json").read_bytes()
+    assert main([*words, "--against", str(finished)]) == 0  # goes on from what was packed, and has nothing to ask
+    assert (copy / "answers.jsonl.xz").exists() and not (copy / "answers.jsonl").exists()
+    assert (copy / "summary.json").read_bytes() == summary == write_summary(copy).read_bytes()
+    comparison = (copy / "comparison.md").read_text()
+    assert "0 are better, 0 worse" in comparison and comparison in capsys.readouterr().out
+    assert main([*words, "--against", str(copy / "nowhere")]) == 2
 
 
 def test_missing_matplotlib_is_said_before_asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

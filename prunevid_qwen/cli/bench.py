@@ -18,6 +18,7 @@ _EPILOG = """\
   prunevid bench accuracy --quick                   a few minutes on two cores
   ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
   ... --out runs/other --first_seed 1003500000      other videos
+  ... --against eval/results/moving_shapes          is it better than what is committed, or noise?
 
 A stopped run goes on where it was: give the same command again.
 The config that reaches each budget stands in the folder's run.json.
@@ -40,6 +41,8 @@ class AccuracyRequest:
         through_files: read mp4 files.
         workers: processes.
         restart: throw away what the folder holds.
+        pack: leave the answers as ``answers.jsonl.xz``.
+        against: folder of a run to compare with; None compares with nothing.
         command: what was typed.
     """
 
@@ -56,6 +59,8 @@ class AccuracyRequest:
     through_files: bool = False
     workers: int | None = None
     restart: bool = False
+    pack: bool = False
+    against: Path | None = None
     command: str = ""
 
     def run(self) -> int:
@@ -66,14 +71,29 @@ class AccuracyRequest:
         """
         if importlib.util.find_spec("matplotlib") is None:
             raise SetupError("the report's plots need matplotlib: pip install 'prunevid_qwen[bench]'")
+        from prunevid_qwen.evaluation.accuracy_answers import read_answers
         from prunevid_qwen.evaluation.accuracy_report import write_report
         from prunevid_qwen.evaluation.accuracy_run import accuracy_run
+
+        if self.against is not None:
+            read_answers(self.against)  # complains now, not after an hour of asking
 
         with Bars() as bars:
             accuracy_run(self.out, self._asked(), self.workers, self.restart, bars.tell, self.command)
         with bars.console.status("Drawing the plots"):
             report = write_report(self.out)
         typer.echo(f"report: {report}\nsummary: {self.out / 'summary.json'}")
+        if self.against is not None:
+            from prunevid_qwen.evaluation.accuracy_comparison import compare_folders
+
+            comparison = compare_folders(self.out, self.against)
+            (self.out / "comparison.md").write_text(comparison, encoding="utf-8")
+            typer.echo(comparison)
+        if self.pack:
+            from prunevid_qwen.evaluation.accuracy_folder import pack_answers
+
+            with bars.console.status("Packing the answers"):
+                typer.echo(f"answers: {pack_answers(self.out)}")
         return 0
 
     def _asked(self) -> Any:
@@ -145,7 +165,7 @@ def accuracy(
         int | None, _option("questions", "About each video, at most. Default: 12.", "INT", _WHAT, min=1)
     ] = None,
     random_seeds: Annotated[
-        int | None, _option("random_seeds", "Draws of what is random. Default: 3.", "INT", _WHAT, min=1)
+        int | None, _option("random_seeds", "Draws of what is random. Default: 2.", "INT", _WHAT, min=1)
     ] = None,
     first_seed: Annotated[
         int | None, _option("first_seed", "The first video's; later ones count on from it.", "INT", _WHAT)
@@ -160,6 +180,12 @@ def accuracy(
         int | None, _option("workers", "Processes. Default: one for each core.", "INT", _HOW, min=1)
     ] = None,
     restart: Annotated[bool, _option("restart", "Throw away what the folder holds.", None, _HOW)] = False,
+    pack: Annotated[
+        bool, _option("pack", "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _HOW)
+    ] = False,
+    against: Annotated[
+        Path | None, _option("against", "Say what is better or worse than this run, or noise.", "FOLDER", _HOW)
+    ] = None,
 ) -> AccuracyRequest:
     """Say what is asked for; nothing runs here."""
     return AccuracyRequest(
@@ -176,6 +202,8 @@ def accuracy(
         through_files=through_files,
         workers=workers,
         restart=restart,
+        pack=pack,
+        against=against,
         command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     )
 

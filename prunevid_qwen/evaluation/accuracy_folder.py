@@ -47,8 +47,6 @@ def read_record(folder: Path, options: dict[str, Any]) -> dict[str, Any] | None:
         if answers.exists() or packed.exists():
             raise ConfigError(f"{folder} holds answers, but no {RECORD} says of what: pass --restart or another folder")
         return None
-    if packed.exists() and not answers.exists():
-        raise ConfigError(f"the answers in {folder} are packed: unpack them (xz -d), pass --restart or another folder")
     record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     before, now = {**record["options"], **record["versions"]}, {**options, **versions()}
     for name, value in now.items():

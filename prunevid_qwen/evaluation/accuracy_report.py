@@ -108,8 +108,8 @@ def report(summary: dict[str, Any]) -> str:
         _LIMITS,
         "## What was run",
         "\n".join(_what_was_run(summary["run"])),
-        "Is a change better than this, by how much, and is it noise? Run the same command into another folder; "
-        "`prunevid_qwen.evaluation.accuracy_comparison.compare_folders(new, this)` says so, question by question.",
+        "Is a change better than this, by how much, and is it noise? Run the same command into another folder with "
+        "`--against` this one: it says so, question by question.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -23,6 +23,7 @@ from prunevid_qwen.evaluation.accuracy_folder import (
     empty_folder,
     read_record,
     surroundings,
+    unpack_answers,
     whole_videos,
     write_record,
 )
@@ -44,10 +45,10 @@ from prunevid_qwen.receipt import versions
 Progress = Callable[[str, int, int], None]
 """Told what is being done ("calibrating", "asking"), how much of it is done and how much there is."""
 
-VIDEOS = 240
+VIDEOS = 100
 
 QUICK: dict[str, Any] = {
-    "videos": 24,
+    "videos": 16,
     "budgets": (0.25, 0.16, 0.10),
     "asking": {"random_seeds": 1, "calibration_videos": 8},
 }
@@ -159,6 +160,7 @@ def accuracy_run(
         empty_folder(folder)
     options, videos = run.to_dict(), run.list_videos()
     record = read_record(folder, options) or _new_record(run, command)
+    unpack_answers(folder)
     record["options"], record["seeds"] = options, [videos[0].seed, videos[-1].seed]
     with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos))) as processes:
         if "cells" not in record:

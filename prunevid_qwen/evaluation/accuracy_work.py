@@ -37,7 +37,7 @@ class Asking:
 
     model: str = "bundled"
     questions: int = 12
-    random_seeds: int = 3
+    random_seeds: int = 2
     through_files: bool = False
     calibration_videos: int = CALIBRATION_VIDEOS
 

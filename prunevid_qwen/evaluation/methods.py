@@ -21,9 +21,12 @@ LEAST_KEEP_RATIO = 0.2
 """Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
 
 
-LEVERS = ("keep_ratio", "cluster_ratio", "max_frames", "max_pixels")
+LEVERS = ("keep_ratio", "cluster_ratio", "tau", "max_frames", "max_pixels")
 
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
+
+_BUDGET_OF = {"rlt": ("tau",)}
+"""What moves a merger that ``cluster_ratio`` does not."""
 
 _OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
 _STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
@@ -122,7 +125,7 @@ def standard_methods() -> list[Method]:
         Method("stage 2", _STAGE_2),
         *(Method(f"stage 2 {name}", {**_STAGE_2, "selector": name}) for name in selectors),
         *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, "selector": name}) for name in selectors),
-        *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
+        *(Method(name, {**_STAGE_1, "merger": name}, _BUDGET_OF.get(name)) for name in mergers),
         Method("fewer frames", _OFF, levers=("max_frames",)),
         Method("smaller frames", _OFF, levers=("max_pixels",)),
         _recommended(),

@@ -358,7 +358,7 @@ def test_methods_refuse_what_nobody_knows() -> None:
     with pytest.raises(ConfigError, match="stage 1"):
         methods_called(["stage one"])
     with pytest.raises(ConfigError, match="lever"):
-        Method("m", levers=("tau",))
+        Method("m", levers=("dpc_knn_k",))
     with pytest.raises(ConfigError, match="keep_ratio"):
         Method("m", {"keep_ration": 0.2})
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 
 from prunevid_qwen.cli.bench import Bars
 from prunevid_qwen.errors import PruneVidError
-from prunevid_qwen.evaluation.accuracy_folder import pack_answers, unpack_answers
+from prunevid_qwen.evaluation.accuracy_folder import pack_answers
 from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants
 from prunevid_qwen.evaluation.choices_report import fill, write_choices_report
@@ -45,7 +45,6 @@ def main(
     count = videos or (QUICK_VIDEOS if quick else CHOICES_VIDEOS)
     run = choices_run(layers, count, first_seed, model_path, quick)
     command = " ".join(["python eval/choices.py", *sys.argv[1:]])
-    unpack_answers(folder)
     try:
         with Bars() as bars:
             accuracy_run(folder, run, workers, restart, bars.tell, command)

@@ -11,7 +11,7 @@ import pytest
 from prunevid_qwen.evaluation.accuracy_answers import CellName, read_answers
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
 from prunevid_qwen.evaluation.accuracy_work import Asking
-from prunevid_qwen.evaluation.methods import methods_called
+from prunevid_qwen.evaluation.methods import Method, methods_called
 from prunevid_qwen.evaluation.scenes import FIRST_SEED
 from prunevid_qwen.evaluation.statistics import paired_difference
 
@@ -20,13 +20,16 @@ CONDITIONS = ("plain", "clutter")
 VIDEOS = 32
 SEEDS_FROM = FIRST_SEED + 500_000  # not the report's videos: what is tuned on those is judged on these
 
+RANDOM = Method("random", {**methods_called(["random"])[0].options, "cluster_ratio": 0.2}, levers=())
+"""Given a fifth of the tokens, so that what it is led by owes nothing to videos heavier than the fitted ones."""
+
 ABOVE_RANDOM, BELOW_UNPRUNED = 0.10, 0.03
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ordering")
-    methods = tuple(methods_called(["unpruned", "prunevid", "recommended", "random"]))
+    methods = (*methods_called(["unpruned", "prunevid", "recommended"]), RANDOM)
     asking = Asking(random_seeds=2)
     run = AccuracyRun(methods, (BUDGET,), CONDITIONS, videos=VIDEOS, first_seed=SEEDS_FROM, asking=asking)
     accuracy_run(folder, run, worker_count=1)
@@ -34,7 +37,7 @@ def answers(tmp_path_factory):
 
 
 def column(answers, method):
-    return answers.columns[CellName(method, None if method == "unpruned" else BUDGET)]
+    return answers.columns[CellName(method, None if method in ("unpruned", "random") else BUDGET)]
 
 
 def lead(answers, method, other):
@@ -45,19 +48,20 @@ def lead(answers, method, other):
     return found
 
 
-def test_all_cost_what_was_asked_for(answers):
-    for method in ("prunevid", "recommended", "random"):  # fitted on other videos
-        assert column(answers, method).layer_average.mean() == pytest.approx(BUDGET, rel=0.12), method
+def test_random_has_the_most_tokens(answers):
+    cost = {name: column(answers, name).layer_average.mean() for name in ("prunevid", "recommended", "random")}
+    for method in ("prunevid", "recommended"):  # fitted on other videos: how much stands still differs
+        assert cost[method] == pytest.approx(BUDGET, rel=0.2) and cost[method] <= cost["random"], cost
 
 
 def test_prunevid_beats_random_by_ten_points(answers):
     found = lead(answers, "prunevid", "random")
-    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens prunevid leads random by {found}"
+    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens prunevid leads random at 20% by {found}"
 
 
 def test_recommended_beats_random_by_ten_points(answers):
     found = lead(answers, "recommended", "random")
-    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens recommended leads random by {found}"
+    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens recommended leads random at 20% by {found}"
 
 
 def test_recommended_loses_at_most_three_points(answers):

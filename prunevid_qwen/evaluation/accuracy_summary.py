@@ -60,8 +60,9 @@ def summarise(answers: Answers, run: dict[str, Any]) -> dict[str, Any]:
     Returns:
         ``run``: what it was; ``figures``: "unpruned", "blank" (the question alone, of a grey video; None if that was
         not asked) and "cells" (accuracy, paired difference to unpruned on the same questions, each with n, videos and
-        interval, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs" (the judged methods against all others at their budget)
-        and "unreachable". Shares lie in [0, 1], differences in [-1, 1]; an interval is null with fewer than two videos.
+        interval, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs" (the judged
+        methods against all others at their budget) and "unreachable". Shares lie in [0, 1], differences in [-1, 1]; an
+        interval is null with fewer than two videos.
 
     Raises:
         ConfigError: the unpruned answers are missing, or those of a cell that the run calls reached.

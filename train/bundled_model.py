@@ -1,6 +1,6 @@
 """Train the bundled model and write it as a folder that transformers loads: ``python train/bundled_model.py``.
 
-About an hour and a half on two shared CPU cores. Ctrl-C saves; the same command goes on from there.
+About three hours on two shared CPU cores. Ctrl-C saves; the same command goes on from there.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from prunevid_qwen.training.tokenizer import VOCABULARY, VOCABULARY_SIZE
 
 
 def build_config() -> Any:
-    """Describe the model: ``Qwen2_5_VLConfig`` with about two million parameters."""
+    """Describe the model: ``Qwen2_5_VLConfig`` with about two million parameters before it is deepened."""
     from transformers import Qwen2_5_VLConfig
 
     return Qwen2_5_VLConfig(

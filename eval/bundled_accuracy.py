@@ -1,6 +1,6 @@
 """Measure the bundled model on held-out videos: ``python eval/bundled_accuracy.py --help``.
 
-Writes eval/results/bundled_accuracy.jsonl (a line for each question) and bundled_accuracy.json (the table). A stopped
+Writes eval/results/bundled_accuracy_CONDITION.jsonl (a line for each question) and .json (the table). A stopped
 measurement goes on where it was.
 """
 
@@ -31,14 +31,13 @@ def main(
     videos: Annotated[int, typer.Option(help="Held-out scenes to ask about.")] = 200,
     model: Annotated[str, typer.Option(help="Folder of an exported model, or the bundled one.")] = "bundled",
     preset: Annotated[str, typer.Option(help="What is pruned: baseline prunes nothing.")] = "baseline",
-    out: Annotated[Path, typer.Option(help="Path of the results without ending.")] = (
-        ROOT / "eval" / "results" / "bundled_accuracy"
-    ),
+    out: Annotated[Path | None, typer.Option(help="Path of the results without ending.")] = None,
     condition: Annotated[str, typer.Option(help=f"Kind of video: {', '.join(CONDITIONS)}.")] = "plain",
     threads: Annotated[int, typer.Option(help="Torch threads.")] = 1,
 ) -> None:
     """Ask, then print and write the table."""
     torch.set_num_threads(threads)
+    out = out or ROOT / "eval" / "results" / f"bundled_accuracy_{condition}"
     raw, began = out.with_suffix(".jsonl"), time.monotonic()
     kind = CONDITIONS[condition]
     config = replace(get_config(preset), max_frames=kind.frames, max_pixels=kind.height * kind.width)

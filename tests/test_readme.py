@@ -41,7 +41,8 @@ def test_options_exist() -> None:
 
     from prunevid_qwen.cli.commands import app
 
-    known = CliRunner().invoke(app, ["ask", "--help"], env={"COLUMNS": "200"}).output
+    helps = (["ask", "--help"], ["bench", "accuracy", "--help"])
+    known = "".join(CliRunner().invoke(app, asked, env={"COLUMNS": "200"}).output for asked in helps)
     options = {
         option for command in COMMANDS for option in re.findall(r"--(\w+)", command) if "prunevid ask" in command
     }

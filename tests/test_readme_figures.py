@@ -1,0 +1,62 @@
+"""Figures in README and in the bundled model's card are those of the committed raw results, to the last digit shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "eval" / "results"
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CARD = (ROOT / "prunevid_qwen" / "bundled" / "model" / "README.md").read_text(encoding="utf-8")
+
+SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform", "pool")
+BUDGETS = (0.25, 0.16, 0.10, 0.05)
+KINDS = ("all", "color", "shape", "direction", "first", "last", "brief", "count", "exists")
+
+
+def load(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+def signed(share: float) -> str:
+    return f"{100 * share:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def test_the_table_of_methods_is_the_summarys() -> None:
+    cells = load("moving_shapes/summary.json")["figures"]["cells"]
+    for method in SHOWN:
+        row = [f"`{method}`"]
+        for budget in BUDGETS:
+            cell = next(cell for cell in cells if (cell["method"], cell["budget"]) == (method, budget))
+            low, high = (signed(end) for end in cell["difference_interval"])
+            row.append(f"{signed(cell['difference'])} ({low} to {high})")
+        assert f"| {' | '.join(row)} |" in README
+
+
+def test_what_readme_says_of_the_whole_benchmark_is_the_summarys() -> None:
+    summary = load("moving_shapes/summary.json")
+    figures = summary["figures"]
+    low, high = figures["unpruned"]["accuracy_interval"]
+    said = (
+        f"{figures['questions']} questions about {figures['videos']} held-out videos",
+        f"{100 * figures['unpruned']['accuracy']:.1f} % unpruned ({100 * low:.1f} to {100 * high:.1f})",
+        f"{100 * figures['blank']['accuracy']:.1f} % without a video",
+    )
+    for text in said:
+        assert text in README
+
+
+@pytest.mark.parametrize("condition", ["plain", "clutter", "shake"])
+def test_the_table_of_the_bundled_model_is_the_measured_one(condition: str) -> None:
+    both = load(f"bundled_accuracy_{condition}.json")["accuracy"]["both"]
+    shares = [f"{100 * both[kind]['accuracy']:.1f}" for kind in KINDS]
+    blank = f"{100 * both['all']['blank']:.1f}"
+    low, high = both["all"]["interval"]
+    for text in (README, CARD):
+        assert f"| {condition} | {' | '.join(shares)} | {blank} |" in text
+    assert f"{condition} {both['all']['n']} questions, {100 * low:.1f} to {100 * high:.1f}" in CARD

@@ -32,7 +32,7 @@ format: .venv/dev.stamp  ## Let ruff rewrite what it can
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)
 
-bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes eval/results/moving_shapes)
+bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes runs/moving_shapes)
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)
 
 bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes eval/results/choices)

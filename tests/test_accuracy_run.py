@@ -17,7 +17,7 @@ from prunevid_qwen.cli.bench import AccuracyRequest
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation import accuracy_run as running
 from prunevid_qwen.evaluation import workers as spreading
-from prunevid_qwen.evaluation.accuracy_folder import whole_videos
+from prunevid_qwen.evaluation.accuracy_folder import code_digest, whole_videos
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
 from prunevid_qwen.evaluation.accuracy_summary import write_summary
 from prunevid_qwen.evaluation.accuracy_work import Asking
@@ -148,6 +148,15 @@ def test_other_weights_or_versions_are_refused(copy: Path) -> None:
         (copy / "run.json").write_text(json.dumps(changed))
         with pytest.raises(ConfigError, match=f"{name} was 'another'"):
             accuracy_run(copy, SMALL, worker_count=1)
+
+
+@pytest.mark.parametrize("before", ["another", None])
+def test_another_state_of_the_code_is_refused(copy: Path, before: str | None) -> None:
+    record = json.loads((copy / "run.json").read_text())
+    assert record["code_sha256"] == code_digest()
+    (copy / "run.json").write_text(json.dumps({**record, "code_sha256": before}))
+    with pytest.raises(ConfigError, match=rf"code_sha256 was {before!r}, is now '\w{{64}}'. Pass --restart"):
+        accuracy_run(copy, SMALL, worker_count=1)
 
 
 def test_answers_of_unknown_origin_are_refused_until_restart(

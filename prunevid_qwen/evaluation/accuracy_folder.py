@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import lzma
 import os
@@ -22,6 +23,8 @@ MAY_GROW = "videos"
 _PACKED = "answers.jsonl.xz"
 _WRITTEN = (ANSWERS, _PACKED, RECORD, "summary.json", "report.md")
 
+_CODE = "code_sha256"
+
 VideoName = tuple[str, int]
 """Condition and seed."""
 
@@ -37,7 +40,8 @@ def read_record(folder: Path, options: dict[str, Any]) -> dict[str, Any] | None:
 
     Args:
         folder: of the run.
-        options: of the run that wants to go on; beside them the installed versions have to be the same.
+        options: of the run that wants to go on; beside them the installed versions and this package's code have to be
+            the same: answers of two states of a method do not belong into one table.
 
     Raises:
         ConfigError: another run's, or answers that nothing says the origin of.
@@ -48,7 +52,9 @@ def read_record(folder: Path, options: dict[str, Any]) -> dict[str, Any] | None:
             raise ConfigError(f"{folder} holds answers, but no {RECORD} says of what: pass --restart or another folder")
         return None
     record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    before, now = {**record["options"], **record["versions"]}, {**options, **versions()}
+    code = {_CODE: code_digest()}
+    before = {**record["options"], **record["versions"], _CODE: record.get(_CODE)}
+    now = {**options, **versions(), **code}
     for name, value in now.items():
         if before.get(name) == value or (name == MAY_GROW and before[name] < value):
             continue
@@ -144,8 +150,17 @@ def _replace(path: Path, text: str) -> None:
     beside.replace(path)
 
 
+def code_digest() -> str:
+    """Fingerprint of this package's Python files: which state of the methods answered, committed or not."""
+    package = Path(__file__).resolve().parents[1]
+    found = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
 def surroundings() -> dict[str, Any]:
-    """Return commit, whether the package differs from it, and the machine."""
+    """Return the code's fingerprint, its commit, whether the package differs from that, and the machine."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -159,6 +174,7 @@ def surroundings() -> dict[str, Any]:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     processors = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return {
+        _CODE: code_digest(),
         "commit": git("rev-parse", "HEAD"),
         "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", "prunevid_qwen")),
         "machine": f"{platform.machine()}, {os.cpu_count()} x {(processors or [platform.processor()])[0]}",

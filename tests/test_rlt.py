@@ -53,7 +53,7 @@ def test_what_lasts_is_said_again() -> None:
 
 
 def test_nothing_is_above_tau_1_and_zeros_are_like_nothing() -> None:
-    assert RLT(tau=1.0).plan(evidence(torch.ones(4, 3, 2))).is_identity
+    assert RLT(tau=1.0).plan(evidence(torch.eye(2)[:1].repeat(4, 3, 1))).is_identity  # a cosine of exactly 1
     assert RLT().plan(evidence(torch.zeros(4, 3, 2))).is_identity
 
 

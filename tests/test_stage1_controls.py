@@ -160,6 +160,7 @@ def test_a_merger_that_left_everything_is_no_silent_baseline() -> None:
         applied(PruneVidConfig(merger=merger), (1, 1, 1), TokenMap.identity(1))
         applied(PruneVidConfig(merger=merger), (3, 4, 5), TokenMap.keep(torch.arange(59), 60))
     applied(PruneVidConfig(), (6, 2, 5), whole)  # 10 tokens a position compete with none
+    applied(PruneVidConfig(merger="rlt"), (6, 2, 5), whole)  # everything may move: then there is nothing to merge
     with pytest.raises(PruningNotApplied, match="pool"):
         applied(PruneVidConfig(merger="pool"), (6, 2, 5), whole)
 

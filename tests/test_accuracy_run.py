@@ -17,7 +17,7 @@ from prunevid_qwen.cli.bench import AccuracyRequest
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation import accuracy_run as running
 from prunevid_qwen.evaluation import workers as spreading
-from prunevid_qwen.evaluation.accuracy_folder import code_digest, whole_videos
+from prunevid_qwen.evaluation.accuracy_folder import code_digest, empty_folder, whole_videos
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
 from prunevid_qwen.evaluation.accuracy_summary import write_summary
 from prunevid_qwen.evaluation.accuracy_work import Asking
@@ -169,9 +169,25 @@ def test_answers_of_unknown_origin_are_refused_until_restart(
     assert {line["seed"] for line in lines(copy)} == {FIRST_SEED}
 
 
+def test_restart_throws_nothing_away_for_a_run_that_cannot_begin(copy: Path) -> None:
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    nowhere = replace(SMALL, asking=replace(SMALL.asking, model="/nowhere"))
+    with pytest.raises(ConfigError, match="no weights"):
+        accuracy_run(copy, nowhere, worker_count=1, restart=True)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+
+
+def test_restart_leaves_no_comparison_of_the_run_before(copy: Path) -> None:
+    (copy / "comparison.md").write_text("of the answers before")
+    empty_folder(copy)
+    assert not list(copy.iterdir())
+
+
 def test_a_run_refuses_what_makes_no_sense() -> None:
     for change, said in (
         ({"budgets": (16.0,)}, "share"),
+        ({"budgets": (0.16, 0.1, 0.16)}, "0.16 is given twice"),
+        ({"conditions": ("plain", "plain")}, "plain is given twice"),
         ({"methods": (Method("a"), Method("a"))}, "two methods"),
         ({"conditions": ("planes",)}, "planes"),
         ({"videos": 0}, "at least 1"),

@@ -66,7 +66,7 @@ class Column:
         retained: tokens after stage 2 against tokens in: the paper's ratio.
         evidence_kept: share of the tokens on the asked-about objects that survive, in [0, 1]; NaN also where there are
             none or the video was made smaller beforehand.
-        kept: share of all tokens that survive, by the same definition.
+        kept: tokens left after the last stage against all of the video, merged ones counted once.
         random_seeds: under how many random seeds each question was asked; at least 1.
     """
 

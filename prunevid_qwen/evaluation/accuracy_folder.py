@@ -21,7 +21,7 @@ MAY_GROW = "videos"
 """The one option in which a run that goes on may differ from its beginning: it may ask about more."""
 
 _PACKED = "answers.jsonl.xz"
-_WRITTEN = (ANSWERS, _PACKED, RECORD, "summary.json", "report.md")
+_WRITTEN = (ANSWERS, _PACKED, RECORD, "summary.json", "report.md", "comparison.md")
 
 _CODE = "code_sha256"
 
@@ -74,10 +74,7 @@ def pack_answers(folder: Path) -> Path:
     """
     answers, packed = folder / ANSWERS, folder / _PACKED
     lines = sorted(answers.read_text(encoding="utf-8").splitlines(keepends=True), key=_packing_order)
-    data = "".join(lines).encode()
-    beside = packed.with_name(packed.name + ".new")
-    beside.write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
-    beside.replace(packed)
+    _replace(packed, lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME))
     answers.unlink()
     return packed
 
@@ -86,13 +83,13 @@ def unpack_answers(folder: Path) -> None:
     """Make ``answers.jsonl`` of the packed answers, so that a run can go on; nothing where there are none."""
     answers, packed = folder / ANSWERS, folder / _PACKED
     if packed.exists() and not answers.exists():
-        _replace(answers, lzma.decompress(packed.read_bytes()).decode())
+        _replace(answers, lzma.decompress(packed.read_bytes()))
     packed.unlink(missing_ok=True)
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``run.json``; a kill leaves the old or the new one."""
-    _replace(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    _replace(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def whole_videos(folder: Path, wanted: dict[VideoName, int]) -> set[VideoName]:
@@ -118,7 +115,7 @@ def whole_videos(folder: Path, wanted: dict[VideoName, int]) -> set[VideoName]:
     done = {name for name, count in counts.items() if count == wanted.get(name)}
     whole = "".join(line for name, line in kept if name in done)
     if whole != text:
-        _replace(path, whole)
+        _replace(path, whole.encode())
     return done
 
 
@@ -141,10 +138,11 @@ def _packing_order(line: str) -> tuple[str, str, int, str]:
     return row["condition"], row["seed"], row["question"], line
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that a kill, a full disk or a power cut leaves the old one or the new one."""
     beside = path.with_name(path.name + ".new")
-    with beside.open("w", encoding="utf-8") as file:
-        file.write(text)
+    with beside.open("wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)

@@ -68,7 +68,7 @@ class AccuracyRun:
         asking: how each video is asked about.
 
     Raises:
-        ConfigError: an option out of its range, two methods of one name, or an unknown condition.
+        ConfigError: an option out of its range or given twice, two methods of one name, or an unknown condition.
     """
 
     methods: tuple[Method, ...]
@@ -83,6 +83,9 @@ class AccuracyRun:
         for name, count in Counter(names).items():
             if count > 1:
                 raise ConfigError(f"two methods are called {name!r}: give each a name of its own")
+        for each, count in Counter((*self.budgets, *self.conditions)).items():
+            if count > 1:
+                raise ConfigError(f"{each} is given twice: its questions would be answered twice. Name it once")
         for budget in self.budgets:
             if not 0 < budget < 1:
                 raise ConfigError(f"a budget is a share of the tokens in (0, 1), got {budget}")
@@ -155,10 +158,10 @@ def accuracy_run(
     if worker_count is not None and worker_count < 1:
         raise ConfigError(f"workers are at least 1, got {worker_count}")
     began, tell = time.monotonic(), progress or (lambda what, done, total: None)
+    options, videos = run.to_dict(), run.list_videos()  # complains before anything is thrown away
     folder.mkdir(parents=True, exist_ok=True)
     if restart:
         empty_folder(folder)
-    options, videos = run.to_dict(), run.list_videos()
     record = read_record(folder, options) or _new_record(run, command)
     unpack_answers(folder)
     record["options"], record["seeds"] = options, [videos[0].seed, videos[-1].seed]

@@ -39,6 +39,7 @@ from .tolerances import LOGITS
 PLAIN = CONDITIONS["plain"]
 VIDEO = ShapesVideo(PLAIN, FIRST_SEED)
 MERGE = PruneVidConfig(min_cluster_tokens=1, max_pixels=112 * 112)
+PLAIN_STAGE_1 = MERGE.replace(enable_stage2=False, enable_cache_compression=False)
 
 
 @cache
@@ -251,6 +252,14 @@ def test_no_setting_is_nearer_to_the_budget() -> None:
     assert shares == sorted(shares, reverse=True)  # what bisection rests on
     for cell in calibration.cells(method, (0.2, 0.12)):
         assert abs(cell.achieved - cell.budget) == pytest.approx(min(abs(s - cell.budget) for s in shares), abs=1e-6)
+
+
+def test_a_merger_is_weighed_on_the_frames_that_its_config_looks_at() -> None:
+    calibration = Calibration(bundled(), PLAIN, 1)
+    whole, half = (PLAIN_STAGE_1.replace(max_frames=frames) for frames in (16, 8))
+    shares = [calibration.planned(config) for config in (whole, half)]
+    assert shares == [calibration.asked(config) for config in (whole, half)]
+    assert shares[1] < shares[0]
 
 
 def test_selection_goes_down_before_merging_does() -> None:

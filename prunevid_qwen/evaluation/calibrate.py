@@ -73,7 +73,7 @@ class Calibration:
         chosen = calibration_videos(condition, videos)
         self.questioners = [Questioner(model, video, video.questions(_QUESTIONS)) for video in chosen]
         self.layers = int(model.model.config.get_text_config().num_hidden_layers)
-        self._merged: dict[tuple[Reducer, int], tuple[TokenLayout, torch.Tensor]] = {}
+        self._merged: dict[tuple[Reducer, int, int, int | None], tuple[TokenLayout, torch.Tensor]] = {}
 
     def cells(self, method: Method, budgets: Sequence[float]) -> list[Cell]:
         """Fit ``method`` to every budget; a method without levers gives one cell, with no budget.
@@ -163,14 +163,14 @@ class Calibration:
         self, before: Reducer | None, number: int, config: PruneVidConfig
     ) -> tuple[TokenLayout, torch.Tensor]:
         encoded = self.questioners[number].look(config)
-        if before is not None and (before, number) in self._merged:
-            return self._merged[before, number]
         layout, hidden = _bare_layout(encoded.grid, encoded.features), encoded.features
         if before is None:
             return layout, hidden
-        step: TokenMap = before.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1])))
-        self._merged[before, number] = layout.apply(step)[0], step.mean(hidden)
-        return self._merged[before, number]
+        key = before, number, config.max_frames, config.max_pixels  # the same merger sees other tokens of other frames
+        if key not in self._merged:
+            step: TokenMap = before.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1])))
+            self._merged[key] = layout.apply(step)[0], step.mean(hidden)
+        return self._merged[key]
 
 
 def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:

@@ -188,9 +188,14 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
 
 
 def _repeats_the_last(b: int, embeds: Tensor, state: Prefill) -> bool:
+    mine, twin = state.rows[b].start, state.rows[b - 1].start
     return (
         b > 0
         and state.rows[b - 1].merged is not None
+        and mine is not None
+        and twin is not None
+        and (mine.blocks, mine.words) == (twin.blocks, twin.words)
+        and torch.equal(mine.visual, twin.visual)
         and torch.equal(state.valid[b], state.valid[b - 1])
         and torch.equal(embeds[b], embeds[b - 1])
     )

@@ -10,6 +10,11 @@ import torch
 
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.prefill import Prefill, Row, merge
+from prunevid_qwen.reducer import Evidence
+from prunevid_qwen.stage1_merge import Pool
+from prunevid_qwen.stage3_kv.cache import PrunedCache
+from prunevid_qwen.tokens import Block, TokenLayout
 from tests import flash_attention
 from tests.models import CASES, IMAGE, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, close, oracle
@@ -164,6 +169,23 @@ def test_beams_are_merged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pruned(tiny_model(), CONFIG):
         tiny_model().generate(**make_inputs(RAGGED), max_new_tokens=2, num_beams=3, do_sample=False)
     assert len(calls) == 2
+
+
+def test_equal_rows_of_another_grid_are_merged_apart() -> None:
+    grids, tokens = ((2, 2, 4), (4, 2, 2)), torch.randn(16, 8).abs()
+    embeds = torch.cat([tokens, torch.ones(1, 8)])[None].repeat(2, 1, 1)  # what differs is the grid alone
+    rows = []
+    for grid in grids:
+        block = (Block("video", grid, 0, 16),)
+        layout = TokenLayout(17, torch.arange(16), torch.tensor([16]), block, torch.zeros(16, dtype=torch.long))
+        rows.append(Row(layout, 17, layout))
+    state = Prefill(rows, PrunedCache(), 17, 0, torch.ones(2, 17, dtype=torch.bool), None)
+    merge(state, embeds, Pool(0.25))
+    boxes = [Pool(0.25).plan(Evidence(row.start, tokens, tokens[:0])) for row in rows if row.start is not None]
+    for row, expected, grid in zip(rows, boxes, grids, strict=True):
+        assert row.merged is not None and torch.equal(row.merged.target, expected.target)
+        assert row.layout is not None and row.layout.blocks[0].grid == grid
+    assert not torch.equal(boxes[0].target, boxes[1].target)
 
 
 @pytest.mark.parametrize("case", ["images", "one_video"])

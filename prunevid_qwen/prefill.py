@@ -188,14 +188,11 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
 
 
 def _repeats_the_last(b: int, embeds: Tensor, state: Prefill) -> bool:
-    mine, twin = state.rows[b].start, state.rows[b - 1].start
+    own, twin = state.rows[b].start, state.rows[b - 1].start
     return (
         b > 0
         and state.rows[b - 1].merged is not None
-        and mine is not None
-        and twin is not None
-        and (mine.blocks, mine.words) == (twin.blocks, twin.words)
-        and torch.equal(mine.visual, twin.visual)
+        and (own is not None and twin is not None and own.shows_like(twin))
         and torch.equal(state.valid[b], state.valid[b - 1])
         and torch.equal(embeds[b], embeds[b - 1])
     )
@@ -294,10 +291,8 @@ def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, scores: Tensor 
 
 def _shows_the_same(seen: Evidence, other: Evidence) -> bool:
     """Whether nothing that a reducer may look at differs, but for how long the question is."""
-    mine, theirs = seen.layout, other.layout
     return (
-        mine.blocks == theirs.blocks
-        and torch.equal(mine.visual, theirs.visual)
+        seen.layout.shows_like(other.layout)
         and torch.equal(seen.question, other.question)
         and torch.equal(seen.hidden, other.hidden)
     )

@@ -195,6 +195,10 @@ class TokenLayout:
             return self.question[-1:]
         raise ValueError(f"the text that asks is 'all', 'question' or 'last', got {tokens!r}")
 
+    def shows_like(self, other: TokenLayout) -> bool:
+        """Say whether the same places hold the same videos and images: kinds and grids, not what is seen in them."""
+        return self.blocks == other.blocks and torch.equal(self.visual, other.visual)
+
     @property
     def block_of(self) -> Tensor:
         """[N] int64: the index in ``blocks`` of each visual token's block."""

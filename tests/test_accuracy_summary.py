@@ -196,7 +196,7 @@ def test_runs_about_other_questions_are_not_compared(tmp_path):
     with pytest.raises(ConfigError, match="no common question"):
         compare(read_answers(write_run(tmp_path / "elsewhere", elsewhere, run)), old)
     reworded = [{**row, "text": "Why?"} for row in lines]
-    with pytest.raises(ConfigError, match="another question"):
+    with pytest.raises(ConfigError, match="the same --questions"):
         compare(read_answers(write_run(tmp_path / "reworded", reworded, run)), old)
 
 

@@ -88,7 +88,10 @@ def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
     here, there = (np.array([place[name] for name in common]) for place in places)
     for name, i, j in zip(common, here, there, strict=True):
         if new.questions[i] != baseline.questions[j]:
-            raise ConfigError(f"{name} is another question in each run: the scenes or questions changed in between")
+            raise ConfigError(
+                f"{name} is another question in each run: give both the same --questions; if they have it, the scenes "
+                "or questions changed in between, so run the baseline again"
+            )
     videos = new.videos[here]
     compared = []
     for method in sorted({cell.method for cell in new.columns}):

@@ -393,6 +393,6 @@ def test_seeds_keep_out_of_training_and_calibration() -> None:
     with pytest.raises(ConfigError, match="calibration"):
         benchmark_videos(2, CALIBRATION_SEED - 1)
     benchmark_videos(1, CALIBRATION_SEED - 1)
-    assert {v.seed for v in calibration_videos(PLAIN)} == set(range(CALIBRATION_SEED, CALIBRATION_SEED + 16))
+    assert {v.seed for v in calibration_videos(PLAIN)} == set(range(CALIBRATION_SEED, CALIBRATION_SEED + 48))
     with pytest.raises(ConfigError, match="planes"):
         benchmark_videos(1, conditions=("planes",))

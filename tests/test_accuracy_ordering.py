@@ -30,7 +30,7 @@ ABOVE_RANDOM, BELOW_UNPRUNED = 0.10, 0.03
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ordering")
     methods = (*methods_called(["unpruned", "prunevid", "recommended"]), RANDOM)
-    asking = Asking(random_seeds=2)
+    asking = Asking(random_seeds=2, calibration_videos=16)
     run = AccuracyRun(methods, (BUDGET,), CONDITIONS, videos=VIDEOS, first_seed=SEEDS_FROM, asking=asking)
     accuracy_run(folder, run, worker_count=1)
     return read_answers(folder)

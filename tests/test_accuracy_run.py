@@ -192,7 +192,7 @@ def test_a_run_refuses_what_makes_no_sense() -> None:
         ({"conditions": ("planes",)}, "planes"),
         ({"videos": 0}, "at least 1"),
         ({"asking": Asking(questions=0)}, "questions"),
-        ({"asking": Asking(calibration_videos=17)}, "16 calibration videos"),
+        ({"asking": Asking(calibration_videos=49)}, "48 calibration videos"),
     ):
         with pytest.raises(ConfigError, match=said):
             replace(SMALL, **change)

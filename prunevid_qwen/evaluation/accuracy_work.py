@@ -32,7 +32,7 @@ class Asking:
         questions: about each video, at most: simple scenes hold fewer facts.
         random_seeds: how often a method that draws by chance is asked.
         through_files: read real mp4 files instead of the drawn frames.
-        calibration_videos: of each kind, 1 to 16.
+        calibration_videos: of each kind, 1 to 48.
     """
 
     model: str = "bundled"

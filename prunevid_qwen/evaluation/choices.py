@@ -25,6 +25,7 @@ CHOICES_SEED = FIRST_HELD_OUT_SEED + 6_000_000
 CHOICES_BUDGETS = (0.16, 0.10)
 CHOICES_VIDEOS = 88
 QUICK_VIDEOS = 8
+CALIBRATION = 16  # videos of each kind; a value and its base share what these get wrong
 
 PAPER, RECOMMENDED = "paper", "recommended"
 _KEEP = ("keep_ratio",)
@@ -142,7 +143,7 @@ def choices_run(
         model: "bundled" or the folder of an exported model.
         quick: calibrate on fewer videos and draw what is random once.
     """
-    asking = Asking(model=model)
+    asking = Asking(model=model, calibration_videos=CALIBRATION)
     if quick:
         asking = replace(asking, calibration_videos=4, random_seeds=1)
     methods = methods_to_run(list_variants(layers))

@@ -27,7 +27,7 @@ FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 CALIBRATION_SEED = FIRST_HELD_OUT_SEED + 4_000_000
 """Where the videos begin on which configs are fitted to a budget: never asked for an answer."""
 
-CALIBRATION_VIDEOS = 16
+CALIBRATION_VIDEOS = 48
 SECONDS = 8.0
 _FILE_RATE = 16  # frames a second of files
 _GREY = 128

@@ -35,7 +35,7 @@ test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers
 bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes runs/moving_shapes)
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)
 
-bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes eval/results/choices)
+bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes runs/choices)
 	@$(BIN)/python eval/choices.py $(ARGS)
 
 clean:  ## Remove .venv, .venv-matrix and every cache

@@ -1,7 +1,8 @@
 """Try every value of every option against two bases at equal cost: ``python eval/choices.py --help``.
 
-Writes run.json, answers.jsonl.xz, summary.json and choices.md; the full run also the tables of docs/choices.md. A
-stopped run goes on where it was: give the same command again.
+Writes run.json, answers.jsonl.xz, summary.json and choices.md under runs/, which git ignores; with ``--out
+eval/results/choices``, which is committed, also the tables of docs/choices.md. A stopped run goes on where it was: give
+the same command again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from prunevid_qwen.loading import bundled_model
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval" / "results" / "choices"
-QUICK_RESULTS = ROOT / "runs" / "choices"
+RUNS = ROOT / "runs"
 PAGE = ROOT / "docs" / "choices.md"
 
 
@@ -34,13 +35,15 @@ def main(
     quick: Annotated[bool, typer.Option("--quick", help="A few videos, to see that it runs; says little.")] = False,
     videos: Annotated[int | None, typer.Option(min=1, help="How many. May grow in a later run.")] = None,
     first_seed: Annotated[int, typer.Option(help="The first video's; later ones count on from it.")] = CHOICES_SEED,
-    out: Annotated[Path | None, typer.Option(help="Folder of the results.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Default: runs/choices. eval/results/choices also rewrites docs/choices.md.")
+    ] = None,
     model_path: Annotated[str, typer.Option(help="bundled, or the folder of an exported model.")] = "bundled",
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one for each core.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what the folder holds.")] = False,
 ) -> None:
     """Ask, then write the figures and the tables."""
-    folder = out or (QUICK_RESULTS if quick else RESULTS)
+    folder = out or RUNS / ("choices_quick" if quick else "choices")
     layers = _layers(Path(bundled_model() if model_path == "bundled" else model_path))
     count = videos or (QUICK_VIDEOS if quick else CHOICES_VIDEOS)
     run = choices_run(layers, count, first_seed, model_path, quick)

@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
     ("errors", "version"),
-    ("config", "tokens", "bundled"),
-    ("reducer", "kernels", "positions", "pixels", "video", "trace", "batch"),
+    ("config", "kernels", "bundled"),
+    ("tokens",),
+    ("reducer", "positions", "pixels", "video", "trace", "batch"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
     ("plan",),
     ("prefill",),

@@ -149,12 +149,13 @@ def installed(name):
 
 
 def install_beside_system(extras):
-    """Install only what the system does not have, and never another torch."""
+    """Install only what the system does not have, and never another torch or triton."""
     if not pip("--no-deps", "--no-build-isolation", "-e", "."):
         # No setuptools to build with: a path file makes the package importable, which is all that make needs.
         (purelib(PYTHON) / "prunevid_qwen.pth").write_text(str(ROOT) + "\n")
     keep = VENV / "keep.txt"
-    keep.write_text("torch=={}\n".format(installed("torch")))
+    kept = ["torch"] if missing(["triton"]) else ["torch", "triton"]  # each torch has its own triton
+    keep.write_text("".join("{}=={}\n".format(name, installed(name)) for name in kept))
     for listed, required in ((requirements([]), True), (requirements(extras), False)):
         for need in missing(listed):
             if pip("-c", str(keep), need):
@@ -187,7 +188,7 @@ def main():
         "bare": "a GPU: installing torch with its libraries, several GB",
     }
     if target == "dev":
-        said["none"] = "adding what the tests need"
+        said["none"] = "adding what the tests need, 1.3 GB, most of it triton"
     print("Installing into .venv ({})".format(said[kind]), flush=True)
     LOG.write_text("")
     if kind == "system":

@@ -1,12 +1,13 @@
-"""The two value objects that flow from stage to stage: TokenMap and TokenLayout. Pure torch, imports no room."""
+"""The two value objects that flow from stage to stage: TokenMap and TokenLayout. Pure torch; imports only kernels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from prunevid_qwen.kernels.cluster_mean import cluster_mean
 
 
 @dataclass(frozen=True)
@@ -117,23 +118,11 @@ class TokenMap:
     def mean(self, x: Tensor) -> Tensor:
         """Average the members of each group in fp32, in token order: [n_in, ...] -> [n_out, ...], same dtype.
 
-        One pass of `embedding_bag` without a copy of the members; not ``index_add_``, whose order of summation is
-        undefined on CUDA: the result is the same bit for bit in every run. A group of one comes out as it went in.
+        The result is the same bit for bit in every run. A group of one comes out as it went in.
         """
         if self.is_selection:
             return x.index_select(0, self.rep)
-        member = self.target.argsort(stable=True)[int((self.target < 0).sum()) :]
-        sizes = self.sizes
-        flat = x.reshape(self.n_in, -1)
-        if x.device.type == "cpu" or not x.is_floating_point() or x.dtype == torch.float64:
-            flat = flat.float()  # on a GPU the bags of a narrower type accumulate in fp32 by themselves
-        first = sizes.cumsum(0) - sizes
-        if x.device.type == "cpu":  # weights spare a second pass over the result
-            weight = sizes.reciprocal().repeat_interleave(sizes)
-            mean = F.embedding_bag(member, flat, first, mode="sum", per_sample_weights=weight)
-        else:
-            mean = F.embedding_bag(member, flat, first, mode="mean")
-        return mean.view(self.n_out, *x.shape[1:]).to(x.dtype)
+        return cluster_mean(x, self.target, self.n_out)
 
     def take(self, x: Tensor, dim: int) -> Tensor:
         """Pick each group's place along ``dim``: positions, rotary angles, masks, cache rows."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels import dpc_knn as kernel
 from prunevid_qwen.kernels.dpc_knn import dpc_knn, reference
+from prunevid_qwen.kernels.products import products_are_rounded
 from tests.tolerances import CLOSE
 
 
@@ -146,7 +147,7 @@ def test_rounded_products_are_avoided() -> None:
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        assert kernel.products_are_rounded()
+        assert products_are_rounded()
         assert torch.equal(dpc_knn(points, 60, 7).labels, expected)
     finally:
         torch.set_float32_matmul_precision(before)

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
+from prunevid_qwen.kernels.temporal_similarity import frame_means, mean_similarity, reference, time_means
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.stage1_merge import MergedVideo, PruneVidMerge, merge_video, refine_segments
-from prunevid_qwen.stage1_merge.static import frame_means, mean_similarity, static_locations, time_means
+from prunevid_qwen.stage1_merge.static import static_locations
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests.tolerances import CLOSE, FEATURES
 
@@ -64,7 +65,8 @@ def test_similarity_is_the_mean_over_pairs(length: int) -> None:
     unit = x.double().numpy()
     unit = unit / np.linalg.norm(unit, axis=-1, keepdims=True)
     pairs = [(unit[a] * unit[b]).sum(-1) for a in range(length) for b in range(length) if a != b]
-    torch.testing.assert_close(mean_similarity(x), torch.from_numpy(np.mean(pairs, axis=0)), **CLOSE[torch.float32])
+    for got in (reference(x), mean_similarity(x)):
+        torch.testing.assert_close(got, torch.from_numpy(np.mean(pairs, axis=0)), **CLOSE[torch.float32])
 
 
 @pytest.mark.parametrize("length", [2, 30])
@@ -254,4 +256,5 @@ def test_one_black_position_does_not_hide_a_static_location(length: int) -> None
     x = draw(1, 5, 33).expand(length, -1, -1).clone()
     x[3] = 0
     expected = torch.full((5,), ((length - 1) ** 2 - length) / (length * (length - 1)), dtype=torch.float64)
-    torch.testing.assert_close(mean_similarity(x), expected, **CLOSE[torch.float32])
+    for got in (reference(x), mean_similarity(x)):
+        torch.testing.assert_close(got, expected, **CLOSE[torch.float32])

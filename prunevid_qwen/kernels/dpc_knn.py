@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from prunevid_qwen.kernels.products import products_are_rounded
+
 DISTANCE_BYTES = 2**25
 """Bytes that one block of pairwise distances may take; more groups, or more rows of one group, go block by block."""
 
@@ -290,11 +292,3 @@ def _fp64_rows(points: Tensor, block: slice) -> Tensor:
         exact = norms - 2 * torch.bmm(rows, columns.mT)
         d[:, :, a : a + _FP64_COLUMNS] = exact.masked_fill_(exact <= _SAME * norms, 0.0) / points.shape[2]
     return d
-
-
-def products_are_rounded() -> bool:
-    """True when the user lets torch round the inputs of fp32 products to tf32 or bf16."""
-    try:
-        return torch.get_float32_matmul_precision() != "highest"
-    except RuntimeError:  # torch's old and new switches were mixed: it will not say
-        return True

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.dpc_knn import Clusters, denser_distances, dpc_knn
+from prunevid_qwen.kernels.temporal_similarity import frame_means, time_means
 from prunevid_qwen.stage1_merge.segments import temporal_segments
-from prunevid_qwen.stage1_merge.static import frame_means, static_locations, time_means
+from prunevid_qwen.stage1_merge.static import static_locations
 from prunevid_qwen.tokens import TokenMap
 
 if TYPE_CHECKING:

@@ -1,0 +1,29 @@
+"""Small things that the host asks of a device without waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+def on_device(values: Sequence[int], device: torch.device) -> Tensor:
+    """Put whole numbers of the host on ``device``, [n] int64; the host does not wait for work that is queued there."""
+    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+
+
+def require(condition: Tensor, message: Callable[[], str]) -> None:
+    """Check a one-element bool: a ValueError at once on a CPU, an assertion on a GPU, which stops without the host.
+
+    Args:
+        condition: what has to be true.
+        message: says what is wrong; it may read tensors, and does so on a CPU only, after the check has failed.
+
+    Raises:
+        ValueError: the condition does not hold; on a GPU torch reports a device-side assertion at its next call.
+    """
+    if condition.device.type == "cuda":
+        torch._assert_async(condition, "a TokenMap or TokenLayout is not valid: run on a CPU to be told which and why")
+    elif not bool(condition):
+        raise ValueError(message())

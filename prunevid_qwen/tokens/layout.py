@@ -1,0 +1,138 @@
+"""TokenLayout: what each position of a sample's sequence is, and its blocks: the videos and images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.tokens.device import on_device, require
+from prunevid_qwen.tokens.token_map import TokenMap
+
+
+@dataclass(frozen=True)
+class Block:
+    """One video or image inside a sample's visual tokens.
+
+    Args:
+        kind: "video" or "image".
+        grid: (T, H, W) merged tokens before any reduction.
+        start: index of its first token among the sample's visual tokens.
+        stop: one past its last.
+    """
+
+    kind: str
+    grid: tuple[int, int, int]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What each position of one sample's sequence is, without padding; it flows from stage to stage.
+
+    Args:
+        length: S, tokens in the sequence.
+        visual: [N] int64 positions of the visual tokens, in sequence order.
+        question: [Q] int64 positions of the question: all tokens after the last visual one.
+        blocks: the videos and images, which partition the visual tokens in order.
+        stratum: [N] int64: visual tokens compete for the budget inside their stratum; one stratum never spans blocks.
+        words: (start, stop) in ``question`` of what the user said there, without the tokens of the chat template; None
+            when that is not known.
+    """
+
+    length: int
+    visual: Tensor
+    question: Tensor
+    blocks: tuple[Block, ...]
+    stratum: Tensor
+    words: tuple[int, int] | None = None
+
+    def asking(self, tokens: str) -> Tensor:
+        """Return the positions of the text that asks, at least one of ``question``, [Q'] int64.
+
+        Args:
+            tokens: "all" of ``question``, "question" for its ``words`` (all where these are not known), or "last".
+
+        Raises:
+            ValueError: ``tokens`` is something else.
+        """
+        if tokens == "all" or (tokens == "question" and self.words is None):
+            return self.question
+        if tokens == "question" and self.words is not None:
+            return self.question[slice(*self.words)]
+        if tokens == "last":
+            return self.question[-1:]
+        raise ValueError(f"the text that asks is 'all', 'question' or 'last', got {tokens!r}")
+
+    def shows_like(self, other: TokenLayout) -> bool:
+        """Say whether the same places hold the same videos and images: kinds and grids, not what is seen in them."""
+        return self.blocks == other.blocks and torch.equal(self.visual, other.visual)
+
+    @property
+    def block_of(self) -> Tensor:
+        """[N] int64: the index in ``blocks`` of each visual token's block."""
+        sizes = [b.stop - b.start for b in self.blocks]
+        if len(sizes) == 1:
+            return torch.zeros(sizes[0], dtype=torch.long, device=self.visual.device)
+        blocks = torch.arange(len(sizes), device=self.visual.device)
+        return blocks.repeat_interleave(on_device(sizes, self.visual.device), output_size=sum(sizes))
+
+    def to(self, device: torch.device) -> TokenLayout:
+        """Return the same layout with its tensors on ``device``."""
+        if self.visual.device == device:
+            return self
+        visual, question, stratum = (
+            x.to(device, non_blocking=True) for x in (self.visual, self.question, self.stratum)
+        )
+        return TokenLayout(self.length, visual, question, self.blocks, stratum, self.words)
+
+    def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
+        """Lift ``step``, a map over the visual tokens, to the sequence: text keeps its place.
+
+        Each block's groups fill the first slots of that block in the map's order, so a method may reorder tokens inside
+        a video and never across one.
+
+        Returns:
+            The layout of what is left, and the map over the whole sequence.
+
+        Raises:
+            ValueError: the map is for another number of tokens, or its groups mix or reorder blocks.
+        """
+        n_visual = self.visual.numel()
+        if step.n_in != n_visual:
+            raise ValueError(f"the sample has {n_visual} visual tokens, the map takes {step.n_in}")
+        device, n_out = self.visual.device, step.n_out
+        block_in = self.block_of
+        block_out = block_in[step.rep]
+        alive, group = step.target >= 0, step.target.clamp(min=0)
+        if len(self.blocks) > 1 and n_out:
+            inside = (block_out[1:] >= block_out[:-1]).all() & ((block_out[group] == block_in) | ~alive).all()
+            require(inside, lambda: "a reducer may not move or merge tokens across videos or images")
+        counts = torch.zeros(len(self.blocks), dtype=torch.long, device=device)
+        counts.scatter_add_(0, block_out, torch.ones_like(block_out))
+        # the k-th group of a block stands in the k-th slot of that block, so order inside the block is the map's
+        first_out = counts.cumsum(0) - counts
+        first_in = on_device([b.start for b in self.blocks], device)
+        rank = torch.arange(n_out, device=device) - first_out[block_out]
+        slot = self.visual[first_in[block_out] + rank]
+        is_text = torch.ones(self.length, dtype=torch.bool, device=device)
+        is_text[self.visual] = False
+        text = (~is_text).byte().argsort(stable=True)[: self.length - n_visual]
+        stays = is_text.clone()
+        stays[slot] = True
+        place = stays.long().cumsum(0) - 1
+        rep = torch.empty(text.numel() + n_out, dtype=torch.long, device=device)
+        rep[place[text]] = text
+        rep[place[slot]] = self.visual[step.rep]
+        target = torch.where(is_text, place, -1)
+        if n_out:
+            target[self.visual] = torch.where(alive, place[slot[group]], -1)
+        # with several videos the host has to ask how many are left of each: lengths, but for the last one's
+        sizes = [n_out] if len(self.blocks) == 1 else counts.tolist()
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        blocks = tuple(Block(b.kind, b.grid, s, s + n) for b, s, n in zip(self.blocks, starts, sizes, strict=True))
+        stratum = self.stratum[step.rep] if step.stratum is None else step.stratum
+        layout = TokenLayout(rep.numel(), place[slot], place[self.question], blocks, stratum, self.words)
+        return layout, TokenMap.trusted(target, rep)

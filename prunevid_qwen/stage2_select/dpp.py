@@ -36,13 +36,14 @@ def greedy_dpp(log_quality: Tensor, features: Tensor, count: int) -> Tensor:
     factor = torch.zeros(count, len(gain), dtype=torch.float64, device=gain.device)
     chosen = torch.zeros(count, dtype=torch.long, device=gain.device)
     for step in range(count):
-        best = (gain + variance.clamp(min=_EXHAUSTED).log()).argmax()
-        chosen[step] = best
-        own = variance[best]
-        row = unit @ unit[best] - factor[:step, best] @ factor[:step]
+        best = (gain + variance.clamp(min=_EXHAUSTED).log()).argmax(dim=0, keepdim=True)  # [1]: a 0-d index waits
+        chosen[step : step + 1] = best
+        own = variance.index_select(0, best)
+        known = factor[:step].index_select(1, best)[:, 0]
+        row = unit @ unit.index_select(0, best)[0] - known @ factor[:step]
         factor[step] = torch.where(own > _EXHAUSTED, row / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
         variance = variance - factor[step].square()
-        gain[best] = -torch.inf
+        gain.index_fill_(0, best, -torch.inf)
     return chosen
 
 

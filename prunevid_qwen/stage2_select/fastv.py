@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
-from prunevid_qwen.stage2_select.topk import stratified_topk
+from prunevid_qwen.stage2_select.topk import topk_of_each
 from prunevid_qwen.tokens import TokenMap
 
 
@@ -42,6 +42,5 @@ class FastV:
         """
         if seen.attention is None:
             raise ValueError("fastv selects by attention: gather what its `needs` asks for")
-        blocks = seen.layout.block_of
-        index = stratified_topk(seen.attention, blocks, self.keep_ratio, at_least_one_of=blocks)
+        index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)
         return TokenMap.keep(index, seen.attention.numel())

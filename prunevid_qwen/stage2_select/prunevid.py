@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
-from prunevid_qwen.stage2_select.topk import stratified_topk
+from prunevid_qwen.stage2_select.topk import stratified_topk, topk_of_each
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 
 
@@ -115,9 +115,11 @@ class PruneVid:
         """
         if seen.attention is None:
             raise ValueError("prunevid selects by attention: gather what its `needs` asks for")
-        blocks = seen.layout.block_of
-        stratum = blocks if self.selection_scope == "global" else group_strata(seen.layout)
-        index = stratified_topk(seen.attention, stratum, self.keep_ratio, at_least_one_of=blocks)
+        if self.selection_scope == "global":
+            index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)
+        else:
+            groups, blocks = group_strata(seen.layout), seen.layout.block_of
+            index = stratified_topk(seen.attention, groups, self.keep_ratio, at_least_one_of=blocks)
         return TokenMap.keep(index, seen.attention.numel())
 
 
@@ -127,12 +129,15 @@ def group_strata(layout: TokenLayout) -> Tensor:
     A block that is still whole and of one stratum is not grouped yet: each temporal position of its grid is a group.
     """
     parts = []
-    classes = 0
+    classes = layout.stratum.new_zeros(())
     for block in layout.blocks:
-        own = torch.unique(layout.stratum[block.start : block.stop], return_inverse=True)[1]
+        own = layout.stratum[block.start : block.stop]
+        lowest, highest = own.aminmax()
         t, h, w = block.grid
-        if own.numel() == t * h * w and int(own.max()) == 0:
-            own = torch.arange(own.numel(), device=own.device) // (h * w)
-        parts.append(own + classes)
-        classes += int(own.max()) + 1
+        if own.numel() == t * h * w:
+            position = torch.arange(own.numel(), device=own.device) // (h * w)
+            own = torch.where(lowest == highest, position + lowest, own)
+        own = own - lowest + classes
+        parts.append(own)
+        classes = own.max() + 1
     return torch.cat(parts)

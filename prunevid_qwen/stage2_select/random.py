@@ -8,7 +8,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage2_select.topk import stratified_topk
+from prunevid_qwen.stage2_select.topk import topk_of_each
 from prunevid_qwen.tokens import TokenMap
 
 
@@ -37,7 +37,7 @@ class Random:
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Draw the tokens of each video and image."""
-        blocks = seen.layout.block_of
-        score = torch.rand(blocks.numel(), generator=torch.Generator().manual_seed(self.seed)).to(blocks.device)
-        index = stratified_topk(score, blocks, self.keep_ratio, at_least_one_of=blocks)
-        return TokenMap.keep(index, blocks.numel())
+        visual = seen.layout.visual
+        score = torch.rand(visual.numel(), generator=torch.Generator().manual_seed(self.seed))
+        index = topk_of_each(score.to(visual.device, non_blocking=True), seen.layout.blocks, self.keep_ratio)
+        return TokenMap.keep(index, visual.numel())

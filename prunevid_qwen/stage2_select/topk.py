@@ -2,8 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from prunevid_qwen.tokens import Block
+
+
+def topk_of_each(score: Tensor, blocks: Sequence[Block], keep_ratio: float) -> Tensor:
+    """Keep the best ``max(1, int(n * keep_ratio))`` of the n tokens of each video and image. Never asks the device.
+
+    Args:
+        score: [N] of any real dtype, higher is better; equal scores go to the lower index.
+        blocks: partition the N tokens.
+        keep_ratio: share kept, in (0, 1].
+
+    Returns:
+        [K] int64 indices, best first in each block.
+
+    Raises:
+        ValueError: ``keep_ratio`` is out of range.
+    """
+    _check_share(keep_ratio)
+    parts = []
+    for block in blocks:
+        count = max(1, int((block.stop - block.start) * keep_ratio))
+        own = score[block.start : block.stop].argsort(descending=True, stable=True)[:count]
+        parts.append(own + block.start)
+    return torch.cat(parts)
+
+
+def _check_share(keep_ratio: float) -> None:
+    if not 0 < keep_ratio <= 1:
+        raise ValueError(f"keep_ratio is a share in (0, 1], got {keep_ratio}")
 
 
 def stratified_topk(score: Tensor, stratum: Tensor, keep_ratio: float, at_least_one_of: Tensor | None = None) -> Tensor:
@@ -22,8 +54,7 @@ def stratified_topk(score: Tensor, stratum: Tensor, keep_ratio: float, at_least_
     Raises:
         ValueError: ``keep_ratio`` is out of range, or the sizes differ.
     """
-    if not 0 < keep_ratio <= 1:
-        raise ValueError(f"keep_ratio is a share in (0, 1], got {keep_ratio}")
+    _check_share(keep_ratio)
     if score.dim() != 1 or score.shape != stratum.shape:
         raise ValueError(f"score and stratum are both [N], got {list(score.shape)} and {list(stratum.shape)}")
     best_first = score.argsort(descending=True, stable=True)
@@ -31,16 +62,22 @@ def stratified_topk(score: Tensor, stratum: Tensor, keep_ratio: float, at_least_
     keep = rank < (size.double() * keep_ratio).long()  # the product and the cut of Python's int(n * keep_ratio)
     if at_least_one_of is not None:
         classes = at_least_one_of.to(score.device)
-        has = torch.zeros(int(classes.max()) + 1 if classes.numel() else 0, dtype=torch.bool, device=score.device)
-        has[classes[keep]] = True
-        keep |= (_rank_in_class(best_first, classes)[0] == 0) & ~has[classes]
-    return keep.nonzero()[:, 0]
+        by_class, start, stop = _class_bounds(classes)
+        kept = torch.nn.functional.pad(keep[by_class].long().cumsum(0), (1, 0))
+        keep |= (_rank_in_class(best_first, classes)[0] == 0) & (kept[stop] == kept[start])
+    return keep.nonzero()[:, 0]  # the one question to the device: how many are left
+
+
+def _class_bounds(of: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The tokens sorted by class, [N], and for each token where in that order its class starts and stops."""
+    ordered, order = of.sort(stable=True)
+    return order, torch.searchsorted(ordered, of), torch.searchsorted(ordered, of, right=True)
 
 
 def _rank_in_class(best_first: Tensor, of: Tensor) -> tuple[Tensor, Tensor]:
     """For each token its place inside its class when taken in the order ``best_first``, and its class's size."""
-    _, of, sizes = torch.unique(of, return_inverse=True, return_counts=True)
+    _, start, stop = _class_bounds(of)
     by_class = best_first[of[best_first].argsort(stable=True)]
     place = torch.empty_like(by_class)
     place[by_class] = torch.arange(by_class.numel(), device=by_class.device)
-    return place - (sizes.cumsum(0) - sizes)[of], sizes[of]
+    return place - start, stop - start

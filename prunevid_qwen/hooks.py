@@ -3,12 +3,13 @@
 Seams, in the order in which a forward passes them (no forward is copied, no class is changed):
 
 1. ``root.get_rope_index`` is replaced inside the context: positions as trained, and the length of the true prompt.
-2. *root* pre-hook: remembers the token ids, which the decoder never sees.
-3. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
-4. *layer M's attention* hook: scores of question rows from its inputs and the cache.
-5. *layer M* hook: stage 2 on its output, stage 3 on the cache.
-6. *later layers'* pre-hooks: mask and rotary angles of what is left.
-7. *decoder* hook, also on errors: forgets the prefill.
+2. The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
+3. *root* pre-hook: remembers the token ids, which the decoder never sees.
+4. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
+5. *layer M's attention* hook: scores of question rows from its inputs and the cache.
+6. *layer M* hook: stage 2 on its output, stage 3 on the cache.
+7. *later layers'* pre-hooks: mask and rotary angles of what is left.
+8. *decoder* hook, also on errors: forgets the prefill.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.run import Run
 from prunevid_qwen.trace import Trace
+from prunevid_qwen.vision import vision_in_chunks
 
 _active: WeakSet[nn.Module] = WeakSet()
 _lock = threading.Lock()
@@ -55,7 +57,8 @@ def pruned(model: nn.Module, config: PruneVidConfig | None = None) -> Iterator[T
 
     adapter = adapter_for(model)
     parts = adapter.parts
-    plan = compile_plan(config or get_paper_config(), len(parts.layers))
+    config = config or get_paper_config()
+    plan = compile_plan(config, len(parts.layers))
     if not library_agrees(transformers.__version__):
         warn_once_about_positions(transformers.__version__)
     with _lock:
@@ -69,6 +72,7 @@ def pruned(model: nn.Module, config: PruneVidConfig | None = None) -> Iterator[T
     try:
         with ExitStack() as stack:
             _replace_positions(stack, parts.root, run)
+            stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
             _hook(stack, run)
             yield run.trace
     finally:

@@ -162,7 +162,7 @@ def video_pixels(
         MediaError: frames of another shape or type, or an aspect above 200.
     """
     tensor = _channels_first(frames)
-    return _patches(tensor, options, _frame_limit(len(tensor), options, max_pixels, total_pixels))
+    return _patches(tensor, options, frame_limit(len(tensor), options, max_pixels, total_pixels))
 
 
 def image_pixels(
@@ -187,11 +187,14 @@ def image_pixels(
     tensor = _channels_first(torch.as_tensor(image)[None] if getattr(image, "ndim", 0) == 3 else image)
     if len(tensor) != 1:
         raise MediaError(f"one image is [H, W, 3] or [3, H, W], got {list(image.shape)}")
-    return _patches(tensor, options, _frame_limit(1, options, max_pixels, None))
+    return _patches(tensor, options, frame_limit(1, options, max_pixels, None))
 
 
-def _frame_limit(count: int, options: PixelOptions, max_pixels: int | None, total_pixels: int | None) -> int:
-    """Pixels that one of ``count`` frames may have."""
+def frame_limit(count: int, options: PixelOptions, max_pixels: int | None, total_pixels: int | None) -> int:
+    """Return the pixels that one of ``count`` frames may have; raises as `video_pixels`.
+
+    A video that is converted in parts takes it as ``max_pixels`` of each part.
+    """
     for name, value in (("max_pixels", max_pixels), ("total_pixels", total_pixels)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ConfigError(f"{name} is a whole number of pixels above 0, or None; got {value!r}")

@@ -14,7 +14,7 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.video import read_video
-from prunevid_qwen.video.reader import BACKENDS
+from prunevid_qwen.video.backends import BACKENDS
 from tests.media import MATRICES, can_encode, encode, with_matrix
 from tests.stock import TORCHVISION_OPERATORS
 
@@ -29,7 +29,7 @@ READER = TORCHVISION_OPERATORS + textwrap.dedent(
     import numpy as np
     from prunevid_qwen.errors import PruneVidError, SetupError
     from prunevid_qwen.video import read_video
-    from prunevid_qwen.video.reader import load_backend
+    from prunevid_qwen.video.backends import load_backend
     backend, out, *paths = sys.argv[1:]
     try:
         load_backend(backend)

@@ -78,6 +78,9 @@ class PruneVidConfig:
         total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.
         video_backend: which library reads video files.
         video_time_limit: seconds that reading one video may take, above 0, or None; checked between frames.
+        vision_chunk_tokens: visual tokens that the vision encoder takes at once, at least 1, or None for no limit: it
+            bounds the memory of pixels and encoder. A temporal position is never divided. Prompts within it are encoded
+            in one call; the features of larger ones differ in the last bit or not at all.
 
     Raises:
         ConfigError: a value is outside its range or of the wrong type.
@@ -113,6 +116,7 @@ class PruneVidConfig:
     total_pixels: int | None = None
     video_backend: str = "pyav"
     video_time_limit: float | None = 120.0
+    vision_chunk_tokens: int | None = 8192
 
     def __post_init__(self) -> None:
         for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
@@ -127,6 +131,8 @@ class PruneVidConfig:
         for name in ("max_pixels", "total_pixels"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 28 * 28)
+        if self.vision_chunk_tokens is not None:
+            check_count("vision_chunk_tokens", self.vision_chunk_tokens, 1)
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))

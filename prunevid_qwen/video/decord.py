@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,15 @@ from prunevid_qwen.video.record import Deadline, Timeline
 def fetch(
     path: str, indices: list[int], timeline: Timeline, deadline: Deadline
 ) -> tuple[dict[int, np.ndarray], list[str]]:
-    """Decode the frames at ``indices``; see `prunevid_qwen.video.pyav.fetch`.
+    """Decode the frames at ``indices``; see `prunevid_qwen.video.pyav.fetch`."""
+    notes: list[str] = []
+    return dict(frames(path, indices, timeline, deadline, notes)), notes
+
+
+def frames(
+    path: str, indices: list[int], timeline: Timeline, deadline: Deadline, notes: list[str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the frames at ``indices`` one after the other; see `prunevid_qwen.video.pyav.frames`.
 
     Raises:
         MediaError: decord cannot open the file, or counts other frames than its packets hold.
@@ -30,8 +39,6 @@ def fetch(
             f"decord counts {len(reader)} frames in {path}, the container holds {len(timeline.seconds)}, so frames "
             f'cannot be chosen by time: use video_backend="pyav"'
         )
-    found: dict[int, np.ndarray] = {}
-    notes: list[str] = []
     for i in indices:
         deadline.check()
         try:
@@ -45,5 +52,4 @@ def fetch(
                 f"decord gives frames of shape {list(pixels.shape)} for {path}, expected [H, W, 3]: "
                 f'use video_backend="pyav"'
             )
-        found[i] = pixels
-    return found, notes
+        yield i, pixels

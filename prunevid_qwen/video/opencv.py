@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,7 +14,15 @@ from prunevid_qwen.video.record import Deadline, Timeline
 def fetch(
     path: str, indices: list[int], timeline: Timeline, deadline: Deadline
 ) -> tuple[dict[int, np.ndarray], list[str]]:
-    """Decode the frames at ``indices``; see `prunevid_qwen.video.pyav.fetch`.
+    """Decode the frames at ``indices``; see `prunevid_qwen.video.pyav.fetch`."""
+    notes: list[str] = []
+    return dict(frames(path, indices, timeline, deadline, notes)), notes
+
+
+def frames(
+    path: str, indices: list[int], timeline: Timeline, deadline: Deadline, notes: list[str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the frames at ``indices`` one after the other; see `prunevid_qwen.video.pyav.frames`.
 
     Raises:
         MediaError: OpenCV cannot open the file (its own builds have no AV1).
@@ -21,7 +30,7 @@ def fetch(
     import cv2
 
     capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
-    found: dict[int, np.ndarray] = {}
+    found = False
     wanted = set(indices)
     try:
         if not capture.isOpened():
@@ -33,11 +42,11 @@ def fetch(
             if i in wanted:
                 read, pixels = capture.retrieve()
                 if read:
-                    found[i] = np.ascontiguousarray(pixels[:, :, ::-1])
+                    found = True
+                    yield i, np.ascontiguousarray(pixels[:, :, ::-1])
     finally:
         capture.release()
     if not found:
         raise MediaError(
             f'OpenCV opens {path} but decodes no frame of it (AV1 is missing from its builds): use video_backend="pyav"'
         )
-    return found, []

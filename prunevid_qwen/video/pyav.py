@@ -17,6 +17,7 @@ from prunevid_qwen.video.sniff import explain_unreadable
 SEEK_GAP = 24
 # Keyframes of other containers are not safe starting points: MPEG-TS marks recovery points, AVI has no pts.
 _SEEKABLE = ("matroska", "mp4")
+LOOKS_BACK = True  # `fetch` finds what `frames` passes over, where it seeks
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC; PyAV 12 has no name for it
 
 
@@ -94,7 +95,8 @@ def fetch(
         wrong.
     """
     if timeline.ticks is None:
-        return _fetch_by_order(path, indices, deadline)
+        notes: list[str] = []
+        return dict(_by_order(path, indices, deadline, notes)), notes
     wanted = {timeline.ticks[i]: i for i in indices}
     found, notes = _fetch_by_tick(path, wanted, timeline, timeline.keys, deadline)
     missing = {tick: i for tick, i in wanted.items() if i not in found}
@@ -105,16 +107,53 @@ def fetch(
     return found, notes
 
 
+def frames(
+    path: str, indices: list[int], timeline: Timeline, deadline: Deadline, notes: list[str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the frames at ``indices`` (ascending, distinct) one after the other, holding one at a time.
+
+    A frame that cannot be decoded is left out. Unlike `fetch`, which does, this does not look for it from the beginning
+    of the file, where a seek may have passed it over.
+
+    Args:
+        path: of the file.
+        indices: in display order.
+        timeline: of the file.
+        deadline: asked between frames.
+        notes: gets one sentence for each thing that was wrong, at the end.
+
+    Yields:
+        Index and uint8 RGB ``[H, W, 3]``, ascending in files that are not damaged.
+    """
+    if timeline.ticks is None:
+        yield from _by_order(path, indices, deadline, notes)
+        return
+    wanted = {timeline.ticks[i]: i for i in indices}
+    yield from _by_tick(path, wanted, timeline, timeline.keys, deadline, notes)
+
+
 def _fetch_by_tick(
     path: str, wanted: dict[int, int], timeline: Timeline, keys: tuple[int, ...], deadline: Deadline
 ) -> tuple[dict[int, np.ndarray], list[str]]:
+    notes: list[str] = []
+    return dict(_by_tick(path, wanted, timeline, keys, deadline, notes)), notes
+
+
+def _by_tick(
+    path: str,
+    wanted: dict[int, int],
+    timeline: Timeline,
+    keys: tuple[int, ...],
+    deadline: Deadline,
+    notes: list[str],
+) -> Iterator[tuple[int, np.ndarray]]:
     assert timeline.ticks is not None
-    found: dict[int, np.ndarray] = {}
+    found: set[int] = set()
     errors: list[str] = []
     damaged = 0
     container, stream = open_container(path)
     with container:
-        frames = decoded(container, stream, deadline, errors)
+        pictures = decoded(container, stream, deadline, errors)
         at = -1  # index of the last frame decoded
         for target in sorted(wanted):
             if wanted[target] in found or wanted[target] <= at:
@@ -122,21 +161,21 @@ def _fetch_by_tick(
             key = bisect.bisect_right(keys, target) - 1
             if key >= 0 and bisect.bisect_left(timeline.ticks, keys[key]) - at > SEEK_GAP:
                 container.seek(keys[key], stream=stream, backward=True, any_frame=False)
-                frames = decoded(container, stream, deadline, errors)
-            for frame in frames:
+                pictures = decoded(container, stream, deadline, errors)
+            for frame in pictures:
                 if frame.pts is None:
                     continue
                 at = bisect.bisect_right(timeline.ticks, frame.pts) - 1
                 if frame.pts in wanted:
-                    found[wanted[frame.pts]] = _as_shown(frame)
+                    found.add(wanted[frame.pts])
                     damaged += bool(frame.is_corrupt)
+                    yield wanted[frame.pts], _as_shown(frame)
                 if frame.pts >= target:
                     break
-    return found, _notes(errors, damaged)
+    notes += _notes(errors, damaged)
 
 
-def _fetch_by_order(path: str, indices: list[int], deadline: Deadline) -> tuple[dict[int, np.ndarray], list[str]]:
-    found: dict[int, np.ndarray] = {}
+def _by_order(path: str, indices: list[int], deadline: Deadline, notes: list[str]) -> Iterator[tuple[int, np.ndarray]]:
     errors: list[str] = []
     damaged = 0
     wanted = set(indices)
@@ -144,11 +183,11 @@ def _fetch_by_order(path: str, indices: list[int], deadline: Deadline) -> tuple[
     with container:
         for i, frame in enumerate(decoded(container, stream, deadline, errors)):
             if i in wanted:
-                found[i] = _as_shown(frame)
                 damaged += bool(frame.is_corrupt)
+                yield i, _as_shown(frame)
             if i >= indices[-1]:
                 break
-    return found, _notes(errors, damaged)
+    notes += _notes(errors, damaged)
 
 
 def _notes(errors: list[str], damaged: int) -> list[str]:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError, SetupError
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.video import frames as frame_sources
+from prunevid_qwen.video.backends import BACKENDS, load_backend
 from prunevid_qwen.video.paths import local_file, local_path
 from prunevid_qwen.video.record import Deadline, Timeline, Video
 from prunevid_qwen.video.sampling import check_request, choose_frames, frames_in_range
 
 logger = logging.getLogger("prunevid_qwen")
 
-# Name of the option: module here, module it imports, extra that installs it.
-BACKENDS = {
-    "pyav": ("pyav", "av", "pyav"),
-    "decord": ("decord", "decord", "decord"),
-    "opencv": ("opencv", "cv2", "opencv"),
-    "torchcodec": ("torchcodec", "torchcodec.decoders", "torchcodec"),
-    "qwen-vl-utils": ("qwen_vl_utils", "qwen_vl_utils", "qwen-vl-utils"),
-}
-# Seen with decord2 3.4 and torchcodec 0.13: a segmentation fault, which no except clause catches.
-_CLASHES = {"torchcodec": "decord", "decord": "torchcodec"}
 # A frame that cannot be decoded makes the choice be made again without it; so often at most, then every frame is tried.
 _CHOICES = 3
 
@@ -73,76 +63,77 @@ def read_video(
         ConfigError: a wrong argument.
         SetupError: the backend asked for is not installed.
     """
+    asked = ask(source, max_frames, sampling, fps, start, end, backend, time_limit)
+    if asked.images:
+        chosen = choose(asked.timeline, asked.usable, asked.sampling)
+        found = {}
+        for i in dict.fromkeys(chosen):
+            asked.deadline.check()
+            found[i] = asked.images.load(i)
+        notes: list[str] = []
+        timeline = asked.timeline
+    else:
+        timeline, chosen, found, notes = fetch(asked, asked.module.fetch)
+    return _pack(asked, timeline, chosen, found, [*timeline.notes, *notes])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A source that was opened, and which of its frames are wanted; nothing is decoded yet.
+
+    Args:
+        name: the path, or a description of what was passed.
+        backend: what will decode it; "frames" for images and arrays.
+        module: of this package, that reads with ``backend``; None for images and arrays.
+        images: the frames, if they come as images.
+        timeline: when each frame is shown.
+        usable: indices of the frames between start and end.
+        sampling: how many of them are taken, as `choose_frames` takes it.
+        window: start and end in seconds.
+        deadline: of the whole read.
+    """
+
+    name: str
+    backend: str
+    module: Any
+    images: frame_sources.FrameSource | None
+    timeline: Timeline
+    usable: list[int]
+    sampling: dict[str, Any]
+    window: tuple[float | None, float | None]
+    deadline: Deadline
+
+
+def ask(
+    source: Any,
+    max_frames: int = 16,
+    sampling: str = "uniform",
+    fps: float = 2.0,
+    start: float | None = None,
+    end: float | None = None,
+    backend: str = "pyav",
+    time_limit: float | None = 120.0,
+) -> Asked:
+    """Check what is asked of a video, open it and read when its frames are shown; see `read_video`."""
     check_request(max_frames, sampling, fps, start, end)
     if backend not in BACKENDS:
         raise ConfigError(f"video_backend is one of {', '.join(BACKENDS)}; got {backend!r}")
-    opened = _open_frames(source, fps)
-    name = opened.name if opened else local_path(source)
+    images = _open_frames(source, fps)
+    name = images.name if images else local_path(source)
     deadline = Deadline(name, time_limit)
-    if opened:
-        timeline, backend = opened.timeline, "frames"
+    module = None
+    if images:
+        timeline, backend = images.timeline, "frames"
     else:
         name = local_file(source)
         module = load_backend(backend)
         from prunevid_qwen.video.timeline import read_timeline
 
         timeline = read_timeline(name, deadline)
-
     first, last = frames_in_range(timeline.seconds, timeline.duration, start, end, name)
+    how = {"max_frames": max_frames, "sampling": sampling, "fps": fps}
     usable = list(range(first, last + 1))
-    asked: dict[str, Any] = {"max_frames": max_frames, "sampling": sampling, "fps": fps}
-    if opened:
-        chosen = _choose(timeline, usable, asked)
-        found = {}
-        for i in dict.fromkeys(chosen):
-            deadline.check()
-            found[i] = opened.load(i)
-        notes: list[str] = []
-    else:
-        timeline, chosen, found, notes = _fetch(name, module, timeline, usable, asked, (start, end), deadline)
-    return _pack(name, backend, timeline, chosen, found, [*timeline.notes, *notes])
-
-
-def load_backend(backend: str) -> Any:
-    """Import the module of this package that reads with ``backend``, and the library under it.
-
-    Raises:
-        SetupError: the library is not installed, or its import fails.
-    """
-    ours, theirs, extra = BACKENDS[backend]
-    clash = _CLASHES.get(backend)
-    if clash in sys.modules:
-        raise SetupError(
-            f'video_backend="{backend}": {clash} is already loaded in this process, and the two together crash Python '
-            f'on AV1 videos (each carries an FFmpeg): use one of them per process, or video_backend="pyav"'
-        )
-    try:
-        importlib.import_module(theirs)
-    except ModuleNotFoundError as error:
-        missing = error.name or theirs
-        if missing == theirs.split(".")[0]:
-            why = f"{theirs.split('.')[0]} is not installed"
-        else:
-            why = f"{backend} is installed, but needs {missing}, which is not"
-        raise SetupError(f'video_backend="{backend}": {why}. {_remedy(backend, extra)}') from error
-    except Exception as error:  # a shared library that is missing shows as OSError, ImportError or RuntimeError
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise SetupError(
-            f'video_backend="{backend}": importing {theirs} failed ({said[0][:200]}). {_remedy(backend, extra)}'
-        ) from error
-    return importlib.import_module(f"prunevid_qwen.video.{ours}")
-
-
-def _remedy(backend: str, extra: str) -> str:
-    needs = {
-        "torchcodec": " It also needs FFmpeg's shared libraries (for example 'apt install ffmpeg') and a build that "
-        "fits the installed torch.",
-        "qwen-vl-utils": " It also needs a torchvision that imports beside the installed torch, and decord or "
-        "torchcodec to read with.",
-    }.get(backend, "")
-    install = "pip install av" if backend == "pyav" else f"pip install prunevid-qwen[{extra}]"
-    other = "" if backend == "pyav" else ', or use video_backend="pyav"'
-    return f"Run '{install}'{other}.{needs}"
+    return Asked(name, backend, module, images, timeline, usable, how, (start, end), deadline)
 
 
 def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
@@ -163,29 +154,35 @@ def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
     )
 
 
-def _choose(timeline: Timeline, usable: list[int], asked: dict[str, Any]) -> list[int]:
-    picks = choose_frames([timeline.seconds[i] for i in usable], timeline.frame_seconds, **asked)
+def choose(timeline: Timeline, usable: list[int], sampling: dict[str, Any]) -> list[int]:
+    """Choose among the frames ``usable``; returns ascending indices, one of them perhaps several times."""
+    picks = choose_frames([timeline.seconds[i] for i in usable], timeline.frame_seconds, **sampling)
     return [usable[p] for p in picks]
 
 
-def _fetch(
-    name: str,
-    module: Any,
-    timeline: Timeline,
-    usable: list[int],
-    asked: dict[str, Any],
-    window: tuple[float | None, float | None],
-    deadline: Deadline,
-) -> tuple[Timeline, list[int], dict[int, np.ndarray], list[str]]:
-    """Choose and decode; choose again without the frames that did not decode."""
+# (path, ascending indices, timeline, deadline) -> frames by index, sentences on what was wrong
+Fetch = Callable[[str, list[int], Timeline, Deadline], tuple[dict[int, Any], list[str]]]
+
+
+def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, list[int], dict[int, Any], list[str]]:
+    """Choose and decode; choose again without the frames that did not decode.
+
+    Args:
+        asked: of a video file.
+        read: decodes frames of it with its backend.
+
+    Returns:
+        The timeline, the indices chosen, what ``read`` made of each, and sentences for ``Video.warnings``.
+    """
+    name, module, timeline = asked.name, asked.module, asked.timeline
     lost: set[int] = set()
     said: list[str] = []
     for _ in range(_CHOICES):
-        offered = [i for i in usable if i not in lost]
+        offered = [i for i in asked.usable if i not in lost]
         if not offered:
             break
-        chosen = _choose(timeline, offered, asked)
-        found, said = module.fetch(name, sorted(set(chosen)), timeline, deadline)
+        chosen = choose(timeline, offered, asked.sampling)
+        found, said = read(name, sorted(set(chosen)), timeline, asked.deadline)
         notes = [f"{name}: {note}" for note in said]
         if getattr(module, "CHOOSES_ITSELF", False):
             return timeline, sorted(found), found, notes
@@ -201,63 +198,72 @@ def _fetch(
             f"{name}: {len(lost)} of the frames chosen cannot be decoded by this backend{why}: use "
             f'video_backend="pyav", which reads around damage'
         )
-    return _fetch_what_decodes(name, module, timeline, asked, window, deadline)
+    return _fetch_what_decodes(asked, read)
 
 
-def _fetch_what_decodes(
-    name: str,
-    module: Any,
-    timeline: Timeline,
-    asked: dict[str, Any],
-    window: tuple[float | None, float | None],
-    deadline: Deadline,
-) -> tuple[Timeline, list[int], dict[int, np.ndarray], list[str]]:
+def _fetch_what_decodes(asked: Asked, read: Fetch) -> tuple[Timeline, list[int], dict[int, Any], list[str]]:
     from prunevid_qwen.video.timeline import timeline_by_decoding
 
-    listed = len(timeline.seconds)
-    timeline = timeline_by_decoding(name, deadline, list(timeline.notes))
-    first, last = frames_in_range(timeline.seconds, timeline.duration, *window, name)
-    chosen = _choose(timeline, list(range(first, last + 1)), asked)
-    found, said = module.fetch(name, sorted(set(chosen)), timeline, deadline)
+    name, listed = asked.name, len(asked.timeline.seconds)
+    timeline = timeline_by_decoding(name, asked.deadline, list(asked.timeline.notes))
+    first, last = frames_in_range(timeline.seconds, timeline.duration, *asked.window, name)
+    chosen = choose(timeline, list(range(first, last + 1)), asked.sampling)
+    found, said = read(name, sorted(set(chosen)), timeline, asked.deadline)
     notes = [f"{name}: {note}" for note in said]
     notes.append(f"{name}: {len(timeline.seconds)} of {listed} frames decode, only those were taken")
     return timeline, [i for i in chosen if i in found], found, notes
 
 
-def _pack(
-    name: str, backend: str, timeline: Timeline, chosen: list[int], found: dict[int, np.ndarray], notes: list[str]
-) -> Video:
-    if not chosen:
-        raise MediaError(f"not one frame of {name} can be decoded: the file is damaged; copy or download it again")
-    sizes = {found[i].shape[:2] for i in chosen}
-    if len(sizes) > 1:
-        shown = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
-        raise MediaError(f"{name} changes its size midway ({shown}): convert it to one size, or read one part of it")
-    if len(set(chosen)) < len(chosen):
-        notes.append(
-            f"{name}: the frame rate varies, {len(set(chosen))} different frames are the nearest to "
-            f"{len(chosen)} equally spaced times"
-        )
-    height, width = sizes.pop()
+def _pack(asked: Asked, timeline: Timeline, chosen: list[int], found: dict[int, np.ndarray], notes: list[str]) -> Video:
+    check_frames(asked.name, chosen, {found[i].shape[:2] for i in chosen})
+    height, width = found[chosen[0]].shape[:2]
     padded = len(chosen) % 2
     frames = np.empty((len(chosen) + padded, height, width, 3), dtype=np.uint8)
     for slot, i in enumerate([*chosen, *chosen[-1:] * padded]):
         # Each frame is let go as soon as it is copied, so that the video is never in memory twice.
         frames[slot] = found.pop(i) if i in found else frames[slot - 1]
+    return record(asked, timeline, chosen, frames, notes)
+
+
+def check_frames(name: str, chosen: list[int], sizes: set[tuple[int, ...]]) -> None:
+    """Raise MediaError if no frame is left, or not all are of one size."""
+    if not chosen:
+        raise MediaError(f"not one frame of {name} can be decoded: the file is damaged; copy or download it again")
+    if len(sizes) > 1:
+        shown = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
+        raise MediaError(f"{name} changes its size midway ({shown}): convert it to one size, or read one part of it")
+
+
+def record(asked: Asked, timeline: Timeline, chosen: list[int], frames: np.ndarray, notes: list[str]) -> Video:
+    """Say what was read; warn of what was wrong with it.
+
+    Args:
+        asked: what was opened.
+        timeline: of the frames that decode.
+        chosen: indices of the frames taken.
+        frames: ``[n, H, W, 3]``, padding included; n is 0 where they were handed out in chunks.
+        notes: sentences on what was wrong.
+    """
+    if len(set(chosen)) < len(chosen):
+        notes.append(
+            f"{asked.name}: the frame rate varies, {len(set(chosen))} different frames are the nearest to "
+            f"{len(chosen)} equally spaced times"
+        )
     for note in notes:
         logger.warning(note)
     times = tuple(timeline.seconds[i] for i in chosen)
     covered = times[-1] - times[0] + timeline.frame_seconds
+    height, width = frames.shape[1:3]
     return Video(
         frames=frames,
         timestamps=times,
         indices=tuple(chosen),
-        padded=padded,
+        padded=len(chosen) % 2,
         seconds_per_grid=2.0 * covered / len(times),
         duration=timeline.duration,
         source_fps=1.0 / timeline.frame_seconds,
         size=(height, width),
-        backend=backend,
-        source=name,
+        backend=asked.backend,
+        source=asked.name,
         warnings=tuple(notes),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,3 +102,12 @@ class Deadline:
                 f"reading {self.name} took more than {self.limit:g} s: pass a larger time_limit (None for none), "
                 f"or less of the video with start and end"
             )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time inside the block: it goes to whoever uses the frames."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.started += time.monotonic() - began

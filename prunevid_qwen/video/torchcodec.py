@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,7 +14,15 @@ from prunevid_qwen.video.record import Deadline, Timeline
 def fetch(
     path: str, indices: list[int], timeline: Timeline, deadline: Deadline
 ) -> tuple[dict[int, np.ndarray], list[str]]:
-    """Decode the frames at ``indices``; see `prunevid_qwen.video.pyav.fetch`.
+    """Decode the frames at ``indices``; see `prunevid_qwen.video.pyav.fetch`."""
+    notes: list[str] = []
+    return dict(frames(path, indices, timeline, deadline, notes)), notes
+
+
+def frames(
+    path: str, indices: list[int], timeline: Timeline, deadline: Deadline, notes: list[str]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode the frames at ``indices`` one after the other; see `prunevid_qwen.video.pyav.frames`.
 
     Raises:
         MediaError: torchcodec cannot open the file, or counts other frames than its packets hold.
@@ -34,8 +43,6 @@ def fetch(
             f"torchcodec counts {count} frames in {path}, the container holds {len(timeline.seconds)}, so frames "
             f'cannot be chosen by time: use video_backend="pyav"'
         )
-    found: dict[int, np.ndarray] = {}
-    notes: list[str] = []
     for i in indices:
         deadline.check()
         try:
@@ -49,5 +56,4 @@ def fetch(
                 f"torchcodec shows frame {i} of {path} at {shown:.3f} s, its packets say {timeline.seconds[i]:.3f} s: "
                 f'use video_backend="pyav"'
             )
-        found[i] = frame.data.numpy()
-    return found, notes
+        yield i, frame.data.numpy()

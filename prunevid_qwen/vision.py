@@ -1,0 +1,171 @@
+"""Two stand-ins for the forward of a vision tower: in pieces of bounded memory, and from features that are there.
+
+In the towers of Qwen2-VL and Qwen2.5-VL attention never crosses a temporal position (``cu_seqlens`` and the windows
+are made for each), and everything else works on one patch or one visual token at a time. So a tower may be given any
+number of whole positions at once; only the order of sums inside a matrix product may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
+_DIGITS = 2
+_BASE = 256  # whole numbers up to it are exact in bfloat16, to which transformers converts pixels
+
+
+@contextmanager
+def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
+    """Let ``tower`` take at most ``tokens`` visual tokens at once, but at least one temporal position.
+
+    What fits is passed on as it came, in one call. A larger input goes through the tower's own forward in slices of
+    whole temporal positions, and the outputs are joined: the same features up to the rounding of matrix products.
+
+    Args:
+        tower: of a stock model; restored on leaving.
+        tokens: visual tokens (patches divided by the square of the merge size) a call, or None for no limit.
+    """
+    stock: Callable[..., Any] = tower.forward
+    merge = int(tower.spatial_merge_size) ** 2  # type: ignore[arg-type]
+
+    def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
+        # tensors among the rest are indices that somebody made ahead for the whole input
+        whole = any(isinstance(value, Tensor) for value in kwargs.values())
+        if tokens is None or whole or hidden_states.shape[0] <= tokens * merge:
+            return stock(hidden_states, grid_thw=grid_thw, **kwargs)
+        outputs, at = [], 0
+        for grids in chunk_grids(grid_thw.tolist(), tokens * merge):
+            rows = sum(t * h * w for t, h, w in grids)
+            part = grid_thw.new_tensor(grids)
+            outputs.append(stock(hidden_states[at : at + rows], grid_thw=part, **kwargs))
+            at += rows
+        return _joined(outputs)
+
+    with _replaced(tower, forward):
+        yield
+
+
+def chunk_grids(grids: Sequence[Sequence[int]], patches: int) -> list[list[list[int]]]:
+    """Cut (t, h, w) grids, in order, into lists of grids of at most ``patches`` patches, or of one position above it.
+
+    >>> chunk_grids([[3, 2, 2], [1, 2, 4]], 8)
+    [[[2, 2, 2]], [[1, 2, 2]], [[1, 2, 4]]]
+    """
+    chunks: list[list[list[int]]] = []
+    room = 0
+    for t, h, w in grids:
+        left = int(t)
+        while left:
+            if room < h * w:
+                chunks.append([])
+                room = max(patches, h * w)
+            taken = min(left, room // (h * w))
+            chunks[-1].append([taken, int(h), int(w)])
+            room -= taken * h * w
+            left -= taken
+    return chunks
+
+
+def _joined(outputs: list[Any]) -> Any:
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(outputs)
+    if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
+        return type(first)(_joined(list(each)) for each in zip(*outputs, strict=True))
+    return type(first)(**{name: _joined([each[name] for each in outputs]) for name in first})
+
+
+class EncodedVideos:
+    """Features of videos that were encoded ahead, and the forward that answers with them; see `vision_from_memory`.
+
+    Args:
+        tower: the vision tower that encodes, as it is now.
+    """
+
+    def __init__(self, tower: Any) -> None:
+        self.tower = tower
+        self.features: list[Tensor] = []
+        self.stock: Callable[..., Any] = tower.forward  # that of the context, inside `vision_from_memory`
+        self._kind: Any = None  # what the tower returns
+        self._merge = int(tower.spatial_merge_size) ** 2
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, grid: Tensor) -> Tensor:
+        """Run the tower on one video, or on some whole temporal positions of it: [N, D] the features.
+
+        Args:
+            pixels: [patches, 1176]; pinned memory is copied without waiting.
+            grid: [1, 3] int64 (t, h, w) in patches.
+        """
+        pixels = pixels.to(self.tower.device, non_blocking=True).to(self.tower.dtype)
+        output = self.tower(pixels, grid_thw=grid.to(self.tower.device))
+        self._kind = type(output)
+        features: Tensor = output.pooler_output
+        return features
+
+    def hold(self, features: Tensor) -> Tensor:
+        """Keep the features [N, D] of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
+        number = len(self.features)
+        if number >= _BASE**_DIGITS:
+            raise ValueError(f"{_BASE**_DIGITS} videos are held already: leave the context first")
+        self.features.append(features)
+        digits = torch.tensor([divmod(number, _BASE)], dtype=torch.float32)
+        return digits.repeat(features.shape[0] * self._merge, 1)
+
+    def forward(self, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
+        """Answer for the videos that `hold` numbered, in whatever order and however often; encode other pixels.
+
+        Raises:
+            ValueError: a number that stands on a grid of another size.
+        """
+        if hidden_states.shape[1] != _DIGITS:
+            return self.stock(hidden_states, grid_thw=grid_thw, **kwargs)
+        patches = grid_thw.prod(-1).tolist()
+        if sum(patches) != hidden_states.shape[0]:
+            raise ValueError(f"grids of {sum(patches)} patches came with {hidden_states.shape[0]} placeholders")
+        chosen, at = [], 0
+        for count in patches:
+            digits = hidden_states[at : at + count].unique(dim=0).tolist()
+            number = int(digits[0][0]) * _BASE + int(digits[0][1])
+            if len(digits) != 1 or number >= len(self.features):
+                raise ValueError(f"a grid of {count} patches stands for no encoded video: numbers {digits}")
+            if len(self.features[number]) * self._merge != count:
+                raise ValueError(
+                    f"a grid of {count} patches stands for video {number}, whose encoded grid has "
+                    f"{len(self.features[number]) * self._merge}"
+                )
+            chosen.append(self.features[number])
+            at += count
+        features = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
+        return self._kind(pooler_output=features)
+
+
+@contextmanager
+def vision_from_memory(tower: nn.Module, videos: EncodedVideos | None = None) -> Iterator[EncodedVideos]:
+    """Let ``tower`` answer for videos that were encoded ahead, once for all prompts, rows and beams that show them.
+
+    Args:
+        tower: of a stock model; restored on leaving.
+        videos: encoded before; None starts with none.
+    """
+    videos = videos or EncodedVideos(tower)
+    videos.stock = tower.forward
+    with _replaced(tower, videos.forward):
+        yield videos
+
+
+@contextmanager
+def _replaced(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    own = vars(tower).get("forward")
+    tower.forward = forward
+    try:
+        yield
+    finally:
+        del tower.forward
+        if own is not None:  # somebody else's replacement on this very tower
+            tower.forward = own

@@ -11,6 +11,7 @@ from prunevid_qwen.hooks import pruned
 from prunevid_qwen.kernels import question_attention as kernel
 from prunevid_qwen.stage2_select import max_max_scores
 from prunevid_qwen.tokens import TokenLayout, TokenMap
+from tests.interpreter import needs_interpreter
 from tests.models import EOS, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 from tests.tolerances import CLOSE
@@ -47,6 +48,85 @@ def test_odd_sizes(heads: int, kv: int, rows: int, length: int) -> None:
     got = kernel.question_attention(*given)
     assert got.dtype == torch.float32
     torch.testing.assert_close(got, kernel.reference(*given), **CLOSE[torch.float32])
+
+
+REDUCTIONS = (("max", "max"), ("mean", "mean"), ("max", "mean"), ("mean", "max"), ("mean", "last"))
+no_warning_of_log_0 = pytest.mark.filterwarnings("ignore:divide by zero encountered in log:RuntimeWarning")
+
+
+@needs_interpreter
+@no_warning_of_log_0
+@pytest.mark.parametrize(
+    ("heads", "kv", "rows", "length", "dim"),
+    [
+        (6, 2, 7, 63, 16),
+        (1, 1, 1, 2, 128),  # one row, one key before it
+        (6, 2, 5, 130, 80),  # no power of two
+        (2, 1, 35, 570, 96),  # two splits of the keys, two blocks of rows
+        (4, 2, 3, 70, 256),  # two rounds of lanes
+    ],
+)
+def test_the_gpus_kernel_equals_the_law(heads: int, kv: int, rows: int, length: int, dim: int) -> None:
+    from prunevid_qwen.kernels import question_attention_triton
+
+    numbers = torch.Generator().manual_seed(length + dim)
+    q = torch.randn(heads, rows, dim, generator=numbers)
+    # as the cache hands it over: a part of something longer, heads far apart
+    k = torch.randn(kv, length + 3, dim, generator=numbers)[:, 3:]
+    columns = torch.randperm(length - rows, generator=numbers)[:70].sort().values
+    at = torch.arange(length - rows, length)
+    given = [(torch.float32, rows_at, *each) for each in REDUCTIONS for rows_at in (at, None)]
+    given += [(dtype, at, *REDUCTIONS[0]) for dtype in (torch.float16, torch.bfloat16)]
+    for dtype, rows_at, *reductions in given:
+        arguments = (q.to(dtype), k.to(dtype), columns, rows_at, dim**-0.5, *reductions)
+        got = question_attention_triton.question_attention(*arguments)
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, kernel.reference(*arguments), **CLOSE[torch.float32])
+
+
+@needs_interpreter
+@no_warning_of_log_0
+def test_the_gpus_kernel_at_the_edges() -> None:
+    """Rows that see different columns, columns that no row sees, no column, mixed types, tensors in other orders."""
+    from prunevid_qwen.kernels import question_attention_triton
+
+    q, k, _, _ = example(length=40)
+    columns, at = torch.arange(40), torch.tensor([3, 9, 9, 20, 31, 37, 38])
+    for reductions in REDUCTIONS:
+        given = (q.transpose(0, 1).contiguous().transpose(0, 1), k, columns, at, 0.25, *reductions)
+        got = question_attention_triton.question_attention(*given)
+        assert got[39] == float("-inf"), "after every question token"
+        torch.testing.assert_close(got, kernel.reference(*given), **CLOSE[torch.float32])
+        mixed = (q, k.double().transpose(1, 2).contiguous().transpose(1, 2), *given[2:])
+        torch.testing.assert_close(question_attention_triton.question_attention(*mixed), got, **CLOSE[torch.float32])
+    assert question_attention_triton.question_attention(q, k, columns[:0], at, 0.25).shape == (0,)
+
+
+@needs_interpreter
+@no_warning_of_log_0
+def test_the_gpus_kernel_keeps_what_fp32_would_lose() -> None:
+    """Of a probability below fp32's smallest the logarithm is still a number; equal inputs give equal bits."""
+    from prunevid_qwen.kernels import question_attention_triton
+
+    q, k, columns, at = example()
+    given = (q * 1000, k, columns, at, 1.0)
+    got = question_attention_triton.question_attention(*given)
+    assert kernel.reference(*given).isneginf().any(), "nothing is lost, so this proves nothing"
+    torch.testing.assert_close(got, kernel.question_attention(*given), **CLOSE[torch.float32])
+    assert torch.equal(got, question_attention_triton.question_attention(*given))
+
+
+def test_unknown_reductions_and_empty_questions_are_refused() -> None:
+    q, k, columns, at = example()
+    for compute in (kernel.reference, kernel.question_attention):
+        with pytest.raises(ValueError, match="got 'sum' and 'max'"):
+            compute(q, k, columns, at, 1.0, "sum")
+        with pytest.raises(ValueError, match="got 'max' and 'first'"):
+            compute(q, k, columns, at, 1.0, "max", "first")
+        with pytest.raises(ValueError, match=r"got \[6, 0, 16\]"):
+            compute(q[:, :0], k, columns, at[:0], 1.0)
+        with pytest.raises(ValueError, match="H a multiple of Hkv"):
+            compute(q[:5], k, columns, at, 1.0)
 
 
 def test_the_law_is_the_models_own_attention() -> None:

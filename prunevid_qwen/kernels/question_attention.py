@@ -1,13 +1,15 @@
 """How much the question attends to each visual token, without ever holding Q x S x H at once.
 
-`reference` is the law: the whole softmax in fp32. `question_attention` gives the same numbers from chunks of question
-rows. A Triton kernel for GPUs joins them here when a benchmark asks for it.
+`reference` is the law: the whole softmax in fp32. `question_attention` gives the same numbers, on a CPU from chunks of
+question rows, on a GPU from tiles that stay on the chip (`question_attention_triton`).
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from prunevid_qwen.kernels.launch import wants_triton
 
 CHUNK_BYTES = 32 * 2**20  # of one fp32 [H, rows, S] block of logits; two are alive at a time
 
@@ -34,7 +36,11 @@ def reference(
 
     Returns:
         [N] fp32 natural logarithm of the reduced probability.
+
+    Raises:
+        ValueError: there is no question token, H is no multiple of Hkv, or a reduction is unknown.
     """
+    _check(q, k, heads, rows)
     if rows == "last":
         q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
     keys = k.float().repeat_interleave(q.shape[0] // k.shape[0], dim=0)
@@ -56,10 +62,31 @@ def question_attention(
     heads: str = "max",
     rows: str = "max",
 ) -> Tensor:
-    """Compute `reference` in chunks of question rows that bound memory; same arguments, same result to rounding.
+    """Compute `reference` without its memory; same arguments, same result to rounding, no host sync on a GPU.
 
-    The chunk depends on H and S alone, so a sample scores alike alone and in a batch.
+    How the work is cut depends on its sizes alone, so a sample scores alike alone and in a batch.
     """
+    _check(q, k, heads, rows)
+    if wants_triton(k):
+        from prunevid_qwen.kernels import question_attention_triton
+
+        with torch.cuda.device_of(k):  # Triton launches on the current GPU, which need not be the tensors'
+            return question_attention_triton.question_attention(q, k, columns, rows_at, scale, heads, rows)
+    return _in_chunks(q, k, columns, rows_at, scale, heads, rows)
+
+
+def _check(q: Tensor, k: Tensor, heads: str, rows: str) -> None:
+    if heads not in ("max", "mean") or rows not in ("max", "mean", "last"):
+        raise ValueError(f"heads are reduced by max or mean, rows by max, mean or last; got {heads!r} and {rows!r}")
+    if q.shape[1] == 0 or q.shape[0] % k.shape[0]:
+        raise ValueError(
+            f"q is [H, Q >= 1, d] and k [Hkv, S, d] with H a multiple of Hkv, got {list(q.shape)} and {list(k.shape)}"
+        )
+
+
+def _in_chunks(
+    q: Tensor, k: Tensor, columns: Tensor, rows_at: Tensor | None, scale: float, heads: str, rows: str
+) -> Tensor:
     if rows == "last":
         q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
     n_heads, n_rows, dim = q.shape
@@ -84,5 +111,5 @@ def question_attention(
         else:
             part = over_heads.amax(0)
             best = part if best is None else torch.maximum(best, part)
-    assert best is not None, "the adapter refuses an empty question"
+    assert best is not None  # there is a row
     return (best / n_rows).log() if rows == "mean" else best

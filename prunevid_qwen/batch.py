@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+
+def on(x: Tensor, device: torch.device) -> Tensor:
+    """Copy to ``device`` without waiting for the work that is queued there."""
+    return x.to(device, non_blocking=True)
+
+
+def on_host(*tensors: Tensor | None) -> list[Any]:
+    """Copy whole-number or bool tensors to the CPU, all in one transfer: the host waits once. None stays None."""
+    given = [x for x in tensors if x is not None]
+    if any(x.device.type == "cpu" for x in given):
+        return [None if x is None else x.cpu() for x in tensors]
+    sizes = [x.numel() for x in given]
+    flat = iter(torch.cat([x.reshape(-1).long().to(given[0].device) for x in given]).cpu().split(sizes))
+    return [None if x is None else next(flat).view(x.shape) for x in tensors]
 
 
 def left_padded(places: list[Tensor]) -> tuple[Tensor, Tensor]:
@@ -13,11 +30,11 @@ def left_padded(places: list[Tensor]) -> tuple[Tensor, Tensor]:
         places: for each row [n] int64.
 
     Returns:
-        index [B, K] int64 (0 where padded) and valid [B, K] bool, K the longest.
+        index [B, K] int64 (0 where padded) and, on the CPU, valid [B, K] bool; K the longest.
     """
     width = max(at.numel() for at in places)
     index = torch.zeros(len(places), width, dtype=torch.long, device=places[0].device)
-    valid = torch.zeros(len(places), width, dtype=torch.bool, device=places[0].device)
+    valid = torch.zeros(len(places), width, dtype=torch.bool, device="cpu")  # whatever the default device is
     for b, at in enumerate(places):
         index[b, width - at.numel() :] = at
         valid[b, width - at.numel() :] = True
@@ -34,7 +51,7 @@ def gather_positions(positions: Tensor, index: Tensor, valid: Tensor) -> Tensor:
     """Pick position ids [3 or 4, B, S] -> [.., B, K]; a fourth, text row (the first) is counted anew, without gaps."""
     out = positions.gather(-1, index.to(positions.device).expand(positions.shape[0], -1, -1))
     if out.shape[0] == 4:
-        out[0] = consecutive(valid).to(out.device)
+        out[0] = on(consecutive(valid), out.device)
     return out
 
 

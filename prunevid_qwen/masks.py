@@ -32,7 +32,8 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
     Args:
         config: the decoder's config, which names the attention implementation.
         hidden: [B, S, D], for its sizes, dtype and device.
-        valid: [B, past + S] bool, or None when nothing is padding (fast paths of sdpa and flash-attention stay open).
+        valid: [B, past + S] bool on any device, or None when nothing is padding (fast paths of sdpa and
+            flash-attention stay open).
         past: entries held.
 
     Returns:
@@ -44,7 +45,7 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
     mask = create_causal_mask(
         config=config,
         inputs_embeds=hidden,
-        attention_mask=None if valid is None else valid.long(),
+        attention_mask=None if valid is None else valid.long().to(hidden.device, non_blocking=True),
         past_key_values=_Held(past),
         position_ids=None,
     )

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import left_padded
+from prunevid_qwen.batch import left_padded, on
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.kernels.question_attention import question_attention
+from prunevid_qwen.prompt import Prompt
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Reducer
 from prunevid_qwen.stage3_kv.cache import PrunedCache
 from prunevid_qwen.tokens import TokenLayout, TokenMap
@@ -46,98 +47,34 @@ class Prefill:
     cache: PrunedCache
     logical: int  # tokens of this block as `generate` counts them
     past: int  # entries in the cache before it
-    valid: Tensor  # [B, S] bool: where tokens of this block stand now
-    past_valid: Tensor | None  # [B, past] bool, None when all are valid
+    valid: Tensor  # [B, S] bool on the CPU: where tokens of this block stand now
+    past_valid: Tensor | None  # [B, past] bool on the CPU, None when all are valid
     early_valid: Tensor | None = None  # `valid` as layers 0..M saw it, once stage 2 has changed it
     merged: bool = False  # stage 1 changed something
     selected: bool = False  # stage 2 ran
     index: Tensor | None = None  # [B, K] what stage 2 left, None when it changed nothing
     rope: tuple[Tensor, Tensor] | None = None  # of what is left
     mask: Any = None  # of what is left, made when the first later layer asks
+    text_row: Tensor | None = None  # [B, K] places counted without gaps, made with the mask
     has_mask: bool = False
+
+    @classmethod
+    def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
+        """Start on a prompt."""
+        rows = [Row(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
+        return cls(rows, cache, prompt.valid.shape[1], past, prompt.valid, prompt.past_valid)
 
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
-        return self.valid[b].nonzero()[:, 0].to(device)
+        return on(self.valid[b].nonzero()[:, 0], device)
 
     def whole(self, valid: Tensor) -> Tensor | None:
         """Join the validity of the past and of this block: [B, past + S] bool, or None when all is valid."""
         if self.past:
             before = valid.new_ones(valid.shape[0], self.past)
-            before = before if self.past_valid is None else self.past_valid.to(valid.device)
+            before = before if self.past_valid is None else self.past_valid
             valid = torch.cat([before, valid], dim=1)
         return None if bool(valid.all()) else valid
-
-
-def read_prompt(
-    adapter: Adapter, ids: Tensor, kwargs: dict[str, Any], cache: PrunedCache, prompt: Tensor | None
-) -> Prefill:
-    """Say what every token of a prompt is.
-
-    Args:
-        adapter: of the model.
-        ids: [B, S] token ids of this forward.
-        kwargs: what the decoder was given.
-        cache: ours, with what it holds already.
-        prompt: [b, S'] ids that positions were last made for; B is a multiple of b under beams.
-
-    Raises:
-        UnsupportedError: a second visual prompt on a pruned cache, prepared masks, padding on the right, or a prompt in
-            pieces.
-        ConfigError: no question after the last visual token, or positions that are no raster.
-    """
-    positions, mask, past = kwargs.get("position_ids"), kwargs.get("attention_mask"), cache.physical_length()
-    if cache.changed:
-        raise UnsupportedError(
-            "a second prompt with images or videos on a pruned cache is not supported: start without past_key_values "
-            "and pass the whole conversation"
-        )
-    if positions is None or positions.ndim != 3 or positions.shape[0] not in (3, 4):
-        raise UnsupportedError(
-            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
-            "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
-        )
-    if isinstance(mask, dict) or (mask is not None and mask.ndim != 2):
-        raise UnsupportedError("pruning needs the two-dimensional attention mask, got a prepared one")
-    length = ids.shape[1]
-    end = _prompt_end(ids, past, prompt)
-    valid = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask[:, -length:].bool().to(ids.device)
-    if not bool(valid[:, -1].all()):
-        raise UnsupportedError(
-            "padding on the right: the answer would go on from a padding token. Pad on the left "
-            "(tokenizer.padding_side = 'left')"
-        )
-    rows = []
-    for b in range(ids.shape[0]):
-        at = valid[b].nonzero()[:, 0]
-        own = positions[-3:, b, at.to(positions.device)].to(ids.device)
-        layout = adapter.layout(ids[b, at], own, int((at < end).sum()))
-        rows.append(Row(layout, at.numel(), layout))
-    past_valid = mask[:, :past].bool() if past and mask is not None and mask.shape[1] >= past + length else None
-    return Prefill(rows, cache, length, past, valid.to(kwargs["inputs_embeds"].device), past_valid)
-
-
-def _prompt_end(ids: Tensor, past: int, prompt: Tensor | None) -> int:
-    """Where in this block the prompt ends: in assisted decoding candidate tokens follow it."""
-    length = ids.shape[1]
-    if prompt is None or ids.shape[0] % prompt.shape[0]:
-        return length
-    whole = prompt.repeat_interleave(ids.shape[0] // prompt.shape[0], dim=0).to(ids.device)
-    if past and torch.equal(whole, ids[:, : whole.shape[1]]):
-        raise UnsupportedError(
-            "the whole prompt arrives again although the cache holds its beginning, as assisted decoding in "
-            "transformers does (which is then wrong without pruning too): start without past_key_values"
-        )
-    prompt = whole[:, past:]
-    shared = min(prompt.shape[1], length)
-    if not torch.equal(prompt[:, :shared], ids[:, :shared]):
-        return length
-    if prompt.shape[1] > length:
-        raise UnsupportedError(
-            f"the prompt has {prompt.shape[1]} tokens and arrives in pieces of {length}: chunked prefill is not "
-            "supported, since stage 2 has to see question and video together. Unset prefill_chunk_size"
-        )
-    return prompt.shape[1]
 
 
 def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -149,8 +86,8 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
         method: the reducer.
 
     Returns:
-        index [B, K] (whose place each token takes), valid [B, K] and the new embeddings [B, K, D], or None when nothing
-        changed.
+        index [B, K] (whose place each token takes), on the CPU valid [B, K], and the new embeddings [B, K, D], or None
+        when nothing changed.
     """
     places: list[Tensor] = []
     features: list[Tensor] = []
@@ -235,7 +172,7 @@ def score(
             continue
         before = torch.arange(state.past, device=at.device)
         if state.past_valid is not None:
-            before = state.past_valid[b].nonzero()[:, 0].to(at.device)
+            before = on(state.past_valid[b].nonzero()[:, 0], at.device)
         cos, sin = (angle[..., b, :, :].index_select(-2, asked) for angle in rope)
         q = adapter.question_states(layer, hidden[b, asked], (cos, sin))
         keys = cached[b].index_select(1, torch.cat([before, at + state.past]).to(cached.device))
@@ -254,7 +191,7 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
         method: the reducer.
 
     Returns:
-        index [B, K] and valid [B, K] of what is left, or None when nothing changed.
+        index [B, K] and, on the CPU, valid [B, K] of what is left, or None when nothing changed.
 
     Raises:
         UnsupportedError: the method merges.
@@ -278,7 +215,7 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
     state.selected = True
     index, valid = left_padded(places)
     # the longest row may keep all while another one shrinks: equal length does not mean unchanged
-    same = index.shape[1] == state.valid.shape[1] and torch.equal(valid, state.valid.to(valid.device))
+    same = index.shape[1] == state.valid.shape[1] and torch.equal(valid, state.valid)
     if same and all(row.kept is None or row.kept.is_identity for row in state.rows):
         return None
     return index, valid

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
+from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens, on
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
-from prunevid_qwen.prefill import Prefill, merge, read_prompt, score, select
+from prunevid_qwen.prefill import Prefill, merge, score, select
+from prunevid_qwen.prompt import fetch, read_prompt
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
 
@@ -62,10 +63,11 @@ class Run:
         """
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
         self.ids = ids if media else None
-        visual = media or _spreads(kwargs.get("position_ids"))
-        if visual and ids is None:
+        follows = isinstance(kwargs.get("past_key_values"), PrunedCache)  # asked first: the other question waits
+        spread = not (media or (follows and ids is not None)) and _spreads(kwargs.get("position_ids"))
+        if (media or spread) and ids is None:
             raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
-        if visual and not media and not isinstance(kwargs.get("past_key_values"), PrunedCache):
+        if spread and not follows:
             raise UnsupportedError(
                 "visual tokens arrive without their pixels, as under chunked prefill in some releases of transformers "
                 "(which then answer blindly): chunked prefill is not supported. Unset prefill_chunk_size"
@@ -79,11 +81,13 @@ class Run:
         self.prefill, self.late_mask = None, None
         embeds, ids, self.ids = kwargs["inputs_embeds"], self.ids, None
         now = Moment.now(embeds.device)
-        if ids is None or not bool((self.adapter.types(ids) > 0).any()):
+        copy = None if ids is None else fetch(ids, kwargs, self.prompt)
+        if copy is None or not bool((self.adapter.types(copy.ids) > 0).any()):
             self._text(kwargs, embeds, now)
             return args, kwargs
         cache = self._cache(kwargs)
-        self.prefill = read_prompt(self.adapter, ids, kwargs, cache, self.prompt)
+        past = cache.physical_length()
+        self.prefill = Prefill.of(read_prompt(self.adapter, copy, kwargs, past), cache, past)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
@@ -113,6 +117,11 @@ class Run:
         if kwargs.get("past_key_values") is None:
             kwargs["past_key_values"] = DynamicCache(config=config)
         cache = adopt(kwargs["past_key_values"])
+        if cache.changed:
+            raise UnsupportedError(
+                "a second prompt with images or videos on a pruned cache is not supported: start without "
+                "past_key_values and pass the whole conversation"
+            )
         cache.is_open = True
         return cache
 
@@ -162,11 +171,13 @@ class Run:
         state.early_valid, (state.index, state.valid) = state.valid, changed
         cos, sin = kwargs["position_embeddings"]
         state.rope = (gather_tokens(cos, state.index), gather_tokens(sin, state.index))
+        left = gather_tokens(hidden, state.index)
+        chosen = Moment.now(hidden.device)
+        self.trace.seconds.add("select", start, chosen)
         if self.plan.compress:
             state.cache.keep(range(self.plan.layer + 1), state.index, state.past)
-        hidden = gather_tokens(hidden, state.index)
-        self.trace.seconds.add("select", start, Moment.now(hidden.device))
-        return (hidden, *out[1:]) if isinstance(out, tuple) else hidden
+            self.trace.seconds.add("compact", chosen, Moment.now(hidden.device))
+        return (left, *out[1:]) if isinstance(out, tuple) else left
 
     def before_later_layer(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give the layers after M the mask and the rotary angles of what is left."""
@@ -178,10 +189,11 @@ class Run:
         hidden = args[0] if args else kwargs["hidden_states"]
         if not state.has_mask:
             state.mask = self._masks(hidden, state.whole(state.valid), state.past)["full_attention"]
+            state.text_row = on(consecutive(state.valid), hidden.device)
             state.has_mask = True
         kwargs = dict(kwargs, attention_mask=state.mask, position_embeddings=state.rope)
         if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
-            kwargs["position_ids"] = consecutive(state.valid)
+            kwargs["position_ids"] = state.text_row
         return args, kwargs
 
     # ---- later calls and the way out
@@ -239,10 +251,14 @@ class Run:
         if state.merged or state.index is not None:
             cache.changed, cache.split = True, early is not late
             cache.shift = (state.logical - early.shape[1], state.logical - late.shape[1])
-            whole = state.whole(early)
-            cache.valid = (whole, state.whole(late) if cache.split else whole)
+            first, second = (_beside(cache, state.whole(valid)) for valid in (early, late))
+            cache.valid = (first, second if cache.split else first)
             cache.prompt = cache.get_seq_length()
         self.trace.samples = tuple(row.trace() for row in state.rows)
+
+
+def _beside(cache: PrunedCache, valid: Tensor | None) -> Tensor | None:
+    return None if valid is None else on(valid, cache.layers[0].keys.device)
 
 
 def _grown(valid: Tensor | None, held: int, new: Tensor) -> Tensor | None:

@@ -24,7 +24,7 @@ FLOORS = (
     ("run",),
     ("hooks",),
     ("loading", "media", "sources", "receipt"),
-    ("preprocessor",),
+    ("preprocessor", "encoding"),
     ("model",),
     ("evaluation", "training"),
     ("cli",),

@@ -1,0 +1,116 @@
+"""Reading a prompt on the host: what each of its tokens is, before any work is queued for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.batch import on_host
+from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.tokens import TokenLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One block of token ids with visual tokens, all of it on the CPU.
+
+    Args:
+        layouts: for each row what its tokens are, without padding; None for a text.
+        lengths: for each row its tokens, without padding.
+        valid: [B, S] bool, False on padding.
+        past_valid: [B, past] bool of the entries that the cache held before, None when all are valid.
+    """
+
+    layouts: tuple[TokenLayout | None, ...]
+    lengths: tuple[int, ...]
+    valid: Tensor
+    past_valid: Tensor | None
+
+
+class HostCopy(NamedTuple):
+    """What the host has to know of a prompt, on the CPU.
+
+    Args:
+        ids: [B, S] token ids of this forward.
+        positions: [3, B, S] ids of time, height and width; None where the decoder got none.
+        mask: [B, past + S]; None where there is none, or a prepared one.
+        whole: [b, S'] ids that positions were last made for; B is a multiple of b under beams.
+    """
+
+    ids: Tensor
+    positions: Tensor | None
+    mask: Tensor | None
+    whole: Tensor | None
+
+
+def fetch(ids: Tensor, kwargs: dict[str, Any], whole: Tensor | None) -> HostCopy:
+    """Copy a prompt to the host, which waits for the device here, once, for all that it needs to know."""
+    positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
+    spatial = positions[-3:] if isinstance(positions, Tensor) and positions.ndim == 3 else None
+    flat = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
+    return HostCopy(*on_host(ids, spatial if spatial is not None and len(spatial) == 3 else None, flat, whole))
+
+
+def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int) -> Prompt:
+    """Say what every token of a prompt is.
+
+    Args:
+        adapter: of the model.
+        copy: of the prompt.
+        kwargs: what the decoder was given.
+        past: entries in the cache.
+
+    Raises:
+        UnsupportedError: prepared masks, padding on the right, or a prompt in pieces.
+        ConfigError: no question after the last visual token, or positions that are no raster.
+    """
+    ids, spatial, flat, whole = copy
+    if spatial is None:
+        raise UnsupportedError(
+            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
+            "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
+        )
+    if kwargs.get("attention_mask") is not None and flat is None:
+        raise UnsupportedError("pruning needs the two-dimensional attention mask, got a prepared one")
+    length = ids.shape[1]
+    end = _prompt_end(ids, past, whole)
+    valid = torch.ones_like(ids, dtype=torch.bool) if flat is None else flat[:, -length:].bool()
+    if not bool(valid[:, -1].all()):
+        raise UnsupportedError(
+            "padding on the right: the answer would go on from a padding token. Pad on the left "
+            "(tokenizer.padding_side = 'left')"
+        )
+    layouts, lengths = [], []
+    for row, own, places in zip(ids, valid, spatial.unbind(1), strict=True):
+        at = own.nonzero()[:, 0]
+        layouts.append(adapter.layout(row[at], places[:, at], int((at < end).sum())))
+        lengths.append(at.numel())
+    past_valid = flat[:, :past].bool() if past and flat is not None and flat.shape[1] >= past + length else None
+    return Prompt(tuple(layouts), tuple(lengths), valid, past_valid)
+
+
+def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
+    """Where in this block the prompt ends: in assisted decoding candidate tokens follow it."""
+    length = ids.shape[1]
+    if whole is None or ids.shape[0] % whole.shape[0]:
+        return length
+    whole = whole.repeat_interleave(ids.shape[0] // whole.shape[0], dim=0)
+    if past and torch.equal(whole, ids[:, : whole.shape[1]]):
+        raise UnsupportedError(
+            "the whole prompt arrives again although the cache holds its beginning, as assisted decoding in "
+            "transformers does (which is then wrong without pruning too): start without past_key_values"
+        )
+    prompt = whole[:, past:]
+    shared = min(prompt.shape[1], length)
+    if not torch.equal(prompt[:, :shared], ids[:, :shared]):
+        return length
+    if prompt.shape[1] > length:
+        raise UnsupportedError(
+            f"the prompt has {prompt.shape[1]} tokens and arrives in pieces of {length}: chunked prefill is not "
+            "supported, since stage 2 has to see question and video together. Unset prefill_chunk_size"
+        )
+    return prompt.shape[1]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.pixels import PixelOptions, image_pixels, video_pixels
-from prunevid_qwen.video import Video, read_image, read_video
+from prunevid_qwen.pixels import PixelOptions, frame_limit, image_pixels, smart_resize, video_pixels
+from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_image, read_video
+from prunevid_qwen.video.prefetch import Prefetch
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
 VIDEO_MAX_PIXELS = 768 * 28 * 28
@@ -28,7 +32,7 @@ class Medium:
 
     Args:
         kind: "video" or "image".
-        pixels: [patches, 1176] fp32.
+        pixels: [patches, 1176] fp32; of a video that was encoded ahead [patches, 2], see `prunevid_qwen.vision`.
         grid: [1, 3] int64 (t, h, w) in patches.
         seconds_per_grid: of a video; 1.0 for an image.
         facts: what a receipt says of it.
@@ -39,6 +43,100 @@ class Medium:
     grid: Tensor
     seconds_per_grid: float
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some whole temporal positions of a video.
+
+    Args:
+        pixels: [patches, 1176] in the dtype asked for.
+        grid: [1, 3] int64 (t, h, w) in patches.
+        whole: temporal positions of the whole video.
+    """
+
+    pixels: Tensor
+    grid: Tensor
+    whole: int
+
+
+class VideoFeed:
+    """A video that is opened and on its way: a thread reads, resizes and cuts the next chunk while one is used.
+
+    Iterate it once, then ask for `facts`. `close` stops the thread at any time.
+
+    Args:
+        stream: the opened video.
+        options: how the model wants frames.
+        limits: ``max_pixels`` and ``total_pixels``.
+        chunk_tokens: visual tokens of a chunk at most, but at least one temporal position; None gives one chunk.
+        dtype: of the pixels.
+        pin: put them into pinned memory, from which a GPU copies without waiting.
+    """
+
+    kind = "video"
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        options: PixelOptions,
+        limits: tuple[int, int | None],
+        chunk_tokens: int | None,
+        dtype: torch.dtype,
+        pin: bool,
+    ) -> None:
+        self._stream, self._options, self._limits = stream, options, limits
+        self._chunk_tokens, self._dtype, self._pin = chunk_tokens, dtype, pin
+        self._limit()  # limits that contradict each other are refused on opening
+        self._prefetch = Prefetch(self._chunks())
+
+    def __iter__(self) -> Iterator[Chunk | None]:
+        """Yield the video's chunks; None where damage came to light: what came before is void, all begins anew."""
+        return self._prefetch
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._prefetch.close()
+
+    @property
+    def frames(self) -> int:
+        """Frames that will be taken, as far as is known."""
+        return self._stream.count
+
+    def facts(self, grid: Tensor) -> tuple[float, dict[str, Any]]:
+        """Return the seconds of a temporal position and what a receipt says, once all chunks have come.
+
+        Args:
+            grid: [1, 3] of the whole video.
+        """
+        video = self._stream.video()
+        return video.seconds_per_grid, _facts(video, grid, self._options)
+
+    def _limit(self) -> int:
+        return frame_limit(self._stream.count, self._options, *self._limits)
+
+    def _chunks(self) -> Iterator[Chunk | None]:
+        depth = self._options.temporal_patch_size
+        try:
+            while True:
+                limit = self._limit()
+                rows, columns = smart_resize(*self._stream.size, self._options.factor, self._options.min_pixels, limit)
+                tokens = (rows // self._options.factor) * (columns // self._options.factor)
+                whole = math.ceil(self._stream.count / depth)
+                at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
+                try:
+                    for frames in self._stream.chunks(at_once * depth):
+                        yield self._chunk(frames, limit, whole)
+                    return
+                except FramesChanged:
+                    yield None
+        finally:
+            self._stream.close()
+
+    def _chunk(self, frames: Any, limit: int, whole: int) -> Chunk:
+        pixels, grid = video_pixels(frames, self._options, max_pixels=limit)
+        pixels = pixels.to(self._dtype)
+        return Chunk(pixels.pin_memory() if self._pin else pixels, grid, whole)
 
 
 class MediaReader:
@@ -78,34 +176,41 @@ class MediaReader:
 
     def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read a video as ``config`` samples it; ``given`` overrides (start, end, fps, max_frames, ...)."""
-        sampling = given.pop("sampling", config.video_sampling)
-        limit = given.pop("max_pixels", config.max_pixels)
-        total = given.pop("total_pixels", config.total_pixels)
+        options, (limit, total) = self._asked(config, given)
+        video: Video = read_video(source, **options)
+        pixels, grid = video_pixels(video.frames, self.video, max_pixels=limit, total_pixels=total)
+        return Medium("video", pixels, grid, video.seconds_per_grid, _facts(video, grid, self.video))
+
+    def open_video(
+        self, source: Any, config: PruneVidConfig, *, dtype: torch.dtype, pin: bool = False, **given: Any
+    ) -> VideoFeed:
+        """Open the video that `read_video` reads whole, and start reading it in chunks that fit the vision encoder.
+
+        Args:
+            source: as in `read_video`.
+            config: how it is sampled, and how large a chunk is.
+            dtype: of the vision encoder.
+            pin: put the pixels into pinned memory.
+            given: as in `read_video`.
+        """
+        options, limits = self._asked(config, given)
+        return VideoFeed(open_video(source, **options), self.video, limits, config.vision_chunk_tokens, dtype, pin)
+
+    def _asked(self, config: PruneVidConfig, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, int | None]]:
+        """Return the arguments of the reader, and the limits on pixels."""
         options = {
+            "sampling": config.video_sampling,
             "max_frames": config.max_frames,
             "fps": config.fps,
             "backend": config.video_backend,
             "time_limit": config.video_time_limit,
             **given,
         }
-        video: Video = read_video(source, sampling=sampling, **options)
+        limit = options.pop("max_pixels", config.max_pixels)
+        total = options.pop("total_pixels", config.total_pixels)
         if limit is None:
             limit = max(self.video.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
-        pixels, grid = video_pixels(video.frames, self.video, max_pixels=limit, total_pixels=total)
-        facts = {
-            "source": video.source,
-            "backend": video.backend,
-            "frames": len(video.timestamps),
-            "padded": video.padded,
-            "timestamps": list(video.timestamps),
-            "seconds_per_grid": video.seconds_per_grid,
-            "duration": video.duration,
-            "size": list(video.size),
-            "resized": [int(side) * self.video.patch_size for side in grid[0, 1:]],
-            "grid": _merged(grid, self.video.merge_size),
-            "warnings": list(video.warnings),
-        }
-        return Medium("video", pixels, grid, video.seconds_per_grid, facts)
+        return options, (limit, total)
 
     def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read one image."""
@@ -118,6 +223,22 @@ class MediaReader:
             "grid": _merged(grid, self.image.merge_size),
         }
         return Medium("image", pixels, grid, 1.0, facts)
+
+
+def _facts(video: Video, grid: Tensor, options: PixelOptions) -> dict[str, Any]:
+    return {
+        "source": video.source,
+        "backend": video.backend,
+        "frames": len(video.timestamps),
+        "padded": video.padded,
+        "timestamps": list(video.timestamps),
+        "seconds_per_grid": video.seconds_per_grid,
+        "duration": video.duration,
+        "size": list(video.size),
+        "resized": [int(side) * options.patch_size for side in grid[0, 1:]],
+        "grid": _merged(grid, options.merge_size),
+        "warnings": list(video.warnings),
+    }
 
 
 def _merged(grid: Tensor, merge: int) -> list[int]:

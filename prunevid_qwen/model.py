@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
-from prunevid_qwen.media import Medium
-from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.media import Medium, VideoFeed
+from prunevid_qwen.preprocessor import Preprocessor, ReadVideo, Sample
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.sources import each_question, videos_of
 from prunevid_qwen.trace import Trace
+from prunevid_qwen.vision import vision_from_memory
 
 
 class PruneVidQwen25VL:
@@ -106,9 +110,14 @@ class PruneVidQwen25VL:
         max_new_tokens: int | None = None,
         return_stats: bool = False,
         streamer: Any = None,
+        progress: Progress | None = None,
         **generate_arguments: Any,
     ) -> Any:
         """Answer a question, or several in one padded batch.
+
+        A video is read, resized and encoded in chunks of ``config.vision_chunk_tokens``, the next of them read while
+        one is encoded, so that an hour of video needs little more memory than a minute. What several questions share
+        is encoded once.
 
         Args:
             video_path: a file, a folder of frames, a list of images (the frames of one video), an array
@@ -122,6 +131,7 @@ class PruneVidQwen25VL:
             max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
             return_stats: add the receipt under "stats".
             streamer: a transformers streamer, for a single question.
+            progress: called with the frames encoded so far and those of all videos, after each chunk of a video.
             generate_arguments: everything else that transformers' ``generate`` takes.
 
         Returns:
@@ -139,21 +149,41 @@ class PruneVidQwen25VL:
             generate_arguments["max_new_tokens"] = max_new_tokens
         elif generate_arguments.get("generation_config") is None and generate_arguments.get("max_length") is None:
             generate_arguments["max_new_tokens"] = 512
-        conversations, single = self._conversations(video_path, question, images, messages, start, end)
-        if streamer is not None and not single:
-            raise ConfigError("a streamer shows one answer at a time: pass one question")
-        samples = [self.preprocessor.sample(conversation, self.config) for conversation in conversations]
-        inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
-        read = time.perf_counter() - began
-        with self._lock, pruned(self.model, self.config) as trace:
-            output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
+        tower: Any = adapter_for(self.model).parts.vision
+        with ExitStack() as stack:
+
+            def open_video(source: Any, config: PruneVidConfig, **given: Any) -> VideoFeed:
+                pin = tower.device.type == "cuda"
+                feed = self.preprocessor.media.open_video(source, config, dtype=tower.dtype, pin=pin, **given)
+                stack.callback(feed.close)
+                return feed
+
+            conversations, single = self._conversations(video_path, question, images, messages, start, end, open_video)
+            if streamer is not None and not single:
+                raise ConfigError("a streamer shows one answer at a time: pass one question")
+            opened = [self.preprocessor.sample(asked, self.config, open_video) for asked in conversations]
+            read = time.perf_counter() - began
+            with self._lock, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
+                encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
+                samples = [
+                    dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
+                ]
+                inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
+                output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
         check_applied(trace, self.config)
-        seconds = {"read": read, "total": time.perf_counter() - began}
+        seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         results = self._results(output, samples, inputs, trace, seconds, return_stats)
         return results[0] if single else results
 
     def _conversations(
-        self, video_path: Any, question: Any, images: Any, messages: Any, start: float | None, end: float | None
+        self,
+        video_path: Any,
+        question: Any,
+        images: Any,
+        messages: Any,
+        start: float | None,
+        end: float | None,
+        open_video: ReadVideo,
     ) -> tuple[list[list[dict[str, Any]]], bool]:
         if messages is not None:
             if video_path is not None or question is not None or images is not None:
@@ -170,11 +200,11 @@ class PruneVidQwen25VL:
         if range_given and video_path is None:
             raise ConfigError(f"{' and '.join(range_given)}: seconds of a video, but video_path is not given")
         # a video that several questions share is read once; the source is held so that no other gets its id
-        shared: dict[int, tuple[Any, Medium]] = {}
+        shared: dict[int, tuple[Any, Any]] = {}
 
-        def read(video: Any) -> Medium:
+        def read(video: Any) -> Any:
             if id(video) not in shared:
-                shared[id(video)] = (video, self.preprocessor.media.read_video(video, self.config, **range_given))
+                shared[id(video)] = (video, open_video(video, self.config, **range_given))
             return shared[id(video)][1]
 
         still = [self.preprocessor.media.read_image(picture, self.config) for picture in pictures]
@@ -209,6 +239,7 @@ class PruneVidQwen25VL:
         results = []
         for i, sample in enumerate(samples):
             own = slice(i * per_sample, (i + 1) * per_sample)
+            media = [medium for medium in sample.media if isinstance(medium, Medium)]
             result: dict[str, Any] = {"answer": answers[own][0]}
             if per_sample > 1:
                 result["answers"] = answers[own]
@@ -219,8 +250,8 @@ class PruneVidQwen25VL:
                     trace,
                     i * rows_per_sample,
                     self.config,
-                    [medium.facts for medium in sample.media],
-                    [medium.kind for medium in sample.media],
+                    [medium.facts for medium in media],
+                    [medium.kind for medium in media],
                     int(inputs["attention_mask"][i].sum()),
                     about,
                     seconds,

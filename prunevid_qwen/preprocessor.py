@@ -7,7 +7,7 @@ The stock processor cannot be built without torchvision; its arithmetic lives in
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,17 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.media import MediaReader, Medium, read_json
+from prunevid_qwen.media import MediaReader, Medium, VideoFeed, read_json
+
+ReadVideo = Callable[..., Medium | VideoFeed]
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One prompt: the text of the chat template and its media, in order."""
+    """One prompt: the text of the chat template and its media, in order; a video may only be opened yet."""
 
     text: str
-    media: tuple[Medium, ...]
+    media: tuple[Medium | VideoFeed, ...]
 
 
 class Preprocessor:
@@ -80,7 +82,9 @@ class Preprocessor:
 
     # ---- prompts
 
-    def sample(self, messages: Sequence[dict[str, Any]], config: PruneVidConfig) -> Sample:
+    def sample(
+        self, messages: Sequence[dict[str, Any]], config: PruneVidConfig, read_video: ReadVideo | None = None
+    ) -> Sample:
         """Read the media of a conversation and write it as text.
 
         Args:
@@ -88,13 +92,14 @@ class Preprocessor:
                 ``{"type": "video", "video": source, "fps": 2, "start": 1.5}``, ``{"type": "image", "image": source}``
                 ("path" and "url" are accepted as names of the source). A last message of the assistant is continued.
             config: how videos are sampled.
+            read_video: called as `MediaReader.read_video` and instead of it.
 
         Raises:
             ConfigError: a message or item is malformed, or the text holds placeholders of its own.
         """
         if not messages:
             raise ConfigError("messages is empty: pass at least one user message")
-        media: list[Medium] = []
+        media: list[Medium | VideoFeed] = []
         plain = []
         for message in messages:
             if not isinstance(message, dict) or "role" not in message or "content" not in message:
@@ -105,7 +110,7 @@ class Preprocessor:
                 continue
             items = []
             for item in content:
-                items.append(self._item(item, config, media))
+                items.append(self._item(item, config, media, read_video or self.media.read_video))
             plain.append({"role": message["role"], "content": items})
         ours = messages[-1]["role"] == "assistant"
         text = self.tokenizer.apply_chat_template(
@@ -120,7 +125,9 @@ class Preprocessor:
             )
         return Sample(text, tuple(media))
 
-    def _item(self, item: Any, config: PruneVidConfig, media: list[Medium]) -> dict[str, Any]:
+    def _item(
+        self, item: Any, config: PruneVidConfig, media: list[Medium | VideoFeed], read_video: ReadVideo
+    ) -> dict[str, Any]:
         if not isinstance(item, dict):
             raise ConfigError(f"content is text or a list of items with a type, got {item!r:.80}")
         kind = item.get("type") or next((k for k in ("video", "image", "text") if k in item), None)
@@ -129,7 +136,7 @@ class Preprocessor:
         if kind not in ("video", "image"):
             raise ConfigError(f"an item is a text, an image or a video, got type {kind!r}")
         source = next((item[name] for name in (kind, "path", "url") if item.get(name) is not None), None)
-        if isinstance(source, Medium):
+        if isinstance(source, (Medium, VideoFeed)):
             media.append(source)
             return {"type": kind}
         if source is None:
@@ -146,7 +153,7 @@ class Preprocessor:
         if kind == "video":
             if "fps" in given:
                 given["sampling"] = "fps"
-            media.append(self.media.read_video(source, config, **given))
+            media.append(read_video(source, config, **given))
         else:
             media.append(self.media.read_image(source, config, **given))
         return {"type": kind}
@@ -171,7 +178,7 @@ class Preprocessor:
             ("video", "pixel_values_videos", "video_grid_thw"),
             ("image", "pixel_values", "image_grid_thw"),
         ):
-            media = [medium for sample in samples for medium in sample.media if medium.kind == kind]
+            media = [medium for sample in samples for medium in _read(sample) if medium.kind == kind]
             if media:
                 out[pixels] = torch.cat([medium.pixels for medium in media])
                 out[grid] = torch.cat([medium.grid for medium in media])
@@ -181,13 +188,20 @@ class Preprocessor:
 
     def _ids(self, sample: Sample) -> list[int]:
         pieces, done = [], 0
-        for medium, (kind, at) in zip(sample.media, _placeholders(sample.text, self.pads), strict=True):
+        for medium, (kind, at) in zip(_read(sample), _placeholders(sample.text, self.pads), strict=True):
             count = int(medium.grid.prod()) // self.media.merge_size**2
             pieces += [sample.text[done:at], self.pads[kind] * count]
             done = at + len(self.pads[kind])
         pieces.append(sample.text[done:])
         ids: list[int] = self.tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]
         return ids
+
+
+def _read(sample: Sample) -> list[Medium]:
+    media = [medium for medium in sample.media if isinstance(medium, Medium)]
+    if len(media) < len(sample.media):
+        raise ConfigError("a video of this sample was opened, but is not encoded yet: how long it is is not known")
+    return media
 
 
 def _placeholders(text: str, pads: dict[str, str]) -> list[tuple[str, int]]:

@@ -35,7 +35,7 @@ def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
 
     def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
         # tensors among the rest are indices that somebody made ahead for the whole input
-        whole = any(isinstance(value, Tensor) for value in kwargs.values())
+        whole = is_placeholder(hidden_states) or any(isinstance(value, Tensor) for value in kwargs.values())
         if tokens is None or whole or hidden_states.shape[0] <= tokens * merge:
             return stock(hidden_states, grid_thw=grid_thw, **kwargs)
         outputs, at = [], 0
@@ -80,6 +80,11 @@ def _joined(outputs: list[Any]) -> Any:
     return type(first)(**{name: _joined([each[name] for each in outputs]) for name in first})
 
 
+def is_placeholder(pixels: Tensor) -> bool:
+    """Tell whether [patches, ...] are numbers of encoded videos instead of pixels."""
+    return pixels.ndim == 2 and pixels.shape[1] == _DIGITS
+
+
 class EncodedVideos:
     """Features of videos that were encoded ahead, and the forward that answers with them; see `vision_from_memory`.
 
@@ -102,8 +107,10 @@ class EncodedVideos:
             pixels: [patches, 1176]; pinned memory is copied without waiting.
             grid: [1, 3] int64 (t, h, w) in patches.
         """
-        pixels = pixels.to(self.tower.device, non_blocking=True).to(self.tower.dtype)
-        output = self.tower(pixels, grid_thw=grid.to(self.tower.device))
+        device = self.tower.device
+        if device.type != "meta":  # offloaded weights have no device: whoever fetches them moves the input too
+            pixels, grid = pixels.to(device, non_blocking=True), grid.to(device)
+        output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
         self._kind = type(output)
         features: Tensor = output.pooler_output
         return features
@@ -123,7 +130,7 @@ class EncodedVideos:
         Raises:
             ValueError: a number that stands on a grid of another size.
         """
-        if hidden_states.shape[1] != _DIGITS:
+        if not is_placeholder(hidden_states):
             return self.stock(hidden_states, grid_thw=grid_thw, **kwargs)
         patches = grid_thw.prod(-1).tolist()
         if sum(patches) != hidden_states.shape[0]:

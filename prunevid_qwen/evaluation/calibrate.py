@@ -163,7 +163,7 @@ class Calibration:
         self, before: Reducer | None, number: int, config: PruneVidConfig
     ) -> tuple[TokenLayout, torch.Tensor]:
         encoded = self.questioners[number].look(config)
-        layout, hidden = _bare_layout(encoded.grid, encoded.features), encoded.features
+        layout, hidden = _bare_layout(encoded.medium.grid, encoded.features), encoded.features
         if before is None:
             return layout, hidden
         key = before, number, config.max_frames, config.max_pixels  # the same merger sees other tokens of other frames

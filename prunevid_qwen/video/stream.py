@@ -65,10 +65,10 @@ class VideoStream:
         The time limit does not run while a chunk is used.
 
         Args:
-            frames: of a chunk at most, an even number; the last chunk may be shorter.
+            frames: of a chunk; the last chunk may be shorter.
 
         Yields:
-            uint8 RGB ``[n, H, W, 3]``, n even.
+            uint8 RGB ``[n, H, W, 3]``.
 
         Raises:
             FramesChanged: begin again.

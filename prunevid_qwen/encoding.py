@@ -1,0 +1,95 @@
+"""The videos of one call, encoded before the prompt is built: each once, in chunks, while the next chunk is read.
+
+Only when the last frame has been decoded is it known how many there are; so the prompt, which needs that number, is
+built afterwards, and the stock `generate` is answered from memory (`prunevid_qwen.vision`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.media import Medium, VideoFeed
+from prunevid_qwen.trace import Moment
+from prunevid_qwen.vision import EncodedVideos, is_placeholder
+
+# (frames encoded so far, frames in all), of all videos of the call
+Progress = Callable[[int, int], None]
+
+
+class Encoding:
+    """Encodes the videos of one call.
+
+    Args:
+        videos: keeps the features.
+        media: everything that the call shows, repeated things too.
+        progress: told after each chunk; where damage makes a video begin anew it counts back.
+    """
+
+    def __init__(
+        self,
+        videos: EncodedVideos,
+        media: Iterable[Medium | VideoFeed],
+        progress: Progress | None = None,
+    ) -> None:
+        self._videos, self._progress = videos, progress
+        self._feeds = list({id(each): each for each in media if isinstance(each, VideoFeed)}.values())
+        self._frames = 0  # of finished videos
+        self._made: dict[int, tuple[Medium | VideoFeed, Medium]] = {}  # the first keeps its id from being given anew
+        self.waited = 0.0  # seconds in which no encoder ran: reading that it did not hide
+
+    def encode(self, given: Medium | VideoFeed) -> Medium:
+        """Return what goes into the prompt; the same video is encoded once, images are left as they are."""
+        if isinstance(given, Medium) and given.kind == "image":
+            return given
+        if id(given) not in self._made:
+            began = time.perf_counter()
+            medium, busy = self._fed(given) if isinstance(given, VideoFeed) else self._whole(given)
+            # on a GPU the encoder runs on while this thread waits for frames: that is not counted twice
+            encoded = sum(start.seconds_until(stop) for start, stop in busy)
+            self.waited += max(0.0, time.perf_counter() - began - encoded)
+            self._made[id(given)] = given, medium
+        return self._made[id(given)][1]
+
+    def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Moment, Moment]]]:
+        busy: list[tuple[Moment, Moment]] = []
+        features, grid, at, positions = torch.empty(0), torch.empty(0), 0, 0
+        for chunk in feed:
+            if chunk is None:
+                at = positions = 0
+                self._tell(feed, 0)
+                continue
+            part = self._timed(chunk.pixels, chunk.grid, busy)
+            if not at:
+                size = chunk.whole * len(part) // int(chunk.grid[0, 0])
+                features = part if size == len(part) else part.new_empty(size, part.shape[1])
+            if features is not part:  # the whole is made once, not joined at the end
+                features[at : at + len(part)] = part
+            at, positions, grid = at + len(part), positions + int(chunk.grid[0, 0]), chunk.grid
+            self._tell(feed, positions / chunk.whole)
+        grid = torch.tensor([[positions, *grid[0, 1:].tolist()]])
+        seconds_per_grid, facts = feed.facts(grid)
+        self._frames += feed.frames
+        return Medium("video", self._videos.hold(features), grid, seconds_per_grid, facts), busy
+
+    def _whole(self, medium: Medium) -> tuple[Medium, list[tuple[Moment, Moment]]]:
+        if is_placeholder(medium.pixels):
+            raise ConfigError("this video was encoded elsewhere and carries no pixels: pass the video itself")
+        busy: list[tuple[Moment, Moment]] = []
+        held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy))
+        return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy
+
+    def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Moment, Moment]]) -> Tensor:
+        device = self._videos.tower.device
+        start = Moment.now(device)
+        features = self._videos.encode(pixels, grid)
+        busy.append((start, Moment.now(device)))
+        return features
+
+    def _tell(self, feed: VideoFeed, share: float) -> None:
+        if self._progress is not None:
+            self._progress(self._frames + round(share * feed.frames), sum(each.frames for each in self._feeds))

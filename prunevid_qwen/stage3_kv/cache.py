@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.kernels.cache_compaction import batches, compact
 
 
 class PrunedCache(DynamicCache):
@@ -61,13 +61,16 @@ class PrunedCache(DynamicCache):
             index: [B, K] int64 into the entries after the first ``past``; padding slots may point anywhere.
             past: entries before this prompt, which stay.
         """
-        for i in layers:
-            layer = self.layers[i]
-            for name in ("keys", "values"):
-                held = getattr(layer, name)
-                at = index.to(held.device)[:, None, :, None].expand(-1, held.shape[1], -1, held.shape[3])
-                new = held[:, :, past:].gather(2, at)
-                setattr(layer, name, torch.cat([held[:, :, :past], new], dim=2) if past else new)
+        places = [(self.layers[i], name) for i in layers for name in ("keys", "values")]
+        for device in dict.fromkeys(getattr(layer, name).device for layer, name in places):
+            here = [(layer, name) for layer, name in places if getattr(layer, name).device == device]
+            at, held = index.to(device), [getattr(layer, name) for layer, name in here]
+            cuts = list(batches(held, past + index.shape[1]))
+            del held  # the old memory goes batch by batch
+            for cut in cuts:
+                new = compact([getattr(layer, name) for layer, name in here[cut]], at, past)
+                for (layer, name), tensor in zip(here[cut], new, strict=True):
+                    setattr(layer, name, tensor)
 
     def crop(self, max_length: int) -> None:
         """Take back the newest tokens (assisted decoding): a negative count, or the logical length to crop to."""

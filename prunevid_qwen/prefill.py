@@ -6,6 +6,7 @@ Nothing here hooks a model or is hooked: `run` calls these steps from the seams.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -91,27 +92,21 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
     """
     places: list[Tensor] = []
     features: list[Tensor] = []
-    last: tuple[Evidence, TokenMap] | None = None
+    twins = _twins(state, embeds, method)
     for b, row in enumerate(state.rows):
         at = state.places(b, embeds.device)
+        own = embeds[b].index_select(0, at)
         if row.layout is None:
             places.append(at)
-            features.append(embeds[b].index_select(0, at))
+            features.append(own)
             continue
-        if _repeats_the_last(b, embeds, state):  # beams are equal rows: decide once for all of them
-            twin = state.rows[b - 1]
-            row.layout, row.merged = twin.layout, twin.merged
-            places.append(places[-1])
-            features.append(features[-1])
-            continue
-        own, layout = embeds[b].index_select(0, at), row.layout.to(embeds.device)
-        seen = _evidence(layout, own, method)
-        if last is not None and _shows_the_same(seen, last[0]):  # many questions about a video: decide once for all
-            row.merged = last[1]
+        layout, twin = row.layout.to(embeds.device), twins.get(b)
+        if twin is not None:  # beams, or many questions about a video: decide once for all
+            row.merged = state.rows[twin].merged
         else:
             with torch.no_grad():
-                row.merged = method.plan(seen)
-        last = seen, row.merged
+                row.merged = method.plan(_evidence(layout, own, method))
+        assert row.merged is not None, "a twin comes after the row that it repeats"
         row.layout, whole = layout.apply(row.merged)
         places.append(whole.take(at, 0))
         features.append(whole.mean(own))
@@ -124,15 +119,27 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
     return index, valid, out
 
 
-def _repeats_the_last(b: int, embeds: Tensor, state: Prefill) -> bool:
-    own, twin = state.rows[b].start, state.rows[b - 1].start
-    return (
-        b > 0
-        and state.rows[b - 1].merged is not None
-        and (own is not None and twin is not None and own.shows_like(twin))
-        and torch.equal(state.valid[b], state.valid[b - 1])
-        and torch.equal(embeds[b], embeds[b - 1])
-    )
+def _twins(state: Prefill, embeds: Tensor, method: Reducer) -> dict[int, int]:
+    """Rows that show a reducer the same as the row with visual tokens before them, and that row.
+
+    Nothing that it may look at differs, but for how long the question is. The host asks the device once for all rows,
+    and only if some have videos of equal grids.
+    """
+    pairs, same = [], []
+    shown = [(b, row.layout) for b, row in enumerate(state.rows) if row.layout is not None]
+    for (before, one), (b, other) in pairwise(shown):
+        if one.shows_like(other):
+            first, second = (_seen(state, embeds, *row, method) for row in ((before, one), (b, other)))
+            if first.shape == second.shape:
+                pairs.append((before, b))
+                same.append((first == second).all())
+    alike = torch.stack(same).tolist() if same else []
+    return {b: before for (before, b), equal in zip(pairs, alike, strict=True) if equal}
+
+
+def _seen(state: Prefill, embeds: Tensor, b: int, layout: TokenLayout, method: Reducer) -> Tensor:
+    places = torch.cat([layout.visual, layout.question]) if method.needs.question else layout.visual
+    return embeds[b].index_select(0, on(state.valid[b].nonzero()[places, 0], embeds.device))
 
 
 def score(
@@ -224,12 +231,3 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
 def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, scores: Tensor | None = None) -> Evidence:
     question = own.index_select(0, layout.question if method.needs.question else layout.question[:0])
     return Evidence(layout, own.index_select(0, layout.visual), question, scores)
-
-
-def _shows_the_same(seen: Evidence, other: Evidence) -> bool:
-    """Whether nothing that a reducer may look at differs, but for how long the question is."""
-    return (
-        seen.layout.shows_like(other.layout)
-        and torch.equal(seen.question, other.question)
-        and torch.equal(seen.hidden, other.hidden)
-    )

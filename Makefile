@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices clean
+.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-speed clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (AR
 
 bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes runs/choices)
 	@$(BIN)/python eval/choices.py $(ARGS)
+
+bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (ARGS=--quick; writes runs/efficiency)
+	@$(BIN)/python eval/efficiency.py $(ARGS)
 
 clean:  ## Remove .venv, .venv-matrix and every cache
 	rm -rf .venv .venv-matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 from prunevid_qwen.cli.bench import AccuracyRequest
+from prunevid_qwen.cli.bench_speed import SpeedRequest
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.request import Request
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid") -> i
     try:
         command = typer.main.get_command(demo_app if program == "demo.py" else app)
         request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
-        if isinstance(request, AccuracyRequest):
+        if isinstance(request, (AccuracyRequest, SpeedRequest)):
             return request.run()
         if not isinstance(request, Request):  # --help and --version are done by now
             return int(request or 0)
@@ -77,7 +78,8 @@ def _answer(request: Request) -> int:
             with report.waiting("Answering with and without pruning, after a warm-up of each"):
                 outcome = compare(model, request)
         else:
-            outcome = answer(model, request, stream=report.streamer)
+            with report.encoding() as progress:
+                outcome = answer(model, request, stream=report.streamer, progress=progress)
     report.show(outcome)
     return 0
 

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from prunevid_qwen.cli.bars import Bars
+from prunevid_qwen.cli.bench_speed import register_speed
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.errors import ConfigError, SetupError
 
@@ -113,33 +115,6 @@ class AccuracyRequest:
         )
 
 
-class Bars:
-    """A bar for each part of the work, with the time left, on stderr."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as TimeLeft
-
-        self.console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.progress = Progress(*columns, TextColumn("left"), TimeLeft(), console=self.console)
-        self.bars: dict[str, Any] = {}
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """Move the bar of a part of the work."""
-        if what not in self.bars:
-            self.bars[what] = self.progress.add_task(what, total=total, completed=done)
-        self.progress.update(self.bars[what], completed=done)
-
-    def __enter__(self) -> Bars:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
-
-
 def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
     return typer.Option(f"--{name}", help=text, metavar=metavar, rich_help_panel=panel, **more)
 
@@ -213,11 +188,8 @@ def register_bench(app: typer.Typer, settings: dict[str, Any]) -> None:
     bench = typer.Typer(context_settings=settings, no_args_is_help=True)
     text = "Draw accuracy against tokens for every method, on questions about generated videos with known answers."
     bench.command("accuracy", help=text, epilog=_EPILOG, cls=PanelledCommand)(accuracy)
-    bench.callback()(_several)  # so that `accuracy` stays a command's name while it is the only one
-    app.add_typer(bench, name="bench", help="Measure: accuracy of every method at equal cost.")
-
-
-def _several() -> None: ...
+    register_speed(bench)
+    app.add_typer(bench, name="bench", help="Measure: accuracy of every method at equal cost, and speed.")
 
 
 def _names(text: str) -> tuple[str, ...]:

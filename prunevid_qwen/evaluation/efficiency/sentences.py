@@ -1,0 +1,100 @@
+"""One plain sentence for each row: faster or not, by how much, and why not more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunevid_qwen.evaluation.efficiency.findings import PARTS, Row
+from prunevid_qwen.evaluation.efficiency.variants import KEEP_EVERYTHING, STOCK
+
+NOTICEABLE = 1.05  # less than that is called the same
+_NAMES = {
+    "vision": "the vision encoder", "stage1": "stage 1", "layers": "the decoder", "stage2": "stage 2",
+    "stage3": "stage 3", "lm_head": "the output layer", "rest": "what lies between the parts",
+}  # fmt: skip
+_NOISY = 0.25  # (high - low) / median of the stock model's time to the first token
+
+
+def sentence(row: Row, new_tokens: int) -> str:
+    """Say what a row means.
+
+    Args:
+        row: of `findings.rows_of`.
+        new_tokens: of every answer.
+    """
+    if "error" in row:
+        return f"Did not run: {row['error']}."
+    if row["variant"] == STOCK:
+        shares = ", ".join(f"{_NAMES[part]} {share:.0%}".replace("%", " %") for part, share in _shares(row)[:3])
+        return f"First token after {row['ms']['first_token']['median']:.0f} ms: {shares}."
+    if "speedup" not in row:
+        return "The stock model could not run here: nothing to compare with."
+    if row["variant"] == KEEP_EVERYTHING:
+        return _keeping(row)
+    prefill, first = row["speedup"]["prefill"]["median"], row["speedup"]["first_token"]["median"]
+    whole = row["speedup"]["end_to_end"]["median"]
+    said = f"Prefill {faster(prefill)} (predicted {row['predicted']['prefill']:.1f}x"
+    if row["parts_ms"]["stage1"]["median"] > 0:
+        said += f"; {row['speedup']['prefill_with_stage1']['median']:.1f}x with stage 1"
+    said += f"); to first token {faster(first)}{_because(row, prefill, first)}"
+    return f"{said}; end to end with {new_tokens} new tokens {faster(whole)}."
+
+
+def faster(ratio: float) -> str:
+    """Say a speed-up: faster, slower, or neither."""
+    if ratio >= NOTICEABLE:
+        return f"{ratio:.1f}x faster" if ratio >= 1.1 else f"{ratio:.2f}x faster"
+    if ratio <= 1 / NOTICEABLE:
+        return f"{1 / ratio:.2f}x slower"
+    return f"not faster ({ratio:.2f}x)"
+
+
+def noise_of(rows: list[Row]) -> list[str]:
+    """Name the cells whose stock times spread too widely to be believed."""
+    found = []
+    for row in rows:
+        if row["variant"] != STOCK or "error" in row:
+            continue
+        time = row["ms"]["first_token"]
+        spread = (time["high"] - time["low"]) / time["median"]
+        if spread > _NOISY:
+            found.append(
+                f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token spreads "
+                f"by {spread:.0%} between its 20 % and 80 % quantiles: something else ran on this machine"
+            )
+    return found
+
+
+def _shares(row: Row) -> list[tuple[str, float]]:
+    total = sum(row["parts_ms"][part]["median"] for part in PARTS)
+    shares = [(part, row["parts_ms"][part]["median"] / total) for part in PARTS]
+    return sorted(shares, key=lambda pair: -pair[1])
+
+
+def _because(row: Row, prefill: float, first: float) -> str:
+    """Why the first token gains less than the prefill."""
+    if first > 0.9 * prefill and first >= NOTICEABLE:
+        return ""
+    reasons = [(part, share) for part, share in _shares(row) if part != "layers" and share >= 0.1]
+    if not reasons:
+        return ", because the prompt is short" if first < NOTICEABLE else ""
+    said = [f"{_NAMES[part]} is {share:.0%} of it".replace("%", " %") for part, share in reasons[:3]]
+    return ", because " + " and ".join(said)
+
+
+def _keeping(row: Row) -> str:
+    first, step = row["added_ms"]["first_token"]["median"], row["added_ms"]["decode_per_token"]["median"]
+    share = row["added_ms"]["end_to_end_share"]["median"]
+    same = "its tokens are the stock model's" if row["tokens_as_stock"] else "ITS TOKENS ARE NOT THE STOCK MODEL'S"
+    return (
+        f"All stages on and nothing dropped: {first:+.1f} ms to the first token, {step:+.2f} ms a token, "
+        f"{100 * share:+.1f} % end to end; {same}."
+    )
+
+
+def eaten(difference: dict[str, float]) -> str:
+    """Say what eats the difference between the predicted and the measured time of the decoder."""
+    names = {"stage1": "stage 1", "stage2": "stage 2", "stage3": "stage 3", "hooks": "hooks",
+             "shorter_matrices": "lower efficiency at shorter lengths"}  # fmt: skip
+    parts: list[Any] = [f"{name} {difference[key]:+.1f}" for key, name in names.items()]
+    return f"{difference['predicted']:.1f} ms predicted, {difference['measured']:.1f} measured: {', '.join(parts)}"

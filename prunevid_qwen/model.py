@@ -10,6 +10,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
@@ -163,7 +165,9 @@ class PruneVidQwen25VL:
                 raise ConfigError("a streamer shows one answer at a time: pass one question")
             opened = [self.preprocessor.sample(asked, self.config, open_video) for asked in conversations]
             read = time.perf_counter() - began
-            with self._lock, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
+            # whoever gets tensors may want to change them in place, which inference mode forbids for good
+            inference = torch.inference_mode(not self._returns_tensors(generate_arguments))
+            with self._lock, inference, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
                 encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
@@ -174,6 +178,12 @@ class PruneVidQwen25VL:
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         results = self._results(output, samples, inputs, trace, seconds, return_stats)
         return results[0] if single else results
+
+    def _returns_tensors(self, arguments: dict[str, Any]) -> bool:
+        asked = arguments.get("return_dict_in_generate")
+        if asked is None:
+            asked = (arguments.get("generation_config") or self.model.generation_config).return_dict_in_generate
+        return bool(asked) or arguments.get("past_key_values") is not None
 
     def _conversations(
         self,

@@ -68,7 +68,8 @@ def receipt(
         kinds: "video" or "image" for each of them.
         prompt_tokens: of this sample before stage 1.
         about: model, device, dtype and attention implementation.
-        seconds: "read" and "total".
+        seconds: "read" (until the videos are open, and then what of reading and resizing the vision encoder, which
+            runs beside it, did not hide) and "total".
         generated_tokens: tokens of the answer.
     """
     sample = trace.samples[row]

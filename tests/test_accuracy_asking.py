@@ -119,7 +119,7 @@ def test_through_files_the_package_reads_the_same_video() -> None:
     config = get_baseline_config().replace(max_pixels=112 * 112)
     encoded = questioner.look(config)
     drawn = Questioner(bundled(), VIDEO, VIDEO.questions(2)).look(config)
-    assert encoded.grid.tolist() == drawn.grid.tolist() == [[8, 8, 8]]
+    assert encoded.medium.grid.tolist() == drawn.medium.grid.tolist() == [[8, 8, 8]]
     assert encoded.medium.facts["backend"] == "pyav" and encoded.medium.facts["size"] == [224, 224]
     assert encoded.medium.seconds_per_grid == pytest.approx(1.0, rel=0.02)
     likeness = torch.cosine_similarity(encoded.features, drawn.features)

@@ -44,15 +44,21 @@ def load(request: Request) -> Any:
     return PruneVidQwen25VL.from_pretrained(request.model_path, config=request.config, **loading)
 
 
-def answer(model: Any, request: Request, stream: Callable[[Any], Any] = lambda model: None) -> Outcome:
+def answer(
+    model: Any,
+    request: Request,
+    stream: Callable[[Any], Any] = lambda model: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
     """Answer a request.
 
     Args:
         model: what `load` returned.
         request: the question and the media.
         stream: given the model, returns a transformers streamer to hand each token to, or None.
+        progress: called with the frames encoded so far and those of all videos.
     """
-    result = _generate(model, request, streamer=stream(model))
+    result = _generate(model, request, stream(model), progress)
     return Outcome(result["answer"], result["stats"])
 
 
@@ -67,7 +73,9 @@ def compare(model: Any, request: Request) -> Outcome:
     return Outcome(pruned["answer"], pruned["stats"], full, verdict(pruned["stats"], full["stats"]))
 
 
-def _generate(model: Any, request: Request, streamer: Any = None) -> dict[str, Any]:
+def _generate(
+    model: Any, request: Request, streamer: Any = None, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
     videos = list(request.videos)
     result: dict[str, Any] = model.generate(
         video_path=(videos[0] if len(videos) == 1 else videos) or None,
@@ -78,6 +86,7 @@ def _generate(model: Any, request: Request, streamer: Any = None) -> dict[str, A
         max_new_tokens=request.max_new_tokens,
         return_stats=True,
         streamer=streamer,
+        progress=progress,
     )
     return result
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from prunevid_qwen.cli.answer import Outcome, Stats, first_token_seconds
@@ -42,6 +43,28 @@ class Report:
             return
         with self.err.status(f"{what} ..."):
             yield
+
+    @contextlib.contextmanager
+    def encoding(self) -> Iterator[Callable[[int, int], None] | None]:
+        """Give `generate` a bar to move while it reads and encodes a long video, on a terminal only."""
+        if self.request.as_json or not self.err.is_interactive:
+            yield None
+            return
+        words = TextColumn("reading and encoding"), BarColumn(), MofNCompleteColumn(), TextColumn("frames")
+        bar = Progress(*words, TimeRemainingColumn(), console=self.err, transient=True)
+        task = bar.add_task("")
+
+        def move(done: int, frames: int) -> None:
+            if done < frames:  # a video of one chunk never shows a bar
+                bar.start()
+                bar.update(task, completed=done, total=frames)
+            else:  # gone before the answer is printed
+                bar.stop()
+
+        try:
+            yield move
+        finally:
+            bar.stop()
 
     def streamer(self, model: Any) -> Any:
         """Return a transformers streamer that prints the question, then the answer's words as they come."""

@@ -94,24 +94,24 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
     features: list[Tensor] = []
     twins = _twins(state, embeds, method)
     for b, row in enumerate(state.rows):
-        at = state.places(b, embeds.device)
-        own = embeds[b].index_select(0, at)
         if row.layout is None:
-            places.append(at)
-            features.append(own)
             continue
-        layout, twin = row.layout.to(embeds.device), twins.get(b)
-        if twin is not None:  # beams, or many questions about a video: decide once for all
-            row.merged = state.rows[twin].merged
-        else:
-            with torch.no_grad():
-                row.merged = method.plan(_evidence(layout, own, method))
-        assert row.merged is not None, "a twin comes after the row that it repeats"
-        row.layout, whole = layout.apply(row.merged)
-        places.append(whole.take(at, 0))
-        features.append(whole.mean(own))
+        if b in twins:  # beams, or many questions about a video: decide once for all
+            row.merged = state.rows[twins[b]].merged
+            continue
+        hidden, question = _seen(state, embeds, b, row.layout, method)
+        with torch.no_grad():
+            row.merged = method.plan(Evidence(row.layout.to(embeds.device), hidden, question))
     if all(row.merged is None or row.merged.is_identity for row in state.rows):
         return None
+    for b, row in enumerate(state.rows):
+        at = state.places(b, embeds.device)
+        own = embeds[b].index_select(0, at)
+        if row.layout is not None and row.merged is not None:
+            row.layout, whole = row.layout.to(embeds.device).apply(row.merged)
+            at, own = whole.take(at, 0), whole.mean(own)
+        places.append(at)
+        features.append(own)
     index, valid = left_padded(places)
     out = embeds.new_zeros(*index.shape, embeds.shape[-1])  # padding carries no other token's content
     for b, own in enumerate(features):
@@ -130,16 +130,23 @@ def _twins(state: Prefill, embeds: Tensor, method: Reducer) -> dict[int, int]:
     for (before, one), (b, other) in pairwise(shown):
         if one.shows_like(other):
             first, second = (_seen(state, embeds, *row, method) for row in ((before, one), (b, other)))
-            if first.shape == second.shape:
+            if first[1].shape == second[1].shape:
                 pairs.append((before, b))
-                same.append((first == second).all())
+                same.append((first[0] == second[0]).all() & (first[1] == second[1]).all())
     alike = torch.stack(same).tolist() if same else []
     return {b: before for (before, b), equal in zip(pairs, alike, strict=True) if equal}
 
 
-def _seen(state: Prefill, embeds: Tensor, b: int, layout: TokenLayout, method: Reducer) -> Tensor:
-    places = torch.cat([layout.visual, layout.question]) if method.needs.question else layout.visual
-    return embeds[b].index_select(0, on(state.valid[b].nonzero()[places, 0], embeds.device))
+def _seen(state: Prefill, embeds: Tensor, b: int, layout: TokenLayout, method: Reducer) -> tuple[Tensor, Tensor]:
+    """What a reducer before the decoder sees of a row: visual tokens [N, D] and those of the question it asks for."""
+    places = state.valid[b].nonzero()[:, 0]
+    asked = layout.question if method.needs.question else layout.question[:0]
+    visual, question = places[layout.visual], places[asked]
+    first, n = int(visual[0]), visual.numel()
+    if int(visual[-1]) - first + 1 == n:  # one video, as it usually is: a view, since an hour of it is large
+        return embeds[b, first : first + n], embeds[b].index_select(0, on(question, embeds.device))
+    hidden, question = (embeds[b].index_select(0, on(at, embeds.device)) for at in (visual, question))
+    return hidden, question
 
 
 def score(
@@ -203,13 +210,10 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
     Raises:
         UnsupportedError: the method merges.
     """
-    places = []
     for b, row in enumerate(state.rows):
-        at = state.places(b, hidden.device)
         if row.layout is None:
-            places.append(at)
             continue
-        layout = row.layout.to(hidden.device)
+        at, layout = state.places(b, hidden.device), row.layout.to(hidden.device)
         row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), method, row.scores))
         row.scores = None
         if not row.kept.is_selection:
@@ -217,15 +221,18 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
                 f"{type(method).__name__} merges tokens inside the decoder, where keys are cached and rotated already: "
                 "a stage 2 method may only drop. Merge in stage 1"
             )
-        row.layout, whole = layout.apply(row.kept)
-        places.append(whole.take(at, 0))
     state.selected = True
-    index, valid = left_padded(places)
     # the longest row may keep all while another one shrinks: equal length does not mean unchanged
-    same = index.shape[1] == state.valid.shape[1] and torch.equal(valid, state.valid)
-    if same and all(row.kept is None or row.kept.is_identity for row in state.rows):
+    if all(row.kept is None or row.kept.is_identity for row in state.rows):
         return None
-    return index, valid
+    places = []
+    for b, row in enumerate(state.rows):
+        at = state.places(b, hidden.device)
+        if row.layout is not None and row.kept is not None:
+            row.layout, whole = row.layout.to(hidden.device).apply(row.kept)
+            at = whole.take(at, 0)
+        places.append(at)
+    return left_padded(places)
 
 
 def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, scores: Tensor | None = None) -> Evidence:

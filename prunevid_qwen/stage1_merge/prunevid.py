@@ -89,6 +89,8 @@ class PruneVidMerge:
         Raises:
             ValueError: a video has already lost tokens, so that it is no (T, H, W) grid.
         """
+        if self.tau >= 1 and self.cluster_ratio == 1:  # nothing is static and every token its own cluster
+            return TokenMap.identity(seen.hidden.shape[0], seen.hidden.device)
         return each_video(
             seen, self.merge_images, lambda grid, tokens: VideoMerge(tokens.view(*grid, -1), self).token_map()
         )

@@ -41,6 +41,13 @@ bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=-
 bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (ARGS=--quick; writes runs/efficiency)
 	@$(BIN)/python eval/efficiency.py $(ARGS)
 
+gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as it is (writes runs/gpu_check.json)
+	@$(PYTHON) tools/gpu_check.py $(ARGS)
+
+gpu-bench:  ## Time, memory, FLOPs of a 7B shape on a GPU (writes eval/results/efficiency_gpu)
+	@$(PYTHON) eval/efficiency.py --shape 7b --dtype bfloat16 --device cuda --frames 32,128 \
+		--out eval/results/efficiency_gpu $(ARGS)
+
 clean:  ## Remove .venv, .venv-matrix and every cache
 	rm -rf .venv .venv-matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

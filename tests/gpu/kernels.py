@@ -1,0 +1,221 @@
+"""Every kernel beside its law: fresh random inputs, odd and real sizes, poisoned outputs, the same bits twice.
+
+A kernel without a line in KERNELS fails `test_gpu_check`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.poison import poisoned
+from tests.tolerances import CLOSE
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
+FOLDER = Path(__file__).resolve().parents[2] / "prunevid_qwen" / "kernels"
+Size = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How a kernel is compared and timed.
+
+    Args:
+        entry: the public wrapper's name in `prunevid_qwen.kernels.<name>`.
+        make: (size, dtype, generator) to the arguments, on the generator's device.
+        law: (module, arguments) to what the reference says of them.
+        differs: (got, wanted, dtype, size) to what is wrong, or nothing.
+        odd: small sizes at the edges, also run by the interpreter.
+        real: sizes of a 3B or 7B model; the first is timed.
+    """
+
+    entry: str
+    make: Callable[[Size, torch.dtype, torch.Generator], tuple[Any, ...]]
+    law: Callable[[Any, tuple[Any, ...]], Any]
+    differs: Callable[[Any, Any, torch.dtype, Size], str]
+    odd: tuple[Size, ...]
+    real: tuple[Size, ...]
+
+
+def with_triton() -> set[str]:
+    """Return the kernels that have a Triton form."""
+    return {path.stem.removesuffix("_triton") for path in FOLDER.glob("*_triton.py")}
+
+
+def module_of(name: str) -> Any:
+    """Return the module of a kernel's law and wrapper."""
+    return importlib.import_module(f"prunevid_qwen.kernels.{name}")
+
+
+def check(name: str, size: Size, dtype: torch.dtype, generator: torch.Generator) -> str:
+    """Compare a kernel with its law once; return what is wrong, or nothing."""
+    kernel, module = KERNELS[name], module_of(name)
+    arguments = kernel.make(size, dtype, generator)
+    with poisoned():
+        got = getattr(module, kernel.entry)(*arguments)
+        again = getattr(module, kernel.entry)(*arguments)
+    if name in with_triton() and f"{module.__name__}_triton" not in sys.modules:
+        return "its Triton form was not reached"
+    if not all(_same_bits(a, b) for a, b in zip(_tensors(got), _tensors(again), strict=True)):
+        return "two runs differ"
+    return kernel.differs(got, kernel.law(module, arguments), dtype, size)
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def _tensors(got: Any) -> list[Tensor]:
+    return [got] if isinstance(got, Tensor) else list(got)
+
+
+def _drawn(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, device=generator.device)
+
+
+def _close(got: Any, wanted: Any, dtype: torch.dtype, _size: Size) -> str:
+    for a, b in zip(_tensors(got), _tensors(wanted), strict=True):
+        try:
+            torch.testing.assert_close(a, b.to(a.dtype), **CLOSE[dtype])
+        except AssertionError as error:
+            return " ".join(str(error).split())
+    return ""
+
+
+def _close_in_fp32(got: Any, wanted: Any, _dtype: torch.dtype, size: Size) -> str:
+    return _close(got, wanted, torch.float32, size)
+
+
+def _equal(got: Any, wanted: Any, _dtype: torch.dtype, _size: Size) -> str:
+    same = all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(_tensors(got), _tensors(wanted), strict=True))
+    return "" if same else "the bits differ from the law's"
+
+
+def _same_clusters(got: Any, wanted: Any, _dtype: torch.dtype, size: Size) -> str:
+    """At odd sizes every label; at real ones all but those that two roundings of nearly equal scores may turn."""
+    share = (got.labels == wanted.labels).double().mean().item()
+    least = size.get("least", 1.0)
+    return "" if share >= least else f"{share:.4%} of the labels are the law's, below {least:.1%}"
+
+
+def _question(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    heads, kv, rows, length, dim = size["shape"]
+    q, k = _drawn(generator, heads, rows, dim).to(dtype), _drawn(generator, kv, length + 5, dim).to(dtype)[:, 5:]
+    visual = torch.randperm(length - rows, generator=generator, device=q.device)[: size["visual"]].sort().values
+    rows_at = torch.arange(length - rows, length, device=q.device) if size.get("causal", True) else None
+    return (q, k, visual, rows_at, dim**-0.5, *size.get("reduce", ("max", "max")))
+
+
+def _cache(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    count, batch, heads, length, dim = size["shape"]
+    held = [_drawn(generator, batch, heads, length, dim).to(dtype) for _ in range(count - 1)]
+    held.append(_drawn(generator, batch, length, heads, dim).to(dtype).transpose(1, 2))
+    past, kept = size.get("past", 0), size["kept"]
+    chosen = [torch.randperm(length - past, generator=generator, device=held[0].device)[:kept] for _ in range(batch)]
+    return held, torch.stack(chosen).sort(dim=1).values, past
+
+
+def _points(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    batch, n, width = size["shape"]
+    points = _drawn(generator, batch, n, width)
+    points += 4 * _drawn(generator, batch, max(1, n // 8), width).repeat_interleave(8 + n % 8, dim=1)[:, :n]
+    if size.get("equal"):
+        points[:] = points[:, :1].clone()
+    return points.to(dtype), size["clusters"], size.get("k", 5)
+
+
+def _law_of_clusters(module: Any, arguments: tuple[Any, ...]) -> Any:
+    points, clusters, k = arguments
+    found = [module.reference(group.cpu(), clusters, k) for group in points]
+    parts = (torch.stack([getattr(each, name) for each in found]) for name in ("labels", "centres"))
+    return module.Clusters(*(part.to(points.device) for part in parts))
+
+
+def _groups(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    n, groups, width = size["shape"]
+    target = torch.randint(-1, groups, (n,), generator=generator, device=generator.device)
+    return _drawn(generator, n, width).to(dtype), target, groups
+
+
+def _segment(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    still = _drawn(generator, 1, *size["shape"][1:])
+    return ((still + 0.5 * _drawn(generator, *size["shape"])).to(dtype),)
+
+
+def _reference(module: Any, arguments: tuple[Any, ...]) -> Any:
+    return module.reference(*arguments)
+
+
+def _on_cpu(module: Any, arguments: tuple[Any, ...]) -> Any:
+    """Ask a law that goes row by row where that is cheap."""
+    moved = [each.cpu() if isinstance(each, Tensor) else each for each in arguments]
+    return module.reference(*moved).to(arguments[0].device)
+
+
+KERNELS = {
+    "question_attention": Kernel(
+        "question_attention", _question, _reference, _close_in_fp32,
+        odd=(
+            {"shape": (6, 2, 7, 63, 16), "visual": 30},
+            {"shape": (1, 1, 1, 2, 128), "visual": 1},
+            {"shape": (14, 2, 5, 130, 80), "visual": 65, "reduce": ("mean", "max")},
+            {"shape": (3, 3, 35, 100, 96), "visual": 33, "reduce": ("max", "mean"), "causal": False},
+            {"shape": (4, 2, 3, 70, 256), "visual": 40, "reduce": ("mean", "last")},
+        ),
+        real=(
+            {"shape": (28, 4, 40, 9000, 128), "visual": 8960},
+            {"shape": (28, 4, 1, 2300, 128), "visual": 2240, "reduce": ("mean", "last")},
+            {"shape": (16, 2, 130, 2400, 128), "visual": 2240, "reduce": ("mean", "mean")},
+            {"shape": (28, 4, 40, 17960, 128), "visual": 17920, "causal": False},
+        ),
+    ),
+    "cache_compaction": Kernel(
+        "compact", _cache, _reference, _equal,
+        odd=(
+            {"shape": (3, 2, 3, 11, 6), "kept": 4, "past": 2},
+            {"shape": (1, 1, 1, 5, 1), "kept": 5},
+            {"shape": (2, 2, 2, 40, 272), "kept": 1, "past": 7},
+        ),
+        real=(
+            {"shape": (22, 1, 4, 9000, 128), "kept": 2300},
+            {"shape": (22, 4, 4, 2300, 128), "kept": 600, "past": 30},
+            {"shape": (20, 1, 2, 9000, 128), "kept": 2300},
+        ),
+    ),
+    "dpc_knn": Kernel(
+        "dpc_knn", _points, _law_of_clusters, _same_clusters,
+        odd=(
+            {"shape": (3, 1, 40), "clusters": 1},
+            {"shape": (2, 3, 40), "clusters": 3},  # fewer points than neighbours
+            {"shape": (2, 63, 100), "clusters": 7},
+            {"shape": (2, 17, 64), "clusters": 9, "equal": True},
+        ),
+        real=(
+            {"shape": (64, 70, 3584), "clusters": 35, "least": 0.99},
+            {"shape": (1, 64, 3584), "clusters": 16, "least": 0.99},
+            {"shape": (8, 140, 8192), "clusters": 70, "k": 7, "least": 0.99},
+            {"shape": (1, 1500, 2048), "clusters": 750, "least": 0.99},
+        ),
+    ),
+    "cluster_mean": Kernel(
+        "cluster_mean", _groups, _on_cpu, _close,
+        odd=(
+            {"shape": (1, 1, 1)},
+            {"shape": (7, 30, 5)},  # most groups are empty
+            {"shape": (130, 17, 65)},
+        ),
+        real=({"shape": (8960, 4000, 3584)}, {"shape": (2240, 300, 2048)}),
+    ),
+    "temporal_similarity": Kernel(
+        "mean_similarity", _segment, _reference, _close_in_fp32,
+        odd=({"shape": (2, 1, 1)}, {"shape": (5, 63, 33)}, {"shape": (13, 20, 130)}),
+        real=({"shape": (16, 140, 3584)}, {"shape": (64, 140, 2048)}),
+    ),
+}  # fmt: skip

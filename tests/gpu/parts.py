@@ -1,0 +1,152 @@
+"""The parts of `make gpu-check`, each a process of its own: ``python -m tests.gpu.parts PART SECONDS SEED``.
+
+Prints a JSON line a check: what was checked and what is wrong with it (nothing, an empty string). A part that comes to
+the end of its time says which checks it did not reach.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import math
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import torch
+
+from tests.gpu import kernels, whole_path
+
+Check = tuple[str, Callable[[], Any]]  # a name, and what to run: it returns what is wrong, or numbers
+FLOAT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+def about(device: torch.device, _seed: int) -> Iterator[Check]:
+    """Say on what this ran."""
+
+    def versions() -> dict[str, Any]:
+        found: dict[str, Any] = {"python": sys.version.split()[0]}
+        for name in ("torch", "transformers", "triton", "numpy"):
+            try:
+                found[name] = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = None
+        if device.type == "cuda":
+            gpu = torch.cuda.get_device_properties(device)
+            found |= {"gpu": gpu.name, "capability": f"{gpu.major}.{gpu.minor}", "memory": gpu.total_memory}
+            found |= {"processors": gpu.multi_processor_count, "cuda": torch.version.cuda, "hip": torch.version.hip}
+        return found
+
+    yield "versions", versions
+
+
+def kernel_checks(device: torch.device, seed: int, real: bool = True) -> Iterator[Check]:
+    """Compare every kernel with its law, in every type, at odd and at real sizes."""
+    for name, kernel in kernels.KERNELS.items():
+        for size in (*kernel.odd, *(kernel.real if real else ())):
+            for dtype in kernels.FLOATS:
+                yield f"{name} {_said(size)} {FLOAT[dtype]}", _kernel_check(name, size, dtype, device, seed)
+
+
+def _kernel_check(name: str, size: Any, dtype: torch.dtype, device: torch.device, seed: int) -> Callable[[], str]:
+    return lambda: kernels.check(name, size, dtype, torch.Generator(device).manual_seed(seed))
+
+
+def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
+    """Check the pruned forward: the tokens a CPU keeps, the stock model's bits when nothing is dropped, the waits."""
+    for case in ("one_video", "ragged", "mixed"):
+        yield (
+            f"keeps the tokens that a CPU keeps: {case}",
+            lambda case=case: whole_path.keeps_the_tokens_that_a_cpu_keeps(device, case),
+        )
+        for dtype, said in FLOAT.items():
+            yield (
+                f"keep everything equals stock: {case} {said}",
+                lambda case=case, dtype=dtype: whole_path.keep_everything_equals_stock(device, case, dtype),
+            )
+    if device.type == "cuda":
+        for case in ("one_video", "ragged"):
+
+            def waits(case: str = case) -> Any:
+                counted = whole_path.waits(device, case)
+                return whole_path.waits_too_often(counted) or dict(counted)
+
+            yield f"waits of the host: {case}", waits
+
+
+def sanitized(device: torch.device, seed: int) -> Iterator[Check]:
+    """Run what compute-sanitizer watches: the Triton kernels at their odd sizes, in one type."""
+    for name in sorted(kernels.with_triton()):
+        for size in kernels.KERNELS[name].odd:
+            yield f"{name} {_said(size)} bf16", _kernel_check(name, size, torch.bfloat16, device, seed)
+
+
+def timings(device: torch.device, seed: int) -> Iterator[Check]:
+    """Time each kernel as called beside torch's path on the same GPU: medians and 20/80 quantiles, ms, cold caches."""
+    for name, kernel in kernels.KERNELS.items():
+        for size in kernel.real[:2]:
+            yield f"{name} {_said(size)} bf16", _timing(name, size, device, seed)
+
+
+def _timing(name: str, size: Any, device: torch.device, seed: int) -> Callable[[], Any]:
+    def measure() -> dict[str, Any]:
+        import triton.testing
+
+        kernel, module = kernels.KERNELS[name], kernels.module_of(name)
+        arguments = kernel.make(size, torch.bfloat16, torch.Generator(device).manual_seed(seed))
+
+        def timed() -> list[float]:
+            call = getattr(module, kernel.entry)
+            taken = triton.testing.do_bench(
+                lambda: call(*arguments), warmup=50, rep=200, quantiles=[0.5, 0.2, 0.8], return_mode="median"
+            )
+            return [round(each, 5) for each in taken]
+
+        found = {"kernel_ms": timed()}
+        if hasattr(module, "wants_triton"):
+            with mock.patch.object(module, "wants_triton", lambda _: False):
+                found["torch_ms"] = timed()
+        return found
+
+    return measure
+
+
+def _said(size: Any) -> str:
+    parts = ["x".join(map(str, size["shape"]))]
+    return " ".join([*parts, *(f"{k}={v}" for k, v in size.items() if k not in ("shape", "least"))])
+
+
+PARTS: dict[str, Callable[[torch.device, int], Iterator[Check]]] = {
+    "about": about, "kernels": kernel_checks, "path": path_checks, "timings": timings, "sanitized": sanitized,
+}  # fmt: skip
+
+
+def carry_out(checks: Iterator[Check], stop: float) -> Iterator[dict[str, Any]]:
+    """Run checks one after the other until the clock says ``stop``; those after it are named, not run."""
+    for name, run in checks:
+        start = time.monotonic()
+        if start > stop:
+            yield {"check": name, "not_run": "no time was left"}
+            continue
+        line: dict[str, Any] = {"check": name, "wrong": ""}
+        try:
+            found = run()
+            line |= {"wrong": found} if isinstance(found, str) else {"found": found}
+        except Exception as error:  # of any kernel or library: the line carries it, the other checks go on
+            line["wrong"] = f"{type(error).__name__}: {' '.join(str(error).split())[:2000]}"
+            traceback.print_exc()
+        yield {**line, "seconds": round(time.monotonic() - start, 3)}
+
+
+def main(part: str, seconds: str = "inf", seed: str = "0") -> None:
+    """Carry out one part on the GPU."""
+    stop = time.monotonic() + float(seconds) if math.isfinite(float(seconds)) else math.inf
+    for line in carry_out(PARTS[part](torch.device("cuda"), int(seed)), stop):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

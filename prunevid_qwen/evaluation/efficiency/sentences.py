@@ -12,6 +12,11 @@ _NAMES = {
     "vision": "the vision encoder", "stage1": "stage 1", "layers": "the decoder", "stage2": "stage 2",
     "stage3": "stage 3", "lm_head": "the output layer", "rest": "what lies between the parts",
 }  # fmt: skip
+_EATERS = {
+    "stage2": "stage 2", "stage3": "stage 3", "hooks": "hooks",
+    "shorter_matrices": "lower efficiency at shorter lengths",
+}  # fmt: skip
+_SHORT = 0.85  # of the predicted speed-up: what is missing is named below it
 _NOISY = 0.25  # (high - low) / median of the stock model's time to the first token
 
 
@@ -36,6 +41,8 @@ def sentence(row: Row, new_tokens: int) -> str:
     said = f"Prefill {faster(prefill)} (predicted {row['predicted']['prefill']:.1f}x"
     if row["parts_ms"]["stage1"]["median"] > 0:
         said += f"; {row['speedup']['prefill_with_stage1']['median']:.1f}x with stage 1"
+    if row["reached"] < _SHORT:
+        said += f"; most of what is missing: {_largest(row['difference_ms'])}"
     said += f"); to first token {faster(first)}{_because(row, prefill, first)}"
     return f"{said}; end to end with {new_tokens} new tokens {faster(whole)}."
 
@@ -75,11 +82,15 @@ def _because(row: Row, prefill: float, first: float) -> str:
     """Why the first token gains less than the prefill."""
     if first > 0.9 * prefill and first >= NOTICEABLE:
         return ""
-    reasons = [(part, share) for part, share in _shares(row) if part != "layers" and share >= 0.1]
-    if not reasons:
-        return ", because the prompt is short" if first < NOTICEABLE else ""
-    said = [f"{_NAMES[part]} is {share:.0%} of it".replace("%", " %") for part, share in reasons[:3]]
-    return ", because " + " and ".join(said)
+    shares = [(part, share) for part, share in _shares(row) if part != "layers" and share >= 0.1]
+    said = [f"{_NAMES[part]} is {share:.0%} of it".replace("%", " %") for part, share in shares[:3]]
+    if prefill < NOTICEABLE:  # what pruning leaves alone is not to blame
+        said = ["the prefill is not", *(text for text in said if text.startswith("stage"))]
+    return ", because " + " and ".join(said) if said else ""
+
+
+def _largest(difference: dict[str, float]) -> str:
+    return _EATERS[max(_EATERS, key=lambda name: difference[name])]
 
 
 def _keeping(row: Row) -> str:
@@ -94,7 +105,6 @@ def _keeping(row: Row) -> str:
 
 def eaten(difference: dict[str, float]) -> str:
     """Say what eats the difference between the predicted and the measured time of the decoder."""
-    names = {"stage1": "stage 1", "stage2": "stage 2", "stage3": "stage 3", "hooks": "hooks",
-             "shorter_matrices": "lower efficiency at shorter lengths"}  # fmt: skip
+    names = {"stage1": "stage 1", **_EATERS}
     parts: list[Any] = [f"{name} {difference[key]:+.1f}" for key, name in names.items()]
     return f"{difference['predicted']:.1f} ms predicted, {difference['measured']:.1f} measured: {', '.join(parts)}"

@@ -76,8 +76,8 @@ def receipt(
     layers = trace.layers
     early = min(trace.layer + 1, layers) if config.enable_stage2 else layers
     average = (early * sample.after_stage1 + (layers - early) * sample.after_stage2) / layers
-    parts = {part: trace.seconds.total(part) for part in ("vision", "merge", "select", "prefill")}
-    parts["prefill"] = max(0.0, parts["prefill"] - parts["merge"] - parts["select"])
+    parts = {part: trace.seconds.total(part) for part in ("vision", "merge", "select", "compact", "prefill")}
+    parts["prefill"] = max(0.0, parts["prefill"] - parts["merge"] - parts["select"] - parts["compact"])
     steps = trace.seconds.count("decode")
     decode = trace.seconds.total("decode")
     first = seconds["read"] + sum(parts.values())

@@ -111,7 +111,8 @@ class Trace:
         samples: one entry a row of the last prefill (beams are rows).
         cache_lengths: physical entries of each layer's cache after the last prefill.
         cache_bytes: bytes of keys and values after the last prefill.
-        seconds: parts "vision", "merge", "select", "prefill" and "decode".
+        seconds: parts "vision", "merge" (stage 1), "select" (stage 2), "compact" (stage 3), "prefill" (the decoder, all
+            three inside it) and "decode".
     """
 
     position_scheme: str

@@ -462,7 +462,7 @@ def test_errors_and_interruptions_leave_no_thread(
 
 def test_the_parts_of_the_clock_are_no_more_than_the_whole(model: PruneVidQwen25VL, video: Path) -> None:
     seconds = logits_of(model, CHUNKED.replace(max_frames=32), video, ASKED)["stats"]["seconds"]
-    parts = sum(seconds[part] for part in ("read", "vision", "merge", "select", "prefill", "decode"))
+    parts = sum(seconds[part] for part in ("read", "vision", "merge", "select", "compact", "prefill", "decode"))
     assert 0 < seconds["read"] < seconds["total"]
     assert parts <= seconds["total"]
 

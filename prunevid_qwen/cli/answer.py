@@ -100,7 +100,7 @@ def first_token_seconds(stats: Stats) -> float:
     """Return the seconds from the call to the first token."""
     if stats["seconds"].get("first_token"):
         return float(stats["seconds"]["first_token"])
-    return seconds_of(stats, "read", "vision", "merge", "prefill", "select")
+    return seconds_of(stats, "read", "vision", "merge", "prefill", "select", "compact")
 
 
 def verdict(pruned: Stats, full: Stats) -> str:
@@ -109,7 +109,7 @@ def verdict(pruned: Stats, full: Stats) -> str:
     if ours <= 0 or theirs <= 0:
         return "No timings to compare."
     if theirs / ours >= _NOTICEABLE:
-        decoder = seconds_of(full, "prefill") / max(seconds_of(pruned, "merge", "prefill", "select"), 1e-9)
+        decoder = seconds_of(full, "prefill") / max(seconds_of(pruned, "merge", "prefill", "select", "compact"), 1e-9)
         return (
             f"Pruned is faster: first token {theirs / ours:.2f}x sooner, {ours:.2f} s instead of {theirs:.2f} s "
             f"(the decoder's part of it {decoder:.2f}x)."
@@ -118,7 +118,7 @@ def verdict(pruned: Stats, full: Stats) -> str:
     before = seconds_of(full, "read", "vision") / theirs
     if before >= 0.5:
         reasons.append(f"reading the video and the vision encoder, which pruning leaves alone, are {before:.0%} of it")
-    choosing = seconds_of(pruned, "merge", "select")
+    choosing = seconds_of(pruned, "merge", "select", "compact")
     if choosing > 0.2 * ours:
         reasons.append(f"choosing the tokens itself takes {choosing:.2f} s")
     prompt = int(full["input"]["prompt_tokens"])

@@ -23,6 +23,7 @@ _PARTS = {
     "merge": "stage 1, merging",
     "prefill": "decoder over the prompt",
     "select": "stage 2, selecting",
+    "compact": "stage 3, cutting the cache",
 }
 
 

@@ -21,7 +21,8 @@ from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.evaluation.accuracy_folder import pack_answers
 from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants
-from prunevid_qwen.evaluation.choices_report import fill, write_choices_report
+from prunevid_qwen.evaluation.choices_report import blocks, write_choices_report
+from prunevid_qwen.evaluation.marked_page import fill
 from prunevid_qwen.evaluation.choices_summary import write_choices_summary
 from prunevid_qwen.loading import bundled_model
 
@@ -58,7 +59,7 @@ def main(
     typer.echo(f"tables: {write_choices_report(folder)}\nsummary: {summary}")
     pack_answers(folder)
     if folder.resolve() == RESULTS and not quick:
-        page = fill(PAGE.read_text(encoding="utf-8"), json.loads(summary.read_text(encoding="utf-8")))
+        page = fill(PAGE.read_text(encoding="utf-8"), blocks(json.loads(summary.read_text(encoding="utf-8"))))
         PAGE.write_text(page, encoding="utf-8")
         typer.echo(f"tables of {PAGE} rewritten: read its conclusions again")
 

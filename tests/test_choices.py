@@ -31,7 +31,8 @@ from prunevid_qwen.evaluation.choices import (
     list_variants,
     methods_to_run,
 )
-from prunevid_qwen.evaluation.choices_report import block_names, blocks, fill, report
+from prunevid_qwen.evaluation.choices_report import blocks, report
+from prunevid_qwen.evaluation.marked_page import block_names, fill
 from prunevid_qwen.evaluation.choices_summary import summarise_choices
 from prunevid_qwen.evaluation.scenes import CALIBRATION_SEED, CALIBRATION_VIDEOS, CONDITIONS, FIRST_SEED
 
@@ -287,17 +288,19 @@ def test_packed_answers_are_the_same_and_go_on(folder: Path, summary: dict[str, 
 def test_the_page_has_room_for_every_table_and_no_other(summary: dict[str, Any]) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert sorted(block_names(text)) == sorted(blocks(summary))
-    filled = fill(text, summary)
-    assert block_names(filled) == block_names(text) and fill(filled, summary) == filled
+    filled = fill(text, blocks(summary))
+    assert block_names(filled) == block_names(text) and fill(filled, blocks(summary)) == filled
     assert blocks(summary)["paper tau"] in filled
     with pytest.raises(ConfigError, match="nonsense"):
-        fill("<!-- choices: nonsense -->\n<!-- end -->", summary)
+        fill("<!-- choices: nonsense -->\n<!-- end -->", blocks(summary))
 
 
 def test_the_figures_of_the_page_are_those_of_the_summary() -> None:
     text = PAGE.read_text(encoding="utf-8")
     measured = json.loads((RESULTS / "summary.json").read_text(encoding="utf-8"))
-    assert fill(text, measured) == text, "run `python eval/choices.py --out eval/results/choices`: it rewrites them"
+    assert fill(text, blocks(measured)) == text, (
+        "run `python eval/choices.py --out eval/results/choices`: it rewrites them"
+    )
     assert report(measured) == (RESULTS / "choices.md").read_text(encoding="utf-8")
     assert "TO BE CONCLUDED" not in text, "the figures are in: say what follows from them"
 

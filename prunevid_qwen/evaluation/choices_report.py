@@ -1,24 +1,20 @@
 """The tables of a choices run, in markdown, each from ``summary.json`` alone; and where they stand in docs/choices.md.
 
-A table stands between ``<!-- choices: NAME -->`` and ``<!-- end -->``; `fill` writes all of them, so that no figure of
-the page is copied by hand.
+A table stands between ``<!-- choices: NAME -->`` and ``<!-- end -->``; `marked_page.fill` writes all of them.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_comparison import COST_MARGIN
 from prunevid_qwen.evaluation.accuracy_findings import percent, points, stands_out
 from prunevid_qwen.evaluation.accuracy_tables import PARTIAL, UNREACHABLE, difference
 
 OTHER_COST = "‡"
 _NOTHING = "\N{EN DASH}"
-_BLOCK = re.compile(r"(<!-- choices: (.+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 Row = dict[str, Any]
 
@@ -53,28 +49,6 @@ def blocks(summary: Row) -> dict[str, str]:
         **{name: _option(rows) for name, rows in options.items()},
     }
     return {name: "\n".join(lines) for name, lines in found.items()}
-
-
-def block_names(text: str) -> list[str]:
-    """List the names of the tables that a page has room for."""
-    return [name for _, name, _ in _BLOCK.findall(text)]
-
-
-def fill(text: str, summary: Row) -> str:
-    """Return a page with every table as ``summary`` says.
-
-    Raises:
-        ConfigError: the page names a table that there is not.
-    """
-    known = blocks(summary)
-
-    def table(match: re.Match[str]) -> str:
-        head, name, end = match.groups()
-        if name not in known:
-            raise ConfigError(f"the page has room for a table called {name!r}: there are {', '.join(known)}")
-        return f"{head}{known[name]}\n{end}"
-
-    return _BLOCK.sub(table, text)
 
 
 def report(summary: Row) -> str:

@@ -22,8 +22,8 @@ from prunevid_qwen.evaluation.accuracy_folder import pack_answers
 from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants
 from prunevid_qwen.evaluation.choices_report import blocks, write_choices_report
-from prunevid_qwen.evaluation.marked_page import fill
 from prunevid_qwen.evaluation.choices_summary import write_choices_summary
+from prunevid_qwen.evaluation.marked_page import fill
 from prunevid_qwen.loading import bundled_model
 
 ROOT = Path(__file__).resolve().parents[1]

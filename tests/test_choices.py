@@ -32,8 +32,8 @@ from prunevid_qwen.evaluation.choices import (
     methods_to_run,
 )
 from prunevid_qwen.evaluation.choices_report import blocks, report
-from prunevid_qwen.evaluation.marked_page import block_names, fill
 from prunevid_qwen.evaluation.choices_summary import summarise_choices
+from prunevid_qwen.evaluation.marked_page import block_names, fill
 from prunevid_qwen.evaluation.scenes import CALIBRATION_SEED, CALIBRATION_VIDEOS, CONDITIONS, FIRST_SEED
 
 from .accuracy_folders import cell, line, write_run

@@ -171,7 +171,7 @@ def main() -> None:
         f"seconds: {seconds['total']:.1f} in all; reading and encoding {beside:.1f} (encoder {seconds['vision']:.1f}, "
         f"reading it did not hide {seconds['read']:.1f}); stage 1 {seconds['merge']:.2f}; decoder over the prompt "
         f"{seconds['prefill']:.2f}; stage 2 {seconds['select']:.2f}; a token {seconds['decode_per_token']:.3f}\n"
-        f"reading alone takes {alone:.1f} s: doing both at once saved {saved:.1f} of {alone + seconds['vision']:.1f} s\n"
+        f"reading alone takes {alone:.1f} s: both at once saved {saved:.1f} of {alone + seconds['vision']:.1f} s\n"
         f"memory above the weights: {memory['peak_above_weights_mib']:.0f} MiB at the peak; "
         f"stage 1's own {memory['stage1_own_peak_mib']:.0f} MiB"
     )

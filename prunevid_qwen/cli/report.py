@@ -57,8 +57,9 @@ class Report:
 
         def move(done: int, frames: int) -> None:
             if done < frames:  # a video of one chunk never shows a bar
-                bar.start()
                 bar.update(task, completed=done, total=frames)
+                bar.start()
+                bar.refresh()
             else:  # gone before the answer is printed
                 bar.stop()
 

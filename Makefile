@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-speed clean
+.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-speed bench-long clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=-
 
 bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (ARGS=--quick; writes runs/efficiency)
 	@$(BIN)/python eval/efficiency.py $(ARGS)
+
+bench-long: .venv/dev.stamp  ## An hour of video: time and host memory, in minutes (writes runs/long_video.json)
+	@$(BIN)/python eval/long_video.py $(ARGS)
 
 gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as it is (writes runs/gpu_check.json)
 	@$(PYTHON) tools/gpu_check.py $(ARGS)

@@ -193,7 +193,8 @@ class Preprocessor:
             pieces += [sample.text[done:at], self.pads[kind] * count]
             done = at + len(self.pads[kind])
         pieces.append(sample.text[done:])
-        ids: list[int] = self.tokenizer("".join(pieces), add_special_tokens=False)["input_ids"]
+        # not verbose: how long a prompt may be is no matter of the tokens before pruning
+        ids: list[int] = self.tokenizer("".join(pieces), add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
 

@@ -220,3 +220,12 @@ def test_numbers_are_told_apart_and_other_pixels_are_encoded() -> None:
             tower(placeholders[299] + 1, grid_thw=grid)
         with pytest.raises(ValueError, match="came with 16"):
             tower(placeholders[0], grid_thw=grid.repeat(2, 1))
+
+
+def test_videos_encoded_elsewhere_leave_other_pixels_to_the_tower_as_it_is_now() -> None:
+    model, inputs = tiny_model(), make_inputs(RAGGED)
+    tower = model.model.visual
+    videos, _ = hold(model, inputs)
+    with calls_of(tower) as calls, vision_in_chunks(tower, 1), vision_from_memory(tower, videos), torch.no_grad():
+        encoded(tower, inputs)
+    assert len(calls) == 4 + 3 + 2

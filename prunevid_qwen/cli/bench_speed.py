@@ -85,7 +85,7 @@ class SpeedRequest:
         device = choose_device(self.device)
         start: dict[str, Any] = {"device": device}
         if device.startswith("cuda"):
-            start |= {"shape": "7b", "dtype": "bfloat16", "frames": (32, 128), "repeats": 10, "warmup": 3}
+            start |= {"shape": "7b", "dtype": "bfloat16", "frames": (32, 128), "repeats": 7}
         if self.quick:
             start |= {
                 "shape": "tiny",
@@ -174,9 +174,11 @@ def speed(
     attention: Annotated[
         str, _option("attention", "Attention kernel of all competitors. Default: sdpa.", "NAME", _HOW)
     ] = "",
-    repeats: Annotated[int | None, _option("repeats", "Rounds that count. Default: 5; 10.", "INT", _HOW, min=1)] = None,
+    repeats: Annotated[
+        int | None, _option("repeats", "Rounds that count. Default: 5, on a GPU 7.", "INT", _HOW, min=1)
+    ] = None,
     warmup: Annotated[
-        int | None, _option("warmup", "Rounds before them, beside two runs of each. Default: 1; 3.", "INT", _HOW, min=0)
+        int | None, _option("warmup", "Rounds before them, beside two runs of each. Default: 1.", "INT", _HOW, min=0)
     ] = None,
     threads: Annotated[int | None, _option("threads", "Of torch on the CPU.", "INT", _HOW, min=1)] = None,
     quick: Annotated[bool, _option("quick", "A tiny model, short videos, few rounds.", None, _HOW)] = False,

@@ -123,10 +123,10 @@ def around(
         config, device, dtype, seed: as in `make_inputs`.
     """
     generator = torch.Generator().manual_seed(seed)
-    words = torch.randint(
-        FIRST_WORD, min(config.get_text_config().vocab_size, 100_000), (prompt.batch, prompt.text_tokens - 2),
-        generator=generator,
-    )  # fmt: skip
+    special = [getattr(config, f"{name}_token_id") for name in ("image", "video", "vision_start", "vision_end")]
+    known = torch.arange(FIRST_WORD, min(config.get_text_config().vocab_size, 100_000))
+    known = known[~torch.isin(known, torch.tensor(special))]
+    words = known[torch.randint(len(known), (prompt.batch, prompt.text_tokens - 2), generator=generator)]
     head = prompt.words_before
     ones = torch.ones(prompt.batch, 1, dtype=torch.long)
     ids = torch.cat([

@@ -43,7 +43,7 @@ class Shape:
 
 
 SHAPES: dict[str, Shape] = {
-    "tiny": Shape(6, 64, 96, 4, 2, 300, False, 1, 32, 48, 2, (0,), 56),
+    "tiny": Shape(6, 64, 96, 4, 2, 300, False, 2, 32, 48, 2, (1,), 56),
     # the decoder of Qwen2.5-0.5B; no Qwen2.5-VL of this size exists, so its vision tower is a small one of ours
     "0.5b": Shape(24, 896, 4864, 14, 2, 151936, True, 4, 256, 684, 4, (3,)),
     # every width of the 7B divided by 8, decoder and vision tower alike (3584 -> 448, 18944 -> 2368, 1280 -> 160,

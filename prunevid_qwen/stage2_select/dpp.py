@@ -75,7 +75,9 @@ class DPP:
 
     @property
     def needs(self) -> Needs:
-        """Attention as for `PruneVid`."""
+        """Attention as for `PruneVid`; nothing where all are kept."""
+        if self.keep_ratio == 1:
+            return Needs()
         return Needs(AttentionQuery(self.attention_source, "max", self.attention_aggregation, self.question_tokens))
 
     def plan(self, seen: Evidence) -> TokenMap:
@@ -84,6 +86,8 @@ class DPP:
         Raises:
             ValueError: the evidence holds no attention, or ``keep_ratio`` is out of range.
         """
+        if self.keep_ratio == 1:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None:
             raise ValueError("dpp selects by attention: gather what its `needs` asks for")
         if not 0 < self.keep_ratio <= 1:

@@ -31,7 +31,9 @@ class FastV:
 
     @property
     def needs(self) -> Needs:
-        """The model's own attention from the last token of the question, mean over heads."""
+        """The model's own attention from the last token of the question, mean over heads; nothing if all are kept."""
+        if self.keep_ratio == 1:
+            return Needs()
         return Needs(AttentionQuery("post_rope", heads="mean", rows="last"))
 
     def plan(self, seen: Evidence) -> TokenMap:
@@ -40,6 +42,8 @@ class FastV:
         Raises:
             ValueError: the evidence holds no attention.
         """
+        if self.keep_ratio == 1:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None:
             raise ValueError("fastv selects by attention: gather what its `needs` asks for")
         index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)

@@ -104,7 +104,9 @@ class PruneVid:
 
     @property
     def needs(self) -> Needs:
-        """Attention, the maximum over heads first."""
+        """Attention, the maximum over heads first; nothing where all are kept."""
+        if self.keep_ratio == 1:
+            return Needs()
         return Needs(AttentionQuery(self.attention_source, "max", self.attention_aggregation, self.question_tokens))
 
     def plan(self, seen: Evidence) -> TokenMap:
@@ -113,6 +115,8 @@ class PruneVid:
         Raises:
             ValueError: the evidence holds no attention.
         """
+        if self.keep_ratio == 1:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None:
             raise ValueError("prunevid selects by attention: gather what its `needs` asks for")
         if self.selection_scope == "global":

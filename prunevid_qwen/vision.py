@@ -137,10 +137,11 @@ class EncodedVideos:
             raise ValueError(f"grids of {sum(patches)} patches came with {hidden_states.shape[0]} placeholders")
         chosen, at = [], 0
         for count in patches:
-            digits = hidden_states[at : at + count].unique(dim=0).tolist()
-            number = int(digits[0][0]) * _BASE + int(digits[0][1])
-            if len(digits) != 1 or number >= len(self.features):
-                raise ValueError(f"a grid of {count} patches stands for no encoded video: numbers {digits}")
+            rows = hidden_states[at : at + count]
+            high, low = (int(digit) for digit in rows[0].tolist())
+            number = high * _BASE + low
+            if number >= len(self.features) or not bool((rows == rows[0]).all()):
+                raise ValueError(f"a grid of {count} patches stands for no encoded video: number {number}")
             if len(self.features[number]) * self._merge != count:
                 raise ValueError(
                     f"a grid of {count} patches stands for video {number}, whose encoded grid has "

@@ -69,7 +69,6 @@ class Prefetch(Generic[T]):
                     self._made.put(("end", None))
                     break
                 self._made.put(("item", made))
-                del made  # what waits in the queue is its owner's alone
         except BaseException as error:  # of any kind: it belongs to whoever iterates, who would wait for ever
             self._made.put(("error", error))
         finally:

@@ -67,6 +67,7 @@ def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
                 f"keep everything equals stock: {case} {said}",
                 lambda case=case, dtype=dtype: whole_path.keep_everything_equals_stock(device, case, dtype),
             )
+    yield "a stream is answered as the whole", lambda: whole_path.a_stream_is_answered_as_the_whole(device)
     if device.type == "cuda":
         for case in ("one_video", "ragged"):
 

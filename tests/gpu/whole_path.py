@@ -11,10 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.media import MediaReader
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.pixels import PixelOptions
+from prunevid_qwen.training.architecture import build_model
+from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.models import CASES, make_inputs, tiny_model
 from tests.tolerances import LOGITS
 
@@ -92,6 +98,29 @@ def keep_everything_equals_stock(device: torch.device, case: str, dtype: torch.d
         return "other tokens were generated"
     same = all(torch.equal(a, b) for a, b in zip(stock.logits, ours.logits, strict=True))
     return "" if same else "the logits differ in their bits"
+
+
+def a_stream_is_answered_as_the_whole(device: torch.device) -> str:
+    """Answer about a video in chunks, through pinned memory on CUDA, and whole; return how they differ, or nothing."""
+    model = PruneVidQwen25VL(build_model(0).eval().to(device), tokenizer=build_tokenizer())
+    small = PixelOptions(min_pixels=56 * 56, max_pixels=112 * 112)  # 16 tokens a temporal position
+    model.preprocessor.media = MediaReader(small, small)
+    frames = np.random.default_rng(0).integers(0, 256, (32, 112, 112, 3), dtype=np.uint8)
+    content = [{"type": "video", "video": frames}, {"type": "text", "text": "what color is the circle ?"}]
+    generate = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
+    messages = [{"role": "user", "content": content}]
+    with _exact_convolutions():
+        inputs = model.preprocessor.batch([model.preprocessor.sample(messages, model.config)])
+        with pruned(model.model, model.config):
+            whole = model.model.generate(**{name: each.to(device) for name, each in inputs.items()}, **generate)
+        chunked = model.with_config(model.config.replace(vision_chunk_tokens=40))
+        ours = chunked.generate(messages=messages, return_stats=True, **generate)
+    if not torch.equal(ours["output"].sequences, whole.sequences):
+        return "other tokens were generated"
+    seconds = ours["stats"]["seconds"]
+    if sum(seconds[part] for part in ("read", "vision", "merge", "prefill", "select")) > seconds["total"]:
+        return f"the parts of the clock are more than the whole: {seconds}"
+    return _close(torch.cat(ours["output"].logits).cpu(), torch.cat(whole.logits).cpu())
 
 
 def part_of(stack: list[traceback.FrameSummary]) -> str:

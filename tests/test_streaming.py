@@ -168,6 +168,22 @@ def test_lost_frames_are_replaced_as_in_the_whole(
         assert record.warnings == whole.warnings
 
 
+def test_a_lost_frame_is_not_waited_for_with_all_that_follow(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    losing({4}, monkeypatch)
+    lossy, held = pyav_reader.frames, []
+
+    def frames(*args: Any) -> Iterator[tuple[int, np.ndarray]]:
+        held.append(0)
+        for each in lossy(*args):
+            held[-1] += 1
+            yield each
+
+    monkeypatch.setattr(pyav_reader, "frames", frames)
+    with pytest.raises(FramesChanged):
+        list(open_video(library("h264.mp4"), max_frames=100).chunks(4))
+    assert held == [4 + 32 + 1]  # those before it, and as many as damage may put out of order
+
+
 def test_a_file_that_decodes_to_other_frames_each_time_is_refused(
     library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,17 @@ def test_a_change_of_size_and_a_cut_file_are_told_as_before(tmp_path: Path, libr
     assert record.warnings == whole.warnings
 
 
+def test_a_size_that_changes_midway_is_refused(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pyav_reader.frames
+
+    def frames(*args: Any) -> Iterator[tuple[int, np.ndarray]]:
+        return ((i, pixels[:32] if i > 20 else pixels) for i, pixels in real(*args))
+
+    monkeypatch.setattr(pyav_reader, "frames", frames)
+    with pytest.raises(MediaError, match=r"changes its size midway \(128x32, 128x64\)"):
+        streamed(library("h264.mp4"))
+
+
 def test_the_time_limit_is_for_reading_alone(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("prunevid_qwen.video.record.time.monotonic", lambda: now[0])

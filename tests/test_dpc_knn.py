@@ -8,7 +8,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from prunevid_qwen.kernels import dpc_knn as kernel
+from prunevid_qwen.kernels import distances
 from prunevid_qwen.kernels.dpc_knn import dpc_knn, reference
 from prunevid_qwen.kernels.products import products_are_rounded
 from tests.tolerances import CLOSE
@@ -120,7 +120,7 @@ def test_distances_stay_within_their_budget_and_labels_do_not_change(monkeypatch
 
     monkeypatch.setattr(Tensor, "topk", watch)
     for budget in (2 * 150 * 150 * 4, 40 * 150 * 4):  # two groups at a time; rows of one group
-        monkeypatch.setattr(kernel, "DISTANCE_BYTES", budget)
+        monkeypatch.setattr(distances, "DISTANCE_BYTES", budget)
         largest = 0
         got = dpc_knn(points, 75, 7)
         assert torch.equal(got.labels, expected.labels)
@@ -134,7 +134,7 @@ def test_sklearn_agrees_on_densities_and_on_the_nearest_centre() -> None:
     found = dpc_knn(points[None], 35, 7)
     distance, _ = NearestNeighbors(n_neighbors=7).fit(points.numpy()).kneighbors(points.numpy())
     spread = torch.from_numpy((distance**2 / 96).mean(axis=1))
-    held = kernel._Distances(points[None], torch.ones(1, 140, dtype=torch.bool), 7)
+    held = distances.Distances(points[None], torch.ones(1, 140, dtype=torch.bool), 7)
     torch.testing.assert_close(held.mean_nearest[0], spread.double(), **CLOSE[torch.float32])
     centres = points[found.centres[0]].numpy()
     nearest = NearestNeighbors(n_neighbors=1).fit(centres).kneighbors(points.numpy(), return_distance=False)[:, 0]
@@ -173,18 +173,30 @@ def test_products_of_a_group_are_the_same_bits_in_any_batch() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)  # where a batch of one is split over threads in another way
-        whole = kernel._products(points, points)
-        assert torch.equal(kernel._products(points[1:2], points[1:2])[0], whole[1])
-        assert torch.equal(kernel._products(points[:2, :70], points[:2]), whole[:2, :70])
+        whole = distances._products(points, points)
+        assert torch.equal(distances._products(points[1:2], points[1:2])[0], whole[1])
+        assert torch.equal(distances._products(points[:2, :70], points[:2]), whole[:2, :70])
     finally:
         torch.set_num_threads(before)
 
 
 def test_distances_by_row_blocks_are_zero_on_the_diagonal(monkeypatch: pytest.MonkeyPatch) -> None:
     points = draw(1, 150, 40)
-    monkeypatch.setattr(kernel, "DISTANCE_BYTES", 40 * 150 * 4)
-    held = kernel._Distances(points, torch.ones(1, 150, dtype=torch.bool), 7)
+    monkeypatch.setattr(distances, "DISTANCE_BYTES", 40 * 150 * 4)
+    held = distances.Distances(points, torch.ones(1, 150, dtype=torch.bool), 7)
     assert len(held.blocks) == 4
     rows = torch.cat([held._rows(block) for block in held.blocks], dim=1)[0]
     torch.testing.assert_close(rows, torch.cdist(points, points)[0].square() / 40, **CLOSE[torch.float32])
     assert bool((rows.diagonal() == 0).all())
+
+
+@pytest.mark.parametrize("n", [26, 48, 49, 63, 64, 65, 97, 112, 113, 140])
+def test_distances_are_the_same_bits_on_both_sides_and_wherever_a_point_stands(n: int) -> None:
+    points = draw(3, 150, 512)
+    place = torch.randperm(150, generator=torch.Generator().manual_seed(n))[:n].sort().values
+    whole, _ = distances.Distances(points, torch.ones(3, 150, dtype=torch.bool), 7)._square()
+    assert torch.equal(whole, whole.mT)
+    assert bool((whole.diagonal(dim1=1, dim2=2) == 0).all())
+    torch.testing.assert_close(whole, torch.cdist(points, points).square() / 512, **CLOSE[torch.float32])
+    part, _ = distances.Distances(points[:, place], torch.ones(3, n, dtype=torch.bool), 7)._square()
+    assert torch.equal(part, whole[:, place][:, :, place])

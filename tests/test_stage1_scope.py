@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.kernels import distances
 from prunevid_qwen.kernels import dpc_knn as kernel
 from prunevid_qwen.stage1_merge import MergedVideo, merge_video
 from prunevid_qwen.stage1_merge.static import static_locations
@@ -50,7 +51,7 @@ def test_deltas_are_distances_to_a_denser_point(size: int, k: int) -> None:
 def test_deltas_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     points = draw(6, 30, 16)
     whole = kernel.denser_distances(points, 5)
-    monkeypatch.setattr(kernel, "DISTANCE_BYTES", 30 * 30 * 4 * 2)
+    monkeypatch.setattr(distances, "DISTANCE_BYTES", 30 * 30 * 4 * 2)
     assert torch.equal(kernel.denser_distances(points, 5), whole)
     with pytest.raises(ValueError, match="at least 1"):
         kernel.denser_distances(points, 0)

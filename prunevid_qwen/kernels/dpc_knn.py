@@ -12,17 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.products import products_are_rounded
-
-DISTANCE_BYTES = 2**25
-"""Bytes that one block of pairwise distances may take; more groups, or more rows of one group, go block by block."""
-
-# Where |x|^2 + |y|^2 - 2xy loses too many digits of fp32, a group's products are taken in fp64:
-_NEAR = 2e-3  # a nearest neighbour closer than this share of |x|^2 + |y|^2, or
-_OFFSET = 0.1  # all points closer than this on average, so that they share a large mean, or
-_SMALL = 25  # so few points that it costs nothing.
-_FP64_GROUPS, _FP64_COLUMNS = 8, 2048  # taken at a time: fp64 copies of the points are large
-_SAME = 1e-12  # a share of |x|^2 + |y|^2 that fp64 cannot tell from 0: the points count as equal.
+from prunevid_qwen.kernels.distances import Distances, blocks_of_groups
 
 
 class Clusters(NamedTuple):
@@ -98,7 +88,7 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
     clusters = torch.minimum(wanted, counts)
     most = int(clusters.max())
     labels, centres = [], []
-    for part in _blocks_of_groups(points):
+    for part in blocks_of_groups(points):
         found = _cluster(points[part], clusters[part], most, k, valid[part])
         labels.append(found.labels)
         centres.append(found.centres)
@@ -116,8 +106,8 @@ def denser_distances(points: Tensor, k: int, valid: Tensor | None = None) -> Ten
     _check(points, 1, k)
     valid, _ = _valid(points, valid)
     parts = []
-    for part in _blocks_of_groups(points):
-        distances = _Distances(points[part], valid[part], k)
+    for part in blocks_of_groups(points):
+        distances = Distances(points[part], valid[part], k)
         delta = distances.to_denser(distances.density_place()).sqrt()
         parts.append(delta.masked_fill(~valid[part], -math.inf))
     return torch.cat(parts)
@@ -136,13 +126,6 @@ def _valid(points: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
     return valid, counts
 
 
-def _blocks_of_groups(points: Tensor) -> list[slice]:
-    batch, n, width = points.shape
-    cast = 0 if points.dtype == torch.float32 else n * width * 4
-    step = max(1, DISTANCE_BYTES // max(n * n * 4, cast, 1))
-    return [slice(i, i + step) for i in range(0, batch, step)]
-
-
 def _check(points: Tensor, num_clusters: int | Tensor, k: int) -> None:
     if points.dim() != 3 or not points.is_floating_point():
         raise ValueError(f"points are [B, N, C] floats (reference: [N, C]), got {list(points.shape)} {points.dtype}")
@@ -156,7 +139,7 @@ def _check(points: Tensor, num_clusters: int | Tensor, k: int) -> None:
 
 def _cluster(points: Tensor, clusters: Tensor, most: int, k: int, valid: Tensor) -> Clusters:
     """Cluster groups whose distances fit one block, or a single group row block by row block."""
-    distances = _Distances(points, valid, k)
+    distances = Distances(points, valid, k)
     n = points.shape[1]
     score = 0.5 * distances.to_denser(distances.density_place()).log() - distances.mean_nearest
     score = score.clamp(min=-1e300).masked_fill(~valid, -math.inf)  # log 0 must still beat padding
@@ -168,127 +151,3 @@ def _cluster(points: Tensor, clusters: Tensor, most: int, k: int, valid: Tensor)
     spare = torch.cat([labels, labels[:, :1]], dim=1)
     labels = spare.scatter(1, torch.where(real, centres, n), rank)[:, :n]
     return Clusters(labels, centres.masked_fill(~real, -1))
-
-
-class _Distances:
-    """Squared distances / C of a batch of groups, inf from and to padding: held whole, or made again row by row."""
-
-    def __init__(self, points: Tensor, valid: Tensor, k: int) -> None:
-        self.points = points.detach().float()
-        self.valid = None if bool(valid.all()) else valid
-        self.counts = valid.sum(dim=1)
-        batch, n, width = points.shape
-        height = max(1, DISTANCE_BYTES // (batch * n * 4))
-        self.blocks = [slice(a, min(a + height, n)) for a in range(0, n, height)]
-        self.precise = self.counts <= (n if products_are_rounded() else _SMALL)  # [B]: products in fp64
-        self.whole: Tensor | None = None
-        if len(self.blocks) == 1:
-            self.whole, self.norm = self._square()
-            self._refine(self.precise)
-        else:
-            self.norm = torch.linalg.vector_norm(self.points, dim=2).square() / width
-        nearest = self._nearest(max(k, 2))
-        flagged = self._cancels(nearest) & ~self.precise
-        if bool(flagged.any()):
-            self.precise |= flagged
-            self._refine(flagged)
-            nearest = self._nearest(k)
-        nearest = nearest[:, :, :k].double()
-        total = nearest.masked_fill(nearest.isinf(), 0.0).sum(dim=2)
-        self.mean_nearest = (total / self.counts.clamp(max=k)[:, None]).masked_fill(~valid, math.inf)  # [B, N] fp64
-
-    def density_place(self) -> Tensor:
-        """Place of each point by density, [B, N] int64: 0 for the densest; of equals the lower index is the denser."""
-        by_density = self.mean_nearest.argsort(dim=1, stable=True)
-        index = torch.arange(by_density.shape[1], device=by_density.device)
-        return torch.empty_like(by_density).scatter_(1, by_density, index.expand_as(by_density))
-
-    def to_denser(self, place: Tensor) -> Tensor:
-        """To the nearest denser point, [B, N] fp64; for the densest, the largest distance of its group."""
-        nearest, largest = [], torch.zeros(place.shape[0], device=place.device)
-        for block in self.blocks:
-            d = self._rows(block)
-            nearest.append(torch.where(place[:, None, :] < place[:, block, None], d, math.inf).amin(dim=2))
-            finite = d if self.valid is None else d.masked_fill(d.isinf(), 0.0)
-            largest = torch.maximum(largest, finite.amax(dim=(1, 2)))
-        return torch.where(place == 0, largest[:, None], torch.cat(nearest, dim=1)).double()
-
-    def nearest(self, centres: Tensor, real: Tensor) -> Tensor:
-        """Rank of each point's nearest centre, [B, N] int64; ties to the lower rank."""
-        labels = []
-        for block in self.blocks:
-            d = self._rows(block)
-            to_centre = d.gather(2, centres[:, None, :].expand(-1, d.shape[1], -1))
-            labels.append(to_centre.masked_fill(~real[:, None, :], math.inf).argmin(dim=2))
-        return torch.cat(labels, dim=1)
-
-    def _nearest(self, k: int) -> Tensor:
-        """Distances to each point's k nearest, smallest first: [B, N, min(k, N)]."""
-        k = min(k, self.points.shape[1])
-        return torch.cat([self._rows(block).topk(k, dim=2, largest=False).values for block in self.blocks], dim=1)
-
-    def _cancels(self, nearest: Tensor) -> Tensor:
-        """[B] bool: groups whose fp32 products leave too few digits in some, or in most, of the distances."""
-        if nearest.shape[2] < 2 or bool(self.precise.all()):
-            return self.precise
-        norm = self.norm if self.valid is None else self.norm.masked_fill(~self.valid, 0.0)
-        near = (nearest[:, :, 1] < 2 * _NEAR * norm).any(dim=1)
-        total = torch.zeros_like(norm[:, 0])
-        for block in self.blocks:
-            d = self._rows(block)
-            total += (d if self.valid is None else d.masked_fill(d.isinf(), 0.0)).sum(dim=(1, 2))
-        return near | (total / self.counts.square() < 2 * _OFFSET * norm.sum(dim=1) / self.counts)
-
-    def _rows(self, block: slice) -> Tensor:
-        """Distances of some points to all, [B, rows, N] fp32."""
-        if self.whole is not None:
-            return self.whole
-        if bool(self.precise[0]):
-            return self._mask(_fp64_rows(self.points, block), block)
-        d = self.norm[:, block, None] + self.norm[:, None, :]
-        d.baddbmm_(self.points[:, block], self.points.mT, alpha=-2.0 / self.points.shape[2]).clamp_(min=0.0)
-        d.diagonal(block.start, 1, 2).zero_()
-        return self._mask(d, block)
-
-    def _square(self) -> tuple[Tensor, Tensor]:
-        """Distances of all points in fp32, exactly symmetric and 0 on the diagonal, and their norms / C."""
-        scale = 1.0 / self.points.shape[2]
-        products = _products(self.points, self.points)
-        norm = products.diagonal(dim1=1, dim2=2) * scale  # [B, N]
-        # both triangles are added, since the product of two rows may be rounded otherwise than that of the same two
-        d = norm[:, :, None] + norm[:, None, :]
-        d.sub_(products + products.mT, alpha=scale)
-        d.clamp_(min=0.0).diagonal(dim1=1, dim2=2).zero_()
-        return self._mask(d, self.blocks[0]), norm
-
-    def _refine(self, groups: Tensor) -> None:
-        """Make the distances of some groups again from fp64 products, where they are held whole."""
-        if self.whole is not None:
-            for index in torch.split(groups.nonzero()[:, 0], _FP64_GROUPS):
-                self.whole[index] = _fp64_rows(self.points[index], self.blocks[0])
-            self._mask(self.whole, self.blocks[0])
-
-    def _mask(self, d: Tensor, block: slice) -> Tensor:
-        if self.valid is not None:
-            d.masked_fill_(~(self.valid[:, block, None] & self.valid[:, None, :]), math.inf)
-        return d
-
-
-def _products(rows: Tensor, points: Tensor) -> Tensor:
-    """[B, M, N] inner products in fp32, each the same whatever the batch: a batch of one would take another routine."""
-    if rows.shape[0] > 1:
-        return torch.bmm(rows, points.mT)
-    return torch.bmm(rows.expand(2, -1, -1), points.expand(2, -1, -1).mT)[:1]
-
-
-def _fp64_rows(points: Tensor, block: slice) -> Tensor:
-    """Squared distances / C of some points to all by fp64 products, [B, rows, N] fp32; 0 between equal points."""
-    rows = points[:, block].double()
-    row_norm = rows.square().sum(dim=2)
-    d = torch.empty(rows.shape[0], rows.shape[1], points.shape[1], device=points.device)
-    for a in range(0, points.shape[1], _FP64_COLUMNS):
-        columns = points[:, a : a + _FP64_COLUMNS].double()
-        norms = row_norm[:, :, None] + columns.square().sum(dim=2)[:, None, :]
-        exact = norms - 2 * torch.bmm(rows, columns.mT)
-        d[:, :, a : a + _FP64_COLUMNS] = exact.masked_fill_(exact <= _SAME * norms, 0.0) / points.shape[2]
-    return d

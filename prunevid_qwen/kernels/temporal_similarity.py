@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels.products import products_are_rounded
 
-_PAIRWISE = 12  # segments up to this long: all products over time in one pass; longer ones: norms, then their sum
+_CAST_BYTES = 2**24  # a copy in a wider type is made of so many positions at a time
 
 
 def reference(segment: Tensor) -> Tensor:
@@ -41,17 +41,17 @@ def mean_similarity(segment: Tensor) -> Tensor:
     Returns:
         [L] fp64, from products in fp32.
     """
-    segment = segment.double() if products_are_rounded() else segment.float()
-    x = segment.transpose(0, 1)  # [L, W, C]
-    length = x.shape[1]
-    if length <= _PAIRWISE:
-        product = torch.bmm(x, x.mT)
-        inverse = _inverse_norm(product.diagonal(dim1=1, dim2=2).sqrt())  # [L, W]
-        total = (product.double() * inverse[:, :, None] * inverse[:, None, :]).sum(dim=(1, 2))
-    else:
-        inverse = _inverse_norm(torch.linalg.vector_norm(segment, dim=2).T)
-        total = torch.bmm(inverse[:, None, :].to(x.dtype), x)[:, 0].double().square().sum(dim=1)
-    return (total - length) / (length * (length - 1))
+    length, locations, width = segment.shape
+    # products that may be rounded are taken in fp64
+    dtype = torch.float64 if products_are_rounded() or segment.dtype == torch.float64 else torch.float32
+    total = torch.zeros(locations, width, dtype=dtype, device=segment.device)
+    step = length if segment.dtype == dtype else max(1, _CAST_BYTES // (locations * width * dtype.itemsize))
+    for part in torch.split(segment, step):
+        x = part.to(dtype)
+        inverse = torch.linalg.vector_norm(x, dim=2).clamp(min=1e-12).reciprocal()  # [W, L]
+        total += torch.bmm(inverse.T[:, None, :], x.transpose(0, 1))[:, 0]
+    squared: Tensor = torch.linalg.vector_norm(total, dim=1).double().square()
+    return (squared - length) / (length * (length - 1))
 
 
 def frame_means(features: Tensor) -> Tensor:
@@ -70,7 +70,3 @@ def time_means(segment: Tensor) -> Tensor:
     length, locations, _ = segment.shape
     ones = segment.new_ones(1, 1, length).expand(locations, -1, -1)
     return torch.bmm(ones, segment.transpose(0, 1))[:, 0] / length
-
-
-def _inverse_norm(norm: Tensor) -> Tensor:
-    return norm.double().clamp(min=1e-12).reciprocal()

@@ -63,7 +63,7 @@ no_warning_of_log_0 = pytest.mark.filterwarnings("ignore:divide by zero encounte
         (1, 1, 1, 2, 128),  # one row, one key before it
         (6, 2, 5, 130, 80),  # no power of two
         (2, 1, 35, 570, 96),  # two splits of the keys, two blocks of rows
-        (4, 2, 3, 70, 256),  # two rounds of lanes
+        (4, 2, 4, 70, 256),  # two rounds of lanes, as many rows as a multiple of the group
     ],
 )
 def test_the_gpus_kernel_equals_the_law(heads: int, kv: int, rows: int, length: int, dim: int) -> None:
@@ -100,6 +100,11 @@ def test_the_gpus_kernel_at_the_edges() -> None:
         mixed = (q, k.double().transpose(1, 2).contiguous().transpose(1, 2), *given[2:])
         torch.testing.assert_close(question_attention_triton.question_attention(*mixed), got, **CLOSE[torch.float32])
     assert question_attention_triton.question_attention(q, k, columns[:0], at, 0.25).shape == (0,)
+    q, k, _, _ = example(length=600)  # the first rows see nothing of the second split
+    given = (q, k, torch.tensor([0, 5, 100, 511, 512, 590]), torch.tensor([3, 9, 100, 400, 511, 512, 599]), 0.25)
+    torch.testing.assert_close(
+        question_attention_triton.question_attention(*given), kernel.reference(*given), **CLOSE[torch.float32]
+    )
 
 
 @needs_interpreter

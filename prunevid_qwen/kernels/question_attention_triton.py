@@ -209,7 +209,7 @@ def _tile(dtype: torch.dtype, dim: int, rows: int, sums: bool, interpreted: bool
         "LANES": min(triton.next_power_of_2(max(dim, 16)), 32 if exact else 128),
         "ROWS": 16 if exact else min(max(16, triton.next_power_of_2(rows)), 64 if sums else 32),
         "KEYS": KEYS_AT_ONCE if sums and not exact else 32,
-        "WIDEN": interpreted,
+        "WIDEN": interpreted and dtype == torch.bfloat16,
         "num_warps": 4,
         "num_stages": 2,
     }

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.kernels import temporal_similarity
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.kernels.temporal_similarity import frame_means, mean_similarity, reference, time_means
 from prunevid_qwen.reducer import Evidence
@@ -67,6 +68,14 @@ def test_similarity_is_the_mean_over_pairs(length: int) -> None:
     pairs = [(unit[a] * unit[b]).sum(-1) for a in range(length) for b in range(length) if a != b]
     for got in (reference(x), mean_similarity(x)):
         torch.testing.assert_close(got, torch.from_numpy(np.mean(pairs, axis=0)), **CLOSE[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_similarity_of_narrow_types_is_taken_in_parts(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = (draw(1, 9, 70) + draw(8, 9, 70, seed=1)).to(dtype)
+    for size in (1, 3 * 9 * 70 * 4, 2**24):  # one position at a time; 3, 3 and 2; all
+        monkeypatch.setattr(temporal_similarity, "_CAST_BYTES", size)
+        torch.testing.assert_close(mean_similarity(x), reference(x), **CLOSE[torch.float32])
 
 
 @pytest.mark.parametrize("length", [2, 30])

@@ -49,7 +49,8 @@ def mean_similarity(segment: Tensor) -> Tensor:
     for part in torch.split(segment, step):
         x = part.to(dtype)
         inverse = torch.linalg.vector_norm(x, dim=2).clamp(min=1e-12).reciprocal()  # [W, L]
-        total += torch.bmm(inverse.T[:, None, :], x.transpose(0, 1))[:, 0]
+        weights = inverse.T.contiguous()[:, None]  # [L, 1, W]: of another layout torch copies them one by one
+        total += torch.bmm(weights, x.transpose(0, 1))[:, 0]
     squared: Tensor = torch.linalg.vector_norm(total, dim=1).double().square()
     return (squared - length) / (length * (length - 1))
 

@@ -168,6 +168,35 @@ def test_lost_frames_are_replaced_as_in_the_whole(
         assert record.warnings == whole.warnings
 
 
+def test_what_a_seek_passes_over_is_looked_for_from_the_beginning(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that is wrong: with seeks frame 20 is never met, without them it is."""
+    real = pyav_reader._by_tick
+
+    def by_tick(path: str, wanted: dict[int, int], timeline: Any, keys: tuple[int, ...], *rest: Any) -> Any:
+        return (each for each in real(path, wanted, timeline, keys, *rest) if not keys or each[0] != 20)
+
+    monkeypatch.setattr(pyav_reader, "_by_tick", by_tick)
+    whole = read_video(library("h264.mp4"), max_frames=100)
+    assert 20 in whole.indices
+    frames, record, _ = streamed(library("h264.mp4"), max_frames=100)
+    assert_same(whole, frames, record)
+
+
+def test_what_was_wrong_is_said_at_the_end(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pyav_reader.frames
+
+    def frames(path: str, indices: list[int], timeline: Any, deadline: Deadline, notes: list[str]) -> Any:
+        yield from real(path, indices, timeline, deadline, notes)
+        notes.append("1 parts could not be decoded")
+
+    monkeypatch.setattr(pyav_reader, "frames", frames)
+    for max_frames in (6, 7):
+        _, record, _ = streamed(library("h264.mp4"), max_frames=max_frames)
+        assert record.warnings == (f"{library('h264.mp4')}: 1 parts could not be decoded",)
+
+
 def test_a_lost_frame_is_not_waited_for_with_all_that_follow(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     losing({4}, monkeypatch)
     lossy, held = pyav_reader.frames, []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -111,14 +113,17 @@ def test_distances_stay_within_their_budget_and_labels_do_not_change(monkeypatch
     points = draw(5, 150, 40)
     expected = dpc_knn(points, 75, 7)
     largest = 0
-    topk = Tensor.topk
 
-    def watch(d: Tensor, *args: object, **options: object) -> object:
-        nonlocal largest
-        largest = max(largest, d.numel() * 4)
-        return topk(d, *args, **options)  # type: ignore[arg-type]
+    def watch(original: Callable[..., object]) -> Callable[..., object]:
+        def watched(d: Tensor, *args: object, **options: object) -> object:
+            nonlocal largest
+            largest = max(largest, d.numel() * 4)
+            return original(d, *args, **options)
 
-    monkeypatch.setattr(Tensor, "topk", watch)
+        return watched
+
+    monkeypatch.setattr(Tensor, "topk", watch(Tensor.topk))
+    monkeypatch.setattr(distances, "smallest", watch(distances.smallest))
     for budget in (2 * 150 * 150 * 4, 40 * 150 * 4):  # two groups at a time; rows of one group
         monkeypatch.setattr(distances, "DISTANCE_BYTES", budget)
         largest = 0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.products import products_are_rounded
+from prunevid_qwen.kernels.smallest import MOST, smallest
 
 DISTANCE_BYTES = 2**25
 """Bytes that one block of pairwise distances may take; more groups, or more rows of one group, go block by block."""
@@ -85,6 +86,8 @@ class Distances:
     def _nearest(self, k: int) -> Tensor:
         """Distances to each point's k nearest, smallest first: [B, N, min(k, N)]."""
         k = min(k, self.points.shape[1])
+        if self.whole is not None and k <= MOST and self.whole.device.type == "cpu":  # symmetric: columns are rows
+            return smallest(self.whole, k).mT.contiguous()
         return torch.cat([self._rows(block).topk(k, dim=2, largest=False).values for block in self.blocks], dim=1)
 
     def _cancels(self, nearest: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def frame_means(features: Tensor) -> Tensor:
         return features.mean(dim=1, dtype=torch.float32)
     t, locations, _ = features.shape
     ones = features.new_ones(1, 1, locations).expand(t, -1, -1)
-    return torch.bmm(ones, features)[:, 0] / locations
+    return torch.bmm(ones, features)[:, 0].div_(locations)
 
 
 def time_means(segment: Tensor) -> Tensor:
@@ -70,4 +70,4 @@ def time_means(segment: Tensor) -> Tensor:
         return segment.mean(dim=0, dtype=torch.float32)
     length, locations, _ = segment.shape
     ones = segment.new_ones(1, 1, length).expand(locations, -1, -1)
-    return torch.bmm(ones, segment.transpose(0, 1))[:, 0] / length
+    return torch.bmm(ones, segment.transpose(0, 1))[:, 0].div_(length)

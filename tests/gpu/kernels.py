@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.stage1_merge.segments import refine_segments
 from tests.poison import poisoned
 from tests.tolerances import CLOSE
 
@@ -28,17 +30,17 @@ class Kernel:
     """How a kernel is compared and timed.
 
     Args:
-        entry: the public wrapper's name in `prunevid_qwen.kernels.<name>`.
+        run: what the package calls, with the arguments.
         make: (size, dtype, generator) to the arguments, on the generator's device.
-        law: (module, arguments) to what the reference says of them.
+        law: what the reference says of the arguments.
         differs: (got, wanted, dtype, size) to what is wrong, or nothing.
         odd: small sizes at the edges, also run by the interpreter.
-        real: sizes of a 3B or 7B model; the first is timed.
+        real: sizes of a 3B or 7B model; the first two are timed.
     """
 
-    entry: str
+    run: Callable[..., Any]
     make: Callable[[Size, torch.dtype, torch.Generator], tuple[Any, ...]]
-    law: Callable[[Any, tuple[Any, ...]], Any]
+    law: Callable[..., Any]
     differs: Callable[[Any, Any, torch.dtype, Size], str]
     odd: tuple[Size, ...]
     real: tuple[Size, ...]
@@ -49,23 +51,22 @@ def with_triton() -> set[str]:
     return {path.stem.removesuffix("_triton") for path in FOLDER.glob("*_triton.py")}
 
 
-def module_of(name: str) -> Any:
-    """Return the module of a kernel's law and wrapper."""
-    return importlib.import_module(f"prunevid_qwen.kernels.{name}")
-
-
 def check(name: str, size: Size, dtype: torch.dtype, generator: torch.Generator) -> str:
     """Compare a kernel with its law once; return what is wrong, or nothing."""
-    kernel, module = KERNELS[name], module_of(name)
+    kernel = KERNELS[name]
     arguments = kernel.make(size, dtype, generator)
     with poisoned():
-        got = getattr(module, kernel.entry)(*arguments)
-        again = getattr(module, kernel.entry)(*arguments)
-    if name in with_triton() and f"{module.__name__}_triton" not in sys.modules:
+        got, again = kernel.run(*arguments), kernel.run(*arguments)
+    if name in with_triton() and f"prunevid_qwen.kernels.{name}_triton" not in sys.modules:
         return "its Triton form was not reached"
     if not all(_same_bits(a, b) for a, b in zip(_tensors(got), _tensors(again), strict=True)):
         return "two runs differ"
-    return kernel.differs(got, kernel.law(module, arguments), dtype, size)
+    return kernel.differs(got, kernel.law(*arguments), dtype, size)
+
+
+def _of(name: str, function: str) -> Callable[..., Any]:
+    """A function of a kernel's module, looked up when it is called."""
+    return lambda *arguments: getattr(importlib.import_module(f"prunevid_qwen.kernels.{name}"), function)(*arguments)
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
@@ -135,8 +136,8 @@ def _points(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple
     return points.to(dtype), size["clusters"], size.get("k", 5)
 
 
-def _law_of_clusters(module: Any, arguments: tuple[Any, ...]) -> Any:
-    points, clusters, k = arguments
+def _law_of_clusters(points: Tensor, clusters: int, k: int) -> Any:
+    module = importlib.import_module("prunevid_qwen.kernels.dpc_knn")
     found = [module.reference(group.cpu(), clusters, k) for group in points]
     parts = (torch.stack([getattr(each, name) for each in found]) for name in ("labels", "centres"))
     return module.Clusters(*(part.to(points.device) for part in parts))
@@ -148,24 +149,68 @@ def _groups(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple
     return _drawn(generator, n, width).to(dtype), target, groups
 
 
-def _segment(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
-    still = _drawn(generator, 1, *size["shape"][1:])
-    return ((still + 0.5 * _drawn(generator, *size["shape"])).to(dtype),)
-
-
-def _reference(module: Any, arguments: tuple[Any, ...]) -> Any:
-    return module.reference(*arguments)
-
-
-def _on_cpu(module: Any, arguments: tuple[Any, ...]) -> Any:
+def _law_of_means(x: Tensor, target: Tensor, n_out: int) -> Tensor:
     """Ask a law that goes row by row where that is cheap."""
-    moved = [each.cpu() if isinstance(each, Tensor) else each for each in arguments]
-    return module.reference(*moved).to(arguments[0].device)
+    return _of("cluster_mean", "reference")(x.cpu(), target.cpu(), n_out).to(x.device)  # type: ignore[no-any-return]
+
+
+def _video(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    positions, locations, width = size["shape"]
+    still = _drawn(generator, 1, locations, width)
+    return (still + 0.5 * _drawn(generator, positions, locations, width)).to(dtype), size["lengths"]
+
+
+def _over_time(tokens: Tensor, lengths: tuple[int, ...]) -> list[Tensor]:
+    """Means over space; of each segment of two or more positions the similarity, and of each the means over time."""
+    if not wants_triton(tokens):
+        module = importlib.import_module("prunevid_qwen.kernels.temporal_similarity")
+        cut = tokens.split(lengths)
+        similar = [module.mean_similarity(each) for each in cut if len(each) > 1]
+        return [module.frame_means(tokens), *similar, *map(module.time_means, cut)]
+    module = importlib.import_module("prunevid_qwen.kernels.temporal_similarity_triton")
+    length = torch.tensor([*lengths, 0], device=tokens.device)  # the last one has room and no segment
+    with torch.cuda.device_of(tokens):
+        frames, norm = module.over_space(tokens)
+        similar, means = module.over_time(tokens, norm, length.cumsum(0) - length, length)
+    return [frames, *(one for one, n in zip(similar, lengths, strict=False) if n > 1), *means[:-1]]
+
+
+def _law_over_time(tokens: Tensor, lengths: tuple[int, ...]) -> list[Tensor]:
+    cut = tokens.float().split(lengths)
+    similar = [_of("temporal_similarity", "reference")(each) for each in cut if len(each) > 1]
+    return [tokens.float().mean(dim=1), *similar, *(each.mean(dim=0) for each in cut)]
+
+
+def _labels(size: Size, _dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    n, values = size["shape"]
+    drawn = torch.randint(values, (n,), generator=generator, device=generator.device)
+    again = torch.rand(n, generator=generator, device=generator.device) < 0.6  # runs, not noise
+    kept = torch.where(again, 0, torch.arange(n, device=drawn.device)).cummax(dim=0).values
+    return (drawn[kept],)
+
+
+def _segments(labels: Tensor) -> Any:
+    if not wants_triton(labels):
+        return refine_segments(labels)
+    module = importlib.import_module("prunevid_qwen.kernels.segments_triton")
+    with torch.cuda.device_of(labels):
+        return module.contiguous_segments(labels)
+
+
+def _same_segments(got: Any, wanted: Tensor, dtype: torch.dtype, size: Size) -> str:
+    if not isinstance(got, Tensor):
+        if not torch.equal(got.start, (got.length.cumsum(0) - got.length).where(got.length > 0, wanted.numel())):
+            return "the segments do not follow each other"
+        if int(got.count) != int((got.length > 0).sum()):
+            return "the segments are counted wrong"
+        got = got.label.repeat_interleave(got.length)
+    return _equal(got, wanted, dtype, size)
 
 
 KERNELS = {
     "question_attention": Kernel(
-        "question_attention", _question, _reference, _close_in_fp32,
+        _of("question_attention", "question_attention"), _question, _of("question_attention", "reference"),
+        _close_in_fp32,
         odd=(
             {"shape": (6, 2, 7, 63, 16), "visual": 30},
             {"shape": (1, 1, 1, 2, 128), "visual": 1},
@@ -181,7 +226,7 @@ KERNELS = {
         ),
     ),
     "cache_compaction": Kernel(
-        "compact", _cache, _reference, _equal,
+        _of("cache_compaction", "compact"), _cache, _of("cache_compaction", "reference"), _equal,
         odd=(
             {"shape": (3, 2, 3, 11, 6), "kept": 4, "past": 2},
             {"shape": (1, 1, 1, 5, 1), "kept": 5},
@@ -194,7 +239,7 @@ KERNELS = {
         ),
     ),
     "dpc_knn": Kernel(
-        "dpc_knn", _points, _law_of_clusters, _same_clusters,
+        _of("dpc_knn", "dpc_knn"), _points, _law_of_clusters, _same_clusters,
         odd=(
             {"shape": (3, 1, 40), "clusters": 1},
             {"shape": (2, 3, 40), "clusters": 3},  # fewer points than neighbours
@@ -209,7 +254,7 @@ KERNELS = {
         ),
     ),
     "cluster_mean": Kernel(
-        "cluster_mean", _groups, _on_cpu, _close,
+        _of("cluster_mean", "cluster_mean"), _groups, _law_of_means, _close,
         odd=(
             {"shape": (1, 1, 1)},
             {"shape": (7, 30, 5)},  # most groups are empty
@@ -218,8 +263,20 @@ KERNELS = {
         real=({"shape": (8960, 4000, 3584)}, {"shape": (2240, 300, 2048)}),
     ),
     "temporal_similarity": Kernel(
-        "mean_similarity", _segment, _reference, _close_in_fp32,
-        odd=({"shape": (2, 1, 1)}, {"shape": (5, 63, 33)}, {"shape": (13, 20, 130)}),
-        real=({"shape": (16, 140, 3584)}, {"shape": (64, 140, 2048)}),
+        _over_time, _video, _law_over_time, _close_in_fp32,
+        odd=(
+            {"shape": (2, 1, 1), "lengths": (2,)},
+            {"shape": (8, 63, 33), "lengths": (5, 1, 2)},
+            {"shape": (16, 20, 130), "lengths": (13, 3)},
+        ),
+        real=(
+            {"shape": (64, 140, 3584), "lengths": (30, 1, 20, 13)},
+            {"shape": (16, 140, 2048), "lengths": (16,)},
+        ),
+    ),
+    "segments": Kernel(
+        _segments, _labels, refine_segments, _same_segments,
+        odd=({"shape": (1, 1)}, {"shape": (2, 2)}, {"shape": (63, 5)}, {"shape": (130, 2)}),
+        real=({"shape": (64, 16)}, {"shape": (1800, 450)}, {"shape": (4096, 3)}),
     ),
 }  # fmt: skip

@@ -6,6 +6,7 @@ the end of its time says which checks it did not reach.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -18,6 +19,8 @@ from unittest import mock
 
 import torch
 
+from prunevid_qwen.config import get_paper_config
+from prunevid_qwen.stage1_merge.prunevid import merge_video
 from tests.gpu import kernels, whole_path
 
 Check = tuple[str, Callable[[], Any]]  # a name, and what to run: it returns what is wrong, or numbers
@@ -86,33 +89,47 @@ def sanitized(device: torch.device, seed: int) -> Iterator[Check]:
 
 
 def timings(device: torch.device, seed: int) -> Iterator[Check]:
-    """Time each kernel as called beside torch's path on the same GPU: medians and 20/80 quantiles, ms, cold caches."""
+    """Time each kernel as called beside torch's path on the same GPU, and the whole of stage 1."""
     for name, kernel in kernels.KERNELS.items():
         for size in kernel.real[:2]:
             yield f"{name} {_said(size)} bf16", _timing(name, size, device, seed)
+    for positions in (16, 64):
+        yield (
+            f"stage 1 {positions}x10x14x3584 bf16",
+            lambda positions=positions: _stage_1(positions, device, seed),
+        )
 
 
 def _timing(name: str, size: Any, device: torch.device, seed: int) -> Callable[[], Any]:
     def measure() -> dict[str, Any]:
-        import triton.testing
-
-        kernel, module = kernels.KERNELS[name], kernels.module_of(name)
+        kernel = kernels.KERNELS[name]
         arguments = kernel.make(size, torch.bfloat16, torch.Generator(device).manual_seed(seed))
-
-        def timed() -> list[float]:
-            call = getattr(module, kernel.entry)
-            taken = triton.testing.do_bench(
-                lambda: call(*arguments), warmup=50, rep=200, quantiles=[0.5, 0.2, 0.8], return_mode="median"
-            )
-            return [round(each, 5) for each in taken]
-
-        found = {"kernel_ms": timed()}
-        if hasattr(module, "wants_triton"):
-            with mock.patch.object(module, "wants_triton", lambda _: False):
-                found["torch_ms"] = timed()
-        return found
+        found = {"kernel_ms": _median(lambda: kernel.run(*arguments))}
+        with contextlib.ExitStack() as stack:
+            for module in (kernels, sys.modules.get(f"prunevid_qwen.kernels.{name}")):
+                if hasattr(module, "wants_triton"):
+                    stack.enter_context(mock.patch.object(module, "wants_triton", lambda _: False))
+            return {**found, "torch_ms": _median(lambda: kernel.run(*arguments))}
 
     return measure
+
+
+def _stage_1(positions: int, device: torch.device, seed: int) -> dict[str, Any]:
+    numbers = torch.Generator(device).manual_seed(seed)
+    shape = (positions, 10, 14, 3584)
+    still = torch.randn(1, *shape[1:], generator=numbers, device=device)
+    moves = torch.rand(1, *shape[1:3], 1, generator=numbers, device=device) < 0.5
+    video = still + torch.randn(shape, generator=numbers, device=device) * (0.05 + moves)
+    video = video.to(torch.bfloat16)
+    return {"ms": _median(lambda: merge_video(video, get_paper_config()))}
+
+
+def _median(call: Callable[[], Any]) -> list[float]:
+    """Median and 20/80 quantiles in ms, after a warm-up, with the L2 cache cleared before each call."""
+    import triton.testing
+
+    taken = triton.testing.do_bench(call, warmup=50, rep=200, quantiles=[0.5, 0.2, 0.8])
+    return [round(each, 5) for each in taken]
 
 
 def _said(size: Any) -> str:

@@ -55,17 +55,17 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         torch.cuda.synchronize(device)
         found.peak = torch.cuda.max_memory_allocated(device)
         return
-    if not _can_reset():
+    _give_back()
+    if not _reset():
         yield Peak(NOT_MEASURED)
         return
-    _give_back()
-    _RESET.write_text("5", encoding="ascii")
     found = Peak(RESIDENT, _resident("VmRSS"))
     yield found
     found.peak = _resident("VmHWM")
 
 
-def _can_reset() -> bool:
+def _reset() -> bool:
+    """Make the peak what is resident now; False where that cannot be done."""
     try:
         _RESET.write_text("5", encoding="ascii")
     except OSError:  # another system, or a container that forbids it

@@ -124,6 +124,7 @@ def test_distances_stay_within_their_budget_and_labels_do_not_change(monkeypatch
 
     monkeypatch.setattr(Tensor, "topk", watch(Tensor.topk))
     monkeypatch.setattr(distances, "smallest", watch(distances.smallest))
+    monkeypatch.setattr(distances, "_MANY", 40_000)  # that is, with two groups at a time
     for budget in (2 * 150 * 150 * 4, 40 * 150 * 4):  # two groups at a time; rows of one group
         monkeypatch.setattr(distances, "DISTANCE_BYTES", budget)
         largest = 0
@@ -205,3 +206,19 @@ def test_distances_are_the_same_bits_on_both_sides_and_wherever_a_point_stands(n
     torch.testing.assert_close(whole, torch.cdist(points, points).square() / 512, **CLOSE[torch.float32])
     part, _ = distances.Distances(points[:, place], torch.ones(3, n, dtype=torch.bool), 7)._square()
     assert torch.equal(part, whole[:, place][:, :, place])
+
+
+def test_labels_are_the_same_whether_rows_are_compared_as_wholes_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = draw(4, 60, 40)
+    expected = dpc_knn(points, 30, 7)
+    used = []
+    smallest = distances.smallest
+    monkeypatch.setattr(distances, "smallest", lambda d, k: used.append(k) or smallest(d, k))
+    for least, ks in ((1, [7]), (2**30, [])):
+        monkeypatch.setattr(distances, "_MANY", least)
+        used.clear()
+        got = dpc_knn(points, 30, 7)
+        assert used == ks
+        assert torch.equal(got.labels, expected.labels)
+        assert torch.equal(got.centres, expected.centres)
+        assert torch.equal(dpc_knn(points, 30, 9).labels[0], truth(points[0], 30, 9))  # more neighbours than it can

@@ -20,6 +20,7 @@ _OFFSET = 0.1  # all points closer than this on average, so that they share a la
 _SMALL = 25  # so few points that it costs nothing.
 _FP64_GROUPS, _FP64_COLUMNS = 8, 2048  # taken at a time: fp64 copies of the points are large
 _ROWS = 48  # of products made at a time, up to the diagonal: fewer spare more of the other half, each slower
+_MANY = 2**16  # distances from which comparing whole rows is faster than row by row; the answer is the same
 _SAME = 1e-12  # a share of |x|^2 + |y|^2 that fp64 cannot tell from 0: the points count as equal.
 
 
@@ -86,8 +87,9 @@ class Distances:
     def _nearest(self, k: int) -> Tensor:
         """Distances to each point's k nearest, smallest first: [B, N, min(k, N)]."""
         k = min(k, self.points.shape[1])
-        if self.whole is not None and k <= MOST and self.whole.device.type == "cpu":  # symmetric: columns are rows
-            return smallest(self.whole, k).mT.contiguous()
+        whole = self.whole
+        if whole is not None and k <= MOST and whole.numel() >= _MANY and whole.device.type == "cpu":
+            return smallest(whole, k).mT.contiguous()  # distances are symmetric: columns are rows
         return torch.cat([self._rows(block).topk(k, dim=2, largest=False).values for block in self.blocks], dim=1)
 
     def _cancels(self, nearest: Tensor) -> Tensor:

@@ -34,13 +34,13 @@ gpu_check = tool()
 
 
 def test_every_kernel_is_compared() -> None:
-    assert kernels.with_triton() <= set(kernels.KERNELS), "give the new kernel a line in KERNELS"
+    assert set(kernels.triton_files()) <= set(kernels.KERNELS), "give the new kernel a line in KERNELS"
     assert all(kernel.odd and kernel.real for kernel in kernels.KERNELS.values())
 
 
 @pytest.mark.parametrize("name", kernels.KERNELS)
 def test_the_checks_of_kernels_pass_on_a_cpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "with_triton", set)  # torch's path runs here
+    monkeypatch.setattr(kernels, "triton_files", dict)  # torch's path runs here
     for size in kernels.KERNELS[name].odd:
         for dtype in kernels.FLOATS:
             assert kernels.check(name, size, dtype, torch.Generator().manual_seed(1)) == "", (size, dtype)
@@ -48,13 +48,12 @@ def test_the_checks_of_kernels_pass_on_a_cpu(name: str, monkeypatch: pytest.Monk
 
 @needs_interpreter
 @pytest.mark.filterwarnings("ignore:divide by zero encountered in log:RuntimeWarning")
-@pytest.mark.parametrize("name", sorted(kernels.with_triton()))
+@pytest.mark.parametrize("name", kernels.triton_files())
 def test_the_checks_of_kernels_pass_under_the_interpreter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "wants_triton", lambda _: True)
     if importlib.util.find_spec(f"prunevid_qwen.kernels.{name}") is not None:
         module = importlib.import_module(f"prunevid_qwen.kernels.{name}")
         monkeypatch.setattr(module, "wants_triton", lambda _: True, raising=False)
-    monkeypatch.delitem(sys.modules, f"prunevid_qwen.kernels.{name}_triton", raising=False)
     size = min(kernels.KERNELS[name].odd[1:], key=lambda size: size["shape"])
     assert kernels.check(name, size, torch.bfloat16, torch.Generator().manual_seed(1)) == ""
 
@@ -63,7 +62,7 @@ def test_the_checks_of_kernels_pass_under_the_interpreter(name: str, monkeypatch
 @pytest.mark.parametrize("spoilt", ["value", "unwritten", "unsteady"])
 def test_the_checks_of_kernels_can_fail(name: str, spoilt: str, monkeypatch: pytest.MonkeyPatch) -> None:
     kernel, calls = kernels.KERNELS[name], []
-    monkeypatch.setattr(kernels, "with_triton", set)
+    monkeypatch.setattr(kernels, "triton_files", dict)
 
     def broken(*given: Any) -> Any:
         got = kernel.run(*given)
@@ -81,10 +80,9 @@ def test_the_checks_of_kernels_can_fail(name: str, spoilt: str, monkeypatch: pyt
     assert wrong and ("two runs differ" in wrong) == (spoilt == "unsteady")
 
 
-@needs_interpreter
-def test_a_kernel_whose_triton_form_is_not_reached_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "cache_compaction"
-    monkeypatch.delitem(sys.modules, f"prunevid_qwen.kernels.{name}_triton", raising=False)
+@pytest.mark.parametrize("name", kernels.triton_files())
+def test_a_kernel_whose_triton_form_is_not_reached_fails(name: str) -> None:
+    """As here, on a CPU."""
     size = kernels.KERNELS[name].odd[0]
     assert "not reached" in kernels.check(name, size, torch.float32, torch.Generator().manual_seed(1))
 
@@ -146,7 +144,7 @@ def test_every_part_has_its_checks() -> None:
     names = [name for name, _ in parts.kernel_checks(CPU, 0)]
     assert len(names) == len(set(names)), "two checks of one name"
     assert {name.split()[0] for name in names} == set(kernels.KERNELS)
-    assert {name.split()[0] for name, _ in parts.sanitized(CPU, 0)} == kernels.with_triton()
+    assert {name.split()[0] for name, _ in parts.sanitized(CPU, 0)} == set(kernels.triton_files())
     assert {name.split()[0] for name, _ in parts.timings(CPU, 0)} == {*kernels.KERNELS, "stage"}
     paths = [name for name, _ in parts.path_checks(CPU, 0)]
     assert len(paths) == len(set(paths)) >= 12

@@ -5,12 +5,14 @@ A kernel without a line in KERNELS fails `test_gpu_check`.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import sys
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -46,22 +48,47 @@ class Kernel:
     real: tuple[Size, ...]
 
 
-def with_triton() -> set[str]:
-    """Return the kernels that have a Triton form."""
-    return {path.stem.removesuffix("_triton") for path in FOLDER.glob("*_triton.py")}
+WITHIN = {"distances": "dpc_knn"}
+"""Files of Triton kernels that the check of another kernel reaches."""
+
+
+def triton_files() -> dict[str, str]:
+    """Return the kernels that have a Triton form, and that form's module."""
+    stems = [path.stem for path in sorted(FOLDER.glob("*.py")) if "triton" in path.stem.split("_")]
+    named = {"_".join(word for word in stem.split("_") if word != "triton"): stem for stem in stems}
+    return {name: f"prunevid_qwen.kernels.{stem}" for name, stem in named.items() if name not in WITHIN}
 
 
 def check(name: str, size: Size, dtype: torch.dtype, generator: torch.Generator) -> str:
     """Compare a kernel with its law once; return what is wrong, or nothing."""
     kernel = KERNELS[name]
     arguments = kernel.make(size, dtype, generator)
-    with poisoned():
+    with poisoned(), _launches() as launched:
         got, again = kernel.run(*arguments), kernel.run(*arguments)
-    if name in with_triton() and f"prunevid_qwen.kernels.{name}_triton" not in sys.modules:
+    if name in triton_files() and triton_files()[name] not in launched:
         return "its Triton form was not reached"
     if not all(_same_bits(a, b) for a, b in zip(_tensors(got), _tensors(again), strict=True)):
         return "two runs differ"
     return kernel.differs(got, kernel.law(*arguments), dtype, size)
+
+
+@contextlib.contextmanager
+def _launches() -> Iterator[set[str]]:
+    """Note the modules whose Triton kernels are launched."""
+    found: set[str] = set()
+    if importlib.util.find_spec("triton") is None:
+        yield found
+        return
+    from triton.runtime.jit import KernelInterface
+
+    original = KernelInterface.__getitem__
+
+    def noted(self: Any, grid: Any) -> Any:
+        found.add(self.fn.__module__)
+        return original(self, grid)
+
+    with mock.patch.object(KernelInterface, "__getitem__", noted):
+        yield found
 
 
 def _of(name: str, function: str) -> Callable[..., Any]:
@@ -167,7 +194,7 @@ def _over_time(tokens: Tensor, lengths: tuple[int, ...]) -> list[Tensor]:
         cut = tokens.split(lengths)
         similar = [module.mean_similarity(each) for each in cut if len(each) > 1]
         return [module.frame_means(tokens), *similar, *map(module.time_means, cut)]
-    module = importlib.import_module("prunevid_qwen.kernels.temporal_similarity_triton")
+    module = importlib.import_module(triton_files()["temporal_similarity"])
     length = torch.tensor([*lengths, 0], device=tokens.device)  # the last one has room and no segment
     with torch.cuda.device_of(tokens):
         frames, norm = module.over_space(tokens)
@@ -192,7 +219,7 @@ def _labels(size: Size, _dtype: torch.dtype, generator: torch.Generator) -> tupl
 def _segments(labels: Tensor) -> Any:
     if not wants_triton(labels):
         return refine_segments(labels)
-    module = importlib.import_module("prunevid_qwen.kernels.segments_triton")
+    module = importlib.import_module(triton_files()["segments"])
     with torch.cuda.device_of(labels):
         return module.contiguous_segments(labels)
 

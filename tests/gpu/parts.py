@@ -83,7 +83,7 @@ def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
 
 def sanitized(device: torch.device, seed: int) -> Iterator[Check]:
     """Run what compute-sanitizer watches: the Triton kernels at their odd sizes, in one type."""
-    for name in sorted(kernels.with_triton()):
+    for name in kernels.triton_files():
         for size in kernels.KERNELS[name].odd:
             yield f"{name} {_said(size)} bf16", _kernel_check(name, size, torch.bfloat16, device, seed)
 

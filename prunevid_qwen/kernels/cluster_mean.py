@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunevid_qwen.kernels.fresh_memory import empty
+from prunevid_qwen.kernels.launch import wants_triton
 
 _BLOCK_BYTES = 2**22  # of means made at a time on the CPU
 
@@ -37,6 +38,10 @@ def reference(x: Tensor, target: Tensor, n_out: int) -> Tensor:
 
 def cluster_mean(x: Tensor, target: Tensor, n_out: int) -> Tensor:
     """Compute `reference` in one pass: same arguments, same result to rounding. It does not wait for a GPU."""
+    if wants_triton(x):
+        from prunevid_qwen.kernels import cluster_mean_triton
+
+        return cluster_mean_triton.cluster_mean(x, target, n_out)
     if x.device.type == "cpu":
         return _cpu(x, target, n_out)
     if not x.is_floating_point() or x.dtype == torch.float64:

@@ -13,6 +13,10 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.distances import Distances, blocks_of_groups
+from prunevid_qwen.kernels.launch import wants_triton
+
+MOST_ON_GPU = 4096
+"""Points of a group that the GPU's kernels take; larger groups go by torch's products there too."""
 
 
 class Clusters(NamedTuple):
@@ -83,6 +87,11 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
     Differs from the authors' code: as in `reference`.
     """
     _check(points, num_clusters, k)
+    if wants_triton(points) and points.shape[1] <= MOST_ON_GPU:
+        from prunevid_qwen.kernels import dpc_knn_triton
+
+        checked = None if valid is None else _valid(points, valid)[0]
+        return Clusters(*dpc_knn_triton.dpc_knn(points, num_clusters, k, checked))
     valid, counts = _valid(points, valid)
     wanted = torch.as_tensor(num_clusters, device=points.device).expand(points.shape[0])
     clusters = torch.minimum(wanted, counts)
@@ -104,6 +113,10 @@ def denser_distances(points: Tensor, k: int, valid: Tensor | None = None) -> Ten
         [B, N] fp64 Euclidean distance / sqrt(C); for the densest the largest of its group, -inf on padding.
     """
     _check(points, 1, k)
+    if wants_triton(points) and points.shape[1] <= MOST_ON_GPU:
+        from prunevid_qwen.kernels import dpc_knn_triton
+
+        return dpc_knn_triton.denser_distances(points, k, None if valid is None else _valid(points, valid)[0])
     valid, _ = _valid(points, valid)
     parts = []
     for part in blocks_of_groups(points):

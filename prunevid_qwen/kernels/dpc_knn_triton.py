@@ -1,8 +1,9 @@
 """DPC-KNN over ragged groups on a GPU: eight launches for all groups, whatever their number and sizes, no host sync.
 
-Distances are made once (`distances_triton`), kept in a scratch buffer of at most `SCRATCH_BYTES`, and read by the four
-steps after them; more groups go block by block. Making them again in each step would cost the features' traffic and the products four times,
-and the steps could disagree about ties; a block of 64 positions of 140 tokens takes 5 MB, which stays in the L2 cache.
+Distances are made once (`triton_distances`), kept in a scratch buffer of at most `SCRATCH_BYTES`, and read by the four
+steps after them; more groups go block by block. Making them again in each step would cost the features' traffic and the
+products four times, and the steps could disagree about ties; 64 positions of 140 tokens take 5 MB, which stay in the L2
+cache.
 
 The launches may be captured in a CUDA graph, and torch.compile may trace through them: shapes alone decide about them.
 """
@@ -17,12 +18,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prunevid_qwen.kernels.distances_triton import POINTERS, pitch, squared_distances
+from prunevid_qwen.kernels.dpc_knn import MOST_ON_GPU
+from prunevid_qwen.kernels.triton_distances import POINTERS, pitch, squared_distances
 
 SCRATCH_BYTES = 2**26
 """Bytes that the distances of one block of groups may take: those of one group of 4096."""
-MOST_POINTS = 4096
-"""Points that a group may have."""
 
 
 class Points(NamedTuple):
@@ -155,13 +155,13 @@ def ragged_clusters(parts: list[Points], counts: Tensor, clusters: Tensor, k: in
     """Cluster groups of any size, each on its own (`dpc_knn.reference`), without a host sync.
 
     Args:
-        parts: the groups, those of the first part first; all parts have the same N, at most `MOST_POINTS`.
+        parts: the groups, those of the first part first; all parts have the same N, at most `dpc_knn.MOST_ON_GPU`.
         counts: [G] int64, contiguous: points of each group, from 0 (left alone) to N.
         clusters: [G] int64, contiguous: clusters wanted, at least 1 where there are points; clipped to these.
         k: neighbours in the density, the point itself included, at least 1, clipped to a group's points.
 
     Raises:
-        ValueError: a group may have more than `MOST_POINTS` points.
+        ValueError: a group may have more than `dpc_knn.MOST_ON_GPU` points.
     """
     n_groups, n_most = counts.numel(), _points_of(parts)
     labels, centres = (torch.empty(n_groups, n_most, dtype=torch.long, device=counts.device) for _ in range(2))
@@ -188,8 +188,8 @@ def ragged_denser_distances(parts: list[Points], counts: Tensor, k: int) -> Tens
 
 def _points_of(parts: list[Points]) -> int:
     n_most = parts[0].rows.shape[1]
-    if n_most > MOST_POINTS:
-        raise ValueError(f"a group has at most {MOST_POINTS} points here, got room for {n_most}")
+    if n_most > MOST_ON_GPU:
+        raise ValueError(f"a group has at most {MOST_ON_GPU} points here, got room for {n_most}")
     return n_most
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunevid_qwen.kernels.launch import wants_triton
 from prunevid_qwen.kernels.products import products_are_rounded
 
 _CAST_BYTES = 2**24  # a copy in a wider type is made of so many positions at a time
@@ -41,6 +42,10 @@ def mean_similarity(segment: Tensor) -> Tensor:
     Returns:
         [L] fp64, from products in fp32.
     """
+    if wants_triton(segment):
+        from prunevid_qwen.kernels import temporal_similarity_triton
+
+        return temporal_similarity_triton.mean_similarity(segment)
     length, locations, width = segment.shape
     # products that may be rounded are taken in fp64
     dtype = torch.float64 if products_are_rounded() or segment.dtype == torch.float64 else torch.float32

@@ -106,6 +106,13 @@ def over_time(tokens: Tensor, norm: Tensor, start: Tensor, length: Tensor) -> tu
     return torch.where(n > 1, similarity, torch.nan), mean
 
 
+def mean_similarity(segment: Tensor) -> Tensor:
+    """Compute `temporal_similarity.reference` of one segment on a GPU: [W, L, C] of any float dtype to [L] fp64."""
+    tokens = (segment if segment.dtype in _POINTERS else segment.float()).contiguous()
+    start, length = (torch.full((1,), value, device=segment.device) for value in (0, segment.shape[0]))
+    return over_time(tokens, over_space(tokens)[1], start, length)[0][0]
+
+
 def aot_cases() -> list[tuple[Any, dict[str, str], dict[str, Any], dict[str, int]]]:
     """Return (kernel, signature, constants, options) of what the launchers can choose, for the compile test."""
     cases = []

@@ -17,20 +17,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.dpc_knn_triton import MOST_POINTS, Points, ragged_clusters, ragged_denser_distances
-from prunevid_qwen.kernels.segments_triton import contiguous_segments
+from prunevid_qwen.kernels.dpc_knn_triton import Points, ragged_clusters, ragged_denser_distances
 from prunevid_qwen.kernels.temporal_similarity_triton import over_space, over_time
+from prunevid_qwen.kernels.triton_segments import contiguous_segments
 from prunevid_qwen.tokens import TokenMap
 
 if TYPE_CHECKING:
     from prunevid_qwen.stage1_merge.prunevid import PruneVidMerge
-
-_WIDEST = 8192  # channels that the kernels are compiled and tested for
-
-
-def fits(grid: tuple[int, int, int], features: Tensor) -> bool:
-    """Tell whether a video (T, H, W) is within what the kernels take: 4096 positions, locations, and 8192 channels."""
-    return max(grid[0], grid[1] * grid[2]) <= MOST_POINTS and features.shape[-1] <= _WIDEST
 
 
 class DeviceMerge:
@@ -128,7 +121,7 @@ class DeviceMerge:
         static_number = number[: self.room].index_select(0, self.segment_of)
         target = torch.where(self.static_of, static_number, number[self.room :]).flatten()
         slot = torch.where(self.real, base[:, None] + self.locations, cells).flatten()  # what is not real goes beyond
-        number_of_row = torch.cat([self._count_to(self.room), self.times + self.segments.count])
+        number_of_row = torch.cat([self._count_to(self.room), self.times + self.segments.number])
         stratum = self._at(slot, number_of_row[:, None].expand(-1, locations))
         rep = self._places(target, slot)
         if self.options.token_order == "spatiotemporal":
@@ -136,7 +129,7 @@ class DeviceMerge:
             rank = torch.empty_like(by_place).scatter_(0, by_place, self._count_to(cells))
             target, stratum = rank.index_select(0, target), stratum.index_select(0, by_place)
         static = self.counts[: self.room] * self.segments.length
-        answer = torch.stack([self.out.sum(), self.segments.count[0], static.sum()])
+        answer = torch.stack([self.out.sum(), self.segments.number[0], static.sum()])
         n_out, self.n_segments, self.static_cells = answer.tolist()  # the host sync
         return TokenMap.trusted(target, rep[:n_out], stratum[:n_out])
 
@@ -161,7 +154,7 @@ class DeviceMerge:
         mean = (2 * total + count[:, None]) // (2 * count[:, None]).clamp(min=1)  # floor(mean + 0.5), exactly
         return torch.where(count > 0, (mean[:, 0] * h + mean[:, 1]) * w + mean[:, 2], cells)
 
-    def sizes(self) -> tuple[Tensor, Tensor, Tensor]:
+    def segment_sizes(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the segments' static tokens, dynamic tokens and lengths, [S] each; after `token_map`."""
         dynamic = torch.zeros_like(self.segments.length).index_add_(0, self.segment_of, self.out[self.room :])
         s = self.n_segments

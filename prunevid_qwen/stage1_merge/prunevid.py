@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.kernels.dpc_knn import MOST_ON_GPU
+from prunevid_qwen.kernels.launch import wants_triton
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import each_video
 from prunevid_qwen.stage1_merge.video import VideoMerge
 from prunevid_qwen.tokens import TokenMap
+
+if TYPE_CHECKING:
+    from prunevid_qwen.stage1_merge.on_device import DeviceMerge
+
+
+_WIDEST_ON_GPU = 8192  # channels that the GPU's kernels are compiled and tested for
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,16 @@ class PruneVidMerge:
         """
         if self.tau >= 1 and self.cluster_ratio == 1:  # nothing is static and every token its own cluster
             return TokenMap.identity(seen.hidden.shape[0], seen.hidden.device)
-        return each_video(
-            seen, self.merge_images, lambda grid, tokens: VideoMerge(tokens.view(*grid, -1), self).token_map()
-        )
+        return each_video(seen, self.merge_images, lambda grid, tokens: self._merge(tokens.view(*grid, -1)).token_map())
+
+    def _merge(self, features: Tensor) -> VideoMerge | DeviceMerge:
+        """Take a video [T, H, W, C] up: on a GPU without asking it, where its kernels take a video of that size."""
+        t, h, w, width = features.shape if features.dim() == 4 else (0, 0, 0, 0)
+        if wants_triton(features) and max(t, h * w) <= MOST_ON_GPU and width <= _WIDEST_ON_GPU:
+            from prunevid_qwen.stage1_merge.on_device import DeviceMerge
+
+            return DeviceMerge(features, self)
+        return VideoMerge(features, self)
 
     def clusters_of(self, size: int, is_static: bool = False) -> int:
         """Return how many tokens become of ``size`` that compete for clusters, under "per_group"."""
@@ -116,17 +132,17 @@ def merge_video(features: Tensor, config: PruneVidConfig) -> MergedVideo:
 
     Differs from the authors' code: see `PruneVidMerge`.
     """
-    merge = VideoMerge(features, PruneVidMerge.from_config(config))
+    merge = PruneVidMerge.from_config(config)._merge(features)
     token_map = merge.token_map()
     t, h, w, width = features.shape
     rep = token_map.rep
-    static, dynamic = merge.out[: len(merge.windows)], merge.out[len(merge.windows) :]
+    static, dynamic, windows = merge.segment_sizes()
     return MergedVideo(
         features=token_map.mean(features.reshape(t * h * w, width)),
         positions=torch.stack([rep // (h * w), rep // w % h, rep % w], dim=1),
         static_sizes=static,
-        dynamic_sizes=torch.zeros_like(static).index_add_(0, merge.segment_of, dynamic),
-        window_sizes=torch.tensor(merge.windows, device=features.device),
+        dynamic_sizes=dynamic,
+        window_sizes=windows,
         token_map=token_map,
-        static_ratio=sum(n * w for n, w in zip(merge.static_counts, merge.windows, strict=True)) / (t * h * w),
+        static_ratio=merge.static_cells / (t * h * w),
     )

@@ -160,6 +160,17 @@ class VideoMerge:
             target, rep, stratum = rank[target], rep[by_place], stratum[by_place]
         return TokenMap(target, rep, stratum)
 
+    def segment_sizes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the segments' static tokens, dynamic tokens and lengths, [S] each."""
+        windows = torch.tensor(self.windows, device=self.device)
+        static, dynamic = self.out[: len(windows)], self.out[len(windows) :]
+        return static, torch.zeros_like(static).index_add_(0, self.segment_of, dynamic), windows
+
+    @property
+    def static_cells(self) -> int:
+        """How many (t, h, w) cells are static."""
+        return sum(n * w for n, w in zip(self.static_counts, self.windows, strict=True))
+
     def _places(self, target: Tensor, order: Tensor) -> Tensor:
         """[N'] raster index of the cell whose position each group takes (prunevid.md section 6)."""
         t, h, w = self.grid

@@ -22,13 +22,13 @@ class Segments(NamedTuple):
         start: [S] int64 first positions; T beyond the last segment.
         length: [S] int64; 0 beyond the last segment.
         label: [S] int64: the label that the segment's positions have now.
-        count: [1] int64 segments.
+        number: [1] int64: how many segments there are.
     """
 
     start: Tensor
     length: Tensor
     label: Tensor
-    count: Tensor
+    number: Tensor
 
 
 def most_segments(positions: int) -> int:

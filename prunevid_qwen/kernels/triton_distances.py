@@ -1,7 +1,7 @@
-"""Squared distances of the points of ragged groups on a GPU: by products on the matrix units, or by differences.
+"""Squared distances of the points of ragged groups on a GPU: by products on the matrix units or by differences.
 
 bf16 and fp16 points are multiplied on the matrix units (exact products, fp32 sums). Where a pair is nearer than `NEAR`
-of its squared norms, |x|^2 + |y|^2 - 2xy has lost digits: near duplicates, or points that share a large mean. Such pairs
+of its squared norms, |x|^2 + |y|^2 - 2xy has lost digits: near duplicates, or points that share a large mean. These
 are made again by the differences themselves, in tiles of 16 x 16 that hold one; fp32 points always are, since fp32
 products on the plain units are hardly cheaper. A tile gives up only its near pairs for that: which way a distance is
 made depends on the pair alone, not on its neighbours. So equal points are at exactly 0 and equally far from every other
@@ -133,11 +133,11 @@ def _differences(  # type: ignore[no-untyped-def]
 
 def pitch(n_most: int) -> int:
     """Return the numbers from one row of distances to the next: whole lines of 64 bytes."""
-    return triton.cdiv(n_most, 16) * 16
+    return (n_most + 15) // 16 * 16
 
 
 def squared_distances(base: Tensor, rows: Tensor, counts: Tensor, norm: Tensor, distance: Tensor) -> None:
-    """Write the squared distances / C of all pairs of each group, in three launches (of fp32: one), without a host sync.
+    """Write the squared distances / C of all pairs of each group, in three launches (of fp32: one).
 
     Args:
         base: [M, C] bf16, fp16 or fp32, contiguous.
@@ -170,9 +170,11 @@ def aot_cases() -> list[tuple[Any, dict[str, str], dict[str, Any], dict[str, int
         if not whole:
             chosen += [(_norms, _NORMS), (_dots, {"WIDEN": False, **_DOTS})]
         for kernel, all_chosen in chosen:
-            options = {name: all_chosen[name] for name in ("num_warps", "num_stages") if name in all_chosen}
+            options: dict[str, int] = {
+                name: all_chosen[name] for name in ("num_warps", "num_stages") if name in all_chosen
+            }
             constants = {name: value for name, value in all_chosen.items() if name not in options}
-            kinds = {"base": pointer, "near": "fp32", "rows": "*i64", "counts": "*i64"}
+            kinds: dict[str, str] = {"base": pointer, "near": "fp32", "rows": "*i64", "counts": "*i64"}
             kinds |= {"norm": "*fp32", "distance": "*fp32"} | dict.fromkeys(constants, "constexpr")
             cases.append((kernel, {name: kinds.get(name, "i32") for name in kernel.arg_names}, constants, options))
     return cases

@@ -169,11 +169,9 @@ def aot_cases() -> list[tuple[Any, dict[str, str], dict[str, Any], dict[str, int
         chosen: list[tuple[Any, dict[str, Any]]] = [(_differences, {"ALL": whole, **_DIFFERENCES})]
         if not whole:
             chosen += [(_norms, _NORMS), (_dots, {"WIDEN": False, **_DOTS})]
-        for kernel, all_chosen in chosen:
-            options: dict[str, int] = {
-                name: all_chosen[name] for name in ("num_warps", "num_stages") if name in all_chosen
-            }
-            constants = {name: value for name, value in all_chosen.items() if name not in options}
+        for kernel, given in chosen:
+            options: dict[str, int] = {name: given[name] for name in ("num_warps", "num_stages") if name in given}
+            constants = {name: value for name, value in given.items() if name not in options}
             kinds: dict[str, str] = {"base": pointer, "near": "fp32", "rows": "*i64", "counts": "*i64"}
             kinds |= {"norm": "*fp32", "distance": "*fp32"} | dict.fromkeys(constants, "constexpr")
             cases.append((kernel, {name: kinds.get(name, "i32") for name in kernel.arg_names}, constants, options))

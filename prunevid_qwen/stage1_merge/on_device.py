@@ -6,7 +6,7 @@ the host learns three numbers when all is queued. That question cannot be captur
 
 The clock, by counting (nothing of it was measured): 64 positions x 140 tokens x 3584 in bf16 are 64 MB, read twice and
 gathered once more for the products, 15 us each at 4.8 TB/s; products of 9 GFLOP on the matrix units, 30 us; time means
-of 16 segments by differences in fp32, 0.1 to 0.3 ms; below 100 launches of 3 to 5 us, 0.4 ms. Where every pair of a
+of 16 segments by differences in fp32, 0.1 to 0.3 ms; about 100 launches of 3 to 5 us, 0.5 ms. Where every pair of a
 video is a near duplicate, differences instead of products add about 0.5 ms.
 """
 

@@ -133,7 +133,7 @@ def test_an_import_that_fails_late_is_told_and_nothing_else_is_tried(files, tmp_
     with pytest.raises(SetupError, match=r"Could not load libtorchcodec.*FFmpeg's shared libraries"):
         read_video(files[0], backend="torchcodec")
     for name in [n for n in sys.modules if n.split(".")[0] == "torchcodec"]:
-        monkeypatch.delitem(sys.modules, name)
+        del sys.modules[name]  # monkeypatch would put the false one back in the end
 
 
 def test_two_libraries_that_crash_together_are_kept_apart(files, monkeypatch):

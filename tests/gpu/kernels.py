@@ -228,7 +228,7 @@ def _same_segments(got: Any, wanted: Tensor, dtype: torch.dtype, size: Size) -> 
     if not isinstance(got, Tensor):
         if not torch.equal(got.start, (got.length.cumsum(0) - got.length).where(got.length > 0, wanted.numel())):
             return "the segments do not follow each other"
-        if int(got.count) != int((got.length > 0).sum()):
+        if int(got.number) != int((got.length > 0).sum()):
             return "the segments are counted wrong"
         got = got.label.repeat_interleave(got.length)
     return _equal(got, wanted, dtype, size)

@@ -10,10 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunevid_qwen.kernels.fresh_memory import empty
 from prunevid_qwen.kernels.launch import wants_triton
-
-_BLOCK_BYTES = 2**22  # of means made at a time on the CPU
 
 
 def reference(x: Tensor, target: Tensor, n_out: int) -> Tensor:
@@ -56,22 +53,10 @@ def cluster_mean(x: Tensor, target: Tensor, n_out: int) -> Tensor:
 
 
 def _cpu(x: Tensor, target: Tensor, n_out: int) -> Tensor:
-    flat = x.reshape(x.shape[0], -1)
-    grouped = bool((target[1:] >= target[:-1]).all())  # every selection and every merge over time is
-    member = torch.arange(len(target)) if grouped else target.argsort(stable=True)
-    member = member[int((target < 0).sum()) :]
+    flat = x.reshape(x.shape[0], -1).float()
+    member = target.argsort(stable=True)[int((target < 0).sum()) :]
     sizes = torch.bincount(target[member], minlength=n_out)
-    first = sizes.cumsum(0) - sizes
     weight = sizes.reciprocal().repeat_interleave(sizes)  # spares a second pass over the result
-    out = empty((n_out, flat.shape[1]), flat)
-    bounds = [*first.tolist(), len(member)]
-    step = max(1, _BLOCK_BYTES // max(1, 4 * flat.shape[1]))
-    for a in range(0, n_out, step):  # means that are still in the cache are copied into the new memory
-        b = min(a + step, n_out)
-        own = slice(bounds[a], bounds[b])
-        index = member[own]
-        rows = flat
-        if x.dtype != torch.float32:
-            rows, index = flat[index].float(), torch.arange(len(index))
-        out[a:b] = F.embedding_bag(index, rows, first[a:b] - bounds[a], mode="sum", per_sample_weights=weight[own])
-    return out.view(n_out, *x.shape[1:])
+    first = sizes.cumsum(0) - sizes
+    mean = F.embedding_bag(member, flat, first, mode="sum", per_sample_weights=weight)
+    return mean.view(n_out, *x.shape[1:]).to(x.dtype)

@@ -110,8 +110,8 @@ class TokenLayout:
         if len(self.blocks) > 1 and n_out:
             inside = (block_out[1:] >= block_out[:-1]).all() & ((block_out[group] == block_in) | ~alive).all()
             require(inside, lambda: "a reducer may not move or merge tokens across videos or images")
-        counts = torch.zeros(len(self.blocks), dtype=torch.long, device=device)
-        counts.scatter_add_(0, block_out, torch.ones_like(block_out))
+        none = torch.zeros(len(self.blocks), dtype=torch.long, device=device)
+        counts = none.scatter_add(0, block_out, torch.ones_like(block_out))
         # the k-th group of a block stands in the k-th slot of that block, so order inside the block is the map's
         first_out = counts.cumsum(0) - counts
         first_in = on_device([b.start for b in self.blocks], device)

@@ -1,0 +1,116 @@
+"""How often the host waits for the device between the decoder's door and the first token, told from CPU tensors.
+
+Everything that the embeddings lead to is marked; a question to what is marked would make the host wait on a GPU. What
+stage 1 itself asks is counted in test_stage1_on_device.py: one question, how many tokens come out.
+"""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunevid_qwen import PruneVidConfig, pruned
+from prunevid_qwen.stage1_merge import prunevid
+from prunevid_qwen.stage1_merge.video import VideoMerge
+from prunevid_qwen.tokens import TokenMap
+from tests.models import IMAGES, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+
+PACKAGE = Path(prunevid.__file__).parents[1]
+ASKING = {
+    "item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "nonzero", "masked_select",
+    "bincount", "unique", "unique_consecutive", "equal", "allclose",
+}  # fmt: skip
+
+
+class OnDevice(Tensor):
+    """A CPU tensor that stands for one on a GPU; so does all that is computed from it."""
+
+    asked: list[str] = []
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        masked = name in ("__getitem__", "__setitem__") and any(
+            isinstance(each, Tensor) and each.dtype == torch.bool
+            for each in (args[1] if isinstance(args[1], tuple) else args[1:2])
+        )
+        if name in ASKING or masked:
+            cls.asked += asked_by_us()
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+
+def asked_by_us() -> list[str]:
+    """Name the function of ours that asks; none where the library does, or where a GPU checks for itself."""
+    for frame in reversed(traceback.extract_stack()[:-2]):
+        if "transformers" in Path(frame.filename).parts or frame.name == "require":
+            return []
+        if Path(frame.filename).is_relative_to(PACKAGE):
+            return [frame.name]
+    return []
+
+
+class OnDeviceMerge:
+    """Stage 1 whose map stands on the device."""
+
+    def __init__(self, features: Tensor, options: prunevid.PruneVidMerge) -> None:
+        self.plain = VideoMerge(features.as_subclass(Tensor), options)
+
+    def token_map(self) -> TokenMap:
+        found = self.plain.token_map()
+        assert found.stratum is not None
+        return TokenMap.trusted(*(x.as_subclass(OnDevice) for x in (found.target, found.rep, found.stratum)))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(prunevid.PruneVidMerge, "_merge", lambda self, features: OnDeviceMerge(features, self))
+    monkeypatch.setattr(OnDevice, "asked", [])
+    return OnDevice.asked
+
+
+def run(samples: Any, config: PruneVidConfig) -> None:
+    model = tiny_model()
+
+    def onto_the_device(_module: Any, args: Any, kwargs: Any) -> Any:
+        return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"].as_subclass(OnDevice)}
+
+    first = model.model.language_model.register_forward_pre_hook(onto_the_device, with_kwargs=True)
+    try:
+        with torch.no_grad(), pruned(model, config) as trace:
+            model(**make_inputs(samples))
+    finally:
+        first.remove()
+    assert all(sample.merged is not None and not sample.merged.is_identity for sample in trace.samples if sample.tokens)
+
+
+@pytest.mark.parametrize("selector", ["prunevid", "fastv", "dpp", "random", "uniform"])
+def test_nothing_is_asked_about_one_video(selector: str, asked: list[str]) -> None:
+    run(ONE_VIDEO, PruneVidConfig(selector=selector, min_cluster_tokens=0, pruning_layer=2))
+    assert asked == []
+
+
+def test_budgets_of_groups_cost_one_question(asked: list[str]) -> None:
+    run(ONE_VIDEO, PruneVidConfig(selection_scope="per_group", min_cluster_tokens=0, pruning_layer=2))
+    assert asked == ["stratified_topk"]
+
+
+def test_several_videos_cost_one_question_a_stage(asked: list[str]) -> None:
+    run(RAGGED, PruneVidConfig(min_cluster_tokens=0, pruning_layer=2))
+    assert asked == ["apply", "apply"]
+
+
+def test_rows_of_one_shape_cost_one_question(asked: list[str]) -> None:
+    run(ONE_VIDEO * 3, PruneVidConfig(min_cluster_tokens=0, pruning_layer=2))
+    assert asked == ["_twins"]
+
+
+def test_a_question_is_seen(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    keep = TokenMap.keep
+    monkeypatch.setattr(TokenMap, "keep", lambda index, n_in: TokenMap(keep(index, n_in).target, keep(index, n_in).rep))
+    run(IMAGES[:1], PruneVidConfig(merge_images=True, min_cluster_tokens=0, pruning_layer=2))
+    assert "is_selection" in asked

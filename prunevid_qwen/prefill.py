@@ -184,12 +184,14 @@ def score(
                 query.heads, query.rows,
             )  # fmt: skip
             continue
-        before = torch.arange(state.past, device=at.device)
+        before = torch.arange(state.past, device="cpu")
         if state.past_valid is not None:
-            before = on(state.past_valid[b].nonzero()[:, 0], at.device)
+            before = state.past_valid[b].nonzero()[:, 0]
         cos, sin = (angle[..., b, :, :].index_select(-2, asked) for angle in rope)
         q = adapter.question_states(layer, hidden[b, asked], (cos, sin))
-        keys = cached[b].index_select(1, torch.cat([before, at + state.past]).to(cached.device))
+        keys = cached[b]
+        if before.numel() + at.numel() < keys.shape[1]:  # without padding they are read where they stand
+            keys = keys.index_select(1, torch.cat([on(before, keys.device), (at + state.past).to(keys.device)]))
         row.scores = question_attention(
             q, keys, layout.visual + before.numel(), asking + before.numel(), adapter.scale(layer),
             query.heads, query.rows,

@@ -53,8 +53,8 @@ def receipt(pruned: bool = True, **seconds: float) -> dict[str, Any]:
         },
         "tokens": {"visual": 200, "after_stage1": merged, "after_stage2": kept, "layer_average": 70.0},
         "seconds": {
-            "read": 0.1, "vision": 0.2, "merge": 0.01, "prefill": 0.1, "select": 0.01, "compact": 0.0, "decode_per_token": 0.01,
-            "total": 0.5, **seconds,
+            "read": 0.1, "vision": 0.2, "merge": 0.01, "prefill": 0.1, "select": 0.01, "compact": 0.0,
+            "decode_per_token": 0.01, "total": 0.5, **seconds,
         },
         "generated_tokens": 1, "position_scheme": "reference", "versions": {"python": "3.11"}, "device": "cpu",
         "dtype": "float32", "attn_implementation": "sdpa", "config": {"tau": 0.8}, "model": "bundled",

@@ -22,9 +22,9 @@ def report_text(summary: dict[str, Any], plots: list[str]) -> str:
     for (frames, batch), rows in _cells(summary["rows"]):
         out += [f"## {frames} frames, batch {batch}", "", *_cell(rows), ""]
     if summary["overhead"]:
-        out += ["## What the hooks cost when nothing is pruned", "", *_overhead(summary["overhead"]), ""]
+        out += ["## What the hooks cost when nothing is pruned", "", *overhead_table(summary["overhead"]), ""]
     if summary["growth"]:
-        out += ["## Stage 1 against the length of the video", "", *_growth(summary["growth"]), ""]
+        out += ["## Stage 1 against the length of the video", "", *growth_table(summary["growth"]), ""]
     if plots:
         out += ["## Plots", "", *[f"![{name}]({name})" for name in plots if name.endswith("_light.svg")], ""]
     out += ["## What the figures mean", "", *[f"- `{name}`: {text}." for name, text in summary["definitions"].items()]]
@@ -58,13 +58,13 @@ def _cell(rows: list[Row]) -> list[str]:
     read = ran[0]["read_ms"] if ran else None
     reading = "not measured: random pixels" if read is None else f"{_ms(read)} a video, on the CPU"
     out += ["", f"Decoding the video and making its pixels: {reading}.", ""]
-    out += _table(
+    out += table(
         ["ms", "first token", "a token", "end to end", *PARTS],
         [[row["variant"], *(_ms(row["ms"][name]) for name in ("first_token", "decode_per_token", "end_to_end")),
           *(f"{row['parts_ms'][part]['median']:.1f}" for part in PARTS)] for row in ran],
     )  # fmt: skip
     compared = [row for row in ran if "speedup" in row]
-    out += ["", *_table(
+    out += ["", *table(
         ["speed-up", "prefill", "predicted", "(causal)", "reached", "with stage 1", "layers alone", "first token",
          "predicted", "end to end", "predicted"],
         [[row["variant"], _x(row["speedup"]["prefill"]), f"{row['predicted']['prefill']:.2f}",
@@ -75,13 +75,13 @@ def _cell(rows: list[Row]) -> list[str]:
     )]  # fmt: skip
     out += ["", "What eats the difference in the decoder, in ms:", ""]
     out += [f"- {row['variant']}: {eaten(row['difference_ms'])}." for row in compared]
-    out += ["", *_table(
+    out += ["", *table(
         ["tokens", "stage 1", "stage 2", "R1", "R2", "R_layer", "R_kv", "cache MB", "computed", "peak MB", "above"],
         [[row["variant"], f"{row['tokens']['after_stage1']:.0f}", f"{row['tokens']['after_stage2']:.0f}",
           *(f"{row[name]:.3f}" for name in ("R1", "R2", "R_layer", "R_kv")), _mb(row["cache_bytes"]["measured"]),
           _mb(row["cache_bytes"]["computed"]), _mb(row["memory"]["peak"]), _mb(row["memory"]["above"])] for row in ran],
     ), "", f"Memory: {ran[0]['memory']['how'] if ran else ''}.", ""]  # fmt: skip
-    out += _table(
+    out += table(
         ["GFLOPs", "vision", "stage 1", "decoder", "(causal)", "stage 2", "output layer", "a token", "FastV GMACs",
          "FastVID GMACs"],
         [[row["variant"], *(_giga(value) for value in _flops(row["flops"]))] for row in ran],
@@ -97,17 +97,19 @@ def _flops(flops: dict[str, Any]) -> list[int]:
     ]  # fmt: skip
 
 
-def _overhead(found: list[dict[str, Any]]) -> list[str]:
+def overhead_table(found: list[dict[str, Any]]) -> list[str]:
+    """Return the lines on what the hooks cost, from the summary's ``overhead``."""
     rows = [
         [one["shape"], str(one["prompt_tokens"]), str(one["new_tokens"]), f"{one['stock_ms']['median']:.0f}",
          _signed(one["prefill_ms"]), _signed(one["decode_ms"]), _signed(one["generate_share"], 100)]
         for one in found
     ]  # fmt: skip
     head = ["model", "prompt", "new tokens", "stock ms", "added to the prefill, ms", "to a step, ms", "to generate, %"]
-    return ["Median of the paired differences, 20 % and 80 % quantiles.", "", *_table(head, rows)]
+    return ["Median of the paired differences, 20 % and 80 % quantiles.", "", *table(head, rows)]
 
 
-def _growth(growth: dict[str, Any]) -> list[str]:
+def growth_table(growth: dict[str, Any]) -> list[str]:
+    """Return the lines on stage 1 as videos grow, from the summary's ``growth``."""
     rows = [
         [str(point["frames"]), str(point["tokens"]), str(point["after_stage1"]), _ms(_times(point["seconds"], 1000)),
          _mb(point["memory"]["above"]), _mb(point["input_bytes"])]
@@ -117,7 +119,7 @@ def _growth(growth: dict[str, Any]) -> list[str]:
         f"{growth['grid'][0]}x{growth['grid'][1]} tokens a position, C={growth['channels']}, {growth['dtype']}. Time "
         f"grows with the length to the power of {growth['exponent']:.2f} (1 is linear).",
         "",
-        *_table(["frames", "tokens", "left", "ms", "peak above the features, MB", "features, MB"], rows),
+        *table(["frames", "tokens", "left", "ms", "peak above the features, MB", "features, MB"], rows),
     ]
 
 
@@ -125,7 +127,8 @@ def _times(value: dict[str, Any], factor: float) -> dict[str, Any]:
     return {name: factor * value[name] for name in ("median", "low", "high")}
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table in markdown: the first column to the left, numbers to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 

@@ -12,9 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -28,6 +26,8 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prunevid_qwen.config import PruneVidConfig, get_paper_config, get_reference_config
+from prunevid_qwen.evaluation.accuracy_folder import surroundings
+from prunevid_qwen.receipt import versions
 from prunevid_qwen.stage1_merge import PruneVidMerge, merge_video, refine_segments
 from prunevid_qwen.stage1_merge.video import VideoMerge
 
@@ -219,18 +219,13 @@ def main() -> None:
     over = [r for r in rows if tuple(r["shape"]) == SHAPES[-1] and r["over_passes"] > MOST_OVER_PASSES]
     print(f"{len(rows) - len(slow)} of {len(rows)} rows within their target; at the largest shape "
           f"{len(KINDS) - len(over)} of {len(KINDS)} within {MOST_OVER_PASSES} times the passes")  # fmt: skip
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
     record = {
-        "commit": commit.stdout.strip(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        "command": " ".join(["python", "eval/stage1_speed.py", *sys.argv[1:]]),
+        **surroundings(),
+        "versions": versions(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
         "threads": options.threads,
-        "load": [
-            round(load_before, 2),
-            round(os.getloadavg()[0], 2),
-        ],  # of one minute: only an idle machine times fairly
+        "load": [round(load_before, 2), round(os.getloadavg()[0], 2)],  # of one minute: only an idle machine is fair
         "repeats": options.repeats,
         "preset": options.preset,
         "config": config.to_dict(),

@@ -38,8 +38,9 @@ def performance_tables(results: Path) -> dict[str, str]:
 
 
 def _what_ran(run: Row) -> str:
-    versions = ", ".join(f"{name} {number}" for name, number in run.get("versions", {}).items())
-    changes = ", with uncommitted changes" if run.get("uncommitted_changes") else ""
+    numbers = run["versions"] if "versions" in run else run["receipt"]["versions"]
+    versions = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    changes = ", with uncommitted changes" if run["uncommitted_changes"] else ""
     return f"`{run['command']}` on {run['machine']}, at commit {str(run['commit'])[:10]}{changes}; {versions}."
 
 

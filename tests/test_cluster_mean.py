@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from prunevid_qwen.kernels import cluster_mean as kernel
 from prunevid_qwen.kernels.cluster_mean import cluster_mean, reference
 from tests.tolerances import CLOSE
 
@@ -51,3 +52,12 @@ def test_tokens_of_any_shape_even_numbers(shape: tuple[int, ...]) -> None:
     for got in (reference(x, target, 2), cluster_mean(x, target, 2)):
         assert got.dtype == torch.long
         assert torch.equal(got, torch.stack([x[[2, 5]].float().mean(0).long(), x[[0, 3, 4]].float().mean(0).long()]))
+
+
+@pytest.mark.parametrize("on_a_gpu", [False, True])
+def test_gradients_reach_the_members(on_a_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "wants_triton", lambda _: on_a_gpu)  # whose kernel knows no gradient
+    x = draw(4, 3).requires_grad_()
+    cluster_mean(x, torch.tensor([1, -1, 0, 1]), 2).sum().backward()
+    assert x.grad is not None
+    assert x.grad[:, 0].tolist() == [0.5, 0, 1, 0.5]

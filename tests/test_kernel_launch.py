@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import sys
 import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 
+import prunevid_qwen.kernels
 from prunevid_qwen.kernels import launch, question_attention
+from prunevid_qwen.stage1_merge import PruneVidMerge
 from tests.poison import poisoned
 
 
@@ -57,3 +62,53 @@ def test_a_tensor_on_the_cpu_never_loads_triton(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "prunevid_qwen.kernels.question_attention_triton", None)
     q = torch.randn(2, 3, 8)
     assert question_attention.question_attention(q, q, torch.arange(3), None, 1.0).shape == (3,)
+
+
+X = torch.randn(1, 3, 8)
+LAUNCHES: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
+    "question_attention": ("question_attention", "", lambda m: m.question_attention(X, X, torch.arange(3), None, 1.0)),
+    "cache_compaction": ("cache_compaction", "", lambda m: m.compact([X[None]], torch.arange(2)[None], 0)),
+    "dpc_knn": ("dpc_knn", "", lambda m: m.dpc_knn(X, 2, 1)),
+    "denser_distances": ("dpc_knn", "", lambda m: m.denser_distances(X, 1)),
+    "cluster_mean": ("cluster_mean", "", lambda m: m.cluster_mean(X[0], torch.tensor([0, 0, 1]), 2)),
+    "mean_similarity": ("temporal_similarity", "", lambda m: m.mean_similarity(X.view(3, 1, 8))),
+    "stage 1": (
+        "stage1_merge.prunevid",
+        "stage1_merge.on_device",
+        lambda _: PruneVidMerge()._merge(X.view(1, 1, 3, 8)),
+    ),
+}
+"""The wrapper's module, its Triton form where that is of another name, and a call that launches."""
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_kernels_run_on_their_tensors_gpu(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current GPU, whose stream knows nothing of work on another one."""
+    inside: list[Any] = []
+    launched: list[bool] = []
+
+    @contextlib.contextmanager
+    def device_of(x: torch.Tensor) -> Iterator[None]:
+        inside.append(x)
+        yield
+        inside.pop()
+
+    def note(*_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        launched.append(bool(inside))
+        return X, X
+
+    wrapper, triton_form, call = LAUNCHES[name]
+    package = "prunevid_qwen." if "." in wrapper else "prunevid_qwen.kernels."
+    module = importlib.import_module(package + wrapper)
+    made = types.SimpleNamespace(
+        **dict.fromkeys(
+            ("question_attention", "compact", "dpc_knn", "denser_distances", "cluster_mean", "mean_similarity",
+             "DeviceMerge"), note,
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(module, "wants_triton", lambda _: True)
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(prunevid_qwen.kernels, f"{wrapper}_triton", made, raising=False)
+    monkeypatch.setitem(sys.modules, package + (triton_form or f"{wrapper}_triton"), made)
+    call(module)
+    assert launched == [True]

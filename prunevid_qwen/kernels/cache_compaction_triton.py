@@ -79,7 +79,7 @@ def _on_device(rows: list[tuple[int, ...]], device: torch.device) -> Tensor:
     """Put a table of numbers on the device: from pinned memory the copy need not be waited for."""
     if device.type == "cpu":
         return torch.tensor(rows)
-    return torch.tensor(rows, pin_memory=True).to(device, non_blocking=True)
+    return torch.tensor(rows, device="cpu", pin_memory=True).to(device, non_blocking=True)
 
 
 def _tile(width: int, word: int) -> dict[str, Any]:

@@ -34,11 +34,15 @@ def reference(x: Tensor, target: Tensor, n_out: int) -> Tensor:
 
 
 def cluster_mean(x: Tensor, target: Tensor, n_out: int) -> Tensor:
-    """Compute `reference` in one pass: same arguments, same result to rounding. It does not wait for a GPU."""
-    if wants_triton(x):
+    """Compute `reference` in one pass: same arguments, same result to rounding. It does not wait for a GPU.
+
+    Gradients pass: where ``x`` asks for them torch's path runs on a GPU too.
+    """
+    if wants_triton(x) and not (torch.is_grad_enabled() and x.requires_grad):
         from prunevid_qwen.kernels import cluster_mean_triton
 
-        return cluster_mean_triton.cluster_mean(x, target, n_out)
+        with torch.cuda.device_of(x):
+            return cluster_mean_triton.cluster_mean(x, target, n_out)
     if x.device.type == "cpu":
         return _cpu(x, target, n_out)
     if not x.is_floating_point() or x.dtype == torch.float64:

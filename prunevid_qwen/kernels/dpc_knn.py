@@ -91,7 +91,8 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
         from prunevid_qwen.kernels import dpc_knn_triton
 
         checked = None if valid is None else _valid(points, valid)[0]
-        return Clusters(*dpc_knn_triton.dpc_knn(points, num_clusters, k, checked))
+        with torch.cuda.device_of(points):
+            return Clusters(*dpc_knn_triton.dpc_knn(points, num_clusters, k, checked))
     valid, counts = _valid(points, valid)
     wanted = torch.as_tensor(num_clusters, device=points.device).expand(points.shape[0])
     clusters = torch.minimum(wanted, counts)
@@ -116,7 +117,9 @@ def denser_distances(points: Tensor, k: int, valid: Tensor | None = None) -> Ten
     if wants_triton(points) and points.shape[1] <= MOST_ON_GPU:
         from prunevid_qwen.kernels import dpc_knn_triton
 
-        return dpc_knn_triton.denser_distances(points, k, None if valid is None else _valid(points, valid)[0])
+        checked = None if valid is None else _valid(points, valid)[0]
+        with torch.cuda.device_of(points):
+            return dpc_knn_triton.denser_distances(points, k, checked)
     valid, _ = _valid(points, valid)
     parts = []
     for part in blocks_of_groups(points):

@@ -45,7 +45,8 @@ def mean_similarity(segment: Tensor) -> Tensor:
     if wants_triton(segment):
         from prunevid_qwen.kernels import temporal_similarity_triton
 
-        return temporal_similarity_triton.mean_similarity(segment)
+        with torch.cuda.device_of(segment):
+            return temporal_similarity_triton.mean_similarity(segment)
     length, locations, width = segment.shape
     # products that may be rounded are taken in fp64
     dtype = torch.float64 if products_are_rounded() or segment.dtype == torch.float64 else torch.float32

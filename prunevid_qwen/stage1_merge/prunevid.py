@@ -108,7 +108,8 @@ class PruneVidMerge:
         if wants_triton(features) and max(t, h * w) <= MOST_ON_GPU and width <= _WIDEST_ON_GPU:
             from prunevid_qwen.stage1_merge.on_device import DeviceMerge
 
-            return DeviceMerge(features, self)
+            with torch.cuda.device_of(features):  # Triton launches on the current GPU
+                return DeviceMerge(features, self)
         return VideoMerge(features, self)
 
     def clusters_of(self, size: int, is_static: bool = False) -> int:

@@ -41,13 +41,16 @@ class OnDevice(Tensor):
         )
         if name in ASKING or masked:
             cls.asked += asked_by_us()
+        if name in ("__setitem__", "index_copy_", "scatter_", "scatter_add_") and type(args[0]) is Tensor:
+            args[0].__class__ = OnDevice  # what is written into holds it too
         return super().__torch_function__(func, types, args, kwargs or {})
 
 
 def asked_by_us() -> list[str]:
     """Name the function of ours that asks; none where the library does, or where a GPU checks for itself."""
     for frame in reversed(traceback.extract_stack()[:-2]):
-        if "transformers" in Path(frame.filename).parts or frame.name == "require":
+        # `_cpu` is what runs in the place of a kernel
+        if "transformers" in Path(frame.filename).parts or frame.name in ("require", "_cpu"):
             return []
         if Path(frame.filename).is_relative_to(PACKAGE):
             return [frame.name]

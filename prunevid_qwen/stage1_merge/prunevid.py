@@ -108,7 +108,7 @@ class PruneVidMerge:
         if wants_triton(features) and max(t, h * w) <= MOST_ON_GPU and width <= _WIDEST_ON_GPU:
             from prunevid_qwen.stage1_merge.on_device import DeviceMerge
 
-            with torch.cuda.device_of(features):  # Triton launches on the current GPU
+            with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # where Triton launches
                 return DeviceMerge(features, self)
         return VideoMerge(features, self)
 

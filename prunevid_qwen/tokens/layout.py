@@ -135,4 +135,5 @@ class TokenLayout:
         blocks = tuple(Block(b.kind, b.grid, s, s + n) for b, s, n in zip(self.blocks, starts, sizes, strict=True))
         stratum = self.stratum[step.rep] if step.stratum is None else step.stratum
         layout = TokenLayout(rep.numel(), place[slot], place[self.question], blocks, stratum, self.words)
-        return layout, TokenMap.trusted(target, rep)
+        whole = TokenMap.trusted(target, rep)
+        return layout, whole._in_order() if step._only_drops else whole

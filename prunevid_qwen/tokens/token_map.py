@@ -157,9 +157,10 @@ class TokenMap:
     def mean(self, x: Tensor) -> Tensor:
         """Average the members of each group in fp32, in token order: [n_in, ...] -> [n_out, ...], same dtype.
 
-        The result is the same bit for bit in every run. A group of one comes out as it went in.
+        The result is the same bit for bit in every run. A group of one comes out as it went in (of a map that is not
+        known to be a selection, fp64 as fp32): the device is not asked whether it is one.
         """
-        if self.is_selection:
+        if self._only_drops:
             return x.index_select(0, self.rep)
         return cluster_mean(x, self.target, self.n_out)
 

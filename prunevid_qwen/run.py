@@ -242,7 +242,7 @@ class Run:
         if clock is not None and clock[0] == "prefill":
             self.trace.cache_lengths, self.trace.cache_bytes = size_of(getattr(out, "past_key_values", None))
         if clock is not None:
-            self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device))
+            self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
 
     def _close(self, state: Prefill) -> None:
         cache, late = state.cache, state.valid

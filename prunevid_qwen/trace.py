@@ -19,12 +19,23 @@ class Moment:
     event: torch.cuda.Event | None = None
 
     @classmethod
-    def now(cls, device: torch.device) -> Moment:
-        """Note this moment in the work of ``device``, without waiting for it."""
+    def now(cls, device: torch.device, since: Moment | None = None) -> Moment:
+        """Note this moment in the work of ``device``, without waiting for it.
+
+        Args:
+            device: whose work.
+            since: the moment that it will be measured from. Where that is another GPU's, this moment is noted there,
+                after the work of ``device``: events of two GPUs cannot be compared.
+        """
         if device.type != "cuda":
             return cls(time.perf_counter())
         event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(device))
+        if since is not None and since.event is not None and since.event.device != event.device:
+            stream = torch.cuda.current_stream(since.event.device)
+            stream.wait_event(event)
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(stream)
         return cls(time.perf_counter(), event)
 
     def seconds_until(self, later: Moment) -> float:

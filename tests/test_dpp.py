@@ -81,3 +81,10 @@ def test_options_and_refusals() -> None:
         DPP().plan(evidence(draw(4, 8), None, 4))
     with pytest.raises(ValueError, match="share in"):
         DPP(0.0).plan(evidence(draw(4, 8), draw(4), 4))
+
+
+def test_similarities_are_the_same_made_at_once_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, log_q = draw(90, 24), draw(90, seed=1)
+    at_once = greedy_dpp(log_q, x, 40)
+    monkeypatch.setattr("prunevid_qwen.stage2_select.dpp._SIMILARITY_BYTES", 90 * 90 * 8 - 1)
+    assert torch.equal(greedy_dpp(log_q, x, 40), at_once)

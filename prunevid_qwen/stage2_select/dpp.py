@@ -12,6 +12,9 @@ from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.tokens import TokenMap
 
 _EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention
+_SIMILARITY_BYTES = (
+    2**28
+)  # up to which all similarities are made at once; above it, those of each token as it is chosen
 _LEAST = -1e4  # stands for the logarithm of an attention of 0, so that such tokens still rank below all others
 
 
@@ -33,6 +36,7 @@ def greedy_dpp(log_quality: Tensor, features: Tensor, count: int) -> Tensor:
     unit = torch.nn.functional.normalize(features.double(), dim=1)
     gain = 2 * log_quality.double().clamp(min=_LEAST)
     variance = torch.ones_like(gain)  # of each point, given those chosen
+    every = unit @ unit.T if unit.shape[0] ** 2 * unit.element_size() <= _SIMILARITY_BYTES else None
     factor = torch.zeros(count, len(gain), dtype=torch.float64, device=gain.device)
     chosen = torch.zeros(count, dtype=torch.long, device=gain.device)
     for step in range(count):
@@ -40,7 +44,8 @@ def greedy_dpp(log_quality: Tensor, features: Tensor, count: int) -> Tensor:
         chosen[step : step + 1] = best
         own = variance.index_select(0, best)
         known = factor[:step].index_select(1, best)[:, 0]
-        row = unit @ unit.index_select(0, best)[0] - known @ factor[:step]
+        alike = unit @ unit.index_select(0, best)[0] if every is None else every.index_select(0, best)[0]
+        row = alike - known @ factor[:step]
         factor[step] = torch.where(own > _EXHAUSTED, row / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
         variance = variance - factor[step].square()
         gain.index_fill_(0, best, -torch.inf)

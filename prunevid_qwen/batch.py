@@ -7,10 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
-def on(x: Tensor, device: torch.device) -> Tensor:
-    """Copy to ``device`` without waiting for the work that is queued there."""
-    return x.to(device, non_blocking=True)
+from prunevid_qwen.tokens.device import on
 
 
 def on_host(*tensors: Tensor | None) -> list[Any]:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from prunevid_qwen.tokens.device import on
+
 
 class _Held:
     """Stands in for a cache when the library sizes a mask: every layer holds ``past`` entries."""
@@ -45,7 +47,7 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
     mask = create_causal_mask(
         config=config,
         inputs_embeds=hidden,
-        attention_mask=None if valid is None else valid.long().to(hidden.device, non_blocking=True),
+        attention_mask=None if valid is None else on(valid.long(), hidden.device),
         past_key_values=_Held(past),
         position_ids=None,
     )

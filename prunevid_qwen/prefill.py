@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import left_padded, on
+from prunevid_qwen.batch import left_padded
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.kernels.question_attention import question_attention
 from prunevid_qwen.prompt import Prompt
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Reducer
 from prunevid_qwen.stage3_kv.cache import PrunedCache
 from prunevid_qwen.tokens import TokenLayout, TokenMap
+from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import SampleTrace
 
 

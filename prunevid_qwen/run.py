@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens, on
+from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import fetch, read_prompt
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
+from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
 
 Args = tuple[Any, ...]

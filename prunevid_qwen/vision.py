@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.tokens.device import on
+
 # What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
 _DIGITS = 2
 _BASE = 256  # whole numbers up to it are exact in bfloat16, to which transformers converts pixels
@@ -109,7 +111,7 @@ class EncodedVideos:
         """
         device = self.tower.device
         if device.type != "meta":  # offloaded weights have no device: whoever fetches them moves the input too
-            pixels, grid = pixels.to(device, non_blocking=True), grid.to(device)
+            pixels, grid = on(pixels, device), grid.to(device)
         output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
         self._kind = type(output)
         features: Tensor = output.pooler_output

@@ -164,3 +164,19 @@ def test_apply_refuses_to_cross_blocks(step: TokenMap) -> None:
 def test_valid_tokens_are_counted_without_gaps() -> None:
     valid = torch.tensor([[False, True, True], [True, True, True], [True, False, True]])
     assert consecutive(valid).tolist() == [[0, 0, 1], [0, 1, 2], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("cuda", False), ("mps", True), ("cpu", True)])
+def test_copies_are_waited_for_but_on_cuda(kind: str, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy to the host that is not waited for is read before it is made."""
+    asked: list[bool] = []
+
+    def to(self: Tensor, _device: torch.device, non_blocking: bool = False) -> Tensor:
+        asked.append(not non_blocking)
+        return self
+
+    index = torch.arange(3, device="meta")  # on none of these devices yet
+    layout = TokenLayout(3, index[1:2], index[2:], (Block("video", (1, 1, 1), 0, 1),), index[:1])
+    monkeypatch.setattr(Tensor, "to", to)
+    layout.to(torch.device(kind))
+    assert asked == [waits] * 3

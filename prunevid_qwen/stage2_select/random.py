@@ -10,6 +10,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage2_select.topk import topk_of_each
 from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens.device import on
 
 
 @register("random")
@@ -39,5 +40,5 @@ class Random:
         """Draw the tokens of each video and image."""
         visual = seen.layout.visual
         score = torch.rand(visual.numel(), generator=torch.Generator().manual_seed(self.seed))
-        index = topk_of_each(score.to(visual.device, non_blocking=True), seen.layout.blocks, self.keep_ratio)
+        index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio)
         return TokenMap.keep(index, visual.numel())

@@ -8,9 +8,17 @@ import torch
 from torch import Tensor
 
 
+def on(x: Tensor, device: torch.device) -> Tensor:
+    """Copy to ``device``; the host does not wait for the work that is queued on a CUDA GPU.
+
+    It does elsewhere: a copy to the host would be read before it is made, and Apple's GPUs read the source too late.
+    """
+    return x.to(device, non_blocking=device.type == "cuda")
+
+
 def on_device(values: Sequence[int], device: torch.device) -> Tensor:
-    """Put whole numbers of the host on ``device``, [n] int64; the host does not wait for work that is queued there."""
-    return torch.tensor(values, dtype=torch.long).to(device, non_blocking=True)
+    """Put whole numbers of the host on ``device``, [n] int64, as `on` does."""
+    return on(torch.tensor(values, dtype=torch.long), device)
 
 
 def require(condition: Tensor, message: Callable[[], str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.tokens.device import on_device, require
+from prunevid_qwen.tokens.device import on, on_device, require
 from prunevid_qwen.tokens.token_map import TokenMap
 
 
@@ -83,9 +83,7 @@ class TokenLayout:
         """Return the same layout with its tensors on ``device``."""
         if self.visual.device == device:
             return self
-        visual, question, stratum = (
-            x.to(device, non_blocking=True) for x in (self.visual, self.question, self.stratum)
-        )
+        visual, question, stratum = (on(x, device) for x in (self.visual, self.question, self.stratum))
         return TokenLayout(self.length, visual, question, self.blocks, stratum, self.words)
 
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:

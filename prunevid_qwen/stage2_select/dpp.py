@@ -13,8 +13,6 @@ from prunevid_qwen.tokens import TokenMap
 
 _EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention
 _SIMILARITY_BYTES = 2**28  # up to which all similarities are made at once; above it, those of each chosen token
-    2**28
-)  # up to which all similarities are made at once; above it, those of each token as it is chosen
 _LEAST = -1e4  # stands for the logarithm of an attention of 0, so that such tokens still rank below all others
 
 

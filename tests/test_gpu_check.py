@@ -103,7 +103,10 @@ def test_the_checks_of_the_whole_path_pass_on_a_cpu_and_can_fail(monkeypatch: py
         ([("P/run.py", "_merge"), ("P/prefill.py", "merge"), ("P/stage1_merge/video.py", "plan")], "stage 1"),
         ([("P/prefill.py", "merge"), ("P/tokens.py", "mean"), ("P/kernels/cluster_mean.py", "_sorted")], "stage 1"),
         ([("P/hooks.py", "forward"), ("P/vision.py", "encode"), ("S/transformers/models/q/m.py", "forward")], ""),
-        ([("P/run.py", "after"), ("P/masks.py", "mask"), ("S/transformers/masks.py", "f")], "masks.py:1 in mask"),
+        ([("P/run.py", "after"), ("P/masks.py", "mask"), ("S/transformers/masks.py", "f")], "masks"),
+        ([("P/run.py", "after"), ("P/batch.py", "x"), ("S/torch/f.py", "f")], "batch.py:1 in x"),
+        ([("P/hooks.py", "get_rope_index"), ("P/adapters/qwen_vl.py", "reference_positions"),
+          ("P/adapters/qwen_vl.py", "_merged")], ""),
         ([("S/transformers/models/m.py", "forward"), ("P/prompt.py", "fetch"), ("P/batch.py", "on_host")],
          "reading the prompt"),
         ([("S/transformers/generation/utils.py", "generate")], ""),
@@ -118,8 +121,10 @@ def test_a_wait_belongs_to_the_part_that_asked(frames: list[tuple[str, str]], pa
 
 
 def test_too_many_waits_are_named() -> None:
-    assert whole_path.waits_too_often(Counter({"stage 1": 1, "reading the prompt": 1})) == ""
-    assert whole_path.waits_too_often(Counter({"stage 1": 2, "run.py:7 in x": 1})) == "run.py:7 in x: 1; stage 1: 2"
+    few, many = Counter({"stage 1": 1, "reading the prompt": 1}), Counter({"stage 1": 2, "run.py:7 in x": 1})
+    assert whole_path.waits_too_often(few, "one_video") == ""
+    assert whole_path.waits_too_often(many, "one_video") == "run.py:7 in x: 1; stage 1: 2"
+    assert whole_path.waits_too_often(many, "ragged") == "run.py:7 in x: 1", "three videos, and a row of two"
 
 
 def test_checks_after_the_time_are_named_not_run() -> None:

@@ -76,7 +76,7 @@ def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
 
             def waits(case: str = case) -> Any:
                 counted = whole_path.waits(device, case)
-                return whole_path.waits_too_often(counted) or dict(counted)
+                return whole_path.waits_too_often(counted, case) or dict(counted)
 
             yield f"waits of the host: {case}", waits
 

@@ -196,6 +196,12 @@ def test_competitors_keep_their_order_and_names_are_their_own():
             competitors(presets)
 
 
+def test_keep_everything_encodes_as_the_stock_model_does():
+    """However long the video: its tokens are compared with the stock model's, not those of another rounding."""
+    (keep,) = [variant for variant in competitors(("paper",)) if variant.name == KEEP_EVERYTHING]
+    assert keep.config is not None and keep.config.vision_chunk_tokens is None
+
+
 @pytest.mark.parametrize(("given", "left"), [(140, 1), (140, 44), (140, 47), (140, 140)])
 def test_a_control_keeps_as_many_tokens_as_its_leader(given, left):
     config = control_config("random", PruneVidConfig(), given, left)

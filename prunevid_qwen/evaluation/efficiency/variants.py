@@ -11,7 +11,10 @@ from prunevid_qwen.errors import ConfigError
 STOCK, KEEP_EVERYTHING = "stock", "keep everything"
 CONTROLS = ("random", "uniform")
 
-_KEEP = PruneVidConfig(tau=1.0, cluster_ratio=1.0, keep_ratio=1.0, min_cluster_tokens=0, position_scheme="hf")
+# the vision tower takes all at once, as the stock model's does: other chunks, other roundings, and perhaps other tokens
+_KEEP = PruneVidConfig(
+    tau=1.0, cluster_ratio=1.0, keep_ratio=1.0, min_cluster_tokens=0, position_scheme="hf", vision_chunk_tokens=None
+)
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def encode(
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = size
         stream.pix_fmt = pixel_format
+        stream.codec_context.thread_count = 1  # encoders' threads wait by spinning: beside other work that takes minutes
         if milliseconds is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         audio = out.add_stream("aac" if path.suffix == ".mp4" else "libopus", rate=48000) if sound else None
@@ -92,8 +93,8 @@ FAST_VP9 = {"deadline": "realtime", "cpu-used": "8"}
 # Name of the file: how it is encoded. 48 frames at 24 a second, except the gif.
 FORMATS: dict[str, dict] = {
     "h264.mp4": {},
-    "h265.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none"}},
-    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11"}},
+    "h265.mp4": {"codec": "libx265", "options": {"x265-params": "log-level=none:pools=none:frame-threads=1"}},
+    "av1.mp4": {"codec": "libsvtav1", "options": {"preset": "11", "svtav1-params": "lp=1"}},
     "vp9.webm": {"codec": "libvpx-vp9", "options": FAST_VP9},
     "vp8.webm": {"codec": "libvpx", "options": {"auto-alt-ref": "1", "lag-in-frames": "16"}},
     "h264.mkv": {},

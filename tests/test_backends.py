@@ -103,6 +103,7 @@ def test_a_backend_that_is_not_installed_names_the_extra(backend, files, monkeyp
     library = BACKENDS[backend][1].split(".")[0]
     for name in [n for n in sys.modules if n.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(sys.modules, "decord", raising=False)  # whichever test ran before: two libraries clash
     plain = importlib.util.find_spec
     monkeypatch.setattr(sys, "meta_path", [NotInstalled(library), *sys.meta_path])
     assert plain("json")

@@ -64,7 +64,7 @@ def encode(
         stream = out.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = size
         stream.pix_fmt = pixel_format
-        stream.codec_context.thread_count = 1  # encoders' threads wait by spinning: beside other work that takes minutes
+        stream.codec_context.thread_count = 1  # encoders spin while they wait: minutes, beside other work
         if milliseconds is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         audio = out.add_stream("aac" if path.suffix == ".mp4" else "libopus", rate=48000) if sound else None

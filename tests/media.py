@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
+
+from prunevid_qwen.video import pyav as pyav_reader
 
 BITS = 8
 
@@ -183,3 +186,18 @@ def turned(picture: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
     shown = np.empty((to_y.max() + 1, to_x.max() + 1, 3), np.uint8)
     shown[to_y, to_x] = picture
     return shown
+
+
+def losing(lost: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make PyAV's reader lose frames by their index."""
+    real_frames, real_fetch = pyav_reader.frames, pyav_reader.fetch
+
+    def frames(path: str, indices: list[int], *rest: Any) -> Iterator[tuple[int, np.ndarray]]:
+        return (each for each in real_frames(path, indices, *rest) if each[0] not in lost)
+
+    def fetch(path: str, indices: list[int], *rest: Any) -> Any:
+        found, notes = real_fetch(path, indices, *rest)
+        return {i: pixels for i, pixels in found.items() if i not in lost}, notes
+
+    monkeypatch.setattr(pyav_reader, "frames", frames)
+    monkeypatch.setattr(pyav_reader, "fetch", fetch)

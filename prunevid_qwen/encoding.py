@@ -15,7 +15,7 @@ from torch import Tensor
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.media import Medium, VideoFeed
 from prunevid_qwen.trace import Moment
-from prunevid_qwen.vision import EncodedVideos, is_placeholder
+from prunevid_qwen.vision import EncodedVideos, Features, is_placeholder
 
 # (frames encoded so far, frames in all), of all videos of the call
 Progress = Callable[[int, int], None]
@@ -57,24 +57,21 @@ class Encoding:
 
     def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Moment, Moment]]]:
         busy: list[tuple[Moment, Moment]] = []
-        features, grid, at, positions = torch.empty(0), torch.empty(0), 0, 0
+        whole, grid, at, positions = _Whole(), torch.empty(0), 0, 0
         for chunk in feed:
             if chunk is None:
                 at = positions = 0
                 self._tell(feed, 0)
                 continue
             part = self._timed(chunk.pixels, chunk.grid, busy)
-            if not at:
-                size = chunk.whole * len(part) // int(chunk.grid[0, 0])
-                features = part if size == len(part) else part.new_empty(size, part.shape[1])
-            if features is not part:  # the whole is made once, not joined at the end
-                features[at : at + len(part)] = part
-            at, positions, grid = at + len(part), positions + int(chunk.grid[0, 0]), chunk.grid
+            size = len(part.tokens)
+            whole.write(part, at, chunk.whole * size // int(chunk.grid[0, 0]))
+            at, positions, grid = at + size, positions + int(chunk.grid[0, 0]), chunk.grid
             self._tell(feed, positions / chunk.whole)
         grid = torch.tensor([[positions, *grid[0, 1:].tolist()]])
         seconds_per_grid, facts = feed.facts(grid)
         self._frames += feed.frames
-        return Medium("video", self._videos.hold(features), grid, seconds_per_grid, facts), busy
+        return Medium("video", self._videos.hold(whole.features), grid, seconds_per_grid, facts), busy
 
     def _whole(self, medium: Medium) -> tuple[Medium, list[tuple[Moment, Moment]]]:
         if is_placeholder(medium.pixels):
@@ -83,7 +80,7 @@ class Encoding:
         held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy))
         return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy
 
-    def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Moment, Moment]]) -> Tensor:
+    def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Moment, Moment]]) -> Features:
         device = self._videos.tower.device
         start = Moment.now(device)
         features = self._videos.encode(pixels, grid)
@@ -93,3 +90,19 @@ class Encoding:
     def _tell(self, feed: VideoFeed, share: float) -> None:
         if self._progress is not None:
             self._progress(self._frames + round(share * feed.frames), sum(each.frames for each in self._feeds))
+
+
+class _Whole:
+    """The features of a video that arrives in parts: made whole at the first part, not joined at the end."""
+
+    features: Features
+
+    def write(self, part: Features, at: int, size: int) -> None:
+        """Put a part in its place; the first one, at 0, begins a whole of ``size`` tokens."""
+        if not at:
+            whole = size == len(part.tokens)
+            made = [p if p is None or whole else p.new_empty(size, *p.shape[1:]) for p in part]
+            self.features = Features(*made)  # type: ignore[arg-type]
+        for held, own in zip(self.features, part, strict=True):
+            if held is not None and own is not None and held is not own:
+                held[at : at + len(own)] = own

@@ -4,9 +4,12 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 
 1. ``root.get_rope_index`` is replaced inside the context: positions as trained, and the length of the true prompt.
 2. The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
+   Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
+   looks into them, see `taps`.
 3. *root* pre-hook: remembers the token ids, which the decoder never sees.
 4. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
 5. *layer M's attention* hook: scores of question rows from its inputs and the cache.
+   *Layers 0..M* hooks: a selector's probe follows each of them, see `probe`.
 6. *layer M* hook: stage 2 on its output, stage 3 on the cache.
 7. *later layers'* pre-hooks: mask and rotary angles of what is left.
 8. *decoder* hook, also on errors: forgets the prefill.
@@ -15,7 +18,7 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakSet
@@ -36,7 +39,9 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def pruned(model: nn.Module, config: PruneVidConfig | None = None) -> Iterator[Trace]:
+def pruned(
+    model: nn.Module, config: PruneVidConfig | None = None, marks: Sequence[Tensor | None] | None = None
+) -> Iterator[Trace]:
     """Prune every prompt that ``model`` is given inside the block; restore the model on leaving, whatever happens.
 
     ``with pruned(model, config) as trace: model.generate(**inputs)``. Works with stock `generate` (greedy, sampling,
@@ -45,6 +50,8 @@ def pruned(model: nn.Module, config: PruneVidConfig | None = None) -> Iterator[T
     Args:
         model: a stock transformers model of a supported family.
         config: what to prune; None is the paper's.
+        marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
+            its visual tokens in order, before stage 1; None for a text.
 
     Yields:
         The trace, which always describes the last prompt.
@@ -68,10 +75,11 @@ def pruned(model: nn.Module, config: PruneVidConfig | None = None) -> Iterator[T
                 "a second model (weights can be shared between processes, contexts cannot be nested)"
             )
         _active.add(parts.root)
-    run = Run(adapter, plan)
     try:
+        run = Run(adapter, plan, marks)
         with ExitStack() as stack:
             _replace_positions(stack, parts.root, run)
+            stack.enter_context(run.gathering.watching())
             stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
             _hook(stack, run)
             yield run.trace
@@ -86,11 +94,16 @@ def _hook(stack: ExitStack, run: Run) -> None:
     def add(handle: torch.utils.hooks.RemovableHandle) -> None:
         stack.callback(handle.remove)
 
+    def beside(layer: int) -> Any:
+        return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
+
     add(parts.root.register_forward_pre_hook(run.before_root, with_kwargs=True))
     add(parts.vision.register_forward_pre_hook(run.before_vision))
     add(parts.vision.register_forward_hook(run.after_vision))
     add(parts.decoder.register_forward_pre_hook(run.before_decoder, with_kwargs=True))
     add(parts.decoder.register_forward_hook(run.after_decoder, with_kwargs=True, always_call=True))
+    for layer in run.gathering.probed_layers:  # registered first: before anything is dropped
+        add(parts.layers[layer].register_forward_hook(beside(layer), with_kwargs=True))
     if run.plan.after is not None:
         add(parts.layers[at].self_attn.register_forward_hook(run.after_attention, with_kwargs=True))
         add(parts.layers[at].register_forward_hook(run.after_layer, with_kwargs=True))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.reducer import Reducer, reducer_class
 
 
@@ -33,13 +34,31 @@ def compile_plan(config: PruneVidConfig, layers: int) -> Plan:
     """Compile ``config`` for a decoder of ``layers`` layers.
 
     Raises:
-        ConfigError: ``pruning_layer`` is beyond the model, or ``merger`` or ``selector`` is unknown.
+        ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, or ``merger``
+            or ``selector`` is unknown.
     """
     after = reducer_class(config.selector).from_config(config) if config.enable_stage2 else None
     return Plan(
         before=reducer_class(config.merger, stage=1).from_config(config) if config.enable_stage1 else None,
         after=after,
-        layer=resolve_layer(config.pruning_layer, layers),
+        layer=_layer(config, after, layers),
         compress=config.enable_cache_compression and after is not None,
         position_scheme=config.position_scheme,
     )
+
+
+def _layer(config: PruneVidConfig, after: Reducer | None, layers: int) -> int:
+    own = None if after is None else after.needs.layer
+    if own is None:
+        return resolve_layer(config.pruning_layer, layers)
+    if own >= layers:
+        raise ConfigError(
+            f"selector {config.selector!r} acts after layer {own}, where it was trained, but this model has {layers} "
+            "layers: it was made for another model"
+        )
+    if config.pruning_layer is not None and resolve_layer(config.pruning_layer, layers) != own:
+        raise ConfigError(
+            f"selector {config.selector!r} was trained to act after layer {own} and cannot act after "
+            f"pruning_layer={config.pruning_layer}: leave pruning_layer unset"
+        )
+    return own

@@ -34,6 +34,9 @@ class Row:
     merged: TokenMap | None = None
     kept: TokenMap | None = None
     scores: Tensor | None = None
+    probe: Tensor | None = None  # [L, H, P, N'] what a probe made of the visual tokens
+    taps: Tensor | None = None  # [N, L, C] of the vision tower, before stage 1
+    marks: Tensor | None = None  # [N] fp32 by the caller, before stage 1
 
     def trace(self) -> SampleTrace:
         """Return what a trace says of it."""
@@ -69,6 +72,13 @@ class Prefill:
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
         return on(self.valid[b].nonzero()[:, 0], device)
+
+    def end_of(self, b: int) -> int:
+        """Place of the prompt's last token of row ``b``: candidates of assisted decoding may follow it."""
+        layout = self.rows[b].layout
+        if layout is None:
+            return self.valid.shape[1] - 1
+        return int(self.valid[b].nonzero()[int(layout.question[-1]), 0])
 
     def whole(self, valid: Tensor) -> Tensor | None:
         """Join the validity of the past and of this block: [B, past + S] bool, or None when all is valid."""
@@ -217,8 +227,8 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
         if row.layout is None:
             continue
         at, layout = state.places(b, hidden.device), row.layout.to(hidden.device)
-        row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), method, row.scores))
-        row.scores = None
+        row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), method, row))
+        row.scores = row.probe = row.taps = None
         if not row.kept.is_selection:
             raise UnsupportedError(
                 f"{type(method).__name__} merges tokens inside the decoder, where keys are cached and rotated already: "
@@ -238,6 +248,15 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
     return left_padded(places)
 
 
-def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, scores: Tensor | None = None) -> Evidence:
+def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, row: Row) -> Evidence:
     question = own.index_select(0, layout.question if method.needs.question else layout.question[:0])
-    return Evidence(layout, own.index_select(0, layout.visual), question, scores)
+    taps, marks = row.taps, row.marks
+    if taps is not None:
+        taps = taps.to(own.device)
+        taps = (taps if row.merged is None else row.merged.mean(taps)).transpose(0, 1)
+    if marks is not None:
+        marks = marks.to(own.device)
+        if row.merged is not None:  # a dropped token goes into a slot of its own, which is cut off
+            target = torch.where(row.merged.target < 0, row.merged.n_out, row.merged.target)
+            marks = marks.new_zeros(row.merged.n_out + 1).scatter_reduce(0, target, marks, "amax")[:-1]
+    return Evidence(layout, own.index_select(0, layout.visual), question, row.scores, row.probe, taps, marks)

@@ -30,10 +30,14 @@ def check_applied(trace: Trace, config: PruneVidConfig) -> None:
             )
         if config.enable_stage2 and sample.kept is None:
             raise PruningNotApplied(f"stage 2 ({config.selector}) was asked for, but did not see sample {number}")
-        spare = sample.after_stage1 - max(len(sample.blocks), int(sample.after_stage1 * config.keep_ratio))
+        asked = config.fixed_keep_ratio
+        if asked is None:  # a threshold may keep all; a cap may not be passed
+            asked = config.max_keep_ratio or 1.0
+        least = len(sample.blocks) * config.min_keep_tokens
+        spare = sample.after_stage1 - max(least, int(sample.after_stage1 * asked))
         if sample.kept is not None and sample.kept.is_identity and spare > 1:
             raise PruningNotApplied(
-                f"keep_ratio={config.keep_ratio} of {sample.after_stage1} tokens was asked for, all were kept"
+                f"a share of {asked:g} of {sample.after_stage1} tokens was asked for, all were kept"
             )
 
 
@@ -161,7 +165,9 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "layer": trace.layer if config.enable_stage2 else None,
         "original_tokens": given,
         "kept_tokens": out,
-        "requested_ratio": config.keep_ratio if config.enable_stage2 else 1.0,
+        "requested_ratio": config.fixed_keep_ratio if config.enable_stage2 else 1.0,
+        "threshold": config.keep_threshold if config.enable_stage2 and config.fixed_keep_ratio is None else None,
+        "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,
         "achieved_ratio": _share(out, given),
     }
 

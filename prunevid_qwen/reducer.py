@@ -32,6 +32,38 @@ class AttentionQuery:
     tokens: str = "all"
 
 
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Extra tokens that follow the prompt through the first layers to see what they attend to, and leave no trace.
+
+    They stand at the places after the prompt's last token, attend to the whole prompt and, causally, to each other; no
+    other token sees them, and no cache, position or output holds them.
+
+    Args:
+        vectors: [L, P, D] for P tokens: their input embeddings, then what is added to their states before layers 1, 2
+            and so on (a deep prompt); L at least ``layers[-1] + 1``.
+        layers: whose attention is read, ascending.
+        heads: attention heads that each of these layers has to have.
+    """
+
+    vectors: Tensor
+    layers: tuple[int, ...]
+    heads: int
+
+
+@dataclass(frozen=True)
+class VisionTaps:
+    """Which blocks of the vision tower a reducer looks into.
+
+    Args:
+        blocks: indices from 0, in the order in which the reducer wants them.
+        width: channels that the tower's blocks have to have.
+    """
+
+    blocks: tuple[int, ...]
+    width: int
+
+
 @dataclass(frozen=True)
 class Needs:
     """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come.
@@ -40,10 +72,18 @@ class Needs:
         attention: which attention, if any.
         question: the states of the question's tokens. A stage 1 reducer that does not ask for them decides once for all
             questions about the same video in a batch.
+        probe: tokens to send along, if any; stage 2 alone.
+        taps: blocks of the vision tower, if any; stage 2 alone.
+        marks: what the caller of `pruned` says of each token; stage 2 alone.
+        layer: the layer after which alone the reducer can act, because it was trained there; None for any.
     """
 
     attention: AttentionQuery | None = None
     question: bool = False
+    probe: Probe | None = None
+    taps: VisionTaps | None = None
+    marks: bool = False
+    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +97,21 @@ class Evidence:
         attention: [N] fp32, natural logarithm of the attention probability, reduced over heads and question tokens as
             `Needs.attention` asked; None when it did not. Reduced as it is computed: the whole [H, Q, N] array is what
             long videos cannot afford.
+        probe: [L, H, P, N] fp32 attention logits (queries by keys by the layer's scale, no mask, no softmax) of the
+            tokens of `Needs.probe` in its layers; None when it did not ask.
+        taps: [L, N, C] outputs of the vision tower's blocks in the order of `Needs.taps`, the mean over the patches of
+            a token (and then over its members, where stage 1 merged); None when it did not ask.
+        marks: [N] fp32 in [0, 1] what the caller says of each token (of a merged one, the most said of a member); None
+            when it did not ask.
     """
 
     layout: TokenLayout
     hidden: Tensor
     question: Tensor
     attention: Tensor | None = None
+    probe: Tensor | None = None
+    taps: Tensor | None = None
+    marks: Tensor | None = None
 
 
 @runtime_checkable

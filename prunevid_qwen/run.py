@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,10 +12,12 @@ from transformers import DynamicCache
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import fetch, read_prompt
+from prunevid_qwen.reducer import Needs
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
@@ -29,10 +32,12 @@ class Run:
     Args:
         adapter: of the model.
         plan: what to do to it.
+        marks: as in `pruned`.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan) -> None:
+    def __init__(self, adapter: Adapter, plan: Plan, marks: Sequence[Tensor | None] | None = None) -> None:
         self.adapter, self.plan = adapter, plan
+        self.gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
         self.trace = Trace(plan.position_scheme, plan.layer, len(adapter.parts.layers))
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
@@ -92,9 +97,11 @@ class Run:
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
+        self.gathering.before_stage1(self.prefill)
         if self.plan.before is not None:
             self._merge(kwargs, self.prefill, self.plan.before)
             self.trace.seconds.add("merge", now, Moment.now(embeds.device))
+        self.gathering.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
     def _text(self, kwargs: Kwargs, embeds: Tensor, now: Moment) -> None:
@@ -157,6 +164,16 @@ class Run:
         start = Moment.now(hidden.device)
         score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
         self.trace.seconds.add("select", start, Moment.now(hidden.device))
+
+    @torch.no_grad()
+    def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
+        """Take the probe through a layer that has just run on the prompt."""
+        if self.prefill is None:
+            return
+        device = (out[0] if isinstance(out, tuple) else out).device
+        start = Moment.now(device)
+        if self.gathering.after_layer(layer, kwargs, device):
+            self.trace.seconds.add("select", start, Moment.now(device))
 
     def after_layer(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Stage 2 on the layer's output, stage 3 on the cache of layers 0..M."""
@@ -232,6 +249,7 @@ class Run:
             cache.is_open = False
         if out is None:
             self.vision = []
+            self.gathering.forget()
             return
         if state is not None:
             if self.plan.after is not None and not state.selected:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
             at += rows
         return _joined(outputs)
 
-    with _replaced(tower, forward):
+    with replaced_forward(tower, forward):
         yield
 
 
@@ -79,12 +79,38 @@ def _joined(outputs: list[Any]) -> Any:
         return torch.cat(outputs)
     if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
         return type(first)(_joined(list(each)) for each in zip(*outputs, strict=True))
-    return type(first)(**{name: _joined([each[name] for each in outputs]) for name in first})
+    return with_taps(
+        type(first)(**{name: _joined([each[name] for each in outputs]) for name in first}),
+        None if taps_of(first) is None else torch.cat([taps_of(each) for each in outputs]),
+    )
+
+
+def with_taps(output: Any, taps: Tensor | None) -> Any:
+    """Let an output of the tower carry what its blocks made, [N, L, C]: an attribute that no library code looks at."""
+    output.taps = taps
+    return output
+
+
+def taps_of(output: Any) -> Any:
+    """Return the taps that an output of the tower carries, or None."""
+    return getattr(output, "taps", None)
 
 
 def is_placeholder(pixels: Tensor) -> bool:
     """Tell whether [patches, ...] are numbers of encoded videos instead of pixels."""
     return pixels.ndim == 2 and pixels.shape[1] == _DIGITS
+
+
+class Features(NamedTuple):
+    """What the tower makes of a video, or of some temporal positions of it.
+
+    Args:
+        tokens: [N, D] visual tokens, as the decoder gets them.
+        taps: [N, L, C] of the blocks that are looked into, or None where none is.
+    """
+
+    tokens: Tensor
+    taps: Tensor | None = None
 
 
 class EncodedVideos:
@@ -96,14 +122,14 @@ class EncodedVideos:
 
     def __init__(self, tower: Any) -> None:
         self.tower = tower
-        self.features: list[Tensor] = []
+        self.features: list[Features] = []
         self.stock: Callable[..., Any] = tower.forward  # that of the context, inside `vision_from_memory`
         self._kind: Any = None  # what the tower returns
         self._merge = int(tower.spatial_merge_size) ** 2
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, grid: Tensor) -> Tensor:
-        """Run the tower on one video, or on some whole temporal positions of it: [N, D] the features.
+    def encode(self, pixels: Tensor, grid: Tensor) -> Features:
+        """Run the tower on one video, or on some whole temporal positions of it.
 
         Args:
             pixels: [patches, 1176]; pinned memory is copied without waiting.
@@ -114,17 +140,16 @@ class EncodedVideos:
             pixels, grid = on(pixels, device), grid.to(device)
         output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
         self._kind = type(output)
-        features: Tensor = output.pooler_output
-        return features
+        return Features(output.pooler_output, taps_of(output))
 
-    def hold(self, features: Tensor) -> Tensor:
-        """Keep the features [N, D] of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
+    def hold(self, features: Features) -> Tensor:
+        """Keep the features of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
         number = len(self.features)
         if number >= _BASE**_DIGITS:
             raise ValueError(f"{_BASE**_DIGITS} videos are held already: leave the context first")
         self.features.append(features)
         digits = torch.tensor([divmod(number, _BASE)], dtype=torch.float32)
-        return digits.repeat(features.shape[0] * self._merge, 1)
+        return digits.repeat(features.tokens.shape[0] * self._merge, 1)
 
     def forward(self, hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
         """Answer for the videos that `hold` numbered, in whatever order and however often; encode other pixels.
@@ -144,15 +169,18 @@ class EncodedVideos:
             number = high * _BASE + low
             if number >= len(self.features) or not bool((rows == rows[0]).all()):
                 raise ValueError(f"a grid of {count} patches stands for no encoded video: number {number}")
-            if len(self.features[number]) * self._merge != count:
-                raise ValueError(
-                    f"a grid of {count} patches stands for video {number}, whose encoded grid has "
-                    f"{len(self.features[number]) * self._merge}"
-                )
+            held = self.features[number].tokens.shape[0] * self._merge
+            if held != count:
+                raise ValueError(f"a grid of {count} patches stands for video {number}, whose encoded grid has {held}")
             chosen.append(self.features[number])
             at += count
-        features = chosen[0] if len(chosen) == 1 else torch.cat(chosen)
-        return self._kind(pooler_output=features)
+        tokens, taps = chosen[0] if len(chosen) == 1 else [_cat(part) for part in zip(*chosen, strict=True)]
+        return with_taps(self._kind(pooler_output=tokens), taps)
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    return torch.cat(held) if len(held) == len(parts) else None
 
 
 @contextmanager
@@ -165,12 +193,13 @@ def vision_from_memory(tower: nn.Module, videos: EncodedVideos | None = None) ->
     """
     videos = videos or EncodedVideos(tower)
     videos.stock = tower.forward
-    with _replaced(tower, videos.forward):
+    with replaced_forward(tower, videos.forward):
         yield videos
 
 
 @contextmanager
-def _replaced(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced_forward(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Let ``tower`` run ``forward`` inside the block, and what it ran before after it."""
     own = vars(tower).get("forward")
     tower.forward = forward
     try:

@@ -10,6 +10,7 @@ import torch
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage registers its reducers
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.checks import THRESHOLD_SELECTORS
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.reducer import Evidence, Needs, Reducer, reducer_class, registered
 from prunevid_qwen.tokens import Block, TokenLayout
@@ -33,6 +34,8 @@ OPTIONS = {
     "whole video": PruneVidConfig(cluster_scope="video", cluster_ratio=0.2, min_cluster_tokens=1, merge_images=True),
     "mean place": PruneVidConfig(merged_position="mean", min_cluster_tokens=3),
     "first place": PruneVidConfig(merged_position="first", min_cluster_tokens=3),
+    "each image": PruneVidConfig(budget_scope="image"),
+    "fixed share": PruneVidConfig(keep_threshold=None, keep_ratio=0.1),
 }
 CONTENT: dict[str, Callable[[int, int], torch.Tensor]] = {
     "noise": lambda n, width: torch.randn(n, width, generator=torch.Generator().manual_seed(n)),
@@ -70,12 +73,25 @@ def build(name: str, config: PruneVidConfig, stage: int = 2) -> Reducer:
     return reducer
 
 
+def only_what_it_asks_for(needs: Needs, seen: Evidence) -> Evidence:
+    n, numbers = seen.layout.visual.numel(), torch.Generator().manual_seed(7)
+    probe, taps = needs.probe, needs.taps
+    return Evidence(
+        seen.layout,
+        seen.hidden,
+        seen.question,
+        None if needs.attention is None else seen.attention,
+        None if probe is None else torch.randn(len(probe.layers), probe.heads, 1, n, generator=numbers),
+        None if taps is None else torch.randn(len(taps.blocks), n, taps.width, generator=numbers),
+        torch.rand(n, generator=numbers) if needs.marks else None,
+    )
+
+
 def check(reducer: Reducer, seen: Evidence) -> TokenLayout:
     """Plan twice and check everything that is promised; return what is left."""
     assert seen.attention is not None
     before = [x.clone() for x in (seen.hidden, seen.question, seen.attention, seen.layout.stratum, seen.layout.visual)]
-    if reducer.needs.attention is None:
-        seen = Evidence(seen.layout, seen.hidden, seen.question)
+    seen = only_what_it_asks_for(reducer.needs, seen)
     step, again = reducer.plan(seen), reducer.plan(seen)
     assert torch.equal(step.target, again.target)
     assert torch.equal(step.rep, again.rep)
@@ -86,7 +102,9 @@ def check(reducer: Reducer, seen: Evidence) -> TokenLayout:
     assert int(step.target.max()) < step.n_out
     assert bool((step.rep.diff() >= 0).all()), "places do not run in sequence order"
     left, whole = seen.layout.apply(step)  # refuses maps across blocks
-    assert all(block.stop > block.start for block in left.blocks), "a video or image lost its last token"
+    together = getattr(getattr(reducer, "budget", None), "scope", "") == "sample"  # as GlimpsePrune's authors count
+    assert together or all(block.stop > block.start for block in left.blocks), "a video or image lost its last token"
+    assert left.visual.numel() >= 1
     assert left.question.numel() == seen.layout.question.numel()
     assert whole.n_in == seen.layout.length
     for i, block in enumerate(left.blocks):  # one stratum never spans blocks
@@ -127,11 +145,14 @@ def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) 
     for scope in ("global", "per_group"):
         config = PruneVidConfig(keep_ratio=1.0, tau=1.0, cluster_ratio=1.0, selection_scope=scope)
         assert build(name, config, stage).plan(evidence(layout)).is_identity
+    if stage == 2 and name in THRESHOLD_SELECTORS:
+        reducer = build(name, PruneVidConfig(selector=name, keep_threshold=0.0))
+        assert reducer.plan(only_what_it_asks_for(reducer.needs, evidence(layout))).is_identity
 
 
 def test_the_day_one_reducers_are_registered() -> None:
     assert registered(stage=1) == ("pool", "prunevid", "random", "rlt", "uniform")
-    assert {"prunevid", "dpp", "fastv", "random", "uniform"} == set(SELECTORS)
+    assert {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"} == set(SELECTORS)
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:

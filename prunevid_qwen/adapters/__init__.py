@@ -1,7 +1,7 @@
 """All that is known of model families, and of the transformers releases that bring them."""
 
-from prunevid_qwen.adapters.qwen_vl import Adapter as Adapter
-from prunevid_qwen.adapters.qwen_vl import Parts as Parts
+from prunevid_qwen.adapters.adapter import Adapter as Adapter
+from prunevid_qwen.adapters.adapter import Parts as Parts
 from prunevid_qwen.adapters.qwen_vl import QwenVL as QwenVL
 from prunevid_qwen.adapters.qwen_vl import adapter_for as adapter_for
 from prunevid_qwen.adapters.releases import check_transformers as check_transformers

@@ -1,76 +1,21 @@
-"""All that is known of a model family: where its parts are, what its tokens mean, how its queries are made.
-
-An adapter never sees a method.
-"""
+"""Qwen2.5-VL and Qwen2-VL: where their parts are, what their tokens mean, how their queries are made."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.releases import check_transformers
+from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The modules that hooks stand on.
-
-    Args:
-        root: sees token ids and grids, and owns `get_rope_index`.
-        vision: the vision tower.
-        decoder: sees embeddings, positions, mask and cache.
-        layers: the decoder's layers; each has a ``self_attn``.
-        text_config: the decoder's config, which decides the attention implementation.
-    """
-
-    root: Any
-    vision: nn.Module
-    decoder: nn.Module
-    layers: Sequence[Any]
-    text_config: Any
-
-
-class Adapter(Protocol):
-    """What `hooks` needs to know of a model family."""
-
-    parts: Parts
-
-    def has_media(self, kwargs: dict[str, Any]) -> bool:
-        """Tell whether a call of the root brings pixels or encoded pixels along."""
-        ...
-
-    def types(self, ids: Tensor) -> Tensor:
-        """Return 0 for text, 1 for image and 2 for video tokens."""
-        ...
-
-    def layout(self, ids: Tensor, positions: Tensor, question_end: int) -> TokenLayout | None:
-        """Say what each token of one unpadded sample is; None for a text."""
-        ...
-
-    def reference_positions(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Stand in for the library's `get_rope_index` with positions as trained."""
-        ...
-
-    def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Make the queries of layer ``layer`` for some rows: [R, D] -> [H, R, d]."""
-        ...
-
-    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
-        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
-        ...
-
-    def scale(self, layer: int) -> float:
-        """Factor on the attention logits of layer ``layer``."""
-        ...
 
 
 class QwenVL:
@@ -91,6 +36,13 @@ class QwenVL:
         assert isinstance(layers, nn.ModuleList)
         text_config = decoder.config
         self.parts = Parts(root, root.get_submodule("visual"), decoder, list(layers), text_config)
+        self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
+        vision: Any = self.parts.vision
+        self.vision_blocks: Sequence[nn.Module] = list(vision.blocks)
+        seen = (
+            self.config.vision_config
+        )  # Qwen2-VL calls the width of its blocks so, and that of its output hidden_size
+        self.vision_width = int(getattr(seen, "embed_dim", None) or seen.hidden_size)
         self.merge = int(self.config.vision_config.spatial_merge_size)
         self.tokens_per_second: float | None = getattr(self.config.vision_config, "tokens_per_second", None)
 
@@ -222,6 +174,36 @@ class QwenVL:
     def scale(self, layer: int) -> float:
         """Factor on the attention logits of layer ``layer``."""
         return float(self.parts.layers[layer].self_attn.scaling)
+
+    def before_attention(self, layer: int, hidden: Tensor) -> Tensor:
+        """Make of states [..., D] what the attention of layer ``layer`` is given: its norm."""
+        normed: Tensor = self.parts.layers[layer].input_layernorm(hidden)
+        return normed
+
+    def rope(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Make the rotary angles (cos, sin) of positions [3, B, S] in the dtype of ``hidden``."""
+        decoder: Any = self.parts.decoder
+        cos, sin = decoder.rotary_emb(hidden, positions)
+        return cos, sin
+
+    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
+        """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C].
+
+        Patches of a token stand together. In Qwen2.5-VL tokens stand window by window, in Qwen2-VL in raster order.
+
+        Args:
+            states: between two blocks of the tower.
+            grid: [images and videos, 3] patches of the call.
+        """
+        tokens = states.view(-1, self.merge**2, states.shape[-1]).mean(dim=1)
+        seen = self.config.vision_config
+        window = getattr(seen, "window_size", None)
+        if window is None:
+            return tokens
+        order = window_order(self._merged(grid), window // (self.merge * seen.patch_size))
+        out = torch.empty_like(tokens)
+        out[order.to(tokens.device)] = tokens
+        return out
 
 
 def adapter_for(model: nn.Module) -> QwenVL:

@@ -195,7 +195,12 @@ def _stage1(stage: Stats) -> str:
 def _stage2(stage: Stats) -> str:
     if not stage.get("applied"):
         return _idle(stage)
-    ratio = f"asked {stage['requested_ratio']:.0%}, got {stage['achieved_ratio']:.0%} of what came"
+    got = f"{stage['achieved_ratio']:.0%} of what came"
+    if stage["requested_ratio"] is not None:
+        ratio = f"asked {stage['requested_ratio']:.0%}, got {got}"
+    else:  # it depends on picture and question
+        cap = f", at most {stage['max_ratio']:.0%}" if stage["max_ratio"] else ""
+        ratio = f"{stage['kept_tokens']} tokens above {stage['threshold']:g}{cap}: {got}"
     return f"{stage['selector']} after layer {stage['layer']}; {ratio}"
 
 

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from typing import TYPE_CHECKING
 
 from prunevid_qwen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prunevid_qwen.config.options import PruneVidConfig
+
+THRESHOLD_SELECTORS = ("glimpse", "oracle")
+"""Selectors that give each token a probability, and keep by ``keep_threshold`` as many as there are above it."""
+
+_PAPER_KEEP_RATIO = 0.4
 
 
 def is_number(value: object) -> bool:
@@ -35,3 +44,25 @@ def unknown(what: str, got: object, allowed: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(str(got), allowed, n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     return f"{what} {', '.join(allowed)}; got {got!r}{hint}"
+
+
+def check_threshold(config: PruneVidConfig) -> None:
+    """Raise `ConfigError` where a budget is given that the selector would not read, or a threshold out of range."""
+    threshold, selector = config.keep_threshold, config.selector
+    if threshold is not None and (not is_number(threshold) or not 0 <= threshold < 1):
+        raise ConfigError(f"keep_threshold is a probability in [0, 1), or None; got {threshold!r}")
+    if selector not in THRESHOLD_SELECTORS:
+        if config.max_keep_ratio is not None:
+            raise ConfigError(
+                f"max_keep_ratio caps what a threshold keeps ({', '.join(THRESHOLD_SELECTORS)}); selector {selector!r} "
+                f"keeps a fixed share: pass keep_ratio={config.max_keep_ratio:g}"
+            )
+    elif threshold is None:
+        if config.max_keep_ratio is not None:
+            raise ConfigError("keep_threshold=None keeps exactly keep_ratio, and max_keep_ratio caps nothing: drop one")
+    elif config.keep_ratio not in (1, _PAPER_KEEP_RATIO):  # 1 keeps everything under every selector
+        raise ConfigError(
+            f"selector {selector!r} keeps the tokens above keep_threshold={threshold:g} and would not read "
+            f"keep_ratio={config.keep_ratio:g}: pass max_keep_ratio={config.keep_ratio:g} to keep that share at most, "
+            "or keep_threshold=None beside it to keep exactly that share"
+        )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config.checks import check_count, check_share, is_number, unknown
+from prunevid_qwen.config.checks import THRESHOLD_SELECTORS, check_count, check_share, check_threshold, is_number, unknown
 from prunevid_qwen.errors import ConfigError
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -24,6 +24,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "selection_scope": ("global", "per_group"),
     "attention_aggregation": ("max", "mean"),
     "question_tokens": ("all", "question", "last"),
+    "budget_scope": ("sample", "image"),
     "position_scheme": ("reference", "hf"),
     "video_sampling": ("uniform", "fps"),
     "video_backend": ("pyav", "decord", "opencv", "torchcodec", "qwen-vl-utils"),
@@ -56,10 +57,20 @@ class PruneVidConfig:
         token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
         merge_images: let stage 1 also merge images (one temporal position); off, they pass unmerged.
         enable_stage2: keep the visual tokens that the question attends to, after layer ``pruning_layer``.
-        selector: registered name of the stage 2 method.
-        keep_ratio: share of the visual tokens entering stage 2 that is kept, in (0, 1]; alpha in the paper.
+        selector: registered name of the stage 2 method. "glimpse" asks a trained predictor, "oracle" whoever calls
+            `pruned` with marks; both keep as many tokens as ``keep_threshold`` says.
+        keep_ratio: share of the visual tokens entering stage 2 that is kept, in (0, 1]; alpha in the paper. 1 keeps
+            all. Selectors with a threshold read another value only under ``keep_threshold=None``.
+        keep_threshold: "glimpse" and "oracle" keep the tokens whose probability is strictly greater, in [0, 1); None
+            keeps the best ``keep_ratio`` instead, whatever their probabilities.
+        max_keep_ratio: share that ``keep_threshold`` may keep at most, in (0, 1], or None for no cap.
+        min_keep_tokens: tokens that ``keep_threshold`` keeps at least, the best ones, at least 1.
+        budget_scope: what shares and counts of the last three are of: all images and videos of a "sample" together, as
+            the authors of GlimpsePrune count, or each "image" or video by itself.
+        glimpse_path: folder or hub id of the predictor of selector "glimpse", or "bundled": that of the bundled model.
         pruning_layer: index M of the decoder layer after which tokens are dropped (int), or a share of the depth
-            (float in (0, 1)), or None: 10 for models of at least 20 layers, ``int(layers * 10 / 28)`` below.
+            (float in (0, 1)), or None: where the selector was trained to act if it was, else 10 for models of at least
+            20 layers, ``int(layers * 10 / 28)`` below.
         attention_source: "post_rope" scores by the model's own causal attention; "pre_rope" as the authors' code,
             before rotary embedding and without the causal mask.
         selection_scope: "global" keeps the best of each video; "per_group" the best of every static or dynamic group.
@@ -101,6 +112,11 @@ class PruneVidConfig:
     enable_stage2: bool = True
     selector: str = "prunevid"
     keep_ratio: float = 0.4
+    keep_threshold: float | None = 0.5
+    max_keep_ratio: float | None = None
+    min_keep_tokens: int = 1
+    budget_scope: str = "sample"
+    glimpse_path: str = "bundled"
     pruning_layer: int | float | None = None
     attention_source: str = "post_rope"
     selection_scope: str = "global"
@@ -121,12 +137,14 @@ class PruneVidConfig:
     def __post_init__(self) -> None:
         for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
             check_share(name, getattr(self, name))
-        if self.static_cluster_ratio is not None:
-            check_share("static_cluster_ratio", self.static_cluster_ratio)
+        for name in ("static_cluster_ratio", "max_keep_ratio"):
+            if getattr(self, name) is not None:
+                check_share(name, getattr(self, name))
         for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, got {getattr(self, name)!r}")
-        for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2), ("random_seed", 0)):
+        for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2), ("random_seed", 0),
+                            ("min_keep_tokens", 1)):  # fmt: skip
             check_count(name, getattr(self, name), least)
         for name in ("max_pixels", "total_pixels"):
             if getattr(self, name) is not None:
@@ -136,9 +154,14 @@ class PruneVidConfig:
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))
-        for name, stage in (("merger", 1), ("selector", 2)):
+        for name, what in (
+            ("merger", "the name of a stage 1 method"),
+            ("selector", "the name of a stage 2 method"),
+            ("glimpse_path", "a folder, a hub id or 'bundled'"),
+        ):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name} is the name of a stage {stage} method, got {getattr(self, name)!r}")
+                raise ConfigError(f"{name} is {what}, got {getattr(self, name)!r}")
+        check_threshold(self)
         if not is_number(self.fps) or not 0 < self.fps < math.inf:
             raise ConfigError(f"fps is a number above 0, got {self.fps!r}")
         limit = self.video_time_limit
@@ -156,6 +179,12 @@ class PruneVidConfig:
             raise ConfigError(f"pruning_layer counts from 0, got {m}")
         if isinstance(m, float) and not 0 < m < 1:
             raise ConfigError(f"a float pruning_layer is a share of the depth in (0, 1), got {m}; an index is an int")
+
+    @property
+    def fixed_keep_ratio(self) -> float | None:
+        """The share that stage 2 is asked to keep, or None where a threshold decides."""
+        decides = self.selector in THRESHOLD_SELECTORS and self.keep_threshold is not None and self.keep_ratio != 1
+        return None if decides else self.keep_ratio
 
     def replace(self, **changes: Any) -> PruneVidConfig:
         """Return a copy with some options changed; unknown names are refused as in `from_dict`."""

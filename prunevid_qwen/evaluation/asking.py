@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.bundled_accuracy import is_correct
 from prunevid_qwen.evaluation.scenes import SECONDS, ShapesVideo
@@ -21,7 +22,9 @@ from prunevid_qwen.media import MediaReader, Medium
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes import Question
 from prunevid_qwen.pixels import video_pixels
+from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import SampleTrace
 
@@ -62,7 +65,8 @@ class Questioner:
         # frames of one token a side are a control here, whatever least size the model's folder asks for
         media = model.preprocessor.media
         self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
-        self._encoded: dict[tuple[int, int | None], tuple[EncodedVideo, dict[str, Tensor]]] = {}
+        self._layers = len(adapter_for(model.model).parts.layers)
+        self._encoded: dict[tuple[int, int | None, VisionTaps | None], tuple[EncodedVideo, dict[str, Tensor]]] = {}
 
     def look(self, config: PruneVidConfig) -> EncodedVideo:
         """Encode the video as ``config`` samples and resizes it."""
@@ -76,7 +80,8 @@ class Questioner:
         """
         encoded, inputs = self._look(config)
         stock = self.model.model
-        with shared_vision(stock, encoded), pruned(stock, config) as trace:
+        marks = [torch.from_numpy(self.video.shows(question).any(0)) for question in self.questions]
+        with shared_vision(stock, encoded), pruned(stock, config, marks) as trace:
             output = stock.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         check_applied(trace, config)
         new = output[:, inputs["input_ids"].shape[1] :]
@@ -128,11 +133,13 @@ class Questioner:
         return out
 
     def _look(self, config: PruneVidConfig) -> tuple[EncodedVideo, dict[str, Tensor]]:
-        size = (config.max_frames, config.max_pixels)
-        if size not in self._encoded:
-            encoded = encode_video(self.model.model, self._medium(config))
-            self._encoded[size] = encoded, self._inputs(encoded.medium)
-        return self._encoded[size]
+        after = compile_plan(config, self._layers).after
+        taps = None if after is None else after.needs.taps
+        look = (config.max_frames, config.max_pixels, taps)
+        if look not in self._encoded:
+            encoded = encode_video(self.model.model, self._medium(config), taps)
+            self._encoded[look] = encoded, self._inputs(encoded.medium)
+        return self._encoded[look]
 
     def _medium(self, config: PruneVidConfig) -> Medium:
         if self.through_files:

@@ -20,7 +20,7 @@ from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.reducer import Evidence, Reducer
+from prunevid_qwen.reducer import Evidence, Needs, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
@@ -154,8 +154,7 @@ class Calibration:
         merged = kept = hidden.shape[0]
         if plan.after is not None:
             # no decoder has run: any scores serve, since it is only counted how many are kept
-            scores = torch.linspace(-1.0, -9.0, merged) if plan.after.needs.attention is not None else None
-            kept = plan.after.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1]), scores)).n_out
+            kept = plan.after.plan(_any_evidence(plan.after.needs, layout, hidden)).n_out
         early = min(plan.layer + 1, self.layers) if plan.after is not None else self.layers
         return (early * merged + (self.layers - early) * kept) / (self.layers * self.condition.tokens)
 
@@ -185,6 +184,19 @@ def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
         torch.tensor([count]),
         (block,),
         torch.zeros(count, dtype=torch.long),
+    )
+
+
+def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:
+    """All that a selector of a fixed share asks for, of the right sizes."""
+    count, probe, taps = hidden.shape[0], needs.probe, needs.taps
+    return Evidence(
+        layout,
+        hidden,
+        hidden.new_zeros(1, hidden.shape[1]),
+        torch.linspace(-1.0, -9.0, count) if needs.attention is not None else None,
+        None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
+        None if taps is None else torch.zeros(len(taps.blocks), count, taps.width),
     )
 
 

@@ -28,6 +28,12 @@ _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config read
 _BUDGET_OF = {"rlt": ("tau",)}
 """What moves a merger that ``cluster_ratio`` does not."""
 
+_OPTIONS_OF = {"glimpse": {"keep_threshold": None}}
+"""What a selector needs beside its name to keep a fixed share."""
+
+_KNOWS_THE_ANSWER = ("oracle",)
+"""Selectors that are told what matters: an upper end, and no method."""
+
 _OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
 _STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
 _STAGE_2 = {"enable_stage1": False}
@@ -114,7 +120,7 @@ def uses_chance(config: PruneVidConfig) -> bool:
 
 def standard_methods() -> list[Method]:
     """List what the benchmark compares by default; whatever is registered appears by itself."""
-    selectors = [name for name in registered(2) if name != "prunevid"]
+    selectors = [name for name in registered(2) if name not in ("prunevid", *_KNOWS_THE_ANSWER)]
     mergers = [name for name in registered(1) if name != "prunevid"]
     return [
         Method(UNPRUNED, _OFF, levers=()),
@@ -123,13 +129,17 @@ def standard_methods() -> list[Method]:
         Method("prunevid published"),
         Method("stage 1", _STAGE_1),
         Method("stage 2", _STAGE_2),
-        *(Method(f"stage 2 {name}", {**_STAGE_2, "selector": name}) for name in selectors),
-        *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, "selector": name}) for name in selectors),
+        *(Method(f"stage 2 {name}", {**_STAGE_2, **_selector(name)}) for name in selectors),
+        *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **_selector(name)}) for name in selectors),
         *(Method(name, {**_STAGE_1, "merger": name}, _BUDGET_OF.get(name)) for name in mergers),
         Method("fewer frames", _OFF, levers=("max_frames",)),
         Method("smaller frames", _OFF, levers=("max_pixels",)),
         _recommended(),
     ]
+
+
+def _selector(name: str) -> dict[str, Any]:
+    return {"selector": name, **_OPTIONS_OF.get(name, {})}
 
 
 def _recommended() -> Method:

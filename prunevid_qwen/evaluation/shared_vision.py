@@ -7,7 +7,7 @@ The vision tower is most of the work on a short prompt and does not know the que
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.media import Medium
+from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.taps import tapped_vision
 from prunevid_qwen.vision import EncodedVideos, vision_from_memory
 
 
@@ -34,11 +36,13 @@ class EncodedVideo:
 
 
 @torch.no_grad()
-def encode_video(model: nn.Module, medium: Medium) -> EncodedVideo:
-    """Run the vision tower of a stock model on one video."""
-    held = EncodedVideos(adapter_for(model).parts.vision)
-    features = held.encode(medium.pixels, medium.grid)
-    return EncodedVideo(held, features, replace(medium, pixels=held.hold(features)))
+def encode_video(model: nn.Module, medium: Medium, taps: VisionTaps | None = None) -> EncodedVideo:
+    """Run the vision tower of a stock model on one video, looking into some of its blocks if a selector will ask."""
+    adapter = adapter_for(model)
+    held = EncodedVideos(adapter.parts.vision)
+    with nullcontext() if taps is None else tapped_vision(adapter, taps):
+        features = held.encode(medium.pixels, medium.grid)
+    return EncodedVideo(held, features.tokens, replace(medium, pixels=held.hold(features)))
 
 
 @contextmanager

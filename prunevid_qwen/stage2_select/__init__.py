@@ -3,6 +3,8 @@
 from prunevid_qwen.stage2_select.dpp import DPP as DPP
 from prunevid_qwen.stage2_select.dpp import greedy_dpp as greedy_dpp
 from prunevid_qwen.stage2_select.fastv import FastV as FastV
+from prunevid_qwen.stage2_select.glimpse import Glimpse as Glimpse
+from prunevid_qwen.stage2_select.oracle import Oracle as Oracle
 from prunevid_qwen.stage2_select.prunevid import PruneVid as PruneVid
 from prunevid_qwen.stage2_select.prunevid import max_max_scores as max_max_scores
 from prunevid_qwen.stage2_select.prunevid import select_per_group as select_per_group
@@ -13,6 +15,8 @@ from prunevid_qwen.stage2_select.uniform import Uniform as Uniform
 __all__ = [
     "DPP",
     "FastV",
+    "Glimpse",
+    "Oracle",
     "PruneVid",
     "Random",
     "Uniform",

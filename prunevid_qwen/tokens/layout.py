@@ -40,6 +40,8 @@ class TokenLayout:
         stratum: [N] int64: visual tokens compete for the budget inside their stratum; one stratum never spans blocks.
         words: (start, stop) in ``question`` of what the user said there, without the tokens of the chat template; None
             when that is not known.
+        cells: [N] int64 which cell of its block's grid (t * H * W + row * W + column) each visual token stands for, or
+            None while all blocks are whole.
     """
 
     length: int
@@ -48,6 +50,7 @@ class TokenLayout:
     blocks: tuple[Block, ...]
     stratum: Tensor
     words: tuple[int, int] | None = None
+    cells: Tensor | None = None
 
     def asking(self, tokens: str) -> Tensor:
         """Return the positions of the text that asks, at least one of ``question``, [Q'] int64.
@@ -79,12 +82,21 @@ class TokenLayout:
         blocks = torch.arange(len(sizes), device=self.visual.device)
         return blocks.repeat_interleave(on_device(sizes, self.visual.device), output_size=sum(sizes))
 
+    @property
+    def cell_of(self) -> Tensor:
+        """[N] int64: ``cells``, counted where all blocks are whole. A merged token stands where its group does."""
+        if self.cells is not None:
+            return self.cells
+        device = self.visual.device
+        return torch.cat([torch.arange(b.stop - b.start, device=device) for b in self.blocks])
+
     def to(self, device: torch.device) -> TokenLayout:
         """Return the same layout with its tensors on ``device``."""
         if self.visual.device == device:
             return self
         visual, question, stratum = (on(x, device) for x in (self.visual, self.question, self.stratum))
-        return TokenLayout(self.length, visual, question, self.blocks, stratum, self.words)
+        cells = None if self.cells is None else on(self.cells, device)
+        return TokenLayout(self.length, visual, question, self.blocks, stratum, self.words, cells)
 
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
         """Lift ``step``, a map over the visual tokens, to the sequence: text keeps its place.
@@ -132,6 +144,7 @@ class TokenLayout:
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         blocks = tuple(Block(b.kind, b.grid, s, s + n) for b, s, n in zip(self.blocks, starts, sizes, strict=True))
         stratum = self.stratum[step.rep] if step.stratum is None else step.stratum
-        layout = TokenLayout(rep.numel(), place[slot], place[self.question], blocks, stratum, self.words)
+        cells = self.cell_of[step.rep]
+        layout = TokenLayout(rep.numel(), place[slot], place[self.question], blocks, stratum, self.words, cells)
         whole = TokenMap.trusted(target, rep)
         return layout, whole._in_order() if step._only_drops else whole

@@ -1,0 +1,110 @@
+"""GlimpsePrune's selection (arXiv 2508.01548): a trained predictor reads a glimpse token's attention and decides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.reducer import Evidence, Needs, Probe, VisionTaps, register
+from prunevid_qwen.stage2_select.glimpse.checkpoint import GlimpseVIP, load_predictor
+from prunevid_qwen.stage2_select.threshold import Budget
+from prunevid_qwen.tokens import TokenLayout, TokenMap
+
+
+@register("glimpse")
+@dataclass(frozen=True)
+class Glimpse:
+    """Keep what a trained predictor takes for needed: as many tokens as there are above the threshold.
+
+    A glimpse token follows the prompt through the first layers; its attention logits and four blocks of the vision
+    encoder go through the VIP, which sees one image, or one temporal position of a video, at a time.
+
+    Args:
+        predictor: the VIP with its glimpse vectors.
+        budget: threshold, cap, floor or fixed share.
+
+    Differs from the authors' code: the glimpse token runs beside the prompt, not inside it, so that it can leave no
+    trace; videos, batches and merged tokens work. A merged token has the attention its mean embedding gets, the mean of
+    its members' taps, and the row, column and temporal position of its group's place.
+    """
+
+    predictor: GlimpseVIP = field(repr=False)
+    budget: Budget = field(default_factory=Budget)
+
+    @classmethod
+    def from_config(cls, config: PruneVidConfig) -> Glimpse:
+        """Load the predictor that the flat config names, and take the budget from it.
+
+        Raises:
+            ConfigError, SetupError, UnsupportedError: as in `GlimpseVIP.from_pretrained`.
+        """
+        return cls(load_predictor(config.glimpse_path), Budget.from_config(config))
+
+    @property
+    def needs(self) -> Needs:
+        """The glimpse token as a probe, taps of the vision encoder, the layer it was trained for."""
+        facts = self.predictor.facts
+        if self.budget.keep_ratio == 1:
+            return Needs(layer=facts.reduce_layer)
+        return Needs(
+            probe=Probe(self.predictor.glimpse_vectors[:, None], facts.selected_layers, facts.heads),
+            taps=VisionTaps(facts.selected_visual_layers, facts.vision_width),
+            layer=facts.reduce_layer,
+        )
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        """Keep the tokens that the predictor takes for needed.
+
+        Raises:
+            ValueError: the evidence holds no probe or no taps.
+        """
+        if self.budget.keep_ratio == 1:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
+        logits = self.logits(seen)
+        return TokenMap.keep(self.budget.choose(logits, logits.sigmoid(), seen.layout), logits.numel())
+
+    def logits(self, seen: Evidence) -> Tensor:
+        """Score every visual token, [N] fp32: above 0 where it is more likely needed than not.
+
+        Raises:
+            ValueError: the evidence holds no probe or no taps.
+        """
+        if seen.probe is None or seen.taps is None:
+            raise ValueError("glimpse reads its probe and taps: gather what its `needs` asks for")
+        attention = seen.probe[:, :, 0].flatten(0, 1).T  # [N, L * H], layer by layer
+        image, rows, columns, sizes = frames_of(seen.layout)
+        predictor = self.predictor.at(attention.device)
+        if image is None:
+            return predictor.vip(attention, seen.taps, rows, columns, sizes)  # type: ignore[no-any-return]
+        order = image.argsort(stable=True)
+        scored = predictor.vip(attention[order], seen.taps[:, order], rows[order], columns[order], sizes)
+        logits = torch.empty_like(scored)
+        logits[order] = scored
+        return logits
+
+
+def frames_of(layout: TokenLayout) -> tuple[Tensor | None, Tensor, Tensor, list[int]]:
+    """Say of which image (temporal position of a video) each visual token is, and where in it it stands.
+
+    Returns:
+        [N] int64 images in the order of blocks and time, or None where tokens stand in that order already; [N] rows and
+        [N] columns; tokens of each image, some perhaps 0. The host asks the device only where tokens were merged.
+    """
+    cells = layout.cell_of
+    whole = layout.cells is None
+    rows, columns, images, sizes, before = [], [], [], [], 0
+    for block in layout.blocks:
+        t, h, w = block.grid
+        own = cells[block.start : block.stop]
+        rows.append(own % (h * w) // w)
+        columns.append(own % w)
+        images.append(own // (h * w) + before)
+        sizes += [h * w] * t
+        before += t
+    if whole:
+        return None, torch.cat(rows), torch.cat(columns), sizes
+    image = torch.cat(images)
+    return image, torch.cat(rows), torch.cat(columns), torch.bincount(image, minlength=before).tolist()

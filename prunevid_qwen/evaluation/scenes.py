@@ -15,10 +15,10 @@ from prunevid_qwen.moving_shapes import (
     Scene,
     frame_times,
     make_questions,
-    make_scene,
     render,
     write_video,
 )
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS, SECONDS, Condition
 from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
@@ -28,51 +28,8 @@ CALIBRATION_SEED = FIRST_HELD_OUT_SEED + 4_000_000
 """Where the videos begin on which configs are fitted to a budget: never asked for an answer."""
 
 CALIBRATION_VIDEOS = 48
-SECONDS = 8.0
 _FILE_RATE = 16  # frames a second of files
 _GREY = 128
-_SCENE_FRAMES = 16  # whatever appears is seen in two of so many frames, as in training, also where more are taken
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A kind of video.
-
-    Args:
-        name: as in tables and plots.
-        height: pixels, a multiple of 28.
-        width: pixels, a multiple of 28.
-        frames: how many are looked at, even.
-        objects: fewest and most shapes.
-        cut_share: chance of a cut.
-        shake_share: chance that the camera shakes.
-        most_distractors: dots at most.
-    """
-
-    name: str
-    height: int
-    width: int
-    frames: int
-    objects: tuple[int, int] = (1, 3)
-    cut_share: float = 0.0
-    shake_share: float = 0.0
-    most_distractors: int = 0
-
-    @property
-    def tokens(self) -> int:
-        """Visual tokens of a whole video."""
-        return self.frames // 2 * (self.height // 28) * (self.width // 28)
-
-
-CONDITIONS: dict[str, Condition] = {
-    each.name: each
-    for each in (
-        Condition("plain", 112, 112, 16),
-        Condition("long", 112, 112, 32, cut_share=0.5, most_distractors=2),
-        Condition("clutter", 168, 168, 16, objects=(4, 6), cut_share=0.3, most_distractors=3),
-        Condition("shake", 168, 168, 16, objects=(2, 4), shake_share=1.0, most_distractors=1),
-    )
-}
 
 
 @dataclass(frozen=True)
@@ -97,18 +54,7 @@ class ShapesVideo:
     @cached_property
     def scene(self) -> Scene:
         """What is seen in it."""
-        kind = self.condition
-        return make_scene(
-            self.seed,
-            kind.height,
-            kind.width,
-            min(kind.frames, _SCENE_FRAMES),
-            most_objects=kind.objects[1],
-            least_objects=kind.objects[0],
-            cut_share=kind.cut_share,
-            shake_share=kind.shake_share,
-            most_distractors=kind.most_distractors,
-        )
+        return self.condition.scene(self.seed)
 
     def frames(self, count: int) -> np.ndarray:
         """Draw ``count`` evenly spaced frames: [count, H, W, 3] uint8 rgb."""

@@ -1,0 +1,1 @@
+"""Training a glimpse: its data, records with boxes that say which visual tokens an answer needs."""

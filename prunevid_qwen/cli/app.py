@@ -12,11 +12,9 @@ from typing import Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli.bench import AccuracyRequest
-from prunevid_qwen.cli.bench_speed import SpeedRequest
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.options import spell_out_booleans
-from prunevid_qwen.cli.request import Request
+from prunevid_qwen.cli.request import Request, RunsItself
 from prunevid_qwen.errors import PruneVidError
 
 USAGE, INTERRUPTED = 2, 130
@@ -44,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid") -> i
     try:
         command = typer.main.get_command(demo_app if program == "demo.py" else app)
         request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
-        if isinstance(request, (AccuracyRequest, SpeedRequest)):
+        if isinstance(request, RunsItself):
             return request.run()
         if not isinstance(request, Request):  # --help and --version are done by now
             return int(request or 0)

@@ -7,10 +7,19 @@ import json
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError
+
+
+@runtime_checkable
+class RunsItself(Protocol):
+    """What a command returns whose work is more than one answer: all of it in a call, the exit code from it."""
+
+    def run(self) -> int:
+        """Do it and return the exit code."""
+        ...
 
 
 @dataclass(frozen=True)

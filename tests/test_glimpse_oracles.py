@@ -9,16 +9,13 @@ import pytest
 import torch
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.hooks import pruned
-from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
-from tests import flash_attention, glimpse
+from tests import glimpse
 from tests.masking import masked_logits, text_inputs
-from tests.models import CASES, EOS, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
+from tests.models import CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_keep_everything import MODES, generate
-from tests.test_pruning_equals_masking import STEPS, TINY
+from tests.test_pruning_equals_masking import STEPS
 from tests.tolerances import CLOSE, LOGITS
 
 # attention of two layers, and a drop only after a third
@@ -51,7 +48,9 @@ def test_nothing_dropped_is_the_stock_model_bit_for_bit(attention: str, mode: st
         assert torch.equal(stock.sequences, ours.sequences)
         assert all(torch.equal(a, b) for a, b in zip(stock.logits, ours.logits, strict=True))
         assert all(s.kept is not None and s.kept.is_identity for s in trace.samples if s.tokens)
-        assert set(trace.cache_lengths) == {stock.past_key_values.get_seq_length() - 4}, "the glimpse token left a trace"
+        assert set(trace.cache_lengths) == {stock.past_key_values.get_seq_length() - 4}, (
+            "the glimpse token left a trace"
+        )
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

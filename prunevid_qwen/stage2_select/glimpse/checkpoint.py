@@ -158,7 +158,7 @@ def _folder(source: str, hub: dict[str, Any]) -> Path:
     try:
         return Path(snapshot_download(source, allow_patterns=[CONFIG, PUBLISHED, OWN], **hub))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = _first_line(error)
         raise SetupError(
             f"cannot load the glimpse predictor {source!r}: {reason}\nWithout network, run `hf download {source} "
             f"--local-dir {source.split('/')[-1]}` where there is one, copy the folder and pass "
@@ -172,7 +172,7 @@ def _published(path: Path, facts: GlimpseFacts, config: dict[str, Any]) -> dict[
         held = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
         raise SetupError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read as tensors alone: {str(error).splitlines()[0]:.200}. "
+            f"{path} ({path.stat().st_size} bytes) cannot be read as tensors alone: {_first_line(error):.200}. "
             "Was its download cut short? Nothing else in it was run"
         ) from error
     if not isinstance(held, dict) or not set(_PUBLISHED_ENTRIES) <= held.keys():
@@ -204,6 +204,10 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise SetupError(
             f"{path} ({path.stat().st_size} bytes) is damaged: {error}. Copy or download it again"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _fill(made: GlimpseVIP, state: dict[str, Tensor], folder: Path) -> None:

@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-speed bench-long gpu-check gpu-bench clean
+.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (A
 
 bench-long: .venv/dev.stamp  ## An hour of video: time and host memory, in minutes (writes runs/long_video.json)
 	@$(BIN)/python eval/long_video.py $(ARGS)
+
+train-glimpse-tiny: .venv/dev.stamp  ## Train the bundled model's glimpse predictor (writes runs/glimpse_tiny)
+	@$(BIN)/python train/glimpse.py --recipe train/glimpse_tiny.yaml --out runs/glimpse_tiny --threads 1 $(ARGS)
 
 gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as it is (writes runs/gpu_check.json)
 	@$(PYTHON) tools/gpu_check.py $(ARGS)

@@ -21,7 +21,8 @@ class PanelledCommand(typer.core.TyperCommand):
         """Print the help; the formatter, which knows plain text alone, is left empty."""
         console = Console(highlight=False)
         console.width = min(console.width, WIDEST)
-        console.print(f"\n[bold]Usage:[/bold] {escape(ctx.command_path)} [yellow]\\[OPTIONS][/yellow]\n")
+        places = "".join(f" {each.metavar}" for each in self.params if each.param_type_name == "argument")
+        console.print(f"\n[bold]Usage:[/bold] {escape(ctx.command_path)}{places} [yellow]\\[OPTIONS][/yellow]\n")
         console.print(Padding(escape(self.help or ""), (0, 0, 1, 0)))
         for title, entries in self._panels(ctx).items():
             console.print(Panel(Group(*entries), title=title, title_align="left", border_style="dim"))

@@ -1,0 +1,83 @@
+"""The frozen base model of a recipe, and the predictor that fits it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.loading import bundled_model, load_model
+from prunevid_qwen.preprocessor import Preprocessor
+from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
+from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from prunevid_qwen.training.glimpse.trainee import Trainee
+
+_TAPS = 4  # blocks of the vision encoder that the published predictors read
+
+
+def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor]:
+    """Load the recipe's base model onto a device, frozen, with what prepares its inputs.
+
+    Raises:
+        ConfigError, SetupError, UnsupportedError: as in `loading.load_model`.
+    """
+    bundled = recipe.model_path == "bundled"
+    source = bundled_model() if bundled else recipe.model_path
+    arguments: dict[str, Any] = {"dtype": "float32" if bundled and recipe.dtype == "auto" else recipe.dtype}
+    if recipe.attn_implementation is not None:
+        arguments["attn_implementation"] = recipe.attn_implementation
+    model = load_model(source, device, arguments).requires_grad_(False)
+    return model, Preprocessor.from_pretrained(source, model.config.model_type)
+
+
+def facts_for(model: Any, recipe: GlimpseRecipe) -> GlimpseFacts:
+    """Say what predictor a recipe means for a model.
+
+    Raises:
+        ConfigError: layers or blocks that the model does not have, or sizes that do not divide.
+    """
+    adapter = adapter_for(model)
+    layers, blocks = len(adapter.parts.layers), len(adapter.vision_blocks)
+    last = -(-2 * layers // 3) - 1 if recipe.reduce_layer is None else recipe.reduce_layer
+    taps = recipe.selected_visual_layers
+    if taps is None:
+        taps = _published_taps(model, blocks)
+    elif not taps or any(not 0 <= block < blocks for block in taps):
+        raise ConfigError(
+            f"selected_visual_layers={list(taps)}, but the vision encoder of {recipe.model_path} has blocks 0 to "
+            f"{blocks - 1}: name some of them, or leave it out"
+        )
+    try:
+        facts = GlimpseFacts(
+            layers=layers,
+            hidden_size=adapter.hidden_size,
+            heads=adapter.heads,
+            vision_width=adapter.vision_width,
+            selected_layers=(last,) if recipe.selected_layers is None else recipe.selected_layers,
+            reduce_layer=last,
+            selected_visual_layers=taps,
+            width=recipe.width,
+            condition=recipe.condition,
+            vip_heads=recipe.vip_heads,
+        )
+        assert facts.shape
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return facts
+
+
+def make_trainee(model: Any, facts: GlimpseFacts, recipe: GlimpseRecipe) -> Trainee:
+    """Make fresh float32 parameters from the recipe's seed; whatever else draws random numbers is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return Trainee(facts, recipe.le_dropout, adapter_for(model).parts.text_config.rms_norm_eps)
+
+
+def _published_taps(model: Any, blocks: int) -> tuple[int, ...]:
+    """Blocks of full attention from the last to the first, or as many at equal distances."""
+    full = getattr(model.config.vision_config, "fullatt_block_indexes", None) or ()
+    if len(full) != _TAPS:
+        full = {-(-blocks * (number + 1) // _TAPS) - 1 for number in range(_TAPS)}
+    return tuple(sorted((int(block) for block in full), reverse=True))

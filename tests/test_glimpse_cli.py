@@ -1,0 +1,203 @@
+"""``prunevid train-glimpse`` and ``prunevid convert-glimpse``: options, exit codes, what is written."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from prunevid_qwen.cli import main, train_glimpse_request
+from prunevid_qwen.cli.train_glimpse import build_recipe
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
+from prunevid_qwen.training.glimpse import train as training
+from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from tests.glimpse_training import base_model, small
+
+ROOT = Path(__file__).resolve().parent.parent
+PUBLISHED = ROOT / "tests" / "data" / "glimpse_checkpoint"
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A small recipe in a file; the bundled model is loaded once."""
+    monkeypatch.setattr(training, "load_base", lambda recipe, device: base_model())
+    path = tmp_path / "small.yaml"
+    small(steps=2).to_yaml(path)
+    return path
+
+
+def picture_set(folder: Path, missing: bool = False) -> list[str]:
+    """Options of a set of two pictures, of which the second may be missing."""
+    for name in ("one.png", "two.png")[: 1 if missing else 2]:
+        Image.new("RGB", (112, 84), "red").save(folder / name)
+    box = {"width": 112, "height": 84, "bboxs": [[10, 10, 60, 60]], "dataset": "", "split": "train"}
+    records = [{"question": "What?", "answer": "red", "image": f"{name}.png", **box} for name in ("one", "two")]
+    (folder / "set.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return ["--data", "kind=visual_cot", "--data", f"path={folder}/set.jsonl", "--data", f"images={folder}"]
+
+
+# ---- options
+
+
+def test_help_names_every_option_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-glimpse", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for field in fields(GlimpseRecipe):
+        assert f"--{field.name} " in shown, field.name
+
+
+def test_help_loads_no_torch() -> None:
+    code = (
+        "import sys\nfrom prunevid_qwen.cli import main\n"
+        "assert main(['train-glimpse', '--help']) == main(['convert-glimpse', '--help']) == 0\n"
+        "assert not {'torch', 'numpy', 'transformers', 'accelerate', 'yaml'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL)
+
+
+def test_options_override_the_file(recipe: Path) -> None:
+    given: dict[str, Any] = {
+        "learning_rate": "1e-4", "steps": "none", "selected_layers": "3,5", "betas": "0.8, 0.9", "seed": "7",
+        "skip_bad": True, "width": None, "data": ["samples=9", "conditions={long: 1}"],
+    }  # fmt: skip
+    made = build_recipe(recipe, given)
+    assert made.learning_rate == 1e-4 and made.steps is None and made.selected_layers == (3, 5)
+    assert made.betas == (0.8, 0.9) and made.seed == 7 and made.skip_bad and made.width == 16
+    assert made.data == {"kind": "moving_shapes", "samples": 9, "conditions": {"long": 1}}
+    assert build_recipe(recipe, {"data": ["kind=visual_cot", "path=a.jsonl"]}).data == {
+        "kind": "visual_cot", "path": "a.jsonl",
+    }  # fmt: skip
+    assert build_recipe(None, {}) == GlimpseRecipe()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--steps", "many"], "steps is a whole number, got 'many'"),
+        (["--data", "samples"], "--data takes OPTION=VALUE"),
+        (["--data", "sample=3"], "data has .*did you mean 'samples'"),
+        (["--check", "--no_check"], "contradict"),
+        (["--no_check", "--skip_bad"], "--no_check cannot say"),
+        (["--device", "cuda:1"], "--device takes cpu, got 'cuda:1'"),
+        (["--per_device_batch", "2", "--effective_batch", "3"], "not a multiple"),
+    ],
+)
+def test_what_cannot_be_meant_is_a_sentence(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), *words]) == 2
+    assert re.search(said, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- the data checker
+
+
+def test_check_looks_at_the_data_and_loads_no_model(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "load_base", lambda *_: pytest.fail("the model was loaded"))
+    words = ["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--check"]
+    assert main([*words, *picture_set(tmp_path)]) == 0
+    assert "data: all 2 records can be trained on" in capsys.readouterr().out
+    (tmp_path / "two.png").unlink()
+    assert main([*words, *picture_set(tmp_path, missing=True), "--json"]) == 4
+    told = json.loads(capsys.readouterr().out)
+    assert told["problems"] == 1 and told["flaws"]["data"] == {"missing_image": 1} and told["records"]["data"] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_records_are_refused_or_left_out(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--steps", "1"]
+    words += picture_set(tmp_path, missing=True)
+    assert main(words) == 4
+    assert "1 of 2 records cannot be trained on" in capsys.readouterr().err
+    assert main([*words, "--skip_bad"]) == 0
+    assert json.loads((tmp_path / "out" / "train.json").read_text())["records"] == 1
+
+
+# ---- training
+
+
+def test_a_run_says_what_came_out_and_leaves_a_predictor(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(out), "--json"]) == 0
+    said = capsys.readouterr()
+    record = json.loads(said.out)
+    assert record == json.loads((out / "train.json").read_text())
+    assert record["steps"] == 2 and record["recipe"]["model_path"] == "bundled" and "commit" in record
+    assert {"prunevid_qwen", "torch", "transformers", "accelerate"} <= record["versions"].keys()
+    assert "training 2/2  lm " in said.err and "evaluating at step 2  lm " in said.err
+    assert GlimpseVIP.from_pretrained(out / "model").facts.layers == 8
+    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(out)]) == 0
+    assert f"predictor: {out / 'model'}" in capsys.readouterr().out
+
+
+def test_the_curve_is_drawn_where_matplotlib_is(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(train_glimpse_request.importlib.util, "find_spec", lambda name: None)
+        assert main(words) == 0
+    assert capsys.readouterr().err.count("no curve.svg: matplotlib is not installed") == 1
+    assert not (tmp_path / "out" / "curve.svg").exists()
+    pytest.importorskip("matplotlib")
+    assert main(words) == 0
+    assert (tmp_path / "out" / "curve.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
+
+
+def test_ctrl_c_says_how_to_go_on(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train", stop)
+    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]) == 130
+    assert f"the same command goes on from {tmp_path / 'out'}" in capsys.readouterr().err
+
+
+# ---- converting a published predictor
+
+
+def test_a_published_predictor_becomes_safetensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert-glimpse", str(PUBLISHED), str(tmp_path / "ours")]) == 0
+    said = capsys.readouterr().out
+    assert "wrote " in said and "left out of new_modules_gp.pt" in said and "le_proj and le_norm" in said
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == ["config.json", "model.safetensors"]
+    theirs, ours = GlimpseVIP.from_pretrained(PUBLISHED), GlimpseVIP.from_pretrained(tmp_path / "ours")
+    for name, tensor in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], tensor), name
+    assert main(["convert-glimpse", str(PUBLISHED), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
+    size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("ours", "half")}
+    assert size["half"] < 0.55 * size["ours"]
+
+
+def test_a_conversion_overwrites_only_what_it_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "theirs", tmp_path / "ours"
+    shutil.copytree(PUBLISHED, source)
+    assert main(["convert-glimpse", str(source), str(out)]) == 0
+    assert main(["convert-glimpse", str(source), str(out)]) == 2
+    assert "is there already: name another folder, or pass --force" in capsys.readouterr().err
+    assert main(["convert-glimpse", str(source), str(out), "--force"]) == 0
+    assert main(["convert-glimpse", str(source), str(source), "--force"]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+    assert json.loads((source / "config.json").read_text())["model_type"].endswith("_gp")
+    assert main(["convert-glimpse", str(source), str(tmp_path / "x"), "--dtype", "int8"]) == 2
+    assert main(["convert-glimpse", str(tmp_path / "nowhere"), str(tmp_path / "x")]) == 2
+
+
+def test_recipes_are_read_from_files_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the recipe"):
+        build_recipe(tmp_path / "none.yaml", {})

@@ -46,6 +46,8 @@ def tapped_vision(adapter: Adapter, taps: VisionTaps) -> Iterator[None]:
 
     def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
         output = stock(hidden_states, grid_thw=grid_thw, **kwargs)
+        if not seen:  # answered from memory, with the taps of when it was encoded or without any
+            return output
         made = torch.stack([adapter.raster(seen[block], grid_thw) for block in taps.blocks], dim=1)
         seen.clear()
         return with_taps(output, made)

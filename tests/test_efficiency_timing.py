@@ -194,6 +194,8 @@ def test_competitors_keep_their_order_and_names_are_their_own():
     for presets, message in (((), "at least one"), (("paper", "paper"), "twice"), (("papr",), "did you mean 'paper'")):
         with pytest.raises(ConfigError, match=message):
             competitors(presets)
+    with pytest.raises(ConfigError, match="'glimpse' decides anew for each prompt; name one with a fixed share first"):
+        competitors(("glimpse", "paper"))
 
 
 def test_keep_everything_encodes_as_the_stock_model_does():

@@ -101,6 +101,14 @@ def broken_config(folder: Path) -> None:
     (folder / "config.json").write_text('{"model_type": ')
 
 
+def junk(folder: Path) -> None:
+    (folder / "new_modules_gp.pt").write_bytes(b"hello, this is no checkpoint" * 40)
+
+
+def error_page(folder: Path) -> None:
+    (folder / "new_modules_gp.pt").write_bytes(b"<!DOCTYPE html><html>Not found</html>")
+
+
 def cut_short(folder: Path) -> None:
     (folder / "new_modules_gp.pt").write_bytes(b"")
 
@@ -110,6 +118,8 @@ def cut_short(folder: Path) -> None:
     [
         (truncated, SetupError, r"\d+ bytes\) cannot be read as tensors alone"),
         (cut_short, SetupError, r"\(0 bytes\) cannot be read as tensors alone"),
+        (junk, SetupError, r"cannot be read as tensors alone"),
+        (error_page, SetupError, r"cannot be read as tensors alone"),
         (foreign, ConfigError, r"holds \['model'\], a published glimpse checkpoint holds"),
         (no_weights, ConfigError, r"neither model.safetensors nor new_modules_gp.pt; it holds config.json"),
         (no_config, ConfigError, "has no config.json"),
@@ -165,9 +175,7 @@ def test_damaged_safetensors(tmp_path: Path) -> None:
 def test_a_place_that_is_none_and_a_hub_that_is_out_of_reach() -> None:
     with pytest.raises(ConfigError, match=r"no folder at '\./nowhere'"):
         GlimpseVIP.from_pretrained("./nowhere")
-    with pytest.raises(
-        SetupError, match=r"cannot load the glimpse predictor 'someone/glimpse'.*\nWithout"
-    ):
+    with pytest.raises(SetupError, match=r"cannot load the glimpse predictor 'someone/glimpse'.*\nWithout"):
         GlimpseVIP.from_pretrained("someone/glimpse", local_files_only=True)
 
 

@@ -90,6 +90,9 @@ def test_a_kernel_whose_triton_form_is_not_reached_fails(name: str) -> None:
 def test_the_checks_of_the_whole_path_pass_on_a_cpu_and_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert whole_path.keeps_the_tokens_that_a_cpu_keeps(CPU, "ragged") == ""
     assert whole_path.keep_everything_equals_stock(CPU, "ragged", torch.bfloat16) == ""
+    path = dict(parts.path_checks(CPU, 0))
+    for name in [name for name in path if "glimpse" in name]:
+        assert path[name]() == ""
     monkeypatch.setattr(whole_path, "PRUNES", whole_path.KEEPS)
     assert "proves nothing" in whole_path.keeps_the_tokens_that_a_cpu_keeps(CPU, "ragged")
     monkeypatch.setattr(whole_path, "KEEPS", {**whole_path.KEEPS, "keep_ratio": 0.2})

@@ -7,9 +7,13 @@ from typing import Annotated, Any
 import typer
 
 from prunevid_qwen.cli.bench import register_bench
+from prunevid_qwen.cli.convert_glimpse import register_convert_glimpse
+from prunevid_qwen.cli.eval_visual_cot import register_eval
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.options import SAMPLING, build_config, takes_config_options
 from prunevid_qwen.cli.request import Request
+from prunevid_qwen.cli.train_glimpse import register_train_glimpse
+from prunevid_qwen.cli.train_glimpse_plus import register_train_glimpse_plus
 from prunevid_qwen.version import __version__
 
 _MODEL, _OUTPUT = "Model", "Output"
@@ -60,7 +64,8 @@ def _option(name: str, text: str, metavar: str | None = None, panel: str | None 
 
 _PRESETS = (
     "paper, recommended (ours), conservative (prunes less), aggressive (prunes more), stage1_only, reference (the "
-    "authors' code), baseline (no pruning), or a JSON file. Options given beside it override it. Default: paper."
+    "authors' code), glimpse (GlimpsePrune, a trained predictor), baseline (no pruning), or a JSON file. Options given "
+    "beside it override it. Default: paper."
 )
 _MODELS = (
     "Hub id or folder of a Qwen2.5-VL model. Default: bundled, a tiny one that knows moving coloured shapes and "
@@ -136,3 +141,7 @@ _register(
     "Answer a question about a video with pruned tokens; without a video, about the clip that comes with the package.",
 )
 register_bench(app, _SETTINGS)
+register_eval(app, _SETTINGS)
+register_train_glimpse(app)
+register_train_glimpse_plus(app)
+register_convert_glimpse(app)

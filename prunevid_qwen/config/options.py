@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config.checks import THRESHOLD_SELECTORS, check_count, check_share, check_threshold, is_number, unknown
+from prunevid_qwen.config.checks import (
+    THRESHOLD_SELECTORS,
+    check_count,
+    check_share,
+    check_threshold,
+    is_number,
+    unknown,
+)
 from prunevid_qwen.errors import ConfigError
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -56,6 +56,15 @@ def get_stage1_only_config() -> PruneVidConfig:
     return PruneVidConfig(enable_stage2=False, enable_cache_compression=False)
 
 
+def get_glimpse_config() -> PruneVidConfig:
+    """Return GlimpsePrune as published: no merging, and as many tokens as its predictor takes for needed.
+
+    The predictor is the bundled model's; for another model name its own: ``replace(glimpse_path=...)``. The published
+    figures of 92.6 % pruned are those of ``replace(max_keep_ratio=0.111)``.
+    """
+    return PruneVidConfig(enable_stage1=False, selector="glimpse")
+
+
 PRESETS = {
     "paper": get_paper_config,
     "recommended": get_recommended_config,
@@ -63,6 +72,7 @@ PRESETS = {
     "aggressive": get_aggressive_config,
     "stage1_only": get_stage1_only_config,
     "reference": get_reference_config,
+    "glimpse": get_glimpse_config,
     "baseline": get_baseline_config,
 }
 

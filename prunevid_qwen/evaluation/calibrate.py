@@ -197,6 +197,7 @@ def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Ev
         torch.linspace(-1.0, -9.0, count) if needs.attention is not None else None,
         None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
         None if taps is None else torch.zeros(len(taps.blocks), count, taps.width),
+        torch.linspace(1.0, 0.0, count) if needs.marks else None,
     )
 
 

@@ -15,7 +15,7 @@ from prunevid_qwen.tokens import TokenMap
 class Oracle:
     """Keep what the caller of `pruned` marked: true boxes, a mask that a user drew, another model's decision.
 
-    GlimpsePrune's authors prune by true boxes in this way (arXiv 2508.01548, section 3.4).
+    GlimpsePrune's authors prune by true boxes in this way (arXiv 2508.01548, GlimpsePrune+).
 
     Args:
         budget: threshold, cap, floor or fixed share; marks are the probabilities.

@@ -13,7 +13,7 @@ from prunevid_qwen.tokens import TokenLayout
 
 @dataclass(frozen=True)
 class Budget:
-    """How many tokens are kept (GlimpsePrune, arXiv 2508.01548, section 3.3, and its authors' code).
+    """How many tokens are kept (GlimpsePrune, arXiv 2508.01548, and its authors' code).
 
     Args:
         threshold: probability above which a token is kept, in [0, 1); None keeps exactly ``keep_ratio``.

@@ -21,6 +21,7 @@ import torch
 
 from prunevid_qwen.config import get_paper_config
 from prunevid_qwen.stage1_merge.prunevid import merge_video
+from tests import glimpse
 from tests.gpu import kernels, whole_path
 
 Check = tuple[str, Callable[[], Any]]  # a name, and what to run: it returns what is wrong, or numbers
@@ -70,6 +71,21 @@ def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
                 f"keep everything equals stock: {case} {said}",
                 lambda case=case, dtype=dtype: whole_path.keep_everything_equals_stock(device, case, dtype),
             )
+    merged = {**whole_path.PRUNES, "enable_stage1": True, "pruning_layer": None}
+    yield (
+        "the glimpse keeps what it keeps on a CPU",
+        lambda: whole_path.keeps_the_tokens_that_a_cpu_keeps(device, "ragged", glimpse.config()),
+    )
+    yield (
+        "the glimpse behind stage 1 keeps what it keeps on a CPU",
+        lambda: whole_path.keeps_the_tokens_that_a_cpu_keeps(device, "ragged", glimpse.config(**merged)),
+    )
+    yield (
+        "a glimpse that drops nothing leaves the stock model's answer",
+        lambda: whole_path.keep_everything_equals_stock(
+            device, "ragged", torch.bfloat16, glimpse.config(keep_threshold=0.0, position_scheme="hf")
+        ),
+    )
     yield "a stream is answered as the whole", lambda: whole_path.a_stream_is_answered_as_the_whole(device)
     if device.type == "cuda":
         for case in ("one_video", "ragged"):

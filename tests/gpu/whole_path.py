@@ -55,12 +55,12 @@ def _exact_convolutions() -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def keeps_the_tokens_that_a_cpu_keeps(device: torch.device, case: str) -> str:
+def keeps_the_tokens_that_a_cpu_keeps(device: torch.device, case: str, config: PruneVidConfig | None = None) -> str:
     """Prune one batch on the CPU and on the device in fp32; return what differs, or nothing."""
-    found = []
+    config, found = config or PruneVidConfig(**PRUNES), []
     for where in (torch.device("cpu"), device):
         model, inputs = _on(where, case, torch.float32)
-        with _exact_convolutions(), torch.no_grad(), pruned(model, PruneVidConfig(**PRUNES)) as trace:
+        with _exact_convolutions(), torch.no_grad(), pruned(model, config) as trace:
             logits = model(**inputs).logits.cpu()
         found.append((trace.samples, logits))
     (here, wanted), (there, got) = found
@@ -84,10 +84,12 @@ def _close(got: torch.Tensor, wanted: torch.Tensor) -> str:
     return ""
 
 
-def keep_everything_equals_stock(device: torch.device, case: str, dtype: torch.dtype) -> str:
+def keep_everything_equals_stock(
+    device: torch.device, case: str, dtype: torch.dtype, keeping: PruneVidConfig | None = None
+) -> str:
     """Generate with every stage on and nothing to drop; return how it differs from the stock model, or nothing."""
     out = []
-    for config in (None, PruneVidConfig(**KEEPS, position_scheme="hf")):
+    for config in (None, keeping or PruneVidConfig(**KEEPS, position_scheme="hf")):
         model, inputs = _on(device, case, dtype)
         with contextlib.ExitStack() as stack:
             if config is not None:

@@ -170,7 +170,8 @@ def _published(path: Path, facts: GlimpseFacts, config: dict[str, Any]) -> dict[
     """Read the authors' file, and make the glimpse vectors of its parts."""
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError) as error:
+        # what the unpickler says of bytes that are no pickle depends on the bytes
         raise SetupError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as tensors alone: {_first_line(error):.200}. "
             "Was its download cut short? Nothing else in it was run"

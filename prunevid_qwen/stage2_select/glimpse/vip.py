@@ -1,4 +1,4 @@
-"""The Visual-token Importance Predictor of GlimpsePrune (arXiv 2508.01548, section 3.2): `AttnFuserV1` of its authors.
+"""The Visual-token Importance Predictor of GlimpsePrune (arXiv 2508.01548, figure 3): `AttnFuserV1` of its authors.
 
 A few transformer blocks over the visual tokens of one image at a time. They read how much the glimpse token attends to
 each token, and are told by the vision encoder what stands there. Module names are those of the published checkpoints.

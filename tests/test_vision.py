@@ -211,7 +211,7 @@ def test_numbers_are_told_apart_and_other_pixels_are_encoded() -> None:
         found = tower(both, grid_thw=grid.repeat(2, 1))
         assert isinstance(found, BaseModelOutputWithPooling)
         assert torch.equal(found.pooler_output, torch.cat([videos.features[n].tokens for n in (299, 3)]))
-        assert torch.equal(tower(pixels, grid_thw=grid).pooler_output, videos.features[0])
+        assert torch.equal(tower(pixels, grid_thw=grid).pooler_output, videos.features[0].tokens)
         with pytest.raises(ValueError, match="grid of 32 patches stands for video 299"):
             tower(placeholders[299].repeat(2, 1), grid_thw=torch.tensor([[2, 4, 4]]))
         with pytest.raises(ValueError, match="no encoded video"):

@@ -73,7 +73,8 @@ def glimpse_methods(layer: int) -> tuple[Method, ...]:
 
 def glimpse_run(layer: int, videos: int = VIDEOS, model: str = "bundled") -> AccuracyRun:
     """Return the run that asks about all of it."""
-    return AccuracyRun(glimpse_methods(layer), budgets=(), videos=videos, asking=Asking(model=model, random_seeds=1))
+    asking = Asking(model=model, random_seeds=1, calibration_videos=1)  # shares are fixed: nothing is fitted
+    return AccuracyRun(glimpse_methods(layer), budgets=(), videos=videos, asking=asking)
 
 
 def write_glimpse_summary(folder: Path) -> Path:

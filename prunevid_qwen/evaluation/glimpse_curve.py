@@ -47,7 +47,7 @@ def draw_curve(training: Sequence[Line], evaluation: Sequence[Line], path: Path)
             axes.set_ylabel(said)
             axes.set_ylim(bottom=0)
             axes.grid(axis="y")
-            axes.legend(frameon=False)
+            axes.legend(frameon=False, ncols=len(shown), loc="lower right", bbox_to_anchor=(1.0, 1.0))
         note = "; dots: held-out records" if evaluation else ""
         figure.suptitle(f"Training a glimpse predictor (lines: training{note})", fontsize=10.5)
         figure.savefig(path, metadata={"Date": None, "Creator": None})

@@ -1,0 +1,170 @@
+"""What other harnesses' scorers say of an answer, in our own words, odd behaviour included; nothing is ever drawn.
+
+Each takes an `Output` and returns a `Reading`. Those of lmms-eval were compared with 0.7.3's own functions, on
+the strings of the tests and on random ones; the others follow the behaviour that the project's specs (1.4) measured.
+"""
+
+from __future__ import annotations
+
+import re
+
+from prunevid_qwen.evaluation.protocol.reading import LETTERS, Output, Reading, only
+
+
+def mvbench(output: Output) -> Reading:
+    """VideoChat2's notebook for MVBench; VLMEvalKit's exact matching too.
+
+    The first line's first word, lower-cased and without dots, inside "(c)", or "(c)" inside the word. An empty answer
+    is inside everything: right whatever the truth. A "(" with which the prompt began the answer is put back first.
+    """
+    return _in_either_direction(_first_word(output), output)
+
+
+def pllava(output: Output) -> Reading:
+    """PLLaVA's scorer, also PruneVid's: as VideoChat2's, but a word without any of a to g is wrong."""
+    word = _first_word(output)
+    return _in_either_direction(word, output) if set(word) & set("abcdefg") else Reading("", "unparsed")
+
+
+def _first_word(output: Output) -> str:
+    line = output.raw.strip().split("\n")[0]
+    return (("(" if output.prefill.endswith("(") else "") + line).lower().split(" ")[0]
+
+
+def _in_either_direction(word: str, output: Output) -> Reading:
+    marks = {letter: f"({letter.lower()})" for letter in output.letters}
+    accepted = "".join(letter for letter, mark in marks.items() if word.replace(".", "") in mark or mark in word)
+    return Reading(accepted, "reads" if accepted else "unparsed")
+
+
+def videomme(output: Output) -> Reading:
+    """Video-MME's own script; VLMEvalKit's too: the first capital A to D, set phrases taken out before.
+
+    Of those phrases only "Answer:" holds such a capital and works; commas missing in the list fused "Best answer:" with
+    "Best option:", so that "Best answer: C" is read as B. An answer without such a capital is not counted at all.
+    """
+    text = output.raw.replace("Best answer:Best option:", "").replace("Answer:", "")
+    return only(_first_capital(text, "ABCD"), "left_out")
+
+
+def mlvu(output: Output) -> Reading:
+    """MLVU's multiple-choice script: the character before the first ")", or the whole answer, is the letter itself."""
+    text = output.raw.strip()
+    before, bracket, _ = text.partition(")")
+    letter = before[-1:] if bracket else text
+    return only(letter if len(letter) == 1 and letter in LETTERS else "")
+
+
+_REMOVED_OR_SPACE = ';/[]"{}()=+\\_-><@`,?!'
+_OPTION_FIRST = re.compile(r"([A-E])\.\s*(.+)$", re.IGNORECASE)
+
+
+def lmms_mvbench(output: Output) -> Reading:
+    """lmms-eval's mvbench: the first of A to E that stands alone, in any case, once punctuation is gone.
+
+    So "A man" is A and "I'd say C" is D. Only an answer of "" leaves the denominator.
+    """
+    if output.raw == "":
+        return Reading("", "left_out")
+    text = output.raw.strip()
+    if first := _OPTION_FIRST.match(text):
+        return only(first[1].upper())
+    text = text.replace("\n", " ").replace("\t", " ")
+    thousands = re.search(r"\d,\d", text) is not None
+    bare = text
+    for mark in _REMOVED_OR_SPACE:
+        beside_space = f"{mark} " in text or f" {mark}" in text
+        bare = bare.replace(mark, "" if beside_space or thousands else " ")
+    bare = re.sub(r"\.(?!\d)", "", bare, count=32)  # a flag passed in the place of a count
+    bare = bare.strip("'").strip('"').strip(")").strip("(").strip().lower()
+    alone = re.search(r"\b([A-E])\b", bare, re.IGNORECASE)
+    if alone:
+        return only(alone[1].upper())
+    return only(bare.upper() if len(bare) == 1 and bare.upper() in LETTERS else "")
+
+
+_PHRASES = (
+    *(f"{which}answer is" for which in ("", "the ", "the correct ", "correct ", "the best ", "best ", "my ")),
+    *(f"{which}option is" for which in ("the correct ", "correct ", "the best ", "best ")),
+    *(f"{which}choice is" for which in ("", "the ", "the correct ", "correct ", "my ")),
+    *("i choose", "i select", "i pick"),
+    *("옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
+)
+# how strongly lmms-eval believes each way of writing a letter
+_START, _END, _PHRASE, _BRACKETS, _DOT, _COLON, _CLOSING, _SPACE, _ANYWHERE = 10, 9, 7, 6, 5, 4, 3, 2, 0
+
+
+def lmms_abcd(output: Output) -> Reading:
+    """lmms-eval's extract_mcq_answer with A to D: videomme and mlvu, where no letter is wrong.
+
+    Capitals alone. Every way of writing a letter has a rank, "starts with it" the highest, "in a word" the lowest; the
+    highest decides and, within it, what stands last: "Both A and C" is C.
+    """
+    letters = "ABCD"
+    if not output.raw.strip():
+        return only("")
+    text = output.raw.strip()
+    for mark in ",.!?;:'\"":
+        text = text.strip(mark)
+    bare, text = text.strip(), f" {text} "
+    found: list[tuple[int, int, str]] = []
+    for rank, before, after in ((_BRACKETS, "(", ")"), (_DOT, "", "."), (_COLON, "", ":"), (_CLOSING, "", ")"),
+                                (_SPACE, "", " ")):  # fmt: skip
+        found += [(rank, text.rfind(before + letter + after), letter) for letter in letters]
+    lower = text.lower()
+    for phrase in _PHRASES:
+        at = lower.find(phrase)
+        if at >= 0:
+            found += [(_PHRASE, text.find(letter, at + len(phrase)), letter) for letter in letters]
+    for letter in letters:
+        if bare.startswith(letter) and not bare[1:2].isalpha():
+            found.append((_START, 0, letter))
+        if bare.endswith(letter) and not bare[-2:-1].isalpha():
+            found.append((_END, len(text) - 1, letter))
+    found = [each for each in found if each[1] >= 0]
+    if not found:
+        found = [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
+    # of equals the one that was looked for first
+    return only(max(found, key=lambda each: each[:2])[2] if found else "")
+
+
+def lmms_egoschema(output: Output) -> Reading:
+    """lmms-eval's egoschema (MMMU's parser): "(C)", "C " or "C."; of several, that whose last place is the first.
+
+    Without one, an answer of more than five words may hold an option, its letter included. Otherwise it draws.
+    """
+    text = output.raw
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    text = f" {text} "
+    ways = [(letter, form.format(letter)) for form in ("({})", "{} ", "{}.") for letter in "ABCDE"]
+    found = [(text.rfind(way), letter) for letter, way in ways if way in text]
+    if not found and len(text.split()) > 5:
+        labelled = zip(output.letters, output.options, strict=True)
+        ways = [(letter, f"{letter}. {option}".lower()) for letter, option in labelled]
+        found = [(text.lower().rfind(way), letter) for letter, way in ways if way in text.lower()]
+    return only(min(found, key=lambda each: each[0])[1] if found else "", "random")
+
+
+_LVB_PREFIXES = (
+    *(f"The {which} is" for which in ("best answer", "correct answer", "answer")),
+    "The answer",
+    *(f"The {which} option is" for which in ("best", "correct")),
+    "Best answer:",
+    "Best option:",
+)
+
+
+def lmms_longvideobench(output: Output) -> Reading:
+    """lmms-eval's longvideobench: the first capital A to E once set phrases are gone; "Answer:" is not among them.
+
+    Without one it draws an option.
+    """
+    text = output.raw
+    for prefix in _LVB_PREFIXES:
+        text = text.replace(prefix, "")
+    return only(_first_capital(text, "ABCDE"), "random")
+
+
+def _first_capital(text: str, letters: str) -> str:
+    return next((character for character in text if character in letters), "")

@@ -1,0 +1,148 @@
+"""Stored answers, one JSON line each, read from any number of files and joined so that their order does not matter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError
+
+_NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What one configuration answered to one question.
+
+    Args:
+        id: of the record.
+        config: name of the configuration.
+        raw: what the model generated, unchanged; None where there is an error.
+        answer: the right letter, or None where the authors keep it.
+        options: their texts, without letters.
+        groups: of the record; "video" says whose questions share a video (without it, every question stands alone).
+        error: why there is no answer, or None.
+        run: hash of everything that could change an answer, or None.
+    """
+
+    id: str
+    config: str
+    raw: str | None
+    answer: str | None
+    options: tuple[str, ...]
+    groups: Mapping[str, str]
+    error: str | None = None
+    run: str | None = None
+
+    @property
+    def video(self) -> str:
+        """What the question shares with others."""
+        return self.groups.get("video", self.id)
+
+    @classmethod
+    def from_dict(cls, line: Mapping[str, Any], where: str = "a line") -> Line:
+        """Check a line; names that are not known here are passed over (tokens, times).
+
+        Raises:
+            ConfigError: a name is missing, a value is of the wrong type, or there is neither an answer nor an error.
+        """
+        missing = [name for name in _NEEDED if name not in line]
+        if missing:
+            raise ConfigError(f"{where} lacks {', '.join(missing)}: got {', '.join(line) or 'nothing'}")
+        raw, options, error = line["raw"], line["options"], line["error"]
+        if error is None and not isinstance(raw, str):
+            raise ConfigError(f"{where} ({line['id']}) has neither an answer nor an error: raw is {raw!r}")
+        if isinstance(options, str) or not isinstance(options, Sequence) or not options:
+            raise ConfigError(
+                f"{where} ({line['id']}) has the options {options!r}: only multiple-choice questions are scored here, "
+                "free answers by `prunevid eval visual-cot`"
+            )
+        if not isinstance(line["groups"], Mapping):
+            raise ConfigError(f"{where} ({line['id']}): groups are names and values, got {line['groups']!r}")
+        return cls(
+            str(line["id"]),
+            str(line["config"]),
+            None if error is not None else raw,
+            line["answer"],
+            tuple(options),
+            dict(line["groups"]),
+            error,
+            line.get("run"),
+        )
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Lines of a run, one for each configuration and question, sorted.
+
+    Args:
+        lines: by configuration, then id.
+        conflicts: (config, id) that were answered more than once, and differently.
+    """
+
+    lines: tuple[Line, ...]
+    conflicts: tuple[tuple[str, str], ...]
+
+
+def join(lines: Iterable[Line]) -> Joined:
+    """Keep one line for each configuration and question: an answer rather than an error; of several, the least.
+
+    Which is least is a matter of their text alone, so the same lines give the same result in any order and from any
+    number of workers; answers that differ are named.
+
+    Raises:
+        ConfigError: lines of one configuration come from different runs.
+    """
+    found: dict[tuple[str, str], list[Line]] = {}
+    runs: dict[str, set[str]] = {}
+    for line in lines:
+        found.setdefault((line.config, line.id), []).append(line)
+        if line.run is not None:
+            runs.setdefault(line.config, set()).add(line.run)
+    for config, hashes in sorted(runs.items()):
+        if len(hashes) > 1:
+            raise ConfigError(
+                f"answers of {config!r} come from {len(hashes)} different runs ({', '.join(sorted(hashes))}): "
+                "something that could change an answer differs; aggregate each by itself"
+            )
+    kept, conflicts = [], []
+    for key, same in sorted(found.items()):
+        same.sort(key=lambda line: (line.error is not None, line.raw or "", line.error or "", _rest(line)))
+        kept.append(same[0])
+        if len({line.raw for line in same if line.error is None}) > 1:
+            conflicts.append(key)
+    return Joined(tuple(kept), tuple(conflicts))
+
+
+def read_lines(paths: Iterable[Path]) -> list[Line]:
+    """Read stored answers; a last line that a kill cut short is passed over.
+
+    Raises:
+        ConfigError: no such file, or a line that is not a stored answer; file and line are named.
+    """
+    lines = []
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"no answers at {path}: name a .jsonl file of a run")
+        whole = path.read_bytes()
+        for number, text in enumerate(whole[: whole.rfind(b"\n") + 1].split(b"\n"), 1):
+            if text.strip():
+                lines.append(Line.from_dict(_parsed(text, f"{path}:{number}"), f"{path}:{number}"))
+    return lines
+
+
+def _parsed(text: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        line = json.loads(text)
+    except ValueError as error:  # also bytes that are no UTF-8
+        raise ConfigError(f"{where} is not a JSON line ({error}): take it out and run again") from error
+    if not isinstance(line, dict):
+        raise ConfigError(f"{where} is not a stored answer, but {line!r:.80}: take it out")
+    return line
+
+
+def _rest(line: Line) -> str:
+    return json.dumps([line.answer, line.options, sorted(line.groups.items()), line.run])

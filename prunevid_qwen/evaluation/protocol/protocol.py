@@ -1,0 +1,192 @@
+"""Every choice of a run that is not the model's or the pruning's, in one frozen, validated dataclass."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from prunevid_qwen.config.checks import check_count, unknown
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of
+from prunevid_qwen.evaluation.protocol.samplers import (
+    SAMPLERS,
+    SECONDS_RULES,
+    Sampled,
+    by_rate,
+    check_even,
+    check_rate,
+    linspace,
+    mvbench_mid,
+)
+
+TOKEN_PIXELS = 28 * 28
+"""Pixels of one visual token of one frame; a temporal position has two frames."""
+
+POSITION_SCHEMES = ("reference", "hf")
+SUBTITLES = ("none", "frames")
+
+# Raise it when a sampler or the pixel rule gives other numbers than before: stored answers are then of another run.
+_ARITHMETIC = 1
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is asked. Ranges are checked on construction; decoding is always greedy.
+
+    Args:
+        dataset: a name of `prompts.DATASETS`.
+        prompt: whose text the questions have; see `prompts.PROMPTS`.
+        sampler: "mvbench_mid", "linspace" or "fps"; see `samplers`.
+        frames: frames of a video; at most so many under "fps". At least 2, even but for "mvbench_mid".
+        min_frames: frames at least under "fps", even, from 2 to ``frames``.
+        fps: frames a second under "fps", above 0.
+        min_pixels: pixels of a frame at least (smaller ones are enlarged), a token's 784 or more.
+        max_pixels: pixels of a frame at most, not below ``min_pixels``.
+        total_pixels: pixels of a video at most, counting pairs of frames once (divided by 784 it is the visual tokens),
+            or None. It gives way to ``min_pixels``: see `frame_pixels`.
+        seconds_per_grid: what the model is told of time: "range" or "one"; see `Sampled.seconds_per_grid`.
+        position_scheme: "reference": the M-RoPE ids that Qwen2.5-VL was trained with; "hf": those of the installed
+            transformers, which differ between its releases.
+        max_new_tokens: of an answer, at least 1.
+        subtitles: "none", or "frames": those at the moments of the frames taken.
+
+    Raises:
+        ConfigError: a value outside its range, or a prompt that the data set or the subtitles do not go with.
+    """
+
+    dataset: str
+    prompt: str
+    sampler: str = "linspace"
+    frames: int = 32
+    min_frames: int = 4
+    fps: float = 2.0
+    min_pixels: int = 128 * TOKEN_PIXELS
+    max_pixels: int = 768 * TOKEN_PIXELS
+    total_pixels: int | None = 24576 * TOKEN_PIXELS
+    seconds_per_grid: str = "range"
+    position_scheme: str = "reference"
+    max_new_tokens: int = 16
+    subtitles: str = "none"
+
+    def __post_init__(self) -> None:
+        text = self.text
+        for name, allowed in (
+            ("sampler", SAMPLERS), ("seconds_per_grid", SECONDS_RULES), ("position_scheme", POSITION_SCHEMES),
+            ("subtitles", SUBTITLES),
+        ):  # fmt: skip
+            if getattr(self, name) not in allowed:
+                raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))
+        for name, least in (("frames", 2), ("min_frames", 2), ("max_new_tokens", 1), ("min_pixels", TOKEN_PIXELS),
+                            ("max_pixels", TOKEN_PIXELS)):  # fmt: skip
+            check_count(name, getattr(self, name), least)
+        if self.total_pixels is not None:
+            check_count("total_pixels", self.total_pixels, TOKEN_PIXELS)
+        check_rate("fps", self.fps)
+        object.__setattr__(self, "fps", float(self.fps))  # 2 and 2.0 are one run
+        if self.max_pixels < self.min_pixels:
+            raise ConfigError(
+                f"max_pixels={self.max_pixels} is below min_pixels={self.min_pixels}: no frame can satisfy both"
+            )
+        if self.sampler != "mvbench_mid":
+            check_even("frames", self.frames)
+        if self.sampler == "fps":
+            check_even("min_frames", self.min_frames)
+            if self.frames < self.min_frames:
+                raise ConfigError(f"frames={self.frames} is below min_frames={self.min_frames}: pass more frames")
+        shows = text.subtitles_lead is not None
+        if self.subtitles != "none" and not shows:
+            raise ConfigError(
+                f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none', or for videomme the prompt "
+                "videomme_official or lmms_subtitles"
+            )
+        if self.subtitles == "none" and text.without_subtitles:
+            raise ConfigError(f"prompt {self.prompt!r} is the one with subtitles: pass subtitles='frames' with it")
+
+    @property
+    def text(self) -> Prompt:
+        """The prompt itself."""
+        return prompt_of(self.prompt, self.dataset)
+
+    def sample(
+        self, count: int, fps: float, start: float | None = None, end: float | None = None, first_number: int = 0
+    ) -> Sampled:
+        """Choose the frames of a video.
+
+        Args:
+            count: frames of the video.
+            fps: its mean frames a second.
+            start: seconds, or None.
+            end: seconds, or None.
+            first_number: 1 for a folder of frames; see `mvbench_mid`, which alone reads it.
+
+        Raises:
+            MediaError: no frame lies between start and end.
+        """
+        if self.sampler == "mvbench_mid":
+            return mvbench_mid(count, fps, self.frames, start, end, first_number)
+        if self.sampler == "linspace":
+            return linspace(count, fps, self.frames, start, end)
+        return by_rate(count, fps, self.fps, self.min_frames, self.frames, start, end)
+
+    def frame_pixels(self, frames: int) -> int:
+        """Return the pixels that each of ``frames`` frames may have at most.
+
+        ``max_pixels``, and no more than the video's share ``total_pixels / (frames / 2)``; where that share is small,
+        1.05 * ``min_pixels`` all the same, as in qwen-vl-utils 0.0.14: many frames then exceed ``total_pixels``.
+        """
+        check_count("frames", frames, 1)
+        if self.total_pixels is None:
+            return self.max_pixels
+        return min(self.max_pixels, max(int(self.total_pixels / frames * 2), int(self.min_pixels * 1.05)))
+
+    def replace(self, **changes: Any) -> Protocol:
+        """Return a copy with some choices changed; unknown names are refused as in `from_dict`."""
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every choice by name, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, choices: Mapping[str, Any]) -> Protocol:
+        """Build from names and values.
+
+        Raises:
+            ConfigError: an unknown name (the nearest known one is offered), a missing one, or a bad value.
+        """
+        fields = dataclasses.fields(cls)
+        names = tuple(field.name for field in fields)
+        for name in choices:
+            if name not in names:
+                raise ConfigError(unknown("a protocol has", name, names))
+        for field in fields:
+            if field.default is dataclasses.MISSING and field.name not in choices:
+                raise ConfigError(f"a protocol needs {field.name}: got {', '.join(choices) or 'nothing'}")
+        return cls(**choices)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what it is that could change an answer: every choice, every string of the prompt, the arithmetic."""
+        text = {name: value for name, value in self.text.to_dict().items() if name not in ("source", "datasets")}
+        return {"protocol": self.to_dict(), "prompt": text, "arithmetic": _ARITHMETIC}
+
+
+def run_hash(protocol: Protocol, **others: Any) -> str:
+    """Return the SHA-256, in hex, of everything that could change an answer.
+
+    Args:
+        protocol: how the benchmark is asked.
+        others: what else could: model, weights, pruning options, versions, SHA-256 of the annotation files. JSON
+            values; the order of names does not matter.
+
+    Raises:
+        ConfigError: a value that is no JSON.
+    """
+    try:
+        text = json.dumps({**protocol.identity(), "others": others}, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"a run is hashed from JSON values, got {others!r:.200}: {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,197 @@
+"""Which frames a harness takes of a video: arithmetic on the number of frames and their rate, no file is touched.
+
+"mvbench_mid" is that of MVBench's notebook (Ask-Anything, video_chat2/mvbench.ipynb), which PLLaVA and PruneVid took
+over: the middle of each of N equal segments. "linspace" and "fps" are those of qwen-vl-utils 0.0.14, which Qwen's own
+scripts and lmms-eval 0.7.3 go through: equally spaced frames, both ends included.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from prunevid_qwen.config.checks import check_count, is_number
+from prunevid_qwen.errors import ConfigError, MediaError
+
+SAMPLERS = ("mvbench_mid", "linspace", "fps")
+SECONDS_RULES = ("range", "one")
+
+# MVBench's notebook stands these for the bounds of a clip without bounds, in seconds
+_NO_START, _NO_END = -100_000.0, 100_000.0
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The frames taken of one video.
+
+    Args:
+        indices: positions in the video, from 0, never falling; a short video repeats some.
+        timestamps: seconds of each after the first frame of the video, under a constant frame rate.
+        covered: seconds that they stand for: those of the range that was asked for.
+    """
+
+    indices: tuple[int, ...]
+    timestamps: tuple[float, ...]
+    covered: float
+
+    def seconds_per_grid(self, rule: str) -> float:
+        """Return the seconds between two temporal positions (two frames each) that the model is told.
+
+        "range": 2 * covered / frames, the 2 / sampled_fps of transformers from 5.0 on and of qwen-vl-utils.
+        "one": 1.0 for every video, what lmms-eval in effect ran under transformers 4.49 to 4.57 (lmms-eval issue 1393):
+        published figures of that time are of this rule.
+
+        Raises:
+            ConfigError: another rule.
+        """
+        if rule == "one":
+            return 1.0
+        if rule == "range":
+            return 2 * self.covered / len(self.indices)
+        raise ConfigError(f"seconds_per_grid is one of {', '.join(SECONDS_RULES)}; got {rule!r}")
+
+
+def mvbench_mid(
+    count: int, fps: float, frames: int, start: float | None = None, end: float | None = None, first_number: int = 0
+) -> Sampled:
+    """Take the middle of each of ``frames`` equal segments, as MVBench's notebook does.
+
+    ``first + int-floored (segment / 2 + round(segment * i))`` with ``segment = (last - first) / frames``; bounds become
+    frame numbers by rounding ``seconds * fps`` (halves to even) and are cut to the video. A clip of fewer frames
+    repeats some.
+
+    Args:
+        count: frames of the video, at least 1.
+        fps: its mean frames a second, above 0.
+        frames: wanted, at least 1.
+        start: seconds, or None for the beginning.
+        end: seconds, or None for the end; beyond the video it means the end.
+        first_number: what the first frame is called: 0 for video files, 1 for frame folders (``00001.jpg``), whose
+            bounds therefore fall one frame earlier. Returned indices count from 0 either way.
+
+    Raises:
+        ConfigError: a number outside its range.
+        MediaError: no frame lies between start and end.
+    """
+    _check(count, fps, frames, 1)
+    check_count("first_number", first_number, 0)
+    first = max(first_number, round((_NO_START if start is None else start) * fps))
+    last = min(round((_NO_END if end is None else end) * fps), first_number + count - 1)
+    if last < first:
+        raise _nothing(count, fps, start, end)
+    segment = (last - first) / frames
+    indices = [int(first + segment / 2 + round(segment * i)) - first_number for i in range(frames)]
+    return _sampled(indices, fps, last - first + 1)
+
+
+def linspace(count: int, fps: float, frames: int, start: float | None = None, end: float | None = None) -> Sampled:
+    """Take ``frames`` equally spaced frames, both ends included, as qwen-vl-utils does under ``nframes``.
+
+    A range of fewer frames gives as many as it has, made even; a single one is taken twice, because the model takes
+    frames in pairs (qwen-vl-utils refuses it). Halves round to even.
+
+    Args:
+        count: frames of the video, at least 1.
+        fps: its mean frames a second, above 0.
+        frames: wanted, even, at least 2.
+        start: seconds, or None; the range begins with the first frame not before it.
+        end: seconds, or None; the range ends with the last frame not after it. Equal to ``start``: what is shown then.
+
+    Raises:
+        ConfigError: a number outside its range.
+        MediaError: no frame lies between start and end.
+    """
+    _check(count, fps, frames, 2)
+    check_even("frames", frames)
+    first, last = _range(count, fps, start, end)
+    return _spread(first, last, fps, frames)
+
+
+def by_rate(
+    count: int,
+    fps: float,
+    wanted: float,
+    min_frames: int,
+    max_frames: int,
+    start: float | None = None,
+    end: float | None = None,
+) -> Sampled:
+    """Take ``wanted`` frames a second, equally spaced, as qwen-vl-utils does under ``fps``.
+
+    ``seconds * wanted`` frames, at least ``min_frames``, at most ``max_frames`` and what there is, floored to even.
+
+    Args:
+        count: frames of the video, at least 1.
+        fps: its mean frames a second, above 0.
+        wanted: frames a second to take, above 0.
+        min_frames: even, at least 2.
+        max_frames: even, not below ``min_frames``.
+        start: as in `linspace`.
+        end: as in `linspace`.
+
+    Raises:
+        ConfigError: a number outside its range.
+        MediaError: no frame lies between start and end.
+    """
+    _check(count, fps, max_frames, 2)
+    check_rate("fps", wanted)
+    check_count("min_frames", min_frames, 2)
+    check_even("min_frames", min_frames)
+    check_even("max_frames", max_frames)
+    if max_frames < min_frames:
+        raise ConfigError(f"max_frames={max_frames} is below min_frames={min_frames}: no number of frames is both")
+    first, last = _range(count, fps, start, end)
+    total = last - first + 1
+    frames = min(max(total / fps * wanted, min_frames), max_frames, total)
+    return _spread(first, last, fps, math.floor(frames / 2) * 2)
+
+
+def check_rate(name: str, value: object) -> None:
+    """Raise `ConfigError` unless ``value`` is a finite number above 0."""
+    if not is_number(value) or not 0 < value < math.inf:  # type: ignore[operator]
+        raise ConfigError(f"{name} is a number of frames a second above 0, got {value!r}")
+
+
+def check_even(name: str, value: int) -> None:
+    """Raise `ConfigError` unless ``value`` is even: a temporal position is two frames."""
+    if value % 2:
+        raise ConfigError(f"{name} is even, because a temporal position is two frames; got {value}: pass {value + 1}")
+
+
+def _check(count: int, fps: float, frames: int, least: int) -> None:
+    check_count("the number of frames of a video", count, 1)
+    check_rate("the frame rate of a video", fps)
+    check_count("frames", frames, least)
+
+
+def _range(count: int, fps: float, start: float | None, end: float | None) -> tuple[int, int]:
+    """Return the first and last frame of the range, as qwen-vl-utils' calculate_video_frame_range does."""
+    duration = count / fps
+    if start is not None and start == end and 0 <= start < duration:
+        shown = min(math.floor(start * fps), count - 1)
+        return shown, shown
+    first = 0 if start is None else math.ceil(min(max(start, 0.0), duration) * fps)
+    last = count - 1 if end is None else min(math.floor(min(max(end, 0.0), duration) * fps), count - 1)
+    if last < first:
+        raise _nothing(count, fps, start, end)
+    return first, last
+
+
+def _spread(first: int, last: int, fps: float, frames: int) -> Sampled:
+    frames = max(2, min(frames, (last - first + 1) // 2 * 2))
+    steps = frames - 1
+    # in whole numbers: torch.linspace and a machine's order of adding give the same or, on a half, either neighbour
+    indices = [round(Fraction(first * steps + i * (last - first), steps)) for i in range(frames)]
+    return _sampled(indices, fps, last - first + 1)
+
+
+def _sampled(indices: list[int], fps: float, total: int) -> Sampled:
+    return Sampled(tuple(indices), tuple(index / fps for index in indices), total / fps)
+
+
+def _nothing(count: int, fps: float, start: float | None, end: float | None) -> MediaError:
+    return MediaError(
+        f"no frame lies between start={start} s and end={end} s of a video of {count} frames at {fps:g} a second "
+        f"({count / fps:.2f} s): correct the annotation, or leave the question out"
+    )

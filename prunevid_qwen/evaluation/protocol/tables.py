@@ -1,0 +1,185 @@
+"""A run's figures to read (Markdown), to compute with (CSV) and to keep (JSON). A part never looks like the whole."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Row
+
+_WIDE = 8  # groups that still fit beside each other
+
+
+def json_text(summary: dict[str, Any]) -> str:
+    """Return every figure; scores and rates are shares from 0 to 1."""
+    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv_text(summary: dict[str, Any]) -> str:
+    """Return a line for each row; scores and rates are shares from 0 to 1, and "partial" says which are of a part."""
+    flat = [_flat(row) for row in summary["rows"]]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()
+
+
+def markdown_text(summary: dict[str, Any]) -> str:
+    """Return the page: how it was asked, what to beware of, a table for each axis; figures in per cent."""
+    manifest, rows = summary["manifest"], summary["rows"]
+    lines = [f"# {summary['dataset']}", "", _about(summary), ""]
+    for warning in warnings_of(summary):
+        lines += [f"**{warning}**", ""]
+    groups = manifest["groups"].get(manifest["by"], {})
+    if 0 < len(groups) <= _WIDE:
+        lines += [*_wide(summary, list(groups)), ""]
+    head = (
+        "group", "config", "answered", "score ± s.e.", f"minus {summary['baseline']} (95 %)",
+        *(f"{name}'s scorer" for name in summary["columns"]), "unparsed", "errors",
+    )  # fmt: skip
+    axes = list(dict.fromkeys(row["axis"] for row in rows if row["axis"] not in (ALL, MEAN)))
+    for title, own in (("all", (ALL, MEAN)), *((axis, (axis,)) for axis in axes)):
+        shown = [_cells(row, summary) for row in rows if row["axis"] in own]
+        lines += [f"## By {title}" if title != "all" else "## All questions", "", *_table(head, shown), ""]
+    lines += [f"- {name}: {text}" for name, text in summary["definitions"].items()]
+    return "\n".join([*lines, ""])
+
+
+def warnings_of(summary: dict[str, Any]) -> list[str]:
+    """Say what keeps the figures from being what they look like."""
+    manifest, said = summary["manifest"], []
+    found = manifest["samples"] + manifest["hidden"]
+    if manifest["published"] is not None and found < manifest["published"]:
+        said.append(
+            f"The data folder holds {found} of the {manifest['published']} questions of {summary['dataset']} as "
+            "published: no figure here is comparable with a published one."
+        )
+    for row in summary["rows"]:
+        name = row["config"]
+        if row["axis"] == ALL and row["answered"] < row["samples"]:
+            said.append(
+                f"{name}: only {row['answered']} of {row['samples']} questions were answered ({row['errors']} errors, "
+                f"{row['samples'] - row['answered'] - row['errors']} not asked); scores are of these alone."
+            )
+        if row["axis"] == MEAN and row["groups"] < row["of_groups"]:
+            said.append(f"{name}: the mean is of {row['groups']} of {row['of_groups']} groups ({row['group']}).")
+        if row["axis"] == ALL and row["unparsed_rate"]:
+            said.append(
+                f"{name}: in {row['unparsed_rate']:.1%} of the answers no option was read; they count as wrong."
+            )
+    if summary["conflicts"]:
+        config, record = summary["conflicts"][0]
+        said.append(
+            f"{len(summary['conflicts'])} questions were answered more than once, and differently (the first: "
+            f"{config}, {record}): one answer of each counts, chosen by its text."
+        )
+    return said
+
+
+def score_text(row: Row, part_of_set: bool = False) -> str:
+    """Return a score in per cent; what is of a part says so, and what it would be if the rest were wrong.
+
+    Args:
+        row: of a summary.
+        part_of_set: the data set itself was not found complete.
+    """
+    if row["score"] is None:
+        return f"none of {row['answered']}/{row['samples']}"
+    text = f"{100 * row['score']:.1f}"
+    if row["standard_error"] is not None:
+        text += f" ± {100 * row['standard_error']:.1f}"
+    return text + _of(row, row["answered"], part_of_set, floor=True)
+
+
+def _of(row: Row, counted: int, part_of_set: bool, floor: bool = False) -> str:
+    if not row["partial"] and counted == row["samples"]:
+        return ""
+    text = f" of {counted}/{row['samples']}"
+    if row["axis"] == MEAN and row["groups"] < row["of_groups"]:
+        text += f", {row['groups']} of {row['of_groups']} groups"
+    elif part_of_set:
+        text += " found"
+    if floor and row["answered"] < row["samples"]:
+        text += f" ({100 * row['floor']:.1f} if the rest is wrong)"
+    return text
+
+
+def _about(summary: dict[str, Any]) -> str:
+    asked = summary["protocol"]
+    rate = f" at {asked['fps']:g} a second, at most" if asked["sampler"] == "fps" else ""
+    total = "no limit" if asked["total_pixels"] is None else f"{asked['total_pixels'] / 784:g}"
+    return (
+        f"Prompt {asked['prompt']}, sampler {asked['sampler']}:{rate} {asked['frames']} frames, "
+        f"{asked['min_pixels'] / 784:g} to {asked['max_pixels'] / 784:g} tokens of 28 x 28 pixels a frame, {total} a "
+        f"video; seconds per grid: {asked['seconds_per_grid']}, positions: {asked['position_scheme']}, subtitles: "
+        f"{asked['subtitles']}; greedy, at most {asked['max_new_tokens']} new tokens. Scored by our rules; columns "
+        "beside them are what other harnesses' scorers say of the same answers. Figures in per cent."
+    )
+
+
+def _wide(summary: dict[str, Any], groups: Sequence[str]) -> list[str]:
+    part, by = _is_part(summary), summary["manifest"]["by"]
+    cells = {(row["config"], row["axis"], row["group"]): score_text(row, part) for row in summary["rows"]}
+    head = ("config", "all questions", f"mean of {by}", *groups)
+    shown = [
+        [name, cells[name, ALL, "all questions"], cells[name, MEAN, by], *(cells[name, by, group] for group in groups)]
+        for name in summary["configs"]
+    ]
+    return _table(head, shown)
+
+
+def _cells(row: Row, summary: dict[str, Any]) -> list[str]:
+    part = _is_part(summary)
+    name = f"mean of {row['group']}" if row["axis"] == MEAN else row["group"]
+    columns = []
+    for found in row["columns"].values():
+        said = "none" if found["score"] is None else f"{100 * found['score']:.1f}"
+        said += _of(row, found["counted"], part)
+        columns.append(said + (f" ({found['drawn_rate']:.1%} drawn)" if found["drawn_rate"] else ""))
+    return [
+        name, row["config"], f"{row['answered']}/{row['samples']}", score_text(row, part), _difference(row), *columns,
+        "none" if row["unparsed_rate"] is None else f"{row['unparsed_rate']:.1%}", f"{row['error_rate']:.1%}",
+    ]  # fmt: skip
+
+
+def _difference(row: Row) -> str:
+    found = row["difference"]
+    if found is None:
+        return ""
+    text = f"{100 * found['value']:+.1f}"
+    if found["interval"] is not None:
+        text += " ({:+.1f} to {:+.1f})".format(*(100 * bound for bound in found["interval"]))
+    return text if found["pairs"] == row["samples"] else f"{text} of {found['pairs']}/{row['samples']}"
+
+
+def _is_part(summary: dict[str, Any]) -> bool:
+    manifest = summary["manifest"]
+    return manifest["published"] is not None and manifest["samples"] + manifest["hidden"] < manifest["published"]
+
+
+def _flat(row: Row) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in row.items():
+        if name == "difference":
+            low, high = (value and value["interval"]) or (None, None)
+            flat |= {"difference": value and value["value"], "difference_low": low, "difference_high": high}
+            flat["pairs"] = value and value["pairs"]
+        elif name == "columns":
+            flat |= {f"{column}_{part}": number for column, found in value.items() for part, number in found.items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    head = list(head)
+    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

@@ -1,0 +1,106 @@
+"""Every prompt to the letter, with questions that would break a format string."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
+from prunevid_qwen.evaluation.protocol.prompts import DATASETS, PROMPTS, prompt_of, subtitles_at
+
+RECORD = Record("1", (), "What {x} is\n100 % 'it'?", ("a cat", "哪里", "has (B)"), "A", {"task": "t"})
+CAREFULLY = (
+    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
+    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
+    "addresses the question."
+)
+SELECT = (
+    "Select the best answer to the following multiple-choice question based on the video. Respond with only the letter "
+    "(A, B, C, or D) of the correct option."
+)
+BOTH = SELECT.replace("the video.", "the video and the subtitles.")
+Q = "What {x} is\n100 % 'it'?"
+BRACKETS, DOTS = "(A) a cat\n(B) 哪里\n(C) has (B)", "A. a cat\nB. 哪里\nC. has (B)"
+LETTER = "Answer with the option's letter from the given choices directly."
+TEXTS = {
+    ("videochat2", "mvbench"): (
+        CAREFULLY + "\n", f"Question: {Q}\nOptions:\n{BRACKETS}\nOnly give the best option.", "Best option:("
+    ),
+    ("mlvu", "mlvu"): (
+        "Carefully watch this video and pay attention to every detail. Based on your observations, select the best "
+        "option that accurately addresses the question.",
+        f"Question: {Q}\nOptions:\n{BRACKETS}\nOnly give the best option.",
+        "Best Option: (",
+    ),
+    ("lmms", "mvbench"): (None, f"Question:{Q}\nOption:\n{BRACKETS}\nOnly give the best option.\n", ""),
+    ("lmms", "videomme"): (None, f"{BOTH}\n{Q}\n{DOTS}\n\n{LETTER}", ""),
+    ("lmms", "egoschema"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
+    ("lmms", "longvideobench"): (None, f"{Q}\n{DOTS}\n{LETTER}\n", ""),
+    ("videomme_official", "videomme"): (None, f"{SELECT}\n{Q}\n{DOTS}\nThe best answer is:", ""),
+    ("qwen", "videomme"): (None, f"{SELECT}\nQuestion: {Q}\n{DOTS}\nThe best answer is:", ""),
+    ("letter", "vstar"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "dataset"), TEXTS)
+def test_the_text_is_the_harnesses(name: str, dataset: str) -> None:
+    written = prompt_of(name, dataset).write(RECORD)
+    assert (written.system, written.user, written.prefill) == TEXTS[name, dataset]
+
+
+def test_every_prompt_is_tested_here() -> None:
+    written = {prompt.name for prompt in PROMPTS}
+    assert written == {name for name, _ in TEXTS} | {"lmms_subtitles"}
+    assert all(prompt.source and set(prompt.datasets) <= set(DATASETS) for prompt in PROMPTS)
+    keys = [(prompt.name, dataset) for prompt in PROMPTS for dataset in prompt.datasets]
+    assert len(keys) == len(set(keys))
+
+
+def test_subtitles_official() -> None:
+    prompt = prompt_of("videomme_official", "videomme")
+    said = "This video's subtitles are listed below:\nHello.\nBye.\n"
+    assert prompt.write(RECORD, ["Hello.", "Bye."]).user == said + prompt.write(RECORD).user
+    assert prompt.write(RECORD, []).user == prompt.write(RECORD).user  # without any, the header is dropped
+
+
+def test_subtitles_lmms() -> None:
+    prompt = prompt_of("lmms_subtitles", "videomme")
+    rest = f"{BOTH}\n{Q}\n{DOTS}\nThe best answer is:"
+    lead = "This video's subtitles are listed below: \n"
+    assert prompt.write(RECORD, ["Hello.", "Bye."]).user == f"{lead}Hello.\nBye.\n{rest}"
+    assert prompt.write(RECORD, []).user == f"{lead}No subtitles available\n{rest}"
+
+
+def test_subtitles_for_a_prompt_without_are_refused() -> None:
+    with pytest.raises(ConfigError, match="'lmms' shows no subtitles"):
+        prompt_of("lmms", "videomme").write(RECORD, ["Hello."])
+
+
+def test_subtitles_at_the_moments_of_the_frames() -> None:
+    cues = [Subtitle(5, 6, "late"), Subtitle(0, 2, "one"), Subtitle(1, 3, "two"), Subtitle(3, 4, "never"),
+            Subtitle(2, 2, "empty")]  # fmt: skip
+    assert subtitles_at(cues, [0.0, 0.5, 2.0, 5.0]) == ("late", "one", "two")
+    assert subtitles_at(cues, [2.0]) == ("two",)  # an end is not in it, a start is
+    assert subtitles_at(cues, []) == () == subtitles_at([], [1.0])
+
+
+def test_an_open_question_is_the_question_alone() -> None:
+    assert prompt_of("letter", "vstar").write(replace(RECORD, options=(), answer="red")).user == Q
+
+
+def test_messages() -> None:
+    video = {"type": "video", "video": "a.mp4", "start": 1.5}
+    first, second, third = prompt_of("videochat2", "mvbench").write(RECORD).messages([video])
+    assert first == {"role": "system", "content": CAREFULLY + "\n"}
+    assert second["role"] == "user" and second["content"][0] == video and second["content"][1]["type"] == "text"
+    assert third == {"role": "assistant", "content": "Best option:("}
+    assert [message["role"] for message in prompt_of("lmms", "mvbench").write(RECORD).messages([video])] == ["user"]
+
+
+def test_an_unknown_prompt_or_data_set_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"mlvu can be asked by prompt mlvu, letter; got 'lmms' .*mvbench, videomme"):
+        prompt_of("lmms", "mlvu")
+    with pytest.raises(ConfigError, match="did you mean 'longvideobench'"):
+        prompt_of("letter", "longvideobnch")

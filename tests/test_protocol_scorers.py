@@ -1,0 +1,202 @@
+"""Every string of the specs (sections 1.4 and 7), with what each scorer reads in it. The truth, where asked, is C."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunevid_qwen.evaluation.protocol.prompts import DATASETS
+from prunevid_qwen.evaluation.protocol.reading import Output, Reading
+from prunevid_qwen.evaluation.protocol.scorers import COLUMNS, SCORERS, ours
+
+OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")
+LEFT_OUT, DRAWN, NOTHING, ALL = "left out", "drawn", "", "ABCD"
+HARNESSES = (
+    "mvbench", "pllava", "lmms_mvbench", "videomme", "lmms_videomme", "lmms_egoschema", "lmms_longvideobench", "mlvu",
+)  # fmt: skip
+
+# string: ours, then what HARNESSES read: a letter, letters that all pass, "" (wrong), left out, or drawn
+STRINGS: dict[str, tuple[str, ...]] = {
+    "C": ("C", "C", "C", "C", "C", "C", "C", "C", "C"),
+    "c": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "(C)": ("C", "C", "C", "C", "C", "C", "C", "C", "C"),
+    "(c": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "(c)": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "C.": ("C", "C", "C", "C", "C", "C", "C", "C", NOTHING),
+    "C)": ("C", "C", "C", "C", "C", "C", DRAWN, "C", "C"),
+    "C:": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING),
+    "C. text": ("C", "C", "C", "C", "C", "C", "C", "C", NOTHING),
+    " C\n": ("C", "C", "C", "C", "C", "C", DRAWN, "C", "C"),
+    "**C**": ("C", NOTHING, NOTHING, "C", "C", "C", DRAWN, "C", NOTHING),
+    "Answer: C": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "A", NOTHING),
+    "The answer is C.": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING),
+    "Best option: (C)": ("C", NOTHING, NOTHING, "C", "B", "C", "C", "C", "C"),
+    "Best answer: C": ("C", NOTHING, NOTHING, "C", "B", "C", "C", "C", NOTHING),
+    "Option C": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING),
+    "Definitely C": (NOTHING, NOTHING, NOTHING, "C", "D", "C", "C", "D", NOTHING),
+    "C or A": (NOTHING, "C", "C", "C", "C", "C", "C", "C", NOTHING),
+    "Both A and C": (NOTHING, NOTHING, NOTHING, "A", "B", "C", "A", "B", NOTHING),
+    "A man runs": (NOTHING, "A", "A", "A", "A", "A", "A", "A", NOTHING),
+    "a dog": (NOTHING, "A", "A", "A", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "I think it is B because A is wrong": (NOTHING, NOTHING, NOTHING, "B", "B", "A", "B", "B", NOTHING),
+    "Closes The door": ("C", NOTHING, NOTHING, NOTHING, "C", "C", DRAWN, "C", NOTHING),
+    "closes the door": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "closes the door.": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "closes the door, holds the cup": (NOTHING, NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "None": (NOTHING, NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "F": (NOTHING, NOTHING, NOTHING, "F", LEFT_OUT, NOTHING, DRAWN, DRAWN, "F"),
+    "": (NOTHING, ALL, NOTHING, LEFT_OUT, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    " ": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    ".": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "(": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "<think>A or B?</think>C": ("C", NOTHING, NOTHING, "A", "A", "C", "A", "A", NOTHING),
+    r"\boxed{C}": ("C", NOTHING, NOTHING, "C", "C", "C", DRAWN, "C", NOTHING),
+    "\uff23": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
+    "E": (NOTHING, NOTHING, NOTHING, "E", LEFT_OUT, NOTHING, "E", "E", "E"),
+}
+
+
+def said(reading: Reading) -> str:
+    return {"left_out": LEFT_OUT, "random": DRAWN}.get(reading.then, reading.accepted)
+
+
+@pytest.mark.parametrize("raw", STRINGS)
+def test_every_string_of_the_specs(raw: str) -> None:
+    mine, *theirs = STRINGS[raw]
+    output = Output(raw, OPTIONS)
+    assert said(ours(output)) == mine
+    assert {name: said(SCORERS[name](output)) for name in HARNESSES} == dict(zip(HARNESSES, theirs, strict=True))
+
+
+def test_every_scorer_is_in_that_table() -> None:
+    assert set(SCORERS) == {"ours", "lmms_mlvu", *HARNESSES}
+    assert SCORERS["lmms_mlvu"] is SCORERS["lmms_videomme"]
+    assert set(COLUMNS) == set(DATASETS)
+    assert {scorer for columns in COLUMNS.values() for scorer in columns.values()} | {"ours"} == set(SCORERS)
+
+
+@pytest.mark.parametrize("raw", ["", "(", ".", " "])
+def test_an_empty_answer_is_right_to_one_wrong_to_another_and_uncounted_by_a_third(raw: str) -> None:
+    output = Output(raw, OPTIONS)
+    for truth in "ABCD":
+        assert SCORERS["mvbench"](output).score(truth, 4) == 1.0
+        assert SCORERS["pllava"](output).score(truth, 4) == 0.0
+        assert SCORERS["lmms_mvbench"](output).score(truth, 4) == (None if raw == "" else 0.0)
+        assert SCORERS["videomme"](output).score(truth, 4) is None
+        assert SCORERS["lmms_longvideobench"](output).score(truth, 4) == 0.25  # the expectation of its draw
+        assert ours(output).score(truth, 4) == 0.0
+    assert SCORERS["mvbench"](output).letter is None
+
+
+def test_what_is_drawn_is_never_drawn_here() -> None:
+    assert SCORERS["lmms_egoschema"](Output("no idea", OPTIONS)).score("A", 5) == 0.2
+    assert SCORERS["lmms_egoschema"](Output("no idea", OPTIONS)).score(None, 5) is None  # nobody knows the answer
+
+
+def test_a_prefill_is_put_back_for_the_harness_that_does() -> None:
+    assert said(SCORERS["mvbench"](Output("C) closes the door", OPTIONS, "Best option:("))) == "C"
+    assert said(SCORERS["mvbench"](Output("\nC", OPTIONS, "Best option:("))) == "C"
+    assert said(SCORERS["mvbench"](Output("", OPTIONS, "Best option:("))) == ALL
+    assert said(SCORERS["mvbench"](Output("C because\nA", OPTIONS))) == "C"  # the first line alone
+
+
+@pytest.mark.parametrize(
+    ("raw", "letter", "rule"),
+    [
+        ("Best option:(C) closes the door", "C", "leading"),
+        ("best option:(C", "C", "letter"),
+        ("C. closes the door\nC. I said", "C", "leading"),
+        ("A. opens the door\nB. holds the cup", None, "ambiguous leading"),
+        ("[C] it closes", "C", "leading"),
+        ("c) closing", "C", "leading"),
+        ("A.M. is early", None, "no rule"),
+        ("The correct option is: (C), because", "C", "said"),
+        ("The answer is option C, I think", "C", "said"),
+        ("the answer is c", "C", "said"),
+        ("Answer: C, not A", "C", "said"),
+        ("Answer: A man runs", None, "no rule"),
+        ("Answer: A", "A", "said"),
+        ("Answer: A.", "A", "said"),
+        ("The answer is (A) man", "A", "said"),
+        ("The answer is A because", None, "no rule"),
+        ("Answer: I do not know", None, "no rule"),
+        ("The answer is not C", None, "no rule"),
+        ("Answer: D'accord", None, "no rule"),
+        ("The answer is A. No, the answer is B.", None, "ambiguous said"),
+        ("The answer is F", None, "no rule"),
+        ("I would say (C).", "C", "bracketed"),
+        ("either (C) or (B)", None, "ambiguous bracketed"),
+        ("I would say (c).", None, "no rule"),
+        ("He closes the door!", "C", "text"),
+        ("C closes the door", "C", "text"),
+        ("He closes the doorway", None, "no rule"),
+        ("<think>It must be B, (B).", None, "empty"),
+        ("<think>It is A</think>\n\n**Answer:** `C`", "C", "said"),
+        (r"$\boxed{\text{C}}$", "C", "letter"),
+        ("# C", "C", "letter"),
+        ("_C_", "C", "letter"),
+        ("\uff08\uff23\uff09", "C", "letter"),
+        ("Final answer C", "C", "letter"),
+        ("?!", None, "empty"),
+    ],
+)
+def test_our_rules_in_their_order(raw: str, letter: str | None, rule: str) -> None:
+    reading = ours(Output(raw, OPTIONS, "Best option:("))
+    assert (reading.letter, reading.rule) == (letter, rule)
+    assert reading.then == ("reads" if letter else "unparsed")
+
+
+@pytest.mark.parametrize(
+    ("raw", "options", "letter"),
+    [
+        ("a red car", ("red", "red car", "blue"), "B"),  # the longest counts
+        ("a red ball and a red car", ("red", "red car", "blue"), None),  # and the other stands elsewhere too
+        ("3", ("13", "3", "3.5"), "B"),
+        ("There are 3.5 of them", ("13", "3", "3.5"), "C"),
+        ("13,000", ("13", "3", "3.5"), None),
+        ("Yes, it does.", ("yes", "no"), "A"),
+        ("no doubt: yes", ("yes", "no"), None),
+        ("moved", ("moved", "not moved"), "A"),
+        ("it has not moved", ("moved", "not moved"), "B"),
+        ("A man runs", ("A man runs", "A dog runs"), "A"),
+        ("a DOG runs.", ("A man runs.", "A dog runs."), "B"),
+        ("a dog", ("a dog", "A dog"), None),  # equal options are ambiguous
+        ("hit (B)", ("miss", "fall", "hit (B)"), "C"),  # a bracket of an option's own text
+        ("hit (B)", ("miss (A)", "fall", "hit"), "B"),
+        ("e", ("l", "e", "o"), "B"),  # MVBench's character_order: no such letter, but such an option
+        ("c", ("c", "r", "e"), None),  # the letter of "e", or the text of A?
+        ("c", ("r", "e", "c"), "C"),
+        ("哪里", ("这里", "哪里"), "B"),
+        ("100 % {x}", ("100 % {x}", "y"), "A"),
+        ("...", ("...", "a"), None),
+        ("E", OPTIONS, None),
+        ("E", (*OPTIONS, "none"), "E"),
+    ],
+)
+def test_our_last_rule_reads_the_options_text(raw: str, options: tuple[str, ...], letter: str | None) -> None:
+    assert ours(Output(raw, options)).letter == letter
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60), st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=8))
+def test_no_scorer_fails_and_ours_reads_options_alone(raw: str, options: list[str]) -> None:
+    output = Output(raw, tuple(options))
+    for name, scorer in SCORERS.items():
+        reading = scorer(output)
+        assert set(reading.accepted) <= set(string.ascii_uppercase)
+        assert reading == scorer(output)
+        for truth in output.letters:
+            score = reading.score(truth, len(options))
+            assert score is None or 0 <= score <= 1
+        if name == "ours":
+            assert reading.letter is None or reading.letter in output.letters
+            assert (reading.letter is None) == (reading.then == "unparsed") and reading.rule
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from("ABCD"), st.sampled_from(("{}", "({})", "{}.", "{})", "{}:", " {}\n", "**{}**", "Answer: {}")))
+def test_ours_reads_every_plain_way_of_naming_a_letter(letter: str, way: str) -> None:
+    assert ours(Output(way.format(letter), OPTIONS)).letter == letter

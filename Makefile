@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (AR
 
 bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes runs/choices)
 	@$(BIN)/python eval/choices.py $(ARGS)
+
+bench-glimpse: .venv/dev.stamp  ## The glimpse beside attention, controls and true boxes (ARGS=--quick; writes runs/glimpse)
+	@$(BIN)/python eval/glimpse.py $(ARGS)
 
 bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (ARGS=--quick; writes runs/efficiency)
 	@$(BIN)/python eval/efficiency.py $(ARGS)

@@ -201,3 +201,20 @@ def test_a_conversion_overwrites_only_what_it_is_told_to(tmp_path: Path, capsys:
 def test_recipes_are_read_from_files_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read the recipe"):
         build_recipe(tmp_path / "none.yaml", {})
+
+
+def test_the_demo_answers_with_the_bundled_predictor_and_shows_its_count(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--selector", "glimpse"], program="demo.py") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    kept = int(re.search(r"glimpse after layer 2; (\d+) tokens above 0\.5:", said)[1])
+    assert f"after stage 2 {kept} " in said
+    assert "The clip's true answer: green (right)." in said
+    assert main(["--config", "glimpse", "--json", "--max-keep-ratio", "0.1"], program="demo.py") == 0
+    stats = json.loads(capsys.readouterr().out)["stats"]
+    assert stats["stage1"]["enabled"] is False
+    assert stats["stage2"]["kept_tokens"] <= 12
+    assert stats["stage2"]["max_ratio"] == 0.1
+    assert main(["--selector", "glimpse", "--keep_ratio", "0.2"], program="demo.py") == 2
+    assert "pass max_keep_ratio=0.2" in capsys.readouterr().err
+    assert main(["--selector", "glimpse", "--glimpse_path", "tests/data/glimpse_checkpoint"], program="demo.py") == 2
+    assert "made for a model of width 64" in capsys.readouterr().err

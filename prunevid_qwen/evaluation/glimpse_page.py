@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, SHARES, THRESHOLDS, method_name
+from prunevid_qwen.evaluation.scenes import CONDITIONS
 
 _SAID = {
     "glimpse": "`glimpse`, fixed share",
@@ -76,12 +77,17 @@ def _thresholds(figures: dict[str, Any]) -> str:
 
 
 def _adaptive(figures: dict[str, Any]) -> str:
-    lines = ["| question | n | tokens kept, mean | quartiles |", "|---|---|---|---|"]
+    kinds, rows = tuple(CONDITIONS), figures["adaptive"]
+    lines = [
+        f"| question | n | tokens kept, mean | quartiles | {' | '.join(kinds)} |",
+        "|---|---|---|---|" + "---|" * len(kinds),
+    ]
     for name in _TYPES:
-        if name in figures["adaptive"]:
-            row = figures["adaptive"][name]
-            quartiles = ", ".join(f"{100 * q:.1f}" for q in row["quartiles"])
-            lines.append(f"| {name} | {row['n']} | {100 * row['mean']:.1f} % | {quartiles} |")
+        if name in rows:
+            quartiles = ", ".join(f"{100 * q:.1f}" for q in rows[name]["quartiles"])
+            means = [rows.get(f"{kind} {name}", {}).get("mean") for kind in kinds]
+            by_kind = " | ".join("" if mean is None else f"{100 * mean:.1f}" for mean in means)
+            lines.append(f"| {name} | {rows[name]['n']} | {100 * rows[name]['mean']:.1f} % | {quartiles} | {by_kind} |")
     return "\n".join(lines)
 
 

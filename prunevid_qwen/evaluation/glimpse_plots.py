@@ -58,10 +58,11 @@ def _accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         spans = [cell["accuracy"]["interval"] or [cell["accuracy"]["value"]] * 2 for cell in cells]
         axes.vlines(x, [100 * low for low, _ in spans], [100 * high for _, high in spans], color=colour, alpha=0.35)
     axes.axhline(100 * figures["unpruned"]["value"], color=theme.quiet, linewidth=1)
-    axes.annotate("unpruned", (0.01, 100 * figures["unpruned"]["value"]), xycoords=("axes fraction", "data"),
-                  color=theme.quiet, va="bottom", fontsize=8.5)  # fmt: skip
+    axes.annotate("unpruned", (0.99, 100 * figures["unpruned"]["value"]), xycoords=("axes fraction", "data"),
+                  color=theme.quiet, ha="right", va="bottom", fontsize=8.5)  # fmt: skip
     axes.set_xscale("log")
     axes.set_xticks([100 * share for share in SHARES], [f"{share:.0%}" for share in SHARES])
+    axes.minorticks_off()
     axes.invert_xaxis()
     axes.set_xlabel("visual tokens kept after the layer (log scale)")
     axes.set_ylabel("answers right, %")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prunevid_qwen.cli.eval_check import register_check
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.options import build_config, takes_config_options
 from prunevid_qwen.cli.visual_cot_request import VisualCotRequest
@@ -158,6 +159,7 @@ def register_eval(app: typer.Typer, settings: dict[str, Any]) -> None:
     data = typer.Typer(context_settings=settings, no_args_is_help=True)
     text = "Answer Visual-CoT's questions about images with and without pruning, and score the answers."
     data.command("visual-cot", help=text, epilog=_EPILOG, cls=PanelledCommand)(takes_config_options(visual_cot))
+    register_check(data)
     app.add_typer(data, name="eval", help="Evaluate on data sets: scores with and without pruning.")
 
 

@@ -1,0 +1,106 @@
+"""Subtitles: SubRip files (Video-MME), and the two JSON forms of LongVideoBench. Times become seconds of the video."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import MediaError
+from prunevid_qwen.evaluation.datasets.record import Subtitle
+
+_CLOCK = r"(\d+):(\d{1,2}):(\d{1,2})(?:[,.](\d{1,3}))?"
+_TIMES = re.compile(rf"^\s*{_CLOCK}\s*-->\s*{_CLOCK}", re.MULTILINE)
+_TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
+_NUMBER = re.compile(r"\n\s*\d+\s*\Z")
+
+
+def read_srt(path: Path) -> tuple[Subtitle, ...]:
+    """Read a SubRip file: tags are taken out, lines of a cue joined, cues without text left out, the order kept.
+
+    Byte order marks and both kinds of line ends are fine; cues may overlap.
+
+    Raises:
+        MediaError: the file cannot be read, or holds text and not one time.
+    """
+    text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
+    times = list(_TIMES.finditer(text))
+    if not times:
+        raise MediaError(
+            f"{path} holds no subtitle (expected lines such as 00:00:01,000 --> 00:00:02,500): download it again"
+        )
+    found = []
+    for number, match in enumerate(times):
+        last = number + 1 == len(times)
+        said = text[match.end() : None if last else times[number + 1].start()]
+        said = "\n" + said.partition("\n")[2].rstrip()
+        said = said if last else _NUMBER.sub("", said)  # the next cue's number
+        line = _one_line(said)
+        if line:
+            clock = match.groups()
+            found.append(Subtitle(_seconds(*clock[:4]), _seconds(*clock[4:]), line))
+    return tuple(found)
+
+
+def read_longvideobench(path: Path, first: float = 0.0, duration: float | None = None) -> tuple[Subtitle, ...]:
+    """Read a LongVideoBench file: a list of ``{start, end, line}`` ("00:01:02.500") or ``{timestamp: [s, e], text}``.
+
+    The clips were cut out of longer videos and their subtitles were not: a clip of nine seconds can come with an hour
+    of them. Times are moved to the clip's own, and what is said outside it is left out.
+
+    Args:
+        path: of the JSON file.
+        first: second of the longer video at which the clip begins (``starting_timestamp_for_subtitles``).
+        duration: seconds of the clip, None if unknown; a cue without an end lasts until then, or has no length.
+
+    Raises:
+        MediaError: the file cannot be read or is of neither form.
+    """
+    try:
+        cues = json.loads(_text(path))
+        found = [_cue(cue, first, duration) for cue in cues]
+    except (ValueError, TypeError, KeyError) as error:
+        said = f"{type(error).__name__}: {error}"
+        raise MediaError(
+            f"{path} holds no subtitles that LongVideoBench has ({said[:120]}): download it again"
+        ) from error
+    until = float("inf") if duration is None else duration
+    inside = [cue for cue in found if cue.text and cue.end >= 0 and cue.start <= until]
+    return tuple(Subtitle(max(0.0, cue.start), min(until, cue.end), cue.text) for cue in inside)
+
+
+def _cue(cue: Any, first: float, duration: float | None) -> Subtitle:
+    if "timestamp" in cue:
+        start, end = cue["timestamp"]
+        text = cue["text"]
+    else:
+        start, end, text = cue["start"], cue["end"], cue["line"]
+    began = _moment(start) - first
+    ended = _moment(end) - first if end is not None else (began if duration is None else max(began, duration))
+    return Subtitle(began, ended, _one_line(str(text)))
+
+
+def _moment(value: Any) -> float:
+    if not isinstance(value, str):
+        return float(value)
+    hours, minutes, seconds = value.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+
+
+def _seconds(hours: str, minutes: str, seconds: str, thousandths: str | None) -> float:
+    return int(hours) * 3600 + int(minutes) * 60 + int(seconds) + int((thousandths or "0").ljust(3, "0")) / 1000
+
+
+def _one_line(text: str) -> str:
+    return " ".join(html.unescape(_TAG.sub("", text)).split())
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"the subtitles {path} cannot be read ({error.strerror}): check the file") from error
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return data.decode(encoding, "replace")

@@ -1,0 +1,301 @@
+"""Miniature folders of every benchmark, in the layouts that its download leaves, with real videos of a few frames."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+from PIL import Image
+
+from prunevid_qwen.evaluation.datasets import mvbench as mvbench_reader
+from prunevid_qwen.evaluation.datasets.mlvu import TASKS as MLVU_TASKS
+from prunevid_qwen.evaluation.datasets.vstar import LETTER_REQUEST
+from tests.media import FAST_VP9, encode, frame
+
+FRAMES, RATE, SIZE = 12, 6, (48, 64)
+"""Every clip lasts two seconds, and every frame shows its number (`tests.media.number_of`)."""
+
+_ENCODERS: dict[str, dict[str, Any]] = {
+    ".mp4": {"options": {"preset": "ultrafast"}},
+    ".mkv": {"options": {"preset": "ultrafast"}},
+    ".webm": {"codec": "libvpx-vp9", "options": FAST_VP9},
+    ".avi": {"codec": "mpeg4"},
+}
+
+HARD_QUESTION = 'What is "it" {0} of %s?\n她在做什么 It\'s {so}.'
+HARD_OPTIONS = ("A man runs.", "A man", "3", "yes", "say (B)")
+"""Begins with an article; one is the beginning of another; a number; a yes; a letter in brackets."""
+
+
+class Clips:
+    """Puts clips where they are wanted; each kind is encoded once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def put(self, path: Path) -> Path:
+        suffix = path.suffix.lower()
+        made = self.folder / f"clip{suffix}"
+        if not made.exists():
+            encode(made, frames=FRAMES, rate=RATE, size=SIZE, **_ENCODERS[suffix])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(made, path)
+        return path
+
+
+def put_frames(folder: Path, count: int = FRAMES, first: int = 1, suffix: str = ".jpg") -> Path:
+    """Frame folder as TVQA's: 00001.jpg and so on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        Image.fromarray(frame(number, *SIZE)).save(folder / f"{number:05d}{suffix}", format="JPEG")
+    return folder
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), path)
+    return path
+
+
+def write_arrow(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """As the `datasets` library prepares a split: arrow's stream format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.Table.from_pylist(list(rows))
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+        stream.write_table(table)
+    return path
+
+
+def snapshot(cache: Path, repository: str, branch: str = "main", commit: str = "c0ffee") -> Path:
+    """Folder of a repository's commit in the hub's cache, with a branch that points at it."""
+    home = cache / "hub" / f"datasets--{repository.replace('/', '--')}"
+    (home / "refs" / branch).parent.mkdir(parents=True, exist_ok=True)
+    (home / "refs" / branch).write_text(commit)
+    (home / "snapshots" / commit).mkdir(parents=True, exist_ok=True)
+    return home / "snapshots" / commit
+
+
+# What a task's clips are called in branch main: the name in the questions, and where the clip lies under video/.
+_NAMES = {
+    "star/Charades_v1_480": "Z{}.mp4",
+    "sta/sta_video": "S{}.mp4",
+    "ssv2_video": "{}.webm",
+    "nturgbd": "S00{}C003P007R001A004_rgb.avi",
+    "tvqa/frames_fps3_hq": "castle_s01e0{}_seg02_clip_00",
+    "vlnqa": "left/{}_frame7.mp4",
+}
+
+
+def mvbench(root: Path, clips: Clips, branch: str = "main", video: str = "video") -> Path:
+    """Two questions a task; of branch "video" the clips are cut and in mp4. `video` "" is how lmms-eval unpacks it."""
+    (root / video).mkdir(parents=True, exist_ok=True)
+    configs = []
+    for task, where in mvbench_reader.TASKS.items():
+        records = []
+        for number in (1, 2):
+            name = _NAMES.get(where.whole, f"{task}_{{}}.mp4").format(number)
+            record = mvbench_record(task, number, name)
+            if where.bound:
+                record |= {"start": 0.5, "end": 1.5, "accurate_start": 0.6, "fps": 3}
+            if branch == "main":
+                _put(root / video / where.whole / name, clips)
+            else:
+                cut = f"{Path(name).stem}_0.5_1.5.mp4" if where.bound else str(Path(name).with_suffix(".mp4"))
+                record["video"] = cut
+                clips.put(root / video / where.cut / cut)
+            records.append(record)
+        write_json(root / "json" / f"{task}.json", records)
+        configs.append(f"- config_name: {task}\n  data_files: json/{task}.json\n")
+    (root / "README.md").write_text("---\nconfigs:\n" + "".join(configs) + "---\n")
+    if branch == "main":  # two clips were replaced later and lie in the second root alone
+        for folder, name in (("star/Charades_v1_480", "Z2.mp4"), ("clevrer/video_validation", "moving_count_2.mp4")):
+            (root / video / "data0613" / folder).mkdir(parents=True)
+            shutil.move(root / video / folder / name, root / video / "data0613" / folder / name)
+    return root
+
+
+def mvbench_record(task: str, number: int, video: str, **more: Any) -> dict[str, Any]:
+    if number == 2:
+        return {"video": video, "question": HARD_QUESTION, "candidates": list(HARD_OPTIONS), "answer": "3", **more}
+    return {"video": video, "question": f"What of {task}?", "candidates": ["yes", "no"], "answer": "no", **more}
+
+
+def _put(path: Path, clips: Clips) -> None:
+    if path.suffix:
+        clips.put(path)
+    else:
+        put_frames(path)
+
+
+VIDEOMME = (("-aBc_1", ".mp4", "short"), ("_x-Y2", ".mkv", "medium"), ("Q3dEf-", ".MP4", "long"))
+SRT = (
+    "\ufeff1\r\n00:00:00,000 --> 00:00:00,800\r\n"
+    '<font color="white" size=".72c">Hello &amp;</font>\r\nwelcome\r\n\r\n'
+    "2\r\n00:00:00,500 --> 00:00:01,200\r\nover it\r\n\r\n3\r\n00:00:01,200 --> 00:00:01,300\r\n\r\n"
+    "4\r\n00:00:01,300 --> 00:01:02.500\r\n{\\an8}5\r\n"
+)
+"""A byte order mark, tags, CRLF, two cues that overlap, one without text, one whose text is a number."""
+
+
+def videomme_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "video_id": f"{place:03d}",
+            "duration": duration,
+            "domain": "Multilingual",
+            "sub_category": "Multilingual",
+            "url": f"https://www.youtube.com/watch?v={video}",
+            "videoID": video,
+            "question_id": f"{place:03d}-{number}",
+            "task_type": "OCR Problems",
+            "question": HARD_QUESTION if number == 1 else "What?",
+            "options": ["A. A man.", "B. B. B. King", "C. 3", "D. None of the above."],
+            "answer": "ABCD"[number],
+        }
+        for place, (video, _, duration) in enumerate(VIDEOMME, 1)
+        for number in (1, 2, 3)
+    ]
+
+
+def videomme(root: Path, clips: Clips) -> Path:
+    """Three videos of three questions; ids begin with - and _; one mkv, one MP4; one has no subtitles."""
+    write_parquet(root / "videomme" / "test-00000-of-00001.parquet", videomme_rows())
+    (root / "subtitle").mkdir(parents=True, exist_ok=True)
+    for video, suffix, _ in VIDEOMME:
+        clips.put(root / "data" / f"{video}{suffix}")
+    for video, _, _ in VIDEOMME[:2]:
+        (root / "subtitle" / f"{video}.srt").write_bytes(SRT.encode())
+    return root
+
+
+def egoschema(root: Path, clips: Clips) -> Path:
+    """Three questions, two of them with answers, as in the authors' repository."""
+    uids = [f"{number:08x}-aaaa" for number in range(3)]
+    questions = [
+        {"q_uid": uid, "google_drive_id": "x", "question": HARD_QUESTION}
+        | {f"option {k}": f"C does {k}" for k in range(5)}
+        for uid in uids
+    ]
+    write_json(root / "questions.json", questions)
+    write_json(root / "subset_answers.json", {uids[2]: 4, uids[0]: 0})
+    for uid in uids:
+        clips.put(root / "videos" / f"{uid}.mp4")
+    return root
+
+
+def egoschema_mirror(root: Path) -> Path:
+    """The same questions as in the hub's tables."""
+    rows = [
+        {
+            "question_idx": str(number),
+            "question": HARD_QUESTION,
+            "video_idx": f"{number:08x}-aaaa",
+            "option": [f"{letter}. C does {k}" for k, letter in enumerate("ABCDE")],
+            "answer": {0: "0", 2: "4"}.get(number),
+        }
+        for number in range(3)
+    ]
+    write_parquet(root / "GENERATION" / "test-00000-of-00001.parquet", [row | {"answer": None} for row in rows])
+    write_parquet(root / "Subset" / "test-00000-of-00001.parquet", [rows[0], rows[2]])
+    return root
+
+
+def longvideobench_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "video_id": video,
+            "id": f"{video}_{number}",
+            "video_path": f"{video}.mp4",
+            "subtitle_path": f"{video}_en.json",
+            "question": HARD_QUESTION,
+            "candidates": ["red", "blue", "N/A", "grey", "green"][:options],
+            "correct_choice": options - 1,
+            "duration": 2.0,
+            "duration_group": group,
+            "question_category": "S2E",
+            "topic_category": "KA-Knowledge-Art",
+            "level": "IntraMoment",
+            "starting_timestamp_for_subtitles": first,
+        }
+        for number, (video, group, options, first) in enumerate((("one", 15, 4, 60.0), ("two", 3600, 5, 0)))
+    ]
+
+
+def longvideobench(root: Path, clips: Clips) -> Path:
+    """Two videos; the first was cut out of a longer one at a minute, and its subtitles were not."""
+    write_json(root / "lvb_val.json", longvideobench_rows())
+    for video in ("one", "two"):
+        clips.put(root / "videos" / f"{video}.mp4")
+    cues = [("00:00:01.000", "00:00:02.000", "before"), ("00:00:59.500", "00:01:01.000", "<i>in</i>")]
+    cues += [("00:01:30.000", "00:01:31.000", "after")]
+    keys = ("start", "end", "line")
+    write_json(root / "subtitles" / "one_en.json", [dict(zip(keys, cue, strict=True)) for cue in cues])
+    second = [{"timestamp": [0.5, 1.0], "text": "said"}, {"timestamp": [1.0, None], "text": "to the end"}]
+    write_json(root / "subtitles" / "two_en.json", second)
+    return root
+
+
+def mlvu(root: Path, clips: Clips) -> Path:
+    """One question a task with options, all about videos of one name; and a task of free generation, to be left out."""
+    for task, (name, _) in MLVU_TASKS.items():
+        record = {"video": "movie101_1.mp4", "duration": 2.0, "question": f"{task}?", "question_type": task}
+        record |= {"candidates": ["3", "4", "A man", "3"], "answer": "3" if task == "count" else "A man"}
+        write_json(root / "json" / f"{name}.json", [record])
+        clips.put(root / "video" / name / "movie101_1.mp4")
+    write_json(root / "json" / "9_summary.json", [{"video": "x.mp4", "question": "Sum up.", "answer": "long"}])
+    return root
+
+
+def vstar(root: Path) -> Path:
+    """Four images: turned by EXIF, grey, with transparency and of odd size, and very wide."""
+    asked = (("direct_attributes", "sa_1.jpg", 4), ("direct_attributes", "sa_2.jpg", 4))
+    asked += (("relative_position", "sa_3.png", 2), ("relative_position", "sa_4.png", 2))
+    lines = []
+    for number, (category, name, options) in enumerate(asked):
+        listed = "\n".join(f"({letter}) A {letter.lower()}" for letter in "ABCD"[:options])
+        lines.append(
+            {
+                "image": f"{category}/{name}",
+                "text": f"What is {{it}}?\n{listed}\n{LETTER_REQUEST}",
+                "category": category,
+                "label": "B",
+                "question_id": str(number),
+            }
+        )
+        (root / category).mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(frame(number, *SIZE))
+        more: dict[str, Any] = {}
+        if number == 0:
+            more["exif"] = picture.getexif()
+            more["exif"][0x0112] = 6
+        shaped = (picture, picture.convert("L"), picture.resize((63, 47)).convert("RGBA"), picture.resize((402, 2)))
+        shaped[number].save(root / category / name, **more)
+    (root / "test_questions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return root
+
+
+WRITERS = {
+    "mvbench": mvbench,
+    "videomme": videomme,
+    "egoschema": egoschema,
+    "longvideobench": longvideobench,
+    "mlvu": mlvu,
+    "vstar": lambda root, clips: vstar(root),
+}
+
+
+def write_all(root: Path, clips: Clips) -> dict[str, Path]:
+    """Every benchmark in a folder of its registry name."""
+    return {name: write(root / name, clips) for name, write in WRITERS.items()}

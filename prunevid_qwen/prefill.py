@@ -250,13 +250,12 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
 
 def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, row: Row) -> Evidence:
     question = own.index_select(0, layout.question if method.needs.question else layout.question[:0])
-    taps, marks = row.taps, row.marks
+    taps, marks, merged = row.taps, row.marks, row.merged  # under a device map stage 1 ran on another device
     if taps is not None:
-        taps = taps.to(own.device)
-        taps = (taps if row.merged is None else row.merged.mean(taps)).transpose(0, 1)
-    if marks is not None:
-        marks = marks.to(own.device)
-        if row.merged is not None:  # a dropped token goes into a slot of its own, which is cut off
-            target = torch.where(row.merged.target < 0, row.merged.n_out, row.merged.target)
-            marks = marks.new_zeros(row.merged.n_out + 1).scatter_reduce(0, target, marks, "amax")[:-1]
-    return Evidence(layout, own.index_select(0, layout.visual), question, row.scores, row.probe, taps, marks)
+        taps = (taps if merged is None else merged.mean(taps.to(merged.target.device))).transpose(0, 1)
+    if marks is not None and merged is not None:  # a dropped token goes into a slot of its own, which is cut off
+        target = torch.where(merged.target < 0, merged.n_out, merged.target)
+        marks = marks.to(target.device)
+        marks = marks.new_zeros(merged.n_out + 1).scatter_reduce(0, target, marks, "amax")[:-1]
+    probe, taps, marks = (None if x is None else x.to(own.device) for x in (row.probe, taps, marks))
+    return Evidence(layout, own.index_select(0, layout.visual), question, row.scores, probe, taps, marks)

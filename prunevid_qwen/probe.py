@@ -29,11 +29,11 @@ def check_probe(adapter: Adapter, probe: Probe) -> None:
     """
     model = (len(adapter.parts.layers), adapter.hidden_size, adapter.heads)
     width, heads = probe.vectors.shape[-1], probe.heads
-    if width != model[1] or heads != model[2] or probe.layers[-1] >= model[0]:
+    if (probe.vectors.shape[0], width, heads) != model:
         raise ConfigError(
-            f"the selector's probe was made for a model of width {width} and {heads} heads and reads layer "
-            f"{probe.layers[-1]}; this model has {model[0]} layers, width {model[1]} and {model[2]} heads: name the "
-            "predictor that was trained for it (--glimpse_path)"
+            f"the selector's probe was made for a model of width {width} and {heads} heads with "
+            f"{probe.vectors.shape[0]} layers; this model has {model[0]} layers, width {model[1]} and {model[2]} heads: "
+            "name the predictor that was trained for it (--glimpse_path)"
         )
 
 
@@ -53,7 +53,8 @@ class ProbePass:
         batch, length, _ = embeds.shape
         count = probe.vectors.shape[1]
         ends = [state.end_of(b) for b in range(batch)]  # in assisted decoding candidate tokens stand behind it
-        valid = state.valid & (torch.arange(length) <= torch.tensor(ends)[:, None])
+        last = torch.tensor(ends, device="cpu")  # whatever the default device is
+        valid = state.valid & (torch.arange(length, device="cpu") <= last[:, None])
         if state.past:
             before = valid.new_ones(batch, state.past) if state.past_valid is None else state.past_valid
             valid = torch.cat([before, valid], dim=1)
@@ -63,9 +64,9 @@ class ProbePass:
         self._mask = layer_mask(
             adapter.parts.text_config, self.hidden, None if bool(valid.all()) else valid, state.past + length
         )["full_attention"]
-        at = on(torch.tensor(ends), positions.device)
-        last = positions[-3:].gather(-1, at[None, :, None].expand(3, -1, -1))
-        places = last + 1 + torch.arange(count, device=positions.device)
+        at = on(last, positions.device)
+        places = positions[-3:].gather(-1, at[None, :, None].expand(3, -1, -1)) + 1
+        places = places + torch.arange(count, device=positions.device)
         self._rope = adapter.rope(embeds, places)
 
     def follow(self, layer: int, kwargs: dict[str, Any], device: torch.device) -> None:

@@ -41,8 +41,8 @@ class Probe:
 
     Args:
         vectors: [L, P, D] for P tokens: their input embeddings, then what is added to their states before layers 1, 2
-            and so on (a deep prompt); L at least ``layers[-1] + 1``.
-        layers: whose attention is read, ascending.
+            and so on (a deep prompt); L the layers of the model that it was made for.
+        layers: whose attention is read, ascending, below L.
         heads: attention heads that each of these layers has to have.
     """
 

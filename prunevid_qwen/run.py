@@ -69,6 +69,7 @@ class Run:
         """
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
         self.ids = ids if media else None
+        self.gathering.begin(kwargs.get("mm_encoder_outputs"))
         follows = isinstance(kwargs.get("past_key_values"), PrunedCache)  # asked first: the other question waits
         spread = not (media or (follows and ids is not None)) and _spreads(kwargs.get("position_ids"))
         if (media or spread) and ids is None:
@@ -97,7 +98,7 @@ class Run:
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
-        self.gathering.before_stage1(self.prefill)
+        self.gathering.before_stage1(self.prefill, copy.ids)
         if self.plan.before is not None:
             self._merge(kwargs, self.prefill, self.plan.before)
             self.trace.seconds.add("merge", now, Moment.now(embeds.device))

@@ -7,7 +7,7 @@ tower's own forward, through chunks and memory (`vision`), to the prompt whose f
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -21,6 +21,7 @@ from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import replaced_forward, taps_of, with_taps
 
 _KINDS = ("image", "video")
+_CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
 
 
 @contextmanager
@@ -45,6 +46,7 @@ def tapped_vision(adapter: Adapter, taps: VisionTaps) -> Iterator[None]:
     stock = tower.forward
 
     def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
+        seen.clear()  # of a call that raised
         output = stock(hidden_states, grid_thw=grid_thw, **kwargs)
         if not seen:  # answered from memory, with the taps of when it was encoded or without any
             return output
@@ -68,10 +70,14 @@ def _note(seen: dict[int, Tensor], number: int) -> Any:
 
 
 class Shown:
-    """What the next prompt shows: taps of its images and videos, in order, as the model asks for their features."""
+    """What a prompt shows: taps of its images and videos, in order, as the model asks for their features.
+
+    Features that are asked for ahead of the prompt carry their taps, so that those of a prompt that never came are not
+    taken for another's.
+    """
 
     def __init__(self) -> None:
-        self._items: dict[str, list[Tensor]] = {kind: [] for kind in _KINDS}
+        self._items: dict[str, list[list[Tensor]]] = {kind: [] for kind in _KINDS}  # a list for each call
 
     @contextmanager
     def watching(self, root: Any, tower: nn.Module) -> Iterator[None]:
@@ -79,27 +85,39 @@ class Shown:
 
         Features that are encoded ahead by others pass unnoted until the model asks for them.
         """
-        asked: list[str] = []
+        asked: list[list[Tensor]] = []  # what was made for each call that is under way
         merge = int(tower.spatial_merge_size) ** 2  # type: ignore[arg-type]
 
         def after(_module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
             if asked and taps_of(out) is not None:
                 grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
                 sizes = [int(t) * int(h) * int(w) // merge for t, h, w in grid.tolist()]
-                self._items[asked[-1]] += taps_of(out).split(sizes)
+                asked[-1].extend(taps_of(out).split(sizes))
 
         with ExitStack() as stack:
             stack.callback(tower.register_forward_hook(after, with_kwargs=True).remove)
             for kind in _KINDS:
-                stack.enter_context(_asking(root, kind, asked))
+                stack.enter_context(self._asking(root, kind, asked))
             yield
+
+    def begin(self, ahead: Mapping[str, Any] | None) -> None:
+        """Begin a prompt: only what comes with it, and what is asked for from now on, is of it.
+
+        Args:
+            ahead: features by kind that were asked for before.
+        """
+        self.clear()
+        for kind, output in (ahead or {}).items():
+            owner, taps = getattr(output, _CARRIED, (None, []))
+            if owner is self:
+                self._items[kind].append(taps)
 
     def clear(self) -> None:
         """Forget what was noted."""
         self._items = {kind: [] for kind in _KINDS}
 
     def take(self, layouts: Sequence[TokenLayout | None]) -> list[Tensor | None]:
-        """Hand out the taps of each row of a prompt, [N, L, C], and forget them.
+        """Hand out the taps of each row of a prompt, [N, L, C], and forget them; features carry them no longer.
 
         Args:
             layouts: of the rows, before any reduction; None for a text. Rows may be repetitions of fewer prompts, each
@@ -108,12 +126,15 @@ class Shown:
         Raises:
             UnsupportedError: what was noted is not what the rows show.
         """
-        items, self._items = self._items, {kind: [] for kind in _KINDS}
+        items = {kind: [taps for made in calls for taps in made] for kind, calls in self._items.items()}
+        for made in (made for calls in self._items.values() for made in calls):
+            made.clear()
+        self.clear()
         rows = [[] if layout is None else list(layout.blocks) for layout in layouts]
         wanted = {kind: sum(block.kind == kind for row in rows for block in row) for kind in _KINDS}
         repeats = {wanted[kind] // len(items[kind]) for kind in _KINDS if items[kind]} or {0}
         times = next(iter(repeats))
-        if len(repeats) > 1 or not times or any(wanted[k] != times * len(items[k]) for k in _KINDS):
+        if not times or any(wanted[k] != times * len(items[k]) for k in _KINDS):
             raise UnsupportedError(
                 f"the prompt shows {wanted['image']} images and {wanted['video']} videos, the vision encoder was seen "
                 f"to encode {len(items['image'])} and {len(items['video'])}: features that were made outside `pruned` "
@@ -133,24 +154,27 @@ class Shown:
             out.append(torch.cat(own) if own else None)
         return out
 
+    @contextmanager
+    def _asking(self, root: Any, kind: str, asked: list[list[Tensor]]) -> Iterator[None]:
+        name = f"get_{kind}_features"
+        stock, own = getattr(root, name), vars(root).get(name)
 
-@contextmanager
-def _asking(root: Any, kind: str, asked: list[str]) -> Iterator[None]:
-    name = f"get_{kind}_features"
-    stock, own = getattr(root, name), vars(root).get(name)
+        @functools.wraps(stock)  # since 5.18 `generate` asks for the signature
+        def get_features(*args: Any, **kwargs: Any) -> Any:
+            asked.append([])
+            try:
+                out = stock(*args, **kwargs)
+            finally:
+                made = asked.pop()
+            self._items[kind].append(made)
+            if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
+                vars(out)[_CARRIED] = self, made
+            return out
 
-    @functools.wraps(stock)  # since 5.18 `generate` asks for the signature
-    def get_features(*args: Any, **kwargs: Any) -> Any:
-        asked.append(kind)
+        setattr(root, name, get_features)
         try:
-            return stock(*args, **kwargs)
+            yield
         finally:
-            asked.pop()
-
-    setattr(root, name, get_features)
-    try:
-        yield
-    finally:
-        delattr(root, name)
-        if own is not None:  # somebody else's replacement on this very model
-            setattr(root, name, own)
+            delattr(root, name)
+            if own is not None:  # somebody else's replacement on this very model
+                setattr(root, name, own)

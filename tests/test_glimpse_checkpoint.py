@@ -113,6 +113,31 @@ def cut_short(folder: Path) -> None:
     (folder / "new_modules_gp.pt").write_bytes(b"")
 
 
+def with_modules(folder: Path, modules: object) -> None:
+    held = torch.load(folder / "new_modules_gp.pt", weights_only=True)
+    torch.save({**held, "attn_fuser": modules}, folder / "new_modules_gp.pt")
+
+
+def no_modules(folder: Path) -> None:
+    with_modules(folder, None)
+
+
+def not_a_number(folder: Path) -> None:
+    held = torch.load(folder / "new_modules_gp.pt", weights_only=True)
+    held["attn_fuser"]["layers.1.norm2.weight"][3] = torch.nan
+    torch.save(held, folder / "new_modules_gp.pt")
+
+
+def odd_modules(folder: Path) -> None:
+    with_modules(folder, {"attn_in_proj.bias": 1})
+
+
+def cut_early(folder: Path) -> None:
+    """Below 64 KiB or so the reader seeks to before the file's beginning."""
+    path = folder / "new_modules_gp.pt"
+    path.write_bytes(path.read_bytes()[:52796])
+
+
 @pytest.mark.parametrize(
     ("change", "error", "said"),
     [
@@ -124,6 +149,10 @@ def cut_short(folder: Path) -> None:
         (no_weights, ConfigError, r"neither model.safetensors nor new_modules_gp.pt; it holds config.json"),
         (no_config, ConfigError, "has no config.json"),
         (broken_config, ConfigError, "is not JSON"),
+        (no_modules, ConfigError, "does not fit its config.json: 'NoneType' object has no attribute 'items'"),
+        (not_a_number, ConfigError, "vip.layers.1.norm2.weight holds NaN or infinite numbers"),
+        (odd_modules, ConfigError, "does not fit its config.json: 'int' object has no attribute 'float'"),
+        (cut_early, SetupError, "cannot be read as tensors alone"),
     ],
 )
 def test_damaged_and_foreign_files(tmp_path: Path, change: Any, error: type[Exception], said: str) -> None:
@@ -144,6 +173,11 @@ def test_damaged_and_foreign_files(tmp_path: Path, change: Any, error: type[Exce
         ({"attn_fuse_type": "AttnFuserV2"}, UnsupportedError, "attn_fuse_type='AttnFuserV2'"),
         ({"le_length": 2}, UnsupportedError, "le_length=2"),
         ({"vision_config": {}}, ConfigError, "no usable 'hidden_size'"),
+        ({"vision_config": {"hidden_size": "48"}}, ConfigError, "vision_width is made of whole numbers"),
+        ({"hidden_size": None}, ConfigError, "hidden_size is made of whole numbers of at least 0, got None"),
+        ({"selected_visual_layers": [-1]}, ConfigError, "selected_visual_layers is made of whole numbers"),
+        ({"selected_visual_layers": []}, ConfigError, "sizes of a VIP are at least 1"),
+        ({"attn_fuse_num_heads": 3}, ConfigError, "width 32 divides over 3 heads"),
     ],
 )
 def test_configs_that_do_not_fit(tmp_path: Path, config: Any, error: type[Exception], said: str) -> None:
@@ -188,6 +222,33 @@ def test_one_load_for_all_configs_and_another_when_files_change(tmp_path: Path) 
     assert not torch.equal(first.glimpse_vectors, second.glimpse_vectors)
 
 
+def test_the_hub_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    folder, asked = random_predictor().save_pretrained(tmp_path / "ours"), []
+
+    def download(name: str, **_: Any) -> str:
+        asked.append(name)
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert load_predictor("someone/once") is load_predictor("someone/once")
+    assert asked == ["someone/once"]
+
+
+def test_the_default_device_and_dtype_do_not_matter(tmp_path: Path) -> None:
+    ours = random_predictor().save_pretrained(tmp_path / "ours")
+    for folder in (PUBLISHED, ours):
+        wanted = GlimpseVIP.from_pretrained(folder).state_dict()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            with torch.device("meta"):
+                got = GlimpseVIP.from_pretrained(folder).state_dict()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert all(torch.equal(got[name], value) for name, value in wanted.items())
+
+
 def test_sizes_that_do_not_belong_together_are_named() -> None:
     vip = random_predictor()
     with pytest.raises(ValueError, match=r"grids \[\(2, 3\)\] want attention \[6, 4\] and taps \[1, 6, 32\], got"):
@@ -212,6 +273,7 @@ def test_the_bundled_predictor_is_the_bundled_models_and_small() -> None:
         ({"keep_threshold": 1.0}, r"keep_threshold is a probability in \[0, 1\), or None; got 1.0"),
         ({"keep_ratio": 0.2}, r"would not read keep_ratio=0.2: pass max_keep_ratio=0.2 .* or keep_threshold=None"),
         ({"keep_threshold": None, "max_keep_ratio": 0.2}, "caps nothing: drop one"),
+        ({"keep_ratio": 1, "max_keep_ratio": 0.2}, "keep_ratio=1 keeps everything, and max_keep_ratio caps nothing"),
         ({"max_keep_ratio": 25}, "did you mean 0.25"),
         ({"min_keep_tokens": 0}, "min_keep_tokens is a whole number of at least 1"),
         ({"budget_scope": "images"}, "did you mean 'image'"),

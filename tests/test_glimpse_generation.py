@@ -15,6 +15,8 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.prefill import Prefill
+from prunevid_qwen.probe import check_probe
+from prunevid_qwen.reducer import Probe
 from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from tests import flash_attention, glimpse
@@ -129,17 +131,26 @@ def test_beams_and_sequences_keep_what_one_row_keeps(mode: dict[str, Any]) -> No
         assert torch.equal(sample.kept.rep, wanted[number // times])
 
 
-def test_candidates_of_assisted_decoding_are_not_part_of_the_prompt() -> None:
+def test_candidates_of_assisted_decoding_are_not_part_of_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     model, config = tiny_model(), glimpse.config()
-    with pruned(model, config) as trace:
-        plain = model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=8, do_sample=False)
-    wanted = trace.samples[0].kept.rep
-    with pruned(model, config) as trace:
-        guessed = model.generate(
-            **make_inputs(ONE_VIDEO), max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3
-        )
-    assert torch.equal(plain, guessed)
-    assert torch.equal(trace.samples[0].kept.rep, wanted)
+    inputs = make_inputs(ONE_VIDEO)
+    inputs["input_ids"][0, -1] = inputs["input_ids"][0, 0]  # so that what followed it then is guessed from the start
+    probes: list[torch.Tensor] = []
+    widths: list[int] = []
+    stock = Glimpse.plan
+    monkeypatch.setattr(Glimpse, "plan", lambda self, seen: probes.append(seen.probe) or stock(self, seen))
+    handle = model.model.language_model.register_forward_pre_hook(
+        lambda _m, _a, kwargs: widths.append(kwargs["inputs_embeds"].shape[1]), with_kwargs=True
+    )
+    out = []
+    for options in ({}, {"prompt_lookup_num_tokens": 3}):
+        widths.clear()
+        with pruned(model, config):
+            out.append(model.generate(**inputs, max_new_tokens=8, do_sample=False, **options))
+        assert (widths[0] > inputs["input_ids"].shape[1]) == bool(options), "no candidates, so it proves nothing"
+    handle.remove()
+    assert torch.equal(*out)
+    torch.testing.assert_close(*probes, **CLOSE[torch.float32])
 
 
 @pytest.mark.parametrize("merger", ["prunevid", "rlt", "pool", "random"])
@@ -196,52 +207,27 @@ def test_two_runs_and_one_that_raised_leave_nothing_behind() -> None:
     assert not {"get_image_features", "get_video_features", "get_rope_index"} & vars(root).keys()
 
 
+@pytest.mark.parametrize(("layers", "width", "heads"), [(9, 64, 4), (5, 64, 4), (6, 32, 4), (6, 64, 2)])
+def test_a_probe_of_another_model_is_refused(layers: int, width: int, heads: int) -> None:
+    said = f"width {width} and {heads} heads with {layers} layers; this model has 6 layers, width 64 and 4 heads"
+    with pytest.raises(ConfigError, match=said):
+        check_probe(adapter_for(tiny_model()), Probe(torch.zeros(layers, 1, width), (3,), heads))
+    check_probe(adapter_for(tiny_model()), Probe(torch.zeros(6, 1, 64), (3,), 4))
+
+
 def test_a_predictor_of_another_model_is_refused_before_anything_runs() -> None:
     for config, said in (
         (PruneVidConfig(selector="glimpse"), "made for a model of width 128 and 4 heads .* has 6 layers, width 64"),
+        (
+            glimpse.config(replace(glimpse.FACTS, layers=9, selected_layers=(7,), reduce_layer=7)),
+            "acts after layer 7, where it was trained, but this model has 6 layers",
+        ),
         (glimpse.config(pruning_layer=3), "trained to act after layer 2 and cannot act after pruning_layer=3"),
     ):
         with pytest.raises(ConfigError, match=said), pruned(tiny_model(), config):
             pass
     with pruned(tiny_model(), glimpse.config(pruning_layer=2)) as trace:
         assert trace.layer == 2
-
-
-def test_marks_choose_for_the_oracle() -> None:
-    model, config = tiny_model(), PruneVidConfig(enable_stage1=False, selector="oracle", pruning_layer=1)
-    numbers = torch.Generator().manual_seed(5)
-    marks = [torch.rand(80, generator=numbers), torch.rand(54 + 32, generator=numbers)]
-    for mode in ({}, {"num_beams": 2}):
-        with pruned(model, config, marks) as trace:
-            model.generate(**make_inputs(RAGGED), max_new_tokens=2, do_sample=False, **mode)
-        times = len(trace.samples) // 2
-        for number, sample in enumerate(trace.samples):
-            assert torch.equal(sample.kept.rep, (marks[number // times] > 0.5).nonzero()[:, 0])
-
-
-def test_a_merged_token_is_marked_as_its_most_marked_member() -> None:
-    config = PruneVidConfig(**{**TINY, "selector": "oracle", "merger": "pool"})
-    marks = [torch.zeros(80)]
-    marks[0][[3, 41]] = 1.0
-    with pruned(tiny_model(), config, marks) as trace, torch.no_grad():
-        tiny_model()(**make_inputs(ONE_VIDEO))
-    sample = trace.samples[0]
-    assert sorted(sample.kept.rep.tolist()) == sorted({int(sample.merged.target[i]) for i in (3, 41)})
-
-
-@pytest.mark.parametrize(
-    ("marks", "said"),
-    [
-        (None, r"keeps what its caller marks: pass pruned\(model, config, marks=\[...\]\).* got none"),
-        ([torch.ones(80)] * 3, "for each of the 2 prompts of the batch; got 3"),
-        ([torch.ones(80), torch.ones(80)], r"prompt 1 has 86 visual tokens, its marks are \[80\]"),
-        ([torch.ones(80), None], "prompt 1 has 86 visual tokens, its marks are none"),
-    ],
-)
-def test_marks_that_do_not_fit_are_refused(marks: Any, said: str) -> None:
-    config = PruneVidConfig(enable_stage1=False, selector="oracle", pruning_layer=1)
-    with pruned(tiny_model(), config, marks), pytest.raises(ConfigError, match=said), torch.no_grad():
-        tiny_model()(**make_inputs(RAGGED))
 
 
 def test_the_api_and_its_receipt() -> None:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.prefill import Prefill, Row, _evidence
+from prunevid_qwen.reducer import Needs
+from prunevid_qwen.stage2_select.oracle import Oracle
+from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests import glimpse
 from tests.masking import masked_logits, text_inputs
 from tests.models import CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
+from tests.pruned_generation import OUT, close, oracle
 from tests.test_keep_everything import MODES, generate
 from tests.test_pruning_equals_masking import STEPS
 from tests.tolerances import CLOSE, LOGITS
@@ -28,9 +37,10 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     stock = Gathering.after_layer
 
     def after(self: Gathering, layer: int, kwargs: Any, device: torch.device) -> bool:
+        probe = self._probe
         ran = stock(self, layer, kwargs, device)
         if ran and layer == self.probed_layers[-1]:
-            seen.append([row.probe for row in self._probe.state.rows])
+            seen.append([row.probe for row in probe.state.rows])
         return ran
 
     monkeypatch.setattr(Gathering, "after_layer", after)
@@ -71,6 +81,113 @@ def test_pruning_is_masking(attention: str, case: str) -> None:
         torch.testing.assert_close(got[b], logits, **LOGITS[torch.float32])
     assert any(0 < s.after_stage2 < s.tokens for s in trace.samples), "the case prunes nothing, so it proves nothing"
     assert len(set(trace.cache_lengths)) == 1
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("stage1", [False, True])
+def test_pruning_is_masking_without_stage_3(attention: str, stage1: bool) -> None:
+    model, config = tiny_model(attention), glimpse.config(enable_cache_compression=False, enable_stage1=stage1)
+    with pruned(model, config) as trace:
+        out = model.generate(**make_inputs(RAGGED), max_new_tokens=STEPS + 1, do_sample=False, **OUT)
+    for b, logits in enumerate(oracle(RAGGED, out.sequences, trace, config)):
+        close(torch.stack(out.logits, 1)[b], logits)
+    assert len(set(trace.cache_lengths)) == 2
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_a_prefix_in_the_cache_changes_nothing(attention: str) -> None:
+    """Rows with unequal padding, of which the first texts were read before the videos came."""
+    model, config, cut = tiny_model(attention), glimpse.config(), 15
+    samples = [[("text", 20), ("video", 4, 4, 5), ("text", 6)], [("text", 9), ("video", 4, 4, 5), ("text", 6)]]
+    inputs = make_inputs(samples)
+    with pruned(model, config) as trace, torch.no_grad():
+        whole = model(**inputs).logits[:, -1]
+    wanted = [sample.kept.rep for sample in trace.samples]
+    positions, _ = adapter_for(model).reference_positions(**inputs)
+    ids, types = inputs.pop("input_ids"), inputs.pop("mm_token_type_ids")
+    cache = DynamicCache(config=model.config.text_config)
+    first = {"input_ids": ids[:, :cut], "attention_mask": inputs["attention_mask"][:, :cut]}
+    rest = {**inputs, "input_ids": ids[:, cut:], "mm_token_type_ids": types[:, cut:]}
+    with pruned(model, config) as trace, torch.no_grad():
+        model(**first, position_ids=positions[:, :, :cut], past_key_values=cache)
+        after = model(**rest, position_ids=positions[:, :, cut:], past_key_values=cache).logits[:, -1]
+    assert all(torch.equal(rep, sample.kept.rep) for rep, sample in zip(wanted, trace.samples, strict=True))
+    close(after, whole)
+
+
+def stop(*_: Any) -> None:
+    raise MemoryError
+
+
+def test_nothing_of_a_prompt_is_kept_alive() -> None:
+    model = tiny_model()
+    with pruned(model, glimpse.config()):
+        out = model.generate(**make_inputs(RAGGED), max_new_tokens=2, do_sample=False, **OUT)
+        cache = weakref.ref(out.past_key_values)
+        del out
+        gc.collect()
+        assert cache() is None
+        cache = DynamicCache(config=model.config.text_config)
+        handle = model.model.language_model.layers[1].mlp.register_forward_pre_hook(stop)
+        with pytest.raises(MemoryError), torch.no_grad():
+            model(**make_inputs(RAGGED), past_key_values=cache)
+        handle.remove()
+        cache = weakref.ref(cache)
+        gc.collect()
+        assert cache() is None
+
+
+def test_evidence_is_let_go_once_it_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    states: list[Prefill] = []
+    stock = Gathering.before_layers
+    monkeypatch.setattr(
+        Gathering, "before_layers", lambda self, state, *rest: states.append(state) or stock(self, state, *rest)
+    )
+    with pruned(tiny_model(), glimpse.config()), torch.no_grad():
+        tiny_model()(**make_inputs(RAGGED))
+    assert all(row.kept is not None and row.probe is None and row.taps is None for row in states[0].rows)
+
+
+@pytest.mark.parametrize("selector", ["glimpse", "oracle"])
+def test_where_everything_is_kept_nothing_is_asked_for(selector: str) -> None:
+    config = glimpse.config(selector=selector, keep_ratio=1)
+    plan = compile_plan(config, 6)
+    assert config.fixed_keep_ratio == 1
+    assert plan.after is not None
+    assert plan.after.needs == Needs(layer=glimpse.LAYER if selector == "glimpse" else None)
+    with pruned(tiny_model(), config) as trace, torch.no_grad():
+        tiny_model()(**make_inputs(MIXED))
+    assert all(sample.kept is None or sample.kept.is_identity for sample in trace.samples)
+
+
+def test_the_default_device_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = Gathering.before_layers
+
+    def elsewhere(self: Gathering, *args: Any) -> None:
+        with torch.device("meta"):
+            stock(self, *args)
+
+    kept = []
+    for replaced in (stock, elsewhere):
+        monkeypatch.setattr(Gathering, "before_layers", replaced)
+        with pruned(tiny_model(), glimpse.config()) as trace, torch.no_grad():
+            tiny_model()(**make_inputs(RAGGED))
+        kept.append([sample.kept.rep for sample in trace.samples])
+    assert all(torch.equal(a, b) for a, b in zip(*kept, strict=True))
+
+
+def test_evidence_meets_on_the_device_of_layer_m() -> None:
+    """Under a device map stage 1 and the probed layers may be elsewhere."""
+    places, blocks = torch.arange(11), (Block("image", (1, 2, 3), 0, 6),)
+    layout = TokenLayout(11, places[2:8], places[8:], blocks, torch.zeros(6, dtype=torch.long))
+    merged = TokenMap(torch.tensor([0, 0, 1, 2, 3, -1]), torch.tensor([0, 2, 3, 4]))
+    after, _ = layout.apply(merged)
+    row = Row(layout, layout.length, after, merged, probe=torch.zeros(1, 4, 1, 4), taps=torch.zeros(6, 1, 32))
+    row.marks = torch.ones(6)
+    device = torch.device("meta")
+    seen = _evidence(after.to(device), torch.zeros(after.length, 64, device=device), Oracle(), row)
+    assert {x.device for x in (seen.probe, seen.taps, seen.marks)} == {device}
+    assert (seen.taps.shape, seen.marks.shape) == ((1, 4, 32), (4,))
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -129,6 +129,7 @@ def test_merged_tokens_stand_where_their_group_does_in_whatever_order() -> None:
     assert image.tolist() == [0, 0, 2, 1, 2]
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 1), (0, 2), (0, 1), (0, 0), (1, 1)]
     assert sizes == [2, 1, 2]
+    assert left.to(torch.device("meta")).cells is not None
 
 
 def test_the_four_full_sizes_of_the_published_checkpoints() -> None:

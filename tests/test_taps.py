@@ -18,7 +18,7 @@ from prunevid_qwen.taps import Shown, tapped_vision, taps_of
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import vision_from_memory, vision_in_chunks
 from tests import glimpse
-from tests.models import CASES, IMAGES, MIXED, RAGGED, make_inputs, tiny_model
+from tests.models import CASES, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.tolerances import CLOSE
 
 GRIDS = [(1, 3, 4), (2, 5, 7), (1, 1, 1), (3, 4, 2), (1, 9, 6)]
@@ -140,6 +140,8 @@ def test_features_that_were_made_elsewhere_are_refused() -> None:
         shown.take(layouts(RAGGED))
     with pytest.raises(UnsupportedError, match="encode 0 and 0"):
         shown.take(layouts(MIXED))  # handed out once
+    with pytest.raises(UnsupportedError, match=r"of 80 tokens was encoded where the prompt has grid \(2, 4, 4\)"):
+        watched(ONE_VIDEO).take(layouts([[("video", 2, 4, 4), ("text", 1)]]))
     model, config = tiny_model(), glimpse.config()
     inputs = make_inputs(CASES["one_video"])
     with torch.no_grad():
@@ -163,6 +165,100 @@ def test_encoded_ahead_inside_the_context_is_as_good_as_encoded_then() -> None:
         held = [videos.hold(videos.encode(pixels, grid[None])) for pixels, grid in parts]
         model(**{**inputs, "pixel_values_videos": torch.cat(held)})
     assert all(torch.equal(a, s.kept.rep) for a, s in zip(wanted, trace.samples, strict=True))
+
+
+def kept(trace: Any) -> list[torch.Tensor]:
+    return [sample.kept.rep for sample in trace.samples]
+
+
+def mismatched() -> dict[str, torch.Tensor]:
+    """Another video, of which one placeholder was cut off: refused when its features are there already."""
+    inputs = make_inputs(ONE_VIDEO, seed=3)
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        inputs[name] = torch.cat([inputs[name][:, :5], inputs[name][:, 6:]], dim=1)
+    return inputs
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+@pytest.mark.parametrize("how", ["mismatch", "interrupt"])
+def test_a_video_whose_prompt_never_came_is_not_taken_for_the_next_one(how: str, beams: int) -> None:
+    model, config = tiny_model(), glimpse.config()
+    with pruned(model, config) as trace, torch.no_grad():
+        model(**make_inputs(ONE_VIDEO))
+    wanted = kept(trace)[0]
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pruned(model, config) as trace:
+        if how == "mismatch":
+            with pytest.raises(ValueError, match=r"do not match|visual tokens stand where"), torch.no_grad():
+                model(**mismatched())
+        else:  # since 5.18 features are made ahead of the forward
+            handle = model.register_forward_pre_hook(stop)
+            with pytest.raises(KeyboardInterrupt):
+                model.generate(**make_inputs(ONE_VIDEO, seed=3), max_new_tokens=2)
+            handle.remove()
+        model.generate(**make_inputs(ONE_VIDEO), max_new_tokens=2, do_sample=False, num_beams=beams)
+    assert all(torch.equal(rep, wanted) for rep in kept(trace))
+    assert len(trace.samples) == beams
+
+
+def test_features_made_ahead_carry_their_own_taps_and_no_longer_than_needed() -> None:
+    model, config = tiny_model(), glimpse.config()
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
+        pytest.skip("this release of transformers takes no features that were encoded ahead")
+    wanted, ahead, rest = [], [], []
+    with pruned(model, config) as trace, torch.no_grad():
+        for seed in (0, 3):
+            inputs = make_inputs(ONE_VIDEO, seed=seed)
+            model(**inputs)
+            wanted += kept(trace)
+            ahead.append(model.model.get_video_features(inputs.pop("pixel_values_videos"), inputs["video_grid_thw"]))
+            rest.append(inputs)
+        assert not torch.equal(*wanted)
+        for number in (1, 0):  # not in the order in which they were made
+            model(**rest[number], mm_encoder_outputs={"video": ahead[number]})
+            assert torch.equal(kept(trace)[0], wanted[number])
+        assert not any(isinstance(x, torch.Tensor) for x in vars(ahead[0])["_prunevid_taps"][1])
+        inputs = make_inputs(ONE_VIDEO)
+        other = model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
+    with pruned(model, config), pytest.raises(UnsupportedError, match="encode 0 and 0"), torch.no_grad():
+        model(**rest[0], mm_encoder_outputs={"video": other})  # its taps may be of other blocks
+
+
+def test_what_somebody_else_replaced_is_put_back() -> None:
+    root, stock = tiny_model().model, tiny_model().model.get_video_features
+
+    def theirs(*args: Any, **kwargs: Any) -> Any:
+        return stock(*args, **kwargs)
+
+    root.get_video_features = theirs
+    try:
+        with pruned(tiny_model(), glimpse.config()):
+            assert root.get_video_features is not theirs
+        assert vars(root)["get_video_features"] is theirs
+    finally:
+        del root.get_video_features
+
+
+@torch.no_grad()
+def test_what_a_call_that_raised_had_seen_is_forgotten() -> None:
+    model = deep_tower()
+    adapter, tower = adapter_for(model), model.model.visual
+    grid = torch.tensor([[1, 4, 4]])
+    pixels = [torch.randn(16, 1176, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
+
+    def stop(*_: Any) -> None:
+        raise MemoryError
+
+    with vision_from_memory(tower) as videos, tapped_vision(adapter, VisionTaps((0,), 32)):
+        held = videos.hold(videos.encode(pixels[0], grid))
+        handle = tower.blocks[1].register_forward_pre_hook(stop)
+        with pytest.raises(MemoryError):
+            tower(pixels[1], grid_thw=grid)
+        handle.remove()
+        assert torch.equal(taps_of(tower(held, grid_thw=grid)), videos.features[0].taps)
 
 
 def test_a_tower_of_other_blocks_is_refused() -> None:

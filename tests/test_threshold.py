@@ -70,6 +70,20 @@ def test_the_threshold_is_strict() -> None:
     assert Budget().choose(p, p, layout(3)).tolist() == [1]
 
 
+@pytest.mark.parametrize("budget", [{}, {"threshold": None}, {"max_keep_ratio": 0.5}])
+def test_an_image_that_has_lost_all_tokens_already_asks_for_none(budget: dict[str, float | None]) -> None:
+    p = torch.tensor([0.9, 0.1, 0.2, 0.8])
+    assert sorted(Budget(scope="image", **budget).choose(p, p, layout(2, 0, 2)).tolist()) == [0, 3]
+
+
+def test_a_share_that_is_just_reached_is_not_passed() -> None:
+    """100 * 0.29 is 28.999... to a computer; 29 of 100 tokens are no more than that share."""
+    p = (torch.arange(100) < 29).double()
+    assert len(Budget(max_keep_ratio=0.29).choose(p, p, layout(100))) == 29
+    p = (torch.arange(100) < 30).double()
+    assert len(Budget(max_keep_ratio=0.29).choose(p, p, layout(100))) == int(0.29 * 100)
+
+
 @pytest.mark.parametrize("n", [1, 5, 9])
 def test_a_cap_that_rounds_to_none_leaves_the_floor(n: int) -> None:
     p = torch.ones(n)

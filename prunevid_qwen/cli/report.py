@@ -200,7 +200,7 @@ def _stage2(stage: Stats) -> str:
         ratio = f"asked {stage['requested_ratio']:.0%}, got {got}"
     else:  # it depends on picture and question
         cap = f", at most {stage['max_ratio']:.0%}" if stage["max_ratio"] else ""
-        ratio = f"{stage['kept_tokens']} tokens above {stage['threshold']:g}{cap}: {got}"
+        ratio = f"chose {stage['kept_tokens']} tokens by its threshold of {stage['threshold']:g}{cap}: {got}"
     return f"{stage['selector']} after layer {stage['layer']}; {ratio}"
 
 

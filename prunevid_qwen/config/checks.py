@@ -47,7 +47,7 @@ def unknown(what: str, got: object, allowed: tuple[str, ...]) -> str:
 
 
 def check_threshold(config: PruneVidConfig) -> None:
-    """Raise `ConfigError` where a budget is given that the selector would not read, or a threshold out of range."""
+    """Raise `ConfigError` where two budgets contradict each other, or a threshold is out of range."""
     threshold, selector = config.keep_threshold, config.selector
     if threshold is not None and (not is_number(threshold) or not 0 <= threshold < 1):
         raise ConfigError(f"keep_threshold is a probability in [0, 1), or None; got {threshold!r}")
@@ -57,6 +57,8 @@ def check_threshold(config: PruneVidConfig) -> None:
                 f"max_keep_ratio caps what a threshold keeps ({', '.join(THRESHOLD_SELECTORS)}); selector {selector!r} "
                 f"keeps a fixed share: pass keep_ratio={config.max_keep_ratio:g}"
             )
+    elif config.keep_ratio == 1 and config.max_keep_ratio not in (None, 1):
+        raise ConfigError("keep_ratio=1 keeps everything, and max_keep_ratio caps nothing: drop one")
     elif threshold is None:
         if config.max_keep_ratio is not None:
             raise ConfigError("keep_threshold=None keeps exactly keep_ratio, and max_keep_ratio caps nothing: drop one")

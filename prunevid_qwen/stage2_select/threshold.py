@@ -65,6 +65,6 @@ class Budget:
         if self.threshold is None:
             return best[: min(n, max(1, int(n * self.keep_ratio)))]
         above = int((probability > self.threshold).sum())  # the one question to the device: how many there are
-        if self.max_keep_ratio is not None and above > n * self.max_keep_ratio:
+        if self.max_keep_ratio is not None and above / n > self.max_keep_ratio:
             above = int(n * self.max_keep_ratio)
         return best[: max(above, least)]

@@ -100,7 +100,8 @@ class GlimpseVIP(nn.Module):
         if not path.is_file():
             raise ConfigError(f"{folder} has no {CONFIG}: pass the folder of a glimpse predictor")
         facts = facts_of(read_config(path), path)
-        made = cls(facts)
+        with torch.device("cpu"):  # whatever the default device and dtype are
+            made = cls(facts).to(dtype)
         if (folder / OWN).is_file():
             state = _safetensors(folder / OWN)
         elif (folder / PUBLISHED).is_file():
@@ -109,7 +110,7 @@ class GlimpseVIP(nn.Module):
             held = ", ".join(sorted(p.name for p in folder.iterdir())) or "nothing"
             raise ConfigError(f"{folder} has neither {OWN} nor {PUBLISHED}; it holds {held}")
         _fill(made, state, folder)
-        return made.to(dtype).eval().requires_grad_(False)
+        return made.eval().requires_grad_(False)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> Path:
         """Write config.json and model.safetensors: no pickle, and only what inference needs.
@@ -132,10 +133,19 @@ class GlimpseVIP(nn.Module):
 
 
 def load_predictor(source: str) -> GlimpseVIP:
-    """Load a predictor once for all configs that name it, and again when its files have changed."""
-    folder = _folder(source, {})
+    """Load a predictor once for all configs that name it, and again when its files have changed.
+
+    The hub is asked once: this runs for every prompt.
+    """
+    here = source == "bundled" or Path(source).is_dir()
+    folder = _folder(source, {}) if here else _downloaded(source)
     files = [folder / name for name in (CONFIG, OWN, PUBLISHED)]
     return _loaded(str(folder), tuple((f.stat().st_mtime_ns, f.stat().st_size) for f in files if f.is_file()))
+
+
+@lru_cache(maxsize=16)
+def _downloaded(source: str) -> Path:
+    return _folder(source, {})
 
 
 @lru_cache(maxsize=4)
@@ -170,7 +180,7 @@ def _published(path: Path, facts: GlimpseFacts, config: dict[str, Any]) -> dict[
     """Read the authors' file, and make the glimpse vectors of its parts."""
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError) as error:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError) as error:
         # what the unpickler says of bytes that are no pickle depends on the bytes
         raise SetupError(
             f"{path} ({path.stat().st_size} bytes) cannot be read as tensors alone: {_first_line(error):.200}. "
@@ -189,11 +199,11 @@ def _published(path: Path, facts: GlimpseFacts, config: dict[str, Any]) -> dict[
         own = nn.functional.rms_norm(
             own, own.shape[-1:], held["le_norm"]["weight"].float(), config.get("rms_norm_eps", 1e-6)
         )
-        vectors = torch.zeros(facts.layers, facts.hidden_size)
+        vectors = own.new_zeros(facts.layers, facts.hidden_size)
         vectors[owners] = own
+        state = {f"vip.{name}": tensor.float() for name, tensor in held["attn_fuser"].items()}
     except (KeyError, ValueError, RuntimeError, IndexError, AttributeError, TypeError) as error:
         raise ConfigError(f"{path} does not fit its {CONFIG}: {error}") from error
-    state = {f"vip.{name}": tensor for name, tensor in held["attn_fuser"].items()}
     return {**state, "glimpse_vectors": vectors}
 
 
@@ -220,4 +230,6 @@ def _fill(made: GlimpseVIP, state: dict[str, Tensor], folder: Path) -> None:
                 f"{folder}: {name} is {found.get(name, 'missing')} in the file and {wanted.get(name, 'nothing')} by "
                 f"{CONFIG}: the two do not belong together"
             )
+        if not bool(state[name].isfinite().all()):  # it would keep its least, and never say why
+            raise ConfigError(f"{folder}: {name} holds NaN or infinite numbers: the predictor's training went wrong")
     made.load_state_dict({name: tensor.float() for name, tensor in state.items()})

@@ -54,14 +54,22 @@ class GlimpseFacts:
     vip_heads: int = 4
 
     def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or number < 0:
+                    raise ConfigError(f"{name} is made of whole numbers of at least 0, got {value!r}")
         chosen = self.selected_layers
-        if not chosen or list(chosen) != sorted(set(chosen)) or chosen[0] < 0:
+        if not chosen or list(chosen) != sorted(set(chosen)):
             raise ConfigError(f"selected_layers are decoder layers in ascending order, got {list(chosen)}")
         if not chosen[-1] <= self.reduce_layer < self.layers:
             raise ConfigError(
                 f"attention of layer {chosen[-1]} is to decide what is dropped after layer {self.reduce_layer} of "
                 f"{self.layers}: selected_layers <= reduce_layer < num_hidden_layers has to hold"
             )
+        try:
+            _ = self.shape
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
 
     @property
     def shape(self) -> VIPShape:

@@ -28,12 +28,14 @@ def check_probe(adapter: Adapter, probe: Probe) -> None:
         ConfigError: it does not fit; the message names both.
     """
     model = (len(adapter.parts.layers), adapter.hidden_size, adapter.heads)
-    width, heads = probe.vectors.shape[-1], probe.heads
-    if (probe.vectors.shape[0], width, heads) != model:
+    wanted = (probe.vectors.shape[0], probe.vectors.shape[-1], probe.heads)
+    if wanted != model:
+        made_for, this = (
+            f"{layers} layers, width {width} and {heads} heads" for layers, width, heads in (wanted, model)
+        )
         raise ConfigError(
-            f"the selector's probe was made for a model of width {width} and {heads} heads with "
-            f"{probe.vectors.shape[0]} layers; this model has {model[0]} layers, width {model[1]} and {model[2]} heads: "
-            "name the predictor that was trained for it (--glimpse_path)"
+            f"the selector's probe was made for a model of {made_for}; this model has {this}: name the predictor that "
+            "was trained for it (--glimpse_path)"
         )
 
 

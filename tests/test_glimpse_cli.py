@@ -217,4 +217,4 @@ def test_the_demo_answers_with_the_bundled_predictor_and_shows_its_count(capsys:
     assert main(["--selector", "glimpse", "--keep_ratio", "0.2"], program="demo.py") == 2
     assert "pass max_keep_ratio=0.2" in capsys.readouterr().err
     assert main(["--selector", "glimpse", "--glimpse_path", "tests/data/glimpse_checkpoint"], program="demo.py") == 2
-    assert "made for a model of width 64" in capsys.readouterr().err
+    assert "made for a model of 6 layers, width 64" in capsys.readouterr().err

@@ -10,12 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from prunevid_qwen.config.checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.training.glimpse.recipe_values import check_number, plain, read_yaml, typed, write_yaml
+from prunevid_qwen.training.glimpse.recipe_values import check_number, typed
+from prunevid_qwen.training.glimpse.recipe_yaml import YamlRecipe
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "dtype": ("auto", "bfloat16", "float16", "float32"),
@@ -34,7 +34,7 @@ _GQA: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class GlimpseRecipe:
+class GlimpseRecipe(YamlRecipe):
     """How a glimpse predictor is trained. Ranges are checked on construction.
 
     Args:
@@ -87,6 +87,9 @@ class GlimpseRecipe:
     Raises:
         ConfigError: a value is outside its range or of the wrong type.
     """
+
+    CALLED: ClassVar[str] = "a recipe"
+    EXAMPLE: ClassVar[str] = "train/glimpse.yaml"
 
     model_path: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     dtype: str = "bfloat16"
@@ -157,57 +160,6 @@ class GlimpseRecipe:
             raise ConfigError("lm_weight, dice_weight and bce_weight are all 0: nothing would be learnt")
         if self.eval_every is not None and not self.eval_data:
             raise ConfigError(f"eval_every={self.eval_every}, but eval_data does not say what to evaluate on")
-
-    # ---- as names and values
-
-    def replace(self, **changes: Any) -> GlimpseRecipe:
-        """Return a copy with some options changed; unknown names are refused as in `from_dict`."""
-        return type(self).from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every option by name, ready for JSON and YAML."""
-        return {each.name: plain(getattr(self, each.name)) for each in dataclasses.fields(self)}
-
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> GlimpseRecipe:
-        """Build from names and values; what is left out takes its default.
-
-        Raises:
-            ConfigError: an unknown name (the nearest known one is offered), or a bad value.
-        """
-        names = tuple(each.name for each in dataclasses.fields(cls))
-        for name in options:
-            if name not in names:
-                raise ConfigError(unknown("a recipe has", name, names))
-        return cls(**options)
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> GlimpseRecipe:
-        """Read a recipe from a YAML file.
-
-        Raises:
-            ConfigError: the file is missing or is no mapping of options, or an option is unknown or bad.
-            SetupError: PyYAML is not installed.
-        """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot read the recipe {path} ({error.strerror}): see train/glimpse.yaml") from None
-        held = read_yaml(text, str(path))
-        if not isinstance(held, dict):
-            raise ConfigError(f"{path} holds a {type(held).__name__}, a recipe is a mapping of options to values")
-        try:
-            return cls.from_dict(held)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-
-    def to_yaml(self, path: str | Path | None = None) -> str:
-        """Return every option as YAML text; also write it to ``path`` when given."""
-        text = write_yaml(self.to_dict())
-        if path is not None:
-            Path(path).write_text(text, encoding="utf-8")
-        return text
 
 
 _LEAST: dict[str, int] = {

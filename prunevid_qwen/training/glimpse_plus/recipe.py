@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 from prunevid_qwen.config.checks import check_count, check_share, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
-from prunevid_qwen.training.glimpse.recipe_values import check_number, plain, read_yaml, typed, write_yaml
+from prunevid_qwen.training.glimpse.recipe_values import check_number, typed
+from prunevid_qwen.training.glimpse.recipe_yaml import YamlRecipe
 
 REWARDS = ("exact_match", "judge")
 OWN_OPTIONS = ("reward", "only")
@@ -45,7 +45,7 @@ def _published() -> tuple[dict[str, Any], ...]:
 
 
 @dataclass(frozen=True)
-class GlimpsePlusRecipe:
+class GlimpsePlusRecipe(YamlRecipe):
     """How a model learns to answer from boxes, and how its glimpse predictor is trained afterwards.
 
     Args:
@@ -88,6 +88,9 @@ class GlimpsePlusRecipe:
     Raises:
         ConfigError: a value is outside its range or of the wrong type.
     """
+
+    CALLED: ClassVar[str] = "a GlimpsePrune+ recipe"
+    EXAMPLE: ClassVar[str] = "train/glimpse_plus.yaml"
 
     model_path: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     dtype: str = "bfloat16"
@@ -189,55 +192,6 @@ class GlimpsePlusRecipe:
                 f"questions_per_step x group as a multiple of {width}"
             )
         return answers // width
-
-    # ---- as names and values
-
-    def replace(self, **changes: Any) -> GlimpsePlusRecipe:
-        """Return a copy with some options changed; unknown names are refused as in `from_dict`."""
-        return type(self).from_dict({**self.to_dict(), **changes})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return every option by name, ready for JSON and YAML."""
-        return {each.name: plain(getattr(self, each.name)) for each in dataclasses.fields(self)}
-
-    def to_yaml(self) -> str:
-        """Return every option as YAML text."""
-        return write_yaml(self.to_dict())
-
-    @classmethod
-    def from_dict(cls, options: Mapping[str, Any]) -> GlimpsePlusRecipe:
-        """Build from names and values; what is left out takes its default.
-
-        Raises:
-            ConfigError: an unknown name (the nearest known one is offered), or a bad value.
-        """
-        names = tuple(each.name for each in dataclasses.fields(cls))
-        for name in options:
-            if name not in names:
-                raise ConfigError(unknown("a GlimpsePrune+ recipe has", name, names))
-        return cls(**options)
-
-    @classmethod
-    def from_yaml(cls, path: str | Path) -> GlimpsePlusRecipe:
-        """Read a recipe from a YAML file.
-
-        Raises:
-            ConfigError: the file is missing or is no mapping of options, or an option is unknown or bad.
-            SetupError: PyYAML is not installed.
-        """
-        path = Path(path)
-        try:
-            held = read_yaml(path.read_text(encoding="utf-8"), str(path))
-        except OSError as error:
-            raise ConfigError(
-                f"cannot read the recipe {path} ({error.strerror}): see train/glimpse_plus.yaml"
-            ) from None
-        if not isinstance(held, dict):
-            raise ConfigError(f"{path} holds a {type(held).__name__}, a recipe is a mapping of options to values")
-        try:
-            return cls.from_dict(held)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
 
 
 _LEAST: dict[str, int] = {

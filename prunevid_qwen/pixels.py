@@ -190,6 +190,36 @@ def image_pixels(
     return _patches(tensor, options, frame_limit(1, options, max_pixels, None))
 
 
+def fitted_frame(frame: np.ndarray, options: PixelOptions) -> np.ndarray:
+    """Resize one frame to the size at which the model takes it; uint8 ``[H, W, 3]`` to uint8 ``[h, w, 3]``.
+
+    Frames that were fitted one by one and then cut by `fitted_pixels` give the bits of `video_pixels` and
+    `image_pixels`.
+
+    Args:
+        frame: RGB.
+        options: the model's preprocessing; its ``max_pixels`` is the limit.
+
+    Raises:
+        MediaError: a frame of another shape or type, or an aspect above 200.
+    """
+    tensor = _channels_first(frame[None])
+    height, width = tensor.shape[2:]
+    rows, columns = smart_resize(height, width, options.factor, options.min_pixels, options.max_pixels)
+    return _resized(tensor, rows, columns)[0].permute(1, 2, 0).contiguous().numpy()
+
+
+def fitted_pixels(frames: np.ndarray | torch.Tensor, options: PixelOptions) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut frames that have their final size into patches; returns what `video_pixels` does.
+
+    Args:
+        frames: uint8 RGB ``[T, h, w, 3]`` from `fitted_frame`: sides are multiples of ``options.factor``.
+        options: the model's preprocessing; its limits are not looked at again.
+    """
+    tensor = _channels_first(frames)
+    return _cut(tensor, options, *tensor.shape[2:])
+
+
 def frame_limit(count: int, options: PixelOptions, max_pixels: int | None, total_pixels: int | None) -> int:
     """Return the pixels that one of ``count`` frames may have; raises as `video_pixels`.
 
@@ -236,8 +266,13 @@ def _channels_first(frames: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def _patches(frames: torch.Tensor, options: PixelOptions, max_pixels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    count, channels, height, width = frames.shape
+    height, width = frames.shape[2:]
     rows, columns = smart_resize(height, width, options.factor, options.min_pixels, max_pixels)
+    return _cut(frames, options, rows, columns)
+
+
+def _cut(frames: torch.Tensor, options: PixelOptions, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    count, channels = frames.shape[:2]
     patch, merge, depth = options.patch_size, options.merge_size, options.temporal_patch_size
     steps, grid_h, grid_w = math.ceil(count / depth), rows // patch, columns // patch
     # The stock processor scales the mean and deviation instead of the pixels; the order of roundings is kept.

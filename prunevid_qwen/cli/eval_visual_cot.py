@@ -9,10 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from prunevid_qwen.cli.eval_check import register_check
+from prunevid_qwen.cli.eval_run import register_run
+from prunevid_qwen.cli.eval_tables import register_tables
 from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.cli.options import build_config, takes_config_options
+from prunevid_qwen.cli.options import named_config, takes_config_options
 from prunevid_qwen.cli.visual_cot_request import VisualCotRequest
-from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 
 _EPILOG = """\
@@ -132,7 +133,7 @@ def visual_cot(
         out=out,
         data=tuple(data or ()),
         images=images,
-        configs=tuple(_named(name, options) for name in names or (config or "paper",)),
+        configs=tuple(named_config(name, options) for name in names or (config or "paper",)),
         with_baseline=not no_baseline,
         scorer=scorer,
         judge=judge,
@@ -160,17 +161,9 @@ def register_eval(app: typer.Typer, settings: dict[str, Any]) -> None:
     text = "Answer Visual-CoT's questions about images with and without pruning, and score the answers."
     data.command("visual-cot", help=text, epilog=_EPILOG, cls=PanelledCommand)(takes_config_options(visual_cot))
     register_check(data)
+    register_run(data)
+    register_tables(data)
     app.add_typer(data, name="eval", help="Evaluate on data sets: scores with and without pruning.")
-
-
-def _named(base: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
-    """Return a config under a name that says how it differs from the preset or file of that name."""
-    changed = [f"{name}={value}" for name, value in given.items() if value is not None]
-    name = Path(base).stem if base.endswith(".json") else base
-    if name == "baseline" != base:  # a file of that name is no baseline
-        name = base
-    whole = name if name == "baseline" else " ".join([name, *changed])
-    return whole, build_config(base, given)
 
 
 def _judge(base_url: str, model: str, key_file: Path | None) -> dict[str, Any]:

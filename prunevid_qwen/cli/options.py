@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
@@ -45,13 +46,18 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def takes_config_options(
-    command: Callable[..., Any], then: Callable[[Any], Any] = lambda result: result
+    command: Callable[..., Any],
+    then: Callable[[Any], Any] = lambda result: result,
+    without: Collection[str] = (),
+    more: Sequence[inspect.Parameter] = (),
 ) -> Callable[..., Any]:
     """Give a command whose last parameter is ``**options`` an option for every field of PruneVidConfig.
 
     Args:
         command: keyword parameters annotated as typer wants them, then ``**options``.
         then: applied to what the command returns.
+        without: fields that get none.
+        more: further options of the command, shown before them.
     """
     signature = inspect.signature(command, eval_str=True)
     fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
@@ -60,7 +66,8 @@ def takes_config_options(
         return then(command(**values))
 
     entry.__name__, entry.__doc__ = command.__name__, command.__doc__
-    entry.__signature__ = inspect.Signature([*fixed, *_config_parameters()])  # type: ignore[attr-defined]
+    own = [parameter for parameter in _config_parameters() if parameter.name not in without]
+    entry.__signature__ = inspect.Signature([*fixed, *more, *own])  # type: ignore[attr-defined]
     return entry
 
 
@@ -104,15 +111,25 @@ def build_config(base: str, given: dict[str, Any]) -> PruneVidConfig:
         ConfigError: an unknown preset, a value that is no number, or one out of its range.
     """
     hints = {**get_type_hints(PruneVidConfig), "pruning_rate": float}
-    changes = {name: _value(name, text, hints[name]) for name, text in given.items() if text is not None}
+    changes = {name: option_value(name, text, hints[name]) for name, text in given.items() if text is not None}
     start = get_config(base).to_dict()
     if "pruning_rate" in changes and "keep_ratio" not in changes:
         del start["keep_ratio"]  # the preset's: the rate replaces it; only both on the command line is a contradiction
     return PruneVidConfig.from_dict({**start, **changes})
 
 
-def _value(name: str, text: Any, kind: Any) -> Any:
-    """Read an option's text as the type of its field."""
+def named_config(base: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
+    """Return a config under a name that says how it differs from the preset or file of that name."""
+    changed = [f"{name}={value}" for name, value in given.items() if value is not None]
+    name = Path(base).stem if base.endswith(".json") else base
+    if name == "baseline" != base:  # a file of that name is no baseline
+        name = base
+    whole = name if name == "baseline" else " ".join([name, *changed])
+    return whole, build_config(base, given)
+
+
+def option_value(name: str, text: Any, kind: Any) -> Any:
+    """Read an option's text as the type of its field: a number, a name, or ``none`` where that is allowed."""
     kinds = get_args(kind) or (kind,)
     if not isinstance(text, str) or str in kinds:
         return text

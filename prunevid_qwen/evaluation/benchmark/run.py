@@ -1,0 +1,212 @@
+"""A benchmark run from beginning to end: read, answer what is missing, store; tables are made of the stored lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.benchmark.question import spread, tasks_of
+from prunevid_qwen.evaluation.datasets import Dataset, read_dataset
+from prunevid_qwen.evaluation.datasets.record import Record
+from prunevid_qwen.evaluation.engine.asking import Answering, NamedConfigs
+from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, Shard, answered, begin
+from prunevid_qwen.evaluation.engine.local import run_here
+from prunevid_qwen.evaluation.engine.reading import ByProtocol
+from prunevid_qwen.evaluation.engine.tasks import Line, Task, without
+from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device
+from prunevid_qwen.media import MediaReader
+
+Progress = Callable[[str, int, int], None]
+Engine = Callable[[Sequence[Task], ByProtocol, Answering], Generator[Line, None, None]]
+"""Tasks, how their media are read, who answers: gives the lines, in any order."""
+
+BASELINE = "baseline"
+
+BY_PROTOCOL = ("position_scheme", "max_frames", "video_sampling", "fps", "max_pixels", "total_pixels")
+"""Options of a config that say how a video is read, which here the protocol does."""
+
+_INSTEAD = {"max_frames": "frames", "video_sampling": "sampler"}
+
+
+def under(protocol: Protocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
+    """Return a config as a run under a protocol uses it.
+
+    Raises:
+        ConfigError: it says how videos are read, and would not be heeded.
+    """
+    plain = PruneVidConfig()
+    for option in BY_PROTOCOL:
+        if getattr(config, option) not in (getattr(plain, option), getattr(protocol, option, None)):
+            raise ConfigError(
+                f"config {name!r} sets {option}={getattr(config, option)!r}, but how a benchmark is read is the "
+                f"protocol's choice: pass --{_INSTEAD.get(option, option)} instead, and leave it out of the config"
+            )
+    unread = {option: getattr(plain, option) for option in BY_PROTOCOL}
+    return config.replace(**{**unread, "position_scheme": protocol.position_scheme})
+
+
+def baseline_like(config: PruneVidConfig) -> PruneVidConfig:
+    """Return the unpruned model, its videos read and encoded as ``config`` says."""
+    kept = ("video_backend", "video_time_limit", "vision_chunk_tokens")
+    return get_baseline_config().replace(**{option: getattr(config, option) for option in kept})
+
+
+@dataclass(frozen=True)
+class BenchmarkRun:
+    """What is asked, and who answers.
+
+    Args:
+        dataset: of `datasets.names()`.
+        data: its folder.
+        protocol: how it is asked.
+        configs: name and config of each.
+        part: of the benchmark; None for its first.
+        limit: questions, equally spaced; None for all. Not part of a run's identity: it may grow.
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        device: kind that answers; None for what ``loading`` gives here.
+    """
+
+    dataset: str
+    data: Path
+    protocol: Protocol
+    configs: NamedConfigs
+    part: str | None = None
+    limit: int | None = None
+    model_path: str = "bundled"
+    loading: dict[str, Any] = field(default_factory=dict)
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        heeded = tuple((name, under(self.protocol, name, config)) for name, config in self.configs)
+        object.__setattr__(self, "configs", heeded)
+        for option in ("video_backend", "video_time_limit"):
+            if len({getattr(config, option) for _, config in heeded}) > 1:
+                raise ConfigError(f"configs that share decoded videos have one {option}: give all the same")
+
+    def read(self) -> Dataset:
+        """Read the questions; no video is opened."""
+        return read_dataset(self.dataset, self.data, self.part, self.protocol.subtitles != "none")
+
+    def reading(self) -> ByProtocol:
+        """Say how media are read for this model."""
+        source = bundled_model() if self.model_path == "bundled" else self.model_path
+        hub = {name: self.loading[name] for name in HUB_ARGUMENTS if self.loading.get(name) is not None}
+        media, config = MediaReader.from_pretrained(source, **hub), self.configs[0][1]
+        return ByProtocol(self.protocol, media.video, media.image, config.video_backend, config.video_time_limit)
+
+    def answering(self) -> Answering:
+        """Say who answers."""
+        limit = {"max_new_tokens": self.protocol.max_new_tokens}
+        return Answering(self.configs, self.model_path, self.loading, limit)
+
+    def options(self, data: Dataset) -> dict[str, Any]:
+        """Return what two runs must share for their answers to stand in one table, flat: a difference has a name.
+
+        Videos count by their names, not their bytes: whoever adds missing ones goes on with the same run.
+        """
+        identity = self.protocol.identity()
+        config = self.configs[0][1]
+        return {
+            "dataset": data.name,
+            "part": data.part,
+            "questions": f"{len(data.records)}, {digest_of([_identity(record) for record in data.records])}",
+            **{f"protocol: {name}": value for name, value in identity["protocol"].items()},
+            "text of the prompt": digest_of(identity["prompt"]),
+            "arithmetic": identity["arithmetic"],
+            "video_backend": config.video_backend,
+            "vision_chunk_tokens": config.vision_chunk_tokens,
+            **model_options(self.model_path, self.loading, self.device or choose_device(self.loading.get("device"))),
+        }
+
+
+def answer_run(
+    folder: Path,
+    run: BenchmarkRun,
+    engine: Engine,
+    shard: Shard = WHOLE,
+    restart: bool = False,
+    tell: Progress = lambda *_: None,
+    command: str = "",
+    data: Dataset | None = None,
+) -> None:
+    """Answer what the folder does not hold yet.
+
+    Args:
+        folder: of the results; made if missing.
+        run: what is asked.
+        engine: that answers.
+        shard: which part of the tasks, of how many, this process answers.
+        restart: throw away what the folder holds.
+        tell: told of the progress.
+        command: what was typed, for the record.
+        data: the questions, where they have been read.
+
+    Raises:
+        ConfigError: the folder is another run's.
+        PruningNotApplied: pruning was asked for and did not happen.
+    """
+    data = data or run.read()
+    names = [name for name, _ in run.configs]
+    hashes = begin(
+        folder,
+        run.options(data),
+        {name: config_options(config) for name, config in run.configs},
+        {
+            "what": f"{data.title}, with and without pruning",
+            "dataset": data.name,
+            "part": data.part,
+            "data": str(data.folder.resolve()),
+            "protocol": run.protocol.to_dict(),
+            "manifest": _manifest(data),
+            "command": command,
+        },
+        restart,
+    )
+    asked = spread(data.records, run.limit)
+    done = answered(folder, hashes)
+    number, count = shard
+    # what is left depends on who has answered by now, whose share it is must not
+    own = list(tasks_of(asked, run.protocol, names))[number::count]
+    tasks = [left for task in own if (left := without(task, done)) is not None]
+    total = sum(task.answers for task in own)
+    finished = total - sum(task.answers for task in tasks)
+    tell("answering", finished, total)
+    if not tasks:
+        return
+    with Part.of(folder, shard) as part, closing(engine(tasks, run.reading(), run.answering())) as lines:
+        for line in lines:
+            part.add({**line, "run": hashes[line["config"]]})
+            finished += 1
+            tell("answering", finished, total)
+
+
+def here(workers: int) -> Engine:
+    """Return the engine of this machine; see `run_here`. The model is loaded when the first answer is wanted."""
+
+    def run(tasks: Sequence[Task], reading: ByProtocol, answering: Answering) -> Generator[Line, None, None]:
+        return run_here(tasks, reading, answering.load().answer, workers)
+
+    return run
+
+
+def _manifest(data: Dataset) -> dict[str, Any] | None:
+    if all(record.answer is None for record in data.records):
+        return None  # the authors score it
+    return Manifest.of(data.records, data.name, data.by, data.published).to_dict()
+
+
+def _identity(record: Record) -> list[Any]:
+    shown = [
+        [media.kind, media.start, media.end, media.fps, [[cue.start, cue.end, cue.text] for cue in media.subtitles]]
+        for media in record.media
+    ]
+    return [record.id, record.question, list(record.options), record.answer, sorted(record.groups.items()), shown]

@@ -1,0 +1,133 @@
+"""The engine of one machine: one model in this process, media read ahead in worker processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+
+from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
+from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.video.prefetch import Prefetch
+
+Answer = Callable[[Task, Read], Iterable[Line]]
+
+AHEAD = 1
+"""Tasks that wait, read, for each worker: enough to hide reading, and little memory."""
+
+
+def run_here(tasks: Iterable[Task], reading: Reading, answer: Answer, workers: int = 1) -> Generator[Line, None, None]:
+    """Answer tasks in order, reading the next ones meanwhile.
+
+    Lines do not depend on ``workers``. A worker that dies (out of memory, a decoder's fault) is replaced and its task
+    read again, alone; a task whose reading kills a second worker becomes an error of its questions.
+
+    Args:
+        tasks: in the order in which they are answered; taken one by one, no earlier than their media are read.
+        reading: how media are read.
+        answer: gives the lines of a task; runs in this process.
+        workers: processes that read, or 0 for a thread of this one.
+    """
+    reads = _in_thread(tasks, reading) if workers == 0 else _in_processes(tasks, reading, workers)
+    with closing(reads):
+        for task, read in reads:
+            yield from answer(task, read)
+
+
+def _in_thread(tasks: Iterable[Task], reading: Reading) -> Generator[tuple[Task, Read], None, None]:
+    with Prefetch((task, read_media(reading, task.media)) for task in tasks) as reads:
+        yield from reads
+
+
+def _in_processes(
+    tasks: Iterable[Task], reading: Reading, workers: int
+) -> Generator[tuple[Task, Read], None, None]:
+    with _Readers(reading, workers) as readers:
+        ahead: deque[tuple[Task, Future[Read]]] = deque()
+        left = iter(tasks)
+        while True:
+            for task in left:
+                ahead.append((task, readers.submit(task)))
+                if len(ahead) >= workers * (1 + AHEAD):
+                    break
+            if not ahead:
+                return
+            task, future = ahead.popleft()
+            try:
+                read = future.result()
+            except BrokenProcessPool:  # all that is ahead is lost with it, and nobody knows whose fault it was
+                read = readers.alone(task)
+                ahead = deque((each, readers.submit(each)) for each, _ in ahead)
+            yield task, read
+
+
+class _Readers:
+    """A pool of reading processes that can be made anew."""
+
+    def __init__(self, reading: Reading, workers: int) -> None:
+        self._reading, self._workers = reading, workers
+        self._pool = self._start(workers)
+
+    def __enter__(self) -> _Readers:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
+            process.terminate()
+
+    def submit(self, task: Task) -> Future[Read]:
+        try:
+            return self._pool.submit(_read_here, task.media)
+        except BrokenProcessPool as broken:  # it broke since the last result was taken
+            failed: Future[Read] = Future()
+            failed.set_exception(broken)
+            return failed
+
+    def alone(self, task: Task) -> Read:
+        """Read one task with nobody beside it, then start the pool again."""
+        pool = self._start(1)
+        try:
+            return pool.submit(_read_here, task.media).result()
+        except BrokenProcessPool:
+            paths = ", ".join(media.path for media in task.media)
+            return Read((), f"reading {paths} killed its process twice: out of memory, or a fault of its decoder", 0.0)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = self._start(self._workers)
+
+    def _start(self, workers: int) -> ProcessPoolExecutor:
+        # spawned: a fork of a process with torch's threads in it can hang
+        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (self._reading,))
+
+
+_reading: Reading | None = None
+
+
+def _begin(reading: Reading) -> None:
+    """Make this process a reader: Ctrl-C is its parent's business, and it does not outlive its parent."""
+    global _reading
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    _reading = reading
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _read_here(media: tuple) -> Read:  # type: ignore[type-arg]
+    assert _reading is not None
+    return read_media(_reading, media)

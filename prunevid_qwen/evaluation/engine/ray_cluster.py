@@ -1,0 +1,140 @@
+"""A Ray cluster for a while: joined where there is one, else started on this machine. Ray is imported only here."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError, SetupError
+
+REPLICA_CPUS_ON_GPU, REPLICA_CPUS = 0.25, 0.5
+"""What a model reserves of a CPU. Fractions: on a small machine whole ones would leave none to those who read."""
+
+_MANY = 4  # CPUs of a machine from which a reader may have one of its own
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What a cluster has to offer.
+
+    Args:
+        cpus, gpus: of all machines together.
+        largest: CPUs of the machine that has most.
+    """
+
+    cpus: float
+    gpus: int
+    largest: float
+
+    def device(self, asked: str | None) -> str:
+        """Return where models run, "cuda" or "cpu": every replica is given a GPU of its own, without a number.
+
+        Args:
+            asked: ``device`` of ``from_pretrained``; None is the GPU where there are any.
+
+        Raises:
+            ConfigError: a certain GPU, or another kind of device.
+            SetupError: a GPU, and the cluster has none.
+        """
+        device = asked or ("cuda" if self.gpus else "cpu")
+        if device not in ("cuda", "cpu"):
+            raise ConfigError(
+                f"under Ray device is cuda or cpu, got {device!r}: Ray gives each replica a GPU of its own"
+            )
+        if device == "cuda" and not self.gpus:
+            raise SetupError(
+                f"device='cuda' was asked for, but the Ray cluster has no GPU ({self.cpus:g} CPUs): see `ray status`, or "
+                "leave the device unset"
+            )
+        return device
+
+    def replicas(self, asked: int | None, device: str) -> int:
+        """Return how many models are loaded.
+
+        Args:
+            asked: None is one for each GPU; one on a cluster without. More than there are GPUs wait for new machines.
+            device: that `device` returned.
+
+        Raises:
+            ConfigError: they would leave no CPU to those who read videos, and wait for them forever.
+        """
+        count = asked or (self.gpus if device == "cuda" else 1)
+        if count < 1:
+            raise ConfigError(f"replicas is at least 1, got {asked}")
+        room = int((self.cpus - self.reader_cpus()) / REPLICA_CPUS)
+        if device == "cpu" and count > room:
+            raise ConfigError(
+                f"{count} replicas leave no CPU to read videos with: of {self.cpus:g} CPUs {max(room, 1)} replicas can "
+                "have half a CPU each"
+            )
+        return count
+
+    def reader_cpus(self) -> float:
+        """Return what reading one task reserves of a CPU."""
+        return 1.0 if self.largest >= _MANY else 0.5
+
+
+@contextmanager
+def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluster]:
+    """Be part of a Ray cluster; afterwards one that was started here is ended, one that was joined goes on.
+
+    Args:
+        address: "auto" (the one that this machine belongs to) or "host:port"; None starts one of this machine alone.
+            Within another `joined`, or after ``ray.init``, that cluster is taken, and left as it is.
+        verbose: show Ray's own log and what its workers print.
+
+    Raises:
+        ConfigError: an address that cannot serve here.
+        SetupError: Ray is not installed, or nobody answers at the address.
+    """
+    ray = import_ray()
+    if ray.is_initialized():
+        yield _seen(ray)
+        return
+    if address is not None and "://" in address:
+        raise ConfigError(
+            f"the address of a Ray cluster is auto or host:port, got {address!r}: Ray Client and its jobs' port do not "
+            "carry Ray Data; run this on a machine of the cluster, or through `ray job submit`"
+        )
+    given: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    level = logging.INFO if verbose else logging.ERROR
+    try:
+        ray.init(**given, log_to_driver=verbose, logging_level=level)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SetupError(
+            f"no Ray cluster at {address!r}: {reason}\nStart one (`ray start --head`, and on other machines `ray start "
+            "--address host:6379`, with the same versions of Ray and Python), or leave the address out: then this "
+            "machine is used alone"
+            if address
+            else f"Ray does not start on this machine: {reason}"
+        ) from error
+    try:
+        yield _seen(ray)
+    finally:
+        ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Return the module ``ray`` with ``ray.data``.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise SetupError(
+            f"the Ray engine needs Ray Data ({error}): pip install 'prunevid_qwen[ray]', on every machine of the cluster"
+        ) from error
+    return ray
+
+
+def _seen(ray: Any) -> Cluster:
+    whole = ray.cluster_resources()
+    machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+    return Cluster(whole.get("CPU", 0.0), int(whole.get("GPU", 0)), max(machines, default=0.0))

@@ -1,0 +1,176 @@
+"""Media of a task to frames of their final size: the part of the work that needs no model and runs in any process.
+
+What is handed on is uint8 at the size that the model takes, an eighth of the bytes of its patches: small enough for a
+pipe between processes or machines, whatever room ``/dev/shm`` has.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import MediaError
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.media import MediaReader
+from prunevid_qwen.pixels import PixelOptions, fitted_frame
+from prunevid_qwen.video import read_image
+from prunevid_qwen.video.indexed import read_frames
+
+
+@dataclass(frozen=True, eq=False)
+class ReadMedia:
+    """One video or image, read and resized.
+
+    Args:
+        kind: "video" or "image".
+        frames: uint8 RGB ``[T, h, w, 3]``; T is 1 for an image, else even.
+        seconds_per_grid: what the model is told of time; 1.0 for an image.
+        timestamps: seconds of the frames taken, without padding; () for an image.
+        facts: what is stored with an answer.
+    """
+
+    kind: str
+    frames: np.ndarray
+    seconds_per_grid: float
+    timestamps: tuple[float, ...]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ByProtocol:
+    """Reads media as a benchmark's protocol says: frames by number, pixels between its limits.
+
+    Args:
+        protocol: of the run.
+        video, image: how the model wants them; the protocol's limits replace theirs.
+        backend, time_limit: of video files.
+    """
+
+    protocol: Protocol
+    video: PixelOptions
+    image: PixelOptions
+    backend: str = "pyav"
+    time_limit: float | None = 120.0
+
+    def read(self, media: Media) -> ReadMedia:
+        """Read one video, folder of frames or image.
+
+        Raises:
+            MediaError: missing, unreadable, or no frame in the range that the question is about.
+        """
+        return self._image(media) if media.kind == "image" else self._video(media)
+
+    def _image(self, media: Media) -> ReadMedia:
+        image = read_image(media.path)
+        frame = fitted_frame(image, self._limits(self.image, 1))
+        facts = {"source": media.path, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
+        return ReadMedia("image", frame[None], 1.0, (), facts)
+
+    def _video(self, media: Media) -> ReadMedia:
+        chosen: list[Any] = []
+        first = 1 if media.kind == "frames" else 0
+
+        def choose(count: int, fps: float) -> tuple[int, ...]:
+            chosen.append(self.protocol.sample(count, fps, media.start, media.end, first))
+            return tuple(chosen[-1].indices)
+
+        def fit(frame: np.ndarray) -> np.ndarray:
+            return fitted_frame(frame, self._limits(self.video, len(chosen[-1].indices)))
+
+        found = read_frames(
+            media.path, choose, fit=fit, fps=media.fps or 2.0, backend=self.backend, time_limit=self.time_limit
+        )
+        sampled, frames = chosen[-1], found.frames
+        padded = len(frames) % self.video.temporal_patch_size
+        if padded:
+            frames = np.concatenate([frames, frames[-1:]])
+        seconds = sampled.seconds_per_grid(self.protocol.seconds_per_grid)
+        facts = {
+            "source": media.path,
+            "backend": found.backend,
+            "start": media.start,
+            "end": media.end,
+            "source_frames": found.count,
+            "source_fps": found.fps,
+            "duration": found.duration,
+            "indices": list(found.indices),
+            "timestamps": list(found.timestamps),
+            "padded": padded,
+            "seconds_per_grid": seconds,
+            "frame_pixels": self.protocol.frame_pixels(len(found.indices)),
+            "size": list(found.size),
+            "resized": list(frames.shape[1:3]),
+            "warnings": list(found.warnings),
+        }
+        return ReadMedia("video", frames, seconds, found.timestamps, facts)
+
+    def _limits(self, options: PixelOptions, frames: int) -> PixelOptions:
+        return replace(options, min_pixels=self.protocol.min_pixels, max_pixels=self.protocol.frame_pixels(frames))
+
+
+@dataclass(frozen=True)
+class ByConfig:
+    """Reads media as ``prunevid ask`` does.
+
+    Args:
+        config: how videos are sampled and resized.
+        video, image: how the model wants them.
+    """
+
+    config: PruneVidConfig
+    video: PixelOptions
+    image: PixelOptions
+
+    def read(self, media: Media) -> ReadMedia:
+        """Read one video, folder of frames or image.
+
+        Raises:
+            MediaError: missing or unreadable.
+        """
+        if media.kind == "image":
+            image = read_image(media.path)
+            limit = self.config.max_pixels
+            options = self.image if limit is None else replace(self.image, max_pixels=limit)
+            frame = fitted_frame(image, options)
+            facts = {"source": media.path, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
+            return ReadMedia("image", frame[None], 1.0, (), facts)
+        given = {name: value for name in ("start", "end") if (value := getattr(media, name)) is not None}
+        if media.fps is not None:
+            given["fps"] = media.fps
+        reader = MediaReader(self.video, self.image)
+        frames, seconds, facts = reader.read_fitted(media.path, self.config, **given)
+        return ReadMedia("video", frames, seconds, tuple(facts["timestamps"]), facts)
+
+
+Reading = ByProtocol | ByConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What became of a task's media.
+
+    Args:
+        media: in order; () where there is an error.
+        error: why they could not be read, or None.
+        seconds: that reading took.
+    """
+
+    media: tuple[ReadMedia, ...]
+    error: str | None
+    seconds: float
+
+
+def read_media(reading: Reading, media: tuple[Media, ...]) -> Read:
+    """Read the media of a task; what is wrong with them becomes its error, not the end of the run."""
+    began = time.perf_counter()
+    try:
+        found = tuple(reading.read(each) for each in media)
+    except (MediaError, OSError, MemoryError) as error:
+        said = str(error) or "not enough memory to read it: take fewer frames, or smaller ones"
+        return Read((), said, time.perf_counter() - began)
+    return Read(found, None, time.perf_counter() - began)

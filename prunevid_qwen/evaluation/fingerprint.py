@@ -1,0 +1,79 @@
+"""Fingerprints of what could change an answer: models, files, records. Hashes stand for what is long."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import SetupError
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
+
+_PIECE = 2**22
+
+
+def digest(path: Path) -> str:
+    """Fingerprint a file, or all files of a folder with their names."""
+    found = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    for each in files:
+        found.update(each.relative_to(path).as_posix().encode() + b"\0")
+        with each.open("rb") as file:
+            while piece := file.read(_PIECE):
+                found.update(piece)
+        found.update(b"\0")
+    return f"sha256 {found.hexdigest()}"
+
+
+def digest_of(value: Any) -> str:
+    """Fingerprint JSON."""
+    return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()}"
+
+
+def model_fingerprint(model_path: str, loading: dict[str, Any]) -> str:
+    """Fingerprint a model: the bytes of a folder, or the commit of a hub id, which names its bytes.
+
+    Raises:
+        SetupError: it is not there.
+    """
+    folder = Path(bundled_model() if model_path == "bundled" else model_path)
+    if folder.is_dir():
+        return digest(folder)
+    from transformers.utils import cached_file
+
+    hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
+    try:
+        config = cached_file(model_path, "config.json", **hub)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SetupError(
+            f"cannot find the model {model_path!r}: {reason}\nWithout network, copy its folder here and pass that as "
+            "--model_path; bundled needs no download"
+        ) from error
+    return f"commit {Path(config).parent.name}"  # .../snapshots/<commit>/config.json
+
+
+def model_options(model_path: str, loading: dict[str, Any], device: str) -> dict[str, Any]:
+    """Return what of a model and its loading two runs must share, flat.
+
+    Args:
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``from_pretrained``; None means its default.
+        device: that answers; its number does not matter.
+    """
+    given = {name: value for name, value in loading.items() if value is not None and name != "local_files_only"}
+    options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading)}
+    options |= {f"loading: {name}": given[name] for name in sorted(given) if name != "device"}
+    options["device"] = device.split(":")[0]
+    return options
+
+
+def config_options(config: PruneVidConfig) -> dict[str, Any]:
+    """Return every option of a config, and the content of the files that it names."""
+    options = config.to_dict()
+    for option, value in config.to_dict().items():
+        if option.endswith("_path") and isinstance(value, str) and Path(value).exists():
+            options[f"content of {option}"] = digest(Path(value))
+    return options

@@ -40,6 +40,7 @@ TEXTS = {
     ("lmms", "longvideobench"): (None, f"{Q}\n{DOTS}\n{LETTER}\n", ""),
     ("videomme_official", "videomme"): (None, f"{SELECT}\n{Q}\n{DOTS}\nThe best answer is:", ""),
     ("qwen", "videomme"): (None, f"{SELECT}\nQuestion: {Q}\n{DOTS}\nThe best answer is:", ""),
+    ("letter_subtitles", "longvideobench"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
     ("letter", "vstar"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
 }  # fmt: skip
 
@@ -58,8 +59,11 @@ def test_every_prompt_is_tested_here() -> None:
     assert len(keys) == len(set(keys))
 
 
-def test_subtitles_official() -> None:
-    prompt = prompt_of("videomme_official", "videomme")
+@pytest.mark.parametrize(
+    ("name", "dataset"), [("videomme_official", "videomme"), ("letter_subtitles", "longvideobench")]
+)
+def test_subtitles_official_and_ours(name: str, dataset: str) -> None:
+    prompt = prompt_of(name, dataset)
     said = "This video's subtitles are listed below:\nHello.\nBye.\n"
     assert prompt.write(RECORD, ["Hello.", "Bye."]).user == said + prompt.write(RECORD).user
     assert prompt.write(RECORD, []).user == prompt.write(RECORD).user  # without any, the header is dropped

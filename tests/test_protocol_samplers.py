@@ -1,9 +1,9 @@
-"""Frames against the formulas of the harnesses, written down again here; protocols and their hash."""
+"""Frames against the formulas of the harnesses, written down again here; protocols and their identity."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.protocol.presets import PRESETS, presets_for, protocol_named
-from prunevid_qwen.evaluation.protocol.prompts import DATASETS
-from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol, run_hash
+from prunevid_qwen.evaluation.protocol.prompts import DATASETS, prompt_of
+from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol
 from prunevid_qwen.evaluation.protocol.samplers import by_rate, linspace, mvbench_mid
 
 COUNTS = st.integers(1, 3000)
@@ -153,7 +153,6 @@ def test_wrong_choices_name_the_next_step() -> None:
         (lambda: Protocol.from_dict({"dataset": "mvbench", "prompt": "letter", "frame": 8}), "did you mean 'frames'"),
         (lambda: Protocol.from_dict({"dataset": "mvbench"}), "needs prompt"),
         (lambda: Protocol("mvbench", "letter", fps=0), "above 0"),
-        (lambda: run_hash(Protocol("mvbench", "letter"), model=Path()), "JSON values"),
     ):
         with pytest.raises(ConfigError, match=said):
             wrong()
@@ -168,7 +167,7 @@ def test_pixels_of_a_frame_are_those_of_qwen_vl_utils() -> None:
     assert protocol.replace(total_pixels=None).frame_pixels(768) == high
 
 
-def test_the_hash_covers_every_choice_and_the_prompts_strings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_identity_covers_every_choice_and_the_prompts_strings(monkeypatch: pytest.MonkeyPatch) -> None:
     base = Protocol("videomme", "videomme_official")
     changed = [
         {"prompt": "letter"}, {"sampler": "fps"}, {"frames": 30}, {"min_frames": 6}, {"fps": 1.0},
@@ -176,14 +175,9 @@ def test_the_hash_covers_every_choice_and_the_prompts_strings(monkeypatch: pytes
         {"seconds_per_grid": "one"}, {"position_scheme": "hf"}, {"max_new_tokens": 17}, {"subtitles": "frames"},
     ]  # fmt: skip
     assert {name for change in changed for name in change} | {"dataset"} == set(base.to_dict())
-    hashes = [run_hash(base, model="a"), run_hash(base, model="b")]
-    hashes += [run_hash(base.replace(**change), model="a") for change in changed]
-    assert len(set(hashes)) == len(hashes)
-    assert run_hash(base, model="a", keep=0.4) == run_hash(base.replace(fps=2), keep=0.4, model="a")
-    monkeypatch.setattr(Protocol, "text", property(lambda self: replaced))
-    import dataclasses
-
-    from prunevid_qwen.evaluation.protocol.prompts import prompt_of
-
+    found = [json.dumps(each.identity()) for each in (base, *(base.replace(**change) for change in changed))]
+    assert len(set(found)) == len(found)
+    assert base.identity() == base.replace(fps=2).identity()
     replaced = dataclasses.replace(prompt_of("videomme_official", "videomme"), tail="?")
-    assert run_hash(base, model="a") != hashes[0]
+    monkeypatch.setattr(Protocol, "text", property(lambda self: replaced))
+    assert json.dumps(base.identity()) != found[0]

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -142,13 +143,17 @@ def _run(
     names = tuple(name.strip() for name in (compare or config or "baseline,paper").split(",") if name.strip())
     known = benchmark(dataset)
     choices, pruning = _apart(options)
+    configs = tuple(_config(name, pruning) for name in names)
+    for name, count in Counter(name for name, _ in configs).items():
+        if count > 1:
+            raise ConfigError(f"two configs are called {name!r}: their answers could not be told apart")
     return RunRequest(
         dataset=known.name,
         data=data,
         out=out or Path("runs") / known.name,
         protocol=protocol,
         choices=choices,
-        configs=tuple(_config(name, pruning) for name in names),
+        configs=configs,
         part=part,
         limit=limit,
         engine=engine,

@@ -103,6 +103,9 @@ class RunRequest:
             typer.echo(f"share {self.shard[0]} of {self.shard[1]} is answered; when all are: "
                        f"prunevid eval tables {self.out}", err=True)  # fmt: skip
             return {"out": str(self.out), "shard": list(self.shard)}
+        if json.loads((self.out / "run.json").read_text(encoding="utf-8"))["manifest"] is None:
+            typer.echo(f"answered; their authors score them: prunevid eval export {self.out}")
+            return {"out": str(self.out)}
         from prunevid_qwen.cli.eval_tables import show_tables
 
         return show_tables(self.out, self.as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,25 @@ from prunevid_qwen.errors import SetupError
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
 
 _PIECE = 2**22
+_LARGE = 10**9  # bytes, from which on reading them is worth a bar
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done and how much there is."""
 
 
-def digest(path: Path) -> str:
-    """Fingerprint a file, or all files of a folder with their names."""
-    found = hashlib.sha256()
+def digest(path: Path, tell: Progress = lambda *_: None) -> str:
+    """Fingerprint a file, or all files of a folder with their names; a large model's takes as long as reading it."""
+    found, done = hashlib.sha256(), 0
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    total = sum(each.stat().st_size for each in files)
     for each in files:
         found.update(each.relative_to(path).as_posix().encode() + b"\0")
         with each.open("rb") as file:
             while piece := file.read(_PIECE):
                 found.update(piece)
+                done += len(piece)
+                if total > _LARGE:
+                    tell("fingerprint of the model, MB", done // 10**6, total // 10**6)
         found.update(b"\0")
     return f"sha256 {found.hexdigest()}"
 
@@ -32,7 +41,7 @@ def digest_of(value: Any) -> str:
     return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()}"
 
 
-def model_fingerprint(model_path: str, loading: dict[str, Any]) -> str:
+def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress = lambda *_: None) -> str:
     """Fingerprint a model: the bytes of a folder, or the commit of a hub id, which names its bytes.
 
     Raises:
@@ -40,7 +49,7 @@ def model_fingerprint(model_path: str, loading: dict[str, Any]) -> str:
     """
     folder = Path(bundled_model() if model_path == "bundled" else model_path)
     if folder.is_dir():
-        return digest(folder)
+        return digest(folder, tell)
     from transformers.utils import cached_file
 
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
@@ -55,16 +64,19 @@ def model_fingerprint(model_path: str, loading: dict[str, Any]) -> str:
     return f"commit {Path(config).parent.name}"  # .../snapshots/<commit>/config.json
 
 
-def model_options(model_path: str, loading: dict[str, Any], device: str) -> dict[str, Any]:
+def model_options(
+    model_path: str, loading: dict[str, Any], device: str, tell: Progress = lambda *_: None
+) -> dict[str, Any]:
     """Return what of a model and its loading two runs must share, flat.
 
     Args:
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``from_pretrained``; None means its default.
         device: that answers; its number does not matter.
+        tell: told of the progress.
     """
     given = {name: value for name, value in loading.items() if value is not None and name != "local_files_only"}
-    options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading)}
+    options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading, tell)}
     options |= {f"loading: {name}": given[name] for name in sorted(given) if name != "device"}
     options["device"] = device.split(":")[0]
     return options

@@ -108,7 +108,10 @@ class BenchmarkRun:
         limit = {"max_new_tokens": self.protocol.max_new_tokens}
         return Answering(self.configs, self.model_path, self.loading, limit)
 
-    def options(self, data: Dataset) -> dict[str, Any]:
+    def _device(self) -> str:
+        return self.device or choose_device(self.loading.get("device"))
+
+    def options(self, data: Dataset, tell: Progress = lambda *_: None) -> dict[str, Any]:
         """Return what two runs must share for their answers to stand in one table, flat: a difference has a name.
 
         Videos count by their names, not their bytes: whoever adds missing ones goes on with the same run.
@@ -124,7 +127,7 @@ class BenchmarkRun:
             "arithmetic": identity["arithmetic"],
             "video_backend": config.video_backend,
             "vision_chunk_tokens": config.vision_chunk_tokens,
-            **model_options(self.model_path, self.loading, self.device or choose_device(self.loading.get("device"))),
+            **model_options(self.model_path, self.loading, self._device(), tell),
         }
 
 
@@ -158,7 +161,7 @@ def answer_run(
     names = [name for name, _ in run.configs]
     hashes = begin(
         folder,
-        run.options(data),
+        run.options(data, tell),
         {name: config_options(config) for name, config in run.configs},
         {
             "what": f"{data.title}, with and without pruning",

@@ -98,7 +98,7 @@ class Answerer:
         encoded = _Encoded(self, read.media)
         for question, names in task.questions:
             for name in names:
-                line = {**question.about(), "config": name, "error": read.error}
+                line = {**question.about(), "config": name, "error": read.error, "raw": None}
                 if read.error is None:
                     try:
                         line |= self._ask(question, self.configs[name], encoded, read)

@@ -91,7 +91,7 @@ def answer_files(folder: Path) -> list[Path]:
 
 
 def answered(folder: Path, hashes: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Return (config, id) of all questions that have an answer; those that failed are to be asked again.
+    """Return (config, id) of what the configs in ``hashes`` have answered; what failed is to be asked again.
 
     Raises:
         ConfigError: a line is of another run, or no line of answers.
@@ -102,7 +102,9 @@ def answered(folder: Path, hashes: Mapping[str, str]) -> set[tuple[str, str]]:
             if not isinstance(line, dict) or not {"config", "id", "error", "run"} <= line.keys():
                 raise ConfigError(f"{path}:{number} is no answer of a run: take the line out, or pass --restart")
             wanted = hashes.get(line["config"])
-            if wanted is not None and line["run"] != wanted:
+            if wanted is None:  # not asked now
+                continue
+            if line["run"] != wanted:
                 raise ConfigError(
                     f"{path}:{number} is of another run of {line['config']!r} (hash {line['run']:.12}, now "
                     f"{wanted:.12}): pass --restart or another folder"

@@ -40,6 +40,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "mlvu": {"dataset": "mlvu", "prompt": "mlvu"},
         # Ours, for any data set: 32 equally spaced frames, the pixels of Qwen2.5-VL.
         "letter": {"prompt": "letter"},
+        "letter_subtitles": {"prompt": "letter_subtitles", "subtitles": "frames"},
     }
 )  # fmt: skip
 

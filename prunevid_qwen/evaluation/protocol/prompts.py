@@ -171,6 +171,12 @@ PROMPTS = (
         "letter", DATASETS, "ours, for data sets without a prompt of their own: lmms-eval's for EgoSchema",
         **_PLAIN, tail=f"\n{_LETTER}",
     ),
+    Prompt(
+        "letter_subtitles", ("videomme", "longvideobench"),
+        "ours: the same after the subtitles, as Video-MME shows them; LongVideoBench's own text with subtitles between "
+        "the frames is not here",
+        **_PLAIN, tail=f"\n{_LETTER}", subtitles_lead="This video's subtitles are listed below:\n",
+    ),
 )  # fmt: skip
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -100,8 +98,8 @@ class Protocol:
         shows = text.subtitles_lead is not None
         if self.subtitles != "none" and not shows:
             raise ConfigError(
-                f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none', or for videomme the prompt "
-                "videomme_official or lmms_subtitles"
+                f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none', or the prompt "
+                "letter_subtitles, for videomme also videomme_official or lmms_subtitles"
             )
         if self.subtitles == "none" and text.without_subtitles:
             raise ConfigError(f"prompt {self.prompt!r} is the one with subtitles: pass subtitles='frames' with it")
@@ -172,21 +170,3 @@ class Protocol:
         """Return what it is that could change an answer: every choice, every string of the prompt, the arithmetic."""
         text = {name: value for name, value in self.text.to_dict().items() if name not in ("source", "datasets")}
         return {"protocol": self.to_dict(), "prompt": text, "arithmetic": _ARITHMETIC}
-
-
-def run_hash(protocol: Protocol, **others: Any) -> str:
-    """Return the SHA-256, in hex, of everything that could change an answer.
-
-    Args:
-        protocol: how the benchmark is asked.
-        others: what else could: model, weights, pruning options, versions, SHA-256 of the annotation files. JSON
-            values; the order of names does not matter.
-
-    Raises:
-        ConfigError: a value that is no JSON.
-    """
-    try:
-        text = json.dumps({**protocol.identity(), "others": others}, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"a run is hashed from JSON values, got {others!r:.200}: {error}") from error
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,423 @@
+"""`prunevid eval run` with the bundled model: every data set to its table; a kill, more workers, a part: same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunevid_qwen.cli import main
+from prunevid_qwen.config import get_config
+from prunevid_qwen.evaluation.benchmark.question import spread
+from prunevid_qwen.evaluation.datasets import read_dataset
+from prunevid_qwen.evaluation.engine import asking, folder
+from tests.benchmark_folders import Clips, mvbench, write_all
+from tests.shapes_benchmark import shapes_mvbench
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ("report.md", "summary.csv", "summary.json")
+SMALL = ("--frames", "4", "--min_frames", "4", "--min_pixels", "784", "--max_pixels", "3136")
+SHAPES = (
+    "--protocol", "mvbench_videochat2", "--frames", "8", "--min_pixels", "784", "--max_pixels", "12544",
+    "--max_new_tokens", "8", "--compare", "baseline,paper+keep_ratio=0.1,paper+selector=random+keep_ratio=0.1",
+)  # fmt: skip
+FEW = "paper keep_ratio=0.1"
+CONFIGS = ("baseline", FEW, "paper selector=random keep_ratio=0.1")
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("sets ü")
+    return write_all(root, Clips(root / "clips"))
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shapes_mvbench(tmp_path_factory.mktemp("shapes"))
+
+
+def run(data: Path, out: Path, *words: str, dataset: str = "mvbench", workers: int = 0) -> int:
+    words = ("--dataset", dataset, "--data", str(data), "--out", str(out), "--workers", str(workers), *words)
+    return main(["eval", "run", *words])
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    assert run(shapes, out, *SHAPES) == 0
+    return out
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [line for path in folder.answer_files(out) for line in folder.whole_lines(path)]
+
+
+def row(out: Path, config: str = FEW, axis: str = "all") -> dict[str, Any]:
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = next(r for r in summary["rows"] if (r["axis"], r["config"]) == (axis, config))
+    return found
+
+
+def tables(out: Path) -> list[bytes]:
+    return [(out / name).read_bytes() for name in TABLES]
+
+
+# ---- every data set, end to end
+
+
+@pytest.mark.parametrize(
+    ("dataset", "answered", "of"),
+    [
+        ("mvbench", 40, 40),
+        ("videomme", 9, 9),
+        ("egoschema", 2, 2),
+        ("longvideobench", 2, 2),
+        ("mlvu", 7, 7),
+        ("vstar", 3, 4),  # one is too wide for the model
+    ],
+)
+def test_every_data_set_gets_from_its_folder_to_a_table(
+    sets: dict[str, Path], tmp_path: Path, dataset: str, answered: int, of: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(sets[dataset], tmp_path, *SMALL, dataset=dataset) == 0
+    said = capsys.readouterr()
+    found = row(tmp_path, "paper")
+    assert (found["answered"], found["samples"]) == (answered, of)
+    assert f"{answered}/{of}" in said.out and "answering" in said.err and "left" in said.err
+    assert found["difference"]["pairs"] == answered
+    for line in lines(tmp_path):
+        assert line["protocol"]["dataset"] == dataset and line["config"] in ("baseline", "paper")
+        if line["error"] is None:
+            (media,) = line["media"]
+            assert media["resized"] and line["tokens"]["visual"] > 0 and "<|im_start|>assistant" in line["prompt"]
+            if dataset != "vstar":
+                assert 2 <= len(media["indices"]) <= 4 and media["seconds_per_grid"] > 0
+            assert line["config"] == "baseline" or line["kept_ratio"] < 0.5
+    assert row(tmp_path, "paper")["errors"] == of - answered
+
+
+def test_hidden_answers_give_a_file_for_the_authors_and_no_score(
+    sets: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (*SMALL, "--part", "full", "--config", "paper")
+    assert run(sets["egoschema"], tmp_path, *words, dataset="egoschema") == 0
+    said = capsys.readouterr()
+    assert f"prunevid eval export {tmp_path}" in said.out + said.err
+    assert main(["eval", "tables", str(tmp_path)]) == 2
+    assert "not public" in capsys.readouterr().err
+    assert main(["eval", "export", str(tmp_path), "--file", str(tmp_path / "s.json")]) == 0
+    letters = json.loads((tmp_path / "s.json").read_text())
+    assert len(letters) == 3 and set(letters.values()) <= {-1, 0, 1, 2, 3, 4}
+
+
+def test_video_mme_is_exported_for_its_own_script(sets: dict[str, Path], tmp_path: Path) -> None:
+    assert run(sets["videomme"], tmp_path, *SMALL, dataset="videomme") == 0
+    assert main(["eval", "export", str(tmp_path), "--config", "paper"]) == 0
+    videos = json.loads((tmp_path / "videomme paper.json").read_text())
+    stored = {line["id"]: line["raw"] for line in lines(tmp_path) if line["config"] == "paper"}
+    assert {q["question_id"]: q["response"] for video in videos for q in video["questions"]} == stored
+    assert main(["eval", "export", str(tmp_path)]) == 2
+
+
+def test_subtitles_are_those_at_the_frames_taken(sets: dict[str, Path], tmp_path: Path) -> None:
+    words = ("--protocol", "videomme_official_subtitles", "--config", "baseline", "--limit", "9")
+    small = ("--min_pixels", "784", "--max_pixels", "784", "--sampler", "linspace", "--frames", "2")
+    assert run(sets["videomme"], tmp_path, *words, *small, dataset="videomme") == 0
+    prompts = {line["id"]: line["prompt"] for line in lines(tmp_path)}
+    # frames at 0 and 1.83 s: the cue from 0 s and the one from 1.3 s, not those between
+    assert "listed below:\nHello & welcome\n5\nSelect" in prompts["001-2"] and "over it" not in prompts["001-2"]
+    assert "subtitles" not in prompts["003-1"]
+
+
+def test_subtitles_of_longvideobench_are_shown(sets: dict[str, Path], tmp_path: Path) -> None:
+    words = (*SMALL, "--protocol", "letter_subtitles", "--config", "baseline")
+    assert run(sets["longvideobench"], tmp_path, *words, dataset="longvideobench") == 0
+    prompts = {line["id"]: line["prompt"] for line in lines(tmp_path)}
+    assert "listed below:\nin\nWhat" in prompts["one_0"] and "before" not in prompts["one_0"]
+
+
+# ---- what is asked, and what is stored
+
+
+def test_the_bundled_model_answers_and_pruning_is_compared_pair_by_pair(finished: Path) -> None:
+    base, few, control = (row(finished, name) for name in CONFIGS)
+    assert base["score"] > 0.9 and base["score"] - few["score"] == pytest.approx(-few["difference"]["value"])
+    assert control["difference"]["value"] < few["difference"]["value"]
+    assert few["unparsed_rate"] == 0 and few["columns"]["pllava"]["score"] == pytest.approx(few["score"])
+    summary = json.loads((finished / "summary.json").read_text())
+    kept = {each["config"]: each["kept"] for each in summary["tokens"]["rows"]}
+    assert kept["baseline"] == 1 and 0 < kept[FEW] < 0.1
+    assert kept[FEW] == pytest.approx(sum(o["kept_ratio"] for o in lines(finished) if o["config"] == FEW) / 36)
+    stored = [line for line in lines(finished) if line["config"] == FEW]
+    assert all(
+        line["protocol"]["prompt"] == "videochat2" and line["prompt"].endswith("Best option:(") for line in stored
+    )
+    assert all(line["media"][0]["indices"] == stored[0]["media"][0]["indices"] for line in stored)
+    assert len({line["run"] for line in lines(finished)}) == 3
+
+
+def test_one_decoding_and_one_encoding_serve_all_questions_and_configs(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = []
+    encode = asking._Encoded._encode
+    monkeypatch.setattr(asking._Encoded, "_encode", lambda *given: encoded.append(1) or encode(*given))
+    assert run(shapes, tmp_path, *SHAPES) == 0
+    assert len(lines(tmp_path)) == 9 * 4 * 3 and len(encoded) == 9
+
+
+def test_a_limit_sees_every_part_of_the_set_and_may_grow(
+    shapes: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = read_dataset("mvbench", shapes).records
+    assert [records.index(each) for each in spread(records, 6)] == [0, 6, 12, 18, 24, 30]
+    assert run(shapes, tmp_path, *SHAPES, "--limit", "6") == 0
+    assert "of 6/36" in capsys.readouterr().out
+    assert {line["groups"]["task"] for line in lines(tmp_path)} == set(
+        json.loads((tmp_path / "run.json").read_text())["manifest"]["groups"]["task"]
+    )
+    assert run(shapes, tmp_path, *SHAPES, "--limit", "12") == 0 and len(lines(tmp_path)) == 36
+    assert run(shapes, tmp_path, *SHAPES) == 0
+    assert tables(tmp_path) == tables(finished) and len(lines(tmp_path)) == 108
+
+
+def test_nothing_left_to_do_loads_no_model(
+    finished: Path, tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    for name in TABLES:
+        (out / name).unlink()
+    monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
+    assert run(shapes, out, *SHAPES) == 0
+    assert tables(out) == tables(finished)
+    for name in TABLES:
+        (out / name).unlink()
+    assert main(["eval", "tables", str(out)]) == 0 and tables(out) == tables(finished)
+
+
+def test_configs_added_later_stand_beside_the_others(
+    shapes: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = SHAPES[:-2]
+    assert run(shapes, tmp_path, *head, "--config", "paper", "--keep_ratio", "0.1") == 0
+    assert "baseline" in capsys.readouterr().out
+    assert run(shapes, tmp_path, *head, "--config", "baseline", "--keep_ratio", "0.1") == 0
+    assert run(shapes, tmp_path, *head, "--config", "paper+selector=random", "--keep_ratio", "0.1") == 0
+    names = [line["config"] for line in lines(tmp_path)]
+    assert names == [FEW] * 36 + ["baseline"] * 36 + ["paper selector=random keep_ratio=0.1"] * 36
+    for config in CONFIGS:
+        assert row(tmp_path, config) == row(finished, config)
+
+
+def test_a_dry_run_stops_before_the_model(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
+    assert run(shapes, tmp_path / "out", *SHAPES, "--dry_run", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["questions"], told["answers"], told["configs"]) == (36, 108, list(CONFIGS))
+    assert told["first"]["frames, height, width"] == [[8, 112, 112]] and told["options"]["protocol: frames"] == 8
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_one_object_and_the_script_is_the_command(shapes: Path, finished: Path, tmp_path: Path) -> None:
+    words = ["--dataset", "mvbench", "--data", str(shapes), "--out", str(tmp_path), "--json", *SHAPES]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "eval" / "run.py"), *words, "--workers", "2"],
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert json.loads(done.stdout) == json.loads((finished / "summary.json").read_text())
+    assert tables(tmp_path) == tables(finished)
+
+
+# ---- kills
+
+
+_KILLED = """
+import json, multiprocessing, os, signal, sys
+from prunevid_qwen.cli import main
+from prunevid_qwen.evaluation.engine.folder import Part
+
+at, share, note = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+add, count = Part.add, 0
+
+def dying(self, line):
+    global count
+    count += 1
+    if count < at:
+        return add(self, line)
+    text = json.dumps(line, ensure_ascii=False).encode() + b"\\n"
+    self._file.write(text[: int(share * len(text))])
+    self._file.flush()
+    with open(note, "w") as file:
+        json.dump([child.pid for child in multiprocessing.active_children()], file)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    Part.add = dying
+    main(["eval", "run", *sys.argv[4:]])
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_kill_at_a_random_point_costs_time_alone(shapes: Path, finished: Path, tmp_path: Path, workers: int) -> None:
+    """Killed within a line with SIGKILL, resumed with another number of workers: the same bytes, no process left."""
+    drawn = random.Random(workers)
+    at, share, out = drawn.randrange(1, 109), drawn.random(), tmp_path / "run"
+    (tmp_path / "killed.py").write_text(_KILLED)
+    words = ["--dataset", "mvbench", "--data", str(shapes), "--out", str(out), *SHAPES, "--workers", str(workers)]
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "killed.py"), str(at), str(share), str(tmp_path / "pids"), *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(lines(out)) == at - 1
+    children = json.loads((tmp_path / "pids").read_text())
+    assert len(children) == workers
+    for pid in children:  # they notice that their parent is gone
+        try:
+            watched = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        assert select.select([watched], [], [], 60)[0], f"reader {pid} outlived its parent"
+    assert run(shapes, out, *SHAPES, workers=(workers + 1) % 4) == 0
+    assert tables(out) == tables(finished), (at, share)
+    stored = [(line["config"], line["id"]) for line in lines(out)]
+    assert len(stored) == len(set(stored)) == 108
+
+
+def test_ctrl_c_ends_cleanly_and_loses_nothing(
+    shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add = folder.Part.add
+
+    def interrupted(self: folder.Part, line: dict[str, Any]) -> None:
+        add(self, line)
+        if len(lines(tmp_path)) == 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder.Part, "add", interrupted)
+        assert run(shapes, tmp_path, *SHAPES, workers=2) == 130
+    assert "Traceback" not in capsys.readouterr().err and len(lines(tmp_path)) == 40
+    assert run(shapes, tmp_path, *SHAPES) == 0 and tables(tmp_path) == tables(finished)
+
+
+def test_shards_in_any_order_give_the_same_tables(
+    shapes: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (2, 0, 1):
+        assert run(shapes, tmp_path, *SHAPES, "--shard", f"{number}/3") == 0
+    assert f"prunevid eval tables {tmp_path}" in capsys.readouterr().err
+    shares = [folder.whole_lines(path) for path in folder.answer_files(tmp_path)]
+    assert [len(share) for share in shares] == [36, 36, 36]
+    assert main(["eval", "tables", str(tmp_path)]) == 0 and tables(tmp_path) == tables(finished)
+
+
+# ---- broken data
+
+
+def test_five_per_cent_of_broken_videos_are_named_passed_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = mvbench(tmp_path / "data", Clips(tmp_path / "clips"))
+    gone, torn = data / "video/star/Charades_v1_480/Z1.mp4", data / "video/perception/videos/action_count_1.mp4"
+    whole = torn.read_bytes()
+    kept = gone.read_bytes()
+    gone.unlink()
+    torn.write_bytes(whole[:200])
+    broken = {
+        "action_sequence/0",
+        "action_prediction/0",
+        "object_interaction/0",
+        "action_count/0",
+    }  # Z1 is in three tasks
+    assert main(["eval", "check", "mvbench", str(data)]) == 4
+    said = capsys.readouterr().out
+    assert f"missing: {gone}" in said and f"unreadable: {torn}" in said
+    assert run(data, tmp_path / "run", *SMALL, workers=1) == 0
+    told = capsys.readouterr()
+    assert f"missing: {gone}" in told.err and "prunevid eval check mvbench" in told.err
+    assert "of 36/40" in told.out and row(tmp_path / "run", "paper")["error_rate"] == pytest.approx(0.1)
+    failed = {line["id"] for line in lines(tmp_path / "run") if line["error"]}
+    assert failed == broken
+    gone.write_bytes(kept)  # what was missing is asked when it is there, in the same run
+    torn.write_bytes(whole)
+    assert run(data, tmp_path / "run", *SMALL) == 0
+    assert (
+        row(tmp_path / "run", "paper")["answered"] == 40 and "of 36/40" not in (tmp_path / "run/report.md").read_text()
+    )
+    assert len(lines(tmp_path / "run")) == 80 + 2 * 4
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--frames", "16"), "protocol: frames was 8, is now 16"),
+        (("--compare", "baseline,paper+keep_ratio=0.1+tau=0.5,paper+keep_ratio=0.1"), None),
+        (("--protocol", "lmms"), "protocol: prompt was 'videochat2', is now 'lmms'"),
+        (("--dtype", "bfloat16"), "loading: dtype was None, is now 'bfloat16'"),
+    ],
+)
+def test_another_run_does_not_go_into_the_same_folder(
+    shapes: Path,
+    finished: Path,
+    tmp_path: Path,
+    words: tuple[str, ...],
+    said: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    code = run(shapes, out, *SHAPES, *words)
+    assert code == (0 if said is None else 2)
+    assert said is None or said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--config", "paper", "--compare", "paper,baseline"), "say the same thing twice"),
+        (("--compare", "baseline+keep_ratio=1"), "nothing of it can be changed"),
+        (("--compare", "paper+keep_ratio"), "a change is NAME+OPTION=VALUE"),
+        (("--compare", "paper+fps=3"), "the protocol says how videos are read"),
+        (("--compare", "paper+nonsense=3"), "no option 'nonsense' of pruning"),
+        (("--compare", "paper,paper"), "two configs are called 'paper'"),
+        (("--config", "paper", "--keep_ratio", "25"), "did you mean 0.25?"),
+        (("--protocol", "mlvu"), "protocol 'mlvu' is not for mvbench"),
+        (("--frames", "many"), "frames is a whole number"),
+        (("--shard", "2/2"), "shard is I/N"),
+        (("--engine", "slurm"), "engine is one of local, ray"),
+        (("--replicas", "2"), "for --engine ray"),
+        (("--compare", "paper,paper+video_backend=decord"), "configs that share decoded videos have one video_backend"),
+    ],
+)
+def test_contradictions_are_refused_before_anything_runs(
+    shapes: Path, tmp_path: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(shapes, tmp_path / "out", *words) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_config_file_that_says_how_videos_are_read_is_refused(
+    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    get_config("paper").replace(max_frames=64).to_json(tmp_path / "long.json")
+    assert run(shapes, tmp_path / "out", "--config", str(tmp_path / "long.json")) == 2
+    assert "sets max_frames=64" in (said := capsys.readouterr().err) and "pass --frames instead" in said
+
+
+def test_a_misspelt_data_set_is_offered_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path, tmp_path / "out", dataset="mvbenhc") == 2
+    assert "did you mean mvbench?" in capsys.readouterr().err

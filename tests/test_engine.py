@@ -1,0 +1,342 @@
+"""Engines: answers are those of the stock path, of any number of workers; a dead worker and a kill cost time alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from prunevid_qwen import ConfigError, PruneVidQwen25VL, PruningNotApplied, get_config
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine import asking, local
+from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
+from prunevid_qwen.evaluation.engine.folder import Part, answer_files, answered, begin, recorded, whole_lines
+from prunevid_qwen.evaluation.engine.local import run_here
+from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, read_media
+from prunevid_qwen.evaluation.engine.tasks import Task, without
+from prunevid_qwen.moving_shapes import make_scene, render, write_frames
+from prunevid_qwen.trace import Trace
+
+QUESTIONS = ("What color is the first object?", "How many objects are there?", "Is there a red star?")
+PLAIN = get_config("baseline").replace(max_frames=8)
+PAPER = get_config("paper").replace(max_frames=8)
+GLIMPSE = get_config("glimpse").replace(max_frames=8)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A question as a chat message."""
+
+    id: str
+    text: str
+
+    def messages(self, items: Any, media: Any) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [*items, {"type": "text", "text": self.text}]}]
+
+    def about(self) -> dict[str, Any]:
+        return {"id": self.id}
+
+
+@pytest.fixture(scope="module")
+def model() -> PruneVidQwen25VL:
+    return PruneVidQwen25VL("bundled", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("frames")
+    return [str(write_frames(root / str(number), render(make_scene(number + 2), 8))) for number in range(4)]
+
+
+def reading(model: PruneVidQwen25VL, config: Any = PAPER) -> ByConfig:
+    media = model.preprocessor.media
+    return ByConfig(config, media.video, media.image)
+
+
+def task(path: str, names: tuple[str, ...], kind: Any = "frames", name: str = "") -> Task:
+    asked = tuple((Plain(f"{name or path}/{i}", text), names) for i, text in enumerate(QUESTIONS))
+    return Task((Media(kind, path, fps=2.0 if kind == "frames" else None),), asked)
+
+
+def bare(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+# ---- answering
+
+
+def test_answers_are_those_of_the_package_and_videos_are_encoded_once(
+    model: PruneVidQwen25VL, folders: list[str]
+) -> None:
+    """Configs with taps into the vision tower encode for themselves, all others share."""
+    configs = (("baseline", PLAIN), ("paper", PAPER), ("glimpse", GLIMPSE))
+    widths: list[int] = []
+    tower = model.model.model.visual
+    handle = tower.register_forward_pre_hook(lambda _module, args: widths.append(args[0].shape[1]))
+    asked = task(folders[0], ("baseline", "paper", "glimpse"))
+    try:
+        read = read_media(reading(model), asked.media)
+        lines = list(Answerer(model, configs, {"max_new_tokens": 4}).answer(asked, read))
+    finally:
+        handle.remove()
+    assert [width for width in widths if width == 1176] == [1176, 1176]  # other calls bring what was encoded
+    assert [line["config"] for line in lines] == ["baseline", "paper", "glimpse"] * 3
+    for line, (question, (_, config)) in zip(lines, ((q, c) for q in QUESTIONS for c in configs), strict=True):
+        stock = model.with_config(config).generate(folders[0], question, max_new_tokens=4, return_stats=True)
+        assert line["raw"] == stock["answer"]
+        counts = {name: line["tokens"][name] for name in stock["stats"]["tokens"]}
+        assert (
+            counts == stock["stats"]["tokens"] and line["tokens"]["prompt"] == stock["stats"]["input"]["prompt_tokens"]
+        )
+        assert line["kept_ratio"] == counts["after_stage2"] / counts["visual"]
+        assert line["prompt"].count("<|video_pad|>") == 1 and question in line["prompt"]
+        assert line["media"][0]["timestamps"] == stock["stats"]["input"]["videos"][0]["timestamps"]
+    assert len({line["raw"] for line in lines}) > 2
+
+
+def test_chunks_of_the_vision_tower_give_the_features_of_generate(model: PruneVidQwen25VL, folders: list[str]) -> None:
+    small = PAPER.replace(vision_chunk_tokens=20)
+    asked = task(folders[1], ("small",))
+    answerer = Answerer(model, (("small", small),), {"max_new_tokens": 2})
+    read = read_media(reading(model, small), asked.media)
+    encoded = asking._Encoded(answerer, read.media)
+    held, (medium,) = encoded.under(small)
+    whole = asking._Encoded(answerer, read.media).under(PAPER)[0].features[0].tokens
+    assert held.features[0].tokens.shape == whole.shape and int(medium.grid[0, 0]) == 4
+    torch.testing.assert_close(held.features[0].tokens, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_images_and_several_media_stand_in_a_prompt_in_order(model: PruneVidQwen25VL, folders: list[str]) -> None:
+    picture = str(Path(folders[0]) / "frame_0003.png")
+    media = (Media("frames", folders[1], fps=2.0), Media("image", picture))
+    asked = Task(media, ((Plain("both", QUESTIONS[0]), ("paper",)),))
+    read = read_media(reading(model), media)
+    (line,) = Answerer(model, (("paper", PAPER),), {"max_new_tokens": 4}).answer(asked, read)
+    stock = model.with_config(PAPER).generate(folders[1], QUESTIONS[0], images=picture, max_new_tokens=4)
+    assert line["raw"] == stock["answer"] and line["prompt"].index("video_pad") < line["prompt"].index("image_pad")
+
+
+def test_what_could_not_be_read_is_one_error_for_each_question_and_config(model: PruneVidQwen25VL) -> None:
+    asked = task("/nowhere", ("baseline", "paper"), "video")
+    lines = list(Answerer(model, (("baseline", PLAIN), ("paper", PAPER)), {}).answer(asked, Read((), "gone", 0.0)))
+    assert [line["error"] for line in lines] == ["gone"] * 6 and all(line["raw"] is None for line in lines)
+
+
+def test_memory_that_runs_out_is_an_error_and_pruning_that_did_not_happen_ends_the_run(
+    model: PruneVidQwen25VL, folders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = task(folders[0], ("paper",))
+    read, answerer = (
+        read_media(reading(model), asked.media),
+        Answerer(model, (("paper", PAPER),), {"max_new_tokens": 2}),
+    )
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.model, "generate", full)
+        assert "out of GPU memory" in next(answerer.answer(asked, read))["error"]
+
+    def nothing(trace: Trace, config: Any) -> None:
+        raise PruningNotApplied("nothing happened")
+
+    monkeypatch.setattr(asking, "check_applied", nothing)
+    with pytest.raises(PruningNotApplied):
+        next(answerer.answer(asked, read))
+
+
+def test_configs_of_different_chunks_are_refused() -> None:
+    with pytest.raises(ConfigError, match="vision_chunk_tokens is 64, 8192"):
+        Answering((("a", PAPER), ("b", PAPER.replace(vision_chunk_tokens=64))))
+
+
+# ---- spreading
+
+
+@pytest.fixture(scope="module")
+def alone(model: PruneVidQwen25VL, folders: list[str]) -> list[dict[str, Any]]:
+    tasks = [task(path, ("baseline", "paper")) for path in folders]
+    answerer = Answerer(model, (("baseline", PLAIN), ("paper", PAPER)), {"max_new_tokens": 4})
+    return bare(line for each in tasks for line in answerer.answer(each, read_media(reading(model), each.media)))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_lines_do_not_depend_on_how_many_read(
+    model: PruneVidQwen25VL, folders: list[str], alone: list[dict[str, Any]], workers: int
+) -> None:
+    tasks = [task(path, ("baseline", "paper")) for path in folders]
+    answerer = Answerer(model, (("baseline", PLAIN), ("paper", PAPER)), {"max_new_tokens": 4})
+    assert bare(run_here(tasks, reading(model), answerer.answer, workers)) == alone
+
+
+@dataclass(frozen=True)
+class Deadly:
+    """Reads as another does, but ends its process at some media: once, or always."""
+
+    inner: ByConfig
+    path: str
+    once: str
+
+    def read(self, media: Media) -> Any:
+        if media.path == self.path and not os.path.exists(self.once):
+            if self.once != "/never/there":
+                Path(self.once).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.inner.read(media)
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["once", "always"])
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
+    model: PruneVidQwen25VL, folders: list[str], alone: list[dict[str, Any]], tmp_path: Path, once: bool
+) -> None:
+    tasks = [task(path, ("baseline", "paper")) for path in folders]
+    answerer = Answerer(model, (("baseline", PLAIN), ("paper", PAPER)), {"max_new_tokens": 4})
+    deadly: Any = Deadly(reading(model), folders[1], str(tmp_path / "died") if once else "/never/there")
+    lines = bare(run_here(tasks, deadly, answerer.answer, 2))
+    if once:
+        assert lines == alone
+        return
+    of_it = [line for line in lines if line["id"].startswith(folders[1])]
+    assert len(of_it) == 6 and all("killed its process twice" in line["error"] for line in of_it)
+    assert [line for line in lines if line not in of_it] == [
+        each for each in alone if not each["id"].startswith(folders[1])
+    ]
+
+
+def test_leaving_in_the_middle_ends_the_workers(
+    model: PruneVidQwen25VL, folders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = []
+    start = local._Readers._start
+    monkeypatch.setattr(local._Readers, "_start", lambda self, n: pools.append(start(self, n)) or pools[-1])
+    lines = run_here([task(path, ("paper",)) for path in folders], reading(model), lambda *_: [{"id": "x"}], 2)
+    next(lines)
+    processes = list(pools[0]._processes.values())
+    assert len(processes) == 2
+    lines.close()
+    for process in processes:
+        process.join(timeout=20)
+    assert not any(process.is_alive() for process in processes)
+
+
+# ---- the folder
+
+
+def test_what_is_left_of_a_task() -> None:
+    asked = task("v", ("a", "b"))
+    left = without(asked, {("a", "v/0"), ("b", "v/0"), ("a", "v/1")})
+    assert left is not None
+    assert [(question.id, names) for question, names in left.questions] == [("v/1", ("b",)), ("v/2", ("a", "b"))]
+    assert left.answers == 3 and without(asked, {(c, f"v/{i}") for c in "ab" for i in range(3)}) is None
+
+
+CONFIGS = {"paper": {"keep_ratio": 0.4}}
+
+
+def opened(folder: Path, options: Any = None, configs: Any = None, **more: Any) -> dict[str, str]:
+    return begin(folder, options or {"frames": 8}, configs or CONFIGS, {"what": "a test"}, **more)
+
+
+def line(hashes: dict[str, str], number: int, config: str = "paper", error: str | None = None) -> dict[str, Any]:
+    return {"id": f"é{number}", "config": config, "error": error, "run": hashes[config]}
+
+
+def test_lines_survive_a_kill_in_the_middle_of_one(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    with Part.of(tmp_path) as part:
+        part.add(line(hashes, 1))
+        part.add(line(hashes, 2, error="broken"))
+    path = tmp_path / "answers.jsonl"
+    whole = path.read_bytes()
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        again = opened(tmp_path)
+        done = answered(tmp_path, again)
+        with Part.of(tmp_path) as part:
+            part.add(line(hashes, 9))
+        lines = whole_lines(path)
+        assert lines[-1]["id"] == "é9" and len(lines) == whole[:cut].count(b"\n") + 1
+        assert done == ({("paper", "é1")} if whole[:cut].count(b"\n") else set())
+
+
+def test_shards_write_apart_and_are_read_together(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    for number in (0, 1):
+        with Part.of(tmp_path, (number, 2)) as part:
+            part.add(line(hashes, number))
+    with Part.of(tmp_path) as part:
+        part.add(line(hashes, 5))
+    assert [path.name for path in answer_files(tmp_path)] == [
+        "answers-0-of-2.jsonl",
+        "answers-1-of-2.jsonl",
+        "answers.jsonl",
+    ]
+    assert answered(tmp_path, hashes) == {("paper", f"é{number}") for number in (0, 1, 5)}
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    opened(tmp_path)
+    with (
+        Part.of(tmp_path),
+        pytest.raises(ConfigError, match=r"another process is writing .*--shard 0/2"),
+        Part.of(tmp_path),
+    ):
+        pass
+    with Part.of(tmp_path), Part.of(tmp_path, (1, 2)):
+        pass
+
+
+def test_another_run_is_refused_by_its_first_difference(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    with Part.of(tmp_path) as part:
+        part.add(line(hashes, 1))
+    with pytest.raises(ConfigError, match="frames was 8, is now 16"):
+        opened(tmp_path, {"frames": 16})
+    with pytest.raises(ConfigError, match=r"'paper' with keep_ratio=0.4, now it is 0.2"):
+        opened(tmp_path, configs={"paper": {"keep_ratio": 0.2}})
+    assert opened(tmp_path) == hashes and recorded(tmp_path, "x")["what"] == "a test"
+    assert answered(tmp_path, hashes) == {("paper", "é1")}
+
+
+def test_a_config_can_be_added_and_keeps_the_others(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    with Part.of(tmp_path) as part:
+        part.add(line(hashes, 1))
+    more = opened(tmp_path, configs={"baseline": {"keep_ratio": 1.0}})
+    assert list(recorded(tmp_path, "x")["configs"]) == ["paper", "baseline"]
+    assert opened(tmp_path)["paper"] == hashes["paper"] != more["baseline"]
+    assert answered(tmp_path, more) == set()  # of the configs that are asked now
+
+
+def test_lines_of_another_hash_are_refused(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    with Part.of(tmp_path) as part:
+        part.add({**line(hashes, 1), "run": "0123456789abcdef"})
+    with pytest.raises(ConfigError, match=r"answers\.jsonl:1 is of another run of 'paper' \(hash 0123456789ab"):
+        answered(tmp_path, hashes)
+
+
+@pytest.mark.parametrize("text", ["{broken\n", "[1]\n", '{"id": 1}\n'])
+def test_a_line_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+    hashes = opened(tmp_path)
+    (tmp_path / "answers.jsonl").write_text(json.dumps(line(hashes, 1)) + "\n" + text)
+    with pytest.raises(ConfigError, match=r"answers\.jsonl:2 is no"):
+        answered(tmp_path, hashes)
+
+
+def test_answers_without_a_record_are_refused_and_restart_throws_all_away(tmp_path: Path) -> None:
+    (tmp_path / "answers-1-of-2.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match=r"holds answers, but no run\.json"):
+        opened(tmp_path)
+    hashes = opened(tmp_path, restart=True)
+    assert answer_files(tmp_path) == [] and answered(tmp_path, hashes) == set()
+    with pytest.raises(ConfigError, match=r"no run\.json in .*`prunevid eval run`"):
+        recorded(tmp_path / "other", "prunevid eval run")

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from prunevid_qwen.cli import main
+from tests.shapes_benchmark import shapes_mvbench
+
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -41,7 +44,7 @@ def test_options_exist() -> None:
 
     from prunevid_qwen.cli.commands import app
 
-    helps = (["ask", "--help"], ["bench", "accuracy", "--help"])
+    helps = (["ask", "--help"], ["bench", "accuracy", "--help"], ["eval", "run", "--help"])
     known = "".join(CliRunner().invoke(app, asked, env={"COLUMNS": "200"}).output for asked in helps)
     options = {
         option for command in COMMANDS for option in re.findall(r"--(\w+)", command) if "prunevid ask" in command
@@ -49,6 +52,22 @@ def test_options_exist() -> None:
     options |= set(re.findall(r"`--([a-z_]+)[ `]", TEXT)) - {"local"}
     assert {"model_path", "video_path", "question", "compare", "json"} <= options
     assert [option for option in options if f"--{option}" not in known] == []
+
+
+def test_a_newcomer_gets_to_a_table_in_three_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The README's own words, with MVBench's folder in miniature and the bundled model."""
+    monkeypatch.chdir(tmp_path)
+    shapes_mvbench(tmp_path / "DATA")
+    block = next(each for each in re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL) if "prunevid eval run" in each)
+    install, *commands = [line.partition("#")[0].split() for line in block.splitlines()]
+    assert install[:2] == ["pip", "install"] and len(commands) == 2
+    commands[1] += ["--min_pixels", "784", "--max_pixels", "3136", "--frames", "8"]  # seconds, not a minute
+    for _, *words in commands:
+        assert main([HERE.get(f'"{word}"', word).strip('"') for word in words]) in (0, 4)  # a set of three tasks
+    said = capsys.readouterr()
+    assert "| all questions | paper | 20/36 |" in said.out and "answering" in said.err and "left" in said.err
 
 
 def test_make_targets_exist() -> None:

@@ -242,12 +242,12 @@ def test_json_is_one_object_and_the_script_is_the_command(shapes: Path, finished
 # ---- kills
 
 
-_KILLED = """
+_STOPPED = """
 import json, multiprocessing, os, signal, sys
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.engine.folder import Part
 
-at, share, note = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3]
+at, share, note, number = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 add, count = Part.add, 0
 
 def dying(self, line):
@@ -260,12 +260,38 @@ def dying(self, line):
     self._file.flush()
     with open(note, "w") as file:
         json.dump([child.pid for child in multiprocessing.active_children()], file)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if number == signal.SIGKILL:
+        os.kill(os.getpid(), number)
+    os.killpg(0, number)  # as a terminal does: to the readers too
 
 if __name__ == "__main__":
     Part.add = dying
-    main(["eval", "run", *sys.argv[4:]])
+    sys.exit(main(["eval", "run", *sys.argv[5:]]))
 """
+
+
+def stopped(shapes: Path, tmp_path: Path, at: int, share: float, number: int, workers: int) -> Any:
+    """Run until line ``at``, of which ``share`` is written, then send a signal."""
+    (tmp_path / "stopped.py").write_text(_STOPPED)
+    words = ["--dataset", "mvbench", "--data", str(shapes), "--out", str(tmp_path / "run"), *SHAPES]
+    told = [str(at), str(share), str(tmp_path / "pids"), str(int(number))]
+    return subprocess.run(
+        [sys.executable, str(tmp_path / "stopped.py"), *told, *words, "--workers", str(workers)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def all_readers_ended(tmp_path: Path) -> int:
+    """Wait until the readers have noticed that their parent is gone; return how many there were."""
+    children = json.loads((tmp_path / "pids").read_text())
+    for pid in children:
+        try:
+            watched = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        assert select.select([watched], [], [], 60)[0], f"reader {pid} outlived its parent"
+    return len(children)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -273,43 +299,21 @@ def test_a_kill_at_a_random_point_costs_time_alone(shapes: Path, finished: Path,
     """Killed within a line with SIGKILL, resumed with another number of workers: the same bytes, no process left."""
     drawn = random.Random(workers)
     at, share, out = drawn.randrange(1, 109), drawn.random(), tmp_path / "run"
-    (tmp_path / "killed.py").write_text(_KILLED)
-    words = ["--dataset", "mvbench", "--data", str(shapes), "--out", str(out), *SHAPES, "--workers", str(workers)]
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "killed.py"), str(at), str(share), str(tmp_path / "pids"), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = stopped(shapes, tmp_path, at, share, signal.SIGKILL, workers)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(lines(out)) == at - 1
-    children = json.loads((tmp_path / "pids").read_text())
-    assert len(children) == workers
-    for pid in children:  # they notice that their parent is gone
-        try:
-            watched = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        assert select.select([watched], [], [], 60)[0], f"reader {pid} outlived its parent"
+    assert len(lines(out)) == at - 1 and all_readers_ended(tmp_path) == workers
     assert run(shapes, out, *SHAPES, workers=(workers + 1) % 4) == 0
     assert tables(out) == tables(finished), (at, share)
     stored = [(line["config"], line["id"]) for line in lines(out)]
     assert len(stored) == len(set(stored)) == 108
 
 
-def test_ctrl_c_ends_cleanly_and_loses_nothing(
-    shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    add = folder.Part.add
-
-    def interrupted(self: folder.Part, line: dict[str, Any]) -> None:
-        add(self, line)
-        if len(lines(tmp_path)) == 40:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(folder.Part, "add", interrupted)
-        assert run(shapes, tmp_path, *SHAPES, workers=2) == 130
-    assert "Traceback" not in capsys.readouterr().err and len(lines(tmp_path)) == 40
-    assert run(shapes, tmp_path, *SHAPES) == 0 and tables(tmp_path) == tables(finished)
+@pytest.mark.parametrize("at", [1, 40])
+def test_ctrl_c_ends_cleanly_and_loses_nothing(shapes: Path, finished: Path, tmp_path: Path, at: int) -> None:
+    done = stopped(shapes, tmp_path, at, 0.0, signal.SIGINT, 2)
+    assert done.returncode == 130 and "interrupted" in done.stderr and "goes on where" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert len(lines(tmp_path / "run")) == at - 1 and all_readers_ended(tmp_path) == 2
+    assert run(shapes, tmp_path / "run", *SHAPES) == 0 and tables(tmp_path / "run") == tables(finished)
 
 
 def test_shards_in_any_order_give_the_same_tables(

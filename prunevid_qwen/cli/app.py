@@ -26,12 +26,13 @@ def run() -> NoReturn:
     sys.exit(main())
 
 
-def main(arguments: Sequence[str] | None = None, program: str = "prunevid") -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "prunevid", commands: typer.Typer | None = None) -> int:
     """Run a command line and return its exit code.
 
     Args:
         arguments: the words after the program's name; None takes those of this process.
         program: "prunevid", with subcommands, or "demo.py", which is `prunevid demo` without naming it.
+        commands: of a script of its own; None for those of ``program``.
 
     Returns:
         0 answered; 2 bad option; 3 environment; 4 media; 5 pruning not applied; 130 interrupted. What is none of
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid") -> i
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json, verbose = "--json" in words, "--verbose" in words
     try:
-        command = typer.main.get_command(demo_app if program == "demo.py" else app)
+        command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
         if isinstance(request, RunsItself):
             return request.run()

@@ -97,8 +97,12 @@ class RunRequest:
         if not self.verbose:
             library.set_verbosity_error()
             library.disable_progress_bar()
-        with Bars() as bars:
-            answer_run(self.out, run, self._engine(), self.shard, self.restart, bars.tell, self.command, data)
+        try:
+            with Bars() as bars:
+                answer_run(self.out, run, self._engine(), self.shard, self.restart, bars.tell, self.command, data)
+        except KeyboardInterrupt:
+            typer.echo(f"what was answered is in {self.out}: the same command goes on where it was", err=True)
+            raise
         if self.shard[1] > 1:
             typer.echo(f"share {self.shard[0]} of {self.shard[1]} is answered; when all are: "
                        f"prunevid eval tables {self.out}", err=True)  # fmt: skip

@@ -7,10 +7,10 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
@@ -45,9 +45,7 @@ def _in_thread(tasks: Iterable[Task], reading: Reading) -> Generator[tuple[Task,
         yield from reads
 
 
-def _in_processes(
-    tasks: Iterable[Task], reading: Reading, workers: int
-) -> Generator[tuple[Task, Read], None, None]:
+def _in_processes(tasks: Iterable[Task], reading: Reading, workers: int) -> Generator[tuple[Task, Read], None, None]:
     with _Readers(reading, workers) as readers:
         ahead: deque[tuple[Task, Future[Read]]] = deque()
         left = iter(tasks)
@@ -84,7 +82,8 @@ class _Readers:
 
     def submit(self, task: Task) -> Future[Read]:
         try:
-            return self._pool.submit(_read_here, task.media)
+            with _ctrl_c_waits():
+                return self._pool.submit(_read_here, task.media)
         except BrokenProcessPool as broken:  # it broke since the last result was taken
             failed: Future[Read] = Future()
             failed.set_exception(broken)
@@ -94,7 +93,9 @@ class _Readers:
         """Read one task with nobody beside it, then start the pool again."""
         pool = self._start(1)
         try:
-            return pool.submit(_read_here, task.media).result()
+            with _ctrl_c_waits():
+                future = pool.submit(_read_here, task.media)
+            return future.result()
         except BrokenProcessPool:
             paths = ", ".join(media.path for media in task.media)
             return Read((), f"reading {paths} killed its process twice: out of memory, or a fault of its decoder", 0.0)
@@ -105,6 +106,19 @@ class _Readers:
     def _start(self, workers: int) -> ProcessPoolExecutor:
         # spawned: a fork of a process with torch's threads in it can hang
         return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (self._reading,))
+
+
+@contextmanager
+def _ctrl_c_waits() -> Iterator[None]:
+    """Hold Ctrl-C back while processes start, which inherit that: one that still imports would die of it, loudly."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _reading: Reading | None = None

@@ -1,0 +1,144 @@
+"""Budgets of methods that prune at different depths, made equal: FlashVID's definition, solved for our options.
+
+A share m of the visual tokens enters the decoder and runs through its first K layers, a share r through the other
+L - K. The budget is the mean over layers: b * L = m * K + r * (L - K).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunevid_qwen.config import PruneVidConfig, get_stage1_only_config
+from prunevid_qwen.config.checks import check_share
+from prunevid_qwen.config.options import resolve_layer
+from prunevid_qwen.errors import ConfigError
+
+FASTV_LAYERS = 2
+"""K of FastV's paper: scores come from layer 1 (from 0), and the layers from 2 on see what was kept."""
+
+_ALL_GROUPS = 1  # min_cluster_tokens: the authors' 14 is meant for frames of 140 to 196 tokens
+_SHALLOW = 20  # layers below which `resolve_layer` scales PruneVid's own depth down
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How deep a model is.
+
+    Args:
+        layers: of its decoder.
+        glimpse: the layer, from 0, after which its GlimpsePrune predictor was trained to select; None for two thirds
+            of the depth, as all published ones (18 of 28 layers, 23 of 36).
+    """
+
+    layers: int
+    glimpse: int | None = None
+
+    @property
+    def glimpse_layer(self) -> int:
+        """The layer after which GlimpsePrune selects."""
+        return -(-2 * self.layers // 3) - 1 if self.glimpse is None else self.glimpse
+
+
+PUBLISHED_DEPTH = Depth(28)
+"""Qwen2.5-VL-7B, which all tables are of."""
+
+
+def mean_over_layers(entering: float, kept: float, first: int, layers: int) -> float:
+    """Return b: the share of the visual tokens that a decoder layer sees, on average.
+
+    Args:
+        entering: m, the share that the first layers see.
+        kept: r, the share that the others see.
+        first: K, how many layers come first.
+        layers: L.
+    """
+    return (entering * first + kept * (layers - first)) / layers
+
+
+def kept_for(budget: float, first: int, layers: int, entering: float = 1.0) -> float:
+    """Return r: what a selection after ``first`` layers may keep of all visual tokens.
+
+    Raises:
+        ConfigError: the first layers alone spend the budget.
+    """
+    check_share("budget", budget)
+    left = budget * layers - entering * first
+    if left <= 0:
+        raise ConfigError(
+            f"{first} of {layers} layers that see {entering:.1%} of the tokens are {entering * first / layers:.1%} on "
+            f"average, and the budget is {budget:.1%}: select earlier, or take a larger budget"
+        )
+    return min(1.0, left / (layers - first))
+
+
+def entering_for(budget: float, keep_ratio: float, first: int, layers: int) -> float:
+    """Return m, where a selection after ``first`` layers keeps ``keep_ratio`` of what entered: r = keep_ratio * m.
+
+    Raises:
+        ConfigError: it would be more than all tokens.
+    """
+    check_share("budget", budget)
+    entering = budget * layers / (first + keep_ratio * (layers - first))
+    if entering > 1:
+        raise ConfigError(f"a budget of {budget:.1%} is not spent at keep_ratio={keep_ratio}: take a larger one")
+    return entering
+
+
+def first_layers(config: PruneVidConfig, depth: Depth) -> int:
+    """Return K of a config: the layers up to the one after which it selects, all of them without stage 2."""
+    if not config.enable_stage2:
+        return depth.layers
+    if config.selector == "glimpse" and config.pruning_layer is None:
+        return depth.glimpse_layer + 1
+    return resolve_layer(config.pruning_layer, depth.layers) + 1
+
+
+# ---- the configs that spend a budget
+
+
+def fastv_config(budget: float, depth: Depth) -> PruneVidConfig:
+    """FastV at a budget: everything through the first 2 layers (1 of a shallow model), then what is left of it.
+
+    Raises:
+        ConfigError: the model is so shallow that the first layers alone spend the budget.
+    """
+    first = FASTV_LAYERS if depth.layers >= _SHALLOW else 1
+    kept = kept_for(budget, first, depth.layers)
+    return PruneVidConfig(enable_stage1=False, selector="fastv", pruning_layer=first - 1, keep_ratio=kept)
+
+
+def prunevid_config(budget: float, depth: Depth) -> PruneVidConfig:
+    """PruneVid with the paper's keep_ratio and layer, clustered so hard that the budget is an upper bound.
+
+    What stands still is merged on top of that, so how far below a video stays is decided by what it shows. Small groups
+    are clustered too, unlike in the authors' code, or the bound would not hold; each still leaves one token.
+    """
+    paper = PruneVidConfig()
+    entering = entering_for(budget, paper.keep_ratio, first_layers(paper, depth), depth.layers)
+    return paper.replace(cluster_ratio=entering, min_cluster_tokens=_ALL_GROUPS)
+
+
+def before_decoder(merger: str, budget: float) -> PruneVidConfig:
+    """Stage 1 alone at a budget: all layers see the same tokens, so that what enters is the budget.
+
+    Of merger "prunevid" it is an upper bound, as in `prunevid_config`.
+    """
+    return get_stage1_only_config().replace(
+        merger=merger, cluster_ratio=budget, min_cluster_tokens=_ALL_GROUPS, merge_images=True
+    )
+
+
+def budget_asked(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
+    """Return the mean over layers that a config asks for, and whether it is met exactly.
+
+    Else it is what it may be at most: a video decides, and one whose groups are small can exceed even that, since each
+    leaves a token and ``min_cluster_tokens`` may leave them whole.
+    """
+    entering = config.cluster_ratio if config.enable_stage1 else 1.0
+    exact = not config.enable_stage1 or config.merger in ("random", "uniform", "pool")
+    share = 1.0
+    if config.enable_stage2:
+        fixed = config.fixed_keep_ratio
+        share = fixed if fixed is not None else config.max_keep_ratio or 1.0
+        exact = exact and fixed is not None
+    return mean_over_layers(entering, entering * share, first_layers(config, depth), depth.layers), exact

@@ -1,0 +1,177 @@
+"""The page of a reproduction: published figures, named as theirs, beside ours, with what keeps them from comparing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.summary import ALL
+from prunevid_qwen.evaluation.protocol.tables import score_text
+from prunevid_qwen.evaluation.reproduction.comparison import HIDDEN, NOT_RUN, Found, compare
+from prunevid_qwen.evaluation.reproduction.describe import cost_lines
+from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Setting, Timed
+from prunevid_qwen.evaluation.visual_cot.folder import replace
+
+PAGE, FIGURES = "reproduction.md", "reproduction.json"
+
+_READING = (
+    "- theirs: as published, read as text. Their difference is to the unpruned row of the same table.",
+    "- ours: our scorer, ± a standard error with videos as what was drawn; the difference is paired, question by "
+    "question, with a 95 % interval. Compare differences first: the same model unpruned differs by points between "
+    "harnesses.",
+    "- inside: whether their difference lies in our interval; only said of a whole data set. It lies there for chance "
+    "alone too where the interval is wide.",
+    "- tokens: share of the visual tokens that a decoder layer sees on average, asked for and spent, and the share "
+    "left after the last stage, which papers call retained. ≤: what a video shows decides. Small videos can exceed it: "
+    "every group leaves a token, and under the paper's presets groups of up to 14 stay whole.",
+)
+
+
+def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
+    """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds; return the figures."""
+    found = compare(table, setting, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = {**found, "asked": [{**each, "summary": None} for each in found["asked"]]}
+    replace(folder / FIGURES, (json.dumps(kept, indent=1, ensure_ascii=False) + "\n").encode())
+    replace(folder / PAGE, "\n".join([*_lines(table, setting, found), ""]).encode())
+    return kept
+
+
+def head(table: PublishedTable, setting: Setting | Timed) -> list[str]:
+    """Return the beginning of a page: whose figures these are, and under what setting."""
+    return [
+        f"# {table.name}, setting {setting.name}",
+        "",
+        f"Published: {table.paper}, {table.table}. {table.source} Every figure called theirs is that paper's; this "
+        "project measured none of them.",
+        "",
+        f"- frames: {setting.frames}",
+        f"- pixels: {setting.pixels}",
+        f"- prompt: {setting.prompt}",
+        f"- model: {table.model}",
+        "",
+        "Not known of their setting, or contradictory:",
+        "",
+        *(f"- {each}" for each in setting.unknown),
+        "",
+    ]
+
+
+def deviation_lines(said: list[str]) -> list[str]:
+    """Return what of a run is not the published setting."""
+    if not said:
+        return ["No deviation from the setting above.", ""]
+    text = "**This run deviates from the setting above; its figures do not compare with the published ones:**"
+    return [text, "", *(f"- {each}" for each in said), ""]
+
+
+def table_lines(names: tuple[str, ...], rows: list[list[str]]) -> list[str]:
+    """Return a Markdown table."""
+    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def _lines(table: PublishedTable, setting: Setting, found: Found) -> list[str]:
+    lines = head(table, setting)
+    ran = [each for each in found["asked"] if each["state"] != NOT_RUN]
+    if ran:
+        lines += deviation_lines(found["deviations"])
+    lines += ["## Coverage", "", *table_lines(("data set", "state"), [_coverage(each) for each in found["asked"]]), ""]
+    for each in found["asked"]:
+        lines += _section(each, bool(found["deviations"]))
+    notes = [f"- {row.name}: {row.note}" for row in setting.rows if row.note]
+    lines += ["## How to read it", "", *_READING, *notes, "", "## What it takes", ""]
+    return [*lines, *(f"- {each}" for each in cost_lines(setting))]
+
+
+def _coverage(each: Found) -> list[str]:
+    state = each["state"]
+    if state in ("partial", "complete"):
+        return [each["title"], f"{'**PARTIAL**' if state == 'partial' else 'complete'}: {_counts(each['summary'])}"]
+    if state == HIDDEN:
+        counts = {f"{one['answered']} of {one['of']}" for one in each["files"]}
+        return [each["title"], f"no score here: the answers are not public. Answered: {', '.join(sorted(counts))}"]
+    return [each["title"], f"**{state}**"]
+
+
+def _counts(summary: Found) -> str:
+    """Say how many questions each row answered, rows with the same counts together."""
+    manifest = summary["manifest"]
+    rows = [row for row in summary["rows"] if row["axis"] == ALL]
+    same: dict[str, list[str]] = {}
+    for row in rows:
+        unparsed = f", no option read in {row['unparsed_rate']:.1%}" if row["unparsed_rate"] else ""
+        text = f"answered {row['answered']} of {row['samples']} (errors: {row['errors']}{unparsed})"
+        same.setdefault(text, []).append(row["config"])
+    said = ["; ".join(f"{text}: {', '.join(names)}" for text, names in same.items())]
+    if Manifest.from_dict(manifest).is_part:
+        found = manifest["samples"] + manifest["hidden"]
+        said.append(f"the folder holds {found} of the {manifest['published']} questions as published")
+    if summary["conflicts"]:
+        said.append(f"{len(summary['conflicts'])} questions have two different answers, of which one counts")
+    return ". ".join(said)
+
+
+def _section(each: Found, deviates: bool) -> list[str]:
+    lines = []
+    for part in each["tables"]:
+        title = each["title"] if part["group"] is None else f"{each['title']}, {part['group']}"
+        columns = list(each["summary"]["columns"]) if each["summary"] else []
+        names = (
+            "row", "theirs", "their difference", "ours", "our difference (95 %)", "inside",
+            *(f"ours by {name}'s scorer" for name in columns), "layer average asked", "layer average spent",
+            "left after the last stage", "kept, as published",
+        )  # fmt: skip
+        rows = [_cells(row, each, columns, deviates) for row in part["rows"]]
+        lines += [f"## {title}", "", *table_lines(names, rows), ""]
+    for one in each["files"]:
+        where = one["file"] or "no file"
+        lines.append(f"- {one['config']}: {one['answered']} of {one['of']} answered, for the authors' server: {where}")
+    return [*lines, ""] if each["files"] else lines
+
+
+def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[str]:
+    published, own = row["published"], row["ours"]
+    theirs = ["" if published is None else f"{published['score']:.1f}"]
+    is_base = row["row"] == BASELINE_ROW
+    theirs.append("" if published is None or is_base else f"{published['difference']:+.1f}")
+    if own is None:
+        why = "not implemented here" if not row["implemented"] else "no score" if row["run"] else "not run"
+        ours = [why, "", ""]
+        ours += ["" for _ in columns]
+    else:
+        part = Manifest.from_dict(each["summary"]["manifest"]).is_part
+        ours = [score_text(own, part), _difference(own["difference"]), _inside(row, own, deviates)]
+        ours += [_column(own["columns"][name]) for name in columns]
+    asked, got = row["asked"], row["achieved"]
+    tokens = ["", "", ""]
+    if asked is not None:
+        tokens[0] = f"{'' if asked['exact'] else '≤ '}{asked['layer_average']:.1%}"
+    if got is not None and got["kept"] is not None:
+        tokens[1:] = [f"{got['layer_average_kept']:.1%}", f"{got['kept']:.1%}"]
+    return [row["row"], *theirs, *ours, *tokens, row["kept_published"]]
+
+
+def _difference(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return ""
+    text = f"{100 * difference['value']:+.1f}"
+    interval = difference["interval"]
+    if interval is not None:
+        text += f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
+    return f"{text}, {difference['pairs']} pairs"
+
+
+def _inside(row: Found, own: Mapping[str, Any], deviates: bool) -> str:
+    if row["published"] is None or row["row"] == BASELINE_ROW:
+        return ""
+    if deviates or own["partial"] or row["inside"] is None:
+        return "does not compare"
+    return "yes" if row["inside"] else "no"
+
+
+def _column(column: Mapping[str, Any]) -> str:
+    return "" if column["score"] is None else f"{100 * column['score']:.1f} of {column['counted']}"

@@ -1,0 +1,209 @@
+"""Times, memory and FLOPs of pruning over images: a line an image and row, stored as soon as it is measured.
+
+Every row answers every image in turns, so that what changes with time changes for all. An image is answered once by
+each row before it counts, so that no row pays for a shape that is new; three rounds after that give medians.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.evaluation.benchmark.question import BenchmarkQuestion, spread
+from prunevid_qwen.evaluation.benchmark.run import Progress, under
+from prunevid_qwen.evaluation.datasets import Dataset
+from prunevid_qwen.evaluation.datasets.record import Record
+from prunevid_qwen.evaluation.efficiency.flops import (
+    decode_flops,
+    decoder_flops,
+    layer_widths,
+    lm_head_flops,
+    vision_flops,
+)
+from prunevid_qwen.evaluation.efficiency.memory import peak_memory
+from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
+from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
+from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, read_media
+from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.reproduction.run import Reproduction
+from prunevid_qwen.loading import choose_device
+from prunevid_qwen.media import Medium
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.pixels import fitted_pixels
+from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.stage3_kv.cache import size_of
+
+WARM_UP, ROUNDS = 3, 3
+Competitors = tuple[tuple[str, PruneVidConfig | None], ...]
+
+
+def competitors(asked: Reproduction) -> Competitors:
+    """Return who is measured, in the order of their turns; None is the stock model."""
+    depth = asked.depth()
+    ours = dict(asked.configs(depth)[0])
+    protocol = asked.protocol(asked.setting.asked[0])
+    return tuple(
+        (row.name, None if row.config is None else under(protocol, row.name, ours[row.name]))
+        for row in asked.setting.rows
+    )
+
+
+def measure(
+    asked: Reproduction, folder: Path, new_tokens: int, images: int, restart: bool = False,
+    tell: Progress = lambda *_: None, command: str = "",
+) -> None:  # fmt: skip
+    """Measure what the folder does not hold yet.
+
+    Args:
+        asked: a `Timed` setting of one data set of images.
+        folder: of the results.
+        new_tokens: of every answer, at least 2.
+        images: how many, equally spaced.
+        restart, tell, command: as in `answer_run`.
+
+    Raises:
+        ConfigError: the data set is not there, or the folder holds another run.
+        PruningNotApplied: pruning was asked for and did not happen.
+    """
+    [(each, data)] = asked.read()
+    protocol, rows = asked.protocol(each), competitors(asked)
+    device = choose_device(asked.loading.get("device"))
+    options = {
+        "dataset": data.name, "images": f"{len(data.records)}, {digest_of([record.id for record in data.records])}",
+        "new_tokens": new_tokens, "rounds": ROUNDS, "warm_up": WARM_UP, **protocol.to_dict(),
+        **model_options(asked.model_path, asked.loading, device),
+    }  # fmt: skip
+    stored = {name: {} if config is None else config_options(config) for name, config in rows}
+    about = {"what": "times of pruning on images", "device name": _name_of(device), "protocol": protocol.to_dict(),
+             "command": command}  # fmt: skip
+    hashes = begin(folder, options, stored, about, restart)
+    done = answered(folder, hashes)
+    records = spread(data.records, images)
+    left = [record for record in records if any((name, record.id) not in done for name, _ in rows)]
+    tell(f"{each.title}: timing", len(records) - len(left), len(records))
+    if not left:
+        return
+    timer = _Timer.load(asked, rows, protocol, new_tokens)
+    timer.warm_up(data)
+    with Part.of(folder, WHOLE) as part:
+        for number, record in enumerate(left, 1 + len(records) - len(left)):
+            for line in timer.lines(record):
+                part.add({**line, "run": hashes[line["config"]]})
+            tell(f"{each.title}: timing", number, len(records))
+
+
+@dataclass
+class _Timer:
+    """A loaded model that measures images."""
+
+    model: PruneVidQwen25VL
+    rows: Competitors
+    reading: ByProtocol
+    new_tokens: int
+
+    @classmethod
+    def load(cls, asked: Reproduction, rows: Competitors, protocol: Protocol, new_tokens: int) -> _Timer:
+        given = {name: value for name, value in asked.loading.items() if value is not None}
+        first = next(config for _, config in rows if config is not None)
+        model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=first, **given)
+        media = model.preprocessor.media
+        reading = ByProtocol(protocol, media.video, media.image, first.video_backend, first.video_time_limit)
+        return cls(model, rows, reading, new_tokens)
+
+    def warm_up(self, data: Dataset) -> None:
+        """Answer the first image that can be read, unmeasured: the first kernels of a process are slow."""
+        for record in data.records:
+            inputs, error, _ = self._inputs(record)
+            if error is None:
+                for _ in range(WARM_UP):
+                    for _, config in self.rows:
+                        timed_tokens(self.model.model, inputs, config, 2)
+                return
+
+    def lines(self, record: Record) -> Iterator[dict[str, Any]]:
+        """Measure one image under every row."""
+        inputs, error, grid = self._inputs(record)
+        base = {"id": record.id, "image": record.media[0].path}
+        if error is not None:
+            yield from ({**base, "config": name, "error": error} for name, _ in self.rows)
+            return
+        try:
+            yield from self._measured(base, inputs, grid)
+        except torch.OutOfMemoryError:  # one image may be too large where all others fit
+            torch.cuda.empty_cache()
+            error = "out of GPU memory: smaller max_pixels need less"
+            yield from ({**base, "config": name, "error": error} for name, _ in self.rows)
+
+    def _measured(
+        self, base: dict[str, Any], inputs: dict[str, Any], grid: tuple[int, int]
+    ) -> Iterator[dict[str, Any]]:
+        stock, device = self.model.model, self.model.model.device
+        found: dict[str, dict[str, Any]] = {}
+        for name, config in self.rows:
+            parts = timed_parts(stock, inputs, config)
+            with peak_memory(device) as memory:
+                timed_tokens(stock, inputs, config, self.new_tokens)
+            found[name] = {**self._facts(config, parts, inputs, grid), "memory": memory.to_dict()}
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name, _ in self.rows}
+        for _ in range(ROUNDS):
+            for name, config in self.rows:
+                whole, _ = timed_tokens(stock, inputs, config, self.new_tokens)
+                seconds = timed_parts(stock, inputs, config).seconds
+                rounds[name].append({**whole, **{part: seconds[part] for part in ("vision", "decoder")}})
+        for name, _ in self.rows:
+            times = {part: median(one[part] for one in rounds[name]) for part in rounds[name][0]}
+            yield {**base, "config": name, "error": None, "seconds": times, **found[name]}
+
+    def _inputs(self, record: Record) -> tuple[dict[str, Any], str | None, tuple[int, int]]:
+        asked = Record(record.id, record.media, record.question, (), None, record.groups)  # free-form: no options
+        read = read_media(self.reading, record.media)
+        if read.error is not None:
+            return {}, read.error, (0, 0)
+        [shown] = read.media
+        pixels, grid = fitted_pixels(shown.frames, self.reading.image)
+        medium = Medium("image", pixels, grid, 1.0, shown.facts)
+        messages = BenchmarkQuestion(asked, self.reading.protocol).messages(
+            [{"type": "image", "image": medium}], read.media
+        )
+        preprocessor = self.model.preprocessor
+        batch = preprocessor.batch([preprocessor.sample(messages, next(c for _, c in self.rows if c is not None))])
+        rows, columns = (int(side) // MERGE for side in grid[0, 1:])
+        return {name: value.to(self.model.model.device) for name, value in batch.items()}, None, (rows, columns)
+
+    def _facts(
+        self, config: PruneVidConfig | None, parts: Parts, inputs: dict[str, Any], grid: tuple[int, int]
+    ) -> dict[str, Any]:
+        shape = shape_of(self.model.model.config)
+        visual, length = grid[0] * grid[1], inputs["input_ids"].shape[1]
+        first = second = visual
+        boundary = None
+        if config is not None and parts.trace is not None:
+            check_applied(parts.trace, config)
+            [sample] = parts.trace.samples
+            first, second = sample.after_stage1, sample.after_stage2
+            boundary = parts.trace.layer if config.enable_stage2 else None
+        text = length - visual
+        widths = [n + text for n in layer_widths(first, second, boundary, shape.layers)]
+        held, _ = size_of(parts.cache)
+        return {
+            "tokens": {"visual": visual, "text": text, "kept": second, "layer": boundary},
+            "cache_length": sum(held) / len(held),
+            "flops": {
+                "decoder": decoder_flops(shape, widths).total + lm_head_flops(shape),
+                "vision": vision_flops(shape, (1, *grid)),
+                "decode_step": decode_flops(shape, [n + 1 for n in held]),
+            },
+        }
+
+
+def _name_of(device: str) -> str:
+    kind = torch.device(device)
+    return torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prunevid_qwen.cli.batch import register_batch
 from prunevid_qwen.cli.bench import register_bench
 from prunevid_qwen.cli.convert_glimpse import register_convert_glimpse
 from prunevid_qwen.cli.eval_visual_cot import register_eval
@@ -140,6 +141,7 @@ _register(
     _demo,
     "Answer a question about a video with pruned tokens; without a video, about the clip that comes with the package.",
 )
+register_batch(app)
 register_bench(app, _SETTINGS)
 register_eval(app, _SETTINGS)
 register_train_glimpse(app)

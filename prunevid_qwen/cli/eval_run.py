@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.eval_run_request import RunRequest
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
@@ -38,7 +38,6 @@ time; the tables say of how many questions a score is.
   3 environment; 5 pruning was asked for and not applied; 130 interrupted
 """
 _WHAT, _HOW, _MODEL, _PROTOCOL = "What is asked", "How it runs", "Model", "Protocol (over --protocol's own choices)"
-_ENGINES = ("local", "ray")
 _READ_BY_PROTOCOL = ("position_scheme", "max_frames", "video_sampling", "fps", "max_pixels", "total_pixels")
 _KEPT_BY_BASELINE = ("video_backend", "video_time_limit", "vision_chunk_tokens")
 
@@ -76,7 +75,7 @@ def _run(
         Path | None, _option("out", "Folder of the results. Default: runs/ and the data set's name.", "FOLDER", _HOW)
     ] = None,
     engine: Annotated[
-        str, _option("engine", "local: this machine's one model. ray: a cluster's.", "|".join(_ENGINES), _HOW)
+        str, _option("engine", "local: this machine's one model. ray: a cluster's.", "|".join(ENGINES), _HOW)
     ] = "local",
     workers: Annotated[
         int | None,
@@ -136,10 +135,6 @@ def _run(
 
     if config and compare:
         raise ConfigError("--config and --compare say the same thing twice: pass one of them")
-    if engine not in _ENGINES:
-        raise ConfigError(f"engine is one of {', '.join(_ENGINES)}; got {engine!r}")
-    if engine != "ray" and (ray_address or replicas):
-        raise ConfigError("--ray_address and --replicas are for --engine ray")
     names = tuple(name.strip() for name in (compare or config or "baseline,paper").split(",") if name.strip())
     known = benchmark(dataset)
     choices, pruning = _apart(options)
@@ -157,8 +152,8 @@ def _run(
         part=part,
         limit=limit,
         engine=engine,
-        workers=max(1, min(4, (os.cpu_count() or 2) - 1)) if workers is None else workers,
-        shard=_shard(shard),
+        workers=check_engine(engine, workers, ray_address, replicas),
+        shard=shard_of(shard),
         ray_address=ray_address,
         replicas=replicas,
         model_path=model_path,
@@ -232,10 +227,3 @@ def _config(name: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
         given = {option: value for option, value in given.items() if option in _KEPT_BY_BASELINE}
         return base, named_config(base, given)[1]
     return named_config(base, {**given, **own})
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise ConfigError(f"shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {text!r}")
-    return int(number), int(count)

@@ -6,13 +6,14 @@ import contextlib
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from prunevid_qwen.cli.bars import Bars
+from prunevid_qwen.cli.engines import engine_of
 from prunevid_qwen.config import PruneVidConfig
 
 _SHOWN = 5  # missing files; `prunevid eval check` lists all
@@ -29,7 +30,7 @@ class RunRequest:
         choices: over those of the preset.
         configs: name and config of each.
         engine: "local" or "ray".
-        workers: processes that read ahead.
+        workers: processes that read ahead; None is all that are free, under Ray.
         shard: which part of the run, of how many.
         ray_address, replicas: of the cluster.
         model_path, loading: as in ``prunevid ask``.
@@ -48,7 +49,7 @@ class RunRequest:
     part: str | None = None
     limit: int | None = None
     engine: str = "local"
-    workers: int = 1
+    workers: int | None = 1
     shard: tuple[int, int] = (0, 1)
     ray_address: str | None = None
     replicas: int | None = None
@@ -98,8 +99,10 @@ class RunRequest:
             library.set_verbosity_error()
             library.disable_progress_bar()
         try:
-            with Bars() as bars:
-                answer_run(self.out, run, self._engine(), self.shard, self.restart, bars.tell, self.command, data)
+            how = (self.engine, self.workers, self.ray_address, self.replicas, self.loading.get("device"), self.verbose)
+            with Bars() as bars, engine_of(*how, bars.tell) as (engine, device):
+                run = replace(run, device=device)
+                answer_run(self.out, run, engine, self.shard, self.restart, bars.tell, self.command, data)
         except KeyboardInterrupt:
             typer.echo(f"what was answered is in {self.out}: the same command goes on where it was", err=True)
             raise
@@ -113,15 +116,6 @@ class RunRequest:
         from prunevid_qwen.cli.eval_tables import show_tables
 
         return show_tables(self.out, self.as_json)
-
-    def _engine(self) -> Any:
-        if self.engine == "ray":
-            from prunevid_qwen.evaluation.engine.ray_data import on_ray
-
-            return on_ray(address=self.ray_address, replicas=self.replicas)
-        from prunevid_qwen.evaluation.benchmark.run import here
-
-        return here(self.workers)
 
     def _say_what_is_missing(self, data: Any) -> None:
         from prunevid_qwen.evaluation.benchmark.question import spread

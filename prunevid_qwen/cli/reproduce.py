@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from prunevid_qwen.cli.app import main
+from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.reproduce_request import ReproduceRequest
 from prunevid_qwen.errors import ConfigError
@@ -21,7 +21,6 @@ from prunevid_qwen.evaluation.reproduction.published import PublishedTable
 from prunevid_qwen.evaluation.reproduction.tables import TABLES
 
 _WHAT, _HOW, _MODEL, _LESS = "What is run", "How it runs", "Model", "Deviations, told on the page"
-_ENGINES = ("local", "ray")
 # dashes are accepted for underscores, as in `prunevid`
 _SETTINGS = {
     "token_normalize_func": lambda token: token.replace("-", "_"),
@@ -78,7 +77,7 @@ def _asked(
         Path | None, _option("out", "Default: runs/reproduce/ and the table's name.", "FOLDER", _HOW)
     ] = None,
     engine: Annotated[
-        str, _option("engine", "local: this machine's one model. ray: a cluster's.", "|".join(_ENGINES), _HOW)
+        str, _option("engine", "local: this machine's one model. ray: a cluster's.", "|".join(ENGINES), _HOW)
     ] = "local",
     workers: Annotated[
         int | None,
@@ -139,10 +138,6 @@ def _asked(
     new_tokens: Annotated[int | None, _option("new_tokens", "Tokens of a timed answer.", "INT", _LESS, min=2)] = None,
 ) -> ReproduceRequest:
     """Say what is asked for; nothing runs here."""
-    if engine not in _ENGINES:
-        raise ConfigError(f"engine is one of {', '.join(_ENGINES)}; got {engine!r}")
-    if engine != "ray" and (ray_address or replicas):
-        raise ConfigError("--ray_address and --replicas are for --engine ray")
     if glimpse_path and table.glimpse is None:
         raise ConfigError(f"no row of {table.name} has a predictor: leave --glimpse_path out")
     changes = {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels, "total_pixels": total_pixels}
@@ -153,10 +148,10 @@ def _asked(
         only=tuple(only or ()),
         out=out or Path("runs") / "reproduce" / table.name,
         engine=engine,
-        workers=max(1, min(4, (os.cpu_count() or 2) - 1)) if workers is None else workers,
+        workers=check_engine(engine, workers, ray_address, replicas),
         ray_address=ray_address,
         replicas=replicas,
-        shard=_shard(shard),
+        shard=shard_of(shard),
         restart=restart,
         dry_run=dry_run,
         page_only=page_only,
@@ -185,10 +180,3 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
             raise ConfigError(f"--data names {name} twice: {found[name]} and {folder}")
         found[name] = Path(folder).expanduser()
     return found
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise ConfigError(f"shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {text!r}")
-    return int(number), int(count)

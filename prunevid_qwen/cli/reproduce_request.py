@@ -6,13 +6,14 @@ import contextlib
 import json
 import logging
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from prunevid_qwen.cli.bars import Bars
+from prunevid_qwen.cli.engines import engine_of
 from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
 from prunevid_qwen.evaluation.reproduction.published import PublishedTable, Setting, Timed
 
@@ -42,7 +43,7 @@ class ReproduceRequest:
     only: tuple[str, ...]
     out: Path
     engine: str = "local"
-    workers: int = 1
+    workers: int | None = 1
     ray_address: str | None = None
     replicas: int | None = None
     shard: tuple[int, int] = (0, 1)
@@ -85,10 +86,14 @@ class ReproduceRequest:
             library.disable_progress_bar()
         for _, each in asked:
             each.read()
-        engine = self._engine()  # of all settings: the model is loaded once
-        with Bars() as bars:
-            for setting, each in asked:
-                self._run(setting, each, engine, bars)
+        how = (self.engine, self.workers, self.ray_address, self.replicas, self.loading.get("device"), self.verbose)
+        try:
+            with Bars() as bars, engine_of(*how, bars.tell) as (engine, device):  # one of all settings, and one model
+                for setting, each in asked:
+                    self._run(setting, replace(each, device=device), engine, bars)
+        except KeyboardInterrupt:
+            typer.echo(f"what was answered is in {self.out}: the same command goes on where it was", err=True)
+            raise
         if self.shard[1] > 1:
             typer.echo(f"share {self.shard[0]} of {self.shard[1]} is answered; when all are, run this script once more "
                        f"with --page_only --out {self.out}", err=True)  # fmt: skip
@@ -121,15 +126,6 @@ class ReproduceRequest:
             measure(asked, folder / each.name, tokens, images, self.restart, tell, self.command)
         else:
             reproduce(asked, folder, engine, self.shard, self.restart, tell, self.command)
-
-    def _engine(self) -> Any:
-        if self.engine == "ray":
-            from prunevid_qwen.evaluation.engine.ray_data import on_ray
-
-            return on_ray(address=self.ray_address, replicas=self.replicas)
-        from prunevid_qwen.evaluation.reproduction.run import one_model
-
-        return one_model(self.workers)
 
     def _page(self, setting: Setting | Timed) -> dict[str, Any]:
         from prunevid_qwen.evaluation.reproduction.page import PAGE, write_page

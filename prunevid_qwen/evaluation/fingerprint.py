@@ -15,6 +15,8 @@ from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
 _PIECE = 2**22
 _LARGE = 10**9  # bytes, from which on reading them is worth a bar
 
+_KNOWN: dict[tuple[Any, ...], str] = {}
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""
 
@@ -49,7 +51,12 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
     """
     folder = Path(bundled_model() if model_path == "bundled" else model_path)
     if folder.is_dir():
-        return digest(folder, tell)
+        # one process may run several data sets: tens of gigabytes are read once, unless a file was touched
+        files = sorted(each for each in folder.rglob("*") if each.is_file())
+        seen = (str(folder), *((str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files))
+        if seen not in _KNOWN:
+            _KNOWN[seen] = digest(folder, tell)
+        return _KNOWN[seen]
     from transformers.utils import cached_file
 
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}

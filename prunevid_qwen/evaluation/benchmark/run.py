@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +15,9 @@ from prunevid_qwen.evaluation.datasets import Dataset, read_dataset
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.asking import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, Shard, answered, begin
-from prunevid_qwen.evaluation.engine.local import run_here
+from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol
-from prunevid_qwen.evaluation.engine.tasks import Line, Task, without
+from prunevid_qwen.evaluation.engine.tasks import without
 from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
@@ -25,8 +25,6 @@ from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device
 from prunevid_qwen.media import MediaReader
 
 Progress = Callable[[str, int, int], None]
-Engine = Callable[[Sequence[Task], ByProtocol, Answering], Generator[Line, None, None]]
-"""Tasks, how their media are read, who answers: gives the lines, in any order."""
 
 BASELINE = "baseline"
 
@@ -190,15 +188,6 @@ def answer_run(
             part.add({**line, "run": hashes[line["config"]]})
             finished += 1
             tell("answering", finished, total)
-
-
-def here(workers: int) -> Engine:
-    """Return the engine of this machine; see `run_here`. The model is loaded when the first answer is wanted."""
-
-    def run(tasks: Sequence[Task], reading: ByProtocol, answering: Answering) -> Generator[Line, None, None]:
-        return run_here(tasks, reading, answering.load().answer, workers)
-
-    return run
 
 
 def _manifest(data: Dataset) -> dict[str, Any] | None:

@@ -139,7 +139,9 @@ class Answerer:
         return {
             "tokens": {**tokens, "prompt": width, "generated": generated},
             "kept_ratio": tokens["after_stage2"] / tokens["visual"] if tokens["visual"] else None,
-            "seconds": {part: spent[part] for part in ("read", "merge", "select", "compact", "prefill", "decode", "total")},
+            "seconds": {
+                part: spent[part] for part in ("read", "merge", "select", "compact", "prefill", "decode", "total")
+            },
         }
 
 

@@ -11,12 +11,18 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
+from typing import Any
 
+from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.video.prefetch import Prefetch
 
 Answer = Callable[[Task, Read], Iterable[Line]]
+
+Engine = Callable[[Iterable[Task], Any, Answering], Generator[Line, None, None]]
+"""Tasks, how their media are read (a `Reading`), who answers: gives the lines, in any order."""
 
 AHEAD = 1
 """Tasks that wait, read, for each worker: enough to hide reading, and little memory."""
@@ -38,6 +44,25 @@ def run_here(tasks: Iterable[Task], reading: Reading, answer: Answer, workers: i
     with closing(reads):
         for task, read in reads:
             yield from answer(task, read)
+
+
+def here(workers: int) -> Engine:
+    """Return the engine of this machine; a model is loaded once, for all runs that it is given.
+
+    Args:
+        workers: as in `run_here`.
+    """
+    loaded: dict[str, PruneVidQwen25VL] = {}
+
+    def run(tasks: Iterable[Task], reading: Reading, answering: Answering) -> Generator[Line, None, None]:
+        key = repr((answering.model_path, sorted(answering.loading.items())))
+        if key not in loaded:
+            loaded.clear()  # two models may not fit
+            loaded[key] = answering.load().model
+        answerer = Answerer(loaded[key], answering.configs, answering.generation)
+        return run_here(tasks, reading, answerer.answer, workers)
+
+    return run
 
 
 def _in_thread(tasks: Iterable[Task], reading: Reading) -> Generator[tuple[Task, Read], None, None]:

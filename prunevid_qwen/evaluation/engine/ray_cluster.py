@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,10 +11,12 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError
 
-REPLICA_CPUS_ON_GPU, REPLICA_CPUS = 0.25, 0.5
-"""What a model reserves of a CPU. Fractions: on a small machine whole ones would leave none to those who read."""
+REPLICA_CPUS = 0.25
+"""What a model reserves of a CPU. A fraction: on a small machine whole ones would leave none to those who read, and
+both would wait forever. Another one than readers have, else Ray Data would make one process of both."""
 
 _MANY = 4  # CPUs of a machine from which a reader may have one of its own
+_PATIENCE = 10  # seconds until a cluster's address has to answer; Ray itself waits for minutes
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class Cluster:
             )
         if device == "cuda" and not self.gpus:
             raise SetupError(
-                f"device='cuda' was asked for, but the Ray cluster has no GPU ({self.cpus:g} CPUs): see `ray status`, or "
-                "leave the device unset"
+                f"device='cuda' was asked for, but the Ray cluster has {self.cpus:g} CPUs, no GPU: see `ray status`, "
+                "or leave the device unset"
             )
         return device
 
@@ -67,8 +70,8 @@ class Cluster:
         room = int((self.cpus - self.reader_cpus()) / REPLICA_CPUS)
         if device == "cpu" and count > room:
             raise ConfigError(
-                f"{count} replicas leave no CPU to read videos with: of {self.cpus:g} CPUs {max(room, 1)} replicas can "
-                "have half a CPU each"
+                f"{count} replicas leave no CPU to read videos with: {self.cpus:g} CPUs have room for {max(room, 1)}; "
+                "as many as there are CPUs keep them busy"
             )
         return count
 
@@ -102,13 +105,14 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
     given: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
     level = logging.INFO if verbose else logging.ERROR
     try:
+        _knock(address)
         ray.init(**given, log_to_driver=verbose, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SetupError(
             f"no Ray cluster at {address!r}: {reason}\nStart one (`ray start --head`, and on other machines `ray start "
             "--address host:6379`, with the same versions of Ray and Python), or leave the address out: then this "
-            "machine is used alone"
+            "machine is used alone. A cluster with a token wants its ~/.ray/auth_token here and RAY_AUTH_MODE=token"
             if address
             else f"Ray does not start on this machine: {reason}"
         ) from error
@@ -116,6 +120,13 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
         yield _seen(ray)
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError where nobody listens."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def import_ray() -> Any:
@@ -129,7 +140,7 @@ def import_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise SetupError(
-            f"the Ray engine needs Ray Data ({error}): pip install 'prunevid_qwen[ray]', on every machine of the cluster"
+            f"the Ray engine needs Ray Data ({error}): pip install 'prunevid_qwen[ray]' on all machines of the cluster"
         ) from error
     return ray
 

@@ -12,22 +12,22 @@ import json
 import logging
 import platform
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from prunevid_qwen.errors import PruneVidError, SetupError
 from prunevid_qwen.evaluation.accuracy_folder import code_digest
-from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
-from prunevid_qwen.evaluation.engine.ray_cluster import (
-    REPLICA_CPUS,
-    REPLICA_CPUS_ON_GPU,
-    import_ray,
-    joined,
-)
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, import_ray, joined
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.receipt import versions
+
+if TYPE_CHECKING:  # readers, one for each CPU, import no more than they need
+    from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 
 Row = dict[str, Any]
 Same = tuple[tuple[str, str], ...]
@@ -36,19 +36,17 @@ Same = tuple[tuple[str, str], ...]
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""
 
-RETRIES = 2
-"""How often a task is tried again when the process that had it died, before it is taken to be the reason."""
+TRIES = 3
+"""Processes that may die of a task, reading it or answering it, before it is given up."""
 
-# While one is answered the next is on its way. The second pass sends one at a time, so that whoever shared a process
-# with a task that kills it is not taken for a killer too.
-_IN_FLIGHT = (2, 1)
+_IN_FLIGHT = 2  # tasks of a model: while one is answered the next is on its way
 
 _THREADS_BESIDE_GPU = 4  # Ray leaves one; cutting frames into patches is arithmetic without sums, equal under any
 _LARGEST = 2**31 - 2**20  # bytes of a value in one of Arrow's binary columns
 
 
 def run_on_ray(
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     reading: Reading,
     answering: Answering,
     *,
@@ -58,12 +56,12 @@ def run_on_ray(
     reader_cpus: float | None = None,
     verbose: bool = False,
     tell: Progress = lambda *_: None,
-) -> Iterator[Line]:
+) -> Generator[Line, None, None]:
     """Answer tasks on a Ray cluster, in the order in which they are done; all lines of a task come together.
 
-    Each task is answered once, whatever dies. What was with a process that died is tried again, up to `RETRIES` times
-    on whatever machine has room, then once more as often alone; a task that kills its process every time becomes an
-    error of its questions.
+    Each task is answered once, whatever dies: Ray tries again what was with a process or a machine that died, wherever
+    there is room. A task that `TRIES` processes died of becomes an error of its questions; those that merely waited
+    beside it do not.
 
     Args:
         tasks: each answered once.
@@ -73,7 +71,7 @@ def run_on_ray(
         readers: tasks that are read at once; None is as many as CPUs are free.
         reader_cpus: what each of them reserves; None is a CPU, half of one on small machines.
         verbose: show Ray's own log.
-        tell: told when the cluster and the first model are there.
+        tell: told when the cluster is there.
 
     Raises:
         PruneVidError: what was raised on any machine, as itself.
@@ -85,65 +83,67 @@ def run_on_ray(
         tell("starting Ray", 1, 1)
         device = cluster.device(answering.loading.get("device"))
         count = cluster.replicas(replicas, device)
-        answering = replace(answering, loading={**answering.loading, "device": device})
+        if answering.loading.get("device_map") is None:
+            answering = replace(answering, loading={**answering.loading, "device": device})
+        if Path(answering.model_path).is_dir():  # workers have working directories of their own
+            answering = replace(answering, model_path=str(Path(answering.model_path).resolve()))
         cpus = reader_cpus or cluster.reader_cpus()
         left = dict(enumerate(tasks))
+        if not left:
+            return
+        pipeline = _pipeline(ray, left, reading, answering, device == "cuda", min(count, len(left)), readers, cpus)
         try:
-            for in_flight in _IN_FLIGHT:
-                if not left:
-                    return
-                few = min(count, len(left))
-                pipeline = _pipeline(ray, left, reading, answering, few, readers, cpus, in_flight)
-                with contextlib.closing(_made(pipeline)) as rows:
-                    for number, made in rows:
-                        if left.pop(number, None) is not None:
-                            yield from made
+            with contextlib.closing(_made(pipeline)) as rows:
+                for number, made in rows:
+                    if left.pop(number, None) is not None:
+                        yield from made
         except ray.exceptions.RayError as error:
             raise SetupError(
                 f"the Ray cluster broke down ({type(error).__name__}: {str(error).strip().splitlines()[0]}): what was "
                 "answered is kept; see `ray status`, and run again to go on"
             ) from error
-        for task in left.values():
-            yield from _killers(task)
+        if left:
+            raise SetupError(f"Ray ended, but {len(left)} tasks did not come back: run again to go on with them")
+
+
+def on_ray(**options: Any) -> Callable[[Iterable[Task], Reading, Answering], Generator[Line, None, None]]:
+    """Return the engine of a Ray cluster: `run_on_ray` with these options."""
+    return functools.partial(run_on_ray, **options)
 
 
 def _pipeline(
     ray: Any,
-    left: dict[int, Task],
+    tasks: dict[int, Task],
     reading: Reading,
     answering: Answering,
+    on_gpu: bool,
     replicas: int,
     readers: int | None,
     reader_cpus: float,
-    in_flight: int,
 ) -> Any:
     dumps = ray.cloudpickle.dumps  # unlike pickle it carries what was defined in a notebook
-    rows = [{"number": number, "task": dumps(task)} for number, task in left.items()]
-    same = _installed()
+    rows = [{"number": number, "task": dumps(task)} for number, task in tasks.items()]
+    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
+    shared = {"tries": tries, "same": _installed()}
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    # a task whose process died too often is left out; what a task raised comes back as a row
-    data.context.max_errored_blocks = -1
     data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
-    on_gpu = answering.loading["device"] == "cuda"
+    # Ray Data tries again without end what was with a process that died, and starts models anew; see `Tries`
     return data.map(
         _read,
-        fn_kwargs={"reading": dumps(reading), "same": same},
+        fn_kwargs={"reading": dumps(reading), **shared},
         compute=ray.data.TaskPoolStrategy(size=readers),
         num_cpus=reader_cpus,
-        # given anew to each process: these are the defaults of Ray Data but for the limit
-        ray_remote_args_fn=lambda: {"max_retries": RETRIES},
     ).map(
         _Replica,
-        fn_constructor_args=(dumps(answering), same),
-        compute=ray.data.ActorPoolStrategy(size=replicas, max_tasks_in_flight_per_actor=in_flight),
-        num_cpus=REPLICA_CPUS_ON_GPU if on_gpu else REPLICA_CPUS,
+        fn_constructor_kwargs={"answering": dumps(answering), "on_gpu": on_gpu, **shared},
+        compute=ray.data.ActorPoolStrategy(size=replicas, max_tasks_in_flight_per_actor=_IN_FLIGHT),
+        num_cpus=REPLICA_CPUS,
         num_gpus=1 if on_gpu else 0,
-        ray_remote_args_fn=lambda: {"max_restarts": -1, "max_task_retries": RETRIES},
     )
 
 
-def _made(pipeline: Any) -> Iterator[tuple[int, list[Line]]]:
+def _made(pipeline: Any) -> Generator[tuple[int, list[Line]], None, None]:
     """Yield the number and the lines of each task as soon as they are there; raise what a task raised."""
     from ray import cloudpickle
 
@@ -157,12 +157,42 @@ def _made(pipeline: Any) -> Iterator[tuple[int, list[Line]]]:
             yield row["number"], json.loads(row["made"])
 
 
-def _read(row: Row, reading: bytes, same: Same) -> Row:
+class Tries:
+    """Counts how often work was begun and not ended: what a process that died cannot tell. Lives in an actor."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def begin(self, what: str) -> int:
+        """Return how often it was begun before without an end."""
+        self._begun[what] += 1
+        return self._begun[what] - 1
+
+    def end(self, what: str) -> None:
+        """Forget it: it was not what a process died of."""
+        del self._begun[what]
+
+
+@contextlib.contextmanager
+def _try(tries: Any, what: str) -> Iterator[bool]:
+    """Say whether there is a try left; what is left by an error has ended."""
+    import ray
+
+    before = ray.get(tries.begin.remote(what))
+    try:
+        yield before < TRIES
+    finally:
+        tries.end.remote(what)
+
+
+def _read(row: Row, reading: bytes, tries: Any, same: Same) -> Row:
     """Read the media of a task; runs in whatever process Ray has for it."""
     from ray import cloudpickle
 
     def read() -> bytes:
-        found = read_media(_reading_of(reading, same), cloudpickle.loads(row["task"]).media)
+        media = cloudpickle.loads(row["task"]).media
+        with _try(tries, f"reading {row['number']}") as may:
+            found = read_media(_reading_of(reading, same), media) if may else Read((), _killed("read", media), 0.0)
         dumped: bytes = cloudpickle.dumps(found)
         if len(dumped) > _LARGEST:
             said = f"its frames are {len(dumped) / 2**30:.1f} GiB, and Ray carries 2: take fewer or smaller ones"
@@ -186,32 +216,39 @@ def _reading_of(pickled: bytes, same: Same) -> Reading:
 class _Replica:
     """A model that answers tasks; lives in a process of its own."""
 
-    def __init__(self, answering: bytes, same: Same) -> None:
+    def __init__(self, answering: bytes, on_gpu: bool, tries: Any, same: Same) -> None:
         self._answerer: Answerer | None = None
-        self._loaded = _caught("made", lambda: self._load(answering, same))
+        self._tries = tries
+        self._loaded = _caught("made", lambda: self._load(answering, on_gpu, same))
 
-    def _load(self, pickled: bytes, same: Same) -> None:
+    def _load(self, pickled: bytes, on_gpu: bool, same: Same) -> None:
         import torch
         from ray import cloudpickle
 
         _check_same(same)
-        answering = cloudpickle.loads(pickled)
-        if answering.loading["device"] == "cuda":
+        if on_gpu:
             torch.set_num_threads(_THREADS_BESIDE_GPU)
-        self._answerer = answering.load()
+        self._answerer = cloudpickle.loads(pickled).load()
 
     def __call__(self, row: Row) -> Row:
         from ray import cloudpickle
 
         def answer() -> str:
             assert self._answerer is not None
-            return json.dumps(
-                list(self._answerer.answer(cloudpickle.loads(row["task"]), cloudpickle.loads(row["read"])))
-            )
+            task, read = (cloudpickle.loads(row[name]) for name in ("task", "read"))
+            with _try(self._tries, f"answering {row['number']}") as may:
+                if not may:
+                    read = Read((), _killed("asked about", task.media), read.seconds)
+                return json.dumps(list(self._answerer.answer(task, read)))
 
         before = next((each["fault"] for each in (self._loaded, row) if each["fault"] is not None), None)
         made = _caught("made", answer) if before is None else {"made": None, "fault": before}
         return {"number": row["number"], **made}
+
+
+def _killed(doing: str, media: Sequence[Media]) -> str:
+    paths = ", ".join(each.path for each in media) or "no media"
+    return f"{TRIES} processes died while {paths} was {doing}: out of memory, or a fault of a decoder or driver"
 
 
 class _Elsewhere(Exception):
@@ -246,17 +283,6 @@ def _installed() -> Same:
 
 def _machine() -> str:
     return platform.node()
-
-
-def _killers(task: Task) -> Iterator[Line]:
-    paths = ", ".join(media.path for media in task.media) or "no media"
-    error = (
-        f"whatever process read {paths} or was asked about it died, {1 + RETRIES} times beside others and as often alone: "
-        "out of memory, or a fault of a decoder or driver"
-    )
-    for question, names in task.questions:
-        for name in names:
-            yield {**question.about(), "config": name, "error": error}
 
 
 @contextlib.contextmanager

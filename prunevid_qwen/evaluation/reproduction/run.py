@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,12 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.checks import unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.benchmark.question import spread
-from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, Engine, Progress, answer_run
+from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, Progress, answer_run
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
-from prunevid_qwen.evaluation.engine.asking import Answerer, Answering, NamedConfigs
+from prunevid_qwen.evaluation.engine.asking import NamedConfigs
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Shard
-from prunevid_qwen.evaluation.engine.local import run_here
+from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, read_media
-from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.reproduction.model_files import check_files, depth_of, folder_of
@@ -39,6 +38,7 @@ class Reproduction:
         model_path: "bundled", a folder or a hub id.
         glimpse_path: the predictor's; None for the table's, or the bundled model's own.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        device: kind that answers; None for what ``loading`` gives here.
 
     Raises:
         ConfigError: a data set that the setting does not have, or one without a folder.
@@ -53,6 +53,7 @@ class Reproduction:
     model_path: str = "bundled"
     glimpse_path: str | None = None
     loading: dict[str, Any] = field(default_factory=dict)
+    device: str | None = None
 
     def __post_init__(self) -> None:
         data = {benchmark(name).name: folder for name, folder in self.data.items()}
@@ -111,7 +112,7 @@ class Reproduction:
         """Return the run of a data set."""
         return BenchmarkRun(
             asked.dataset, self.data[asked.dataset], self.protocol(asked), configs, asked.part, self.limit,
-            self.model_path, self.loading,
+            self.model_path, self.loading, self.device,
         )  # fmt: skip
 
     def read(self) -> list[tuple[Asked, Dataset]]:
@@ -151,19 +152,6 @@ def reproduce(
             tell(f"{title}: {what}", done, total)
 
         answer_run(folder / each.name, asked.run_of(each, configs), engine, shard, restart, told, command, data)
-
-
-def one_model(workers: int) -> Engine:
-    """Return the engine of this machine that loads the model once, for all data sets and settings of a table."""
-    loaded: list[Answerer] = []
-
-    def run(tasks: Sequence[Task], reading: ByProtocol, answering: Answering) -> Generator[Line, None, None]:
-        if not loaded:
-            loaded.append(answering.load())
-        answerer = Answerer(loaded[0].model, answering.configs, answering.generation)
-        return run_here(tasks, reading, answerer.answer, workers)
-
-    return run
 
 
 def check(asked: Reproduction) -> list[dict[str, Any]]:

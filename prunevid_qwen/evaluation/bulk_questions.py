@@ -1,0 +1,243 @@
+"""Questions of a user, one JSON object a line: checked whole before a model is loaded, and needing none."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
+from prunevid_qwen.video.sampling import check_request
+
+_VIDEOS, _IMAGES, _RANGE = ("video", "video_path"), ("image", "images"), ("start", "end")
+_ASKED = ("question", "messages", *_VIDEOS, *_IMAGES, *_RANGE)
+_PLACEHOLDERS = ("<|video_pad|>", "<|image_pad|>")
+_SHOWN = 20  # bad lines in one message
+_PLACE = "medium"  # of an item of content: which of the question's media stands there
+
+
+@dataclass(frozen=True)
+class BulkQuestion:
+    """A line of a file of questions, as an engine asks it.
+
+    Args:
+        number: of the line, from 1.
+        given_id: as it stands there; the line's number where none does.
+        media: in the order of the prompt.
+        conversation: chat messages; ``{"medium": 0}`` stands where the first of the media belongs.
+        question: the text, for the answer's line.
+        asked: a hash of everything that the line asks.
+        extra: what else stands in the line, handed through.
+    """
+
+    number: int
+    given_id: str | int
+    media: tuple[Media, ...]
+    conversation: tuple[dict[str, Any], ...]
+    question: str
+    asked: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The same whether it was given as text or as a number."""
+        return str(self.given_id)
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the chat messages with media where they belong."""
+
+        def content(given: Any) -> Any:
+            return given if isinstance(given, str) else [items[e[_PLACE]] if _PLACE in e else e for e in given]
+
+        return [{"role": each["role"], "content": content(each["content"])} for each in self.conversation]
+
+    def about(self) -> dict[str, Any]:
+        """Return what an answer's line says of the question itself."""
+        return {"id": self.given_id, "question": self.question, "asked": self.asked, "extra": self.extra}
+
+
+def read_questions(path: Path, system: str | None = None, limit: int | None = None) -> list[BulkQuestion]:
+    """Read a file of questions.
+
+    A line has "question" and its media, "video" (or "video_path") and "image" (or "images"), each a path or a list of
+    them, videos before images in the prompt; "start" and "end" in seconds are those of all its videos. Or it has
+    "messages", a conversation as chat formats have it: content is text or a list of items of type text, video (which
+    may have a start and an end of its own) and image; a last message of the assistant is continued. Paths start from
+    the file's folder. "id" is text or a whole number; what has none is called by the number of its line. Any other
+    key is handed through.
+
+    Args:
+        path: of the file.
+        system: a first message of the system, before every question.
+        limit: only so many, from the beginning; all lines are checked.
+
+    Raises:
+        ConfigError: no such file, no question in it, or bad lines, each with its number and what is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no UTF-8: {error}"
+        raise ConfigError(
+            f"cannot read the questions in {path} ({reason}): one JSON object a line is expected"
+        ) from None
+    questions: list[BulkQuestion] = []
+    wrong: list[str] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            question = _question(line, number, path.resolve().parent, system)
+            if question.id in seen:
+                raise ConfigError(f"id {question.id!r} is that of line {seen[question.id]} too")
+        except ConfigError as error:
+            wrong.append(f"line {number}: {error}")
+        else:
+            seen[question.id] = number
+            questions.append(question)
+    if wrong:
+        more = [f"{len(wrong) - _SHOWN} more lines"] if len(wrong) > _SHOWN else []
+        raise ConfigError("\n".join([f"{path} has lines that cannot be asked; nothing was:", *wrong[:_SHOWN], *more]))
+    if not questions:
+        raise ConfigError(f'{path} holds no question: write lines such as {{"video": "a.mp4", "question": "What?"}}')
+    return questions[:limit]
+
+
+def missing_media(questions: Sequence[BulkQuestion]) -> list[str]:
+    """Return the paths at which nothing is, each once, in order."""
+    paths = dict.fromkeys(media.path for question in questions for media in question.media)
+    return [path for path in paths if not Path(path).exists()]
+
+
+def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQuestion:
+    try:
+        given = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"no JSON ({error})") from None
+    if not isinstance(given, dict):
+        raise ConfigError(f"a JSON object is expected, got {line.strip():.60}")
+    name = given.get("id", number)
+    if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
+        raise ConfigError(f"id is text or a whole number, got {name!r}")
+    before = [] if system is None else [{"role": "system", "content": system}]
+    if "messages" in given:
+        twice = [key for key in _ASKED if key in given and key != "messages"]
+        if twice:
+            raise ConfigError(f"messages bring their own question and media: leave out {', '.join(twice)}")
+        media, conversation, question = _conversation(given["messages"], folder)
+        if system is not None and conversation[0]["role"] == "system":
+            raise ConfigError("it has a system message of its own, and --system gives another")
+    else:
+        media, conversation, question = _plain(given, folder)
+    asked = hashlib.sha256(json.dumps({key: given[key] for key in _ASKED if key in given}, sort_keys=True).encode())
+    return BulkQuestion(
+        number,
+        name,
+        media,
+        (*before, *conversation),
+        question,
+        asked.hexdigest()[:16],
+        {key: value for key, value in given.items() if key not in ("id", *_ASKED)},
+    )
+
+
+def _plain(given: dict[str, Any], folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
+    question = given.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise ConfigError(f"question is a text, got {question!r}" if "question" in given else "no question")
+    _check_text(question)
+    videos, images = (_paths(given, names) for names in (_VIDEOS, _IMAGES))
+    if not videos and not images:
+        close = [key for key in given if difflib.get_close_matches(key, (*_VIDEOS, *_IMAGES), n=1, cutoff=0.7)]
+        hint = f"; is {close[0]!r} meant to be one?" if close else ""
+        raise ConfigError(f'nothing to look at: give "video" or "image"{hint}')
+    start, end = (given.get(key) for key in _RANGE)
+    if not videos and (start is not None or end is not None):
+        raise ConfigError("start and end are seconds of a video, and it has none")
+    media = [_media("video", path, folder, start, end) for path in videos]
+    media += [_media("image", path, folder) for path in images]
+    content = [*({_PLACE: place} for place in range(len(media))), {"type": "text", "text": question}]
+    return tuple(media), [{"role": "user", "content": content}], question
+
+
+def _paths(given: dict[str, Any], names: Sequence[str]) -> list[str]:
+    found = [name for name in names if given.get(name) is not None]
+    if len(found) > 1:
+        raise ConfigError(f"{' and '.join(found)} say the same thing twice")
+    if not found:
+        return []
+    value = given[found[0]]
+    paths = [value] if isinstance(value, str) else value
+    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) and path.strip() for path in paths):
+        raise ConfigError(f"{found[0]} is a path or a list of paths, got {value!r:.60}")
+    return paths
+
+
+def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
+    if not isinstance(given, list) or not given:
+        raise ConfigError(f"messages is a list of chat messages, got {given!r:.60}")
+    media: list[Media] = []
+    conversation, question = [], ""
+    for message in given:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
+            raise ConfigError(f"a message has a role and content, got {message!r:.60}")
+        content = message["content"]
+        if isinstance(content, str):
+            _check_text(content)
+            texts = [content]
+        elif isinstance(content, list):
+            content = list(_items(content, media, folder))
+            texts = [item["text"] for item in content if "text" in item]
+        else:
+            raise ConfigError(f"content is text or a list of items, got {content!r:.60}")
+        if message["role"] == "user" and texts:
+            question = "\n".join(texts)
+        conversation.append({"role": message["role"], "content": content})
+    if not question.strip():
+        raise ConfigError("no message of the user has a text")
+    if not media:
+        raise ConfigError("nothing to look at: no item of its messages is a video or an image")
+    return tuple(media), conversation, question
+
+
+def _items(content: Sequence[Any], media: list[Media], folder: Path) -> Iterator[dict[str, Any]]:
+    for item in content:
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "text" and isinstance(item.get("text"), str):
+            _check_text(item["text"])
+            yield {"type": "text", "text": item["text"]}
+            continue
+        if kind not in ("video", "image"):
+            raise ConfigError(f"an item is of type text, video or image and has that under its name, got {item!r:.80}")
+        others = item.keys() - {"type", kind, "path", *(_RANGE if kind == "video" else ())}
+        if others:
+            known = "a video item takes video, start and end" if kind == "video" else "an image item takes image"
+            raise ConfigError(
+                f"{known}; got {', '.join(sorted(others))}: such options stand on the command line, for all questions"
+            )
+        path = item.get(kind, item.get("path"))
+        if not isinstance(path, str) or not path.strip():
+            raise ConfigError(f"a {kind} item has its path under {kind!r}, got {path!r:.60}")
+        yield {_PLACE: len(media)}
+        media.append(_media(kind, path, folder, item.get("start"), item.get("end")))
+
+
+def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = None) -> Media:
+    if "://" in path:
+        raise ConfigError(f"{path} is an address: download it and give the file's path")
+    check_request(2, "uniform", 1.0, start, end)
+    whole = folder / Path(path).expanduser()
+    known: MediaKind = "image" if kind == "image" else "frames" if whole.is_dir() else "video"
+    return Media(known, str(whole), start, end)
+
+
+def _check_text(text: str) -> None:
+    found = [mark for mark in _PLACEHOLDERS if mark in text]
+    if found:
+        raise ConfigError(f"the text holds {found[0]}, which stands for a video or an image: leave it out")

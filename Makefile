@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test lint check format test-matrix test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ format: .venv/dev.stamp  ## Let ruff rewrite what it can
 
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)
+
+test-lmms: .venv/dev.stamp  ## Run lmms-eval's MVBench through our plug-in, in a venv of its own (writes eval/results/lmms_eval.json)
+	@$(BIN)/python tools/test_lmms.py $(ARGS)
 
 bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (ARGS=--quick; writes runs/moving_shapes)
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)
@@ -57,8 +60,8 @@ gpu-bench:  ## Time, memory, FLOPs of a 7B shape on a GPU (writes eval/results/e
 	@$(PYTHON) eval/efficiency.py --shape 7b --dtype bfloat16 --device cuda --frames 32,128 \
 		--out eval/results/efficiency_gpu $(ARGS)
 
-clean:  ## Remove .venv, .venv-matrix and every cache
-	rm -rf .venv .venv-matrix build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove .venv, .venv-matrix, .venv-lmms and every cache
+	rm -rf .venv .venv-matrix .venv-lmms build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Order-only chains keep two pips from running at once under make -j.

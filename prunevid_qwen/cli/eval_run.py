@@ -17,6 +17,7 @@ from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 
 _EPILOG = """\
 [bold]Examples[/bold]
@@ -38,8 +39,6 @@ time; the tables say of how many questions a score is.
   3 environment; 5 pruning was asked for and not applied; 130 interrupted
 """
 _WHAT, _HOW, _MODEL, _PROTOCOL = "What is asked", "How it runs", "Model", "Protocol (over --protocol's own choices)"
-_READ_BY_PROTOCOL = ("position_scheme", "max_frames", "video_sampling", "fps", "max_pixels", "total_pixels")
-_KEPT_BY_BASELINE = ("video_backend", "video_time_limit", "vision_chunk_tokens")
 
 
 def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
@@ -172,7 +171,7 @@ def _run(
 def register_run(target: typer.Typer) -> None:
     """Give ``eval`` its command ``run``."""
     text = "Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."
-    command = takes_config_options(_run, without=_READ_BY_PROTOCOL, more=_protocol_parameters())
+    command = takes_config_options(_run, without=BY_PROTOCOL, more=_protocol_parameters())
     target.command("run", help=text, epilog=_EPILOG, cls=PanelledCommand)(command)
 
 
@@ -224,6 +223,6 @@ def _config(name: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
     if base == "baseline":
         if own:
             raise ConfigError(f"{name!r}: the baseline is the model without pruning; nothing of it can be changed")
-        given = {option: value for option, value in given.items() if option in _KEPT_BY_BASELINE}
+        given = {option: value for option, value in given.items() if option in KEPT_BY_BASELINE}
         return base, named_config(base, given)[1]
     return named_config(base, {**given, **own})

@@ -35,7 +35,7 @@ def open_container(path: str) -> tuple[Any, Any]:
     except av.FFmpegError as error:
         raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}") from error
     # A cover picture is stored as a video stream of one frame: an mp3 with one is still no video.
-    streams = [s for s in container.streams.video if not int(getattr(s, "disposition", 0)) & _ATTACHED_PICTURE]
+    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
     if not streams:
         kinds = sorted({"a cover picture" if s.type == "video" else str(s.type) for s in container.streams})
         container.close()
@@ -50,6 +50,11 @@ def open_container(path: str) -> tuple[Any, Any]:
         )
     stream.thread_type = "AUTO"
     return container, stream
+
+
+def _is_picture(stream: Any) -> bool:
+    found = getattr(stream, "disposition", 0)
+    return bool(int(getattr(found, "value", found)) & _ATTACHED_PICTURE)  # in PyAV 13 to 15 a flag that is no int
 
 
 def can_seek(container: Any) -> bool:

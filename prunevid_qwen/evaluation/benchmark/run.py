@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.benchmark.question import spread, tasks_of
 from prunevid_qwen.evaluation.datasets import Dataset, read_dataset
@@ -19,6 +18,7 @@ from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol
 from prunevid_qwen.evaluation.engine.tasks import without
 from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device
@@ -27,34 +27,6 @@ from prunevid_qwen.media import MediaReader
 Progress = Callable[[str, int, int], None]
 
 BASELINE = "baseline"
-
-BY_PROTOCOL = ("position_scheme", "max_frames", "video_sampling", "fps", "max_pixels", "total_pixels")
-"""Options of a config that say how a video is read, which here the protocol does."""
-
-_INSTEAD = {"max_frames": "frames", "video_sampling": "sampler"}
-
-
-def under(protocol: Protocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
-    """Return a config as a run under a protocol uses it.
-
-    Raises:
-        ConfigError: it says how videos are read, and would not be heeded.
-    """
-    plain = PruneVidConfig()
-    for option in BY_PROTOCOL:
-        if getattr(config, option) not in (getattr(plain, option), getattr(protocol, option, None)):
-            raise ConfigError(
-                f"config {name!r} sets {option}={getattr(config, option)!r}, but how a benchmark is read is the "
-                f"protocol's choice: pass --{_INSTEAD.get(option, option)} instead, and leave it out of the config"
-            )
-    unread = {option: getattr(plain, option) for option in BY_PROTOCOL}
-    return config.replace(**{**unread, "position_scheme": protocol.position_scheme})
-
-
-def baseline_like(config: PruneVidConfig) -> PruneVidConfig:
-    """Return the unpruned model, its videos read and encoded as ``config`` says."""
-    kept = ("video_backend", "video_time_limit", "vision_chunk_tokens")
-    return get_baseline_config().replace(**{option: getattr(config, option) for option in kept})
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
 from prunevid_qwen.evaluation.benchmark.report import write_export, write_tables
-from prunevid_qwen.evaluation.benchmark.run import BY_PROTOCOL
 from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth, budget_asked
 from prunevid_qwen.evaluation.reproduction.model_files import depth_of

@@ -1,0 +1,14 @@
+"""Our model inside lmms-eval, found through its entry point ``lmms_eval.models``: no fork, no copy of its code.
+
+``arguments``, ``generation`` and ``chat`` turn what lmms-eval hands over into choices, questions and media; ``answers``
+has them answered by our engine. Only ``model`` imports lmms-eval, and only it imports ``model``.
+"""
+
+from typing import Any
+
+
+def manifests() -> Any:
+    """Tell lmms-eval the model's name and class; called at each of its starts, so nothing heavy is imported here."""
+    from lmms_eval.models.registry_v2 import ModelManifest
+
+    return ModelManifest("prunevid_qwen", chat_class_path=f"{__name__}.model.PruneVidQwen")

@@ -1,0 +1,152 @@
+"""lmms-eval's chat messages as media and a question of our engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
+from prunevid_qwen.evaluation.engine.tasks import Line
+from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
+from prunevid_qwen.pixels import fitted_frame
+from prunevid_qwen.video import read_image
+
+
+@dataclass(frozen=True, eq=False)
+class HeldImage(Media):
+    """An image that a data set holds itself; ``path`` says whose it is, and tells it from others."""
+
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ByRequest(ByProtocol):
+    """Reads media as a protocol says, images of data sets too; whatever is wrong with a file is a `MediaError`."""
+
+    def read(self, media: Media) -> ReadMedia:
+        """Read one video, folder of frames or image.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        try:
+            if not isinstance(media, HeldImage):
+                return super().read(media)
+            assert media.image is not None
+            frame = fitted_frame(media.image, self._limits(self.image, 1))
+            size, resized = list(media.image.shape[:2]), list(frame.shape[:2])
+            facts = {"source": media.path, "size": size, "resized": resized}
+            return ReadMedia("image", frame[None], 1.0, (), facts)
+        except (MediaError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a decoder's own: it is this file's business, and no reason to end the run
+            raise MediaError(f"{media.path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ChatQuestion:
+    """One request.
+
+    Args:
+        id: unique within the run.
+        generation: how it is answered.
+        turns: role and content of each message; a number in the content is that medium.
+        media: in order of their numbers.
+        error: why it cannot be asked, or None.
+    """
+
+    id: str
+    generation: Generation
+    turns: tuple[tuple[str, tuple[str | int, ...]], ...] = ()
+    media: tuple[Media, ...] = ()
+    error: str | None = None
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
+        """Write it as chat messages."""
+
+        def item(part: str | int) -> dict[str, Any]:
+            return dict(items[part]) if isinstance(part, int) else {"type": "text", "text": part}
+
+        return [{"role": role, "content": [item(part) for part in parts]} for role, parts in self.turns]
+
+    def about(self) -> Line:
+        """Return its name: the rest is lmms-eval's to store."""
+        return {"id": self.id}
+
+
+def chat_question(
+    name: str, generation: Generation, messages: Sequence[Mapping[str, Any]], system: str | None, prefill: str
+) -> ChatQuestion:
+    """Read the messages that a task's ``doc_to_messages`` gives.
+
+    Args:
+        name: of the request.
+        generation: of it.
+        messages: role and content; content is a text or a list of items with a type, and a text or a url.
+        system: instead of the task's own system message; None leaves it.
+        prefill: how the answer begins, or "".
+
+    Raises:
+        ConfigError: audio, or a message of another form.
+        MediaError: a medium that is no file here.
+    """
+    media: list[Media] = []
+    turns = [(str(message["role"]), _content(name, message["content"], media)) for message in messages]
+    if not turns:
+        raise ConfigError(f"{name} has no messages: its task gave an empty list")
+    if system is not None:
+        turns = [("system", (system,)), *(turn for turn in turns if turn[0] != "system")]
+    if prefill:
+        if turns[-1][0] == "assistant":
+            raise ConfigError(f"{name} begins the assistant's answer itself: leave prefill out")
+        turns.append(("assistant", (prefill,)))
+    return ChatQuestion(name, generation, tuple(turns), tuple(media))
+
+
+def _content(name: str, content: Any, media: list[Media]) -> tuple[str | int, ...]:
+    if isinstance(content, str):
+        return (content,)
+    parts: list[str | int] = []
+    for item in content:
+        kind = item.get("type")
+        if kind == "text":
+            parts.append(str(item["text"]))
+        elif kind in ("video", "image"):
+            parts.append(len(media))
+            where = f"{name}, {kind} {len(media)}"
+            media.append(_video(where, item) if kind == "video" else _image(where, item))
+        else:
+            raise ConfigError(f"{name} has content of type {kind!r}: Qwen2.5-VL takes text, images and videos")
+    return tuple(parts)
+
+
+def _video(where: str, item: Mapping[str, Any]) -> Media:
+    source, start, end = item.get("url"), item.get("start_time"), item.get("end_time")
+    if isinstance(source, Mapping):  # a task's own description of a part of a video
+        start, end = source.get("video_start", start), source.get("video_end", end)
+        source = source.get("url") or source.get("path") or source.get("video")
+    path = _path(where, source)
+    return Media("frames" if Path(path).is_dir() else "video", path, start, end)
+
+
+def _image(where: str, item: Mapping[str, Any]) -> Media:
+    source = item.get("url")
+    if isinstance(source, (str, os.PathLike)):
+        return Media("image", _path(where, source))
+    return HeldImage("image", where, image=read_image(source))
+
+
+def _path(where: str, source: Any) -> str:
+    if not isinstance(source, (str, os.PathLike)):
+        raise MediaError(f"{where} is a path, got {type(source).__name__}: prunevid_qwen reads files")
+    path = str(source).removeprefix("file://")
+    if "://" in path or path.startswith("data:"):
+        raise MediaError(f"{where} is {path[:60]}: nothing is downloaded in a run, put the file on this machine")
+    return path

@@ -17,7 +17,7 @@ from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.stage2_select.glimpse.checkpoint import load_predictor
 from tests.glimpse import FACTS, random_predictor
-from tests.tolerances import RELATIVE_LOGITS
+from tests.tolerances import CLOSE, RELATIVE_LOGITS
 
 PUBLISHED = Path(__file__).parent / "data" / "glimpse_checkpoint"
 CASES = range(4)
@@ -76,7 +76,8 @@ def test_layers_without_a_glimpse_vector_add_nothing(tmp_path: Path) -> None:
 
     own = GlimpseVIP.from_pretrained(copied(tmp_path, fewer, le_layers=[0, 2, 3])).glimpse_vectors
     whole = GlimpseVIP.from_pretrained(PUBLISHED).glimpse_vectors
-    assert torch.equal(own[[0, 2, 3]], whole[[0, 2, 3]])
+    # not to the bit on every CPU: a product of three rows may sum in another order than one of six
+    torch.testing.assert_close(own[[0, 2, 3]], whole[[0, 2, 3]], **CLOSE[torch.float32])
     assert not own[[1, 4, 5]].any()
 
 

@@ -25,7 +25,7 @@ from tests.models import CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs
 from tests.pruned_generation import OUT, close, oracle
 from tests.test_keep_everything import MODES, generate
 from tests.test_pruning_equals_masking import STEPS
-from tests.tolerances import CLOSE, LOGITS
+from tests.tolerances import LOGITS
 
 # attention of two layers, and a drop only after a third
 SPREAD = replace(glimpse.FACTS, selected_layers=(0, 2), reduce_layer=3)
@@ -210,4 +210,5 @@ def test_the_probe_sees_what_a_token_in_the_sequence_would(
             assert probe is None
             continue
         wanted = glimpse.inside_the_sequence(predictor, embeds[b : b + 1, at], positions[:, b : b + 1, at], visual)
-        torch.testing.assert_close(probe[:, :, 0], wanted, **CLOSE[torch.float32])
+        # sums over the layers below in another order: on some CPUs a logit near 0 differs by 1.1e-5
+        torch.testing.assert_close(probe[:, :, 0], wanted, **LOGITS[torch.float32])

@@ -55,7 +55,7 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
     import transformers
 
     check_transformers(transformers.__version__)
-    _check_source(source)
+    check_source(source)
     hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
     try:
         config = transformers.AutoConfig.from_pretrained(source, **hub)
@@ -81,7 +81,12 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
     return (model if where is None else model.to(where)).eval()
 
 
-def _check_source(source: str) -> None:
+def check_source(source: str) -> None:
+    """Refuse what is neither a folder with a model's config nor a hub id; nothing is asked of the network.
+
+    Raises:
+        ConfigError: see above.
+    """
     if Path(source).is_dir():
         if not (Path(source) / "config.json").is_file():
             raise ConfigError(f"{source} has no config.json: pass the folder that holds the model's files")

@@ -332,7 +332,7 @@ class Log(list[str]):
     def opt(self, **_: Any) -> Log:
         return self
 
-    error = info = list.append
+    error = info = warning = list.append
 
 
 @pytest.fixture
@@ -451,6 +451,14 @@ def test_pruning_that_did_not_happen_ends_the_run(
     with pytest.raises(SystemExit) as error:
         list(model.generate_until([request(lambda row: row)]))
     assert error.value.code == 5
+
+
+def test_the_toy_never_answers_unsaid(stubbed: types.SimpleNamespace) -> None:
+    loaded(stubbed, [])
+    assert [said for said in stubbed.log if "bundled model answers, which knows moving shapes" in said]
+    stubbed.log.clear()
+    loaded(stubbed, [], pretrained="bundled")
+    assert stubbed.log == []
 
 
 def test_what_the_class_refuses(stubbed: types.SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

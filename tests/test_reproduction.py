@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,16 @@ def test_flashvids_own_constants_spend_its_budget(share: float) -> None:
     kept = flashvid.OWN_KEPT * entering
     assert mean_over_layers(entering, kept, flashvid.OWN_FIRST, 28) == pytest.approx(share)
     assert kept_for(share, flashvid.OWN_FIRST, 28, entering) == pytest.approx(kept)
+
+
+@pytest.mark.parametrize(("tokens", "share"), [(3200, 0.27), (13_447, 0.22)])
+def test_flops_of_prunevid_by_its_own_formula(tokens: int, share: float) -> None:
+    def count(visual: float) -> float:  # 4 n d^2 + 2 n^2 d + 2 n d m
+        return 4 * visual * 3584**2 + 2 * visual**2 * 3584 + 2 * visual * 3584 * 18_944
+
+    found = (11 * count(0.4525 * tokens) + 17 * count(0.181 * tokens)) / (28 * count(tokens))
+    assert found == pytest.approx(share, abs=0.005)
+    assert f"{share:.2f}x for {tokens:,}" in TABLES["prunevid_table6"].settings[0].rows[1].note
 
 
 def test_layer_averages_of_prunevid() -> None:
@@ -195,7 +206,7 @@ def test_a_script_says_in_its_file_and_its_help_what_it_is(
     said = " ".join(capsys.readouterr().out.split())
     assert said.endswith("goes on") and " ".join(describe(table)[0].split()) in said
     hours = sum(cost_of(setting).hours for setting in table.settings)
-    assert f"About {round(hours)} hours" in head or (round(hours) == 1 and "About an hour" in head)
+    assert f"About {round(hours)} hours" in head
     for setting in table.settings:
         for words in (setting.frames, setting.pixels, setting.prompt, *setting.unknown):
             assert " ".join(words.split()) in said
@@ -260,6 +271,46 @@ def test_a_dry_run_stops_before_the_model(
     assert call(root, "fastvid", ("videomme",), "--dry-run", "--model_path", "Qwen/Qwen2.5-VL-7B-Instruct") == 0
     said = capsys.readouterr().out
     assert "not a folder here, so its files were not looked at" in said and "videomme 67.3" in said
+    assert said.endswith("all else is there up to the model; leave out --dry_run to run\n")
+
+
+def test_a_dry_run_that_can_read_nothing_says_so(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(root / "mvbench", tmp_path / "mvbench", ignore=shutil.ignore_patterns("*.mp4"))
+    assert call(tmp_path, "flashvid", ("mvbench",), "--only", "mvbench", "--dry-run") == 4
+    said = capsys.readouterr()
+    assert "missing: 3 media, whose questions will have no answer" in said.out and "up to the model" not in said.out
+    assert "none of the media of MVBench (test) can be read" in said.err
+    assert f"prunevid eval check mvbench {tmp_path / 'mvbench'}" in said.err
+
+
+@pytest.mark.parametrize("path", ["/nowhere/model", "./model", "a/b/c"])
+def test_a_model_that_is_neither_a_folder_nor_a_hub_id_is_refused(
+    root: Path, path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (("--dry-run",), ()):
+        assert call(root, "fastvid", ("videomme",), *words, "--model_path", path, "--out", str(root / "none")) == 2
+        assert f"no model folder at '{path}', and that is no hub id" in capsys.readouterr().err
+    assert not (root / "none").exists()
+
+
+def test_options_that_would_do_nothing_are_refused(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(root, "fastvid", ("videomme",), "--dry-run", "--new_tokens", "8") == 2
+    assert "nothing of fastvid that was asked for is timed" in capsys.readouterr().err
+    assert call(root, "glimpseprune_vstar", ("vstar",), "--setting", "accuracy", "--new_tokens", "8") == 2
+    assert "nothing of glimpseprune_vstar that was asked for is timed" in capsys.readouterr().err
+    for option in ("--restart", "--dry-run"):
+        assert reproduce("fastvid", ["--page_only", option]) == 2
+        assert "--page_only asks nothing" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_times_counts_all_that_take_part(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--setting", "efficiency", "--limit", "2", "--dry-run", "--json")
+    assert call(root, "glimpseprune_vstar", ("vstar",), *words) == 0
+    [each] = json.loads(capsys.readouterr().out)["efficiency"]["asked"]
+    assert each["configs"] == ["stock", "baseline", "GlimpsePrune", "random"]
+    assert (each["questions"], each["answers"]) == (2, 8)
 
 
 def test_a_dry_run_finds_weights_missing(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,6 +370,41 @@ def test_deviations_come_from_what_was_recorded(root: Path, ran: Path) -> None:
         assert words in said
     assert any(words.startswith("FastV 25 %: keep_ratio 0.142857") for words in said)
     assert "| FastV 10 % | 63.6 | -4.4 | not run |" in before
+
+
+def test_another_predictor_revision_or_dtype_is_a_deviation() -> None:
+    table = TABLES["glimpseprune_vstar"]
+    for setting in table.settings:
+        asked = setting.asked[0]
+        configs = {row.name: row.config(QWEN).to_dict() if row.config else {} for row in setting.rows
+                   if row.config or isinstance(setting, Timed)}  # fmt: skip
+        for each in configs.values():
+            if each.get("selector") == "glimpse":
+                each["glimpse_path"] = "/models/GlimpsePrune_Qwen2.5-VL-7B-Instruct"
+        record = {
+            "options": {"model_path": "/models/Qwen2.5-VL-7B-Instruct", "device": "cuda"},
+            "configs": configs, "protocol": asked.protocol.to_dict(),
+        }  # fmt: skip
+        assert comparison.deviations(table, setting, asked, record) == []
+        configs["GlimpsePrune"]["glimpse_path"] = "mine/vip"
+        record["options"] |= {"loading: revision": "old", "loading: dtype": "float32"}
+        said = [
+            f"predictor: mine/vip, not {table.glimpse}",
+            "revision: old",
+            "dtype: float32, not the checkpoint's bfloat16",
+        ]
+        assert comparison.deviations(table, setting, asked, record) == said
+
+
+def test_the_page_shows_what_did_not_run_by_its_published_figures_alone(ran: Path) -> None:
+    text = page(ran)
+    subset = text.partition("## EgoSchema subset\n")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[:3] for line in subset.splitlines() if line.startswith("| ") and "| row |" not in line]
+    assert rows == [["| baseline", "60.2", ""]]
+    assert set(rows_of(ran, "videomme")) == {
+        "baseline",
+        *(f"{name} {share} %" for name in flashvid.SCORES for share in (25, 20, 15, 10)),
+    }
 
 
 def test_a_deviation_of_one_data_set_names_it(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -407,7 +493,7 @@ def test_v_star_is_scored_and_timed(
     assert (found["images"], found["of"], found["device"]) == (3, 100, "cpu")
     assert "**PARTIAL**: 3 of 100 images were measured." in text and "not measured: relative_position/3: " in text
     assert "prefill ms: 423.3 unpruned, 306.9 GlimpsePrune" in text.partition("## Published, theirs")[2]
-    assert "times of it say nothing about a GPU" in text
+    assert "times of cpu say nothing about a GPU" in text
     stock, baseline, glimpse, random = found["rows"]
     assert stock["flops"] == baseline["flops"] and stock["cache_length"] == baseline["cache_length"]
     assert glimpse["flops"]["decoder"] < baseline["flops"]["decoder"] and glimpse["kept"] == random["kept"] < 1

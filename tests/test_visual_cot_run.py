@@ -14,7 +14,7 @@ import pytest
 from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import SetupError
+from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.fingerprint import digest
 from prunevid_qwen.evaluation.visual_cot.answering import BRIEF
 from prunevid_qwen.evaluation.visual_cot.identity import options_of
@@ -187,6 +187,9 @@ def test_changed_records_are_refused_and_restart_takes_them(root: Path, copy: Pa
 def test_weights_and_files_that_configs_name_are_part_of_a_run(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_bytes(b"1")
+    with pytest.raises(ConfigError, match=r"has no config\.json"):  # before a folder of results is that model's
+        options_of([], (), str(tmp_path / "model"), {}, "", 8)
+    (tmp_path / "model" / "config.json").write_text("{}")
     run: Callable[[], dict[str, Any]] = lambda: options_of([], (), str(tmp_path / "model"), {"device": "cpu"}, "", 8)  # noqa: E731
     before = run()
     (tmp_path / "model" / "weights").write_bytes(b"2")
@@ -195,6 +198,8 @@ def test_weights_and_files_that_configs_name_are_part_of_a_run(tmp_path: Path) -
     assert "content of" not in str(options_of([], (("c", PruneVidConfig()),), "bundled", {"device": "cpu"}, "", 8))
     with pytest.raises(SetupError, match="cannot find the model 'no/such'"):
         options_of([], (), "no/such", {}, "", 8)
+    with pytest.raises(ConfigError, match="no model folder at '/no/such', and that is no hub id"):
+        options_of([], (), "/no/such", {}, "", 8)
 
 
 def test_missing_images_are_named_counted_and_asked_once_they_are_there(

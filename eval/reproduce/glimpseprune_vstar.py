@@ -3,7 +3,7 @@
 Single images. ``accuracy``: 256 to 2048 visual tokens, a request for the letter. Published, theirs: unpruned 71.7,
 GlimpsePrune (at most 11.1 % kept) 72.8, VisionZip 60.2, VScan 59.7, PDrop 42.4. ``efficiency``: at most 4096 tokens,
 free answers of 64 tokens, exactly 11.1 % kept. Published of V* as a picture alone; in text, theirs, of 100 DocVQA
-images on an A100: prefill 423.3 to 306.9 ms, peak memory 33.5 to 24.4 GB. About an hour of an A100 and less than 1 GB
+images on an A100: prefill 423.3 to 306.9 ms, peak memory 33.5 to 24.4 GB. About 2 hours of an A100 and less than 1 GB
 of data: an estimate, whose arithmetic ``--dry-run`` shows. Times and memory need the GPU, token counts and FLOPs do
 not.
 """

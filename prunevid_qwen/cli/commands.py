@@ -11,13 +11,14 @@ from prunevid_qwen.cli.bench import register_bench
 from prunevid_qwen.cli.convert_glimpse import register_convert_glimpse
 from prunevid_qwen.cli.eval_visual_cot import register_eval
 from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import SAMPLING, build_config, takes_config_options
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.train_glimpse import register_train_glimpse
 from prunevid_qwen.cli.train_glimpse_plus import register_train_glimpse_plus
 from prunevid_qwen.version import __version__
 
-_MODEL, _OUTPUT = "Model", "Output"
+_OUTPUT = "Output"
 
 # Underscores are the spelling (they are the names in Python and in JSON); dashes are accepted everywhere.
 _SETTINGS = {
@@ -83,20 +84,12 @@ def _ask(
     question: Annotated[str | None, _option("question", "What to ask.", "TEXT")] = None,
     config: Annotated[str, _option("config", _PRESETS, "PRESET|FILE.json")] = "paper",
     max_new_tokens: Annotated[int, _option("max_new_tokens", "Longest answer. Default: 64.", "INT", min=1)] = 64,
-    model_path: Annotated[str, _option("model_path", _MODELS, "ID|FOLDER", _MODEL)] = "bundled",
-    device: Annotated[
-        str | None, _option("device", "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", _MODEL)
-    ] = None,
-    dtype: Annotated[
-        str | None, _option("dtype", "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", _MODEL)
-    ] = None,
-    attn_implementation: Annotated[
-        str | None, _option("attn_implementation", "sdpa, eager or flash_attention_2.", "NAME", _MODEL)
-    ] = None,
-    revision: Annotated[str | None, _option("revision", "Branch, tag or commit on the hub.", "NAME", _MODEL)] = None,
-    local_files_only: Annotated[
-        bool, _option("local_files_only", "Never ask the network for a model.", None, _MODEL)
-    ] = False,
+    model_path: Annotated[str, _option("model_path", _MODELS, "ID|FOLDER", MODEL)] = "bundled",
+    device: Device = None,
+    dtype: Dtype = None,
+    attn_implementation: Attention = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     compare: Annotated[bool, _option("compare", "Also answer without pruning, side by side.", None, _OUTPUT)] = False,
     as_json: Annotated[bool, _option("json", "One JSON object on stdout, all else on stderr.", None, _OUTPUT)] = False,
     verbose: Annotated[

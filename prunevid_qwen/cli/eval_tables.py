@@ -16,13 +16,15 @@ _TABLES = """\
   prunevid eval tables runs/mvbench
   ... --json > figures.json
 
-Writes report.md, summary.csv and summary.json beside the answers: the same bytes for the same answers,
-however many processes gave them.
+Writes report.md, summary.csv and summary.json beside the answers: the same
+bytes for the same answers, however many processes gave them.
 """
 _EXPORT = """\
 [bold]Examples[/bold]
-  prunevid eval export runs/videomme --config paper       for the authors' eval_your_results.py
-  prunevid eval export runs/egoschema --file answers.csv  .json for the server, .csv for Kaggle
+  prunevid eval export runs/videomme --config paper       for the authors'
+                                                          eval_your_results.py
+  prunevid eval export runs/egoschema --file answers.csv  .json for the server,
+                                                          .csv for Kaggle
 """
 
 

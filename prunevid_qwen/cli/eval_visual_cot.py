@@ -12,6 +12,7 @@ from prunevid_qwen.cli.eval_check import register_check
 from prunevid_qwen.cli.eval_run import register_run
 from prunevid_qwen.cli.eval_tables import register_tables
 from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import named_config, takes_config_options
 from prunevid_qwen.cli.visual_cot_request import VisualCotRequest
 from prunevid_qwen.errors import ConfigError
@@ -27,7 +28,7 @@ _EPILOG = """\
 A stopped run goes on where it was: give the same command again. Scores are of the answered samples, and
 the report says of how many. Images that were missing are asked when they are there.
 """
-_WHAT, _HOW, _MODEL, _JUDGE = "What is asked", "How it runs", "Model", "How it is scored"
+_WHAT, _HOW, _JUDGE = "What is asked", "How it runs", "How it is scored"
 _SCORERS = ("judge", "exact", "contained")
 
 
@@ -99,21 +100,13 @@ def visual_cot(
         bool, _option("judge_only", "Score the answers that --out holds; no model is loaded.", None, _JUDGE)
     ] = False,
     model_path: Annotated[
-        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", _MODEL)
+        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", MODEL)
     ] = "bundled",
-    device: Annotated[
-        str | None, _option("device", "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", _MODEL)
-    ] = None,
-    dtype: Annotated[
-        str | None, _option("dtype", "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", _MODEL)
-    ] = None,
-    attn_implementation: Annotated[
-        str | None, _option("attn_implementation", "sdpa, eager or flash_attention_2.", "NAME", _MODEL)
-    ] = None,
-    revision: Annotated[str | None, _option("revision", "Branch, tag or commit on the hub.", "NAME", _MODEL)] = None,
-    local_files_only: Annotated[
-        bool, _option("local_files_only", "Never ask the network for a model.", None, _MODEL)
-    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    attn_implementation: Attention = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     **options: Any,
 ) -> VisualCotRequest:
     """Say what is asked for; nothing runs here."""

@@ -14,13 +14,14 @@ from rich.markup import escape
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.reproduce_request import ReproduceRequest
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.reproduction.describe import describe
 from prunevid_qwen.evaluation.reproduction.published import PublishedTable
 from prunevid_qwen.evaluation.reproduction.tables import TABLES
 
-_WHAT, _HOW, _MODEL, _LESS = "What is run", "How it runs", "Model", "Deviations, told on the page"
+_WHAT, _HOW, _LESS = "What is run", "How it runs", "Deviations, told on the page"
 # dashes are accepted for underscores, as in `prunevid`
 _SETTINGS = {
     "token_normalize_func": lambda token: token.replace("-", "_"),
@@ -29,6 +30,7 @@ _SETTINGS = {
 _EPILOG = """
 [bold]Exit codes[/bold]
   0 done, whatever the coverage; 2 bad option or missing data set; 3 environment;
+  4 --dry_run could read none of a data set's media;
   5 pruning was asked for and not applied; 130 interrupted: the same command goes on
 """
 
@@ -43,7 +45,7 @@ def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
     app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode="rich")
     table = TABLES[name]
     epilog = escape("\n".join(describe(table))) + "\n" + _EPILOG
-    text = f"Run {table.table} anew and put the published figures, as theirs, beside ours."
+    text = f"Run a published table anew and put its figures, as theirs, beside ours: {table.table}."
     app.command(name, help=text, epilog=epilog, cls=PanelledCommand)(_command(table))
     return main(sys.argv[1:] if arguments is None else arguments, f"{name}.py", app)
 
@@ -108,25 +110,17 @@ def _asked(
     as_json: Annotated[bool, _option("json", "The figures as one JSON object on stdout.", None, _HOW)] = False,
     verbose: Annotated[bool, _option("verbose", "Log; tracebacks of errors.", None, _HOW)] = False,
     model_path: Annotated[
-        str | None, _option("model_path", "Hub id, folder or bundled. Default: the table's.", "ID|FOLDER", _MODEL)
+        str | None, _option("model_path", "Hub id, folder or bundled. Default: the table's.", "ID|FOLDER", MODEL)
     ] = None,
     glimpse_path: Annotated[
         str | None,
-        _option("glimpse_path", "The predictor's. Default: the published one.", "ID|FOLDER", _MODEL),
+        _option("glimpse_path", "The predictor's. Default: the published one.", "ID|FOLDER", MODEL),
     ] = None,
-    device: Annotated[
-        str | None, _option("device", "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", _MODEL)
-    ] = None,
-    dtype: Annotated[
-        str | None, _option("dtype", "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", _MODEL)
-    ] = None,
-    attn_implementation: Annotated[
-        str | None, _option("attn_implementation", "sdpa, eager or flash_attention_2.", "NAME", _MODEL)
-    ] = None,
-    revision: Annotated[str | None, _option("revision", "Branch, tag or commit on the hub.", "NAME", _MODEL)] = None,
-    local_files_only: Annotated[
-        bool, _option("local_files_only", "Never ask the network for a model.", None, _MODEL)
-    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    attn_implementation: Attention = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     limit: Annotated[
         int | None,
         _option("limit", "So many questions a data set, equally spaced. It may grow.", "INT", _LESS, min=1),

@@ -14,6 +14,7 @@ import typer
 
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.engines import engine_of
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
 from prunevid_qwen.evaluation.reproduction.published import PublishedTable, Setting, Timed
 
@@ -72,13 +73,30 @@ class ReproduceRequest:
 
     def _told(self) -> dict[str, Any]:
         settings = self.table.settings_called(self.settings)
+        if self.new_tokens and not any(isinstance(setting, Timed) for setting in settings):
+            raise ConfigError(
+                f"--new_tokens is the length of timed answers, and nothing of {self.table.name} that was asked for is "
+                "timed: leave it out"
+            )
+        if self.page_only and (self.dry_run or self.restart):
+            raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
         if self.page_only:
             return {setting.name: self._page(setting) for setting in settings}
         asked = [
             (setting, self._asked(setting)) for setting in settings
         ]  # what is missing is said before anything runs
         if self.dry_run:
-            return {setting.name: self._dry_run(setting, each) for setting, each in asked}
+            told = {setting.name: self._dry_run(setting, each) for setting, each in asked}
+            unread = [(name, each) for name, found in told.items() for each in found["asked"] if each["first"] is None]
+            if unread:
+                name, each = unread[0]
+                raise MediaError(
+                    f"setting {name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
+                    f"prunevid eval check {each['dataset']} {each['folder']}"
+                )
+            if not self.as_json:
+                typer.echo("all else is there up to the model; leave out --dry_run to run")
+            return told
         if not self.verbose:
             from transformers.utils import logging as library
 
@@ -121,6 +139,8 @@ class ReproduceRequest:
 
             if self.shard[0]:
                 return  # times are of one process: the first share's
+            if self.engine == "ray":
+                typer.echo(f"note: {setting.name} is measured by this process, on this machine's device", err=True)
             tokens, images = self.new_tokens or setting.new_tokens, min(setting.images, self.limit or setting.images)
             [each] = asked.asked
             measure(asked, folder / each.name, tokens, images, self.restart, tell, self.command)
@@ -162,7 +182,7 @@ class ReproduceRequest:
             typer.echo("what the whole of it would take:")
             for line in cost_lines(setting):
                 typer.echo(f"  {line}")
-            typer.echo("all is there up to the model; leave out --dry_run to run\n")
+            typer.echo("")
         return {"asked": found, "cost": cost_lines(setting)}
 
 
@@ -176,6 +196,7 @@ def _show(each: dict[str, Any]) -> None:
     typer.echo(f"  model: {each['model']}")
     if each["missing"]:
         typer.echo(
-            f"  missing: {each['missing']} media, the first is {each['first missing']}; see `prunevid eval check`"
+            f"  missing: {each['missing']} media, whose questions will have no answer; the first is "
+            f"{each['first missing']}; all: prunevid eval check {each['dataset']} {each['folder']}"
         )
     typer.echo(f"  first media read: {each['first'] or 'none could be read'}")

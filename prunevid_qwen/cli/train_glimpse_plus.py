@@ -121,7 +121,10 @@ def build_recipe(path: Path | None, given: list[str]) -> GlimpsePlusRecipe:
 
 def register_train_glimpse_plus(app: typer.Typer) -> None:
     """Give the command line ``train-glimpse-plus``."""
-    app.command("train-glimpse-plus", help=_TEXT, epilog=_EPILOG, cls=PanelledCommand)(train_glimpse_plus)
+    short = "GlimpsePrune+: teach a model by reinforcement to answer from boxes alone; needs GPUs on a real one."
+    app.command("train-glimpse-plus", help=_TEXT, short_help=short, epilog=_EPILOG, cls=PanelledCommand)(
+        train_glimpse_plus
+    )
 
 
 def _key(path: Path | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
 
 _PIECE = 2**22
 _LARGE = 10**9  # bytes, from which on reading them is worth a bar
@@ -47,9 +47,11 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
     """Fingerprint a model: the bytes of a folder, or the commit of a hub id, which names its bytes.
 
     Raises:
+        ConfigError: it is neither a folder of a model nor a hub id.
         SetupError: it is not there.
     """
     folder = Path(bundled_model() if model_path == "bundled" else model_path)
+    check_source(str(folder))
     if folder.is_dir():
         # one process may run several data sets: tens of gigabytes are read once, unless a file was touched
         files = sorted(each for each in folder.rglob("*") if each.is_file())

@@ -202,7 +202,7 @@ def _columns(path: Path) -> list[Any]:
         import pyarrow.parquet
     except ImportError as error:
         raise SetupError(
-            f"{path.name} is read with pyarrow, which is not installed: pip install prunevid_qwen[eval]"
+            f"{path.name} is read with pyarrow, which is not installed: pip install 'prunevid_qwen[eval]'"
         ) from error
     _bytes(path, 1)
     try:

@@ -164,17 +164,23 @@ def _equal_options(record: Record) -> bool:
 def _next_steps(dataset: Dataset, problems: list[Problem], media: int) -> Iterable[str]:
     missing = [problem for problem in problems if problem.kind == "missing"]
     broken = [problem for problem in problems if problem.kind != "missing"]
+    steps: list[str] = []
     if missing:
         archives = packed(dataset.folder)
         if archives:
             more = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
-            yield f"unpack {archives[0]}{more}: there are archives in the folder that may hold what is missing"
-        yield from dict.fromkeys(
+            steps.append(f"unpack {archives[0]}{more}: there are archives in the folder that may hold what is missing")
+        steps += dict.fromkeys(
             sentence for part, sentence in dataset.advice if any(part in problem.path for problem in missing)
         )
         if sum(len(problem.records) for problem in missing) >= len(dataset.records) and media:
-            yield f"nothing was found: is {dataset.folder} the right folder?"
+            steps.append(f"nothing was found: is {dataset.folder} the right folder?")
+        if not steps:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            steps.append(f"put {missing[0].path}{more} there: the published set has them")
     if broken:
-        yield f"download {broken[0].path}" + (f" and {len(broken) - 1} more again" if len(broken) > 1 else " again")
+        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
+        steps.append(f"download {broken[0].path}{more} again")
+    yield from steps
     if problems:
         yield "or go on without them: a run leaves their questions out, and its tables say of how many the scores are"

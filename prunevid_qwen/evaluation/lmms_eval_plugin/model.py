@@ -59,6 +59,11 @@ class PruneVidQwen(lmms):
         self._answers = Answers(self.arguments, loading, self._note)
         self._device = torch.device(self._answers.model.model.device)
         self.errors: list[str] = []
+        if "pretrained" not in given and self._rank == 0:
+            logger.warning(
+                "no pretrained= is given, so the bundled model answers, which knows moving shapes and nothing else: "
+                "pass pretrained=Qwen/Qwen2.5-VL-7B-Instruct or a folder"
+            )
         if str(batch_size) != "1" and self._rank == 0:
             logger.info(f"batch_size={batch_size}: prompts are answered one by one all the same, so answers are equal")
 

@@ -15,7 +15,7 @@ from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth, budget_asked
 from prunevid_qwen.evaluation.reproduction.model_files import depth_of
-from prunevid_qwen.evaluation.reproduction.published import Asked, PublishedTable, Row, Setting
+from prunevid_qwen.evaluation.reproduction.published import Asked, PublishedTable, Row, Setting, Timed
 
 Found = dict[str, Any]
 
@@ -67,13 +67,12 @@ def _scored(asked: Asked, setting: Setting, folder: Path, record: Mapping[str, A
 def _entry(
     asked: Asked, setting: Setting, state: str, configs: Mapping[str, Any], summary: Found | None, depth: Depth | None
 ) -> Found:
-    tables: list[Found] = [
-        {"group": None, "rows": [_row(asked, row, None, configs, summary, depth) for row in setting.rows]}
-    ]
     prefix = f"{asked.name}/"
     groups = [name.removeprefix(prefix) for name in setting.rows[0].published if name.startswith(prefix)]
-    for group in groups:
-        rows = [row for row in setting.rows if row.config is not None or f"{prefix}{group}" in row.published]
+    tables = []
+    for group in (None, *groups):
+        name = asked.name if group is None else f"{prefix}{group}"
+        rows = [row for row in setting.rows if name in row.published or (row.config is not None and state != NOT_RUN)]
         tables.append({"group": group, "rows": [_row(asked, row, group, configs, summary, depth) for row in rows]})
     return {"name": asked.name, "title": asked.title, "state": state, "tables": tables, "summary": summary, "files": []}
 
@@ -118,27 +117,33 @@ def _inside(published: Mapping[str, float] | None, own: Found | None) -> bool | 
     return bool(100 * low <= published["difference"] <= 100 * high)
 
 
-def deviations(table: PublishedTable, setting: Setting, asked: Asked, record: Mapping[str, Any]) -> list[str]:
+def deviations(table: PublishedTable, setting: Setting | Timed, asked: Asked, record: Mapping[str, Any]) -> list[str]:
     """Say in what a run differs from the published setting, from its record alone: no option can hide it."""
-    said, options = [], record["options"]
-    model = str(options["model_path"])
-    if Path(model).name != table.model.rpartition("/")[2]:
-        said.append(f"model: {model}, not {table.model}")
+    said, options, configs = [], record["options"], record["configs"]
+    predictors = {each["glimpse_path"] for each in configs.values() if each.get("selector") == "glimpse"}
+    for what, wanted, found in (
+        ("model", table.model, {str(options["model_path"])}), ("predictor", table.glimpse or "", predictors),
+    ):  # fmt: skip
+        # a copy in a folder has the name of what it is a copy of
+        said += [f"{what}: {each}, not {wanted}" for each in sorted(found)
+                 if Path(each).name != wanted.rpartition("/")[2]]  # fmt: skip
+    if "loading: revision" in options:
+        said.append(f"revision: {options['loading: revision']}")
     if options["device"] != "cuda":
         said.append(f"device: {options['device']}")
     if options.get("loading: dtype") not in (None, "bfloat16", "auto"):
         said.append(f"dtype: {options['loading: dtype']}, not the checkpoint's bfloat16")
-    wanted = asked.protocol.to_dict()
+    asked_so = asked.protocol.to_dict()
     for name, value in record["protocol"].items():
-        if value != wanted[name]:
-            said.append(f"{name} {value}, not {wanted[name]}")
+        if value != asked_so[name]:
+            said.append(f"{name} {value}, not {asked_so[name]}")
     for row in setting.rows:
         if row.config is None:
             continue
-        if row.name not in record["configs"]:
+        if row.name not in configs:
             said.append(f"{row.name}: not run")
             continue
-        plain, stored = row.config(PUBLISHED_DEPTH).to_dict(), record["configs"][row.name]
+        plain, stored = row.config(PUBLISHED_DEPTH).to_dict(), configs[row.name]
         changed = [f"{name} {stored[name]}, not {value}" for name, value in plain.items()
                    if name not in (*BY_PROTOCOL, "glimpse_path") and stored.get(name) != value]  # fmt: skip
         if changed:

@@ -91,7 +91,7 @@ def estimate(works: Sequence[tuple[str, Work]], configs: Sequence[PruneVidConfig
         configs: of a model of 28 layers.
         rounds: how often everything is done.
     """
-    lines, hours, gigabytes = [], 0.0, 0.0
+    lines, hours, whole = [], 0.0, 0.0
     for title, work in works:
         vision = work.videos * work.tokens * VISION / SPEED
         flops = sum(_flops(work, config) for config in configs) / len(configs)
@@ -99,15 +99,20 @@ def estimate(works: Sequence[tuple[str, Work]], configs: Sequence[PruneVidConfig
         answers = work.questions * len(configs)
         seconds = rounds * (vision + answers * answer)
         disk = work.gigabytes + answers * LINE_KB / 1e6
-        hours, gigabytes = hours + seconds / 3600, gigabytes + disk
+        hours, whole = hours + seconds / 3600, whole + disk
         lines.append(
             f"{title}: {work.videos} videos x {work.tokens} tokens x {VISION / 1e9:.1f} GFLOP / {SPEED / 1e12:.0f} "
             f"TFLOP/s = {vision / 3600:.1f} h encoding, once; {work.questions} questions x {len(configs)} configs x "
             f"({flops / 1e12:.0f} TFLOP / {SPEED / 1e12:.0f} TFLOP/s + {work.answer} x {DECODE} s + {OVERHEAD} s) = "
             f"{answers * answer / 3600:.1f} h answering{'' if rounds == 1 else f'; all {rounds:g} times'}; disk "
-            f"{disk:.0f} GB ({work.why})"
+            f"{gigabytes(disk)} ({work.why})"
         )
-    return Cost(hours, gigabytes, tuple(lines))
+    return Cost(hours, whole, tuple(lines))
+
+
+def gigabytes(value: float) -> str:
+    """Say a size in whole gigabytes."""
+    return f"{value:.0f} GB" if value >= 1 else "less than 1 GB"
 
 
 def _flops(work: Work, config: PruneVidConfig) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH
-from prunevid_qwen.evaluation.reproduction.cost import WEIGHTS_GB, Cost, estimate
-from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Setting, Timed
+from prunevid_qwen.evaluation.reproduction.cost import WEIGHTS_GB, Cost, estimate, gigabytes
+from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Setting, Timed, baseline
 
 TIMED_ROUNDS = 5.0
 """How often each row of a `Timed` answers an image: twice to warm up and for memory, three times for the clock."""
@@ -14,7 +14,9 @@ TIMED_ROUNDS = 5.0
 
 def cost_of(setting: Setting | Timed) -> Cost:
     """Estimate what a setting would take."""
-    configs = [row.config(PUBLISHED_DEPTH) for row in setting.rows if row.config is not None]
+    timed = isinstance(setting, Timed)  # the stock model takes part, as long as what prunes nothing
+    rows = [row.config or (baseline if timed else None) for row in setting.rows]
+    configs = [config(PUBLISHED_DEPTH) for config in rows if config is not None]
     works = [(each.title, each.work) for each in setting.asked]
     if isinstance(setting, Timed):
         works = [(title, replace(work, questions=setting.images, videos=setting.images)) for title, work in works]
@@ -26,9 +28,9 @@ def cost_lines(setting: Setting | Timed) -> list[str]:
     """Say what a setting would take, with the arithmetic."""
     cost = cost_of(setting)
     return [
-        f"About {cost.hours:.1f} hours of one A100, {cost.gigabytes:.0f} GB of data and answers, {WEIGHTS_GB} GB of "
-        "weights. An estimate by the arithmetic below, no measurement; reading videos is work of CPUs and not in it, "
-        "an archive needs its room again while it is unpacked.",
+        f"About {cost.hours:.1f} hours of one A100, {gigabytes(cost.gigabytes)} of data and answers, {WEIGHTS_GB} GB "
+        "of weights. An estimate by the arithmetic below, no measurement; reading videos is work of CPUs and not in "
+        "it, an archive needs its room again while it is unpacked.",
         *cost.lines,
     ]
 

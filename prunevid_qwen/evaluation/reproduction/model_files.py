@@ -8,7 +8,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.reproduction.budget import Depth
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
 
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
@@ -29,12 +29,13 @@ def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None 
 
     Raises:
         SetupError: the hub is needed and does not answer.
-        ConfigError: a folder without a config of a Qwen2.5-VL.
+        ConfigError: a folder without a config of a Qwen2.5-VL, or neither a folder nor a hub id.
     """
     folder = folder_of(model_path)
     if folder is None:
         from transformers.utils import cached_file
 
+        check_source(model_path)
         hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
         try:
             file = Path(cached_file(model_path, "config.json", **hub))
@@ -52,8 +53,11 @@ def check_files(model_path: str) -> str:
     """Look whether the weights of a local model are all there; return a sentence.
 
     Raises:
+        ConfigError: it is neither a folder of a model nor a hub id.
         SetupError: some are missing; the first is named.
     """
+    if model_path != "bundled":
+        check_source(model_path)
     folder = folder_of(model_path)
     if folder is None:
         return f"{model_path}: not a folder here, so its files were not looked at"

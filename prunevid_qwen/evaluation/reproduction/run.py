@@ -160,15 +160,20 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     Returns: what was found of each data set.
 
     Raises:
-        ConfigError, SetupError, MediaError: what would stop the run; a video that cannot be read would not.
+        ConfigError, SetupError: what would stop the run. Of a data set of which nothing can be read "first" is None.
     """
-    local = folder_of(asked.model_path) is not None
     files = check_files(asked.model_path)
+    local = folder_of(asked.model_path) is not None
+    timed, limit = isinstance(asked.setting, Timed), asked.limit
+    if isinstance(asked.setting, Timed):
+        limit = min(asked.setting.images, limit or asked.setting.images)
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
     for _, config in configs:
         if local:
             compile_plan(config, depth.layers)
+    # of a `Timed` the stock model takes part too
+    names = [row.name for row in asked.setting.rows if row.name in dict(configs) or (timed and row.config is None)]
     found = []
     for each, data in asked.read():
         run = asked.run_of(each, configs)
@@ -177,7 +182,7 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
         reading = run.reading() if local else ByProtocol(
             run.protocol, reader.video, reader.image, config.video_backend, config.video_time_limit
         )  # fmt: skip
-        records = spread(data.records, asked.limit)
+        records = spread(data.records, limit)
         paths = {media.path for record in records for media in record.media}
         missing = sorted(path for path in paths if not Path(path).exists())
         first: dict[str, Any] | None = None
@@ -190,15 +195,17 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
         found.append(
             {
                 "asked": each.name,
+                "dataset": each.dataset,
+                "folder": str(asked.data[each.dataset]),
                 "title": f"{data.title} ({data.part})",
                 "questions": len(records),
                 "of": len(data.records),
                 "published": data.published,
-                "answers": len(records) * len(configs),
+                "answers": len(records) * len(names),
                 "missing": len(missing),
                 "first missing": missing[0] if missing else None,
                 "protocol": run.protocol.to_dict(),
-                "configs": [name for name, _ in configs],
+                "configs": names,
                 "not on this model": unfit,
                 "model": files,
                 "first": first,

@@ -12,6 +12,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
 from prunevid_qwen.evaluation.efficiency.timing import Quantiles
 from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.reproduction.comparison import deviations
 from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
 from prunevid_qwen.evaluation.reproduction.page import FIGURES, PAGE, deviation_lines, head, table_lines
 from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Timed
@@ -95,17 +96,12 @@ def _row(name: str, own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str
 
 
 def _deviations(table: PublishedTable, setting: Timed, record: Mapping[str, Any]) -> list[str]:
-    said, options = [], record["options"]
-    if Path(str(options["model_path"])).name != table.model.rpartition("/")[2]:
-        said.append(f"model: {options['model_path']}, not {table.model}")
+    said, options = deviations(table, setting, setting.asked[0], record), record["options"]
     if options["device"] != "cuda":
-        said.append(f"device: {options['device']}; times of it say nothing about a GPU, and memory is the process's")
+        said.append(f"times of {options['device']} say nothing about a GPU, and memory is the process's")
     if options["new_tokens"] != setting.new_tokens:
         said.append(f"answers of {options['new_tokens']} tokens, not {setting.new_tokens}")
-    wanted = setting.asked[0].protocol.to_dict()
-    return said + [
-        f"{name} {value}, not {wanted[name]}" for name, value in record["protocol"].items() if value != wanted[name]
-    ]
+    return said
 
 
 def _lines(table: PublishedTable, setting: Timed, found: Mapping[str, Any]) -> list[str]:

@@ -5,27 +5,33 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.benchmark.question import spread
-from prunevid_qwen.evaluation.datasets import read_dataset
+from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, _manifest
+from prunevid_qwen.evaluation.datasets import Subtitle, read_dataset
 from prunevid_qwen.evaluation.engine import asking, folder
+from prunevid_qwen.evaluation.fingerprint import digest, model_fingerprint
+from prunevid_qwen.evaluation.protocol.presets import protocol_for
 from tests.benchmark_folders import Clips, mvbench, write_all
 from tests.shapes_benchmark import shapes_mvbench
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ("report.md", "summary.csv", "summary.json")
-SMALL = ("--frames", "4", "--min_frames", "4", "--min_pixels", "784", "--max_pixels", "3136")
+SMALL = ("--frames", "4", "--min_pixels", "784", "--max_pixels", "3136")
 SHAPES = (
     "--protocol", "mvbench_videochat2", "--frames", "8", "--min_pixels", "784", "--max_pixels", "12544",
     "--max_new_tokens", "8", "--compare", "baseline,paper+keep_ratio=0.1,paper+selector=random+keep_ratio=0.1",
@@ -126,6 +132,10 @@ def test_video_mme_is_exported_for_its_own_script(sets: dict[str, Path], tmp_pat
     stored = {line["id"]: line["raw"] for line in lines(tmp_path) if line["config"] == "paper"}
     assert {q["question_id"]: q["response"] for video in videos for q in video["questions"]} == stored
     assert main(["eval", "export", str(tmp_path)]) == 2
+    for path in (tmp_path / "run.json", tmp_path / "answers.jsonl"):  # names of configs hold paths
+        path.write_text(path.read_text().replace('"paper"', '"paper glimpse_path=/a"'))
+    assert main(["eval", "export", str(tmp_path), "--config", "paper glimpse_path=/a"]) == 0
+    assert json.loads((tmp_path / "videomme paper glimpse_path=_a.json").read_text()) == videos
 
 
 def test_subtitles_are_those_at_the_frames_taken(sets: dict[str, Path], tmp_path: Path) -> None:
@@ -216,6 +226,7 @@ def test_configs_added_later_stand_beside_the_others(
     assert names == [FEW] * 36 + ["baseline"] * 36 + ["paper selector=random keep_ratio=0.1"] * 36
     for config in CONFIGS:
         assert row(tmp_path, config) == row(finished, config)
+    assert json.loads((tmp_path / "summary.json").read_text())["configs"] == ["baseline", FEW, CONFIGS[2]]
 
 
 def test_a_dry_run_stops_before_the_model(
@@ -390,6 +401,75 @@ def test_another_run_does_not_go_into_the_same_folder(
     assert said is None or said in capsys.readouterr().err
 
 
+def test_frames_of_another_decoder_do_not_go_into_the_same_folder(
+    shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    monkeypatch.setattr(av, "__version__", "1.0")
+    assert run(shapes, out, *SHAPES) == 2
+    assert re.search(r"reader: pyav was '[\d.]+', is now '1\.0'", capsys.readouterr().err)
+
+
+def test_another_kind_of_run_has_no_tables_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.json").write_text('{"what": "questions of a user", "configs": {"paper": {}}}')
+    for words in (("tables", str(tmp_path)), ("export", str(tmp_path))):
+        assert main(["eval", *words]) == 2
+        assert "holds another kind of run (questions of a user): give the folder" in capsys.readouterr().err
+
+
+def test_media_are_named_whole_wherever_a_worker_runs(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(shapes.parent)
+    asked = BenchmarkRun("mvbench", Path(shapes.name), protocol_for("mvbench"), (("paper", get_config("paper")),))
+    paths = {media.path for record in asked.read().records for media in record.media}
+    assert paths and all(path.startswith(f"{shapes}/") for path in paths)
+
+
+def test_all_that_could_change_an_answer_is_named_and_where_videos_lie_is_not(shapes: Path) -> None:
+    asked = BenchmarkRun("mvbench", shapes, protocol_for("mvbench"), (("paper", get_config("paper")),), device="cuda:1")
+    data = asked.read()
+    first, (media,) = data.records[0], data.records[0].media
+    others = [
+        first,
+        replace(first, question="Another?"),
+        replace(first, options=(*first.options[::-1],)),
+        replace(first, answer="A" if first.answer != "A" else "B"),
+        replace(first, groups={"task": "another"}),
+        *(
+            replace(first, media=(replace(media, **change),))
+            for change in ({"start": 1.0}, {"end": 1.0}, {"fps": 3.0}, {"subtitles": (Subtitle(0.0, 1.0, "said"),)})
+        ),
+    ]
+    found = [asked.options(replace(data, records=(each, *data.records[1:]))) for each in others]
+    assert len({each["questions"] for each in found}) == len(others)
+    moved = replace(first, media=(replace(media, path="/elsewhere/clip.mp4"),))
+    assert asked.options(replace(data, records=(moved, *data.records[1:]))) == found[0]
+    assert found[0]["device"] == "cuda" and found[0]["reader: pillow"]
+
+
+def test_one_hidden_answer_does_not_hide_the_others(shapes: Path) -> None:
+    data = read_dataset("mvbench", shapes)
+    counted = _manifest(replace(data, records=(replace(data.records[0], answer=None), *data.records[1:])))
+    assert counted is not None and (counted["samples"], counted["hidden"]) == (35, 1)
+
+
+def test_what_a_config_says_of_reading_and_a_protocol_of_the_answer_is_heeded(shapes: Path) -> None:
+    config = get_config("paper").replace(video_backend="decord", video_time_limit=7.0)
+    asked = BenchmarkRun("mvbench", shapes, protocol_for("mvbench", max_new_tokens=3), (("paper", config),))
+    assert (asked.reading().backend, asked.reading().time_limit) == ("decord", 7.0)
+    assert asked.answering().generation == {"max_new_tokens": 3}
+
+
+def test_hidden_files_beside_the_weights_are_no_other_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.bin").write_text("weights")
+    before = digest(tmp_path)
+    (tmp_path / ".cache" / "huggingface").mkdir(parents=True)
+    (tmp_path / ".cache" / "huggingface" / "model.bin.metadata").write_text("when it was downloaded")
+    assert digest(tmp_path) == before == model_fingerprint(str(tmp_path), {})
+    (tmp_path / "model.bin").write_text("others")
+    assert digest(tmp_path) != before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -402,9 +482,16 @@ def test_another_run_does_not_go_into_the_same_folder(
         (("--config", "paper", "--keep_ratio", "25"), "did you mean 0.25?"),
         (("--protocol", "mlvu"), "protocol 'mlvu' is not for mvbench"),
         (("--frames", "many"), "frames is a whole number"),
+        (("--fps", "1"), "fps would change nothing: sampler 'linspace' of protocol 'lmms' takes 32 frames"),
+        (("--min_frames", "4", "--fps", "1"), "fps and min_frames would change nothing"),
+        (("--shard", "0/2", "--restart"), "restart throws away the answers of all 2 shares"),
         (("--shard", "2/2"), "shard is I/N"),
         (("--engine", "slurm"), "engine is one of local, ray"),
         (("--replicas", "2"), "for --engine ray"),
+        (
+            ("--compare", "paper,paper+video_time_limit=5"),
+            "configs that share decoded videos have one video_time_limit",
+        ),
         (("--compare", "paper,paper+video_backend=decord"), "configs that share decoded videos have one video_backend"),
     ],
 )

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
+import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 
 from prunevid_qwen import ConfigError, PruneVidQwen25VL, PruningNotApplied, get_config
+from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine import asking, local
+from prunevid_qwen.evaluation.engine import asking, folder, local
 from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 from prunevid_qwen.evaluation.engine.folder import Part, answer_files, answered, begin, recorded, whole_lines
 from prunevid_qwen.evaluation.engine.local import run_here
@@ -107,7 +114,13 @@ def test_chunks_of_the_vision_tower_give_the_features_of_generate(model: PruneVi
     answerer = Answerer(model, (("small", small),), {"max_new_tokens": 2})
     read = read_media(reading(model, small), asked.media)
     encoded = asking._Encoded(answerer, read.media)
-    held, (medium,) = encoded.under(small)
+    rows: list[int] = []
+    handle = model.model.model.visual.register_forward_pre_hook(lambda _module, args: rows.append(args[0].shape[0]))
+    try:
+        held, (medium,) = encoded.under(small)
+    finally:
+        handle.remove()
+    assert rows == [16 * 4] * 4  # a position has 16 tokens of 4 patches, and two are more than 20
     whole = asking._Encoded(answerer, read.media).under(PAPER)[0].features[0].tokens
     assert held.features[0].tokens.shape == whole.shape and int(medium.grid[0, 0]) == 4
     torch.testing.assert_close(held.features[0].tokens, whole, rtol=1e-4, atol=1e-4)
@@ -211,6 +224,69 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
     ]
 
 
+@dataclass(frozen=True)
+class Slow:
+    """Reads some media for a minute, and says when it begins; may die once before."""
+
+    slow: str
+    began: str
+    died: str = ""
+
+    def read(self, media: Media) -> Any:
+        if self.died and not os.path.exists(self.died):
+            Path(self.died).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if media.path == self.slow:
+            Path(self.began).write_text(str(os.getpid()))
+            time.sleep(60)
+        return Read((), "unread", 0.0)
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["in the pool", "alone"])
+def test_leaving_does_not_wait_for_a_video_that_is_being_read(tmp_path: Path, alone: bool) -> None:
+    """Ctrl-C would otherwise last as long as the slowest video, and for ever where a decoder hangs."""
+    began, died = tmp_path / "began", str(tmp_path / "died") if alone else ""
+    slow: Any = Slow("a" if alone else "b", str(began), died)
+    lines = run_here([task(path, ("paper",)) for path in "ab"], slow, lambda *_: [{"id": "x"}], 1)
+
+    def leave() -> None:
+        while not began.exists() or not began.read_text():
+            time.sleep(0.02)
+        if alone:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    if alone:
+        timer = threading.Thread(target=leave)
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            next(lines)
+        timer.join()
+    else:
+        next(lines)
+        leave()
+        lines.close()
+    with contextlib.suppress(ProcessLookupError):
+        watched = os.pidfd_open(int(began.read_text()))
+        assert select.select([watched], [], [], 10)[0], "a reader goes on reading"
+
+
+class Unloadable:
+    """Travels, and does not arrive."""
+
+    def __reduce__(self) -> Any:
+        return _not_here, ()
+
+
+def _not_here() -> None:
+    raise ImportError("no such module in this process")
+
+
+def test_readers_that_do_not_start_end_the_run_and_are_no_fault_of_a_video() -> None:
+    unloadable: Any = Unloadable()
+    with pytest.raises(SetupError, match=r"ended as it started.*--workers 0"):
+        next(run_here([task("a", ("paper",))], unloadable, lambda *_: [{"id": "x"}], 1))
+
+
 def test_leaving_in_the_middle_ends_the_workers(
     model: PruneVidQwen25VL, folders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,9 +298,8 @@ def test_leaving_in_the_middle_ends_the_workers(
     processes = list(pools[0]._processes.values())
     assert len(processes) == 2
     lines.close()
-    for process in processes:
-        process.join(timeout=20)
-    assert not any(process.is_alive() for process in processes)
+    for process in processes:  # not by `is_alive`: the pool's own thread may be the one to hear of its end
+        assert wait([process.sentinel], 20)
 
 
 # ---- the folder
@@ -302,6 +377,8 @@ def test_another_run_is_refused_by_its_first_difference(tmp_path: Path) -> None:
         opened(tmp_path, {"frames": 16})
     with pytest.raises(ConfigError, match=r"'paper' with keep_ratio=0.4, now it is 0.2"):
         opened(tmp_path, configs={"paper": {"keep_ratio": 0.2}})
+    with pytest.raises(ConfigError, match=r"'paper' with keep_ratio=0.4, now it is None"):
+        opened(tmp_path, configs={"paper": {}})
     assert opened(tmp_path) == hashes and recorded(tmp_path, "x")["what"] == "a test"
     assert answered(tmp_path, hashes) == {("paper", "é1")}
 
@@ -340,3 +417,124 @@ def test_answers_without_a_record_are_refused_and_restart_throws_all_away(tmp_pa
     assert answer_files(tmp_path) == [] and answered(tmp_path, hashes) == set()
     with pytest.raises(ConfigError, match=r"no run\.json in .*`prunevid eval run`"):
         recorded(tmp_path / "other", "prunevid eval run")
+
+
+def test_an_option_that_is_no_longer_given_is_another_run(tmp_path: Path) -> None:
+    """Configs may be added, so nothing else would notice: both would stand in one table."""
+    opened(tmp_path, {"frames": 8, "loading: dtype": "bfloat16"})
+    with pytest.raises(ConfigError, match=r"loading: dtype was 'bfloat16', is now None"):
+        opened(tmp_path, {"frames": 8}, configs={"baseline": {"keep_ratio": 1.0}})
+
+
+def test_a_restart_does_not_take_the_file_from_a_process_that_writes(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    with Part.of(tmp_path, (0, 2)) as part:
+        part.add(line(hashes, 1))
+        with pytest.raises(ConfigError, match=r"another process is writing .*answers-0-of-2\.jsonl: end it"):
+            opened(tmp_path, restart=True)
+        part.add(line(hashes, 2))
+    assert answered(tmp_path, hashes) == {("paper", "é1"), ("paper", "é2")}
+    (tmp_path / "report.md").touch()
+    opened(tmp_path, restart=True)
+    assert answer_files(tmp_path) == [] and not (tmp_path / "report.md").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot make the folder .*file.*: pass another"):
+        opened(tmp_path / "file")
+
+
+def test_a_name_that_is_no_utf_8_is_stored_and_comes_back(tmp_path: Path) -> None:
+    """Python reads such bytes of a file's name as half a surrogate pair, which UTF-8 does not have."""
+    hashes, name = opened(tmp_path), os.fsdecode(b"caf\xe9 \xf0.mp4")
+    with Part.of(tmp_path) as part:
+        part.add({**line(hashes, 1), "media": name})
+    (stored,) = whole_lines(tmp_path / "answers.jsonl")
+    assert stored["media"] == name and (tmp_path / "answers.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_is_said_and_lets_the_lock_go(tmp_path: Path) -> None:
+    hashes = opened(tmp_path)
+    with pytest.raises(SetupError, match=r"cannot write .*answers\.jsonl \(No space left"), Part.of(tmp_path) as part:
+        part._file.close()
+        part._file = open("/dev/full", "ab")  # noqa: SIM115
+        part.add(line(hashes, 1))
+    with Part.of(tmp_path) as part:
+        part.add(line(hashes, 1))
+    assert len(whole_lines(tmp_path / "answers.jsonl")) == 1
+
+
+def test_the_hash_is_of_options_config_versions_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of two folders that were put together are told apart by it alone."""
+    found = [
+        opened(tmp_path / "a"),
+        opened(tmp_path / "b", {"frames": 16}),
+        opened(tmp_path / "c", configs={"paper": {"keep_ratio": 0.2}}),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "code_digest", lambda: "other code")
+        found.append(opened(tmp_path / "d"))
+    monkeypatch.setattr(folder, "versions", lambda: {"torch": "1.0"})
+    found.append(opened(tmp_path / "e"))
+    assert len({hashes["paper"] for hashes in found}) == 5
+
+
+def test_every_line_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes, sizes = opened(tmp_path), []
+    monkeypatch.setattr(os, "fsync", lambda number: sizes.append(os.fstat(number).st_size))
+    with Part.of(tmp_path) as part:
+        for number in (1, 2):
+            part.add(line(hashes, number))
+    whole = (tmp_path / "answers.jsonl").stat().st_size
+    assert sizes == [whole // 2, whole]
+
+
+def test_two_processes_do_not_begin_a_folder_at_once(tmp_path: Path) -> None:
+    begun = threading.Thread(target=opened, args=(tmp_path,))
+    with FileLock(tmp_path / "run.lock"):
+        begun.start()
+        begun.join(0.3)
+        assert begun.is_alive() and not (tmp_path / "run.json").exists()
+    begun.join(20)
+    assert (tmp_path / "run.json").exists()
+
+
+def test_tasks_are_taken_no_earlier_than_they_are_needed(tmp_path: Path) -> None:
+    """Else the frames of a whole benchmark would wait in memory."""
+    taken: list[int] = []
+
+    def tasks() -> Iterable[Task]:
+        for number in range(50):
+            taken.append(number)
+            yield task(str(number), ("paper",))
+
+    unread: Any = Slow("", "")
+    for place, _ in enumerate(run_here(tasks(), unread, lambda *_: [{"id": "x"}], 1)):
+        assert len(taken) <= place + 2
+    assert len(taken) == 50
+
+
+def test_a_config_that_does_not_fit_is_refused_with_the_model(
+    model: PruneVidQwen25VL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = PAPER.replace(pruning_layer=99)
+    monkeypatch.setattr(PruneVidQwen25VL, "from_pretrained", lambda *_, **__: model)
+    with pytest.raises(ConfigError, match="pruning_layer=99"):
+        Answering((("paper", PAPER), ("deep", deep))).load()
+
+
+def test_decoding_is_greedy_whatever_the_checkpoint_prefers(
+    model: PruneVidQwen25VL, folders: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, told = task(folders[0], ("paper",)), []
+    monkeypatch.setattr(model.model, "generate", lambda **given: told.append(given) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        next(
+            Answerer(model, (("paper", PAPER),), {"max_new_tokens": 4}).answer(
+                asked, read_media(reading(model), asked.media)
+            )
+        )
+    greedy = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "max_new_tokens": 4}
+    assert greedy.items() <= told[0].items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -47,7 +48,15 @@ def test_the_frames_named_are_the_frames_read_whatever_the_format(library: Libra
     assert shown == list(wanted) == list(found.indices)
     assert found.count == FORMATS[name].get("frames", 48)
     assert found.fps == pytest.approx(10 if name == "loop.gif" else 24, rel=0.01)
-    assert found.timestamps[-1] == pytest.approx(17 / found.fps, abs=2e-3)
+    assert found.timestamps[-1] == pytest.approx(17 / found.fps, abs=2e-3) and found.size == (64, 128)
+
+
+def test_frames_have_the_times_of_their_container_whatever_their_rate(tmp_path: Path) -> None:
+    """Subtitles are those at these times."""
+    path = encode(tmp_path / "v.mkv", frames=8, milliseconds=(0, 40, 80, 500, 520, 1500, 1600, 3000))
+    found = read_frames(path, lambda count, fps: (1, 5, 7))
+    assert found.timestamps == pytest.approx((0.04, 1.5, 3.0)) and numbers_of(found.frames) == [1, 5, 7]
+    assert (found.count, found.fps) == (8, pytest.approx(7 / 3))
 
 
 def test_folders_count_from_their_first_picture(tmp_path: Path) -> None:
@@ -81,6 +90,35 @@ def test_a_damaged_video_is_refused_and_not_answered_with_other_frames(
     assert numbers_of(read_frames(library("h264.mp4"), lambda *_: (2, 4)).frames) == [2, 4]
     with pytest.raises(MediaError, match="do not decode, the first is number 16"):
         read_frames(library("h264.mp4"), lambda *_: (2, 16))
+
+
+def test_what_was_wrong_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, (frames, fetch) = encode(tmp_path / "v.mp4", options={"g": "12"}), (pyav_reader.frames, pyav_reader.fetch)
+
+    def noting(*given: Any) -> Any:
+        yield from ((i, pixels) for i, pixels in frames(*given) if i != 30)
+        given[-1].append("first")
+
+    monkeypatch.setattr(pyav_reader, "frames", noting)
+    assert read_frames(path, lambda *_: (2,)).warnings == (f"{path}: first",)
+    monkeypatch.setattr(pyav_reader, "fetch", lambda *given: (fetch(*given)[0], ["again"]))
+    assert read_frames(path, lambda *_: (2, 30)).warnings == (f"{path}: again",)
+
+
+def test_frames_of_two_sizes_are_refused(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = pyav_reader.frames
+    monkeypatch.setattr(pyav_reader, "frames", lambda *given: ((i, p[: 64 - i]) for i, p in frames(*given)))
+    with pytest.raises(MediaError, match=r"changes its size midway \(128x44, 128x62\)"):
+        read_frames(library("h264.mp4"), lambda *_: (2, 20), fit=lambda image: image[:8])
+
+
+def test_the_backend_and_the_time_limit_are_those_asked_for(library: Library, tmp_path: Path) -> None:
+    folder, file = put_frames(tmp_path / "f", count=4, first=1), library("h264.mp4")
+    for media in (Media("frames", str(folder), fps=3.0), Media("video", str(file))):
+        with pytest.raises(MediaError, match="took more than 1e-09 s"):
+            replace(reading(), time_limit=1e-9).read(media)
+    with pytest.raises(ConfigError, match=r"video_backend is one of .*; got 'other'"):
+        replace(reading(), backend="other").read(Media("video", str(file)))
 
 
 def test_a_backend_that_chooses_by_itself_is_refused(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,23 +205,30 @@ def test_images_have_their_own_limit_and_turn_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sampling", ["uniform", "fps"])
 def test_bulk_reading_has_the_bits_of_ask(library: Library, sampling: str) -> None:
     config = PruneVidConfig(video_sampling=sampling, max_frames=7, fps=4.0, max_pixels=5 * 784)
-    media = Media("video", str(library("vp9.webm")), start=0.25)
+    media = Media("video", str(library("vp9.webm")), start=0.25, end=1.5)
     found = ByConfig(config, SMALL, SMALL).read(media)
-    stock = MediaReader(SMALL, SMALL).read_video(media.path, config, start=0.25)
+    stock = MediaReader(SMALL, SMALL).read_video(media.path, config, start=0.25, end=1.5)
     pixels, grid = fitted_pixels(found.frames, SMALL)
     assert torch.equal(pixels, stock.pixels) and torch.equal(grid, stock.grid)
     assert found.seconds_per_grid == stock.seconds_per_grid and found.facts == stock.facts
 
 
+@pytest.mark.parametrize("lost", [16, 47], ids=["in the first pair", "after it"])
 def test_bulk_reading_begins_again_where_frames_do_not_decode(
-    library: Library, monkeypatch: pytest.MonkeyPatch
+    library: Library, monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
-    losing({16, 47}, monkeypatch)
+    losing({lost, 47}, monkeypatch)
     config, path = PruneVidConfig(max_frames=4), library("vp9.webm")
     found = ByConfig(config, SMALL, SMALL).read(Media("video", str(path)))
     stock = MediaReader(SMALL, SMALL).read_video(str(path), config)
     assert torch.equal(fitted_pixels(found.frames, SMALL)[0], stock.pixels)
-    assert not {16, 47} & set(numbers_of(read_video(path, max_frames=4).frames))
+    assert not {lost, 47} & set(numbers_of(read_video(path, max_frames=4).frames))
+
+
+def test_bulk_reading_of_a_folder_of_frames_has_its_rate(tmp_path: Path) -> None:
+    media = Media("frames", str(put_frames(tmp_path / "f", count=4, first=1)), fps=4.0)
+    found = ByConfig(PruneVidConfig(), SMALL, SMALL).read(media)
+    assert found.timestamps == (0.0, 0.25, 0.5, 0.75) and found.seconds_per_grid == 0.5
 
 
 def test_bulk_images_have_the_bits_of_ask(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def _run(
         int | None,
         _option(
             "workers",
-            "Processes that read videos ahead; 0: a thread. Default: the CPUs less one, 4 at most.",
+            "Processes that read ahead; 0: a thread. Default: the CPUs less one, 4 at most; all that are free on Ray.",
             "INT",
             _HOW,
             min=0,

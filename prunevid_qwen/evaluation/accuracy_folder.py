@@ -55,8 +55,9 @@ def read_record(folder: Path, options: dict[str, Any]) -> dict[str, Any] | None:
     code = {_CODE: code_digest()}
     before = {**record["options"], **record["versions"], _CODE: record.get(_CODE)}
     now = {**options, **versions(), **code}
-    for name, value in now.items():
-        if before.get(name) == value or (name == MAY_GROW and before[name] < value):
+    for name in {**now, **before}:  # an option that is no longer given is a difference too
+        value = now.get(name)
+        if before.get(name) == value or (name == MAY_GROW and name in now and before[name] < value):
             continue
         raise ConfigError(
             f"{folder} holds a run with other options: {_difference(name, before.get(name), value)}. Pass --restart to "

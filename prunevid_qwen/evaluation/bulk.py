@@ -26,13 +26,13 @@ from prunevid_qwen.evaluation.engine.folder import Part, begin, whole_lines
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByConfig
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.fingerprint import config_options, model_options
+from prunevid_qwen.evaluation.fingerprint import config_options, model_options, reader_options
 from prunevid_qwen.evaluation.visual_cot.folder import replace
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
 from prunevid_qwen.media import MediaReader
 
 Progress = Callable[[str, int, int], None]
-"""Tasks, how their media are read, who answers: gives the lines, in any order."""
+"""Told what is being done, how much of it is done and how much there is."""
 
 MAX_NEW_TOKENS = 512
 
@@ -95,6 +95,7 @@ class BulkRun:
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
             **config_options(config),
+            **reader_options(config.video_backend),
             **model_options(self.model_path, self.loading, device),
         }
 

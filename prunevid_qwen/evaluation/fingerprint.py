@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
+from prunevid_qwen.video.backends import BACKENDS, load_backend
 
 _PIECE = 2**22
 _LARGE = 10**9  # bytes, from which on reading them is worth a bar
@@ -22,9 +24,12 @@ Progress = Callable[[str, int, int], None]
 
 
 def digest(path: Path, tell: Progress = lambda *_: None) -> str:
-    """Fingerprint a file, or all files of a folder with their names; a large model's takes as long as reading it."""
+    """Fingerprint a file, or all files of a folder with their names; a large model's takes as long as reading it.
+
+    Hidden files do not count: ``hf download --local-dir`` leaves the time of the download in ``.cache``.
+    """
     found, done = hashlib.sha256(), 0
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    files = [path] if path.is_file() else _files(path)
     total = sum(each.stat().st_size for each in files)
     for each in files:
         found.update(each.relative_to(path).as_posix().encode() + b"\0")
@@ -36,6 +41,11 @@ def digest(path: Path, tell: Progress = lambda *_: None) -> str:
                     tell("fingerprint of the model, MB", done // 10**6, total // 10**6)
         found.update(b"\0")
     return f"sha256 {found.hexdigest()}"
+
+
+def _files(folder: Path) -> list[Path]:
+    seen = (each for each in folder.rglob("*") if not any(p.startswith(".") for p in each.relative_to(folder).parts))
+    return sorted(each for each in seen if each.is_file())
 
 
 def digest_of(value: Any) -> str:
@@ -54,7 +64,7 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
     check_source(str(folder))
     if folder.is_dir():
         # one process may run several data sets: tens of gigabytes are read once, unless a file was touched
-        files = sorted(each for each in folder.rglob("*") if each.is_file())
+        files = _files(folder)
         seen = (str(folder), *((str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files))
         if seen not in _KNOWN:
             _KNOWN[seen] = digest(folder, tell)
@@ -71,6 +81,23 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
             "--model_path; bundled needs no download"
         ) from error
     return f"commit {Path(config).parent.name}"  # .../snapshots/<commit>/config.json
+
+
+def reader_options(backend: str) -> dict[str, str]:
+    """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors in another way.
+
+    Args:
+        backend: ``video_backend``; frames are always chosen with PyAV.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    libraries = {"pyav": "av", "pillow": "PIL"}
+    if backend != "pyav":
+        load_backend(backend)
+        libraries[backend] = BACKENDS[backend][1].split(".")[0]
+    modules = {name: importlib.import_module(library) for name, library in libraries.items()}
+    return {f"reader: {name}": str(getattr(module, "__version__", "unknown")) for name, module in modules.items()}
 
 
 def model_options(

@@ -34,7 +34,7 @@ def write_tables(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: no run, no answers, or answers that the authors score.
     """
-    record = recorded(folder, _COMMAND)
+    record = _record(folder)
     if record["manifest"] is None:
         raise ConfigError(
             f"the answers to {record['dataset']} ({record['part']}) are not public, so there is no score: write the "
@@ -67,23 +67,37 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
     Raises:
         ConfigError: another benchmark, or no such answers.
     """
-    record = recorded(folder, _COMMAND)
+    record = _record(folder)
     name = config or _only(record)
     data = read_dataset(record["dataset"], Path(record["data"]), record["part"])
     lines = read_lines(answer_files(folder))
     if record["dataset"] == "videomme":
-        path = path or folder / f"videomme {name}.json"
+        path = path or folder / f"videomme {_as_file(name)}.json"
         replace(path, official_text(data.records, lines, name).encode())
         return path
     if record["dataset"] == "egoschema":
         prefill = Protocol.from_dict(record["protocol"]).text.prefill
         own = [line for line in join(lines).lines if line.config == name and line.raw is not None]
         answers = {line.id: SCORERS["ours"](Output(line.raw or "", line.options, prefill)).letter for line in own}
-        return write_submission(path or folder / f"egoschema {name}.json", data.records, answers, partial)
+        return write_submission(path or folder / f"egoschema {_as_file(name)}.json", data.records, answers, partial)
     raise ConfigError(
         f"{record['dataset']} has no file for its authors; videomme and egoschema have one. `prunevid eval tables` "
         "scores it"
     )
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record = recorded(folder, _COMMAND)
+    if "manifest" not in record:
+        raise ConfigError(
+            f"{folder} holds another kind of run ({record.get('what', 'it does not say which')}): give the folder of a "
+            f"`{_COMMAND}`"
+        )
+    return record
+
+
+def _as_file(config: str) -> str:
+    return config.replace("/", "_")  # a config's name may hold a path: "paper glimpse_path=/models/glimpse"
 
 
 def _only(record: dict[str, Any]) -> str:

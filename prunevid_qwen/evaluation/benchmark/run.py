@@ -17,7 +17,7 @@ from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, Shard, answered,
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol
 from prunevid_qwen.evaluation.engine.tasks import without
-from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options, reader_options
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
@@ -64,7 +64,8 @@ class BenchmarkRun:
 
     def read(self) -> Dataset:
         """Read the questions; no video is opened."""
-        return read_dataset(self.dataset, self.data, self.part, self.protocol.subtitles != "none")
+        folder = self.data.absolute()  # other processes have working directories of their own
+        return read_dataset(self.dataset, folder, self.part, self.protocol.subtitles != "none")
 
     def reading(self) -> ByProtocol:
         """Say how media are read for this model."""
@@ -96,6 +97,7 @@ class BenchmarkRun:
             "text of the prompt": digest_of(identity["prompt"]),
             "arithmetic": identity["arithmetic"],
             "video_backend": config.video_backend,
+            **reader_options(config.video_backend),
             "vision_chunk_tokens": config.vision_chunk_tokens,
             **model_options(self.model_path, self.loading, self._device(), tell),
         }
@@ -124,9 +126,14 @@ def answer_run(
         data: the questions, where they have been read.
 
     Raises:
-        ConfigError: the folder is another run's.
+        ConfigError: the folder is another run's, or a share is to restart.
         PruningNotApplied: pruning was asked for and did not happen.
     """
+    if restart and shard[1] > 1:
+        raise ConfigError(
+            f"restart throws away the answers of all {shard[1]} shares, whoever else is at theirs: delete {folder} "
+            "before the first of them starts, or pass another folder"
+        )
     data = data or run.read()
     names = [name for name, _ in run.configs]
     hashes = begin(

@@ -6,6 +6,7 @@ any number of processes, on any machines that share the folder, can go on with a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,13 +15,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout  # torch brings it: the system lets go of its locks when a process is killed
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD, code_digest, read_record, surroundings, write_record
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.fingerprint import digest_of
 from prunevid_qwen.receipt import versions
 
 _ANSWERS, _LOCK = "answers*.jsonl", "run.lock"
+_TABLES = ("report.md", "summary.csv", "summary.json")
 
 Shard = tuple[int, int]
 """(which, of how many): the part of the tasks that one process answers."""
@@ -47,12 +49,17 @@ def begin(
     Returns: name of each config -> the hash that its lines carry.
 
     Raises:
-        ConfigError: the folder holds the answers of another run; the first difference is named.
+        ConfigError: the folder holds the answers of another run (the first difference is named), cannot be made, or is
+            to be thrown away while a process writes to it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {folder} ({error.strerror}): pass another folder") from error
     with FileLock(folder / _LOCK):
         if restart:
-            for path in [*answer_files(folder), folder / RECORD]:
+            _check_nobody_writes(folder)
+            for path in [*answer_files(folder), *(folder / name for name in (RECORD, *_TABLES))]:
                 path.unlink(missing_ok=True)
         if answer_files(folder) and not (folder / RECORD).exists():
             raise ConfigError(f"{folder} holds answers, but no {RECORD} says of what: pass --restart or another folder")
@@ -166,14 +173,41 @@ class Part:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._file.close()
-        self._lock.release()
+        try:
+            with contextlib.suppress(OSError):  # what a full disk did not take was said by `add`
+                self._file.close()
+        finally:
+            self._lock.release()
 
     def add(self, line: Line) -> None:
-        """Append a line; after a return it outlives a kill and a power cut."""
-        self._file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Append a line; after a return it outlives a kill and a power cut.
+
+        Raises:
+            SetupError: the disk is full, or gone.
+        """
+        # half a surrogate pair, which stands for a byte of a file's name that is no UTF-8, becomes JSON's \\udc..
+        text = json.dumps(line, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+        try:
+            self._file.write(text)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise SetupError(
+                f"cannot write {self.path} ({error.strerror}): what was answered before is kept; make room, and give "
+                "the same command again"
+            ) from error
+
+
+def _check_nobody_writes(folder: Path) -> None:
+    for path in folder.glob(f".{_ANSWERS}.lock"):
+        try:
+            with FileLock(path).acquire(blocking=False):
+                pass
+        except Timeout:
+            whose = folder / path.name.removeprefix(".").removesuffix(".lock")
+            raise ConfigError(
+                f"another process is writing {whose}: end it before its answers are thrown away, or pass another folder"
+            ) from None
 
 
 def _same(folder: Path, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

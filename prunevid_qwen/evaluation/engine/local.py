@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, contextmanager
 from typing import Any
 
+from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
@@ -39,6 +40,9 @@ def run_here(tasks: Iterable[Task], reading: Reading, answer: Answer, workers: i
         reading: how media are read.
         answer: gives the lines of a task; runs in this process.
         workers: processes that read, or 0 for a thread of this one.
+
+    Raises:
+        SetupError: processes that read do not start.
     """
     reads = _in_thread(tasks, reading) if workers == 0 else _in_processes(tasks, reading, workers)
     with closing(reads):
@@ -101,9 +105,7 @@ class _Readers:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((getattr(self._pool, "_processes", None) or {}).values()):
-            process.terminate()
+        _end(self._pool)
 
     def submit(self, task: Task) -> Future[Read]:
         try:
@@ -115,22 +117,44 @@ class _Readers:
             return failed
 
     def alone(self, task: Task) -> Read:
-        """Read one task with nobody beside it, then start the pool again."""
-        pool = self._start(1)
+        """Read one task with nobody beside it, then start the pool again.
+
+        Raises:
+            SetupError: a process ends before it has anything to read.
+        """
+        pool, started = self._start(1), False
         try:
             with _ctrl_c_waits():
-                future = pool.submit(_read_here, task.media)
-            return future.result()
-        except BrokenProcessPool:
+                ready = pool.submit(_started)
+            started = ready.result()
+            return pool.submit(_read_here, task.media).result()
+        except BrokenProcessPool as broken:
+            if not started:
+                raise SetupError(
+                    "a process that reads media ended as it started, its own error is above: a script that runs this "
+                    'needs `if __name__ == "__main__":` around it; out of memory, fewer readers need less; '
+                    "--workers 0 reads in a thread of this process"
+                ) from broken
             paths = ", ".join(media.path for media in task.media)
             return Read((), f"reading {paths} killed its process twice: out of memory, or a fault of its decoder", 0.0)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            _end(pool)
             self._pool = self._start(self._workers)
 
     def _start(self, workers: int) -> ProcessPoolExecutor:
         # spawned: a fork of a process with torch's threads in it can hang
         return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (self._reading,))
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """End a pool whatever its processes are at: reading a video takes minutes, and hangs where its decoder does."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())  # which `shutdown` forgets
+    results = getattr(pool, "_result_queue", None)
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in processes:
+        process.terminate()
+    if results is not None:
+        results._writer.close()  # else whoever takes results waits for the rest of one that was cut off
 
 
 @contextmanager
@@ -165,6 +189,10 @@ def _die_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _started() -> bool:
+    return _reading is not None
 
 
 def _read_here(media: tuple) -> Read:  # type: ignore[type-arg]

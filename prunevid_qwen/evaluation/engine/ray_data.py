@@ -24,6 +24,7 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, import_ray, joined
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.evaluation.fingerprint import reader_options
 from prunevid_qwen.receipt import versions
 
 if TYPE_CHECKING:  # readers, one for each CPU, import no more than they need
@@ -278,7 +279,7 @@ def _check_same(same: Same) -> None:
 
 
 def _installed() -> Same:
-    return (*versions().items(), ("code", code_digest()))
+    return (*versions().items(), *reader_options("pyav").items(), ("code", code_digest()))
 
 
 def _machine() -> str:

@@ -86,7 +86,18 @@ def _fits(choices: Mapping[str, Any], dataset: str) -> bool:
 
 
 def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> Protocol:
-    """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it."""
+    """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it.
+
+    Raises:
+        ConfigError: as `protocol_named`, or a choice that the sampler does not look at.
+    """
     fits = presets_for(dataset)
     default = next(each for each in ("lmms", dataset, "letter") if each in fits)
-    return protocol_named(name or default, dataset, **changes)
+    protocol = protocol_named(name or default, dataset, **changes)
+    idle = [choice for choice in ("fps", "min_frames") if choice in changes and protocol.sampler != "fps"]
+    if idle:
+        raise ConfigError(
+            f"{' and '.join(idle)} would change nothing: sampler {protocol.sampler!r} of protocol {name or default!r} "
+            f"takes {protocol.frames} frames of every video; pass sampler fps with it, or leave it out"
+        )
+    return protocol

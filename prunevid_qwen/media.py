@@ -200,7 +200,7 @@ class MediaReader:
     def read_fitted(
         self, source: Any, config: PruneVidConfig, **given: Any
     ) -> tuple[np.ndarray, float, dict[str, Any]]:
-        """Read the video that `read_video` reads, resized but not cut into patches: an eighth of the bytes.
+        """Read the video that `read_video` reads, resized but not cut into patches: a quarter of the bytes.
 
         Returns: frames uint8 RGB ``[T, h, w, 3]``, T even, for `pixels.fitted_pixels`; the seconds of a temporal
             position; and what a receipt says.

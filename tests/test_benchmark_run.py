@@ -175,6 +175,23 @@ def test_the_bundled_model_answers_and_pruning_is_compared_pair_by_pair(finished
     assert len({line["run"] for line in lines(finished)}) == 3
 
 
+def test_the_page_says_what_answered(finished: Path) -> None:
+    page = (finished / "report.md").read_text(encoding="utf-8").partition("## What answered")[2]
+    assert "- model_path: bundled" in page and "- protocol: frames: 8" in page and "- transformers: " in page
+    assert f"- config `{FEW}`: keep_ratio=0.1\n" in page and "- config `baseline`: enable_stage1=False" in page
+
+
+def test_where_nothing_is_there_no_model_is_loaded(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
+    shutil.copytree(shapes / "json", tmp_path / "data" / "json")
+    (tmp_path / "data" / "video").mkdir()
+    assert run(tmp_path / "data", tmp_path / "out", *SHAPES) == 4
+    assert "none of the 9 media" in (said := capsys.readouterr().err) and "prunevid eval check mvbench" in said
+    assert not (tmp_path / "out").exists()
+
+
 def test_one_decoding_and_one_encoding_serve_all_questions_and_configs(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import typer
 from prunevid_qwen.cli.batch_request import BatchRequest
 from prunevid_qwen.cli.engines import ENGINES, check_engine
 from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import named_config, takes_config_options
 from prunevid_qwen.errors import ConfigError
 
@@ -40,7 +41,7 @@ _EPILOG = """\
   was asked; 3 environment; 4 some could not be answered, their lines say why;
   5 pruning was asked for and not applied; 130 interrupted
 """
-_WHAT, _HOW, _MODEL = "What is asked", "How it runs", "Model"
+_WHAT, _HOW = "What is asked", "How it runs"
 
 
 def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
@@ -85,21 +86,13 @@ def _batch(
     as_json: Annotated[bool, _option("json", "What was done, as one JSON object on stdout.", None, _HOW)] = False,
     verbose: Annotated[bool, _option("verbose", "Log; tracebacks of errors.", None, _HOW)] = False,
     model_path: Annotated[
-        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", _MODEL)
+        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", MODEL)
     ] = "bundled",
-    device: Annotated[
-        str | None, _option("device", "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", _MODEL)
-    ] = None,
-    dtype: Annotated[
-        str | None, _option("dtype", "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", _MODEL)
-    ] = None,
-    attn_implementation: Annotated[
-        str | None, _option("attn_implementation", "sdpa, eager or flash_attention_2.", "NAME", _MODEL)
-    ] = None,
-    revision: Annotated[str | None, _option("revision", "Branch, tag or commit on the hub.", "NAME", _MODEL)] = None,
-    local_files_only: Annotated[
-        bool, _option("local_files_only", "Never ask the network for a model.", None, _MODEL)
-    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    attn_implementation: Attention = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     **options: Any,
 ) -> BatchRequest:
     """Say what is asked for; nothing runs here."""

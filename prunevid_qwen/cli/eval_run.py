@@ -14,6 +14,7 @@ import typer
 from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.eval_run_request import RunRequest
 from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
@@ -25,20 +26,21 @@ _EPILOG = """\
   prunevid eval run --dataset mvbench --data ~/data/MVBench --limit 20 \\
       --model_path Qwen/Qwen2.5-VL-7B-Instruct
   ... --compare baseline,paper,paper+selector=random,paper+keep_ratio=0.2
-  ... --protocol mvbench_videochat2 --config paper       another harness's frames and text
-  ... --shard 0/8                      one of eight processes of one run; tables at the end with
-  prunevid eval tables runs/mvbench
+  ... --protocol mvbench_videochat2    another harness's frames and text
+  ... --shard 0/8 --device cuda:0      one of eight processes of one run
   ... --engine ray --ray_address auto  many GPUs, many machines
 
-A stopped run goes on where it was: give the same command again, with any number of workers. Configs
-can be added later. A video that is missing or broken is an error of its questions, asked again next
-time; the tables say of how many questions a score is.
+A stopped run goes on where it was: give the same command again, with any
+number of workers. Configs can be added later. A video that is missing or
+broken is an error of its questions, asked again next time; the tables say
+of how many questions a score is.
 
 [bold]Exit codes[/bold]
-  0 done, whatever the coverage; 2 bad option, or the folder holds another run;
-  3 environment; 5 pruning was asked for and not applied; 130 interrupted
+  0 done, whatever the coverage; 2 bad option, or the folder holds another
+  run; 3 environment; 4 no video is there at all; 5 pruning was asked for and
+  not applied; 130 interrupted
 """
-_WHAT, _HOW, _MODEL, _PROTOCOL = "What is asked", "How it runs", "Model", "Protocol (over --protocol's own choices)"
+_WHAT, _HOW, _PROTOCOL = "What is asked", "How it runs", "Protocol (over --protocol's own choices)"
 
 
 def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
@@ -102,21 +104,13 @@ def _run(
     as_json: Annotated[bool, _option("json", "The figures as one JSON object on stdout.", None, _HOW)] = False,
     verbose: Annotated[bool, _option("verbose", "Log; tracebacks of errors.", None, _HOW)] = False,
     model_path: Annotated[
-        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", _MODEL)
+        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", MODEL)
     ] = "bundled",
-    device: Annotated[
-        str | None, _option("device", "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", _MODEL)
-    ] = None,
-    dtype: Annotated[
-        str | None, _option("dtype", "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", _MODEL)
-    ] = None,
-    attn_implementation: Annotated[
-        str | None, _option("attn_implementation", "sdpa, eager or flash_attention_2.", "NAME", _MODEL)
-    ] = None,
-    revision: Annotated[str | None, _option("revision", "Branch, tag or commit on the hub.", "NAME", _MODEL)] = None,
-    local_files_only: Annotated[
-        bool, _option("local_files_only", "Never ask the network for a model.", None, _MODEL)
-    ] = False,
+    device: Device = None,
+    dtype: Dtype = None,
+    attn_implementation: Attention = None,
+    revision: Revision = None,
+    local_files_only: LocalFilesOnly = False,
     protocol: Annotated[
         str | None,
         _option(

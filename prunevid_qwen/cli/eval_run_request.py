@@ -15,6 +15,7 @@ import typer
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.engines import engine_of
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import MediaError
 
 _SHOWN = 5  # missing files; `prunevid eval check` lists all
 
@@ -95,6 +96,8 @@ class RunRequest:
         run = self.asked()
         data = run.read()
         self._say_what_is_missing(data)
+        if self.model_path == "bundled":
+            typer.echo("note: the bundled toy answers, which knows moving shapes alone: pass --model_path", err=True)
         if not self.verbose:
             library.set_verbosity_error()
             library.disable_progress_bar()
@@ -111,7 +114,9 @@ class RunRequest:
                        f"prunevid eval tables {self.out}", err=True)  # fmt: skip
             return {"out": str(self.out), "shard": list(self.shard)}
         if json.loads((self.out / "run.json").read_text(encoding="utf-8"))["manifest"] is None:
-            typer.echo(f"answered; their authors score them: prunevid eval export {self.out}")
+            names = list(json.loads((self.out / "run.json").read_text(encoding="utf-8"))["configs"])
+            whose = f" --config '{names[-1]}'" if len(names) > 1 else ""
+            typer.echo(f"answered; their authors score them: prunevid eval export {self.out}{whose}")
             return {"out": str(self.out)}
         from prunevid_qwen.cli.eval_tables import show_tables
 
@@ -125,6 +130,11 @@ class RunRequest:
         missing = sorted(path for path in paths if not Path(path).exists())
         for path in missing[:_SHOWN]:
             typer.echo(f"missing: {path}", err=True)
+        if len(missing) == len(paths):
+            raise MediaError(
+                f"none of the {len(paths)} media that would be asked about is there; what to do: prunevid eval check "
+                f"{self.dataset} {self.data}"
+            )
         if missing:
             more = f" ({len(missing) - _SHOWN} more are not shown)" if len(missing) > _SHOWN else ""
             typer.echo(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.benchmark.run import BASELINE
 from prunevid_qwen.evaluation.benchmark.tokens import DEFINITIONS, token_rows, token_table
@@ -48,11 +50,32 @@ def write_tables(folder: Path) -> dict[str, Any]:
         (Line.from_dict(line) for line in stored), Manifest.from_dict(record["manifest"]), protocol, configs or None
     )
     summary["tokens"] = {"rows": token_rows(stored, configs), "definitions": DEFINITIONS}
+    summary["run"] = _identity(record, configs)
     page = [markdown_text(summary), "## Tokens", "", *token_table(summary["tokens"]["rows"]), ""]
     page += [f"- {name}: {text}" for name, text in DEFINITIONS.items()]
+    page += ["", "## What answered", "", *_identity_lines(summary["run"])]
     for name, text in ((SUMMARY, json_text(summary)), (TABLE, csv_text(summary)), (REPORT, "\n".join([*page, ""]))):
         replace(folder / name, text.encode())
     return summary
+
+
+def _identity(record: dict[str, Any], configs: Sequence[str]) -> dict[str, Any]:
+    """Return what the figures are of, as far as it is the same for all who repeat the run."""
+    plain = PruneVidConfig().to_dict()
+    changed = {
+        name: {option: value for option, value in record["configs"][name].items() if value != plain.get(option)}
+        for name in configs
+    }
+    return {**{name: record[name] for name in ("options", "versions", "code_sha256")}, "configs": changed}
+
+
+def _identity_lines(run: dict[str, Any]) -> list[str]:
+    lines = [f"- {name}: {value}" for name, value in (*run["options"].items(), *run["versions"].items())]
+    lines.append(f"- code of prunevid_qwen: sha256 {run['code_sha256']}")
+    for name, changed in run["configs"].items():
+        said = ", ".join(f"{option}={value}" for option, value in changed.items())
+        lines.append(f"- config `{name}`: {said or 'the defaults'}")
+    return lines
 
 
 def write_export(folder: Path, config: str | None, path: Path | None, partial: bool = False) -> Path:

@@ -87,7 +87,7 @@ def recorded(folder: Path, command: str) -> dict[str, Any]:
     """
     path = folder / RECORD
     if not path.is_file():
-        raise ConfigError(f"no {RECORD} in {folder}: give the folder of a `{command}` as --out")
+        raise ConfigError(f"no {RECORD} in {folder}: give the folder of a `{command}`")
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return record
 

@@ -1,7 +1,7 @@
 """Media of a task to frames of their final size: the part of the work that needs no model and runs in any process.
 
-What is handed on is uint8 at the size that the model takes, an eighth of the bytes of its patches: small enough for a
-pipe between processes or machines, whatever room ``/dev/shm`` has.
+What is handed on is uint8 at the size that the model takes, a quarter of the bytes of a video's patches: small enough
+for a pipe between processes or machines, whatever room ``/dev/shm`` has.
 """
 
 from __future__ import annotations

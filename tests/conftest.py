@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.benchmark_runs import finished, sets, shapes  # noqa: F401  # fixtures of several files
 from tests.poison import poisoned
 
 # models of 64 channels: a second thread costs more than it brings, and sums keep one order everywhere

@@ -1,0 +1,63 @@
+"""Benchmark runs that several test files look at; `tests/conftest.py` makes the fixtures known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunevid_qwen.cli import main
+from prunevid_qwen.evaluation.engine import folder
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLES = ("report.md", "summary.csv", "summary.json")
+SMALL = ("--frames", "4", "--min_pixels", "784", "--max_pixels", "3136")
+SHAPES = (
+    "--protocol", "mvbench_videochat2", "--frames", "8", "--min_pixels", "784", "--max_pixels", "12544",
+    "--max_new_tokens", "8", "--compare", "baseline,paper+keep_ratio=0.1,paper+selector=random+keep_ratio=0.1",
+)  # fmt: skip
+FEW = "paper keep_ratio=0.1"
+CONFIGS = ("baseline", FEW, "paper selector=random keep_ratio=0.1")
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    from tests.benchmark_folders import Clips, write_all  # here: it needs pyarrow, which other tests do not
+
+    root = tmp_path_factory.mktemp("sets ü")
+    return write_all(root, Clips(root / "clips"))
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.shapes_benchmark import shapes_mvbench
+
+    return shapes_mvbench(tmp_path_factory.mktemp("shapes"))
+
+
+def run(data: Path, out: Path, *words: str, dataset: str = "mvbench", workers: int = 0) -> int:
+    words = ("--dataset", dataset, "--data", str(data), "--out", str(out), "--workers", str(workers), *words)
+    return main(["eval", "run", *words])
+
+
+@pytest.fixture(scope="session")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    assert run(shapes, out, *SHAPES) == 0
+    return out
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [line for path in folder.answer_files(out) for line in folder.whole_lines(path)]
+
+
+def row(out: Path, config: str = FEW, axis: str = "all") -> dict[str, Any]:
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = next(r for r in summary["rows"] if (r["axis"], r["config"]) == (axis, config))
+    return found
+
+
+def tables(out: Path) -> list[bytes]:
+    return [(out / name).read_bytes() for name in TABLES]

@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -226,7 +225,7 @@ def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
 
 @dataclass(frozen=True)
 class Slow:
-    """Reads some media for a minute, and says when it begins; may die once before."""
+    """Never ends reading some media, and says through a named pipe when it begins; may die once before."""
 
     slow: str
     began: str
@@ -238,20 +237,20 @@ class Slow:
             os.kill(os.getpid(), signal.SIGKILL)
         if media.path == self.slow:
             Path(self.began).write_text(str(os.getpid()))
-            time.sleep(60)
+            signal.pause()
         return Read((), "unread", 0.0)
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["in the pool", "alone"])
 def test_leaving_does_not_wait_for_a_video_that_is_being_read(tmp_path: Path, alone: bool) -> None:
     """Ctrl-C would otherwise last as long as the slowest video, and for ever where a decoder hangs."""
-    began, died = tmp_path / "began", str(tmp_path / "died") if alone else ""
+    began, died, pids = tmp_path / "began", str(tmp_path / "died") if alone else "", list[int]()
+    os.mkfifo(began)
     slow: Any = Slow("a" if alone else "b", str(began), died)
     lines = run_here([task(path, ("paper",)) for path in "ab"], slow, lambda *_: [{"id": "x"}], 1)
 
     def leave() -> None:
-        while not began.exists() or not began.read_text():
-            time.sleep(0.02)
+        pids.append(int(began.read_text()))  # waits for the reader
         if alone:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
@@ -266,7 +265,7 @@ def test_leaving_does_not_wait_for_a_video_that_is_being_read(tmp_path: Path, al
         leave()
         lines.close()
     with contextlib.suppress(ProcessLookupError):
-        watched = os.pidfd_open(int(began.read_text()))
+        watched = os.pidfd_open(pids[0])
         assert select.select([watched], [], [], 10)[0], "a reader goes on reading"
 
 

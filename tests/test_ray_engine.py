@@ -135,7 +135,7 @@ class Fake(Answering):
 
 
 def eventually(true: Callable[[], bool], seconds: float = 30) -> bool:
-    """Whether something of another process comes true."""
+    """Whether something of another process comes true: Ray tells nobody when a process of its is gone."""
     until = time.monotonic() + seconds
     while not true() and time.monotonic() < until:
         time.sleep(0.05)

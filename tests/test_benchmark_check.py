@@ -350,7 +350,7 @@ def test_a_broken_parquet_file_and_a_missing_library(tmp_path: Path, clips: Clip
     with pytest.raises(ConfigError, match=r"cannot be read .*Download it again"):
         read_dataset("videomme", root)
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(SetupError, match=r"pip install prunevid_qwen\[eval\]"):
+    with pytest.raises(SetupError, match=r"pip install 'prunevid_qwen\[eval\]'"):
         read_dataset("videomme", root)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from torch import Tensor
@@ -44,11 +45,13 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
     """
     from transformers.masking_utils import create_causal_mask
 
+    takes = inspect.signature(create_causal_mask).parameters
+    name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
     mask = create_causal_mask(
         config=config,
         inputs_embeds=hidden,
         attention_mask=None if valid is None else on(valid.long(), hidden.device),
-        past_key_values=_Held(past),
+        **{name: _Held(past)},
         position_ids=None,
     )
     return {"full_attention": mask}

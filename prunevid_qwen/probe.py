@@ -18,6 +18,7 @@ from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.reducer import Probe
 from prunevid_qwen.stage3_kv.beside import BesideCache
+from prunevid_qwen.stage3_kv.cache import cache_name
 from prunevid_qwen.tokens.device import on
 
 
@@ -90,7 +91,7 @@ class ProbePass:
         own = {
             "attention_mask": mask.to(device) if isinstance(mask, Tensor) else mask,
             "position_embeddings": rope,
-            "past_key_values": BesideCache(cached.keys, cached.values),
+            cache_name(kwargs): BesideCache(cached.keys, cached.values),
             "position_ids": None,
             "cache_position": None,
         }

@@ -18,7 +18,7 @@ from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import fetch, read_prompt
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, cache_name, cache_of, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
 
@@ -70,7 +70,7 @@ class Run:
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
         self.ids = ids if media else None
         self.gathering.begin(kwargs.get("mm_encoder_outputs"))
-        follows = isinstance(kwargs.get("past_key_values"), PrunedCache)  # asked first: the other question waits
+        follows = isinstance(cache_of(kwargs), PrunedCache)  # asked first: the other question waits
         spread = not (media or (follows and ids is not None)) and _spreads(kwargs.get("position_ids"))
         if (media or spread) and ids is None:
             raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
@@ -106,7 +106,7 @@ class Run:
         return args, kwargs
 
     def _text(self, kwargs: Kwargs, embeds: Tensor, now: Moment) -> None:
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         fresh = cache is None or not cache.get_seq_length()
         if fresh:
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
@@ -123,9 +123,9 @@ class Run:
                 "use_cache=False is another function than cached decoding: every step would run the dropped tokens "
                 "through the first layers again. Leave use_cache unset, or leave `pruned` for this call"
             )
-        if kwargs.get("past_key_values") is None:
-            kwargs["past_key_values"] = DynamicCache(config=config)
-        cache = adopt(kwargs["past_key_values"])
+        if cache_of(kwargs) is None:
+            kwargs[cache_name(kwargs)] = DynamicCache(config=config)
+        cache = adopt(cache_of(kwargs))
         if cache.changed:
             raise UnsupportedError(
                 "a second prompt with images or videos on a pruned cache is not supported: start without "
@@ -245,7 +245,7 @@ class Run:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
         state, clock = self.prefill, self.clock
         self.prefill, self.late_mask, self.clock = None, None, None
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         if isinstance(cache, PrunedCache):
             cache.is_open = False
         if out is None:
@@ -260,7 +260,7 @@ class Run:
                 )
             self._close(state)
         if clock is not None and clock[0] == "prefill":
-            self.trace.cache_lengths, self.trace.cache_bytes = size_of(getattr(out, "past_key_values", None))
+            self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache_of(out))
         if clock is not None:
             self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import parse
 from transformers import DynamicCache
 
 from tests.models import RAGGED, make_inputs, tiny_model
 
 FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
+CACHE = "cache" if parse(transformers.__version__) >= parse("5.24") else "past_key_values"
 
 
 def watch(family: str) -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
@@ -81,8 +84,8 @@ def test_decoder(family: str) -> None:
         assert kwargs["inputs_embeds"].shape == (2, width, 64)
         assert kwargs["position_ids"].shape == (4, 2, width)  # a row that counts text, then t, h, w
         assert kwargs["attention_mask"].shape == (2, length + number)
-        assert type(kwargs["past_key_values"]) is DynamicCache
-        assert len(kwargs["past_key_values"].layers) == 6
+        assert type(kwargs[CACHE]) is DynamicCache
+        assert len(kwargs[CACHE].layers) == 6
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -91,7 +94,7 @@ def test_layer(family: str) -> None:
     for number, (args, kwargs) in enumerate(watch(family)["layer"]):
         width = 1 if number else length
         assert args[0].shape == (2, width, 64)
-        assert {"attention_mask", "position_embeddings", "position_ids", "past_key_values"} <= kwargs.keys()
+        assert {"attention_mask", "position_embeddings", "position_ids", CACHE} <= kwargs.keys()
         assert kwargs["attention_mask"].shape[-2:] == (width, length + number)
         assert kwargs["position_ids"].shape == (2, width)
         for angle in kwargs["position_embeddings"]:  # one row a token since 5.17, one for each of t, h, w before
@@ -102,7 +105,7 @@ def test_layer(family: str) -> None:
 def test_attention(family: str) -> None:
     for args, kwargs in watch(family)["attention"]:
         assert args == ()
-        assert {"hidden_states", "position_embeddings", "past_key_values"} <= kwargs.keys()
+        assert {"hidden_states", "position_embeddings", CACHE} <= kwargs.keys()
     attention = tiny_model(family=family).model.language_model.layers[2].self_attn
     assert attention.scaling == 16**-0.5
     assert {"q_proj", "k_proj"} <= dict(attention.named_children()).keys()

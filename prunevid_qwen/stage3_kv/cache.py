@@ -112,6 +112,19 @@ class PrunedCache(DynamicCache):
         self.valid = (None if early is None else change(early), None if late is None else change(late))
 
 
+def cache_name(kwargs: dict[str, Any]) -> str:
+    """Say under which name a call passes its cache: "cache" since transformers 5.24, "past_key_values" before."""
+    return "cache" if "cache" in kwargs else "past_key_values"
+
+
+def cache_of(given: Any) -> Any:
+    """Return the cache of a call's keyword arguments or of an output, whatever the installed release calls it."""
+    if isinstance(given, dict) and not hasattr(given, "to_tuple"):
+        return given.get(cache_name(given))
+    held = getattr(given, "cache", None)
+    return held if held is not None else getattr(given, "past_key_values", None)
+
+
 def size_of(cache: Any) -> tuple[tuple[int, ...], int]:
     """Return the entries that each layer of any cache holds, and the bytes of all its keys and values."""
     held = [[getattr(layer, name, None) for name in ("keys", "values")] for layer in getattr(cache, "layers", ())]

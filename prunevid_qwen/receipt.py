@@ -1,14 +1,25 @@
-"""The receipt of one answer: what each stage was asked for, what it did, what it saved and what it cost."""
+"""The receipt of one answer: what each stage was asked for, what it did, what it saved and what it cost.
+
+A stage's ``applied`` says that fewer tokens (for stage 3: cache entries) left it than came. Where it is asked for and
+changed nothing, rightly, ``note`` says why: "nothing to do: ..." where there was nothing to act on or nothing was asked
+of it, "nothing merged: ...", "nothing dropped: ..." where it looked and found nothing.
+"""
 
 from __future__ import annotations
 
 import platform
 from typing import Any
 
+import prunevid_qwen.stage1_merge  # noqa: F401  importing a stage enters its methods in the registry
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
+from prunevid_qwen.reducer import Reducer, reducer_class, why_unchanged
 from prunevid_qwen.trace import SampleTrace, Trace
 from prunevid_qwen.version import __version__
+
+_NO_MEDIA = "nothing to do: no video or image"
+_LEAST_SHARE = 0.01  # of the visual tokens; what answers with less is said in a warning
 
 
 def check_applied(trace: Trace, config: PruneVidConfig) -> None:
@@ -23,7 +34,7 @@ def check_applied(trace: Trace, config: PruneVidConfig) -> None:
         if config.enable_stage1 and sample.merged is None:
             raise PruningNotApplied(f"stage 1 ({config.merger}) was asked for, but did not see sample {number}")
         all_through = sample.merged is not None and sample.merged.is_identity
-        if config.enable_stage1 and all_through and _must_merge(sample, config):
+        if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
             raise PruningNotApplied(
                 f"merger {config.merger!r} at cluster_ratio={config.cluster_ratio} was asked for, all {sample.tokens} "
                 f"tokens of sample {number} came through"
@@ -41,14 +52,31 @@ def check_applied(trace: Trace, config: PruneVidConfig) -> None:
             )
 
 
-def _must_merge(sample: SampleTrace, config: PruneVidConfig) -> bool:
-    """Tell whether some video or image is too large to leave stage 1 as it came, whatever it shows."""
-    if config.cluster_ratio == 1 or config.merger == "rlt":  # where everything moves there is nothing to merge
-        return False
-    grids = [block.grid for block in sample.blocks if block.kind == "video" or config.merge_images]
-    if config.merger == "prunevid":  # what is static is merged over time: else each position clusters all its tokens
-        return any(h * w > max(1, config.min_cluster_tokens) for _, h, w in grids)
-    return any(t * h * w > 1 for t, h, w in grids)
+def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
+    """Say in words after which stages hardly any visual tokens were left: less than a video needs to be seen at all.
+
+    That is fewer than one a temporal position (an image has one), or less than 1 % of all.
+    """
+    positions = sum(block.grid[0] for block in sample.blocks)
+    said = []
+    for stage, given, left in ((1, sample.tokens, sample.after_stage1), (2, sample.after_stage1, sample.after_stage2)):
+        if left == given:
+            continue
+        few = [f"fewer than one for each of {positions} temporal positions"] if left < positions else []
+        few += [f"{percent(left / sample.tokens)} of all"] if left < _LEAST_SHARE * sample.tokens else []
+        if few:
+            said.append(
+                f"stage {stage} left {left} of {sample.tokens} visual tokens, {' and '.join(few)}: the answer may miss "
+                f"most of what was shown. {_more(stage, config)}"
+            )
+    return said
+
+
+def _more(stage: int, config: PruneVidConfig) -> str:
+    if stage == 2 and config.fixed_keep_ratio is None:
+        return f"A keep_threshold below {config.keep_threshold:g} keeps more"
+    lever = "keep_ratio" if stage == 2 else "cluster_ratio" if hasattr(_merger(config), "cluster_ratio") else "tau"
+    return f"A {lever} above {getattr(config, lever):g} keeps more"
 
 
 def receipt(
@@ -73,7 +101,7 @@ def receipt(
         prompt_tokens: of this sample before stage 1.
         about: model, device, dtype and attention implementation.
         seconds: "read" (until the videos are open, and then what of reading and resizing the vision encoder, which
-            runs beside it, did not hide) and "total".
+            runs beside it, did not hide) and "total"; "vision" where the encoder ran ahead of the run that is traced.
         generated_tokens: tokens of the answer.
     """
     sample = trace.samples[row]
@@ -81,6 +109,7 @@ def receipt(
     early = min(trace.layer + 1, layers) if config.enable_stage2 else layers
     average = (early * sample.after_stage1 + (layers - early) * sample.after_stage2) / layers
     parts = {part: trace.seconds.total(part) for part in ("vision", "merge", "select", "compact", "prefill")}
+    parts["vision"] += seconds.get("vision", 0.0)
     parts["prefill"] = max(0.0, parts["prefill"] - parts["merge"] - parts["select"] - parts["compact"])
     steps = trace.seconds.count("decode")
     decode = trace.seconds.total("decode")
@@ -94,6 +123,7 @@ def receipt(
         "stage1": _stage1(sample, config),
         "stage2": _stage2(sample, config, trace),
         "stage3": _stage3(sample, config, trace),
+        "warnings": warnings_of(sample, config),
         "tokens": {
             "visual": sample.tokens,
             "after_stage1": sample.after_stage1,
@@ -134,33 +164,37 @@ def _share(out: int, given: int) -> float:
     return out / given if given else 1.0
 
 
+def _merger(config: PruneVidConfig) -> Reducer:
+    return reducer_class(config.merger, stage=1).from_config(config)
+
+
 def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
-    mergeable = any(block.kind == "video" or config.merge_images for block in sample.blocks)
-    note = None
-    if config.enable_stage1 and not mergeable:
-        note = "nothing to do: images pass unmerged" if sample.tokens else "nothing to do: no video or image"
+    merger = _merger(config) if config.enable_stage1 else None
     given, out = sample.tokens, sample.after_stage1
+    note = None
+    if merger is not None and out == given:
+        note = (why_unchanged(merger, sample.blocks) or "nothing merged") if given else _NO_MEDIA
     return {
         "enabled": config.enable_stage1,
-        "applied": config.enable_stage1 and mergeable,
+        "applied": out < given,
         "note": note,
         "merger": config.merger if config.enable_stage1 else None,
+        "tau": getattr(merger, "tau", None),
         "original_tokens": given,
         "compressed_tokens": out,
         "static_ratio": sample.static_ratio,
-        "requested_ratio": config.cluster_ratio if config.enable_stage1 else 1.0,
+        "requested_ratio": 1.0 if merger is None else getattr(merger, "cluster_ratio", None),
         "achieved_ratio": _share(out, given),
         "reduction_percentage": 100 * (1 - _share(out, given)),
     }
 
 
 def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[str, Any]:
-    applied = config.enable_stage2 and sample.tokens > 0
     given, out = sample.after_stage1, sample.after_stage2
     return {
         "enabled": config.enable_stage2,
-        "applied": applied,
-        "note": "nothing to do: no video or image" if config.enable_stage2 and not applied else None,
+        "applied": out < given,
+        "note": _why_all_kept(sample, config) if config.enable_stage2 and out == given else None,
         "selector": config.selector if config.enable_stage2 else None,
         "layer": trace.layer if config.enable_stage2 else None,
         "original_tokens": given,
@@ -172,12 +206,27 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
     }
 
 
+def _why_all_kept(sample: SampleTrace, config: PruneVidConfig) -> str:
+    if not sample.tokens:
+        return _NO_MEDIA
+    if config.fixed_keep_ratio is None:
+        return (
+            f"nothing dropped: each token is above the threshold of {config.keep_threshold:g}, or among the "
+            f"{config.min_keep_tokens} that are kept in any case (min_keep_tokens)"
+        )
+    if config.fixed_keep_ratio == 1:
+        return "nothing to do: keep_ratio=1 keeps every token"
+    return "nothing to do: one token is the least that is left of a video or image"
+
+
 def _stage3(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[str, Any]:
     asked = config.enable_cache_compression
-    applied = asked and config.enable_stage2 and sample.tokens > 0
+    applied = asked and sample.after_stage2 < sample.after_stage1
     note = None
-    if asked and not applied:
-        note = "nothing to do: no video or image" if config.enable_stage2 else "nothing to do: stage 2 is off"
+    if asked and not config.enable_stage2:
+        note = "nothing to do: stage 2 is off"
+    elif asked and not applied:
+        note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
     text = sample.length - sample.tokens
     merged, kept = text + sample.after_stage1, text + sample.after_stage2
     early = trace.layer + 1 if config.enable_stage2 else trace.layers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.tokens import TokenLayout, TokenMap
+from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,30 @@ class Reducer(Protocol):
     def plan(self, seen: Evidence) -> TokenMap:
         """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
         ...
+
+
+@runtime_checkable
+class GivesReasons(Protocol):
+    """A stage 1 reducer that knows when it may rightly change nothing."""
+
+    def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
+        """Say why all tokens of these videos and images may come through, as a receipt's note; None: they may not."""
+        ...
+
+
+def why_unchanged(reducer: Reducer, blocks: Sequence[Block]) -> str | None:
+    """Say why a stage 1 reducer may leave every token of a sample as it came; None: then it did not do its work.
+
+    One that gives no reasons has to change every sample with a video of two tokens or more.
+
+    Args:
+        reducer: of stage 1.
+        blocks: the sample's videos and images, whole.
+    """
+    if isinstance(reducer, GivesReasons):
+        return reducer.why_unchanged(blocks)
+    sizes = [block.stop - block.start for block in blocks if block.kind == "video"]
+    return None if any(size > 1 for size in sizes) else "nothing to do: no video of more than one token"
 
 
 R = TypeVar("R", bound=type[Reducer])

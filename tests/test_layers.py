@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
-    ("errors", "version"),
+    ("errors", "version", "amounts"),
     ("config", "kernels", "bundled"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),

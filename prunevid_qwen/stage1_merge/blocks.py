@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 
 from torch import Tensor
@@ -12,6 +12,8 @@ from prunevid_qwen.tokens import Block, TokenMap
 
 Box = tuple[range, range, range]
 """Temporal positions, rows and columns of a cell."""
+
+IMAGES_PASS = "nothing to do: images pass unmerged"
 
 
 def each_video(
@@ -35,6 +37,23 @@ def each_video(
             continue
         maps.append(decide(_whole_grid(block), seen.hidden[block.start : block.stop]))
     return TokenMap.concat(maps) if maps else TokenMap.identity(0, seen.hidden.device)
+
+
+def grids_of(blocks: Sequence[Block], merge_images: bool) -> list[tuple[int, int, int]]:
+    """Return the grids (T, h, w) that `each_video` decides about."""
+    return [block.grid for block in blocks if block.kind == "video" or merge_images]
+
+
+def why_share_unchanged(blocks: Sequence[Block], merge_images: bool, cluster_ratio: float) -> str | None:
+    """Say why a control that leaves `tokens_of` each video may leave all; None: it may not."""
+    sizes = [t * h * w for t, h, w in grids_of(blocks, merge_images)]
+    if not sizes:
+        return IMAGES_PASS
+    if cluster_ratio == 1:
+        return "nothing to do: cluster_ratio=1 asks for every token"
+    if all(tokens_of(size, cluster_ratio) == size for size in sizes):
+        return "nothing to do: one token is the least that is left of a video"
+    return None
 
 
 def _whole_grid(block: Block) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,9 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.kernels.dpc_knn import MOST_ON_GPU
 from prunevid_qwen.kernels.launch import wants_triton
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage1_merge.blocks import each_video
+from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
 from prunevid_qwen.stage1_merge.video import VideoMerge
-from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens import Block, TokenMap
 
 if TYPE_CHECKING:
     from prunevid_qwen.stage1_merge.on_device import DeviceMerge
@@ -91,6 +92,22 @@ class PruneVidMerge:
     def needs(self) -> Needs:
         """Nothing beyond the tokens themselves."""
         return Needs()
+
+    def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
+        """Say why nothing may change: nothing need look alike, and no position's tokens need be clustered.
+
+        What looks alike over a segment is merged over time; where nothing does, each position clusters all its tokens.
+        """
+        grids = grids_of(blocks, self.merge_images)
+        if not grids:
+            return IMAGES_PASS
+        alike = f"nothing merged: nothing looked alike over time (tau={self.tau:g})"
+        if self.cluster_ratio == 1:
+            return f"{alike}, and cluster_ratio=1 clusters nothing"
+        least = max(1, self.min_cluster_tokens)
+        if all(h * w <= least for _, h, w in grids):
+            return f"{alike}, and no group has more than {least} tokens (min_cluster_tokens={self.min_cluster_tokens})"
+        return None
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Merge every whole video of the sample.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage1_merge.blocks import each_video, tokens_of
-from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.stage1_merge.blocks import each_video, tokens_of, why_share_unchanged
+from prunevid_qwen.tokens import Block, TokenMap
 
 
 @register("random", stage=1)
@@ -36,6 +37,10 @@ class RandomMerge:
     def needs(self) -> Needs:
         """Nothing."""
         return Needs()
+
+    def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
+        """Say why nothing may change: only images, ``cluster_ratio=1``, or a single token each."""
+        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Draw the tokens of each video, one after the other from one generator.

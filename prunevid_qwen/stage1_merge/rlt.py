@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage1_merge.blocks import each_video
-from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
+from prunevid_qwen.tokens import Block, TokenMap
 
 _CHUNK = 16  # positions whose similarities are computed at a time: a long video's normalised copy would double memory
 
@@ -48,6 +49,22 @@ class RLT:
         """Nothing."""
         return Needs()
 
+    @property
+    def longest(self) -> int:
+        """Temporal positions in a run at most."""
+        return max(1, round(1 / self.temporal_segment_ratio))
+
+    def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
+        """Say why nothing may change: never None, since a video in which everything changes has no runs."""
+        grids = grids_of(blocks, merge_images=False)
+        if not grids:
+            return IMAGES_PASS
+        if all(t == 1 for t, _, _ in grids):
+            return "nothing merged: a video of one temporal position has no runs"
+        if self.longest == 1:
+            return f"nothing to do: temporal_segment_ratio={self.temporal_segment_ratio:g} ends every run at once"
+        return f"nothing merged: no location looked alike from one temporal position to the next (tau={self.tau:g})"
+
     def plan(self, seen: Evidence) -> TokenMap:
         """Merge the runs of each whole video.
 
@@ -57,10 +74,9 @@ class RLT:
         for name in ("tau", "temporal_segment_ratio"):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share in (0, 1], got {getattr(self, name)}")
-        longest = max(1, round(1 / self.temporal_segment_ratio))
 
         def merge_runs(grid: tuple[int, int, int], tokens: Tensor) -> TokenMap:
-            return run_map(tokens.view(grid[0], grid[1] * grid[2], -1), self.tau, longest)
+            return run_map(tokens.view(grid[0], grid[1] * grid[2], -1), self.tau, self.longest)
 
         return each_video(seen, False, merge_runs)
 

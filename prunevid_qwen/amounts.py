@@ -1,4 +1,4 @@
-"""How shares and sizes are written: what differs must not read the same, and a part is neither nothing nor the whole."""
+"""How shares and sizes are written: what differs does not read the same, and a part reads neither as 0 nor as all."""
 
 from __future__ import annotations
 

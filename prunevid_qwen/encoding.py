@@ -6,6 +6,7 @@ built afterwards, and the stock `generate` is answered from memory (`prunevid_qw
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 
@@ -41,19 +42,37 @@ class Encoding:
         self._frames = 0  # of finished videos
         self._made: dict[int, tuple[Medium | VideoFeed, Medium]] = {}  # the first keeps its id from being given anew
         self.waited = 0.0  # seconds in which no encoder ran: reading that it did not hide
+        self.encoded = 0.0  # seconds of the encoder
 
     def encode(self, given: Medium | VideoFeed) -> Medium:
-        """Return what goes into the prompt; the same video is encoded once, images are left as they are."""
+        """Return what goes into the prompt; the same video is encoded once, images only by `encode_images`."""
         if isinstance(given, Medium) and given.kind == "image":
-            return given
+            return self._made.get(id(given), (given, given))[1]
         if id(given) not in self._made:
             began = time.perf_counter()
             medium, busy = self._fed(given) if isinstance(given, VideoFeed) else self._whole(given)
             # on a GPU the encoder runs on while this thread waits for frames: that is not counted twice
             encoded = sum(start.seconds_until(stop) for start, stop in busy)
+            self.encoded += encoded
             self.waited += max(0.0, time.perf_counter() - began - encoded)
             self._made[id(given)] = given, medium
         return self._made[id(given)][1]
+
+    def encode_images(self, media: Iterable[Medium | VideoFeed]) -> None:
+        """Encode the images among ``media`` too, in one call as the stock model, so that they are encoded once."""
+        images = list({id(each): each for each in media if isinstance(each, Medium) and each.kind == "image"}.values())
+        if not images:
+            return
+        busy: list[tuple[Moment, Moment]] = []
+        pixels, grids = torch.cat([each.pixels for each in images]), torch.cat([each.grid for each in images])
+        whole = self._timed(pixels, grids, busy)
+        self.encoded += sum(start.seconds_until(stop) for start, stop in busy)
+        at, patches = 0, len(pixels) // len(whole.tokens)  # of a token
+        for each in images:
+            size = len(each.pixels) // patches
+            part = Features(*(None if p is None else p[at : at + size] for p in whole))  # type: ignore[arg-type]
+            self._made[id(each)] = each, dataclasses.replace(each, pixels=self._videos.hold(part))
+            at += size
 
     def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Moment, Moment]]]:
         busy: list[tuple[Moment, Moment]] = []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.media import Medium, VideoFeed
-from prunevid_qwen.preprocessor import Preprocessor, ReadVideo, Sample
+from prunevid_qwen.prepared import Prepared
+from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.sources import each_question, videos_of
+from prunevid_qwen.sources import conversations
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 
@@ -151,19 +152,10 @@ class PruneVidQwen25VL:
             generate_arguments["max_new_tokens"] = max_new_tokens
         elif generate_arguments.get("generation_config") is None and generate_arguments.get("max_length") is None:
             generate_arguments["max_new_tokens"] = 512
-        tower: Any = adapter_for(self.model).parts.vision
-        with ExitStack() as stack:
-
-            def open_video(source: Any, config: PruneVidConfig, **given: Any) -> VideoFeed:
-                pin = tower.device.type == "cuda"
-                feed = self.preprocessor.media.open_video(source, config, dtype=tower.dtype, pin=pin, **given)
-                stack.callback(feed.close)
-                return feed
-
-            conversations, single = self._conversations(video_path, question, images, messages, start, end, open_video)
+        tower = self._tower
+        with self._opened(video_path, question, images, messages, start, end) as (opened, single):
             if streamer is not None and not single:
                 raise ConfigError("a streamer shows one answer at a time: pass one question")
-            opened = [self.preprocessor.sample(asked, self.config, open_video) for asked in conversations]
             read = time.perf_counter() - began
             # whoever gets tensors may want to change them in place, which inference mode forbids for good
             inference = torch.inference_mode(not self._returns_tensors(generate_arguments))
@@ -179,57 +171,82 @@ class PruneVidQwen25VL:
         results = self._results(output, samples, inputs, trace, seconds, return_stats)
         return results[0] if single else results
 
+    def prepare(
+        self,
+        video_path: Any = None,
+        question: str | Sequence[str] | None = None,
+        *,
+        images: Any = None,
+        messages: Sequence[dict[str, Any]] | None = None,
+        start: float | None = None,
+        end: float | None = None,
+        progress: Progress | None = None,
+    ) -> Prepared:
+        """Read and encode what `generate` would, and answer nothing yet: `answer` does, as often as it is called.
+
+        Args are `generate`'s; videos are sampled, and the encoder is looked into, as ``config`` says.
+        """
+        began = time.perf_counter()
+        with ExitStack() as stack:
+            opened, single = stack.enter_context(self._opened(video_path, question, images, messages, start, end))
+            for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
+                stack.enter_context(context)
+            encoded = stack.enter_context(vision_from_memory(self._tower))
+            return Prepared.of(opened, single, encoded, progress, began)
+
+    def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
+        """Answer what `prepare` read and encoded, here or in one that shares the weights (`with_config`).
+
+        Args:
+            prepared: stays as it is. Options of its sampling are not looked at again.
+            generate_arguments: what transformers' ``generate`` takes, ``max_new_tokens`` above all.
+
+        Returns:
+            As `generate`, with stats: seconds of reading and of the encoder are those of ``prepared``.
+        """
+        began = time.perf_counter()
+        inference = torch.inference_mode(not self._returns_tensors(generate_arguments))
+        memory = vision_from_memory(self._tower, prepared.encoded)
+        with self._lock, inference, pruned(self.model, self.config) as trace, memory:
+            batch = self.preprocessor.batch(prepared.samples)
+            inputs = {name: value.to(self.model.device) for name, value in batch.items()}
+            output = self.model.generate(**inputs, **generate_arguments)
+        check_applied(trace, self.config)
+        seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
+        results = self._results(output, prepared.samples, inputs, trace, seconds, True)
+        return results[0] if prepared.single else results
+
+    @property
+    def _tower(self) -> Any:
+        return adapter_for(self.model).parts.vision
+
+    @contextmanager
+    def _opened(self, video_path: Any, question: Any, *given: Any) -> Iterator[tuple[list[Sample], bool]]:
+        """Open the media of a call; its videos are read as they are encoded, and closed on leaving."""
+        tower = self._tower
+        with ExitStack() as stack:
+
+            def open_video(source: Any, config: PruneVidConfig, **options: Any) -> VideoFeed:
+                pin = tower.device.type == "cuda"
+                feed = self.preprocessor.media.open_video(source, config, dtype=tower.dtype, pin=pin, **options)
+                stack.callback(feed.close)
+                return feed
+
+            asked, single = conversations(
+                self.config, self.preprocessor.media.read_image, open_video, video_path, question, *given
+            )
+            yield [self.preprocessor.sample(each, self.config, open_video) for each in asked], single
+
     def _returns_tensors(self, arguments: dict[str, Any]) -> bool:
         asked = arguments.get("return_dict_in_generate")
         if asked is None:
             asked = (arguments.get("generation_config") or self.model.generation_config).return_dict_in_generate
         return bool(asked) or arguments.get("past_key_values") is not None
 
-    def _conversations(
-        self,
-        video_path: Any,
-        question: Any,
-        images: Any,
-        messages: Any,
-        start: float | None,
-        end: float | None,
-        open_video: ReadVideo,
-    ) -> tuple[list[list[dict[str, Any]]], bool]:
-        if messages is not None:
-            if video_path is not None or question is not None or images is not None:
-                raise ConfigError("messages bring their own videos, images and question: pass either, not both")
-            if start is not None or end is not None:
-                raise ConfigError('start and end stand in the video\'s own item: {"type": "video", "start": 1.5, ...}')
-            return [list(messages)], True
-        single = isinstance(question, str)
-        questions = [question] if single else list(question or [])
-        if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
-            raise ConfigError('no question: pass question="What happens?" (or a list of them)')
-        pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
-        range_given = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
-        if range_given and video_path is None:
-            raise ConfigError(f"{' and '.join(range_given)}: seconds of a video, but video_path is not given")
-        # a video that several questions share is read once; the source is held so that no other gets its id
-        shared: dict[int, tuple[Any, Any]] = {}
-
-        def read(video: Any) -> Any:
-            if id(video) not in shared:
-                shared[id(video)] = (video, open_video(video, self.config, **range_given))
-            return shared[id(video)][1]
-
-        still = [self.preprocessor.media.read_image(picture, self.config) for picture in pictures]
-        out = []
-        for asked, entry in zip(questions, each_question(video_path, questions, single), strict=True):
-            content: list[dict[str, Any]] = [{"type": "video", "video": read(video)} for video in videos_of(entry)]
-            content += [{"type": "image", "image": picture} for picture in still]
-            content.append({"type": "text", "text": asked})
-            out.append([{"role": "user", "content": content}])
-        return out, single
-
     def _results(
         self,
         output: Any,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         inputs: dict[str, Any],
         trace: Trace,
         seconds: dict[str, float],

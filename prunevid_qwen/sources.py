@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 
 _IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
@@ -55,3 +57,59 @@ def each_question(video_path: Any, questions: list[str], single: bool) -> list[A
             "entry for each (an entry may itself be a list of videos)"
         )
     return list(video_path)
+
+
+def conversations(
+    config: PruneVidConfig,
+    read_image: Callable[..., Any],
+    open_video: Callable[..., Any],
+    video_path: Any,
+    question: Any,
+    images: Any,
+    messages: Any,
+    start: float | None,
+    end: float | None,
+) -> tuple[list[list[dict[str, Any]]], bool]:
+    """Turn what `PruneVidQwen25VL.generate` is asked with into a conversation for each question.
+
+    Args:
+        config: how videos and images are read.
+        read_image, open_video: called with a source and ``config``; a video that questions share is opened once.
+        video_path, question, images, messages, start, end: as in `PruneVidQwen25VL.generate`.
+
+    Returns:
+        The conversations, and whether one question was asked and not a list.
+
+    Raises:
+        ConfigError: no question, or arguments that contradict each other.
+    """
+    if messages is not None:
+        if video_path is not None or question is not None or images is not None:
+            raise ConfigError("messages bring their own videos, images and question: pass either, not both")
+        if start is not None or end is not None:
+            raise ConfigError('start and end stand in the video\'s own item: {"type": "video", "start": 1.5, ...}')
+        return [list(messages)], True
+    single = isinstance(question, str)
+    questions = [question] if single else list(question or [])
+    if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
+        raise ConfigError('no question: pass question="What happens?" (or a list of them)')
+    pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
+    range_given = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
+    if range_given and video_path is None:
+        raise ConfigError(f"{' and '.join(range_given)}: seconds of a video, but video_path is not given")
+    # a video that several questions share is read once; the source is held so that no other gets its id
+    shared: dict[int, tuple[Any, Any]] = {}
+
+    def read(video: Any) -> Any:
+        if id(video) not in shared:
+            shared[id(video)] = (video, open_video(video, config, **range_given))
+        return shared[id(video)][1]
+
+    still = [read_image(picture, config) for picture in pictures]
+    out = []
+    for asked, entry in zip(questions, each_question(video_path, questions, single), strict=True):
+        content: list[dict[str, Any]] = [{"type": "video", "video": read(video)} for video in videos_of(entry)]
+        content += [{"type": "image", "image": picture} for picture in still]
+        content.append({"type": "text", "text": asked})
+        out.append([{"role": "user", "content": content}])
+    return out, single

@@ -27,6 +27,7 @@ FLOORS = (
     ("hooks",),
     ("loading", "media", "sources", "receipt"),
     ("preprocessor", "encoding"),
+    ("prepared",),
     ("model",),
     ("evaluation", "training"),
     ("cli",),

@@ -1,0 +1,50 @@
+"""The prompts of one call with all that they show read and encoded: to be answered often, under any config."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prunevid_qwen.encoding import Encoding, Progress
+from prunevid_qwen.preprocessor import Sample
+from prunevid_qwen.vision import EncodedVideos
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What `PruneVidQwen25VL.prepare` made of a call, for `PruneVidQwen25VL.answer`.
+
+    Args:
+        samples: the prompts; numbers of encoded videos and images stand for pixels.
+        single: one question was asked, not a list.
+        encoded: holds the features.
+        seconds: "read" (reading that the encoder did not hide), "vision" (the encoder) and "total".
+    """
+
+    samples: tuple[Sample, ...]
+    single: bool
+    encoded: EncodedVideos
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(
+        cls, opened: Sequence[Sample], single: bool, encoded: EncodedVideos, progress: Progress | None, began: float
+    ) -> Prepared:
+        """Encode the media of opened samples, each once; inside `vision_from_memory`.
+
+        Args:
+            opened: prompts whose videos may only be opened yet.
+            single: see the class.
+            encoded: will hold the features.
+            progress: called with the frames encoded so far and those of all videos.
+            began: `time.perf_counter` when the call began.
+        """
+        opening = time.perf_counter() - began
+        media = [each for sample in opened for each in sample.media]
+        encoding = Encoding(encoded, media, progress)
+        encoding.encode_images(media)
+        samples = tuple(dataclasses.replace(each, media=tuple(map(encoding.encode, each.media))) for each in opened)
+        seconds = {"read": opening + encoding.waited, "vision": encoding.encoded}
+        return cls(samples, single, encoded, {**seconds, "total": time.perf_counter() - began})

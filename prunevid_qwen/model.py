@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,12 @@ from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, l
 from prunevid_qwen.media import Medium, VideoFeed
 from prunevid_qwen.prepared import Prepared
 from prunevid_qwen.preprocessor import Preprocessor, Sample
-from prunevid_qwen.receipt import check_applied, receipt
+from prunevid_qwen.receipt import check_applied, receipt, warnings_of
 from prunevid_qwen.sources import conversations
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
+
+_log = logging.getLogger(__name__)
 
 
 class PruneVidQwen25VL:
@@ -167,6 +170,8 @@ class PruneVidQwen25VL:
                 inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
         check_applied(trace, self.config)
+        for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
+            _log.warning(warning)
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         results = self._results(output, samples, inputs, trace, seconds, return_stats)
         return results[0] if single else results

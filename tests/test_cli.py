@@ -14,7 +14,6 @@ import pytest
 
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.answer import verdict
 from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
@@ -40,7 +39,8 @@ def receipt(pruned: bool = True, **seconds: float) -> dict[str, Any]:
         },
         "stage1": {
             "enabled": pruned, "applied": pruned, "note": off, "original_tokens": 200, "compressed_tokens": merged,
-            "static_ratio": 0.31, "reduction_percentage": 50.0, "requested_ratio": 0.5, "achieved_ratio": 0.5,
+            "merger": "prunevid", "tau": 0.8, "static_ratio": 0.31,
+            "reduction_percentage": 50.0, "requested_ratio": 0.5, "achieved_ratio": 0.5,
         },
         "stage2": {
             "enabled": pruned, "applied": pruned, "note": off, "selector": "prunevid", "layer": 1,
@@ -69,11 +69,20 @@ class StubModel:
     def __init__(self, config: PruneVidConfig, error: BaseException | None = None) -> None:
         self.config, self.error = config, error
         self.asked: list[dict[str, Any]] = []
+        self.prepared: list[dict[str, Any]] = []
 
     def with_config(self, config: PruneVidConfig) -> "StubModel":
         other = StubModel(config, self.error)
-        other.asked = self.asked
+        other.asked, other.prepared = self.asked, self.prepared
         return other
+
+    def prepare(self, **arguments: Any) -> dict[str, Any]:
+        self.prepared.append(arguments)
+        return arguments
+
+    def answer(self, prepared: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+        assert prepared is self.prepared[0]
+        return self.generate(**prepared, **arguments, streamer=None)
 
     def generate(self, **arguments: Any) -> dict[str, Any]:
         self.asked.append({**arguments, "config": self.config})
@@ -304,16 +313,19 @@ def test_ctrl_c_in_a_real_process() -> None:
 # --- what is printed -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("merger", "said"), [("prunevid", "merged; 31% did not move"), ("pool", "by pool")])
-def test_people_see_which_merger_it_was(
-    merger: str, said: str, clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, model: list[StubModel]
+@pytest.mark.parametrize(("merger", "said"), [("prunevid", "31 %"), ("rlt", "31 %"), ("pool", None)])
+def test_people_see_which_merger_it_was_and_what_it_measured(
+    merger: str, said: str | None, clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, model: list[StubModel]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     stats = receipt()
-    stats["stage1"]["merger"] = merger
+    stats["stage1"] |= {"merger": merger, "tau": None if said is None else 0.8}
     monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
     assert ask("--video_path", clip, "--question", "What?") == 0
-    assert said in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"by {merger}" in shown
+    assert "move" not in shown and "still" not in shown, "a picture that scrolls looks alike, and moves"
+    assert said is None or said in shown
 
 
 def test_json_is_one_object_and_nothing_else(model: list[StubModel], clip: str, capsys: Any) -> None:
@@ -346,7 +358,7 @@ def test_people_see_the_answer_and_the_tokens_kept(
         "100",
         "40",
         "20 %",
-        "31%",
+        "31 %",
         "112x112",
         "130 -> 70",
         "0.50 s in all",
@@ -361,21 +373,78 @@ def test_compare_warms_up_and_shows_both(model: list[StubModel], clip: str, caps
     shown = capsys.readouterr().out
     assert "pruned" in shown and "unpruned" in shown and "Same answer." in shown and "unmeasured" in shown
     asked = model[0].asked
-    assert [a["config"].enable_stage1 for a in asked] == [True, False, True, False]
-    assert [a["max_new_tokens"] for a in asked] == [2, 2, 64, 64]
+    assert len(model[0].prepared) == 1, "media are read once for both sides"
+    assert [a["config"].enable_stage1 for a in asked] == [True, False] * 8
+    assert [a["max_new_tokens"] for a in asked] == [2, 2] + [64] * 14
     assert {a["config"].max_frames for a in asked} == {16}
     assert ask("--video_path", clip, "--question", "q", "--compare", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["baseline"]["stats"]["tokens"]["after_stage2"] == 200 and told["warmed_up"] and told["same_answer"]
+    assert told["comparison"]["outcome"] in ("faster", "slower", "cannot_be_told_apart")
+    assert told["comparison"]["turns"] == 7 == len(told["comparison"]["ratios"])
+    assert isinstance(told["verdict"], str)
 
 
-def test_the_verdict_says_why_it_is_not_faster() -> None:
-    slow = verdict(receipt(), receipt(pruned=False, prefill=0.11))
-    assert slow.startswith("Not faster here") and "70%" in slow and "short (230 tokens)" in slow
-    busy = verdict(receipt(merge=0.3, read=0.0, vision=0.0), receipt(pruned=False, read=0.0, vision=0.0))
-    assert "choosing the tokens itself takes 0.31 s" in busy
-    fast = verdict(receipt(), receipt(pruned=False, prefill=0.9, merge=0.0, select=0.0))
-    assert fast.startswith("Pruned is faster: first token 2.86x sooner") and "7.50x" in fast
+def test_ctrl_c_in_a_turn_ends_a_comparison(clip: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    class Interrupted(StubModel):
+        def generate(self, **arguments: Any) -> dict[str, Any]:
+            if len(self.asked) == 5:
+                raise KeyboardInterrupt
+            return super().generate(**arguments)
+
+        def with_config(self, config: PruneVidConfig) -> "Interrupted":
+            other = Interrupted(config)
+            other.asked, other.prepared = self.asked, self.prepared
+            return other
+
+    monkeypatch.setattr(answering, "load", lambda request: Interrupted(request.config))
+    assert ask("--video_path", clip, "--question", "q", "--compare", "--json") == 130
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["error"]["exit_code"] == 130 and "Traceback" not in printed.err
+
+
+def test_shares_and_sizes_do_not_contradict_each_other(
+    model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any
+) -> None:
+    """Seen: "1.2 MiB of 1.2 MiB saved" beside 7 %, "0 %" of tokens that were there, "100 %" that was not all."""
+    monkeypatch.setenv("COLUMNS", "160")
+    stats = receipt()
+    stats["tokens"] = {"visual": 4000, "after_stage1": 3999, "after_stage2": 9, "layer_average": 16.0}
+    stats["stage1"]["static_ratio"] = 0.003
+    stats["stage2"] |= {"requested_ratio": 0.0025, "achieved_ratio": 0.0022}
+    stats["stage3"] |= {"cache_bytes": 60_235, "cache_bytes_unpruned": 1_300_235}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "q") == 0
+    shown = capsys.readouterr().out
+    shares = re.findall(r"([\d.]+) %", shown)
+    assert shares.count("100") == 1 and not {"0", "0.0"} & set(shares), shown
+    saved, whole = re.search(r"([\d.]+ \w+) of ([\d.]+ \w+) saved", shown).groups()  # type: ignore[union-attr]
+    assert saved != whole
+
+
+def test_people_and_programs_are_warned_of_next_to_nothing(
+    model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any
+) -> None:
+    stats = receipt() | {"warnings": ["stage 1 left 1 of 200"]}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "q") == 0
+    assert "warning: stage 1 left 1 of 200" in capsys.readouterr().out
+    assert ask("--video_path", clip, "--question", "q", "--json") == 0
+    printed = capsys.readouterr()
+    assert "stage 1 left 1 of 200" in printed.err
+    assert json.loads(printed.out)["stats"]["warnings"] == stats["warnings"]
+
+
+def test_people_see_why_a_stage_changed_nothing(
+    model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    stats = receipt()
+    stats["stage1"] |= {"applied": False, "note": "nothing merged: for a reason"}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "q") == 0
+    shown = capsys.readouterr().out
+    assert "nothing merged: for a reason" in shown and "by prunevid" not in shown
 
 
 # --- the demo ------------------------------------------------------------------------------------------------------

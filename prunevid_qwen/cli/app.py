@@ -74,8 +74,8 @@ def _answer(request: Request) -> int:
         with report.waiting("Loading the model"):
             model = load(request)
         if request.compare:
-            with report.waiting("Answering with and without pruning, after a warm-up of each"):
-                outcome = compare(model, request)
+            with report.encoding() as progress, report.telling() as tell:
+                outcome = compare(model, request, progress=progress, tell=tell)
         else:
             with report.encoding() as progress:
                 outcome = answer(model, request, stream=report.streamer, progress=progress)

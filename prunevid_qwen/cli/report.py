@@ -14,8 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prunevid_qwen.cli.answer import Outcome, Stats, first_token_seconds
+from prunevid_qwen.amounts import percent, sizes
+from prunevid_qwen.cli.answer import Outcome
 from prunevid_qwen.cli.request import Request
+from prunevid_qwen.cli.verdict import Stats, first_token_seconds
 
 _PARTS = {
     "read": "reading the video",
@@ -44,6 +46,21 @@ class Report:
             return
         with self.err.status(f"{what} ..."):
             yield
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[Callable[[str], None]]:
+        """Give `compare` a line that says what it is at, on a terminal only; there is none before it is first told."""
+        status = self.err.status("")
+        try:
+
+            def tell(words: str) -> None:
+                if self.err.is_terminal:
+                    status.update(f"{words} ...")
+                    status.start()
+
+            yield tell
+        finally:
+            status.stop()
 
     @contextlib.contextmanager
     def encoding(self) -> Iterator[Callable[[int, int], None] | None]:
@@ -123,10 +140,15 @@ class Report:
         if outcome.verdict is not None:
             same = outcome.baseline is not None and outcome.baseline["answer"] == outcome.answer
             notes += [outcome.verdict, "Same answer." if same else "The answers differ."]
-            notes.append("Each was run once unmeasured before it was timed.")
+            turns = (outcome.comparison or {}).get("turns")
+            notes.append(
+                f"Both answered {turns} times in turns, once unmeasured before, from media that were read and encoded "
+                "once; the table shows each side's middle turn."
+            )
         if self.request.expected is not None:
             right = outcome.answer.strip().lower() == self.request.expected.strip().lower()
             notes.append(f"The clip's true answer: {self.request.expected} ({'right' if right else 'wrong'}).")
+        notes += [f"warning: {warning}" for warning in outcome.stats.get("warnings", ())]
         for seen in (*outcome.stats["input"].get("videos", ()), *outcome.stats["input"].get("images", ())):
             notes += [f"warning: {warning}" for warning in seen.get("warnings", ())]
         if self.request.model_knows_shapes_only:
@@ -146,6 +168,7 @@ def as_json(request: Request, outcome: Outcome) -> dict[str, Any]:
         found["baseline"] = outcome.baseline
         found["same_answer"] = outcome.baseline["answer"] == outcome.answer
         found["verdict"] = outcome.verdict
+        found["comparison"] = outcome.comparison
         found["warmed_up"] = True
     return found
 
@@ -158,7 +181,7 @@ def tokens_table(stats: Stats) -> Table:
     table.add_column("Tokens", justify="right")
     table.add_column("Kept", justify="right")
     table.add_column("How", overflow="fold")
-    table.add_row("visual, unpruned", str(visual), "100 %" if visual else "", _seen(stats))
+    table.add_row("visual, unpruned", str(visual), _share(visual, visual), _seen(stats))
     one, two, three = stats["stage1"], stats["stage2"], stats["stage3"]
     table.add_row("after stage 1", str(tokens["after_stage1"]), _share(tokens["after_stage1"], visual), _stage1(one))
     table.add_row("after stage 2", str(tokens["after_stage2"]), _share(tokens["after_stage2"], visual), _stage2(two))
@@ -188,18 +211,19 @@ def _seen(stats: Stats) -> str:
 def _stage1(stage: Stats) -> str:
     if not stage.get("applied"):
         return _idle(stage)
-    merger = stage.get("merger", "prunevid")
-    return f"merged; {stage['static_ratio']:.0%} did not move" if merger == "prunevid" else f"by {merger}"
+    # a picture that scrolls may look alike, too: that something stood still is not what was measured
+    alike = "" if stage.get("tau") is None else f"; {percent(stage['static_ratio'])} looked alike over time"
+    return f"by {stage['merger']}{alike}"
 
 
 def _stage2(stage: Stats) -> str:
     if not stage.get("applied"):
         return _idle(stage)
-    got = f"{stage['achieved_ratio']:.0%} of what came"
+    got = f"{percent(stage['achieved_ratio'])} of what came"
     if stage["requested_ratio"] is not None:
-        ratio = f"asked {stage['requested_ratio']:.0%}, got {got}"
+        ratio = f"asked {percent(stage['requested_ratio'])}, got {got}"
     else:  # it depends on picture and question
-        cap = f", at most {stage['max_ratio']:.0%}" if stage["max_ratio"] else ""
+        cap = f", at most {percent(stage['max_ratio'])}" if stage["max_ratio"] else ""
         ratio = f"chose {stage['kept_tokens']} tokens by its threshold of {stage['threshold']:g}{cap}: {got}"
     return f"{stage['selector']} after layer {stage['layer']}; {ratio}"
 
@@ -209,20 +233,12 @@ def _idle(stage: Stats) -> str:
 
 
 def _cache(stage: Stats) -> str:
-    saved = stage["cache_bytes_unpruned"] - stage["cache_bytes"]
-    return f"{_size(saved)} of {_size(stage['cache_bytes_unpruned'])} saved; "
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.2f} GiB"
+    saved, whole = sizes(stage["cache_bytes_unpruned"] - stage["cache_bytes"], stage["cache_bytes_unpruned"])
+    return f"{saved} of {whole} saved; "
 
 
 def _share(part: float, whole: float) -> str:
-    return f"{part / whole:.0%}".replace("%", " %") if whole else ""
+    return percent(part / whole) if whole else ""
 
 
 def times_line(stats: Stats) -> str:
@@ -246,7 +262,7 @@ def comparison_table(pruned: Stats, full: Stats) -> Table:
     row("visual tokens that enter the decoder", lambda s: s["tokens"]["after_stage1"], str)
     row("visual tokens in its last layers", lambda s: s["tokens"]["after_stage2"], str)
     row("visual tokens, average over the layers", lambda s: s["tokens"]["layer_average"], "{:.0f}".format)
-    row("cache after the prompt", lambda s: s["stage3"]["cache_bytes"], _size)
+    table.add_row("cache after the prompt", *sizes(*(stats["stage3"]["cache_bytes"] for stats in (pruned, full))))
     for part, words in _PARTS.items():
         row(f"seconds, {words}", lambda s, part=part: s["seconds"].get(part) or 0.0, "{:.3f}".format)
     row("seconds to the first token", first_token_seconds, "{:.3f}".format)

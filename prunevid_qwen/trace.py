@@ -76,7 +76,11 @@ class SampleTrace:
 
     @property
     def static_ratio(self) -> float:
-        """Share of the visual tokens that stage 1 merged over time."""
+        """Share of the visual tokens that stage 1 merged over time.
+
+        Of PruneVid these are the static ones: their features looked alike over a segment. A picture that scrolls over
+        similar content may look alike too, so this does not say that nothing moved.
+        """
         if self.merged is None or not self.tokens:
             return 0.0
         static = 0

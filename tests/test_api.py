@@ -259,6 +259,42 @@ def test_receipt_names_the_merger(model: PruneVidQwen25VL, video: Path) -> None:
     assert off["merger"] is None
 
 
+def test_frames_of_few_tokens_are_not_said_to_be_merged(model: PruneVidQwen25VL) -> None:
+    """Noise in frames of 3 x 4 tokens: nothing looks alike, and no group is large enough to be clustered."""
+    noise = np.random.default_rng(0).integers(0, 256, (16, 84, 112, 3), dtype=np.uint8)
+    stats = ask(model.with_config(CONFIG.replace(tau=1.0)), noise, ASKED)["stats"]
+    one = stats["stage1"]
+    assert (one["original_tokens"], one["compressed_tokens"], one["applied"]) == (96, 96, False)
+    assert "min_cluster_tokens" in one["note"] and "14" in one["note"]
+    assert stats["stage2"]["applied"] and stats["stage2"]["note"] is None and stats["warnings"] == []
+
+
+def test_stages_that_keep_everything_say_so(model: PruneVidQwen25VL, video: Path) -> None:
+    stats = ask(model.with_config(CONFIG.replace(keep_ratio=1.0, cluster_ratio=1.0, tau=1.0)), video, ASKED)["stats"]
+    for stage in ("stage1", "stage2", "stage3"):
+        assert stats[stage]["enabled"] and not stats[stage]["applied"] and stats[stage]["note"]
+    assert stats["tokens"]["after_stage2"] == stats["tokens"]["visual"]
+
+
+def test_a_scrolling_recording_looks_alike_and_an_hours_options_are_warned_of(
+    model: PruneVidQwen25VL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """8 seconds of a page of lines that scrolls by half a line a frame: all of it moves, and looks alike all the time."""
+    stripes = np.where(np.arange(400) % 4 < 2, 30, 235).astype(np.uint8)
+    page = np.stack([np.broadcast_to(stripes[2 * i : 2 * i + 112, None, None], (112, 112, 3)) for i in range(16)])
+    assert (page[:-1] != page[1:]).all()
+    hour = model.with_config(CONFIG.replace(cluster_ratio=0.02))
+    stats = ask(hour, page, ASKED)["stats"]
+    assert stats["stage1"]["static_ratio"] == 1 and stats["stage1"]["tau"] == CONFIG.tau
+    assert stats["tokens"]["after_stage1"] < stats["input"]["videos"][0]["grid"][0] == 8
+    assert stats["warnings"] and str(stats["tokens"]["after_stage1"]) in stats["warnings"][0]
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert [warning for warning in stats["warnings"] if warning not in said] == []
+    caplog.clear()
+    hour.generate(page, ASKED, max_new_tokens=1, return_stats=False)
+    assert stats["warnings"][0] in [record.getMessage() for record in caplog.records], "without a receipt too"
+
+
 def test_an_answer_that_was_not_pruned_is_no_answer(model: PruneVidQwen25VL, video: Path) -> None:
     off = get_baseline_config()
     with pytest.MonkeyPatch.context() as patch:

@@ -118,7 +118,7 @@ def test_columns_of_other_harnesses() -> None:
     summary = summarise(lines, ego, protocol_named("lmms", "egoschema"))
     drawn = row_of(summary, "baseline", ALL)["columns"]["lmms"]
     assert drawn["drawn_rate"] == 1 / 7 and drawn["score"] == pytest.approx((5 + 1 / 4) / 7)
-    assert "(14.3% drawn)" in markdown_text(summary)
+    assert "(14.3 % drawn)" in markdown_text(summary)
 
 
 def test_a_partial_run_never_prints_a_plain_score() -> None:

@@ -114,7 +114,7 @@ def test_rows_of_a_budget_ask_for_it(share: float) -> None:
 
 
 def test_a_budget_that_the_first_layers_spend_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"2 of 28 layers .* are 7\.1% on average, and the budget is 5\.0%"):
+    with pytest.raises(ConfigError, match=r"2 of 28 layers .* are 7\.1 % on average, and the budget is 5\.0 %"):
         budget.fastv_config(0.05, QWEN)
 
 

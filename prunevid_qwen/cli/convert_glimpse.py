@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from prunevid_qwen.amounts import size
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.errors import ConfigError
 
@@ -110,7 +111,7 @@ def register_convert_glimpse(app: typer.Typer) -> None:
 
 
 def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 2**20:.2f} MiB"
+    return size(path.stat().st_size)
 
 
 def _published_file(source: str, revision: str | None) -> Path | None:

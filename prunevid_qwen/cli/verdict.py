@@ -99,7 +99,7 @@ def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
     verdict = {FASTER: "Pruned is faster", SLOWER: "Pruned is slower here"}.get(
         found["outcome"], "Pruned and unpruned cannot be told apart here"
     )
-    because = "" if found["outcome"] == FASTER else _because(pruned, full)
+    because = {FASTER: "", APART: _why_apart(found)}.get(found["outcome"], _because(pruned, full))
     return f"{verdict}: {ratio}, {took}{because}.{_first_token(found)}"
 
 
@@ -114,6 +114,12 @@ def _first_token(found: dict[str, Any]) -> str:
         f" The first token comes {said}: reading and the vision encoder, which pruning leaves alone, are {share} of "
         "the unpruned time to it."
     )
+
+
+def _why_apart(found: dict[str, Any]) -> str:
+    if min(found["ratios"]) < 1 < max(found["ratios"]):
+        return ", since the turns disagree"
+    return f", since less than {NOTICEABLE:g}x is noise"
 
 
 def _because(pruned: Stats, full: Stats) -> str:

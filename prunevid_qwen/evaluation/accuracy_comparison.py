@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_answers import (
     Answers,
@@ -197,7 +198,7 @@ def _differing(new: object, old: object) -> str:
 
 def _line(row: CellComparison) -> str:
     budget = "all" if row.together else "" if row.budget is None else f"{100 * row.budget:g} %"
-    tokens = " | ".join(f"{100 * share:.1f} %" for share in row.tokens)
+    tokens = " | ".join(percent(share, 1) for share in row.tokens)
     interval = (
         "one video" if row.interval is None else "{:+.1f} to {:+.1f}".format(*(100 * end for end in row.interval))
     )

@@ -24,7 +24,7 @@ _HOW_TO_READ = f"""\
   method costs the decoder the same. A method that selects after layer M cannot go below (M + 1) / layers. "Fewer
   frames" and "smaller frames" also save the vision encoder's work, which is not counted here.
 - **A budget is reached** by one config for each condition, fitted on other videos: `keep_ratio` first, from 1 down to
-  {LEAST_KEEP_RATIO:g} at `cluster_ratio=1` (stage 1 then merges what stands still and nothing else), after that
+  {LEAST_KEEP_RATIO:g} at `cluster_ratio=1` (stage 1 then merges what looks alike over time alone), after that
   `cluster_ratio`. "prunevid published" keeps the paper's `cluster_ratio=0.5` instead; "recommended" moves `keep_ratio`
   alone. What only merges or only selects has one ratio to move.
 - **Accuracy** is the share of questions answered right. The line below it is the difference to the unpruned model on

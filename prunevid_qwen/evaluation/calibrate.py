@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.methods import Method
@@ -206,7 +207,7 @@ def _why_not(share: float, budget: float, near: float, lightest: bool, hardest: 
     if abs(share - budget) <= near * budget:
         return ""
     if lightest and share < budget:
-        return f"at its lightest it leaves {share:.1%} of the tokens"
+        return f"at its lightest it leaves {percent(share, 1)} of the tokens"
     if hardest and share > budget:
-        return f"at its hardest it leaves {share:.1%} of the tokens"
-    return f"the nearest it comes is {share:.1%} of the tokens"
+        return f"at its hardest it leaves {percent(share, 1)} of the tokens"
+    return f"the nearest it comes is {percent(share, 1)} of the tokens"

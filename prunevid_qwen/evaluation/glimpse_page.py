@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, SHARES, THRESHOLDS, method_name
 from prunevid_qwen.evaluation.scenes import CONDITIONS
 
@@ -71,7 +72,7 @@ def _thresholds(figures: dict[str, Any]) -> str:
         (method_name("oracle", threshold=0.5), "true boxes"),
     ):
         row = figures["methods"][name]
-        kept, evidence = f"{100 * row['kept']:.1f} %", f"{100 * row['evidence_kept']:.0f} %"
+        kept, evidence = percent(row["kept"], 1), percent(row["evidence_kept"])
         lines.append(f"| {said} | {kept} | {evidence} | {_signed(row['lost'])} |")
     return "\n".join(lines)
 
@@ -87,7 +88,7 @@ def _adaptive(figures: dict[str, Any]) -> str:
             quartiles = ", ".join(f"{100 * q:.1f}" for q in rows[name]["quartiles"])
             means = [rows.get(f"{kind} {name}", {}).get("mean") for kind in kinds]
             by_kind = " | ".join("" if mean is None else f"{100 * mean:.1f}" for mean in means)
-            lines.append(f"| {name} | {rows[name]['n']} | {100 * rows[name]['mean']:.1f} % | {quartiles} | {by_kind} |")
+            lines.append(f"| {name} | {rows[name]['n']} | {percent(rows[name]['mean'], 1)} | {quartiles} | {by_kind} |")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, SHARES, THRESHOLDS, method_name
 from prunevid_qwen.evaluation.plot_style import THEMES, Theme, load_matplotlib, settings
 
@@ -82,6 +83,6 @@ def _histograms(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         axes.axvline(100 * adaptive[name]["mean"], color=theme.ink, linewidth=1.2)
         axes.set_ylabel(name, rotation=0, ha="right", va="center")
         axes.set_yticks([])
-        axes.annotate(f"mean {adaptive[name]['mean']:.1%}", (0.99, 0.72), xycoords="axes fraction", ha="right",
+        axes.annotate(f"mean {percent(adaptive[name]['mean'], 1)}", (0.99, 0.72), xycoords="axes fraction", ha="right",
                       fontsize=8.5)  # fmt: skip
     figure.supxlabel("visual tokens that the glimpse keeps at a threshold of 0.5, % of the video")

@@ -37,7 +37,7 @@ _KNOWS_THE_ANSWER = ("oracle",)
 _OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
 _STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
 _STAGE_2 = {"enable_stage1": False}
-_SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what stands still, nothing else, until selection alone is not enough
+_SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what looks alike over time alone, until selection is not enough
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.efficiency.tables import growth_table, overhead_table, table
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
@@ -143,7 +144,7 @@ def _shape(row: Row) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return percent(share, 1)
 
 
 def _times(value: Row) -> str:

@@ -1,7 +1,7 @@
 """PruneVid's stage 1 for one video on a GPU: every decision is taken there, and the host waits once, at the end.
 
 `VideoMerge` (video.py) is the law: the same `TokenMap` comes out. It asks the device how long the segments are, how
-many locations stand still in each and how many tokens come out; here tables have room for as many as there can be, and
+many locations look alike in each and how many tokens come out; here tables have room for as many as there can be, and
 the host learns three numbers when all is queued. That question cannot be captured in a CUDA graph, nor stage 1 with it.
 
 The clock, by counting (nothing of it was measured): 64 positions x 140 tokens x 3584 in bf16 are 64 MB, read twice and

@@ -36,7 +36,7 @@ class MergedVideo:
         window_sizes: [S] int64 temporal positions of each segment.
         token_map: from the T*H*W tokens in raster order to the N' merged ones. Its strata are one class for a segment's
             static tokens and one for the dynamic tokens of a temporal position.
-        static_ratio: share of the (t, h, w) cells that are static.
+        static_ratio: share of the (t, h, w) cells that are static: they looked alike over a segment, whatever moved.
     """
 
     features: Tensor

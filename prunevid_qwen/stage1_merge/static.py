@@ -1,4 +1,4 @@
-"""Which spatial locations stand still during a segment."""
+"""Which spatial locations look alike during a segment: the paper calls them static, whatever moved in the scene."""
 
 from __future__ import annotations
 

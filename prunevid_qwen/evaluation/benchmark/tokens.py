@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from prunevid_qwen.amounts import percent
+
 _COUNTS = ("visual", "after_stage1", "after_stage2", "layer_average", "prompt", "generated")
 
 DEFINITIONS = {
@@ -51,6 +53,6 @@ def token_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     for row in rows:
         cells = [row["config"], str(row["prompts"])]
         cells += [f"{row[name]:.1f}" for name in ("visual", "after_stage1", "after_stage2")]
-        cells += ["" if row[name] is None else f"{row[name]:.1%}" for name in ("kept", "layer_average_kept")]
+        cells += ["" if row[name] is None else percent(row[name], 1) for name in ("kept", "layer_average_kept")]
         lines.append(f"| {' | '.join([*cells, format(row['generated'], '.1f')])} |")
     return lines

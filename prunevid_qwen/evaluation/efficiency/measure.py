@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.evaluation.efficiency.facts import facts_of
 from prunevid_qwen.evaluation.efficiency.inputs import Prompt
@@ -95,7 +96,7 @@ class Contest:
         size = next(self.model.parameters()).element_size()
         facts = facts_of(self.prompt, self.shape, config, parts.trace, parts.cache, size)
         if variant.name == KEEP_EVERYTHING and facts["R2"] != 1:
-            raise PruningNotApplied(f"{KEEP_EVERYTHING} kept {facts['R2']:.1%}: the comparison would be void")
+            raise PruningNotApplied(f"{KEEP_EVERYTHING} kept {percent(facts['R2'], 1)}: the comparison would be void")
         about = {
             "config": None if config is None else config.to_dict(),
             "follows": variant.follows,

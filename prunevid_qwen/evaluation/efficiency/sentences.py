@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.efficiency.findings import PARTS, Row
 from prunevid_qwen.evaluation.efficiency.variants import KEEP_EVERYTHING, STOCK
 
@@ -30,7 +31,7 @@ def sentence(row: Row, new_tokens: int) -> str:
     if "error" in row:
         return f"Did not run: {row['error']}."
     if row["variant"] == STOCK:
-        shares = ", ".join(f"{_NAMES[part]} {share:.0%}".replace("%", " %") for part, share in _shares(row)[:3])
+        shares = ", ".join(f"{_NAMES[part]} {percent(share)}" for part, share in _shares(row)[:3])
         return f"First token after {row['ms']['first_token']['median']:.0f} ms: {shares}."
     if "speedup" not in row:
         return "The stock model could not run here: nothing to compare with."
@@ -67,7 +68,7 @@ def noise_of(rows: list[Row]) -> list[str]:
         if spread > _NOISY:
             found.append(
                 f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token spreads "
-                f"by {spread:.0%} between its 20 % and 80 % quantiles: something else ran on this machine"
+                f"by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this machine"
             )
     return found
 
@@ -83,7 +84,7 @@ def _because(row: Row, prefill: float, first: float) -> str:
     if first > 0.9 * prefill and first >= NOTICEABLE:
         return ""
     shares = [(part, share) for part, share in _shares(row) if part != "layers" and share >= 0.1]
-    said = [f"{_NAMES[part]} is {share:.0%} of it".replace("%", " %") for part, share in shares[:3]]
+    said = [f"{_NAMES[part]} is {percent(share)} of it" for part, share in shares[:3]]
     if prefill < NOTICEABLE:  # what pruning leaves alone is not to blame
         said = ["the prefill is not", *(text for text in said if text.startswith("stage"))]
     return ", because " + " and ".join(said) if said else ""

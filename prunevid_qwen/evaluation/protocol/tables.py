@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Row
 
 _WIDE = 8  # groups that still fit beside each other
@@ -70,7 +71,7 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
             said.append(f"{name}: the mean is of {row['groups']} of {row['of_groups']} groups ({row['group']}).")
         if row["axis"] == ALL and row["unparsed_rate"]:
             said.append(
-                f"{name}: in {row['unparsed_rate']:.1%} of the answers no option was read; they count as wrong."
+                f"{name}: in {percent(row['unparsed_rate'], 1)} of the answers no option was read; they count as wrong."
             )
     if summary["conflicts"]:
         config, record = summary["conflicts"][0]
@@ -140,10 +141,10 @@ def _cells(row: Row, summary: dict[str, Any]) -> list[str]:
     for found in row["columns"].values():
         said = "none" if found["score"] is None else f"{100 * found['score']:.1f}"
         said += _of(row, found["counted"], part)
-        columns.append(said + (f" ({found['drawn_rate']:.1%} drawn)" if found["drawn_rate"] else ""))
+        columns.append(said + (f" ({percent(found['drawn_rate'], 1)} drawn)" if found["drawn_rate"] else ""))
     return [
         name, row["config"], f"{row['answered']}/{row['samples']}", score_text(row, part), _difference(row), *columns,
-        "none" if row["unparsed_rate"] is None else f"{row['unparsed_rate']:.1%}", f"{row['error_rate']:.1%}",
+        "none" if row["unparsed_rate"] is None else percent(row["unparsed_rate"], 1), percent(row["error_rate"], 1),
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig, get_stage1_only_config
 from prunevid_qwen.config.checks import check_share
 from prunevid_qwen.config.options import resolve_layer
@@ -65,8 +66,9 @@ def kept_for(budget: float, first: int, layers: int, entering: float = 1.0) -> f
     left = budget * layers - entering * first
     if left <= 0:
         raise ConfigError(
-            f"{first} of {layers} layers that see {entering:.1%} of the tokens are {entering * first / layers:.1%} on "
-            f"average, and the budget is {budget:.1%}: select earlier, or take a larger budget"
+            f"{first} of {layers} layers that see {percent(entering, 1)} of the tokens are "
+            f"{percent(entering * first / layers, 1)} on average, and the budget is {percent(budget, 1)}: select "
+            "earlier, or take a larger budget"
         )
     return min(1.0, left / (layers - first))
 
@@ -80,7 +82,9 @@ def entering_for(budget: float, keep_ratio: float, first: int, layers: int) -> f
     check_share("budget", budget)
     entering = budget * layers / (first + keep_ratio * (layers - first))
     if entering > 1:
-        raise ConfigError(f"a budget of {budget:.1%} is not spent at keep_ratio={keep_ratio}: take a larger one")
+        raise ConfigError(
+            f"a budget of {percent(budget, 1)} is not spent at keep_ratio={keep_ratio}: take a larger one"
+        )
     return entering
 
 
@@ -110,8 +114,8 @@ def fastv_config(budget: float, depth: Depth) -> PruneVidConfig:
 def prunevid_config(budget: float, depth: Depth) -> PruneVidConfig:
     """PruneVid with the paper's keep_ratio and layer, clustered so hard that the budget is an upper bound.
 
-    What stands still is merged on top of that, so how far below a video stays is decided by what it shows. Small groups
-    are clustered too, unlike in the authors' code, or the bound would not hold; each still leaves one token.
+    What looks alike over time is merged on top of that, so how far below a video stays is decided by what it shows.
+    Small groups are clustered too, unlike in the authors' code, or the bound would not hold; each leaves one token.
     """
     paper = PruneVidConfig()
     entering = entering_for(budget, paper.keep_ratio, first_layers(paper, depth), depth.layers)

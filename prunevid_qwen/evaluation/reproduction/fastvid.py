@@ -59,7 +59,7 @@ TABLE = PublishedTable(
                     "24.5 % entering the decoder",
                     "theirs is called PruneVid*: stage 1 alone, re-implemented by them; by which cluster_ratio is not "
                     "stated. Ours clusters every group (min_cluster_tokens 1) so that 24.5 % is an upper bound; what "
-                    "stands still is merged on top",
+                    "looks alike over time is merged on top",
                 ),
                 Row("FastVID", None, figures(_scores(62.8, 74.3, 61.3, 52.8), BASE), "24.1 % entering the decoder"),
                 Row("random", lambda _depth: before_decoder("random", STAGE_1_KEPT), {}, "", "control"),

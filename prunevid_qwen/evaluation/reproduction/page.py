@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.protocol.tables import score_text
@@ -103,7 +104,7 @@ def _counts(summary: Found) -> str:
     rows = [row for row in summary["rows"] if row["axis"] == ALL]
     same: dict[str, list[str]] = {}
     for row in rows:
-        unparsed = f", no option read in {row['unparsed_rate']:.1%}" if row["unparsed_rate"] else ""
+        unparsed = f", no option read in {percent(row['unparsed_rate'], 1)}" if row["unparsed_rate"] else ""
         text = f"answered {row['answered']} of {row['samples']} (errors: {row['errors']}{unparsed})"
         same.setdefault(text, []).append(row["config"])
     said = ["; ".join(f"{text}: {', '.join(names)}" for text, names in same.items())]
@@ -149,9 +150,9 @@ def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[
     asked, got = row["asked"], row["achieved"]
     tokens = ["", "", ""]
     if asked is not None:
-        tokens[0] = f"{'' if asked['exact'] else '≤ '}{asked['layer_average']:.1%}"
+        tokens[0] = f"{'' if asked['exact'] else '≤ '}{percent(asked['layer_average'], 1)}"
     if got is not None and got["kept"] is not None:
-        tokens[1:] = [f"{got['layer_average_kept']:.1%}", f"{got['kept']:.1%}"]
+        tokens[1:] = [percent(got["layer_average_kept"], 1), percent(got["kept"], 1)]
     return [row["row"], *theirs, *ours, *tokens, row["kept_published"]]
 
 

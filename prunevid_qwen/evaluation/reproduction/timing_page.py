@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
 from prunevid_qwen.evaluation.efficiency.timing import Quantiles
@@ -128,7 +129,7 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names = ("row", "vision, ms", "decoder, ms", "first token, ms", "decode, ms a token", "whole answer, ms")
     rest = [
         [
-            row["row"], f"{row['kept']:.1%}", f"{row['cache_length']:.1f}", f"{row['flops']['decoder'] / 1e12:.3g}",
+            row["row"], percent(row["kept"], 1), f"{row['cache_length']:.1f}", f"{row['flops']['decoder'] / 1e12:.3g}",
             f"{row['flops']['vision'] / 1e12:.3g}", f"{row['flops']['decode_step'] / 1e9:.3g}", *_memory(row["memory"]),
         ]
         for row in rows

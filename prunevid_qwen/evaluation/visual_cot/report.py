@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.evaluation.visual_cot.folder import REPORT, SUMMARY, TABLE, replace
 from prunevid_qwen.evaluation.visual_cot.judge import Judge
 from prunevid_qwen.evaluation.visual_cot.summary import MACRO, Row, summarise
@@ -55,8 +56,8 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
             )
         if row["set"] in summary["sets"] and row["unjudged"]:
             said.append(
-                f"{row['set']}, {row['config']}: {row['unjudged']:.1%} of the answers have no score of the judge "
-                f"({row['unparsed']:.1%} a reply without one, the others no reply): they count as 0."
+                f"{row['set']}, {row['config']}: {percent(row['unjudged'], 1)} of the answers have no score of the "
+                f"judge ({percent(row['unparsed'], 1)} a reply without one, the others no reply): they count as 0."
             )
     return said
 
@@ -131,7 +132,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{value:.1%}"
+    return "none" if value is None else percent(value, 1)
 
 
 def _line(cells: Any) -> str:

@@ -279,7 +279,7 @@ def test_stages_that_keep_everything_say_so(model: PruneVidQwen25VL, video: Path
 def test_a_scrolling_recording_looks_alike_and_an_hours_options_are_warned_of(
     model: PruneVidQwen25VL, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """8 seconds of a page of lines that scrolls by half a line a frame: all of it moves, and looks alike all the time."""
+    """A page of lines that scrolls by half a line a frame for 8 seconds: all of it moves, and always looks alike."""
     stripes = np.where(np.arange(400) % 4 < 2, 30, 235).astype(np.uint8)
     page = np.stack([np.broadcast_to(stripes[2 * i : 2 * i + 112, None, None], (112, 112, 3)) for i in range(16)])
     assert (page[:-1] != page[1:]).all()

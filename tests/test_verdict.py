@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from prunevid_qwen.cli.answer import compare
+from prunevid_qwen.cli.report import Report
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import judge, middle_turn, sentence
 from prunevid_qwen.config import PruneVidConfig
@@ -170,3 +173,17 @@ def test_at_least_three_turns_at_most_seven_and_none_begun_after_a_minute(each_t
     assert outcome.comparison["turns"] == count
     assert log.count("pruned 20") == log.count("unpruned 20") == count
     assert outcome.comparison["outcome"] == "cannot_be_told_apart"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_is_told_which_turn_it_is_and_left_clean(terminal: bool) -> None:
+    shown = io.StringIO()
+    report = Report(Request())
+    report.err = Console(file=shown, force_terminal=terminal, width=120)
+    with pytest.raises(KeyboardInterrupt), report.telling() as tell:
+        assert shown.getvalue() == ""
+        tell("turn 1")
+        tell("turn 2")
+        raise KeyboardInterrupt
+    assert ("turn 2" in shown.getvalue()) == terminal
+    assert shown.getvalue().rfind("\x1b[?25h") >= shown.getvalue().rfind("\x1b[?25l"), "the cursor is back"

@@ -21,6 +21,7 @@ from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, l
 from prunevid_qwen.media import Medium, VideoFeed
 from prunevid_qwen.preprocessor import Preprocessor, ReadVideo, Sample
 from prunevid_qwen.receipt import check_applied, receipt
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.sources import each_question, videos_of
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
@@ -183,7 +184,7 @@ class PruneVidQwen25VL:
         asked = arguments.get("return_dict_in_generate")
         if asked is None:
             asked = (arguments.get("generation_config") or self.model.generation_config).return_dict_in_generate
-        return bool(asked) or arguments.get("past_key_values") is not None
+        return bool(asked) or cache_of(arguments) is not None
 
     def _conversations(
         self,

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
     ("errors", "version"),
-    ("config", "kernels", "bundled"),
+    ("config", "kernels", "bundled", "seams"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
@@ -46,6 +46,7 @@ STANDS_ALONE = {"moving_shapes"}
 IMPORT_NO_TORCH = {"errors", "version", "config", "moving_shapes", "cli"}  # at import; cli loads it to answer
 IMPORT_TRANSFORMERS = {
     "adapters": "all that is known of a model family",
+    "seams": "its version, for errors",
     "masks": "the library's own mask for each kind of attention",
     "stage3_kv": "its cache is a transformers cache",
     "run": "makes the cache of a batch",

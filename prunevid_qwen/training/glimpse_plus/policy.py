@@ -20,6 +20,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.seams import cache_of, cache_parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,12 +148,13 @@ def score(
             said = ids[:, :-1]  # padded on the right, where nothing that counts looks
             mask = torch.cat([asked["attention_mask"], torch.ones_like(said)], dim=1)
             places = mask.cumsum(1)[:, -said.shape[1] :] - 1 + adapter_for(base).parts.root.rope_deltas
+            cache = {cache_parameter(base.forward): cache_of(out)}
             after = model(
                 input_ids=said,
                 attention_mask=mask,
                 position_ids=places.expand(3, -1, -1),
-                past_key_values=out.past_key_values,
                 use_cache=True,
+                **cache,
             )
             logits.append(after.logits)
     logps, entropies = _logps(torch.cat(logits, dim=1), ids, temperature)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError
@@ -175,7 +175,7 @@ class PruneVidQwen25VL:
                 ]
                 inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
-        check_applied(trace, self.config)
+        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         results = self._results(output, samples, inputs, trace, seconds, return_stats)
         return results[0] if single else results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
@@ -11,12 +12,26 @@ from prunevid_qwen.trace import SampleTrace, Trace
 from prunevid_qwen.version import __version__
 
 
-def check_applied(trace: Trace, config: PruneVidConfig) -> None:
+def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | None = None) -> None:
     """Make sure that every stage that had something to do did it.
 
+    Args:
+        trace: of the prompt.
+        config: what was asked for.
+        shown: visual tokens of each prompt of the batch, counted in its own token ids; None where they are not known.
+
     Raises:
-        PruningNotApplied: a stage was asked for, there was something to prune, and it did not act.
+        PruningNotApplied: a stage was asked for, there was something to prune, and it did not act; or the hooks saw
+            other visual tokens than the prompt holds.
     """
+    if shown is not None:
+        times = len(trace.samples) // max(1, len(shown))  # beams are rows
+        seen = [sample.tokens for sample in trace.samples]
+        if seen != [tokens for tokens in shown for _ in range(times)] or not seen:
+            raise PruningNotApplied(
+                f"the prompts hold {list(shown)} visual tokens, and the hooks saw {seen}: the model ran past them (a "
+                "compiled or replaced forward?), so nothing is known of its pruning"
+            )
     for number, sample in enumerate(trace.samples):
         if not sample.tokens:
             continue

@@ -18,7 +18,7 @@ from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import check_text, fetch, read_prompt, spreads
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.seams import cache_name, cache_of, first_argument, require
+from prunevid_qwen.seams import cache_name, cache_of, first_argument, missing_seam, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
@@ -72,6 +72,8 @@ class Run:
         follows = isinstance(cache_of(kwargs), PrunedCache)  # asked first: the other question waits
         spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
         if (media or spread) and ids is None:
+            if kwargs.get("inputs_embeds") is None:
+                raise missing_seam("the model's call", "input_ids", kwargs)
             raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
         if spread and not follows:
             raise UnsupportedError(
@@ -84,8 +86,7 @@ class Run:
         missed, self.ids, self.text = self.ids is not None and out is not None, None, None
         if missed:
             raise PruningNotApplied(
-                "the prompt came with images or videos, but the decoder's hooks never ran (a compiled or replaced "
-                "forward?): nothing was pruned. Call the stock model, and compile it outside `pruned`"
+                "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
             )
 
     # ---- the decoder's door
@@ -94,7 +95,7 @@ class Run:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
         self.prefill, self.late_mask = None, None
-        require(kwargs, "the decoder's call", "inputs_embeds", "position_ids", "attention_mask")
+        require(kwargs, "the decoder's call", "inputs_embeds", "position_ids", "attention_mask", "use_cache")
         embeds, ids, text = kwargs["inputs_embeds"], self.ids, self.text
         self.ids = self.text = None
         now = Moment.now(embeds.device)
@@ -272,8 +273,7 @@ class Run:
         if state is not None:
             if self.plan.after is not None and not state.selected:
                 raise PruningNotApplied(
-                    f"stage 2 was asked for after layer {self.plan.layer}, but that layer's hooks never ran (a "
-                    "compiled or replaced forward?): the answer would not have been pruned"
+                    f"stage 2 did not act: no hook of layer {self.plan.layer} ran (a compiled or replaced forward?)"
                 )
             self._close(state)
         if clock is not None and clock[0] == "prefill":

@@ -58,13 +58,14 @@ def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str,
 
 
 def taken(function: Callable[..., Any], place: str, *names: str) -> None:
-    """Raise unless a function of the library takes all of these arguments by name.
+    """Raise unless a function of the library names all of these parameters; ``(*args, **kwargs)`` passes them on.
 
     Raises:
         SetupError: it has no such parameter.
     """
     parameters = inspect.signature(function).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
         require(parameters, place, *names)
 
 

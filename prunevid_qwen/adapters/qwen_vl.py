@@ -238,3 +238,8 @@ def adapter_for(model: nn.Module) -> QwenVL:
     timed = () if adapter.tokens_per_second is None else ("second_per_grid_ts",)
     taken(positions, "get_rope_index", *adapter.POSITIONS, *timed)
     return adapter
+
+
+def visual_tokens(model: nn.Module, ids: Tensor) -> list[int]:
+    """Count the visual tokens of each prompt of a batch in its token ids [B, S]."""
+    return (adapter_for(model).types(ids) > 0).sum(-1).tolist()  # type: ignore[no-any-return]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
@@ -102,7 +102,7 @@ def draw(
     )  # fmt: skip
     with pruned(base, config, prompts.marks) as trace:
         made = model.generate(**prompts.inputs, generation_config=how)
-    check_applied(trace, config)
+    check_applied(trace, config, visual_tokens(base, prompts.inputs["input_ids"]))
     new = made.sequences[:, prompts.inputs["input_ids"].shape[1] :]
     logits = torch.stack(made.logits, dim=1)  # [B, C, vocabulary]
     logps = _logps(logits, new, temperature)[0].tolist()

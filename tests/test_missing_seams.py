@@ -92,6 +92,13 @@ def test_visual_tokens_without_their_pixels_are_no_text(names: tuple[str, ...], 
         forward(model)
 
 
+def test_a_single_visual_token_without_its_pixels() -> None:
+    """Its position is that of a text: only the ids tell."""
+    model = stub("root", "pixel_values", "mm_encoder_outputs")
+    with pruned(model, CONFIG), pytest.raises(PruningNotApplied), torch.no_grad():
+        model(**make_inputs([[("text", 3), ("image", 1, 1), ("text", 4)]]))
+
+
 @pytest.mark.parametrize("config", [CONFIG, STAGE1], ids=["all", "stage1"])
 def test_layers_that_fill_another_cache(config: PruneVidConfig) -> None:
     """As under 5.24.0 before we knew its name: the decoder drops the cache it is given and makes its own."""

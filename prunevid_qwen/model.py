@@ -23,6 +23,7 @@ from prunevid_qwen.preprocessor import Preprocessor, ReadVideo, Sample
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.sources import each_question, videos_of
+from prunevid_qwen.stage_log import log_stages
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 
@@ -111,7 +112,7 @@ class PruneVidQwen25VL:
         start: float | None = None,
         end: float | None = None,
         max_new_tokens: int | None = None,
-        return_stats: bool = False,
+        return_stats: bool | None = None,
         streamer: Any = None,
         progress: Progress | None = None,
         **generate_arguments: Any,
@@ -132,7 +133,7 @@ class PruneVidQwen25VL:
             start: seconds from which frames are taken.
             end: seconds up to which.
             max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
-            return_stats: add the receipt under "stats".
+            return_stats: add the receipt under "stats"; None does what ``config.collect_stats`` says.
             streamer: a transformers streamer, for a single question.
             progress: called with the frames encoded so far and those of all videos, after each chunk of a video.
             generate_arguments: everything else that transformers' ``generate`` takes.
@@ -177,7 +178,8 @@ class PruneVidQwen25VL:
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
-        results = self._results(output, samples, inputs, trace, seconds, return_stats)
+        with_stats = self.config.collect_stats if return_stats is None else return_stats
+        results = self._results(output, samples, inputs, trace, seconds, with_stats)
         return results[0] if single else results
 
     def _returns_tensors(self, arguments: dict[str, Any]) -> bool:
@@ -256,8 +258,8 @@ class PruneVidQwen25VL:
                 result["answers"] = answers[own]
             if output is not sequences:
                 result["output"] = output
-            if with_stats:
-                result["stats"] = receipt(
+            if with_stats or self.config.verbose:
+                stats = receipt(
                     trace,
                     i * rows_per_sample,
                     self.config,
@@ -268,5 +270,9 @@ class PruneVidQwen25VL:
                     seconds,
                     int((new[own][0] != self.tokenizer.pad_token_id).sum()),
                 )
+                if with_stats:
+                    result["stats"] = stats
+                if self.config.verbose:
+                    log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
             results.append(result)
         return results

@@ -180,6 +180,7 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "layer": trace.layer if config.enable_stage2 else None,
         "original_tokens": given,
         "kept_tokens": out,
+        "compressed_tokens": out,  # the same under stage 1's name for it
         "requested_ratio": config.fixed_keep_ratio if config.enable_stage2 else 1.0,
         "threshold": config.keep_threshold if config.enable_stage2 and config.fixed_keep_ratio is None else None,
         "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,

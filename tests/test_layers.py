@@ -25,7 +25,7 @@ FLOORS = (
     ("gathering",),
     ("run",),
     ("hooks",),
-    ("loading", "media", "sources", "receipt"),
+    ("loading", "media", "sources", "receipt", "stage_log"),
     ("preprocessor", "encoding"),
     ("model",),
     ("evaluation", "training"),

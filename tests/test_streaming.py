@@ -96,7 +96,7 @@ def test_limits_that_contradict_each_other_are_refused_on_opening(video: Path) -
 
 
 def logits_of(model: PruneVidQwen25VL, config: PruneVidConfig, *args: Any, **kwargs: Any) -> Any:
-    same = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True, "return_stats": True}
+    same = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
     return model.with_config(config).generate(*args, **{**same, **kwargs})
 
 

@@ -102,9 +102,7 @@ def measure(model: Any, path: Path) -> dict[str, Any]:
     root.language_model.register_forward_pre_hook(prompt("stage 1"), with_kwargs=True)
     root.language_model.layers[0].register_forward_pre_hook(prompt("decoder"), with_kwargs=True)
     sections.begin("reading and encoding")
-    result = model.generate(
-        path, "what color is the square ?", max_new_tokens=4, eos_token_id=None, return_stats=True, progress=progress
-    )
+    result = model.generate(path, "what color is the square ?", max_new_tokens=4, eos_token_id=None, progress=progress)
     sections.end()
     start = sections.found["reading and encoding"].before
     above = {name: peak.peak - start for name, peak in sections.found.items()}

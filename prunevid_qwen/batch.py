@@ -55,3 +55,11 @@ def gather_positions(positions: Tensor, index: Tensor, valid: Tensor) -> Tensor:
 def consecutive(valid: Tensor) -> Tensor:
     """Count valid tokens from 0, [B, K] int64: with gaps flash-attention reads one prompt as several."""
     return (valid.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def grown(valid: Tensor | None, held: int, new: Tensor) -> Tensor | None:
+    """Extend validity [B, >= held] (None: all valid), cut to ``held``, by that of [B, q] tokens; None: all is valid."""
+    if valid is None and bool(new.all()):
+        return None
+    before = new.new_ones(new.shape[0], held) if valid is None else valid[:, :held].to(new.device)
+    return torch.cat([before, new], dim=1)

@@ -6,7 +6,8 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 2. The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
    looks into them, see `taps`.
-3. *root* pre-hook: remembers the token ids, which the decoder never sees.
+3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
+   hook saw them.
 4. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
 5. *layer M's attention* hook: scores of question rows from its inputs and the cache.
    *Layers 0..M* hooks: a selector's probe follows each of them, see `probe`.
@@ -31,6 +32,7 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.run import Run
+from prunevid_qwen.seams import first_argument
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_in_chunks
 
@@ -98,6 +100,7 @@ def _hook(stack: ExitStack, run: Run) -> None:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
 
     add(parts.root.register_forward_pre_hook(run.before_root, with_kwargs=True))
+    add(parts.root.register_forward_hook(run.after_root, with_kwargs=True, always_call=True))
     add(parts.vision.register_forward_pre_hook(run.before_vision))
     add(parts.vision.register_forward_hook(run.after_vision))
     add(parts.decoder.register_forward_pre_hook(run.before_decoder, with_kwargs=True))
@@ -115,9 +118,9 @@ def _replace_positions(stack: ExitStack, root: Any, run: Run) -> None:
     stock, own = root.get_rope_index, vars(root).get("get_rope_index")
     chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
 
-    def get_rope_index(input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
-        run.note_prompt(input_ids)
-        return chosen(input_ids, *args, **kwargs)
+    def get_rope_index(*args: Any, **kwargs: Any) -> Any:
+        run.note_prompt(first_argument(args, kwargs, "the call of get_rope_index", "input_ids"))
+        return chosen(*args, **kwargs)
 
     def restore() -> None:
         del root.get_rope_index

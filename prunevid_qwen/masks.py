@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from torch import Tensor
 
+from prunevid_qwen.seams import cache_parameter, taken
 from prunevid_qwen.tokens.device import on
 
 
@@ -42,16 +42,18 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
     Returns:
         What the library passes to its layers (4-D float or bool, 2-D bool, or None), as the finished mapping that the
         decoder takes as it is.
+
+    Raises:
+        SetupError: the installed transformers makes masks from other arguments.
     """
     from transformers.masking_utils import create_causal_mask
 
-    takes = inspect.signature(create_causal_mask).parameters
-    name = "cache" if "cache" in takes else "past_key_values"  # renamed in transformers 5.24
-    mask = create_causal_mask(
-        config=config,
-        inputs_embeds=hidden,
-        attention_mask=None if valid is None else on(valid.long(), hidden.device),
-        **{name: _Held(past)},
-        position_ids=None,
-    )
-    return {"full_attention": mask}
+    arguments = {
+        "config": config,
+        "inputs_embeds": hidden,
+        "attention_mask": None if valid is None else on(valid.long(), hidden.device),
+        "position_ids": None,
+        cache_parameter(create_causal_mask): _Held(past),
+    }
+    taken(create_causal_mask, "create_causal_mask", *arguments)
+    return {"full_attention": create_causal_mask(**arguments)}

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError
@@ -23,7 +23,9 @@ from prunevid_qwen.media import Medium, VideoFeed
 from prunevid_qwen.prepared import Prepared
 from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.receipt import check_applied, receipt, warnings_of
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.sources import conversations
+from prunevid_qwen.stage_log import log_stages
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 
@@ -114,7 +116,7 @@ class PruneVidQwen25VL:
         start: float | None = None,
         end: float | None = None,
         max_new_tokens: int | None = None,
-        return_stats: bool = False,
+        return_stats: bool | None = None,
         streamer: Any = None,
         progress: Progress | None = None,
         **generate_arguments: Any,
@@ -135,7 +137,7 @@ class PruneVidQwen25VL:
             start: seconds from which frames are taken.
             end: seconds up to which.
             max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
-            return_stats: add the receipt under "stats".
+            return_stats: add the receipt under "stats"; None does what ``config.collect_stats`` says.
             streamer: a transformers streamer, for a single question.
             progress: called with the frames encoded so far and those of all videos, after each chunk of a video.
             generate_arguments: everything else that transformers' ``generate`` takes.
@@ -169,11 +171,12 @@ class PruneVidQwen25VL:
                 ]
                 inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
-        check_applied(trace, self.config)
+        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
             _log.warning(warning)
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
-        results = self._results(output, samples, inputs, trace, seconds, return_stats)
+        with_stats = self.config.collect_stats if return_stats is None else return_stats
+        results = self._results(output, samples, inputs, trace, seconds, with_stats)
         return results[0] if single else results
 
     def prepare(
@@ -216,7 +219,7 @@ class PruneVidQwen25VL:
             batch = self.preprocessor.batch(prepared.samples)
             inputs = {name: value.to(self.model.device) for name, value in batch.items()}
             output = self.model.generate(**inputs, **generate_arguments)
-        check_applied(trace, self.config)
+        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
         results = self._results(output, prepared.samples, inputs, trace, seconds, True)
         return results[0] if prepared.single else results
@@ -246,7 +249,7 @@ class PruneVidQwen25VL:
         asked = arguments.get("return_dict_in_generate")
         if asked is None:
             asked = (arguments.get("generation_config") or self.model.generation_config).return_dict_in_generate
-        return bool(asked) or arguments.get("past_key_values") is not None
+        return bool(asked) or cache_of(arguments) is not None
 
     def _results(
         self,
@@ -277,8 +280,8 @@ class PruneVidQwen25VL:
                 result["answers"] = answers[own]
             if output is not sequences:
                 result["output"] = output
-            if with_stats:
-                result["stats"] = receipt(
+            if with_stats or self.config.verbose:
+                stats = receipt(
                     trace,
                     i * rows_per_sample,
                     self.config,
@@ -289,5 +292,9 @@ class PruneVidQwen25VL:
                     seconds,
                     int((new[own][0] != self.tokenizer.pad_token_id).sum()),
                 )
+                if with_stats:
+                    result["stats"] = stats
+                if self.config.verbose:
+                    log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
             results.append(result)
         return results

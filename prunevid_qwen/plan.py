@@ -49,8 +49,8 @@ def compile_plan(config: PruneVidConfig, layers: int) -> Plan:
 
 def _layer(config: PruneVidConfig, after: Reducer | None, layers: int) -> int:
     own = None if after is None else after.needs.layer
-    if own is None:
-        return resolve_layer(config.pruning_layer, layers)
+    if own is None:  # without stage 2 nothing happens after a layer: a layer that the model lacks does no harm
+        return resolve_layer(None if after is None else config.pruning_layer, layers)
     if own >= layers:
         raise ConfigError(
             f"selector {config.selector!r} acts after layer {own}, where it was trained, but this model has {layers} "

@@ -179,9 +179,9 @@ def score(
     if query.source == "pre_rope" and state.past:
         raise UnsupportedError(
             "attention_source='pre_rope' needs the whole prompt in one forward, but the cache holds a prefix: use "
-            "'post_rope', or start without past_key_values"
+            "'post_rope', or start without a cache"
         )
-    cached = state.cache.layers[layer].keys
+    cached = state.cache.written(layer, state.past + state.valid.shape[1])
     for b, row in enumerate(state.rows):
         if row.layout is None:
             continue

@@ -17,8 +17,8 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.reducer import Probe
+from prunevid_qwen.seams import cache_name, require
 from prunevid_qwen.stage3_kv.beside import BesideCache
-from prunevid_qwen.stage3_kv.cache import cache_name
 from prunevid_qwen.tokens.device import on
 
 
@@ -79,7 +79,12 @@ class ProbePass:
             layer: its index; layers come in order.
             kwargs: what it was called with.
             device: where it ran.
+
+        Raises:
+            SetupError: the installed transformers calls its layers with other names.
         """
+        require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
+        self.state.cache.written(layer, self.state.past + self.state.valid.shape[1])
         cached = self.state.cache.layers[layer]
         self.hidden = self.hidden.to(device)
         rope = tuple(angle.to(device) for angle in self._rope)
@@ -91,7 +96,7 @@ class ProbePass:
         own = {
             "attention_mask": mask.to(device) if isinstance(mask, Tensor) else mask,
             "position_embeddings": rope,
-            cache_name(kwargs): BesideCache(cached.keys, cached.values),
+            cache_name(kwargs, "a decoder layer"): BesideCache(cached.keys, cached.values),
             "position_ids": None,
             "cache_position": None,
         }

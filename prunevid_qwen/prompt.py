@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import on_host
-from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.tokens import TokenLayout
 
 
@@ -102,7 +102,7 @@ def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
     if past and torch.equal(whole, ids[:, : whole.shape[1]]):
         raise UnsupportedError(
             "the whole prompt arrives again although the cache holds its beginning, as assisted decoding in "
-            "transformers does (which is then wrong without pruning too): start without past_key_values"
+            "transformers does (which is then wrong without pruning too): start without a cache"
         )
     prompt = whole[:, past:]
     shared = min(prompt.shape[1], length)
@@ -114,3 +114,27 @@ def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
             "supported, since stage 2 has to see question and video together. Unset prefill_chunk_size"
         )
     return prompt.shape[1]
+
+
+def check_text(adapter: Adapter, ids: Tensor | None, positions: Tensor | None) -> None:
+    """Make sure that what came without pixels is a text: the host waits for the device here.
+
+    Args:
+        adapter: of the model.
+        ids: [B, S] token ids of a whole prompt; None where only positions can tell, as behind a cached prefix.
+        positions: [3 or 4, B, S] ids that the decoder was given, or None.
+
+    Raises:
+        PruningNotApplied: it holds visual tokens, so a hook has missed their pixels.
+    """
+    if (ids is not None and bool((adapter.types(ids) > 0).any())) or spreads(positions):
+        raise PruningNotApplied(
+            "the prompt holds visual tokens, but the model was given no pixels under a name that pruning knows "
+            f"({', '.join(adapter.media)}), or its forward was replaced: nothing was pruned. Pass the pixels to the "
+            "model itself, and see whether the installed transformers is a tested one"
+        )
+
+
+def spreads(positions: Tensor | None) -> bool:
+    """Tell whether (t, h, w) ids differ from each other anywhere: then some tokens are visual."""
+    return positions is not None and positions.ndim == 3 and bool((positions[-3:] != positions[-1:]).any())

@@ -8,6 +8,7 @@ of it, "nothing merged: ...", "nothing dropped: ..." where it looked and found n
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import prunevid_qwen.stage1_merge  # noqa: F401  importing a stage enters its methods in the registry
@@ -22,12 +23,26 @@ _NO_MEDIA = "nothing to do: no video or image"
 _LEAST_SHARE = 0.01  # of the visual tokens; what answers with less is said in a warning
 
 
-def check_applied(trace: Trace, config: PruneVidConfig) -> None:
+def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | None = None) -> None:
     """Make sure that every stage that had something to do did it.
 
+    Args:
+        trace: of the prompt.
+        config: what was asked for.
+        shown: visual tokens of each prompt of the batch, counted in its own token ids; None where they are not known.
+
     Raises:
-        PruningNotApplied: a stage was asked for, there was something to prune, and it did not act.
+        PruningNotApplied: a stage was asked for, there was something to prune, and it did not act; or the hooks saw
+            other visual tokens than the prompt holds.
     """
+    if shown is not None:
+        times = len(trace.samples) // max(1, len(shown))  # beams are rows
+        seen = [sample.tokens for sample in trace.samples]
+        if seen != [tokens for tokens in shown for _ in range(times)] or not seen:
+            raise PruningNotApplied(
+                f"the prompts hold {list(shown)} visual tokens, and the hooks saw {seen}: the model ran past them (a "
+                "compiled or replaced forward?), so nothing is known of its pruning"
+            )
     for number, sample in enumerate(trace.samples):
         if not sample.tokens:
             continue
@@ -199,6 +214,7 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "layer": trace.layer if config.enable_stage2 else None,
         "original_tokens": given,
         "kept_tokens": out,
+        "compressed_tokens": out,  # the same under stage 1's name for it
         "requested_ratio": config.fixed_keep_ratio if config.enable_stage2 else 1.0,
         "threshold": config.keep_threshold if config.enable_stage2 and config.fixed_keep_ratio is None else None,
         "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
+from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens, grown
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
-from prunevid_qwen.prompt import fetch, read_prompt
+from prunevid_qwen.prompt import check_text, fetch, read_prompt, spreads
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, cache_name, cache_of, size_of
+from prunevid_qwen.seams import cache_name, cache_of, first_argument, missing_seam, require
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
 
@@ -41,6 +42,7 @@ class Run:
         self.trace = Trace(plan.position_scheme, plan.layer, len(adapter.parts.layers))
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
+        self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came
         self.prefill: Prefill | None = None
         self.late_mask: tuple[Any] | None = None  # of the layers after M in a decode step, where it differs
         self.clock: tuple[str, Moment] | None = None
@@ -63,21 +65,28 @@ class Run:
             self.vision.append((self.vision_start, Moment.now(next(module.parameters()).device)))
 
     def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
-        """Remember the token ids, which the decoder never sees, when pixels come with them.
-
-        A generated token may happen to be a placeholder: without pixels it is text.
-        """
+        """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
-        self.ids = ids if media else None
+        self.ids, self.text = (ids, None) if media else (None, ids)
         self.gathering.begin(kwargs.get("mm_encoder_outputs"))
         follows = isinstance(cache_of(kwargs), PrunedCache)  # asked first: the other question waits
-        spread = not (media or (follows and ids is not None)) and _spreads(kwargs.get("position_ids"))
+        spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
         if (media or spread) and ids is None:
+            if kwargs.get("inputs_embeds") is None:
+                raise missing_seam("the model's call", "input_ids", kwargs)
             raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
         if spread and not follows:
             raise UnsupportedError(
                 "visual tokens arrive without their pixels, as under chunked prefill in some releases of transformers "
                 "(which then answer blindly): chunked prefill is not supported. Unset prefill_chunk_size"
+            )
+
+    def after_root(self, _module: nn.Module, _args: Args, _kwargs: Kwargs, out: Any) -> None:
+        """Make sure that the decoder's hooks saw the prompt. Also runs when something raised: then ``out`` is None."""
+        missed, self.ids, self.text = self.ids is not None and out is not None, None, None
+        if missed:
+            raise PruningNotApplied(
+                "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
             )
 
     # ---- the decoder's door
@@ -86,11 +95,13 @@ class Run:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
         self.prefill, self.late_mask = None, None
-        embeds, ids, self.ids = kwargs["inputs_embeds"], self.ids, None
+        require(kwargs, "the decoder's call", "inputs_embeds", "position_ids", "attention_mask", "use_cache")
+        embeds, ids, text = kwargs["inputs_embeds"], self.ids, self.text
+        self.ids = self.text = None
         now = Moment.now(embeds.device)
         copy = None if ids is None else fetch(ids, kwargs, self.prompt)
         if copy is None or not bool((self.adapter.types(copy.ids) > 0).any()):
-            self._text(kwargs, embeds, now)
+            self._text(kwargs, embeds, text, now)
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
@@ -105,9 +116,11 @@ class Run:
         self.gathering.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
-    def _text(self, kwargs: Kwargs, embeds: Tensor, now: Moment) -> None:
-        cache = cache_of(kwargs)
+    def _text(self, kwargs: Kwargs, embeds: Tensor, ids: Tensor | None, now: Moment) -> None:
+        cache = kwargs[cache_name(kwargs)]
         fresh = cache is None or not cache.get_seq_length()
+        if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
+            check_text(self.adapter, ids if fresh else None, kwargs["position_ids"])
         if fresh:
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
@@ -123,13 +136,14 @@ class Run:
                 "use_cache=False is another function than cached decoding: every step would run the dropped tokens "
                 "through the first layers again. Leave use_cache unset, or leave `pruned` for this call"
             )
-        if cache_of(kwargs) is None:
-            kwargs[cache_name(kwargs)] = DynamicCache(config=config)
-        cache = adopt(cache_of(kwargs))
+        name = cache_name(kwargs)
+        if kwargs[name] is None:
+            kwargs[name] = DynamicCache(config=config)
+        cache = adopt(kwargs[name])
         if cache.changed:
             raise UnsupportedError(
                 "a second prompt with images or videos on a pruned cache is not supported: start without "
-                "past_key_values and pass the whole conversation"
+                "a cache and pass the whole conversation"
             )
         cache.is_open = True
         return cache
@@ -161,7 +175,8 @@ class Run:
         state, method = self.prefill, self.plan.after
         if state is None or method is None or method.needs.attention is None:
             return
-        hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+        hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
+        require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
         score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
         self.trace.seconds.add("select", start, Moment.now(hidden.device))
@@ -188,6 +203,7 @@ class Run:
         if changed is None:
             return None
         state.early_valid, (state.index, state.valid) = state.valid, changed
+        require(kwargs, "a decoder layer", "position_embeddings")
         cos, sin = kwargs["position_embeddings"]
         state.rope = (gather_tokens(cos, state.index), gather_tokens(sin, state.index))
         left = gather_tokens(hidden, state.index)
@@ -201,11 +217,13 @@ class Run:
     def before_later_layer(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give the layers after M the mask and the rotary angles of what is left."""
         state = self.prefill
-        if state is None:
-            return None if self.late_mask is None else (args, {**kwargs, "attention_mask": self.late_mask[0]})
-        if state.index is None:
+        if (state is None and self.late_mask is None) or (state is not None and state.index is None):
             return None
-        hidden = args[0] if args else kwargs["hidden_states"]
+        require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
+        if state is None:
+            assert self.late_mask is not None
+            return args, {**kwargs, "attention_mask": self.late_mask[0]}
+        hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
         if not state.has_mask:
             state.mask = self._masks(hidden, state.whole(state.valid), state.past)["full_attention"]
             state.text_row = on(consecutive(state.valid), hidden.device)
@@ -234,8 +252,8 @@ class Run:
             since = max(0, min(cache.get_seq_length() - cache.prompt, mask.shape[1] - width))
             new = mask[:, -(width + since) :].bool().to(embeds.device)
         held = (cache.physical_length(0), cache.physical_length(len(cache.layers) - 1))
-        early = _grown(cache.valid[0], held[0] - since, new)
-        late = _grown(cache.valid[1], held[1] - since, new) if cache.split else early
+        early = grown(cache.valid[0], held[0] - since, new)
+        late = grown(cache.valid[1], held[1] - since, new) if cache.split else early
         cache.valid = (early, late)
         kwargs["attention_mask"] = self._masks(embeds, early, held[0])
         if cache.split:
@@ -255,19 +273,20 @@ class Run:
         if state is not None:
             if self.plan.after is not None and not state.selected:
                 raise PruningNotApplied(
-                    f"stage 2 was asked for after layer {self.plan.layer}, but that layer's hooks never ran (a "
-                    "compiled or replaced forward?): the answer would not have been pruned"
+                    f"stage 2 did not act: no hook of layer {self.plan.layer} ran (a compiled or replaced forward?)"
                 )
             self._close(state)
         if clock is not None and clock[0] == "prefill":
-            self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache_of(out))
+            self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache if cache is not None else cache_of(out))
         if clock is not None:
             self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
 
     def _close(self, state: Prefill) -> None:
         cache, late = state.cache, state.valid
         early = late if state.early_valid is None or self.plan.compress else state.early_valid
-        cache.boundary = self.plan.layer if self.plan.after is not None else len(cache.layers) - 1
+        last = len(self.adapter.parts.layers) - 1
+        cache.boundary = self.plan.layer if self.plan.after is not None else last
+        cache.written(last, state.past + (late if cache.boundary < last else early).shape[1])
         if state.merged or state.index is not None:
             cache.changed, cache.split = True, early is not late
             cache.shift = (state.logical - early.shape[1], state.logical - late.shape[1])
@@ -279,16 +298,3 @@ class Run:
 
 def _beside(cache: PrunedCache, valid: Tensor | None) -> Tensor | None:
     return None if valid is None else on(valid, cache.layers[0].keys.device)
-
-
-def _grown(valid: Tensor | None, held: int, new: Tensor) -> Tensor | None:
-    """Extend validity [B, >= held] (None: all valid), cut to ``held``, by that of [B, q] tokens; None: all is valid."""
-    if valid is None and bool(new.all()):
-        return None
-    before = new.new_ones(new.shape[0], held) if valid is None else valid[:, :held].to(new.device)
-    return torch.cat([before, new], dim=1)
-
-
-def _spreads(positions: Tensor | None) -> bool:
-    """Tell whether (t, h, w) ids differ from each other anywhere: then some tokens are visual."""
-    return positions is not None and positions.ndim == 3 and bool((positions[-3:] != positions[-1:]).any())

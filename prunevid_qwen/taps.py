@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.seams import missing_seam, require
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import replaced_forward, taps_of, with_taps
 
@@ -90,6 +91,8 @@ class Shown:
 
         def after(_module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
             if asked and taps_of(out) is not None:
+                if len(args) < 2:
+                    require(kwargs, "the vision encoder's call", "grid_thw")
                 grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
                 sizes = [int(t) * int(h) * int(w) // merge for t, h, w in grid.tolist()]
                 asked[-1].extend(taps_of(out).split(sizes))
@@ -157,6 +160,8 @@ class Shown:
     @contextmanager
     def _asking(self, root: Any, kind: str, asked: list[list[Tensor]]) -> Iterator[None]:
         name = f"get_{kind}_features"
+        if not hasattr(root, name):
+            raise missing_seam("the model", name)
         stock, own = getattr(root, name), vars(root).get(name)
 
         @functools.wraps(stock)  # since 5.18 `generate` asks for the signature

@@ -7,6 +7,7 @@ number of whole positions at once; only the order of sums inside a matrix produc
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.seams import require
 from prunevid_qwen.tokens.device import on
 
 # What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
@@ -35,7 +37,7 @@ def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
     stock: Callable[..., Any] = tower.forward
     merge = int(tower.spatial_merge_size) ** 2  # type: ignore[arg-type]
 
-    def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
+    def encode(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
         # tensors among the rest are indices that somebody made ahead for the whole input
         whole = is_placeholder(hidden_states) or any(isinstance(value, Tensor) for value in kwargs.values())
         if tokens is None or whole or hidden_states.shape[0] <= tokens * merge:
@@ -48,7 +50,7 @@ def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
             at += rows
         return _joined(outputs)
 
-    with replaced_forward(tower, forward):
+    with replaced_forward(tower, encode):
         yield
 
 
@@ -198,9 +200,21 @@ def vision_from_memory(tower: nn.Module, videos: EncodedVideos | None = None) ->
 
 
 @contextmanager
-def replaced_forward(tower: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Let ``tower`` run ``forward`` inside the block, and what it ran before after it."""
+def replaced_forward(tower: nn.Module, encode: Callable[..., Any]) -> Iterator[None]:
+    """Let ``tower`` run ``encode`` inside the block, and its own forward after it.
+
+    Args:
+        tower: of a stock model.
+        encode: takes (hidden_states, grid_thw, **kwargs), as the stock forward does.
+    """
     own = vars(tower).get("forward")
+
+    @functools.wraps(tower.forward)  # the library may ask for its signature
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        given = {**dict(zip(("hidden_states", "grid_thw"), args, strict=False)), **kwargs}
+        require(given, "the vision encoder's call", "hidden_states", "grid_thw")
+        return encode(**given)
+
     tower.forward = forward
     try:
         yield

@@ -13,6 +13,10 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
+from prunevid_qwen.seams import cache_parameter
+
+# what this release calls the cache among the arguments of a model and of its generate()
+CACHE = cache_parameter(Qwen2_5_VLForConditionalGeneration.forward)
 PAD, EOS, START, END, IMAGE, VIDEO, VOCAB = 0, 1, 2, 3, 4, 5, 300
 MERGE, PATCH = 2, 14
 

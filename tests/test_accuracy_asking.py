@@ -169,7 +169,7 @@ def test_stage_1_decides_once_for_all_questions_about_a_video(
 def test_a_line_says_what_the_receipt_says() -> None:
     config = MERGE.replace(keep_ratio=0.3)
     line = Questioner(bundled(), VIDEO, VIDEO.questions(2)).lines(config, method="m", budget=0.1)[0]
-    own = bundled().with_config(config).generate(VIDEO.frames(16), line["text"], max_new_tokens=1, return_stats=True)
+    own = bundled().with_config(config).generate(VIDEO.frames(16), line["text"], max_new_tokens=1)
     tokens = own["stats"]["tokens"]
     assert line["visual"] == tokens["visual"] == 128
     assert line["layer_average"] == pytest.approx(tokens["layer_average"] / tokens["visual"], abs=1e-6)

@@ -111,7 +111,7 @@ def test_answers_are_those_of_generate(root: Path, finished: Path) -> None:
         {"messages": absolute},
     ]
     for line, call in zip(written, calls, strict=True):
-        result = model.generate(**call, max_new_tokens=6, do_sample=False, return_stats=True)
+        result = model.generate(**call, max_new_tokens=6, do_sample=False)
         stats = result["stats"]
         assert line["answer"] == result["answer"] and line["error"] is None
         assert {name: line["tokens"][name] for name in stats["tokens"]} == stats["tokens"]

@@ -11,7 +11,8 @@ from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.hooks import pruned
-from tests.models import ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
+from prunevid_qwen.seams import cache_of
+from tests.models import CACHE, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, close, oracle
 
 
@@ -27,7 +28,7 @@ def test_text_follow_up_on_the_returned_cache(attention: str, stages: dict[str, 
         types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, ids.shape[1] - inputs["input_ids"].shape[1]))
         second = model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
-            past_key_values=first.past_key_values, max_new_tokens=4, do_sample=False, **OUT,
+            **{CACHE: cache_of(first)}, max_new_tokens=4, do_sample=False, **OUT,
         )  # fmt: skip
         trace.samples = samples
     wanted = oracle(ONE_VIDEO, second.sequences, trace, config)[0]
@@ -53,7 +54,7 @@ def test_hand_written_loop(with_mask: bool) -> None:
                 place = (mask.sum(1, keepdim=True) - 1)[None].expand(3, -1, -1) + model.model.rope_deltas
                 given = {"attention_mask": mask, "position_ids": place}
             token = auto.sequences[:, prompt + t : prompt + t + 1]
-            out = model(input_ids=token, past_key_values=out.past_key_values, **given)
+            out = model(input_ids=token, **{CACHE: cache_of(out)}, **given)
             close(out.logits[:, -1], auto.logits[t + 1])
 
 
@@ -71,11 +72,11 @@ def test_a_follow_up_may_mask_what_was_generated(stages: dict[str, Any]) -> None
         types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 10))
         logits = []
         for noise in (0.0, 1.0):
-            cache = copy.deepcopy(first.past_key_values)
+            cache = copy.deepcopy(cache_of(first))
             for layer in cache.layers:
                 layer.values[0, :, -3:] += noise
             second = model.generate(
-                input_ids=ids, attention_mask=mask, mm_token_type_ids=types, past_key_values=cache, max_new_tokens=3,
+                input_ids=ids, attention_mask=mask, mm_token_type_ids=types, **{CACHE: cache}, max_new_tokens=3,
                 do_sample=False, **OUT,
             )  # fmt: skip
             logits.append(torch.stack(second.logits))
@@ -88,7 +89,7 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
     model, inputs = tiny_model(), make_inputs(RAGGED)
     config, tokens = CONFIG.replace(**stages), torch.tensor([[20], [30]])
     with pruned(model, config), torch.no_grad():
-        held = model(**inputs).past_key_values
+        held = cache_of(model(**inputs))
         length = inputs["input_ids"].shape[1]
         assert [held.get_seq_length(i) for i in range(6)] == [length] * 6
         grown = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
@@ -96,7 +97,7 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
 
         def step(cache: Any, rows: list[int]) -> torch.Tensor:
             given = {"attention_mask": grown[rows], "position_ids": place[:, rows]}
-            logits: torch.Tensor = model(input_ids=tokens[rows], past_key_values=cache, **given).logits[:, -1]
+            logits: torch.Tensor = model(input_ids=tokens[rows], **{CACHE: cache}, **given).logits[:, -1]
             return logits
 
         def changed(name: str, *given: Any) -> Any:
@@ -122,11 +123,11 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
         fresh = changed("reset")
         assert fresh.get_seq_length() == 0
         plain = changed("reset")
-        model(**make_inputs([[("text", 9)]] * 2), past_key_values=plain)
+        model(**make_inputs([[("text", 9)]] * 2), **{CACHE: plain})
         assert plain.get_seq_length() == 9
-        again = model(**make_inputs(ONE_VIDEO), past_key_values=DynamicCache(config=model.config.get_text_config()))
+        again = model(**make_inputs(ONE_VIDEO), **{CACHE: DynamicCache(config=model.config.get_text_config())})
         fresh.layers = DynamicCache(config=model.config.get_text_config()).layers
-        close(model(**make_inputs(ONE_VIDEO), past_key_values=fresh).logits, again.logits)
+        close(model(**make_inputs(ONE_VIDEO), **{CACHE: fresh}).logits, again.logits)
 
 
 def test_text_prefix_in_the_cache() -> None:
@@ -136,9 +137,9 @@ def test_text_prefix_in_the_cache() -> None:
         kept = trace.samples[0].kept.rep
         cache = DynamicCache(config=model.config.get_text_config())
         with torch.no_grad():
-            model(input_ids=inputs["input_ids"][:, :4], past_key_values=cache)
+            model(input_ids=inputs["input_ids"][:, :4], **{CACHE: cache})
         model.model.rope_deltas = None  # before 5.18 the library would go on from the last prompt's
-        again = model.generate(**inputs, past_key_values=cache, max_new_tokens=4, do_sample=False, **OUT)
+        again = model.generate(**inputs, **{CACHE: cache}, max_new_tokens=4, do_sample=False, **OUT)
         assert torch.equal(trace.samples[0].kept.rep, kept)
     close(torch.stack(again.logits), torch.stack(whole.logits))
 
@@ -153,13 +154,13 @@ def test_a_padded_text_prefix_in_the_cache() -> None:
         assert not mask[0].any() or not mask[1].any(), "no padding in the prefix, so this proves nothing"
         cache = DynamicCache(config=model.config.get_text_config())
         places = (mask.cumsum(1) - 1).clamp(min=0).expand(3, -1, -1)
-        model(input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache)
+        model(input_ids=ids, attention_mask=mask, position_ids=places, **{CACHE: cache})
         for layer in cache.layers:  # what stands under the padding must not matter
             for row in range(2):
                 layer.keys[row, :, mask[row] == 0] = 9.0
                 layer.values[row, :, mask[row] == 0] = 9.0
         model.model.rope_deltas = None  # before 5.18 the library would go on from the last prompt's
-        again = model.generate(**inputs, past_key_values=cache, max_new_tokens=4, do_sample=False, **OUT)
+        again = model.generate(**inputs, **{CACHE: cache}, max_new_tokens=4, do_sample=False, **OUT)
         assert all(torch.equal(a, b) for a, b in zip(trace.kept, kept, strict=True))
     close(torch.stack(again.logits), torch.stack(whole.logits))
 

@@ -15,11 +15,11 @@ import pytest
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
-from prunevid_qwen.config import PRESETS, PruneVidConfig, get_config
+from prunevid_qwen.config import PRESETS, PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
 
 ROOT = Path(__file__).resolve().parent.parent
-FIELDS = [field.name for field in fields(PruneVidConfig)]
+OPTIONS = list(option_types())
 
 
 def receipt(pruned: bool = True, **seconds: float) -> dict[str, Any]:
@@ -44,7 +44,8 @@ def receipt(pruned: bool = True, **seconds: float) -> dict[str, Any]:
         },
         "stage2": {
             "enabled": pruned, "applied": pruned, "note": off, "selector": "prunevid", "layer": 1,
-            "original_tokens": merged, "kept_tokens": kept, "requested_ratio": 0.4, "achieved_ratio": 0.4,
+            "original_tokens": merged, "kept_tokens": kept, "compressed_tokens": kept, "requested_ratio": 0.4,
+            "achieved_ratio": 0.4,
         },
         "stage3": {
             "enabled": pruned, "applied": pruned, "note": off, "original_length": 130, "compressed_length": 70,
@@ -125,8 +126,8 @@ def test_every_field_is_an_option_with_its_sentence_and_default(capsys: pytest.C
     assert ask("--help") == 0
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     said = field_help(PruneVidConfig)
-    assert set(said) == set(FIELDS), "the docstring's Args section names exactly the fields"
-    for name in FIELDS:
+    assert list(said) == [field.name for field in fields(PruneVidConfig)], "the docstring names exactly the fields"
+    for name in OPTIONS:
         assert f"--{name} " in shown
         sentence = said[name].replace("``", "")
         assert sentence[:1].upper() + sentence[1:] in shown
@@ -142,11 +143,25 @@ def test_help_reads_at_80_columns(capsys: pytest.CaptureFixture[str], monkeypatc
     assert "Examples" in shown and "Exit codes" in shown
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", OPTIONS)
 def test_a_default_spelt_as_an_option_changes_nothing(field: str) -> None:
     default = getattr(PruneVidConfig(), field)
     given = default if isinstance(default, bool) else str(default)
     assert build_config("paper", {field: given}) == PruneVidConfig()
+
+
+def test_what_is_reported_is_no_option_but_a_file_may_say_it(tmp_path: Path, clip: str, model: list[StubModel]) -> None:
+    """--verbose is of every command, and asks for the stages' lines too."""
+    assert {"verbose", "collect_stats"}.isdisjoint(OPTIONS)
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps({"verbose": True, "collect_stats": False, "tau": 0.7}))
+    read = build_config(str(path), {"keep_ratio": "0.2"})
+    assert (read.verbose, read.collect_stats, read.tau, read.keep_ratio) == (True, False, 0.7, 0.2)
+    for words, verbose in (([], False), (["--verbose"], True), (["--config", str(path)], True)):
+        assert ask("--video_path", clip, "--question", "q", *words) == 0
+        assert model[-1].config.verbose == verbose
+        assert model[-1].asked[-1]["return_stats"] is True  # the report needs them, whatever a file says
+    assert ask("--video_path", clip, "--question", "q", "--collect_stats") == 2
 
 
 def test_options_override_the_preset() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -20,6 +21,7 @@ from prunevid_qwen.config import (
     get_recommended_config,
     get_reference_config,
     get_stage1_only_config,
+    option_types,
     resolve_layer,
 )
 from prunevid_qwen.errors import ConfigError
@@ -74,6 +76,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"fps": math.inf}, "above 0"),
     ({"video_time_limit": 0}, "above 0, or None"),
     ({"enable_stage1": 1}, "True or False"),
+    ({"verbose": 1}, "True or False"),
+    ({"collect_stats": None}, "True or False"),
     ({"pruning_layer": -1}, "counts from 0"),
     ({"pruning_layer": 0.0}, r"share of the depth in \(0, 1\)"),
     ({"pruning_layer": 1.5}, r"share of the depth in \(0, 1\)"),
@@ -122,6 +126,42 @@ def test_pruning_rate_is_accepted_at_the_door_and_never_beside_keep_ratio() -> N
         PruneVidConfig.from_dict({"pruning_rate": 75})
     with pytest.raises(ConfigError, match="share removed"):
         PruneVidConfig.from_dict({"pruning_rate": 1.0})
+
+
+def test_replace_takes_a_rate_instead_of_its_own_ratio() -> None:
+    config = get_aggressive_config().replace(pruning_rate=0.75)
+    assert (config.keep_ratio, config.cluster_ratio) == (0.25, 0.25)
+    with pytest.raises(ConfigError, match="twice"):
+        config.replace(pruning_rate=0.5, keep_ratio=0.5)
+
+
+def test_what_is_reported_is_no_part_of_a_config() -> None:
+    said = {"verbose": True, "collect_stats": False}
+    plain, loud = PruneVidConfig(), PruneVidConfig(**said)
+    assert plain == loud and hash(plain) == hash(loud)
+    assert plain.to_dict() == loud.to_dict() and plain.to_json() == loud.to_json()
+    assert not set(said) & set(loud.to_dict()) and set(loud.to_dict()) == set(option_types())
+    assert set(option_types()) | set(said) == {each.name for each in dataclasses.fields(PruneVidConfig)}
+
+
+def test_replace_keeps_what_is_reported_and_dicts_and_files_may_say_it() -> None:
+    said = {"verbose": True, "collect_stats": False}
+    for config in (
+        PruneVidConfig(**said).replace(keep_ratio=0.2), PruneVidConfig(keep_ratio=0.2).replace(**said),
+        PruneVidConfig.from_dict({"keep_ratio": 0.2, **said}),
+        PruneVidConfig.from_json(json.dumps({"keep_ratio": 0.2, **said})),
+    ):  # fmt: skip
+        assert (config.keep_ratio, config.verbose, config.collect_stats) == (0.2, True, False)
+
+
+def test_budgets_of_a_stage_that_is_off_contradict_nothing() -> None:
+    at_odds: dict[str, Any] = {"selector": "glimpse", "keep_ratio": 0.2}
+    off = PruneVidConfig(enable_stage2=False, **at_odds)
+    for turned_on in (lambda: PruneVidConfig(**at_odds), lambda: off.replace(enable_stage2=True)):
+        with pytest.raises(ConfigError, match="keep_threshold"):
+            turned_on()
+    with pytest.raises(ConfigError, match="keep_threshold"):  # a value that no stage could take is wrong all the same
+        PruneVidConfig(enable_stage2=False, keep_threshold=2.0)
 
 
 def test_frozen() -> None:

@@ -18,9 +18,10 @@ from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedErro
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import Needs
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.trace import SampleTrace
-from tests.models import ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.models import CACHE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 
 CONFIG = PruneVidConfig(**TINY)
@@ -109,13 +110,13 @@ def test_a_cache_is_closed_after_an_error_too() -> None:
         raise RuntimeError("boom")
 
     with pruned(model, CONFIG), torch.no_grad():
-        cache = model(**make_inputs(ONE_VIDEO)).past_key_values
+        cache = cache_of(model(**make_inputs(ONE_VIDEO)))
         handle = model.model.language_model.norm.register_forward_pre_hook(fail)
         with pytest.raises(RuntimeError, match="boom"):
-            model(input_ids=torch.tensor([[20]]), past_key_values=cache)
+            model(input_ids=torch.tensor([[20]]), **{CACHE: cache})
         handle.remove()
     with pytest.raises(UnsupportedError, match="outside"), torch.no_grad():
-        model(input_ids=torch.tensor([[20]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[20]]), **{CACHE: cache})
 
 
 def test_an_error_in_the_vision_tower_leaves_the_next_prompt_alone() -> None:

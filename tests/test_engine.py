@@ -92,7 +92,7 @@ def test_answers_are_those_of_the_package_and_videos_are_encoded_once(
     assert [width for width in widths if width == 1176] == [1176, 1176]  # other calls bring what was encoded
     assert [line["config"] for line in lines] == ["baseline", "paper", "glimpse"] * 3
     for line, (question, (_, config)) in zip(lines, ((q, c) for q in QUESTIONS for c in configs), strict=True):
-        stock = model.with_config(config).generate(folders[0], question, max_new_tokens=4, return_stats=True)
+        stock = model.with_config(config).generate(folders[0], question, max_new_tokens=4)
         assert line["raw"] == stock["answer"]
         counts = {name: line["tokens"][name] for name in stock["stats"]["tokens"]}
         assert (

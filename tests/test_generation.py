@@ -12,11 +12,12 @@ from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.prefill import Prefill, Row, merge
 from prunevid_qwen.reducer import Evidence
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage3_kv.cache import PrunedCache
 from prunevid_qwen.tokens import Block, TokenLayout
 from tests import flash_attention
-from tests.models import CASES, IMAGE, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.models import CACHE, CASES, IMAGE, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, close, oracle
 from tests.tolerances import CLOSE
 
@@ -220,9 +221,9 @@ def test_a_generated_placeholder_is_text() -> None:
     with pruned(model, CONFIG), torch.no_grad():
         out = model(**make_inputs(ONE_VIDEO))
         length = make_inputs(ONE_VIDEO)["input_ids"].shape[1]
-        step = model(input_ids=torch.tensor([[IMAGE]]), past_key_values=out.past_key_values)
+        step = model(input_ids=torch.tensor([[IMAGE]]), **{CACHE: cache_of(out)})
     assert step.logits.shape[1] == 1
-    assert step.past_key_values.get_seq_length() == length + 1
+    assert cache_of(step).get_seq_length() == length + 1
 
 
 def test_text_only_prompts_pass_untouched() -> None:

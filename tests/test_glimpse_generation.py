@@ -243,7 +243,7 @@ def test_the_api_and_its_receipt() -> None:
             streamed.append(text)
 
     streamer = Streamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    result = model.generate(video_path=path, question=question, max_new_tokens=4, return_stats=True, streamer=streamer)
+    result = model.generate(video_path=path, question=question, max_new_tokens=4, streamer=streamer)
     stage = result["stats"]["stage2"]
     assert "".join(streamed).strip() == result["answer"]
     assert stage["selector"] == "glimpse"
@@ -252,10 +252,10 @@ def test_the_api_and_its_receipt() -> None:
     assert 0 < stage["kept_tokens"] < stage["original_tokens"]
     assert result["stats"]["seconds"]["select"] > 0
     capped = model.with_config(config.replace(max_keep_ratio=0.02))
-    stage = capped.generate(video_path=path, question=question, max_new_tokens=2, return_stats=True)["stats"]["stage2"]
+    stage = capped.generate(video_path=path, question=question, max_new_tokens=2)["stats"]["stage2"]
     assert stage["kept_tokens"] == max(1, int(0.02 * stage["original_tokens"]))
     fixed = model.with_config(config.replace(keep_threshold=None, keep_ratio=0.25))
-    stage = fixed.generate(video_path=path, question=question, max_new_tokens=2, return_stats=True)["stats"]["stage2"]
+    stage = fixed.generate(video_path=path, question=question, max_new_tokens=2)["stats"]["stage2"]
     assert stage["kept_tokens"] == int(0.25 * stage["original_tokens"])
     assert stage["requested_ratio"] == 0.25
 

@@ -17,11 +17,12 @@ from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.prefill import Prefill, Row, _evidence
 from prunevid_qwen.reducer import Needs
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select.oracle import Oracle
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests import glimpse
 from tests.masking import masked_logits, text_inputs
-from tests.models import CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
+from tests.models import CACHE, CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.pruned_generation import OUT, close, oracle
 from tests.test_keep_everything import MODES, generate
 from tests.test_pruning_equals_masking import STEPS
@@ -58,9 +59,7 @@ def test_nothing_dropped_is_the_stock_model_bit_for_bit(attention: str, mode: st
         assert torch.equal(stock.sequences, ours.sequences)
         assert all(torch.equal(a, b) for a, b in zip(stock.logits, ours.logits, strict=True))
         assert all(s.kept is not None and s.kept.is_identity for s in trace.samples if s.tokens)
-        assert set(trace.cache_lengths) == {stock.past_key_values.get_seq_length() - 4}, (
-            "the glimpse token left a trace"
-        )
+        assert set(trace.cache_lengths) == {cache_of(stock).get_seq_length() - 4}, "the glimpse token left a trace"
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -109,8 +108,8 @@ def test_a_prefix_in_the_cache_changes_nothing(attention: str) -> None:
     first = {"input_ids": ids[:, :cut], "attention_mask": inputs["attention_mask"][:, :cut]}
     rest = {**inputs, "input_ids": ids[:, cut:], "mm_token_type_ids": types[:, cut:]}
     with pruned(model, config) as trace, torch.no_grad():
-        model(**first, position_ids=positions[:, :, :cut], past_key_values=cache)
-        after = model(**rest, position_ids=positions[:, :, cut:], past_key_values=cache).logits[:, -1]
+        model(**first, position_ids=positions[:, :, :cut], **{CACHE: cache})
+        after = model(**rest, position_ids=positions[:, :, cut:], **{CACHE: cache}).logits[:, -1]
     assert all(torch.equal(rep, sample.kept.rep) for rep, sample in zip(wanted, trace.samples, strict=True))
     close(after, whole)
 
@@ -123,14 +122,14 @@ def test_nothing_of_a_prompt_is_kept_alive() -> None:
     model = tiny_model()
     with pruned(model, glimpse.config()):
         out = model.generate(**make_inputs(RAGGED), max_new_tokens=2, do_sample=False, **OUT)
-        cache = weakref.ref(out.past_key_values)
+        cache = weakref.ref(cache_of(out))
         del out
         gc.collect()
         assert cache() is None
         cache = DynamicCache(config=model.config.text_config)
         handle = model.model.language_model.layers[1].mlp.register_forward_pre_hook(stop)
         with pytest.raises(MemoryError), torch.no_grad():
-            model(**make_inputs(RAGGED), past_key_values=cache)
+            model(**make_inputs(RAGGED), **{CACHE: cache})
         handle.remove()
         cache = weakref.ref(cache)
         gc.collect()

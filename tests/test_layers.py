@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
     ("errors", "version", "amounts"),
-    ("config", "kernels", "bundled"),
+    ("config", "kernels", "bundled", "seams"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
@@ -25,7 +25,7 @@ FLOORS = (
     ("gathering",),
     ("run",),
     ("hooks",),
-    ("loading", "media", "sources", "receipt"),
+    ("loading", "media", "sources", "receipt", "stage_log"),
     ("preprocessor", "encoding"),
     ("prepared",),
     ("model",),
@@ -47,6 +47,7 @@ STANDS_ALONE = {"moving_shapes"}
 IMPORT_NO_TORCH = {"errors", "version", "config", "moving_shapes", "cli"}  # at import; cli loads it to answer
 IMPORT_TRANSFORMERS = {
     "adapters": "all that is known of a model family",
+    "seams": "its version, for errors",
     "masks": "the library's own mask for each kind of attention",
     "stage3_kv": "its cache is a transformers cache",
     "run": "makes the cache of a batch",

@@ -8,6 +8,7 @@ import torch
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.seams import cache_of
 from tests.masking import masked_logits, text_inputs
 from tests.models import CASES, RAGGED, make_inputs, tiny_model
 from tests.tolerances import LOGITS
@@ -74,7 +75,7 @@ def test_every_layer_decodes_on_one_length() -> None:
     model = tiny_model()
     with pruned(model, PruneVidConfig(**TINY)) as trace:
         out = model.generate(**make_inputs(RAGGED), max_new_tokens=3, return_dict_in_generate=True)
-    cache = out.past_key_values
+    cache = cache_of(out)
     assert len(set(trace.cache_lengths)) == 1
     assert {cache.physical_length(i) for i in range(6)} == {trace.cache_lengths[0] + 2}
     assert cache.get_seq_length() == out.sequences.shape[1] - 1

@@ -11,8 +11,9 @@ from transformers import DynamicCache, StaticCache
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.seams import cache_of
 from tests.masking import text_inputs
-from tests.models import END, ONE_VIDEO, PAD, RAGGED, make_inputs, tiny_model
+from tests.models import CACHE, END, ONE_VIDEO, PAD, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG
 
 
@@ -28,10 +29,10 @@ def test_a_prepared_mask_is_refused() -> None:
 def test_a_cache_of_two_lengths_is_refused_under_another_layer() -> None:
     model = tiny_model()
     with pruned(model, CONFIG.replace(enable_cache_compression=False)), torch.no_grad():
-        cache = model(**make_inputs(ONE_VIDEO)).past_key_values
+        cache = cache_of(model(**make_inputs(ONE_VIDEO)))
     for other in ({"pruning_layer": 3}, {"enable_stage2": False}):
         with pruned(model, CONFIG.replace(**other)), torch.no_grad(), pytest.raises(UnsupportedError, match="same"):
-            model(input_ids=torch.tensor([[20]]), past_key_values=cache)
+            model(input_ids=torch.tensor([[20]]), **{CACHE: cache})
 
 
 def test_prompt_lookup_after_a_prefix_is_refused() -> None:
@@ -39,10 +40,10 @@ def test_prompt_lookup_after_a_prefix_is_refused() -> None:
     model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
     cache = DynamicCache(config=model.config.get_text_config())
     with pruned(model, CONFIG), torch.no_grad():
-        model(input_ids=inputs["input_ids"][:, :4], past_key_values=cache)
+        model(input_ids=inputs["input_ids"][:, :4], **{CACHE: cache})
         model.model.rope_deltas = None
         with pytest.raises(UnsupportedError, match="whole prompt arrives again"):
-            model.generate(**inputs, past_key_values=cache, max_new_tokens=4, prompt_lookup_num_tokens=2)
+            model.generate(**inputs, **{CACHE: cache}, max_new_tokens=4, prompt_lookup_num_tokens=2)
 
 
 REFUSED = {
@@ -79,7 +80,7 @@ def test_refused_caches() -> None:
 
     for cache in (StaticCache(config=text, max_cache_len=64), sliding, Other(config=text)):
         with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError), torch.no_grad():
-            tiny_model()(**make_inputs(ONE_VIDEO), past_key_values=cache)
+            tiny_model()(**make_inputs(ONE_VIDEO), **{CACHE: cache})
 
 
 def test_a_pruned_cache_outside_the_context_is_refused() -> None:
@@ -87,7 +88,7 @@ def test_a_pruned_cache_outside_the_context_is_refused() -> None:
     with pruned(model, CONFIG), torch.no_grad():
         out = model(**make_inputs(ONE_VIDEO))
     with pytest.raises(UnsupportedError, match="outside"), torch.no_grad():
-        model(input_ids=torch.tensor([[20]]), past_key_values=out.past_key_values)
+        model(input_ids=torch.tensor([[20]]), **{CACHE: cache_of(out)})
 
 
 def test_a_second_visual_prompt_on_a_pruned_cache_is_refused() -> None:
@@ -95,17 +96,17 @@ def test_a_second_visual_prompt_on_a_pruned_cache_is_refused() -> None:
     with pruned(model, CONFIG), torch.no_grad():
         out = model(**make_inputs(ONE_VIDEO))
         with pytest.raises(UnsupportedError, match="second prompt"):
-            model(**make_inputs(ONE_VIDEO), past_key_values=out.past_key_values)
+            model(**make_inputs(ONE_VIDEO), **{CACHE: cache_of(out)})
 
 
 def test_pre_rope_after_a_prefix_is_refused() -> None:
     model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
     cache = DynamicCache(config=model.config.get_text_config())
     with pruned(model, CONFIG.replace(attention_source="pre_rope")), torch.no_grad():
-        model(input_ids=inputs["input_ids"][:, :4], past_key_values=cache)
+        model(input_ids=inputs["input_ids"][:, :4], **{CACHE: cache})
         model.model.rope_deltas = None  # before 5.18 the library would go on from the last prompt's
         with pytest.raises(UnsupportedError, match="post_rope"):
-            model.generate(**inputs, past_key_values=cache, max_new_tokens=1)
+            model.generate(**inputs, **{CACHE: cache}, max_new_tokens=1)
 
 
 def test_no_question_after_the_video_is_refused() -> None:

@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from packaging.version import parse
 from transformers import DynamicCache
 
-from tests.models import RAGGED, make_inputs, tiny_model
+from tests.models import CACHE, RAGGED, make_inputs, tiny_model
 
 FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
-CACHE = "cache" if parse(transformers.__version__) >= parse("5.24") else "past_key_values"
 
 
 def watch(family: str) -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]:

@@ -16,6 +16,7 @@ from prunevid_qwen.media import Chunk, MediaReader, Medium, VideoFeed
 from prunevid_qwen.moving_shapes import make_scene, write_frames, write_video
 from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.pixels import PixelOptions
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.media import Library, losing
@@ -95,7 +96,7 @@ def test_limits_that_contradict_each_other_are_refused_on_opening(video: Path) -
 
 
 def logits_of(model: PruneVidQwen25VL, config: PruneVidConfig, *args: Any, **kwargs: Any) -> Any:
-    same = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True, "return_stats": True}
+    same = {"max_new_tokens": 3, "return_dict_in_generate": True, "output_logits": True}
     return model.with_config(config).generate(*args, **{**same, **kwargs})
 
 
@@ -272,7 +273,7 @@ def test_tensors_that_leave_may_be_changed_in_place(model: PruneVidQwen25VL, vid
     out = logits_of(model, CONFIG, video, ASKED)["output"]
     assert not out.sequences.is_inference()
     out.sequences.zero_()
-    out.past_key_values.layers[0].keys.zero_()
+    cache_of(out).layers[0].keys.zero_()
     modes: list[bool] = []
     handle = model.model.lm_head.register_forward_pre_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
     settings = model.model.generation_config

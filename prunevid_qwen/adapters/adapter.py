@@ -33,10 +33,12 @@ class Parts:
 class Adapter(Protocol):
     """What `hooks` needs to know of a model family.
 
-    ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width`` the vision tower's.
+    ``media`` are the root's arguments that bring pixels or encoded pixels. ``hidden_size`` and ``heads`` are the
+    decoder's, ``vision_blocks`` and ``vision_width`` the vision tower's.
     """
 
     parts: Parts
+    media: tuple[str, ...]
     hidden_size: int
     heads: int
     vision_blocks: Sequence[nn.Module]

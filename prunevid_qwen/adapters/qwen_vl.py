@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.releases import check_transformers
 from prunevid_qwen.adapters.windows import window_order
-from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
+from prunevid_qwen.seams import missing_seam, taken
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
@@ -26,7 +27,8 @@ class QwenVL:
     """
 
     MODEL_TYPES = ("qwen2_5_vl", "qwen2_vl")
-    MEDIA = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+    POSITIONS = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
+    media: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
     def __init__(self, model: Any) -> None:
         self.config: Any = model.config
@@ -48,7 +50,7 @@ class QwenVL:
 
     def has_media(self, kwargs: dict[str, Any]) -> bool:
         """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18)."""
-        return any(kwargs.get(name) is not None for name in self.MEDIA)
+        return any(kwargs.get(name) is not None for name in self.media)
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text, 1 for image and 2 for video tokens, same shape as ``ids``."""
@@ -114,7 +116,7 @@ class QwenVL:
         video_grid_thw: Tensor | None = None,
         second_per_grid_ts: Tensor | Sequence[float] | None = None,
         attention_mask: Tensor | None = None,
-        **_ignored: Any,
+        **_others: Any,
     ) -> tuple[Tensor, Tensor]:
         """Stand in for the library's `get_rope_index`, with the positions the model was trained with.
 
@@ -230,8 +232,14 @@ def adapter_for(model: nn.Module) -> QwenVL:
             "Use device_map instead"
         )
     adapter = QwenVL(base)
-    if not hasattr(adapter.parts.root, "get_rope_index"):
-        raise SetupError(
-            f"transformers {transformers.__version__} has no get_rope_index: 5.6 to 5.23 are known to work"
-        )
+    positions = getattr(adapter.parts.root, "get_rope_index", None)
+    if positions is None:
+        raise missing_seam("the model", "get_rope_index")
+    timed = () if adapter.tokens_per_second is None else ("second_per_grid_ts",)
+    taken(positions, "get_rope_index", *adapter.POSITIONS, *timed)
     return adapter
+
+
+def visual_tokens(model: nn.Module, ids: Tensor) -> list[int]:
+    """Count the visual tokens of each prompt of a batch in its token ids [B, S]."""
+    return (adapter_for(model).types(ids) > 0).sum(-1).tolist()  # type: ignore[no-any-return]

@@ -99,11 +99,12 @@ def _ask(
     end: Annotated[float | None, _option("end", "Up to this second of the video.", "SECONDS", SAMPLING)] = None,
     **options: Any,
 ) -> Request:
+    built = build_config(config, options)
     return Request(
         videos=tuple(video_path or ()),
         images=tuple(image or ()),
         question=question,
-        config=build_config(config, options),
+        config=built.replace(verbose=True) if verbose else built,
         start=start,
         end=end,
         max_new_tokens=max_new_tokens,

@@ -16,7 +16,7 @@ from prunevid_qwen.cli.eval_run_request import RunRequest
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 
@@ -210,7 +210,7 @@ def _config(name: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
         if not equals:
             raise ConfigError(f"{name!r}: a change is NAME+OPTION=VALUE, such as paper+keep_ratio=0.2")
         if option not in given:
-            known = {field.name for field in dataclasses.fields(PruneVidConfig)} | {"pruning_rate"}
+            known = {*option_types(), "pruning_rate"}
             hint = "the protocol says how videos are read" if option in known else "see prunevid eval run --help"
             raise ConfigError(f"{name!r}: no option {option!r} of pruning; {hint}")
         own[option] = value

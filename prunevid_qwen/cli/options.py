@@ -1,18 +1,17 @@
-"""Options of the command line made from the fields of PruneVidConfig: names, defaults and help from that one place."""
+"""Options of the command line made from those of PruneVidConfig: names, defaults and help from that one place."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import typer
 
 from prunevid_qwen import config as options
-from prunevid_qwen.config import PruneVidConfig, get_config
+from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError
 
 STAGE_1 = "Stage 1: merge before the decoder"
@@ -51,12 +50,12 @@ def takes_config_options(
     without: Collection[str] = (),
     more: Sequence[inspect.Parameter] = (),
 ) -> Callable[..., Any]:
-    """Give a command whose last parameter is ``**options`` an option for every field of PruneVidConfig.
+    """Give a command whose last parameter is ``**options`` an option for every one of PruneVidConfig.
 
     Args:
         command: keyword parameters annotated as typer wants them, then ``**options``.
         then: applied to what the command returns.
-        without: fields that get none.
+        without: options that it shall not have.
         more: further options of the command, shown before them.
     """
     signature = inspect.signature(command, eval_str=True)
@@ -72,12 +71,12 @@ def takes_config_options(
 
 
 def _config_parameters() -> list[inspect.Parameter]:
-    said, hints, panel = field_help(PruneVidConfig), get_type_hints(PruneVidConfig), STAGE_1
+    said, defaults, panel = field_help(PruneVidConfig), PruneVidConfig(), STAGE_1
     made = []
-    for field in dataclasses.fields(PruneVidConfig):
-        panel = _PANEL_OPENED_BY.get(field.name, panel)
-        made.append(_parameter(field.name, hints[field.name], field.default, said.get(field.name, ""), panel))
-        if field.name == "keep_ratio":
+    for name, kind in option_types().items():
+        panel = _PANEL_OPENED_BY.get(name, panel)
+        made.append(_parameter(name, kind, getattr(defaults, name), said.get(name, ""), panel))
+        if name == "keep_ratio":
             text = "share removed instead of kept, in [0, 1): 1 - keep_ratio, never beside it."
             made.append(_parameter("pruning_rate", float, None, text, panel))
     return made
@@ -110,12 +109,9 @@ def build_config(base: str, given: dict[str, Any]) -> PruneVidConfig:
     Raises:
         ConfigError: an unknown preset, a value that is no number, or one out of its range.
     """
-    hints = {**get_type_hints(PruneVidConfig), "pruning_rate": float}
-    changes = {name: option_value(name, text, hints[name]) for name, text in given.items() if text is not None}
-    start = get_config(base).to_dict()
-    if "pruning_rate" in changes and "keep_ratio" not in changes:
-        del start["keep_ratio"]  # the preset's: the rate replaces it; only both on the command line is a contradiction
-    return PruneVidConfig.from_dict({**start, **changes})
+    kinds = {**option_types(), "pruning_rate": float}
+    changes = {name: option_value(name, text, kinds[name]) for name, text in given.items() if text is not None}
+    return get_config(base).replace(**changes)
 
 
 def named_config(base: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
@@ -151,7 +147,7 @@ def spell_out_booleans(arguments: list[str]) -> list[str]:
 
     A switch takes no value, but people who set it in Python or JSON write one.
     """
-    switches = {name for name, kind in get_type_hints(PruneVidConfig).items() if kind is bool}
+    switches = {name for name, kind in option_types().items() if kind is bool}
     spelt: list[str] = []
     rest = list(arguments)
     while rest:

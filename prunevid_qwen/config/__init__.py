@@ -2,6 +2,7 @@
 
 from prunevid_qwen.config.options import CHOICES as CHOICES
 from prunevid_qwen.config.options import PruneVidConfig as PruneVidConfig
+from prunevid_qwen.config.options import option_types as option_types
 from prunevid_qwen.config.options import resolve_layer as resolve_layer
 from prunevid_qwen.config.presets import PRESETS as PRESETS
 from prunevid_qwen.config.presets import get_aggressive_config as get_aggressive_config

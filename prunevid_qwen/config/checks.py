@@ -47,10 +47,12 @@ def unknown(what: str, got: object, allowed: tuple[str, ...]) -> str:
 
 
 def check_threshold(config: PruneVidConfig) -> None:
-    """Raise `ConfigError` where two budgets contradict each other, or a threshold is out of range."""
+    """Raise `ConfigError` where two budgets of stage 2 contradict each other, or a threshold is out of range."""
     threshold, selector = config.keep_threshold, config.selector
     if threshold is not None and (not is_number(threshold) or not 0 <= threshold < 1):
         raise ConfigError(f"keep_threshold is a probability in [0, 1), or None; got {threshold!r}")
+    if not config.enable_stage2:  # nothing reads them
+        return
     if selector not in THRESHOLD_SELECTORS:
         if config.max_keep_ratio is not None:
             raise ConfigError(

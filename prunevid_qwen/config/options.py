@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from prunevid_qwen.config.checks import (
     THRESHOLD_SELECTORS,
@@ -36,6 +36,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "video_sampling": ("uniform", "fps"),
     "video_backend": ("pyav", "decord", "opencv", "torchcodec", "qwen-vl-utils"),
 }
+
+REPORTING = ("verbose", "collect_stats")
+"""Fields that say what is reported of a run and do not change it."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ class PruneVidConfig:
         vision_chunk_tokens: visual tokens that the vision encoder takes at once, at least 1, or None for no limit: it
             bounds the memory of pixels and encoder. A temporal position is never divided. Prompts within it are encoded
             in one call; the features of larger ones differ in the last bit or not at all.
+        verbose: let `PruneVidQwen25VL.generate` log a line for each stage, see `stage_log`.
+        collect_stats: let it return "stats", unless its ``return_stats`` says otherwise. These two only report: configs
+            that differ in them are equal, and `to_dict`, JSON and receipts leave them out. `pruned` reads neither.
 
     Raises:
         ConfigError: a value is outside its range or of the wrong type.
@@ -140,6 +146,8 @@ class PruneVidConfig:
     video_backend: str = "pyav"
     video_time_limit: float | None = 120.0
     vision_chunk_tokens: int | None = 8192
+    verbose: bool = field(default=False, compare=False)
+    collect_stats: bool = field(default=True, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
@@ -147,7 +155,7 @@ class PruneVidConfig:
         for name in ("static_cluster_ratio", "max_keep_ratio"):
             if getattr(self, name) is not None:
                 check_share(name, getattr(self, name))
-        for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images"):
+        for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images", *REPORTING):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, got {getattr(self, name)!r}")
         for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2), ("random_seed", 0),
@@ -194,16 +202,19 @@ class PruneVidConfig:
         return None if decides else self.keep_ratio
 
     def replace(self, **changes: Any) -> PruneVidConfig:
-        """Return a copy with some options changed; unknown names are refused as in `from_dict`."""
-        return type(self).from_dict({**self.to_dict(), **changes})
+        """Return a copy with some options changed; names and refusals are those of `from_dict`."""
+        own = dataclasses.asdict(self)
+        if "pruning_rate" in changes and "keep_ratio" not in changes:
+            del own["keep_ratio"]  # the rate replaces it; only both among the changes is a contradiction
+        return type(self).from_dict({**own, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every option by name, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Return every option that decides an answer by name, ready for JSON: not ``verbose`` and ``collect_stats``."""
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.compare}
 
     @classmethod
     def from_dict(cls, options: dict[str, Any]) -> PruneVidConfig:
-        """Build from names and values; what is left out takes its default.
+        """Build from names and values, ``verbose`` and ``collect_stats`` among them; the default for what is left out.
 
         ``pruning_rate`` (the share removed) is accepted here instead of ``keep_ratio``, never beside it.
 
@@ -251,6 +262,12 @@ class PruneVidConfig:
         if not isinstance(options, dict):
             raise ConfigError(f"a config is a JSON object of options, got {type(options).__name__}")
         return cls.from_dict(options)
+
+
+def option_types() -> dict[str, Any]:
+    """Return name and type of every option that decides an answer, in order: all fields but those that only report."""
+    types = get_type_hints(PruneVidConfig)
+    return {each.name: types[each.name] for each in dataclasses.fields(PruneVidConfig) if each.compare}
 
 
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:

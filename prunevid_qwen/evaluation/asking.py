@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.bundled_accuracy import is_correct
 from prunevid_qwen.evaluation.scenes import SECONDS, ShapesVideo
@@ -83,7 +83,7 @@ class Questioner:
         marks = [torch.from_numpy(self.video.shows(question).any(0)) for question in self.questions]
         with shared_vision(stock, encoded), pruned(stock, config, marks) as trace:
             output = stock.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        check_applied(trace, config)
+        check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
         new = output[:, inputs["input_ids"].shape[1] :]
         given = self.model.tokenizer.batch_decode(new, skip_special_tokens=True)
         early = min(trace.layer + 1, trace.layers) if config.enable_stage2 else trace.layers

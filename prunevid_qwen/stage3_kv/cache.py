@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.kernels.cache_compaction import batches, compact
 
 
@@ -49,9 +49,24 @@ class PrunedCache(DynamicCache):
         if self.changed and not self.is_open:
             raise UnsupportedError(
                 "this cache holds a pruned prompt, and the model is being run outside `with pruned(model, config)`: "
-                "its masks would silently be wrong. Continue inside the context, or start without past_key_values"
+                "its masks would silently be wrong. Continue inside the context, or start without this cache"
             )
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
+
+    def written(self, layer_idx: int, length: int) -> Tensor:
+        """Return the keys of a layer that has just run, [B, Hkv, length, d].
+
+        Raises:
+            PruningNotApplied: the layer did not write its ``length`` entries here: it was given another cache.
+        """
+        keys = getattr(self.layers[layer_idx], "keys", None) if layer_idx < len(self.layers) else None
+        held = 0 if keys is None or not keys.numel() else keys.shape[-2]
+        if keys is None or held != length:
+            raise PruningNotApplied(
+                f"layer {layer_idx} should have filled its cache with {length} entries, but that holds {held}: the "
+                "installed transformers hands its layers another cache, so nothing was pruned"
+            )
+        return keys  # type: ignore[no-any-return]
 
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.
@@ -112,19 +127,6 @@ class PrunedCache(DynamicCache):
         self.valid = (None if early is None else change(early), None if late is None else change(late))
 
 
-def cache_name(kwargs: dict[str, Any]) -> str:
-    """Say under which name a call passes its cache: "cache" since transformers 5.24, "past_key_values" before."""
-    return "cache" if "cache" in kwargs else "past_key_values"
-
-
-def cache_of(given: Any) -> Any:
-    """Return the cache of a call's keyword arguments or of an output, whatever the installed release calls it."""
-    if isinstance(given, dict) and not hasattr(given, "to_tuple"):
-        return given.get(cache_name(given))
-    held = getattr(given, "cache", None)
-    return held if held is not None else getattr(given, "past_key_values", None)
-
-
 def size_of(cache: Any) -> tuple[tuple[int, ...], int]:
     """Return the entries that each layer of any cache holds, and the bytes of all its keys and values."""
     held = [[getattr(layer, name, None) for name in ("keys", "values")] for layer in getattr(cache, "layers", ())]
@@ -145,7 +147,7 @@ def adopt(cache: Cache) -> PrunedCache:
     if type(cache) is not DynamicCache:
         raise UnsupportedError(
             f"pruning shortens the cache while it is filled, which needs transformers' DynamicCache; got {what}. "
-            "Leave cache_implementation and past_key_values unset"
+            "Leave cache_implementation unset, and pass no cache of your own"
         )
     odd = next((layer for layer in cache.layers if type(layer) is not DynamicLayer), None)
     if odd is not None:

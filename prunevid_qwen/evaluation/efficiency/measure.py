@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunevid_qwen.adapters import visual_tokens
 from prunevid_qwen.amounts import percent
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.evaluation.efficiency.facts import facts_of
@@ -92,7 +93,7 @@ class Contest:
         with peak_memory(device) as memory:
             _, new = timed_tokens(self.model, self.inputs, config, self.new_tokens)
         if parts.trace is not None and config is not None:
-            check_applied(parts.trace, config)
+            check_applied(parts.trace, config, visual_tokens(self.model, self.inputs["input_ids"]))
         size = next(self.model.parameters()).element_size()
         facts = facts_of(self.prompt, self.shape, config, parts.trace, parts.cache, size)
         if variant.name == KEEP_EVERYTHING and facts["R2"] != 1:

@@ -16,6 +16,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.trace import Moment, Trace
 
 LOW, HIGH = 0.2, 0.8
@@ -197,4 +198,4 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
     seconds["layers"] = seconds["decoder"] - seconds["stage1"] - seconds["stage2"] - seconds["stage3"]
     seconds["first_token"] = start.seconds_until(stamps.moments[0])
     seconds["rest"] = seconds["first_token"] - seconds["vision"] - seconds["decoder"] - seconds["lm_head"]
-    return Parts(seconds, trace, getattr(spans.output["decoder"], "past_key_values", None))
+    return Parts(seconds, trace, cache_of(spans.output["decoder"]))

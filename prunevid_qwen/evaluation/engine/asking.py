@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia
@@ -117,7 +117,7 @@ class Answerer:
         inputs = {name: value.to(stock.device) for name, value in self.model.preprocessor.batch([sample]).items()}
         with vision_from_memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
             output = stock.generate(**inputs, **self.generation)
-        check_applied(trace, config)
+        check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
         new = output[0, inputs["input_ids"].shape[1] :]
         raw = self.model.tokenizer.decode(new, skip_special_tokens=True)
         seconds = {"read": read.seconds, "total": time.perf_counter() - began}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from prunevid_qwen.config import PruneVidConfig, get_config
+from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, INSTEAD, under
@@ -38,7 +38,7 @@ _OWN: dict[str, Any] = {
     "max_new_tokens": int | None,
     "records": str | None,
 }
-_CONFIG = {name: kind for name, kind in get_type_hints(PruneVidConfig).items() if name not in BY_PROTOCOL}
+_CONFIG = {name: kind for name, kind in option_types().items() if name not in BY_PROTOCOL}
 _PROTOCOL = {name: get_type_hints(Protocol)[name] for name in READING}
 KINDS = {**_OWN, **_LOADING, **_PROTOCOL, **_CONFIG}
 """Every model argument, with its type."""
@@ -110,11 +110,8 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
 
 
 def _config(base: str, values: Mapping[str, Any], protocol: Protocol) -> PruneVidConfig:
-    options = under(protocol, base, get_config(base)).to_dict()
-    if "pruning_rate" in values and "keep_ratio" not in values:
-        del options["keep_ratio"]  # the preset's: the rate replaces it
     changes = {name: values[name] for name in (*_CONFIG, "pruning_rate") if name in values}
-    return PruneVidConfig.from_dict({**options, **changes})
+    return under(protocol, base, get_config(base)).replace(**changes)
 
 
 def value_of(name: str, value: Any, kind: Any) -> Any:

@@ -186,7 +186,7 @@ class _Timer:
         first = second = visual
         boundary = None
         if config is not None and parts.trace is not None:
-            check_applied(parts.trace, config)
+            check_applied(parts.trace, config, [visual])
             [sample] = parts.trace.samples
             first, second = sample.after_stage1, sample.after_stage2
             boundary = parts.trace.layer if config.enable_stage2 else None

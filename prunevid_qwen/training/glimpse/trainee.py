@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.seams import cache_parameter
 from prunevid_qwen.stage2_select.glimpse import VIP, GlimpseVIP
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.stage2_select.glimpse.glimpse import frames_of
@@ -132,7 +133,8 @@ class GlimpseTraining(nn.Module):
         with ExitStack() as stack:
             stack.enter_context(tapped_vision(adapter, VisionTaps(facts.selected_visual_layers, facts.vision_width)))
             stack.enter_context(shown.watching(adapter.parts.root, adapter.parts.vision))
-            model.model(**batch.inputs, position_ids=positions, past_key_values=cache, use_cache=True)
+            held = {cache_parameter(model.model.forward): cache}
+            model.model(**batch.inputs, position_ids=positions, use_cache=True, **held)
         return shown.take(layouts), cache
 
     def _answers(self, batch: TrainingBatch, positions: Tensor, cache: DynamicCache, token: _GlimpseToken) -> Tensor:
@@ -146,12 +148,13 @@ class GlimpseTraining(nn.Module):
         following = positions[:, :, -1:] + 1 + torch.arange(1 + width, device=positions.device)
         with ExitStack() as stack:
             token.hook(stack)
+            held = {cache_parameter(adapter.parts.decoder.forward): cache}
             hidden = adapter.parts.decoder(
                 inputs_embeds=torch.cat([token.first(embeds), embeds], dim=1),
                 attention_mask=torch.cat([batch.inputs["attention_mask"], valid.long()], dim=1),
                 position_ids=following,
-                past_key_values=cache,
                 use_cache=True,
+                **held,
             ).last_hidden_state
         losses = [
             F.cross_entropy(model.lm_head(hidden[b, : answer.numel()]).float(), answer)

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.seams import cache_of, cache_parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ def draw(
     )  # fmt: skip
     with pruned(base, config, prompts.marks) as trace:
         made = model.generate(**prompts.inputs, generation_config=how)
-    check_applied(trace, config)
+    check_applied(trace, config, visual_tokens(base, prompts.inputs["input_ids"]))
     new = made.sequences[:, prompts.inputs["input_ids"].shape[1] :]
     logits = torch.stack(made.logits, dim=1)  # [B, C, vocabulary]
     logps = _logps(logits, new, temperature)[0].tolist()
@@ -147,12 +148,13 @@ def score(
             said = ids[:, :-1]  # padded on the right, where nothing that counts looks
             mask = torch.cat([asked["attention_mask"], torch.ones_like(said)], dim=1)
             places = mask.cumsum(1)[:, -said.shape[1] :] - 1 + adapter_for(base).parts.root.rope_deltas
+            cache = {cache_parameter(base.forward): cache_of(out)}
             after = model(
                 input_ids=said,
                 attention_mask=mask,
                 position_ids=places.expand(3, -1, -1),
-                past_key_values=out.past_key_values,
                 use_cache=True,
+                **cache,
             )
             logits.append(after.logits)
     logps, entropies = _logps(torch.cat(logits, dim=1), ids, temperature)

@@ -1,0 +1,98 @@
+"""The names that hooks read in the library's calls. A name that is gone is an error, never a guess.
+
+transformers may rename the keyword arguments of its modules in any release. A hook that looked for a renamed argument
+with ``get`` would find nothing: it would prune nothing, or leave the library's own value in force.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prunevid_qwen.errors import SetupError
+from prunevid_qwen.version import TESTED_TRANSFORMERS
+
+CACHE_NAMES = ("cache", "past_key_values")
+"""What the cache argument is called: since transformers 5.24, and before."""
+
+
+def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
+    """Make the error for a name that the installed transformers does not use where it is read.
+
+    Args:
+        place: the call, as a person would say it: "a decoder layer".
+        wanted: the name.
+        came: the names that were there instead.
+    """
+    import transformers
+
+    there = f" (it has {', '.join(map(str, came))})" if came else ""
+    return SetupError(
+        f"transformers {transformers.__version__} has no {wanted!r} in {place}{there}, where pruning reads it: this "
+        f"release is not supported yet. Newest tested release: pip install 'transformers=={TESTED_TRANSFORMERS[-1]}'"
+    )
+
+
+def require(kwargs: Mapping[str, Any], place: str, *names: str) -> None:
+    """Raise unless a call was given all of these keyword arguments.
+
+    Raises:
+        SetupError: one of them is missing; the message names it, the call and the newest tested transformers.
+    """
+    for name in names:
+        if name not in kwargs:
+            raise missing_seam(place, name, kwargs)
+
+
+def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str, name: str) -> Any:
+    """Return an argument that a call passes first by position, or by ``name``.
+
+    Raises:
+        SetupError: it is in neither place.
+    """
+    if args:
+        return args[0]
+    require(kwargs, place, name)
+    return kwargs[name]
+
+
+def taken(function: Callable[..., Any], place: str, *names: str) -> None:
+    """Raise unless a function of the library names all of these parameters; ``(*args, **kwargs)`` passes them on.
+
+    Raises:
+        SetupError: it has no such parameter.
+    """
+    parameters = inspect.signature(function).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    if not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
+        require(parameters, place, *names)
+
+
+def cache_name(kwargs: Mapping[str, Any], place: str = "the decoder's call") -> str:
+    """Say under which name a call passes its cache.
+
+    Raises:
+        SetupError: it passes none under a known name.
+    """
+    for name in CACHE_NAMES:
+        if name in kwargs:
+            return name
+    raise missing_seam(place, CACHE_NAMES[0], kwargs)
+
+
+def cache_parameter(function: Callable[..., Any]) -> str:
+    """Say under which name a function of the library takes a cache.
+
+    Raises:
+        SetupError: it takes none under a known name.
+    """
+    return cache_name(inspect.signature(function).parameters, f"the signature of {function.__qualname__}")
+
+
+def cache_of(given: Any) -> Any:
+    """Return the cache in a call's keyword arguments or in a model's output, None where there is none."""
+    if isinstance(given, dict) and not hasattr(given, "to_tuple"):
+        return next((given[name] for name in CACHE_NAMES if given.get(name) is not None), None)
+    # the old name is a property of newer outputs that warns: it is asked only where the other is not there
+    return next((getattr(given, name) for name in CACHE_NAMES if hasattr(given, name)), None)

@@ -127,8 +127,11 @@ class Side:
         self.other: Side | None = None
 
     def with_config(self, config: PruneVidConfig) -> Side:
-        assert not (config.enable_stage1 or config.enable_stage2 or config.enable_cache_compression)
         assert (config.max_frames, config.position_scheme) == (8, "hf"), "the same frames and positions"
+        assert not config.verbose, "no turn is logged"
+        if config.enable_stage1:
+            return self
+        assert not (config.enable_stage2 or config.enable_cache_compression)
         assert self.other is not None
         return self.other
 
@@ -152,7 +155,10 @@ def compared(
     side = Side(log, "pruned", pruned)
     side.other = Side(log, "unpruned", unpruned)
     request = Request(
-        videos=("a.mp4",), question="q", config=PruneVidConfig(max_frames=8, position_scheme="hf"), max_new_tokens=20
+        videos=("a.mp4",),
+        question="q",
+        config=PruneVidConfig(max_frames=8, position_scheme="hf", verbose=True),
+        max_new_tokens=20,
     )
     return compare(side, request, tell=told.append, clock=lambda: each_turn * log.count("unpruned 20")), log, told
 

@@ -94,10 +94,11 @@ def compare(
         Answers and receipts of each side's middle turn.
     """
     off = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
-    sides = (model, model.with_config(request.config.replace(**off)))
+    quiet = request.config.replace(verbose=False)  # stages are logged of the warm-up alone, not of each turn
+    sides = (model.with_config(quiet), model.with_config(quiet.replace(**off)))
     prepared = model.prepare(**_shown(request), progress=progress)
     tell("warming up, with and without pruning")
-    for side in sides:
+    for side in (model, sides[1]):
         side.answer(prepared, max_new_tokens=min(_WARM_UP_TOKENS, request.max_new_tokens))
     turns: list[tuple[dict[str, Any], dict[str, Any]]] = []
     began = clock()

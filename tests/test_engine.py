@@ -25,7 +25,6 @@ from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, read_media
 from prunevid_qwen.evaluation.engine.tasks import Task, without
 from prunevid_qwen.moving_shapes import make_scene, render, write_frames
-from prunevid_qwen.trace import Trace
 
 QUESTIONS = ("What color is the first object?", "How many objects are there?", "Is there a red star?")
 PLAIN = get_config("baseline").replace(max_frames=8)
@@ -154,7 +153,7 @@ def test_memory_that_runs_out_is_an_error_and_pruning_that_did_not_happen_ends_t
         patch.setattr(model.model, "generate", full)
         assert "out of GPU memory" in next(answerer.answer(asked, read))["error"]
 
-    def nothing(trace: Trace, config: Any) -> None:
+    def nothing(*_: Any) -> None:
         raise PruningNotApplied("nothing happened")
 
     monkeypatch.setattr(asking, "check_applied", nothing)

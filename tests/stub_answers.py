@@ -16,7 +16,7 @@ from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 
 
 class StubAnswerer:
-    """Stands for `Answerer`: its lines follow from the question, the config and what was read, and from nothing else."""
+    """Stands for `Answerer`: its lines follow from the question, the config and what was read alone."""
 
     def __init__(self, model: None, configs: Any, generation: dict[str, Any]) -> None:
         self.configs = dict(configs)

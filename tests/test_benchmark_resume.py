@@ -55,9 +55,7 @@ if __name__ == "__main__":
 """
 
 
-def stopped(
-    dozen: Path, tmp_path: Path, at: int, share: float, number: int, workers: int, model: str = "stub"
-) -> Any:
+def stopped(dozen: Path, tmp_path: Path, at: int, share: float, number: int, workers: int, model: str = "stub") -> Any:
     """Run until line ``at``, of which ``share`` is written, then send a signal."""
     (tmp_path / "stopped.py").write_text(_STOPPED)
     words = ["--dataset", "mvbench", "--data", str(dozen), "--out", str(tmp_path / "run"), *DOZEN]

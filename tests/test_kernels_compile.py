@@ -1,6 +1,6 @@
 """Every Triton kernel compiles for three GPUs that are not there, spills nothing and fits their shared memory.
 
-Most of a minute: the smallest is compiled in `make test`, the others are nightly. Whoever changes a kernel runs this file.
+Most of a minute: the smallest is compiled in `make test`, the others are nightly. Who changes a kernel runs this file.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import shutil
 import subprocess
@@ -29,7 +30,7 @@ def pytest_words(target: str, arguments: str = "") -> list[str]:
 
 def option(words: list[str], name: str) -> str | None:
     """The value that pytest takes: the last one."""
-    return next((after for word, after in reversed(list(zip(words, words[1:], strict=False))) if word == name), None)
+    return next((after for word, after in reversed(list(itertools.pairwise(words))) if word == name), None)
 
 
 def test_nightly_tests_are_for_test_all() -> None:

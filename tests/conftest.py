@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported anywhere
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # processes that tests start: beside busy cores, threads wait by turning
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # what tests start, too: where cores are busy, threads burn time waiting
 os.environ["TRITON_INTERPRET"] = os.environ.get("TRITON_INTERPRET", "1")  # before torch imports triton
 
 import socket

@@ -3,10 +3,13 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+# A process for each core, and whoever is done takes tests from whoever is not. ARGS comes last, so it has the last word:
+# ARGS="-n 0" for one process, ARGS="-m gpu" for another choice; --pdb means -n 0 by itself.
+TEST := -n auto --maxprocesses 8 --dist worksteal
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test test-all lint check format test-matrix test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -15,8 +18,11 @@ help:  ## This list
 demo: .venv/base.stamp  ## Answer a question about the bundled clip with pruned tokens
 	@$(BIN)/python demo.py $(ARGS)
 
-test: .venv/dev.stamp  ## Run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 4 minutes on two cores)
+	@$(BIN)/python -m pytest $(TEST) -m "not nightly" $(ARGS)
+
+test-all: .venv/dev.stamp  ## Run all tests, the nightly ones too: before a release, and after a change to what they are about
+	@$(BIN)/python -m pytest $(TEST) $(ARGS)
 
 lint: .venv/dev.stamp  ## ruff check, ruff format --check, mypy
 	@$(BIN)/python -m ruff check .

@@ -18,6 +18,8 @@ SHAPES = (
     "--protocol", "mvbench_videochat2", "--frames", "8", "--min_pixels", "784", "--max_pixels", "12544",
     "--max_new_tokens", "8", "--compare", "baseline,paper+keep_ratio=0.1,paper+selector=random+keep_ratio=0.1",
 )  # fmt: skip
+DOZEN = (*SHAPES[:-1], "baseline,paper+keep_ratio=0.1")
+"""With `dozen`: 3 videos, 2 questions each, 2 configs."""
 FEW = "paper keep_ratio=0.1"
 CONFIGS = ("baseline", FEW, "paper selector=random keep_ratio=0.1")
 
@@ -37,6 +39,13 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shapes_mvbench(tmp_path_factory.mktemp("shapes"))
 
 
+@pytest.fixture(scope="session")
+def dozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.shapes_benchmark import shapes_mvbench
+
+    return shapes_mvbench(tmp_path_factory.mktemp("dozen"), videos=1, questions=2)
+
+
 def run(data: Path, out: Path, *words: str, dataset: str = "mvbench", workers: int = 0) -> int:
     words = ("--dataset", dataset, "--data", str(data), "--out", str(out), "--workers", str(workers), *words)
     return main(["eval", "run", *words])
@@ -44,8 +53,37 @@ def run(data: Path, out: Path, *words: str, dataset: str = "mvbench", workers: i
 
 @pytest.fixture(scope="session")
 def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """108 answers of the bundled model."""
     out = tmp_path_factory.mktemp("finished")
     assert run(shapes, out, *SHAPES) == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def answered(dozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """12 answers of the bundled model."""
+    out = tmp_path_factory.mktemp("answered")
+    assert run(dozen, out, *DOZEN) == 0
+    return out
+
+
+@pytest.fixture
+def stub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model answers in this test."""
+    from tests import stub_answers
+
+    stub_answers.install(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def stubbed(dozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same 12 answers without a model."""
+    from tests import stub_answers
+
+    out = tmp_path_factory.mktemp("stubbed")
+    with pytest.MonkeyPatch.context() as patch:
+        stub_answers.install(patch)
+        assert run(dozen, out, *DOZEN) == 0
     return out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported anywhere
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # what tests start, too: where cores are busy, threads burn time waiting
 os.environ["TRITON_INTERPRET"] = os.environ.get("TRITON_INTERPRET", "1")  # before torch imports triton
 
 import socket
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.benchmark_runs import finished, sets, shapes  # noqa: F401  # fixtures of several files
+from tests.benchmark_runs import answered, dozen, finished, sets, shapes, stub, stubbed  # noqa: F401  # fixtures of several files
 from tests.poison import poisoned
 
 # models of 64 channels: a second thread costs more than it brings, and sums keep one order everywhere

@@ -16,7 +16,7 @@ from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, _manifest
 from prunevid_qwen.evaluation.datasets import Subtitle, read_dataset
 from prunevid_qwen.evaluation.fingerprint import digest, model_fingerprint
 from prunevid_qwen.evaluation.protocol.presets import protocol_for
-from tests.benchmark_runs import SHAPES, run
+from tests.benchmark_runs import DOZEN, run
 
 # ---- refusals
 
@@ -31,25 +31,26 @@ from tests.benchmark_runs import SHAPES, run
     ],
 )
 def test_another_run_does_not_go_into_the_same_folder(
-    shapes: Path,
-    finished: Path,
+    dozen: Path,
+    stubbed: Path,
+    stub: None,
     tmp_path: Path,
     words: tuple[str, ...],
     said: str | None,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out = Path(shutil.copytree(finished, tmp_path / "run"))
-    code = run(shapes, out, *SHAPES, *words)
+    out = Path(shutil.copytree(stubbed, tmp_path / "run"))
+    code = run(dozen, out, *DOZEN, *words)
     assert code == (0 if said is None else 2)
     assert said is None or said in capsys.readouterr().err
 
 
 def test_frames_of_another_decoder_do_not_go_into_the_same_folder(
-    shapes: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dozen: Path, stubbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    out = Path(shutil.copytree(stubbed, tmp_path / "run"))
     monkeypatch.setattr(av, "__version__", "1.0")
-    assert run(shapes, out, *SHAPES) == 2
+    assert run(dozen, out, *DOZEN) == 2
     assert re.search(r"reader: pyav was '[\d.]+', is now '1\.0'", capsys.readouterr().err)
 
 
@@ -60,15 +61,15 @@ def test_another_kind_of_run_has_no_tables_here(tmp_path: Path, capsys: pytest.C
         assert "holds another kind of run (questions of a user): give the folder" in capsys.readouterr().err
 
 
-def test_media_are_named_whole_wherever_a_worker_runs(shapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(shapes.parent)
-    asked = BenchmarkRun("mvbench", Path(shapes.name), protocol_for("mvbench"), (("paper", get_config("paper")),))
+def test_media_are_named_whole_wherever_a_worker_runs(dozen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(dozen.parent)
+    asked = BenchmarkRun("mvbench", Path(dozen.name), protocol_for("mvbench"), (("paper", get_config("paper")),))
     paths = {media.path for record in asked.read().records for media in record.media}
-    assert paths and all(path.startswith(f"{shapes}/") for path in paths)
+    assert paths and all(path.startswith(f"{dozen}/") for path in paths)
 
 
-def test_all_that_could_change_an_answer_is_named_and_where_videos_lie_is_not(shapes: Path) -> None:
-    asked = BenchmarkRun("mvbench", shapes, protocol_for("mvbench"), (("paper", get_config("paper")),), device="cuda:1")
+def test_all_that_could_change_an_answer_is_named_and_where_videos_lie_is_not(dozen: Path) -> None:
+    asked = BenchmarkRun("mvbench", dozen, protocol_for("mvbench"), (("paper", get_config("paper")),), device="cuda:1")
     data = asked.read()
     first, (media,) = data.records[0], data.records[0].media
     others = [
@@ -89,15 +90,15 @@ def test_all_that_could_change_an_answer_is_named_and_where_videos_lie_is_not(sh
     assert found[0]["device"] == "cuda" and found[0]["reader: pillow"]
 
 
-def test_one_hidden_answer_does_not_hide_the_others(shapes: Path) -> None:
-    data = read_dataset("mvbench", shapes)
+def test_one_hidden_answer_does_not_hide_the_others(dozen: Path) -> None:
+    data = read_dataset("mvbench", dozen)
     counted = _manifest(replace(data, records=(replace(data.records[0], answer=None), *data.records[1:])))
-    assert counted is not None and (counted["samples"], counted["hidden"]) == (35, 1)
+    assert counted is not None and (counted["samples"], counted["hidden"]) == (5, 1)
 
 
-def test_what_a_config_says_of_reading_and_a_protocol_of_the_answer_is_heeded(shapes: Path) -> None:
+def test_what_a_config_says_of_reading_and_a_protocol_of_the_answer_is_heeded(dozen: Path) -> None:
     config = get_config("paper").replace(video_backend="decord", video_time_limit=7.0)
-    asked = BenchmarkRun("mvbench", shapes, protocol_for("mvbench", max_new_tokens=3), (("paper", config),))
+    asked = BenchmarkRun("mvbench", dozen, protocol_for("mvbench", max_new_tokens=3), (("paper", config),))
     assert (asked.reading().backend, asked.reading().time_limit) == ("decord", 7.0)
     assert asked.answering().generation == {"max_new_tokens": 3}
 
@@ -139,17 +140,17 @@ def test_hidden_files_beside_the_weights_are_no_other_model(tmp_path: Path) -> N
     ],
 )
 def test_contradictions_are_refused_before_anything_runs(
-    shapes: Path, tmp_path: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+    dozen: Path, tmp_path: Path, words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(shapes, tmp_path / "out", *words) == 2
+    assert run(dozen, tmp_path / "out", *words) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_config_file_that_says_how_videos_are_read_is_refused(
-    shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dozen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     get_config("paper").replace(max_frames=64).to_json(tmp_path / "long.json")
-    assert run(shapes, tmp_path / "out", "--config", str(tmp_path / "long.json")) == 2
+    assert run(dozen, tmp_path / "out", "--config", str(tmp_path / "long.json")) == 2
     assert "sets max_frames=64" in (said := capsys.readouterr().err) and "pass frames beside it" in said
 
 

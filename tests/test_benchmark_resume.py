@@ -17,7 +17,7 @@ import pytest
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.engine import folder
 from tests.benchmark_folders import Clips, mvbench
-from tests.benchmark_runs import ROOT, SHAPES, SMALL, lines, row, run, tables
+from tests.benchmark_runs import DOZEN, ROOT, SMALL, lines, row, run, tables
 
 # ---- kills
 
@@ -28,6 +28,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.engine.folder import Part
 
 at, share, note, number = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+model = sys.argv[5]
 add, count = Part.add, 0
 
 def dying(self, line):
@@ -46,15 +47,19 @@ def dying(self, line):
 
 if __name__ == "__main__":
     Part.add = dying
-    sys.exit(main(["eval", "run", *sys.argv[5:]]))
+    if model == "stub":
+        import pytest
+        from tests import stub_answers
+        stub_answers.install(pytest.MonkeyPatch())
+    sys.exit(main(["eval", "run", *sys.argv[6:]]))
 """
 
 
-def stopped(shapes: Path, tmp_path: Path, at: int, share: float, number: int, workers: int) -> Any:
+def stopped(dozen: Path, tmp_path: Path, at: int, share: float, number: int, workers: int, model: str = "stub") -> Any:
     """Run until line ``at``, of which ``share`` is written, then send a signal."""
     (tmp_path / "stopped.py").write_text(_STOPPED)
-    words = ["--dataset", "mvbench", "--data", str(shapes), "--out", str(tmp_path / "run"), *SHAPES]
-    told = [str(at), str(share), str(tmp_path / "pids"), str(int(number))]
+    words = ["--dataset", "mvbench", "--data", str(dozen), "--out", str(tmp_path / "run"), *DOZEN]
+    told = [str(at), str(share), str(tmp_path / "pids"), str(int(number)), model]
     return subprocess.run(
         [sys.executable, str(tmp_path / "stopped.py"), *told, *words, "--workers", str(workers)],
         env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
@@ -74,45 +79,59 @@ def all_readers_ended(tmp_path: Path) -> int:
     return len(children)
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_kill_at_a_random_point_costs_time_alone(shapes: Path, finished: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(
+    ("model", "workers", "then"),
+    [
+        ("bundled", 2, 1),
+        ("stub", 1, 0),
+        pytest.param("stub", 3, 2, marks=pytest.mark.nightly),
+    ],
+)
+def test_a_kill_at_a_random_point_costs_time_alone(
+    dozen: Path, tmp_path: Path, request: pytest.FixtureRequest, model: str, workers: int, then: int
+) -> None:
     """Killed within a line with SIGKILL, resumed with another number of workers: the same bytes, no process left."""
+    whole = request.getfixturevalue("stubbed" if model == "stub" else "answered")
     drawn = random.Random(workers)
-    at, share, out = drawn.randrange(1, 109), drawn.random(), tmp_path / "run"
-    done = stopped(shapes, tmp_path, at, share, signal.SIGKILL, workers)
+    at, share, out = drawn.randrange(1, 13), drawn.random(), tmp_path / "run"
+    done = stopped(dozen, tmp_path, at, share, signal.SIGKILL, workers, model)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(lines(out)) == at - 1 and all_readers_ended(tmp_path) == workers
-    assert run(shapes, out, *SHAPES, workers=(workers + 1) % 4) == 0
-    assert tables(out) == tables(finished), (at, share)
+    if model == "stub":
+        request.getfixturevalue("stub")
+    assert run(dozen, out, *DOZEN, workers=then) == 0
+    assert tables(out) == tables(whole), (at, share)
     stored = [(line["config"], line["id"]) for line in lines(out)]
-    assert len(stored) == len(set(stored)) == 108
+    assert len(stored) == len(set(stored)) == 12
 
 
-@pytest.mark.parametrize("at", [1, 40])
-def test_ctrl_c_ends_cleanly_and_loses_nothing(shapes: Path, finished: Path, tmp_path: Path, at: int) -> None:
-    done = stopped(shapes, tmp_path, at, 0.0, signal.SIGINT, 2)
+@pytest.mark.parametrize(("at", "workers"), [(1, 1), (8, 2)])
+def test_ctrl_c_ends_cleanly_and_loses_nothing(
+    dozen: Path, stubbed: Path, stub: None, tmp_path: Path, at: int, workers: int
+) -> None:
+    done = stopped(dozen, tmp_path, at, 0.0, signal.SIGINT, workers)
     assert done.returncode == 130 and "Traceback" not in done.stderr, done.stderr
     assert "interrupted" in done.stderr and "goes on where" in done.stderr
-    assert len(lines(tmp_path / "run")) == at - 1 and all_readers_ended(tmp_path) == 2
-    assert run(shapes, tmp_path / "run", *SHAPES) == 0 and tables(tmp_path / "run") == tables(finished)
+    assert len(lines(tmp_path / "run")) == at - 1 and all_readers_ended(tmp_path) == workers
+    assert run(dozen, tmp_path / "run", *DOZEN) == 0 and tables(tmp_path / "run") == tables(stubbed)
 
 
 def test_shards_in_any_order_give_the_same_tables(
-    shapes: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dozen: Path, stubbed: Path, stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in (2, 0, 1):
-        assert run(shapes, tmp_path, *SHAPES, "--shard", f"{number}/3") == 0
+        assert run(dozen, tmp_path, *DOZEN, "--shard", f"{number}/3") == 0
     assert f"prunevid eval tables {tmp_path}" in capsys.readouterr().err
     shares = [folder.whole_lines(path) for path in folder.answer_files(tmp_path)]
-    assert [len(share) for share in shares] == [36, 36, 36]
-    assert main(["eval", "tables", str(tmp_path)]) == 0 and tables(tmp_path) == tables(finished)
+    assert [len(share) for share in shares] == [4, 4, 4]
+    assert main(["eval", "tables", str(tmp_path)]) == 0 and tables(tmp_path) == tables(stubbed)
 
 
 # ---- broken data
 
 
 def test_five_per_cent_of_broken_videos_are_named_passed_and_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = mvbench(tmp_path / "data", Clips(tmp_path / "clips"))
     gone, torn = data / "video/star/Charades_v1_480/Z1.mp4", data / "video/perception/videos/action_count_1.mp4"

@@ -14,7 +14,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.benchmark.question import spread
 from prunevid_qwen.evaluation.datasets import read_dataset
 from prunevid_qwen.evaluation.engine import asking
-from tests.benchmark_runs import CONFIGS, FEW, ROOT, SHAPES, SMALL, TABLES, lines, row, run, tables
+from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLES, lines, row, run, tables
 
 # ---- every data set, end to end
 
@@ -132,57 +132,58 @@ def test_where_nothing_is_there_no_model_is_loaded(
 
 
 def test_one_decoding_and_one_encoding_serve_all_questions_and_configs(
-    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = []
     encode = asking._Encoded._encode
     monkeypatch.setattr(asking._Encoded, "_encode", lambda *given: encoded.append(1) or encode(*given))
-    assert run(shapes, tmp_path, *SHAPES) == 0
-    assert len(lines(tmp_path)) == 9 * 4 * 3 and len(encoded) == 9
+    assert run(dozen, tmp_path, *DOZEN) == 0
+    assert len(lines(tmp_path)) == 3 * 2 * 2 and len(encoded) == 3
 
 
 def test_a_limit_sees_every_part_of_the_set_and_may_grow(
-    shapes: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dozen: Path, stubbed: Path, stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    records = read_dataset("mvbench", shapes).records
-    assert [records.index(each) for each in spread(records, 6)] == [0, 6, 12, 18, 24, 30]
-    assert run(shapes, tmp_path, *SHAPES, "--limit", "6") == 0
-    assert "of 6/36" in capsys.readouterr().out
+    records = read_dataset("mvbench", dozen).records
+    assert [records.index(each) for each in spread(records, 3)] == [0, 2, 4]
+    assert run(dozen, tmp_path, *DOZEN, "--limit", "3") == 0
+    assert "of 3/6" in capsys.readouterr().out
     assert {line["groups"]["task"] for line in lines(tmp_path)} == set(
         json.loads((tmp_path / "run.json").read_text())["manifest"]["groups"]["task"]
     )
-    assert run(shapes, tmp_path, *SHAPES, "--limit", "12") == 0 and len(lines(tmp_path)) == 36
-    assert run(shapes, tmp_path, *SHAPES) == 0
-    assert tables(tmp_path) == tables(finished) and len(lines(tmp_path)) == 108
+    assert run(dozen, tmp_path, *DOZEN, "--limit", "4") == 0 and len(lines(tmp_path)) == 10  # 0, 1, 3, 4: two more
+    assert run(dozen, tmp_path, *DOZEN) == 0
+    assert tables(tmp_path) == tables(stubbed) and len(lines(tmp_path)) == 12
 
 
 def test_nothing_left_to_do_loads_no_model(
-    finished: Path, tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch
+    stubbed: Path, tmp_path: Path, dozen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = Path(shutil.copytree(finished, tmp_path / "run"))
+    out = Path(shutil.copytree(stubbed, tmp_path / "run"))
     for name in TABLES:
         (out / name).unlink()
     monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
-    assert run(shapes, out, *SHAPES) == 0
-    assert tables(out) == tables(finished)
+    assert run(dozen, out, *DOZEN) == 0
+    assert tables(out) == tables(stubbed)
     for name in TABLES:
         (out / name).unlink()
-    assert main(["eval", "tables", str(out)]) == 0 and tables(out) == tables(finished)
+    assert main(["eval", "tables", str(out)]) == 0 and tables(out) == tables(stubbed)
 
 
 def test_configs_added_later_stand_beside_the_others(
-    shapes: Path, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    dozen: Path, stub: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    head = SHAPES[:-2]
-    assert run(shapes, tmp_path, *head, "--config", "paper", "--keep_ratio", "0.1") == 0
+    head, later, together = SHAPES[:-2], tmp_path / "later", tmp_path / "together"
+    assert run(dozen, together, *SHAPES) == 0
+    assert run(dozen, later, *head, "--config", "paper", "--keep_ratio", "0.1") == 0
     assert "baseline" in capsys.readouterr().out
-    assert run(shapes, tmp_path, *head, "--config", "baseline", "--keep_ratio", "0.1") == 0
-    assert run(shapes, tmp_path, *head, "--config", "paper+selector=random", "--keep_ratio", "0.1") == 0
-    names = [line["config"] for line in lines(tmp_path)]
-    assert names == [FEW] * 36 + ["baseline"] * 36 + ["paper selector=random keep_ratio=0.1"] * 36
+    assert run(dozen, later, *head, "--config", "baseline", "--keep_ratio", "0.1") == 0
+    assert run(dozen, later, *head, "--config", "paper+selector=random", "--keep_ratio", "0.1") == 0
+    names = [line["config"] for line in lines(later)]
+    assert names == [FEW] * 6 + ["baseline"] * 6 + ["paper selector=random keep_ratio=0.1"] * 6
     for config in CONFIGS:
-        assert row(tmp_path, config) == row(finished, config)
-    assert json.loads((tmp_path / "summary.json").read_text())["configs"] == ["baseline", FEW, CONFIGS[2]]
+        assert row(later, config) == row(together, config)
+    assert json.loads((later / "summary.json").read_text())["configs"] == ["baseline", FEW, CONFIGS[2]]
 
 
 def test_a_dry_run_stops_before_the_model(
@@ -196,11 +197,11 @@ def test_a_dry_run_stops_before_the_model(
     assert not (tmp_path / "out").exists()
 
 
-def test_json_is_one_object_and_the_script_is_the_command(shapes: Path, finished: Path, tmp_path: Path) -> None:
-    words = ["--dataset", "mvbench", "--data", str(shapes), "--out", str(tmp_path), "--json", *SHAPES]
+def test_json_is_one_object_and_the_script_is_the_command(dozen: Path, answered: Path, tmp_path: Path) -> None:
+    words = ["--dataset", "mvbench", "--data", str(dozen), "--out", str(tmp_path), "--json", *DOZEN]
     done = subprocess.run(
-        [sys.executable, str(ROOT / "eval" / "run.py"), *words, "--workers", "2"],
+        [sys.executable, str(ROOT / "eval" / "run.py"), *words, "--workers", "1"],
         capture_output=True, text=True, check=True, cwd=tmp_path,
     )  # fmt: skip
-    assert json.loads(done.stdout) == json.loads((finished / "summary.json").read_text())
-    assert tables(tmp_path) == tables(finished)
+    assert json.loads(done.stdout) == json.loads((answered / "summary.json").read_text())
+    assert tables(tmp_path) == tables(answered)

@@ -46,6 +46,7 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path):
     assert [(line["phase"], line["step"]) for line in lines] == [("vision", 3), ("ask", 3)]
 
 
+@pytest.mark.nightly
 def test_a_deepened_model_answers_as_before_and_goes_on(tmp_path):
     phases = (SHORT[0], SHORT[1], DeepenPhase("deepen", layers=8), replace(SHORT[1], name="again", clutter_share=0.5))
     whole, _ = train(tmp_path / "whole", phases, seed=5, workers=0)

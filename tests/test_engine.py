@@ -201,14 +201,15 @@ class Deadly:
         return self.inner.read(media)
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("once", [True, False], ids=["once", "always"])
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
-    model: PruneVidQwen25VL, folders: list[str], alone: list[dict[str, Any]], tmp_path: Path, once: bool
+    model: PruneVidQwen25VL, folders: list[str], alone: list[dict[str, Any]], tmp_path: Path, once: bool, workers: int
 ) -> None:
     tasks = [task(path, ("baseline", "paper")) for path in folders]
     answerer = Answerer(model, (("baseline", PLAIN), ("paper", PAPER)), {"max_new_tokens": 4})
     deadly: Any = Deadly(reading(model), folders[1], str(tmp_path / "died") if once else "/never/there")
-    lines = bare(run_here(tasks, deadly, answerer.answer, 2))
+    lines = bare(run_here(tasks, deadly, answerer.answer, workers))
     if once:
         assert lines == alone
         return

@@ -61,7 +61,7 @@ def assert_same_run(folder: Path, whole: Path) -> None:
 # ---- a run goes on where it was
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [3, *(pytest.param(each, marks=pytest.mark.nightly) for each in (1, 2, 4, 5))])
 def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(Killed):
         killed_in_step(small(), tmp_path, step)
@@ -71,6 +71,7 @@ def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole: Path, tmp_pa
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.nightly
 def test_a_process_killed_for_real_goes_on(whole: Path, tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, torch; torch.set_num_threads(1)\n"
@@ -200,6 +201,7 @@ def test_a_step_is_the_same_however_it_is_divided(tmp_path: Path) -> None:
         assert seen[size][1][0] == pytest.approx(seen[4][1][0], rel=1e-5)
 
 
+@pytest.mark.nightly
 def test_evaluating_and_reading_ahead_change_nothing(whole: Path, tmp_path: Path, files_for_tensors: None) -> None:
     train(small(eval_data={}, eval_every=None, workers=1), tmp_path, check=False)
     assert not (tmp_path / "evaluation.jsonl").exists()
@@ -218,6 +220,7 @@ def rank_of_two(rank: int, port: int, folder: Path) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.nightly
 def test_two_processes_do_what_one_does(whole: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

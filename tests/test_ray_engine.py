@@ -1,4 +1,7 @@
-"""The Ray engine on a cluster of two CPUs: the local engine's lines, whatever dies; errors as themselves."""
+"""The Ray engine on a cluster of two CPUs: the local engine's lines, whatever dies; errors as themselves.
+
+Its processes take seconds to start: one smoke test is in `make test`, whatever else needs a cluster is nightly.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ CONFIGS = (("baseline", get_config("baseline")), ("paper", get_config("paper")))
 ANSWERING = Answering(CONFIGS, generation={"max_new_tokens": 4})
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
@@ -170,8 +173,18 @@ def local(tasks: list[Task], tmp_path_factory: pytest.TempPathFactory) -> list[L
     return timeless(run_here(tasks, Reading(tmp_path_factory.mktemp("marks")), ANSWERING.load().answer, 0))
 
 
+def test_lines_are_those_of_the_local_engine(
+    cluster: None, tasks: list[Task], local: list[Line], tmp_path: Path
+) -> None:
+    whole, broken = tasks[0], tasks[3]
+    lines = timeless(run_on_ray([whole, broken], Reading(tmp_path), ANSWERING))
+    assert lines == [line for line in local if line["id"].partition(".")[0] in ("0", "3")]
+    assert [line["error"] is None for line in lines] == [True] * 4 + [False] * 2
+
+
+@pytest.mark.nightly
 def test_lines_are_those_of_the_local_engine_though_a_reader_and_a_model_are_killed(
-    tasks: list[Task], local: list[Line], tmp_path: Path
+    cluster: None, tasks: list[Task], local: list[Line], tmp_path: Path
 ) -> None:
     dying = Fake(CONFIGS, make=lambda: DiesOnce(ANSWERING.load(), tmp_path / "model"))
     lines = list(run_on_ray(tasks, Reading(tmp_path, once="b.mp4"), dying))
@@ -182,7 +195,10 @@ def test_lines_are_those_of_the_local_engine_though_a_reader_and_a_model_are_kil
     assert next(line["raw"] for line in lines if line["id"] == "0.0") == bundled_clip()[2]
 
 
-def test_a_task_that_processes_died_of_is_an_error_of_its_questions(tasks: list[Task], tmp_path: Path) -> None:
+@pytest.mark.nightly
+def test_a_task_that_processes_died_of_is_an_error_of_its_questions(
+    cluster: None, tasks: list[Task], tmp_path: Path
+) -> None:
     dumps, loads, tries = ray.cloudpickle.dumps, ray.cloudpickle.loads, ray.remote(num_cpus=0)(Tries).remote()
     shared: dict[str, Any] = {"tries": tries, "same": _installed()}
     model = _Replica(dumps(Fake(CONFIGS)), False, **shared)
@@ -207,7 +223,10 @@ def test_a_task_that_processes_died_of_is_an_error_of_its_questions(tasks: list[
     )
 
 
-def test_batch_answers_on_ray_as_here_and_names_a_config_that_does_not_fit(tmp_path: Path, capsys: Any) -> None:
+@pytest.mark.nightly
+def test_batch_answers_on_ray_as_here_and_names_a_config_that_does_not_fit(
+    cluster: None, tmp_path: Path, capsys: Any
+) -> None:
     clip, question, answer = bundled_clip()
     asked = [{"id": "clip", "video": clip, "question": question}, {"id": "none", "video": "no.mp4", "question": "?"}]
     (tmp_path / "q.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
@@ -224,8 +243,9 @@ def test_batch_answers_on_ray_as_here_and_names_a_config_that_does_not_fit(tmp_p
     assert there[0] == here[0] and there[1]["error"].startswith(f"no video at {tmp_path / 'no.mp4'}")
 
 
+@pytest.mark.nightly
 def test_an_error_among_the_answers_is_raised_as_itself_and_models_are_let_go(
-    tasks: list[Task], tmp_path: Path
+    cluster: None, tasks: list[Task], tmp_path: Path
 ) -> None:
     told: list[tuple[str, int, int]] = []
     failing = Fake(CONFIGS, make=lambda: Echo(PruningNotApplied("not pruned"), "4.0"))
@@ -240,7 +260,8 @@ def test_an_error_among_the_answers_is_raised_as_itself_and_models_are_let_go(
     assert lines[0]["pid"] != os.getpid() and eventually(lambda: not model.exists())
 
 
-def test_only_work_that_did_not_end_is_counted() -> None:
+@pytest.mark.nightly
+def test_only_work_that_did_not_end_is_counted(cluster: None) -> None:
     tries = ray.remote(num_cpus=0)(Tries).remote()
     for _ in range(TRIES + 1):  # the machine that had the result can be lost, and all is done again
         with _try(tries, "reading 1") as may:
@@ -281,7 +302,7 @@ def test_what_a_cluster_has_room_for() -> None:
         large.device("cuda:1")
 
 
-def test_a_cluster_that_is_there_is_taken_and_left() -> None:
+def test_a_cluster_that_is_there_is_taken_and_left(cluster: None) -> None:
     with joined("192.0.2.1:6379") as cluster:  # an address is for whoever belongs to none yet
         assert cluster == Cluster(2.0, 0, 2.0)
     assert ray.is_initialized()
@@ -306,7 +327,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: Any) -> None:
         pytest.fail("joined")
 
 
-def test_a_benchmark_changes_its_engine_half_way_and_its_tables_do_not_show_it(tmp_path: Path) -> None:
+@pytest.mark.nightly
+def test_a_benchmark_changes_its_engine_half_way_and_its_tables_do_not_show_it(cluster: None, tmp_path: Path) -> None:
     data = shapes_mvbench(tmp_path / "data", videos=2, questions=2)
     words = ["eval", "run", "--dataset", "mvbench", "--data", str(data), "--protocol", "mvbench_videochat2"]
     words += ["--frames", "4", "--min_pixels", "784", "--max_pixels", "12544", "--max_new_tokens", "4"]

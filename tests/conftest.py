@@ -7,6 +7,7 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported anywhere
 os.environ["TRITON_INTERPRET"] = os.environ.get("TRITON_INTERPRET", "1")  # before torch imports triton
 
+import signal
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -18,9 +19,16 @@ from tests.benchmark_runs import finished, sets, shapes  # noqa: F401  # fixture
 from tests.poison import poisoned
 
 # models of 64 channels: a second thread costs more than it brings, and sums keep one order everywhere
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("PRUNEVID_TEST_THREADS", "1")))  # tools/test_cpus.py asks for two
 
 LOOPBACK = ("127.0.0.1", "::1")  # where a test may start a server of its own
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file that imports torch compares numbers, or decides by them."""
+    for item in items:
+        if isinstance(item, pytest.Function) and getattr(item.module, "torch", None) is torch:
+            item.add_marker(pytest.mark.numeric)
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +42,16 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a test tried to reach {address}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def as_in_a_terminal() -> Iterator[None]:
+    """Signals do what they do to a program in a terminal's foreground: a job in the background finds SIGINT ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

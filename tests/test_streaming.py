@@ -19,6 +19,7 @@ from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.media import Library, losing
+from tests.tolerances import LOGITS, close
 
 ASKED = "what color is the circle ?"
 CONFIG = PruneVidConfig()
@@ -111,7 +112,7 @@ def test_a_stream_is_answered_as_the_whole(model: PruneVidQwen25VL, video: Path,
     for one, other_one in zip(ours.logits, whole.logits, strict=True):
         if tokens is None:
             assert torch.equal(one, other_one)
-        torch.testing.assert_close(one, other_one, rtol=1e-4, atol=1e-4)
+        close(one, other_one, LOGITS)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_batches_of_videos_and_images_in_chunks(
             assert one["stats"][part] == other_one["stats"][part]
         assert one["stats"]["input"]["videos"][-1]["frames"] == 11
     for a, b in zip(ours[0]["output"].logits, whole[0]["output"].logits, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        close(a, b, LOGITS)
 
 
 def test_a_medium_that_was_read_is_encoded_and_one_from_elsewhere_refused(model: PruneVidQwen25VL, video: Path) -> None:

@@ -15,8 +15,11 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.stage2_select import prunevid
+from prunevid_qwen.stage2_select.threshold import Budget
 from tests.benchmark_runs import finished, sets, shapes  # noqa: F401  # fixtures of several files
 from tests.poison import poisoned
+from tests.tolerances import apart
 
 # models of 64 channels: a second thread costs more than it brings, and sums keep one order everywhere
 torch.set_num_threads(int(os.environ.get("PRUNEVID_TEST_THREADS", "1")))  # tools/test_cpus.py asks for two
@@ -42,6 +45,28 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError(f"a test tried to reach {address}")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.fixture
+def scores_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that compare kept tokens of two routes: no score may lie so near to another that rounding decides."""
+
+    def top(real: Any) -> Any:
+        def checked(score: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+            apart(lambda each: real(each, *rest, **more).sort().values, score)
+            return real(score, *rest, **more)
+
+        return checked
+
+    def choose(self: Budget, score: torch.Tensor, probability: torch.Tensor, layout: Any) -> torch.Tensor:
+        slope = 1 / 4  # a sigmoid's, at most
+        apart(lambda each: budget(self, each, probability + slope * (each - score), layout).sort().values, score)
+        return budget(self, score, probability, layout)
+
+    for name in ("stratified_topk", "topk_of_each"):
+        monkeypatch.setattr(prunevid, name, top(getattr(prunevid, name)))
+    budget = Budget.choose
+    monkeypatch.setattr(Budget, "choose", choose)
 
 
 @pytest.fixture

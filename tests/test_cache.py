@@ -14,6 +14,8 @@ from prunevid_qwen.hooks import pruned
 from tests.models import ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, oracle, same_logits
 
+pytestmark = pytest.mark.usefixtures("scores_apart")
+
 
 @pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

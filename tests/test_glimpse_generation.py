@@ -23,7 +23,9 @@ from tests import flash_attention, glimpse
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, oracle, same_logits
 from tests.test_pruning_equals_masking import TINY
-from tests.tolerances import LOGITS, close
+from tests.tolerances import LOGITS, close, tokens_apart
+
+pytestmark = pytest.mark.usefixtures("scores_apart")
 
 ALONE = [[sample] for sample in MIXED]
 # attention of two layers, and a drop only after a third
@@ -74,6 +76,7 @@ def test_a_batch_is_its_members(attention: str) -> None:
         mine = trace.samples[0].kept
         assert (mine is None) == (kept[b] is None)
         assert mine is None or torch.equal(mine.rep, kept[b].rep)
+        tokens_apart(alone.logits)
         assert torch.equal(alone.sequences[0, -6:], together.sequences[b, -6:])
         for one, other in zip(alone.logits, together.logits, strict=True):
             close(one[0], other[b], LOGITS)

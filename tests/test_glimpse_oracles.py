@@ -94,6 +94,7 @@ def test_pruning_is_masking_without_stage_3(attention: str, stage1: bool) -> Non
     assert len(set(trace.cache_lengths)) == 2
 
 
+@pytest.mark.usefixtures("scores_apart")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_a_prefix_in_the_cache_changes_nothing(attention: str) -> None:
     """Rows with unequal padding, of which the first texts were read before the videos came."""

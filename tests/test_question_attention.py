@@ -155,6 +155,7 @@ def test_the_law_is_the_models_own_attention() -> None:
     assert len(seen) == 2
 
 
+@pytest.mark.usefixtures("scores_apart")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_eager_and_sdpa_keep_the_same_tokens(attention: str) -> None:
     kept = []

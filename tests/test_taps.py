@@ -21,6 +21,8 @@ from tests import glimpse
 from tests.models import CASES, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.tolerances import close
 
+pytestmark = pytest.mark.usefixtures("scores_apart")
+
 GRIDS = [(1, 3, 4), (2, 5, 7), (1, 1, 1), (3, 4, 2), (1, 9, 6)]
 
 

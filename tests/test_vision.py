@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from prunevid_qwen import PruneVidConfig, pruned
 from prunevid_qwen.vision import EncodedVideos, chunk_grids, vision_from_memory, vision_in_chunks
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
-from tests.tolerances import LOGITS, close
+from tests.tolerances import LOGITS, close, tokens_apart
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl")
 # the grid of RAGGED's first video has 4 positions of 4 x 5 tokens, the next 3 of 3 x 6, the last 2 of 4 x 4
@@ -143,6 +143,7 @@ def test_pruned_generates_the_same_in_chunks(family: str) -> None:
             out.append((answer, len(calls)))
         (whole, few), (parts, many) = out
         assert few == 2 and many >= 6  # images and videos; then single positions: of 1 image and of videos of 2 and 3
+        tokens_apart(whole.logits)
         assert torch.equal(whole.sequences, parts.sequences)
         for ours, theirs in zip(parts.logits, whole.logits, strict=True):
             close(ours, theirs, LOGITS)
@@ -184,8 +185,13 @@ def test_generate_answers_from_memory(family: str, dtype: torch.dtype, arguments
         with first, second, calls_of_stock(model) as calls:
             ours = model.generate(**light, **same)
         assert not calls
-        assert torch.equal(ours.sequences, plain.sequences)
-        for one, other in zip(ours.logits, plain.logits, strict=True):
+        compared = len(plain.logits)
+        if dtype == torch.float32:
+            tokens_apart(plain.logits)
+            assert torch.equal(ours.sequences, plain.sequences)
+        else:
+            compared = 1  # bf16 has equal logits: rounding decides which token comes, and with it what follows
+        for one, other in zip(ours.logits[:compared], plain.logits[:compared], strict=True):
             close(one, other, LOGITS, dtype=dtype)
 
 

@@ -5,13 +5,14 @@ of another CPU's vectors or another library's, differ by a few of those, whateve
 1e4 fp32 numbers are 1e-3 apart, and a fixed 1e-5 asks for equal bits.
 
 Equal bits are claimed for the same shapes in the same process alone: libraries choose another order of a sum by the
-shape. Sets of kept tokens are compared exactly only where scores are apart: `apart` says so.
+shape. Kept tokens and written tokens are compared exactly only where scores are apart, which
+`apart` asserts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -62,16 +63,25 @@ def close(
     torch.testing.assert_close(got, wanted, rtol=0, atol=allowed * spacing(largest, dtype), msg=msg)
 
 
-def apart(scores: Tensor, count: int, ulps: Ulps | int = LOGITS) -> bool:
-    """Tell whether the ``count`` best scores are apart from the others, so that every route keeps the same tokens.
+def apart(choose: Callable[[Tensor], Tensor], scores: Tensor, ulps: Ulps = LOGITS) -> None:
+    """Assert that scores of another route, some units in the last place off, would lead to the same choice.
 
     Args:
-        scores: [N] in fp32.
-        count: tokens kept, from 1 to N - 1.
-        ulps: how far two routes may differ.
+        choose: from scores to what is compared exactly, such as the tokens kept.
+        scores: of any shape; those that are not finite stay as they are.
+        ulps: how far two routes may differ, by type.
     """
-    ordered = scores.double().sort(descending=True).values
-    finite = ordered[ordered.isfinite()].abs()
-    allowed = ulps if isinstance(ulps, int) else ulps[scores.dtype]
-    unit = spacing(float(finite.max()) if len(finite) else 0.0, scores.dtype)
-    return bool(ordered[count - 1] - ordered[count] > 2 * allowed * unit)
+    chosen = choose(scores)
+    finite = scores.detach().abs()[scores.isfinite()]
+    step = ulps[scores.dtype] * spacing(float(finite.max()) if finite.numel() else 0.0, scores.dtype)
+    numbers = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        signs = torch.randint(0, 2, scores.shape, generator=numbers).to(scores) * 2 - 1
+        moved = choose(scores + step * signs)
+        assert torch.equal(moved, chosen), "scores are too near to each other for what follows from them to be compared"
+
+
+def tokens_apart(logits: Sequence[Tensor]) -> None:
+    """Assert that every route would write the same tokens: the best of each step's logits is apart from the next."""
+    for step in logits:
+        apart(lambda each: each.argmax(-1), step)

@@ -64,24 +64,23 @@ def close(
 
 
 def apart(choose: Callable[[Tensor], Tensor], scores: Tensor, ulps: Ulps = LOGITS) -> None:
-    """Assert that scores of another route, some units in the last place off, would lead to the same choice.
+    """Assert that the scores of any other route, some units in the last place off, would lead to the same choice.
 
     Args:
-        choose: from scores to what is compared exactly, such as the tokens kept.
-        scores: of any shape; those that are not finite stay as they are.
+        choose: from scores to the places that are chosen, [K], in order where order does not matter.
+        scores: [N].
         ulps: how far two routes may differ, by type.
     """
     chosen = choose(scores)
     finite = scores.detach().abs()[scores.isfinite()]
     step = ulps[scores.dtype] * spacing(float(finite.max()) if finite.numel() else 0.0, scores.dtype)
-    numbers = torch.Generator().manual_seed(0)
-    for _ in range(4):
-        signs = torch.randint(0, 2, scores.shape, generator=numbers).to(scores) * 2 - 1
-        moved = choose(scores + step * signs)
-        assert torch.equal(moved, chosen), "scores are too near to each other for what follows from them to be compared"
+    worst = scores + step
+    worst[chosen] = scores[chosen] - step
+    assert torch.equal(choose(worst), chosen), "scores are too near to each other for what follows to be compared"
 
 
 def tokens_apart(logits: Sequence[Tensor]) -> None:
-    """Assert that every route would write the same tokens: the best of each step's logits is apart from the next."""
+    """Assert that every route would write the same tokens: the best of each step's logits, [B, V], is apart."""
     for step in logits:
-        apart(lambda each: each.argmax(-1), step)
+        for row in step:
+            apart(lambda each: each.argmax(-1, keepdim=True), row)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from prunevid_qwen.interruption import signal_of
 from prunevid_qwen.moving_shapes import QUESTION_TYPES, make_scene, render
-from prunevid_qwen.training import batches
+from prunevid_qwen.training import batches, bundled_model
 from prunevid_qwen.training.architecture import build_model, deepen
 from prunevid_qwen.training.bundled_model import train
 from prunevid_qwen.training.export import export_model
@@ -82,6 +84,26 @@ def test_an_interruption_leaves_a_checkpoint(tmp_path):
         train(tmp_path, SHORT, workers=0, report=interrupt)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert (saved["phase"], saved["step"]) == (0, 3)
+
+
+def test_a_signal_in_a_step_finishes_and_saves_it(tmp_path, monkeypatch, as_in_a_terminal):
+    update = bundled_model._update
+
+    def signalled(*given: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return update(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundled_model, "_update", signalled)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            train(tmp_path / "stopped", SHORT[:1], workers=0)
+    assert signal_of(raised.value) == signal.SIGTERM
+    saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)
+    assert (saved["phase"], saved["step"]) == (0, 1)
+    stopped, _ = train(tmp_path / "stopped", SHORT[:1], workers=0)
+    whole, _ = train(tmp_path / "whole", SHORT[:1], workers=0)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, stopped.state_dict()[name]), name
 
 
 def test_the_vision_tower_is_frozen_and_exact_while_questions_are_trained(tmp_path):

@@ -3,13 +3,13 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
-# A process for each core, and whoever is done takes tests from whoever is not. ARGS comes last, so it has the last word:
-# ARGS="-n 0" for one process, ARGS="-m gpu" for another choice; --pdb means -n 0 by itself.
-TEST := -n auto --maxprocesses 8 --dist worksteal
+# A process for each core, and whoever is done takes tests from whoever is not; one where pytest-xdist is not to be had.
+# ARGS comes last, so it has the last word: ARGS="-n 0" for one process, ARGS="-m gpu" for another choice; --pdb means -n 0.
+TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint check format test-matrix test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test test-all lint check format test-matrix test-cpus test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ format: .venv/dev.stamp  ## Let ruff rewrite what it can
 
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)
+
+test-cpus: .venv/dev.stamp  ## Run the tests as other CPUs and a busy machine would (writes eval/results/test_cpus.json)
+	@$(BIN)/python tools/test_cpus.py $(ARGS)
 
 test-lmms: .venv/dev.stamp  ## Run lmms-eval's MVBench through our plug-in, in a venv of its own (writes eval/results/lmms_eval.json)
 	@$(BIN)/python tools/test_lmms.py $(ARGS)

@@ -19,6 +19,7 @@ import typer
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
 from prunevid_qwen import PruneVidQwen25VL, get_config
+from prunevid_qwen.cli import run_script
 from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.evaluation.bundled_accuracy import FIRST_SEED, measure, package_answers, read_answers, summarise
 from prunevid_qwen.evaluation.scenes import CONDITIONS
@@ -65,4 +66,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

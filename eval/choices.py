@@ -16,8 +16,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
+from prunevid_qwen.cli import run_script
 from prunevid_qwen.cli.bench import Bars
-from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.evaluation.accuracy_folder import pack_answers
 from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants
@@ -54,7 +54,7 @@ def main(
             accuracy_run(folder, run, workers, restart, bars.tell, command)
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on where it was", err=True)
-        raise typer.Exit(130) from None
+        raise
     summary = write_choices_summary(folder, list_variants(layers))
     typer.echo(f"tables: {write_choices_report(folder)}\nsummary: {summary}")
     pack_answers(folder)
@@ -74,7 +74,4 @@ def _layers(folder: Path) -> int:
 
 
 if __name__ == "__main__":  # worker processes import this file too
-    try:
-        typer.run(main)
-    except PruneVidError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

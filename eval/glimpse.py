@@ -15,8 +15,8 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
+from prunevid_qwen.cli import run_script
 from prunevid_qwen.cli.bench import Bars
-from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.evaluation.accuracy_folder import pack_answers
 from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.glimpse_accuracy import QUICK_VIDEOS, VIDEOS, glimpse_run, write_glimpse_summary
@@ -42,7 +42,7 @@ def main(
             accuracy_run(folder, run, workers, restart, bars.tell, " ".join(["python eval/glimpse.py", *sys.argv[1:]]))
     except KeyboardInterrupt:
         typer.echo("stopped: the same command goes on where it was", err=True)
-        raise typer.Exit(130) from None
+        raise
     summary = write_glimpse_summary(folder)
     for path in draw_glimpse(json.loads(summary.read_text(encoding="utf-8")), folder):
         typer.echo(f"plot: {path}")
@@ -51,7 +51,4 @@ def main(
 
 
 if __name__ == "__main__":  # worker processes import this file too
-    try:
-        typer.run(main)
-    except PruneVidError as error:
-        sys.exit(f"error: {error}")
+    run_script(main)

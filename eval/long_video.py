@@ -192,4 +192,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from prunevid_qwen.cli import run_script
+
+    run_script(main, typed=False)

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from prunevid_qwen.cli import run_script
 from prunevid_qwen.config import PruneVidConfig, get_paper_config, get_reference_config
 from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.receipt import versions
@@ -238,4 +239,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main, typed=False)

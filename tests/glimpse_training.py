@@ -12,6 +12,7 @@ import torch
 from prunevid_qwen.training.glimpse import base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.train import train
+from tests.tolerances import LOGITS, close
 
 SMALL: dict[str, Any] = {
     "model_path": "bundled", "dtype": "float32", "precision": "no", "width": 16, "condition": 16, "vip_heads": 4,
@@ -39,6 +40,16 @@ def curves(folder: Path) -> list[dict[str, Any]]:
         path = folder / name
         lines += [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+def close_curves(got: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
+    """Steps and learning rates are the same; losses and shares are those of logits by another route."""
+    assert len(got) == len(wanted)
+    for one, other in zip(got, wanted, strict=True):
+        assert {name: one.get(name) for name in ("step", "lr")} == {name: other.get(name) for name in ("step", "lr")}
+        assert one.keys() == other.keys()
+        names = [name for name in one if name not in ("step", "lr")]
+        close(*(torch.tensor([float(line[name]) for name in names]) for line in (one, other)), LOGITS)
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:

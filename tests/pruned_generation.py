@@ -11,7 +11,7 @@ from prunevid_qwen.config import PruneVidConfig
 from tests.masking import masked_logits, text_inputs
 from tests.models import make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
-from tests.tolerances import LOGITS
+from tests.tolerances import LOGITS, close
 
 CONFIG = PruneVidConfig(**TINY)
 OUT = {"return_dict_in_generate": True, "output_logits": True}
@@ -24,5 +24,5 @@ def oracle(samples: Any, sequences: torch.Tensor, trace: Any, config: PruneVidCo
     return masked_logits(model, embeds, positions, inputs, sequences, trace, config.enable_cache_compression)
 
 
-def close(got: torch.Tensor, wanted: torch.Tensor) -> None:
-    torch.testing.assert_close(got, wanted, **LOGITS[torch.float32])
+def same_logits(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    close(got, wanted, LOGITS)

@@ -21,6 +21,7 @@ from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.fast_forward import PIXEL_MEAN, PIXEL_STD, answer_states, patchify, vision_features
 from prunevid_qwen.training.sequence import PREFIX, prompt_ids, question_blocks, sequence_positions
 from prunevid_qwen.training.tokenizer import SPECIAL_TOKENS, VOCABULARY, WORDS, build_tokenizer
+from tests.tolerances import LOGITS, close
 
 BUNDLED = Path(prunevid_qwen.__file__).parent / "bundled"
 FOLDER, CLIPS = BUNDLED / "model", BUNDLED / "clips"
@@ -149,7 +150,7 @@ def test_the_training_forward_is_the_librarys(after_all):
             video_grid_thw=grid,
             position_ids=torch.cat([positions.prefix[:, 0], positions.block[:, :length]], 1)[:, None],
         ).logits[0, -1]
-        assert (logits - model.lm_head(states[0, n, length - 1])).abs().max() < 1e-4
+        close(logits, model.lm_head(states[0, n, length - 1]), LOGITS)
 
 
 def share_right(blank: bool, multiple_choice: bool) -> float:

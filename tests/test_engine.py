@@ -25,6 +25,8 @@ from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, read_media
 from prunevid_qwen.evaluation.engine.tasks import Task, without
 from prunevid_qwen.moving_shapes import make_scene, render, write_frames
+from tests.patience import PATIENCE
+from tests.tolerances import LOGITS, close
 
 QUESTIONS = ("What color is the first object?", "How many objects are there?", "Is there a red star?")
 PLAIN = get_config("baseline").replace(max_frames=8)
@@ -118,7 +120,7 @@ def test_chunks_of_the_vision_tower_give_the_features_of_generate(model: PruneVi
     assert rows == [16 * 4] * 4  # a position has 16 tokens of 4 patches, and two are more than 20
     whole = asking._Encoded(answerer, read.media).under(PAPER)[0].features[0].tokens
     assert held.features[0].tokens.shape == whole.shape and int(medium.grid[0, 0]) == 4
-    torch.testing.assert_close(held.features[0].tokens, whole, rtol=1e-4, atol=1e-4)
+    close(held.features[0].tokens, whole, LOGITS)
 
 
 def test_images_and_several_media_stand_in_a_prompt_in_order(model: PruneVidQwen25VL, folders: list[str]) -> None:
@@ -239,7 +241,9 @@ class Slow:
 
 
 @pytest.mark.parametrize("alone", [False, True], ids=["in the pool", "alone"])
-def test_leaving_does_not_wait_for_a_video_that_is_being_read(tmp_path: Path, alone: bool) -> None:
+def test_leaving_does_not_wait_for_a_video_that_is_being_read(
+    tmp_path: Path, alone: bool, as_in_a_terminal: None
+) -> None:
     """Ctrl-C would otherwise last as long as the slowest video, and for ever where a decoder hangs."""
     began, died, pids = tmp_path / "began", str(tmp_path / "died") if alone else "", list[int]()
     os.mkfifo(began)
@@ -263,7 +267,7 @@ def test_leaving_does_not_wait_for_a_video_that_is_being_read(tmp_path: Path, al
         lines.close()
     with contextlib.suppress(ProcessLookupError):
         watched = os.pidfd_open(pids[0])
-        assert select.select([watched], [], [], 10)[0], "a reader goes on reading"
+        assert select.select([watched], [], [], PATIENCE)[0], "a reader goes on reading"
 
 
 class Unloadable:
@@ -295,7 +299,7 @@ def test_leaving_in_the_middle_ends_the_workers(
     assert len(processes) == 2
     lines.close()
     for process in processes:  # not by `is_alive`: the pool's own thread may be the one to hear of its end
-        assert wait([process.sentinel], 20)
+        assert wait([process.sentinel], PATIENCE)
 
 
 # ---- tasks

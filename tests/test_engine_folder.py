@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from prunevid_qwen import ConfigError
 from prunevid_qwen.errors import SetupError
@@ -194,11 +194,12 @@ def test_every_line_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sizes == [whole // 2, whole]
 
 
-def test_two_processes_do_not_begin_a_folder_at_once(tmp_path: Path) -> None:
-    begun = threading.Thread(target=opened, args=(tmp_path,))
-    with FileLock(tmp_path / "run.lock"):
-        begun.start()
-        begun.join(0.3)
-        assert begun.is_alive() and not (tmp_path / "run.json").exists()
-    begun.join(20)
+def test_two_processes_do_not_begin_a_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire = FileLock.acquire
+    monkeypatch.setattr(FileLock, "acquire", lambda self: acquire(self, blocking=False))  # says what it would wait for
+    with FileLock(tmp_path / "run.lock"), ThreadPoolExecutor(1) as other:
+        with pytest.raises(Timeout):
+            other.submit(opened, tmp_path).result()
+        assert not (tmp_path / "run.json").exists()
+    opened(tmp_path)
     assert (tmp_path / "run.json").exists()

@@ -20,6 +20,7 @@ from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from tests.glimpse_training import base_model, small
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLISHED = ROOT / "tests" / "data" / "glimpse_checkpoint"
@@ -60,7 +61,7 @@ def test_help_loads_no_torch() -> None:
         "assert main(['train-glimpse', '--help']) == main(['convert-glimpse', '--help']) == 0\n"
         "assert not {'torch', 'numpy', 'transformers', 'accelerate', 'yaml'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
 
 
 def test_options_override_the_file(recipe: Path) -> None:

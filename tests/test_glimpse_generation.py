@@ -21,9 +21,11 @@ from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from tests import flash_attention, glimpse
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
-from tests.pruned_generation import OUT, close, oracle
+from tests.pruned_generation import OUT, oracle, same_logits
 from tests.test_pruning_equals_masking import TINY
-from tests.tolerances import CLOSE, LOGITS
+from tests.tolerances import LOGITS, close, tokens_apart
+
+pytestmark = pytest.mark.usefixtures("scores_apart")
 
 ALONE = [[sample] for sample in MIXED]
 # attention of two layers, and a drop only after a third
@@ -74,9 +76,10 @@ def test_a_batch_is_its_members(attention: str) -> None:
         mine = trace.samples[0].kept
         assert (mine is None) == (kept[b] is None)
         assert mine is None or torch.equal(mine.rep, kept[b].rep)
+        tokens_apart(alone.logits)
         assert torch.equal(alone.sequences[0, -6:], together.sequences[b, -6:])
         for one, other in zip(alone.logits, together.logits, strict=True):
-            torch.testing.assert_close(one[0], other[b], **LOGITS[torch.float32])
+            close(one[0], other[b], LOGITS)
 
 
 def test_eager_keeps_what_sdpa_keeps() -> None:
@@ -95,7 +98,7 @@ def test_the_layer_is_the_checkpoints(facts: GlimpseFacts) -> None:
     assert trace.layer == facts.reduce_layer
     assert any(sample.after_stage2 < sample.tokens for sample in trace.samples)
     for b, logits in enumerate(oracle(RAGGED, out.sequences, trace, glimpse.config(facts))):
-        close(torch.stack(out.logits, 1)[b], logits)
+        same_logits(torch.stack(out.logits, 1)[b], logits)
 
 
 def test_flash_attention_path(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +153,7 @@ def test_candidates_of_assisted_decoding_are_not_part_of_the_prompt(monkeypatch:
         assert (widths[0] > inputs["input_ids"].shape[1]) == bool(options), "no candidates, so it proves nothing"
     handle.remove()
     assert torch.equal(*out)
-    torch.testing.assert_close(*probes, **CLOSE[torch.float32])
+    close(*probes)
 
 
 @pytest.mark.parametrize("merger", ["prunevid", "rlt", "pool", "random"])
@@ -180,11 +183,11 @@ def test_after_stage_1_tokens_bring_the_means_of_their_members(monkeypatch: pyte
         assert merged.n_out < merged.n_in
         for group in range(merged.n_out):
             members = (merged.target == group).nonzero()[:, 0]
-            torch.testing.assert_close(seen.taps[0, group], taps[0][b][members, 0].mean(0), **CLOSE[torch.float32])
+            close(seen.taps[0, group], taps[0][b][members, 0].mean(0))
         grid_cells = torch.cat([torch.arange(block.stop - block.start) for block in sample.blocks])
         assert torch.equal(seen.layout.cell_of, grid_cells[merged.rep])
     for b, logits in enumerate(oracle(RAGGED, out.sequences, trace, config)):
-        close(torch.stack(out.logits, 1)[b], logits)
+        same_logits(torch.stack(out.logits, 1)[b], logits)
 
 
 def test_two_runs_and_one_that_raised_leave_nothing_behind() -> None:

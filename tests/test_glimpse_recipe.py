@@ -16,6 +16,7 @@ from prunevid_qwen.training.glimpse.base import _published_taps, facts_for, make
 from prunevid_qwen.training.glimpse.opened import open_recipe, spec_of
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from tests.models import tiny_model
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = {"kind": "moving_shapes", "samples": 3}
@@ -188,4 +189,4 @@ def test_reading_a_recipe_loads_no_torch() -> None:
         "import sys\nfrom prunevid_qwen.training.glimpse.recipe import GlimpseRecipe\nGlimpseRecipe()\n"
         "assert not {'torch', 'numpy', 'transformers', 'accelerate'} & set(sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE)

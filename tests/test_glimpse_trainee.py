@@ -19,7 +19,7 @@ from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch
 from prunevid_qwen.training.glimpse.losses import MaskCounts, bce, dice, localisation
 from prunevid_qwen.training.glimpse.shapes import ShapesData
 from prunevid_qwen.training.glimpse.trainee import GlimpseTraining, Trainee
-from tests.tolerances import CLOSE, LOGITS
+from tests.tolerances import GRADIENTS, LOGITS, close
 
 FACTS = GlimpseFacts(8, 128, 4, 96, (1, 2), 3, (3, 1), 16, 32, 4)
 DATA = ShapesData(40, seed=5, conditions={"plain": 1})
@@ -97,7 +97,7 @@ def test_losses_and_gradients_are_those_of_one_sequence(bundled: PruneVidQwen25V
         given = batch(bundled, [index])
         outcome = run(given)
         wanted, attention = in_one_sequence(bundled, made, given)
-        torch.testing.assert_close(outcome.lm, wanted, **LOGITS[torch.float32])
+        close(outcome.lm, wanted, LOGITS)
         # through the LM loss into the vectors of all layers, and through the VIP into those up to the layers read
         weights = torch.linspace(-1, 1, outcome.logits[0].numel())
         ours = torch.autograd.grad(outcome.lm + (outcome.logits[0] * weights).sum(), list(made.parameters()))
@@ -107,13 +107,10 @@ def test_losses_and_gradients_are_those_of_one_sequence(bundled: PruneVidQwen25V
         t, h, w = grid.tolist()
         cell = torch.arange(t * h * w)
         score = made.vip(seen, read.transpose(0, 1), cell % (h * w) // w, cell % w, [h * w] * t)
-        torch.testing.assert_close(outcome.logits[0], score, **LOGITS[torch.float32])
+        close(outcome.logits[0], score, LOGITS)
         theirs = torch.autograd.grad(wanted + (score * weights).sum(), list(made.parameters()))
         for name, one, other in zip(dict(made.named_parameters()), ours, theirs, strict=True):
-            scale = float(other.abs().max())
-            torch.testing.assert_close(
-                one, other, rtol=1e-3, atol=1e-4 * max(scale, 1.0), msg=lambda m, n=name: f"{n}: {m}"
-            )
+            close(one, other, GRADIENTS, msg=lambda m, n=name: f"{n}: {m}")
         assert ours[0].abs().max() > 0
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in bundled.model.parameters())
 
@@ -131,9 +128,9 @@ def test_a_batch_is_the_mean_of_its_members(bundled: PruneVidQwen25VL) -> None:
     run = GlimpseTraining(bundled.model, made)
     together = run(batch(bundled, [0, 1, 2, 3]))
     alone = [run(batch(bundled, [i])) for i in range(4)]
-    torch.testing.assert_close(together.lm, torch.stack([each.lm for each in alone]).mean(), **LOGITS[torch.float32])
+    close(together.lm, torch.stack([each.lm for each in alone]).mean(), LOGITS)
     for one, other in zip(together.logits, alone, strict=True):
-        torch.testing.assert_close(one, other.logits[0], **LOGITS[torch.float32])
+        close(one, other.logits[0], LOGITS)
 
 
 def test_what_is_trained_is_what_inference_computes(bundled: PruneVidQwen25VL, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +147,7 @@ def test_what_is_trained_is_what_inference_computes(bundled: PruneVidQwen25VL, m
         bundled.model.generate(**given.inputs, max_new_tokens=1)
     assert trace.layer == FACTS.reduce_layer
     for mine, theirs in zip(outcome.logits, seen, strict=True):
-        torch.testing.assert_close(mine, theirs, **LOGITS[torch.float32])
+        close(mine, theirs, LOGITS)
 
 
 def test_dropout_follows_the_sample_and_not_the_batch() -> None:
@@ -162,7 +159,7 @@ def test_dropout_follows_the_sample_and_not_the_batch() -> None:
     share = float((several[:2] == 0).float().mean())
     assert 0.4 < share < 0.6
     kept = several[0] != 0
-    torch.testing.assert_close(several[0][kept], 2 * made.eval().vectors((3,))[0][kept])
+    close(several[0][kept], 2 * made.eval().vectors((3,))[0][kept])
 
 
 @pytest.mark.parametrize("n", [1, 7])
@@ -171,14 +168,12 @@ def test_losses_by_hand(n: int) -> None:
     logits, mask = torch.randn(n, generator=numbers), torch.rand(n, generator=numbers) > 0.5
     p, g = 1 / (1 + np.exp(-logits.double().numpy())), mask.numpy()
     overlap, both = float((p * g).sum()), float(p.sum() + g.sum())
-    torch.testing.assert_close(
-        float(dice(logits, mask)), 1 - (2 * overlap + 1e-6) / (both + 1e-6), **CLOSE[torch.float32]
-    )
+    close(float(dice(logits, mask)), 1 - (2 * overlap + 1e-6) / (both + 1e-6))
     wanted = -float(np.where(g, np.log(p), np.log(1 - p)).mean())
-    torch.testing.assert_close(float(bce(logits, mask)), wanted, **CLOSE[torch.float32])
+    close(float(bce(logits, mask)), wanted)
     pair = localisation([logits, logits], [mask, ~mask])
-    torch.testing.assert_close(pair[0], (dice(logits, mask) + dice(logits, ~mask)) / 2)
-    torch.testing.assert_close(pair[1], (bce(logits, mask) + bce(logits, ~mask)) / 2)
+    close(pair[0], (dice(logits, mask) + dice(logits, ~mask)) / 2)
+    close(pair[1], (bce(logits, mask) + bce(logits, ~mask)) / 2)
 
 
 def test_counts_add_up() -> None:

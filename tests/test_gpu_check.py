@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import traceback
@@ -18,6 +19,7 @@ import torch
 
 from tests.gpu import kernels, parts, whole_path
 from tests.interpreter import needs_interpreter
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -179,7 +181,26 @@ def run(code: str, seconds: float = 60.0, part: Any = gpu_check.PARTS[1]) -> dic
     return found
 
 
-def test_a_part_is_judged_by_its_end_and_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def hanging(said: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A part that hangs after a line; its time is over once the line is said, however long that takes here."""
+    os.mkfifo(said)
+
+    class Late(subprocess.Popen):  # type: ignore[type-arg]
+        def communicate(self, input: Any = None, timeout: float | None = None) -> Any:
+            if timeout is not None:
+                said.read_bytes()
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            return super().communicate(input)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gpu_check.subprocess, "Popen", Late)
+        line = 'print(\'{"check": "a", "wrong": ""}\', flush=True)'
+        return run(f"import signal; {line}; open({str(said)!r}, 'w').close(); signal.pause()", 2.0)
+
+
+def test_a_part_is_judged_by_its_end_and_its_lines(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = run('print(\'{"check": "a", "wrong": ""}\'); print(\'noise\'); print(\'{"x": 1}\')')
     assert good["lines"] == [{"check": "a", "wrong": ""}]
     assert gpu_check.told(gpu_check.PARTS[1], good) == (0, 0)
@@ -188,7 +209,7 @@ def test_a_part_is_judged_by_its_end_and_its_lines(capsys: pytest.CaptureFixture
     assert gpu_check.told(gpu_check.PARTS[1], died) == (1, 0)
     late = run('print(\'{"check": "a", "not_run": "no time"}\')')
     assert gpu_check.told(gpu_check.PARTS[1], late) == (0, 1)
-    hangs = run('import os, signal; print(\'{"check": "a", "wrong": ""}\', flush=True); signal.pause()', 2.0)
+    hangs = hanging(tmp_path / "said", monkeypatch)
     assert hangs["lines"], "what it said before it hung is kept"
     assert gpu_check.told(gpu_check.PARTS[1], hangs) == (0, 1)
     assert "FAILED a: off" in capsys.readouterr().out
@@ -226,7 +247,7 @@ def test_without_a_gpu_it_says_so_and_ends_well() -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     done = subprocess.run(
-        [sys.executable, "tools/gpu_check.py"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "tools/gpu_check.py"], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0
     assert "skipped: this machine has no GPU" in done.stdout

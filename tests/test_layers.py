@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
-    ("errors", "version", "amounts"),
+    ("errors", "version", "amounts", "interruption"),
     ("config", "kernels", "bundled", "seams"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
@@ -44,7 +44,8 @@ NEVER = {
 # Generates data; knows nothing of the package, and nothing that answers questions may know it.
 STANDS_ALONE = {"moving_shapes"}
 
-IMPORT_NO_TORCH = {"errors", "version", "config", "moving_shapes", "cli"}  # at import; cli loads it to answer
+# at import; cli loads it to answer
+IMPORT_NO_TORCH = {"errors", "version", "interruption", "config", "moving_shapes", "cli"}
 IMPORT_TRANSFORMERS = {
     "adapters": "all that is known of a model family",
     "seams": "its version, for errors",

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).resolve().parent.parent
 PYENV = Path.home() / ".pyenv" / "versions"
 # Run before anything else in a subprocess: whatever reaches for the network fails at once.
@@ -22,7 +24,12 @@ socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 def python(code: str, *arguments: str, interpreter: str = sys.executable) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [interpreter, "-c", code, *arguments], capture_output=True, text=True, timeout=120, env=environment, check=False
+        [interpreter, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=environment,
+        check=False,
     )
 
 
@@ -62,7 +69,12 @@ def test_setup_py_tells_the_version(tmp_path: Path) -> None:
     from prunevid_qwen.version import __version__
 
     done = subprocess.run(
-        [sys.executable, "setup.py", "--version"], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "setup.py", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert done.stdout.split()[-1:] == [__version__], done.stderr
 

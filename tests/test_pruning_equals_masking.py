@@ -11,7 +11,7 @@ from prunevid_qwen.hooks import pruned
 from prunevid_qwen.seams import cache_of
 from tests.masking import masked_logits, text_inputs
 from tests.models import CASES, RAGGED, make_inputs, tiny_model
-from tests.tolerances import LOGITS
+from tests.tolerances import LOGITS, close
 
 STEPS = 20
 # the tiny model's features are noisier than a trained one's, so a lower threshold finds static tokens in them
@@ -49,7 +49,7 @@ def check(attention: str, case: str, options: dict[str, object], dtype: torch.dt
     )  # fmt: skip
     got = torch.stack(out.logits, 1)  # [B, steps, V]
     for b, logits in enumerate(wanted):
-        torch.testing.assert_close(got[b], logits.to(got.dtype), **LOGITS[dtype], msg=lambda m, b=b: f"sample {b}: {m}")
+        close(got[b], logits.to(got.dtype), LOGITS, msg=lambda m, b=b: f"sample {b}: {m}")
     changed = [s for s in trace.samples if s.tokens > 8]
     assert changed or case == "images"
     for sample in changed:

@@ -14,7 +14,7 @@ from prunevid_qwen.tokens import TokenLayout, TokenMap
 from tests.interpreter import needs_interpreter
 from tests.models import EOS, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
-from tests.tolerances import CLOSE
+from tests.tolerances import close
 
 
 def example(heads: int = 6, kv: int = 2, rows: int = 7, length: int = 63, dtype: torch.dtype = torch.float32):  # type: ignore[no-untyped-def]
@@ -33,13 +33,13 @@ def test_chunks_equal_the_law(monkeypatch: pytest.MonkeyPatch, heads: str, rows:
     q, k, columns, at = example()
     monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * q.shape[0] * k.shape[1] * chunk)
     given = (q, k, columns, at if causal else None, 0.25, heads, rows)
-    torch.testing.assert_close(kernel.question_attention(*given), kernel.reference(*given), **CLOSE[torch.float32])
+    close(kernel.question_attention(*given), kernel.reference(*given))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_input_is_scored_in_fp32(dtype: torch.dtype) -> None:
     given = (*example(dtype=dtype), 0.25)
-    torch.testing.assert_close(kernel.question_attention(*given), kernel.reference(*given), **CLOSE[torch.float32])
+    close(kernel.question_attention(*given), kernel.reference(*given))
 
 
 @pytest.mark.parametrize(("heads", "kv", "rows", "length"), [(1, 1, 1, 2), (4, 4, 1, 130), (28, 4, 5, 64)])
@@ -47,7 +47,7 @@ def test_odd_sizes(heads: int, kv: int, rows: int, length: int) -> None:
     given = (*example(heads, kv, rows, length), 0.25)
     got = kernel.question_attention(*given)
     assert got.dtype == torch.float32
-    torch.testing.assert_close(got, kernel.reference(*given), **CLOSE[torch.float32])
+    close(got, kernel.reference(*given))
 
 
 REDUCTIONS = (("max", "max"), ("mean", "mean"), ("max", "mean"), ("mean", "max"), ("mean", "last"))
@@ -81,7 +81,7 @@ def test_the_gpus_kernel_equals_the_law(heads: int, kv: int, rows: int, length: 
         arguments = (q.to(dtype), k.to(dtype), columns, rows_at, dim**-0.5, *reductions)
         got = question_attention_triton.question_attention(*arguments)
         assert got.dtype == torch.float32
-        torch.testing.assert_close(got, kernel.reference(*arguments), **CLOSE[torch.float32])
+        close(got, kernel.reference(*arguments))
 
 
 @needs_interpreter
@@ -96,15 +96,13 @@ def test_the_gpus_kernel_at_the_edges() -> None:
         given = (q.transpose(0, 1).contiguous().transpose(0, 1), k, columns, at, 0.25, *reductions)
         got = question_attention_triton.question_attention(*given)
         assert got[39] == float("-inf"), "after every question token"
-        torch.testing.assert_close(got, kernel.reference(*given), **CLOSE[torch.float32])
+        close(got, kernel.reference(*given))
         mixed = (q, k.double().transpose(1, 2).contiguous().transpose(1, 2), *given[2:])
-        torch.testing.assert_close(question_attention_triton.question_attention(*mixed), got, **CLOSE[torch.float32])
+        close(question_attention_triton.question_attention(*mixed), got)
     assert question_attention_triton.question_attention(q, k, columns[:0], at, 0.25).shape == (0,)
     q, k, _, _ = example(length=600)  # the first rows see nothing of the second split
     given = (q, k, torch.tensor([0, 5, 100, 511, 512, 590]), torch.tensor([3, 9, 100, 400, 511, 512, 599]), 0.25)
-    torch.testing.assert_close(
-        question_attention_triton.question_attention(*given), kernel.reference(*given), **CLOSE[torch.float32]
-    )
+    close(question_attention_triton.question_attention(*given), kernel.reference(*given))
 
 
 @needs_interpreter
@@ -117,7 +115,7 @@ def test_the_gpus_kernel_keeps_what_fp32_would_lose() -> None:
     given = (q * 1000, k, columns, at, 1.0)
     got = question_attention_triton.question_attention(*given)
     assert kernel.reference(*given).isneginf().any(), "nothing is lost, so this proves nothing"
-    torch.testing.assert_close(got, kernel.question_attention(*given), **CLOSE[torch.float32])
+    close(got, kernel.question_attention(*given))
     assert torch.equal(got, question_attention_triton.question_attention(*given))
 
 
@@ -153,10 +151,11 @@ def test_the_law_is_the_models_own_attention() -> None:
         visual = (inputs["input_ids"][b] == VIDEO).nonzero()[:, 0]
         rows = weights[b][:, int(visual[-1]) + 1 :]
         expected = max_max_scores(rows[..., visual])
-        torch.testing.assert_close(scores, expected.log(), **CLOSE[torch.float32])
+        close(scores, expected.log())
     assert len(seen) == 2
 
 
+@pytest.mark.usefixtures("scores_apart")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_eager_and_sdpa_keep_the_same_tokens(attention: str) -> None:
     kept = []

@@ -41,6 +41,7 @@ from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.media import MediaReader
 from tests.media import encode
+from tests.patience import PATIENCE
 from tests.shapes_benchmark import shapes_mvbench
 
 ray = pytest.importorskip("ray", reason="the Ray engine needs the extra [ray]")
@@ -137,7 +138,7 @@ class Fake(Answering):
         return self.make()
 
 
-def eventually(true: Callable[[], bool], seconds: float = 30) -> bool:
+def eventually(true: Callable[[], bool], seconds: float = PATIENCE) -> bool:
     """Whether something of another process comes true: Ray tells nobody when a process of its is gone."""
     until = time.monotonic() + seconds
     while not true() and time.monotonic() < until:

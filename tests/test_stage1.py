@@ -17,7 +17,7 @@ from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.stage1_merge import MergedVideo, PruneVidMerge, merge_video, refine_segments
 from prunevid_qwen.stage1_merge.static import static_locations
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
-from tests.tolerances import CLOSE, FEATURES
+from tests.tolerances import FEATURES, close
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -67,7 +67,7 @@ def test_similarity_is_the_mean_over_pairs(length: int) -> None:
     unit = unit / np.linalg.norm(unit, axis=-1, keepdims=True)
     pairs = [(unit[a] * unit[b]).sum(-1) for a in range(length) for b in range(length) if a != b]
     for got in (reference(x), mean_similarity(x)):
-        torch.testing.assert_close(got, torch.from_numpy(np.mean(pairs, axis=0)), **CLOSE[torch.float32])
+        close(got, torch.from_numpy(np.mean(pairs, axis=0)), dtype=torch.float32)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -75,7 +75,7 @@ def test_similarity_of_narrow_types_is_taken_in_parts(dtype: torch.dtype, monkey
     x = (draw(1, 9, 70) + draw(8, 9, 70, seed=1)).to(dtype)
     for size in (1, 3 * 9 * 70 * 4, 2**24):  # one position at a time; 3, 3 and 2; all
         monkeypatch.setattr(temporal_similarity, "_CAST_BYTES", size)
-        torch.testing.assert_close(mean_similarity(x), reference(x), **CLOSE[torch.float32])
+        close(mean_similarity(x), reference(x), dtype=torch.float32)
 
 
 @pytest.mark.parametrize("length", [2, 30])
@@ -90,9 +90,8 @@ def test_zero_vectors_are_not_static_and_equal_ones_are_unless_tau_is_one(length
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_means_over_space_and_time(dtype: torch.dtype) -> None:
     x = draw(6, 7, 20).to(dtype)
-    tolerance = CLOSE[torch.float32]
-    torch.testing.assert_close(frame_means(x), x.double().mean(1).float(), **tolerance)
-    torch.testing.assert_close(time_means(x), x.double().mean(0).float(), **tolerance)
+    close(frame_means(x), x.double().mean(1).float())
+    close(time_means(x), x.double().mean(0).float())
 
 
 @pytest.mark.parametrize("order", ["grouped", "spatiotemporal"])
@@ -109,7 +108,7 @@ def test_features_and_positions_are_those_of_the_members(order: str, place: str)
     cells = torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w))
     for j in range(step.n_out):
         member = step.target == j
-        torch.testing.assert_close(got.features[j], x.view(-1, width)[member].mean(0), **FEATURES)
+        close(got.features[j], x.view(-1, width)[member].mean(0), FEATURES)
         mine = cells[member]
         if place == "mean":
             assert got.positions[j].tolist() == (mine.double().mean(0) + 0.5).floor().long().tolist()
@@ -212,9 +211,7 @@ def test_narrow_types_are_decided_in_fp32(dtype: torch.dtype) -> None:
     got, wide = merge(x), merge(x.float())
     assert got.features.dtype == dtype
     assert torch.equal(got.token_map.target, wide.token_map.target)
-    torch.testing.assert_close(
-        got.features.float(), wide.features, **CLOSE[dtype if dtype != torch.float64 else torch.float32]
-    )
+    close(got.features.float(), wide.features, dtype=dtype if dtype != torch.float64 else torch.float32)
 
 
 def test_the_input_is_untouched_and_runs_repeat() -> None:
@@ -266,4 +263,4 @@ def test_one_black_position_does_not_hide_a_static_location(length: int) -> None
     x[3] = 0
     expected = torch.full((5,), ((length - 1) ** 2 - length) / (length * (length - 1)), dtype=torch.float64)
     for got in (reference(x), mean_similarity(x)):
-        torch.testing.assert_close(got, expected, **CLOSE[torch.float32])
+        close(got, expected, dtype=torch.float32)

@@ -16,7 +16,7 @@ from prunevid_qwen.stage1_merge import Pool, RandomMerge, UniformMerge
 from prunevid_qwen.stage1_merge.blocks import equal_boxes, middle
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.trace import SampleTrace, Trace
-from tests.tolerances import CLOSE
+from tests.tolerances import close
 
 CONTROLS = ("pool", "random", "uniform")
 Grid = tuple[int, int, int]
@@ -80,7 +80,7 @@ def test_pool_is_average_pooling_where_the_grid_divides(grid: Grid, cut: int) ->
     step = Pool(cluster_ratio=1 / cut**3).plan(seen)
     volume = seen.hidden.view(*grid, -1).permute(3, 0, 1, 2)
     expected = F.avg_pool3d(volume[None], cut)[0].permute(1, 2, 3, 0).reshape(-1, seen.hidden.shape[1])
-    torch.testing.assert_close(step.mean(seen.hidden), expected, **CLOSE[torch.float32])
+    close(step.mean(seen.hidden), expected)
     corner = cells_of(step.rep, grid) - (cut - 1) // 2  # places are the middles of the cells
     assert torch.equal(corner % cut, torch.zeros_like(corner))
 

@@ -16,7 +16,7 @@ from tests.host_syncs import host_syncs
 from tests.interpreter import needs_interpreter
 from tests.test_reference_cases import CASES, load, merged
 from tests.test_stage1 import draw, scene
-from tests.tolerances import CLOSE, FEATURES
+from tests.tolerances import FEATURES, close
 
 pytestmark = needs_interpreter
 
@@ -75,7 +75,7 @@ def test_the_authors_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(got.static_sizes, load(f"merge{case['i']}_static"))
     assert torch.equal(got.dynamic_sizes, load(f"merge{case['i']}_dynamic"))
     assert torch.equal(got.window_sizes, load(f"merge{case['i']}_windows"))
-    torch.testing.assert_close(got.features, load(f"merge{case['i']}_out"), **FEATURES)
+    close(got.features, load(f"merge{case['i']}_out"), FEATURES)
 
 
 def test_a_video_too_large_for_the_kernels_goes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,10 +136,9 @@ def test_both_passes_over_the_features(dtype: torch.dtype) -> None:
     mean, norm = over_space(x)
     start, length = torch.tensor([0, 2, 3, 7]), torch.tensor([2, 1, 4, 0])
     similarity, means = over_time(x, norm, start, length)
-    tolerance = CLOSE[torch.float32]
-    torch.testing.assert_close(mean, x.float().mean(1), **tolerance)
-    torch.testing.assert_close(norm, x.float().square().sum(2).flatten(), **tolerance)
+    close(mean, x.float().mean(1))
+    close(norm, x.float().square().sum(2).flatten())
     for row, part in ((0, x[:2]), (2, x[3:])):
-        torch.testing.assert_close(similarity[row], temporal_similarity.reference(part), **tolerance)
-        torch.testing.assert_close(means[row], part.float().mean(0), **tolerance)
+        close(similarity[row], temporal_similarity.reference(part), dtype=torch.float32)
+        close(means[row], part.float().mean(0))
     assert similarity[[1, 3]].isnan().all()

@@ -14,7 +14,7 @@ from prunevid_qwen.kernels import dpc_knn as kernel
 from prunevid_qwen.stage1_merge import MergedVideo, merge_video
 from prunevid_qwen.stage1_merge.static import static_locations
 from tests.test_stage1 import draw, scene
-from tests.tolerances import CLOSE
+from tests.tolerances import close
 
 
 def merge(x: Tensor, **options: Any) -> MergedVideo:
@@ -44,7 +44,7 @@ def test_deltas_are_distances_to_a_denser_point(size: int, k: int) -> None:
             expected = deltas(points[group], min(k, size))
             if size == 2:  # equally dense: the lower index counts as the denser
                 expected = torch.full((2,), float((points[group, 0] - points[group, 1]).norm() / 12**0.5))
-            torch.testing.assert_close(got[group, :size].float(), expected.float(), **CLOSE[torch.float32])
+            close(got[group, :size].float(), expected.float())
         assert bool((got[:, size:] == -torch.inf).all())
 
 

@@ -20,6 +20,7 @@ from prunevid_qwen.seams import cache_of
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.media import Library, losing
+from tests.tolerances import LOGITS, close, tokens_apart
 
 ASKED = "what color is the circle ?"
 CONFIG = PruneVidConfig()
@@ -100,6 +101,7 @@ def logits_of(model: PruneVidQwen25VL, config: PruneVidConfig, *args: Any, **kwa
     return model.with_config(config).generate(*args, **{**same, **kwargs})
 
 
+@pytest.mark.usefixtures("scores_apart")
 @pytest.mark.parametrize("tokens", [None, 16, 40])
 def test_a_stream_is_answered_as_the_whole(model: PruneVidQwen25VL, video: Path, tokens: int | None) -> None:
     """Bit for bit what the stock path, with all pixels at once, computes."""
@@ -108,11 +110,12 @@ def test_a_stream_is_answered_as_the_whole(model: PruneVidQwen25VL, video: Path,
     with pruned(model.model, CONFIG):
         whole = model.model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True, output_logits=True)
     ours = logits_of(model, CONFIG.replace(vision_chunk_tokens=tokens), video, ASKED)["output"]
+    tokens_apart(whole.logits)
     assert torch.equal(ours.sequences, whole.sequences)
     for one, other_one in zip(ours.logits, whole.logits, strict=True):
         if tokens is None:
             assert torch.equal(one, other_one)
-        torch.testing.assert_close(one, other_one, rtol=1e-4, atol=1e-4)
+        close(one, other_one, LOGITS)
 
 
 @pytest.fixture
@@ -149,6 +152,7 @@ def test_pixels_never_exist_whole(
     assert max(alive) <= 2
 
 
+@pytest.mark.usefixtures("scores_apart")
 def test_questions_that_share_a_video_encode_it_once(
     model: PruneVidQwen25VL, video: Path, other: Path, towers_calls: list[int]
 ) -> None:
@@ -164,6 +168,7 @@ def test_questions_that_share_a_video_encode_it_once(
     assert mixed[2]["answer"] == shared[2]["answer"]
 
 
+@pytest.mark.usefixtures("scores_apart")
 @pytest.mark.parametrize("arguments", [{}, {"num_beams": 3, "num_return_sequences": 2}])
 def test_batches_of_videos_and_images_in_chunks(
     model: PruneVidQwen25VL, video: Path, other: Path, arguments: dict[str, int]
@@ -178,7 +183,7 @@ def test_batches_of_videos_and_images_in_chunks(
             assert one["stats"][part] == other_one["stats"][part]
         assert one["stats"]["input"]["videos"][-1]["frames"] == 11
     for a, b in zip(ours[0]["output"].logits, whole[0]["output"].logits, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+        close(a, b, LOGITS)
 
 
 def test_a_medium_that_was_read_is_encoded_and_one_from_elsewhere_refused(model: PruneVidQwen25VL, video: Path) -> None:
@@ -198,6 +203,7 @@ def test_a_medium_that_was_read_is_encoded_and_one_from_elsewhere_refused(model:
     feed.close()
 
 
+@pytest.mark.usefixtures("scores_apart")
 def test_damage_that_comes_to_light_late_gives_the_answer_of_the_whole(
     model: PruneVidQwen25VL, video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +216,7 @@ def test_damage_that_comes_to_light_late_gives_the_answer_of_the_whole(
     with pruned(model.model, config):
         inputs = model.preprocessor.batch([sample])
         whole = model.model.generate(**inputs, max_new_tokens=3, return_dict_in_generate=True, output_logits=True)
+    tokens_apart(whole.logits)
     assert torch.equal(ours["output"].sequences, whole.sequences)
     assert ours["stats"]["input"]["videos"][0]["frames"] == 31
     assert (0, 32) in seen and seen[-1] == (32, 32)

@@ -19,7 +19,9 @@ from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import vision_from_memory, vision_in_chunks
 from tests import glimpse
 from tests.models import CASES, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
-from tests.tolerances import CLOSE
+from tests.tolerances import close
+
+pytestmark = pytest.mark.usefixtures("scores_apart")
 
 GRIDS = [(1, 3, 4), (2, 5, 7), (1, 1, 1), (3, 4, 2), (1, 9, 6)]
 
@@ -71,7 +73,7 @@ def test_the_last_block_is_what_the_merger_merges_token_by_token() -> None:
     means = kept["states"].view(-1, 4, 32).mean(1)
     # each token of the output is one of `merged`: its tap has to be the mean at the same place
     same = torch.cdist(out.pooler_output, merged).argmin(1)
-    torch.testing.assert_close(taps[:, 0], means[same], **CLOSE[torch.float32])
+    close(taps[:, 0], means[same])
 
 
 @torch.no_grad()
@@ -85,7 +87,7 @@ def test_chunks_bring_the_same_taps(tokens: int | None) -> None:
         whole = taps_of(tower(pixels, grid_thw=patches))
         with vision_in_chunks(tower, tokens):
             parts = taps_of(tower(pixels, grid_thw=patches))
-    torch.testing.assert_close(parts, whole, **CLOSE[torch.float32])
+    close(parts, whole)
     assert "forward" not in vars(tower)
     assert all(not block._forward_hooks for block in tower.blocks)
 

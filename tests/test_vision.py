@@ -15,10 +15,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from prunevid_qwen import PruneVidConfig, pruned
 from prunevid_qwen.vision import EncodedVideos, chunk_grids, vision_from_memory, vision_in_chunks
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
-from tests.tolerances import CLOSE
+from tests.tolerances import LOGITS, close, tokens_apart
 
 FAMILIES = ("qwen2_5_vl", "qwen2_vl")
-F32 = CLOSE[torch.float32]
 # the grid of RAGGED's first video has 4 positions of 4 x 5 tokens, the next 3 of 3 x 6, the last 2 of 4 x 4
 GRIDS = [[4, 8, 10], [3, 6, 12], [2, 8, 8]]
 
@@ -57,7 +56,7 @@ def test_chunks_give_the_features_of_the_whole(family: str, attention: str) -> N
             assert len(calls) > 1
             assert isinstance(parts, type(whole))
             for name in ("pooler_output", "last_hidden_state"):
-                torch.testing.assert_close(parts[name], whole[name], **F32)
+                close(parts[name], whole[name], LOGITS)
 
 
 def test_what_fits_is_one_call_with_what_came() -> None:
@@ -99,7 +98,7 @@ def test_hidden_states_of_the_blocks_are_joined() -> None:
         whole = encoded(tower, inputs, output_hidden_states=True)
     assert deep.hidden_states is not None
     for ours, theirs in zip(deep.hidden_states, whole.hidden_states, strict=True):
-        torch.testing.assert_close(ours, theirs, **F32)
+        close(ours, theirs, LOGITS)
 
 
 def test_indices_made_ahead_for_the_whole_input_are_not_cut() -> None:
@@ -144,9 +143,10 @@ def test_pruned_generates_the_same_in_chunks(family: str) -> None:
             out.append((answer, len(calls)))
         (whole, few), (parts, many) = out
         assert few == 2 and many >= 6  # images and videos; then single positions: of 1 image and of videos of 2 and 3
+        tokens_apart(whole.logits)
         assert torch.equal(whole.sequences, parts.sequences)
         for ours, theirs in zip(parts.logits, whole.logits, strict=True):
-            torch.testing.assert_close(ours, theirs, **F32)
+            close(ours, theirs, LOGITS)
 
 
 def test_seconds_of_the_encoder_cover_all_chunks() -> None:
@@ -185,9 +185,14 @@ def test_generate_answers_from_memory(family: str, dtype: torch.dtype, arguments
         with first, second, calls_of_stock(model) as calls:
             ours = model.generate(**light, **same)
         assert not calls
-        assert torch.equal(ours.sequences, plain.sequences)
-        for one, other in zip(ours.logits, plain.logits, strict=True):
-            torch.testing.assert_close(one, other, **CLOSE[dtype])
+        compared = len(plain.logits)
+        if dtype == torch.float32:
+            tokens_apart(plain.logits)
+            assert torch.equal(ours.sequences, plain.sequences)
+        else:
+            compared = 1  # bf16 has equal logits: rounding decides which token comes, and with it what follows
+        for one, other in zip(ours.logits[:compared], plain.logits[:compared], strict=True):
+            close(one, other, LOGITS, dtype=dtype)
 
 
 @contextmanager

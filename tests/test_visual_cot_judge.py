@@ -15,6 +15,7 @@ import pytest
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.visual_cot import judging
 from prunevid_qwen.evaluation.visual_cot.run import VisualCotRun
+from tests.patience import PATIENCE
 from tests.stub_judge import StubJudge, by_equality
 from tests.visual_cot_set import FEW, write_sets
 
@@ -134,7 +135,7 @@ def test_ctrl_c_while_judging_keeps_what_is_judged(run: Path, monkeypatch: pytes
 
     def slow(question: str, reference: str, answer: str) -> str:
         if len(stub.requests) > 2:
-            pressed.wait(30)  # on its way when Ctrl-C comes
+            pressed.wait(PATIENCE)  # on its way when Ctrl-C comes
         return by_equality(question, reference, answer)
 
     def interrupted(requests: Any) -> Any:

@@ -85,6 +85,9 @@ def carry_out(part: Part, call: list[str], seconds: float) -> dict[str, Any]:
         os.killpg(process.pid, 9)  # the sanitizer's child too
         output, _ = process.communicate()
         stopped = f"stopped after {seconds:.0f} s"
+    except BaseException:  # Ctrl-C: the part is in a session of its own, which the terminal does not reach
+        os.killpg(process.pid, 9)
+        raise
     found = {"lines": lines_of(output), "tail": output[-4000:]}
     return {**found, **judged(part, process.returncode, output, stopped)}
 

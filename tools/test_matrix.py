@@ -15,14 +15,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from spread_tests import spread
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "eval" / "results" / "test_matrix.json"
 # The oldest supported, the one on GPU machines, the newest, and those between where a seam moved or a year turned.
 RELEASES = ("5.6.2", "5.8.1", "5.10.4", "5.13.1", "5.15.1", "5.17.0", "5.18.0", "5.20.2", "5.22.2", "5.23.0")
 # Other readers' and linters' tests say nothing about transformers.
 NOT_ABOUT_TRANSFORMERS = ("tests/test_packaging.py", "tests/test_layers.py")
-
-SPREAD = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")  # as `make test`
 
 
 def run(*command: str | Path, **arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -68,7 +68,7 @@ def test(release: str, arguments: list[str]) -> dict[str, Any]:
         return {**row, "note": f"the environment imports transformers {found}: remove .venv-matrix/{release}"}
     began = time.monotonic()
     skipped = [f"--ignore={path}" for path in NOT_ABOUT_TRANSFORMERS]
-    done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *SPREAD, *skipped, *arguments)
+    done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *spread(), *skipped, *arguments)
     said = done.stdout.strip().splitlines() or [done.stderr[-500:]]
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", said[-1])}
     row = {**row, "ok": done.returncode == 0, **counts, "seconds": round(time.monotonic() - began)}

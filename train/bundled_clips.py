@@ -10,6 +10,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
+from prunevid_qwen.cli import run_script
 from prunevid_qwen.training.clips import write_clips
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,4 +24,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -15,6 +15,7 @@ import typer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a checkout without installing
 
+from prunevid_qwen.cli import run_script
 from prunevid_qwen.training.bundled_model import train
 from prunevid_qwen.training.schedule import PHASES, shortened
 
@@ -45,7 +46,7 @@ def main(
         trained, finished = train(out, phases, seed, resume, steps, minutes, device, workers, show, weights, begin)
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {out / 'checkpoint.pt'}")
-        raise typer.Exit(130) from None
+        raise
     if not finished:
         typer.echo(f"not finished; the same command goes on from {out / 'checkpoint.pt'}")
         return
@@ -56,4 +57,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_script(main)

@@ -1,5 +1,5 @@
 """The command line: ``prunevid ask``, ``prunevid demo`` and demo.py. Importing it loads no torch."""
 
-from prunevid_qwen.cli.app import main, run
+from prunevid_qwen.cli.app import main, run, run_script
 
-__all__ = ["main", "run"]
+__all__ = ["main", "run", "run_script"]

@@ -1,13 +1,15 @@
-"""Running a command: exit codes, errors as a sentence or as JSON, Ctrl-C."""
+"""Running a command: exit codes, errors as a sentence or as JSON, Ctrl-C and the other signals that end a run."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
+import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -16,8 +18,9 @@ from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.request import Request, RunsItself
 from prunevid_qwen.errors import PruneVidError
+from prunevid_qwen.interruption import interruptible, signal_of
 
-USAGE, INTERRUPTED = 2, 130
+USAGE, SIGNALLED = 2, 128  # plus the signal's number, as shells have it
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click
 
 
@@ -35,21 +38,68 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
         commands: of a script of its own; None for those of ``program``.
 
     Returns:
-        0 answered; 2 bad option; 3 environment; 4 media; 5 pruning not applied; 130 interrupted. What is none of
-        these is a bug, and its traceback is not hidden.
+        0 answered; 2 bad option; 3 environment; 4 media; 5 pruning not applied; 129, 130 or 143 ended by SIGHUP,
+        SIGINT (Ctrl-C) or SIGTERM. What is none of these is a bug, and its traceback is not hidden.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    as_json, verbose = "--json" in words, "--verbose" in words
-    try:
+
+    def work() -> int:
         command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
-        if isinstance(request, RunsItself):
-            return request.run()
-        if not isinstance(request, Request):  # --help and --version are done by now
-            return int(request or 0)
-        return _answer(request)
-    except KeyboardInterrupt:
-        return _report("Interrupted", "interrupted", INTERRUPTED, as_json)
+        with interruptible():
+            if isinstance(request, RunsItself):
+                return request.run()
+            if not isinstance(request, Request):  # --help and --version are done by now
+                return int(request or 0)
+            return _answer(request)
+
+    return _exit_code(work, program, "--json" in words, "--verbose" in words)
+
+
+def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
+    """Run a script's function as a program that ends as ``prunevid`` does: the same exit codes and signals.
+
+    Args:
+        work: the function, whose annotations are the options.
+        typed: False for a function that takes no argument and reads its options itself.
+    """
+    if not typed:
+
+        def interruptibly() -> int:
+            with interruptible():
+                work()
+            return 0
+
+        sys.exit(_exit_code(interruptibly, sys.argv[0], False, False))
+
+    @functools.wraps(work)
+    def later(*given: Any, **options: Any) -> Any:
+        return _Script(functools.partial(work, *given, **options))
+
+    commands = typer.Typer(add_completion=False)
+    commands.command()(later)
+    sys.exit(main(program=sys.argv[0], commands=commands))
+
+
+class _Script:
+    """A script's work, done after its options are read: there, a signal would be the option parser's."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+
+    def run(self) -> int:
+        self._work()
+        return 0
+
+
+def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bool) -> int:
+    """Do the work; what it raises becomes a message and an exit code."""
+    try:
+        return work()
+    except KeyboardInterrupt as interruption:
+        number = signal_of(interruption)
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        return _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
     except PruneVidError as error:
         if verbose:
             traceback.print_exc()
@@ -84,7 +134,7 @@ def _answer(request: Request) -> int:
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:
-    typer.echo(f"error: {message}" if exit_code != INTERRUPTED else f"\n{message}", err=True)
+    typer.echo(f"error: {message}" if exit_code < SIGNALLED else f"\n{message}", err=True)
     if as_json:
         typer.echo(json.dumps({"error": {"type": kind, "message": message, "exit_code": exit_code}}))
     return exit_code

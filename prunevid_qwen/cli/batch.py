@@ -39,7 +39,9 @@ _EPILOG = """\
 [bold]Exit codes[/bold]
   0 all answered; 2 bad option, bad lines or another run's --out, and nothing
   was asked; 3 environment; 4 some could not be answered, their lines say why;
-  5 pruning was asked for and not applied; 130 interrupted
+  5 pruning was asked for and not applied;
+  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM:
+  what was answered is kept, and the same command goes on
 """
 _WHAT, _HOW = "What is asked", "How it runs"
 

@@ -35,7 +35,8 @@ _EPILOG = """\
 
 [bold]Exit codes[/bold]
   0 answered; 2 bad option; 3 environment (device, package, network); 4 media;
-  5 pruning was asked for and not applied; 130 interrupted
+  5 pruning was asked for and not applied;
+  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM
 """
 
 app = typer.Typer(

@@ -38,7 +38,8 @@ of how many questions a score is.
 [bold]Exit codes[/bold]
   0 done, whatever the coverage; 2 bad option, or the folder holds another
   run; 3 environment; 4 no video is there at all; 5 pruning was asked for and
-  not applied; 130 interrupted
+  not applied; 130 ended by Ctrl-C, 129 by a closed terminal
+  (SIGHUP), 143 by SIGTERM: the same command goes on
 """
 _WHAT, _HOW, _PROTOCOL = "What is asked", "How it runs", "Protocol (over --protocol's own choices)"
 

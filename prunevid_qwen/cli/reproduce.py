@@ -31,7 +31,8 @@ _EPILOG = """
 [bold]Exit codes[/bold]
   0 done, whatever the coverage; 2 bad option or missing data set; 3 environment;
   4 --dry_run could read none of a data set's media;
-  5 pruning was asked for and not applied; 130 interrupted: the same command goes on
+  5 pruning was asked for and not applied;
+  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM: the same command goes on
 """
 
 

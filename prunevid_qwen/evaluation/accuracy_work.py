@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +16,7 @@ from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.calibrate import Calibration, Cell
 from prunevid_qwen.evaluation.methods import Method, uses_chance
 from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, CONDITIONS, ShapesVideo
+from prunevid_qwen.interruption import leave_signals_to_parent
 from prunevid_qwen.model import PruneVidQwen25VL
 
 
@@ -106,20 +103,11 @@ _worker: Worker | None = None  # of this process, where it is one of several
 
 
 def start(asking: Asking) -> None:
-    """Begin a worker process: one thread each, and Ctrl-C is for the parent to answer."""
+    """Begin a worker process: one thread each, and signals are for the parent to answer."""
     global _worker
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent(terminable=True)
     torch.set_num_threads(1)
     _worker = Worker(asking)
-
-
-def _end_with_the_parent() -> None:
-    """A parent that was killed cannot tell its workers to stop: they would wait for work, and hold memory, for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def calibrate_here(condition: str, methods: Sequence[Method], budgets: Sequence[float]) -> list[Cell]:

@@ -155,7 +155,9 @@ def _complete_seeds(raw: Path, condition: Condition) -> set[int]:
     needed = {seed: 4 * len(make_questions(ShapesVideo(condition, seed).scene, seed)) for seed in seeds}
     complete = {seed for seed, count in needed.items() if sum(answer.seed == seed for answer in answers) == count}
     kept = [answer for answer in answers if answer.seed in complete]
-    raw.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in kept))
+    beside = raw.with_name(f"{raw.name}.new")  # an interruption leaves one of the two whole
+    beside.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in kept))
+    beside.replace(raw)
     return complete
 
 

@@ -17,6 +17,7 @@ from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
 from prunevid_qwen.evaluation.calibrate import Cell
 from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.scenes import ShapesVideo
+from prunevid_qwen.interruption import starting_processes
 
 
 class Workers(Protocol):
@@ -52,7 +53,8 @@ def workers(asking: Asking, count: int) -> Iterator[Workers]:
         return
     others = set(multiprocessing.active_children())
     # spawned: a fork of a process with torch's threads in it can hang
-    pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), accuracy_work.start, (asking,))
+    with starting_processes():
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), accuracy_work.start, (asking,))
     try:
         yield _Processes(pool)
     except BrokenProcessPool as error:
@@ -63,7 +65,7 @@ def workers(asking: Asking, count: int) -> Iterator[Workers]:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - others:
-            child.terminate()
+            child.kill()  # one that still starts would hold SIGTERM back
 
 
 class _ThisProcess:
@@ -95,5 +97,7 @@ class _Processes:
         return self._each(accuracy_work.ask_here, own)
 
     def _each(self, do: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        for future in as_completed([self.pool.submit(do, *job) for job in jobs]):
+        with starting_processes():
+            futures = [self.pool.submit(do, *job) for job in jobs]
+        for future in as_completed(futures):
             yield future.result()

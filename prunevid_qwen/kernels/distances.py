@@ -150,7 +150,10 @@ def _row_blocks(n: int) -> list[tuple[int, int]]:
 
 
 def _products(rows: Tensor, points: Tensor) -> Tensor:
-    """[B, M, N] inner products in fp32, each the same whatever the batch: a batch of one would take another routine."""
+    """[B, M, N] inner products in fp32, each the same whatever the batch: a batch of one would take another routine.
+
+    So far as the library's own routines keep their bits: MKL's do, but for MKL_CBWR=COMPATIBLE.
+    """
     if rows.shape[0] > 1:
         return torch.bmm(rows, points.mT)
     return torch.bmm(rows.expand(2, -1, -1), points.expand(2, -1, -1).mT)[:1]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from prunevid_qwen.interruption import between_steps, interruption, leave_signals_to_parent, starting_processes
 from prunevid_qwen.training.architecture import deepen
 from prunevid_qwen.training.batches import (
     QuestionBatch,
@@ -72,6 +74,7 @@ def train(
 
     Raises:
         ValueError: no phase is called ``begin``.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the step is finished and saved, the same call goes on.
     """
     names = [phase.name for phase in phases]
     if begin is not None and begin not in names:
@@ -80,7 +83,9 @@ def train(
     state = start(out, seed, resume, device, weights, names.index(begin) if begin else 0)
     begun, done = time.monotonic() - state.seconds, 0
     deadline = None if minutes is None else time.monotonic() + 60 * minutes
-    try:
+    with ExitStack() as stack:
+        asked_to_stop = stack.enter_context(between_steps())
+        stack.callback(save, out, state)  # also where `report` raises: a step is either done or not
         while state.phase < len(phases):
             phase = phases[state.phase]
             if isinstance(phase, DeepenPhase):
@@ -95,30 +100,33 @@ def train(
                 _report(out, state, phase, figures, report)
                 if state.step % _SAVE_EVERY == 0 or state.step == phase.steps:
                     save(out, state)
+                if number := asked_to_stop():
+                    raise interruption(number)
                 if done == steps or (deadline is not None and time.monotonic() > deadline):
                     return state.model, state.phase == len(phases) - 1 and state.step == phase.steps
             _finish_phase(state, phase)
             save(out, state)
-    finally:
-        save(out, state)  # also when interrupted: a step is either done or not
     return state.model, True
 
 
-def _batches(phase: TrainedPhase, key: tuple[int, int], state: TrainingState, workers: int) -> DataLoader[Any]:
+def _batches(phase: TrainedPhase, key: tuple[int, int], state: TrainingState, workers: int) -> Iterator[Any]:
     """The phase's batches from the current step on."""
     data: VisionBatches | QuestionBatches
     if isinstance(phase, VisionPhase):
         data = VisionBatches(phase, key)
     else:
         data = QuestionBatches(phase, key, state.model.model.visual)
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         data,
         batch_size=None,
         sampler=range(state.step, phase.steps),
         num_workers=workers,
         prefetch_factor=6 if workers else None,
         collate_fn=None,
+        worker_init_fn=leave_signals_to_parent,
     )
+    with starting_processes():
+        return iter(loader)
 
 
 def _update(state: TrainingState, phase: TrainedPhase, batch: Any, device: str) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.models import CASES, make_inputs, tiny_model
-from tests.tolerances import LOGITS
+from tests.tolerances import LOGITS, close
 
 PRUNES = {"tau": 0.5, "cluster_ratio": 0.5, "pruning_layer": 2, "min_cluster_tokens": 4, "temporal_segment_ratio": 0.5}
 KEEPS = {"tau": 1.0, "cluster_ratio": 1.0, "keep_ratio": 1.0, "pruning_layer": 2, "min_cluster_tokens": 0}
@@ -78,7 +78,7 @@ def keeps_the_tokens_that_a_cpu_keeps(device: torch.device, case: str, config: P
 
 def _close(got: torch.Tensor, wanted: torch.Tensor) -> str:
     try:
-        torch.testing.assert_close(got, wanted, **LOGITS[torch.float32])
+        close(got, wanted, LOGITS)
     except AssertionError as error:
         return " ".join(str(error).split())
     return ""

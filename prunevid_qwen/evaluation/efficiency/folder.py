@@ -90,7 +90,7 @@ def read_lines(folder: Path) -> list[Line]:
     text = path.read_text(encoding="utf-8")
     whole = text[: text.rfind("\n") + 1]
     if whole != text:
-        path.write_text(whole, encoding="utf-8")
+        os.truncate(path, len(whole.encode()))
     return [json.loads(line) for line in whole.splitlines()]
 
 

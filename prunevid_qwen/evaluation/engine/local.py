@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import Any
 
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.video.prefetch import Prefetch
 
@@ -109,7 +107,7 @@ class _Readers:
 
     def submit(self, task: Task) -> Future[Read]:
         try:
-            with _ctrl_c_waits():
+            with starting_processes():
                 return self._pool.submit(_read_here, task.media)
         except BrokenProcessPool as broken:  # it broke since the last result was taken
             failed: Future[Read] = Future()
@@ -124,7 +122,7 @@ class _Readers:
         """
         pool, started = self._start(1), False
         try:
-            with _ctrl_c_waits():
+            with starting_processes():
                 ready = pool.submit(_started)
             started = ready.result()
             return pool.submit(_read_here, task.media).result()
@@ -143,7 +141,8 @@ class _Readers:
 
     def _start(self, workers: int) -> ProcessPoolExecutor:
         # spawned: a fork of a process with torch's threads in it can hang
-        return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (self._reading,))
+        with starting_processes():
+            return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (self._reading,))
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -152,43 +151,22 @@ def _end(pool: ProcessPoolExecutor) -> None:
     results = getattr(pool, "_result_queue", None)
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:
-        process.terminate()
+        process.kill()  # one that still starts would hold SIGTERM back
     if results is not None:
         results._writer.close()  # else whoever takes results waits for the rest of one that was cut off
-
-
-@contextmanager
-def _ctrl_c_waits() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start, which inherit that: one that still imports would die of it, loudly."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _reading: Reading | None = None
 
 
 def _begin(reading: Reading) -> None:
-    """Make this process a reader: Ctrl-C is its parent's business, and it does not outlive its parent."""
+    """Make this process a reader: signals are its parent's business, and it does not outlive its parent."""
     global _reading
     import torch
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_parent(terminable=True)
     torch.set_num_threads(1)
     _reading = reading
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _started() -> bool:

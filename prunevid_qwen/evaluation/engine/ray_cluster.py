@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.interruption import keeping_handlers
 
 REPLICA_CPUS = 0.25
 """What a model reserves of a CPU. A fraction: on a small machine whole ones would leave none to those who read, and
@@ -106,7 +107,8 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
     level = logging.INFO if verbose else logging.ERROR
     try:
         _knock(address)
-        ray.init(**given, log_to_driver=verbose, logging_level=level)
+        with keeping_handlers():  # Ray's own would end this process with the exit code 1, and not on the way out
+            ray.init(**given, log_to_driver=verbose, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SetupError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -60,15 +60,10 @@ class Reader:
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             collate_fn=_as_it_is,
-            worker_init_fn=_leave_signals,
+            worker_init_fn=leave_signals_to_parent,
         )
-        return iter(loader)
-
-
-def _leave_signals(_worker: int) -> None:
-    """Let Ctrl-C, which the terminal sends to all processes, be answered by the one that trains."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        with starting_processes():
+            return iter(loader)
 
 
 def _as_it_is(batch: Any) -> Any:

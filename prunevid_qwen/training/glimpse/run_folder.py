@@ -101,6 +101,10 @@ class RunFolder:
                 data = b"".join(json.dumps(line).encode() + b"\n" for line in kept)
                 self._replace(name, lambda file, data=data: file.write(data))  # type: ignore[misc]
 
+    def write(self, name: str, text: str) -> None:
+        """Write a file whole or not at all, whatever comes in between."""
+        self._replace(name, lambda file: file.write(text.encode()))
+
     def _replace(self, name: str, write: Callable[[BinaryIO], Any]) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / name

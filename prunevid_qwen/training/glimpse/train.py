@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base, make_trainee
 from prunevid_qwen.training.glimpse.batches import TrainingBatch
 from prunevid_qwen.training.glimpse.check import CheckReport
 from prunevid_qwen.training.glimpse.figures import Figures, loss_of
-from prunevid_qwen.training.glimpse.interruption import between_steps
 from prunevid_qwen.training.glimpse.opened import look_at, open_recipe, refuse_bad, usable
 from prunevid_qwen.training.glimpse.reading import Reader
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -69,7 +69,7 @@ def train(
         ConfigError: a recipe that fits neither the model nor the processes, or a folder that holds another run.
         MediaError: data that cannot be trained on.
         SetupError: model, device or network are not there.
-        KeyboardInterrupt: SIGINT or SIGTERM came; the step is finished and saved, the same call goes on.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the step is finished and saved, the same call goes on.
     """
     run = _Run(recipe, RunFolder(out), device, tell)
     if restart and run.main:
@@ -161,11 +161,11 @@ class _Run:
                 self._log()
                 if self._due(self.recipe.eval_every):
                     self.evaluate()
-                stop = self._all_told(asked_to_stop())
+                stop = self._all_told(bool(asked_to_stop()))
                 if stop or self._due(self.recipe.save_every):
                     self.save()
                 if stop:
-                    raise KeyboardInterrupt
+                    raise interruption(asked_to_stop())
 
     def _update(self, batches: Iterator[TrainingBatch]) -> None:
         """Do one step."""

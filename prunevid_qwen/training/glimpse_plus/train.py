@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
-from prunevid_qwen.training.glimpse.interruption import between_steps
 from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
 from prunevid_qwen.training.glimpse.train import train
 from prunevid_qwen.training.glimpse_plus.entries import PromptReader, open_entries
@@ -82,7 +82,7 @@ def train_plus(
         ConfigError: a recipe that fits neither model nor processes, no reward of a name, or a folder with another run.
         MediaError: data that cannot be trained on.
         SetupError: a library, the model, the device or the judge is not there.
-        KeyboardInterrupt: SIGINT or SIGTERM came; the step is finished and saved, the same call goes on.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the step is finished and saved, the same call goes on.
     """
     check_installed()
     used = {entry.get("reward", "exact_match") for entry in (*recipe.data, *recipe.eval_data)}
@@ -131,8 +131,7 @@ def _begin_folder(recipe: GlimpsePlusRecipe, out: Path, restart: bool) -> None:
         return
     if (out / CURVE).exists() or (out / CHECKPOINTS).exists():
         raise ConfigError(f"{out} holds a run, but no {RECIPE} says of what: pass --restart or another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(recipe.to_dict(), indent=2) + "\n", encoding="utf-8")
+    RunFolder(out).write(RECIPE, json.dumps(recipe.to_dict(), indent=2) + "\n")
 
 
 def _reinforce(
@@ -202,9 +201,7 @@ def _reinforce(
             "versions": {**versions(), **{name: _version(name) for name in (*LIBRARIES, "accelerate")}},
             **about,
         }
-        (out / RECORD).write_text(
-            json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
-        )
+        folder.write(RECORD, json.dumps(record, indent=2, ensure_ascii=False, default=str) + "\n")
     state.wait_for_everyone()
 
 
@@ -254,8 +251,8 @@ def _run(trainer: Any, folder: RunFolder, state: Any, tell: Tell) -> None:
             Curve(add, asked_to_stop, lambda step, steps, line: tell("reinforcement", step, steps, line))
         )
         trainer.train(resume_from_checkpoint=last)
-        if asked_to_stop():
-            raise KeyboardInterrupt
+        if number := asked_to_stop():
+            raise interruption(number)
 
 
 def _version(name: str) -> str:

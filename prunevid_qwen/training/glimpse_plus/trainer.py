@@ -141,7 +141,7 @@ class Curve(TrainerCallback):
     def __init__(
         self,
         add: Callable[[dict[str, Any]], None],
-        asked_to_stop: Callable[[], bool],
+        asked_to_stop: Callable[[], int],
         tell: Callable[[int, int, Mapping[str, float]], None],
     ) -> None:
         self.add, self.asked_to_stop, self.tell = add, asked_to_stop, tell

@@ -33,10 +33,12 @@ class Parts:
 class Adapter(Protocol):
     """What `hooks` needs to know of a model family.
 
-    ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width`` the vision tower's.
+    ``family`` is the config's ``model_type``; ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and
+    ``vision_width`` the vision tower's.
     """
 
     parts: Parts
+    family: str
     hidden_size: int
     heads: int
     vision_blocks: Sequence[nn.Module]

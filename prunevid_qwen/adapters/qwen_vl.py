@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.adapter import Parts
-from prunevid_qwen.adapters.releases import check_transformers
+from prunevid_qwen.adapters.releases import PIP_NEWEST, TESTED, check_transformers
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
@@ -30,6 +30,7 @@ class QwenVL:
 
     def __init__(self, model: Any) -> None:
         self.config: Any = model.config
+        self.family = str(model.config.model_type)
         root = model.get_submodule("model")
         decoder = root.get_submodule("language_model")
         layers = decoder.get_submodule("layers")
@@ -232,6 +233,7 @@ def adapter_for(model: nn.Module) -> QwenVL:
     adapter = QwenVL(base)
     if not hasattr(adapter.parts.root, "get_rope_index"):
         raise SetupError(
-            f"transformers {transformers.__version__} has no get_rope_index: 5.6 to 5.23 are known to work"
+            f"transformers {transformers.__version__} has no get_rope_index; {', '.join(TESTED)} are known to work. "
+            f"{PIP_NEWEST}"
         )
     return adapter

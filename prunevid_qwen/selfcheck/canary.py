@@ -38,14 +38,10 @@ def ensure_checked(family: str, attach: Attach) -> None:
     key = Key(family, release, str(torch.__version__), "+".join(attentions()), code_fingerprint())
     with _lock:  # a second thread waits for the first one's check
         if key not in _known:
-            _known[key] = None if _passed_before(key) else _checked(key, attach)
+            _known[key] = None if is_remembered(key) else _checked(key, attach)
         found = _known[key]
     if found is not None and not found.ok:
         raise SetupError(_what_differed(found)) from next((c.error for c in found.failed if c.error), None)
-
-
-def _passed_before(key: Key) -> bool:
-    return not _moves(key.transformers) and is_remembered(key)
 
 
 def _checked(key: Key, attach: Attach) -> SelfCheck:

@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint check format test-matrix test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test lint check format test-matrix test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ format: .venv/dev.stamp  ## Let ruff rewrite what it can
 
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)
+
+test-newest: .venv/dev.stamp  ## Run the core's oracles under the newest transformers in the registry, if it is not the pinned one
+	@$(BIN)/python tools/test_newest.py $(ARGS)
 
 test-lmms: .venv/dev.stamp  ## Run lmms-eval's MVBench through our plug-in, in a venv of its own (writes eval/results/lmms_eval.json)
 	@$(BIN)/python tools/test_lmms.py $(ARGS)

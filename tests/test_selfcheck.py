@@ -35,7 +35,7 @@ Pretend = Callable[..., list[str]]
 
 @pytest.fixture(autouse=True)
 def untested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """The installed release gets a version that nobody tested; a process that knows nothing yet; an empty cache folder."""
+    """The installed release gets a version that nobody tested; the process knows nothing yet; the cache is empty."""
     monkeypatch.setattr(transformers, "__version__", UNTESTED)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     new_process(monkeypatch)

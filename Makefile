@@ -9,7 +9,7 @@ TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint check format test-matrix test-cpus test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test test-all lint check format test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers
 
 test-cpus: .venv/dev.stamp  ## Run the tests as other CPUs and a busy machine would (writes eval/results/test_cpus.json)
 	@$(BIN)/python tools/test_cpus.py $(ARGS)
+
+test-newest: .venv/dev.stamp  ## Run the core's oracles under the newest transformers in the registry, if it is not the pinned one
+	@$(BIN)/python tools/test_newest.py $(ARGS)
 
 test-lmms: .venv/dev.stamp  ## Run lmms-eval's MVBench through our plug-in, in a venv of its own (writes eval/results/lmms_eval.json)
 	@$(BIN)/python tools/test_lmms.py $(ARGS)

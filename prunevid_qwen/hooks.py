@@ -27,12 +27,14 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from prunevid_qwen.adapters import adapter_for, library_agrees, warn_once_about_positions
+from prunevid_qwen import selfcheck
+from prunevid_qwen.adapters import Adapter, adapter_for, library_agrees, warn_once_about_positions
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.run import Run
 from prunevid_qwen.seams import first_argument
+from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_in_chunks
 
@@ -61,10 +63,32 @@ def pruned(
     Raises:
         UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
         ConfigError: the config does not fit the model.
+        SetupError: nobody tested the installed transformers, and its self-check failed; see `selfcheck`.
     """
+    adapter = adapter_for(model)
+    ensure_checked(adapter.family, attached)
+    with attached(adapter, config, marks) as trace:
+        yield trace
+
+
+def self_check(family: str) -> SelfCheck:
+    """Check, on a tiny random model of a family and the CPU, that pruning works with the installed transformers.
+
+    Takes about a second, always runs, remembers nothing, and leaves everything as found.
+
+    Args:
+        family: "qwen2_5_vl" or "qwen2_vl".
+    """
+    return selfcheck.self_check(family, attached)
+
+
+@contextmanager
+def attached(
+    adapter: Adapter, config: PruneVidConfig | None = None, marks: Sequence[Tensor | None] | None = None
+) -> Iterator[Trace]:
+    """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
     import transformers
 
-    adapter = adapter_for(model)
     parts = adapter.parts
     config = config or get_paper_config()
     plan = compile_plan(config, len(parts.layers))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.version import TESTED_TRANSFORMERS
+from prunevid_qwen.version import PIP_NEWEST
 
 CACHE_NAMES = ("cache", "past_key_values")
 """What the cache argument is called: since transformers 5.24, and before."""
@@ -30,7 +30,7 @@ def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
     there = f" (it has {', '.join(map(str, came))})" if came else ""
     return SetupError(
         f"transformers {transformers.__version__} has no {wanted!r} in {place}{there}, where pruning reads it: this "
-        f"release is not supported yet. Newest tested release: pip install 'transformers=={TESTED_TRANSFORMERS[-1]}'"
+        f"release is not supported yet. {PIP_NEWEST}"
     )
 
 

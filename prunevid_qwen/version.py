@@ -1,6 +1,8 @@
-"""The package's version, in the one place that packaging, the receipt and ``prunevid --version`` read."""
+"""The package's version, and the releases of transformers that it was tested with: each said here alone."""
 
 __version__ = "0.1.0"
 
-TESTED_TRANSFORMERS = ("5.6.2", "5.10.4", "5.17.0", "5.18.0", "5.20.2", "5.23.0", "5.24.0")
-"""The releases of transformers that the tests were run under (``make test-matrix``), oldest first."""
+# The releases that `make test-matrix` runs the tests under: the oldest supported, the newest, and those between where a
+# seam moved or a year turned. Any other has to pass the self-check first.
+TESTED = ("5.6.2", "5.10.4", "5.17.0", "5.18.0", "5.20.2", "5.23.0", "5.24.0")
+PIP_NEWEST = f"The newest tested release: pip install 'transformers=={TESTED[-1]}'"

@@ -23,7 +23,7 @@ FLOORS = (
     ("prefill",),
     ("probe",),
     ("gathering",),
-    ("run",),
+    ("run", "selfcheck"),
     ("hooks",),
     ("loading", "media", "sources", "receipt", "stage_log"),
     ("preprocessor", "encoding"),
@@ -53,6 +53,7 @@ IMPORT_TRANSFORMERS = {
     "stage3_kv": "its cache is a transformers cache",
     "run": "makes the cache of a batch",
     "hooks": "finds what generate() calls",
+    "selfcheck": "which release is installed",
     "loading": "from_pretrained",
     "media": "files of a model folder or hub repository",
     "preprocessor": "tokenizer and chat template",
@@ -63,7 +64,9 @@ IMPORT_TRANSFORMERS = {
     "training": "",
 }
 ENVIRONMENT = {"os.environ", "os.getenv", "os.putenv"}
-READ_ENVIRONMENT: dict[str, str] = {}  # file -> which variable, and why no signature can show it
+READ_ENVIRONMENT: dict[str, str] = {  # file -> which variable, and why no signature can show it
+    "selfcheck/verdicts.py": "XDG_CACHE_HOME: where the user wants caches; nobody calls it who could say",
+}
 PRINT = {"cli"}
 
 CAP = 300

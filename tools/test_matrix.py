@@ -2,16 +2,20 @@
 
 Each release gets a small environment under ``.venv-matrix/`` that sees everything in ``.venv`` through a path file and
 holds only what differs, so that torch is neither fetched nor stored again. Needs the registry the first time. Writes
-``eval/results/test_matrix.json``, one row for each release, keeping the rows of releases that were not run.
+``eval/results/test_matrix.json``, one row for each release, keeping the rows of releases that were not run; README's
+table is filled from it by ``python tools/fill_pages.py``.
 """
 
 from __future__ import annotations
 
 import json
+import platform
 import re
+import shlex
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,14 @@ from spread_tests import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "eval" / "results" / "test_matrix.json"
-# The oldest supported, the one on GPU machines, the newest, and those between where a seam moved or a year turned.
-RELEASES = ("5.6.2", "5.8.1", "5.10.4", "5.13.1", "5.15.1", "5.17.0", "5.18.0", "5.20.2", "5.22.2", "5.23.0")
-# Other readers' and linters' tests say nothing about transformers.
-NOT_ABOUT_TRANSFORMERS = ("tests/test_packaging.py", "tests/test_layers.py")
+# `TESTED` of prunevid_qwen/version.py, which says why these; a test holds the two together.
+RELEASES = ("5.6.2", "5.10.4", "5.17.0", "5.18.0", "5.20.2", "5.23.0", "5.24.0")
+# What `make test` runs; options on the command line come after these, and win.
+SUITE = (*spread(), "-m", "not nightly")
+# Linters' tests say nothing about transformers, and those of the pages hold them against this very result.
+NOT_ABOUT_TRANSFORMERS = tuple(
+    f"tests/test_{name}.py" for name in ("packaging", "layers", "tested_releases", "readme_figures", "readme")
+)
 
 
 def run(*command: str | Path, **arguments: Any) -> subprocess.CompletedProcess[str]:
@@ -52,9 +60,21 @@ def environment(release: str) -> Path:
     return python
 
 
+def cpu_model() -> str:
+    """Return the name of this machine's CPU, or of its kind where the system does not tell."""
+    told = Path("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", told.read_text(), re.MULTILINE) if told.is_file() else None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
 def test(release: str, arguments: list[str]) -> dict[str, Any]:
     """Run the tests under one release and return its row."""
-    row: dict[str, Any] = {"transformers": release, "ok": False}
+    options = [*SUITE, *arguments]
+    row: dict[str, Any] = {"transformers": release, "ok": False, "pytest": shlex.join(options), "cpu": cpu_model()}
+    row["day"] = datetime.now(timezone.utc).date().isoformat()
+    row["commit"] = run("git", "rev-parse", "HEAD").stdout.strip()
+    written = f":!{RESULTS.relative_to(ROOT)}"  # by the row before this one
+    row["uncommitted_changes"] = bool(run("git", "status", "--porcelain", "--", ".", written).stdout.strip())
     try:
         python = environment(release)
     except RuntimeError as error:
@@ -68,12 +88,11 @@ def test(release: str, arguments: list[str]) -> dict[str, Any]:
         return {**row, "note": f"the environment imports transformers {found}: remove .venv-matrix/{release}"}
     began = time.monotonic()
     skipped = [f"--ignore={path}" for path in NOT_ABOUT_TRANSFORMERS]
-    done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *spread(), *skipped, *arguments)
+    done = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *skipped, *options)
     said = done.stdout.strip().splitlines() or [done.stderr[-500:]]
     counts = {what: int(count) for count, what in re.findall(r"(\d+) (passed|failed|skipped|errors?)", said[-1])}
     row = {**row, "ok": done.returncode == 0, **counts, "seconds": round(time.monotonic() - began)}
     row |= {"torch": torch_version, "python": python_version}
-    row["commit"] = run("git", "rev-parse", "HEAD").stdout.strip()
     if done.returncode:
         row["failures"] = [line for line in said if line.startswith(("FAILED", "ERROR"))][:20] or said[-5:]
     return row

@@ -33,11 +33,12 @@ class Parts:
 class Adapter(Protocol):
     """What `hooks` needs to know of a model family.
 
-    ``media`` are the root's arguments that bring pixels or encoded pixels. ``hidden_size`` and ``heads`` are the
-    decoder's, ``vision_blocks`` and ``vision_width`` the vision tower's.
+    ``family`` is the config's ``model_type``; ``media`` are the root's arguments that bring pixels or encoded pixels.
+    ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width`` the vision tower's.
     """
 
     parts: Parts
+    family: str
     media: tuple[str, ...]
     hidden_size: int
     heads: int

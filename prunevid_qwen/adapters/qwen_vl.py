@@ -32,6 +32,7 @@ class QwenVL:
 
     def __init__(self, model: Any) -> None:
         self.config: Any = model.config
+        self.family = str(model.config.model_type)
         root = model.get_submodule("model")
         decoder = root.get_submodule("language_model")
         layers = decoder.get_submodule("layers")

@@ -35,26 +35,27 @@ def check_transformers(version: str) -> None:
 def library_agrees(version: str) -> bool:
     """Tell whether the installed transformers places text after a video as the model was trained.
 
-    A canary on a toy video, not a list of versions: 6 temporal positions of 2 x 2 tokens, then one text token.
+    Asked of a toy video, not a list of versions: 6 temporal positions of 2 x 2 tokens, then one text token.
     """
     from transformers import Qwen2_5_VLConfig
     from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 
-    class Canary:  # get_rope_index reads the config alone, so no weights are made
+    class Toy:  # get_rope_index reads the config alone, so no weights are made
         config = Qwen2_5_VLConfig()
         get_vision_position_ids = getattr(Qwen2_5_VLModel, "get_vision_position_ids", None)
 
-    types = torch.tensor([[VIDEO] * 24 + [TEXT]])
     index: Callable[..., tuple[Tensor, Tensor]] = Qwen2_5_VLModel.get_rope_index
-    places, _ = index(
-        Canary(),
-        types.clone(),
-        types,
-        video_grid_thw=torch.tensor([[6, 4, 4]]),
-        second_per_grid_ts=torch.tensor([0.75]),
-    )
-    tokens_per_second = Canary.config.vision_config.tokens_per_second
-    expected, _ = reference_positions(types, None, [], [(6, 2, 2)], [0.75], tokens_per_second)
+    tokens_per_second = Toy.config.vision_config.tokens_per_second
+    with torch.device("cpu"):  # whatever the caller's default device
+        types = torch.tensor([[VIDEO] * 24 + [TEXT]])
+        places, _ = index(
+            Toy(),
+            types.clone(),
+            types,
+            video_grid_thw=torch.tensor([[6, 4, 4]]),
+            second_per_grid_ts=torch.tensor([0.75]),
+        )
+        expected, _ = reference_positions(types, None, [], [(6, 2, 2)], [0.75], tokens_per_second)
     return bool(torch.equal(places, expected))
 
 

@@ -1,0 +1,101 @@
+"""What a pruned prompt has to give, without the hooks: one uncached forward of the stock model with explicit masks.
+
+It takes from the trace which tokens were merged and kept, and nothing else of what the hooks did.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.trace import SampleTrace
+
+MANTISSA = 23  # bits of fp32
+
+
+def decoder_inputs(model: Any, adapter: Adapter, inputs: dict[str, Any]) -> Tensor:
+    """Return the embeddings [B, S, D] that the stock model hands its decoder."""
+    seen: list[Tensor] = []
+    handle = adapter.parts.decoder.register_forward_pre_hook(
+        lambda _module, _args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    try:
+        model(**inputs)
+    finally:
+        handle.remove()
+    return seen[0]
+
+
+def masked_logits(
+    model: Any,
+    adapter: Adapter,
+    prompt: tuple[Tensor, Tensor, Tensor],
+    new: Tensor,
+    sample: SampleTrace,
+    layer: int,
+    compress: bool,
+) -> Tensor:
+    """Return the logits [1 + n, vocabulary] after the prompt and after each of the new tokens.
+
+    In layers after M no row sees a dropped token. In layers 0..M the prompt sees all, and new tokens see a dropped one
+    only where the cache was not cut.
+
+    Args:
+        model: the stock model.
+        adapter: of it.
+        prompt: of one sample without padding: ids [S], embeddings [S, D], positions [3, S].
+        new: [n] ids of the tokens that followed.
+        sample: which tokens were merged and kept.
+        layer: M.
+        compress: the cache was cut.
+    """
+    ids, embeds, positions = prompt
+    is_visual = adapter.types(ids) > 0
+    visual, text = is_visual.nonzero()[:, 0], (~is_visual).nonzero()[:, 0]
+    own = torch.arange(visual.numel())
+    target, rep = (own, own) if sample.merged is None else (sample.merged.target, sample.merged.rep)
+    members = (target == torch.arange(rep.numel())[:, None]).to(embeds.dtype)  # [N', N]
+    means = members / members.sum(dim=1, keepdim=True) @ embeds[visual]
+    kept = torch.ones(rep.numel(), dtype=torch.bool)
+    if sample.kept is not None:
+        kept = torch.zeros_like(kept).index_fill(0, sample.kept.rep, True)
+    at = torch.cat([text, visual[rep]])
+    order = at.argsort()
+    start, n = order.numel(), new.numel()
+    hidden = torch.cat([torch.cat([embeds[text], means])[order], model.get_input_embeddings()(new)])
+    following = positions[:, -1:].max() + 1 + torch.arange(n)
+    places = torch.cat([positions[:, at[order]], following.expand(3, -1)], dim=1)
+    dropped = torch.cat([torch.zeros(text.numel(), dtype=torch.bool), ~kept])[order]
+    dropped = torch.cat([dropped, torch.zeros(n, dtype=torch.bool)])
+    early = torch.ones(start + n, start + n, dtype=torch.bool).tril()
+    late = early & ~dropped | torch.eye(start + n, dtype=torch.bool)
+    if compress:
+        early[start:] &= ~dropped
+    with ExitStack() as stack:
+        for i, module in enumerate(adapter.parts.layers):
+            allowed = early if i <= layer else late
+            mask = torch.zeros(allowed.shape, dtype=hidden.dtype).masked_fill(~allowed, torch.finfo(hidden.dtype).min)
+            handle = module.register_forward_pre_hook(
+                lambda _module, args, kwargs, mask=mask: (args, {**kwargs, "attention_mask": mask[None, None]}),
+                with_kwargs=True,
+            )
+            stack.callback(handle.remove)
+        states = adapter.parts.decoder(inputs_embeds=hidden[None], position_ids=places[:, None], use_cache=False)[0]
+    logits: Tensor = model.lm_head(states[0, start - 1 :])
+    return logits
+
+
+def units_apart(got: Tensor, wanted: Tensor) -> float:
+    """Return the largest difference in units in the last place of the largest number compared, as fp32 has them.
+
+    Not a number anywhere gives infinity.
+    """
+    largest, apart = float(wanted.abs().max()), float((got - wanted).abs().max())
+    if not math.isfinite(largest) or not math.isfinite(apart):
+        return math.inf
+    return apart / 2.0 ** (math.frexp(largest)[1] - 1 - MANTISSA)

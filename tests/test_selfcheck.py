@@ -472,9 +472,9 @@ def test_everything_is_left_as_found(
 def test_it_works_inside(monkeypatch: pytest.MonkeyPatch, inside: Any) -> None:
     monkeypatch.setattr(checks, "attentions", lambda: ("eager",))
     model = tiny_model()
-    library_agrees.cache_clear()  # it makes tensors of its own
     with inside():
         enter(model)
+        library_agrees.__wrapped__(UNTESTED)  # the other question asked of a release, past its memory
 
 
 def test_without_a_kernel_for_sdpa_the_check_does_without(monkeypatch: pytest.MonkeyPatch) -> None:

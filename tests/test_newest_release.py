@@ -141,7 +141,7 @@ def test_pip_that_fails_is_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_only_what_the_environment_lacks_comes_along(tmp_path: Path) -> None:
     needs = {
-        "transformers": ["pytest>=1", "numpy>=1; extra == 'never'", "absent-one>=2", "Pytest_Timeout>=999.0"],
+        "transformers": ["pytest>=1", "absent-extra>=1; extra == 'never'", "absent-one>=2", "Pytest_Timeout>=999.0"],
         "absent-one": ["absent.two==3", "torch>=1"],
     }
     registry, started = Registry(needs=needs), Started()

@@ -18,9 +18,11 @@ import torch
 import transformers
 
 from prunevid_qwen import hooks
+from prunevid_qwen.adapters import library_agrees
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.hooks import attached, pruned, self_check
+from prunevid_qwen.run import Run
 from prunevid_qwen.selfcheck import canary, checks, verdicts
 from prunevid_qwen.selfcheck.checks import Check, SelfCheck
 from prunevid_qwen.selfcheck.oracle import units_apart
@@ -161,6 +163,17 @@ def test_a_library_that_moved_is_refused_by_name(
     if kind is not None:
         assert type(raised.value.__cause__).__name__ == kind and kind in said
     assert not untested.exists()
+
+
+def test_what_was_asked_and_did_not_happen_shows_in_the_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits alone would not tell: a prompt that was not merged equals the masking of nothing."""
+    monkeypatch.setattr(checks, "attentions", lambda: ("eager",))
+    monkeypatch.setattr(Run, "_merge", lambda *_given: None)
+    wrong = {check.name: check for check in self_check(FAMILY).failed}
+    counts = {name for name in wrong if name.startswith("counts")}
+    assert counts == {f"counts of {stages}, eager" for stages in checks.STAGES if stages != "stages 2 and 3"}
+    assert not any("masking" in name for name in wrong)
+    assert all(wrong[name].figures["got"] != wrong[name].figures["asked"] for name in counts)
 
 
 def test_a_model_that_cannot_be_built_is_a_finding_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -462,6 +475,7 @@ def test_it_works_inside(monkeypatch: pytest.MonkeyPatch, inside: Any) -> None:
     model = tiny_model()
     with inside():
         enter(model)
+        library_agrees.__wrapped__(UNTESTED)  # the other question asked of a release, past its memory
 
 
 def test_without_a_kernel_for_sdpa_the_check_does_without(monkeypatch: pytest.MonkeyPatch) -> None:

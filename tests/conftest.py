@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from prunevid_qwen.stage2_select import prunevid
 from prunevid_qwen.stage2_select.threshold import Budget
@@ -41,6 +42,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and getattr(item.module, "torch", None) is torch:
             item.add_marker(pytest.mark.numeric)
+
+
+# hypothesis fails a test for being slow, which a busy machine is
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

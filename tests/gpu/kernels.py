@@ -20,7 +20,7 @@ from torch import Tensor
 from prunevid_qwen.kernels.launch import wants_triton
 from prunevid_qwen.stage1_merge.segments import refine_segments
 from tests.poison import poisoned
-from tests.tolerances import close
+from tests.tolerances import DEVICE, close
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 FOLDER = Path(__file__).resolve().parents[2] / "prunevid_qwen" / "kernels"
@@ -111,7 +111,7 @@ def _drawn(generator: torch.Generator, *shape: int) -> Tensor:
 def _close(got: Any, wanted: Any, dtype: torch.dtype, _size: Size) -> str:
     for a, b in zip(_tensors(got), _tensors(wanted), strict=True):
         try:
-            close(a, b.to(a.dtype), dtype=dtype)
+            close(a, b.to(a.dtype), DEVICE, dtype)
         except AssertionError as error:
             return " ".join(str(error).split())
     return ""

@@ -12,6 +12,7 @@ import torch
 
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config, hooks, pruned
 from prunevid_qwen import reducer as registry
+from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
@@ -289,7 +290,7 @@ def test_what_cannot_be_reached_says_why() -> None:
     layers = bundled().model.config.text_config.num_hidden_layers
     floor = (int(layers * 10 / 28) + 1) / layers
     assert stage_2.status == "unreachable" and stage_2.achieved >= floor
-    assert f"at its hardest it leaves {stage_2.achieved:.1%}" in stage_2.why
+    assert percent(stage_2.achieved, 1) in stage_2.why
     light = calibration.cells(asked("prunevid"), (0.9,))[0]
     assert light.status == "unreachable" and "at its lightest" in light.why
     sizes = {cell.budget: cell for cell in calibration.cells(asked("smaller frames"), (0.25, 0.16))}

@@ -95,7 +95,7 @@ def test_what_still_fails_counts_as_0_is_said_and_is_tried_by_the_next_run(run: 
         assert judge(run, stub.url, "--judge-workers", "1") == 0
         missing = [row for row in rows(run).values() if row["unjudged"]]
         assert missing and all(row["unparsed"] == 0 and row["score"] < 1 for row in missing)
-        assert "have no score of the judge (0.0% a reply without one, the others no reply): they count as 0" in (
+        assert "have no score of the judge (0.0 % a reply without one, the others no reply): they count as 0" in (
             capsys.readouterr().out
         )
         before = len(stub.requests)
@@ -113,7 +113,7 @@ def test_replies_without_a_score_count_as_0_and_are_said(run: Path) -> None:
     assert (row["score"], row["unparsed"], row["unjudged"], row["exact"]) == (0, 1, 1, 1)
     assert rows(run)["colors", "baseline"]["score"] == 1
     page = (run / "report.md").read_text()
-    assert "**shapes, baseline: 100.0% of the answers have no score of the judge (100.0% a reply without one" in page
+    assert "**shapes, baseline: 100.0 % of the answers have no score of the judge (100.0 % a reply without one" in page
 
 
 def test_a_kill_while_judging_costs_the_torn_line_alone(run: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -69,7 +70,8 @@ class Worker:
         from transformers.utils import logging as library_logging
 
         library_logging.disable_progress_bar()
-        logging.getLogger("prunevid_qwen").setLevel(logging.ERROR)  # said once is enough, and not by every process
+        if multiprocessing.parent_process() is not None:  # a process of its own: the caller's says it once
+            logging.getLogger("prunevid_qwen").setLevel(logging.ERROR)
         self.asking = asking
         self.model = PruneVidQwen25VL(asking.model, get_baseline_config(), device="cpu", dtype="float32")
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
 from prunevid_qwen.stage2_select import prunevid
 from prunevid_qwen.stage2_select.threshold import Budget
@@ -37,16 +36,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             parser.addini(name, "of pytest-timeout, which is not installed")
 
 
+def pytest_configure() -> None:
+    """Let hypothesis, where it is installed, not fail a test for being slow, which a busy machine is."""
+    if importlib.util.find_spec("hypothesis") is not None:
+        from hypothesis import HealthCheck, settings
+
+        settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        settings.load_profile("any machine")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file that imports torch compares numbers, or decides by them."""
     for item in items:
         if isinstance(item, pytest.Function) and getattr(item.module, "torch", None) is torch:
             item.add_marker(pytest.mark.numeric)
-
-
-# hypothesis fails a test for being slow, which a busy machine is
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,7 @@ from spread_tests import spread
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "eval" / "results" / "test_cpus.json"
 NUMERIC = ("-m", "numeric")
+ALONE = ("-n", "0") if spread() else ()
 SHOWN = 20
 
 CAPABILITY = "import torch; print(torch.backends.cpu.get_cpu_capability())"
@@ -64,7 +65,8 @@ ROWS = (
     Row("mkl_compatible", {"MKL_CBWR": "COMPATIBLE"}, MKL, "CNR:COMPATIBLE", look={"MKL_VERBOSE": "1"}),
     Row("onednn_sse41", {"ONEDNN_MAX_CPU_ISA": "SSE41"}, ONEDNN, "isa:Intel SSE4.1", look={"ONEDNN_VERBOSE": "1"}),
     Row("onednn_avx2", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, ONEDNN, "isa:Intel AVX2\n", look={"ONEDNN_VERBOSE": "1"}),
-    Row("threads_2", {"PRUNEVID_TEST_THREADS": "2", "OMP_NUM_THREADS": "2"}, THREADS, "2"),
+    # in one process: two of two threads each wait for cores, and spin while they do
+    Row("threads_2", {"PRUNEVID_TEST_THREADS": "2", "OMP_NUM_THREADS": "2"}, THREADS, "2", (*NUMERIC, *ALONE)),
 )
 NAMED = {row.name: row for row in ROWS}
 

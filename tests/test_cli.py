@@ -4,14 +4,17 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
+from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
@@ -488,3 +491,23 @@ def test_the_demo_answers_right_with_pruned_tokens() -> None:
     assert told["answer"] == told["expected_answer"]
     tokens = told["stats"]["tokens"]
     assert 0 < tokens["after_stage2"] < tokens["after_stage1"] < tokens["visual"]
+
+
+def commands(group: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command under a group, with the words that call it."""
+    for name, command in getattr(group, "commands", {}).items():
+        yield from commands(command, *names, name)
+    if not hasattr(group, "commands"):
+        yield names, group
+
+
+def test_every_command_that_can_be_stopped_and_gone_on_with_says_its_exit_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = dict(commands(typer.main.get_command(app)))
+    long = [names for names, command in found.items() if "stopped run" in f"{command.epilog} {command.help}"]
+    assert {("batch",), ("eval", "run"), ("bench", "speed"), ("train-glimpse",)} <= set(long)
+    for names in [*long, ("ask",), ("demo",)]:
+        assert main([*names, "--help"]) == 0
+        said = capsys.readouterr().out
+        assert [code for code in (129, 130, 143) if f"{code} " not in said] == [], names

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +71,29 @@ def test_busy_loops_end_with_their_block() -> None:
         return loops[-1]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            test_cpus.subprocess, "Popen", lambda *given, **more: loops.append(real(*given, **more)) or loops[-1]
-        )
+        patch.setattr(test_cpus.subprocess, "Popen", noted)
         with pytest.raises(KeyError), test_cpus.busy_loops(1):
             assert loops[0].poll() is None
             raise KeyError
     assert loops[0].poll() is not None
 
 
-def test_a_file_that_imports_torch_is_numeric_and_none_hangs(request: pytest.FixtureRequest) -> None:
+def test_exactly_the_files_that_import_torch_are_numeric(request: pytest.FixtureRequest) -> None:
+    import torch  # here, so that this file is not numeric itself
+
     assert "numeric" not in request.node.keywords
-    assert float(request.config.getini("timeout")) > 0
+    conftest = request.config.pluginmanager.get_plugin(str(Path(__file__).with_name("conftest.py")))
+
+    def marks(**names: Any) -> list[str]:
+        module = pytest.Module.from_parent(request.session, path=Path(__file__))
+        module.obj = types.SimpleNamespace(test_a=lambda: None, **names)
+        item = pytest.Function.from_parent(module, name="test_a", callobj=module.obj.test_a)
+        conftest.pytest_collection_modifyitems([item])
+        return [mark.name for mark in item.own_markers]
+
+    assert marks(torch=torch) == ["numeric"]
+    assert marks() == marks(torch="a name alone") == []
+
+
+def test_no_test_may_hang(request: pytest.FixtureRequest) -> None:
+    assert 0 < float(request.config.getini("timeout")) <= 600

@@ -28,6 +28,7 @@ from prunevid_qwen.selfcheck.checks import Check, SelfCheck
 from prunevid_qwen.selfcheck.oracle import units_apart
 from prunevid_qwen.version import TESTED
 from tests.models import tiny_model
+from tests.patience import PATIENCE
 from tests.test_pruning_equals_masking import TINY
 
 UNTESTED, FAMILY = "5.99.0", "qwen2_5_vl"
@@ -158,8 +159,8 @@ def test_a_library_that_moved_is_refused_by_name(
         with pytest.raises(SetupError, match=UNTESTED) as raised:
             enter()
     said = str(raised.value)
-    assert f"pip install 'transformers=={TESTED[-1]}'" in said
-    assert "masking" in said or "keep everything" in said
+    assert said.count(f"pip install 'transformers=={TESTED[-1]}'") == 1, "the next step, once"
+    assert any(point in said for point in ("masking", "keep everything", "forward", "counts"))
     if kind is not None:
         assert type(raised.value.__cause__).__name__ == kind and kind in said
     assert not untested.exists()
@@ -378,7 +379,7 @@ def test_two_threads_check_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def check(family: str, _attach: Any) -> SelfCheck:
         asked.append(family)
-        assert go.wait(60)
+        assert go.wait(PATIENCE)
         return SelfCheck(family, UNTESTED, "", (Check("as pretended", True),))
 
     monkeypatch.setattr(canary, "_lock", Watched())
@@ -386,7 +387,7 @@ def test_two_threads_check_once(monkeypatch: pytest.MonkeyPatch) -> None:
     threads = [threading.Thread(target=canary.ensure_checked, args=(FAMILY, attached)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    both = arrived.acquire(timeout=60) and arrived.acquire(timeout=60)
+    both = arrived.acquire(timeout=PATIENCE) and arrived.acquire(timeout=PATIENCE)
     go.set()
     for thread in threads:
         thread.join()
@@ -499,14 +500,14 @@ def test_an_interrupt_waits_until_all_is_put_back(monkeypatch: pytest.MonkeyPatc
     def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
         joins.append(thread)
         if len(joins) == 1:
-            assert entered.wait(60)
+            assert entered.wait(PATIENCE)
             leave.set()
             raise KeyboardInterrupt
         join(thread, timeout)
 
     def work() -> None:
         entered.set()
-        assert leave.wait(60)
+        assert leave.wait(PATIENCE)
         done.append(True)
 
     monkeypatch.setattr(threading.Thread, "join", interrupted)

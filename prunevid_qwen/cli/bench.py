@@ -12,7 +12,7 @@ import typer
 
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.bench_speed import register_speed
-from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.errors import ConfigError, SetupError
 
 _EPILOG = """\
@@ -187,7 +187,7 @@ def register_bench(app: typer.Typer, settings: dict[str, Any]) -> None:
     """Give the command line ``bench`` and its commands."""
     bench = typer.Typer(context_settings=settings, no_args_is_help=True)
     text = "Draw accuracy against tokens for every method, on questions about generated videos with known answers."
-    bench.command("accuracy", help=text, epilog=_EPILOG, cls=PanelledCommand)(accuracy)
+    bench.command("accuracy", help=text, epilog=_EPILOG + EXIT_CODES, cls=PanelledCommand)(accuracy)
     register_speed(bench)
     app.add_typer(bench, name="bench", help="Measure: accuracy of every method at equal cost, and speed.")
 

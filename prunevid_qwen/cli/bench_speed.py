@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from prunevid_qwen.cli.bars import Bars
-from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.errors import ConfigError
 
 _EPILOG = """\
@@ -218,7 +218,7 @@ def speed(
 def register_speed(bench: typer.Typer) -> None:
     """Give ``bench`` its command ``speed``."""
     text = "Time, memory and FLOPs with and without pruning: the stock model, ours and controls, in turns."
-    bench.command("speed", help=text, epilog=_EPILOG, cls=PanelledCommand)(speed)
+    bench.command("speed", help=text, epilog=_EPILOG + EXIT_CODES, cls=PanelledCommand)(speed)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import typer
 from prunevid_qwen.cli.eval_check import register_check
 from prunevid_qwen.cli.eval_run import register_run
 from prunevid_qwen.cli.eval_tables import register_tables
-from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import named_config, takes_config_options
 from prunevid_qwen.cli.visual_cot_request import VisualCotRequest
@@ -152,7 +152,9 @@ def register_eval(app: typer.Typer, settings: dict[str, Any]) -> None:
     """Give the command line ``eval`` and its commands, one for each kind of data."""
     data = typer.Typer(context_settings=settings, no_args_is_help=True)
     text = "Answer Visual-CoT's questions about images with and without pruning, and score the answers."
-    data.command("visual-cot", help=text, epilog=_EPILOG, cls=PanelledCommand)(takes_config_options(visual_cot))
+    data.command("visual-cot", help=text, epilog=_EPILOG + EXIT_CODES, cls=PanelledCommand)(
+        takes_config_options(visual_cot)
+    )
     register_check(data)
     register_run(data)
     register_tables(data)

@@ -12,6 +12,13 @@ from rich.panel import Panel
 
 WIDEST = 100
 _DEFAULT_PANEL = "Options"
+EXIT_CODES = """
+[bold]Exit codes[/bold]
+  0 done; 2 bad option; 3 environment (device, package, network); 4 media or data;
+  5 pruning was asked for and not applied;
+  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM:
+  what is stored stays whole, and the same command goes on
+"""
 
 
 class PanelledCommand(typer.core.TyperCommand):

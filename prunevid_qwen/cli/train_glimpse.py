@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.cli.options import field_help
 from prunevid_qwen.cli.train_glimpse_request import TrainGlimpseRequest
 from prunevid_qwen.errors import ConfigError
@@ -107,7 +107,9 @@ def build_recipe(path: Path | None, given: dict[str, Any]) -> GlimpseRecipe:
 def register_train_glimpse(app: typer.Typer) -> None:
     """Give the command line ``train-glimpse``."""
     text = "Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is."
-    app.command("train-glimpse", help=text, epilog=_EPILOG, cls=PanelledCommand)(_takes_recipe(train_glimpse))
+    app.command("train-glimpse", help=text, epilog=_EPILOG + EXIT_CODES, cls=PanelledCommand)(
+        _takes_recipe(train_glimpse)
+    )
 
 
 def _takes_recipe(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.cli.train_glimpse_plus_request import TrainGlimpsePlusRequest
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
@@ -122,7 +122,7 @@ def build_recipe(path: Path | None, given: list[str]) -> GlimpsePlusRecipe:
 def register_train_glimpse_plus(app: typer.Typer) -> None:
     """Give the command line ``train-glimpse-plus``."""
     short = "GlimpsePrune+: teach a model by reinforcement to answer from boxes alone; needs GPUs on a real one."
-    app.command("train-glimpse-plus", help=_TEXT, short_help=short, epilog=_EPILOG, cls=PanelledCommand)(
+    app.command("train-glimpse-plus", help=_TEXT, short_help=short, epilog=_EPILOG + EXIT_CODES, cls=PanelledCommand)(
         train_glimpse_plus
     )
 

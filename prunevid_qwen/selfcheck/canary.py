@@ -15,7 +15,7 @@ from prunevid_qwen.version import PIP_NEWEST, TESTED
 
 logger = logging.getLogger("prunevid_qwen")
 
-_SHOWN = 4  # points of a failed check in an error's text
+_SHOWN = 4  # findings of a failed check in an error's text
 _lock = threading.Lock()
 _known: dict[Key, SelfCheck | None] = {}  # of this process; None for what an earlier one saw pass
 
@@ -62,10 +62,19 @@ def _moves(release: str) -> bool:
 
 
 def _what_differed(found: SelfCheck) -> str:
-    said = "\n".join(f"  {check}" for check in found.failed[:_SHOWN])
-    if len(found.failed) > _SHOWN:
-        said += f"\n  and {len(found.failed) - _SHOWN} more"
+    points: dict[str, list[str]] = {}  # what was seen: where; a moved seam is seen the same everywhere
+    for check in found.failed:
+        points.setdefault(check.seen, []).append(check.name)
+    said = [f"  {_several(names)}: {seen}" for seen, names in points.items()]
+    if len(said) > _SHOWN:
+        said[_SHOWN:] = [f"  and {len(said) - _SHOWN} more findings"]
     return (
         f"pruning does not work with transformers {found.transformers}, which nobody tested it with: its self-check on "
-        f"a tiny {found.family} fails in {len(found.failed)} of {len(found.checks)} points:\n{said}\n{PIP_NEWEST}"
+        f"a tiny {found.family} fails in {len(found.failed)} of {len(found.checks)} points:\n"
+        + "\n".join(said)
+        + ("" if any(PIP_NEWEST in line for line in said) else f"\n{PIP_NEWEST}")
     )
+
+
+def _several(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more points"

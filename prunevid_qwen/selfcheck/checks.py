@@ -71,16 +71,19 @@ class Check:
     seconds: float = 0.0
     error: Exception | None = None
 
-    def __str__(self) -> str:
-        """Say what was compared, in one line."""
+    @property
+    def seen(self) -> str:
+        """What was compared or raised, in one line."""
         if self.error is not None:
-            said = f"{type(self.error).__name__}: {self.error}"
-        else:
-            said = ", ".join(
-                f"{what} {value:.4g}" if isinstance(value, float) else f"{what} {value}"
-                for what, value in self.figures.items()
-            )
-        return f"{self.name}: {said}"
+            return f"{type(self.error).__name__}: {self.error}"
+        return ", ".join(
+            f"{what} {value:.4g}" if isinstance(value, float) else f"{what} {value}"
+            for what, value in self.figures.items()
+        )
+
+    def __str__(self) -> str:
+        """Name the check and say what was seen, in one line."""
+        return f"{self.name}: {self.seen}"
 
 
 @dataclass(frozen=True)

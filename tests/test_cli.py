@@ -419,6 +419,18 @@ def test_shares_and_sizes_do_not_contradict_each_other(
     assert saved != whole
 
 
+def test_merging_alone_makes_the_cache_smaller_too(
+    model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    stats = receipt()
+    stats["stage3"] |= {"enabled": False, "applied": False, "note": None}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "q") == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.strip().startswith("cache")]
+    assert "30 %" in row and "saved" in row and "off" in row
+
+
 def test_people_and_programs_are_warned_of_next_to_nothing(
     model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any
 ) -> None:

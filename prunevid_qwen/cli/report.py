@@ -187,11 +187,11 @@ def tokens_table(stats: Stats) -> Table:
     table.add_row("after stage 2", str(tokens["after_stage2"]), _share(tokens["after_stage2"], visual), _stage2(two))
     average = tokens["layer_average"]
     table.add_row("average over the layers", f"{average:.0f}", _share(average, visual), "what the prompt costs to read")
+    how = f"stage 3: {_idle(three)}"
     if three.get("applied"):
         how = f"{three['original_length']} -> {three['compressed_length']} entries a layer while decoding"
-        table.add_row("cache", "", _share(three["cache_bytes"], three["cache_bytes_unpruned"]), _cache(three) + how)
-    else:
-        table.add_row("cache", "", "", _idle(three))
+    saved = _cache(three) if three["cache_bytes"] < three["cache_bytes_unpruned"] else ""  # merging alone saves too
+    table.add_row("cache", "", _share(three["cache_bytes"], three["cache_bytes_unpruned"]), saved + how)
     return table
 
 

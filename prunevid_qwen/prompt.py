@@ -11,7 +11,21 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import on_host
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.seams import CACHE_NAMES, cache_name, require
 from prunevid_qwen.tokens import TokenLayout
+
+# Arguments of the root that a text brings too.
+_OF_A_TEXT = frozenset(
+    (
+        "input_ids",
+        "inputs_embeds",
+        "attention_mask",
+        "position_ids",
+        "mm_token_type_ids",
+        "cache_position",
+        "rope_deltas",
+    )
+) | {*CACHE_NAMES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +59,29 @@ class HostCopy(NamedTuple):
     positions: Tensor | None
     mask: Tensor | None
     whole: Tensor | None
+
+
+def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
+    """Return the embeddings [B, S, D] of a call of the decoder.
+
+    Args:
+        kwargs: what it was called with.
+        by_root: the model itself calls it, and names every argument; a caller of its own may leave some out.
+
+    Raises:
+        SetupError: the installed transformers names an argument otherwise.
+        UnsupportedError: a caller of its own passes token ids.
+    """
+    if by_root:
+        require(kwargs, "the decoder's call", "inputs_embeds", "position_ids", "attention_mask", "use_cache")
+        cache_name(kwargs)
+    embeds: Tensor | None = kwargs.get("inputs_embeds")
+    if embeds is None:
+        raise UnsupportedError(
+            "the decoder is called without inputs_embeds: call the model itself with input_ids, or pass "
+            "inputs_embeds=model.get_input_embeddings()(input_ids)"
+        )
+    return embeds
 
 
 def fetch(ids: Tensor, kwargs: dict[str, Any], whole: Tensor | None) -> HostCopy:
@@ -116,12 +153,24 @@ def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
     return prompt.shape[1]
 
 
+def may_show(kwargs: dict[str, Any]) -> bool:
+    """Tell whether a call of the root without known pixels brings more than a text: grids, or a name nobody knows.
+
+    Where it brings none, a placeholder among its token ids is text, as one that was generated.
+    """
+    return any(
+        value is not None and name not in _OF_A_TEXT and not isinstance(value, (bool, int, float, str))
+        for name, value in kwargs.items()
+    )
+
+
 def check_text(adapter: Adapter, ids: Tensor | None, positions: Tensor | None) -> None:
     """Make sure that what came without pixels is a text: the host waits for the device here.
 
     Args:
         adapter: of the model.
-        ids: [B, S] token ids of a whole prompt; None where only positions can tell, as behind a cached prefix.
+        ids: [B, S] token ids of a whole prompt; None where only positions can tell: behind a cached prefix, and in what
+            brings nothing but text (`may_show`).
         positions: [3 or 4, B, S] ids that the decoder was given, or None.
 
     Raises:

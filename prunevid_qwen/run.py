@@ -16,9 +16,9 @@ from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
-from prunevid_qwen.prompt import check_text, fetch, read_prompt, spreads
+from prunevid_qwen.prompt import check_text, embeddings, fetch, may_show, read_prompt, spreads
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.seams import cache_name, cache_of, first_argument, missing_seam, require
+from prunevid_qwen.seams import cache_name, cache_of, checkpointed, first_argument, missing_seam, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
@@ -42,7 +42,8 @@ class Run:
         self.trace = Trace(plan.position_scheme, plan.layer, len(adapter.parts.layers))
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
-        self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came
+        self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
+        self.in_root = False  # else somebody calls the decoder alone
         self.prefill: Prefill | None = None
         self.late_mask: tuple[Any] | None = None  # of the layers after M in a decode step, where it differs
         self.clock: tuple[str, Moment] | None = None
@@ -67,7 +68,8 @@ class Run:
     def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
-        self.ids, self.text = (ids, None) if media else (None, ids)
+        self.in_root, self.ids = True, ids if media else None
+        self.text = ids if not media and may_show(kwargs) else None
         self.gathering.begin(kwargs.get("mm_encoder_outputs"))
         follows = isinstance(cache_of(kwargs), PrunedCache)  # asked first: the other question waits
         spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
@@ -83,7 +85,7 @@ class Run:
 
     def after_root(self, _module: nn.Module, _args: Args, _kwargs: Kwargs, out: Any) -> None:
         """Make sure that the decoder's hooks saw the prompt. Also runs when something raised: then ``out`` is None."""
-        missed, self.ids, self.text = self.ids is not None and out is not None, None, None
+        missed, self.ids, self.text, self.in_root = self.ids is not None and out is not None, None, None, False
         if missed:
             raise PruningNotApplied(
                 "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
@@ -95,8 +97,7 @@ class Run:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
         self.prefill, self.late_mask = None, None
-        require(kwargs, "the decoder's call", "inputs_embeds", "position_ids", "attention_mask", "use_cache")
-        embeds, ids, text = kwargs["inputs_embeds"], self.ids, self.text
+        embeds, ids, text = embeddings(kwargs, self.in_root), self.ids, self.text
         self.ids = self.text = None
         now = Moment.now(embeds.device)
         copy = None if ids is None else fetch(ids, kwargs, self.prompt)
@@ -117,10 +118,10 @@ class Run:
         return args, kwargs
 
     def _text(self, kwargs: Kwargs, embeds: Tensor, ids: Tensor | None, now: Moment) -> None:
-        cache = kwargs[cache_name(kwargs)]
+        cache = cache_of(kwargs)
         fresh = cache is None or not cache.get_seq_length()
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
-            check_text(self.adapter, ids if fresh else None, kwargs["position_ids"])
+            check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
         if fresh:
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
@@ -210,6 +211,7 @@ class Run:
         chosen = Moment.now(hidden.device)
         self.trace.seconds.add("select", start, chosen)
         if self.plan.compress:
+            state.cache.written(self.plan.layer, state.past + state.early_valid.shape[1])
             state.cache.keep(range(self.plan.layer + 1), state.index, state.past)
             self.trace.seconds.add("compact", chosen, Moment.now(hidden.device))
         return (left, *out[1:]) if isinstance(out, tuple) else left
@@ -286,15 +288,13 @@ class Run:
         early = late if state.early_valid is None or self.plan.compress else state.early_valid
         last = len(self.adapter.parts.layers) - 1
         cache.boundary = self.plan.layer if self.plan.after is not None else last
-        cache.written(last, state.past + (late if cache.boundary < last else early).shape[1])
-        if state.merged or state.index is not None:
+        filled = cache.physical_length() > 0 or not checkpointed(self.adapter.parts.layers)
+        if filled:
+            cache.written(last, state.past + (late if cache.boundary < last else early).shape[1])
+        if filled and (state.merged or state.index is not None):
             cache.changed, cache.split = True, early is not late
             cache.shift = (state.logical - early.shape[1], state.logical - late.shape[1])
-            first, second = (_beside(cache, state.whole(valid)) for valid in (early, late))
+            first, second = (cache.beside(state.whole(valid)) for valid in (early, late))
             cache.valid = (first, second if cache.split else first)
             cache.prompt = cache.get_seq_length()
         self.trace.samples = tuple(row.trace() for row in state.rows)
-
-
-def _beside(cache: PrunedCache, valid: Tensor | None) -> Tensor | None:
-    return None if valid is None else on(valid, cache.layers[0].keys.device)

@@ -7,8 +7,10 @@ with ``get`` would find nothing: it would prune nothing, or leave the library's 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from torch import nn
 
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.version import PIP_NEWEST
@@ -55,6 +57,14 @@ def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str,
         return args[0]
     require(kwargs, place, name)
     return kwargs[name]
+
+
+def checkpointed(layers: Iterable[nn.Module]) -> bool:
+    """Tell whether gradient checkpointing, as the library does it, may keep these layers from their cache.
+
+    They run anew in the backward pass, which would fill it twice.
+    """
+    return any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers)
 
 
 def taken(function: Callable[..., Any], place: str, *names: str) -> None:

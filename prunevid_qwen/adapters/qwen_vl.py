@@ -233,7 +233,9 @@ def adapter_for(model: nn.Module) -> QwenVL:
             "Use device_map instead"
         )
     adapter = QwenVL(base)
-    positions = getattr(adapter.parts.root, "get_rope_index", None)
+    root = adapter.parts.root
+    # the library's own: what somebody put in its place on this very model is called as the library calls it
+    positions = getattr(type(root), "get_rope_index", None) or getattr(root, "get_rope_index", None)
     if positions is None:
         raise missing_seam("the model", "get_rope_index")
     timed = () if adapter.tokens_per_second is None else ("second_per_grid_ts",)

@@ -15,6 +15,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.kernels.cache_compaction import batches, compact
+from prunevid_qwen.tokens.device import on
 
 
 class PrunedCache(DynamicCache):
@@ -57,16 +58,22 @@ class PrunedCache(DynamicCache):
         """Return the keys of a layer that has just run, [B, Hkv, length, d].
 
         Raises:
-            PruningNotApplied: the layer did not write its ``length`` entries here: it was given another cache.
+            PruningNotApplied: the layer did not write its ``length`` entries here: it was given another cache, or none.
         """
         keys = getattr(self.layers[layer_idx], "keys", None) if layer_idx < len(self.layers) else None
         held = 0 if keys is None or not keys.numel() else keys.shape[-2]
         if keys is None or held != length:
             raise PruningNotApplied(
-                f"layer {layer_idx} should have filled its cache with {length} entries, but that holds {held}: the "
-                "installed transformers hands its layers another cache, so nothing was pruned"
+                f"layer {layer_idx} should have filled its cache with {length} entries, but that holds {held}, so "
+                "pruning cannot go on. Either gradient checkpointing keeps the layers from it: prune by stage 1 alone, "
+                "or call model.gradient_checkpointing_disable(). Or the installed transformers hands its layers "
+                "another cache: install a tested release"
             )
         return keys  # type: ignore[no-any-return]
+
+    def beside(self, valid: Tensor | None) -> Tensor | None:
+        """Return the validity of entries, [B, physical] bool or None, where the first layer's entries are."""
+        return None if valid is None else on(valid, self.layers[0].keys.device)
 
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.

@@ -1,0 +1,102 @@
+"""Calls inside `pruned` that are not `generate`'s: what the stock model takes, and hides nothing, is no error."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config
+from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.hooks import pruned
+from tests.models import CACHE, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
+from tests.test_pruning_equals_masking import TINY
+
+CONFIG = PruneVidConfig(**TINY)
+STAGE1 = CONFIG.replace(enable_stage2=False, enable_cache_compression=False)
+TEXT = [[("text", 9)]]
+
+
+@pytest.mark.parametrize("more", ["nothing", "mask", "cache"])
+def test_the_decoder_called_alone_with_what_it_needs(more: str) -> None:
+    model = tiny_model()
+    given: dict[str, Any] = {"inputs_embeds": model.get_input_embeddings()(make_inputs(TEXT)["input_ids"])}
+    if more != "nothing":
+        given["attention_mask"] = torch.ones(1, 9)
+    if more == "cache":
+        given[CACHE] = DynamicCache(config=model.config.text_config)
+    with torch.no_grad():
+        stock = model.model.language_model(**{**given, CACHE: None})[0]
+        with pruned(model, CONFIG):
+            ours = model.model.language_model(**given)[0]
+    assert torch.equal(ours, stock)
+
+
+def test_the_decoder_called_alone_on_a_pruned_cache() -> None:
+    """As a hand-written decode step does that leaves the mask out; the same as through the model."""
+    model, step = tiny_model(), torch.tensor([[11]])
+    place = torch.full((3, 1, 1), 40)
+    with torch.no_grad(), pruned(model, CONFIG):
+        caches = [getattr(model(**make_inputs(ONE_VIDEO)), CACHE) for _ in range(2)]
+        whole = model.model(input_ids=step, position_ids=place, **{CACHE: caches[0]})[0]
+        embeds = model.get_input_embeddings()(step)
+        alone = model.model.language_model(inputs_embeds=embeds, position_ids=place, **{CACHE: caches[1]})[0]
+    assert torch.equal(alone, whole)
+
+
+def test_the_decoder_called_alone_with_ids() -> None:
+    with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError, match="inputs_embeds"):
+        tiny_model().model.language_model(input_ids=make_inputs(TEXT)["input_ids"])
+
+
+@pytest.mark.parametrize("config", [CONFIG, get_baseline_config()], ids=["all", "baseline"])
+def test_a_placeholder_in_a_text_is_text(config: PruneVidConfig) -> None:
+    """Nothing was shown, under whatever name: the stock model reads it as any other token."""
+    model, inputs = tiny_model(), make_inputs(TEXT)
+    inputs["input_ids"][0, 3] = VIDEO
+    with torch.no_grad():
+        stock = model(**inputs).logits
+        with pruned(model, config) as trace:
+            assert torch.equal(model(**inputs).logits, stock)
+            model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert [sample.after_stage2 for sample in trace.samples] == [sample.tokens for sample in trace.samples]
+
+
+def trained(config: PruneVidConfig, checkpointing: bool, case: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and the gradient of the embeddings of a training step."""
+    model = copy.deepcopy(tiny_model()).train()
+    if checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    with pruned(model, config) as trace:
+        logits = model(**make_inputs(case)).logits
+        logits[:, -1].logsumexp(-1).sum().backward()
+    assert len(trace.samples) == len(case) and all(sample.tokens for sample in trace.samples)
+    return logits, model.get_input_embeddings().weight.grad
+
+
+@pytest.mark.parametrize("config", [STAGE1, get_baseline_config()], ids=["stage1", "baseline"])
+@pytest.mark.parametrize("case", [ONE_VIDEO, RAGGED], ids=["one_video", "ragged"])
+def test_training_with_gradient_checkpointing(config: PruneVidConfig, case: Any) -> None:
+    """Its layers keep no cache, and stage 1 needs none."""
+    for ours, plain in zip(trained(config, True, case), trained(config, False, case), strict=True):
+        assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("selector", ["attention", "uniform"])
+def test_gradient_checkpointing_keeps_stage_3_and_the_attention_from_the_cache(selector: str) -> None:
+    config = CONFIG if selector == "attention" else CONFIG.replace(selector=selector)
+    with pytest.raises(PruningNotApplied, match="gradient_checkpointing_disable"):
+        trained(config, True, ONE_VIDEO)
+
+
+def test_somebody_elses_positions_may_name_what_they_use() -> None:
+    """They replace the library's on this very model, and hand on what they do not know."""
+    model = copy.deepcopy(tiny_model())
+    stock = model.model.get_rope_index
+    model.model.get_rope_index = lambda input_ids, **others: stock(input_ids, **others)
+    with torch.no_grad(), pruned(model, CONFIG.replace(position_scheme="hf")) as trace:
+        model(**make_inputs(ONE_VIDEO))
+    assert trace.samples[0].after_stage2 < trace.samples[0].tokens

@@ -33,7 +33,7 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.run import Run
-from prunevid_qwen.seams import first_argument
+from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_in_chunks
@@ -87,13 +87,12 @@ def attached(
     adapter: Adapter, config: PruneVidConfig | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
     """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
-    import transformers
-
     parts = adapter.parts
     config = config or get_paper_config()
     plan = compile_plan(config, len(parts.layers))
-    if not library_agrees(transformers.__version__):
-        warn_once_about_positions(transformers.__version__)
+    release = transformers_release()
+    if not library_agrees(release):
+        warn_once_about_positions(release)
     with _lock:
         if parts.root in _active:
             raise UnsupportedError(

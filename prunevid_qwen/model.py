@@ -20,7 +20,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.media import Medium, VideoFeed
-from prunevid_qwen.prepared import Prepared
+from prunevid_qwen.prepared import Prepared, limited
 from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.receipt import check_applied, receipt, warnings_of
 from prunevid_qwen.seams import cache_of
@@ -153,10 +153,7 @@ class PruneVidQwen25VL:
             PruningNotApplied: pruning was asked for and did not happen.
         """
         began = time.perf_counter()
-        if max_new_tokens is not None:
-            generate_arguments["max_new_tokens"] = max_new_tokens
-        elif generate_arguments.get("generation_config") is None and generate_arguments.get("max_length") is None:
-            generate_arguments["max_new_tokens"] = 512
+        generate_arguments = limited({"max_new_tokens": max_new_tokens, **generate_arguments})
         tower = self._tower
         with self._opened(video_path, question, images, messages, start, end) as (opened, single):
             if streamer is not None and not single:
@@ -207,7 +204,7 @@ class PruneVidQwen25VL:
 
         Args:
             prepared: stays as it is. Options of its sampling are not looked at again.
-            generate_arguments: what transformers' ``generate`` takes, ``max_new_tokens`` above all.
+            generate_arguments: as in `generate`.
 
         Returns:
             As `generate`, with stats: seconds of reading and of the encoder are those of ``prepared``.
@@ -218,7 +215,7 @@ class PruneVidQwen25VL:
         with self._lock, inference, pruned(self.model, self.config) as trace, memory:
             batch = self.preprocessor.batch(prepared.samples)
             inputs = {name: value.to(self.model.device) for name, value in batch.items()}
-            output = self.model.generate(**inputs, **generate_arguments)
+            output = self.model.generate(**inputs, **limited(generate_arguments))
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
         results = self._results(output, prepared.samples, inputs, trace, seconds, True)

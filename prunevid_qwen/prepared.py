@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.preprocessor import Sample
@@ -48,3 +49,11 @@ class Prepared:
         samples = tuple(dataclasses.replace(each, media=tuple(map(encoding.encode, each.media))) for each in opened)
         seconds = {"read": opening + encoding.waited, "vision": encoding.encoded}
         return cls(samples, single, encoded, {**seconds, "total": time.perf_counter() - began})
+
+
+def limited(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of transformers' ``generate``, with 512 new tokens at most where they set no limit."""
+    given = {name: value for name, value in arguments.items() if name != "max_new_tokens" or value is not None}
+    if any(given.get(name) is not None for name in ("max_new_tokens", "max_length", "generation_config")):
+        return given
+    return {**given, "max_new_tokens": 512}

@@ -48,7 +48,7 @@ def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | N
             continue
         if config.enable_stage1 and sample.merged is None:
             raise PruningNotApplied(f"stage 1 ({config.merger}) was asked for, but did not see sample {number}")
-        all_through = sample.merged is not None and sample.merged.is_identity
+        all_through = sample.merged is not None and sample.merged.is_identity and config.cluster_ratio != 1
         if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
             raise PruningNotApplied(
                 f"merger {config.merger!r} at cluster_ratio={config.cluster_ratio} was asked for, all {sample.tokens} "

@@ -122,7 +122,7 @@ class Run:
         fresh = cache is None or not cache.get_seq_length()
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
             check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
-        if fresh:
+        if fresh or not self.trace.samples:  # a text that goes on from another context's cache is a prompt here
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
         if isinstance(cache, PrunedCache):

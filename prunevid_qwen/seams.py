@@ -19,6 +19,13 @@ CACHE_NAMES = ("cache", "past_key_values")
 """What the cache argument is called: since transformers 5.24, and before."""
 
 
+def transformers_release() -> str:
+    """Return the version of the installed transformers."""
+    import transformers
+
+    return str(transformers.__version__)
+
+
 def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
     """Make the error for a name that the installed transformers does not use where it is read.
 
@@ -27,11 +34,9 @@ def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
         wanted: the name.
         came: the names that were there instead.
     """
-    import transformers
-
     there = f" (it has {', '.join(map(str, came))})" if came else ""
     return SetupError(
-        f"transformers {transformers.__version__} has no {wanted!r} in {place}{there}, where pruning reads it: this "
+        f"transformers {transformers_release()} has no {wanted!r} in {place}{there}, where pruning reads it: this "
         f"release is not supported yet. {PIP_NEWEST}"
     )
 

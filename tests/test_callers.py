@@ -12,6 +12,8 @@ from transformers import DynamicCache
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.seams import cache_of
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 
@@ -100,3 +102,14 @@ def test_somebody_elses_positions_may_name_what_they_use() -> None:
     with torch.no_grad(), pruned(model, CONFIG.replace(position_scheme="hf")) as trace:
         model(**make_inputs(ONE_VIDEO))
     assert trace.samples[0].after_stage2 < trace.samples[0].tokens
+
+
+def test_a_text_that_goes_on_from_another_contexts_cache_is_a_prompt_of_its_own() -> None:
+    model, text = tiny_model(), torch.tensor([[20, 21, 22]])
+    with torch.no_grad():
+        with pruned(model, CONFIG):
+            cache = cache_of(model(**make_inputs(ONE_VIDEO)))
+        with pruned(model, CONFIG) as trace:
+            model(input_ids=text, **{CACHE: cache})
+    check_applied(trace, CONFIG, [0])
+    assert [(sample.tokens, sample.length) for sample in trace.samples] == [(0, 3)]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -299,6 +300,14 @@ def test_verbose_adds_the_traceback(clip: str, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, SetupError("no CUDA")))
     assert ask("--video_path", clip, "--question", "q", "--json", "--verbose") == 3
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_options_are_read(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def interrupted(*_given: Any, **_named: Any) -> None:
+        raise typer.Abort
+
+    monkeypatch.setattr("typer.main.get_command", lambda _app: SimpleNamespace(main=interrupted))
+    assert ask() == 130 and "Traceback" not in capsys.readouterr().err
 
 
 def test_bugs_are_not_swallowed(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ class Registry:
         need = Requirement(words[-1])
         version = next(iter(need.specifier)).version
         info = Path(words[words.index("--target") + 1]) / f"{need.name}-{version}.dist-info"
-        info.mkdir(parents=True)
+        info.mkdir(parents=True, exist_ok=True)
         lines = [f"Requires-Dist: {line}" for line in self.needs.get(need.name, [])]
         about = ["Metadata-Version: 2.1", f"Name: {need.name}", f"Version: {version}", *lines]
         (info / "METADATA").write_text("\n".join(about))
@@ -158,6 +158,12 @@ def test_a_second_torch_never_comes(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert run(tmp_path, registry, started) == 0
     assert registry.installed == [f"transformers=={NEWER}"] and started.commands == []
     assert capsys.readouterr().out.startswith("skipped")
+
+
+def test_needs_that_contradict_each_other_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry, started = Registry(needs={"transformers": ["absent-one>=2", "absent-one<1"]}), Started()
+    assert run(tmp_path, registry, started) == 0
+    assert started.commands == [] and capsys.readouterr().out.splitlines()[-1].startswith("skipped")
 
 
 def test_an_install_that_broke_off_is_done_again(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from prunevid_qwen.media import MediaReader
 from prunevid_qwen.moving_shapes import make_scene
 from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.pixels import PixelOptions
+from prunevid_qwen.prepared import limited
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 
@@ -132,3 +133,9 @@ def test_a_selector_that_looks_into_the_encoder(shown: dict[str, Any]) -> None:
     assert ours == theirs and ours["after_stage2"] < ours["visual"]
     whole = bundled.with_config(get_baseline_config()).answer(prepared, max_new_tokens=1)["stats"]["tokens"]
     assert whole["after_stage2"] == whole["visual"] == ours["visual"]
+
+
+def test_an_answer_has_the_limit_of_generate() -> None:
+    assert limited({}) == limited({"max_new_tokens": None}) == {"max_new_tokens": 512}
+    for given in ({"max_new_tokens": 3}, {"max_length": 90}, {"generation_config": object()}):
+        assert limited(given) == given

@@ -160,6 +160,7 @@ def test_pruning_that_had_to_happen_still_raises() -> None:
         told(PruneVidConfig(), (BIKES, ("video", (8, 4, 5))))  # the small one may come through, the other one may not
     with pytest.raises(PruningNotApplied):
         told(PruneVidConfig(merger="pool"), (BIKES,))
+    told(PruneVidConfig(merger="pool", cluster_ratio=1.0), (BIKES,), None, 38)  # as many out as in was asked for
     with pytest.raises(PruningNotApplied):
         told(PruneVidConfig(enable_stage1=False), (BIKES,))
 

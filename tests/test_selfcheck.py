@@ -17,7 +17,7 @@ import pytest
 import torch
 import transformers
 
-from prunevid_qwen import hooks
+from prunevid_qwen import hooks, seams
 from prunevid_qwen.adapters import library_agrees
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
@@ -39,7 +39,7 @@ Pretend = Callable[..., list[str]]
 @pytest.fixture(autouse=True)
 def untested(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The installed release gets a version that nobody tested; the process knows nothing yet; the cache is empty."""
-    monkeypatch.setattr(transformers, "__version__", UNTESTED)
+    monkeypatch.setattr(seams, "transformers_release", lambda: UNTESTED)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     new_process(monkeypatch)
     yield tmp_path / "cache" / "prunevid_qwen"
@@ -215,14 +215,14 @@ def test_units_are_those_of_fp32_at_the_largest_number() -> None:
 @pytest.mark.parametrize("release", TESTED)
 def test_a_tested_release_is_never_checked(monkeypatch: pytest.MonkeyPatch, pretend: Pretend, release: str) -> None:
     asked = pretend(ok=False)
-    monkeypatch.setattr(transformers, "__version__", release)
+    monkeypatch.setattr(seams, "transformers_release", lambda: release)
     enter()
     assert asked == []
 
 
 def test_a_release_between_tested_ones_is(monkeypatch: pytest.MonkeyPatch, pretend: Pretend) -> None:
     asked = pretend()
-    monkeypatch.setattr(transformers, "__version__", "5.6.3")
+    monkeypatch.setattr(seams, "transformers_release", lambda: "5.6.3")
     enter()
     assert asked == [FAMILY]
 
@@ -250,7 +250,7 @@ def test_what_changes_the_answer_changes_the_key(monkeypatch: pytest.MonkeyPatch
     enter()
     changes = {
         "torch": lambda: monkeypatch.setattr(torch, "__version__", "2.99.0"),
-        "transformers": lambda: monkeypatch.setattr(transformers, "__version__", "5.98.0"),
+        "transformers": lambda: monkeypatch.setattr(seams, "transformers_release", lambda: "5.98.0"),
         "code": lambda: monkeypatch.setattr(canary, "code_fingerprint", lambda: "another"),
         "attention": lambda: monkeypatch.setattr(canary, "attentions", lambda: ("eager",)),
     }
@@ -276,7 +276,7 @@ def test_what_moves_under_one_name_is_not_remembered(
     monkeypatch: pytest.MonkeyPatch, pretend: Pretend, untested: Path, release: str
 ) -> None:
     asked = pretend()
-    monkeypatch.setattr(transformers, "__version__", release)
+    monkeypatch.setattr(seams, "transformers_release", lambda: release)
     for _ in range(2):
         new_process(monkeypatch)
         enter()

@@ -127,7 +127,12 @@ def install(release: str, folder: Path, ask: Pip) -> None:
         return
     into = ("install", "--quiet", "--upgrade", "--no-deps", "--target", str(folder))
     ask(*into, f"transformers=={release}")
+    seen: set[str] = set()
     while needs := unmet(folder):
+        said = ", ".join(str(need) for need in needs)
+        if said in seen:
+            raise OutOfReach(f"what it needs cannot be installed together: {said}")
+        seen.add(said)
         heavy = [str(need) for need in needs if NEVER.fullmatch(_plain(need.name))]
         if heavy:
             raise OutOfReach(f"it needs {', '.join(heavy)}, and a second one is not installed for this")

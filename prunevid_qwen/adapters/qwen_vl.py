@@ -13,7 +13,7 @@ from prunevid_qwen.adapters.releases import check_transformers
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
-from prunevid_qwen.seams import missing_seam, taken
+from prunevid_qwen.seams import missing_seam, taken, transformers_release
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
@@ -216,9 +216,7 @@ def adapter_for(model: nn.Module) -> QwenVL:
         UnsupportedError: the family is not known, or the model is sharded by tensor parallelism.
         SetupError: the installed transformers is too old.
     """
-    import transformers
-
-    check_transformers(transformers.__version__)
+    check_transformers(transformers_release())
     unwrap = getattr(model, "get_base_model", None)  # peft
     base = unwrap() if callable(unwrap) else model
     family = getattr(getattr(base, "config", None), "model_type", None)

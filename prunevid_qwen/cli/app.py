@@ -45,7 +45,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
 
     def work() -> int:
         command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
-        request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
+        try:
+            request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
+        except typer.Abort as error:  # what Ctrl-C becomes while options are read
+            raise KeyboardInterrupt from error
         with interruptible():
             if isinstance(request, RunsItself):
                 return request.run()

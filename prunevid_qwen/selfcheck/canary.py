@@ -6,8 +6,8 @@ import logging
 import threading
 
 import torch
-import transformers
 
+from prunevid_qwen import seams
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.selfcheck.checks import Attach, SelfCheck, attentions, self_check
 from prunevid_qwen.selfcheck.verdicts import Key, code_fingerprint, is_remembered, remember
@@ -32,7 +32,7 @@ def ensure_checked(family: str, attach: Attach) -> None:
     Raises:
         SetupError: the check failed. It names the release, what differed, and the newest tested release.
     """
-    release = transformers.__version__
+    release = seams.transformers_release()
     if release in TESTED or torch.compiler.is_compiling():
         return
     key = Key(family, release, str(torch.__version__), "+".join(attentions()), code_fingerprint())

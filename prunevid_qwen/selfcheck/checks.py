@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor
 
+from prunevid_qwen import seams
 from prunevid_qwen.adapters import Adapter, adapter_for
 from prunevid_qwen.adapters.tiny import tiny_inputs, tiny_model
 from prunevid_qwen.config import PruneVidConfig
@@ -135,7 +135,7 @@ def self_check(family: str, attach: Attach) -> SelfCheck:
         attach: `hooks.attached`.
     """
     checks = aside(lambda: [check for kind in attentions() for check in _of_one(family, kind, attach)])
-    return SelfCheck(family, transformers.__version__, str(torch.__version__), tuple(checks))
+    return SelfCheck(family, seams.transformers_release(), str(torch.__version__), tuple(checks))
 
 
 def _of_one(family: str, attention: str, attach: Attach) -> Iterator[Check]:

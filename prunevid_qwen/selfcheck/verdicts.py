@@ -90,8 +90,9 @@ def remember(key: Key, seconds: float) -> None:
         target = _file(key)
         target.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False) as file:
-            file.write(text)
+            pass
         try:
+            Path(file.name).write_text(text, encoding="utf-8")
             os.replace(file.name, target)
         except OSError:
             Path(file.name).unlink(missing_ok=True)

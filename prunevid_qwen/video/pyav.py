@@ -12,13 +12,13 @@ import numpy as np
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.record import Deadline, Timeline
 from prunevid_qwen.video.sniff import explain_unreadable
+from prunevid_qwen.video.streams import best, videos
 
 # Decoding fewer frames than this costs less than a seek, which empties the decoder's threads.
 SEEK_GAP = 24
 # Keyframes of other containers are not safe starting points: MPEG-TS marks recovery points, AVI has no pts.
 _SEEKABLE = ("matroska", "mp4")
 LOOKS_BACK = True  # `fetch` finds what `frames` passes over, where it seeks
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC; PyAV 12 has no name for it
 
 
 def open_container(path: str) -> tuple[Any, Any]:
@@ -34,15 +34,14 @@ def open_container(path: str) -> tuple[Any, Any]:
         container = av.open("file:" + os.path.abspath(path), mode="r", metadata_errors="replace")
     except av.FFmpegError as error:
         raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}") from error
-    # A cover picture is stored as a video stream of one frame: an mp3 with one is still no video.
-    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    streams = videos(container)
     if not streams:
         kinds = sorted({"a cover picture" if s.type == "video" else str(s.type) for s in container.streams})
         container.close()
         if not kinds:  # an MP4 whose index is missing may open, as a file of no streams
             raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}")
         raise MediaError(f"{path} has no video in it, only {', '.join(kinds)}: pass a file with a video stream")
-    stream = streams[0]
+    stream = streams[0] if len(streams) == 1 else best(path, streams)
     if stream.codec_context is None:
         container.close()
         raise MediaError(
@@ -50,11 +49,6 @@ def open_container(path: str) -> tuple[Any, Any]:
         )
     stream.thread_type = "AUTO"
     return container, stream
-
-
-def _is_picture(stream: Any) -> bool:
-    found = getattr(stream, "disposition", 0)
-    return bool(int(getattr(found, "value", found)) & _ATTACHED_PICTURE)  # in PyAV 13 to 15 a flag that is no int
 
 
 def can_seek(container: Any) -> bool:
@@ -206,14 +200,31 @@ def _notes(errors: list[str], damaged: int) -> list[str]:
 
 def _as_shown(frame: Any) -> np.ndarray:
     """Return uint8 RGB ``[H, W, 3]``, turned and mirrored as the display matrix says."""
-    from av.sidedata.sidedata import Type
+    import av
 
-    pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        pixels = frame.to_ndarray(format="rgb24")
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {frame.colorspace}): "
+            f"convert the video, 'ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT.mp4'"
+        ) from error
+    matrix = matrix_of(frame)
     if matrix is None:
         return pixels
-    # Rows (a b u) (c d v) (x y w) in fixed point: a point (x, y), y down, goes to (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
+    a, b, c, d = matrix
     if abs(a) + abs(d) < abs(b) + abs(c):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:
+    """Return how a frame is turned, if it is: (x, y), y down, goes to (a x + c y, b x + d y), in fixed point."""
+    from av.sidedata.sidedata import Type
+
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return None
+    # Rows (a b u) (c d v) (x y w).
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
+    return a, b, c, d

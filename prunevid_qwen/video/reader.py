@@ -42,9 +42,9 @@ def read_video(
     taken, one frame is held in memory (an array that was passed is not copied as a whole).
 
     Args:
-        source: path or ``file://`` URL of a video (mp4, webm, mkv, avi, gif, ...); a folder of images, in natural
-            order of their names; a list of image paths, PIL images or ``[H, W, 3]`` arrays; or a uint8 array or tensor
-            ``[T, H, W, 3]`` or ``[T, 3, H, W]``.
+        source: path or ``file://`` URL of a video (mp4, webm, mkv, avi, gif, ...) or of an animated picture (webp, png,
+            avif, tiff); a folder of images, in natural order of their names; a list of image paths, PIL images or
+            ``[H, W, 3]`` arrays; or a uint8 array or tensor ``[T, H, W, 3]`` or ``[T, 3, H, W]``.
         max_frames: frames sampled at most, at least 2. An odd number of frames is made even by repeating the last.
         sampling: "uniform": the frames at ``max_frames`` equally spaced times, both ends included; "fps":
             ``min(max_frames, max(2, floor(seconds * fps)))`` of them. A video with fewer frames gives them all. Where
@@ -72,8 +72,7 @@ def read_video(
         for i in dict.fromkeys(chosen.indices):
             asked.deadline.check()
             found[i] = asked.images.load(i)
-        notes: list[str] = []
-        timeline = asked.timeline
+        notes, timeline = asked.images.said, asked.timeline
     else:
         timeline, chosen, found, notes = fetch(asked, asked.module.fetch)
     return _pack(asked, timeline, chosen, found, [*timeline.notes, *notes])
@@ -146,8 +145,8 @@ def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
         path = local_path(source)
         if os.path.isdir(path):
             return frame_sources.frames_of_folder(path, fps)
-        if Path(path).suffix.lower() in frame_sources.IMAGE_SUFFIXES:
-            return frame_sources.frames_of_list([path], fps, name=path)
+        if Path(path).suffix.lower() in frame_sources.PICTURE_SUFFIXES:
+            return frame_sources.frames_of_picture(path, fps)
         return None
     if hasattr(source, "shape"):
         return frame_sources.frames_of_array(source, fps)

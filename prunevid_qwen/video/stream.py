@@ -86,8 +86,9 @@ class VideoStream:
 
     def video(self) -> Video:
         """Say what was read, once all was handed out; its ``frames`` are left out: ``[0, H, W, 3]``."""
+        notes = self._asked.images.said if self._asked.images else self._notes
         nothing = np.empty((0, *self._size, 3), dtype=np.uint8)
-        return record(self._asked, self._timeline, self._chosen, nothing, [*self._timeline.notes, *self._notes])
+        return record(self._asked, self._timeline, self._chosen, nothing, [*self._timeline.notes, *notes])
 
     def close(self) -> None:
         """Let go of the file."""

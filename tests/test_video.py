@@ -198,7 +198,7 @@ def test_no_more_frames_are_held_than_were_chosen(tmp_path, monkeypatch):
     path = encode(tmp_path / "long.mp4", frames=100, options={"g": "100"})
     converted: list[int] = []
     plain = pyav._as_shown
-    monkeypatch.setattr(pyav, "_as_shown", lambda f: converted.append(1) or plain(f))
+    monkeypatch.setattr(pyav, "_as_shown", lambda *given: converted.append(1) or plain(*given))
     read_video(path, max_frames=4)
     assert len(converted) == 4
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video import read_video
@@ -139,3 +141,26 @@ def test_colours_that_pyav_cannot_convert_are_a_media_error(tmp_path):
         assert "8" in str(error)
     else:  # an FFmpeg that can
         assert video.frames.shape[3] == 3
+
+
+def test_white_is_put_below_transparent_frames(tmp_path):
+    """A GIF of letters on nothing: they would be black on black."""
+    pages = []
+    for at in range(4):
+        levels = np.zeros((64, 128), np.uint8)
+        levels[8:24, 8 + 8 * at : 24 + 8 * at] = 1
+        page = Image.fromarray(levels, mode="P")
+        page.putpalette([0, 0, 0, 10, 20, 30])
+        pages.append(page)
+    path = tmp_path / "letters.gif"
+    pages[0].save(path, save_all=True, append_images=pages[1:], transparency=0, disposal=2, duration=100)
+    for video in (read_video(path), read_video(path, max_frames=2)):
+        for at, pixels in zip(video.indices, video.frames, strict=True):
+            expected = np.full((64, 128, 3), 255)
+            expected[8:24, 8 + 8 * at : 24 + 8 * at] = (10, 20, 30)
+            assert np.abs(pixels - expected).max() <= 1
+        assert len(video.warnings) == 1 and "white" in video.warnings[0]
+    for backend, library in OTHERS:
+        if importlib.util.find_spec(library):
+            with pytest.raises(MediaError, match="transparent"):
+                read_video(path, backend=backend)

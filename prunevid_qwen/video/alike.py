@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prunevid_qwen.errors import MediaError
-from prunevid_qwen.video.pyav import matrix_of, open_container
+from prunevid_qwen.video.pyav import matrix_of, open_container, see_through
 from prunevid_qwen.video.streams import videos
 
 # Numbers of ITU-T H.273. OpenCV 5 adapts wide primaries and HDR transfers to sRGB, PyAV and decord 3.4 leave them.
@@ -16,7 +16,8 @@ def check_alike(path: str, backend: str) -> None:
     """Check that a library shows a video file as PyAV does; its first frame is decoded.
 
     Raises:
-        MediaError: it holds several videos, is to be mirrored, or its colours are BT.2020, P3, PQ or HLG.
+        MediaError: it holds several videos, is to be mirrored, its colours are BT.2020, P3, PQ or HLG,
+            or its first frame is transparent in places.
     """
     import av
 
@@ -43,4 +44,6 @@ def _otherwise(frame: Any, codec: Any) -> str | None:
     wide = frame.colorspace in _WIDE_MATRICES or codec.color_primaries in _WIDE_PRIMARIES
     if wide or codec.color_trc in _HDR_TRANSFERS:
         return "its colours are BT.2020, P3, PQ or HLG, which not every library shows alike"
+    if see_through(frame) is not None:
+        return "parts of its frames are transparent, below which not every library puts white"
     return None

@@ -17,7 +17,6 @@ from prunevid_qwen.video.pictures import Animation, open_image, rgb
 from prunevid_qwen.video.record import Timeline
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
-PICTURE_SUFFIXES = (*IMAGE_SUFFIXES, ".apng", ".avif")  # of a file that may hold one picture or an animation
 
 
 @dataclass(frozen=True)
@@ -35,6 +34,16 @@ class FrameSource:
     load: Callable[[int], np.ndarray]
     name: str
     said: list[str] = field(default_factory=list)
+
+
+def holds_pictures(path: str) -> bool:
+    """Tell from its name whether a file holds one picture or an animation, which Pillow reads."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".avif":  # a Pillow without it leaves the file to the video readers
+        from PIL import features
+
+        return bool(features.check("avif"))
+    return suffix in (*IMAGE_SUFFIXES, ".apng")
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:

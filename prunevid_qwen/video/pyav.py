@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import MediaError
+from prunevid_qwen.video.pictures import WHITE_BELOW
 from prunevid_qwen.video.record import Deadline, Timeline
 from prunevid_qwen.video.sniff import explain_unreadable
 from prunevid_qwen.video.streams import best, videos
@@ -149,6 +150,7 @@ def _by_tick(
     assert timeline.ticks is not None
     found: set[int] = set()
     errors: list[str] = []
+    done: set[str] = set()
     damaged = 0
     container, stream = open_container(path)
     with container:
@@ -168,14 +170,15 @@ def _by_tick(
                 if frame.pts in wanted:
                     found.add(wanted[frame.pts])
                     damaged += bool(frame.is_corrupt)
-                    yield wanted[frame.pts], _as_shown(frame)
+                    yield wanted[frame.pts], _as_shown(frame, done)
                 if frame.pts >= target:
                     break
-    notes += _notes(errors, damaged)
+    notes += [*_notes(errors, damaged), *done]
 
 
 def _by_order(path: str, indices: list[int], deadline: Deadline, notes: list[str]) -> Iterator[tuple[int, np.ndarray]]:
     errors: list[str] = []
+    done: set[str] = set()
     damaged = 0
     wanted = set(indices)
     container, stream = open_container(path)
@@ -183,10 +186,10 @@ def _by_order(path: str, indices: list[int], deadline: Deadline, notes: list[str
         for i, frame in enumerate(decoded(container, stream, deadline, errors)):
             if i in wanted:
                 damaged += bool(frame.is_corrupt)
-                yield i, _as_shown(frame)
+                yield i, _as_shown(frame, done)
             if i >= indices[-1]:
                 break
-    notes += _notes(errors, damaged)
+    notes += [*_notes(errors, damaged), *done]
 
 
 def _notes(errors: list[str], damaged: int) -> list[str]:
@@ -198,17 +201,18 @@ def _notes(errors: list[str], damaged: int) -> list[str]:
     return notes
 
 
-def _as_shown(frame: Any) -> np.ndarray:
-    """Return uint8 RGB ``[H, W, 3]``, turned and mirrored as the display matrix says."""
-    import av
+def _as_shown(frame: Any, done: set[str]) -> np.ndarray:
+    """Return uint8 RGB ``[H, W, 3]``, turned and mirrored as the display matrix says, over white.
 
-    try:
-        pixels = frame.to_ndarray(format="rgb24")
-    except av.FFmpegError as error:
-        raise MediaError(
-            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {frame.colorspace}): "
-            f"convert the video, 'ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT.mp4'"
-        ) from error
+    ``done`` gets a clause on what was done to the colours.
+    """
+    pixels = see_through(frame)
+    if pixels is None:
+        pixels = _converted(frame, "rgb24")
+    else:
+        alpha = pixels[:, :, 3:].astype(np.uint32)
+        pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        done.add(WHITE_BELOW)
     matrix = matrix_of(frame)
     if matrix is None:
         return pixels
@@ -216,6 +220,26 @@ def _as_shown(frame: Any) -> np.ndarray:
     if abs(a) + abs(d) < abs(b) + abs(c):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def see_through(frame: Any) -> np.ndarray | None:
+    """Return a frame as uint8 RGBA ``[H, W, 4]`` if parts of it are transparent, else None."""
+    if frame.format.name != "pal8" and not any(part.is_alpha for part in frame.format.components):
+        return None
+    pixels = _converted(frame, "rgba")
+    return pixels if pixels[:, :, 3].min() < 255 else None
+
+
+def _converted(frame: Any, target: str) -> np.ndarray:
+    import av
+
+    try:
+        return frame.to_ndarray(format=target)  # type: ignore[no-any-return]
+    except av.FFmpegError as error:
+        raise MediaError(
+            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {frame.colorspace}): "
+            f"convert the video, 'ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT.mp4'"
+        ) from error
 
 
 def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -145,7 +144,7 @@ def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
         path = local_path(source)
         if os.path.isdir(path):
             return frame_sources.frames_of_folder(path, fps)
-        if Path(path).suffix.lower() in frame_sources.PICTURE_SUFFIXES:
+        if frame_sources.holds_pictures(path):
             return frame_sources.frames_of_picture(path, fps)
         return None
     if hasattr(source, "shape"):

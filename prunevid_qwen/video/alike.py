@@ -41,8 +41,10 @@ def _otherwise(frame: Any, codec: Any) -> str | None:
         a, b, c, d = (value / 65536 for value in matrix)
         if a * d - b * c < 0:
             return "its frames are to be shown mirrored, which not every library does"
-    wide = frame.colorspace in _WIDE_MATRICES or codec.color_primaries in _WIDE_PRIMARIES
-    if wide or codec.color_trc in _HDR_TRANSFERS:
+    # early PyAV does not tell all three: what it does not tell is taken as unspecified
+    space = getattr(frame, "colorspace", 2)
+    primaries, transfer = getattr(codec, "color_primaries", 2), getattr(codec, "color_trc", 2)
+    if space in _WIDE_MATRICES or primaries in _WIDE_PRIMARIES or transfer in _HDR_TRANSFERS:
         return "its colours are BT.2020, P3, PQ or HLG, which not every library shows alike"
     if see_through(frame) is not None:
         return "parts of its frames are transparent, below which not every library puts white"

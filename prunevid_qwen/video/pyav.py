@@ -237,7 +237,7 @@ def _converted(frame: Any, target: str) -> np.ndarray:
         return frame.to_ndarray(format=target)  # type: ignore[no-any-return]
     except av.FFmpegError as error:
         raise MediaError(
-            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {frame.colorspace}): "
+            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {getattr(frame, 'colorspace', 'unknown')}): "
             f"convert the video, 'ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT.mp4'"
         ) from error
 

@@ -236,8 +236,9 @@ def _converted(frame: Any, target: str) -> np.ndarray:
     try:
         return frame.to_ndarray(format=target)  # type: ignore[no-any-return]
     except av.FFmpegError as error:
+        space = getattr(frame, "colorspace", "unknown")
         raise MediaError(
-            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {getattr(frame, 'colorspace', 'unknown')}): "
+            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {space}): "
             f"convert the video, 'ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT.mp4'"
         ) from error
 

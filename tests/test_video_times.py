@@ -127,3 +127,13 @@ def test_few_uneven_frames_are_told_at_their_times(tmp_path):
         ]
         assert len(video.warnings) == 1
     assert video.duration == pytest.approx(60.04)
+
+
+def test_what_parts_that_are_missing_promise_is_no_picture_that_stays(tmp_path):
+    flags = "dash+frag_keyframe+empty_moov+global_sidx"
+    whole = encode(tmp_path / "w.mp4", options={"g": "12"}, container={"movflags": flags})
+    content = whole.read_bytes()
+    second = content.index(b"moof", content.index(b"moof") + 4) - 4  # the box begins with its length
+    (tmp_path / "first_part.mp4").write_bytes(content[:second])
+    video = read_video(tmp_path / "first_part.mp4", max_frames=6)
+    assert video.duration == pytest.approx(0.5, abs=0.01) and len(set(video.indices)) == 6

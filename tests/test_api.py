@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from huggingface_hub import utils as hub
 from PIL import Image
+from transformers.utils import logging as transformers_logging
 
 from prunevid_qwen import (
     ConfigError,
@@ -21,6 +25,7 @@ from prunevid_qwen import (
     get_baseline_config,
     get_paper_config,
     get_stage1_only_config,
+    loading,
     pruned,
 )
 from prunevid_qwen.media import MediaReader
@@ -63,6 +68,23 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(model: PruneVidQwen25VL, *args: Any, **kwargs: Any) -> Any:
     return model.generate(*args, **{"max_new_tokens": 2, **kwargs})
+
+
+def test_loading_is_quiet_under_a_tested_release_unless_info_is_asked_for(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers_logging.enable_progress_bar()  # whatever an earlier test left
+
+    def bars(level: int, tested: tuple[str, ...]) -> bool:
+        monkeypatch.setattr(loading, "TESTED", tested)
+        with caplog.at_level(level, "prunevid_qwen"):
+            loading.load_model(loading.bundled_model(), "cpu", {})
+        assert transformers_logging.is_progress_bar_enabled() and not hub.are_progress_bars_disabled()
+        return "\r" in capsys.readouterr().err
+
+    this = (transformers.__version__,)
+    assert not bars(logging.WARNING, this)
+    assert bars(logging.INFO, this) and bars(logging.WARNING, ())
 
 
 def test_receipt(model: PruneVidQwen25VL, video: Path) -> None:

@@ -15,6 +15,10 @@ class ConfigError(PruneVidError, ValueError):
     exit_code = 2
 
 
+class UnknownOption(ConfigError, TypeError):
+    """A name that no option has; a TypeError too, as Python's own error for it is."""
+
+
 class UnsupportedError(ConfigError):
     """A model family, cache or generation mode that pruning cannot serve correctly."""
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.adapters import QwenVL, check_transformers
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
+from prunevid_qwen.version import TESTED
+
+_log = logging.getLogger(__name__)
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only")
 
@@ -42,6 +48,8 @@ def choose_device(device: str | None) -> str:
 def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> Any:
     """Load a model of a supported family with transformers' own ``from_pretrained``.
 
+    Its bar of the weights is shown where the logger "prunevid_qwen" is at INFO, or nobody tested this release.
+
     Args:
         source: a folder or a hub id.
         device: where to put it; ignored under ``device_map``.
@@ -68,7 +76,8 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
         )
     where = None if arguments.get("device_map") is not None else choose_device(device)
     try:
-        model = transformers.AutoModelForImageTextToText.from_pretrained(source, **arguments)
+        with _bar_of_loading(transformers.__version__):
+            model = transformers.AutoModelForImageTextToText.from_pretrained(source, **arguments)
     except OSError as error:
         raise _unreachable(source, error) from error
     except RuntimeError as error:
@@ -79,6 +88,27 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
             ) from error
         raise
     return (model if where is None else model.to(where)).eval()
+
+
+@contextmanager
+def _bar_of_loading(release: str) -> Iterator[None]:
+    """Hide transformers' bars unless this package logs INFO, or nobody tested ``release``; downloads keep theirs."""
+    from huggingface_hub import utils as hub
+    from transformers.utils import logging as library
+
+    if release not in TESTED or _log.isEnabledFor(logging.INFO) or not library.is_progress_bar_enabled():
+        yield
+        return
+    hidden = hub.are_progress_bars_disabled()
+    library.disable_progress_bar()  # the hub's too
+    if not hidden:
+        hub.enable_progress_bars()
+    try:
+        yield
+    finally:
+        library.enable_progress_bar()
+        if hidden:
+            hub.disable_progress_bars()
 
 
 def check_source(source: str) -> None:

@@ -26,6 +26,7 @@ from prunevid_qwen.receipt import check_applied, receipt, warnings_of
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.sources import conversations
 from prunevid_qwen.stage_log import log_stages
+from prunevid_qwen.streamer import ends_streamer
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 
@@ -106,6 +107,7 @@ class PruneVidQwen25VL:
         """The tokenizer in use."""
         return self.preprocessor.tokenizer
 
+    @ends_streamer
     def generate(
         self,
         video_path: Any = None,
@@ -138,7 +140,7 @@ class PruneVidQwen25VL:
             end: seconds up to which.
             max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
             return_stats: add the receipt under "stats"; None does what ``config.collect_stats`` says.
-            streamer: a transformers streamer, for a single question.
+            streamer: a transformers streamer, for a single question; it is ended on errors too.
             progress: called with the frames encoded so far and those of all videos, after each chunk of a video.
             generate_arguments: everything else that transformers' ``generate`` takes.
 
@@ -199,6 +201,7 @@ class PruneVidQwen25VL:
             encoded = stack.enter_context(vision_from_memory(self._tower))
             return Prepared.of(opened, single, encoded, progress, began)
 
+    @ends_streamer
     def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
         """Answer what `prepare` read and encoded, here or in one that shares the weights (`with_config`).
 

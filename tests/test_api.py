@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
+from huggingface_hub import utils as hub
 from PIL import Image
+from transformers.utils import logging as transformers_logging
 
 from prunevid_qwen import (
     ConfigError,
@@ -21,6 +26,7 @@ from prunevid_qwen import (
     get_baseline_config,
     get_paper_config,
     get_stage1_only_config,
+    loading,
     pruned,
 )
 from prunevid_qwen.media import MediaReader
@@ -31,6 +37,7 @@ from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
+from tests.patience import PATIENCE
 
 CONFIG = get_paper_config()
 ASKED = "what color is the circle ?"
@@ -63,6 +70,23 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ask(model: PruneVidQwen25VL, *args: Any, **kwargs: Any) -> Any:
     return model.generate(*args, **{"max_new_tokens": 2, **kwargs})
+
+
+def test_loading_is_quiet_under_a_tested_release_unless_info_is_asked_for(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformers_logging.enable_progress_bar()  # whatever an earlier test left
+
+    def bars(level: int, tested: tuple[str, ...]) -> bool:
+        monkeypatch.setattr(loading, "TESTED", tested)
+        with caplog.at_level(level, "prunevid_qwen"):
+            loading.load_model(loading.bundled_model(), "cpu", {})
+        assert transformers_logging.is_progress_bar_enabled() and not hub.are_progress_bars_disabled()
+        return "\r" in capsys.readouterr().err
+
+    this = (transformers.__version__,)
+    assert not bars(logging.WARNING, this)
+    assert bars(logging.INFO, this) and bars(logging.WARNING, ())
 
 
 def test_receipt(model: PruneVidQwen25VL, video: Path) -> None:
@@ -225,11 +249,56 @@ def test_several_answers_to_each_of_several_questions(model: PruneVidQwen25VL, v
 def test_streamer(model: PruneVidQwen25VL, video: Path) -> None:
     from transformers import TextIteratorStreamer
 
-    streamer = TextIteratorStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    streamer = TextIteratorStreamer(model.tokenizer, True, timeout=PATIENCE, skip_special_tokens=True)
     answer = ask(model, video, ASKED, streamer=streamer)["answer"]
     assert "".join(streamer).strip() == answer
     with pytest.raises(ConfigError, match="one question"):
         ask(model, video, [ASKED, ASKED], streamer=streamer)
+    assert "".join(streamer) == ""  # was told of the end, though no token came
+    assert "".join(read_again(model, video, streamer)).strip() == answer
+
+
+def read_again(model: PruneVidQwen25VL, video: Path, streamer: Any) -> list[str]:
+    """The texts of another call on a streamer that was used before."""
+    ask(model, video, ASKED, streamer=streamer)
+    return list(streamer)
+
+
+def test_a_streamer_is_told_of_the_end_once_on_every_way_out(
+    model: PruneVidQwen25VL, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counts:
+        ended = tokens = 0
+
+        def put(self, value: torch.Tensor) -> None:
+            self.tokens += 1
+
+        def end(self) -> None:
+            self.ended += 1
+
+    def told(error: type[BaseException] | None, call: Any) -> Counts:
+        streamer = Counts()
+        with pytest.raises(error) if error else nullcontext():
+            call(streamer)
+        assert streamer.ended == 1
+        return streamer
+
+    prepared = model.prepare(video, ASKED)
+    told(None, lambda to: ask(model, video, ASKED, streamer=to))
+    told(None, lambda to: model.answer(prepared, max_new_tokens=2, streamer=to))
+    assert not told(MediaError, lambda to: ask(model, tmp_path / "none.mp4", ASKED, streamer=to)).tokens
+    assert not told(ConfigError, lambda to: ask(model, video, streamer=to)).tokens
+    for stop in (ValueError, KeyboardInterrupt):
+        monkeypatch.setattr(Counts, "put", lambda self, value, stop=stop: throw(stop))
+        told(stop, lambda to: ask(model, video, ASKED, streamer=to))
+        told(stop, lambda to: model.answer(prepared, max_new_tokens=2, streamer=to))
+    monkeypatch.setattr(Counts, "put", lambda self, value: None)
+    monkeypatch.setattr("prunevid_qwen.model.check_applied", lambda *given: throw(PruningNotApplied))
+    told(PruningNotApplied, lambda to: ask(model, video, ASKED, streamer=to))  # after the stock call ended it
+
+
+def throw(error: type[BaseException]) -> None:
+    raise error()
 
 
 @pytest.mark.parametrize(("config", "stages"), [(get_baseline_config(), ""), (get_stage1_only_config(), "1")])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from prunevid_qwen.config import (
     resolve_layer,
 )
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
 
 def changed(config: PruneVidConfig) -> dict[str, Any]:
@@ -108,8 +113,34 @@ def test_unknown_names_offer_the_nearest() -> None:
         get_config("nowhere.json")
     with pytest.raises(ConfigError, match="not JSON"):
         PruneVidConfig.from_json("{keep")
-    with pytest.raises(TypeError):
-        PruneVidConfig(keep_ration=0.4)  # type: ignore[call-arg]
+
+
+OPTIONS: list[tuple[Any, dict[str, Any]]] = [
+    (PruneVidConfig, {}), (GlimpseRecipe, {}), (GlimpsePlusRecipe, {}),
+    (Protocol, {"dataset": "mvbench", "prompt": "letter"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "given"), OPTIONS, ids=[kind.__name__ for kind, _ in OPTIONS])
+def test_a_wrong_name_is_our_error_and_pythons_with_the_nearest_name_first(kind: Any, given: dict[str, Any]) -> None:
+    right = next(each.name for each in dataclasses.fields(kind) if each.name not in given)
+    wrong, made = right + "x", kind(**given)
+    for build in (
+        lambda: kind(**given, **{wrong: 1}), lambda: kind.from_dict({**given, wrong: 1}),
+        lambda: made.replace(**{wrong: 1}), lambda: dataclasses.replace(made, **{wrong: 1}),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as refused:
+            build()
+        assert isinstance(refused.value, TypeError)
+        named = re.findall(r"\w+", str(refused.value))
+        others = [each.name for each in dataclasses.fields(kind) if each.name != right]
+        assert named.index(wrong) < named.index(right) < min(named.index(name) for name in others)
+
+
+def test_the_share_removed_is_no_option_of_the_constructor_but_of_dicts() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'keep_ratio'\?"):
+        PruneVidConfig(pruning_rate=0.6)  # type: ignore[call-arg]
+    assert list(inspect.signature(PruneVidConfig).parameters) == [f.name for f in dataclasses.fields(PruneVidConfig)]
 
 
 def test_a_json_list_is_no_config(tmp_path: Path) -> None:

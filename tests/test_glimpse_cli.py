@@ -84,7 +84,7 @@ def test_options_override_the_file(recipe: Path) -> None:
     [
         (["--steps", "many"], "steps is a whole number, got 'many'"),
         (["--data", "samples"], "--data takes OPTION=VALUE"),
-        (["--data", "sample=3"], "data has .*did you mean 'samples'"),
+        (["--data", "sample=3"], "did you mean 'samples'.*data has"),
         (["--check", "--no_check"], "contradict"),
         (["--no_check", "--skip_bad"], "--no_check cannot say"),
         (["--device", "cuda:1"], "--device takes cpu, got 'cuda:1'"),

@@ -25,7 +25,7 @@ FLOORS = (
     ("gathering",),
     ("run", "selfcheck"),
     ("hooks",),
-    ("loading", "media", "sources", "receipt", "stage_log"),
+    ("loading", "media", "sources", "receipt", "stage_log", "streamer"),
     ("preprocessor", "encoding"),
     ("prepared",),
     ("model",),

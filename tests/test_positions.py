@@ -13,6 +13,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.positions import grid_of, reference_positions
+from prunevid_qwen.version import TESTED
 from tests.models import END, ONE_VIDEO, START, VIDEO, make_inputs, tiny_model
 
 # two text tokens, a video of 3 x 1 x 2 merged tokens, two text tokens; 1.5 s a temporal position, 2 ids a second
@@ -114,14 +115,24 @@ def test_what_the_library_does() -> None:
     assert inputs["input_ids"][0, 9] == END
 
 
-def test_the_canary_sees_that_and_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_canary_sees_that_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
     assert not adapters.library_agrees(transformers.__version__)
     adapters.warn_once_about_positions.cache_clear()
-    with caplog.at_level(logging.WARNING, "prunevid_qwen"):
+    with caplog.at_level(logging.INFO, "prunevid_qwen"):
         for _ in range(2):
             with pruned(tiny_model(), PruneVidConfig()):
                 pass
     assert [r.getMessage().split(" places")[0] for r in caplog.records] == [f"transformers {transformers.__version__}"]
+
+
+@pytest.mark.parametrize(("release", "level"), [(TESTED[-1], logging.INFO), ("99.1.0", logging.WARNING)])
+def test_what_is_known_of_a_tested_release_is_no_warning(
+    release: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    adapters.warn_once_about_positions.cache_clear()
+    with caplog.at_level(logging.INFO, "prunevid_qwen"):
+        adapters.warn_once_about_positions(release)
+    assert [record.levelno for record in caplog.records] == [level]
 
 
 @pytest.mark.parametrize("scheme", ["reference", "hf"])

@@ -237,9 +237,9 @@ def test_a_missing_data_set_is_named_with_what_to_do(root: Path, capsys: pytest.
     said = capsys.readouterr().err
     assert "needs the data of egoschema, longvideobench" in said and "--data egoschema=FOLDER" in said
     assert call(root, "fastvid", ("mvbench",)) == 2
-    assert "the data sets of fastvid are videomme; got 'mvbench'" in capsys.readouterr().err
+    assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
     assert call(root, "fastvid", ("videomme",), "--only", "mvbench") == 2
-    assert "the data sets of fastvid are videomme; got 'mvbench'" in capsys.readouterr().err
+    assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
     assert reproduce("fastvid", ["--data", "videomme"]) == 2
     assert "--data is NAME=FOLDER" in capsys.readouterr().err
     assert reproduce("fastvid", ["--data", f"videomme={root / 'nowhere'}", "--model_path", "bundled"]) == 2
@@ -507,7 +507,7 @@ def test_v_star_is_scored_and_timed(
     assert call(root, "glimpseprune_vstar", ("vstar",), *again) == 0  # all three are measured: no model is needed
     assert figures(tmp_path / "efficiency") == found
     assert reproduce("glimpseprune_vstar", ["--setting", "speed"]) == 2
-    assert "the settings of glimpseprune_vstar are accuracy, efficiency; got 'speed'" in capsys.readouterr().err
+    assert "got 'speed'; the settings of glimpseprune_vstar are accuracy, efficiency" in capsys.readouterr().err
 
 
 def test_inside_is_said_of_whole_runs_alone() -> None:

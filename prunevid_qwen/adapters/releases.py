@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.positions import TEXT, VIDEO, reference_positions
+from prunevid_qwen.version import TESTED
 
 logger = logging.getLogger("prunevid_qwen")
 
@@ -61,8 +62,12 @@ def library_agrees(version: str) -> bool:
 
 @cache
 def warn_once_about_positions(version: str) -> None:
-    """Say, once a process, that the installed release and the model's training disagree about positions."""
-    logger.warning(
+    """Say, once a process, that the installed release and the model's training disagree about positions.
+
+    A warning under a release that nobody tested; of a tested one it is known and no news: INFO.
+    """
+    logger.log(
+        logging.INFO if version in TESTED else logging.WARNING,
         "transformers %s places the text after a video elsewhere than Qwen2.5-VL was trained with; "
         "position_scheme='reference' (the default) uses the trained positions, 'hf' the library's",
         version,

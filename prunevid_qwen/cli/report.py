@@ -36,7 +36,7 @@ class Report:
         self.request = request
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
-        self._begun = False
+        self.begun = False
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -97,6 +97,8 @@ class Report:
             """Waits with the question until there is an answer: an error before it stands alone."""
 
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+                if not text and not report.begun:  # the end of nothing
+                    return
                 report.begin_answer()
                 super().on_finalized_text(text, stream_end=stream_end)
 
@@ -104,8 +106,8 @@ class Report:
 
     def begin_answer(self) -> None:
         """Print what the answer is to, once."""
-        if not self._begun:
-            self._begun = True
+        if not self.begun:
+            self.begun = True
             sources = ", ".join((*self.request.videos, *self.request.images))
             self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
             self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
@@ -123,7 +125,7 @@ class Report:
             notes.print(escape(note))
 
     def _show_answer(self, outcome: Outcome) -> None:
-        if not self._begun:  # --compare times both whole, or the answer is empty
+        if not self.begun:  # --compare times both whole, or the answer is empty
             self.begin_answer()
             self.out.print(escape(outcome.answer), soft_wrap=True)
         if outcome.baseline is not None:

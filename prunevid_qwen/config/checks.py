@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from typing import TYPE_CHECKING
+import functools
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnknownOption
 
 if TYPE_CHECKING:
     from prunevid_qwen.config.options import PruneVidConfig
+
+_Options = TypeVar("_Options", bound=type)
 
 THRESHOLD_SELECTORS = ("glimpse", "oracle")
 """Selectors that give each token a probability, and keep by ``keep_threshold`` as many as there are above it."""
 
 _PAPER_KEEP_RATIO = 0.4
+
+_SAME = {"pruning_rate": "keep_ratio"}  # the share removed: `PruneVidConfig.from_dict` takes it, its constructor not
 
 
 def is_number(value: object) -> bool:
@@ -39,11 +46,37 @@ def check_count(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name} is a whole number of at least {least}, got {value!r}")
 
 
-def unknown(what: str, got: object, allowed: tuple[str, ...]) -> str:
-    """Say what is ``allowed`` instead of ``got``, with the nearest of them as a hint."""
-    close = difflib.get_close_matches(str(got), allowed, n=1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{what} {', '.join(allowed)}; got {got!r}{hint}"
+def unknown(what: str, got: object, allowed: Iterable[str]) -> str:
+    """Say what is ``allowed`` instead of ``got``: the nearest of them first, then all."""
+    allowed = tuple(allowed)
+    close = [_SAME[str(got)]] if _SAME.get(str(got)) in allowed else difflib.get_close_matches(str(got), allowed, n=1)
+    hint = f" did you mean {close[0]!r}?" if close else ""
+    return f"got {got!r:.80};{hint} {what} {', '.join(allowed)}"
+
+
+def check_names(what: str, given: Iterable[str], options: Any) -> None:
+    """Raise `UnknownOption` for the first name that the dataclass ``options`` has no field for, as `unknown` says."""
+    names = tuple(each.name for each in dataclasses.fields(options) if each.init)
+    for name in given:
+        if name not in names:
+            raise UnknownOption(unknown(what, name, names))
+
+
+def checked_names(what: str) -> Callable[[_Options], _Options]:
+    """Decorate a dataclass of options: its constructor, and so `dataclasses.replace`, checks names by `check_names`."""
+
+    def checked(cls: _Options) -> _Options:
+        made = cls.__init__  # type: ignore[misc]
+
+        @functools.wraps(made)
+        def __init__(self: Any, *values: Any, **options: Any) -> None:
+            check_names(what, options, cls)
+            made(self, *values, **options)
+
+        cls.__init__ = __init__  # type: ignore[misc]
+        return cls
+
+    return checked
 
 
 def check_threshold(config: PruneVidConfig) -> None:

@@ -18,6 +18,7 @@ from prunevid_qwen.config.checks import (
     check_count,
     check_share,
     check_threshold,
+    checked_names,
     is_number,
     unknown,
 )
@@ -41,6 +42,7 @@ REPORTING = ("verbose", "collect_stats")
 """Fields that say what is reported of a run and do not change it."""
 
 
+@checked_names("PruneVidConfig has")
 @dataclass(frozen=True)
 class PruneVidConfig:
     """What is pruned, where and how hard; how a video is sampled. Ranges are checked on construction.
@@ -229,10 +231,6 @@ class PruneVidConfig:
             if not is_number(rate) or not 0 <= rate < 1:
                 raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {rate!r}")
             options["keep_ratio"] = 1.0 - rate
-        names = tuple(f.name for f in dataclasses.fields(cls))
-        for name in options:
-            if name not in names:
-                raise ConfigError(unknown("PruneVidConfig has", name, names))
         return cls(**options)
 
     def to_json(self, path: str | Path | None = None) -> str:

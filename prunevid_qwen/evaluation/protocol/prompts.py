@@ -7,12 +7,12 @@ which only a part is stored), lmms-eval's MLVU prompt (its data set holds questi
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from prunevid_qwen.config.checks import unknown
 from prunevid_qwen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -187,9 +187,7 @@ def prompt_of(name: str, dataset: str) -> Prompt:
         ConfigError: an unknown data set, or a harness that has none for it; those that have are named.
     """
     if dataset not in DATASETS:
-        close = difflib.get_close_matches(str(dataset), DATASETS, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise ConfigError(f"a data set is one of {', '.join(DATASETS)}; got {dataset!r}{meant}")
+        raise ConfigError(unknown("a data set is one of", dataset, DATASETS))
     there = {prompt.name: prompt for prompt in PROMPTS if dataset in prompt.datasets}
     if name not in there:
         elsewhere = [each for prompt in PROMPTS if prompt.name == name for each in prompt.datasets]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.config.checks import check_count, unknown
+from prunevid_qwen.config.checks import check_count, check_names, checked_names, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of
 from prunevid_qwen.evaluation.protocol.samplers import (
@@ -31,6 +31,7 @@ SUBTITLES = ("none", "frames")
 _ARITHMETIC = 1
 
 
+@checked_names("a protocol has")
 @dataclass(frozen=True)
 class Protocol:
     """How a benchmark is asked. Ranges are checked on construction; decoding is always greedy.
@@ -156,12 +157,8 @@ class Protocol:
         Raises:
             ConfigError: an unknown name (the nearest known one is offered), a missing one, or a bad value.
         """
-        fields = dataclasses.fields(cls)
-        names = tuple(field.name for field in fields)
-        for name in choices:
-            if name not in names:
-                raise ConfigError(unknown("a protocol has", name, names))
-        for field in fields:
+        check_names("a protocol has", choices, cls)
+        for field in dataclasses.fields(cls):
             if field.default is dataclasses.MISSING and field.name not in choices:
                 raise ConfigError(f"a protocol needs {field.name}: got {', '.join(choices) or 'nothing'}")
         return cls(**choices)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.checks import check_names
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.training.glimpse.check import CheckReport, check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data
@@ -29,10 +28,7 @@ def spec_of(name: str, options: Mapping[str, Any]) -> DataSpec:
     Raises:
         ConfigError: an option is unknown (the nearest known one is offered), missing or bad.
     """
-    names = tuple(each.name for each in dataclasses.fields(DataSpec))
-    for option in options:
-        if option not in names:
-            raise ConfigError(unknown(f"{name} has", option, names))
+    check_names(f"{name} has", options, DataSpec)
     if "kind" not in options:
         raise ConfigError(f"{name} says its kind, such as visual_cot; got {dict(options)}")
     try:

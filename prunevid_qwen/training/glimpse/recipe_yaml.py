@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.checks import check_names
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.training.glimpse.recipe_values import plain, read_yaml, write_yaml
 
@@ -48,10 +48,7 @@ class YamlRecipe:
         Raises:
             ConfigError: an unknown name (the nearest known one is offered), or a bad value.
         """
-        names = tuple(each.name for each in dataclasses.fields(cls))  # type: ignore[arg-type]
-        for name in options:
-            if name not in names:
-                raise ConfigError(unknown(f"{cls.CALLED} has", name, names))
+        check_names(f"{cls.CALLED} has", options, cls)
         return cls(**options)
 
     @classmethod

@@ -1,0 +1,49 @@
+"""A streamer is told of the end on every way out of a call: who reads it in another thread would wait for ever."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Call = TypeVar("_Call", bound=Callable[..., Any])
+
+
+class Watched:
+    """Hands everything to a streamer, and remembers whether it was told of the end.
+
+    Args:
+        streamer: of transformers, or anything that has ``put`` and ``end``.
+    """
+
+    def __init__(self, streamer: Any) -> None:
+        self._streamer, self._ended = streamer, False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._streamer, name)
+
+    def put(self, value: Any) -> None:
+        """Pass token ids on."""
+        self._streamer.put(value)
+
+    def end(self) -> None:
+        """Tell of the end, once: a second one would end the next call on the same streamer before it begins."""
+        if not self._ended:
+            self._ended = True
+            self._streamer.end()
+
+
+def ends_streamer(call: _Call) -> _Call:
+    """Decorate a method that takes ``streamer``: it has been told of the end when the method returns or raises."""
+
+    @functools.wraps(call)
+    def ending(*args: Any, **arguments: Any) -> Any:
+        if arguments.get("streamer") is None:
+            return call(*args, **arguments)
+        watched = Watched(arguments["streamer"])
+        try:
+            return call(*args, **{**arguments, "streamer": watched})
+        finally:
+            watched.end()
+
+    return ending  # type: ignore[return-value]

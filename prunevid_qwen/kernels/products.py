@@ -37,7 +37,7 @@ def names_its_dtypes(kernel: Callable[Concatenate[Tensor, P], R]) -> Callable[Co
         with without_autocast(x.device):
             return kernel(x, *args, **kwargs)
 
-    return exact
+    return exact  # type: ignore[return-value]
 
 
 def products_are_rounded() -> bool:

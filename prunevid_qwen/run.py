@@ -1,8 +1,8 @@
-"""The seams of a forward: one method each. A `Run` lives as long as its `pruned` context and holds all of its state."""
+"""The seams of a forward: one method each. A `Run` lives as long as its `pruned` context; each thread has its state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
 from typing import Any
 
 import torch
@@ -17,29 +17,29 @@ from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import check_text, embeddings, fetch, may_show, read_prompt, spreads
-from prunevid_qwen.reducer import Needs
 from prunevid_qwen.seams import cache_name, cache_of, checkpointed, first_argument, missing_seam, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
-from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
+from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
 
-class Run:
+class Run(threading.local):
     """The hooks of one context; see `hooks` for the order in which they fire.
+
+    Threads that share a model share the hooks, and each has the forward under way for itself.
 
     Args:
         adapter: of the model.
         plan: what to do to it.
-        marks: as in `pruned`.
+        gathering: of the evidence that the plan's stage 2 asks for.
+        trace: of the context.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan, marks: Sequence[Tensor | None] | None = None) -> None:
-        self.adapter, self.plan = adapter, plan
-        self.gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
-        self.trace = Trace(plan.position_scheme, plan.layer, len(adapter.parts.layers))
+    def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, trace: Trace) -> None:
+        self.adapter, self.plan, self.gathering, self.trace = adapter, plan, gathering, trace
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -122,7 +122,9 @@ class Run:
         fresh = cache is None or not cache.get_seq_length()
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
             check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
-        if fresh or not self.trace.samples:  # a text that goes on from another context's cache is a prompt here
+        if (
+            fresh or not self.trace.knows_this_thread
+        ):  # a text that goes on from another context's cache is a prompt here
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
         if isinstance(cache, PrunedCache):
@@ -150,10 +152,7 @@ class Run:
         return cache
 
     def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
-        self.trace.seconds = Seconds()
-        self.trace.prefills += 1
-        self.trace.samples = samples
-        self.trace.cache_lengths, self.trace.cache_bytes = (), 0  # of this prompt, or of none
+        self.trace.begin(samples)
         for start, stop in self.vision:
             self.trace.seconds.add("vision", start, stop)
         self.vision = []

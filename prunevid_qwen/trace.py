@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,14 +121,26 @@ class Seconds:
 
 
 @dataclass
+class _Answer:
+    """What is known of one prefill and the decoding after it."""
+
+    samples: tuple[SampleTrace, ...] = ()
+    cache_lengths: tuple[int, ...] = ()
+    cache_bytes: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+
+
 class Trace:
     """What `pruned` yields: the last prefill and the decoding after it.
+
+    Where threads share a model, each thread that gave it a prompt reads of its own last one; any other thread reads of
+    the one that began last.
 
     Args:
         position_scheme: "reference" or "hf", as used.
         layer: M.
         layers: decoder layers of the model.
-        prefills: prompts seen in this context, pruned or not.
+        prefills: prompts seen in this context, pruned or not, of all threads.
         samples: one entry a row of the last prefill (beams are rows).
         cache_lengths: physical entries of each layer's cache after the last prefill.
         cache_bytes: bytes of keys and values after the last prefill.
@@ -134,14 +148,79 @@ class Trace:
             three inside it) and "decode".
     """
 
-    position_scheme: str
-    layer: int
-    layers: int
-    prefills: int = 0
-    samples: tuple[SampleTrace, ...] = ()
-    cache_lengths: tuple[int, ...] = ()
-    cache_bytes: int = 0
-    seconds: Seconds = field(default_factory=Seconds)
+    def __init__(
+        self,
+        position_scheme: str,
+        layer: int,
+        layers: int,
+        prefills: int = 0,
+        samples: tuple[SampleTrace, ...] = (),
+        cache_lengths: tuple[int, ...] = (),
+        cache_bytes: int = 0,
+        seconds: Seconds | None = None,
+    ) -> None:
+        self.position_scheme, self.layer, self.layers, self.prefills = position_scheme, layer, layers, prefills
+        self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Seconds())
+        self._threads = threading.local()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> Any:
+        about = self._answer
+        numbers = self.position_scheme, self.layer, self.layers, self.prefills
+        return Trace, (*numbers, about.samples, about.cache_lengths, about.cache_bytes, about.seconds)
+
+    def __repr__(self) -> str:
+        """Show it as its constructor is written."""
+        return f"Trace{self.__reduce__()[1]!r}"
+
+    def begin(self, samples: tuple[SampleTrace, ...]) -> None:
+        """Begin on the next prompt of this thread."""
+        with self._lock:
+            self.prefills += 1
+            self._threads.answer = self._last = _Answer(samples)
+
+    @property
+    def knows_this_thread(self) -> bool:
+        """True when this thread has given the model a prompt, and that went well."""
+        own = getattr(self._threads, "answer", None)
+        return own is not None and bool(own.samples)
+
+    @property
+    def samples(self) -> tuple[SampleTrace, ...]:
+        """One entry a row of the prompt."""
+        return self._answer.samples
+
+    @samples.setter
+    def samples(self, value: tuple[SampleTrace, ...]) -> None:
+        self._answer.samples = value
+
+    @property
+    def cache_lengths(self) -> tuple[int, ...]:
+        """Physical entries of each layer's cache after the prefill."""
+        return self._answer.cache_lengths
+
+    @cache_lengths.setter
+    def cache_lengths(self, value: tuple[int, ...]) -> None:
+        self._answer.cache_lengths = value
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values after the prefill."""
+        return self._answer.cache_bytes
+
+    @cache_bytes.setter
+    def cache_bytes(self, value: int) -> None:
+        self._answer.cache_bytes = value
+
+    @property
+    def seconds(self) -> Seconds:
+        """Moments of the prefill and of the decoding."""
+        return self._answer.seconds
+
+    @property
+    def _answer(self) -> _Answer:
+        answer: _Answer = getattr(self._threads, "answer", self._last)
+        return answer
 
     @property
     def kept(self) -> list[Tensor]:

@@ -7,7 +7,6 @@ number of whole positions at once; only the order of sums inside a matrix produc
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.attachments import replaced
 from prunevid_qwen.seams import require
 from prunevid_qwen.tokens.device import on
 
@@ -207,18 +207,11 @@ def replaced_forward(tower: nn.Module, encode: Callable[..., Any]) -> Iterator[N
         tower: of a stock model.
         encode: takes (hidden_states, grid_thw, **kwargs), as the stock forward does.
     """
-    own = vars(tower).get("forward")
 
-    @functools.wraps(tower.forward)  # the library may ask for its signature
     def forward(*args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(("hidden_states", "grid_thw"), args, strict=False)), **kwargs}
         require(given, "the vision encoder's call", "hidden_states", "grid_thw")
         return encode(**given)
 
-    tower.forward = forward
-    try:
+    with replaced(tower, "forward", forward):
         yield
-    finally:
-        del tower.forward
-        if own is not None:  # somebody else's replacement on this very tower
-            tower.forward = own

@@ -14,6 +14,9 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 6. *layer M* hook: stage 2 on its output, stage 3 on the cache.
 7. *later layers'* pre-hooks: mask and rotary angles of what is left.
 8. *decoder* hook, also on errors: forgets the prefill.
+
+Hooks that change anything (4, 6, 7) come before those of others, whichever were made first: the library's hidden states
+of layer M are what goes on to the layer after it, and a hook on a layer sees what that layer is really given.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from prunevid_qwen import selfcheck
 from prunevid_qwen.adapters import Adapter, adapter_for, library_agrees, warn_once_about_positions
 from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.plan import compile_plan
@@ -106,6 +110,7 @@ def attached(
         gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
         run = Run(adapter, plan, gathering, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
         with ExitStack() as stack:
+            stack.enter_context(uncompiled())
             stack.enter_context(_replaced_positions(parts.root, run))
             stack.enter_context(run.gathering.watching())
             stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
@@ -122,19 +127,23 @@ def _hook(stack: ExitStack, run: Run) -> None:
     def beside(layer: int) -> Any:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
 
+    def first(register: Any, act: Any) -> None:
+        # in front of others' hooks, whenever those came: they see what is really run
+        hook(stack, register, act, with_kwargs=True, prepend=True)
+
     hook(stack, parts.root.register_forward_pre_hook, run.before_root, with_kwargs=True)
     hook(stack, parts.root.register_forward_hook, run.after_root, with_kwargs=True, always_call=True)
     hook(stack, parts.vision.register_forward_pre_hook, run.before_vision)
     hook(stack, parts.vision.register_forward_hook, run.after_vision)
-    hook(stack, parts.decoder.register_forward_pre_hook, run.before_decoder, with_kwargs=True)
+    first(parts.decoder.register_forward_pre_hook, run.before_decoder)
     hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
-    for layer in run.gathering.probed_layers:  # registered first: before anything is dropped
-        hook(stack, parts.layers[layer].register_forward_hook, beside(layer), with_kwargs=True)
     if run.plan.after is not None:
         hook(stack, parts.layers[at].self_attn.register_forward_hook, run.after_attention, with_kwargs=True)
-        hook(stack, parts.layers[at].register_forward_hook, run.after_layer, with_kwargs=True)
+        first(parts.layers[at].register_forward_hook, run.after_layer)
         for layer in parts.layers[at + 1 :]:
-            hook(stack, layer.register_forward_pre_hook, run.before_later_layer, with_kwargs=True)
+            first(layer.register_forward_pre_hook, run.before_later_layer)
+    for number in run.gathering.probed_layers:  # in front of `after_layer`, too: before anything is dropped
+        first(parts.layers[number].register_forward_hook, beside(number))
 
 
 def _replaced_positions(root: Any, run: Run) -> AbstractContextManager[None]:

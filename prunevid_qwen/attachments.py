@@ -9,8 +9,9 @@ from __future__ import annotations
 import copy
 import functools
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 
@@ -19,14 +20,14 @@ from torch.utils.hooks import RemovableHandle
 
 
 class Hook:
-    """A hook of a context. Copies of it, pickled ones too, are dead: they do nothing, but this package loads them.
+    """A hook of a context. Copies of it do nothing, and pickled ones need nothing of this package to be loaded.
 
     Args:
-        act: what it does; None for a dead one.
+        act: what it does, while the context is open.
     """
 
-    def __init__(self, act: Callable[..., Any] | None) -> None:
-        self._act = act
+    def __init__(self, act: Callable[..., Any]) -> None:
+        self._act: Callable[..., Any] | None = act
         self.number = 0  # under which torch keeps it
 
     def __call__(self, *given: Any) -> Any:
@@ -38,17 +39,12 @@ class Hook:
         """Do nothing from now on: a shallow copy of the model may go on holding this very hook."""
         self._act = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Hook:
-        return Hook(None)
-
     def __reduce__(self) -> Any:
-        return _dead, (self.number,)
-
-
-def _dead(number: int) -> Hook:
-    """Make the hook of a loaded model; torch must not give its number, which is in the model's tables, to another."""
-    RemovableHandle.next_id = max(RemovableHandle.next_id, number + 1)
-    return Hook(None)
+        # A function that takes anything and returns None. With it goes a handle, whose loading keeps torch from giving
+        # this number, which stands in the model's tables, to another hook: that would be called as this one is.
+        handle = RemovableHandle(OrderedDict())
+        handle.id = self.number
+        return getattr, (nullcontext(handle), "__exit__")
 
 
 def hook(stack: ExitStack, register: Callable[..., RemovableHandle], act: Callable[..., Any], **options: Any) -> None:
@@ -94,17 +90,13 @@ class StandIn:
 
     def __reduce__(self) -> Any:
         own = self._own()
-        return own.__reduce__() if isinstance(own, MethodType) else (_itself, (own,))
+        return own.__reduce__() if isinstance(own, MethodType) else (copy.copy, (own,))  # of a function: itself
 
     def _own(self) -> Callable[..., Any]:
         stock = self._stock
         while isinstance(stock, StandIn):  # one stands in for another
             stock = stock._stock
         return stock
-
-
-def _itself(function: Any) -> Any:
-    return function
 
 
 @contextmanager

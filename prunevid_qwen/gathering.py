@@ -57,10 +57,6 @@ class Gathering:
             yield
 
     @property
-    def _probe(self) -> ProbePass | None:
-        return self._here.probe
-
-    @property
     def probed_layers(self) -> range:
         """The layers that the probe follows."""
         return range(0 if self.needs.probe is None else self.needs.probe.layers[-1] + 1)
@@ -98,9 +94,10 @@ class Gathering:
 
     def after_layer(self, layer: int, kwargs: dict[str, Any], device: torch.device) -> bool:
         """Take the probe through a layer that has just run on the prompt; say whether there was one."""
-        if self._here.probe is None:
+        probe = self._here.probe
+        if probe is None:
             return False
-        self._here.probe.follow(layer, kwargs, device)
+        probe.follow(layer, kwargs, device)
         if layer == self.probed_layers[-1]:  # it holds on to the prompt's cache
             self._here.probe = None
         return True

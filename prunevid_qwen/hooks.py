@@ -64,7 +64,7 @@ def pruned(
             its visual tokens in order, before stage 1; None for a text.
 
     Yields:
-        The trace, which always describes the last prompt.
+        The trace, which describes the last prompt; `Trace` says of which thread.
 
     Raises:
         UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
@@ -127,16 +127,16 @@ def _hook(stack: ExitStack, run: Run) -> None:
     def beside(layer: int) -> Any:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
 
-    def first(register: Any, act: Any) -> None:
+    def first(register: Any, act: Any, **options: Any) -> None:
         # in front of others' hooks, whenever those came: they see what is really run
-        hook(stack, register, act, with_kwargs=True, prepend=True)
+        hook(stack, register, act, with_kwargs=True, prepend=True, **options)
 
     hook(stack, parts.root.register_forward_pre_hook, run.before_root, with_kwargs=True)
-    hook(stack, parts.root.register_forward_hook, run.after_root, with_kwargs=True, always_call=True)
+    first(parts.root.register_forward_hook, run.after_root, always_call=True)
     hook(stack, parts.vision.register_forward_pre_hook, run.before_vision)
     hook(stack, parts.vision.register_forward_hook, run.after_vision)
     first(parts.decoder.register_forward_pre_hook, run.before_decoder)
-    hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
+    first(parts.decoder.register_forward_hook, run.after_decoder, always_call=True)
     if run.plan.after is not None:
         hook(stack, parts.layers[at].self_attn.register_forward_hook, run.after_attention, with_kwargs=True)
         first(parts.layers[at].register_forward_hook, run.after_layer)

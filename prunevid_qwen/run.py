@@ -113,7 +113,7 @@ class Run(threading.local):
         self.gathering.before_stage1(self.prefill, copy.ids)
         if self.plan.before is not None:
             self._merge(kwargs, self.prefill, self.plan.before)
-            self.trace.seconds.add("merge", now, Moment.now(embeds.device))
+            self.trace.add("merge", now, Moment.now(embeds.device))
         self.gathering.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
@@ -122,9 +122,7 @@ class Run(threading.local):
         fresh = cache is None or not cache.get_seq_length()
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
             check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
-        if (
-            fresh or not self.trace.knows_this_thread
-        ):  # a text that goes on from another context's cache is a prompt here
+        if fresh or not self.trace.has_begun:  # a text that goes on from another context's cache is a prompt here
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
         if isinstance(cache, PrunedCache):
@@ -154,7 +152,7 @@ class Run(threading.local):
     def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
         self.trace.begin(samples)
         for start, stop in self.vision:
-            self.trace.seconds.add("vision", start, stop)
+            self.trace.add("vision", start, stop)
         self.vision = []
 
     def _merge(self, kwargs: Kwargs, state: Prefill, method: Any) -> None:
@@ -179,7 +177,7 @@ class Run(threading.local):
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
         score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
-        self.trace.seconds.add("select", start, Moment.now(hidden.device))
+        self.trace.add("select", start, Moment.now(hidden.device))
 
     @torch.no_grad()
     def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
@@ -189,7 +187,7 @@ class Run(threading.local):
         device = (out[0] if isinstance(out, tuple) else out).device
         start = Moment.now(device)
         if self.gathering.after_layer(layer, kwargs, device):
-            self.trace.seconds.add("select", start, Moment.now(device))
+            self.trace.add("select", start, Moment.now(device))
 
     def after_layer(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Stage 2 on the layer's output, stage 3 on the cache of layers 0..M."""
@@ -208,11 +206,11 @@ class Run(threading.local):
         state.rope = (gather_tokens(cos, state.index), gather_tokens(sin, state.index))
         left = gather_tokens(hidden, state.index)
         chosen = Moment.now(hidden.device)
-        self.trace.seconds.add("select", start, chosen)
+        self.trace.add("select", start, chosen)
         if self.plan.compress:
             state.cache.written(self.plan.layer, state.past + state.early_valid.shape[1])
             state.cache.keep(range(self.plan.layer + 1), state.index, state.past)
-            self.trace.seconds.add("compact", chosen, Moment.now(hidden.device))
+            self.trace.add("compact", chosen, Moment.now(hidden.device))
         return (left, *out[1:]) if isinstance(out, tuple) else left
 
     def before_later_layer(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -280,7 +278,7 @@ class Run(threading.local):
         if clock is not None and clock[0] == "prefill":
             self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache if cache is not None else cache_of(out))
         if clock is not None:
-            self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
+            self.trace.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
 
     def _close(self, state: Prefill) -> None:
         cache, late = state.cache, state.valid

@@ -133,8 +133,8 @@ class _Answer:
 class Trace:
     """What `pruned` yields: the last prefill and the decoding after it.
 
-    Where threads share a model, each thread that gave it a prompt reads of its own last one; any other thread reads of
-    the one that began last.
+    Where threads share a model, the thread that opened the block reads of the prompt that began last, in whichever
+    thread; any other thread reads of its own last prompt, or of that one as long as it has none.
 
     Args:
         position_scheme: "reference" or "hf", as used.
@@ -161,66 +161,79 @@ class Trace:
     ) -> None:
         self.position_scheme, self.layer, self.layers, self.prefills = position_scheme, layer, layers, prefills
         self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Seconds())
-        self._threads = threading.local()
+        self._own = threading.local()
+        self._opener = threading.current_thread()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> Any:
-        about = self._answer
+        read = self._read
         numbers = self.position_scheme, self.layer, self.layers, self.prefills
-        return Trace, (*numbers, about.samples, about.cache_lengths, about.cache_bytes, about.seconds)
+        return Trace, (*numbers, read.samples, read.cache_lengths, read.cache_bytes, read.seconds)
 
     def __repr__(self) -> str:
         """Show it as its constructor is written."""
         return f"Trace{self.__reduce__()[1]!r}"
 
+    # ---- what the hooks write is of their own thread's prompt
+
     def begin(self, samples: tuple[SampleTrace, ...]) -> None:
         """Begin on the next prompt of this thread."""
         with self._lock:
             self.prefills += 1
-            self._threads.answer = self._last = _Answer(samples)
+            self._own.answer = self._last = _Answer(samples)
+
+    def add(self, part: str, start: Moment, stop: Moment) -> None:
+        """Note that ``part`` ran from ``start`` to ``stop`` in this thread."""
+        self._written.seconds.add(part, start, stop)
 
     @property
-    def knows_this_thread(self) -> bool:
-        """True when this thread has given the model a prompt, and that went well."""
-        own = getattr(self._threads, "answer", None)
-        return own is not None and bool(own.samples)
+    def has_begun(self) -> bool:
+        """True when there is a prompt that decoding in this thread may belong to."""
+        return bool(self._written.samples)
+
+    # ---- what everybody reads
 
     @property
     def samples(self) -> tuple[SampleTrace, ...]:
         """One entry a row of the prompt."""
-        return self._answer.samples
+        return self._read.samples
 
     @samples.setter
     def samples(self, value: tuple[SampleTrace, ...]) -> None:
-        self._answer.samples = value
+        self._written.samples = value
 
     @property
     def cache_lengths(self) -> tuple[int, ...]:
         """Physical entries of each layer's cache after the prefill."""
-        return self._answer.cache_lengths
+        return self._read.cache_lengths
 
     @cache_lengths.setter
     def cache_lengths(self, value: tuple[int, ...]) -> None:
-        self._answer.cache_lengths = value
+        self._written.cache_lengths = value
 
     @property
     def cache_bytes(self) -> int:
         """Bytes of keys and values after the prefill."""
-        return self._answer.cache_bytes
+        return self._read.cache_bytes
 
     @cache_bytes.setter
     def cache_bytes(self, value: int) -> None:
-        self._answer.cache_bytes = value
+        self._written.cache_bytes = value
 
     @property
     def seconds(self) -> Seconds:
         """Moments of the prefill and of the decoding."""
-        return self._answer.seconds
+        return self._read.seconds
 
     @property
-    def _answer(self) -> _Answer:
-        answer: _Answer = getattr(self._threads, "answer", self._last)
+    def _written(self) -> _Answer:
+        # a conversation may go on in another thread than it began in: then it is the last one's
+        answer: _Answer = getattr(self._own, "answer", self._last)
         return answer
+
+    @property
+    def _read(self) -> _Answer:
+        return self._last if threading.current_thread() is self._opener else self._written
 
     @property
     def kept(self) -> list[Tensor]:

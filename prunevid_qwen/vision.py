@@ -146,10 +146,10 @@ class EncodedVideos:
 
     def hold(self, features: Features) -> Tensor:
         """Keep the features of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
-        number = len(self.features)
-        if number >= _BASE**_DIGITS:
+        if len(self.features) >= _BASE**_DIGITS:
             raise ValueError(f"{_BASE**_DIGITS} videos are held already: leave the context first")
-        self.features.append(features)
+        self.features.append(features)  # another thread may append, too
+        number = next(at for at in reversed(range(len(self.features))) if self.features[at] is features)
         digits = torch.tensor([divmod(number, _BASE)], dtype=torch.float32)
         return digits.repeat(features.tokens.shape[0] * self._merge, 1)
 

@@ -77,12 +77,32 @@ def test_a_shallow_copy_that_outlives_the_context_asks_the_library() -> None:
     assert torch.equal(made.get_rope_index(**given)[0], wanted)
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_hooks_that_somebody_keeps_are_dead_after_the_context(config: str) -> None:
+    def held() -> list[Any]:
+        tables = [(each._forward_hooks, each._forward_pre_hooks) for each in tiny_model().modules()]
+        return [each for pair in tables for table in pair for each in table.values()]
+
+    others = held()
+    with pruned(tiny_model(), CONFIGS[config]):
+        ours = [each for each in held() if each not in others]
+    assert len(ours) > 8
+    assert all(each("neither", "arguments", "nor", "an", "output") is None for each in ours)
+
+
 def test_the_hooks_of_a_loaded_model_keep_their_numbers() -> None:
     """torch numbers hooks from 0 in each process: another hook of the same number would take the dead one's options."""
-    dead = Hook(None)
-    dead.number = RemovableHandle.next_id + 1000
-    pickle.loads(pickle.dumps(dead))
-    assert torch.nn.Linear(1, 1).register_forward_hook(lambda *_: None).id > dead.number
+    hook = Hook(print)
+    hook.number = RemovableHandle.next_id + 1000
+    dead = pickle.loads(pickle.dumps(hook))
+    assert dead(1, 2, 3) is None
+    assert torch.nn.Linear(1, 1).register_forward_hook(lambda *_: None).id > hook.number
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_stored_copy_needs_nothing_of_this_package(config: str) -> None:
+    with pruned(tiny_model(), CONFIGS[config]):
+        assert b"prunevid" not in pickle.dumps(tiny_model())
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "pickle"])

@@ -115,6 +115,7 @@ def attached(
             stack.enter_context(run.gathering.watching())
             stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
             _hook(stack, run)
+            stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace
     finally:
         with _lock:

@@ -126,7 +126,7 @@ class Run(threading.local):
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
         if isinstance(cache, PrunedCache):
-            cache.is_open = True
+            cache.trace = self.trace
             if cache.changed:
                 self._mend_masks(kwargs, embeds, cache)
 
@@ -146,7 +146,7 @@ class Run(threading.local):
                 "a second prompt with images or videos on a pruned cache is not supported: start without "
                 "a cache and pass the whole conversation"
             )
-        cache.is_open = True
+        cache.trace = self.trace
         return cache
 
     def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
@@ -264,7 +264,7 @@ class Run(threading.local):
         self.prefill, self.late_mask, self.clock = None, None, None
         cache = cache_of(kwargs)
         if isinstance(cache, PrunedCache):
-            cache.is_open = False
+            cache.trace = None
         if out is None:
             self.vision = []
             self.gathering.forget()

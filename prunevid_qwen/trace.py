@@ -164,6 +164,7 @@ class Trace:
         self._own = threading.local()
         self._opener = threading.current_thread()
         self._lock = threading.Lock()
+        self.is_open = True  # until the block is left
 
     def __reduce__(self) -> Any:
         read = self._read

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.trace import Trace
@@ -172,3 +173,30 @@ def test_a_conversation_may_go_on_in_another_thread() -> None:
     assert torch.equal(found[0], alone)
     assert trace.prefills == 1, "a step of decoding is taken for a prompt"
     assert trace.seconds.count("decode") == 2
+
+
+@pytest.mark.parametrize("place", ["", ".layers.0", ".layers.3"])
+@pytest.mark.parametrize("config", ["paper", "without stage 1", "without stage 3"])
+def test_a_block_that_is_left_during_a_call_spoils_no_answer(config: str, place: str) -> None:
+    """As by a consumer that stops reading while a thread still writes: that thread is told."""
+    model, inside, left = copy.deepcopy(tiny_model()), threading.Event(), threading.Event()
+    got: list[Any] = []
+
+    def wait(*_given: Any) -> None:
+        inside.set()
+        assert left.wait(PATIENCE)
+
+    def work() -> None:
+        try:
+            got.append(answer(model, 1))
+        except Exception as error:  # whatever it is, the test shows it
+            got.append(error)
+
+    thread = threading.Thread(target=work)
+    with pruned(model, CONFIGS[config]):
+        model.get_submodule(f"model.language_model{place}").register_forward_pre_hook(wait)
+        thread.start()
+        assert inside.wait(PATIENCE)
+    left.set()
+    thread.join()
+    assert isinstance(got[0], UnsupportedError), got

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,6 +16,10 @@ from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.probe import ProbePass, check_probe
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.taps import Shown, tapped_vision
+
+
+class _UnderWay(threading.local):
+    probe: ProbePass | None = None  # of each thread's own forward
 
 
 class Gathering:
@@ -35,7 +40,7 @@ class Gathering:
         self.adapter, self.needs = adapter, needs
         self.marks = _numbers(marks) if needs.marks and marks is not None else []
         self._shown = Shown()
-        self._probe: ProbePass | None = None
+        self._here = _UnderWay()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -62,7 +67,7 @@ class Gathering:
 
     def forget(self) -> None:
         """Forget the prompt, and what was seen for it."""
-        self._probe = None
+        self._here.probe = None
         self._shown.clear()
 
     def before_stage1(self, state: Prefill, ids: Tensor) -> None:
@@ -85,15 +90,16 @@ class Gathering:
     def before_layers(self, state: Prefill, embeds: Tensor, positions: Tensor) -> None:
         """Send the probe on its way behind a prompt as stage 1 left it: [B, S, D] and its positions [3 or 4, B, S]."""
         if self.needs.probe is not None:
-            self._probe = ProbePass(self.adapter, self.needs.probe, state, embeds, positions)
+            self._here.probe = ProbePass(self.adapter, self.needs.probe, state, embeds, positions)
 
     def after_layer(self, layer: int, kwargs: dict[str, Any], device: torch.device) -> bool:
         """Take the probe through a layer that has just run on the prompt; say whether there was one."""
-        if self._probe is None:
+        probe = self._here.probe
+        if probe is None:
             return False
-        self._probe.follow(layer, kwargs, device)
+        probe.follow(layer, kwargs, device)
         if layer == self.probed_layers[-1]:  # it holds on to the prompt's cache
-            self._probe = None
+            self._here.probe = None
         return True
 
     def _mark(self, state: Prefill, ids: Tensor) -> None:

@@ -14,24 +14,30 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 6. *layer M* hook: stage 2 on its output, stage 3 on the cache.
 7. *later layers'* pre-hooks: mask and rotary angles of what is left.
 8. *decoder* hook, also on errors: forgets the prefill.
+
+Hooks that change anything (4, 6, 7) come before those of others, whichever were made first: the library's hidden states
+of layer M are what goes on to the layer after it, and a hook on a layer sees what that layer is really given.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 from weakref import WeakSet
 
-import torch
 from torch import Tensor, nn
 
 from prunevid_qwen import selfcheck
 from prunevid_qwen.adapters import Adapter, adapter_for, library_agrees, warn_once_about_positions
+from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.reducer import Needs
 from prunevid_qwen.run import Run
 from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
@@ -58,7 +64,7 @@ def pruned(
             its visual tokens in order, before stage 1; None for a text.
 
     Yields:
-        The trace, which always describes the last prompt.
+        The trace, which describes the last prompt; `Trace` says of which thread.
 
     Raises:
         UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
@@ -101,12 +107,15 @@ def attached(
             )
         _active.add(parts.root)
     try:
-        run = Run(adapter, plan, marks)
+        gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
+        run = Run(adapter, plan, gathering, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
         with ExitStack() as stack:
-            _replace_positions(stack, parts.root, run)
+            stack.enter_context(uncompiled())
+            stack.enter_context(_replaced_positions(parts.root, run))
             stack.enter_context(run.gathering.watching())
             stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
             _hook(stack, run)
+            stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace
     finally:
         with _lock:
@@ -116,39 +125,34 @@ def attached(
 def _hook(stack: ExitStack, run: Run) -> None:
     parts, at = run.adapter.parts, run.plan.layer
 
-    def add(handle: torch.utils.hooks.RemovableHandle) -> None:
-        stack.callback(handle.remove)
-
     def beside(layer: int) -> Any:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
 
-    add(parts.root.register_forward_pre_hook(run.before_root, with_kwargs=True))
-    add(parts.root.register_forward_hook(run.after_root, with_kwargs=True, always_call=True))
-    add(parts.vision.register_forward_pre_hook(run.before_vision))
-    add(parts.vision.register_forward_hook(run.after_vision))
-    add(parts.decoder.register_forward_pre_hook(run.before_decoder, with_kwargs=True))
-    add(parts.decoder.register_forward_hook(run.after_decoder, with_kwargs=True, always_call=True))
-    for layer in run.gathering.probed_layers:  # registered first: before anything is dropped
-        add(parts.layers[layer].register_forward_hook(beside(layer), with_kwargs=True))
+    def first(register: Any, act: Any, **options: Any) -> None:
+        # in front of others' hooks, whenever those came: they see what is really run
+        hook(stack, register, act, with_kwargs=True, prepend=True, **options)
+
+    hook(stack, parts.root.register_forward_pre_hook, run.before_root, with_kwargs=True)
+    first(parts.root.register_forward_hook, run.after_root, always_call=True)
+    hook(stack, parts.vision.register_forward_pre_hook, run.before_vision)
+    hook(stack, parts.vision.register_forward_hook, run.after_vision)
+    first(parts.decoder.register_forward_pre_hook, run.before_decoder)
+    first(parts.decoder.register_forward_hook, run.after_decoder, always_call=True)
     if run.plan.after is not None:
-        add(parts.layers[at].self_attn.register_forward_hook(run.after_attention, with_kwargs=True))
-        add(parts.layers[at].register_forward_hook(run.after_layer, with_kwargs=True))
+        hook(stack, parts.layers[at].self_attn.register_forward_hook, run.after_attention, with_kwargs=True)
+        first(parts.layers[at].register_forward_hook, run.after_layer)
         for layer in parts.layers[at + 1 :]:
-            add(layer.register_forward_pre_hook(run.before_later_layer, with_kwargs=True))
+            first(layer.register_forward_pre_hook, run.before_later_layer)
+    for number in run.gathering.probed_layers:  # in front of `after_layer`, too: before anything is dropped
+        first(parts.layers[number].register_forward_hook, beside(number))
 
 
-def _replace_positions(stack: ExitStack, root: Any, run: Run) -> None:
-    stock, own = root.get_rope_index, vars(root).get("get_rope_index")
+def _replaced_positions(root: Any, run: Run) -> AbstractContextManager[None]:
+    stock = root.get_rope_index
     chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
 
     def get_rope_index(*args: Any, **kwargs: Any) -> Any:
         run.note_prompt(first_argument(args, kwargs, "the call of get_rope_index", "input_ids"))
         return chosen(*args, **kwargs)
 
-    def restore() -> None:
-        del root.get_rope_index
-        if own is not None:  # somebody else's replacement on this very model
-            root.get_rope_index = own
-
-    root.get_rope_index = get_rope_index
-    stack.callback(restore)
+    return replaced(root, "get_rope_index", get_rope_index)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
+from prunevid_qwen.attachments import Turns
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError
@@ -85,7 +85,7 @@ class PruneVidQwen25VL:
             self.name = str(getattr(model_path, "name_or_path", "") or type(model_path).__name__)
             self.model = model_path if device is None else model_path.to(choose_device(device))
             self.preprocessor = Preprocessor.beside(self.model, tokenizer, processor)
-        self._lock = threading.Lock()  # one model can be hooked once at a time: threads take turns
+        self._lock = Turns()  # one model can be hooked once at a time: threads take turns
         with pruned(self.model, self.config):  # a config that does not fit the model is refused here, not later
             pass
 

@@ -7,6 +7,7 @@ cached. Masks, positions, cache and states of the prompt stay what they are with
 
 from __future__ import annotations
 
+from contextvars import Context
 from typing import Any
 
 import torch
@@ -103,7 +104,8 @@ class ProbePass:
         }
         given = {**kwargs, **{name: value for name, value in own.items() if name in kwargs}}
         given.pop("hidden_states", None)
-        out = self.adapter.parts.layers[layer].forward(self.hidden, **given)  # forward: no hook of ours runs again
+        forward = self.adapter.parts.layers[layer].forward  # not the layer itself: no hook of ours runs again
+        out = Context().run(lambda: forward(self.hidden, **given))  # empty: nor does the library capture attentions
         hidden = out[0] if isinstance(out, tuple) else out
         self.hidden = hidden + self._vectors[layer + 1].to(device)
 

@@ -1,8 +1,8 @@
-"""The seams of a forward: one method each. A `Run` lives as long as its `pruned` context and holds all of its state."""
+"""The seams of a forward: one method each. A `Run` lives as long as its `pruned` context; each thread has its state."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
 from typing import Any
 
 import torch
@@ -17,29 +17,29 @@ from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import check_text, embeddings, fetch, may_show, read_prompt, spreads
-from prunevid_qwen.reducer import Needs
 from prunevid_qwen.seams import cache_name, cache_of, checkpointed, first_argument, missing_seam, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
-from prunevid_qwen.trace import Moment, SampleTrace, Seconds, Trace
+from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
 
 
-class Run:
+class Run(threading.local):
     """The hooks of one context; see `hooks` for the order in which they fire.
+
+    Threads that share a model share the hooks, and each has the forward under way for itself.
 
     Args:
         adapter: of the model.
         plan: what to do to it.
-        marks: as in `pruned`.
+        gathering: of the evidence that the plan's stage 2 asks for.
+        trace: of the context.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan, marks: Sequence[Tensor | None] | None = None) -> None:
-        self.adapter, self.plan = adapter, plan
-        self.gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
-        self.trace = Trace(plan.position_scheme, plan.layer, len(adapter.parts.layers))
+    def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, trace: Trace) -> None:
+        self.adapter, self.plan, self.gathering, self.trace = adapter, plan, gathering, trace
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -113,7 +113,7 @@ class Run:
         self.gathering.before_stage1(self.prefill, copy.ids)
         if self.plan.before is not None:
             self._merge(kwargs, self.prefill, self.plan.before)
-            self.trace.seconds.add("merge", now, Moment.now(embeds.device))
+            self.trace.add("merge", now, Moment.now(embeds.device))
         self.gathering.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
@@ -122,11 +122,11 @@ class Run:
         fresh = cache is None or not cache.get_seq_length()
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
             check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
-        if fresh or not self.trace.samples:  # a text that goes on from another context's cache is a prompt here
+        if fresh or not self.trace.has_begun:  # a text that goes on from another context's cache is a prompt here
             self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
         if isinstance(cache, PrunedCache):
-            cache.is_open = True
+            cache.trace = self.trace
             if cache.changed:
                 self._mend_masks(kwargs, embeds, cache)
 
@@ -146,16 +146,13 @@ class Run:
                 "a second prompt with images or videos on a pruned cache is not supported: start without "
                 "a cache and pass the whole conversation"
             )
-        cache.is_open = True
+        cache.trace = self.trace
         return cache
 
     def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
-        self.trace.seconds = Seconds()
-        self.trace.prefills += 1
-        self.trace.samples = samples
-        self.trace.cache_lengths, self.trace.cache_bytes = (), 0  # of this prompt, or of none
+        self.trace.begin(samples)
         for start, stop in self.vision:
-            self.trace.seconds.add("vision", start, stop)
+            self.trace.add("vision", start, stop)
         self.vision = []
 
     def _merge(self, kwargs: Kwargs, state: Prefill, method: Any) -> None:
@@ -180,7 +177,7 @@ class Run:
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
         score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
-        self.trace.seconds.add("select", start, Moment.now(hidden.device))
+        self.trace.add("select", start, Moment.now(hidden.device))
 
     @torch.no_grad()
     def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
@@ -190,7 +187,7 @@ class Run:
         device = (out[0] if isinstance(out, tuple) else out).device
         start = Moment.now(device)
         if self.gathering.after_layer(layer, kwargs, device):
-            self.trace.seconds.add("select", start, Moment.now(device))
+            self.trace.add("select", start, Moment.now(device))
 
     def after_layer(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Stage 2 on the layer's output, stage 3 on the cache of layers 0..M."""
@@ -209,11 +206,11 @@ class Run:
         state.rope = (gather_tokens(cos, state.index), gather_tokens(sin, state.index))
         left = gather_tokens(hidden, state.index)
         chosen = Moment.now(hidden.device)
-        self.trace.seconds.add("select", start, chosen)
+        self.trace.add("select", start, chosen)
         if self.plan.compress:
             state.cache.written(self.plan.layer, state.past + state.early_valid.shape[1])
             state.cache.keep(range(self.plan.layer + 1), state.index, state.past)
-            self.trace.seconds.add("compact", chosen, Moment.now(hidden.device))
+            self.trace.add("compact", chosen, Moment.now(hidden.device))
         return (left, *out[1:]) if isinstance(out, tuple) else left
 
     def before_later_layer(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -267,7 +264,7 @@ class Run:
         self.prefill, self.late_mask, self.clock = None, None, None
         cache = cache_of(kwargs)
         if isinstance(cache, PrunedCache):
-            cache.is_open = False
+            cache.trace = None
         if out is None:
             self.vision = []
             self.gathering.forget()
@@ -281,7 +278,7 @@ class Run:
         if clock is not None and clock[0] == "prefill":
             self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache if cache is not None else cache_of(out))
         if clock is not None:
-            self.trace.seconds.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
+            self.trace.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
 
     def _close(self, state: Prefill) -> None:
         cache, late = state.cache, state.valid

@@ -6,7 +6,7 @@ tower's own forward, through chunks and memory (`vision`), to the prompt whose f
 
 from __future__ import annotations
 
-import functools
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.seams import missing_seam, require
@@ -43,10 +44,10 @@ def tapped_vision(adapter: Adapter, taps: VisionTaps) -> Iterator[None]:
             f"the selector looks into blocks {list(taps.blocks)} of {taps.width} channels, this model's vision encoder "
             f"has {len(blocks)} of {width}: it was made for another model"
         )
-    seen: dict[int, Tensor] = {}
-    stock = tower.forward
+    here, stock = _Seen(), tower.forward
 
     def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
+        seen = here.states
         seen.clear()  # of a call that raised
         output = stock(hidden_states, grid_thw=grid_thw, **kwargs)
         if not seen:  # answered from memory, with the taps of when it was encoded or without any
@@ -57,28 +58,41 @@ def tapped_vision(adapter: Adapter, taps: VisionTaps) -> Iterator[None]:
 
     with ExitStack() as stack:
         for number in dict.fromkeys(taps.blocks):
-            handle = blocks[number].register_forward_hook(_note(seen, number))
-            stack.callback(handle.remove)
+            hook(stack, blocks[number].register_forward_hook, _note(here, number))
         stack.enter_context(replaced_forward(tower, forward))
         yield
 
 
-def _note(seen: dict[int, Tensor], number: int) -> Any:
-    def hook(_module: nn.Module, _args: Any, out: Any) -> None:
-        seen[number] = out[0] if isinstance(out, tuple) else out
+class _Seen(threading.local):
+    """What the blocks made of the call under way; each thread has a call of its own."""
 
-    return hook
+    def __init__(self) -> None:
+        self.states: dict[int, Tensor] = {}
 
 
-class Shown:
+def _note(here: _Seen, number: int) -> Any:
+    def note(_module: nn.Module, _args: Any, out: Any) -> None:
+        here.states[number] = out[0] if isinstance(out, tuple) else out
+
+    return note
+
+
+class Shown(threading.local):
     """What a prompt shows: taps of its images and videos, in order, as the model asks for their features.
 
     Features that are asked for ahead of the prompt carry their taps, so that those of a prompt that never came are not
-    taken for another's.
+    taken for another's. Each thread has prompts of its own.
     """
 
     def __init__(self) -> None:
         self._items: dict[str, list[list[Tensor]]] = {kind: [] for kind in _KINDS}  # a list for each call
+        self._asked: list[list[Tensor]] = []  # what was made for each call that is under way
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Shown:
+        return self  # copied features were asked for in this context, too
+
+    def __reduce__(self) -> Any:
+        return object, ()  # features that were stored are of no context
 
     @contextmanager
     def watching(self, root: Any, tower: nn.Module) -> Iterator[None]:
@@ -86,21 +100,20 @@ class Shown:
 
         Features that are encoded ahead by others pass unnoted until the model asks for them.
         """
-        asked: list[list[Tensor]] = []  # what was made for each call that is under way
         merge = int(tower.spatial_merge_size) ** 2  # type: ignore[arg-type]
 
         def after(_module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
-            if asked and taps_of(out) is not None:
+            if self._asked and taps_of(out) is not None:
                 if len(args) < 2:
                     require(kwargs, "the vision encoder's call", "grid_thw")
                 grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
                 sizes = [int(t) * int(h) * int(w) // merge for t, h, w in grid.tolist()]
-                asked[-1].extend(taps_of(out).split(sizes))
+                self._asked[-1].extend(taps_of(out).split(sizes))
 
         with ExitStack() as stack:
-            stack.callback(tower.register_forward_hook(after, with_kwargs=True).remove)
+            hook(stack, tower.register_forward_hook, after, with_kwargs=True)
             for kind in _KINDS:
-                stack.enter_context(self._asking(root, kind, asked))
+                stack.enter_context(self._asking(root, kind))
             yield
 
     def begin(self, ahead: Mapping[str, Any] | None) -> None:
@@ -158,28 +171,22 @@ class Shown:
         return out
 
     @contextmanager
-    def _asking(self, root: Any, kind: str, asked: list[list[Tensor]]) -> Iterator[None]:
+    def _asking(self, root: Any, kind: str) -> Iterator[None]:
         name = f"get_{kind}_features"
         if not hasattr(root, name):
             raise missing_seam("the model", name)
-        stock, own = getattr(root, name), vars(root).get(name)
+        stock = getattr(root, name)
 
-        @functools.wraps(stock)  # since 5.18 `generate` asks for the signature
         def get_features(*args: Any, **kwargs: Any) -> Any:
-            asked.append([])
+            self._asked.append([])
             try:
                 out = stock(*args, **kwargs)
             finally:
-                made = asked.pop()
+                made = self._asked.pop()
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
                 vars(out)[_CARRIED] = self, made
             return out
 
-        setattr(root, name, get_features)
-        try:
+        with replaced(root, name, get_features):  # since 5.18 `generate` asks for its signature
             yield
-        finally:
-            delattr(root, name)
-            if own is not None:  # somebody else's replacement on this very model
-                setattr(root, name, own)

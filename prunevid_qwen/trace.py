@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -119,14 +121,26 @@ class Seconds:
 
 
 @dataclass
+class _Answer:
+    """What is known of one prefill and the decoding after it."""
+
+    samples: tuple[SampleTrace, ...] = ()
+    cache_lengths: tuple[int, ...] = ()
+    cache_bytes: int = 0
+    seconds: Seconds = field(default_factory=Seconds)
+
+
 class Trace:
     """What `pruned` yields: the last prefill and the decoding after it.
+
+    Where threads share a model, the thread that opened the block reads of the prompt that began last, in whichever
+    thread; any other thread reads of its own last prompt, or of that one as long as it has none.
 
     Args:
         position_scheme: "reference" or "hf", as used.
         layer: M.
         layers: decoder layers of the model.
-        prefills: prompts seen in this context, pruned or not.
+        prefills: prompts seen in this context, pruned or not, of all threads.
         samples: one entry a row of the last prefill (beams are rows).
         cache_lengths: physical entries of each layer's cache after the last prefill.
         cache_bytes: bytes of keys and values after the last prefill.
@@ -134,14 +148,93 @@ class Trace:
             three inside it) and "decode".
     """
 
-    position_scheme: str
-    layer: int
-    layers: int
-    prefills: int = 0
-    samples: tuple[SampleTrace, ...] = ()
-    cache_lengths: tuple[int, ...] = ()
-    cache_bytes: int = 0
-    seconds: Seconds = field(default_factory=Seconds)
+    def __init__(
+        self,
+        position_scheme: str,
+        layer: int,
+        layers: int,
+        prefills: int = 0,
+        samples: tuple[SampleTrace, ...] = (),
+        cache_lengths: tuple[int, ...] = (),
+        cache_bytes: int = 0,
+        seconds: Seconds | None = None,
+    ) -> None:
+        self.position_scheme, self.layer, self.layers, self.prefills = position_scheme, layer, layers, prefills
+        self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Seconds())
+        self._own = threading.local()
+        self._opener = threading.current_thread()
+        self._lock = threading.Lock()
+        self.is_open = True  # until the block is left
+
+    def __reduce__(self) -> Any:
+        read = self._read
+        numbers = self.position_scheme, self.layer, self.layers, self.prefills
+        return Trace, (*numbers, read.samples, read.cache_lengths, read.cache_bytes, read.seconds)
+
+    def __repr__(self) -> str:
+        """Show it as its constructor is written."""
+        return f"Trace{self.__reduce__()[1]!r}"
+
+    # ---- what the hooks write is of their own thread's prompt
+
+    def begin(self, samples: tuple[SampleTrace, ...]) -> None:
+        """Begin on the next prompt of this thread."""
+        with self._lock:
+            self.prefills += 1
+            self._own.answer = self._last = _Answer(samples)
+
+    def add(self, part: str, start: Moment, stop: Moment) -> None:
+        """Note that ``part`` ran from ``start`` to ``stop`` in this thread."""
+        self._written.seconds.add(part, start, stop)
+
+    @property
+    def has_begun(self) -> bool:
+        """True when there is a prompt that decoding in this thread may belong to."""
+        return bool(self._written.samples)
+
+    # ---- what everybody reads
+
+    @property
+    def samples(self) -> tuple[SampleTrace, ...]:
+        """One entry a row of the prompt."""
+        return self._read.samples
+
+    @samples.setter
+    def samples(self, value: tuple[SampleTrace, ...]) -> None:
+        self._written.samples = value
+
+    @property
+    def cache_lengths(self) -> tuple[int, ...]:
+        """Physical entries of each layer's cache after the prefill."""
+        return self._read.cache_lengths
+
+    @cache_lengths.setter
+    def cache_lengths(self, value: tuple[int, ...]) -> None:
+        self._written.cache_lengths = value
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values after the prefill."""
+        return self._read.cache_bytes
+
+    @cache_bytes.setter
+    def cache_bytes(self, value: int) -> None:
+        self._written.cache_bytes = value
+
+    @property
+    def seconds(self) -> Seconds:
+        """Moments of the prefill and of the decoding."""
+        return self._read.seconds
+
+    @property
+    def _written(self) -> _Answer:
+        # a conversation may go on in another thread than it began in: then it is the last one's
+        answer: _Answer = getattr(self._own, "answer", self._last)
+        return answer
+
+    @property
+    def _read(self) -> _Answer:
+        return self._last if threading.current_thread() is self._opener else self._written
 
     @property
     def kept(self) -> list[Tensor]:

@@ -7,7 +7,6 @@ number of whole positions at once; only the order of sums inside a matrix produc
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.attachments import replaced
 from prunevid_qwen.seams import require
 from prunevid_qwen.tokens.device import on
 
@@ -146,10 +146,10 @@ class EncodedVideos:
 
     def hold(self, features: Features) -> Tensor:
         """Keep the features of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
-        number = len(self.features)
-        if number >= _BASE**_DIGITS:
+        if len(self.features) >= _BASE**_DIGITS:
             raise ValueError(f"{_BASE**_DIGITS} videos are held already: leave the context first")
-        self.features.append(features)
+        self.features.append(features)  # another thread may append, too
+        number = next(at for at in reversed(range(len(self.features))) if self.features[at] is features)
         digits = torch.tensor([divmod(number, _BASE)], dtype=torch.float32)
         return digits.repeat(features.tokens.shape[0] * self._merge, 1)
 
@@ -207,18 +207,11 @@ def replaced_forward(tower: nn.Module, encode: Callable[..., Any]) -> Iterator[N
         tower: of a stock model.
         encode: takes (hidden_states, grid_thw, **kwargs), as the stock forward does.
     """
-    own = vars(tower).get("forward")
 
-    @functools.wraps(tower.forward)  # the library may ask for its signature
     def forward(*args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(("hidden_states", "grid_thw"), args, strict=False)), **kwargs}
         require(given, "the vision encoder's call", "hidden_states", "grid_thw")
         return encode(**given)
 
-    tower.forward = forward
-    try:
+    with replaced(tower, "forward", forward):
         yield
-    finally:
-        del tower.forward
-        if own is not None:  # somebody else's replacement on this very tower
-            tower.forward = own

@@ -38,7 +38,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     stock = Gathering.after_layer
 
     def after(self: Gathering, layer: int, kwargs: Any, device: torch.device) -> bool:
-        probe = self._probe
+        probe = self._here.probe
         ran = stock(self, layer, kwargs, device)
         if ran and layer == self.probed_layers[-1]:
             seen.append([row.probe for row in probe.state.rows])

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
     ("errors", "version", "amounts", "interruption"),
-    ("config", "kernels", "bundled", "seams"),
+    ("config", "kernels", "bundled", "seams", "attachments", "eager"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),

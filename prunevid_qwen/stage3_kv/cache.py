@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.kernels.cache_compaction import batches, compact
 from prunevid_qwen.tokens.device import on
+from prunevid_qwen.trace import Trace
 
 
 class PrunedCache(DynamicCache):
@@ -30,7 +31,7 @@ class PrunedCache(DynamicCache):
     changed: bool = False  # a token was dropped or merged in some row; shift may still be 0 in the longest row
     split: bool = False  # the two groups differ: stage 2 without stage 3
     prompt: int = 0  # logical length up to the end of the pruned prompt: tokens after it have an entry each
-    is_open: bool = False  # inside a forward of a model under `pruned`
+    trace: Trace | None = None  # of the `pruned` block whose forward is under way
 
     def group(self, layer_idx: int) -> int:
         """0 for the layers up to the boundary, 1 for those after it."""
@@ -47,10 +48,15 @@ class PrunedCache(DynamicCache):
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Append keys and values; refused outside `pruned`, where nothing would mend masks and positions."""
-        if self.changed and not self.is_open:
+        if self.trace is None and self.changed:
             raise UnsupportedError(
                 "this cache holds a pruned prompt, and the model is being run outside `with pruned(model, config)`: "
                 "its masks would silently be wrong. Continue inside the context, or start without this cache"
+            )
+        if self.trace is not None and not self.trace.is_open:
+            raise UnsupportedError(
+                "`with pruned(model, config)` was left while another thread was inside a call of the model, whose "
+                "tokens are pruned in part: wait for its threads before you leave the context"
             )
         return super().update(key_states, value_states, layer_idx, *args, **kwargs)
 

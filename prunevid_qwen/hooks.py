@@ -3,7 +3,8 @@
 Seams, in the order in which a forward passes them (no forward is copied, no class is changed):
 
 1. ``root.get_rope_index`` is replaced inside the context: positions as trained, and the length of the true prompt.
-2. The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
+2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
+   The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
    looks into them, see `taps`.
 3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
@@ -32,6 +33,7 @@ from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
+from prunevid_qwen.logits import Logits
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.run import Run
@@ -104,10 +106,12 @@ def attached(
         _active.add(parts.root)
     try:
         gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
-        run = Run(adapter, plan, gathering, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
+        logits = Logits(parts.model)
+        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
         with ExitStack() as stack:
             stack.enter_context(_replaced_positions(parts.root, run))
             stack.enter_context(run.gathering.watching())
+            stack.enter_context(logits.watching())
             stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
             _hook(stack, run)
             yield run.trace

@@ -55,6 +55,7 @@ class Prefill:
     past: int  # entries in the cache before it
     valid: Tensor  # [B, S] bool on the CPU: where tokens of this block stand now
     past_valid: Tensor | None  # [B, past] bool on the CPU, None when all are valid
+    came: Tensor  # [B, S] bool on the CPU: `valid` before any reduction
     early_valid: Tensor | None = None  # `valid` as layers 0..M saw it, once stage 2 has changed it
     merged: bool = False  # stage 1 changed something
     selected: bool = False  # stage 2 ran
@@ -68,7 +69,7 @@ class Prefill:
     def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
         """Start on a prompt."""
         rows = [Row(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
-        return cls(rows, cache, prompt.valid.shape[1], past, prompt.valid, prompt.past_valid)
+        return cls(rows, cache, prompt.valid.shape[1], past, prompt.valid, prompt.past_valid, prompt.valid)
 
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import on_host
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
-from prunevid_qwen.seams import CACHE_NAMES, cache_name, require
+from prunevid_qwen.seams import CACHE_NAMES, cache_name, is_empty, missing_seam, require
 from prunevid_qwen.tokens import TokenLayout
 
 # Arguments of the root that a text brings too.
@@ -59,6 +59,44 @@ class HostCopy(NamedTuple):
     positions: Tensor | None
     mask: Tensor | None
     whole: Tensor | None
+
+
+def check_shown(kwargs: dict[str, Any], ids: Tensor | None, media: bool, follows: bool, whole: Tensor | None) -> None:
+    """Make sure that what a call of the root shows came with token ids and pixels.
+
+    Args:
+        kwargs: what it was called with.
+        ids: [B, S] token ids, or None.
+        media: pixels came along, or what was encoded of them.
+        follows: the cache holds a pruned prompt.
+        whole: [b, S'] ids that positions were last made for.
+
+    Raises:
+        UnsupportedError: one of them is missing.
+        SetupError: the installed transformers gives token ids another name.
+    """
+    # asked last, since it waits for the device
+    spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
+    if (media or spread) and ids is None:
+        if kwargs.get("inputs_embeds") is None:
+            raise missing_seam("the model's call", "input_ids", kwargs)
+        shown = "pixels" if media else "(t, h, w) positions of images or videos"
+        raise UnsupportedError(
+            f"inputs_embeds came with {shown}: pruning has to know which tokens are visual, and only their ids tell. "
+            "Pass input_ids, not inputs_embeds"
+        )
+    if spread and not follows and ids is not None:
+        if whole is not None and ids.shape[1] < whole.shape[1]:
+            raise UnsupportedError(
+                f"a prompt of {whole.shape[1]} tokens arrives in pieces, {ids.shape[1]} of them without pixels, as "
+                "under chunked prefill in some releases of transformers (which then answer blindly): chunked prefill "
+                "is not supported. Unset prefill_chunk_size"
+            )
+        raise UnsupportedError(
+            "a prompt with images or videos came without their pixels, and would be answered blindly. A model that is "
+            "its own assistant is shown none by transformers: pass another object as assistant_model (it may be a "
+            "copy, which is not pruned), or leave it out. In any other call pass the pixels"
+        )
 
 
 def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
@@ -159,7 +197,7 @@ def may_show(kwargs: dict[str, Any]) -> bool:
     Where it brings none, a placeholder among its token ids is text, as one that was generated.
     """
     return any(
-        value is not None and name not in _OF_A_TEXT and not isinstance(value, (bool, int, float, str))
+        not is_empty(value) and name not in _OF_A_TEXT and not isinstance(value, (bool, int, float, str))
         for name, value in kwargs.items()
     )
 

@@ -64,6 +64,11 @@ def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str,
     return kwargs[name]
 
 
+def is_empty(value: Any) -> bool:
+    """Tell whether an argument holds nothing: None, or a dict in which nothing but None stands."""
+    return value is None or (isinstance(value, dict) and all(each is None for each in value.values()))
+
+
 def checkpointed(layers: Iterable[nn.Module]) -> bool:
     """Tell whether gradient checkpointing, as the library does it, may keep these layers from their cache.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -64,7 +65,24 @@ def test_a_placeholder_in_a_text_is_text(config: PruneVidConfig) -> None:
         with pruned(model, config) as trace:
             assert torch.equal(model(**inputs).logits, stock)
             model.generate(**inputs, max_new_tokens=2, do_sample=False)
-    assert [sample.after_stage2 for sample in trace.samples] == [sample.tokens for sample in trace.samples]
+    assert [sample.tokens for sample in trace.samples] == [0]
+
+
+@pytest.mark.parametrize("given", [None, {}, {"image": None, "video": None}], ids=["none", "empty", "nothing"])
+def test_a_text_as_embeddings(given: dict[str, Any] | None) -> None:
+    """`generate` hands on an empty dict of what it encoded: nothing is shown."""
+    model = tiny_model()
+    embeds = model.get_input_embeddings()(make_inputs(TEXT)["input_ids"]).detach()
+    more = {} if given is None or "mm_encoder_outputs" not in inspect.signature(model.forward).parameters else {
+        "mm_encoder_outputs": given
+    }  # fmt: skip
+    with torch.no_grad():
+        stock = model.generate(inputs_embeds=embeds, **copy.deepcopy(more), max_new_tokens=4, do_sample=False)
+        forward = model(inputs_embeds=embeds, **copy.deepcopy(more)).logits
+        with pruned(model, CONFIG) as trace:
+            ours = model.generate(inputs_embeds=embeds, **copy.deepcopy(more), max_new_tokens=4, do_sample=False)
+            assert torch.equal(model(inputs_embeds=embeds, **more).logits, forward)
+    assert torch.equal(ours, stock) and [sample.tokens for sample in trace.samples] == [0]
 
 
 def trained(config: PruneVidConfig, checkpointing: bool, case: Any) -> tuple[torch.Tensor, torch.Tensor]:

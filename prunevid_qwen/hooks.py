@@ -146,7 +146,8 @@ def _replaced_positions(root: Any, run: Run) -> AbstractContextManager[None]:
     chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
 
     def get_rope_index(*args: Any, **kwargs: Any) -> Any:
-        run.note_prompt(first_argument(args, kwargs, "the call of get_rope_index", "input_ids"))
+        ids = first_argument(args, kwargs, "the call of get_rope_index", "input_ids")
+        run.note_prompt(ids, kwargs.get("attention_mask"))
         return chosen(*args, **kwargs)
 
     return replaced(root, "get_rope_index", get_rope_index)

@@ -14,11 +14,11 @@ from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens, gr
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
-from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.masks import by_token, layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
-from prunevid_qwen.prompt import check_shown, check_text, embeddings, fetch, may_show, read_prompt
-from prunevid_qwen.seams import cache_name, cache_of, checkpointed, first_argument, require
+from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
+from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
@@ -54,8 +54,9 @@ class Run(threading.local):
 
     # ---- before the decoder
 
-    def note_prompt(self, input_ids: Tensor) -> None:
+    def note_prompt(self, input_ids: Tensor, mask: Any) -> None:
         """Remember the true prompt: in assisted decoding the first forward also holds candidate tokens."""
+        check_countable(mask)
         self.prompt = input_ids
 
     def before_vision(self, module: nn.Module, _args: Args) -> None:
@@ -99,7 +100,8 @@ class Run(threading.local):
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
-        self.prefill = Prefill.of(read_prompt(self.adapter, copy, kwargs, past), cache, past)
+        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer)
+        self.prefill = Prefill.of(prompt, cache, past)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
@@ -168,6 +170,7 @@ class Run(threading.local):
         state, method = self.prefill, self.plan.after
         if state is None or method is None or method.needs.attention is None:
             return
+        check_not_checkpointed(self.adapter.parts.layers)
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
@@ -179,6 +182,7 @@ class Run(threading.local):
         """Take the probe through a layer that has just run on the prompt."""
         if self.prefill is None:
             return
+        check_not_checkpointed(self.adapter.parts.layers)
         device = (out[0] if isinstance(out, tuple) else out).device
         start = Moment.now(device)
         if self.gathering.after_layer(layer, kwargs, device):
@@ -195,6 +199,7 @@ class Run(threading.local):
             changed = select(state, hidden, method)
         if changed is None:
             return None
+        check_not_checkpointed(self.adapter.parts.layers)
         state.early_valid, (state.index, state.valid) = state.valid, changed
         require(kwargs, "a decoder layer", "position_embeddings")
         cos, sin = kwargs["position_embeddings"]
@@ -238,10 +243,10 @@ class Run(threading.local):
             raise UnsupportedError(
                 f"this cache was pruned after layer {cache.boundary} without stage 3: continue it under the same config"
             )
-        mask, width = kwargs.get("attention_mask"), embeds.shape[1]
+        mask, width = by_token(kwargs.get("attention_mask")), embeds.shape[1]
         new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         since = 0
-        if isinstance(mask, Tensor) and mask.ndim == 2:
+        if mask is not None:
             # tokens after the pruned prompt have one entry each; the caller may mask some, as padding between turns
             since = max(0, min(cache.get_seq_length() - cache.prompt, mask.shape[1] - width))
             new = mask[:, -(width + since) :].bool().to(embeds.device)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from prunevid_qwen.errors import SetupError
+from prunevid_qwen.errors import SetupError, UnsupportedError
 from prunevid_qwen.version import PIP_NEWEST
 
 CACHE_NAMES = ("cache", "past_key_values")
@@ -75,6 +75,20 @@ def checkpointed(layers: Iterable[nn.Module]) -> bool:
     They run anew in the backward pass, which would fill it twice.
     """
     return any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers)
+
+
+def check_not_checkpointed(layers: Iterable[nn.Module]) -> None:
+    """Make sure that layers which are to lose tokens, or whose cache is to be read, run once and fill it.
+
+    Raises:
+        UnsupportedError: gradient checkpointing runs them anew.
+    """
+    if checkpointed(layers):
+        raise UnsupportedError(
+            "gradient checkpointing keeps the layers from their cache and runs them anew in the backward pass, so no "
+            "token can be dropped between them. Prune by stage 1 alone (enable_stage2=False, "
+            "enable_cache_compression=False), or call model.gradient_checkpointing_disable()"
+        )
 
 
 def taken(function: Callable[..., Any], place: str, *names: str) -> None:

@@ -11,15 +11,17 @@ import torch
 from transformers import DynamicCache
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
-from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.seams import cache_of
+from tests import glimpse
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 
 CONFIG = PruneVidConfig(**TINY)
 STAGE1 = CONFIG.replace(enable_stage2=False, enable_cache_compression=False)
+STAGE2 = CONFIG.replace(selector="uniform", enable_cache_compression=False)
 TEXT = [[("text", 9)]]
 
 
@@ -105,10 +107,10 @@ def test_training_with_gradient_checkpointing(config: PruneVidConfig, case: Any)
         assert torch.equal(ours, plain)
 
 
-@pytest.mark.parametrize("selector", ["attention", "uniform"])
-def test_gradient_checkpointing_keeps_stage_3_and_the_attention_from_the_cache(selector: str) -> None:
-    config = CONFIG if selector == "attention" else CONFIG.replace(selector=selector)
-    with pytest.raises(PruningNotApplied, match="gradient_checkpointing_disable"):
+@pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(selector="uniform"), STAGE2, glimpse.config()],
+                         ids=["attention", "uniform", "no cache needed", "glimpse"])  # fmt: skip
+def test_gradient_checkpointing_keeps_stage_2_and_3_from_the_layers(config: PruneVidConfig) -> None:
+    with pytest.raises(UnsupportedError, match="gradient_checkpointing_disable"):
         trained(config, True, ONE_VIDEO)
 
 

@@ -10,12 +10,14 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import modeling_utils
 
+from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.hooks import pruned
+from tests.masking import masked_logits, text_inputs
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
-from tests.tolerances import LOGITS, close
+from tests.tolerances import GRADIENTS, LOGITS, close
 
 CONFIG = PruneVidConfig(**TINY)
 STAGE2 = CONFIG.replace(enable_stage1=False)
@@ -212,6 +214,32 @@ def test_a_training_step_with_everything_kept_is_the_stock_models(checkpointing:
     with pruned(model, KEEP):
         ours = step(model, RAGGED)
     assert len(stock) == len(ours) > 50 and all(torch.equal(*pair) for pair in zip(ours, stock, strict=True))
+
+
+@pytest.mark.parametrize("case", [ONE_VIDEO, RAGGED], ids=["one_video", "ragged"])
+@pytest.mark.parametrize("config", [CONFIG, STAGE1, STAGE2], ids=["all", "stage1", "stage2"])
+def test_gradients_are_those_of_masking(config: PruneVidConfig, case: Any) -> None:
+    """The decision has none: what is left has, as if the dropped columns had been masked."""
+    inputs, grads = make_inputs(case), []
+    embeds, _ = text_inputs(tiny_model("eager"), make_inputs(case))
+    positions, _ = adapter_for(tiny_model()).reference_positions(**inputs)
+    model, other = (copy.deepcopy(tiny_model("eager")).train() for _ in range(2))
+    with pruned(model, config) as trace:
+        loss = model(**inputs).logits[:, -1].logsumexp(-1).sum()
+    loss.backward()
+    nothing_new = torch.nn.functional.pad(inputs["input_ids"], (0, 1))
+    with_gradients = masked_logits.__wrapped__
+    rows = with_gradients(other, embeds, positions, inputs, nothing_new, trace, config.enable_cache_compression)
+    wanted = torch.cat(rows).logsumexp(-1).sum()
+    wanted.backward()
+    close(loss, wanted, LOGITS)
+    for each in (model, other):
+        decoder = each.model.language_model
+        weights = [*decoder.layers.named_parameters(), *each.lm_head.named_parameters()]
+        grads.append({f"{i} {name}": p.grad for i, (name, p) in enumerate(weights)})
+    assert len(grads[0]) > 50
+    for name, got in grads[0].items():
+        close(got, grads[1][name], GRADIENTS, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_a_release_that_renames_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

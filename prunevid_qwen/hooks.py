@@ -3,7 +3,8 @@
 Seams, in the order in which a forward passes them (no forward is copied, no class is changed):
 
 1. ``root.get_rope_index`` is replaced inside the context: positions as trained, and the length of the true prompt.
-2. The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
+2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
+   The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
    looks into them, see `taps`.
 3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
@@ -36,6 +37,7 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
+from prunevid_qwen.logits import Logits
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.run import Run
@@ -108,11 +110,13 @@ def attached(
         _active.add(parts.root)
     try:
         gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
-        run = Run(adapter, plan, gathering, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
+        logits = Logits(parts.model)
+        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(_replaced_positions(parts.root, run))
             stack.enter_context(run.gathering.watching())
+            stack.enter_context(logits.watching())
             stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
@@ -152,7 +156,8 @@ def _replaced_positions(root: Any, run: Run) -> AbstractContextManager[None]:
     chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
 
     def get_rope_index(*args: Any, **kwargs: Any) -> Any:
-        run.note_prompt(first_argument(args, kwargs, "the call of get_rope_index", "input_ids"))
+        ids = first_argument(args, kwargs, "the call of get_rope_index", "input_ids")
+        run.note_prompt(ids, kwargs.get("attention_mask"))
         return chosen(*args, **kwargs)
 
     return replaced(root, "get_rope_index", get_rope_index)

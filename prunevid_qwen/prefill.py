@@ -55,6 +55,8 @@ class Prefill:
     past: int  # entries in the cache before it
     valid: Tensor  # [B, S] bool on the CPU: where tokens of this block stand now
     past_valid: Tensor | None  # [B, past] bool on the CPU, None when all are valid
+    came: Tensor  # [B, S] bool on the CPU: `valid` before any reduction
+    fixed: str | None  # why no token may be dropped or merged
     early_valid: Tensor | None = None  # `valid` as layers 0..M saw it, once stage 2 has changed it
     merged: bool = False  # stage 1 changed something
     selected: bool = False  # stage 2 ran
@@ -68,7 +70,8 @@ class Prefill:
     def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
         """Start on a prompt."""
         rows = [Row(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
-        return cls(rows, cache, prompt.valid.shape[1], past, prompt.valid, prompt.past_valid)
+        valid = prompt.valid
+        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, valid, prompt.fixed)
 
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
@@ -80,6 +83,15 @@ class Prefill:
         if layout is None:
             return self.valid.shape[1] - 1
         return int(self.valid[b].nonzero()[int(layout.question[-1]), 0])
+
+    def check_free(self) -> None:
+        """Make sure that tokens may be dropped or merged.
+
+        Raises:
+            UnsupportedError: what came with the prompt says nothing of fewer tokens.
+        """
+        if self.fixed is not None:
+            raise UnsupportedError(self.fixed)
 
     def whole(self, valid: Tensor) -> Tensor | None:
         """Join the validity of the past and of this block: [B, past + S] bool, or None when all is valid."""
@@ -116,6 +128,7 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
             row.merged = method.plan(Evidence(row.layout.to(embeds.device), hidden, question))
     if all(row.merged is None or row.merged.is_identity for row in state.rows):
         return None
+    state.check_free()
     for b, row in enumerate(state.rows):
         at = state.places(b, embeds.device)
         own = embeds[b].index_select(0, at)
@@ -240,6 +253,7 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
     # the longest row may keep all while another one shrinks: equal length does not mean unchanged
     if all(row.kept is None or row.kept.is_identity for row in state.rows):
         return None
+    state.check_free()
     places = []
     for b, row in enumerate(state.rows):
         at = state.places(b, hidden.device)

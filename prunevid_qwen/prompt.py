@@ -11,7 +11,8 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import on_host
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
-from prunevid_qwen.seams import CACHE_NAMES, cache_name, require
+from prunevid_qwen.masks import padding_in
+from prunevid_qwen.seams import CACHE_NAMES, cache_name, is_empty, missing_seam, require
 from prunevid_qwen.tokens import TokenLayout
 
 # Arguments of the root that a text brings too.
@@ -37,12 +38,14 @@ class Prompt:
         lengths: for each row its tokens, without padding.
         valid: [B, S] bool, False on padding.
         past_valid: [B, past] bool of the entries that the cache held before, None when all are valid.
+        fixed: why no token may be dropped or merged; None where they may.
     """
 
     layouts: tuple[TokenLayout | None, ...]
     lengths: tuple[int, ...]
     valid: Tensor
     past_valid: Tensor | None
+    fixed: str | None = None
 
 
 class HostCopy(NamedTuple):
@@ -50,15 +53,56 @@ class HostCopy(NamedTuple):
 
     Args:
         ids: [B, S] token ids of this forward.
-        positions: [3, B, S] ids of time, height and width; None where the decoder got none.
-        mask: [B, past + S]; None where there is none, or a prepared one.
+        positions: [3, B, S] ids of time, height and width, or [4, B, S], with a text row before them; None where the
+            decoder got none.
+        mask: [B, past + S], 0 on padding; None where there is none.
         whole: [b, S'] ids that positions were last made for; B is a multiple of b under beams.
+        odd: what the attention mask is, where it says more than that.
     """
 
     ids: Tensor
     positions: Tensor | None
     mask: Tensor | None
     whole: Tensor | None
+    odd: str | None
+
+
+def check_shown(kwargs: dict[str, Any], ids: Tensor | None, media: bool, follows: bool, whole: Tensor | None) -> None:
+    """Make sure that what a call of the root shows came with token ids and pixels.
+
+    Args:
+        kwargs: what it was called with.
+        ids: [B, S] token ids, or None.
+        media: pixels came along, or what was encoded of them.
+        follows: the cache holds a pruned prompt.
+        whole: [b, S'] ids that positions were last made for.
+
+    Raises:
+        UnsupportedError: one of them is missing.
+        SetupError: the installed transformers gives token ids another name.
+    """
+    # asked last, since it waits for the device
+    spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
+    if (media or spread) and ids is None:
+        if kwargs.get("inputs_embeds") is None:
+            raise missing_seam("the model's call", "input_ids", kwargs)
+        shown = "pixels" if media else "(t, h, w) positions of images or videos"
+        raise UnsupportedError(
+            f"inputs_embeds came with {shown}: pruning has to know which tokens are visual, and only their ids tell. "
+            "Pass input_ids, not inputs_embeds"
+        )
+    if spread and not follows and ids is not None:
+        if whole is not None and ids.shape[1] < whole.shape[1]:
+            raise UnsupportedError(
+                f"a prompt of {whole.shape[1]} tokens arrives in pieces, {ids.shape[1]} of them without pixels, as "
+                "under chunked prefill in some releases of transformers (which then answer blindly): chunked prefill "
+                "is not supported. Unset prefill_chunk_size"
+            )
+        raise UnsupportedError(
+            "a prompt with images or videos came without their pixels, and would be answered blindly. A model that is "
+            "its own assistant is shown none by transformers: pass another object as assistant_model (it may be a "
+            "copy, which is not pruned), or leave it out. In any other call pass the pixels"
+        )
 
 
 def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
@@ -86,13 +130,14 @@ def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
 
 def fetch(ids: Tensor, kwargs: dict[str, Any], whole: Tensor | None) -> HostCopy:
     """Copy a prompt to the host, which waits for the device here, once, for all that it needs to know."""
-    positions, mask = kwargs.get("position_ids"), kwargs.get("attention_mask")
-    spatial = positions[-3:] if isinstance(positions, Tensor) and positions.ndim == 3 else None
-    flat = mask if isinstance(mask, Tensor) and mask.ndim == 2 else None
-    return HostCopy(*on_host(ids, spatial if spatial is not None and len(spatial) == 3 else None, flat, whole))
+    positions = kwargs.get("position_ids")
+    counted = isinstance(positions, Tensor) and positions.ndim == 3 and len(positions) in (3, 4)
+    flat, odd = padding_in(kwargs.get("attention_mask"), *ids.shape)
+    there = on_host(ids, positions if counted else None, flat, whole)
+    return HostCopy(*there, odd)  # type: ignore[call-arg]  # mypy takes a list for one of any length
 
 
-def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int) -> Prompt:
+def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int, for_an_answer: bool) -> Prompt:
     """Say what every token of a prompt is.
 
     Args:
@@ -100,34 +145,76 @@ def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: 
         copy: of the prompt.
         kwargs: what the decoder was given.
         past: entries in the cache.
+        for_an_answer: the logits of the last tokens are asked for, to go on from them.
 
     Raises:
-        UnsupportedError: prepared masks, padding on the right, or a prompt in pieces.
+        UnsupportedError: no positions, padding on the right of what an answer goes on from, or a prompt in pieces.
         ConfigError: no question after the last visual token, or positions that are no raster.
     """
-    ids, spatial, flat, whole = copy
-    if spatial is None:
-        raise UnsupportedError(
-            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
-            "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
-        )
-    if kwargs.get("attention_mask") is not None and flat is None:
-        raise UnsupportedError("pruning needs the two-dimensional attention mask, got a prepared one")
+    ids, positions, flat, whole, _ = copy
+    if positions is None:
+        raise UnsupportedError(_no_positions(kwargs.get("position_ids")))
     length = ids.shape[1]
     end = _prompt_end(ids, past, whole)
     valid = torch.ones_like(ids, dtype=torch.bool) if flat is None else flat[:, -length:].bool()
-    if not bool(valid[:, -1].all()):
+    if for_an_answer and not bool(valid[:, -1].all()):
         raise UnsupportedError(
-            "padding on the right: the answer would go on from a padding token. Pad on the left "
-            "(tokenizer.padding_side = 'left')"
+            "padding on the right, and the logits of the last tokens are asked for, as generate does: the answer would "
+            "go on from a padding token. Pad on the left (tokenizer.padding_side = 'left'), or call the model without "
+            "logits_to_keep"
         )
     layouts, lengths = [], []
-    for row, own, places in zip(ids, valid, spatial.unbind(1), strict=True):
+    for row, own, places in zip(ids, valid, positions[-3:].unbind(1), strict=True):
         at = own.nonzero()[:, 0]
         layouts.append(adapter.layout(row[at], places[:, at], int((at < end).sum())))
         lengths.append(at.numel())
     past_valid = flat[:, :past].bool() if past and flat is not None and flat.shape[1] >= past + length else None
-    return Prompt(tuple(layouts), tuple(lengths), valid, past_valid)
+    return Prompt(tuple(layouts), tuple(lengths), valid, past_valid, _fixed(copy, kwargs))
+
+
+def _no_positions(came: Any) -> str:
+    if came is not None:
+        what = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
+        return (
+            f"position_ids came as {what}, and images and videos are told by [3, B, S] of time, height and width (or "
+            "[4, B, S], with the text's own before them). Leave position_ids out and pass mm_token_type_ids and the "
+            "grids, or make them with model.model.get_rope_index"
+        )
+    return (
+        "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
+        "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
+    )
+
+
+def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:
+    if copy.odd is not None:
+        return (
+            f"tokens would be dropped, and the attention mask came as {copy.odd}. For fewer tokens pruning can make a "
+            "causal mask with padding alone: pass attention_mask [B, S], or a mask made of it, [B, 1, S, S]"
+        )
+    if copy.positions is not None and len(copy.positions) == 4 and kwargs.get("attention_mask") is None:
+        steps = copy.positions[0].diff(dim=-1)
+        if bool((steps != 1).any()):
+            return (
+                "tokens would be dropped, and the text's own positions (the first of the four rows of position_ids) "
+                "begin anew or leave some out, as where several prompts are packed into one row: not supported. "
+                "Pass each prompt as a row of its own, with attention_mask"
+            )
+    return None
+
+
+def check_countable(mask: Any) -> None:
+    """Make sure that positions can be counted: the library's own counting takes no other mask either.
+
+    Raises:
+        UnsupportedError: the attention mask is not two-dimensional.
+    """
+    if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
+        what = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise UnsupportedError(
+            f"the attention mask came as {what}, and positions are counted by one of two dimensions, in transformers "
+            "too. Pass attention_mask [B, S], or position_ids [3, B, S] beside a prepared mask"
+        )
 
 
 def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
@@ -159,7 +246,7 @@ def may_show(kwargs: dict[str, Any]) -> bool:
     Where it brings none, a placeholder among its token ids is text, as one that was generated.
     """
     return any(
-        value is not None and name not in _OF_A_TEXT and not isinstance(value, (bool, int, float, str))
+        not is_empty(value) and name not in _OF_A_TEXT and not isinstance(value, (bool, int, float, str))
         for name, value in kwargs.items()
     )
 

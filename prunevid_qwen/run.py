@@ -13,11 +13,12 @@ from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens, grown
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.gathering import Gathering
-from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.logits import Logits
+from prunevid_qwen.masks import by_token, layer_mask
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
-from prunevid_qwen.prompt import check_text, embeddings, fetch, may_show, read_prompt, spreads
-from prunevid_qwen.seams import cache_name, cache_of, checkpointed, first_argument, missing_seam, require
+from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
+from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
@@ -35,11 +36,12 @@ class Run(threading.local):
         adapter: of the model.
         plan: what to do to it.
         gathering: of the evidence that the plan's stage 2 asks for.
+        logits: what calls of the model ask of its logits.
         trace: of the context.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, trace: Trace) -> None:
-        self.adapter, self.plan, self.gathering, self.trace = adapter, plan, gathering, trace
+    def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, logits: Logits, trace: Trace) -> None:
+        self.adapter, self.plan, self.gathering, self.logits, self.trace = adapter, plan, gathering, logits, trace
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -52,8 +54,9 @@ class Run(threading.local):
 
     # ---- before the decoder
 
-    def note_prompt(self, input_ids: Tensor) -> None:
+    def note_prompt(self, input_ids: Tensor, mask: Any) -> None:
         """Remember the true prompt: in assisted decoding the first forward also holds candidate tokens."""
+        check_countable(mask)
         self.prompt = input_ids
 
     def before_vision(self, module: nn.Module, _args: Args) -> None:
@@ -71,25 +74,16 @@ class Run(threading.local):
         self.in_root, self.ids = True, ids if media else None
         self.text = ids if not media and may_show(kwargs) else None
         self.gathering.begin(kwargs.get("mm_encoder_outputs"))
-        follows = isinstance(cache_of(kwargs), PrunedCache)  # asked first: the other question waits
-        spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
-        if (media or spread) and ids is None:
-            if kwargs.get("inputs_embeds") is None:
-                raise missing_seam("the model's call", "input_ids", kwargs)
-            raise UnsupportedError("pruning has to know which tokens are visual: pass input_ids, not inputs_embeds")
-        if spread and not follows:
-            raise UnsupportedError(
-                "visual tokens arrive without their pixels, as under chunked prefill in some releases of transformers "
-                "(which then answer blindly): chunked prefill is not supported. Unset prefill_chunk_size"
-            )
+        check_shown(kwargs, ids, media, isinstance(cache_of(kwargs), PrunedCache), self.prompt)
 
-    def after_root(self, _module: nn.Module, _args: Args, _kwargs: Kwargs, out: Any) -> None:
+    def after_root(self, _module: nn.Module, _args: Args, _kwargs: Kwargs, out: Any) -> Any:
         """Make sure that the decoder's hooks saw the prompt. Also runs when something raised: then ``out`` is None."""
         missed, self.ids, self.text, self.in_root = self.ids is not None and out is not None, None, None, False
         if missed:
             raise PruningNotApplied(
                 "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
             )
+        return None if out is None else self.logits.placed(out)
 
     # ---- the decoder's door
 
@@ -106,7 +100,8 @@ class Run(threading.local):
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
-        self.prefill = Prefill.of(read_prompt(self.adapter, copy, kwargs, past), cache, past)
+        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer)
+        self.prefill = Prefill.of(prompt, cache, past)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
@@ -173,6 +168,7 @@ class Run(threading.local):
         state, method = self.prefill, self.plan.after
         if state is None or method is None or method.needs.attention is None:
             return
+        check_not_checkpointed(self.adapter.parts.layers)
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
@@ -184,6 +180,7 @@ class Run(threading.local):
         """Take the probe through a layer that has just run on the prompt."""
         if self.prefill is None:
             return
+        check_not_checkpointed(self.adapter.parts.layers)
         device = (out[0] if isinstance(out, tuple) else out).device
         start = Moment.now(device)
         if self.gathering.after_layer(layer, kwargs, device):
@@ -200,6 +197,7 @@ class Run(threading.local):
             changed = select(state, hidden, method)
         if changed is None:
             return None
+        check_not_checkpointed(self.adapter.parts.layers)
         state.early_valid, (state.index, state.valid) = state.valid, changed
         require(kwargs, "a decoder layer", "position_embeddings")
         cos, sin = kwargs["position_embeddings"]
@@ -243,10 +241,10 @@ class Run(threading.local):
             raise UnsupportedError(
                 f"this cache was pruned after layer {cache.boundary} without stage 3: continue it under the same config"
             )
-        mask, width = kwargs.get("attention_mask"), embeds.shape[1]
+        mask, width = by_token(kwargs.get("attention_mask")), embeds.shape[1]
         new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         since = 0
-        if isinstance(mask, Tensor) and mask.ndim == 2:
+        if mask is not None:
             # tokens after the pruned prompt have one entry each; the caller may mask some, as padding between turns
             since = max(0, min(cache.get_seq_length() - cache.prompt, mask.shape[1] - width))
             new = mask[:, -(width + since) :].bool().to(embeds.device)
@@ -295,3 +293,5 @@ class Run(threading.local):
             cache.valid = (first, second if cache.split else first)
             cache.prompt = cache.get_seq_length()
         self.trace.samples = tuple(row.trace() for row in state.rows)
+        if state.merged or state.index is not None:
+            self.logits.shortened(state)

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from prunevid_qwen.errors import SetupError
+from prunevid_qwen.errors import SetupError, UnsupportedError
 from prunevid_qwen.version import PIP_NEWEST
 
 CACHE_NAMES = ("cache", "past_key_values")
@@ -64,12 +64,31 @@ def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str,
     return kwargs[name]
 
 
+def is_empty(value: Any) -> bool:
+    """Tell whether an argument holds nothing: None, or a dict in which nothing but None stands."""
+    return value is None or (isinstance(value, dict) and all(each is None for each in value.values()))
+
+
 def checkpointed(layers: Iterable[nn.Module]) -> bool:
     """Tell whether gradient checkpointing, as the library does it, may keep these layers from their cache.
 
     They run anew in the backward pass, which would fill it twice.
     """
     return any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers)
+
+
+def check_not_checkpointed(layers: Iterable[nn.Module]) -> None:
+    """Make sure that layers which are to lose tokens, or whose cache is to be read, run once and fill it.
+
+    Raises:
+        UnsupportedError: gradient checkpointing runs them anew.
+    """
+    if checkpointed(layers):
+        raise UnsupportedError(
+            "gradient checkpointing keeps the layers from their cache and runs them anew in the backward pass, so no "
+            "token can be dropped between them. Prune by stage 1 alone (enable_stage2=False, "
+            "enable_cache_compression=False), or call model.gradient_checkpointing_disable()"
+        )
 
 
 def taken(function: Callable[..., Any], place: str, *names: str) -> None:

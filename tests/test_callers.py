@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from typing import Any
 
 import pytest
@@ -10,15 +11,17 @@ import torch
 from transformers import DynamicCache
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
-from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.seams import cache_of
+from tests import glimpse
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 
 CONFIG = PruneVidConfig(**TINY)
 STAGE1 = CONFIG.replace(enable_stage2=False, enable_cache_compression=False)
+STAGE2 = CONFIG.replace(selector="uniform", enable_cache_compression=False)
 TEXT = [[("text", 9)]]
 
 
@@ -64,7 +67,24 @@ def test_a_placeholder_in_a_text_is_text(config: PruneVidConfig) -> None:
         with pruned(model, config) as trace:
             assert torch.equal(model(**inputs).logits, stock)
             model.generate(**inputs, max_new_tokens=2, do_sample=False)
-    assert [sample.after_stage2 for sample in trace.samples] == [sample.tokens for sample in trace.samples]
+    assert [sample.tokens for sample in trace.samples] == [0]
+
+
+@pytest.mark.parametrize("given", [None, {}, {"image": None, "video": None}], ids=["none", "empty", "nothing"])
+def test_a_text_as_embeddings(given: dict[str, Any] | None) -> None:
+    """`generate` hands on an empty dict of what it encoded: nothing is shown."""
+    model = tiny_model()
+    embeds = model.get_input_embeddings()(make_inputs(TEXT)["input_ids"]).detach()
+    more = {} if given is None or "mm_encoder_outputs" not in inspect.signature(model.forward).parameters else {
+        "mm_encoder_outputs": given
+    }  # fmt: skip
+    with torch.no_grad():
+        stock = model.generate(inputs_embeds=embeds, **copy.deepcopy(more), max_new_tokens=4, do_sample=False)
+        forward = model(inputs_embeds=embeds, **copy.deepcopy(more)).logits
+        with pruned(model, CONFIG) as trace:
+            ours = model.generate(inputs_embeds=embeds, **copy.deepcopy(more), max_new_tokens=4, do_sample=False)
+            assert torch.equal(model(inputs_embeds=embeds, **more).logits, forward)
+    assert torch.equal(ours, stock) and [sample.tokens for sample in trace.samples] == [0]
 
 
 def trained(config: PruneVidConfig, checkpointing: bool, case: Any) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,10 +107,10 @@ def test_training_with_gradient_checkpointing(config: PruneVidConfig, case: Any)
         assert torch.equal(ours, plain)
 
 
-@pytest.mark.parametrize("selector", ["attention", "uniform"])
-def test_gradient_checkpointing_keeps_stage_3_and_the_attention_from_the_cache(selector: str) -> None:
-    config = CONFIG if selector == "attention" else CONFIG.replace(selector=selector)
-    with pytest.raises(PruningNotApplied, match="gradient_checkpointing_disable"):
+@pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(selector="uniform"), STAGE2, glimpse.config()],
+                         ids=["attention", "uniform", "no cache needed", "glimpse"])  # fmt: skip
+def test_gradient_checkpointing_keeps_stage_2_and_3_from_the_layers(config: PruneVidConfig) -> None:
+    with pytest.raises(UnsupportedError, match="gradient_checkpointing_disable"):
         trained(config, True, ONE_VIDEO)
 
 

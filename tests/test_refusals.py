@@ -8,22 +8,12 @@ import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
-from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.seams import cache_of
 from tests.masking import text_inputs
 from tests.models import CACHE, END, ONE_VIDEO, PAD, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG
-
-
-def test_a_prepared_mask_is_refused() -> None:
-    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
-    positions, _ = adapter_for(model).reference_positions(**inputs)
-    length = inputs["input_ids"].shape[1]
-    inputs["attention_mask"] = torch.zeros(1, 1, length, length)
-    with pruned(model, CONFIG), pytest.raises(UnsupportedError, match="two-dimensional"), torch.no_grad():
-        model(**inputs, position_ids=positions)
 
 
 def test_a_cache_of_two_lengths_is_refused_under_another_layer() -> None:

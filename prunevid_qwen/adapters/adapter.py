@@ -16,6 +16,7 @@ class Parts:
     """The modules that hooks stand on.
 
     Args:
+        model: the model itself: makes logits and losses of what ``root`` returns.
         root: sees token ids and grids, and owns `get_rope_index`.
         vision: the vision tower.
         decoder: sees embeddings, positions, mask and cache.
@@ -23,6 +24,7 @@ class Parts:
         text_config: the decoder's config, which decides the attention implementation.
     """
 
+    model: Any
     root: Any
     vision: nn.Module
     decoder: nn.Module

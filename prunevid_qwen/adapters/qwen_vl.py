@@ -13,7 +13,7 @@ from prunevid_qwen.adapters.releases import check_transformers
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
-from prunevid_qwen.seams import missing_seam, taken, transformers_release
+from prunevid_qwen.seams import is_empty, missing_seam, taken, transformers_release
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
@@ -38,7 +38,7 @@ class QwenVL:
         layers = decoder.get_submodule("layers")
         assert isinstance(layers, nn.ModuleList)
         text_config = decoder.config
-        self.parts = Parts(root, root.get_submodule("visual"), decoder, list(layers), text_config)
+        self.parts = Parts(model, root, root.get_submodule("visual"), decoder, list(layers), text_config)
         self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
         vision: Any = self.parts.vision
         self.vision_blocks: Sequence[nn.Module] = list(vision.blocks)
@@ -50,8 +50,12 @@ class QwenVL:
         self.tokens_per_second: float | None = getattr(self.config.vision_config, "tokens_per_second", None)
 
     def has_media(self, kwargs: dict[str, Any]) -> bool:
-        """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18)."""
-        return any(kwargs.get(name) is not None for name in self.media)
+        """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18).
+
+        `generate` hands an empty dict over where nothing was to be encoded: for a text.
+        """
+        given = [kwargs.get(name) for name in self.media]
+        return any(not is_empty(value) for value in given)
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text, 1 for image and 2 for video tokens, same shape as ``ids``."""

@@ -71,9 +71,8 @@ class PrunedCache(DynamicCache):
         if keys is None or held != length:
             raise PruningNotApplied(
                 f"layer {layer_idx} should have filled its cache with {length} entries, but that holds {held}, so "
-                "pruning cannot go on. Either gradient checkpointing keeps the layers from it: prune by stage 1 alone, "
-                "or call model.gradient_checkpointing_disable(). Or the installed transformers hands its layers "
-                "another cache: install a tested release"
+                "pruning cannot go on: the installed transformers hands its layers another cache, or somebody's hooks "
+                "keep them from it. Install a tested release, or take the hooks away"
             )
         return keys  # type: ignore[no-any-return]
 

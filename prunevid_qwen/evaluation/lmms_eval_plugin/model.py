@@ -25,6 +25,7 @@ from prunevid_qwen.evaluation.lmms_eval_plugin.answers import Answers
 from prunevid_qwen.evaluation.lmms_eval_plugin.arguments import placed, read_arguments
 from prunevid_qwen.evaluation.lmms_eval_plugin.chat import ChatQuestion, chat_question
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation, read_generation
+from prunevid_qwen.tokens.device import input_device
 
 
 class PruneVidQwen(lmms):
@@ -57,7 +58,7 @@ class PruneVidQwen(lmms):
         self._rank, self._world_size = self.accelerator.process_index, processes
         loading = placed(self.arguments.loading, processes, str(self.accelerator.device))
         self._answers = Answers(self.arguments, loading, self._note)
-        self._device = torch.device(self._answers.model.model.device)
+        self._device = input_device(self._answers.model.model)
         self.errors: list[str] = []
         if "pretrained" not in given and self._rank == 0:
             logger.warning(

@@ -118,7 +118,7 @@ class Gathering:
 def _numbers(marks: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Flatten the marks of each prompt to [N] fp32."""
     try:
-        out = [None if each is None else torch.as_tensor(each).flatten().float() for each in marks]
+        out = [None if each is None else torch.as_tensor(each, dtype=torch.float32).flatten() for each in marks]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"marks are a list with a tensor [N] (or None) for each prompt: {error}") from error
     for number, each in enumerate(out):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.pixels import PixelOptions, fitted_frame, frame_limit, image_pixels, smart_resize, video_pixels
-from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_image, read_video
+from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_video
+from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.prefetch import Prefetch
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
@@ -242,13 +243,15 @@ class MediaReader:
 
     def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read one image."""
-        image = read_image(source)
+        image, note = read_picture(source)
         pixels, grid = image_pixels(image, self.image, max_pixels=given.get("max_pixels", config.max_pixels))
+        name = str(source) if isinstance(source, (str, Path)) else type(source).__name__
         facts = {
-            "source": str(source) if isinstance(source, (str, Path)) else type(source).__name__,
+            "source": name,
             "size": list(image.shape[:2]),
             "resized": [int(side) * self.image.patch_size for side in grid[0, 1:]],
             "grid": _merged(grid, self.image.merge_size),
+            "warnings": [] if note is None else [f"{name}: {note}"],
         }
         return Medium("image", pixels, grid, 1.0, facts)
 

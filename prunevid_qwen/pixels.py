@@ -276,9 +276,9 @@ def _cut(frames: torch.Tensor, options: PixelOptions, rows: int, columns: int) -
     patch, merge, depth = options.patch_size, options.merge_size, options.temporal_patch_size
     steps, grid_h, grid_w = math.ceil(count / depth), rows // patch, columns // patch
     # The stock processor scales the mean and deviation instead of the pixels; the order of roundings is kept.
-    mean = (torch.tensor(options.image_mean) * 255.0).view(1, 3, 1, 1)
-    std = (torch.tensor(options.image_std) * 255.0).view(1, 3, 1, 1)
-    out = torch.empty(steps, grid_h * grid_w, channels * depth * patch * patch)
+    mean = (torch.tensor(options.image_mean, dtype=torch.float32) * 255.0).view(1, 3, 1, 1)
+    std = (torch.tensor(options.image_std, dtype=torch.float32) * 255.0).view(1, 3, 1, 1)
+    out = torch.empty(steps, grid_h * grid_w, channels * depth * patch * patch, dtype=torch.float32)
     for step in range(steps):
         span = frames[step * depth : (step + 1) * depth].cpu()
         pixels = (_resized(span, rows, columns).to(torch.float32) - mean) / std

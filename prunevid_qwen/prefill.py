@@ -15,6 +15,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import left_padded
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.kernels.question_attention import question_attention
 from prunevid_qwen.prompt import Prompt
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Reducer
@@ -111,7 +112,7 @@ def merge(state: Prefill, embeds: Tensor, method: Reducer) -> tuple[Tensor, Tens
             row.merged = state.rows[twins[b]].merged
             continue
         hidden, question = _seen(state, embeds, b, row.layout, method)
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast(embeds.device):
             row.merged = method.plan(Evidence(row.layout.to(embeds.device), hidden, question))
     if all(row.merged is None or row.merged.is_identity for row in state.rows):
         return None
@@ -227,7 +228,8 @@ def select(state: Prefill, hidden: Tensor, method: Reducer) -> tuple[Tensor, Ten
         if row.layout is None:
             continue
         at, layout = state.places(b, hidden.device), row.layout.to(hidden.device)
-        row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), method, row))
+        with without_autocast(hidden.device):
+            row.kept = method.plan(_evidence(layout, hidden[b].index_select(0, at), method, row))
         row.scores = row.probe = row.taps = None
         if not row.kept.is_selection:
             raise UnsupportedError(

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.masks import layer_mask
 from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.reducer import Probe
@@ -117,5 +118,6 @@ class ProbePass:
             at = self.state.places(b, keys.device)[on(row.layout.visual, keys.device)] + self.state.past
             k = keys[b].index_select(1, at).float()  # [Hkv, N, d]
             grouped = q.unflatten(0, (k.shape[0], -1)).flatten(1, 2)  # [Hkv, H / Hkv * P, d]
-            logits = (grouped @ k.transpose(1, 2)).view(q.shape[0], q.shape[1], -1) * self.adapter.scale(layer)
+            with without_autocast(grouped.device):
+                logits = (grouped @ k.transpose(1, 2)).view(q.shape[0], q.shape[1], -1) * self.adapter.scale(layer)
             row.probe = logits[None] if row.probe is None else torch.cat([row.probe.to(logits.device), logits[None]])

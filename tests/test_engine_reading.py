@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from prunevid_qwen import ConfigError, MediaError, PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Media
@@ -237,6 +238,15 @@ def test_bulk_images_have_the_bits_of_ask(tmp_path: Path) -> None:
     found = ByConfig(config, SMALL, SMALL).read(Media("image", str(path)))
     stock = MediaReader(SMALL, SMALL).read_image(str(path), config)
     assert torch.equal(fitted_pixels(found.frames, SMALL)[0], stock.pixels)
+
+
+def test_what_was_done_to_an_images_colours_stands_in_its_line(tmp_path: Path) -> None:
+    for name, alpha in (("clear.png", 0), ("whole.png", 255)):
+        Image.fromarray(np.full((56, 56, 4), (0, 0, 0, alpha), np.uint8)).save(tmp_path / name)
+    for reader in (reading(), ByConfig(PruneVidConfig(), SMALL, SMALL)):
+        clear, whole = (reader.read(Media("image", str(tmp_path / name))) for name in ("clear.png", "whole.png"))
+        assert clear.frames.min() == 255 and len(clear.facts["warnings"]) == 1
+        assert whole.frames.max() == 0 and "warnings" not in whole.facts
 
 
 # ---- what goes wrong, and between processes

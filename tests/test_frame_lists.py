@@ -5,11 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, features
 
-from prunevid_qwen.errors import MediaError
-from prunevid_qwen.video import read_image, read_video
-from tests.media import folder, frame, numbers_of
+from prunevid_qwen import MediaError, PruneVidConfig
+from prunevid_qwen.media import MediaReader
+from prunevid_qwen.video import open_video, read_image, read_video
+from prunevid_qwen.video.frames import read_picture
+from prunevid_qwen.video.indexed import read_frames
+from tests.media import folder, frame, number_of, numbers_of
 
 
 def test_a_folder_is_read_in_natural_order_at_two_frames_a_second(tmp_path):
@@ -91,19 +94,121 @@ def test_an_image_is_turned_as_its_exif_says(tmp_path):
 
 def test_images_become_rgb_as_the_stock_processor_makes_them(tmp_path):
     rng = np.random.default_rng(0)
-    for mode, channels in (("RGBA", 4), ("L", 1), ("LA", 2), ("CMYK", 4)):
+    for mode, channels in (("RGBA", 4), ("L", 1), ("CMYK", 4), ("P", 1)):
         pixels = rng.integers(0, 256, (8, 9, channels), np.uint8)
-        picture = (
-            Image.fromarray(pixels.squeeze(), mode=None)
-            if channels != 2
-            else Image.merge("LA", [Image.fromarray(pixels[..., i]) for i in range(2)])
-        )
-        if mode == "CMYK":
-            picture = picture.convert("CMYK")
-        assert np.array_equal(read_image(picture), np.array(picture.convert("RGB")))
+        if mode == "RGBA":
+            pixels[..., 3] = 255
+        picture = Image.fromarray(pixels.squeeze())
+        picture = picture if mode == "RGBA" else picture.convert(mode)
+        seen, note = read_picture(picture)
+        assert np.array_equal(seen, np.array(picture.convert("RGB"))) and note is None
     grey = rng.integers(0, 256, (8, 9), np.uint8)
     assert np.array_equal(read_image(grey), np.stack([grey] * 3, axis=2))
     assert read_image(np.zeros((3, 8, 9), np.uint8)).shape == (8, 9, 3)
+
+
+def test_white_is_put_below_transparent_parts(tmp_path):
+    """Black letters on a ground of nothing: 0 black, 255 white; half of black over white is grey."""
+    clear = np.zeros((8, 9, 4), np.uint8)
+    clear[2:4, 2:4, 3], clear[5, 5, 3] = 255, 128
+    expected = np.full((8, 9, 3), 255, np.uint8)
+    expected[2:4, 2:4], expected[5, 5] = 0, 127
+    whole = Image.fromarray(clear)
+    palette = Image.fromarray(np.where(clear[..., 3] == 255, 1, 0).astype(np.uint8), mode="P")
+    palette.putpalette([9, 9, 9, 0, 0, 0])
+    keyed = Image.fromarray(np.where(clear[..., 3:] == 255, 0, 7).astype(np.uint8).repeat(3, axis=2))
+    letters = expected.copy()
+    letters[5, 5] = 255
+    for name, picture, options, wanted in (
+        ("rgba.png", whole, {}, expected),
+        ("rgba.webp", whole, {"lossless": True}, expected),
+        ("la.png", whole.convert("LA"), {}, expected),
+        ("palette.png", palette, {"transparency": 0}, letters),
+        ("keyed.png", keyed, {"transparency": (7, 7, 7)}, letters),
+    ):
+        picture.save(tmp_path / name, **options)
+        seen, note = read_picture(tmp_path / name)
+        assert np.abs(seen.astype(int) - wanted).max() <= 1, name
+        assert note is not None and "white" in note
+        video = read_video([tmp_path / name] * 3)
+        assert np.array_equal(video.frames[0], seen) and len(video.warnings) == 1
+        stream = open_video([tmp_path / name] * 3)
+        assert len(list(stream.chunks(2))) == 2 and stream.video().warnings == video.warnings
+        assert read_frames([tmp_path / name] * 3, lambda count, rate: [1]).warnings == video.warnings
+
+
+def test_levels_of_other_ranges_are_scaled_and_said(tmp_path):
+    ramp = np.linspace(0, 1, 64).reshape(8, 8)
+    wanted = np.stack([np.round(ramp * 255)] * 3, axis=2)
+    deep = Image.fromarray(np.round(ramp * 65535).astype(np.uint16))
+    for name in ("deep.png", "deep.tif"):
+        deep.save(tmp_path / name)
+    Image.fromarray(ramp.astype(np.float32)).save(tmp_path / "float.tif")
+    for source, said in (
+        (tmp_path / "deep.png", "65535"),
+        (tmp_path / "deep.tif", "65535"),
+        (tmp_path / "float.tif", "0 to 1 "),
+        (deep, "65535"),
+        (Image.fromarray(np.round(ramp * 65535).astype(np.int32)), "65535"),
+        (Image.fromarray(np.round(ramp * (2**31 - 1)).astype(np.int32)), "2147483647"),
+        (Image.fromarray((ramp * 65535).astype(np.float32)), "65535"),
+        (Image.fromarray((ramp * 255).astype(np.int32)), None),
+        (Image.fromarray((ramp * 255).astype(np.float32)), None),
+    ):
+        seen, note = read_picture(source)
+        assert np.abs(seen - wanted).max() <= 1
+        assert note is None if said is None else said in str(note)
+    for bad in (ramp - 0.5, ramp * 1e6, ramp * np.nan):
+        with pytest.raises(MediaError, match="levels"):
+            read_image(Image.fromarray(bad.astype(np.float32)))
+
+
+def test_what_was_done_to_a_picture_stands_in_its_facts(tmp_path):
+    reader, config = MediaReader(), PruneVidConfig()
+    path = tmp_path / "clear.png"
+    Image.fromarray(np.zeros((56, 56, 4), np.uint8)).save(path)
+    assert [str(path) in said for said in reader.read_image(path, config).facts["warnings"]] == [True]
+    assert reader.read_image(frame(1), config).facts["warnings"] == []
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.png", "a.apng", "a.avif"])
+@pytest.mark.parametrize("lasting", [[100] * 6, [100, 100, 400, 100, 100, 200]])
+def test_an_animated_picture_is_a_video(tmp_path, name, lasting):
+    if name.endswith("avif") and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    pictures = [Image.fromarray(frame(i)) for i in range(6)]
+    options = {"lossless": True} if name.endswith("webp") else {}
+    kind = {"format": "PNG"} if name.endswith("png") else {}
+    pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=lasting, **kind, **options)
+    begins = [sum(lasting[:i]) / 1000 for i in range(6)]
+    for video in (read_video(tmp_path / name), read_video(tmp_path / name, start=0.05)):
+        shown = [max(i for i in range(6) if begins[i] <= time + 1e-6) for time in video.timestamps]
+        assert list(video.indices) == shown and set(shown) == set(range(6))
+        assert numbers_of(video.frames[: len(shown)]) == shown
+        assert video.duration == pytest.approx(sum(lasting) / 1000)
+    assert numbers_of(read_frames(tmp_path / name, lambda count, rate: [count - 1, 0, 3]).frames) == [5, 0, 3]
+    assert number_of(read_image(tmp_path / name)) == 0
+
+
+def test_pages_of_a_tiff_are_frames_and_a_still_picture_is_one(tmp_path):
+    pages = [Image.fromarray(frame(i)) for i in range(4)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    video = read_video(tmp_path / "pages.tiff", fps=4.0)
+    assert numbers_of(video.frames) == [0, 1, 2, 3] and video.duration == 1.0
+    pages[0].save(tmp_path / "mixed.tiff", save_all=True, append_images=[pages[1].resize((64, 32))])
+    with pytest.raises(MediaError, match="number 1 is 64x32, the first is 128x64"):
+        read_video(tmp_path / "mixed.tiff")
+    pages[3].save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[pages[1]])  # with a preview
+    for name in ("one.webp", "one.tiff", "phone.jpg"):
+        if name != "phone.jpg":
+            pages[3].save(tmp_path / name)
+        assert read_video(tmp_path / name).indices == (0,)
+
+
+def test_the_picture_that_stands_outside_an_animation_is_no_frame_of_it(tmp_path):
+    pages = [Image.fromarray(frame(i)) for i in range(4)]
+    pages[0].save(tmp_path / "a.png", save_all=True, append_images=pages[1:], default_image=True, duration=100)
+    assert numbers_of(read_video(tmp_path / "a.png", max_frames=3).frames[:3]) == [1, 2, 3]
 
 
 def test_images_that_cannot_be_read(tmp_path):

@@ -18,7 +18,7 @@ from prunevid_qwen.stage3_kv.cache import PrunedCache
 from prunevid_qwen.tokens import Block, TokenLayout
 from tests import flash_attention
 from tests.models import CACHE, CASES, IMAGE, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
-from tests.pruned_generation import CONFIG, OUT, oracle, same_logits
+from tests.pruned_generation import CONFIG, OUT, oracle, same_logits, skip_if_the_library_mixes_beams_up
 from tests.tolerances import close, tokens_apart
 
 pytestmark = pytest.mark.usefixtures("scores_apart")
@@ -32,20 +32,6 @@ def test_sampling(attention: str) -> None:
         out = model.generate(**make_inputs(RAGGED), max_new_tokens=6, do_sample=True, top_k=0, **OUT)
     for b, wanted in enumerate(oracle(RAGGED, out.sequences, trace)):
         same_logits(torch.stack(out.logits, 1)[b], wanted)
-
-
-def skip_if_the_library_mixes_beams_up() -> None:
-    """As 5.18.0 does with several videos: the rows of one sample's beams show another sample's video."""
-    seen: list[torch.Tensor] = []
-    handle = tiny_model().model.language_model.register_forward_pre_hook(
-        lambda _m, _args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
-    )
-    try:
-        tiny_model().generate(**make_inputs(RAGGED), max_new_tokens=1, num_beams=2, do_sample=False)
-    finally:
-        handle.remove()
-    if not torch.equal(seen[0][0::2], seen[0][1::2]):
-        pytest.skip("this transformers gives the beams of one sample another one's video")
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

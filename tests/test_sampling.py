@@ -7,7 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.video.sampling import check_request, choose_frames, frames_in_range
+from prunevid_qwen.video import sampling
+from prunevid_qwen.video.sampling import check_request, frames_in_range
+
+
+def choose_frames(*given, **options):
+    return list(sampling.choose_frames(*given, **options).indices)
 
 
 def at_rate(count: int, fps: float) -> list[float]:
@@ -41,11 +46,11 @@ def test_fps_counts_whole_frames_despite_rounding():
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 5000), max_size=60), st.integers(2, 20))
-def test_every_choice_is_a_nearest_frame(gaps, most):
+@given(st.lists(st.floats(0.9, 1.1), max_size=60), st.integers(2, 20))
+def test_every_choice_is_a_nearest_frame_under_one_rate(gaps, most):
     seconds = [0.0]
     for gap in gaps:
-        seconds.append(seconds[-1] + gap / 1000)
+        seconds.append(seconds[-1] + 0.04 * gap)
     chosen = choose_frames(seconds, 0.04, max_frames=most)
     if len(seconds) <= most:
         assert chosen == list(range(len(seconds)))
@@ -56,6 +61,70 @@ def test_every_choice_is_a_nearest_frame(gaps, most):
         assert abs(seconds[pick] - wanted) <= min(abs(s - wanted) for s in seconds) + 1e-8
 
 
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 5000), min_size=1, max_size=60),
+    st.integers(2, 20),
+    st.integers(1, 20000),
+    st.sampled_from(["uniform", "fps"]),
+    st.tuples(st.integers(0, 9000), st.integers(1, 90000)) | st.none(),
+)
+def test_under_a_variable_rate_no_frame_is_taken_before_it_is_shown(gaps, most, stays, how, window):
+    seconds = [0.0]
+    for gap in gaps:
+        seconds.append(seconds[-1] + gap / 1000)
+    duration = seconds[-1] + stays / 1000
+    start, end = (None, None) if window is None else (window[0] / 1000, (window[0] + window[1]) / 1000)
+    if start is not None and start >= duration:
+        return
+    usable = frames_in_range(seconds, duration, start, end, "x.mp4")
+    given_range = {"duration": duration, "start": start, "end": end, "usable": usable}
+    frame_seconds = seconds[-1] / len(gaps)
+    choice = sampling.choose_frames(seconds, frame_seconds, max_frames=most, sampling=how, fps=3.0, **given_range)
+    steps = [b - a for a, b in zip(choice.times, choice.times[1:], strict=False)]
+    assert 1 <= len(choice.indices) == len(choice.times) <= most and choice.spacing > 0
+    assert list(choice.indices) == sorted(choice.indices)
+    assert usable[0] <= choice.indices[0] and choice.indices[-1] <= usable[1]
+    shown = [*seconds, duration]
+    if sampling.is_steady(seconds[usable[0] : usable[1] + 1]) and list(choice.times) == [
+        seconds[i] for i in choice.indices
+    ]:
+        return  # one rate: the nearest frames, which the test above is about
+    for pick, time in zip(choice.indices, choice.times, strict=True):
+        assert shown[pick] <= time + 1e-3
+        assert time < shown[pick + 1] + 1e-3 or pick == len(seconds) - 1
+    assert steps == pytest.approx([choice.spacing] * len(steps))
+
+
+def test_a_frame_is_not_taken_before_it_is_shown():
+    # A clock that ticks each second, then waits: at 6 s the picture of 4 s is on the screen, not that of 7 s.
+    choice = sampling.choose_frames([0.0, 1.0, 2.0, 3.0, 4.0, 7.0, 12.0], 2.0, max_frames=3, duration=13.0)
+    assert choice.indices == (0, 4, 6) and choice.times == (0.0, 6.0, 12.0) and choice.spacing == 6.0
+
+
+def test_few_uneven_frames_are_repeated_to_equal_times():
+    choice = sampling.choose_frames([0.0, 1.0, 2.0, 4.0], 4 / 3, max_frames=16, duration=5.0)
+    assert choice.indices == (0, 1, 2, 2, 3) and choice.times == (0.0, 1.0, 2.0, 3.0, 4.0) and choice.spacing == 1.0
+
+
+def test_small_differences_do_not_add_up_in_few_frames():
+    seconds = [0.0]
+    for i in range(10):
+        seconds.append(seconds[-1] + (0.8 if i < 5 else 1.2))
+    choice = sampling.choose_frames(seconds, 1.0, max_frames=16)
+    assert len(choice.times) > 11
+    for i, time in enumerate(choice.times):
+        assert time == pytest.approx(i * choice.spacing)
+
+
+def test_a_picture_that_stays_is_on_offer_as_long_as_it_stays():
+    slides = {"seconds": [0.0, 5.0, 10.0], "frame_seconds": 5.0, "duration": 60.0}
+    choice = sampling.choose_frames(**slides, max_frames=4)
+    assert choice.indices == (0, 2, 2, 2) and choice.times == pytest.approx([0, 55 / 3, 110 / 3, 55])
+    alone = sampling.choose_frames(**slides, max_frames=4, start=20.0, usable=(2, 2))
+    assert alone.indices == (2,) and alone.times == (20.0,) and alone.spacing == 40.0
+
+
 def test_a_range_holds_the_frames_on_its_edges_despite_milliseconds():
     # Matroska rounds 1/24 s to 42 ms.
     rounded = [round(i / 24, 3) for i in range(48)]
@@ -64,9 +133,13 @@ def test_a_range_holds_the_frames_on_its_edges_despite_milliseconds():
     assert frames_in_range(rounded, 2.0, None, 1 / 24, "x.mkv") == (0, 1)  # at 0.042, asked up to 0.04167
 
 
-def test_a_range_without_frames_says_where_the_nearest_is():
-    with pytest.raises(MediaError, match=r"x\.mp4 has no frame between 0\.5 s and 0\.9 s .*begins at 1\.000 s.*widen"):
-        frames_in_range([0.0, 1.0, 2.0], 3.0, 0.5, 0.9, "x.mp4")
+def test_a_range_begins_with_the_frame_on_the_screen():
+    slides = ([0.0, 5.0, 10.0], 60.0)
+    assert frames_in_range(*slides, 2.0, 4.0, "x.mp4") == (0, 0)
+    assert frames_in_range(*slides, 6.0, 9.0, "x.mp4") == (1, 1)
+    assert frames_in_range(*slides, 6.0, 10.0, "x.mp4") == (1, 2)
+    assert frames_in_range(*slides, 20.0, None, "x.mp4") == (2, 2)
+    assert frames_in_range(*slides, 20.0, 99.0, "x.mp4") == (2, 2)
     with pytest.raises(MediaError, match=r"start=3 s is beyond x\.mp4, which lasts 3\.00 s"):
         frames_in_range([0.0, 1.0, 2.0], 3.0, 3.0, None, "x.mp4")
 

@@ -25,7 +25,7 @@ def reference(x: Tensor, target: Tensor, n_out: int) -> Tensor:
         [n_out, ...] in the dtype of ``x``; 0 for a group without members. A group of one comes out as it went in (fp64
         as fp32).
     """
-    out = torch.zeros(n_out, *x.shape[1:], device=x.device)
+    out = torch.zeros(n_out, *x.shape[1:], dtype=torch.float32, device=x.device)
     for row, group in zip(x.float(), target.tolist(), strict=True):
         if group >= 0:
             out[group] += row
@@ -60,7 +60,7 @@ def _cpu(x: Tensor, target: Tensor, n_out: int) -> Tensor:
     flat = x.reshape(x.shape[0], -1).float()
     member = target.argsort(stable=True)[int((target < 0).sum()) :]
     sizes = torch.bincount(target[member], minlength=n_out)
-    weight = sizes.reciprocal().repeat_interleave(sizes)  # spares a second pass over the result
+    weight = sizes.float().reciprocal().repeat_interleave(sizes)  # spares a second pass over the result
     first = sizes.cumsum(0) - sizes
     mean = F.embedding_bag(member, flat, first, mode="sum", per_sample_weights=weight)
     return mean.view(n_out, *x.shape[1:]).to(x.dtype)

@@ -67,7 +67,7 @@ class Distances:
 
     def to_denser(self, place: Tensor) -> Tensor:
         """To the nearest denser point, [B, N] fp64; for the densest, the largest distance of its group."""
-        nearest, largest = [], torch.zeros(place.shape[0], device=place.device)
+        nearest, largest = [], torch.zeros(place.shape[0], dtype=torch.float32, device=place.device)
         for block in self.blocks:
             d = self._rows(block)
             nearest.append(torch.where(place[:, None, :] < place[:, block, None], d, math.inf).amin(dim=2))
@@ -163,7 +163,7 @@ def _fp64_rows(points: Tensor, block: slice) -> Tensor:
     """Squared distances / C of some points to all by fp64 products, [B, rows, N] fp32; 0 between equal points."""
     rows = points[:, block].double()
     row_norm = rows.square().sum(dim=2)
-    d = torch.empty(rows.shape[0], rows.shape[1], points.shape[1], device=points.device)
+    d = torch.empty(*rows.shape[:2], points.shape[1], dtype=torch.float32, device=points.device)
     for a in range(0, points.shape[1], _FP64_COLUMNS):
         columns = points[:, a : a + _FP64_COLUMNS].double()
         norms = row_norm[:, :, None] + columns.square().sum(dim=2)[:, None, :]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels.distances import Distances, blocks_of_groups
 from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.products import names_its_dtypes
 
 MOST_ON_GPU = 4096
 """Points of a group that the GPU's kernels take; larger groups go by torch's products there too."""
@@ -66,6 +67,7 @@ def reference(points: Tensor, num_clusters: int, k: int) -> Clusters:
     return Clusters(labels, centres)
 
 
+@names_its_dtypes
 def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | None = None) -> Clusters:
     """Cluster B groups of points, each on its own, without a loop over points.
 
@@ -105,6 +107,7 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
     return Clusters(torch.cat(labels), torch.cat(centres)) if len(labels) > 1 else found
 
 
+@names_its_dtypes
 def denser_distances(points: Tensor, k: int, valid: Tensor | None = None) -> Tensor:
     """Measure delta: how far each point is from the nearest denser one of its group.
 

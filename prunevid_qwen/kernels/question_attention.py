@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.products import names_its_dtypes
 
 CHUNK_BYTES = 32 * 2**20  # of one fp32 [H, rows, S] block of logits; two are alive at a time
 
@@ -53,6 +54,7 @@ def reference(
     return (p.mean(0) if rows == "mean" else p.amax(0)).log()
 
 
+@names_its_dtypes
 def question_attention(
     q: Tensor,
     k: Tensor,

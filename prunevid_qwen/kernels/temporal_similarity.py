@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.launch import wants_triton
-from prunevid_qwen.kernels.products import products_are_rounded
+from prunevid_qwen.kernels.products import names_its_dtypes, products_are_rounded
 
 _CAST_BYTES = 2**24  # a copy in a wider type is made of so many positions at a time
 
@@ -30,6 +30,7 @@ def reference(segment: Tensor) -> Tensor:
     return (torch.stack(pairs).sum(dim=0) - length) / (length * (length - 1))  # a zero vector loses here too
 
 
+@names_its_dtypes
 def mean_similarity(segment: Tensor) -> Tensor:
     """Compute `reference` in one pass: same argument, same result to rounding (arXiv 2412.16117, section 3.1).
 
@@ -61,6 +62,7 @@ def mean_similarity(segment: Tensor) -> Tensor:
     return (squared - length) / (length * (length - 1))
 
 
+@names_its_dtypes
 def frame_means(features: Tensor) -> Tensor:
     """Average each temporal position over space: [T, L, C] -> [T, C] fp32."""
     if features.dtype != torch.float32 or products_are_rounded():
@@ -70,6 +72,7 @@ def frame_means(features: Tensor) -> Tensor:
     return torch.bmm(ones, features)[:, 0].div_(locations)
 
 
+@names_its_dtypes
 def time_means(segment: Tensor) -> Tensor:
     """Average each location over the positions of a segment: [W, L, C] -> [L, C] fp32."""
     if segment.dtype != torch.float32 or products_are_rounded():

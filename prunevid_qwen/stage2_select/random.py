@@ -39,6 +39,7 @@ class Random:
     def plan(self, seen: Evidence) -> TokenMap:
         """Draw the tokens of each video and image."""
         visual = seen.layout.visual
-        score = torch.rand(visual.numel(), generator=torch.Generator().manual_seed(self.seed))
+        drawn = torch.Generator().manual_seed(self.seed)
+        score = torch.rand(visual.numel(), generator=drawn, dtype=torch.float32)
         index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio)
         return TokenMap.keep(index, visual.numel())

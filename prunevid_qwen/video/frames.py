@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from prunevid_qwen.errors import MediaError
+from prunevid_qwen.video.pictures import Animation, open_image, rgb
 from prunevid_qwen.video.record import Timeline
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -22,14 +24,26 @@ class FrameSource:
     """Frames that need no video decoder.
 
     Args:
-        timeline: frame i is taken as shown at ``i / fps`` seconds.
+        timeline: frame i is taken as shown at ``i / fps`` seconds; of an animation as its file says.
         load: returns frame i as uint8 RGB ``[H, W, 3]``; files are opened only then.
         name: for messages and ``Video.source``.
+        said: sentences on what was done to the frames loaded so far, each once.
     """
 
     timeline: Timeline
     load: Callable[[int], np.ndarray]
     name: str
+    said: list[str] = field(default_factory=list)
+
+
+def holds_pictures(path: str) -> bool:
+    """Tell from its name whether a file holds one picture or an animation, which Pillow reads."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix == ".avif":  # a Pillow without it leaves the file to the video readers
+        from PIL import features
+
+        return bool(features.check("avif"))
+    return suffix in (*IMAGE_SUFFIXES, ".apng")
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
@@ -76,7 +90,41 @@ def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) ->
                 f"the frames of {name} differ in size: {label} (number {i}) is {size[1]}x{size[0]}, the first is "
                 f"{first[1]}x{first[0]} (width x height): resize them to one size"
             )
-    return FrameSource(_at_rate(len(items), fps), lambda i: read_image(items[i]), name)
+    return _noting(_at_rate(len(items), fps), lambda i: read_picture(items[i]), name)
+
+
+def frames_of_picture(path: str, fps: float) -> FrameSource:
+    """Take the pictures of one image file: those of an animation when it shows them, else the only one.
+
+    Raises:
+        MediaError: no image, damaged, or pages that differ in size.
+    """
+    animation = Animation(path, fps)
+    if animation.count < 2:
+        return frames_of_list([path], fps, name=path)
+    odd = next((i for i, size in enumerate(animation.sizes) if size != animation.sizes[0]), None)
+    if odd is not None:
+        (width, height), (first_width, first_height) = animation.sizes[odd], animation.sizes[0]
+        raise MediaError(
+            f"the pictures of {path} differ in size: number {odd} is {width}x{height}, the first is "
+            f"{first_width}x{first_height} (width x height): resize them to one size"
+        )
+    begins = [0.0, *itertools.accumulate(animation.seconds)]
+    timeline = Timeline(tuple(begins[:-1]), begins[-2] / (animation.count - 1), ends=begins[-1])
+    return _noting(timeline, animation.load, path)
+
+
+def _noting(timeline: Timeline, load: Callable[[int], tuple[np.ndarray, str | None]], name: str) -> FrameSource:
+    said: list[str] = []
+
+    def frame(i: int) -> np.ndarray:
+        pixels, note = load(i)
+        sentence = f"{name}: of a frame, {note}"
+        if note and sentence not in said:
+            said.append(sentence)
+        return pixels
+
+    return FrameSource(timeline, frame, name, said)
 
 
 def frames_of_array(array: Any, fps: float) -> FrameSource:
@@ -100,8 +148,8 @@ def frames_of_array(array: Any, fps: float) -> FrameSource:
 def read_image(source: Any) -> np.ndarray:
     """Read one image as uint8 RGB ``[H, W, 3]``.
 
-    The EXIF orientation is applied, as viewers do. Other modes become RGB as ``PIL.Image.convert("RGB")`` and the stock
-    processor make them: transparency is dropped, not laid on a background.
+    The EXIF orientation is applied, as viewers do. White is put below transparent parts, and levels of 16 bits or
+    floats are scaled to 0 to 255; other modes become RGB as ``PIL.Image.convert("RGB")`` makes them.
 
     Args:
         source: a path, a PIL image, or a uint8 array or tensor ``[H, W, 3]``, ``[3, H, W]`` or ``[H, W]`` (grey).
@@ -109,37 +157,19 @@ def read_image(source: Any) -> np.ndarray:
     Raises:
         MediaError: missing, empty, truncated, no image, or an array of another shape or type.
     """
+    return read_picture(source)[0]
+
+
+def read_picture(source: Any) -> tuple[np.ndarray, str | None]:
+    """Read one image as `read_image`; also return one clause on what was done to its colours, or None."""
     if isinstance(source, (str, os.PathLike)):
-        with _open_image(source) as image:
-            return _rgb(image, str(source))
+        with open_image(source) as image:
+            return rgb(image, str(source))
     if hasattr(source, "convert") and hasattr(source, "getexif"):
-        return _rgb(source, "the PIL image")
+        return rgb(source, "the PIL image")
     if hasattr(source, "shape"):
-        return _image_array(source)
+        return _image_array(source), None
     raise MediaError(f"an image is a path, a PIL image or a uint8 array [H, W, 3]; got {type(source).__name__}")
-
-
-def _open_image(source: str | os.PathLike[str]) -> Any:
-    from PIL import Image, UnidentifiedImageError
-
-    from prunevid_qwen.video.paths import local_file
-
-    path = local_file(source, "image")
-    try:
-        return Image.open(path)
-    except UnidentifiedImageError as error:
-        raise MediaError(f"{path} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"the image {path} cannot be opened ({error}): check the file") from error
-
-
-def _rgb(image: Any, name: str) -> np.ndarray:
-    from PIL import ImageOps
-
-    try:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on damaged files
-        raise MediaError(f"the image {name} is damaged ({error}): copy or download it again") from error
 
 
 def _image_array(source: Any) -> np.ndarray:
@@ -158,7 +188,7 @@ def _image_array(source: Any) -> np.ndarray:
 def _size_of(item: Any) -> tuple[int, int]:
     """Height and width as shown, from the header where there is one."""
     if isinstance(item, (str, os.PathLike)):
-        with _open_image(item) as image:
+        with open_image(item) as image:
             return _upright_size(image)
     if hasattr(item, "convert") and hasattr(item, "getexif"):
         return _upright_size(item)

@@ -100,7 +100,7 @@ def read_frames(
         size=(height, width),
         backend=asked.backend,
         source=asked.name,
-        warnings=(*timeline.notes, *(f"{asked.name}: {note}" for note in said)),
+        warnings=(*timeline.notes, *(asked.images.said if asked.images else (f"{asked.name}: {n}" for n in said))),
     )
 
 

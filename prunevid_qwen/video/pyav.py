@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import MediaError
+from prunevid_qwen.video.pictures import WHITE_BELOW
 from prunevid_qwen.video.record import Deadline, Timeline
 from prunevid_qwen.video.sniff import explain_unreadable
+from prunevid_qwen.video.streams import best, videos
 
 # Decoding fewer frames than this costs less than a seek, which empties the decoder's threads.
 SEEK_GAP = 24
 # Keyframes of other containers are not safe starting points: MPEG-TS marks recovery points, AVI has no pts.
 _SEEKABLE = ("matroska", "mp4")
 LOOKS_BACK = True  # `fetch` finds what `frames` passes over, where it seeks
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC; PyAV 12 has no name for it
 
 
 def open_container(path: str) -> tuple[Any, Any]:
@@ -34,15 +35,14 @@ def open_container(path: str) -> tuple[Any, Any]:
         container = av.open("file:" + os.path.abspath(path), mode="r", metadata_errors="replace")
     except av.FFmpegError as error:
         raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}") from error
-    # A cover picture is stored as a video stream of one frame: an mp3 with one is still no video.
-    streams = [stream for stream in container.streams.video if not _is_picture(stream)]
+    streams = videos(container)
     if not streams:
         kinds = sorted({"a cover picture" if s.type == "video" else str(s.type) for s in container.streams})
         container.close()
         if not kinds:  # an MP4 whose index is missing may open, as a file of no streams
             raise MediaError(f"{path} cannot be read as a video: {explain_unreadable(path)}")
         raise MediaError(f"{path} has no video in it, only {', '.join(kinds)}: pass a file with a video stream")
-    stream = streams[0]
+    stream = streams[0] if len(streams) == 1 else best(path, streams)
     if stream.codec_context is None:
         container.close()
         raise MediaError(
@@ -50,11 +50,6 @@ def open_container(path: str) -> tuple[Any, Any]:
         )
     stream.thread_type = "AUTO"
     return container, stream
-
-
-def _is_picture(stream: Any) -> bool:
-    found = getattr(stream, "disposition", 0)
-    return bool(int(getattr(found, "value", found)) & _ATTACHED_PICTURE)  # in PyAV 13 to 15 a flag that is no int
 
 
 def can_seek(container: Any) -> bool:
@@ -155,6 +150,7 @@ def _by_tick(
     assert timeline.ticks is not None
     found: set[int] = set()
     errors: list[str] = []
+    done: set[str] = set()
     damaged = 0
     container, stream = open_container(path)
     with container:
@@ -174,14 +170,15 @@ def _by_tick(
                 if frame.pts in wanted:
                     found.add(wanted[frame.pts])
                     damaged += bool(frame.is_corrupt)
-                    yield wanted[frame.pts], _as_shown(frame)
+                    yield wanted[frame.pts], _as_shown(frame, done)
                 if frame.pts >= target:
                     break
-    notes += _notes(errors, damaged)
+    notes += [*_notes(errors, damaged), *done]
 
 
 def _by_order(path: str, indices: list[int], deadline: Deadline, notes: list[str]) -> Iterator[tuple[int, np.ndarray]]:
     errors: list[str] = []
+    done: set[str] = set()
     damaged = 0
     wanted = set(indices)
     container, stream = open_container(path)
@@ -189,10 +186,10 @@ def _by_order(path: str, indices: list[int], deadline: Deadline, notes: list[str
         for i, frame in enumerate(decoded(container, stream, deadline, errors)):
             if i in wanted:
                 damaged += bool(frame.is_corrupt)
-                yield i, _as_shown(frame)
+                yield i, _as_shown(frame, done)
             if i >= indices[-1]:
                 break
-    notes += _notes(errors, damaged)
+    notes += [*_notes(errors, damaged), *done]
 
 
 def _notes(errors: list[str], damaged: int) -> list[str]:
@@ -204,16 +201,55 @@ def _notes(errors: list[str], damaged: int) -> list[str]:
     return notes
 
 
-def _as_shown(frame: Any) -> np.ndarray:
-    """Return uint8 RGB ``[H, W, 3]``, turned and mirrored as the display matrix says."""
-    from av.sidedata.sidedata import Type
+def _as_shown(frame: Any, done: set[str]) -> np.ndarray:
+    """Return uint8 RGB ``[H, W, 3]``, turned and mirrored as the display matrix says, over white.
 
-    pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    ``done`` gets a clause on what was done to the colours.
+    """
+    pixels = see_through(frame)
+    if pixels is None:
+        pixels = _converted(frame, "rgb24")
+    else:
+        alpha = pixels[:, :, 3:].astype(np.uint32)
+        pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        done.add(WHITE_BELOW)
+    matrix = matrix_of(frame)
     if matrix is None:
         return pixels
-    # Rows (a b u) (c d v) (x y w) in fixed point: a point (x, y), y down, goes to (a x + c y, b x + d y).
-    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
+    a, b, c, d = matrix
     if abs(a) + abs(d) < abs(b) + abs(c):
         pixels, a, d = pixels.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def see_through(frame: Any) -> np.ndarray | None:
+    """Return a frame as uint8 RGBA ``[H, W, 4]`` if parts of it are transparent, else None."""
+    if frame.format.name != "pal8" and not any(part.is_alpha for part in frame.format.components):
+        return None
+    pixels = _converted(frame, "rgba")
+    return pixels if pixels[:, :, 3].min() < 255 else None
+
+
+def _converted(frame: Any, target: str) -> np.ndarray:
+    import av
+
+    try:
+        return frame.to_ndarray(format=target)  # type: ignore[no-any-return]
+    except av.FFmpegError as error:
+        space = getattr(frame, "colorspace", "unknown")
+        raise MediaError(
+            f"PyAV cannot turn the colours of a frame into RGB ({error.strerror}; colour space {space}): "
+            f"convert the video, 'ffmpeg -i IN -vf scale=out_color_matrix=bt709 OUT.mp4'"
+        ) from error
+
+
+def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:
+    """Return how a frame is turned, if it is: (x, y), y down, goes to (a x + c y, b x + d y), in fixed point."""
+    from av.sidedata.sidedata import Type
+
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    if matrix is None:
+        return None
+    # Rows (a b u) (c d v) (x y w).
+    a, b, _, c, d = np.frombuffer(bytes(matrix)[:20], dtype=np.int32).tolist()
+    return a, b, c, d

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from prunevid_qwen.video import frames as frame_sources
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 from prunevid_qwen.video.paths import local_file, local_path
 from prunevid_qwen.video.record import Deadline, Timeline, Video
-from prunevid_qwen.video.sampling import check_request, choose_frames, frames_in_range
+from prunevid_qwen.video.sampling import Choice, check_request, choose_frames, frames_in_range
 
 logger = logging.getLogger("prunevid_qwen")
 
@@ -42,14 +41,16 @@ def read_video(
     taken, one frame is held in memory (an array that was passed is not copied as a whole).
 
     Args:
-        source: path or ``file://`` URL of a video (mp4, webm, mkv, avi, gif, ...); a folder of images, in natural
-            order of their names; a list of image paths, PIL images or ``[H, W, 3]`` arrays; or a uint8 array or tensor
-            ``[T, H, W, 3]`` or ``[T, 3, H, W]``.
+        source: path or ``file://`` URL of a video (mp4, webm, mkv, avi, gif, ...) or of an animated picture (webp, png,
+            avif, tiff); a folder of images, in natural order of their names; a list of image paths, PIL images or
+            ``[H, W, 3]`` arrays; or a uint8 array or tensor ``[T, H, W, 3]`` or ``[T, 3, H, W]``.
         max_frames: frames sampled at most, at least 2. An odd number of frames is made even by repeating the last.
-        sampling: "uniform": the frames nearest to ``max_frames`` equally spaced times, both ends included; "fps":
-            ``min(max_frames, max(2, floor(seconds * fps)))`` of them. A video with fewer frames gives them all.
+        sampling: "uniform": the frames at ``max_frames`` equally spaced times, both ends included; "fps":
+            ``min(max_frames, max(2, floor(seconds * fps)))`` of them. A video with fewer frames gives them all. Where
+            the frame rate varies a frame is taken at each time that it is on the screen at, and a warning says so.
         fps: frames a second, above 0: for ``sampling="fps"``, and the rate at which images and arrays were taken.
-        start: seconds after the first frame from which frames are taken, or None for the beginning.
+        start: seconds after the first frame, or None for the beginning; the range begins with the frame that is then
+            on the screen.
         end: seconds up to which frames are taken (inclusive), or None; beyond the video it means the end.
         backend: "pyav", "decord", "opencv", "torchcodec" or "qwen-vl-utils". All take the same frames, except
             qwen-vl-utils, which spaces them equally by number (the same where the frame rate is constant).
@@ -59,19 +60,18 @@ def read_video(
         The frames, uint8 RGB ``[n, H, W, 3]``, n even, and when they are shown.
 
     Raises:
-        MediaError: missing, empty, truncated beyond use, no video, no frame in the range, or over the time limit.
+        MediaError: missing, empty, truncated beyond use, no video, ``start`` beyond the end, or over the time limit.
         ConfigError: a wrong argument.
         SetupError: the backend asked for is not installed.
     """
     asked = ask(source, max_frames, sampling, fps, start, end, backend, time_limit)
     if asked.images:
-        chosen = choose(asked.timeline, asked.usable, asked.sampling)
+        chosen = choose(asked)
         found = {}
-        for i in dict.fromkeys(chosen):
+        for i in dict.fromkeys(chosen.indices):
             asked.deadline.check()
             found[i] = asked.images.load(i)
-        notes: list[str] = []
-        timeline = asked.timeline
+        notes, timeline = asked.images.said, asked.timeline
     else:
         timeline, chosen, found, notes = fetch(asked, asked.module.fetch)
     return _pack(asked, timeline, chosen, found, [*timeline.notes, *notes])
@@ -87,7 +87,7 @@ class Asked:
         module: of this package, that reads with ``backend``; None for images and arrays.
         images: the frames, if they come as images.
         timeline: when each frame is shown.
-        usable: indices of the frames between start and end.
+        usable: first and last index of the frames on the screen between start and end.
         sampling: how many of them are taken, as `choose_frames` takes it.
         window: start and end in seconds.
         deadline: of the whole read.
@@ -98,7 +98,7 @@ class Asked:
     module: Any
     images: frame_sources.FrameSource | None
     timeline: Timeline
-    usable: list[int]
+    usable: tuple[int, int]
     sampling: dict[str, Any]
     window: tuple[float | None, float | None]
     deadline: Deadline
@@ -127,12 +127,14 @@ def ask(
     else:
         name = local_file(source)
         module = load_backend(backend)
+        from prunevid_qwen.video.alike import check_alike
         from prunevid_qwen.video.timeline import read_timeline
 
         timeline = read_timeline(name, deadline)
-    first, last = frames_in_range(timeline.seconds, timeline.duration, start, end, name)
+        if backend != "pyav":
+            check_alike(name, backend)
+    usable = frames_in_range(timeline.seconds, timeline.duration, start, end, name)
     how = {"max_frames": max_frames, "sampling": sampling, "fps": fps}
-    usable = list(range(first, last + 1))
     return Asked(name, backend, module, images, timeline, usable, how, (start, end), deadline)
 
 
@@ -142,8 +144,8 @@ def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
         path = local_path(source)
         if os.path.isdir(path):
             return frame_sources.frames_of_folder(path, fps)
-        if Path(path).suffix.lower() in frame_sources.IMAGE_SUFFIXES:
-            return frame_sources.frames_of_list([path], fps, name=path)
+        if frame_sources.holds_pictures(path):
+            return frame_sources.frames_of_picture(path, fps)
         return None
     if hasattr(source, "shape"):
         return frame_sources.frames_of_array(source, fps)
@@ -154,17 +156,37 @@ def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
     )
 
 
-def choose(timeline: Timeline, usable: list[int], sampling: dict[str, Any]) -> list[int]:
-    """Choose among the frames ``usable``; returns ascending indices, one of them perhaps several times."""
-    picks = choose_frames([timeline.seconds[i] for i in usable], timeline.frame_seconds, **sampling)
-    return [usable[p] for p in picks]
+def choose(asked: Asked, timeline: Timeline | None = None, lost: Collection[int] = ()) -> Choice:
+    """Choose among the frames in the range that was asked for.
+
+    Args:
+        asked: what was opened.
+        timeline: of the frames that decode, where it is not that of ``asked``.
+        lost: indices of frames that are not on offer.
+    """
+    start, end = asked.window
+    usable = asked.usable
+    if timeline is None:
+        timeline = asked.timeline
+    else:
+        usable = frames_in_range(timeline.seconds, timeline.duration, start, end, asked.name)
+    return choose_frames(
+        timeline.seconds,
+        timeline.frame_seconds,
+        duration=timeline.duration,
+        start=start,
+        end=end,
+        usable=usable,
+        lost=lost,
+        **asked.sampling,
+    )
 
 
 # (path, ascending indices, timeline, deadline) -> frames by index, sentences on what was wrong
 Fetch = Callable[[str, list[int], Timeline, Deadline], tuple[dict[int, Any], list[str]]]
 
 
-def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, list[int], dict[int, Any], list[str]]:
+def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], list[str]]:
     """Choose and decode; choose again without the frames that did not decode.
 
     Args:
@@ -172,21 +194,20 @@ def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, list[int], dict[int, Any
         read: decodes frames of it with its backend.
 
     Returns:
-        The timeline, the indices chosen, what ``read`` made of each, and sentences for ``Video.warnings``.
+        The timeline, the frames chosen, what ``read`` made of each, and sentences for ``Video.warnings``.
     """
     name, module, timeline = asked.name, asked.module, asked.timeline
     lost: set[int] = set()
     said: list[str] = []
     for _ in range(_CHOICES):
-        offered = [i for i in asked.usable if i not in lost]
-        if not offered:
+        if all(i in lost for i in range(asked.usable[0], asked.usable[1] + 1)):
             break
-        chosen = choose(timeline, offered, asked.sampling)
-        found, said = read(name, sorted(set(chosen)), timeline, asked.deadline)
+        chosen = choose(asked, lost=lost)
+        found, said = read(name, sorted(set(chosen.indices)), timeline, asked.deadline)
         notes = [f"{name}: {note}" for note in said]
         if getattr(module, "CHOOSES_ITSELF", False):
-            return timeline, sorted(found), found, notes
-        missing = set(chosen) - set(found)
+            return timeline, _in_order(timeline, sorted(found)), found, notes
+        missing = set(chosen.indices) - set(found)
         if not missing:
             if lost:
                 notes = [*notes, f"{name}: {len(lost)} frames did not decode and were left out"]
@@ -201,31 +222,40 @@ def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, list[int], dict[int, Any
     return _fetch_what_decodes(asked, read)
 
 
-def _fetch_what_decodes(asked: Asked, read: Fetch) -> tuple[Timeline, list[int], dict[int, Any], list[str]]:
+def _fetch_what_decodes(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], list[str]]:
     from prunevid_qwen.video.timeline import timeline_by_decoding
 
     name, listed = asked.name, len(asked.timeline.seconds)
     timeline = timeline_by_decoding(name, asked.deadline, list(asked.timeline.notes))
-    first, last = frames_in_range(timeline.seconds, timeline.duration, *asked.window, name)
-    chosen = choose(timeline, list(range(first, last + 1)), asked.sampling)
-    found, said = read(name, sorted(set(chosen)), timeline, asked.deadline)
+    chosen = choose(asked, timeline)
+    found, said = read(name, sorted(set(chosen.indices)), timeline, asked.deadline)
     notes = [f"{name}: {note}" for note in said]
     notes.append(f"{name}: {len(timeline.seconds)} of {listed} frames decode, only those were taken")
-    return timeline, [i for i in chosen if i in found], found, notes
+    kept = [n for n, i in enumerate(chosen.indices) if i in found]
+    chosen = replace(chosen, indices=tuple(chosen.indices[n] for n in kept), times=tuple(chosen.times[n] for n in kept))
+    return timeline, chosen, found, notes
 
 
-def _pack(asked: Asked, timeline: Timeline, chosen: list[int], found: dict[int, np.ndarray], notes: list[str]) -> Video:
-    check_frames(asked.name, chosen, {found[i].shape[:2] for i in chosen})
-    height, width = found[chosen[0]].shape[:2]
-    padded = len(chosen) % 2
-    frames = np.empty((len(chosen) + padded, height, width, 3), dtype=np.uint8)
-    for slot, i in enumerate([*chosen, *chosen[-1:] * padded]):
+def _in_order(timeline: Timeline, indices: list[int]) -> Choice:
+    """Take what a backend chose by itself as equally spaced, as it does."""
+    times = tuple(timeline.seconds[i] for i in indices)
+    covered = times[-1] - times[0] + timeline.frame_seconds if times else 0.0
+    return Choice(tuple(indices), times, covered / max(len(times), 1))
+
+
+def _pack(asked: Asked, timeline: Timeline, chosen: Choice, found: dict[int, np.ndarray], notes: list[str]) -> Video:
+    indices = chosen.indices
+    check_frames(asked.name, indices, {found[i].shape[:2] for i in indices})
+    height, width = found[indices[0]].shape[:2]
+    padded = len(indices) % 2
+    frames = np.empty((len(indices) + padded, height, width, 3), dtype=np.uint8)
+    for slot, i in enumerate([*indices, *indices[-1:] * padded]):
         # Each frame is let go as soon as it is copied, so that the video is never in memory twice.
         frames[slot] = found.pop(i) if i in found else frames[slot - 1]
     return record(asked, timeline, chosen, frames, notes)
 
 
-def check_frames(name: str, chosen: list[int], sizes: set[tuple[int, ...]]) -> None:
+def check_frames(name: str, chosen: Sequence[int], sizes: set[tuple[int, ...]]) -> None:
     """Raise MediaError if no frame is left, or not all are of one size."""
     if not chosen:
         raise MediaError(f"not one frame of {name} can be decoded: the file is damaged; copy or download it again")
@@ -234,32 +264,31 @@ def check_frames(name: str, chosen: list[int], sizes: set[tuple[int, ...]]) -> N
         raise MediaError(f"{name} changes its size midway ({shown}): convert it to one size, or read one part of it")
 
 
-def record(asked: Asked, timeline: Timeline, chosen: list[int], frames: np.ndarray, notes: list[str]) -> Video:
+def record(asked: Asked, timeline: Timeline, chosen: Choice, frames: np.ndarray, notes: list[str]) -> Video:
     """Say what was read; warn of what was wrong with it.
 
     Args:
         asked: what was opened.
         timeline: of the frames that decode.
-        chosen: indices of the frames taken.
+        chosen: the frames taken.
         frames: ``[n, H, W, 3]``, padding included; n is 0 where they were handed out in chunks.
         notes: sentences on what was wrong.
     """
-    if len(set(chosen)) < len(chosen):
+    indices = chosen.indices
+    if len(set(indices)) < len(indices):
         notes.append(
-            f"{asked.name}: the frame rate varies, {len(set(chosen))} different frames are the nearest to "
-            f"{len(chosen)} equally spaced times"
+            f"{asked.name}: the frame rate varies, {len(set(indices))} different frames are on the screen at "
+            f"{len(indices)} equally spaced times"
         )
     for note in notes:
         logger.warning(note)
-    times = tuple(timeline.seconds[i] for i in chosen)
-    covered = times[-1] - times[0] + timeline.frame_seconds
     height, width = frames.shape[1:3]
     return Video(
         frames=frames,
-        timestamps=times,
-        indices=tuple(chosen),
-        padded=len(chosen) % 2,
-        seconds_per_grid=2.0 * covered / len(times),
+        timestamps=chosen.times,
+        indices=indices,
+        padded=len(indices) % 2,
+        seconds_per_grid=2.0 * chosen.spacing,
         duration=timeline.duration,
         source_fps=1.0 / timeline.frame_seconds,
         size=(height, width),

@@ -20,11 +20,14 @@ class Video:
 
     Args:
         frames: uint8 RGB, ``[n, H, W, 3]``; n is even, because the model takes frames in pairs.
-        timestamps: seconds of the sampled frames after the first frame of the source, ascending; without the padding.
-        indices: position of each sampled frame in the source, counted from 0 in display order; without the padding.
+        timestamps: seconds after the first frame of the source at which each sampled frame is on the screen, ascending,
+            without the padding: its own time; where the frame rate varies, the time that it was taken for.
+        indices: position of each sampled frame in the source, counted from 0 in display order; without the padding. One
+            that is on the screen at several of the times comes several times.
         padded: how many times the last frame was repeated to make n even: 0 or 1. ``n == len(indices) + padded``.
         seconds_per_grid: seconds that one temporal position (two frames) stands for:
-            2 * (last timestamp - first + one frame of the source) / ``len(timestamps)``.
+            2 * (last timestamp - first + one frame of the source) / ``len(timestamps)``; where the frame rate varies
+            twice the seconds from one timestamp to the next, of a single picture twice those it is on the screen.
         duration: seconds of the whole source.
         source_fps: mean frames a second of the source.
         size: height and width of a frame as shown (after rotation), in pixels.
@@ -56,6 +59,7 @@ class Timeline:
         notes: sentences for ``Video.warnings``.
         ticks: presentation timestamp of each frame in the container's own unit, or None where it has none to trust.
         keys: ticks of the keyframes from which decoding may start, ascending; empty where seeking is not safe.
+        ends: seconds at which the last frame ends, or None: it stays for ``frame_seconds``.
     """
 
     seconds: tuple[float, ...]
@@ -63,18 +67,21 @@ class Timeline:
     notes: tuple[str, ...] = ()
     ticks: tuple[int, ...] | None = None
     keys: tuple[int, ...] = ()
+    ends: float | None = None
 
     def require_numbers(self, path: str, backend: str) -> None:
         """Raise MediaError where a library that finds frames by seeking would silently return others."""
         if self.ticks is None:
             raise MediaError(
-                f"the frames of {path} carry no times of their own (an AVI with B-frames, for one), and {backend} then "
-                f'returns other frames than the ones asked for: use video_backend="pyav"'
+                f"the frames of {path} carry no times of their own (an AVI with B-frames, a clock that restarts), and "
+                f'{backend} then returns other frames than the ones asked for: use video_backend="pyav"'
             )
 
     @property
     def duration(self) -> float:
         """Seconds from the first frame to the end of the last."""
+        if self.ends is not None:
+            return self.ends
         return self.seconds[-1] + self.frame_seconds if self.seconds else 0.0
 
 

@@ -39,9 +39,9 @@ class VideoStream:
         self._whole: dict[int, np.ndarray] = {}  # frames of a backend that cannot be asked for single ones
         if getattr(asked.module, "CHOOSES_ITSELF", False):
             self._timeline, self._chosen, self._whole, self._notes = fetch(asked, asked.module.fetch)
-            check_frames(asked.name, self._chosen, set())
+            check_frames(asked.name, self._chosen.indices, set())
         else:
-            self._chosen = choose(self._timeline, asked.usable, asked.sampling)
+            self._chosen = choose(asked)
         self._size: tuple[int, int] = (0, 0)
         self._slots = self._in_slots()
         try:
@@ -57,7 +57,7 @@ class VideoStream:
     @property
     def count(self) -> int:
         """Frames in all, an even number: the last of an odd number is repeated."""
-        return len(self._chosen) + len(self._chosen) % 2
+        return len(self._chosen.indices) + len(self._chosen.indices) % 2
 
     def chunks(self, frames: int) -> Iterator[np.ndarray]:
         """Hand out the frames from the beginning; may be called once, and once more after `FramesChanged`.
@@ -86,8 +86,9 @@ class VideoStream:
 
     def video(self) -> Video:
         """Say what was read, once all was handed out; its ``frames`` are left out: ``[0, H, W, 3]``."""
+        notes = self._asked.images.said if self._asked.images else self._notes
         nothing = np.empty((0, *self._size, 3), dtype=np.uint8)
-        return record(self._asked, self._timeline, self._chosen, nothing, [*self._timeline.notes, *self._notes])
+        return record(self._asked, self._timeline, self._chosen, nothing, [*self._timeline.notes, *notes])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -98,7 +99,7 @@ class VideoStream:
         decoded = self._decoded()
         early: dict[int, np.ndarray] = {}  # damaged files decode out of order here and there
         last = -1
-        for i in self._chosen:
+        for i in self._chosen.indices:
             if i != last:
                 while i not in early:
                     got = next(decoded, None)
@@ -109,16 +110,16 @@ class VideoStream:
                 pixels = early.pop(i)
                 size = pixels.shape[:2]
                 self._size = size if last < 0 else self._size
-                check_frames(self._asked.name, self._chosen, {self._size, size})
+                check_frames(self._asked.name, self._chosen.indices, {self._size, size})
                 last = i
             yield pixels
         for _ in decoded:  # let it say what was wrong
             pass
-        if len(self._chosen) % 2:
+        if len(self._chosen.indices) % 2:
             yield pixels
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
-        asked, indices = self._asked, list(dict.fromkeys(self._chosen))
+        asked, indices = self._asked, list(dict.fromkeys(self._chosen.indices))
         if self._whole:
             yield from ((i, self._whole[i]) for i in indices)
         elif asked.images:
@@ -144,7 +145,7 @@ class VideoStream:
                 "another video_backend, or a repaired copy"
             )
         self._timeline, self._chosen, _, self._notes = fetch(asked, self._which_decode)
-        check_frames(asked.name, self._chosen, set())
+        check_frames(asked.name, self._chosen.indices, set())
         self._changed = True
         self._slots = self._in_slots()
         raise FramesChanged

@@ -8,7 +8,9 @@ from typing import Any
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.pyav import can_seek, decoded, open_container
 from prunevid_qwen.video.record import Deadline, Timeline
+from prunevid_qwen.video.sampling import is_steady
 from prunevid_qwen.video.sniff import has_end_mark
+from prunevid_qwen.video.streams import several_videos
 
 
 def read_timeline(path: str, deadline: Deadline) -> Timeline:
@@ -23,7 +25,9 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
 
     ticks: list[int] = []
     keys: list[int] = []
-    packets, damaged, trusted, ended, shown = 0, 0, True, 0.0, 0.0
+    packets, damaged, trusted, ended, resets = 0, 0, True, 0.0, 0
+    decoding: int | None = None  # the last packet's decoding timestamp
+    lasting: dict[int, int] = {}
     container, stream = open_container(path)
     with container:
         try:
@@ -37,6 +41,9 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
                 if packet.stream.index != stream.index:
                     continue
                 packets += 1
+                if packet.dts is not None:
+                    resets += decoding is not None and packet.dts < decoding
+                    decoding = packet.dts
                 if packet.is_discard:  # before the beginning that an edit list sets: decoded, never shown
                     continue
                 if packet.is_corrupt:  # the file ends in the middle of it: what decodes of it is half a picture
@@ -46,14 +53,16 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
                     trusted = False
                     continue
                 ticks.append(packet.pts)
-                shown = float((packet.duration or 0) * packet.time_base)
+                lasting[packet.pts] = packet.duration or 0
                 if packet.is_keyframe:
                     keys.append(packet.pts)
         except av.FFmpegError:
             pass  # the file ends in the middle of a packet: what is there has been listed
         notes = _cut_short(path, container, stream, packets, ended)
-        if damaged:
+        if damaged > resets:  # where parts are joined a packet looks damaged that is not
             notes.append(f"{path}: {damaged} of {packets} frames are cut off or damaged and were left out")
+        promised = None if notes else _promised_end(container, stream)
+        notes += several_videos(path, container, stream)
         rate = stream.average_rate or stream.guessed_rate
         base = stream.time_base
         seekable = can_seek(container)
@@ -62,18 +71,26 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
         raise MediaError(
             f"{path} holds no frame, its header is all there is: it was truncated; copy or download it again"
         )
-    if not trusted or len(set(ticks)) < len(ticks) or not ticks:
-        return timeline_by_decoding(path, deadline, notes)
+    if not trusted or resets or len(set(ticks)) < len(ticks) or not ticks:
+        return timeline_by_decoding(path, deadline, notes, resets)
     ticks.sort()
     seconds = tuple(float((t - ticks[0]) * base) for t in ticks)
-    lasts = _frame_seconds(seconds, shown, rate)
+    shown = lasting[ticks[-1]]
+    lasts = _frame_seconds(seconds, float(shown * base), rate)
+    ends = _end(seconds, lasts, float(shown * base), 0.0 if promised is None else float((promised - ticks[0]) * base))
     if reordered:  # AVI numbers packets in decoding order: the set of times is right, not which frame has which
-        return Timeline(seconds, lasts, tuple(notes))
-    return Timeline(seconds, lasts, tuple(notes), tuple(ticks), tuple(sorted(keys)) if seekable else ())
+        return Timeline(seconds, lasts, tuple(notes), ends=ends)
+    return Timeline(seconds, lasts, tuple(notes), tuple(ticks), tuple(sorted(keys)) if seekable else (), ends)
 
 
-def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None = None) -> Timeline:
-    """List the frames that really decode. Slow: every frame is decoded, none is kept.
+def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None = None, resets: int = 0) -> Timeline:
+    """List the frames that really decode, in the order in which they do. Slow: every frame is decoded, none is kept.
+
+    Args:
+        path: of the file.
+        deadline: asked between frames.
+        notes: sentences for ``Video.warnings``, to which others are added.
+        resets: how often the packets' clock falls back: where the frames' does, what follows is placed behind.
 
     Raises:
         MediaError: not one frame decodes.
@@ -86,12 +103,33 @@ def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None 
     if not times:
         why = f" ({errors[0]})" if errors else ""
         raise MediaError(f"not one frame of {path} can be decoded{why}: the file is damaged; copy or download it again")
+    said = list(notes or ())
     known = [t for t in times if t is not None]
-    if len(known) == len(times) and all(b > a for a, b in itertools.pairwise(known)):
-        seconds = tuple(t - known[0] for t in known)
+    steps = [b - a for a, b in itertools.pairwise(known)]
+    falls = sum(step <= 0 for step in steps)
+    if len(known) == len(times) and falls <= resets:
+        forward = sorted(step for step in steps if step > 0)
+        usual = forward[len(forward) // 2] if forward else 1.0 / float(rate or 25)
+        seconds = tuple(itertools.accumulate((step if step > 0 else usual for step in steps), initial=0.0))
+        if falls:
+            said.append(f"{path}: its clock begins anew {falls} times, each part was placed behind the one before it")
     else:
         seconds = tuple(i / float(rate or 25) for i in range(len(times)))
-    return Timeline(seconds, _frame_seconds(seconds, 0.0, rate), tuple(notes or ()))
+    return Timeline(seconds, _frame_seconds(seconds, 0.0, rate), tuple(said))
+
+
+def _promised_end(container: Any, stream: Any) -> int | None:
+    """Tick at which the header lets the stream end; None where it says nothing, or speaks of the whole file."""
+    in_parts = "mp4" in container.format.name and not stream.frames  # parts that are missing would be promised
+    if in_parts or stream.duration is None or stream.start_time is None:
+        return None
+    return int(stream.start_time + stream.duration)
+
+
+def _end(seconds: tuple[float, ...], lasts: float, shown: float, promised: float) -> float | None:
+    """Seconds at which the last frame leaves the screen; None if it stays as long as the others."""
+    ends = max(seconds[-1] + (shown or lasts), promised)
+    return None if is_steady(seconds) and ends - seconds[-1] <= 2 * lasts else ends
 
 
 def _frame_seconds(seconds: tuple[float, ...], shown: float, rate: Any) -> float:

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.media import MediaReader
 from prunevid_qwen.pixels import PixelOptions, fitted_frame
-from prunevid_qwen.video import read_image
+from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.indexed import read_frames
 
 
@@ -66,10 +66,9 @@ class ByProtocol:
         return self._image(media) if media.kind == "image" else self._video(media)
 
     def _image(self, media: Media) -> ReadMedia:
-        image = read_image(media.path)
+        image, note = read_picture(media.path)
         frame = fitted_frame(image, self._limits(self.image, 1))
-        facts = {"source": media.path, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
-        return ReadMedia("image", frame[None], 1.0, (), facts)
+        return ReadMedia("image", frame[None], 1.0, (), _image_facts(media, image, frame, note))
 
     def _video(self, media: Media) -> ReadMedia:
         chosen: list[Any] = []
@@ -133,18 +132,22 @@ class ByConfig:
             MediaError: missing or unreadable.
         """
         if media.kind == "image":
-            image = read_image(media.path)
+            image, note = read_picture(media.path)
             limit = self.config.max_pixels
             options = self.image if limit is None else replace(self.image, max_pixels=limit)
             frame = fitted_frame(image, options)
-            facts = {"source": media.path, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
-            return ReadMedia("image", frame[None], 1.0, (), facts)
+            return ReadMedia("image", frame[None], 1.0, (), _image_facts(media, image, frame, note))
         given = {name: value for name in ("start", "end") if (value := getattr(media, name)) is not None}
         if media.fps is not None:
             given["fps"] = media.fps
         reader = MediaReader(self.video, self.image)
         frames, seconds, facts = reader.read_fitted(media.path, self.config, **given)
         return ReadMedia("video", frames, seconds, tuple(facts["timestamps"]), facts)
+
+
+def _image_facts(media: Media, image: np.ndarray, frame: np.ndarray, note: str | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"source": media.path, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
+    return facts if note is None else {**facts, "warnings": [f"{media.path}: {note}"]}
 
 
 Reading = ByProtocol | ByConfig

@@ -39,3 +39,12 @@ class PruningNotApplied(PruneVidError, RuntimeError):
     """Pruning was asked for, there was something to prune, and it did not happen."""
 
     exit_code = 5
+
+
+def shown(value: object, limit: int = 200) -> str:
+    """Return what somebody passed for a message: a text as it is, else its repr; the middle of a long one left out."""
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) <= limit:
+        return text
+    half = (limit - 3) // 2
+    return f"{text[:half]}...{text[-half:]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.adapters import QwenVL, check_transformers
-from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
+from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError, shown
 from prunevid_qwen.version import TESTED
 
 _log = logging.getLogger(__name__)
@@ -117,13 +118,15 @@ def check_source(source: str) -> None:
     Raises:
         ConfigError: see above.
     """
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         if not (Path(source) / "config.json").is_file():
             raise ConfigError(f"{source} has no config.json: pass the folder that holds the model's files")
         return
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
     if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise ConfigError(f"no model folder at {source!r}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'")
+        raise ConfigError(
+            f"no model folder at {shown(repr(source))}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'"
+        )
 
 
 def _unreachable(source: str, error: Exception) -> SetupError:

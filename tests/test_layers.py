@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
     ("errors", "version", "amounts", "interruption"),
-    ("config", "kernels", "bundled", "seams"),
+    ("config", "kernels", "bundled", "seams", "folder_json"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
@@ -25,7 +25,7 @@ FLOORS = (
     ("gathering",),
     ("run", "selfcheck"),
     ("hooks",),
-    ("loading", "media", "sources", "receipt", "stage_log", "streamer"),
+    ("loading", "media", "messages", "sources", "receipt", "stage_log", "streamer"),
     ("preprocessor", "encoding"),
     ("prepared",),
     ("model",),

@@ -5,13 +5,16 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, MediaError, shown
 from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
+from prunevid_qwen.video.data_uris import is_data_uri, named
+from prunevid_qwen.video.paths import local_path
 from prunevid_qwen.video.sampling import check_request
 
 _VIDEOS, _IMAGES, _RANGE = ("video", "video_path"), ("image", "images"), ("start", "end")
@@ -112,7 +115,7 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
 def missing_media(questions: Sequence[BulkQuestion]) -> list[str]:
     """Return the paths at which nothing is, each once, in order."""
     paths = dict.fromkeys(media.path for question in questions for media in question.media)
-    return [path for path in paths if not Path(path).exists()]
+    return [path for path in paths if not os.path.exists(path)]
 
 
 def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQuestion:
@@ -188,6 +191,8 @@ def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dic
         if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
             raise ConfigError(f"a message has a role and content, got {message!r:.60}")
         content = message["content"]
+        if content is None and message["role"] == "assistant":
+            content = ""
         if isinstance(content, str):
             _check_text(content)
             texts = [content]
@@ -207,7 +212,8 @@ def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dic
 
 
 def _items(content: Sequence[Any], media: list[Media], folder: Path) -> Iterator[dict[str, Any]]:
-    for item in content:
+    for given in content:
+        item = {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
         kind = item.get("type") if isinstance(item, dict) else None
         if kind == "text" and isinstance(item.get("text"), str):
             _check_text(item["text"])
@@ -229,11 +235,14 @@ def _items(content: Sequence[Any], media: list[Media], folder: Path) -> Iterator
 
 
 def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = None) -> Media:
-    if "://" in path:
-        raise ConfigError(f"{path} is an address: download it and give the file's path")
+    if is_data_uri(path):
+        raise ConfigError(f"{named(path)} stands where a path does: save it to a file, and give that file's path")
+    try:
+        whole = folder / local_path(path, folder)
+    except MediaError:
+        raise ConfigError(f"{shown(path)} is an address: download it and give the file's path") from None
     check_request(2, "uniform", 1.0, start, end)
-    whole = folder / Path(path).expanduser()
-    known: MediaKind = "image" if kind == "image" else "frames" if whole.is_dir() else "video"
+    known: MediaKind = "image" if kind == "image" else "frames" if os.path.isdir(whole) else "video"
     return Media(known, str(whole), start, end)
 
 

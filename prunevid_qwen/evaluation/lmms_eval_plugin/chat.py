@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, shown
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
 from prunevid_qwen.pixels import fitted_frame
 from prunevid_qwen.video import read_image
+from prunevid_qwen.video.data_uris import is_data_uri
+from prunevid_qwen.video.paths import local_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +115,13 @@ def _content(name: str, content: Any, media: list[Media]) -> tuple[str | int, ..
     if isinstance(content, str):
         return (content,)
     parts: list[str | int] = []
-    for item in content:
+    for given in content or ():  # of an assistant that only called a tool it is None
+        item = {key: value for key, value in given.items() if value is not None}  # Arrow fills in the others' keys
         kind = item.get("type")
         if kind == "text":
-            parts.append(str(item["text"]))
+            if not isinstance(item.get("text"), str):
+                raise ConfigError(f"{name} has a text item without a text: it has {shown(', '.join(item), 80)}")
+            parts.append(item["text"])
         elif kind in ("video", "image"):
             parts.append(len(media))
             where = f"{name}, {kind} {len(media)}"
@@ -133,12 +137,12 @@ def _video(where: str, item: Mapping[str, Any]) -> Media:
         start, end = source.get("video_start", start), source.get("video_end", end)
         source = source.get("url") or source.get("path") or source.get("video")
     path = _path(where, source)
-    return Media("frames" if Path(path).is_dir() else "video", path, start, end)
+    return Media("frames" if os.path.isdir(path) else "video", path, start, end)
 
 
 def _image(where: str, item: Mapping[str, Any]) -> Media:
     source = item.get("url")
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) and not is_data_uri(source):
         return Media("image", _path(where, source))
     return HeldImage("image", where, image=read_image(source))
 
@@ -146,7 +150,7 @@ def _image(where: str, item: Mapping[str, Any]) -> Media:
 def _path(where: str, source: Any) -> str:
     if not isinstance(source, (str, os.PathLike)):
         raise MediaError(f"{where} is a path, got {type(source).__name__}: prunevid_qwen reads files")
-    path = str(source).removeprefix("file://")
-    if "://" in path or path.startswith("data:"):
-        raise MediaError(f"{where} is {path[:60]}: nothing is downloaded in a run, put the file on this machine")
-    return path
+    try:
+        return local_path(source)
+    except MediaError as error:
+        raise MediaError(f"{where}: {error}") from None

@@ -76,8 +76,8 @@ def test_a_run_killed_in_any_step_ends_as_if_it_had_not_been(whole: Path, tmp_pa
 
 @pytest.mark.nightly
 def test_a_process_killed_for_real_goes_on(whole: Path, tmp_path: Path) -> None:
-    code = (
-        "import os, signal, sys, torch; torch.set_num_threads(1)\n"
+    code = (  # as many threads as here: two of them sum in another order than one
+        f"import os, signal, sys, torch; torch.set_num_threads({torch.get_num_threads()})\n"
         "from pathlib import Path\n"
         "from tests.glimpse_training import killed_in_step, small\n"
         "killed_in_step(small(), Path(sys.argv[1]), 3, lambda: os.kill(os.getpid(), signal.SIGKILL))\n"

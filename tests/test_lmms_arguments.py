@@ -286,7 +286,7 @@ def test_any_fault_of_a_file_is_its_own(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_pyav_that_lmms_eval_wants_says_flags_that_are_no_numbers() -> None:
-    from prunevid_qwen.video.pyav import _is_picture
+    from prunevid_qwen.video.streams import _is_picture as _is_picture
 
     flags = enum.Flag("Disposition", {"default": 1, "attached_pic": 0x400})  # PyAV 13 to 15
     for disposition in (flags["attached_pic"], 0x400, 0x401):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 
 from prunevid_qwen.config import PruneVidConfig
@@ -60,10 +62,18 @@ class Reader:
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             collate_fn=_as_it_is,
-            worker_init_fn=leave_signals_to_parent,
+            worker_init_fn=functools.partial(_begin, sharing=torch.multiprocessing.get_sharing_strategy()),
+            # a forked one waits for ever for the threads that this process computes with, which a fork leaves behind
+            multiprocessing_context="spawn" if workers else None,
         )
         with starting_processes():
             return iter(loader)
+
+
+def _begin(worker: int, sharing: str) -> None:
+    """Make this process a reader, which hands tensors over as its parent does."""
+    torch.multiprocessing.set_sharing_strategy(sharing)
+    leave_signals_to_parent(worker)
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import MediaError, shown
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import content_of, is_data_uri, named
 
 # What a browser shows a frame for whose file says "no time at all".
@@ -36,7 +36,7 @@ def open_image(source: str | os.PathLike[str]) -> Any:
     except UnidentifiedImageError as error:
         raise MediaError(f"{name} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"the image {name} cannot be opened ({shown(str(error))}): check the file") from error
+        raise MediaError(f"the image {name} cannot be opened ({excerpt(str(error))}): check the file") from error
 
 
 def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError, shown
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line
@@ -120,14 +120,16 @@ def _content(name: str, content: Any, media: list[Media]) -> tuple[str | int, ..
         kind = item.get("type")
         if kind == "text":
             if not isinstance(item.get("text"), str):
-                raise ConfigError(f"{name} has a text item without a text: it has {shown(', '.join(item), 80)}")
+                raise ConfigError(f"{name} has a text item without a text: it has {excerpt(', '.join(item), 80)}")
             parts.append(item["text"])
         elif kind in ("video", "image"):
             parts.append(len(media))
             where = f"{name}, {kind} {len(media)}"
             media.append(_video(where, item) if kind == "video" else _image(where, item))
         else:
-            raise ConfigError(f"{name} has content of type {kind!r}: Qwen2.5-VL takes text, images and videos")
+            raise ConfigError(
+                f"{name} has content of type {quoted(kind, 80)}: Qwen2.5-VL takes text, images and videos"
+            )
     return tuple(parts)
 
 

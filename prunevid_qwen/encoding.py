@@ -15,6 +15,7 @@ from torch import Tensor
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.media import Medium, VideoFeed
+from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import Moment
 from prunevid_qwen.vision import EncodedVideos, Features, is_placeholder
 
@@ -100,7 +101,7 @@ class Encoding:
         return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy
 
     def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Moment, Moment]]) -> Features:
-        device = self._videos.tower.device
+        device = input_device(self._videos.tower)
         start = Moment.now(device)
         features = self._videos.encode(pixels, grid)
         busy.append((start, Moment.now(device)))

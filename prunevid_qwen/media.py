@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,16 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.folder_json import read_json
 from prunevid_qwen.pixels import PixelOptions, fitted_frame, frame_limit, image_pixels, smart_resize, video_pixels
 from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_video
+from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.prefetch import Prefetch
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
 VIDEO_MAX_PIXELS = 768 * 28 * 28
+_RESIZED_PIXELS = 4 * 28 * 28, 16384 * 28 * 28  # least and most of a size that is asked for, as there
 
 _SETTINGS = {
     "video": (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")),
@@ -122,7 +124,7 @@ class VideoFeed:
         try:
             while True:
                 limit = self._limit()
-                rows, columns = smart_resize(*self._stream.size, self._options.factor, self._options.min_pixels, limit)
+                rows, columns = self._options.fit(*self._stream.size, limit)
                 tokens = (rows // self._options.factor) * (columns // self._options.factor)
                 whole = math.ceil(self._stream.count / depth)
                 at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
@@ -177,11 +179,11 @@ class MediaReader:
         )
 
     def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
-        """Read a video as ``config`` samples it; ``given`` overrides (start, end, fps, max_frames, ...)."""
-        options, (limit, total) = self._asked(config, given)
+        """Read a video as ``config`` samples it; ``given`` overrides (start, fps, min_frames, resized, ...)."""
+        options, fit, (limit, total) = self._asked(config, given)
         video: Video = read_video(source, **options)
-        pixels, grid = video_pixels(video.frames, self.video, max_pixels=limit, total_pixels=total)
-        return Medium("video", pixels, grid, video.seconds_per_grid, _facts(video, grid, self.video))
+        pixels, grid = video_pixels(video.frames, fit, max_pixels=limit, total_pixels=total)
+        return Medium("video", pixels, grid, video.seconds_per_grid, _facts(video, grid, fit))
 
     def open_video(
         self, source: Any, config: PruneVidConfig, *, dtype: torch.dtype, pin: bool = False, **given: Any
@@ -195,8 +197,8 @@ class MediaReader:
             pin: put the pixels into pinned memory.
             given: as in `read_video`.
         """
-        options, limits = self._asked(config, given)
-        return VideoFeed(open_video(source, **options), self.video, limits, config.vision_chunk_tokens, dtype, pin)
+        options, fit, limits = self._asked(config, given)
+        return VideoFeed(open_video(source, **options), fit, limits, config.vision_chunk_tokens, dtype, pin)
 
     def read_fitted(
         self, source: Any, config: PruneVidConfig, **given: Any
@@ -206,27 +208,29 @@ class MediaReader:
         Returns: frames uint8 RGB ``[T, h, w, 3]``, T even, for `pixels.fitted_pixels`; the seconds of a temporal
             position; and what a receipt says.
         """
-        options, limits = self._asked(config, given)
+        options, own, limits = self._asked(config, given)
         stream, frames = open_video(source, **options), list[np.ndarray]()
         try:
             while True:
-                fit = replace(self.video, max_pixels=frame_limit(stream.count, self.video, *limits))
+                fit = replace(own, max_pixels=frame_limit(stream.count, own, *limits))
                 frames.clear()
                 try:
-                    for chunk in stream.chunks(self.video.temporal_patch_size):
+                    for chunk in stream.chunks(own.temporal_patch_size):
                         frames.extend(fitted_frame(frame, fit) for frame in chunk)
                     break
                 except FramesChanged:
                     continue
         finally:
             stream.close()
-        video, depth = stream.video(), self.video.temporal_patch_size
-        sides = [side // self.video.patch_size for side in frames[0].shape[:2]]
+        video, depth = stream.video(), own.temporal_patch_size
+        sides = [side // own.patch_size for side in frames[0].shape[:2]]
         grid = torch.tensor([[math.ceil(len(frames) / depth), *sides]])
-        return np.stack(frames), video.seconds_per_grid, _facts(video, grid, self.video)
+        return np.stack(frames), video.seconds_per_grid, _facts(video, grid, own)
 
-    def _asked(self, config: PruneVidConfig, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[int, int | None]]:
-        """Return the arguments of the reader, and the limits on pixels."""
+    def _asked(
+        self, config: PruneVidConfig, given: dict[str, Any]
+    ) -> tuple[dict[str, Any], PixelOptions, tuple[int, int | None]]:
+        """Return the arguments of the reader, how frames are fitted, and the limits on pixels."""
         options = {
             "sampling": config.video_sampling,
             "max_frames": config.max_frames,
@@ -237,15 +241,20 @@ class MediaReader:
         }
         limit = options.pop("max_pixels", config.max_pixels)
         total = options.pop("total_pixels", config.total_pixels)
+        fit = _fit(self.video, options, limit)
+        if fit.fixed is not None:
+            limit = total = None  # a size that is given is no matter of limits
         if limit is None:
-            limit = max(self.video.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
-        return options, (limit, total)
+            limit = max(fit.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
+        return options, fit, (limit, total)
 
     def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read one image."""
         image, note = read_picture(source)
-        pixels, grid = image_pixels(image, self.image, max_pixels=given.get("max_pixels", config.max_pixels))
-        name = str(source) if isinstance(source, (str, Path)) else type(source).__name__
+        limit = given.pop("max_pixels", config.max_pixels)
+        fit = _fit(self.image, given, limit)
+        pixels, grid = image_pixels(image, fit, max_pixels=None if fit.fixed else limit)
+        name = named(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
         facts = {
             "source": name,
             "size": list(image.shape[:2]),
@@ -254,6 +263,17 @@ class MediaReader:
             "warnings": [] if note is None else [f"{name}: {note}"],
         }
         return Medium("image", pixels, grid, 1.0, facts)
+
+
+def _fit(options: PixelOptions, given: dict[str, Any], max_pixels: Any) -> PixelOptions:
+    """Take ``min_pixels`` and ``resized`` out of ``given``: they go before the model's own limits, as Qwen has it."""
+    least, resized = given.pop("min_pixels", None), given.pop("resized", None)
+    if resized is not None:
+        return replace(options, fixed=smart_resize(resized[0], resized[1], options.factor, *_RESIZED_PIXELS))
+    if least is None:
+        return options
+    most = max_pixels if isinstance(max_pixels, int) else 0  # what else it is, is refused where it is used
+    return replace(options, min_pixels=least, max_pixels=max(options.max_pixels, most))
 
 
 def _facts(video: Video, grid: Tensor, options: PixelOptions) -> dict[str, Any]:
@@ -275,16 +295,3 @@ def _facts(video: Video, grid: Tensor, options: PixelOptions) -> dict[str, Any]:
 def _merged(grid: Tensor, merge: int) -> list[int]:
     t, h, w = grid[0].tolist()
     return [t, h // merge, w // merge]
-
-
-def read_json(source: str, name: str, hub: dict[str, Any]) -> dict[str, Any]:
-    """Read an optional JSON file of a model folder or hub repository; {} when it has none."""
-    from transformers.utils import cached_file
-
-    path = cached_file(
-        source, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False, **hub
-    )
-    if path is None:
-        return {}
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}

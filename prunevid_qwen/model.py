@@ -16,17 +16,17 @@ from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.attachments import Turns
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.media import Medium, VideoFeed
-from prunevid_qwen.prepared import Prepared, limited
+from prunevid_qwen.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.receipt import check_applied, receipt, warnings_of
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.sources import conversations
 from prunevid_qwen.stage_log import log_stages
 from prunevid_qwen.streamer import ends_streamer
+from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 
@@ -156,23 +156,23 @@ class PruneVidQwen25VL:
         """
         began = time.perf_counter()
         generate_arguments = limited({"max_new_tokens": max_new_tokens, **generate_arguments})
-        tower = self._tower
+        tower, device = self._tower, input_device(self.model)
         with self._opened(video_path, question, images, messages, start, end) as (opened, single):
             if streamer is not None and not single:
                 raise ConfigError("a streamer shows one answer at a time: pass one question")
             read = time.perf_counter() - began
             # whoever gets tensors may want to change them in place, which inference mode forbids for good
-            inference = torch.inference_mode(not self._returns_tensors(generate_arguments))
+            inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
             with self._lock, inference, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
                 encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
                 ]
-                inputs = {name: value.to(self.model.device) for name, value in self.preprocessor.batch(samples).items()}
+                inputs = {name: value.to(device) for name, value in self.preprocessor.batch(samples).items()}
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
-            _log.warning(warning)
+            _log.warning(abridged(warning))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         with_stats = self.config.collect_stats if return_stats is None else return_stats
         results = self._results(output, samples, inputs, trace, seconds, with_stats)
@@ -213,11 +213,11 @@ class PruneVidQwen25VL:
             As `generate`, with stats: seconds of reading and of the encoder are those of ``prepared``.
         """
         began = time.perf_counter()
-        inference = torch.inference_mode(not self._returns_tensors(generate_arguments))
+        inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = vision_from_memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self.config) as trace, memory:
             batch = self.preprocessor.batch(prepared.samples)
-            inputs = {name: value.to(self.model.device) for name, value in batch.items()}
+            inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
             output = self.model.generate(**inputs, **limited(generate_arguments))
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
@@ -235,7 +235,7 @@ class PruneVidQwen25VL:
         with ExitStack() as stack:
 
             def open_video(source: Any, config: PruneVidConfig, **options: Any) -> VideoFeed:
-                pin = tower.device.type == "cuda"
+                pin = input_device(tower).type == "cuda"
                 feed = self.preprocessor.media.open_video(source, config, dtype=tower.dtype, pin=pin, **options)
                 stack.callback(feed.close)
                 return feed
@@ -244,12 +244,6 @@ class PruneVidQwen25VL:
                 self.config, self.preprocessor.media.read_image, open_video, video_path, question, *given
             )
             yield [self.preprocessor.sample(each, self.config, open_video) for each in asked], single
-
-    def _returns_tensors(self, arguments: dict[str, Any]) -> bool:
-        asked = arguments.get("return_dict_in_generate")
-        if asked is None:
-            asked = (arguments.get("generation_config") or self.model.generation_config).return_dict_in_generate
-        return bool(asked) or cache_of(arguments) is not None
 
     def _results(
         self,
@@ -267,7 +261,7 @@ class PruneVidQwen25VL:
         answers = [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
         about = {
             "model": self.name,
-            "device": str(self.model.device),
+            "device": str(input_device(self.model)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "attn_implementation": self.model.config._attn_implementation,
         }

@@ -10,6 +10,7 @@ from typing import Any
 
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.preprocessor import Sample
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.vision import EncodedVideos
 
 
@@ -57,3 +58,11 @@ def limited(arguments: dict[str, Any]) -> dict[str, Any]:
     if any(given.get(name) is not None for name in ("max_new_tokens", "max_length", "generation_config")):
         return given
     return {**given, "max_new_tokens": 512}
+
+
+def returns_tensors(model: Any, arguments: dict[str, Any]) -> bool:
+    """Tell whether ``generate`` hands tensors out, under ``arguments`` or what the model's own settings say."""
+    asked = arguments.get("return_dict_in_generate")
+    if asked is None:
+        asked = (arguments.get("generation_config") or model.generation_config).return_dict_in_generate
+    return bool(asked) or cache_of(arguments) is not None

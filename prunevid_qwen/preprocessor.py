@@ -6,7 +6,6 @@ The stock processor cannot be built without torchvision; its arithmetic lives in
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.media import MediaReader, Medium, VideoFeed, read_json
+from prunevid_qwen.folder_json import read_json
+from prunevid_qwen.media import MediaReader, Medium, VideoFeed
+from prunevid_qwen.messages import Item, read_messages
 
 ReadVideo = Callable[..., Medium | VideoFeed]
 
@@ -90,29 +91,25 @@ class Preprocessor:
         Args:
             messages: chat messages; content is a string or a list of items such as ``{"type": "text", "text": ...}``,
                 ``{"type": "video", "video": source, "fps": 2, "start": 1.5}``, ``{"type": "image", "image": source}``
-                ("path" and "url" are accepted as names of the source). A last message of the assistant is continued.
+                ("path" and "url" are accepted as names of the source), or ``{"type": "image_url", "image_url":
+                {"url": ...}}`` and the same with "video_url". Images may be ``data:`` URIs. A video takes "start" and
+                "end" (or "video_start" and "video_end"), "nframes" or "fps" with "min_frames", and "max_frames". Its
+                frames take "min_pixels", "max_pixels" and "total_pixels", or both "resized_height" and "resized_width",
+                which are rounded to multiples of 28; an image takes these but "total_pixels". Keys that are None are
+                passed over, all others refused. A last message of the assistant is continued.
             config: how videos are sampled.
             read_video: called as `MediaReader.read_video` and instead of it.
 
         Raises:
-            ConfigError: a message or item is malformed, or the text holds placeholders of its own.
+            ConfigError: a message or item is malformed, or has a key that is not read; the text holds placeholders.
         """
-        if not messages:
-            raise ConfigError("messages is empty: pass at least one user message")
         media: list[Medium | VideoFeed] = []
-        plain = []
-        for message in messages:
-            if not isinstance(message, dict) or "role" not in message or "content" not in message:
-                raise ConfigError(f"a message is a dict with role and content, got {message!r:.80}")
-            content = message["content"]
-            if isinstance(content, str):
-                plain.append({"role": message["role"], "content": content})
-                continue
-            items = []
-            for item in content:
-                items.append(self._item(item, config, media, read_video or self.media.read_video))
-            plain.append({"role": message["role"], "content": items})
-        ours = messages[-1]["role"] == "assistant"
+        plain: list[dict[str, Any]] = []
+        read = read_video or self.media.read_video
+        for role, content in read_messages(messages):
+            items = content if isinstance(content, str) else [self._item(each, config, media, read) for each in content]
+            plain.append({"role": role, "content": items})
+        ours = plain[-1]["role"] == "assistant"
         text = self.tokenizer.apply_chat_template(
             plain, tokenize=False, add_generation_prompt=not ours, continue_final_message=ours
         )
@@ -126,37 +123,17 @@ class Preprocessor:
         return Sample(text, tuple(media))
 
     def _item(
-        self, item: Any, config: PruneVidConfig, media: list[Medium | VideoFeed], read_video: ReadVideo
+        self, item: Item, config: PruneVidConfig, media: list[Medium | VideoFeed], read_video: ReadVideo
     ) -> dict[str, Any]:
-        if not isinstance(item, dict):
-            raise ConfigError(f"content is text or a list of items with a type, got {item!r:.80}")
-        kind = item.get("type") or next((k for k in ("video", "image", "text") if k in item), None)
-        if kind == "text":
-            return {"type": "text", "text": str(item["text"])}
-        if kind not in ("video", "image"):
-            raise ConfigError(f"an item is a text, an image or a video, got type {kind!r}")
-        source = next((item[name] for name in (kind, "path", "url") if item.get(name) is not None), None)
-        if isinstance(source, (Medium, VideoFeed)):
-            media.append(source)
-            return {"type": kind}
-        if source is None:
-            raise ConfigError(f"a {kind} item needs its source under {kind!r} (or 'path'), got {sorted(item)}")
-        given = {name: value for name, value in item.items() if name not in ("type", kind, "path", "url")}
-        known = (
-            ("start", "end", "fps", "max_frames", "max_pixels", "total_pixels") if kind == "video" else ("max_pixels",)
-        )
-        for name in given:
-            if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ConfigError(f"a {kind} item takes {', '.join(known)}; got {name!r}{hint}")
-        if kind == "video":
-            if "fps" in given:
-                given["sampling"] = "fps"
-            media.append(read_video(source, config, **given))
+        if item.kind == "text":
+            return {"type": "text", "text": item.held}
+        if isinstance(item.held, (Medium, VideoFeed)):
+            media.append(item.held)
+        elif item.kind == "video":
+            media.append(read_video(item.held, config, **item.options))
         else:
-            media.append(self.media.read_image(source, config, **given))
-        return {"type": kind}
+            media.append(self.media.read_image(item.held, config, **item.options))
+        return {"type": item.kind}
 
     def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Tokenize and left-pad samples of different lengths; concatenate their pixels in order.

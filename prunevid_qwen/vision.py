@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.attachments import replaced
 from prunevid_qwen.seams import require
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import input_device, on
 
 # What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
 _DIGITS = 2
@@ -137,9 +137,8 @@ class EncodedVideos:
             pixels: [patches, 1176]; pinned memory is copied without waiting.
             grid: [1, 3] int64 (t, h, w) in patches.
         """
-        device = self.tower.device
-        if device.type != "meta":  # offloaded weights have no device: whoever fetches them moves the input too
-            pixels, grid = on(pixels, device), grid.to(device)
+        device = input_device(self.tower)
+        pixels, grid = on(pixels, device), grid.to(device)
         output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
         self._kind = type(output)
         return Features(output.pooler_output, taps_of(output))

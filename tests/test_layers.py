@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
     ("errors", "version", "amounts", "interruption"),
-    ("config", "kernels", "bundled", "seams", "attachments", "eager"),
+    ("config", "kernels", "bundled", "seams", "attachments", "eager", "folder_json"),
     ("tokens",),
     ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
@@ -25,7 +25,7 @@ FLOORS = (
     ("gathering",),
     ("run", "selfcheck"),
     ("hooks",),
-    ("loading", "media", "sources", "receipt", "stage_log", "streamer"),
+    ("loading", "media", "messages", "sources", "receipt", "stage_log", "streamer"),
     ("preprocessor", "encoding"),
     ("prepared",),
     ("model",),
@@ -55,7 +55,7 @@ IMPORT_TRANSFORMERS = {
     "hooks": "finds what generate() calls",
     "selfcheck": "which release is installed",
     "loading": "from_pretrained",
-    "media": "files of a model folder or hub repository",
+    "folder_json": "files of a model folder or hub repository",
     "preprocessor": "tokenizer and chat template",
     "receipt": "its version",
     "model": "generate",

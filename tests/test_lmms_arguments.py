@@ -260,8 +260,9 @@ def test_system_and_prefill_are_ours() -> None:
     ("item", "error", "said"),
     [
         ({"type": "audio", "url": "a.wav"}, ConfigError, "content of type 'audio'"),
-        ({"type": "video", "url": "https://example.org/a.mp4"}, MediaError, "nothing is downloaded in a run"),
-        ({"type": "image", "url": "data:image/png;base64,AAAA"}, MediaError, "nothing is downloaded"),
+        ({"type": "video", "url": "https://example.org/a.mp4"}, MediaError, "nothing is downloaded"),
+        ({"type": "image", "url": "data:image/png;base64,AAAA"}, MediaError, "no image"),
+        ({"type": "text", "text": None}, ConfigError, "text"),
         ({"type": "video", "url": [frame(1)]}, MediaError, "is a path, got list"),
         ({"type": "image", "url": 3}, MediaError, "got int"),
     ],

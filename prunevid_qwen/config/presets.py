@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from prunevid_qwen.config.checks import unknown
@@ -85,6 +86,6 @@ def get_config(name_or_path: str) -> PruneVidConfig:
     """
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]()
-    if name_or_path.endswith(".json") or Path(name_or_path).is_file():
+    if name_or_path.endswith(".json") or os.path.isfile(name_or_path):
         return PruneVidConfig.from_json(Path(name_or_path))
     raise ConfigError(unknown("a preset (or a .json file) is", name_or_path, tuple(PRESETS)))

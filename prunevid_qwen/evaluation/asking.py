@@ -26,6 +26,7 @@ from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import SampleTrace
 
 MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
@@ -158,7 +159,8 @@ class Questioner:
                 messages.append({"role": "assistant", "content": question.answer_prefix})
             samples.append(self.model.preprocessor.sample(messages, PruneVidConfig()))
         batch = self.model.preprocessor.batch(samples)
-        return {name: value.to(self.model.model.device) for name, value in batch.items()}
+        device = input_device(self.model.model)
+        return {name: value.to(device) for name, value in batch.items()}
 
 
 def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def on(x: Tensor, device: torch.device) -> Tensor:
@@ -14,6 +14,24 @@ def on(x: Tensor, device: torch.device) -> Tensor:
     It does elsewhere: a copy to the host would be read before it is made, and Apple's GPUs read the source too late.
     """
     return x.to(device, non_blocking=device.type == "cuda")
+
+
+def input_device(module: nn.Module) -> torch.device:
+    """Return where ``module`` takes its inputs.
+
+    Weights that accelerate keeps on the disk or in host memory are on "meta" between calls: then it is the device on
+    which accelerate's hooks run the module, and the CPU where there are none.
+    """
+    own = next((each.device for each in module.parameters()), torch.device("cpu"))
+    if own.type != "meta":
+        return own
+    for part in module.modules():
+        hook = getattr(part, "_hf_hook", None)
+        for each in getattr(hook, "hooks", (hook,)):
+            device = getattr(each, "execution_device", None)
+            if device is not None:
+                return torch.device(device)
+    return torch.device("cpu")
 
 
 def on_device(values: Sequence[int], device: torch.device) -> Tensor:

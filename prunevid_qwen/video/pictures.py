@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.errors import MediaError, excerpt
+from prunevid_qwen.video.data_uris import content_of, is_data_uri, named
 
 # What a browser shows a frame for whose file says "no time at all".
 _NO_TIME = 0.1
@@ -18,7 +19,7 @@ WHITE_BELOW = "white was put below its transparent parts"
 
 
 def open_image(source: str | os.PathLike[str]) -> Any:
-    """Open an image file with Pillow; only its header is read.
+    """Open an image file, or the one in a ``data:`` URI, with Pillow; only its header is read.
 
     Raises:
         MediaError: missing, empty or no image.
@@ -27,13 +28,15 @@ def open_image(source: str | os.PathLike[str]) -> Any:
 
     from prunevid_qwen.video.paths import local_file
 
-    path = local_file(source, "image")
+    held = is_data_uri(source)
+    file: Any = io.BytesIO(content_of(str(source))) if held else local_file(source, "image")
+    name = named(source if held else file)
     try:
-        return Image.open(path)
+        return Image.open(file)
     except UnidentifiedImageError as error:
-        raise MediaError(f"{path} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
+        raise MediaError(f"{name} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"the image {path} cannot be opened ({error}): check the file") from error
+        raise MediaError(f"the image {name} cannot be opened ({excerpt(str(error))}): check the file") from error
 
 
 def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:

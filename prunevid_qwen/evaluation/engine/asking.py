@@ -27,6 +27,7 @@ from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.taps import tapped_vision
+from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import EncodedVideos, Features, vision_from_memory
 
@@ -114,7 +115,8 @@ class Answerer:
         messages = question.messages(items, read.media)
         sample = self.model.preprocessor.sample(messages, config)
         stock = self.model.model
-        inputs = {name: value.to(stock.device) for name, value in self.model.preprocessor.batch([sample]).items()}
+        device = input_device(stock)
+        inputs = {name: value.to(device) for name, value in self.model.preprocessor.batch([sample]).items()}
         with vision_from_memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
             output = stock.generate(**inputs, **self.generation)
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
 from prunevid_qwen.pixels import fitted_frame
 from prunevid_qwen.video import read_image
+from prunevid_qwen.video.data_uris import is_data_uri
+from prunevid_qwen.video.paths import local_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ def chat_question(
         MediaError: a medium that is no file here.
     """
     media: list[Media] = []
-    turns = [(str(message["role"]), _content(name, message["content"], media)) for message in messages]
+    turns = [(str(message["role"]), _content(name, message, media)) for message in messages]
     if not turns:
         raise ConfigError(f"{name} has no messages: its task gave an empty list")
     if system is not None:
@@ -110,20 +111,30 @@ def chat_question(
     return ChatQuestion(name, generation, tuple(turns), tuple(media))
 
 
-def _content(name: str, content: Any, media: list[Media]) -> tuple[str | int, ...]:
+def _content(name: str, message: Mapping[str, Any], media: list[Media]) -> tuple[str | int, ...]:
+    content = message.get("content")
+    if content is None and message["role"] == "assistant":  # it only called a tool
+        return ()
     if isinstance(content, str):
         return (content,)
+    if not isinstance(content, Sequence):
+        raise ConfigError(f"{name} has a message without content: text or a list of items is expected")
     parts: list[str | int] = []
-    for item in content:
+    for given in content:
+        item = {key: value for key, value in given.items() if value is not None}  # Arrow fills in the others' keys
         kind = item.get("type")
         if kind == "text":
-            parts.append(str(item["text"]))
+            if not isinstance(item.get("text"), str):
+                raise ConfigError(f"{name} has a text item without a text: it has {excerpt(', '.join(item), 80)}")
+            parts.append(item["text"])
         elif kind in ("video", "image"):
             parts.append(len(media))
             where = f"{name}, {kind} {len(media)}"
             media.append(_video(where, item) if kind == "video" else _image(where, item))
         else:
-            raise ConfigError(f"{name} has content of type {kind!r}: Qwen2.5-VL takes text, images and videos")
+            raise ConfigError(
+                f"{name} has content of type {quoted(kind, 80)}: Qwen2.5-VL takes text, images and videos"
+            )
     return tuple(parts)
 
 
@@ -133,12 +144,12 @@ def _video(where: str, item: Mapping[str, Any]) -> Media:
         start, end = source.get("video_start", start), source.get("video_end", end)
         source = source.get("url") or source.get("path") or source.get("video")
     path = _path(where, source)
-    return Media("frames" if Path(path).is_dir() else "video", path, start, end)
+    return Media("frames" if os.path.isdir(path) else "video", path, start, end)
 
 
 def _image(where: str, item: Mapping[str, Any]) -> Media:
     source = item.get("url")
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)) and not is_data_uri(source):
         return Media("image", _path(where, source))
     return HeldImage("image", where, image=read_image(source))
 
@@ -146,7 +157,7 @@ def _image(where: str, item: Mapping[str, Any]) -> Media:
 def _path(where: str, source: Any) -> str:
     if not isinstance(source, (str, os.PathLike)):
         raise MediaError(f"{where} is a path, got {type(source).__name__}: prunevid_qwen reads files")
-    path = str(source).removeprefix("file://")
-    if "://" in path or path.startswith("data:"):
-        raise MediaError(f"{where} is {path[:60]}: nothing is downloaded in a run, put the file on this machine")
-    return path
+    try:
+        return local_path(source)
+    except MediaError as error:
+        raise MediaError(f"{where}: {error}") from None

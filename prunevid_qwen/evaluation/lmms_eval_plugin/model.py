@@ -19,12 +19,13 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger  # type: ignore[import-not-found]  # lmms-eval's
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from prunevid_qwen.errors import PruningNotApplied, SetupError
+from prunevid_qwen.errors import PruningNotApplied, SetupError, abridged
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.lmms_eval_plugin.answers import Answers
 from prunevid_qwen.evaluation.lmms_eval_plugin.arguments import placed, read_arguments
 from prunevid_qwen.evaluation.lmms_eval_plugin.chat import ChatQuestion, chat_question
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation, read_generation
+from prunevid_qwen.tokens.device import input_device
 
 
 class PruneVidQwen(lmms):
@@ -57,7 +58,7 @@ class PruneVidQwen(lmms):
         self._rank, self._world_size = self.accelerator.process_index, processes
         loading = placed(self.arguments.loading, processes, str(self.accelerator.device))
         self._answers = Answers(self.arguments, loading, self._note)
-        self._device = torch.device(self._answers.model.model.device)
+        self._device = input_device(self._answers.model.model)
         self.errors: list[str] = []
         if "pretrained" not in given and self._rank == 0:
             logger.warning(
@@ -125,7 +126,7 @@ class PruneVidQwen(lmms):
 
     def _note(self, said: str, error: BaseException | None) -> None:
         self.errors.append(said)
-        logger.opt(exception=error).error(f"no answer to {said}")
+        logger.opt(exception=error).error(abridged(f"no answer to {said}"))
 
     def _keep(self, line: Line) -> None:
         if self.arguments.records is None:
@@ -154,7 +155,7 @@ class PruneVidQwen(lmms):
         if more["errors"]:
             logger.error(
                 f"{more['errors']} of {len(done)} requests have no answer and count as empty texts, which some tasks "
-                f"leave out of their scores; the first: {self.errors[0]}"
+                f"leave out of their scores; the first: {abridged(self.errors[0])}"
             )
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:

@@ -40,6 +40,7 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.pixels import fitted_pixels
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.stage3_kv.cache import size_of
+from prunevid_qwen.tokens.device import input_device
 
 WARM_UP, ROUNDS = 3, 3
 Competitors = tuple[tuple[str, PruneVidConfig | None], ...]
@@ -145,7 +146,7 @@ class _Timer:
     def _measured(
         self, base: dict[str, Any], inputs: dict[str, Any], grid: tuple[int, int]
     ) -> Iterator[dict[str, Any]]:
-        stock, device = self.model.model, self.model.model.device
+        stock, device = self.model.model, input_device(self.model.model)
         found: dict[str, dict[str, Any]] = {}
         for name, config in self.rows:
             parts = timed_parts(stock, inputs, config)
@@ -176,7 +177,8 @@ class _Timer:
         preprocessor = self.model.preprocessor
         batch = preprocessor.batch([preprocessor.sample(messages, next(c for _, c in self.rows if c is not None))])
         rows, columns = (int(side) // MERGE for side in grid[0, 1:])
-        return {name: value.to(self.model.model.device) for name, value in batch.items()}, None, (rows, columns)
+        device = input_device(self.model.model)
+        return {name: value.to(device) for name, value in batch.items()}, None, (rows, columns)
 
     def _facts(
         self, config: PruneVidConfig | None, parts: Parts, inputs: dict[str, Any], grid: tuple[int, int]

@@ -1,0 +1,62 @@
+"""Weights that accelerate keeps on the disk: inputs go to where it runs them; answers are as from memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from prunevid_qwen import PruneVidQwen25VL
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.moving_shapes import make_scene
+from prunevid_qwen.moving_shapes.drawing import render
+from prunevid_qwen.tokens.device import input_device
+
+ASKED = "what color is the circle ?"
+PLACES: dict[str, dict[str, str]] = {
+    "all": {"": "disk"},
+    "vision": {"model.visual": "disk", "model.language_model": "cpu", "lm_head": "cpu"},
+    "language": {"model.visual": "cpu", "model.language_model": "disk", "lm_head": "disk"},
+}
+
+
+@pytest.fixture(scope="module")
+def frames() -> Any:
+    return render(make_scene(1), 8)
+
+
+@pytest.fixture(scope="module")
+def expected(frames: Any) -> dict[str, Any]:
+    answer: dict[str, Any] = PruneVidQwen25VL("bundled", device="cpu").generate(frames, ASKED, max_new_tokens=3)
+    return answer
+
+
+@pytest.mark.parametrize("where", PLACES)
+def test_answers_of_an_offloaded_model(where: str, frames: Any, expected: dict[str, Any], tmp_path: Path) -> None:
+    config = PruneVidConfig(vision_chunk_tokens=20)
+    model = PruneVidQwen25VL("bundled", device_map=PLACES[where], offload_folder=str(tmp_path))
+    prepared = model.prepare(frames, ASKED)
+    for result in (
+        model.generate(frames, ASKED, max_new_tokens=3), model.answer(prepared, max_new_tokens=3),
+        model.with_config(config).generate(frames, ASKED, max_new_tokens=3),
+    ):  # fmt: skip
+        assert result["answer"] == expected["answer"]
+        assert result["stats"]["device"] == "cpu"
+        for part in ("stage1", "stage2", "stage3"):
+            assert result["stats"][part]["applied"]
+
+
+def test_inputs_go_to_where_offloaded_weights_are_run() -> None:
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert input_device(module) == torch.device("cpu")  # nobody runs it
+    on_gpu = SimpleNamespace(execution_device="cuda:0")
+    module[1]._hf_hook = SimpleNamespace(hooks=(SimpleNamespace(execution_device=None), on_gpu))
+    assert input_device(module) == torch.device("cuda", 0)
+    module._hf_hook = SimpleNamespace(execution_device="cpu")  # the outermost decides
+    assert input_device(module) == torch.device("cpu")
+    assert input_device(nn.Linear(2, 2)) == torch.device("cpu") == input_device(nn.Identity())

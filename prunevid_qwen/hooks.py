@@ -16,8 +16,9 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 7. *later layers'* pre-hooks: mask and rotary angles of what is left.
 8. *decoder* hook, also on errors: forgets the prefill.
 
-Hooks that change anything (4, 6, 7) come before those of others, whichever were made first: the library's hidden states
-of layer M are what goes on to the layer after it, and a hook on a layer sees what that layer is really given.
+What changes a layer's input or output (6, 7) comes before hooks of others, whichever were made first: the library's
+hidden states of layer M are what goes on to the layer after it, and a hook on a layer sees what that layer is given. At
+the decoder's door hooks keep the order in which they were made: one from before the context sees the whole prompt.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def _hook(stack: ExitStack, run: Run) -> None:
     first(parts.root.register_forward_hook, run.after_root, always_call=True)
     hook(stack, parts.vision.register_forward_pre_hook, run.before_vision)
     hook(stack, parts.vision.register_forward_hook, run.after_vision)
-    first(parts.decoder.register_forward_pre_hook, run.before_decoder)
-    first(parts.decoder.register_forward_hook, run.after_decoder, always_call=True)
+    hook(stack, parts.decoder.register_forward_pre_hook, run.before_decoder, with_kwargs=True)
+    hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
     if run.plan.after is not None:
         hook(stack, parts.layers[at].self_attn.register_forward_hook, run.after_attention, with_kwargs=True)
         first(parts.layers[at].register_forward_hook, run.after_layer)

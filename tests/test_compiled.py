@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunevid_qwen.adapters import tiny
+from prunevid_qwen.adapters import adapter_for, tiny
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
@@ -58,12 +58,21 @@ def layers(model: Any) -> Any:
     return model
 
 
+def wrapped(model: Any) -> Any:
+    model.model.visual = torch.compile(model.model.visual, backend="eager")
+    stack = model.model.language_model.layers
+    for number, layer in enumerate(stack):
+        stack[number] = torch.compile(layer, backend="eager")
+    return model
+
+
 WAYS: dict[str, Callable[[Any], Any]] = {
     "torch.compile(model)": lambda model: torch.compile(model, backend="eager"),
     "model.compile()": whole,
     "model.forward": forward,
     "decoder": decoder,
     "layers": layers,
+    "wrapped parts": wrapped,
 }
 
 
@@ -85,8 +94,10 @@ def test_a_model_that_was_compiled_and_called_is_pruned(way: str) -> None:
 
 def test_the_compiled_model_itself_can_be_given() -> None:
     model = fresh()
-    with pruned(torch.compile(model, backend="eager"), PAPER) as trace:
-        logits(model)
+    compiled = torch.compile(model, backend="eager")
+    assert adapter_for(compiled).parts.root is adapter_for(model).parts.root
+    with pruned(compiled, PAPER) as trace:
+        logits(compiled)
     assert trace.samples[0].after_stage2 < trace.samples[0].tokens
 
 

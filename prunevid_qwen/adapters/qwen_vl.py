@@ -221,6 +221,7 @@ def adapter_for(model: nn.Module) -> QwenVL:
         SetupError: the installed transformers is too old.
     """
     check_transformers(transformers_release())
+    model = getattr(model, "_orig_mod", model)  # torch.compile(model)
     unwrap = getattr(model, "get_base_model", None)  # peft
     base = unwrap() if callable(unwrap) else model
     family = getattr(getattr(base, "config", None), "model_type", None)

@@ -5,7 +5,7 @@ Nothing here hooks a model or is hooked: `run` calls these steps from the seams.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -55,8 +55,7 @@ class Prefill:
     past: int  # entries in the cache before it
     valid: Tensor  # [B, S] bool on the CPU: where tokens of this block stand now
     past_valid: Tensor | None  # [B, past] bool on the CPU, None when all are valid
-    came: Tensor  # [B, S] bool on the CPU: `valid` before any reduction
-    fixed: str | None  # why no token may be dropped or merged
+    fixed: str | None = None  # why no token may be dropped or merged
     early_valid: Tensor | None = None  # `valid` as layers 0..M saw it, once stage 2 has changed it
     merged: bool = False  # stage 1 changed something
     selected: bool = False  # stage 2 ran
@@ -65,13 +64,17 @@ class Prefill:
     mask: Any = None  # of what is left, made when the first later layer asks
     text_row: Tensor | None = None  # [B, K] places counted without gaps, made with the mask
     has_mask: bool = False
+    came: Tensor = field(init=False)  # [B, S] bool on the CPU: `valid` before any reduction
+
+    def __post_init__(self) -> None:
+        self.came = self.valid
 
     @classmethod
     def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
         """Start on a prompt."""
         rows = [Row(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid
-        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, valid, prompt.fixed)
+        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
 
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""

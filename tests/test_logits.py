@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from tests.masking import masked_logits, text_inputs
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.patience import PATIENCE
 from tests.test_pruning_equals_masking import TINY
 from tests.tolerances import GRADIENTS, LOGITS, close
 
@@ -139,6 +141,31 @@ def test_a_model_whose_forward_is_called_past_its_hooks() -> None:
         assert torch.equal(
             tiny_model().forward(**inputs, logits_to_keep=at).logits, tiny_model()(**inputs, logits_to_keep=at).logits
         )
+
+
+def test_each_thread_has_its_own_call() -> None:
+    """Another thread's call comes between this one's prompt and its logits."""
+    model, config = copy.deepcopy(tiny_model()), CONFIG
+    length = make_inputs(ONE_VIDEO)["input_ids"].shape[1]
+    asked = torch.tensor([3, length - 2])
+    alone, got = logits(config, ONE_VIDEO, logits_to_keep=asked)[0], []
+
+    def between(*_given: Any) -> None:
+        if threading.current_thread() is first:
+            other.start()
+            other.join(PATIENCE)
+
+    def work(**options: Any) -> None:
+        with torch.no_grad():
+            got.append(model(**make_inputs(ONE_VIDEO), **options).logits)
+
+    first = threading.Thread(target=work, kwargs={"logits_to_keep": asked})
+    other = threading.Thread(target=work, kwargs={"labels": spelt(ONE_VIDEO)})
+    with pruned(model, config):
+        model.model.language_model.norm.register_forward_hook(between)
+        first.start()
+        first.join(PATIENCE)
+    assert len(got) == 2 and torch.equal(got[1], alone)
 
 
 # ---- labels

@@ -132,15 +132,21 @@ class QwenVL:
             video_grid_thw: [videos, 3] patches.
             second_per_grid_ts: [videos] seconds between temporal positions.
             attention_mask: [B, S], 0 on padding.
+
+        Raises:
+            ConfigError: placeholders and grids do not belong together.
         """
-        return reference_positions(
-            self.types(input_ids),
-            attention_mask,
-            self._merged(image_grid_thw),
-            self._merged(video_grid_thw),
-            None if second_per_grid_ts is None else [float(s) for s in second_per_grid_ts],
-            self.tokens_per_second,
-        )
+        try:
+            return reference_positions(
+                self.types(input_ids),
+                attention_mask,
+                self._merged(image_grid_thw),
+                self._merged(video_grid_thw),
+                None if second_per_grid_ts is None else [float(s) for s in second_per_grid_ts],
+                self.tokens_per_second,
+            )
+        except ValueError as error:
+            raise ConfigError(f"placeholders and grids do not belong together: {error}. Pass both as made") from error
 
     def _merged(self, grids: Tensor | None) -> list[tuple[int, int, int]]:
         if grids is None:

@@ -133,6 +133,11 @@ def test_a_picture_stays_on_the_screen_until_the_end(tmp_path, suffix):
         read_video(path, start=60.0)
 
 
+def test_a_last_picture_that_is_brief_ends_when_the_file_says(tmp_path):
+    video = read_video(slides(tmp_path / "two.mp4", [0, 20], [20, 1]))
+    assert video.duration == pytest.approx(21.0) and numbers_of(video.frames)[-1] == 1
+
+
 def test_what_a_cut_file_promises_is_no_picture_that_stays(tmp_path):
     whole = encode(tmp_path / "w.mp4", size=(128, 256), options={"crf": "10"}, container={"movflags": "faststart"})
     video = read_video(cut(whole, tmp_path / "cut.mp4", 0.6), max_frames=6)

@@ -57,6 +57,8 @@ def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             return _over_white(image)
         return np.array(image.convert("RGB")), None
+    except MediaError:  # which is a ValueError, too
+        raise
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on damaged files
         raise MediaError(f"the image {name} is damaged ({error}): copy or download it again") from error
 

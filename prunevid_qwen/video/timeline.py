@@ -159,7 +159,7 @@ def _promised_end(container: Any, stream: Any) -> int | None:
 def _end(seconds: tuple[float, ...], lasts: float, shown: float, promised: float) -> float | None:
     """Seconds at which the last frame leaves the screen; None if it stays as long as the others."""
     ends = max(seconds[-1] + (shown or lasts), promised)
-    return None if is_steady(seconds) and ends - seconds[-1] <= 2 * lasts else ends
+    return None if is_steady(seconds) and lasts / 2 <= ends - seconds[-1] <= 2 * lasts else ends
 
 
 def _frame_seconds(seconds: tuple[float, ...], shown: float, rate: Any) -> float:

@@ -77,8 +77,7 @@ def test_engines_answer_with_an_offloaded_model(tmp_path: Path) -> None:
 
 
 def test_inputs_go_to_where_offloaded_weights_are_run() -> None:
-    with torch.device("meta"):
-        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).to("meta")
     assert input_device(module) == torch.device("cpu")  # nobody runs it
     on_gpu = SimpleNamespace(execution_device="cuda:0")
     module[1]._hf_hook = SimpleNamespace(hooks=(SimpleNamespace(execution_device=None), on_gpu))

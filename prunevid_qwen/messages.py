@@ -59,12 +59,14 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, 
 
 
 def _message(message: Any) -> tuple[str, str | list[Item]]:
-    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str) or "content" not in message:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
         raise ConfigError(f"a message is a dict with role and content, got {excerpt(message, 80)}")
-    role, content = message["role"], message["content"]
-    others = [name for name, value in message.items() if name not in ("role", "content") and value is not None]
+    others = [name for name in _said(message) if name not in ("role", "content") and message[name] != []]
     if others:
         raise UnknownOption(f"of a message role and content are read; got {excerpt(others[0], 80)!r} too: leave it out")
+    if "content" not in message:
+        raise ConfigError(f"a message is a dict with role and content, got {excerpt(message, 80)}")
+    role, content = message["role"], message["content"]
     if content is None and role == "assistant":  # it called a tool, or was left open
         return role, ""
     if isinstance(content, str):
@@ -84,7 +86,7 @@ def read_item(item: Any) -> Item:
     """
     if not isinstance(item, Mapping):
         raise ConfigError(f"content is text or a list of items with a type, got {excerpt(item, 80)}")
-    given = {name: value for name, value in item.items() if value is not None}
+    given = _said(item)
     kind = given.pop("type", None) or next((k for k in ("video", "image", "text", *_OPENAI) if k in given), None)
     if kind == "text":
         return _text(given)
@@ -105,6 +107,15 @@ def read_item(item: Any) -> Item:
     return Item(kind, source, _options(kind, given), tuple(given))
 
 
+def _said(given: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return what is there: no None, and no struct that Arrow made of None alone."""
+
+    def nothing(value: Any) -> bool:
+        return value is None or (isinstance(value, Mapping) and bool(value) and all(map(nothing, value.values())))
+
+    return {name: value for name, value in given.items() if not nothing(value)}
+
+
 def _text(given: dict[str, Any]) -> Item:
     if not isinstance(given.get("text"), str):
         came = f"text={excerpt(given['text'], 80)}" if "text" in given else ", ".join(map(str, given)) or "nothing"
@@ -117,10 +128,10 @@ def _text(given: dict[str, Any]) -> Item:
 
 def _of_openai(source: Any, name: str) -> str:
     if isinstance(source, Mapping):
-        held = {key: value for key, value in source.items() if value is not None}
+        held = _said(source)
         source = held.pop("url", None)
         if held.pop("detail", "auto") != "auto":
-            raise ConfigError(f"detail of an {name} is not read: pass max_pixels in the item, or detail='auto'")
+            raise ConfigError(f"detail of {name} is not read: pass max_pixels in the item, or detail='auto'")
         for key in held:
             raise UnknownOption(unknown(f"{name} has", key, ("url", "detail")))
     if not isinstance(source, str):

@@ -428,7 +428,7 @@ WRONG = {
     "seconds without a video": ({"question": "a", "end": 1.0}, ConfigError, "video_path is not given"),
     "no role": ({"messages": [{"content": "a"}]}, ConfigError, "role and content"),
     "item without source": (
-        {"messages": [{"role": "user", "content": [{"type": "video"}]}]}, ConfigError, "needs its source",
+        {"messages": [{"role": "user", "content": [{"type": "video"}]}]}, ConfigError, "has its source",
     ),
     "item with an unknown key": (
         {"messages": [{"role": "user", "content": [{"type": "video", "video": "a.mp4", "max_frame": 3}]}]},

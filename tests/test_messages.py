@@ -46,7 +46,8 @@ def test_keys_that_are_none_are_as_if_they_were_not_there() -> None:
     item = {"type": "video", "video": clip, "fps": 2.0}
     none = dict.fromkeys(("text", "image", "path", "image_url", "max_pixels", "anything"))
     filled = [{**none, **item}, {**none, "video": None, **ASKED}, {**none, "type": None, "text": "Why?"}]
-    told = text_of({"role": "user", "content": filled, "tool_calls": None})
+    filled[1]["image_url"] = {"url": None, "detail": None}  # of a struct each field
+    told = text_of({"role": "user", "content": filled, "tool_calls": None, "annotations": []})
     assert told.replace("Why?", "") == text_of({"role": "user", "content": [item, ASKED]})
 
 
@@ -123,6 +124,7 @@ def test_messages_that_are_none() -> None:
     for wrong, named in (
         ({"role": "user", "content": None}, "user"), ({"role": "user"}, "content"), ("What?", "role"),
         ({"role": "assistant", "content": None, "tool_calls": [{}]}, "tool_calls"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "tool_calls"),
         ({"role": "user", "content": 3}, "3"), ({"role": None, "content": "What?"}, "role"),
         ({"role": "user", "content": ["What?"]}, "What"),
     ):  # fmt: skip

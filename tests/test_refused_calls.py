@@ -186,7 +186,20 @@ MARKS = CONFIG.replace(selector="oracle")
 PRE_ROPE = CONFIG.replace(attention_source="pre_rope")
 
 # the rooms that a call passes, and what in them no call of a user reaches
-HOOKS = ("hooks", "run", "prompt", "prefill", "masks", "logits", "seams", "taps", "gathering", "stage3_kv", "adapters")
+HOOKS = (
+    "hooks",
+    "eager",
+    "run",
+    "prompt",
+    "prefill",
+    "masks",
+    "logits",
+    "seams",
+    "taps",
+    "gathering",
+    "stage3_kv",
+    "adapters",
+)
 NOT_A_CALL = (
     "merges tokens inside the decoder",  # a method of ones own
     "was left while another thread was inside a call",  # test_threads reaches it
@@ -239,6 +252,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
         lambda: call(labels=LABELS, shift_labels=LABELS)]),
     "gradient checkpointing": (UnsupportedError, [checkpointed]),
     "a selector that looks": (UnsupportedError, [features_of_elsewhere]),
+    "a block that is opened": (UnsupportedError, [torch.compile(enter, backend="eager")]),
     "a forward that runs past": (PruningNotApplied, [past]),
 }  # fmt: skip
 

@@ -19,9 +19,9 @@ def is_data_uri(source: Any) -> bool:
 
 
 def named(source: str | os.PathLike[str]) -> str:
-    """Return what messages and receipts call a source: a path, or a few words on a data URI."""
+    """Return what receipts call a source: a path as it is, or a few words on a data URI."""
     if not is_data_uri(source):
-        return excerpt(os.fsdecode(source))
+        return os.fsdecode(source)
     head = str(source)[5:].partition(",")[0]
     return f"a data: URI of {len(str(source)):,} characters ({excerpt(head, 40) or 'of no type'})"
 

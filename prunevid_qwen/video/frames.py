@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.pictures import Animation, open_image, rgb
 from prunevid_qwen.video.record import Timeline
@@ -101,7 +101,7 @@ def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) ->
     for i, item in enumerate(items):
         size = _size_of(item)
         if size != first:
-            label = named(item) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
+            label = excerpt(named(item)) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
             raise MediaError(
                 f"the frames of {name} differ in size: {label} (number {i}) is {size[1]}x{size[0]}, the first is "
                 f"{first[1]}x{first[0]} (width x height): resize them to one size"
@@ -180,7 +180,7 @@ def read_picture(source: Any) -> tuple[np.ndarray, str | None]:
     """Read one image as `read_image`; also return one clause on what was done to its colours, or None."""
     if isinstance(source, (str, os.PathLike)):
         with open_image(source) as image:
-            return rgb(image, named(source))
+            return rgb(image, excerpt(named(source)))
     if hasattr(source, "convert") and hasattr(source, "getexif"):
         return rgb(source, "the PIL image")
     if hasattr(source, "shape"):

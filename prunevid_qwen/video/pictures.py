@@ -30,7 +30,7 @@ def open_image(source: str | os.PathLike[str]) -> Any:
 
     held = is_data_uri(source)
     file: Any = io.BytesIO(content_of(str(source))) if held else local_file(source, "image")
-    name = named(source if held else file)
+    name = excerpt(named(source if held else file))
     try:
         return Image.open(file)
     except UnidentifiedImageError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.models import CACHE
 PAPER = get_paper_config().replace(min_cluster_tokens=1)
 KEEP = PruneVidConfig(tau=1.0, cluster_ratio=1.0, keep_ratio=1.0, pruning_layer=1, position_scheme="hf")
 FIRST, SECOND, THIRD = "what color is the circle ?", "what is left of it ?", "how many shapes are there ?"
+AS_LONG = FIRST.replace("circle", "square")
 OUT = {"return_dict_in_generate": True, "output_logits": True}
 TOKENS = 6
 OTHER = render(make_scene(3), 6)
@@ -243,6 +245,7 @@ def test_an_answer_that_was_cut_off_goes_on(model: PruneVidQwen25VL, talk: Talk)
 
 REFUSED: dict[str, Any] = {
     "another_question": lambda t: {"messages": [user(SECOND, t.shows), *t.whole[1:]]},
+    "another_question_as_long": lambda t: {"messages": [user(AS_LONG, t.shows), *t.whole[1:]]},
     "another_system": lambda t: {"messages": [{"role": "system", "content": "Be brief."}, *t.whole]},
     "another_answer": lambda t: {"messages": [t.whole[0], said("nonsense"), t.whole[2]]},
     "a_longer_answer": lambda t: {"messages": [t.whole[0], said(t.first["answer"] + " indeed"), t.whole[2]]},
@@ -270,12 +273,17 @@ UNSUPPORTED: dict[str, Any] = {
 
 @pytest.mark.parametrize("case", [*REFUSED, *UNSUPPORTED])
 def test_what_the_cache_does_not_hold_is_refused(talk: Talk, case: str) -> None:
-    """In words of at most 200 characters of anybody's input, and the cache stays as it was."""
+    """Before anything runs, so that the cache stays as it was."""
+    decoder = talk.model.model.model.language_model
+    ran: list[Any] = []
+    handle = decoder.register_forward_pre_hook(lambda *_: ran.append(1))
     given = {"model": talk.model, **(REFUSED | UNSUPPORTED)[case](talk)}
     length = talk.cache.get_seq_length()
     with pytest.raises(ConfigError) as error:
         given.pop("model").generate(**given, past_key_values=talk.cache, max_new_tokens=2)
-    assert isinstance(error.value, UnsupportedError) == (case in UNSUPPORTED)
+    handle.remove()
+    assert isinstance(error.value, UnsupportedError) == (case in UNSUPPORTED) and not ran
+    assert "scene.mp4" in str(error.value) or case != "no_video"
     assert talk.cache.get_seq_length() == length
     ask(talk.model, *talk.whole, past_key_values=talk.cache)
 
@@ -286,6 +294,24 @@ def test_a_video_that_was_written_anew_is_refused(model: PruneVidQwen25VL, video
     write_video(own, render(make_scene(4), 12), fps=4)
     with pytest.raises(ConfigError, match=r"own\.mp4 \(changed since\)"):
         ask(model, *held.whole, past_key_values=held.cache)
+
+
+def test_other_frames_are_another_video(model: PruneVidQwen25VL) -> None:
+    frames, item = render(make_scene(2), 6), {"type": "video"}
+    first = ask(model, user(FIRST, {**item, "video": frames}), **OUT)
+    for shows in (frames[::-1], [*frames[1:], frames[0]], frames[:4]):
+        with pytest.raises(ConfigError):
+            talk = (user(FIRST, {**item, "video": shows}), said(first["answer"]), user(SECOND))
+            ask(model, *talk, past_key_values=first["past_key_values"])
+    talk = (user(FIRST, {**item, "video": frames.copy()}), said(first["answer"]), user(SECOND))
+    ask(model, *talk, past_key_values=first["past_key_values"])
+
+
+def test_white_around_an_answer_is_no_other_answer(talk: Talk) -> None:
+    """Results hold answers without it, and the model may have written some."""
+    held = talk.cache.conversation
+    talk.cache.conversation = dataclasses.replace(held, answer=f" {held.answer}\n")
+    ask(talk.model, *talk.whole, past_key_values=talk.cache)
 
 
 def test_caches_that_are_of_no_such_call_are_refused(model: PruneVidQwen25VL, talk: Talk) -> None:

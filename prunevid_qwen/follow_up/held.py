@@ -19,7 +19,6 @@ from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.seams import cache_of
 
 START_ANEW = "To start anew, pass the whole conversation without past_key_values"
-_SAY_NOTHING = ("collect_stats", "verbose")  # options of a config that change no entry of a cache
 
 _marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # of each model that filled a cache
 
@@ -72,7 +71,7 @@ def remember(
     """
     given, sequences = cache_of(dict(arguments)), getattr(output, "sequences", output)
     cache = cache_of(output) if given is None else given
-    if not hasattr(cache, "layers") or len(sequences) != 1 or int(cache.get_seq_length()) > sequences.shape[1]:
+    if not hasattr(cache, "layers") or int(cache.get_seq_length()) > sequences.shape[1]:
         return
     deltas = getattr(adapter_for(asked.model).parts.root, "rope_deltas", None)
     cache.conversation = Held(
@@ -108,8 +107,9 @@ def held_by(model: nn.Module, config: PruneVidConfig, cache: Any) -> Held:
         )
     if held.model != _marks.get(model):
         raise ConfigError(f"another model filled this cache: pass it to the one that did. {START_ANEW}")
+    # what is only said of an answer is not among them
     ours, theirs = config.to_dict(), held.config.to_dict()
-    other = [name for name in ours if ours[name] != theirs.get(name) and name not in _SAY_NOTHING]
+    other = [name for name in ours if ours[name] != theirs.get(name)]
     if other:
         said = ", ".join(f"{name}={theirs.get(name)!r} and here {ours[name]!r}" for name in other[:3])
         raise ConfigError(f"the cache was filled under another config ({shown(said)}): use that one. {START_ANEW}")

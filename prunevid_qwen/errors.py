@@ -1,12 +1,19 @@
-"""The exceptions a user can meet, and the exit code each one has on the command line. Imports nothing."""
+"""The exceptions a user can meet, and the exit code each one has on the command line; how much they quote."""
 
 from __future__ import annotations
 
+import re
+
+QUOTED = 200  # characters of anybody's input that a message holds at most
+
 
 class PruneVidError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base of every error raised on purpose by this package; no word of its message is longer than `QUOTED`."""
 
     exit_code = 1
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*(abridged(each) if isinstance(each, str) else each for each in given))
 
 
 class ConfigError(PruneVidError, ValueError):
@@ -41,10 +48,20 @@ class PruningNotApplied(PruneVidError, RuntimeError):
     exit_code = 5
 
 
-def shown(value: object, limit: int = 200) -> str:
+def excerpt(value: object, limit: int = QUOTED) -> str:
     """Return what somebody passed for a message: a text as it is, else its repr; the middle of a long one left out."""
     text = value if isinstance(value, str) else repr(value)
     if len(text) <= limit:
         return text
     half = (limit - 3) // 2
     return f"{text[:half]}...{text[-half:]}"
+
+
+def quoted(value: object, limit: int = QUOTED) -> str:
+    """Return the repr of what somebody passed, as `excerpt` does."""
+    return excerpt(repr(value), limit)
+
+
+def abridged(message: str) -> str:
+    """Return a message in which the middle of each word above `QUOTED` characters is left out: a path, a data URI."""
+    return re.sub(rf"\S{{{QUOTED + 1},}}", lambda word: excerpt(word[0]), message)

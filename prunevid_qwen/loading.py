@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.adapters import QwenVL, check_transformers
-from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError, shown
+from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError, quoted
 from prunevid_qwen.version import TESTED
 
 _log = logging.getLogger(__name__)
@@ -38,8 +38,8 @@ def choose_device(device: str | None) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no driver or GPU answers"
         raise SetupError(
-            f"device={device!r} was asked for, but torch {torch.__version__} sees no GPU ({build}): leave device unset "
-            "or pass device='cpu'"
+            f"device={quoted(device)} was asked for, but torch {torch.__version__} sees no GPU "
+            f"({build}): leave device unset or pass device='cpu'"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
         raise SetupError("device='mps' was asked for, but this machine has none: leave device unset or pass 'cpu'")
@@ -125,7 +125,7 @@ def check_source(source: str) -> None:
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
     if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
         raise ConfigError(
-            f"no model folder at {shown(repr(source))}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'"
+            f"no model folder at {quoted(source)}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'"
         )
 
 
@@ -133,7 +133,7 @@ def _unreachable(source: str, error: Exception) -> SetupError:
     name = source.rstrip("/").split("/")[-1]
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return SetupError(
-        f"cannot load {source!r}: {reason}\nWithout network, download it where there is one "
+        f"cannot load {quoted(source)}: {reason}\nWithout network, download it where there is one "
         f"(`hf download {source} --local-dir {name}`), copy the folder here and pass model_path='./{name}'; "
         "model_path='bundled' needs no download"
     )

@@ -22,6 +22,7 @@ from prunevid_qwen.video.prefetch import Prefetch
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
 VIDEO_MAX_PIXELS = 768 * 28 * 28
+_RESIZED_PIXELS = 4 * 28 * 28, 16384 * 28 * 28  # least and most of a size that is asked for, as there
 
 _SETTINGS = {
     "video": (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")),
@@ -123,7 +124,7 @@ class VideoFeed:
         try:
             while True:
                 limit = self._limit()
-                rows, columns = smart_resize(*self._stream.size, self._options.factor, self._options.min_pixels, limit)
+                rows, columns = self._options.fit(*self._stream.size, limit)
                 tokens = (rows // self._options.factor) * (columns // self._options.factor)
                 whole = math.ceil(self._stream.count / depth)
                 at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
@@ -178,7 +179,7 @@ class MediaReader:
         )
 
     def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
-        """Read a video as ``config`` samples it; ``given`` overrides (start, end, fps, max_frames, min_pixels, ...)."""
+        """Read a video as ``config`` samples it; ``given`` overrides (start, fps, min_frames, resized, ...)."""
         options, fit, (limit, total) = self._asked(config, given)
         video: Video = read_video(source, **options)
         pixels, grid = video_pixels(video.frames, fit, max_pixels=limit, total_pixels=total)
@@ -240,7 +241,9 @@ class MediaReader:
         }
         limit = options.pop("max_pixels", config.max_pixels)
         total = options.pop("total_pixels", config.total_pixels)
-        fit = _at_least(self.video, options.pop("min_pixels", None), limit)
+        fit = _fit(self.video, options, limit)
+        if fit.fixed is not None:
+            limit = total = None  # a size that is given is no matter of limits
         if limit is None:
             limit = max(fit.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
         return options, fit, (limit, total)
@@ -248,8 +251,9 @@ class MediaReader:
     def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read one image."""
         image, note = read_picture(source)
-        limit = given.get("max_pixels", config.max_pixels)
-        pixels, grid = image_pixels(image, _at_least(self.image, given.get("min_pixels"), limit), max_pixels=limit)
+        limit = given.pop("max_pixels", config.max_pixels)
+        fit = _fit(self.image, given, limit)
+        pixels, grid = image_pixels(image, fit, max_pixels=None if fit.fixed else limit)
         name = named(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
         facts = {
             "source": name,
@@ -261,12 +265,15 @@ class MediaReader:
         return Medium("image", pixels, grid, 1.0, facts)
 
 
-def _at_least(options: PixelOptions, min_pixels: Any, max_pixels: Any) -> PixelOptions:
-    """Let a frame have ``min_pixels`` at least, if they are given, whatever the model's own limits."""
-    if min_pixels is None:
+def _fit(options: PixelOptions, given: dict[str, Any], max_pixels: Any) -> PixelOptions:
+    """Take ``min_pixels`` and ``resized`` out of ``given``: they go before the model's own limits, as Qwen has it."""
+    least, resized = given.pop("min_pixels", None), given.pop("resized", None)
+    if resized is not None:
+        return replace(options, fixed=smart_resize(resized[0], resized[1], options.factor, *_RESIZED_PIXELS))
+    if least is None:
         return options
     most = max_pixels if isinstance(max_pixels, int) else 0  # what else it is, is refused where it is used
-    return replace(options, min_pixels=min_pixels, max_pixels=max(options.max_pixels, most))
+    return replace(options, min_pixels=least, max_pixels=max(options.max_pixels, most))
 
 
 def _facts(video: Video, grid: Tensor, options: PixelOptions) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.follow_up import cache_given, next_turn, remember, shown_in, with_cache_named
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
@@ -183,7 +183,7 @@ class PruneVidQwen25VL:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
-            _log.warning(warning)
+            _log.warning(abridged(warning))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         with_stats = self.config.collect_stats if return_stats is None else return_stats
         results = results_of(self, output, samples, inputs, trace, seconds, with_stats)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ class PixelOptions:
         image_std: standard deviation of each RGB channel, on the same scale, above 0.
         min_pixels: pixels of a resized frame at least.
         max_pixels: pixels of a resized frame at most, not below ``min_pixels``.
+        fixed: rows and columns in pixels that every frame gets, multiples of ``factor``; None: as its own size asks.
 
     Raises:
         ConfigError: a size below 1, a mean or deviation that is not three numbers, or limits the wrong way round.
@@ -43,12 +44,13 @@ class PixelOptions:
     image_std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
     min_pixels: int = 4 * _TOKEN_PIXELS
     max_pixels: int = 1280 * _TOKEN_PIXELS
+    fixed: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("patch_size", "temporal_patch_size", "merge_size", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} of the preprocessor is a whole number of at least 1, got {value!r}")
+                raise ConfigError(f"{name} of the preprocessor is a whole number of at least 1, got {quoted(value)}")
         for name, least in (("image_mean", -math.inf), ("image_std", 0.0)):
             values = getattr(self, name)
             if len(values) != 3 or not all(isinstance(v, (int, float)) and v > least for v in values):
@@ -62,6 +64,11 @@ class PixelOptions:
     def factor(self) -> int:
         """Side of the square of pixels that one visual token stands for; resized sides are multiples of it."""
         return self.patch_size * self.merge_size
+
+    def fit(self, height: int, width: int, max_pixels: int | None = None) -> tuple[int, int]:
+        """Return the rows and columns that a frame is resized to; ``max_pixels`` stands instead of its own limit."""
+        limit = self.max_pixels if max_pixels is None else max_pixels
+        return self.fixed or smart_resize(height, width, self.factor, self.min_pixels, limit)
 
     @classmethod
     def from_folder_json(cls, settings: Mapping[str, Any], *, video: bool = False) -> PixelOptions:
@@ -109,11 +116,9 @@ def smart_resize(
     """Return the height and width to resize to: multiples of ``factor``, the aspect nearly kept, the area in limits.
 
     Args:
-        height: pixels, at least 1.
-        width: pixels, at least 1.
+        height, width: pixels, at least 1.
         factor: pixels per side of a visual token.
-        min_pixels: area at least.
-        max_pixels: area at most.
+        min_pixels, max_pixels: area at least and at most.
 
     Raises:
         MediaError: one side is more than 200 times the other.
@@ -204,9 +209,7 @@ def fitted_frame(frame: np.ndarray, options: PixelOptions) -> np.ndarray:
         MediaError: a frame of another shape or type, or an aspect above 200.
     """
     tensor = _channels_first(frame[None])
-    height, width = tensor.shape[2:]
-    rows, columns = smart_resize(height, width, options.factor, options.min_pixels, options.max_pixels)
-    return _resized(tensor, rows, columns)[0].permute(1, 2, 0).contiguous().numpy()
+    return _resized(tensor, *options.fit(*tensor.shape[2:]))[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def fitted_pixels(frames: np.ndarray | torch.Tensor, options: PixelOptions) -> tuple[torch.Tensor, torch.Tensor]:
@@ -227,7 +230,7 @@ def frame_limit(count: int, options: PixelOptions, max_pixels: int | None, total
     """
     for name, value in (("max_pixels", max_pixels), ("total_pixels", total_pixels)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise ConfigError(f"{name} is a whole number of pixels above 0, or None; got {value!r}")
+            raise ConfigError(f"{name} is a whole number of pixels above 0, or None; got {quoted(value)}")
     limit = options.max_pixels if max_pixels is None else max_pixels
     if limit < options.min_pixels:
         raise ConfigError(
@@ -266,9 +269,7 @@ def _channels_first(frames: np.ndarray | torch.Tensor) -> torch.Tensor:
 
 
 def _patches(frames: torch.Tensor, options: PixelOptions, max_pixels: int) -> tuple[torch.Tensor, torch.Tensor]:
-    height, width = frames.shape[2:]
-    rows, columns = smart_resize(height, width, options.factor, options.min_pixels, max_pixels)
-    return _cut(frames, options, rows, columns)
+    return _cut(frames, options, *options.fit(frames.shape[2], frames.shape[3], max_pixels))
 
 
 def _cut(frames: torch.Tensor, options: PixelOptions, rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -93,9 +93,10 @@ class Preprocessor:
                 ``{"type": "video", "video": source, "fps": 2, "start": 1.5}``, ``{"type": "image", "image": source}``
                 ("path" and "url" are accepted as names of the source), or ``{"type": "image_url", "image_url":
                 {"url": ...}}`` and the same with "video_url". Images may be ``data:`` URIs. A video takes "start" and
-                "end" (or "video_start" and "video_end"), "fps" or "nframes", "max_frames", "min_pixels", "max_pixels"
-                and "total_pixels"; an image "min_pixels" and "max_pixels". Keys that are None are passed over, all
-                others refused. A last message of the assistant is continued.
+                "end" (or "video_start" and "video_end"), "nframes" or "fps" with "min_frames", and "max_frames". Its
+                frames take "min_pixels", "max_pixels" and "total_pixels", or both "resized_height" and "resized_width",
+                which are rounded to multiples of 28; an image takes these but "total_pixels". Keys that are None are
+                passed over, all others refused. A last message of the assistant is continued.
             config: how videos are sampled.
             read_video: called as `MediaReader.read_video` and instead of it.
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
 
@@ -170,7 +170,7 @@ def register(name: str, stage: int = 2) -> Callable[[R], R]:
 
     def add(cls: R) -> R:
         if (stage, name) in _REDUCERS:
-            raise ValueError(f"reducer {name!r} is taken by {_REDUCERS[stage, name].__qualname__}")
+            raise ValueError(f"reducer {quoted(name)} is taken by {_REDUCERS[stage, name].__qualname__}")
         _REDUCERS[stage, name] = cls
         return cls
 
@@ -188,7 +188,7 @@ def reducer_class(name: str, stage: int = 2) -> type[Reducer]:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         what = "selector" if stage == 2 else "merger"
-        raise ConfigError(f"no {what} is called {name!r}.{hint} Known: {', '.join(known)}")
+        raise ConfigError(f"no {what} is called {quoted(name)}.{hint} Known: {', '.join(known)}")
     return _REDUCERS[stage, name]
 
 

@@ -70,6 +70,12 @@ def _note(seen: dict[int, Tensor], number: int) -> Any:
     return hook
 
 
+def _bearers(output: Any) -> list[Any]:
+    """Return features and their tensors: accelerate hands a model the same tensors in an output that it made anew."""
+    tensors = getattr(output, "pooler_output", None)
+    return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
+
+
 class Shown:
     """What a prompt shows: taps of its images and videos, in order, as the model asks for their features.
 
@@ -111,7 +117,8 @@ class Shown:
         """
         self.clear()
         for kind, output in (ahead or {}).items():
-            owner, taps = getattr(output, _CARRIED, (None, []))
+            held = [getattr(bearer, _CARRIED) for bearer in _bearers(output) if hasattr(bearer, _CARRIED)]
+            owner, taps = held[0] if held else (None, [])
             if owner is self:
                 self._items[kind].append(taps)
 
@@ -173,7 +180,8 @@ class Shown:
                 made = asked.pop()
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
-                vars(out)[_CARRIED] = self, made
+                for bearer in _bearers(out):
+                    vars(bearer)[_CARRIED] = self, made
             return out
 
         setattr(root, name, get_features)

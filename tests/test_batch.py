@@ -278,13 +278,13 @@ BAD = [
     ({"video": "a", "question": "what is <|video_pad|>?"}, "the text holds <|video_pad|>"),
     ({"messages": SAID, "question": "?"}, "leave out question"),
     ({"messages": []}, "messages is a list of chat messages"),
-    ({"messages": [{"role": "user"}]}, "a message has a role and content"),
+    ({"messages": [{"role": "user"}]}, "a message is a dict with role and content"),
     ({"messages": [{"role": "user", "content": "Why?"}]}, "no item of its messages is a video or an image"),
     (says({"type": "image", "image": "a"}), "no message of the user has a text"),
-    (says({"type": "audio"}), "an item is of type text, video or image"),
+    (says({"type": "audio"}), "an item is of type"),
     (says({"type": "video", "video": "a", "fps": 2}), "got fps: such options stand on the command line"),
-    (says({"type": "image", "image": "a", "end": 2}), "an image item takes image; got end"),
-    (says({"type": "video"}), "a video item has its path under 'video'"),
+    (says({"type": "image", "image": "a", "end": 2}), "an item of type image takes"),
+    (says({"type": "video"}), "an item of type video has its source under 'video'"),
 ]  # fmt: skip
 
 

@@ -374,6 +374,13 @@ def test_people_see_the_answer_and_the_tokens_kept(
         assert part in shown, part
 
 
+def test_a_picture_in_the_command_line_is_not_printed_again(model: list[StubModel], capsys: Any) -> None:
+    picture = "data:image/png;base64," + "A" * 5000
+    assert ask("--image", picture, "--question", "?") == 0
+    assert model[0].asked[0]["images"] == [picture]
+    assert capsys.readouterr().out.count("A") < 250
+
+
 def test_compare_warms_up_and_shows_both(model: list[StubModel], clip: str, capsys: Any) -> None:
     assert ask("--video_path", clip, "--question", "q", "--compare") == 0
     shown = capsys.readouterr().out

@@ -159,8 +159,9 @@ def test_levels_of_other_ranges_are_scaled_and_said(tmp_path):
         assert np.abs(seen - wanted).max() <= 1
         assert note is None if said is None else said in str(note)
     for bad in (ramp - 0.5, ramp * 1e6, ramp * np.nan):
-        with pytest.raises(MediaError, match="levels"):
+        with pytest.raises(MediaError, match="levels") as refused:
             read_image(Image.fromarray(bad.astype(np.float32)))
+        assert refused.value.__cause__ is None  # the file is not damaged: nothing else failed
 
 
 def test_what_was_done_to_a_picture_stands_in_its_facts(tmp_path):

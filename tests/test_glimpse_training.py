@@ -215,11 +215,10 @@ def test_evaluating_and_reading_ahead_change_nothing(whole: Path, tmp_path: Path
         assert torch.equal(checkpoint(tmp_path)["trainee"][name], tensor), name
 
 
-def rank_of_two(rank: int, port: int, folder: Path) -> None:
-    """One of two processes that a launcher would have started, forked from the test."""
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state(True)
+def rank_of_two(rank: int, port: int, folder: Path, threads: int) -> None:
+    """One of two processes that a launcher would have started."""
+    torch.set_num_threads(threads)
+    training.load_base = lambda recipe, device: base_model()  # type: ignore[assignment]
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     train(small(), folder, check=False, device="cpu")
@@ -231,8 +230,9 @@ def test_two_processes_do_what_one_does(whole: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    fork = multiprocessing.get_context("fork")  # everything is loaded already
-    ranks = [fork.Process(target=rank_of_two, args=(rank, port, tmp_path)) for rank in range(2)]
+    # a forked one may wait for ever for the threads that this process computes with
+    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    ranks = [spawn.Process(target=rank_of_two, args=(rank, port, tmp_path, threads), daemon=True) for rank in range(2)]
     for rank in ranks:
         rank.start()
     for rank in ranks:

@@ -55,7 +55,7 @@ IMPORT_TRANSFORMERS = {
     "hooks": "finds what generate() calls",
     "selfcheck": "which release is installed",
     "loading": "from_pretrained",
-    "media": "files of a model folder or hub repository",
+    "folder_json": "files of a model folder or hub repository",
     "preprocessor": "tokenizer and chat template",
     "receipt": "its version",
     "model": "generate",

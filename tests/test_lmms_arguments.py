@@ -273,6 +273,14 @@ def test_content_that_cannot_be_asked(item: dict[str, Any], error: type[Exceptio
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize("content", [None, 3])
+def test_a_message_of_the_user_without_content(content: Any) -> None:
+    silent = {"role": "assistant", "content": None}  # it called a tool
+    assert chat_question("a", PLAIN, [turn(text()), silent, turn(text())], None, "").turns[1] == ("assistant", ())
+    with pytest.raises(ConfigError, match="content"):
+        chat_question("a", PLAIN, [{"role": "user", "content": content}], None, "")
+
+
 def test_any_fault_of_a_file_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reading = ByRequest(protocol_named("lmms", "mvbench"), PixelOptions(), PixelOptions())
     held = HeldImage("image", "task/1, image 0", image=frame(5))

@@ -11,20 +11,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config import PruneVidConfig, get_config
-from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, shown
+from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
 from prunevid_qwen.evaluation.bulk_questions import read_questions
-from prunevid_qwen.loading import check_source
+from prunevid_qwen.evaluation.datasets.choices import letter_of
+from prunevid_qwen.evaluation.lmms_eval_plugin.chat import chat_question
+from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation, read_generation
+from prunevid_qwen.loading import check_source, choose_device
 from prunevid_qwen.media import MediaReader
 from prunevid_qwen.messages import Item, read_item, read_messages
 from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.preprocessor import Preprocessor
+from prunevid_qwen.reducer import reducer_class
 from prunevid_qwen.sources import videos_of
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from prunevid_qwen.video import read_image, read_video
-from tests.media import frame
+from tests.media import encode, frame
 
 ASKED = {"type": "text", "text": "What?"}
 
@@ -40,7 +46,8 @@ def test_keys_that_are_none_are_as_if_they_were_not_there() -> None:
     item = {"type": "video", "video": clip, "fps": 2.0}
     none = dict.fromkeys(("text", "image", "path", "image_url", "max_pixels", "anything"))
     filled = [{**none, **item}, {**none, "video": None, **ASKED}, {**none, "type": None, "text": "Why?"}]
-    told = text_of({"role": "user", "content": filled, "tool_calls": None})
+    filled[1]["image_url"] = {"url": None, "detail": None}  # of a struct each field
+    told = text_of({"role": "user", "content": filled, "tool_calls": None, "annotations": []})
     assert told.replace("Why?", "") == text_of({"role": "user", "content": [item, ASKED]})
 
 
@@ -57,7 +64,15 @@ READ: list[tuple[dict[str, Any], Item]] = [
      Item("video", "a", {"max_frames": 8, "sampling": "uniform", "start": 1.0, "end": 2.0, "total_pixels": 7840})),
     ({"video": "a", "fps": 1, "max_frames": 4, "min_pixels": 784, "max_pixels": 1568},
      Item("video", "a", {"fps": 1, "sampling": "fps", "max_frames": 4, "min_pixels": 784, "max_pixels": 1568})),
+    ({"type": "video", "url": "a", "fps": 0.5, "min_frames": 4, "max_frames": 9.0},
+     Item("video", "a", {"fps": 0.5, "sampling": "fps", "min_frames": 4, "max_frames": 9})),
+    ({"type": "video", "video": "a", "resized_height": 280, "resized_width": 420},
+     Item("video", "a", {"resized": (280, 420)})),
+    ({"type": "video", "video": "a", "nframes": np.int64(8), "video_end": np.float32(2.5)},
+     Item("video", "a", {"max_frames": 8, "sampling": "uniform", "end": 2.5})),
     ({"type": "image", "path": "a", "min_pixels": 784}, Item("image", "a", {"min_pixels": 784})),
+    ({"type": "image", "image_url": "a"}, Item("image", "a")),
+    ({"image_url": {"url": "a", "detail": None}, "type": None}, Item("image", "a")),
     ({"type": "image_url", "image_url": {"url": "a", "detail": "auto"}}, Item("image", "a")),
     ({"type": "image_url", "image_url": "a", "max_pixels": 784}, Item("image", "a", {"max_pixels": 784})),
     ({"type": "video_url", "video_url": {"url": "a"}, "fps": 2}, Item("video", "a", {"fps": 2, "sampling": "fps"})),
@@ -79,12 +94,20 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "two starts": ({"type": "video", "video": "a", "start": 1, "video_start": 1}, "video_start"),
     "nframes and fps": ({"type": "video", "video": "a", "nframes": 8, "fps": 2}, "nframes"),
     "nframes and max_frames": ({"type": "video", "video": "a", "nframes": 8, "max_frames": 2}, "max_frames"),
-    "min_frames": ({"type": "video", "video": "a", "min_frames": 2}, "nframes"),
-    "resized": ({"type": "image", "image": "a", "resized_height": 28}, "min_pixels"),
+    "nframes and min_frames": ({"type": "video", "video": "a", "nframes": 8, "min_frames": 2}, "min_frames"),
+    "one frame": ({"type": "video", "video": "a", "nframes": 1}, "nframes"),
+    "half a frame": ({"type": "video", "video": "a", "max_frames": 2.5}, "max_frames.*2.5"),
+    "no pixel": ({"type": "image", "image": "a", "min_pixels": 0}, "min_pixels"),
+    "resized by half": ({"type": "image", "image": "a", "resized_height": 28}, "resized_width"),
+    "resized and limited": ({"image": "a", "resized_height": 28, "resized_width": 28, "max_pixels": 784}, "max_pixels"),
+    "a rate by another name": ({"type": "video", "video": "a", "sample_fps": 2}, "fps"),
+    "base64": ({"type": "image", "base64": "AAAA"}, "base64"),
     "fps of an image": ({"type": "image", "image": "a", "fps": 2}, "fps"),
     "detail": ({"type": "image_url", "image_url": {"url": "a", "detail": "low"}}, "detail"),
     "no url": ({"type": "image_url", "image_url": {}}, "image_url"),
     "audio": ({"type": "input_audio", "input_audio": {}}, "input_audio"),
+    "of another API": ({"type": "input_image", "image_url": "a"}, "did you mean 'image"),
+    "type no text": ({"type": ["video"], "video": "a"}, "type"),
     "no item": ("What?", "What"),
 }
 
@@ -101,7 +124,9 @@ def test_messages_that_are_none() -> None:
     for wrong, named in (
         ({"role": "user", "content": None}, "user"), ({"role": "user"}, "content"), ("What?", "role"),
         ({"role": "assistant", "content": None, "tool_calls": [{}]}, "tool_calls"),
-        ({"role": "user", "content": 3}, "3"),
+        ({"role": "assistant", "tool_calls": [{"id": "1"}]}, "tool_calls"),
+        ({"role": "user", "content": 3}, "3"), ({"role": None, "content": "What?"}, "role"),
+        ({"role": "user", "content": ["What?"]}, "What"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=named):
             list(read_messages([wrong]))
@@ -121,6 +146,45 @@ def test_min_pixels_enlarge_a_video_and_an_image() -> None:
     assert 300 <= frames.shape[1] * frames.shape[2] // 784 <= 400
     with pytest.raises(ConfigError, match="2000"):
         reader.read_image(small, config, min_pixels=2000, max_pixels=1000)
+
+
+@pytest.mark.parametrize(("asked", "grid"), [((280, 420), (280, 420)), ((100, 50), (112, 56)), ((28, 28), (56, 56))])
+def test_a_size_that_is_asked_for(asked: tuple[int, int], grid: tuple[int, int]) -> None:
+    """As in Qwen's reader: multiples of 28, at least 4 tokens, and the limits on pixels bind it no more."""
+    reader, config = MediaReader(), PruneVidConfig(max_pixels=128 * 784, total_pixels=256 * 784, vision_chunk_tokens=1)
+    given: dict[str, Any] = {"resized_height": asked[0], "resized_width": asked[1]}
+    video = read_item({"video": [frame(1)] * 4, **given})
+    image = read_item({"image": frame(1), **given})
+    frames, _, facts = reader.read_fitted(video.held, config, **video.options)
+    feed = reader.open_video(video.held, config, dtype=torch.float32, **video.options)
+    chunks = [chunk for chunk in feed if chunk is not None]
+    feed.close()
+    for side in (
+        reader.read_video(video.held, config, **video.options).facts["resized"], facts["resized"],
+        reader.read_image(image.held, config, **image.options).facts["resized"], list(frames.shape[1:3]),
+        *((chunk.grid[0, 1:] * 14).tolist() for chunk in chunks),
+    ):  # fmt: skip
+        assert tuple(side) == grid
+    assert len(chunks) == 2
+
+
+def test_fewest_frames_at_a_rate(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mp4", frames=40, rate=10)  # 4 s
+    for given, count in (
+        ({"fps": 1}, 4), ({"fps": 1, "min_frames": 10}, 10), ({"fps": 4, "min_frames": 10}, 16),
+        ({"fps": 1, "min_frames": 100, "max_frames": 200}, 40),
+    ):  # fmt: skip
+        item = read_item({"video": str(path), **given})
+        assert MediaReader().read_video(item.held, PruneVidConfig(), **item.options).facts["frames"] == count
+    item = read_item({"video": str(path), "min_frames": 17})
+    with pytest.raises(ConfigError, match=r"17.*max_frames=16"):
+        MediaReader().read_video(item.held, PruneVidConfig(), **item.options)
+
+
+def test_arrays_that_pandas_makes_of_lists() -> None:
+    content = np.array([{"image": None, **ASKED}], dtype=object)
+    messages: Any = np.array([{"role": "user", "content": content}], dtype=object)
+    assert list(read_messages(messages)) == [("user", [Item("text", "What?")])]
 
 
 # ---- data URIs
@@ -167,51 +231,88 @@ def test_a_data_uri_that_holds_no_picture(png: bytes) -> None:
 LONG = "".join(chr(0x4E00 + i) for i in range(5000))  # no two characters alike
 
 
-def asked(line: dict[str, Any], folder: Path) -> None:
+def asked(line: Any, folder: Path) -> None:
     (folder / "q.jsonl").write_text(json.dumps(line))
     read_questions(folder / "q.jsonl")
 
 
-DOORS: dict[str, Callable[[Path], Any]] = {
-    "video": lambda _: read_video(LONG),
-    "image": lambda _: read_image(LONG),
-    "url": lambda _: read_video(f"https://{LONG}"),
-    "file url": lambda _: read_video(f"file:///{LONG}"),
-    "data": lambda _: read_video(f"data:video/mp4;base64,{LONG}"),
-    "image data": lambda _: read_image(f"data:image/png;base64,{LONG}"),
-    "data without end": lambda _: read_image(f"data:{LONG}"),
-    "message": lambda _: list(read_messages([{"role": LONG}])),
-    "message key": lambda _: list(read_messages([{"role": "user", "content": "a", LONG: 1}])),
-    "content": lambda _: list(read_messages([{"role": LONG, "content": {LONG}}])),
-    "content none": lambda _: list(read_messages([{"role": LONG, "content": None}])),
-    "item": lambda _: read_item(LONG),
-    "type": lambda _: read_item({"type": LONG}),
-    "item key": lambda _: read_item({"type": "video", "video": "a", LONG: 1}),
-    "item keys": lambda _: read_item({"type": "video", LONG: 1}),
-    "text key": lambda _: read_item({**ASKED, LONG: 1}),
-    "text": lambda _: read_item({"type": "text", "text": [LONG]}),
-    "image_url": lambda _: read_item({"type": "image_url", "image_url": [LONG]}),
-    "image_url key": lambda _: read_item({"type": "image_url", "image_url": {"url": "a", LONG: 1}}),
-    "option": lambda _: PruneVidConfig(**{LONG: 1}),
-    "choice": lambda _: PruneVidConfig(token_order=LONG),
-    "share": lambda _: PruneVidConfig(tau=LONG),  # type: ignore[arg-type]
-    "count": lambda _: PruneVidConfig(max_frames=LONG),  # type: ignore[arg-type]
-    "layer": lambda _: PruneVidConfig(pruning_layer=LONG),  # type: ignore[arg-type]
-    "preset": lambda _: get_config(LONG),
-    "config file": lambda _: get_config(f"{LONG}.json"),
-    "model": lambda _: check_source(f"./{LONG}"),
-    "batch url": lambda folder: asked({"video": f"https://{LONG}", "question": "?"}, folder),
-    "batch data": lambda folder: asked({"image": f"data:image/png;base64,{LONG}", "question": "?"}, folder),
+def under_lmms_eval(item: dict[str, Any]) -> None:
+    chat_question("a", Generation(()), [{"role": "user", "content": [item]}], None, "")
+
+
+DOORS: dict[str, Callable[[str, Path], Any]] = {
+    "video": lambda text, _: read_video(text),
+    "image": lambda text, _: read_image(text),
+    "url": lambda text, _: read_video(f"https://{text}"),
+    "file url": lambda text, _: read_video(f"file:///{text}"),
+    "data": lambda text, _: read_video(f"data:video/mp4;base64,{text}"),
+    "image data": lambda text, _: read_image(f"data:image/png;base64,{text}"),
+    "data without end": lambda text, _: read_image(f"data:{text}"),
+    "message": lambda text, _: list(read_messages([{"role": text}])),
+    "message key": lambda text, _: list(read_messages([{"role": "user", "content": "a", text: 1}])),
+    "content": lambda text, _: list(read_messages([{"role": text, "content": {text}}])),
+    "content none": lambda text, _: list(read_messages([{"role": text, "content": None}])),
+    "item": lambda text, _: read_item(text),
+    "type": lambda text, _: read_item({"type": text}),
+    "item key": lambda text, _: read_item({"type": "video", "video": "a", text: 1}),
+    "item keys": lambda text, _: read_item({"type": "video", text: 1}),
+    "text key": lambda text, _: read_item({**ASKED, text: 1}),
+    "text": lambda text, _: read_item({"type": "text", "text": [text]}),
+    "image_url": lambda text, _: read_item({"type": "image_url", "image_url": [text]}),
+    "image_url key": lambda text, _: read_item({"type": "image_url", "image_url": {"url": "a", text: 1}}),
+    "option": lambda text, _: PruneVidConfig(**{text: 1}),
+    "choice": lambda text, _: PruneVidConfig(token_order=text),
+    "share": lambda text, _: PruneVidConfig(tau=text),  # type: ignore[arg-type]
+    "count": lambda text, _: PruneVidConfig(max_frames=text),  # type: ignore[arg-type]
+    "layer": lambda text, _: PruneVidConfig(pruning_layer=text),  # type: ignore[arg-type]
+    "preset": lambda text, _: get_config(text),
+    "config file": lambda text, _: get_config(f"{text}.json"),
+    "model": lambda text, _: check_source(f"./{text}"),
+    "batch url": lambda text, folder: asked({"video": f"https://{text}", "question": "?"}, folder),
+    "selector": lambda text, _: reducer_class(text),
+    "backend": lambda text, _: read_video("a", backend=text),
+    "limit": lambda text, _: read_video("a", time_limit=text),  # type: ignore[arg-type]
+    "start": lambda text, _: read_video("a", start=text),  # type: ignore[arg-type]
+    "device": lambda text, _: choose_device(f"cuda:{text}"),
+    "option of the command line": lambda text, _: Request(videos=(text,), question="?").check(),
+    "batch id": lambda text, folder: asked({"id": [text], "video": "a", "question": "?"}, folder),
+    "batch question": lambda text, folder: asked({"video": "a", "question": [text]}, folder),
+    "batch messages": lambda text, folder: asked({"messages": [{"role": "user", "content": [text]}]}, folder),
+    "batch line": lambda text, folder: asked([text], folder),
+    "answer of a benchmark": lambda text, _: letter_of(text, [text + "a", text + "b"], "line 1"),
+    "lmms": lambda text, _: under_lmms_eval({"type": text}),
+    "lmms url": lambda text, _: under_lmms_eval({"type": "video", "url": f"http://{text}"}),
+    "lmms argument": lambda text, _: read_generation({"temperature": text}),
+    "batch data": lambda text, folder: asked({"image": f"data:image/png;base64,{text}", "question": "?"}, folder),
 }
 
 
+@pytest.mark.parametrize("text", [LONG, " ".join(LONG)], ids=["a word", "words"])
 @pytest.mark.parametrize("door", DOORS)
-def test_no_message_holds_more_than_200_characters_of_the_input(door: str, tmp_path: Path) -> None:
+def test_no_message_holds_more_than_200_characters_of_the_input(door: str, text: str, tmp_path: Path) -> None:
     with pytest.raises(PruneVidError) as refused:
-        DOORS[door](tmp_path)
+        DOORS[door](text, tmp_path)
     assert sum(letter >= LONG[0] for letter in str(refused.value)) <= 200
 
 
+def test_nor_of_the_path_of_a_file_that_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    name = LONG[:80]  # 240 bytes, near what a file system takes
+    deep = tmp_path.joinpath(*[name] * 4)
+    deep.mkdir(parents=True)
+    video = encode(deep / "a.mp4", milliseconds=[0, 100, 200, 5000], frames=4)
+    assert read_video(video).source == str(video)  # a receipt has it whole
+    (deep / "b.mp4").write_text("no video")
+    (deep / "c.png").write_text("no picture")
+    said = list(caplog.messages)
+    assert said  # a frame rate that varies is warned of
+    for wrong in (deep / "b.mp4", [deep / "c.png"], deep):
+        with pytest.raises(MediaError) as refused:
+            read_video(wrong)
+        said.append(str(refused.value))
+    for each in said:
+        assert sum(letter >= LONG[0] for letter in each) <= 200
+
+
 def test_the_middle_of_a_long_text_is_left_out() -> None:
-    assert shown("a" * 200) == "a" * 200 and shown(["a"]) == "['a']"
-    assert len(shown(LONG)) <= 200 and shown(LONG).startswith(LONG[:50]) and shown(LONG).endswith(LONG[-50:])
+    assert excerpt("a" * 200) == "a" * 200 and excerpt(["a"]) == "['a']"
+    assert len(excerpt(LONG)) <= 200 and excerpt(LONG).startswith(LONG[:50]) and excerpt(LONG).endswith(LONG[-50:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,8 +12,14 @@ import torch
 from torch import nn
 
 from prunevid_qwen import PruneVidQwen25VL
-from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.moving_shapes import make_scene
+from prunevid_qwen.config import PruneVidConfig, get_config
+from prunevid_qwen.evaluation.asking import Questioner
+from prunevid_qwen.evaluation.bulk_questions import read_questions
+from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
+from prunevid_qwen.evaluation.engine.tasks import Task
+from prunevid_qwen.evaluation.scenes import CONDITIONS, ShapesVideo
+from prunevid_qwen.moving_shapes import make_scene, write_frames
 from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.tokens.device import input_device
 
@@ -50,9 +57,27 @@ def test_answers_of_an_offloaded_model(where: str, frames: Any, expected: dict[s
             assert result["stats"][part]["applied"]
 
 
+def test_engines_answer_with_an_offloaded_model(tmp_path: Path) -> None:
+    """The one of batches, benchmarks and lmms-eval, with taps into the vision tower too; the accuracy bench's."""
+    configs = tuple((name, get_config(name).replace(max_frames=8)) for name in ("baseline", "paper", "glimpse"))
+    write_frames(tmp_path / "frames", render(make_scene(1), 8))
+    (tmp_path / "q.jsonl").write_text(json.dumps({"video": "frames", "question": ASKED}))
+    (question,) = read_questions(tmp_path / "q.jsonl")
+    answers = []
+    loading: dict[str, Any]
+    for loading in ({}, {"device_map": PLACES["all"], "offload_folder": str(tmp_path / "weights")}):
+        answerer = Answering(configs, "bundled", loading, {"max_new_tokens": 3}).load()
+        media = answerer.model.preprocessor.media
+        read = read_media(ByConfig(configs[1][1], media.video, media.image), question.media)
+        lines = list(answerer.answer(Task(question.media, ((question, tuple(dict(configs))),)), read))
+        video = ShapesVideo(CONDITIONS["plain"], 1)
+        asked = Questioner(answerer.model, video, video.questions(1)).ask(configs[1][1])
+        answers.append(([line["raw"] for line in lines], [each.given for each in asked]))
+    assert answers[0] == answers[1] and None not in answers[0][0]
+
+
 def test_inputs_go_to_where_offloaded_weights_are_run() -> None:
-    with torch.device("meta"):
-        module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).to("meta")
     assert input_device(module) == torch.device("cpu")  # nobody runs it
     on_gpu = SimpleNamespace(execution_device="cuda:0")
     module[1]._hf_hook = SimpleNamespace(hooks=(SimpleNamespace(execution_device=None), on_gpu))

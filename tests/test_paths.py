@@ -11,24 +11,33 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
+import prunevid_qwen
+from prunevid_qwen.cli.request import Request
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.bulk_questions import missing_media, read_questions
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.reading import ByConfig
 from prunevid_qwen.evaluation.lmms_eval_plugin.chat import chat_question
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
-from prunevid_qwen.video import read_video
+from prunevid_qwen.media import MediaReader
+from prunevid_qwen.video import open_video, read_video
+from prunevid_qwen.video.indexed import read_frames
 from prunevid_qwen.video.paths import local_path
 from tests.media import folder, frame
 
+CLIP = next(Path(prunevid_qwen.__file__).parent.joinpath("bundled", "clips").glob("*.mp4"))
 NAMES = ("#1 cat.mp4", "what?.mp4", "50%20off.mp4", "100%.mp4", "a b ü.mp4", "x#t=1.mp4")
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A folder of videos (empty: nothing here opens one) and, under each name, what cutting it short would find."""
+    """A folder of videos, and beside them what cutting a name short or decoding it would find."""
     made = tmp_path / "d"
     made.mkdir()
     for name in NAMES:
-        (made / name).write_bytes(b"")
+        (made / name).write_bytes(CLIP.read_bytes())
+    Image.fromarray(frame(9)).save(made / "thumbnail.png")
     (tmp_path / "50 off.mp4").write_bytes(b"")
     return made
 
@@ -49,8 +58,19 @@ def under_lmms_eval(path: str, at: Path) -> str:
     return media.path
 
 
+def on_the_command_line(path: str, at: Path) -> str:
+    Request(videos=(path,), question="?").check()
+    return local_path(path)
+
+
+def of_a_benchmark(path: str, at: Path) -> str:
+    reading = ByConfig(PruneVidConfig(), MediaReader().video, MediaReader().image)
+    return str(reading.read(Media("video", path)).facts["source"])
+
+
 WAYS: dict[str, Callable[[str, Path], str]] = {
-    "class": lambda path, at: local_path(path), "batch": in_batch, "lmms": under_lmms_eval,
+    "class": lambda path, at: read_video(path).source, "ask": on_the_command_line, "batch": in_batch,
+    "lmms": under_lmms_eval, "benchmark": of_a_benchmark,
 }  # fmt: skip
 
 
@@ -58,7 +78,10 @@ WAYS: dict[str, Callable[[str, Path], str]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_a_file_url_is_the_raw_path_if_that_exists_else_the_decoded_one(way: str, name: str, place: Path) -> None:
     path = str(place / name)
-    for given in (path, f"file://{path}", f"file://{quote(path)}", f"file://localhost{quote(path)}", f"FILE://{path}"):
+    for given in (
+        path, f"file://{path}", f"file://{quote(path)}", f"file://localhost{quote(path)}", f"FILE://{path}",
+        f"file:{path}",
+    ):  # fmt: skip
         assert WAYS[way](given, place) == path
 
 
@@ -71,6 +94,12 @@ def test_the_raw_path_wins_and_nothing_is_cut_off(tmp_path: Path) -> None:
     assert local_path(f"file://{tmp_path}/c.mp4#t=3") == f"{tmp_path}/c.mp4#t=3"
 
 
+def test_a_path_object_of_a_file_url(place: Path) -> None:
+    """pathlib takes one of the slashes away."""
+    assert local_path(Path(f"file://{place}/what?.mp4")) == f"{place}/what?.mp4"
+    assert local_path("file:x.mp4") == "file:x.mp4"  # a name
+
+
 def test_relative_paths_of_a_batch_start_from_its_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.parent)  # where "50 off.mp4" is, and "50%20off.mp4" is not
     assert in_batch("file://50%20off.mp4", place) == str(place / "50%20off.mp4")
@@ -80,7 +109,8 @@ def test_relative_paths_of_a_batch_start_from_its_file(place: Path, monkeypatch:
 
 
 def test_other_urls_are_refused_everywhere(tmp_path: Path) -> None:
-    for way, error in (("class", MediaError), ("batch", ConfigError), ("lmms", MediaError)):
+    for way in WAYS:
+        error = ConfigError if way == "batch" else MediaError
         for given in ("https://example.org/a.mp4", "data:video/mp4;base64,AAAA"):
             with pytest.raises(error):
                 WAYS[way](given, tmp_path)
@@ -89,13 +119,24 @@ def test_other_urls_are_refused_everywhere(tmp_path: Path) -> None:
 def test_a_folder_of_videos_is_no_slideshow_of_its_pictures(tmp_path: Path) -> None:
     path = folder(tmp_path / "f", frames=2)
     assert read_video(path).frames.shape[0] == 2
-    (path / ".hidden.mp4").write_bytes(b"")
-    (path / "notes.txt").write_bytes(b"")
+    (path / ".thumbnails").mkdir()
+    for name in (".hidden.mp4", "notes.txt", "Thumbs.db", ".thumbnails/1.mp4"):
+        (path / name).write_bytes(b"")
     assert read_video(path).frames.shape[0] == 2
+    (path / "one.webm").write_bytes(b"")
+    with pytest.raises(MediaError, match=r"\b1 video\b.*one\.webm.*\b2 images\b"):
+        read_video(path)
+    (path / "one.webm").unlink()
     for i in range(9):
         (path / f"clip{i}.MP4").write_bytes(b"")
-    with pytest.raises(MediaError, match=r"\b9 videos\b.*clip0\.MP4.*\b2 images\b.*prunevid batch"):
-        read_video(path)
+    config = PruneVidConfig()
+    reading = ByConfig(config, MediaReader().video, MediaReader().image)
+    for ask in (
+        lambda: read_video(path), lambda: open_video(f"file://{path}"), lambda: MediaReader().read_video(path, config),
+        lambda: read_frames(str(path), lambda count, fps: (0,)), lambda: reading.read(Media("frames", str(path))),
+    ):  # fmt: skip
+        with pytest.raises(MediaError, match=r"\b9 videos\b.*clip0\.MP4.*\b2 images\b.*prunevid batch"):
+            ask()
     frames = [str(path / f"frame{i}.png") for i in range(2)]
     assert read_video(frames).frames.shape[0] == 2  # the way out
     for picture in frames:

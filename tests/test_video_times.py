@@ -11,6 +11,7 @@ import pytest
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video import read_video
 from prunevid_qwen.video.indexed import read_frames
+from prunevid_qwen.video.timeline import _without_jumps
 from tests.media import cut, encode, frame, numbers_of
 
 
@@ -56,6 +57,29 @@ def test_parts_whose_clock_begins_anew_follow_each_other(tmp_path, suffix, b_fra
         assert len(video.warnings) == 1 and "begins anew" in video.warnings[0]
     by_number = read_frames(path, lambda count, rate: [0, 13, count - 1])
     assert numbers_of(by_number.frames) == [0, 13, 33]
+
+
+@pytest.mark.parametrize("suffix", [".ts", ".vob"])
+def test_parts_whose_clock_jumps_ahead_follow_each_other(tmp_path, suffix):
+    parts = [part(tmp_path / f"a{suffix}", range(12), 3.0), part(tmp_path / f"b{suffix}", range(12, 24), 4000.0)]
+    path = joined(tmp_path / f"joined{suffix}", *parts)
+    for backend in ("pyav", "opencv"):
+        if backend == "opencv":
+            pytest.importorskip("cv2")
+        video = read_video(path, max_frames=100, backend=backend)
+        assert numbers_of(video.frames) == list(range(24)) == list(video.indices)
+        assert video.timestamps == pytest.approx([i / 25 for i in range(24)], abs=2e-3)
+        assert video.duration == pytest.approx(24 / 25, abs=2e-3) and len(video.warnings) == 1
+    assert numbers_of(read_video(path, start=0.5).frames) == list(range(12, 24))
+
+
+def test_a_picture_that_stays_while_the_sound_goes_on_is_no_jump(tmp_path):
+    seconds = (0.0, 1.0, 2.0, 30.0, 31.0)
+    with_sound = [float(second) for second in range(31)]
+    assert _without_jumps(seconds, with_sound) == (seconds, 0)
+    assert _without_jumps(seconds, [0.0, 1.0, 2.0, 30.0]) == ((0.0, 1.0, 2.0, 3.0, 4.0), 1)
+    slow = tuple(20.0 * i for i in range(4))  # a picture every 20 s is how this recording is
+    assert _without_jumps(slow, []) == (slow, 0)
 
 
 def test_a_playlist_with_a_discontinuity(tmp_path):
@@ -107,6 +131,11 @@ def test_a_picture_stays_on_the_screen_until_the_end(tmp_path, suffix):
     assert alone.timestamps == (20.0,) and alone.seconds_per_grid == pytest.approx(8.0)
     with pytest.raises(MediaError, match="beyond"):
         read_video(path, start=60.0)
+
+
+def test_a_last_picture_that_is_brief_ends_when_the_file_says(tmp_path):
+    video = read_video(slides(tmp_path / "two.mp4", [0, 20], [20, 1]))
+    assert video.duration == pytest.approx(21.0) and numbers_of(video.frames)[-1] == 1
 
 
 def test_what_a_cut_file_promises_is_no_picture_that_stays(tmp_path):

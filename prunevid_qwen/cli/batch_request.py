@@ -16,7 +16,7 @@ import typer
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.engines import engine_of
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.errors import MediaError, excerpt
 
 _SHOWN = 5  # missing files; the answers' lines name all
 
@@ -91,7 +91,7 @@ class BatchRequest:
 
     def _warn_of(self, missing: Sequence[str]) -> None:
         for path in missing[:_SHOWN]:
-            typer.echo(f"missing: {path}", err=True)
+            typer.echo(f"missing: {excerpt(path)}", err=True)
         if missing:
             more = f" ({len(missing) - _SHOWN} more are not shown)" if len(missing) > _SHOWN else ""
             typer.echo(f"{len(missing)} media are missing{more}: questions about them get a line that says so, and are "

@@ -13,7 +13,7 @@ import typer
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.bench_speed import register_speed
 from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
-from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 
 _EPILOG = """\
 [bold]Examples[/bold]
@@ -200,4 +200,6 @@ def _share(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"budgets are shares in (0, 1) with commas between, such as 0.16,0.1; got {text!r}") from None
+        raise ConfigError(
+            f"budgets are shares in (0, 1) with commas between, such as 0.16,0.1; got {quoted(text)}"
+        ) from None

@@ -14,7 +14,7 @@ import typer
 
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 _EPILOG = """\
 [bold]Examples[/bold]
@@ -192,7 +192,7 @@ def speed(
     parts = _names(only)
     for part in parts:
         if part not in _ONLY:
-            raise ConfigError(f"--only takes {', '.join(_ONLY)}; got {part!r}")
+            raise ConfigError(f"--only takes {', '.join(_ONLY)}; got {quoted(part)}")
     given: dict[str, Any] = {
         "shape": shape, "model_path": model_path, "presets": _names(preset), "frames": _numbers("frames", frames),
         "batches": _numbers("batch", batch), "grid": _grid(grid), "text_tokens": text_tokens, "new_tokens": new_tokens,
@@ -229,7 +229,9 @@ def _numbers(name: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in _names(text))
     except ValueError:
-        raise ConfigError(f"--{name} takes whole numbers with commas between, such as 16,32; got {text!r}") from None
+        raise ConfigError(
+            f"--{name} takes whole numbers with commas between, such as 16,32; got {quoted(text)}"
+        ) from None
 
 
 def _grid(text: str) -> tuple[int, ...]:
@@ -237,5 +239,5 @@ def _grid(text: str) -> tuple[int, ...]:
         return ()
     rows, x, columns = text.lower().partition("x")
     if not x or not rows.isdigit() or not columns.isdigit():
-        raise ConfigError(f"--grid is rows x columns of tokens, such as 10x14; got {text!r}")
+        raise ConfigError(f"--grid is rows x columns of tokens, such as 10x14; got {quoted(text)}")
     return int(rows), int(columns)

@@ -10,7 +10,7 @@ import typer
 
 from prunevid_qwen.amounts import size
 from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 _EPILOG = """\
 [bold]Examples[/bold]
@@ -99,7 +99,7 @@ def convert_glimpse(
 ) -> ConvertGlimpseRequest:
     """Say what is asked for; nothing runs here."""
     if dtype not in _DTYPES:
-        raise ConfigError(f"--dtype is one of {', '.join(_DTYPES)}; got {dtype!r}")
+        raise ConfigError(f"--dtype is one of {', '.join(_DTYPES)}; got {quoted(dtype)}")
     hub = {"revision": revision, "local_files_only": local_files_only or None}
     return ConvertGlimpseRequest(source, out, dtype, force, {name: v for name, v in hub.items() if v is not None})
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 ENGINES = ("local", "ray")
 
@@ -19,7 +19,7 @@ def check_engine(engine: str, workers: int | None, ray_address: str | None, repl
         ConfigError: an unknown engine, or options of the other one.
     """
     if engine not in ENGINES:
-        raise ConfigError(f"engine is one of {', '.join(ENGINES)}; got {engine!r}")
+        raise ConfigError(f"engine is one of {', '.join(ENGINES)}; got {quoted(engine)}")
     if engine != "ray" and (ray_address or replicas):
         raise ConfigError("--ray_address and --replicas are for --engine ray")
     if engine == "ray" and workers == 0:
@@ -33,7 +33,7 @@ def shard_of(text: str) -> tuple[int, int]:
     """Read ``I/N``: which share of a run, of how many."""
     number, slash, count = text.partition("/")
     if not (slash and number.isdigit() and count.isdigit() and int(number) < int(count)):
-        raise ConfigError(f"shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {text!r}")
+        raise ConfigError(f"shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {quoted(text)}")
     return int(number), int(count)
 
 

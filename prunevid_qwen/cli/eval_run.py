@@ -17,7 +17,7 @@ from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
 from prunevid_qwen.config import PruneVidConfig, option_types
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 
 _EPILOG = """\
@@ -135,7 +135,7 @@ def _run(
     configs = tuple(_config(name, pruning) for name in names)
     for name, count in Counter(name for name, _ in configs).items():
         if count > 1:
-            raise ConfigError(f"two configs are called {name!r}: their answers could not be told apart")
+            raise ConfigError(f"two configs are called {quoted(name)}: their answers could not be told apart")
     return RunRequest(
         dataset=known.name,
         data=data,
@@ -209,15 +209,17 @@ def _config(name: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
     for change in changes:
         option, equals, value = change.partition("=")
         if not equals:
-            raise ConfigError(f"{name!r}: a change is NAME+OPTION=VALUE, such as paper+keep_ratio=0.2")
+            raise ConfigError(f"{quoted(name)}: a change is NAME+OPTION=VALUE, such as paper+keep_ratio=0.2")
         if option not in given:
             known = {*option_types(), "pruning_rate"}
             hint = "the protocol says how videos are read" if option in known else "see prunevid eval run --help"
-            raise ConfigError(f"{name!r}: no option {option!r} of pruning; {hint}")
+            raise ConfigError(f"{quoted(name)}: no option {quoted(option)} of pruning; {hint}")
         own[option] = value
     if base == "baseline":
         if own:
-            raise ConfigError(f"{name!r}: the baseline is the model without pruning; nothing of it can be changed")
+            raise ConfigError(
+                f"{quoted(name)}: the baseline is the model without pruning; nothing of it can be changed"
+            )
         given = {option: value for option, value in given.items() if option in KEPT_BY_BASELINE}
         return base, named_config(base, given)[1]
     return named_config(base, {**given, **own})

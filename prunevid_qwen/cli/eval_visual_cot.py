@@ -15,7 +15,7 @@ from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import named_config, takes_config_options
 from prunevid_qwen.cli.visual_cot_request import VisualCotRequest
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 _EPILOG = """\
 [bold]Examples[/bold]
@@ -117,7 +117,7 @@ def visual_cot(
     scorer = scorer or ("judge" if judge_base_url else "contained")
     judge: dict[str, Any] = {}
     if scorer not in _SCORERS:
-        raise ConfigError(f"scorer is one of {', '.join(_SCORERS)}; got {scorer!r}")
+        raise ConfigError(f"scorer is one of {', '.join(_SCORERS)}; got {quoted(scorer)}")
     if scorer == "judge":
         judge = _judge(judge_base_url, judge_model, judge_api_key_file)
         judge |= {"timeout": judge_timeout, "retries": judge_retries}
@@ -168,7 +168,7 @@ def _judge(base_url: str, model: str, key_file: Path | None) -> dict[str, Any]:
                 f"a judge needs --judge_{name}: see the examples in --help; --scorer contained needs none"
             )
     if not base_url.startswith(("http://", "https://")):
-        raise ConfigError(f"--judge_base_url is an address such as http://localhost:8000/v1, got {base_url!r}")
+        raise ConfigError(f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(base_url)}")
     judge = {"base_url": base_url.rstrip("/"), "model": model}
     if key_file is not None:
         try:

@@ -12,7 +12,7 @@ import typer
 
 from prunevid_qwen import config as options
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 STAGE_1 = "Stage 1: merge before the decoder"
 STAGE_2 = "Stage 2: keep what the question attends to"
@@ -139,7 +139,7 @@ def option_value(name: str, text: Any, kind: Any) -> Any:
                 continue
     words = {int: "a whole number", float: "a number", type(None): "none"}
     wanted = " or ".join(words[part] for part in (int, float, type(None)) if part in kinds)
-    raise ConfigError(f"{name} is {wanted}, got {text!r}")
+    raise ConfigError(f"{name} is {wanted}, got {quoted(text)}")
 
 
 def spell_out_booleans(arguments: list[str]) -> list[str]:
@@ -162,6 +162,6 @@ def spell_out_booleans(arguments: list[str]) -> list[str]:
         if not equals and rest and rest[0].lower() in _TRUE + _FALSE:
             value = rest.pop(0)
         if value and value.lower() not in _TRUE + _FALSE:
-            raise ConfigError(f"{name} is true or false, got {value!r}")
+            raise ConfigError(f"{name} is true or false, got {quoted(value)}")
         spelt.append(f"--no_{name}" if value.lower() in _FALSE else f"--{name}")
     return spelt

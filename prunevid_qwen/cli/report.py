@@ -108,7 +108,9 @@ class Report:
         """Print what the answer is to, once."""
         if not self.begun:
             self.begun = True
-            sources = ", ".join((*self.request.videos, *self.request.images))
+            from prunevid_qwen.video.data_uris import named
+
+            sources = ", ".join(map(named, (*self.request.videos, *self.request.images)))
             self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
             self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
             self.out.print("[bold]Answer:[/bold] ", end="")

@@ -16,7 +16,7 @@ from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.reproduce_request import ReproduceRequest
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.reproduction.describe import describe
 from prunevid_qwen.evaluation.reproduction.published import PublishedTable
 from prunevid_qwen.evaluation.reproduction.tables import TABLES
@@ -170,7 +170,7 @@ def _folders(given: Sequence[str]) -> dict[str, Path]:
     for text in given:
         name, equals, folder = text.partition("=")
         if not (equals and name and folder):
-            raise ConfigError(f"--data is NAME=FOLDER, such as mvbench=~/data/MVBench; got {text!r}")
+            raise ConfigError(f"--data is NAME=FOLDER, such as mvbench=~/data/MVBench; got {quoted(text)}")
         if name in found:
             raise ConfigError(f"--data names {name} twice: {found[name]} and {folder}")
         found[name] = Path(folder).expanduser()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, MediaError, SetupError
+from prunevid_qwen.errors import ConfigError, SetupError
 
 
 @runtime_checkable
@@ -108,10 +109,10 @@ def _is_bundled(path: str) -> bool:
 
 
 def _check_file(kind: str, path: str) -> None:
-    if "://" in path:
-        raise MediaError(f"{path} is an address: download it and pass the file's path")
-    file = Path(path)
-    if not file.exists():
-        raise MediaError(f"no {kind} at {path}: is the path right? (looked from {Path.cwd()})")
-    if file.is_file() and file.stat().st_size == 0:
-        raise MediaError(f"{path} is empty (0 bytes): was its download or recording cut short?")
+    from prunevid_qwen.video.data_uris import is_data_uri
+    from prunevid_qwen.video.paths import local_file, local_path
+
+    if kind == "image" and is_data_uri(path):
+        return
+    if kind == "image" or not os.path.isdir(local_path(path)):  # a video may be a folder of frames
+        local_file(path, kind)

@@ -14,7 +14,7 @@ import typer
 from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.cli.options import field_help
 from prunevid_qwen.cli.train_glimpse_request import TrainGlimpseRequest
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
 
@@ -66,7 +66,8 @@ def train_glimpse(
         raise ConfigError("--check and --no_check contradict each other: pass one of them")
     if device not in (None, "cpu"):
         raise ConfigError(
-            f"--device takes cpu, got {device!r}: GPUs are chosen with CUDA_VISIBLE_DEVICES or by accelerate launch"
+            f"--device takes cpu, got {quoted(device)}: GPUs are chosen with CUDA_VISIBLE_DEVICES or "
+            "by accelerate launch"
         )
     made = build_recipe(recipe, options)
     if no_check and made.skip_bad:
@@ -172,6 +173,6 @@ def _pairs(name: str, given: list[str], base: Any) -> dict[str, Any]:
     for text in given:
         option, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--{name} takes OPTION=VALUE such as path=mine.jsonl, got {text!r}")
+            raise ConfigError(f"--{name} takes OPTION=VALUE such as path=mine.jsonl, got {quoted(text)}")
         changes[option.strip()] = read_yaml(value, f"--{name} {text}")
     return changes if "kind" in changes else {**base, **changes}

@@ -10,7 +10,7 @@ import typer
 
 from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
 from prunevid_qwen.cli.train_glimpse_plus_request import TrainGlimpsePlusRequest
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
@@ -75,7 +75,8 @@ def train_glimpse_plus(
     """Say what is asked for; nothing runs here."""
     if device not in (None, "cpu"):
         raise ConfigError(
-            f"--device takes cpu, got {device!r}: GPUs are chosen with CUDA_VISIBLE_DEVICES or by accelerate launch"
+            f"--device takes cpu, got {quoted(device)}: GPUs are chosen with CUDA_VISIBLE_DEVICES or "
+            "by accelerate launch"
         )
     made = build_recipe(recipe, options or [])
     if bool(judge_base_url) != bool(judge_model):
@@ -114,7 +115,7 @@ def build_recipe(path: Path | None, given: list[str]) -> GlimpsePlusRecipe:
     for text in given:
         option, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"--set takes OPTION=VALUE such as steps=20, got {text!r}")
+            raise ConfigError(f"--set takes OPTION=VALUE such as steps=20, got {quoted(text)}")
         changes[option.strip()] = read_yaml(value, f"--set {text}")
     return base.replace(**changes) if changes else base
 

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prunevid_qwen.errors import ConfigError, UnknownOption, shown
+from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 if TYPE_CHECKING:
     from prunevid_qwen.config.options import PruneVidConfig
@@ -31,19 +31,19 @@ def is_number(value: object) -> bool:
 def check_share(name: str, value: object) -> None:
     """Raise `ConfigError` unless ``value`` is a number in (0, 1]; a percentage is offered as a share."""
     if not is_number(value):
-        raise ConfigError(f"{name} is a number in (0, 1], got {type(value).__name__} {shown(repr(value))}")
+        raise ConfigError(f"{name} is a number in (0, 1], got {type(value).__name__} {quoted(value)}")
     assert isinstance(value, (int, float))
     if 0 < value <= 1:
         return
     meant = f"; did you mean {value / 100:g}?" if 2 <= value <= 100 else ""
     why = " (nothing would be left)" if value == 0 else ""
-    raise ConfigError(f"{name} is a share in (0, 1], got {value!r}{why}{meant}")
+    raise ConfigError(f"{name} is a share in (0, 1], got {quoted(value)}{why}{meant}")
 
 
 def check_count(name: str, value: object, least: int) -> None:
     """Raise `ConfigError` unless ``value`` is a whole number of at least ``least``."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} is a whole number of at least {least}, got {shown(repr(value))}")
+        raise ConfigError(f"{name} is a whole number of at least {least}, got {quoted(value)}")
 
 
 def unknown(what: str, got: object, allowed: Iterable[str]) -> str:
@@ -51,7 +51,7 @@ def unknown(what: str, got: object, allowed: Iterable[str]) -> str:
     allowed = tuple(allowed)
     close = [_SAME[str(got)]] if _SAME.get(str(got)) in allowed else difflib.get_close_matches(str(got), allowed, n=1)
     hint = f" did you mean {close[0]!r}?" if close else ""
-    return f"got {shown(repr(got), 80)};{hint} {what} {', '.join(allowed)}"
+    return f"got {quoted(got, 80)};{hint} {what} {', '.join(allowed)}"
 
 
 def check_names(what: str, given: Iterable[str], options: Any) -> None:
@@ -83,7 +83,7 @@ def check_threshold(config: PruneVidConfig) -> None:
     """Raise `ConfigError` where two budgets of stage 2 contradict each other, or a threshold is out of range."""
     threshold, selector = config.keep_threshold, config.selector
     if threshold is not None and (not is_number(threshold) or not 0 <= threshold < 1):
-        raise ConfigError(f"keep_threshold is a probability in [0, 1), or None; got {shown(repr(threshold))}")
+        raise ConfigError(f"keep_threshold is a probability in [0, 1), or None; got {quoted(threshold)}")
     if not config.enable_stage2:  # nothing reads them
         return
     if selector not in THRESHOLD_SELECTORS:

@@ -23,7 +23,7 @@ from prunevid_qwen.config.checks import (
     is_number,
     unknown,
 )
-from prunevid_qwen.errors import ConfigError, shown
+from prunevid_qwen.errors import ConfigError, excerpt, quoted
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "cluster_scope": ("per_group", "video"),
@@ -160,7 +160,7 @@ class PruneVidConfig:
                 check_share(name, getattr(self, name))
         for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images", *REPORTING):
             if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} is True or False, got {shown(repr(getattr(self, name)))}")
+                raise ConfigError(f"{name} is True or False, got {quoted(getattr(self, name))}")
         for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2), ("random_seed", 0),
                             ("min_keep_tokens", 1)):  # fmt: skip
             check_count(name, getattr(self, name), least)
@@ -178,13 +178,13 @@ class PruneVidConfig:
             ("glimpse_path", "a folder, a hub id or 'bundled'"),
         ):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name} is {what}, got {shown(repr(getattr(self, name)))}")
+                raise ConfigError(f"{name} is {what}, got {quoted(getattr(self, name))}")
         check_threshold(self)
         if not is_number(self.fps) or not 0 < self.fps < math.inf:
-            raise ConfigError(f"fps is a number above 0, got {shown(repr(self.fps))}")
+            raise ConfigError(f"fps is a number above 0, got {quoted(self.fps)}")
         limit = self.video_time_limit
         if limit is not None and (not is_number(limit) or not limit > 0):
-            raise ConfigError(f"video_time_limit is a number of seconds above 0, or None; got {shown(repr(limit))}")
+            raise ConfigError(f"video_time_limit is a number of seconds above 0, or None; got {quoted(limit)}")
         self._check_layer()
 
     def _check_layer(self) -> None:
@@ -192,7 +192,7 @@ class PruneVidConfig:
         if m is None:
             return
         if not is_number(m):
-            raise ConfigError(f"pruning_layer is a layer index, a share in (0, 1) or None, got {shown(repr(m))}")
+            raise ConfigError(f"pruning_layer is a layer index, a share in (0, 1) or None, got {quoted(m)}")
         if isinstance(m, int) and m < 0:
             raise ConfigError(f"pruning_layer counts from 0, got {m}")
         if isinstance(m, float) and not 0 < m < 1:
@@ -230,7 +230,7 @@ class PruneVidConfig:
                 raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
             rate = options.pop("pruning_rate")
             if not is_number(rate) or not 0 <= rate < 1:
-                raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {shown(repr(rate))}")
+                raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {quoted(rate)}")
             options["keep_ratio"] = 1.0 - rate
         return cls(**options)
 
@@ -253,7 +253,7 @@ class PruneVidConfig:
             path = Path(source)
             if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
                 raise ConfigError(
-                    f"no config file at {shown(str(path))}: pass a JSON file, or the name of a preset to get_config"
+                    f"no config file at {excerpt(str(path))}: pass a JSON file, or the name of a preset to get_config"
                 )
             text = path.read_text(encoding="utf-8")
         try:

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
 from prunevid_qwen.evaluation.bulk_questions import BulkQuestion
 from prunevid_qwen.evaluation.engine.asking import Answering
@@ -176,8 +176,8 @@ def _answered(out: Path, questions: Sequence[BulkQuestion], run: str, keep_faile
             raise ConfigError(f"{where} is of another run (hash {line['run']:.12}, now {run:.12}): {otherwise}")
         if asked.get(str(line["id"]), line["asked"]) != line["asked"]:
             raise ConfigError(
-                f"{where} answers another question of id {line['id']!r} ({line['question']!r:.60}): give the new one "
-                f"an id of its own, or {otherwise}"
+                f"{where} answers another question of id {quoted(line['id'])} "
+                f"({quoted(line['question'], 60)}): give the new one an id of its own, or {otherwise}"
             )
     good = [line for line in lines if line["error"] is None]
     if len(good) < len(lines) and not keep_failed:

@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError, MediaError, shown
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
+from prunevid_qwen.messages import Item, read_messages
 from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.paths import local_path
 from prunevid_qwen.video.sampling import check_request
 
 _VIDEOS, _IMAGES, _RANGE = ("video", "video_path"), ("image", "images"), ("start", "end")
+_RANGES = (*_RANGE, "video_start", "video_end")  # of an item
 _ASKED = ("question", "messages", *_VIDEOS, *_IMAGES, *_RANGE)
 _PLACEHOLDERS = ("<|video_pad|>", "<|image_pad|>")
 _SHOWN = 20  # bad lines in one message
@@ -98,7 +100,7 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
         try:
             question = _question(line, number, path.resolve().parent, system)
             if question.id in seen:
-                raise ConfigError(f"id {question.id!r} is that of line {seen[question.id]} too")
+                raise ConfigError(f"id {quoted(question.id)} is that of line {seen[question.id]} too")
         except ConfigError as error:
             wrong.append(f"line {number}: {error}")
         else:
@@ -127,7 +129,7 @@ def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQ
         raise ConfigError(f"a JSON object is expected, got {line.strip():.60}")
     name = given.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
-        raise ConfigError(f"id is text or a whole number, got {name!r}")
+        raise ConfigError(f"id is text or a whole number, got {quoted(name)}")
     before = [] if system is None else [{"role": "system", "content": system}]
     if "messages" in given:
         twice = [key for key in _ASKED if key in given and key != "messages"]
@@ -153,7 +155,7 @@ def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQ
 def _plain(given: dict[str, Any], folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
     question = given.get("question")
     if not isinstance(question, str) or not question.strip():
-        raise ConfigError(f"question is a text, got {question!r}" if "question" in given else "no question")
+        raise ConfigError(f"question is a text, got {quoted(question)}" if "question" in given else "no question")
     _check_text(question)
     videos, images = (_paths(given, names) for names in (_VIDEOS, _IMAGES))
     if not videos and not images:
@@ -178,32 +180,27 @@ def _paths(given: dict[str, Any], names: Sequence[str]) -> list[str]:
     value = given[found[0]]
     paths = [value] if isinstance(value, str) else value
     if not isinstance(paths, list) or not paths or not all(isinstance(path, str) and path.strip() for path in paths):
-        raise ConfigError(f"{found[0]} is a path or a list of paths, got {value!r:.60}")
+        raise ConfigError(f"{found[0]} is a path or a list of paths, got {quoted(value, 60)}")
     return paths
 
 
 def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
     if not isinstance(given, list) or not given:
-        raise ConfigError(f"messages is a list of chat messages, got {given!r:.60}")
+        raise ConfigError(f"messages is a list of chat messages, got {quoted(given, 60)}")
     media: list[Media] = []
-    conversation, question = [], ""
-    for message in given:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str) or "content" not in message:
-            raise ConfigError(f"a message has a role and content, got {message!r:.60}")
-        content = message["content"]
-        if content is None and message["role"] == "assistant":
-            content = ""
+    conversation: list[dict[str, Any]] = []
+    question = ""
+    for role, content in read_messages(given):
         if isinstance(content, str):
             _check_text(content)
             texts = [content]
-        elif isinstance(content, list):
-            content = list(_items(content, media, folder))
-            texts = [item["text"] for item in content if "text" in item]
+            conversation.append({"role": role, "content": content})
         else:
-            raise ConfigError(f"content is text or a list of items, got {content!r:.60}")
-        if message["role"] == "user" and texts:
+            items = list(_items(content, media, folder))
+            texts = [item["text"] for item in items if "text" in item]
+            conversation.append({"role": role, "content": items})
+        if role == "user" and texts:
             question = "\n".join(texts)
-        conversation.append({"role": message["role"], "content": content})
     if not question.strip():
         raise ConfigError("no message of the user has a text")
     if not media:
@@ -211,27 +208,24 @@ def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dic
     return tuple(media), conversation, question
 
 
-def _items(content: Sequence[Any], media: list[Media], folder: Path) -> Iterator[dict[str, Any]]:
-    for given in content:
-        item = {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
-        kind = item.get("type") if isinstance(item, dict) else None
-        if kind == "text" and isinstance(item.get("text"), str):
-            _check_text(item["text"])
-            yield {"type": "text", "text": item["text"]}
+def _items(content: Sequence[Item], media: list[Media], folder: Path) -> Iterator[dict[str, Any]]:
+    for item in content:
+        if item.kind == "text":
+            _check_text(item.held)
+            yield {"type": "text", "text": item.held}
             continue
-        if kind not in ("video", "image"):
-            raise ConfigError(f"an item is of type text, video or image and has that under its name, got {item!r:.80}")
-        others = item.keys() - {"type", kind, "path", *(_RANGE if kind == "video" else ())}
+        others = [name for name in item.given if name not in _RANGES]
         if others:
-            known = "a video item takes video, start and end" if kind == "video" else "an image item takes image"
-            raise ConfigError(
-                f"{known}; got {', '.join(sorted(others))}: such options stand on the command line, for all questions"
+            takes = (
+                "beside a video start and end are read" if item.kind == "video" else "beside an image nothing is read"
             )
-        path = item.get(kind, item.get("path"))
-        if not isinstance(path, str) or not path.strip():
-            raise ConfigError(f"a {kind} item has its path under {kind!r}, got {path!r:.60}")
+            raise ConfigError(
+                f"{takes}; got {', '.join(others)}: such options stand on the command line, for all questions"
+            )
+        if not isinstance(item.held, str) or not item.held.strip():
+            raise ConfigError(f"a {item.kind} of a line is a path, got {quoted(item.held, 60)}")
         yield {_PLACE: len(media)}
-        media.append(_media(kind, path, folder, item.get("start"), item.get("end")))
+        media.append(_media(item.kind, item.held, folder, item.options.get("start"), item.options.get("end")))
 
 
 def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = None) -> Media:
@@ -240,7 +234,7 @@ def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = Non
     try:
         whole = folder / local_path(path, folder)
     except MediaError:
-        raise ConfigError(f"{shown(path)} is an address: download it and give the file's path") from None
+        raise ConfigError(f"{excerpt(path)} is an address: download it and give the file's path") from None
     check_request(2, "uniform", 1.0, start, end)
     known: MediaKind = "image" if kind == "image" else "frames" if os.path.isdir(whole) else "video"
     return Media(known, str(whole), start, end)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import SetupError
+from prunevid_qwen.errors import SetupError, quoted
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 
@@ -77,8 +77,8 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise SetupError(
-            f"cannot find the model {model_path!r}: {reason}\nWithout network, copy its folder here and pass that as "
-            "--model_path; bundled needs no download"
+            f"cannot find the model {quoted(model_path)}: {reason}\nWithout network, copy its folder "
+            "here and pass that as --model_path; bundled needs no download"
         ) from error
     return f"commit {Path(config).parent.name}"  # .../snapshots/<commit>/config.json
 

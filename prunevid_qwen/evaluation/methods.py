@@ -9,7 +9,7 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, get_recommended_config
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.accuracy_answers import BLANK, UNPRUNED
 from prunevid_qwen.evaluation.scenes import Condition
 from prunevid_qwen.reducer import registered
@@ -63,7 +63,9 @@ class Method:
     def __post_init__(self) -> None:
         for lever in self.levers or ():
             if lever not in LEVERS:
-                raise ConfigError(f"method {self.name!r}: no lever is called {lever!r}: there are {', '.join(LEVERS)}")
+                raise ConfigError(
+                    f"method {quoted(self.name)}: no lever is called {quoted(lever)}: there are {', '.join(LEVERS)}"
+                )
         PruneVidConfig().replace(**self.options)
 
     def base_config(self, condition: Condition) -> PruneVidConfig:
@@ -103,7 +105,7 @@ class Method:
             pairs = [*merged, *selected, *hardest]
             return [{"keep_ratio": k / _STEPS, "cluster_ratio": c / _STEPS} for k, c in pairs]
         if len(levers) > 1:
-            raise ConfigError(f"method {self.name!r}: {' and '.join(levers)} cannot be moved together")
+            raise ConfigError(f"method {quoted(self.name)}: {' and '.join(levers)} cannot be moved together")
         if levers[0] == "max_frames":
             return [{"max_frames": count} for count in range(condition.frames, 0, -2)]
         if levers[0] == "max_pixels":
@@ -157,5 +159,7 @@ def methods_called(names: list[str]) -> list[Method]:
     known = standard_methods()
     for name in names:
         if name not in {method.name for method in known}:
-            raise ConfigError(f"no method is called {name!r}: there are {', '.join(method.name for method in known)}")
+            raise ConfigError(
+                f"no method is called {quoted(name)}: there are {', '.join(method.name for method in known)}"
+            )
     return [method for method in known if not names or method.name in names]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,
     Question,
@@ -94,7 +94,7 @@ def benchmark_videos(count: int, first_seed: int = FIRST_SEED, conditions: tuple
     """
     for name in conditions:
         if name not in CONDITIONS:
-            raise ConfigError(f"no condition is called {name!r}: there are {', '.join(CONDITIONS)}")
+            raise ConfigError(f"no condition is called {quoted(name)}: there are {', '.join(CONDITIONS)}")
     if count < 1:
         raise ConfigError(f"a benchmark needs at least 1 video, got {count}")
     if first_seed < FIRST_HELD_OUT_SEED:

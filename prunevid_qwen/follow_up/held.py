@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, UnsupportedError, shown
+from prunevid_qwen.errors import ConfigError, UnsupportedError, excerpt
 from prunevid_qwen.follow_up.shown import Shown
 from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.seams import cache_of
@@ -112,7 +112,7 @@ def held_by(model: nn.Module, config: PruneVidConfig, cache: Any) -> Held:
     other = [name for name in ours if ours[name] != theirs.get(name)]
     if other:
         said = ", ".join(f"{name}={theirs.get(name)!r} and here {ours[name]!r}" for name in other[:3])
-        raise ConfigError(f"the cache was filled under another config ({shown(said)}): use that one. {START_ANEW}")
+        raise ConfigError(f"the cache was filled under another config ({excerpt(said)}): use that one. {START_ANEW}")
     if int(cache.get_seq_length()) != held.length:
         raise ConfigError(
             f"the cache holds {int(cache.get_seq_length())} tokens, and held {held.length} when its answer was "
@@ -165,7 +165,7 @@ def new_text(text: str, held: Held) -> str:
 def another(what: str, held: str, came: str) -> ConfigError:
     """Make the error for a text that goes on otherwise than the cache."""
     at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(held, came, strict=False)))
-    there, here = (repr(shown(each[at : at + 60], 60)) for each in (held, came))
+    there, here = (repr(each[at : at + 60]) for each in (held, came))
     return ConfigError(
         f"{what} is not what the cache holds: from character {at} on that has {there}, and here is {here}. Pass each "
         "message as it was and the answer as it was returned. A cache goes on in place: to ask several follow-ups "

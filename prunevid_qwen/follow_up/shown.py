@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunevid_qwen.errors import excerpt
 from prunevid_qwen.media import Medium
 from prunevid_qwen.messages import Item, read_messages
 from prunevid_qwen.sources import videos_of
@@ -44,7 +45,7 @@ class Shown:
 
     def __str__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-        return f"{self.kind} {self.name}" + (f" ({options})" if options else "")
+        return excerpt(f"{self.kind} {self.name}" + (f" ({options})" if options else ""), 90)
 
 
 def shown_in(

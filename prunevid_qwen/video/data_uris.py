@@ -8,7 +8,7 @@ import os
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from prunevid_qwen.errors import MediaError, shown
+from prunevid_qwen.errors import MediaError, excerpt
 
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
@@ -19,11 +19,11 @@ def is_data_uri(source: Any) -> bool:
 
 
 def named(source: str | os.PathLike[str]) -> str:
-    """Return what messages and receipts call a source: a path, or a few words on a data URI."""
+    """Return what receipts call a source: a path as it is, or a few words on a data URI."""
     if not is_data_uri(source):
-        return shown(os.fsdecode(source))
+        return os.fsdecode(source)
     head = str(source)[5:].partition(",")[0]
-    return f"a data: URI of {len(str(source)):,} characters ({shown(head, 40) or 'of no type'})"
+    return f"a data: URI of {len(str(source)):,} characters ({excerpt(head, 40) or 'of no type'})"
 
 
 def content_of(source: str) -> bytes:

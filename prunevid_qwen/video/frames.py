@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.pictures import Animation, open_image, rgb
 from prunevid_qwen.video.record import Timeline
@@ -19,8 +19,8 @@ from prunevid_qwen.video.record import Timeline
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 # A folder of these is no video whose frames lie beside them.
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".m2ts", ".mpg", ".mpeg", ".vob",
-                  ".wmv", ".flv", ".3gp", ".ogv")  # fmt: skip
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
+                  ".m2v", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".y4m")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
 
 
 def frames_of_folder(folder: str, fps: float) -> FrameSource:
-    """Take the images in a folder, in natural order of their names; hidden files and other types are passed over.
+    """Take the images in a folder, in natural order of their names; hidden files, folders and others are passed over.
 
     Raises:
-        MediaError: the folder cannot be listed, holds videos or no image; or the images differ in size.
+        MediaError: the folder cannot be listed, holds a video or no image; or the images differ in size.
     """
     try:
         found = sorted(os.listdir(folder), key=natural_order)
@@ -70,8 +70,9 @@ def frames_of_folder(folder: str, fps: float) -> FrameSource:
     videos = [n for n in found if n.lower().endswith(VIDEO_SUFFIXES)]
     if videos:
         raise MediaError(
-            f"the folder {folder} holds {len(videos)} videos, such as {videos[0]}, and {len(names)} images: pass one "
-            f"of the videos (`prunevid batch` asks many of them), or a list of the images if these are frames"
+            f"the folder {folder} holds {_count(len(videos), 'video')} ({videos[0]}{', ...' * (len(videos) > 1)}) and "
+            f"{_count(len(names), 'image')}, which are no frames of one video: pass a video (`prunevid batch` asks "
+            f"about many), or a list of the images if they are the frames"
         )
     if not names:
         held = f"{len(found)} other files, such as {found[0]}" if found else "nothing"
@@ -80,6 +81,10 @@ def frames_of_folder(folder: str, fps: float) -> FrameSource:
             f"Pass a video file, or a folder of images"
         )
     return frames_of_list([os.path.join(folder, n) for n in names], fps, name=folder)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) -> FrameSource:
@@ -96,7 +101,7 @@ def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) ->
     for i, item in enumerate(items):
         size = _size_of(item)
         if size != first:
-            label = named(item) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
+            label = excerpt(named(item)) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
             raise MediaError(
                 f"the frames of {name} differ in size: {label} (number {i}) is {size[1]}x{size[0]}, the first is "
                 f"{first[1]}x{first[0]} (width x height): resize them to one size"
@@ -175,7 +180,7 @@ def read_picture(source: Any) -> tuple[np.ndarray, str | None]:
     """Read one image as `read_image`; also return one clause on what was done to its colours, or None."""
     if isinstance(source, (str, os.PathLike)):
         with open_image(source) as image:
-            return rgb(image, named(source))
+            return rgb(image, excerpt(named(source)))
     if hasattr(source, "convert") and hasattr(source, "getexif"):
         return rgb(source, "the PIL image")
     if hasattr(source, "shape"):

@@ -7,10 +7,11 @@ import os
 import re
 from urllib.parse import unquote
 
-from prunevid_qwen.errors import MediaError, shown
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import is_data_uri, named
 
-_URL = re.compile(r"^([a-zA-Z][a-zA-Z0-9+.-]+)://")
+_URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+_FILE = re.compile(r"^file:(//(localhost(?=/))?|(?=/))", re.IGNORECASE)  # pathlib makes file:/a of file:///a
 _LONGEST_NAME = 255  # of a file, on every usual file system
 
 
@@ -32,16 +33,14 @@ def local_path(source: str | os.PathLike[str], folder: str | os.PathLike[str] = 
         raise MediaError("an empty path was passed: pass the path of a video, an image or a folder of frames")
     if is_data_uri(text):
         raise MediaError(f"{named(text)} stands where a file is read: only images may come so, save it to a file first")
-    url = _URL.match(text)
-    if url is None:
+    file = _FILE.match(text)
+    if file is None:
+        if _URL.match(text):
+            raise MediaError(
+                f"{excerpt(text)} is a URL, and nothing is downloaded here: download it first and pass the local path"
+            )
         return os.path.expanduser(text)
-    if url.group(1).lower() != "file":
-        raise MediaError(
-            f"{shown(text)} is a URL, and nothing is downloaded here: download it first and pass the local path"
-        )
-    rest = text[url.end() :]
-    if rest.lower().startswith("localhost/"):
-        rest = rest[len("localhost") :]
+    rest = text[file.end() :]
     raw, decoded = os.path.expanduser(rest), os.path.expanduser(unquote(rest))
     return raw if os.path.exists(os.path.join(folder, raw)) else decoded
 
@@ -53,7 +52,7 @@ def local_file(source: str | os.PathLike[str], kind: str = "video") -> str:
         MediaError: missing (the nearest name beside it is offered), empty, not readable, or no regular file.
     """
     path = local_path(source)
-    name = shown(path)
+    name = excerpt(path)
     if os.path.isdir(path):
         raise MediaError(f"{name} is a folder, expected a file: pass the {kind} itself")
     if not os.path.exists(path):
@@ -72,13 +71,13 @@ def local_file(source: str | os.PathLike[str], kind: str = "video") -> str:
 def _nearest(path: str) -> str:
     folder, name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
-        return f": the folder {shown(folder)} does not exist either, check the path"
+        return f": the folder {excerpt(folder)} does not exist either, check the path"
     try:
         beside = os.listdir(folder)
     except OSError:
-        return f": the folder {shown(folder)} cannot be listed, check its permissions"
+        return f": the folder {excerpt(folder)} cannot be listed, check its permissions"
     by_lower = {n.lower(): n for n in beside}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1) if len(name) <= _LONGEST_NAME else []
     if close:
-        return f"; did you mean {shown(os.path.join(os.path.dirname(path), by_lower[close[0]]))}?"
-    return f": {shown(folder)} holds {len(beside)} other files, check the name"
+        return f"; did you mean {excerpt(os.path.join(os.path.dirname(path), by_lower[close[0]]))}?"
+    return f": {excerpt(folder)} holds {len(beside)} other files, check the name"

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import MediaError, shown
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import content_of, is_data_uri, named
 
 # What a browser shows a frame for whose file says "no time at all".
@@ -30,13 +30,13 @@ def open_image(source: str | os.PathLike[str]) -> Any:
 
     held = is_data_uri(source)
     file: Any = io.BytesIO(content_of(str(source))) if held else local_file(source, "image")
-    name = named(source if held else file)
+    name = excerpt(named(source if held else file))
     try:
         return Image.open(file)
     except UnidentifiedImageError as error:
         raise MediaError(f"{name} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaError(f"the image {name} cannot be opened ({shown(str(error))}): check the file") from error
+        raise MediaError(f"the image {name} cannot be opened ({excerpt(str(error))}): check the file") from error
 
 
 def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:
@@ -57,6 +57,8 @@ def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             return _over_white(image)
         return np.array(image.convert("RGB")), None
+    except MediaError:  # which is a ValueError, too
+        raise
     except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on damaged files
         raise MediaError(f"the image {name} is damaged ({error}): copy or download it again") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, abridged, quoted
 from prunevid_qwen.video import frames as frame_sources
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 from prunevid_qwen.video.paths import local_file, local_path
@@ -33,6 +33,7 @@ def read_video(
     end: float | None = None,
     backend: str = "pyav",
     time_limit: float | None = 120.0,
+    min_frames: int = 2,
 ) -> Video:
     """Sample frames from a video by their timestamps.
 
@@ -46,8 +47,8 @@ def read_video(
             ``[H, W, 3]`` arrays; or a uint8 array or tensor ``[T, H, W, 3]`` or ``[T, 3, H, W]``.
         max_frames: frames sampled at most, at least 2. An odd number of frames is made even by repeating the last.
         sampling: "uniform": the frames at ``max_frames`` equally spaced times, both ends included; "fps":
-            ``min(max_frames, max(2, floor(seconds * fps)))`` of them. A video with fewer frames gives them all. Where
-            the frame rate varies a frame is taken at each time that it is on the screen at, and a warning says so.
+            ``min(max_frames, max(min_frames, floor(seconds * fps)))``. A video of fewer frames gives all; one whose
+            rate varies gives a frame at each time that it is on the screen at, and a warning says so.
         fps: frames a second, above 0: for ``sampling="fps"``, and the rate at which images and arrays were taken.
         start: seconds after the first frame, or None for the beginning; the range begins with the frame that is then
             on the screen.
@@ -55,6 +56,7 @@ def read_video(
         backend: "pyav", "decord", "opencv", "torchcodec" or "qwen-vl-utils". All take the same frames, except
             qwen-vl-utils, which spaces them equally by number (the same where the frame rate is constant).
         time_limit: seconds that reading may take, or None. Checked between frames.
+        min_frames: frames at least for ``sampling="fps"``, as far as there are so many; 2 to ``max_frames``.
 
     Returns:
         The frames, uint8 RGB ``[n, H, W, 3]``, n even, and when they are shown.
@@ -64,7 +66,7 @@ def read_video(
         ConfigError: a wrong argument.
         SetupError: the backend asked for is not installed.
     """
-    asked = ask(source, max_frames, sampling, fps, start, end, backend, time_limit)
+    asked = ask(source, max_frames, sampling, fps, start, end, backend, time_limit, min_frames)
     if asked.images:
         chosen = choose(asked)
         found = {}
@@ -113,19 +115,19 @@ def ask(
     end: float | None = None,
     backend: str = "pyav",
     time_limit: float | None = 120.0,
+    min_frames: int = 2,
 ) -> Asked:
     """Check what is asked of a video, open it and read when its frames are shown; see `read_video`."""
-    check_request(max_frames, sampling, fps, start, end)
+    check_request(max_frames, sampling, fps, start, end, min_frames)
     if backend not in BACKENDS:
-        raise ConfigError(f"video_backend is one of {', '.join(BACKENDS)}; got {backend!r}")
+        raise ConfigError(f"video_backend is one of {', '.join(BACKENDS)}; got {quoted(backend)}")
     images = _open_frames(source, fps)
-    name = images.name if images else local_path(source)
+    name = images.name if images else local_file(source)
     deadline = Deadline(name, time_limit)
     module = None
     if images:
         timeline, backend = images.timeline, "frames"
     else:
-        name = local_file(source)
         module = load_backend(backend)
         from prunevid_qwen.video.alike import check_alike
         from prunevid_qwen.video.timeline import read_timeline
@@ -134,7 +136,7 @@ def ask(
         if backend != "pyav":
             check_alike(name, backend)
     usable = frames_in_range(timeline.seconds, timeline.duration, start, end, name)
-    how = {"max_frames": max_frames, "sampling": sampling, "fps": fps}
+    how = {"max_frames": max_frames, "sampling": sampling, "fps": fps, "min_frames": min_frames}
     return Asked(name, backend, module, images, timeline, usable, how, (start, end), deadline)
 
 
@@ -281,7 +283,7 @@ def record(asked: Asked, timeline: Timeline, chosen: Choice, frames: np.ndarray,
             f"{len(indices)} equally spaced times"
         )
     for note in notes:
-        logger.warning(note)
+        logger.warning(abridged(note))
     height, width = frames.shape[1:3]
     return Video(
         frames=frames,

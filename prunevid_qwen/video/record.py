@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +100,9 @@ class Deadline:
         if self.limit is None:
             return
         if isinstance(self.limit, bool) or not isinstance(self.limit, (int, float)) or not self.limit > 0:
-            raise ConfigError(f"time_limit is a number of seconds above 0, or None for no limit; got {self.limit!r}")
+            raise ConfigError(
+                f"time_limit is a number of seconds above 0, or None for no limit; got {quoted(self.limit)}"
+            )
 
     def check(self) -> None:
         """Raise MediaError if the time is over."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 SAMPLINGS = ("uniform", "fps")
 # Containers round timestamps (Matroska to milliseconds): a range edge that falls on a frame must still hold it.
@@ -17,21 +17,26 @@ _EDGE = 1e-3
 _STEADY = 0.25
 
 
-def check_request(max_frames: int, sampling: str, fps: float, start: float | None, end: float | None) -> None:
+def check_request(
+    max_frames: int, sampling: str, fps: float, start: float | None, end: float | None, min_frames: int = 2
+) -> None:
     """Check what was asked for before any file is opened.
 
     Raises:
         ConfigError: a number outside its range, an unknown ``sampling``, or an ``end`` that is not after ``start``.
     """
-    if isinstance(max_frames, bool) or not isinstance(max_frames, int) or max_frames < 2:
-        raise ConfigError(f"max_frames is a whole number of at least 2, got {max_frames!r}")
+    for name, count in (("max_frames", max_frames), ("min_frames", min_frames)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+            raise ConfigError(f"{name} is a whole number of at least 2, got {quoted(count)}")
+    if min_frames > max_frames:
+        raise ConfigError(f"min_frames={min_frames} is above max_frames={max_frames}: pass a larger max_frames with it")
     if sampling not in SAMPLINGS:
-        raise ConfigError(f"video_sampling is one of {', '.join(SAMPLINGS)}; got {sampling!r}")
+        raise ConfigError(f"video_sampling is one of {', '.join(SAMPLINGS)}; got {quoted(sampling)}")
     if not _finite(fps) or fps <= 0:
-        raise ConfigError(f"fps is a number above 0, got {fps!r}")
+        raise ConfigError(f"fps is a number above 0, got {quoted(fps)}")
     for name, value in (("start", start), ("end", end)):
         if value is not None and (not _finite(value) or value < 0):
-            raise ConfigError(f"{name} is in seconds from the beginning of the video, 0 or more; got {value!r}")
+            raise ConfigError(f"{name} is in seconds from the beginning of the video, 0 or more; got {quoted(value)}")
     if end is not None and end <= (start or 0.0):
         raise ConfigError(f"end={end:g} is not after start={start or 0.0:g}: both are seconds of the video")
 
@@ -91,6 +96,7 @@ def choose_frames(
     max_frames: int,
     sampling: str = "uniform",
     fps: float = 2.0,
+    min_frames: int = 2,
     duration: float | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -100,7 +106,7 @@ def choose_frames(
     """Choose frames by their timestamps.
 
     "uniform" takes the frames at ``max_frames`` equally spaced times, both ends included; "fps" the same with
-    ``min(max_frames, max(2, floor(covered * fps)))`` times, where covered is the seconds that the frames cover.
+    ``min(max_frames, max(min_frames, floor(covered * fps)))``, where covered is the seconds that the frames cover.
 
     Under a constant frame rate the frame nearest to each time is taken, of two equally near the earlier; a video of no
     more frames than times gives each frame once. Under a variable one, or where the last picture stays on the screen,
@@ -113,6 +119,7 @@ def choose_frames(
         max_frames: frames at most.
         sampling: "uniform" or "fps".
         fps: frames a second for "fps".
+        min_frames: frames at least for "fps", as far as there are so many.
         duration: seconds of the source, or None: its last frame stays for ``frame_seconds``.
         start: seconds at which the range begins, or None.
         end: seconds at which it ends, or None.
@@ -134,14 +141,14 @@ def choose_frames(
         lasts = frame_seconds
     if sampling == "fps":
         # The sum of two roundings may lie a hair below a whole number of frames.
-        count = min(max_frames, max(2, math.floor((shown[-1] - shown[0] + lasts) * fps + 1e-6)))
+        count = min(max_frames, max(min_frames, math.floor((shown[-1] - shown[0] + lasts) * fps + 1e-6)))
     steady = is_steady(shown) and until - shown[-1] <= 2 * lasts
     if steady and len(shown) <= count:  # all are taken: small differences must not add up
         steady = all(abs(at - shown[0] - i * lasts) <= lasts / 2 for i, at in enumerate(shown))
     if not steady:
         begin = max(shown[0], start or 0.0)
         if sampling == "fps":
-            count = min(max_frames, max(2, math.floor((until - begin) * fps + 1e-6)))
+            count = min(max_frames, max(min_frames, math.floor((until - begin) * fps + 1e-6)))
         return _at_times(seconds, offered, begin, shown, until, count)
     if len(offered) > count:
         at = [seconds[i] for i in offered]

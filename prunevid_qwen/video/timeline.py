@@ -12,6 +12,11 @@ from prunevid_qwen.video.sampling import is_steady
 from prunevid_qwen.video.sniff import has_end_mark
 from prunevid_qwen.video.streams import several_videos
 
+# Recordings in these containers are joined end to end, each with a clock of its own. A longer step ahead is then taken
+# for such a join, as ffmpeg's -dts_delta_threshold does.
+_JOINED = {"mpegts", "mpeg", "hls"}
+_JUMP = 10.0  # seconds
+
 
 def read_timeline(path: str, deadline: Deadline) -> Timeline:
     """List the frames of a video file in display order.
@@ -28,6 +33,7 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
     packets, damaged, trusted, ended, resets = 0, 0, True, 0.0, 0
     decoding: int | None = None  # the last packet's decoding timestamp
     lasting: dict[int, int] = {}
+    beside: list[float] = []  # seconds at which other streams, such as sound, have something
     container, stream = open_container(path)
     with container:
         try:
@@ -39,6 +45,8 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
                 if packet.pts is not None and packet.time_base is not None:
                     ended = max(ended, float((packet.pts + (packet.duration or 0)) * packet.time_base))
                 if packet.stream.index != stream.index:
+                    if packet.pts is not None and packet.time_base is not None:
+                        beside.append(float(packet.pts * packet.time_base))
                     continue
                 packets += 1
                 if packet.dts is not None:
@@ -66,6 +74,7 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
         rate = stream.average_rate or stream.guessed_rate
         base = stream.time_base
         seekable = can_seek(container)
+        joined = not _JOINED.isdisjoint(container.format.name.split(","))
         reordered = "avi" in container.format.name and stream.codec_context.has_b_frames
     if not packets:
         raise MediaError(
@@ -74,7 +83,13 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
     if not trusted or resets or len(set(ticks)) < len(ticks) or not ticks:
         return timeline_by_decoding(path, deadline, notes, resets)
     ticks.sort()
+    begins = float(ticks[0] * base)
     seconds = tuple(float((t - ticks[0]) * base) for t in ticks)
+    if joined:
+        seconds, jumps = _without_jumps(seconds, [at - begins for at in beside])
+        if jumps:
+            promised = None
+            notes.append(f"{path}: its clock jumps ahead {jumps} times, each part was placed behind the one before it")
     shown = lasting[ticks[-1]]
     lasts = _frame_seconds(seconds, float(shown * base), rate)
     ends = _end(seconds, lasts, float(shown * base), 0.0 if promised is None else float((promised - ticks[0]) * base))
@@ -118,6 +133,21 @@ def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None 
     return Timeline(seconds, _frame_seconds(seconds, 0.0, rate), tuple(said))
 
 
+def _without_jumps(seconds: tuple[float, ...], beside: list[float]) -> tuple[tuple[float, ...], int]:
+    """Let each part of a recording follow the one before it; say how many parts were moved.
+
+    A step of more than ten seconds is a jump of the clock, unless other streams go on meanwhile: then a picture stays.
+    """
+    steps = [b - a for a, b in itertools.pairwise(seconds)]
+    usual = sorted(steps)[len(steps) // 2] if steps else 0.0
+    moved, jumps = [], 0
+    for at, step in zip(seconds, steps, strict=False):
+        jump = step > max(_JUMP, usual) and not any(at + 1 < other < at + step - 1 for other in beside)
+        moved.append(usual if jump else step)
+        jumps += jump
+    return (tuple(itertools.accumulate(moved, initial=0.0)) if jumps else seconds), jumps
+
+
 def _promised_end(container: Any, stream: Any) -> int | None:
     """Tick at which the header lets the stream end; None where it says nothing, or speaks of the whole file."""
     in_parts = "mp4" in container.format.name and not stream.frames  # parts that are missing would be promised
@@ -129,7 +159,7 @@ def _promised_end(container: Any, stream: Any) -> int | None:
 def _end(seconds: tuple[float, ...], lasts: float, shown: float, promised: float) -> float | None:
     """Seconds at which the last frame leaves the screen; None if it stays as long as the others."""
     ends = max(seconds[-1] + (shown or lasts), promised)
-    return None if is_steady(seconds) and ends - seconds[-1] <= 2 * lasts else ends
+    return None if is_steady(seconds) and lasts / 2 <= ends - seconds[-1] <= 2 * lasts else ends
 
 
 def _frame_seconds(seconds: tuple[float, ...], shown: float, rate: Any) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.errors import ConfigError, SetupError, excerpt, quoted
 
 _LFS = b"version https://git-lfs"
 
@@ -40,7 +40,8 @@ class Row:
         value = self.values.get(name)
         if value is None or isinstance(value, (dict, list)):
             raise ConfigError(
-                f"{self.where} has no {name!r} (it has {', '.join(self.values) or 'nothing'}): is this the data set's "
+                f"{self.where} has no {quoted(name)} (it has "
+                f"{excerpt(', '.join(self.values)) or 'nothing'}): is this the data set's "
                 "own annotation file? Download it again"
             )
         return str(value)
@@ -65,7 +66,7 @@ class Row:
             number = math.nan
         if not math.isfinite(number):
             raise ConfigError(
-                f"{self.where}: {name} is {value!r}, expected seconds: download the annotation file again"
+                f"{self.where}: {name} is {quoted(value)}, expected seconds: download the annotation file again"
             )
         return number
 
@@ -77,7 +78,9 @@ class Row:
         """
         value = self.values.get(name)
         if not isinstance(value, list) or not value:
-            raise ConfigError(f"{self.where}: {name} is {value!r}, expected a list: download the annotation file again")
+            raise ConfigError(
+                f"{self.where}: {name} is {quoted(value)}, expected a list: download the annotation file again"
+            )
         return tuple(str(item) for item in value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import LETTERS
 
 _LABEL = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.:)])\s*")
@@ -33,8 +33,8 @@ def letter_of(text: str, options: Sequence[str], where: str) -> str:
             if same(option):
                 return letter
     raise ConfigError(
-        f"{where}: the answer {text!r} is none of the options {list(options)}: the annotation file is damaged or was "
-        "edited, download it again"
+        f"{where}: the answer {quoted(text, 90)} is none of the options {quoted(list(options), 110)}: the "
+        "annotation file is damaged or was edited, download it again"
     )
 
 
@@ -48,8 +48,8 @@ def letter_at(index: object, options: Sequence[str], where: str) -> str:
     if text.isascii() and text.isdigit() and int(text) < len(options):
         return LETTERS[int(text)]
     raise ConfigError(
-        f"{where}: the answer is option number {index!r}, expected 0 to {len(options) - 1}: download the annotation "
-        "file again"
+        f"{where}: the answer is option number {quoted(index)}, expected 0 to {len(options) - 1}: "
+        "download the annotation file again"
     )
 
 
@@ -63,6 +63,6 @@ def given_letter(letter: str, options: Sequence[str], where: str) -> str:
     if len(bare) == 1 and bare in LETTERS[: len(options)]:
         return bare
     raise ConfigError(
-        f"{where}: the answer is {letter!r}, expected one of {', '.join(LETTERS[: len(options)])}: download the "
+        f"{where}: the answer is {quoted(letter)}, expected one of {', '.join(LETTERS[: len(options)])}: download the "
         "annotation file again"
     )

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
 
 NO_OPTION = -1
@@ -35,7 +35,7 @@ def write_submission(
     strange = [name for name in answers if name not in asked]
     if strange:
         raise ConfigError(
-            f"{len(strange)} answers are to no question of EgoSchema, such as {strange[0]!r}: is this its run?"
+            f"{len(strange)} answers are to no question of EgoSchema, such as {quoted(strange[0])}: is this its run?"
         )
     absent = [name for name in asked if name not in answers]
     if absent and not partial:
@@ -49,7 +49,7 @@ def write_submission(
     elif path.suffix == ".csv":
         text = ""
     else:
-        raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {path.name!r}")
+        raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
@@ -64,6 +64,6 @@ def _number(record: Record, answer: str | None) -> int:
         return NO_OPTION
     if len(answer) != 1 or answer not in record.letters:
         raise ConfigError(
-            f"the answer to {record.id} is {answer!r}, expected one of {', '.join(record.letters)} or None"
+            f"the answer to {record.id} is {quoted(answer)}, expected one of {', '.join(record.letters)} or None"
         )
     return record.letters.index(answer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.annotations import Shelves
 from prunevid_qwen.evaluation.datasets.record import Record
 
@@ -135,7 +135,7 @@ def benchmark(name: str) -> Benchmark:
         return by_spelling[_bare(name)]
     close = difflib.get_close_matches(_bare(name), by_spelling, n=1)
     meant = f"did you mean {by_spelling[close[0]].name}? " if close else ""
-    raise ConfigError(f"no data set {name!r}: {meant}There are {', '.join(names())}")
+    raise ConfigError(f"no data set {quoted(name)}: {meant}There are {', '.join(names())}")
 
 
 def read_dataset(
@@ -160,7 +160,7 @@ def read_dataset(
     """
     known = benchmark(name)
     if part is not None and part not in known.parts:
-        raise ConfigError(f"{known.name} has the parts {', '.join(known.parts)}; got {part!r}")
+        raise ConfigError(f"{known.name} has the parts {', '.join(known.parts)}; got {quoted(part)}")
     if not folder.is_dir():
         there = "it is a file" if folder.exists() else f"there is none (looked from {Path.cwd()})"
         raise ConfigError(f"{folder} is to be the folder of {known.title}, but {there}. It holds:\n{known.layout}")

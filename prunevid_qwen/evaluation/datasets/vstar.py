@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.annotations import Row, rows
 from prunevid_qwen.evaluation.datasets.choices import given_letter, without_letters
 from prunevid_qwen.evaluation.datasets.places import first_there
@@ -59,6 +59,7 @@ def _take_apart(row: Row) -> tuple[str, tuple[str, ...]]:
     options = without_letters(lines)
     if len(options) < 2 or options == tuple(lines):
         raise ConfigError(
-            f"{row.where}: the text {text!r} holds no options (A), (B) and so on, a line each: is this the file of V*?"
+            f"{row.where}: the text {quoted(text)} holds no options (A), (B) and so on, a line each: "
+            "is this the file of V*?"
         )
     return text[: starts[0]].strip(), options

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 from prunevid_qwen.interruption import keeping_handlers
 
 REPLICA_CPUS = 0.25
@@ -46,7 +46,7 @@ class Cluster:
         device = asked or ("cuda" if self.gpus else "cpu")
         if device not in ("cuda", "cpu"):
             raise ConfigError(
-                f"under Ray device is cuda or cpu, got {device!r}: Ray gives each replica a GPU of its own"
+                f"under Ray device is cuda or cpu, got {quoted(device)}: Ray gives each replica a GPU of its own"
             )
         if device == "cuda" and not self.gpus:
             raise SetupError(
@@ -100,7 +100,8 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
         return
     if address is not None and "://" in address:
         raise ConfigError(
-            f"the address of a Ray cluster is auto or host:port, got {address!r}: Ray Client and its jobs' port do not "
+            f"the address of a Ray cluster is auto or host:port, got {quoted(address)}: Ray Client "
+            "and its jobs' port do not "
             "carry Ray Data; run this on a machine of the cluster, or through `ray job submit`"
         )
     given: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
@@ -112,7 +113,8 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SetupError(
-            f"no Ray cluster at {address!r}: {reason}\nStart one (`ray start --head`, and on other machines `ray start "
+            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and on "
+            "other machines `ray start "
             "--address host:6379`, with the same versions of Ray and Python), or leave the address out: then this "
             "machine is used alone. A cluster with a token wants its ~/.ray/auth_token here and RAY_AUTH_MODE=token"
             if address

@@ -8,7 +8,7 @@ from typing import Any, get_args, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.checks import check_count, unknown
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, INSTEAD, under
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
@@ -86,7 +86,7 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
     """
     for name in given:
         if name in _INSTEAD:
-            raise ConfigError(f"prunevid_qwen takes {_INSTEAD[name]!r} for what you call {name!r}: pass that")
+            raise ConfigError(f"prunevid_qwen takes {_INSTEAD[name]!r} for what you call {quoted(name)}: pass that")
         if name not in KINDS:
             raise ConfigError(unknown("a model argument of prunevid_qwen is one of", name, tuple(KINDS)))
     values = {name: value_of(name, value, KINDS[name]) for name, value in given.items()}
@@ -156,7 +156,7 @@ def value_of(name: str, value: Any, kind: Any) -> Any:
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
     wanted = " or ".join(words[part] for part in words if part in kinds)
     hint = f': where it is a text, put it into quotes ({name}="...")' if str in kinds else ""
-    raise ConfigError(f"{name} is {wanted}, got {value!r}{hint}")
+    raise ConfigError(f"{name} is {wanted}, got {quoted(value)}{hint}")
 
 
 def _unquoted(text: str) -> str:
@@ -179,13 +179,15 @@ def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, An
         return dict(loading)
     if "device_map" in loading:
         raise ConfigError(
-            f"device_map={loading['device_map']!r} spreads one model over the GPUs, but {processes} processes were "
+            f"device_map={quoted(loading['device_map'])} spreads one model over the GPUs, but "
+            f"{processes} processes were "
             "started, each with a model of its own: leave device_map out, or start one process"
         )
     asked = loading.get("device")
     if asked is not None and asked != own.split(":")[0]:
         raise ConfigError(
-            f"device={asked!r} was asked for in each of {processes} processes, and this one was given {own}: leave "
+            f"device={quoted(asked)} was asked for in each of {processes} processes, and this one was "
+            f"given {own}: leave "
             "device out (on a machine with GPUs, ACCELERATE_USE_CPU=true starts processes on the CPU)"
         )
     return {**loading, "device": own}

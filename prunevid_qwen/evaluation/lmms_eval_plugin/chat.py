@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError, shown
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line
@@ -99,7 +99,7 @@ def chat_question(
         MediaError: a medium that is no file here.
     """
     media: list[Media] = []
-    turns = [(str(message["role"]), _content(name, message["content"], media)) for message in messages]
+    turns = [(str(message["role"]), _content(name, message, media)) for message in messages]
     if not turns:
         raise ConfigError(f"{name} has no messages: its task gave an empty list")
     if system is not None:
@@ -111,23 +111,30 @@ def chat_question(
     return ChatQuestion(name, generation, tuple(turns), tuple(media))
 
 
-def _content(name: str, content: Any, media: list[Media]) -> tuple[str | int, ...]:
+def _content(name: str, message: Mapping[str, Any], media: list[Media]) -> tuple[str | int, ...]:
+    content = message.get("content")
+    if content is None and message["role"] == "assistant":  # it only called a tool
+        return ()
     if isinstance(content, str):
         return (content,)
+    if not isinstance(content, Sequence):
+        raise ConfigError(f"{name} has a message without content: text or a list of items is expected")
     parts: list[str | int] = []
-    for given in content or ():  # of an assistant that only called a tool it is None
+    for given in content:
         item = {key: value for key, value in given.items() if value is not None}  # Arrow fills in the others' keys
         kind = item.get("type")
         if kind == "text":
             if not isinstance(item.get("text"), str):
-                raise ConfigError(f"{name} has a text item without a text: it has {shown(', '.join(item), 80)}")
+                raise ConfigError(f"{name} has a text item without a text: it has {excerpt(', '.join(item), 80)}")
             parts.append(item["text"])
         elif kind in ("video", "image"):
             parts.append(len(media))
             where = f"{name}, {kind} {len(media)}"
             media.append(_video(where, item) if kind == "video" else _image(where, item))
         else:
-            raise ConfigError(f"{name} has content of type {kind!r}: Qwen2.5-VL takes text, images and videos")
+            raise ConfigError(
+                f"{name} has content of type {quoted(kind, 80)}: Qwen2.5-VL takes text, images and videos"
+            )
     return tuple(parts)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunevid_qwen.config.checks import check_count, is_number, unknown
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 LONGEST = 128
 """New tokens where neither task nor model arguments say how many: what lmms-eval's own Qwen2.5-VL takes."""
@@ -55,7 +55,7 @@ def read_generation(given: Mapping[str, Any] | None, max_new_tokens: int | None 
     for name, value in given.items():
         if name in _ONE_VALUE:
             if value is not None and value != _ONE_VALUE[name]:
-                raise ConfigError(f"generation argument {name} is {_ONE_VALUE[name]!r} here, got {value!r}")
+                raise ConfigError(f"generation argument {name} is {_ONE_VALUE[name]!r} here, got {quoted(value)}")
         elif name not in _KNOWN:
             raise ConfigError(unknown("prunevid_qwen honours the generation arguments", name, _KNOWN))
     longest = max_new_tokens or given.get("max_new_tokens") or given.get("max_gen_toks") or LONGEST
@@ -72,7 +72,7 @@ def read_generation(given: Mapping[str, Any] | None, max_new_tokens: int | None 
 def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
     warmth, asked = given.get("temperature"), given.get("do_sample")
     if warmth is not None and (not is_number(warmth) or warmth < 0):
-        raise ConfigError(f"temperature is a number of at least 0, got {warmth!r}")
+        raise ConfigError(f"temperature is a number of at least 0, got {quoted(warmth)}")
     if asked is False or warmth == 0 or (asked is None and warmth is None):
         return {"do_sample": False}
     chosen = {"do_sample": True, "temperature": 1.0 if warmth is None else float(warmth)}
@@ -82,5 +82,5 @@ def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
 def _stops(until: Any) -> list[str]:
     stops = [until] if isinstance(until, str) else list(until or ())
     if not all(isinstance(stop, str) for stop in stops):
-        raise ConfigError(f"until is a text or a list of texts, got {until!r}")
+        raise ConfigError(f"until is a text or a list of texts, got {quoted(until)}")
     return [stop for stop in stops if stop]

@@ -19,7 +19,7 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger  # type: ignore[import-not-found]  # lmms-eval's
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from prunevid_qwen.errors import PruningNotApplied, SetupError
+from prunevid_qwen.errors import PruningNotApplied, SetupError, abridged
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.lmms_eval_plugin.answers import Answers
 from prunevid_qwen.evaluation.lmms_eval_plugin.arguments import placed, read_arguments
@@ -126,7 +126,7 @@ class PruneVidQwen(lmms):
 
     def _note(self, said: str, error: BaseException | None) -> None:
         self.errors.append(said)
-        logger.opt(exception=error).error(f"no answer to {said}")
+        logger.opt(exception=error).error(abridged(f"no answer to {said}"))
 
     def _keep(self, line: Line) -> None:
         if self.arguments.records is None:
@@ -155,7 +155,7 @@ class PruneVidQwen(lmms):
         if more["errors"]:
             logger.error(
                 f"{more['errors']} of {len(done)} requests have no answer and count as empty texts, which some tasks "
-                f"leave out of their scores; the first: {self.errors[0]}"
+                f"leave out of their scores; the first: {abridged(self.errors[0])}"
             )
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:

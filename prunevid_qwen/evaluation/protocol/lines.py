@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, excerpt, quoted
 
 _NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
 
@@ -51,17 +51,17 @@ class Line:
         """
         missing = [name for name in _NEEDED if name not in line]
         if missing:
-            raise ConfigError(f"{where} lacks {', '.join(missing)}: got {', '.join(line) or 'nothing'}")
+            raise ConfigError(f"{where} lacks {', '.join(missing)}: got {excerpt(', '.join(line)) or 'nothing'}")
         raw, options, error = line["raw"], line["options"], line["error"]
         if error is None and not isinstance(raw, str):
-            raise ConfigError(f"{where} ({line['id']}) has neither an answer nor an error: raw is {raw!r}")
+            raise ConfigError(f"{where} ({line['id']}) has neither an answer nor an error: raw is {quoted(raw)}")
         if isinstance(options, str) or not isinstance(options, Sequence) or not options:
             raise ConfigError(
-                f"{where} ({line['id']}) has the options {options!r}: only multiple-choice questions are scored here, "
-                "free answers by `prunevid eval visual-cot`"
+                f"{where} ({line['id']}) has the options {quoted(options)}: only multiple-choice "
+                "questions are scored here, free answers by `prunevid eval visual-cot`"
             )
         if not isinstance(line["groups"], Mapping):
-            raise ConfigError(f"{where} ({line['id']}): groups are names and values, got {line['groups']!r}")
+            raise ConfigError(f"{where} ({line['id']}): groups are names and values, got {quoted(line['groups'])}")
         return cls(
             str(line["id"]),
             str(line["config"]),
@@ -105,7 +105,7 @@ def join(lines: Iterable[Line]) -> Joined:
     for config, hashes in sorted(runs.items()):
         if len(hashes) > 1:
             raise ConfigError(
-                f"answers of {config!r} come from {len(hashes)} different runs ({', '.join(sorted(hashes))}): "
+                f"answers of {quoted(config)} come from {len(hashes)} different runs ({', '.join(sorted(hashes))}): "
                 "something that could change an answer differs; aggregate each by itself"
             )
     kept, conflicts = [], []
@@ -140,7 +140,7 @@ def _parsed(text: bytes, where: str) -> Mapping[str, Any]:
     except ValueError as error:  # also bytes that are no UTF-8
         raise ConfigError(f"{where} is not a JSON line ({error}): take it out and run again") from error
     if not isinstance(line, dict):
-        raise ConfigError(f"{where} is not a stored answer, but {line!r:.80}: take it out")
+        raise ConfigError(f"{where} is not a stored answer, but {quoted(line, 80)}: take it out")
     return line
 
 

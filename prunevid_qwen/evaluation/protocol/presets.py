@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from prunevid_qwen.config.checks import unknown
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
 from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol
 
@@ -58,7 +58,7 @@ def protocol_named(name: str, dataset: str, **changes: Any) -> Protocol:
     choices = dict(PRESETS[name])
     fits = presets_for(dataset)
     if name not in fits:
-        raise ConfigError(f"protocol {name!r} is not for {dataset}: pass {', '.join(fits)}")
+        raise ConfigError(f"protocol {quoted(name)} is not for {dataset}: pass {', '.join(fits)}")
     choices["dataset"] = dataset
     if (name, dataset) in _LONGER_ANSWERS:
         choices["max_new_tokens"] = _LONGER_ANSWERS[name, dataset]

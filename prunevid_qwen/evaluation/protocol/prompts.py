@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunevid_qwen.config.checks import unknown
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:
     from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
@@ -99,7 +99,7 @@ class Prompt:
         if subtitles is None:
             return ""
         if self.subtitles_lead is None:
-            raise ConfigError(f"prompt {self.name!r} shows no subtitles: pass subtitles=None, or another prompt")
+            raise ConfigError(f"prompt {quoted(self.name)} shows no subtitles: pass subtitles=None, or another prompt")
         return self.subtitles_lead + "\n".join(subtitles) + "\n" if subtitles else self.without_subtitles
 
     def to_dict(self) -> dict[str, Any]:
@@ -191,6 +191,6 @@ def prompt_of(name: str, dataset: str) -> Prompt:
     there = {prompt.name: prompt for prompt in PROMPTS if dataset in prompt.datasets}
     if name not in there:
         elsewhere = [each for prompt in PROMPTS if prompt.name == name for each in prompt.datasets]
-        known = f" ({name!r} is known for {', '.join(elsewhere)})" if elsewhere else ""
-        raise ConfigError(f"{dataset} can be asked by prompt {', '.join(there)}; got {name!r}{known}")
+        known = f" ({quoted(name)} is known for {', '.join(elsewhere)})" if elsewhere else ""
+        raise ConfigError(f"{dataset} can be asked by prompt {', '.join(there)}; got {quoted(name)}{known}")
     return there[name]

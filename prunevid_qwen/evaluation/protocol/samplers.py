@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from prunevid_qwen.config.checks import check_count, is_number
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 SAMPLERS = ("mvbench_mid", "linspace", "fps")
 SECONDS_RULES = ("range", "one")
@@ -49,7 +49,7 @@ class Sampled:
             return 1.0
         if rule == "range":
             return 2 * self.covered / len(self.indices)
-        raise ConfigError(f"seconds_per_grid is one of {', '.join(SECONDS_RULES)}; got {rule!r}")
+        raise ConfigError(f"seconds_per_grid is one of {', '.join(SECONDS_RULES)}; got {quoted(rule)}")
 
 
 def mvbench_mid(
@@ -150,7 +150,7 @@ def by_rate(
 def check_rate(name: str, value: object) -> None:
     """Raise `ConfigError` unless ``value`` is a finite number above 0."""
     if not is_number(value) or not 0 < value < math.inf:  # type: ignore[operator]
-        raise ConfigError(f"{name} is a number of frames a second above 0, got {value!r}")
+        raise ConfigError(f"{name} is a number of frames a second above 0, got {quoted(value)}")
 
 
 def check_even(name: str, value: int) -> None:

@@ -7,7 +7,7 @@ import string
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.lines import Line, join
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
     """
     answers = {line.id: line.raw for line in join(lines).lines if line.config == config}
     if not answers:
-        raise ConfigError(f"no answers of {config!r} to export: name a configuration of the run")
+        raise ConfigError(f"no answers of {quoted(config)} to export: name a configuration of the run")
     videos: dict[str, dict[str, Any]] = {}
     for record in records:
         video, dash, _ = record.id.rpartition("-")
         lacking = [name for name in (*_OF_VIDEO, "task_type") if name not in record.groups]
         if not dash or lacking:
             raise ConfigError(
-                f"record {record.id!r} is none of Video-MME, whose ids read 001-1"
+                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1"
                 + (f" and whose groups have {', '.join(lacking)}" if lacking else "")
             )
         about = {name: record.groups[name] for name in _OF_VIDEO}

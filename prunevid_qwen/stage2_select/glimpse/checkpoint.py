@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts, facts_of, read_config
 from prunevid_qwen.stage2_select.glimpse.vip import VIP
 
@@ -160,7 +160,7 @@ def _folder(source: str, hub: dict[str, Any]) -> Path:
         return Path(source)
     if source.startswith((".", "/", "~")) or source.count("/") != 1:
         raise ConfigError(
-            f"no folder at {source!r}, and that is no hub id like 'ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct'"
+            f"no folder at {quoted(source)}, and that is no hub id like 'ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct'"
         )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -170,7 +170,7 @@ def _folder(source: str, hub: dict[str, Any]) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = _first_line(error)
         raise SetupError(
-            f"cannot load the glimpse predictor {source!r}: {reason}\nWithout network, run `hf download {source} "
+            f"cannot load the glimpse predictor {quoted(source)}: {reason}\nWithout network, run `hf download {source} "
             f"--local-dir {source.split('/')[-1]}` where there is one, copy the folder and pass "
             f"glimpse_path='./{source.split('/')[-1]}'"
         ) from error

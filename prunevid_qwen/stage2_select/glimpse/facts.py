@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.errors import ConfigError, UnsupportedError, quoted
 from prunevid_qwen.stage2_select.glimpse.vip import VIPShape
 
 OURS = "prunevid_qwen_glimpse"
@@ -57,7 +57,7 @@ class GlimpseFacts:
         for name, value in asdict(self).items():
             for number in value if isinstance(value, tuple) else (value,):
                 if type(number) is not int or number < 0:
-                    raise ConfigError(f"{name} is made of whole numbers of at least 0, got {value!r}")
+                    raise ConfigError(f"{name} is made of whole numbers of at least 0, got {quoted(value)}")
         chosen = self.selected_layers
         if not chosen or list(chosen) != sorted(set(chosen)):
             raise ConfigError(f"selected_layers are decoder layers in ascending order, got {list(chosen)}")
@@ -129,7 +129,8 @@ def facts_of(config: dict[str, Any], path: Path) -> GlimpseFacts:
         for key, missing, supported in _ONLY:
             if config.get(key, missing) != supported:
                 raise UnsupportedError(
-                    f"{path} says {key}={config.get(key, missing)!r}, supported is {supported!r}: only the published "
+                    f"{path} says {key}={quoted(config.get(key, missing), 60)}, supported is "
+                    f"{supported!r}: only the published "
                     "Qwen2.5-VL form of GlimpsePrune is computed here (LLaVA's reads a log-softmax instead)"
                 )
         return GlimpseFacts(

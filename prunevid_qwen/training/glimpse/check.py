@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.training.glimpse.flaws import FLAWS
 from prunevid_qwen.training.glimpse.pictures import IMAGE_CHECKS
 from prunevid_qwen.training.glimpse.records import BoxData
@@ -91,7 +91,7 @@ class CheckReport:
     def _counted(self, ignore: Collection[str]) -> list[str]:
         unknown = set(ignore) - set(FLAWS)
         if isinstance(ignore, str) or unknown:
-            raise ConfigError(f"ignore lists kinds of flaw, {', '.join(FLAWS)}; got {ignore!r}")
+            raise ConfigError(f"ignore lists kinds of flaw, {', '.join(FLAWS)}; got {quoted(ignore)}")
         return [kind for kind in self.counts if kind not in ignore]
 
 
@@ -110,7 +110,8 @@ def check_data(data: BoxData, images: str = "verify", first: int = 5, progress: 
     """
     if images not in IMAGE_CHECKS or first < 1:
         raise ConfigError(
-            f"images is one of {', '.join(IMAGE_CHECKS)} and first at least 1, got images={images!r}, first={first!r}"
+            f"images is one of {', '.join(IMAGE_CHECKS)} and first at least 1, got "
+            f"images={quoted(images)}, first={quoted(first)}"
         )
     bad: dict[str, array[int]] = {}
     examples: dict[str, list[str]] = {}
@@ -135,7 +136,7 @@ def check_data(data: BoxData, images: str = "verify", first: int = 5, progress: 
             progress(index + 1, len(data))
     for index in _repeated(ids, owners):
         found = data.inspect(index, "none")
-        note("duplicate_id", index, f"{found.where}: an earlier record has the id {found.id!r} too")
+        note("duplicate_id", index, f"{found.where}: an earlier record has the id {quoted(found.id)} too")
     if progress is not None:
         progress(len(data), len(data))
     kinds = [kind for kind in FLAWS if kind in bad]

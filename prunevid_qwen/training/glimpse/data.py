@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.moving_shapes import QUESTION_TYPES
 from prunevid_qwen.training.glimpse.box_units import BOX_TYPES
 from prunevid_qwen.training.glimpse.json_records import JsonRecords
@@ -58,31 +58,32 @@ class DataSpec:
     def __post_init__(self) -> None:
         for name, known in (("kind", KINDS), ("box_type", tuple(BOX_TYPES)), ("boxes_from", BOXES_FROM)):
             if getattr(self, name) not in known:
-                raise ConfigError(f"{name} is one of {', '.join(known)}; got {getattr(self, name)!r}")
+                raise ConfigError(f"{name} is one of {', '.join(known)}; got {quoted(getattr(self, name))}")
         object.__setattr__(self, "path", str(self.path))
         object.__setattr__(self, "images", str(self.images))
         object.__setattr__(self, "types", tuple(self.types))
         for name in ("samples", "seed"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < (name == "samples")):
-                raise ConfigError(f"{name} is a whole number of at least {int(name == 'samples')}, got {value!r}")
+                raise ConfigError(f"{name} is a whole number of at least {int(name == 'samples')}, got {quoted(value)}")
         if not 0 <= self.overshoot <= 0.5 or "{question}" not in self.prompt:
             raise ConfigError(
-                f"overshoot is 0 to 0.5 and prompt has {{question}} in it, got {self.overshoot!r} and {self.prompt!r}"
+                "overshoot is 0 to 0.5 and prompt has {question} in it, got "
+                f"{quoted(self.overshoot)} and {quoted(self.prompt)}"
             )
         drawn = self.kind == "moving_shapes"
         if drawn and (self.path or self.images or self.samples is None):
             raise ConfigError(
                 f"moving_shapes is drawn, without end: say how many samples and neither path nor images; got "
-                f"samples={self.samples!r}, path={self.path!r}, images={self.images!r}"
+                f"samples={quoted(self.samples)}, path={quoted(self.path)}, images={quoted(self.images)}"
             )
         if not drawn and not (self.path and self.images):
             raise ConfigError(
                 f"{self.kind} needs path, the file of records, and images, the folder of pictures; got "
-                f"path={self.path!r}, images={self.images!r}"
+                f"path={quoted(self.path)}, images={quoted(self.images)}"
             )
         if not drawn and (self.held_out or self.conditions):
-            raise ConfigError(f"held_out and conditions are options of moving_shapes, kind is {self.kind!r}")
+            raise ConfigError(f"held_out and conditions are options of moving_shapes, kind is {quoted(self.kind)}")
 
 
 def open_data(spec: DataSpec) -> BoxData:

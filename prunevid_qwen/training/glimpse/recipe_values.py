@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
 from prunevid_qwen.config.checks import is_number
-from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 
 _SAID = {int: "a whole number", str: "a text", bool: "true or false"}
 
@@ -26,18 +26,18 @@ def typed(name: str, value: Any, hint: Any) -> Any:
     origin = get_origin(hint)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{name} is a list, got {value!r}")
+            raise ConfigError(f"{name} is a list, got {quoted(value)}")
         return tuple(typed(name, part, get_args(hint)[0]) for part in value)
     if origin is Mapping:
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{name} is a mapping of options to values, got {value!r}")
+            raise ConfigError(f"{name} is a mapping of options to values, got {quoted(value)}")
         return plain(value)
     if get_args(hint):  # X | None
         return None if value is None else typed(name, value, get_args(hint)[0])
     if hint is float:
         return _number(name, value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{name} is {_SAID[hint]}, got {value!r}")
+        raise ConfigError(f"{name} is {_SAID[hint]}, got {quoted(value)}")
     return value
 
 
@@ -54,7 +54,7 @@ def check_number(name: str, value: float, least: float | None = 0, below: float 
         "above 0" if least is None else f"of at least {least:g}" if below == math.inf else f"in [{least:g}, {below:g})"
     )
     if not (value > 0 if least is None else value >= least) or not value < below:
-        raise ConfigError(f"{name} is a number {said}, got {value!r}")
+        raise ConfigError(f"{name} is a number {said}, got {quoted(value)}")
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -88,7 +88,7 @@ def _number(name: str, value: Any) -> float:
     except ValueError:
         number = math.nan
     if not math.isfinite(number):
-        raise ConfigError(f"{name} is a number, got {value!r}")
+        raise ConfigError(f"{name} is a number, got {quoted(value)}")
     return number
 
 

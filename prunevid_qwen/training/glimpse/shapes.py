@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.media import MediaReader, Medium
 from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,
@@ -124,12 +124,12 @@ class ShapesData:
             )
         if not set(weights) <= set(CONDITIONS) or min(weights.values(), default=0) < 0 or not sum(weights.values()) > 0:
             raise ConfigError(
-                f"conditions weigh {', '.join(CONDITIONS)} with numbers of at least 0, not all 0; got {weights!r}"
+                f"conditions weigh {', '.join(CONDITIONS)} with numbers of at least 0, not all 0; got {quoted(weights)}"
             )
         if not types or not {"color", "shape", "count", "exists"} & set(types) or set(types) - set(QUESTION_TYPES):
             raise ConfigError(
                 f"types are some of {', '.join(QUESTION_TYPES)}, with one of color, shape, count or exists, as not "
-                f"every scene has an answer to the others; got {tuple(types)!r}"
+                f"every scene has an answer to the others; got {quoted(tuple(types))}"
             )
         self._samples, self._seed, self._held_out = samples, seed, held_out
         self._types, self._choice_share = tuple(types), choice_share

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.training.glimpse.data import open_data
 from prunevid_qwen.training.glimpse.opened import IGNORED, Tell, look_at, spec_of, usable
@@ -94,7 +94,7 @@ def _about(data: BoxData, said: str, where: str) -> BoxData:
     """Return the records whose question holds a text."""
     chosen = [index for index in range(len(data)) if said in data[index].question]
     if not chosen:
-        raise ConfigError(f"{where} has only: {said!r}, but no question of its {len(data)} records says so")
+        raise ConfigError(f"{where} has only: {quoted(said)}, but no question of its {len(data)} records says so")
     return Chosen(data, chosen)
 
 

@@ -17,17 +17,17 @@ from prunevid_qwen.attachments import Turns
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
+from prunevid_qwen.follow_up import cache_given, next_turn, remember, shown_in, with_cache_named
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
-from prunevid_qwen.media import Medium, VideoFeed
+from prunevid_qwen.media import VideoFeed
 from prunevid_qwen.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.preprocessor import Preprocessor, Sample
-from prunevid_qwen.receipt import check_applied, receipt, warnings_of
+from prunevid_qwen.receipt import check_applied, warnings_of
+from prunevid_qwen.results import results_of
 from prunevid_qwen.sources import conversations
-from prunevid_qwen.stage_log import log_stages
 from prunevid_qwen.streamer import ends_streamer
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 
 _log = logging.getLogger(__name__)
@@ -136,6 +136,8 @@ class PruneVidQwen25VL:
             question: a string, or a list of strings.
             images: a path, PIL image or array, or a list of them; with a list of questions shared by all.
             messages: instead of video, images and question: a conversation in chat format, see `Preprocessor.sample`.
+                With the ``past_key_values`` of its last answer it is a text follow-up: the whole conversation, of which
+                what that cache holds is compared and not read again. The cache goes on in place.
             start: seconds from which frames are taken.
             end: seconds up to which.
             max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
@@ -146,23 +148,30 @@ class PruneVidQwen25VL:
 
         Returns:
             ``{"answer": str, "stats": dict}`` for one question, a list of such for several. "answers" holds all
-            sequences when ``num_return_sequences`` asks for more than one, and "output" what ``generate`` returned when
-            ``return_dict_in_generate=True``.
+            sequences when ``num_return_sequences`` asks for more than one. With ``return_dict_in_generate=True`` there
+            are "output", what ``generate`` returned, and "past_key_values", the cache for a follow-up, too.
 
         Raises:
-            ConfigError: no question, or arguments that contradict each other.
+            ConfigError: no question, arguments that contradict each other, or a conversation that does not begin with
+                what ``past_key_values`` holds (`UnsupportedError` where it shows something new, or of several rows).
             MediaError: a video or image is missing or unreadable.
             PruningNotApplied: pruning was asked for and did not happen.
         """
         began = time.perf_counter()
         generate_arguments = limited({"max_new_tokens": max_new_tokens, **generate_arguments})
+        generate_arguments = with_cache_named(self.model, generate_arguments)
+        asked = (messages, video_path, images, start, end)
+        if cache_given(generate_arguments) is not None:
+            return self._follow_up(asked, question, streamer, return_stats, generate_arguments)
         tower, device = self._tower, input_device(self.model)
         with self._opened(video_path, question, images, messages, start, end) as (opened, single):
             if streamer is not None and not single:
                 raise ConfigError("a streamer shows one answer at a time: pass one question")
             read = time.perf_counter() - began
             # whoever gets tensors may want to change them in place, which inference mode forbids for good
-            inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
+            returned = returns_tensors(self.model, generate_arguments)
+            shown = shown_in(*asked) if single and returned else None
+            inference = torch.inference_mode(not returned)
             with self._lock, inference, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
                 encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
                 samples = [
@@ -170,13 +179,31 @@ class PruneVidQwen25VL:
                 ]
                 inputs = {name: value.to(device) for name, value in self.preprocessor.batch(samples).items()}
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
+                if shown is not None:
+                    remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
             _log.warning(abridged(warning))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         with_stats = self.config.collect_stats if return_stats is None else return_stats
-        results = self._results(output, samples, inputs, trace, seconds, with_stats)
+        results = results_of(self, output, samples, inputs, trace, seconds, with_stats)
         return results[0] if single else results
+
+    def _follow_up(
+        self, asked: tuple[Any, ...], question: Any, streamer: Any, return_stats: bool | None, arguments: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Answer the last question of a conversation from the cache of the answer before it."""
+        began = time.perf_counter()
+        with self._lock, pruned(self.model, self.config) as trace:
+            turn = next_turn(self, asked, question, arguments)
+            output = self.model.generate(**turn.inputs, streamer=streamer, **arguments)
+            remember(self, turn.inputs, output, turn.inputs["input_ids"], turn.sample.text, turn.media)
+        turn.note(trace)
+        seconds = {"read": 0.0, "total": time.perf_counter() - began}
+        with_stats = self.config.collect_stats if return_stats is None else return_stats
+        result = results_of(self, output, [turn.sample], turn.inputs, trace, seconds, with_stats)[0]
+        turn.correct(result.get("stats"), trace)
+        return result
 
     def prepare(
         self,
@@ -218,10 +245,10 @@ class PruneVidQwen25VL:
         with self._lock, inference, pruned(self.model, self.config) as trace, memory:
             batch = self.preprocessor.batch(prepared.samples)
             inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
-            output = self.model.generate(**inputs, **limited(generate_arguments))
+            output = self.model.generate(**inputs, **with_cache_named(self.model, limited(generate_arguments)))
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
-        results = self._results(output, prepared.samples, inputs, trace, seconds, True)
+        results = results_of(self, output, prepared.samples, inputs, trace, seconds, True)
         return results[0] if prepared.single else results
 
     @property
@@ -244,51 +271,3 @@ class PruneVidQwen25VL:
                 self.config, self.preprocessor.media.read_image, open_video, video_path, question, *given
             )
             yield [self.preprocessor.sample(each, self.config, open_video) for each in asked], single
-
-    def _results(
-        self,
-        output: Any,
-        samples: Sequence[Sample],
-        inputs: dict[str, Any],
-        trace: Trace,
-        seconds: dict[str, float],
-        with_stats: bool,
-    ) -> list[dict[str, Any]]:
-        sequences = output if not hasattr(output, "sequences") else output.sequences
-        per_sample = sequences.shape[0] // len(samples)
-        rows_per_sample = len(trace.samples) // len(samples)
-        new = sequences[:, inputs["input_ids"].shape[1] :]
-        answers = [text.strip() for text in self.tokenizer.batch_decode(new, skip_special_tokens=True)]
-        about = {
-            "model": self.name,
-            "device": str(input_device(self.model)),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attn_implementation": self.model.config._attn_implementation,
-        }
-        results = []
-        for i, sample in enumerate(samples):
-            own = slice(i * per_sample, (i + 1) * per_sample)
-            media = [medium for medium in sample.media if isinstance(medium, Medium)]
-            result: dict[str, Any] = {"answer": answers[own][0]}
-            if per_sample > 1:
-                result["answers"] = answers[own]
-            if output is not sequences:
-                result["output"] = output
-            if with_stats or self.config.verbose:
-                stats = receipt(
-                    trace,
-                    i * rows_per_sample,
-                    self.config,
-                    [medium.facts for medium in media],
-                    [medium.kind for medium in media],
-                    int(inputs["attention_mask"][i].sum()),
-                    about,
-                    seconds,
-                    int((new[own][0] != self.tokenizer.pad_token_id).sum()),
-                )
-                if with_stats:
-                    result["stats"] = stats
-                if self.config.verbose:
-                    log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
-            results.append(result)
-        return results

@@ -16,6 +16,7 @@ from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.reducer import Reducer, reducer_class, why_unchanged
+from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import SampleTrace, Trace
 from prunevid_qwen.version import __version__
 
@@ -134,6 +135,7 @@ def receipt(
             "videos": [fact for kind, fact in zip(kinds, media, strict=True) if kind == "video"],
             "images": [fact for kind, fact in zip(kinds, media, strict=True) if kind == "image"],
             "prompt_tokens": prompt_tokens,
+            "cached_tokens": 0,
         },
         "stage1": _stage1(sample, config),
         "stage2": _stage2(sample, config, trace),
@@ -159,6 +161,16 @@ def receipt(
         "config": config.to_dict(),
         "versions": versions(),
         **about,
+    }
+
+
+def about_model(name: str, model: Any) -> dict[str, str]:
+    """Return what a receipt says of a model: its name, device, dtype and attention implementation."""
+    return {
+        "model": name,
+        "device": str(input_device(model)),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn_implementation": model.config._attn_implementation,
     }
 
 

@@ -27,7 +27,7 @@ FLOORS = (
     ("hooks",),
     ("loading", "media", "messages", "sources", "receipt", "stage_log", "streamer"),
     ("preprocessor", "encoding"),
-    ("prepared",),
+    ("prepared", "follow_up", "results"),
     ("model",),
     ("evaluation", "training"),
     ("cli",),

@@ -79,7 +79,7 @@ class QwenVL:
         blocks: list[Block] = []
         at: list[Tensor] = []
         count = 0
-        for kind, start, stop in runs(self.types(ids).tolist()):
+        for kind, start, stop in runs(self.types(ids[:question_end]).tolist()):  # a candidate is text, whatever it is
             if kind == TEXT:
                 continue
             try:

@@ -1,0 +1,106 @@
+"""The videos and images of a conversation, told from others without being decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunevid_qwen.errors import excerpt
+from prunevid_qwen.media import Medium
+from prunevid_qwen.messages import Item, read_messages
+from prunevid_qwen.sources import videos_of
+from prunevid_qwen.video.data_uris import is_data_uri, named
+from prunevid_qwen.video.paths import local_path
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One video or image of a conversation, told from others without being decoded.
+
+    Args:
+        kind: "video" or "image".
+        name: for messages.
+        identity: of its source: a path with size and time of change, or a digest of what came in memory.
+        options: how it is read.
+    """
+
+    kind: str
+    name: str
+    identity: tuple[Any, ...]
+    options: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, kind: str, source: Any, options: Mapping[str, Any]) -> Shown:
+        """Look at a source as `PruneVidQwen25VL.generate` takes it."""
+        name = named(source) if isinstance(source, (str, Path)) else type(source).__name__
+        return cls(kind, name, _identity(source), dict(options))
+
+    def __str__(self) -> str:
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return excerpt(f"{self.kind} {self.name}" + (f" ({options})" if options else ""), 90)
+
+
+def shown_in(
+    messages: Sequence[Mapping[str, Any]] | None, video_path: Any, images: Any, start: float | None, end: float | None
+) -> tuple[Shown, ...]:
+    """Say what a call of one question shows, in the order of its prompt; the arguments are those of ``generate``."""
+    if messages is not None:
+        return tuple(
+            Shown.of(item.kind, item.held, item.options)
+            for _, content in read_messages(messages)
+            if not isinstance(content, str)
+            for item in content
+            if item.kind != "text"
+        )
+    options = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
+    pictures = [] if images is None else images if isinstance(images, (list, tuple)) else [images]
+    videos = [Shown.of("video", video, options) for video in videos_of(video_path)]
+    return (*videos, *(Shown.of("image", picture, {}) for picture in pictures))
+
+
+def without_media(messages: Sequence[Mapping[str, Any]], merge: int) -> list[dict[str, Any]]:
+    """Put what stands for a medium, and holds no pixels, where each one is: the text does not depend on them."""
+
+    def plain(item: Item) -> dict[str, Any]:
+        if item.kind == "text":
+            return {"type": "text", "text": item.held}
+        empty = Medium(item.kind, torch.empty(0, 2), torch.tensor([[1, merge, merge]]), 1.0, {})
+        return {"type": item.kind, item.kind: empty}
+
+    return [
+        {"role": role, "content": content if isinstance(content, str) else [plain(item) for item in content]}
+        for role, content in read_messages(messages)
+    ]
+
+
+def _identity(source: Any) -> tuple[Any, ...]:
+    if is_data_uri(source):
+        return ("data", _digest(source.encode()))
+    if isinstance(source, (str, os.PathLike)):
+        path = os.path.abspath(local_path(source))
+        about = os.stat(path) if os.path.exists(path) else None
+        return ("path", path) if about is None else ("path", path, about.st_size, about.st_mtime_ns)
+    if isinstance(source, (list, tuple)):
+        return tuple(_identity(each) for each in source)
+    if isinstance(source, Medium):
+        return ("medium", source.grid.tolist(), _digest(source.pixels.float().cpu().numpy().tobytes()))
+    if isinstance(source, Tensor):
+        source = source.cpu().numpy()
+    if hasattr(source, "tobytes") and hasattr(source, "mode"):  # a PIL image
+        return ("image", source.mode, source.size, _digest(source.tobytes()))
+    if hasattr(source, "__array__"):
+        array = np.asarray(source)
+        return ("array", array.shape, str(array.dtype), _digest(array.tobytes()))
+    return ("object", id(source))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

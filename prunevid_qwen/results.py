@@ -1,0 +1,78 @@
+"""What `PruneVidQwen25VL` hands back: the answer to each prompt, what else was asked for, and the receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.media import Medium
+from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.receipt import about_model, receipt
+from prunevid_qwen.seams import cache_of
+from prunevid_qwen.stage_log import log_stages
+from prunevid_qwen.trace import Trace
+
+
+class Answering(Protocol):
+    """Of a `PruneVidQwen25VL` what is read here."""
+
+    name: str
+    model: Any
+    config: PruneVidConfig
+    preprocessor: Preprocessor
+
+
+def results_of(
+    who: Answering,
+    output: Any,
+    samples: Sequence[Sample],
+    inputs: dict[str, Any],
+    trace: Trace,
+    seconds: dict[str, float],
+    with_stats: bool,
+) -> list[dict[str, Any]]:
+    """Return a result for each prompt.
+
+    Args:
+        who: answered.
+        output: of ``generate``.
+        samples: the prompts.
+        inputs: input_ids and attention_mask [B, S] of the prompts, among others.
+        trace: of the call.
+        seconds: as `receipt` takes them.
+        with_stats: add the receipt.
+    """
+    sequences = output if not hasattr(output, "sequences") else output.sequences
+    per_sample = sequences.shape[0] // len(samples)
+    rows_per_sample = len(trace.samples) // len(samples)
+    new = sequences[:, inputs["input_ids"].shape[1] :]
+    answers = [text.strip() for text in who.preprocessor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    about = about_model(who.name, who.model)
+    results = []
+    for i, sample in enumerate(samples):
+        own = slice(i * per_sample, (i + 1) * per_sample)
+        media = [medium for medium in sample.media if isinstance(medium, Medium)]
+        result: dict[str, Any] = {"answer": answers[own][0]}
+        if per_sample > 1:
+            result["answers"] = answers[own]
+        if output is not sequences:
+            result["output"], result["past_key_values"] = output, cache_of(output)
+        if with_stats or who.config.verbose:
+            stats = receipt(
+                trace,
+                i * rows_per_sample,
+                who.config,
+                [medium.facts for medium in media],
+                [medium.kind for medium in media],
+                int(inputs["attention_mask"][i].sum()),
+                about,
+                seconds,
+                int((new[own][0] != who.preprocessor.tokenizer.pad_token_id).sum()),
+            )
+            if with_stats:
+                result["stats"] = stats
+            if who.config.verbose:
+                log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
+        results.append(result)
+    return results

@@ -53,6 +53,20 @@ def generate(case: Any = ONE_VIDEO, inputs: Any = None, **options: Any) -> None:
         model.generate(**(inputs or make_inputs(case)), max_new_tokens=3, do_sample=False, **options)
 
 
+def of_an_unknown_cache() -> None:
+    from prunevid_qwen import PruneVidQwen25VL
+    from prunevid_qwen.training.architecture import build_model
+    from prunevid_qwen.training.tokenizer import build_tokenizer
+
+    model = PruneVidQwen25VL(build_model(0).eval(), CONFIG, tokenizer=build_tokenizer())
+    talk = [
+        {"role": "user", "content": "what ?"},
+        {"role": "assistant", "content": "a"},
+        {"role": "user", "content": "b"},
+    ]
+    model.generate(messages=talk, past_key_values=pruned_cache())
+
+
 def own_assistant() -> None:
     with pruned(tiny_model(), CONFIG):
         tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=3, assistant_model=tiny_model())
@@ -224,6 +238,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
         lambda: step(None), lambda: step(CONFIG.replace(pruning_layer=3)),
         lambda: step(CONFIG.replace(enable_stage2=False)),
         lambda: step(CONFIG.replace(enable_cache_compression=False), attention_mask=square()[:, :, -1:])]),
+    "a follow-up whose": (ConfigError, [of_an_unknown_cache]),
     "a visual prompt whose beginning": (UnsupportedError, [
         lambda: after_a_prefix(CONFIG, prompt_lookup_num_tokens=2), lambda: after_a_prefix(PRE_ROPE)]),
     "chunked prefill": (UnsupportedError, [

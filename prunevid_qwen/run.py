@@ -19,7 +19,7 @@ from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
-from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
@@ -83,7 +83,9 @@ class Run(threading.local):
             raise PruningNotApplied(
                 "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
             )
-        return None if out is None else self.logits.placed(out)
+        if out is None:
+            return forget_unfilled(self.adapter.parts.model)
+        return self.logits.placed(out)
 
     # ---- the decoder's door
 

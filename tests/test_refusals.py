@@ -58,6 +58,14 @@ def test_refused_modes(name: str) -> None:
         tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=3, **options)
 
 
+def test_a_refused_cache_is_not_left_on_the_model() -> None:
+    model, inputs = copy.deepcopy(tiny_model()), make_inputs(ONE_VIDEO)
+    for _ in range(2):  # up to 5.10 the library fails over the one that it left there
+        with pruned(model, CONFIG), pytest.raises(UnsupportedError):
+            model.generate(**inputs, max_new_tokens=3, cache_implementation="static")
+    assert not hasattr(model, "_cache")
+
+
 def test_refused_caches() -> None:
     from transformers.cache_utils import DynamicSlidingWindowLayer
 

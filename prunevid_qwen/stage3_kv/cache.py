@@ -147,6 +147,16 @@ def size_of(cache: Any) -> tuple[tuple[int, ...], int]:
     return lengths, sum(t.numel() * t.element_size() for t in tensors)
 
 
+def forget_unfilled(model: Any) -> None:
+    """Take a static cache off a model that was refused before anything was written into it.
+
+    The library makes it and keeps it on the model; up to 5.10 its own next call fails over one that is not filled.
+    """
+    layers = getattr(vars(model).get("_cache"), "layers", ())
+    if layers and not any(getattr(layer, "is_initialized", True) for layer in layers):
+        del model._cache
+
+
 def adopt(cache: Cache) -> PrunedCache:
     """Turn a caller's DynamicCache into a PrunedCache in place, so that the caller keeps its own object.
 

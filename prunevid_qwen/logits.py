@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import modeling_utils
 
 from prunevid_qwen.attachments import StandIn, replaced
 from prunevid_qwen.batch import gather_tokens
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.seams import missing_seam, require, taken
+from prunevid_qwen.seams import missing_seam, require, taken, with_logits
 from prunevid_qwen.tokens.device import on
 
 
@@ -71,12 +70,19 @@ class Logits(threading.local):
         keep = self._asked.get("logits_to_keep")
         return isinstance(keep, int) and keep > 0
 
+    @property
+    def for_next_token(self) -> bool:
+        """True when the last token's logits alone are asked for, as each step of `generate` without a cache does."""
+        return self.for_an_answer and self._asked["logits_to_keep"] == 1
+
     def shortened(self, state: Prefill) -> None:
         """Note a prompt that has lost tokens.
 
         Raises:
             UnsupportedError: what is asked for has no place in what is left.
         """
+        if not self._asked:  # somebody calls the root alone, which makes no logits
+            return
         keep, labels = self._asked.get("logits_to_keep"), self._asked.get("labels")
         self._prompt = state
         if labels is not None:
@@ -215,7 +221,7 @@ def _check_positions(rows: Tensor, keep: Any) -> None:
     """Refuse positions of which no token is left; what lies outside the prompt the model refuses itself."""
     places = torch.arange(rows.numel(), device="cpu").view(rows.shape).masked_fill(rows >= 0, -1)
     try:
-        asked = _picked(places[..., None], keep.detach().cpu() if isinstance(keep, Tensor) else keep)
+        asked = with_logits(places[..., None], keep.detach().cpu() if isinstance(keep, Tensor) else keep)
     except (IndexError, RuntimeError, TypeError, ValueError):
         return  # the model picks in the same way, and says so
     gone = asked[asked >= 0].tolist()
@@ -227,14 +233,6 @@ def _check_positions(rows: Tensor, keep: Any) -> None:
             "has dropped or merged. Ask for positions of text, [B, P] where they differ between the rows, or for "
             "0: all that are left"
         )
-
-
-def _picked(x: Tensor, keep: Any) -> Tensor:
-    """Pick tokens of [B, S, D] as the installed transformers does: 5.24 reads [B, P] as positions of each row."""
-    by_row = getattr(modeling_utils, "slice_logits_to_keep", None)
-    if by_row is not None:
-        return by_row(x, keep)  # type: ignore[no-any-return]
-    return x[:, slice(-keep, None) if isinstance(keep, int) else keep, :]
 
 
 def _counts_from_the_end(keep: Any) -> bool:

@@ -54,8 +54,8 @@ ALL = {"return_dict_in_generate": True, "output_logits": True, "output_scores": 
 # what may be refused, under every config, where a prompt shows something: README says why
 REFUSED: dict[str, type[PruneVidError]] = dict.fromkeys(
     [
-        "cache static", "cache sliding_window", "own static cache", "without a cache", "forward without a cache",
-        "prefill in chunks", "assisted by itself", "forward with embeddings and pixels", "forward without types",
+        "cache static", "cache sliding_window", "own static cache", "without a cache", "prefill in chunks",
+        "assisted by itself", "forward with embeddings and pixels", "forward without types",
         "training with checkpointing",
     ],
     UnsupportedError,

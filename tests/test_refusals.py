@@ -37,7 +37,7 @@ def test_prompt_lookup_after_a_prefix_is_refused() -> None:
 
 
 REFUSED = {
-    "use_cache=False": ({"use_cache": False}, "another function than cached decoding"),
+    "use_cache=False": ({"use_cache": False}, "Leave use_cache unset"),
     "static": ({"cache_implementation": "static"}, "StaticCache"),
     "offloaded": ({"cache_implementation": "offloaded"}, "offloaded"),
     "chunked": ({"prefill_chunk_size": 16}, "chunked prefill"),

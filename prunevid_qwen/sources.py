@@ -9,14 +9,13 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.video.data_uris import is_data_uri
-
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+from prunevid_qwen.video.frames import IMAGE_SUFFIXES
 
 
 def is_frame(item: Any) -> bool:
     """Tell whether an entry of a list is a frame (an image) and not a video."""
     if isinstance(item, (str, Path)):
-        return is_data_uri(item) or Path(item).suffix.lower() in _IMAGE_SUFFIXES
+        return is_data_uri(item) or Path(item).suffix.lower() in IMAGE_SUFFIXES
     shape = getattr(item, "shape", None)
     return len(shape) == 3 if shape is not None else not isinstance(item, (list, tuple))
 

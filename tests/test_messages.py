@@ -283,7 +283,7 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
     "lmms": lambda text, _: under_lmms_eval({"type": text}),
     "lmms url": lambda text, _: under_lmms_eval({"type": "video", "url": f"http://{text}"}),
     "lmms argument": lambda text, _: read_generation({"temperature": text}),
-    "batch data": lambda text, folder: asked({"image": f"data:image/png;base64,{text}", "question": "?"}, folder),
+    "batch data": lambda text, folder: asked({"video": f"data:image/png;base64,{text}", "question": "?"}, folder),
 }
 
 

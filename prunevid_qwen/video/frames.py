@@ -14,13 +14,16 @@ import numpy as np
 from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.pictures import Animation, open_image, rgb
-from prunevid_qwen.video.record import Timeline
+from prunevid_qwen.video.record import Remark, Timeline
+from prunevid_qwen.video.sniff import is_webp_or_tiff
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".avif")
 
 # A folder of these is no video whose frames lie beside them.
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
                   ".m2v", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".y4m")  # fmt: skip
+
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # file managers leave them in folders of pictures
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,16 @@ class FrameSource:
 
 
 def holds_pictures(path: str) -> bool:
-    """Tell from its name whether a file holds one picture or an animation, which Pillow reads."""
+    """Tell from its name whether a file holds one picture or an animation, which Pillow reads.
+
+    By any name it reads WebP and TIFF, of which FFmpeg knows no animation.
+    """
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".avif":  # a Pillow without it leaves the file to the video readers
         from PIL import features
 
         return bool(features.check("avif"))
-    return suffix in (*IMAGE_SUFFIXES, ".apng")
+    return suffix in IMAGE_SUFFIXES or is_webp_or_tiff(path)
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
@@ -70,21 +76,31 @@ def frames_of_folder(folder: str, fps: float) -> FrameSource:
     videos = [n for n in found if n.lower().endswith(VIDEO_SUFFIXES)]
     if videos:
         raise MediaError(
-            f"the folder {folder} holds {_count(len(videos), 'video')} ({videos[0]}{', ...' * (len(videos) > 1)}) and "
+            f"the folder {folder} holds {_count(len(videos), 'video')} ({_first(videos)}) and "
             f"{_count(len(names), 'image')}, which are no frames of one video: pass a video (`prunevid batch` asks "
             f"about many), or a list of the images if they are the frames"
         )
     if not names:
-        held = f"{len(found)} other files, such as {found[0]}" if found else "nothing"
+        held = f"{_count(len(found), 'other entry', 'other entries')} ({_first(found)})" if found else "nothing"
         raise MediaError(
             f"the folder {folder} holds no frame: expected images ({', '.join(IMAGE_SUFFIXES)}), found {held}. "
             f"Pass a video file, or a folder of images"
         )
-    return frames_of_list([os.path.join(folder, n) for n in names], fps, name=folder)
+    source = frames_of_list([os.path.join(folder, n) for n in names], fps, name=folder)
+    others = [n for n in found if n not in names and n.lower() not in _OF_SYSTEMS]
+    if others:
+        passed = f"{_count(len(others), 'other entry', 'other entries')} ({_first(others)})"
+        taken = _count(len(names), "image was", "images were")
+        source.said.append(Remark(f"{folder}: {taken} taken as frames, {passed} passed over"))
+    return source
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _count(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] + ", ..." * (len(names) > 1)
 
 
 def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) -> FrameSource:
@@ -135,7 +151,7 @@ def _noting(timeline: Timeline, load: Callable[[int], tuple[np.ndarray, str | No
 
     def frame(i: int) -> np.ndarray:
         pixels, note = load(i)
-        sentence = f"{name}: of a frame, {note}"
+        sentence = Remark(f"{name}: of a frame, {note}")
         if note and sentence not in said:
             said.append(sentence)
         return pixels

@@ -80,4 +80,4 @@ def _nearest(path: str) -> str:
     close = difflib.get_close_matches(name.lower(), by_lower, n=1) if len(name) <= _LONGEST_NAME else []
     if close:
         return f"; did you mean {excerpt(os.path.join(os.path.dirname(path), by_lower[close[0]]))}?"
-    return f": {excerpt(folder)} holds {len(beside)} other files, check the name"
+    return f": {excerpt(folder)} holds {len(beside)} other file{'s' * (len(beside) != 1)}, check the name"

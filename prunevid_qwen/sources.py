@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def conversations(
             raise ConfigError('start and end stand in the video\'s own item: {"type": "video", "start": 1.5, ...}')
         return [list(messages)], True
     single = isinstance(question, str)
-    questions = [question] if single else list(question or [])
+    questions = [question] if single else list(question) if isinstance(question, Sequence) else []
     if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
         raise ConfigError('no question: pass question="What happens?" (or a list of them)')
     pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]

@@ -55,6 +55,9 @@ def test_an_assistant_who_says_nothing() -> None:
     user, silent = {"role": "user", "content": "What?"}, {"role": "assistant", "content": None}
     assert text_of(user, silent, user) == text_of(user, {"role": "assistant", "content": ""}, user)
     assert "None" not in text_of(user, silent, user)
+    nothing: dict[str, Any] = {"role": "assistant", "content": []}
+    assert list(read_messages([user, nothing])) == [("user", "What?")]
+    assert text_of(user, nothing, user) == text_of(user, silent, user)
     assert list(read_messages([user, silent])) == [("user", "What?")]
     assert text_of(user, silent) == text_of(user)  # an answer not begun is one to give
 
@@ -283,6 +286,7 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
     "lmms": lambda text, _: under_lmms_eval({"type": text}),
     "lmms url": lambda text, _: under_lmms_eval({"type": "video", "url": f"http://{text}"}),
     "lmms argument": lambda text, _: read_generation({"temperature": text}),
+    "hub": lambda text, _: check_source(text.replace(" ", "")),
     "batch data": lambda text, folder: asked({"video": f"data:image/png;base64,{text}", "question": "?"}, folder),
 }
 

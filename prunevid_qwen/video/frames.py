@@ -13,7 +13,7 @@ import numpy as np
 
 from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import named
-from prunevid_qwen.video.pictures import Animation, open_image, rgb
+from prunevid_qwen.video.pictures import Animation, open_image, pictures_in, reading, rgb
 from prunevid_qwen.video.record import Remark, Timeline
 from prunevid_qwen.video.sniff import is_webp_or_tiff
 
@@ -193,10 +193,14 @@ def read_image(source: Any) -> np.ndarray:
 
 
 def read_picture(source: Any) -> tuple[np.ndarray, str | None]:
-    """Read one image as `read_image`; also return one clause on what was done to its colours, or None."""
+    """Read one image as `read_image`; also return one clause on what was done to it, or None."""
     if isinstance(source, (str, os.PathLike)):
-        with open_image(source) as image:
-            return rgb(image, excerpt(named(source)))
+        name = excerpt(named(source))
+        with open_image(source) as image, reading(name):
+            count = pictures_in(image)
+            pixels, note = rgb(image, name)
+        said = [f"the first of its {count} pictures was taken"] if count > 1 else []
+        return pixels, ", and ".join([*said, note] if note else said) or None
     if hasattr(source, "convert") and hasattr(source, "getexif"):
         return rgb(source, "the PIL image")
     if hasattr(source, "shape"):
@@ -220,10 +224,11 @@ def _image_array(source: Any) -> np.ndarray:
 def _size_of(item: Any) -> tuple[int, int]:
     """Height and width as shown, from the header where there is one."""
     if isinstance(item, (str, os.PathLike)):
-        with open_image(item) as image:
+        with open_image(item) as image, reading(excerpt(named(item))):  # of a PNG, EXIF may stand at its end
             return _upright_size(image)
     if hasattr(item, "convert") and hasattr(item, "getexif"):
-        return _upright_size(item)
+        with reading("the PIL image"):
+            return _upright_size(item)
     height, width = read_image(item).shape[:2]
     return height, width
 

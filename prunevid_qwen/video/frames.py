@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import MediaError, excerpt
-from prunevid_qwen.video.data_uris import named
+from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.pictures import Animation, open_image, pictures_in, reading, rgb
 from prunevid_qwen.video.record import Remark, Timeline
 from prunevid_qwen.video.sniff import is_webp_or_tiff
@@ -117,12 +117,16 @@ def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) ->
     for i, item in enumerate(items):
         size = _size_of(item)
         if size != first:
-            label = excerpt(named(item)) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
+            label = _file_name(item) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
             raise MediaError(
                 f"the frames of {name} differ in size: {label} (number {i}) is {size[1]}x{size[0]}, the first is "
                 f"{first[1]}x{first[0]} (width x height): resize them to one size"
             )
     return _noting(_at_rate(len(items), fps), lambda i: read_picture(items[i]), name)
+
+
+def _file_name(item: str | os.PathLike[str]) -> str:
+    return named(item) if is_data_uri(item) else excerpt(os.path.basename(os.fsdecode(item)), 50)
 
 
 def frames_of_picture(path: str, fps: float) -> FrameSource:

@@ -100,7 +100,7 @@ def read_frames(
         duration=timeline.duration,
         size=(height, width),
         backend=asked.backend,
-        source=asked.name,
+        source=str(asked.name),
         warnings=(*timeline.notes, *(asked.images.said if asked.images else (about(asked.name, n) for n in said))),
     )
 

@@ -13,7 +13,7 @@ import numpy as np
 from prunevid_qwen.errors import ConfigError, MediaError, abridged, quoted
 from prunevid_qwen.video import frames as frame_sources
 from prunevid_qwen.video.backends import BACKENDS, load_backend
-from prunevid_qwen.video.paths import local_file, local_path
+from prunevid_qwen.video.paths import Named, local_file, local_path
 from prunevid_qwen.video.record import Deadline, Remark, Timeline, Video, about
 from prunevid_qwen.video.sampling import Choice, check_request, choose_frames, frames_in_range
 
@@ -143,7 +143,7 @@ def ask(
 def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
     """Return the frames if they come as images; None if ``source`` is the path of a video file."""
     if isinstance(source, (str, os.PathLike)):
-        path = local_path(source)
+        path = Named(local_path(source))
         if os.path.isdir(path):
             return frame_sources.frames_of_folder(path, fps)
         if frame_sources.holds_pictures(path):
@@ -293,6 +293,6 @@ def record(asked: Asked, timeline: Timeline, chosen: Choice, frames: np.ndarray,
         source_fps=1.0 / timeline.frame_seconds,
         size=(height, width),
         backend=asked.backend,
-        source=asked.name,
+        source=str(asked.name),
         warnings=tuple(notes),
     )

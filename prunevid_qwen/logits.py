@@ -165,10 +165,10 @@ def rows_of(state: Prefill) -> Tensor:
         came, left = (valid[b].nonzero()[:, 0] for valid in (state.came, state.valid))
         place = torch.arange(came.numel(), device="cpu")
         layout = row.start
-        for step in (row.merged, row.kept):
-            if layout is None or step is None:
+        for each in row.reductions:
+            if layout is None:
                 continue
-            layout, whole = layout.to(step.target.device).apply(step)
+            layout, whole = layout.to(each.map.target.device).apply(each.map)
             target, sizes = whole.target.cpu(), whole.sizes.cpu()
             target = torch.where((target >= 0) & (sizes[target.clamp(min=0)] == 1), target, -1)
             place = torch.where(place >= 0, target[place.clamp(min=0)], -1)

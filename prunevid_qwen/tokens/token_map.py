@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.cluster_mean import cluster_mean
-from prunevid_qwen.tokens.device import require
+from prunevid_qwen.tokens.device import on, require
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,14 @@ class TokenMap:
         return self._only_drops or (
             torch.equal(self.target[self.rep], places) and int((self.target >= 0).sum()) == self.n_out
         )
+
+    def to(self, device: torch.device) -> TokenMap:
+        """Return the same map with its tensors on ``device``."""
+        if self.rep.device == device:
+            return self
+        stratum = None if self.stratum is None else on(self.stratum, device)
+        there = TokenMap.trusted(on(self.target, device), on(self.rep, device), stratum)
+        return there._in_order() if self._only_drops else there
 
     def then(self, other: TokenMap) -> TokenMap:
         """Return the map that does ``self`` first and ``other`` on what is left.

@@ -39,7 +39,7 @@ from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
-from prunevid_qwen.plan import Plan, Step, check_plan, compile_plan
+from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.run import Run
 from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
@@ -97,8 +97,7 @@ def attached(
     """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
     parts = adapter.parts
     layers = len(parts.layers)
-    plan = config if isinstance(config, Plan) else compile_plan(config or get_paper_config(), layers)
-    check_plan(plan, layers)
+    plan = compile_plan(config or get_paper_config(), layers)
     release = transformers_release()
     if not library_agrees(release):
         warn_once_about_positions(release)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Needs, Reducer, reducer_class
+from prunevid_qwen.reducer import Needs, Reducer, merges, reducer_class
 from prunevid_qwen.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -22,7 +22,7 @@ class Step:
 
     Args:
         at: the layer on whose output it acts, counted from 0; `DOOR` (-1) is the decoder's door, before layer 0.
-        by: decides what is left; one inside the decoder may only drop.
+        by: decides what is left; inside the decoder one that does not declare ``merges = True`` may only drop.
         name: of its method, for receipts; its class's where it is left out.
     """
 
@@ -41,7 +41,8 @@ class Plan:
 
     Args:
         steps: the reductions, in the order in which they act; at most one at a place.
-        compress: stage 3, cut the cache of the layers before each step to what it kept.
+        compress: stage 3, cut the cache of the layers before each step to what it kept. Where a step merges between two
+            layers that cannot be: the layers before it hold no row that stands for a group.
         position_scheme: "reference" or "hf".
         vision_chunk_tokens: visual tokens that the vision encoder takes at once, None for no limit.
     """
@@ -49,7 +50,7 @@ class Plan:
     steps: tuple[Step, ...] = ()
     compress: bool = True
     position_scheme: str = "reference"
-    vision_chunk_tokens: int | None = field(default=_VISION_CHUNK_TOKENS)
+    vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
 
     @property
     def door(self) -> Step | None:
@@ -68,11 +69,11 @@ class Plan:
         return Needs(probe=probe, taps=taps, marks=any(each.marks for each in later))
 
 
-def check_plan(plan: Plan, layers: int) -> None:
-    """Make sure that a plan can be carried out by a decoder of ``layers`` layers.
+def _check(plan: Plan, layers: int) -> None:
+    """Refuse a step at no place of the model, out of order, where its evidence is not to be had, or that cannot merge.
 
     Raises:
-        ConfigError: a step stands at no place of the model, out of order, or where its evidence is not to be had.
+        ConfigError: so it is.
     """
     for step in plan.steps:
         if not DOOR <= step.at < layers:
@@ -93,6 +94,12 @@ def check_plan(plan: Plan, layers: int) -> None:
     if plan.door is not None:
         _check_door(plan.door)
     _check_outside(plan.cuts)
+    merging = [repr(step.name) for step in plan.cuts if merges(step.by)]
+    if plan.compress and merging:
+        raise ConfigError(
+            f"{' and '.join(merging)} may merge tokens between two layers, and the caches of the layers before it hold "
+            "no row that stands for several: leave these caches whole (compress=False, enable_cache_compression=False)"
+        )
 
 
 def _check_door(door: Step) -> None:
@@ -123,13 +130,21 @@ def _check_outside(cuts: Iterable[Step]) -> None:
             )
 
 
-def compile_plan(config: PruneVidConfig, layers: int) -> Plan:
-    """Compile ``config`` for a decoder of ``layers`` layers: at most one step at the door and one between the layers.
+def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
+    """Compile ``what`` for a decoder of ``layers`` layers; a plan stays as it is.
+
+    A config becomes at most one step at the door and one between the layers.
 
     Raises:
-        ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, or ``merger``
-            or ``selector`` is unknown.
+        ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, ``merger`` or
+            ``selector`` is unknown, or the plan cannot be carried out.
     """
+    plan = what if isinstance(what, Plan) else _of_config(what, layers)
+    _check(plan, layers)
+    return plan
+
+
+def _of_config(config: PruneVidConfig, layers: int) -> Plan:
     steps = []
     if config.enable_stage1:
         steps.append(Step(DOOR, reducer_class(config.merger, stage=1).from_config(config), config.merger))

@@ -197,16 +197,14 @@ class Run(threading.local):
             return None
         hidden = out[0] if isinstance(out, tuple) else out
         start = Moment.now(hidden.device)
-        with torch.no_grad():  # the decision alone: gradients pass through what is kept
-            changed = select(state, hidden, step, self.plan.needs_after(step.at))
+        changed = select(state, hidden, step, self.plan.needs_after(step.at))
         if changed is None:
             return None
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
-        came, (index, valid) = state.valid.shape[1], changed
+        came, (index, valid, left) = state.valid.shape[1], changed
         require(kwargs, "a decoder layer", "position_embeddings")
         cos, sin = kwargs["position_embeddings"]
         state.cut(step.at, valid, (gather_tokens(cos, index), gather_tokens(sin, index)))
-        left = gather_tokens(hidden, index)
         chosen = Moment.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
         if self.plan.compress:

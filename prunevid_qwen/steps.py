@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import left_padded
+from prunevid_qwen.batch import gather_tokens, left_padded
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.kernels.question_attention import question_attention
 from prunevid_qwen.plan import Step
 from prunevid_qwen.prefill import Prefill, Row
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Reducer
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Reducer, merges
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Reduction
@@ -54,15 +54,21 @@ def merge(state: Prefill, embeds: Tensor, step: Step) -> tuple[Tensor, Tensor, T
         at = state.places(b, embeds.device)
         own = embeds[b].index_select(0, at)
         if row.layout is not None and chosen is not None:
-            row.layout, whole = row.layout.to(embeds.device).apply(chosen)
-            at, own = whole.take(at, 0), whole.mean(own)
+            before = row.layout.to(embeds.device)
+            row.layout, whole = before.apply(chosen)
+            at, own = whole.take(at, 0), before.made(own, chosen, row.layout, whole)
         places.append(at)
         features.append(own)
     index, valid = left_padded(places)
-    out = embeds.new_zeros(*index.shape, embeds.shape[-1])  # padding carries no other token's content
-    for b, own in enumerate(features):
-        out[b, index.shape[1] - own.shape[0] :] = own
-    return index, valid, out
+    return index, valid, _stacked(features, index.shape[1])
+
+
+def _stacked(rows: list[Tensor], width: int) -> Tensor:
+    """Pad rows [n, D] on the left: [B, width, D]; padding carries no other token's content."""
+    out = rows[0].new_zeros(len(rows), width, rows[0].shape[-1])
+    for b, own in enumerate(rows):
+        out[b, width - own.shape[0] :] = own
+    return out
 
 
 def _note(state: Prefill, maps: list[TokenMap | None], step: Step) -> bool:
@@ -156,8 +162,10 @@ def score(
         )  # fmt: skip
 
 
-def select(state: Prefill, hidden: Tensor, step: Step, later: Needs) -> tuple[Tensor, Tensor] | None:
+def select(state: Prefill, hidden: Tensor, step: Step, later: Needs) -> tuple[Tensor, Tensor, Tensor] | None:
     """Stage 2: decide for each sample which visual tokens the later layers see.
+
+    The decision is taken without gradients; they pass through what is left.
 
     Args:
         state: of the prompt; layouts and maps are written into its rows.
@@ -166,37 +174,44 @@ def select(state: Prefill, hidden: Tensor, step: Step, later: Needs) -> tuple[Te
         later: what the steps after it ask for.
 
     Returns:
-        index [B, K] and, on the CPU, valid [B, K] of what is left, or None when nothing changed.
+        index [B, K] (whose place each token takes) and, on the CPU, valid [B, K] of what is left, and its states
+        [B, K, D]; or None when nothing changed.
 
     Raises:
-        UnsupportedError: the method merges.
+        UnsupportedError: the method merges and does not declare it.
     """
     maps: list[TokenMap | None] = [None] * len(state.rows)
     for b, row in enumerate(state.rows):
         if row.layout is None:
             continue
         at, layout = state.places(b, hidden.device), row.layout.to(hidden.device)
-        with without_autocast(hidden.device):
+        with torch.no_grad(), without_autocast(hidden.device):
             chosen = maps[b] = step.by.plan(_evidence(layout, hidden[b].index_select(0, at), step.by, row))
         row.forget(later)
-        if not chosen.is_selection:
+        if not merges(step.by) and not chosen.is_selection:
             raise UnsupportedError(
                 f"{type(step.by).__name__} merges tokens inside the decoder, where keys are cached and rotated "
-                "already: a stage 2 method may only drop. Merge in stage 1"
+                "already: a stage 2 method may only drop, unless it declares `merges = True`. Merge in stage 1"
             )
         if row.probe is not None:
             row.probe = chosen.take(row.probe, -1)
     state.acted.append(step.at)
     if not _note(state, maps, step):
         return None
-    places = []
+    places: list[Tensor] = []
+    states: list[Tensor] = []
     for b, (row, kept) in enumerate(zip(state.rows, maps, strict=True)):
         at = state.places(b, hidden.device)
+        own = hidden[b].index_select(0, at) if merges(step.by) else None
         if row.layout is not None and kept is not None:
-            row.layout, whole = row.layout.to(hidden.device).apply(kept)
-            at = whole.take(at, 0)
+            before = row.layout.to(hidden.device)
+            row.layout, whole = before.apply(kept)
+            at, own = whole.take(at, 0), None if own is None else before.made(own, kept, row.layout, whole)
         places.append(at)
-    return left_padded(places)
+        if own is not None:
+            states.append(own)
+    index, valid = left_padded(places)
+    return index, valid, _stacked(states, index.shape[1]) if states else gather_tokens(hidden, index)
 
 
 def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, row: Row) -> Evidence:
@@ -207,7 +222,7 @@ def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, row: Row) -> Ev
     for each in row.reductions:  # under a device map each step ran on another device
         done = each.map
         if taps is not None:
-            taps = done.mean(taps.to(done.target.device))
+            taps = done.unmixed.mean(taps.to(done.target.device))
         if marks is not None:  # a dropped token goes into a slot of its own, which is cut off
             target = torch.where(done.target < 0, done.n_out, done.target)
             marks = marks.to(target.device)

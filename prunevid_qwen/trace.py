@@ -100,7 +100,7 @@ class SampleTrace:
         """
         cuts = [each.map for each in self.reductions if each.at > DOOR]
         # under a device map each step decides on the device of its layer
-        return reduce(lambda one, other: one.then(other.to(one.rep.device)), cuts) if cuts else None
+        return reduce(lambda one, other: one.unmixed.then(other.unmixed.to(one.rep.device)), cuts) if cuts else None
 
     @property
     def after_stage1(self) -> int:

@@ -181,5 +181,5 @@ def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
 
 
 def _what_is_left(sample: SampleTrace) -> TokenMap:
-    left = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged
-    return left if sample.kept is None else left.then(sample.kept)
+    left = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged.unmixed
+    return left if sample.kept is None else left.then(sample.kept.unmixed)

@@ -140,6 +140,9 @@ def test_beams_and_assisted_decoding() -> None:
         assert torch.equal(lookup, greedy.sequences)
         model.generate(**inputs, max_new_tokens=3, do_sample=False, num_beams=3)
         assert len(trace.samples) == 3 and all(torch.equal(each, kept) for each in trace.kept)
+    (sample, *_) = trace.samples
+    assert sample.merged is not None and sample.kept is not None
+    assert torch.equal(sample.kept.take(sample.merged.rep, 0), kept), "the steps together are one after the other"
 
 
 def test_a_text_follow_up() -> None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from prunevid_qwen.hooks import pruned
     from prunevid_qwen.model import PruneVidQwen25VL
+    from prunevid_qwen.plan import Plan, Step
     from prunevid_qwen.reducer import register
     from prunevid_qwen.tokens import TokenMap
 
@@ -59,6 +60,7 @@ _HOME = {
     ),
     "hooks": ("pruned",),
     "model": ("PruneVidQwen25VL",),
+    "plan": ("Plan", "Step"),
     "reducer": ("register",),
     "tokens": ("TokenMap",),
 }
@@ -67,11 +69,13 @@ _ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
 __all__ = [
     "ConfigError",
     "MediaError",
+    "Plan",
     "PruneVidConfig",
     "PruneVidError",
     "PruneVidQwen25VL",
     "PruningNotApplied",
     "SetupError",
+    "Step",
     "TokenMap",
     "UnsupportedError",
     "__version__",

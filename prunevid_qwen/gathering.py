@@ -1,4 +1,4 @@
-"""Evidence that is not layer M's own attention: a probe's, the vision tower's, the caller's; gathered if asked for."""
+"""Evidence that is not a layer's own attention: a probe's, the vision tower's, the caller's; gathered if asked for."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _UnderWay(threading.local):
 
 
 class Gathering:
-    """Gathers for the stage 2 method of one context, and writes it into the rows of each prompt.
+    """Gathers for the steps between the layers of one context, and writes it into the rows of each prompt.
 
     Args:
         adapter: of the model.
-        needs: what the method asks for.
+        needs: what the steps ask for.
         marks: what the caller says of the visual tokens of each prompt, [N] in [0, 1], None for a text; or None.
 
     Raises:

@@ -10,14 +10,14 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
    hook saw them.
 4. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
-5. *layer M's attention* hook: scores of question rows from its inputs and the cache.
-   *Layers 0..M* hooks: a selector's probe follows each of them, see `probe`.
-6. *layer M* hook: stage 2 on its output, stage 3 on the cache.
+5. At each step between the layers, the *attention* of the layer before it: scores of question rows from its inputs and
+   the cache. *First layers'* hooks: a selector's probe follows each of them, see `probe`.
+6. The *layer* before each step: stage 2 on its output, stage 3 on the cache.
 7. *later layers'* pre-hooks: mask and rotary angles of what is left.
 8. *decoder* hook, also on errors: forgets the prefill.
 
 What changes a layer's input or output (6, 7) comes before hooks of others, whichever were made first: the library's
-hidden states of layer M are what goes on to the layer after it, and a hook on a layer sees what that layer is given. At
+hidden states of a layer are what goes on to the layer after it, and a hook on a layer sees what that layer is given. At
 the decoder's door hooks keep the order in which they were made: one from before the context sees the whole prompt.
 """
 
@@ -34,17 +34,16 @@ from torch import Tensor, nn
 from prunevid_qwen import selfcheck
 from prunevid_qwen.adapters import Adapter, adapter_for, library_agrees, warn_once_about_positions
 from prunevid_qwen.attachments import hook, replaced
-from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.config import PruneVidConfig, get_paper_config, resolve_layer
 from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
-from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.reducer import Needs
+from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.run import Run
 from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.trace import DOOR, Trace
 from prunevid_qwen.vision import vision_in_chunks
 
 _active: WeakSet[nn.Module] = WeakSet()
@@ -53,7 +52,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def pruned(
-    model: nn.Module, config: PruneVidConfig | None = None, marks: Sequence[Tensor | None] | None = None
+    model: nn.Module, config: PruneVidConfig | Plan | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
     """Prune every prompt that ``model`` is given inside the block; restore the model on leaving, whatever happens.
 
@@ -62,7 +61,7 @@ def pruned(
 
     Args:
         model: a stock transformers model of a supported family.
-        config: what to prune; None is the paper's.
+        config: what to prune, as options or as a plan with steps of its own; None is the paper's config.
         marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
             its visual tokens in order, before stage 1; None for a text.
 
@@ -71,7 +70,7 @@ def pruned(
 
     Raises:
         UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
-        ConfigError: the config does not fit the model.
+        ConfigError: the config or plan does not fit the model.
         SetupError: nobody tested the installed transformers, and its self-check failed; see `selfcheck`.
     """
     adapter = adapter_for(model)
@@ -93,12 +92,12 @@ def self_check(family: str) -> SelfCheck:
 
 @contextmanager
 def attached(
-    adapter: Adapter, config: PruneVidConfig | None = None, marks: Sequence[Tensor | None] | None = None
+    adapter: Adapter, config: PruneVidConfig | Plan | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
     """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
     parts = adapter.parts
-    config = config or get_paper_config()
-    plan = compile_plan(config, len(parts.layers))
+    layers = len(parts.layers)
+    plan = compile_plan(config or get_paper_config(), layers)
     release = transformers_release()
     if not library_agrees(release):
         warn_once_about_positions(release)
@@ -110,15 +109,16 @@ def attached(
             )
         _active.add(parts.root)
     try:
-        gathering = Gathering(adapter, Needs() if plan.after is None else plan.after.needs, marks)
+        gathering = Gathering(adapter, plan.needs_after(DOOR), marks)
         logits = Logits(parts.model)
-        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, plan.layer, len(parts.layers)))
+        layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
+        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers))
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(_replaced_positions(parts.root, run))
             stack.enter_context(run.gathering.watching())
             stack.enter_context(logits.watching())
-            stack.enter_context(vision_in_chunks(parts.vision, config.vision_chunk_tokens))
+            stack.enter_context(vision_in_chunks(parts.vision, plan.vision_chunk_tokens))
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace
@@ -128,10 +128,19 @@ def attached(
 
 
 def _hook(stack: ExitStack, run: Run) -> None:
-    parts, at = run.adapter.parts, run.plan.layer
+    parts, cuts = run.adapter.parts, run.plan.cuts
 
     def beside(layer: int) -> Any:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
+
+    def scored(step: Step) -> Any:
+        return lambda _module, args, kwargs, _out: run.after_attention(step, args, kwargs)
+
+    def cut(step: Step) -> Any:
+        return lambda _module, _args, kwargs, out: run.after_layer(step, kwargs, out)
+
+    def given(layer: int) -> Any:
+        return lambda _module, args, kwargs: run.before_later_layer(layer, args, kwargs)
 
     def first(register: Any, act: Any, **options: Any) -> None:
         # in front of others' hooks, whenever those came: they see what is really run
@@ -143,11 +152,11 @@ def _hook(stack: ExitStack, run: Run) -> None:
     hook(stack, parts.vision.register_forward_hook, run.after_vision)
     hook(stack, parts.decoder.register_forward_pre_hook, run.before_decoder, with_kwargs=True)
     hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
-    if run.plan.after is not None:
-        hook(stack, parts.layers[at].self_attn.register_forward_hook, run.after_attention, with_kwargs=True)
-        first(parts.layers[at].register_forward_hook, run.after_layer)
-        for layer in parts.layers[at + 1 :]:
-            first(layer.register_forward_pre_hook, run.before_later_layer)
+    for step in cuts:
+        hook(stack, parts.layers[step.at].self_attn.register_forward_hook, scored(step), with_kwargs=True)
+        first(parts.layers[step.at].register_forward_hook, cut(step))
+    for number in range(cuts[0].at + 1 if cuts else len(parts.layers), len(parts.layers)):
+        first(parts.layers[number].register_forward_pre_hook, given(number))
     for number in run.gathering.probed_layers:  # in front of `after_layer`, too: before anything is dropped
         first(parts.layers[number].register_forward_hook, beside(number))
 

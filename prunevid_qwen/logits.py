@@ -165,12 +165,15 @@ def rows_of(state: Prefill) -> Tensor:
         came, left = (valid[b].nonzero()[:, 0] for valid in (state.came, state.valid))
         place = torch.arange(came.numel(), device="cpu")
         layout = row.start
-        for step in (row.merged, row.kept):
-            if layout is None or step is None:
+        for each in row.reductions:
+            if layout is None:
                 continue
-            layout, whole = layout.to(step.target.device).apply(step)
-            target, sizes = whole.target.cpu(), whole.sizes.cpu()
-            target = torch.where((target >= 0) & (sizes[target.clamp(min=0)] == 1), target, -1)
+            layout, whole = layout.to(each.map.target.device).apply(each.map)
+            alone = whole.alone
+            if each.map.mix is not None:  # which only the map over the visual tokens has
+                alone = alone.index_copy(0, layout.visual, each.map.alone)
+            target, alone = whole.target.cpu(), alone.cpu()
+            target = torch.where((target >= 0) & alone[target.clamp(min=0)], target, -1)
             place = torch.where(place >= 0, target[place.clamp(min=0)], -1)
         out[b, came] = torch.where(place >= 0, left[place.clamp(min=0)], -1)
     return out

@@ -1,14 +1,38 @@
-"""Plan: a config compiled for one model depth. Which reducer stands where, and what happens to the cache."""
+"""Plan: which reducers act on one model, where, and what happens to the cache; a config is compiled to one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Reducer, reducer_class
+from prunevid_qwen.reducer import Needs, Reducer, merges, reducer_class
+from prunevid_qwen.trace import DOOR
+
+_VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
+
+
+@dataclass(frozen=True)
+class Step:
+    """One reduction.
+
+    Args:
+        at: the layer on whose output it acts, counted from 0; `DOOR` (-1) is the decoder's door, before layer 0.
+        by: decides what is left; inside the decoder one that does not declare ``merges = True`` may only drop.
+        name: of its method, for receipts; its class's where it is left out.
+    """
+
+    at: int
+    by: Reducer
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", type(self.by).__name__)
 
 
 @dataclass(frozen=True)
@@ -16,41 +40,124 @@ class Plan:
     """What is done to one model.
 
     Args:
-        before: stage 1, at the decoder's door; None leaves it out.
-        after: stage 2, on the output of layer ``layer`` and what that layer attended to; None leaves it out.
-        layer: M, counted from 0.
-        compress: stage 3, cut the cache of layers 0..M to what stage 2 kept.
+        steps: the reductions, in the order in which they act; at most one at a place.
+        compress: stage 3, cut the cache of the layers before each step to what it kept. Where a step merges between two
+            layers that cannot be: the layers before it hold no row that stands for a group.
         position_scheme: "reference" or "hf".
+        vision_chunk_tokens: visual tokens that the vision encoder takes at once, None for no limit.
     """
 
-    before: Reducer | None
-    after: Reducer | None
-    layer: int
-    compress: bool
-    position_scheme: str
+    steps: tuple[Step, ...] = ()
+    compress: bool = True
+    position_scheme: str = "reference"
+    vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
+
+    @property
+    def door(self) -> Step | None:
+        """Stage 1: the step before the first layer."""
+        return next((step for step in self.steps if step.at == DOOR), None)
+
+    @property
+    def cuts(self) -> tuple[Step, ...]:
+        """Stage 2: the steps between the layers."""
+        return tuple(step for step in self.steps if step.at > DOOR)
+
+    def needs_after(self, at: int) -> Needs:
+        """Say what is gathered from outside the layers for the cuts after a place: probe, taps and marks."""
+        later = [step.by.needs for step in self.cuts if step.at > at]
+        probe, taps = (next(filter(None, (getattr(each, name) for each in later)), None) for name in ("probe", "taps"))
+        return Needs(probe=probe, taps=taps, marks=any(each.marks for each in later))
 
 
-def compile_plan(config: PruneVidConfig, layers: int) -> Plan:
-    """Compile ``config`` for a decoder of ``layers`` layers.
+def _check(plan: Plan, layers: int) -> None:
+    """Refuse a step at no place of the model, out of order, where its evidence is not to be had, or that cannot merge.
 
     Raises:
-        ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, or ``merger``
-            or ``selector`` is unknown.
+        ConfigError: so it is.
     """
-    after = reducer_class(config.selector).from_config(config) if config.enable_stage2 else None
-    return Plan(
-        before=reducer_class(config.merger, stage=1).from_config(config) if config.enable_stage1 else None,
-        after=after,
-        layer=_layer(config, after, layers),
-        compress=config.enable_cache_compression and after is not None,
-        position_scheme=config.position_scheme,
-    )
+    for step in plan.steps:
+        if not DOOR <= step.at < layers:
+            raise ConfigError(
+                f"step {step.name!r} acts after layer {step.at}, and this model has layers 0 to {layers - 1}: give one "
+                f"of these, or {DOOR} for the decoder's door"
+            )
+        own = step.by.needs.layer
+        if own is not None and own != step.at:
+            raise ConfigError(
+                f"{step.name!r} was trained to act after layer {own} and cannot act at {step.at}: give that layer"
+            )
+    for one, other in pairwise(plan.steps):
+        if one.at >= other.at:
+            raise ConfigError(
+                f"steps act in order, one at a place; {other.name!r} at {other.at} comes after {one.name!r} at {one.at}"
+            )
+    if plan.door is not None:
+        _check_door(plan.door)
+    _check_outside(plan.cuts)
+    merging = [repr(step.name) for step in plan.cuts if merges(step.by)]
+    if plan.compress and merging:
+        raise ConfigError(
+            f"{' and '.join(merging)} may merge tokens between two layers, and the caches of the layers before it hold "
+            "no row that stands for several: leave these caches whole (compress=False, enable_cache_compression=False)"
+        )
 
 
-def _layer(config: PruneVidConfig, after: Reducer | None, layers: int) -> int:
-    own = None if after is None else after.needs.layer
-    if own is None:  # without stage 2 nothing happens after a layer: a layer that the model lacks does no harm
-        return resolve_layer(None if after is None else config.pruning_layer, layers)
+def _check_door(door: Step) -> None:
+    needs = door.by.needs
+    asked = [name for name in ("attention", "probe", "taps", "marks") if getattr(needs, name)]
+    if asked:
+        raise ConfigError(
+            f"{door.name!r} asks for {' and '.join(asked)}, which the decoder's door does not show: let it act after a "
+            "layer"
+        )
+
+
+def _check_outside(cuts: Iterable[Step]) -> None:
+    """Probe and taps are gathered once a prompt, for one method; a probe looks before anything is cut."""
+    cuts = tuple(cuts)
+    for name in ("probe", "taps"):
+        asking = [step for step in cuts if getattr(step.by.needs, name) is not None]
+        if len(asking) > 1:
+            raise ConfigError(
+                f"{' and '.join(repr(step.name) for step in asking)} ask for {name}, which are gathered for one step "
+                "of a plan: leave the others out"
+            )
+        probe = asking[0].by.needs.probe if asking and name == "probe" else None
+        if probe is not None and probe.layers[-1] > cuts[0].at:
+            raise ConfigError(
+                f"the probe of {asking[0].name!r} looks at the whole prompt until layer {probe.layers[-1]}, and "
+                f"{cuts[0].name!r} cuts it after layer {cuts[0].at}: let no step act before the probe has looked"
+            )
+
+
+def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
+    """Compile ``what`` for a decoder of ``layers`` layers; a plan stays as it is.
+
+    A config becomes at most one step at the door and one between the layers.
+
+    Raises:
+        ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, ``merger`` or
+            ``selector`` is unknown, or the plan cannot be carried out.
+    """
+    plan = what if isinstance(what, Plan) else _of_config(what, layers)
+    _check(plan, layers)
+    return plan
+
+
+def _of_config(config: PruneVidConfig, layers: int) -> Plan:
+    steps = []
+    if config.enable_stage1:
+        steps.append(Step(DOOR, reducer_class(config.merger, stage=1).from_config(config), config.merger))
+    if config.enable_stage2:
+        selector = reducer_class(config.selector).from_config(config)
+        steps.append(Step(_layer(config, selector, layers), selector, config.selector))
+    return Plan(tuple(steps), config.enable_cache_compression, config.position_scheme, config.vision_chunk_tokens)
+
+
+def _layer(config: PruneVidConfig, selector: Reducer, layers: int) -> int:
+    own = selector.needs.layer
+    if own is None:
+        return resolve_layer(config.pruning_layer, layers)
     if own >= layers:
         raise ConfigError(
             f"selector {config.selector!r} acts after layer {own}, where it was trained, but this model has {layers} "

@@ -17,7 +17,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.reducer import Reducer, reducer_class, why_unchanged
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import SampleTrace, Trace
+from prunevid_qwen.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
 
 _NO_MEDIA = "nothing to do: no video or image"
@@ -121,9 +121,7 @@ def receipt(
         generated_tokens: tokens of the answer.
     """
     sample = trace.samples[row]
-    layers = trace.layers
-    early = min(trace.layer + 1, layers) if config.enable_stage2 else layers
-    average = (early * sample.after_stage1 + (layers - early) * sample.after_stage2) / layers
+    average = sum(sample.widths(trace.layers)) / trace.layers
     parts = {part: trace.seconds.total(part) for part in ("vision", "merge", "select", "compact", "prefill")}
     parts["vision"] += seconds.get("vision", 0.0)
     parts["prefill"] = max(0.0, parts["prefill"] - parts["merge"] - parts["select"] - parts["compact"])
@@ -140,6 +138,7 @@ def receipt(
         "stage1": _stage1(sample, config),
         "stage2": _stage2(sample, config, trace),
         "stage3": _stage3(sample, config, trace),
+        "steps": _steps(sample, trace),
         "warnings": warnings_of(sample, config),
         "tokens": {
             "visual": sample.tokens,
@@ -217,7 +216,7 @@ def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
 
 
 def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[str, Any]:
-    given, out = sample.after_stage1, sample.after_stage2
+    given, out = sample.widths(trace.layers)[trace.layer], sample.after_stage2  # of the last of several steps
     return {
         "enabled": config.enable_stage2,
         "applied": out < given,
@@ -232,6 +231,21 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,
         "achieved_ratio": _share(out, given),
     }
+
+
+def _steps(sample: SampleTrace, trace: Trace) -> list[dict[str, Any]]:
+    """Return a row for each step that acted; seconds are of the whole batch."""
+    entered = [sample.tokens, *(each.map.n_out for each in sample.reductions)]
+    return [
+        {
+            "name": each.name,
+            "where": "door" if each.at == DOOR else f"layer {each.at}",
+            "tokens_in": given,
+            "tokens_out": each.map.n_out,
+            "seconds": trace.seconds.of_step(each.at),
+        }
+        for given, each in zip(entered, sample.reductions, strict=False)
+    ]
 
 
 def _why_all_kept(sample: SampleTrace, config: PruneVidConfig) -> str:
@@ -256,9 +270,7 @@ def _stage3(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
     elif asked and not applied:
         note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
     text = sample.length - sample.tokens
-    merged, kept = text + sample.after_stage1, text + sample.after_stage2
-    early = trace.layer + 1 if config.enable_stage2 else trace.layers
-    lengths = [kept if applied else merged] * early + [kept] * (trace.layers - early)
+    lengths = [text + n for n in ([sample.after_stage2] * trace.layers if applied else sample.widths(trace.layers))]
     held = sum(trace.cache_lengths) * max(1, len(trace.samples))
     per_token = trace.cache_bytes / held if held else 0.0
     return {

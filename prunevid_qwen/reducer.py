@@ -72,9 +72,9 @@ class Needs:
         attention: which attention, if any.
         question: the states of the question's tokens. A stage 1 reducer that does not ask for them decides once for all
             questions about the same video in a batch.
-        probe: tokens to send along, if any; stage 2 alone.
-        taps: blocks of the vision tower, if any; stage 2 alone.
-        marks: what the caller of `pruned` says of each token; stage 2 alone.
+        probe: tokens to send along, if any; not at the decoder's door, and by one step of a plan alone.
+        taps: blocks of the vision tower, if any; likewise.
+        marks: what the caller of `pruned` says of each token; not at the door.
         layer: the layer after which alone the reducer can act, because it was trained there; None for any.
     """
 
@@ -100,7 +100,7 @@ class Evidence:
         probe: [L, H, P, N] fp32 attention logits (queries by keys by the layer's scale, no mask, no softmax) of the
             tokens of `Needs.probe` in its layers; None when it did not ask.
         taps: [L, N, C] outputs of the vision tower's blocks in the order of `Needs.taps`, the mean over the patches of
-            a token (and then over its members, where stage 1 merged); None when it did not ask.
+            a token (and then over its members, where a step before merged); None when it did not ask.
         marks: [N] fp32 in [0, 1] what the caller says of each token (of a merged one, the most said of a member); None
             when it did not ask.
     """
@@ -131,6 +131,14 @@ class Reducer(Protocol):
     def plan(self, seen: Evidence) -> TokenMap:
         """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
         ...
+
+
+def merges(reducer: Reducer) -> bool:
+    """Say whether a reducer declares, by a class attribute ``merges = True``, that it may merge inside the decoder.
+
+    Without it one that stands between two layers may only drop.
+    """
+    return bool(getattr(reducer, "merges", False))
 
 
 @runtime_checkable

@@ -10,16 +10,18 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens, grown
+from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
+from prunevid_qwen.decoding import masks_of_spans
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
-from prunevid_qwen.masks import by_token, layer_mask
-from prunevid_qwen.plan import Plan
-from prunevid_qwen.prefill import Prefill, merge, score, select
+from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.plan import Plan, Step
+from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
-from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
+from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache, adopt, forget_unfilled, size_of, without
+from prunevid_qwen.steps import merge, score, select
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
@@ -35,7 +37,7 @@ class Run(threading.local):
     Args:
         adapter: of the model.
         plan: what to do to it.
-        gathering: of the evidence that the plan's stage 2 asks for.
+        gathering: of the evidence from outside the layers that the plan's steps ask for.
         logits: what calls of the model ask of its logits.
         trace: of the context.
     """
@@ -47,7 +49,7 @@ class Run(threading.local):
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
         self.in_root = False  # else somebody calls the decoder alone
         self.prefill: Prefill | None = None
-        self.late_mask: tuple[Any] | None = None  # of the layers after M in a decode step, where it differs
+        self.late_masks: tuple[tuple[int, Any], ...] = ()  # in a decode step, where layers from some on differ
         self.clock: tuple[str, Moment] | None = None
         self.vision: list[tuple[Moment, Moment]] = []  # start and stop of what the next prompt will use
         self.vision_start: Moment | None = None
@@ -92,7 +94,7 @@ class Run(threading.local):
     def before_decoder(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
-        self.prefill, self.late_mask = None, None
+        self.prefill, self.late_masks = None, ()
         embeds, ids, text = embeddings(kwargs, self.in_root), self.ids, self.text
         self.ids = self.text = None
         now = Moment.now(embeds.device)
@@ -108,9 +110,10 @@ class Run(threading.local):
         self.clock = ("prefill", now)
         self._new_trace(())
         self.gathering.before_stage1(self.prefill, copy.ids)
-        if self.plan.before is not None:
-            self._merge(kwargs, self.prefill, self.plan.before)
-            self.trace.add("merge", now, Moment.now(embeds.device))
+        door = self.plan.door
+        if door is not None:
+            self._merge(kwargs, self.prefill, door)
+            self.trace.add("merge", now, Moment.now(embeds.device), door.at)
         self.gathering.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
@@ -120,7 +123,7 @@ class Run(threading.local):
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
             check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
         if fresh or not self.trace.has_begun:  # a text that goes on from another context's cache is a prompt here
-            self._new_trace(tuple(SampleTrace((), 0, None, None, embeds.shape[1]) for _ in embeds))
+            self._new_trace(tuple(SampleTrace((), 0, embeds.shape[1]) for _ in embeds))
         self.clock = ("prefill" if fresh else "decode", now)
         if isinstance(cache, PrunedCache):
             cache.trace = self.trace
@@ -149,30 +152,31 @@ class Run(threading.local):
             self.trace.add("vision", start, stop)
         self.vision = []
 
-    def _merge(self, kwargs: Kwargs, state: Prefill, method: Any) -> None:
-        changed = merge(state, kwargs["inputs_embeds"], method)
+    def _merge(self, kwargs: Kwargs, state: Prefill, step: Step) -> None:
+        changed = merge(state, kwargs["inputs_embeds"], step)
         if changed is None:
             return
         index, valid, embeds = changed
-        state.valid, state.merged = valid, True
+        state.entered(valid)
         kwargs["inputs_embeds"] = embeds
         kwargs["position_ids"] = gather_positions(kwargs["position_ids"], index, valid)
         kwargs["attention_mask"] = self._masks(embeds, state.whole(valid), state.past)
 
-    # ---- layer M and the layers after it
+    # ---- the layers
 
     @torch.no_grad()
-    def after_attention(self, _module: nn.Module, args: Args, kwargs: Kwargs, _out: Any) -> None:
-        """Score the visual tokens by the attention of the question's rows, when the selector wants it."""
-        state, method = self.prefill, self.plan.after
-        if state is None or method is None or method.needs.attention is None:
+    def after_attention(self, step: Step, args: Args, kwargs: Kwargs) -> None:
+        """Score the visual tokens by the attention of the question's rows, when the step wants it."""
+        state = self.prefill
+        query = None if state is None else step.by.needs.attention
+        if state is None or query is None:
             return
-        check_not_checkpointed(self.adapter.parts.layers, state.filled(self.plan.layer))
+        check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
-        score(state, self.adapter, self.plan.layer, method.needs.attention, hidden, kwargs["position_embeddings"])
-        self.trace.add("select", start, Moment.now(hidden.device))
+        score(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
+        self.trace.add("select", start, Moment.now(hidden.device), step.at)
 
     @torch.no_grad()
     def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
@@ -183,50 +187,50 @@ class Run(threading.local):
         device = (out[0] if isinstance(out, tuple) else out).device
         start = Moment.now(device)
         if self.gathering.after_layer(layer, kwargs, device):
-            self.trace.add("select", start, Moment.now(device))
+            asking = next(step.at for step in self.plan.cuts if step.by.needs.probe is not None)
+            self.trace.add("select", start, Moment.now(device), asking)
 
-    def after_layer(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
-        """Stage 2 on the layer's output, stage 3 on the cache of layers 0..M."""
-        state, method = self.prefill, self.plan.after
-        if state is None or method is None:
+    def after_layer(self, step: Step, kwargs: Kwargs, out: Any) -> Any:
+        """Stage 2 on a layer's output, stage 3 on the cache of the layers up to it."""
+        state = self.prefill
+        if state is None:
             return None
         hidden = out[0] if isinstance(out, tuple) else out
         start = Moment.now(hidden.device)
-        with torch.no_grad():  # the decision alone: gradients pass through what is kept
-            changed = select(state, hidden, method)
+        changed = select(state, hidden, step, self.plan.needs_after(step.at))
         if changed is None:
             return None
-        check_not_checkpointed(self.adapter.parts.layers, state.filled(self.plan.layer))
-        state.early_valid, (state.index, state.valid) = state.valid, changed
+        check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
+        came, (index, valid, left) = state.valid.shape[1], changed
         require(kwargs, "a decoder layer", "position_embeddings")
         cos, sin = kwargs["position_embeddings"]
-        state.rope = (gather_tokens(cos, state.index), gather_tokens(sin, state.index))
-        left = gather_tokens(hidden, state.index)
+        state.cut(step.at, valid, (gather_tokens(cos, index), gather_tokens(sin, index)))
         chosen = Moment.now(hidden.device)
-        self.trace.add("select", start, chosen)
+        self.trace.add("select", start, chosen, step.at)
         if self.plan.compress:
-            state.cache.written(self.plan.layer, state.past + state.early_valid.shape[1])
-            state.cache.keep(range(self.plan.layer + 1), state.index, state.past)
-            self.trace.add("compact", chosen, Moment.now(hidden.device))
+            state.cache.written(step.at, state.past + came)
+            state.cache.keep(range(step.at + 1), index, state.past)
+            self.trace.add("compact", chosen, Moment.now(hidden.device), step.at)
         return (left, *out[1:]) if isinstance(out, tuple) else left
 
-    def before_later_layer(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
-        """Give the layers after M the mask and the rotary angles of what is left."""
+    def before_later_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
+        """Give a layer behind a step the mask and the rotary angles of what is left."""
         state = self.prefill
-        if (state is None and self.late_mask is None) or (state is not None and state.index is None):
+        late = [mask for first, mask in self.late_masks if first <= layer]
+        span = None if state is None else state.spans[-1]
+        if not late and (span is None or not span.first):
             return None
         require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
-        if state is None:
-            assert self.late_mask is not None
-            return args, {**kwargs, "attention_mask": self.late_mask[0]}
+        if state is None or span is None:
+            return args, {**kwargs, "attention_mask": late[-1]}
         hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
-        if not state.has_mask:
-            state.mask = self._masks(hidden, state.whole(state.valid), state.past)["full_attention"]
-            state.text_row = on(consecutive(state.valid), hidden.device)
-            state.has_mask = True
-        kwargs = dict(kwargs, attention_mask=state.mask, position_embeddings=state.rope)
+        if not span.has_mask:
+            span.mask = self._masks(hidden, state.whole(span.valid), state.past)["full_attention"]
+            span.text_row = on(consecutive(span.valid), hidden.device)
+            span.has_mask = True
+        kwargs = dict(kwargs, attention_mask=span.mask, position_embeddings=span.rope)
         if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
-            kwargs["position_ids"] = state.text_row
+            kwargs["position_ids"] = span.text_row
         return args, kwargs
 
     # ---- later calls and the way out
@@ -236,29 +240,15 @@ class Run(threading.local):
 
     def _mend_masks(self, kwargs: Kwargs, embeds: Tensor, cache: PrunedCache) -> None:
         """Masks of a decode step or a follow-up text have to fit what the cache really holds."""
-        if cache.split and (self.plan.after is None or self.plan.layer != cache.boundary):
-            raise UnsupportedError(
-                f"this cache was pruned after layer {cache.boundary} without stage 3: continue it under the same config"
-            )
-        mask, width = by_token(kwargs.get("attention_mask")), embeds.shape[1]
-        new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
-        since = 0
-        if mask is not None:
-            # tokens after the pruned prompt have one entry each; the caller may mask some, as padding between turns
-            since = max(0, min(cache.get_seq_length() - cache.prompt, mask.shape[1] - width))
-            new = mask[:, -(width + since) :].bool().to(embeds.device)
-        held = (cache.physical_length(0), cache.physical_length(len(cache.layers) - 1))
-        early = grown(cache.valid[0], held[0] - since, new)
-        late = grown(cache.valid[1], held[1] - since, new) if cache.split else early
-        cache.valid = (early, late)
-        kwargs["attention_mask"] = self._masks(embeds, early, held[0])
-        if cache.split:
-            self.late_mask = (self._masks(embeds, late, held[1])["full_attention"],)
+        cuts, config = [step.at for step in self.plan.cuts], self.adapter.parts.text_config
+        first, *late = masks_of_spans(config, cache, embeds, kwargs.get("attention_mask"), cuts)
+        kwargs["attention_mask"] = first[1]
+        self.late_masks = tuple((layer, mask["full_attention"]) for layer, mask in late)
 
     def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
         state, clock = self.prefill, self.clock
-        self.prefill, self.late_mask, self.clock = None, None, None
+        self.prefill, self.late_masks, self.clock = None, (), None
         cache = cache_of(kwargs)
         if isinstance(cache, PrunedCache):
             cache.trace = None
@@ -267,9 +257,10 @@ class Run(threading.local):
             self.gathering.forget()
             return None
         if state is not None:
-            if self.plan.after is not None and not state.selected:
+            missed = " and ".join(str(step.at) for step in self.plan.cuts if step.at not in state.acted)
+            if missed:
                 raise PruningNotApplied(
-                    f"stage 2 did not act: no hook of layer {self.plan.layer} ran (a compiled or replaced forward?)"
+                    f"stage 2 did not act: no hook of layer {missed} ran (a compiled or replaced forward?)"
                 )
             self._close(state)
             if state.cache.lent:
@@ -281,19 +272,20 @@ class Run(threading.local):
         return out
 
     def _close(self, state: Prefill) -> None:
-        cache, late = state.cache, state.valid
-        early = late if state.early_valid is None or self.plan.compress else state.early_valid
-        last = len(self.adapter.parts.layers) - 1
-        cache.boundary = self.plan.layer if self.plan.after is not None else last
+        cache, last = state.cache, len(self.adapter.parts.layers) - 1
+        held = [(span.first, span.valid) for span in state.spans if span.first <= last]
+        if self.plan.compress:
+            held = [(0, state.valid)]
         filled = cache.physical_length() > 0 or not checkpointed(self.adapter.parts.layers)
         if filled:
-            cache.written(last, state.past + (late if cache.boundary < last else early).shape[1])
-        if filled and (state.merged or state.index is not None):
-            cache.changed, cache.split = True, early is not late
-            cache.shift = (state.logical - early.shape[1], state.logical - late.shape[1])
-            first, second = (cache.beside(state.whole(valid)) for valid in (early, late))
-            cache.valid = (first, second if cache.split else first)
+            cache.written(last, state.past + held[-1][1].shape[1])
+        if filled and state.shortened:
+            cache.changed = True
+            cache.spans = tuple(
+                CacheSpan(first, state.logical - valid.shape[1], cache.beside(state.whole(valid)))
+                for first, valid in held
+            )
             cache.prompt = cache.get_seq_length()
         self.trace.samples = tuple(row.trace() for row in state.rows)
-        if state.merged or state.index is not None:
+        if state.shortened:
             self.logits.shortened(state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -52,23 +53,54 @@ class Moment:
         return self.event.elapsed_time(later.event) / 1000
 
 
+DOOR = -1  # where a step stands that acts before the first layer; others stand after the layer that they are named by
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What one step of a plan did to one row.
+
+    Args:
+        at: the layer after which it acted, `DOOR` before the first one.
+        name: of its method.
+        map: over the visual tokens that came to it.
+    """
+
+    at: int
+    name: str
+    map: TokenMap
+
+
 @dataclass(frozen=True)
 class SampleTrace:
     """What happened to one row of the batch in the last prefill.
 
     Args:
         blocks: its videos and images before any reduction; empty for a text.
-        tokens: visual tokens before stage 1.
-        merged: the map of stage 1 over them, None when it did not run.
-        kept: the map of stage 2 over what stage 1 left, None when it did not run.
-        length: tokens of the whole sequence before stage 1.
+        tokens: visual tokens before any reduction.
+        length: tokens of the whole sequence before any reduction.
+        reductions: what each step did, in order; none for a text.
     """
 
     blocks: tuple[Block, ...]
     tokens: int
-    merged: TokenMap | None
-    kept: TokenMap | None
     length: int
+    reductions: tuple[Reduction, ...] = ()
+
+    @property
+    def merged(self) -> TokenMap | None:
+        """The map of stage 1, at the decoder's door, over all visual tokens; None when it did not run."""
+        return next((each.map for each in self.reductions if each.at == DOOR), None)
+
+    @property
+    def kept(self) -> TokenMap | None:
+        """The map of stage 2 over the tokens that entered the decoder; None when it did not run.
+
+        Of several steps between the layers: what they did together.
+        """
+        cuts = [each.map for each in self.reductions if each.at > DOOR]
+        # under a device map each step decides on the device of its layer
+        return reduce(lambda one, other: one.unmixed.then(other.unmixed.to(one.rep.device)), cuts) if cuts else None
 
     @property
     def after_stage1(self) -> int:
@@ -77,8 +109,16 @@ class SampleTrace:
 
     @property
     def after_stage2(self) -> int:
-        """Visual tokens that the layers after M saw."""
-        return self.after_stage1 if self.kept is None else self.kept.n_out
+        """Visual tokens that the layers after the last step saw."""
+        return self.reductions[-1].map.n_out if self.reductions else self.tokens
+
+    def widths(self, layers: int) -> list[int]:
+        """Visual tokens that each of the model's ``layers`` layers saw."""
+        out = [self.tokens] * layers
+        for each in self.reductions:
+            first = each.at + 1
+            out[first:] = [each.map.n_out] * (layers - first)
+        return out
 
     @property
     def static_ratio(self) -> float:
@@ -106,14 +146,21 @@ class Seconds:
     """Moments of the last prefill and of the decoding after it, paired; `total` turns them into seconds."""
 
     pairs: dict[str, list[tuple[Moment, Moment]]] = field(default_factory=dict)
+    steps: dict[int, list[tuple[Moment, Moment]]] = field(default_factory=dict)  # by where a step of the plan stands
 
-    def add(self, part: str, start: Moment, stop: Moment) -> None:
-        """Note that ``part`` ran from ``start`` to ``stop``."""
+    def add(self, part: str, start: Moment, stop: Moment, at: int | None = None) -> None:
+        """Note that ``part`` ran from ``start`` to ``stop``, for the step of the plan that stands ``at`` some place."""
         self.pairs.setdefault(part, []).append((start, stop))
+        if at is not None:
+            self.steps.setdefault(at, []).append((start, stop))
 
     def total(self, part: str) -> float:
         """Seconds spent in ``part`` so far."""
         return sum(start.seconds_until(stop) for start, stop in self.pairs.get(part, []))
+
+    def of_step(self, at: int) -> float:
+        """Seconds spent for the step that stands ``at`` some place: its evidence, its decision, the cache."""
+        return sum(start.seconds_until(stop) for start, stop in self.steps.get(at, []))
 
     def count(self, part: str) -> int:
         """How often ``part`` ran."""
@@ -138,14 +185,14 @@ class Trace:
 
     Args:
         position_scheme: "reference" or "hf", as used.
-        layer: M.
+        layer: M, after which the last step stands.
         layers: decoder layers of the model.
         prefills: prompts seen in this context, pruned or not, of all threads.
         samples: one entry a row of the last prefill (beams are rows).
         cache_lengths: physical entries of each layer's cache after the last prefill.
         cache_bytes: bytes of keys and values after the last prefill.
         seconds: parts "vision", "merge" (stage 1), "select" (stage 2), "compact" (stage 3), "prefill" (the decoder, all
-            three inside it) and "decode".
+            three inside it) and "decode"; besides, those of each step.
     """
 
     def __init__(
@@ -183,9 +230,9 @@ class Trace:
             self.prefills += 1
             self._own.answer = self._last = _Answer(samples)
 
-    def add(self, part: str, start: Moment, stop: Moment) -> None:
-        """Note that ``part`` ran from ``start`` to ``stop`` in this thread."""
-        self._written.seconds.add(part, start, stop)
+    def add(self, part: str, start: Moment, stop: Moment, at: int | None = None) -> None:
+        """Note that ``part`` ran from ``start`` to ``stop`` in this thread, for the step that stands ``at`` a place."""
+        self._written.seconds.add(part, start, stop, at)
 
     @property
     def has_begun(self) -> bool:
@@ -241,7 +288,9 @@ class Trace:
         """For each sample, the places of the visual tokens that are left after the last stage, [K] int64."""
         out = []
         for sample in self.samples:
-            places = torch.arange(sample.tokens) if sample.merged is None else sample.merged.rep
-            # the two maps may be on two devices: the decoder's first and that of layer M
-            out.append(places if sample.kept is None else sample.kept.take(places, 0))
+            places = torch.arange(sample.tokens)
+            for each in sample.reductions:
+                # the maps may be on several devices: the decoder's first and those of the layers
+                places = each.map.rep if each.at == DOOR else each.map.take(places, 0)
+            out.append(places)
         return out

@@ -1,8 +1,8 @@
 """The oracle that needs no reference code: pruning equals masking the dropped columns.
 
 One forward without a cache for each sample over [prompt after stage 1 + generated tokens], with explicit 4-D masks:
-in layers after M no row sees a dropped token; in layers 0..M the prompt sees everything, and generated rows see the
-dropped tokens only when stage 3 was off. It shares no code with the hooks but the maps they decided.
+in layers after a step no row sees what it dropped; in layers before it the prompt sees that, and generated rows do only
+when stage 3 was off. It shares no code with the hooks but the maps they decided.
 """
 
 from __future__ import annotations
@@ -65,21 +65,24 @@ def masked_logits(
                             entries.append(
                                 (mean if len(members) > 1 else x[visual[members[0]]], p[:, visual[rep]], number)
                             )
-        kept = set(range(len(groups))) if sample.kept is None else set(sample.kept.rep.tolist())
+        # the groups that each layer sees, and those that are left in the end
+        seen, left = [], list(range(len(groups)))
+        cuts = {each.at: each.map.rep.tolist() for each in sample.reductions if each.at >= 0}
+        for i in range(len(model.model.language_model.layers)):
+            seen.append(set(left))
+            left = [left[place] for place in cuts[i]] if i in cuts else left
         new = sequences[b, prompt:-1]
         n, total = len(entries), len(entries) + len(new)
         following = entries[-1][1].max() + 1 + torch.arange(len(new))
         hidden = torch.cat([torch.stack([e[0] for e in entries]), model.get_input_embeddings()(new)])[None]
         place = torch.cat([torch.stack([e[1] for e in entries], 1), following.expand(3, -1)], 1)[:, None]
-        dropped = torch.tensor([e[2] >= 0 and e[2] not in kept for e in entries] + [False] * len(new))
         causal = torch.ones(total, total, dtype=torch.bool).tril()
-        late = causal & ~dropped | torch.eye(total, dtype=torch.bool)
-        early = causal.clone()
-        if compress:
-            early[n:] &= ~dropped
         handles = []
         for i, layer in enumerate(model.model.language_model.layers):
-            allowed = early if i <= trace.layer else late
+            allowed = causal & ~_dropped(entries, seen[i], len(new))
+            if compress:
+                allowed[n:] &= ~_dropped(entries, set(left), len(new))
+            allowed |= torch.eye(total, dtype=torch.bool)
             mask = torch.where(allowed, 0.0, torch.finfo(hidden.dtype).min)[None, None].to(hidden.dtype)
             handles.append(
                 layer.register_forward_pre_hook(
@@ -93,6 +96,11 @@ def masked_logits(
                 handle.remove()
         out.append(model.lm_head(state[0, n - 1 :]))
     return out
+
+
+def _dropped(entries: list[Any], kept: set[int], new: int) -> torch.Tensor:
+    """Say which of the prompt's entries are visual and not among those kept; the ``new`` tokens are not."""
+    return torch.tensor([number >= 0 and number not in kept for _, _, number in entries] + [False] * new)
 
 
 def _groups(sample: Any, n: int) -> list[tuple[list[int], int]]:

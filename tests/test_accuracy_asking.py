@@ -156,9 +156,10 @@ def test_stage_1_decides_once_for_all_questions_about_a_video(
 ) -> None:
     before = Questioner(bundled(), VIDEO, VIDEO.questions(4)).ask(MERGE)
     plan = compile_plan(MERGE, bundled().model.config.text_config.num_hidden_layers)
-    assert plan.before is not None
-    counting = PlansOnce(plan.before, reads_the_question)
-    monkeypatch.setattr(hooks, "compile_plan", lambda *_: replace(plan, before=counting))
+    assert plan.door is not None
+    counting = PlansOnce(plan.door.by, reads_the_question)
+    steps = (replace(plan.door, by=counting), *plan.cuts)
+    monkeypatch.setattr(hooks, "compile_plan", lambda *_: replace(plan, steps=steps))
     after = Questioner(bundled(), VIDEO, VIDEO.questions(4)).ask(MERGE)
     assert counting.calls == (4 if reads_the_question else 1)
     assert [each.given for each in after] == [each.given for each in before]

@@ -116,6 +116,13 @@ def test_receipt(model: PruneVidQwen25VL, video: Path) -> None:
         (3 * one["compressed_tokens"] + 3 * two["kept_tokens"]) / 6
     )
     assert stats["position_scheme"] == "reference"
+    steps = stats["steps"]
+    assert [(step["name"], step["where"]) for step in steps] == [("prunevid", "door"), ("prunevid", "layer 2")]
+    assert [(step["tokens_in"], step["tokens_out"]) for step in steps] == [
+        (one["original_tokens"], one["compressed_tokens"]), (two["original_tokens"], two["kept_tokens"])
+    ]  # fmt: skip
+    assert steps[0]["seconds"] == stats["seconds"]["merge"]
+    assert steps[1]["seconds"] == pytest.approx(stats["seconds"]["select"] + stats["seconds"]["compact"])
     parts = ("read", "vision", "merge", "select", "compact", "prefill", "total")
     assert all(stats["seconds"][part] > 0 for part in parts)
     assert stats["versions"].keys() == {"prunevid_qwen", "transformers", "torch", "python"}

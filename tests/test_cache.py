@@ -108,7 +108,7 @@ def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str,
             return cache
 
         wanted = step(copy.deepcopy(held), [0, 1])
-        assert held.valid[0] is not None, "no padding, so this proves nothing"
+        assert held.spans[0].valid is not None, "no padding, so this proves nothing"
         for name, given, rows in (
             ("reorder_cache", torch.tensor([1, 0]), [1, 0]),
             ("batch_select_indices", torch.tensor([1]), [1]),

@@ -13,15 +13,16 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen import hooks, prefill
+from prunevid_qwen import steps
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.trace import SampleTrace
+from prunevid_qwen.trace import DOOR, Reduction, SampleTrace
 from tests.models import CACHE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 from tests.tolerances import close
@@ -94,7 +95,7 @@ def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.Monke
         raise error
 
     with pruned(model, CONFIG):
-        monkeypatch.setattr(prefill, "question_attention", fail)
+        monkeypatch.setattr(steps, "question_attention", fail)
         with pytest.raises(type(error), match="boom"):
             stock(model)
         monkeypatch.undo()
@@ -272,7 +273,7 @@ def test_static_ratio_counts_the_cells_merged_over_time() -> None:
     """Two positions of two cells: the left one stands still, the right one is kept twice; an image is never static."""
     blocks = (Block("video", (2, 1, 2), 0, 4), Block("image", (1, 1, 2), 4, 6))
     merged = TokenMap(torch.tensor([0, 1, 0, 2, 3, 3]), torch.tensor([0, 1, 3, 4]))
-    assert SampleTrace(blocks, 6, merged, None, 9).static_ratio == 2 / 6
+    assert SampleTrace(blocks, 6, 9, (Reduction(DOOR, "", merged),)).static_ratio == 2 / 6
 
 
 def test_tensor_parallel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,12 +311,8 @@ class Merges:
         return TokenMap(zero, zero[:1])
 
 
-def test_merging_inside_the_decoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled = hooks.compile_plan
-    monkeypatch.setattr(
-        hooks, "compile_plan", lambda *given: type(compiled(*given))(None, Merges(), 2, True, "reference")
-    )
-    with pruned(tiny_model(), CONFIG), pytest.raises(UnsupportedError, match="may only drop"):
+def test_merging_inside_the_decoder_is_refused() -> None:
+    with pruned(tiny_model(), Plan((Step(2, Merges()),))), pytest.raises(UnsupportedError, match="may only drop"):
         tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=1)
 
 

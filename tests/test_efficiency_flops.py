@@ -15,7 +15,6 @@ from prunevid_qwen.evaluation.efficiency.flops import (
     cluster_flops,
     decode_flops,
     decoder_flops,
-    layer_widths,
     lm_head_flops,
     macs_fastv,
     macs_fastvid,
@@ -122,11 +121,6 @@ def test_the_papers_formulas_give_the_papers_figures(formula, tokens, tera):
 def test_the_7b_costs_what_the_specification_computed():
     assert decoder_flops(SHAPES["7b"], [2148] * 28).total / 1e12 == pytest.approx(29.9, rel=0.01)
     assert vision_flops(SHAPES["7b"], (16, 8, 16)) / 1e12 == pytest.approx(10.5, rel=0.02)
-
-
-def test_widths_change_after_the_pruning_layer():
-    assert layer_widths(9, 4, 1, 4) == [9, 9, 4, 4]
-    assert layer_widths(9, 9, None, 3) == [9, 9, 9]
 
 
 def test_a_shape_survives_the_way_through_a_config(model):

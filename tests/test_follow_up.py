@@ -22,13 +22,16 @@ from prunevid_qwen import (
     PruneVidQwen25VL,
     UnsupportedError,
     get_paper_config,
+    hooks,
     pruned,
 )
 from prunevid_qwen.media import MediaReader
 from prunevid_qwen.moving_shapes import make_scene, write_video
 from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.pixels import PixelOptions
+from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.seams import cache_of
+from prunevid_qwen.stage2_select.uniform import Uniform
 from prunevid_qwen.stage_log import stage_lines
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
@@ -140,6 +143,32 @@ def test_a_follow_up_is_the_one_by_hand(
         cache = {"past_key_values": result["past_key_values"]}
         told += [said(result["answer"]), user(question)]
         ask(ours, user("what is new ?"))  # another call counts its own positions
+
+
+@pytest.mark.parametrize("compress", [True, False], ids=["cut_caches", "whole_caches"])
+def test_a_follow_up_after_several_steps(
+    model: PruneVidQwen25VL, video: Path, compress: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts = tuple(Step(at, Uniform(0.7)) for at in (0, 1, 2))
+    plan = Plan((*compile_plan(PAPER, 4).steps[:1], *cuts), compress)
+    told = [user(FIRST, {"type": "video", "video": str(video)})]
+    with pruned(model.model, plan):
+        hand = by_hand(model, told[0], [SECOND, THIRD], False)
+    monkeypatch.setattr(hooks, "compile_plan", lambda *_: plan)  # the class takes a config
+    cache, steps = None, []
+    for question, wanted in zip([SECOND, THIRD, None], hand, strict=True):
+        result = ask(model, *told, past_key_values=cache, **OUT, **ending(False))
+        cache = result["past_key_values"]
+        assert torch.equal(result["output"].sequences, wanted.sequences)
+        assert all(map(torch.equal, result["output"].logits, wanted.logits))
+        told += [said(result["answer"]), user(question or "")]
+        steps.append(result["stats"]["steps"])
+    assert [row["where"] for row in steps[0]] == ["door", "layer 0", "layer 1", "layer 2"]
+    assert all(row["tokens_out"] < row["tokens_in"] for row in steps[0]), (
+        "the case prunes nothing, so it proves nothing"
+    )
+    assert steps[1:] == [[], []], "nothing is pruned anew"
+    assert len(cache.spans) == (1 if compress else 4)
 
 
 @pytest.mark.parametrize("form", ["video", "pictures", "frames", "text", "two"])

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.prefill import Prefill, Row, merge
+from prunevid_qwen.plan import Step, compile_plan
+from prunevid_qwen.prefill import Prefill, Row
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage3_kv.cache import PrunedCache
+from prunevid_qwen.steps import merge
 from prunevid_qwen.tokens import Block, TokenLayout
+from prunevid_qwen.trace import DOOR
 from tests import flash_attention
 from tests.models import CACHE, CASES, IMAGE, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, oracle, same_logits, skip_if_the_library_mixes_beams_up
@@ -153,7 +155,9 @@ def test_rows_of_one_length_are_decided_one_by_one() -> None:
 def test_beams_are_merged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     skip_if_the_library_mixes_beams_up()
     calls: list[int] = []
-    method = type(compile_plan(CONFIG, 6).before)
+    door = compile_plan(CONFIG, 6).door
+    assert door is not None
+    method = type(door.by)
     plan = method.plan
     monkeypatch.setattr(method, "plan", lambda self, seen: calls.append(seen.layout.length) or plan(self, seen))
     with pruned(tiny_model(), CONFIG):
@@ -170,10 +174,10 @@ def test_equal_rows_of_another_grid_are_merged_apart() -> None:
         layout = TokenLayout(17, torch.arange(16), torch.tensor([16]), block, torch.zeros(16, dtype=torch.long))
         rows.append(Row(layout, 17, layout))
     state = Prefill(rows, PrunedCache(), 17, 0, torch.ones(2, 17, dtype=torch.bool), None)
-    merge(state, embeds, Pool(0.25))
+    merge(state, embeds, Step(DOOR, Pool(0.25)))
     boxes = [Pool(0.25).plan(Evidence(row.start, tokens, tokens[:0])) for row in rows if row.start is not None]
     for row, expected, grid in zip(rows, boxes, grids, strict=True):
-        assert row.merged is not None and torch.equal(row.merged.target, expected.target)
+        assert torch.equal(row.reductions[0].map.target, expected.target)
         assert row.layout is not None and row.layout.blocks[0].grid == grid
     assert not torch.equal(boxes[0].target, boxes[1].target)
 

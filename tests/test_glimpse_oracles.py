@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.prefill import Prefill, Row, _evidence
-from prunevid_qwen.reducer import Needs
+from prunevid_qwen.prefill import Prefill, Row
+from prunevid_qwen.reducer import Needs, Probe, VisionTaps
 from prunevid_qwen.seams import cache_of
-from prunevid_qwen.stage2_select.oracle import Oracle
+from prunevid_qwen.steps import _evidence
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
+from prunevid_qwen.trace import DOOR, Reduction
 from tests import glimpse
 from tests.masking import masked_logits, text_inputs
 from tests.models import CACHE, CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
@@ -145,7 +147,7 @@ def test_evidence_is_let_go_once_it_is_judged(monkeypatch: pytest.MonkeyPatch) -
     )
     with pruned(tiny_model(), glimpse.config()), torch.no_grad():
         tiny_model()(**make_inputs(RAGGED))
-    assert all(row.kept is not None and row.probe is None and row.taps is None for row in states[0].rows)
+    assert all(row.reductions and row.probe is None and row.taps is None for row in states[0].rows)
 
 
 @pytest.mark.parametrize("selector", ["glimpse", "oracle"])
@@ -153,8 +155,7 @@ def test_where_everything_is_kept_nothing_is_asked_for(selector: str) -> None:
     config = glimpse.config(selector=selector, keep_ratio=1)
     plan = compile_plan(config, 6)
     assert config.fixed_keep_ratio == 1
-    assert plan.after is not None
-    assert plan.after.needs == Needs(layer=glimpse.LAYER if selector == "glimpse" else None)
+    assert plan.cuts[-1].by.needs == Needs(layer=glimpse.LAYER if selector == "glimpse" else None)
     with pruned(tiny_model(), config) as trace, torch.no_grad():
         tiny_model()(**make_inputs(MIXED))
     assert all(sample.kept is None or sample.kept.is_identity for sample in trace.samples)
@@ -182,10 +183,13 @@ def test_evidence_meets_on_the_device_of_layer_m() -> None:
     layout = TokenLayout(11, places[2:8], places[8:], blocks, torch.zeros(6, dtype=torch.long))
     merged = TokenMap(torch.tensor([0, 0, 1, 2, 3, -1]), torch.tensor([0, 2, 3, 4]))
     after, _ = layout.apply(merged)
-    row = Row(layout, layout.length, after, merged, probe=torch.zeros(1, 4, 1, 4), taps=torch.zeros(6, 1, 32))
-    row.marks = torch.ones(6)
+    row = Row(layout, layout.length, after, [Reduction(DOOR, "", merged)], probe=torch.zeros(1, 4, 1, 4))
+    row.taps, row.marks = torch.zeros(6, 1, 32), torch.ones(6)
+    asks = SimpleNamespace(
+        needs=Needs(probe=Probe(torch.zeros(6, 1, 64), (0,), 4), taps=VisionTaps((0,), 32), marks=True)
+    )
     device = torch.device("meta")
-    seen = _evidence(after.to(device), torch.zeros(after.length, 64, device=device), Oracle(), row)
+    seen = _evidence(after.to(device), torch.zeros(after.length, 64, device=device), asks, row)
     assert {x.device for x in (seen.probe, seen.taps, seen.marks)} == {device}
     assert (seen.taps.shape, seen.marks.shape) == ((1, 4, 32), (4,))
 

@@ -7,6 +7,7 @@ stage 1 itself asks is counted in test_stage1_on_device.py: one question, how ma
 from __future__ import annotations
 
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen import PruneVidConfig, pruned
+from prunevid_qwen.plan import Plan, Step, compile_plan
+from prunevid_qwen.reducer import reducer_class
 from prunevid_qwen.stage1_merge import prunevid
 from prunevid_qwen.stage1_merge.video import VideoMerge
 from prunevid_qwen.tokens import TokenMap
@@ -76,7 +79,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return OnDevice.asked
 
 
-def run(samples: Any, config: PruneVidConfig) -> None:
+def run(samples: Any, config: PruneVidConfig | Plan) -> None:
     model = tiny_model()
 
     def onto_the_device(_module: Any, args: Any, kwargs: Any) -> Any:
@@ -110,6 +113,24 @@ def test_several_videos_cost_one_question_a_stage(asked: list[str]) -> None:
 def test_rows_of_one_shape_cost_one_question(asked: list[str]) -> None:
     run(ONE_VIDEO * 3, PruneVidConfig(min_cluster_tokens=0, pruning_layer=2))
     assert asked == ["_twins"]
+
+
+def three_cuts(config: PruneVidConfig) -> Plan:
+    """Let two more steps stand behind the config's own, whose evidence is another layer's attention and the states."""
+    plan = compile_plan(config, 6)
+    more = (("fastv", 3), ("dpp", 4))
+    cuts = [Step(at, reducer_class(name).from_config(config.replace(selector=name))) for name, at in more]
+    return replace(plan, steps=(*plan.steps, *cuts))
+
+
+def test_more_steps_ask_nothing_about_one_video(asked: list[str]) -> None:
+    run(ONE_VIDEO, three_cuts(PruneVidConfig(min_cluster_tokens=0, pruning_layer=2)))
+    assert asked == []
+
+
+def test_several_videos_cost_one_question_a_step(asked: list[str]) -> None:
+    run(RAGGED, three_cuts(PruneVidConfig(min_cluster_tokens=0, pruning_layer=2)))
+    assert asked == ["apply"] * 4
 
 
 def test_a_question_is_seen(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

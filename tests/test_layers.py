@@ -21,7 +21,7 @@ FLOORS = (
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
     ("plan", "prompt", "taps"),
     ("prefill",),
-    ("probe", "logits"),
+    ("probe", "logits", "steps", "decoding"),
     ("gathering",),
     ("run", "selfcheck"),
     ("hooks",),

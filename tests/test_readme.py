@@ -31,7 +31,7 @@ def test_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     shutil.copy(next(clips.glob("*.mp4")), "video.mp4")
     for name in ("a.jpg", "b.jpg"):
         Image.new("RGB", (112, 112), "gray").save(name)
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4
     names: dict[str, object] = {}
     for block in BLOCKS:
         for theirs, ours in HERE.items():

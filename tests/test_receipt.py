@@ -12,7 +12,7 @@ from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import reducer_class, registered, why_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.trace import SampleTrace, Trace
+from prunevid_qwen.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.test_reducer_contract import LAYOUTS, evidence
 
 Shape = tuple[str, tuple[int, int, int]]
@@ -42,9 +42,9 @@ def told(config: PruneVidConfig, shapes: tuple[Shape, ...], merged: int | None =
     sample = SampleTrace(
         blocks,
         n,
-        keep(merged, n) if config.enable_stage1 and n else None,
-        keep(kept, merged) if config.enable_stage2 and n else None,
         n + 10,
+        (Reduction(DOOR, config.merger, keep(merged, n)),) * bool(config.enable_stage1 and n)
+        + (Reduction(2, config.selector, keep(kept, merged)),) * bool(config.enable_stage2 and n),
     )
     trace = Trace("reference", 2, 6, samples=(sample,), cache_lengths=(kept + 10,) * 6, cache_bytes=(kept + 10) * 768)
     check_applied(trace, config)

@@ -15,7 +15,7 @@ from prunevid_qwen.reducer import Evidence, reducer_class
 from prunevid_qwen.stage1_merge import Pool, RandomMerge, UniformMerge
 from prunevid_qwen.stage1_merge.blocks import equal_boxes, middle
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
-from prunevid_qwen.trace import SampleTrace, Trace
+from prunevid_qwen.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.tolerances import close
 
 CONTROLS = ("pool", "random", "uniform")
@@ -130,19 +130,22 @@ def test_what_is_refused(control: type[Pool]) -> None:
 )
 def test_the_plan_takes_the_merger_by_name(name: str, kind: type) -> None:
     config = PruneVidConfig(merger=name, cluster_ratio=0.25, merge_images=True, random_seed=7)
-    method = compile_plan(config, 6).before
+    door = compile_plan(config, 6).door
+    assert door is not None
+    method = door.by
     assert isinstance(method, kind)
     assert method.cluster_ratio == 0.25
     assert method.merge_images
     assert getattr(method, "seed", 7) == 7
-    assert compile_plan(config.replace(enable_stage1=False), 6).before is None
+    assert compile_plan(config.replace(enable_stage1=False), 6).door is None
     with pytest.raises(ConfigError, match=r"no merger is called 'prunvid'\. Did you mean 'prunevid'\?"):
         compile_plan(config.replace(merger="prunvid"), 6)
 
 
 def applied(config: PruneVidConfig, grid: Grid, merged: TokenMap | None, kind: str = "video") -> None:
     n = grid[0] * grid[1] * grid[2]
-    sample = SampleTrace((Block(kind, grid, 0, n),), n, merged, None, n + 3)
+    done = () if merged is None else (Reduction(DOOR, config.merger, merged),)
+    sample = SampleTrace((Block(kind, grid, 0, n),), n, n + 3, done)
     check_applied(Trace("reference", 2, 6, samples=(sample,)), config.replace(enable_stage2=False))
 
 
@@ -167,6 +170,7 @@ def test_a_merger_that_left_everything_is_no_silent_baseline() -> None:
 
 def test_static_ratio_counts_no_dropped_token() -> None:
     dropped = TokenMap.keep(torch.tensor([0, 3]), 8)
-    assert SampleTrace((Block("video", (2, 2, 2), 0, 8),), 8, dropped, None, 9).static_ratio == 0
+    blocks = (Block("video", (2, 2, 2), 0, 8),)
+    assert SampleTrace(blocks, 8, 9, (Reduction(DOOR, "", dropped),)).static_ratio == 0
     over_time = TokenMap(torch.tensor([0, -1, -1, 1, 0, -1, 1, -1]), torch.tensor([0, 3]))
-    assert SampleTrace((Block("video", (2, 2, 2), 0, 8),), 8, over_time, None, 9).static_ratio == 4 / 8
+    assert SampleTrace(blocks, 8, 9, (Reduction(DOOR, "", over_time),)).static_ratio == 4 / 8

@@ -27,7 +27,7 @@ from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import SampleTrace
+from prunevid_qwen.trace import DOOR, SampleTrace
 
 MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
 _SMALLEST_FRAME = 28 * 28
@@ -87,13 +87,8 @@ class Questioner:
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
         new = output[:, inputs["input_ids"].shape[1] :]
         given = self.model.tokenizer.batch_decode(new, skip_special_tokens=True)
-        early = min(trace.layer + 1, trace.layers) if config.enable_stage2 else trace.layers
         return [
-            Asked(
-                text.strip(),
-                [sample.after_stage1] * early + [sample.after_stage2] * (trace.layers - early),
-                _what_is_left(sample),
-            )
+            Asked(text.strip(), sample.widths(trace.layers), _what_is_left(sample))
             for text, sample in zip(given, trace.samples, strict=True)
         ]
 
@@ -134,8 +129,7 @@ class Questioner:
         return out
 
     def _look(self, config: PruneVidConfig) -> tuple[EncodedVideo, dict[str, Tensor]]:
-        after = compile_plan(config, self._layers).after
-        taps = None if after is None else after.needs.taps
+        taps = compile_plan(config, self._layers).needs_after(DOOR).taps
         look = (config.max_frames, config.max_pixels, taps)
         if look not in self._encoded:
             encoded = encode_video(self.model.model, self._medium(config), taps)
@@ -187,5 +181,5 @@ def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
 
 
 def _what_is_left(sample: SampleTrace) -> TokenMap:
-    left = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged
-    return left if sample.kept is None else left.then(sample.kept)
+    left = TokenMap.identity(sample.tokens) if sample.merged is None else sample.merged.unmixed
+    return left if sample.kept is None else left.then(sample.kept.unmixed)

@@ -23,6 +23,7 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import Evidence, Needs, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
+from prunevid_qwen.trace import Reduction, SampleTrace
 
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
 """How far, relative to the budget, a cell may be from it: one token of 128 is 8 % of a budget of 10 %, and frames and
@@ -151,13 +152,15 @@ class Calibration:
 
     def _planned_share(self, config: PruneVidConfig, number: int) -> float:
         plan = compile_plan(config, self.layers)
-        layout, hidden = self._after_stage1(plan.before, number, config)
-        merged = kept = hidden.shape[0]
-        if plan.after is not None:
+        layout, hidden = self._after_stage1(None if plan.door is None else plan.door.by, number, config)
+        entered, cuts = hidden.shape[0], []
+        for step in plan.cuts:
             # no decoder has run: any scores serve, since it is only counted how many are kept
-            kept = plan.after.plan(_any_evidence(plan.after.needs, layout, hidden)).n_out
-        early = min(plan.layer + 1, self.layers) if plan.after is not None else self.layers
-        return (early * merged + (self.layers - early) * kept) / (self.layers * self.condition.tokens)
+            kept = step.by.plan(_any_evidence(step.by.needs, layout, hidden))
+            cuts.append(Reduction(step.at, step.name, kept))
+            layout, hidden = layout.apply(kept)[0], kept.take(hidden, 0)
+        widths = SampleTrace((), entered, layout.length, tuple(cuts)).widths(self.layers)
+        return sum(widths) / (self.layers * self.condition.tokens)
 
     def _after_stage1(
         self, before: Reducer | None, number: int, config: PruneVidConfig

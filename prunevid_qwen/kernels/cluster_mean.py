@@ -56,6 +56,26 @@ def cluster_mean(x: Tensor, target: Tensor, n_out: int) -> Tensor:
     return mean[:n_out].view(n_out, *x.shape[1:])
 
 
+def weighted_sum(x: Tensor, source: Tensor, group: Tensor, weight: Tensor, n_out: int) -> Tensor:
+    """Add up tokens by weights in fp32, in the order of the entries; the same bit for bit in every run.
+
+    Args:
+        x: [n_in, ...] floating-point.
+        source: [E] int64 in [0, n_in): the token of each entry.
+        group: [E] int64 in [0, n_out): what it goes into.
+        weight: [E] fp32.
+        n_out: groups.
+
+    Returns:
+        [n_out, ...] in the dtype of ``x``; 0 for a group without entries. Gradients pass, the host does not wait.
+    """
+    sizes = torch.zeros(n_out, dtype=torch.long, device=x.device).scatter_add_(0, group, torch.ones_like(group))
+    order = group.argsort(stable=True)
+    flat, first = x.reshape(x.shape[0], -1).float(), sizes.cumsum(0) - sizes
+    out = F.embedding_bag(source[order], flat, first, mode="sum", per_sample_weights=weight[order])
+    return out.view(n_out, *x.shape[1:]).to(x.dtype)
+
+
 def _cpu(x: Tensor, target: Tensor, n_out: int) -> Tensor:
     flat = x.reshape(x.shape[0], -1).float()
     member = target.argsort(stable=True)[int((target < 0).sum()) :]

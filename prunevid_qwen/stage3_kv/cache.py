@@ -7,6 +7,8 @@ number for both.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -19,24 +21,36 @@ from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Trace
 
 
-class PrunedCache(DynamicCache):
-    """A DynamicCache of which layers 0..``boundary`` and the layers after it may each be shorter than the sequence.
+@dataclass(frozen=True)
+class CacheSpan:
+    """Consecutive layers of a cache that hold the same tokens.
 
-    Both groups have the same length when stage 3 ran. Made by `adopt`, filled by the hooks; a user only passes it on.
+    Args:
+        first: of these layers; they end where the next span begins.
+        shift: tokens of the sequence so far minus entries of each of these layers.
+        valid: [B, physical] bool, False where a slot is padding; None where none is.
     """
 
-    boundary: int = -1  # the last layer of the early group
-    shift: tuple[int, int] = (0, 0)  # logical minus physical length of the early and of the late group
-    valid: tuple[Tensor | None, Tensor | None] = (None, None)  # [B, physical] bool, False where a slot is padding
+    first: int = 0
+    shift: int = 0
+    valid: Tensor | None = None
+
+
+class PrunedCache(DynamicCache):
+    """A DynamicCache whose layers may be shorter than the sequence, each span of them in its own way.
+
+    There is one span when stage 3 ran. Made by `adopt`, filled by the hooks; a user only passes it on.
+    """
+
+    spans: tuple[CacheSpan, ...] = (CacheSpan(),)  # the first begins at layer 0
     changed: bool = False  # a token was dropped or merged in some row; shift may still be 0 in the longest row
-    split: bool = False  # the two groups differ: stage 2 without stage 3
     prompt: int = 0  # logical length up to the end of the pruned prompt: tokens after it have an entry each
     lent: bool = False  # to a call that wants none: it ends with that call
     trace: Trace | None = None  # of the `pruned` block whose forward is under way
 
-    def group(self, layer_idx: int) -> int:
-        """0 for the layers up to the boundary, 1 for those after it."""
-        return int(layer_idx > self.boundary)
+    def span_of(self, layer_idx: int) -> CacheSpan:
+        """Return the span that a layer belongs to."""
+        return next(span for span in reversed(self.spans) if span.first <= layer_idx)
 
     def physical_length(self, layer_idx: int = 0) -> int:
         """Entries that layer ``layer_idx`` really holds."""
@@ -45,7 +59,7 @@ class PrunedCache(DynamicCache):
     def get_seq_length(self, layer_idx: int = 0, *args: Any, **kwargs: Any) -> int:
         """Tokens of the sequence so far, pruned ones included: what token ids and positions are sliced with."""
         held = int(super().get_seq_length(layer_idx, *args, **kwargs))
-        return held + self.shift[self.group(layer_idx)] if held else 0
+        return held + self.span_of(layer_idx).shift if held else 0
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> Any:
         """Append keys and values; refused outside `pruned`, where nothing would mend masks and positions."""
@@ -132,12 +146,12 @@ class PrunedCache(DynamicCache):
         for layer in self.layers:  # before 5.18 the library zeroes the entries and keeps their number
             layer.keys = layer.values = None
             layer.is_initialized = False
-        self.shift, self.valid, self.changed = (0, 0), (None, None), False
-        self.split, self.prompt = False, 0
+        self.spans, self.changed, self.prompt = (CacheSpan(),), False, 0
 
-    def _map_valid(self, change: Any) -> None:
-        early, late = self.valid
-        self.valid = (None if early is None else change(early), None if late is None else change(late))
+    def _map_valid(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.spans = tuple(
+            span if span.valid is None else replace(span, valid=change(span.valid)) for span in self.spans
+        )
 
 
 def size_of(cache: Any) -> tuple[tuple[int, ...], int]:

@@ -6,4 +6,5 @@ is checked there.
 
 from prunevid_qwen.tokens.layout import Block as Block
 from prunevid_qwen.tokens.layout import TokenLayout as TokenLayout
+from prunevid_qwen.tokens.token_map import Mix as Mix
 from prunevid_qwen.tokens.token_map import TokenMap as TokenMap

@@ -105,7 +105,7 @@ class TokenLayout:
         a video and never across one.
 
         Returns:
-            The layout of what is left, and the map over the whole sequence.
+            The layout of what is left, and the map over the whole sequence, without the mix of ``step``: `made` has it.
 
         Raises:
             ValueError: the map is for another number of tokens, or its groups mix or reorder blocks.
@@ -148,3 +148,16 @@ class TokenLayout:
         layout = TokenLayout(rep.numel(), place[slot], place[self.question], blocks, stratum, self.words, cells)
         whole = TokenMap.trusted(target, rep)
         return layout, whole._in_order() if step._only_drops else whole
+
+    def made(self, x: Tensor, step: TokenMap, left: TokenLayout, whole: TokenMap) -> Tensor:
+        """Make the states of what is left after `apply`: text as it came, each group of ``step`` by its mean or mix.
+
+        Args:
+            x: [S, ...] states of the whole sequence.
+            step: as `apply` was given it.
+            left: as it returned it.
+            whole: as it returned it.
+        """
+        if step.mix is None:
+            return whole.mean(x)
+        return whole.take(x, 0).index_copy(0, left.visual, step.mean(x.index_select(0, self.visual)))

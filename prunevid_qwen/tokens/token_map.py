@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.cluster_mean import cluster_mean
-from prunevid_qwen.tokens.device import require
+from prunevid_qwen.kernels.cluster_mean import cluster_mean, weighted_sum
+from prunevid_qwen.tokens.device import on, require
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What the groups of a map are made of, where that is no mean: ``sum(weight * token)`` over a group's entries.
+
+    Weights need not add up to 1, and a token may stand in several groups.
+
+    Args:
+        source: [E] int64 in [0, n_in): the token of each entry.
+        group: [E] int64 in [0, n_out): the group that it goes into.
+        weight: [E] fp32.
+    """
+
+    source: Tensor
+    group: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True)
@@ -24,14 +42,16 @@ class TokenMap:
             selection it is the member itself; for a merge it may be any token, such as the rounded mean of the members.
         stratum: [n_out] int64 or None: the budget class in which each group competes at the next stage; None inherits
             that of ``rep``.
+        mix: what each group is made of, None for the mean of its members; places, masks and cache rows go by ``rep``.
 
     Raises:
-        ValueError: a target or rep is out of range, or a group has no member.
+        ValueError: a target, rep or entry of the mix is out of range, or a group has no member or no entry.
     """
 
     target: Tensor
     rep: Tensor
     stratum: Tensor | None = None
+    mix: Mix | None = None
     _only_drops: ClassVar[bool] = False  # unless the maker said so
 
     def __post_init__(self) -> None:
@@ -50,12 +70,24 @@ class TokenMap:
                 lambda: f"target must lie in [-1, {n_out}), got up to {int(target.max())}",
             )
         require((self.sizes > 0).all(), lambda: "every group needs a member")
+        if self.mix is not None:
+            self._check_mix(self.mix)
+
+    def _check_mix(self, mix: Mix) -> None:
+        entries = {x.numel() for x in (mix.source, mix.group, mix.weight)}
+        if len(entries) > 1 or mix.weight.dtype != torch.float32:
+            raise ValueError(f"a mix has a source, a group and an fp32 weight for each entry, got {sorted(entries)}")
+        for name, x, end in (("source", mix.source, self.n_in), ("group", mix.group, self.n_out)):
+            inside = ((x >= 0) & (x < end)).all()
+            require(inside, lambda name=name, end=end: f"{name}s of a mix lie in [0, {end})")  # type: ignore[misc]
+        entries_of = torch.zeros_like(self.rep).scatter_add_(0, mix.group, torch.ones_like(mix.group))
+        require((entries_of > 0).all(), lambda: "every group needs an entry in the mix")
 
     @classmethod
-    def trusted(cls, target: Tensor, rep: Tensor, stratum: Tensor | None = None) -> TokenMap:
+    def trusted(cls, target: Tensor, rep: Tensor, stratum: Tensor | None = None, mix: Mix | None = None) -> TokenMap:
         """Make a map that is valid by construction, without the checks: seven small kernels on a GPU."""
         made = object.__new__(cls)
-        for name, value in (("target", target), ("rep", rep), ("stratum", stratum)):
+        for name, value in (("target", target), ("rep", rep), ("stratum", stratum), ("mix", mix)):
             object.__setattr__(made, name, value)
         return made
 
@@ -102,7 +134,8 @@ class TokenMap:
             if stratum.numel():
                 classes = classes + stratum.max() + 1
         has_strata = any(each.stratum is not None for each in maps)
-        whole = cls.trusted(torch.cat(targets), torch.cat(reps), torch.cat(strata) if has_strata else None)
+        mix = _joined(maps) if any(each.mix is not None for each in maps) else None
+        whole = cls.trusted(torch.cat(targets), torch.cat(reps), torch.cat(strata) if has_strata else None, mix)
         return whole._in_order() if all(each._only_drops for each in maps) else whole
 
     @property
@@ -128,6 +161,8 @@ class TokenMap:
             return False
         if self._only_drops:
             return True
+        if self.mix is not None:
+            return False
         index = torch.arange(self.n_in, device=self.rep.device)
         return bool(torch.equal(self.target, index) and torch.equal(self.rep, index))
 
@@ -136,15 +171,45 @@ class TokenMap:
         """True when groups hold one token each, in their own place: the map only drops. `keep` and `then` know."""
         places = torch.arange(self.n_out, device=self.rep.device)
         return self._only_drops or (
-            torch.equal(self.target[self.rep], places) and int((self.target >= 0).sum()) == self.n_out
+            self.mix is None
+            and torch.equal(self.target[self.rep], places)
+            and int((self.target >= 0).sum()) == self.n_out
         )
+
+    @property
+    def alone(self) -> Tensor:
+        """[n_out] bool: the group is one token as it came, and nothing else."""
+        if self.mix is None:
+            return self.sizes == 1
+        own = (self.target[self.mix.source] == self.mix.group) & (self.mix.weight == 1)
+        entries, owned = torch.zeros_like(self.rep), torch.zeros_like(self.rep)
+        entries.scatter_add_(0, self.mix.group, torch.ones_like(self.mix.group))
+        owned.scatter_add_(0, self.mix.group, own.long())
+        return (self.sizes == 1) & (entries == 1) & (owned == 1)
+
+    @property
+    def unmixed(self) -> TokenMap:
+        """The same map where only the members of a group are asked for, not what it is made of."""
+        return self if self.mix is None else TokenMap.trusted(self.target, self.rep, self.stratum)
+
+    def to(self, device: torch.device) -> TokenMap:
+        """Return the same map with its tensors on ``device``."""
+        if self.rep.device == device:
+            return self
+        stratum = None if self.stratum is None else on(self.stratum, device)
+        mix = self.mix and Mix(*(on(x, device) for x in (self.mix.source, self.mix.group, self.mix.weight)))
+        there = TokenMap.trusted(on(self.target, device), on(self.rep, device), stratum, mix)
+        return there._in_order() if self._only_drops else there
 
     def then(self, other: TokenMap) -> TokenMap:
         """Return the map that does ``self`` first and ``other`` on what is left.
 
         Raises:
-            ValueError: ``other`` does not take as many tokens as ``self`` gives.
+            ValueError: ``other`` does not take as many tokens as ``self`` gives, or one of them mixes: what is made of
+                what is made has no mix of its own. `unmixed` says which tokens go where.
         """
+        if self.mix is not None or other.mix is not None:
+            raise ValueError("maps with a mix are applied one after the other; compose them `unmixed`")
         if other.n_in != self.n_out:
             raise ValueError(f"cannot compose: {self.n_out} tokens come out, the next map takes {other.n_in}")
         padded = torch.cat([other.target, other.target.new_full((1,), -1)])  # index -1 stays -1
@@ -157,13 +222,31 @@ class TokenMap:
     def mean(self, x: Tensor) -> Tensor:
         """Average the members of each group in fp32, in token order: [n_in, ...] -> [n_out, ...], same dtype.
 
-        The result is the same bit for bit in every run. A group of one comes out as it went in (of a map that is not
-        known to be a selection, fp64 as fp32): the device is not asked whether it is one.
+        With a mix it is that sum instead. The result is the same bit for bit in every run. A group of one comes out as
+        it went in (of a map that is not known to be a selection, fp64 as fp32): the device is not asked whether it is
+        one.
         """
         if self._only_drops:
             return x.index_select(0, self.rep)
+        if self.mix is not None:
+            return weighted_sum(x, self.mix.source, self.mix.group, self.mix.weight, self.n_out)
         return cluster_mean(x, self.target, self.n_out)
 
     def take(self, x: Tensor, dim: int) -> Tensor:
         """Pick each group's place along ``dim``: positions, rotary angles, masks, cache rows."""
         return x.index_select(dim, self.rep.to(x.device))
+
+
+def _joined(maps: Sequence[TokenMap]) -> Mix:
+    """The mix of maps of consecutive tokens; a map without one is the mean of its members."""
+    parts = []
+    n_in = n_out = 0
+    for each in maps:
+        mix = each.mix
+        if mix is None:
+            source = (each.target >= 0).nonzero()[:, 0]
+            group = each.target[source]
+            mix = Mix(source, group, each.sizes[group].float().reciprocal())
+        parts.append((mix.source + n_in, mix.group + n_out, mix.weight))
+        n_in, n_out = n_in + each.n_in, n_out + each.n_out
+    return Mix(*(torch.cat(each) for each in zip(*parts, strict=True)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.efficiency.flops import cluster_flops, flops_of, layer_widths
+from prunevid_qwen.evaluation.efficiency.flops import cluster_flops, flops_of
 from prunevid_qwen.evaluation.efficiency.inputs import Prompt
 from prunevid_qwen.evaluation.efficiency.memory import cache_storage
 from prunevid_qwen.evaluation.efficiency.shapes import Shape
@@ -34,9 +34,11 @@ def facts_of(
     batch, layers = prompt.batch, shape.layers
     given = prompt.visual_tokens
     boundary = None
+    seen = [[given] * layers for _ in range(batch)]  # visual tokens of each layer, by row
     first, second = [given] * batch, [given] * batch
     cluster = asking = 0
     if trace is not None and config is not None:
+        seen = [sample.widths(layers) for sample in trace.samples]
         first = [sample.after_stage1 for sample in trace.samples]
         second = [sample.after_stage2 for sample in trace.samples]
         boundary = trace.layer if config.enable_stage2 else None
@@ -49,15 +51,14 @@ def facts_of(
             )
         if config.enable_stage2:
             asking = _asking(config, prompt)
-    visual = layer_widths(max(first), max(second), boundary, layers)
+    visual = [max(each) for each in zip(*seen, strict=True)]
     widths = [n + prompt.text_tokens for n in visual]
     lengths, _ = size_of(cache)
     kv_row = 2 * shape.kv_heads * (shape.hidden // shape.heads) * itemsize
     compressed = config is not None and config.enable_cache_compression and config.enable_stage2
     expected = [widths[-1]] * layers if compressed else widths
     mean_first, mean_second = sum(first) / batch, sum(second) / batch
-    early = layers if boundary is None else boundary + 1
-    layer_average = (early * mean_first + (layers - early) * mean_second) / layers
+    layer_average = sum(map(sum, seen)) / (layers * batch)
     what: dict[str, Any] = {
         "batch": batch,
         "grid": [prompt.positions, prompt.rows, prompt.columns],

@@ -154,12 +154,6 @@ def macs_fastvid(shape: Shape, widths: Sequence[int]) -> int:
     )
 
 
-def layer_widths(early: int, late: int, boundary: int | None, layers: int) -> list[int]:
-    """Tokens of each layer: ``early`` up to the one after which stage 2 drops, ``late`` after it; None: no stage 2."""
-    first = layers if boundary is None else boundary + 1
-    return [early] * first + [late] * (layers - first)
-
-
 def flops_of(shape: Shape, what: dict[str, Any]) -> dict[str, Any]:
     """Count every part of one measured run.
 

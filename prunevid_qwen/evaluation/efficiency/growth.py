@@ -50,8 +50,8 @@ def stage1_seconds(features: Tensor, config: PruneVidConfig) -> tuple[float, int
 
     Returns: seconds and tokens left.
     """
-    method = compile_plan(config, 28).before
-    assert method is not None
+    door = compile_plan(config, 28).door
+    assert door is not None
     grid = (features.shape[0], features.shape[1], features.shape[2])
     tokens = features.view(math.prod(grid), -1)
     place = torch.arange(tokens.shape[0], device=features.device)
@@ -60,7 +60,7 @@ def stage1_seconds(features: Tensor, config: PruneVidConfig) -> tuple[float, int
     with torch.inference_mode():
         synchronise(features.device)
         start = time.perf_counter()
-        merged = method.plan(Evidence(layout, tokens, tokens[:0]))
+        merged = door.by.plan(Evidence(layout, tokens, tokens[:0]))
         merged.mean(tokens)
         synchronise(features.device)
         return time.perf_counter() - start, merged.n_out

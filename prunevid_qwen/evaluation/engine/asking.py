@@ -28,7 +28,7 @@ from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.taps import tapped_vision
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.trace import DOOR, Trace
 from prunevid_qwen.vision import EncodedVideos, Features, vision_from_memory
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
@@ -165,8 +165,7 @@ class _Encoded:
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos, list[Medium]]:
         """Return the features, and what stands for each medium in a prompt."""
-        after = compile_plan(config, self._layers).after
-        taps = None if after is None else after.needs.taps
+        taps = compile_plan(config, self._layers).needs_after(DOOR).taps
         if taps not in self._held:
             adapter = self._answerer.adapter
             held = EncodedVideos(adapter.parts.vision)

@@ -22,7 +22,6 @@ from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.efficiency.flops import (
     decode_flops,
     decoder_flops,
-    layer_widths,
     lm_head_flops,
     vision_flops,
 )
@@ -185,18 +184,17 @@ class _Timer:
     ) -> dict[str, Any]:
         shape = shape_of(self.model.model.config)
         visual, length = grid[0] * grid[1], inputs["input_ids"].shape[1]
-        first = second = visual
-        boundary = None
+        seen, kept, boundary = [visual] * shape.layers, visual, None
         if config is not None and parts.trace is not None:
             check_applied(parts.trace, config, [visual])
             [sample] = parts.trace.samples
-            first, second = sample.after_stage1, sample.after_stage2
+            seen, kept = sample.widths(shape.layers), sample.after_stage2
             boundary = parts.trace.layer if config.enable_stage2 else None
         text = length - visual
-        widths = [n + text for n in layer_widths(first, second, boundary, shape.layers)]
+        widths = [n + text for n in seen]
         held, _ = size_of(parts.cache)
         return {
-            "tokens": {"visual": visual, "text": text, "kept": second, "layer": boundary},
+            "tokens": {"visual": visual, "text": text, "kept": kept, "layer": boundary},
             "cache_length": sum(held) / len(held),
             "flops": {
                 "decoder": decoder_flops(shape, widths).total + lm_head_flops(shape),

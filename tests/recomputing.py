@@ -1,0 +1,93 @@
+"""The oracle of merging between layers: recompute without a cache, layer by layer, with the recorded maps.
+
+Masking cannot stand for a merge, since a merged token is none of those that came. Here each sample runs through the
+layers over [prompt + generated tokens]; after a layer with a step the prompt's visual tokens are replaced by what its
+map makes of them, entry by entry, and every layer sees what it is given, with a causal mask. It shares no code with the
+hooks but the maps they decided. As the caches of the layers before a step stay whole, decoding has to equal it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.trace import Trace
+from tests.masking import text_inputs
+from tests.models import make_inputs, tiny_model
+
+
+def recomputed(samples: Any, sequences: Tensor, trace: Trace) -> list[Tensor]:
+    """Logits [new tokens, vocabulary] of every sample, for the token after the prompt and each one after it.
+
+    Args:
+        samples: of `make_inputs`.
+        sequences: as generated.
+        trace: of the prompt.
+    """
+    model, inputs = tiny_model("eager"), make_inputs(samples)
+    embeds, _ = text_inputs(model, make_inputs(samples))
+    positions, _ = adapter_for(model).reference_positions(**inputs)
+    return [_row(model, inputs, embeds, positions, sequences, b, trace) for b in range(len(trace.samples))]
+
+
+@torch.no_grad()
+def _row(
+    model: Any, inputs: dict[str, Any], embeds: Tensor, positions: Tensor, sequences: Tensor, b: int, trace: Trace
+) -> Tensor:
+    decoder, steps = model.model.language_model, {each.at: each.map for each in trace.samples[b].reductions}
+    at = inputs["attention_mask"][b].nonzero()[:, 0]
+    new = sequences[b, inputs["input_ids"].shape[1] : -1]
+    states, place = list(embeds[b, at]), list(positions[:, b, at].unbind(1))
+    kinds = (inputs["mm_token_type_ids"][b, at] > 0).tolist()
+    blocks = [block.stop - block.start for block in trace.samples[b].blocks]
+    if -1 in steps:
+        states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[-1])
+    following = max(int(each.max()) for each in place) + 1
+    tail = list(model.get_input_embeddings()(new))
+    after = [torch.full((3,), following + i) for i in range(len(new))]
+    for i, layer in enumerate(decoder.layers):
+        hidden = torch.stack([*states, *tail])[None]
+        angles = decoder.rotary_emb(hidden, torch.stack([*place, *after], 1)[:, None])
+        total = hidden.shape[1]
+        mask = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+        out = layer(hidden, attention_mask=mask, position_embeddings=angles, position_ids=None)
+        rows = list((out[0] if isinstance(out, tuple) else out)[0])
+        states, tail = rows[: len(states)], rows[len(states) :]
+        if i in steps:
+            states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[i])
+    logits: Tensor = model.lm_head(decoder.norm(torch.stack([states[-1], *tail])))
+    return logits
+
+
+def _reduced(
+    states: list[Tensor], place: list[Tensor], kinds: list[bool], blocks: list[int], done: Any
+) -> tuple[list[Tensor], list[Tensor], list[bool], list[int]]:
+    """Put what a map makes of a block's tokens where the first of these stood, in the map's order."""
+    visual = [i for i, kind in enumerate(kinds) if kind]
+    target, groups = done.target.tolist(), done.rep.tolist()
+    made = []
+    for group in range(len(groups)):
+        if done.mix is None:
+            parts = [(i, 1 / target.count(group)) for i, t in enumerate(target) if t == group]
+        else:
+            entries = zip(done.mix.source.tolist(), done.mix.group.tolist(), done.mix.weight.tolist(), strict=True)
+            parts = [(source, weight) for source, g, weight in entries if g == group]
+        made.append(sum(weight * states[visual[source]] for source, weight in parts))
+    of_block = [number for number, size in enumerate(blocks) for _ in range(size)]
+    out: tuple[list[Any], list[Any], list[bool]] = ([], [], [])
+    sizes = [0] * len(blocks)
+    starts = {visual[sum(blocks[:number])]: number for number in range(len(blocks)) if blocks[number]}
+    for i, kind in enumerate(kinds):
+        if not kind:
+            for to, value in zip(out, (states[i], place[i], False), strict=True):
+                to.append(value)
+        if i in starts:
+            for group, rep in enumerate(groups):
+                if of_block[rep] == starts[i]:
+                    sizes[starts[i]] += 1
+                    for to, value in zip(out, (made[group], place[visual[rep]], True), strict=True):
+                        to.append(value)
+    return (*out, sizes)

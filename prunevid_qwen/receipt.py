@@ -15,7 +15,7 @@ import prunevid_qwen.stage1_merge  # noqa: F401  importing a stage enters its me
 from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
-from prunevid_qwen.reducer import Reducer, reducer_class, why_unchanged
+from prunevid_qwen.reducer import Reducer, made_by, why_unchanged
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import SampleTrace, Trace
 from prunevid_qwen.version import __version__
@@ -48,15 +48,15 @@ def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | N
         if not sample.tokens:
             continue
         if config.enable_stage1 and sample.merged is None:
-            raise PruningNotApplied(f"stage 1 ({config.merger}) was asked for, but did not see sample {number}")
+            raise PruningNotApplied(f"stage 1 ({config.merger_name}) was asked for, but did not see sample {number}")
         all_through = sample.merged is not None and sample.merged.is_identity and config.cluster_ratio != 1
         if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
             raise PruningNotApplied(
-                f"merger {config.merger!r} at cluster_ratio={config.cluster_ratio} was asked for, all {sample.tokens} "
-                f"tokens of sample {number} came through"
+                f"merger {config.merger_name!r} at cluster_ratio={config.cluster_ratio} was asked for, all "
+                f"{sample.tokens} tokens of sample {number} came through"
             )
         if config.enable_stage2 and sample.kept is None:
-            raise PruningNotApplied(f"stage 2 ({config.selector}) was asked for, but did not see sample {number}")
+            raise PruningNotApplied(f"stage 2 ({config.selector_name}) was asked for, but did not see sample {number}")
         asked = config.fixed_keep_ratio
         if asked is None:  # a threshold may keep all; a cap may not be passed
             asked = config.max_keep_ratio or 1.0
@@ -158,7 +158,7 @@ def receipt(
         },
         "generated_tokens": generated_tokens,
         "position_scheme": trace.position_scheme,
-        "config": config.to_dict(),
+        "config": config.flat(),
         "versions": versions(),
         **about,
     }
@@ -192,7 +192,7 @@ def _share(out: int, given: int) -> float:
 
 
 def _merger(config: PruneVidConfig) -> Reducer:
-    return reducer_class(config.merger, stage=1).from_config(config)
+    return made_by(config.merger, 1, config)
 
 
 def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
         "enabled": config.enable_stage1,
         "applied": out < given,
         "note": note,
-        "merger": config.merger if config.enable_stage1 else None,
+        "merger": config.merger_name,
         "tau": getattr(merger, "tau", None),
         "original_tokens": given,
         "compressed_tokens": out,
@@ -222,7 +222,7 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "enabled": config.enable_stage2,
         "applied": out < given,
         "note": _why_all_kept(sample, config) if config.enable_stage2 and out == given else None,
-        "selector": config.selector if config.enable_stage2 else None,
+        "selector": config.selector_name,
         "layer": trace.layer if config.enable_stage2 else None,
         "original_tokens": given,
         "kept_tokens": out,

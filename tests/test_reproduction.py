@@ -376,7 +376,7 @@ def test_another_predictor_revision_or_dtype_is_a_deviation() -> None:
     table = TABLES["glimpseprune_vstar"]
     for setting in table.settings:
         asked = setting.asked[0]
-        configs = {row.name: row.config(QWEN).to_dict() if row.config else {} for row in setting.rows
+        configs = {row.name: row.config(QWEN).flat() if row.config else {} for row in setting.rows
                    if row.config or isinstance(setting, Timed)}  # fmt: skip
         for each in configs.values():
             if each.get("selector") == "glimpse":

@@ -9,6 +9,7 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, get_recommended_config
+from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.accuracy_answers import BLANK, UNPRUNED
 from prunevid_qwen.evaluation.scenes import Condition
@@ -73,12 +74,10 @@ class Method:
 
         ``min_cluster_tokens`` is 1: the authors' 14 is meant for frames of 140 to 196 tokens, these have 16 or 36.
         """
-        start = {
-            "min_cluster_tokens": 1,
-            "max_frames": condition.frames,
-            "max_pixels": condition.height * condition.width,
-        }
-        return PruneVidConfig().replace(**{**start, **self.options})
+        start = {"max_frames": condition.frames, "max_pixels": condition.height * condition.width}
+        config = PruneVidConfig().replace(**{**start, **self.options})
+        groups = config.has("min_cluster_tokens") and "min_cluster_tokens" not in self.options
+        return config.replace(min_cluster_tokens=1) if groups else config
 
     def moved_levers(self, config: PruneVidConfig) -> tuple[str, ...]:
         """Return the levers that reach a budget."""
@@ -115,8 +114,8 @@ class Method:
 
 def uses_chance(config: PruneVidConfig) -> bool:
     """Tell whether ``random_seed`` changes what this config keeps."""
-    return (config.enable_stage1 and config.merger == "random") or (
-        config.enable_stage2 and config.selector == "random"
+    return (config.enable_stage1 and config.merger_name == "random") or (
+        config.enable_stage2 and config.selector_name == "random"
     )
 
 
@@ -141,11 +140,13 @@ def standard_methods() -> list[Method]:
 
 
 def _selector(name: str) -> dict[str, Any]:
-    return {"selector": name, **_OPTIONS_OF.get(name, {})}
+    # at one layer, whatever their papers say: what is compared is the choice of tokens
+    at_one = {"pruning_layer": None} if "layers" in names_in(options_class("selector", name)) else {}
+    return {"selector": name, **at_one, **_OPTIONS_OF.get(name, {})}
 
 
 def _recommended() -> Method:
-    start, chosen = PruneVidConfig().to_dict(), get_recommended_config().to_dict()
+    start, chosen = PruneVidConfig().flat(), get_recommended_config().flat()
     changes = {name: value for name, value in chosen.items() if value != start[name]}
     return Method("recommended", changes, levers=("keep_ratio",))  # its merging is part of the recommendation
 

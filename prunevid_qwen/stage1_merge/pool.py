@@ -7,31 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import PoolOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 
-@register("pool", stage=1)
+@register("pool", PoolOptions, stage=1)
 @dataclass(frozen=True)
-class Pool:
+class Pool(PoolOptions):
     """Average each video over ``max(1, int(n * cluster_ratio))`` contiguous cells of its grid, as equal as can be.
 
     Where the grid divides evenly this is three-dimensional average pooling. A cell takes the position of its middle.
 
-    Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        merge_images: reduce images too.
+    Options: see `PoolOptions`.
     """
-
-    cluster_ratio: float = 0.5
-    merge_images: bool = False
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Pool:
-        """Take ``cluster_ratio`` and ``merge_images`` from the flat config."""
-        return cls(config.cluster_ratio, config.merge_images)
 
     @property
     def needs(self) -> Needs:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import ThresholdOptions
 from prunevid_qwen.tokens import TokenLayout
 
 
@@ -34,14 +34,14 @@ class Budget:
     scope: str = "sample"
 
     @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Budget:
-        """Take the budget's options from the flat config."""
+    def of(cls, options: ThresholdOptions) -> Budget:
+        """Take the budget out of a method's options."""
         return cls(
-            config.keep_threshold,
-            config.keep_ratio,
-            config.max_keep_ratio,
-            config.min_keep_tokens,
-            config.budget_scope,
+            options.keep_threshold,
+            options.keep_ratio,
+            options.max_keep_ratio,
+            options.min_keep_tokens,
+            options.budget_scope,
         )
 
     def choose(self, score: Tensor, probability: Tensor, layout: TokenLayout) -> Tensor:

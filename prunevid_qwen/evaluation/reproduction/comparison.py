@@ -143,7 +143,7 @@ def deviations(table: PublishedTable, setting: Setting | Timed, asked: Asked, re
         if row.name not in configs:
             said.append(f"{row.name}: not run")
             continue
-        plain, stored = row.config(PUBLISHED_DEPTH).to_dict(), configs[row.name]
+        plain, stored = row.config(PUBLISHED_DEPTH).flat(), configs[row.name]
         changed = [f"{name} {stored[name]}, not {value}" for name, value in plain.items()
                    if name not in (*BY_PROTOCOL, "glimpse_path") and stored.get(name) != value]  # fmt: skip
         if changed:
@@ -153,7 +153,7 @@ def deviations(table: PublishedTable, setting: Setting | Timed, asked: Asked, re
 
 def config_stored(stored: Mapping[str, Any]) -> PruneVidConfig:
     """Return the config that a record holds."""
-    return PruneVidConfig.from_dict({name: value for name, value in stored.items() if " " not in name})
+    return PruneVidConfig.from_record({name: value for name, value in stored.items() if " " not in name})
 
 
 def _depth(record: Mapping[str, Any]) -> Depth | None:

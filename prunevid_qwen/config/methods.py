@@ -1,0 +1,276 @@
+"""The options of each method, one small frozen dataclass a method, with its paper's defaults. Imports no torch.
+
+The source of each default stands in PAPERS.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prunevid_qwen.config.base import Layers, MethodOptions
+from prunevid_qwen.config.checks import checked_names
+from prunevid_qwen.errors import ConfigError
+
+# ---- before the decoder
+
+
+@checked_names("PruneVidMergeOptions has")
+@dataclass(frozen=True)
+class PruneVidMergeOptions(MethodOptions):
+    """PruneVid's stage 1 (arXiv 2412.16117, section 3.1).
+
+    Args:
+        tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
+            strictly greater. 1 means that nothing is static.
+        cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering.
+        temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
+        dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
+        min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
+        merged_position: whose (t, h, w) a merged token takes: its cluster "center", the rounded "mean" of its members,
+            or its "first" member.
+        token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
+        merge_images: merge images too (one temporal position); off, they pass.
+        cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
+            number on the points of the video that are farthest from a denser one.
+        static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
+    """
+
+    tau: float = 0.8
+    cluster_ratio: float = 0.5
+    temporal_segment_ratio: float = 0.25
+    dpc_knn_k: int = 5
+    min_cluster_tokens: int = 14
+    merged_position: str = "center"
+    token_order: str = "spatiotemporal"
+    merge_images: bool = False
+    cluster_scope: str = "per_group"
+    static_cluster_ratio: float | None = None
+
+
+@checked_names("RLTOptions has")
+@dataclass(frozen=True)
+class RLTOptions(MethodOptions):
+    """Run-length tokenization.
+
+    Args:
+        tau: a position continues the run where its cosine similarity with the one before is strictly greater, in
+            (0, 1]; 1 merges nothing.
+        temporal_segment_ratio: runs are at most ``max(1, round(1 / temporal_segment_ratio))`` positions long, in
+            (0, 1]: as long as PruneVid's segments are on average.
+    """
+
+    tau: float = 0.8
+    temporal_segment_ratio: float = 0.25
+
+
+@checked_names("PoolOptions has")
+@dataclass(frozen=True)
+class PoolOptions(MethodOptions):
+    """Average pooling, a control.
+
+    Args:
+        cluster_ratio: tokens left per token of a video, in (0, 1].
+        merge_images: reduce images too.
+    """
+
+    cluster_ratio: float = 0.5
+    merge_images: bool = False
+
+
+@checked_names("UniformMergeOptions has")
+@dataclass(frozen=True)
+class UniformMergeOptions(MethodOptions):
+    """Equally spaced tokens, a control.
+
+    Args:
+        cluster_ratio: tokens left per token of a video, in (0, 1].
+        merge_images: reduce images too.
+    """
+
+    cluster_ratio: float = 0.5
+    merge_images: bool = False
+
+
+@checked_names("RandomMergeOptions has")
+@dataclass(frozen=True)
+class RandomMergeOptions(MethodOptions):
+    """Tokens drawn at random, a control.
+
+    Args:
+        cluster_ratio: tokens left per token of a video, in (0, 1].
+        random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
+        merge_images: reduce images too.
+    """
+
+    cluster_ratio: float = 0.5
+    random_seed: int = 0
+    merge_images: bool = False
+
+
+# ---- inside it; layers: see `Layers`
+
+
+@checked_names("PruneVidOptions has")
+@dataclass(frozen=True)
+class PruneVidOptions(MethodOptions):
+    """PruneVid's stage 2 (arXiv 2412.16117, section 3.2).
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        selection_scope: "global" keeps ``max(1, int(n * keep_ratio))`` of each video or image; "per_group" keeps
+            ``int(n * keep_ratio)`` of every static group and of every temporal position's dynamic tokens. A video or
+            image always keeps one token.
+        attention_source: "post_rope" or "pre_rope".
+        attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
+        question_tokens: "all", "question" or "last": which text asks.
+        layers: the decoder layer that first sees what is kept.
+    """
+
+    keep_ratio: float = 0.4
+    selection_scope: str = "global"
+    attention_source: str = "post_rope"
+    attention_aggregation: str = "max"
+    question_tokens: str = "all"
+    layers: Layers = None
+
+
+@checked_names("DPPOptions has")
+@dataclass(frozen=True)
+class DPPOptions(MethodOptions):
+    """Selection by a determinantal point process.
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        attention_source: "post_rope" or "pre_rope".
+        attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
+        question_tokens: "all", "question" or "last": which text asks.
+        layers: the decoder layer that first sees what is kept.
+    """
+
+    keep_ratio: float = 0.4
+    attention_source: str = "post_rope"
+    attention_aggregation: str = "max"
+    question_tokens: str = "all"
+    layers: Layers = None
+
+
+@checked_names("FastVOptions has")
+@dataclass(frozen=True)
+class FastVOptions(MethodOptions):
+    """FastV (arXiv 2403.06764, section 4).
+
+    Args:
+        keep_ratio: share kept, in (0, 1]: 1 - R of the paper, whose R is 0.5.
+        layers: K of the paper, which is 2: the decoder layer, from 0, that first sees what is kept.
+    """
+
+    keep_ratio: float = 0.5
+    layers: Layers = (2,)
+
+
+@checked_names("UniformOptions has")
+@dataclass(frozen=True)
+class UniformOptions(MethodOptions):
+    """Equally spaced tokens, a control.
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        layers: the decoder layer that first sees what is kept.
+    """
+
+    keep_ratio: float = 0.4
+    layers: Layers = None
+
+
+@checked_names("RandomOptions has")
+@dataclass(frozen=True)
+class RandomOptions(MethodOptions):
+    """Tokens drawn at random, a control.
+
+    Args:
+        keep_ratio: share kept, in (0, 1].
+        random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
+        layers: the decoder layer that first sees what is kept.
+    """
+
+    keep_ratio: float = 0.4
+    random_seed: int = 0
+    layers: Layers = None
+
+
+@dataclass(frozen=True)
+class ThresholdOptions(MethodOptions):
+    """Budgets of a method that gives each token a probability (GlimpsePrune, arXiv 2508.01548).
+
+    Args:
+        keep_ratio: share kept under ``keep_threshold=None``, in (0, 1]; 1 keeps everything in any case.
+        keep_threshold: probability above which a token is kept, in [0, 1); None keeps exactly ``keep_ratio``.
+        max_keep_ratio: share that the threshold may keep at most, in (0, 1], or None.
+        min_keep_tokens: the best so many are kept in any case, at least 1.
+        budget_scope: "sample" counts all images and videos together, "image" each of them by itself.
+        layers: the decoder layer that first sees what is kept; None for where the method was trained to act, if it was.
+
+    Raises:
+        ConfigError: a value is out of its range, or two of them contradict each other.
+    """
+
+    keep_ratio: float = 0.4
+    keep_threshold: float | None = 0.5
+    max_keep_ratio: float | None = None
+    min_keep_tokens: int = 1
+    budget_scope: str = "sample"
+    layers: Layers = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_ratio == 1 and self.max_keep_ratio not in (None, 1):
+            raise ConfigError("keep_ratio=1 keeps everything, and max_keep_ratio caps nothing: drop one")
+        if self.keep_ratio == 1:
+            return
+        if self.keep_threshold is None:
+            if self.max_keep_ratio is not None:
+                raise ConfigError(
+                    "keep_threshold=None keeps exactly keep_ratio, and max_keep_ratio caps nothing: drop one"
+                )
+        elif self.keep_ratio != ThresholdOptions.keep_ratio:
+            raise ConfigError(
+                f"this selector keeps the tokens above keep_threshold={self.keep_threshold:g} and would not read "
+                f"keep_ratio={self.keep_ratio:g}: pass max_keep_ratio={self.keep_ratio:g} to keep that share at most, "
+                "or keep_threshold=None beside it to keep exactly that share"
+            )
+
+
+@checked_names("OracleOptions has")
+@dataclass(frozen=True)
+class OracleOptions(ThresholdOptions):
+    """What the caller of `pruned` marked; the marks are the probabilities. See `ThresholdOptions`."""
+
+
+@checked_names("GlimpseOptions has")
+@dataclass(frozen=True)
+class GlimpseOptions(ThresholdOptions):
+    """GlimpsePrune (arXiv 2508.01548): a trained predictor's probabilities. See `ThresholdOptions`.
+
+    Args:
+        glimpse_path: folder or hub id of the predictor, or "bundled": that of the bundled model.
+    """
+
+    glimpse_path: str = "bundled"
+
+
+MERGERS: dict[str, type] = {
+    "prunevid": PruneVidMergeOptions,
+    "rlt": RLTOptions,
+    "pool": PoolOptions,
+    "uniform": UniformMergeOptions,
+    "random": RandomMergeOptions,
+}
+SELECTORS: dict[str, type] = {
+    "prunevid": PruneVidOptions,
+    "dpp": DPPOptions,
+    "fastv": FastVOptions,
+    "uniform": UniformOptions,
+    "random": RandomOptions,
+    "oracle": OracleOptions,
+    "glimpse": GlimpseOptions,
+}

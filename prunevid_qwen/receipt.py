@@ -15,7 +15,7 @@ import prunevid_qwen.stage1_merge  # noqa: F401  importing a stage enters its me
 from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
-from prunevid_qwen.reducer import Reducer, made_by, why_unchanged
+from prunevid_qwen.reducer import Reducer, made_by, says, why_unchanged
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import SampleTrace, Trace
 from prunevid_qwen.version import __version__
@@ -49,11 +49,14 @@ def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | N
             continue
         if config.enable_stage1 and sample.merged is None:
             raise PruningNotApplied(f"stage 1 ({config.merger_name}) was asked for, but did not see sample {number}")
-        all_through = sample.merged is not None and sample.merged.is_identity and config.cluster_ratio != 1
+        lever = says(config.merger, 1).lever
+        spends = lever is None or getattr(config.merger, lever) != 1
+        all_through = sample.merged is not None and sample.merged.is_identity and spends
         if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
+            at = "" if lever is None else f" at {lever}={getattr(config.merger, lever)}"
             raise PruningNotApplied(
-                f"merger {config.merger_name!r} at cluster_ratio={config.cluster_ratio} was asked for, all "
-                f"{sample.tokens} tokens of sample {number} came through"
+                f"merger {config.merger_name!r}{at} was asked for, all {sample.tokens} tokens of sample {number} came "
+                "through"
             )
         if config.enable_stage2 and sample.kept is None:
             raise PruningNotApplied(f"stage 2 ({config.selector_name}) was asked for, but did not see sample {number}")
@@ -83,7 +86,7 @@ def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
         if few:
             said.append(
                 f"stage {stage} left {left} of {sample.tokens} visual tokens, {' and '.join(few)}: the answer may miss "
-                f"most of what was shown. {_more(stage, config)}"
+                f"most of what was shown. {_more(stage, config)}".rstrip()
             )
     return said
 
@@ -91,8 +94,9 @@ def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
 def _more(stage: int, config: PruneVidConfig) -> str:
     if stage == 2 and config.fixed_keep_ratio is None:
         return f"A keep_threshold below {config.keep_threshold:g} keeps more"
-    lever = "keep_ratio" if stage == 2 else "cluster_ratio" if hasattr(_merger(config), "cluster_ratio") else "tau"
-    return f"A {lever} above {getattr(config, lever):g} keeps more"
+    own = config.selector if stage == 2 else config.merger
+    lever = says(own, stage).lever
+    return "" if lever is None else f"A {lever} above {getattr(own, lever):g} keeps more"
 
 
 def receipt(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
@@ -158,6 +158,7 @@ def why_unchanged(reducer: Reducer, blocks: Sequence[Block]) -> str | None:
 R = TypeVar("R", bound=type[Reducer])
 _REDUCERS: dict[tuple[int, str], type[Reducer]] = {}
 _PARTS = {1: "merger", 2: "selector"}
+_LEVERS = {1: ("cluster_ratio", "keep_ratio"), 2: ("keep_ratio",)}
 
 
 def register(name: str, options: type | None = None, stage: int = 2) -> Callable[[R], R]:
@@ -218,6 +219,36 @@ def made_by(options: Any, stage: int = 2, config: PruneVidConfig | None = None) 
     else:
         made = cls(options)
     return made  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Sayings:
+    """What a method says of itself; see `MethodOptions` for the meaning of each."""
+
+    lever: str | None = None
+    lever_needs: Mapping[str, Any] = field(default_factory=dict)
+    chance: bool = False
+    exact: bool = False
+    told: bool = False
+
+
+def says(options: Any, stage: int = 2) -> Sayings:
+    """Return what the method of these options says of itself: on its reducer, else on its options.
+
+    Args:
+        options: of a registered method of that stage, or None for a stage that is off.
+        stage: 1 or 2.
+    """
+    plain = Sayings()
+    if options is None:
+        return plain
+    cls = reducer_class(name_of(_PARTS[stage], options), stage)
+    values = {each.name: getattr(plain, each.name) for each in fields(plain)}
+    for name, value in values.items():
+        values[name] = getattr(cls, name, getattr(options, name, value))
+    if values["lever"] is None:  # the usual names
+        values["lever"] = next((name for name in _LEVERS[stage] if hasattr(options, name)), None)
+    return Sayings(**values)
 
 
 def reducer_class(name: str, stage: int = 2) -> type[Reducer]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from prunevid_qwen.config.methods import (
 )
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption
+from prunevid_qwen.evaluation.methods import Method, uses_chance
 from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.reducer import _REDUCERS, AttentionQuery, Evidence, Needs, made_by, reducer_class, register
+from prunevid_qwen.reducer import _REDUCERS, AttentionQuery, Evidence, Needs, made_by, reducer_class, register, says
 from prunevid_qwen.tokens import TokenMap
 
+PACKAGE = Path(table.__file__).parents[1]
 OPTIONS = [(part, name) for part in ("merger", "selector") for name in table._CLASSES[part]]
 
 
@@ -151,6 +154,61 @@ def test_a_stage_is_turned_off_and_on() -> None:
     assert off.replace(enable_stage2=True).selector == PruneVidOptions()
     assert off.replace(selector="fastv").selector == FastVOptions()
     assert off.replace(selector="fastv", enable_stage2=False) == off
+
+
+# ---- what a method says of itself
+
+
+def test_methods_say_what_spends_their_budget() -> None:
+    said = {(part, name): says(table.options_class(part, name)(), table.STAGES[part]) for part, name in OPTIONS}
+    assert {key: each.lever for key, each in said.items() if key[0] == "selector"} == {
+        key: "keep_ratio" for key in said if key[0] == "selector"
+    }
+    assert {name: said[part, name].lever for part, name in OPTIONS if part == "merger"} == {
+        "prunevid": "cluster_ratio", "rlt": "tau", "pool": "cluster_ratio", "uniform": "cluster_ratio",
+        "random": "cluster_ratio",
+    }  # fmt: skip
+    assert {key for key, each in said.items() if each.chance} == {("merger", "random"), ("selector", "random")}
+    assert {key for key, each in said.items() if each.told} == {("selector", "oracle")}
+    assert {key[1] for key, each in said.items() if each.lever_needs} == {"glimpse", "oracle"}
+    assert {key[1] for key, each in said.items() if each.exact and key[0] == "merger"} == {"pool", "uniform", "random"}
+    assert says(None, 1).lever is None and not says(None, 1).chance
+
+
+def test_levers_follow_the_methods() -> None:
+    for options, levers in (
+        ({}, ("keep_ratio", "cluster_ratio")), ({"merger": "rlt", "enable_stage2": False}, ("tau",)),
+        ({"enable_stage1": False, "enable_stage2": False}, ()), ({"merger": "uniform", "selector": "fastv"},
+        ("keep_ratio", "cluster_ratio")),
+    ):  # fmt: skip
+        assert Method("it", options).moved_levers(PruneVidConfig().replace(**options)) == levers
+
+
+def test_a_reducer_may_say_it_too(registry: None) -> None:
+    class Says(Every):
+        lever = "step"
+        chance = True
+
+    register("every", EveryOptions)(Says)
+    config = PruneVidConfig(selector="every")
+    assert says(config.selector).lever == "step" and uses_chance(config)
+    assert Method("every", {"selector": "every", "enable_stage1": False}).moved_levers(config.replace(merger=None)) == (
+        "step",
+    )
+
+
+def test_nobody_asks_a_config_for_the_name_of_a_method() -> None:
+    """A name is only shown. What differs between methods they say themselves, see `MethodOptions`."""
+    asks = re.compile(r"(merger|selector)(_name)?\s*(==|!=|in|not in)\s*[\"'(\[{]")
+    own = ("config", "stage1_merge", "stage2_select")
+    asking = {
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in PACKAGE.rglob("*.py")
+        if path.relative_to(PACKAGE).parts[0] not in own
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if asks.search(line)
+    }
+    assert asking == set()
 
 
 # ---- other people's

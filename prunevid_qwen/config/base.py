@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from prunevid_qwen.config.checks import check_count, check_share, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
@@ -74,9 +76,18 @@ def checked_layers(value: object, most: int | None = 1) -> tuple[int | float, ..
 
 
 class MethodOptions:
-    """Base of options: those whose name several methods share are checked for their range on construction."""
+    """Base of options: those whose name several methods share are checked for their range on construction.
+
+    Its class attributes are what a method says of itself, and the reducer may say instead: benchmarks and reports ask
+    for them, and never for a name.
+    """
 
     most_layers: ClassVar[int | None] = 1  # cuts the method makes at most
+    lever: ClassVar[str | None] = None  # the option that spends a budget; None: cluster_ratio or keep_ratio
+    lever_needs: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # options under which the lever alone decides
+    chance: ClassVar[bool] = False  # draws random numbers, by ``random_seed``
+    exact: ClassVar[bool] = False  # leaves the lever's share of each video, whatever it shows
+    told: ClassVar[bool] = False  # the caller says what to keep: an upper end of comparisons, no method
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):  # type: ignore[arg-type]

@@ -5,7 +5,10 @@ The source of each default stands in PAPERS.md.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from prunevid_qwen.config.base import Layers, MethodOptions
 from prunevid_qwen.config.checks import checked_names
@@ -59,6 +62,8 @@ class RLTOptions(MethodOptions):
             (0, 1]: as long as PruneVid's segments are on average.
     """
 
+    lever: ClassVar[str | None] = "tau"
+
     tau: float = 0.8
     temporal_segment_ratio: float = 0.25
 
@@ -72,6 +77,8 @@ class PoolOptions(MethodOptions):
         cluster_ratio: tokens left per token of a video, in (0, 1].
         merge_images: reduce images too.
     """
+
+    exact: ClassVar[bool] = True
 
     cluster_ratio: float = 0.5
     merge_images: bool = False
@@ -87,6 +94,8 @@ class UniformMergeOptions(MethodOptions):
         merge_images: reduce images too.
     """
 
+    exact: ClassVar[bool] = True
+
     cluster_ratio: float = 0.5
     merge_images: bool = False
 
@@ -101,6 +110,9 @@ class RandomMergeOptions(MethodOptions):
         random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
         merge_images: reduce images too.
     """
+
+    exact: ClassVar[bool] = True
+    chance: ClassVar[bool] = True
 
     cluster_ratio: float = 0.5
     random_seed: int = 0
@@ -126,6 +138,8 @@ class PruneVidOptions(MethodOptions):
         layers: the decoder layer that first sees what is kept.
     """
 
+    exact: ClassVar[bool] = True
+
     keep_ratio: float = 0.4
     selection_scope: str = "global"
     attention_source: str = "post_rope"
@@ -147,6 +161,8 @@ class DPPOptions(MethodOptions):
         layers: the decoder layer that first sees what is kept.
     """
 
+    exact: ClassVar[bool] = True
+
     keep_ratio: float = 0.4
     attention_source: str = "post_rope"
     attention_aggregation: str = "max"
@@ -164,6 +180,8 @@ class FastVOptions(MethodOptions):
         layers: K of the paper, which is 2: the decoder layer, from 0, that first sees what is kept.
     """
 
+    exact: ClassVar[bool] = True
+
     keep_ratio: float = 0.5
     layers: Layers = (2,)
 
@@ -177,6 +195,8 @@ class UniformOptions(MethodOptions):
         keep_ratio: share kept, in (0, 1].
         layers: the decoder layer that first sees what is kept.
     """
+
+    exact: ClassVar[bool] = True
 
     keep_ratio: float = 0.4
     layers: Layers = None
@@ -192,6 +212,9 @@ class RandomOptions(MethodOptions):
         random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
         layers: the decoder layer that first sees what is kept.
     """
+
+    exact: ClassVar[bool] = True
+    chance: ClassVar[bool] = True
 
     keep_ratio: float = 0.4
     random_seed: int = 0
@@ -213,6 +236,8 @@ class ThresholdOptions(MethodOptions):
     Raises:
         ConfigError: a value is out of its range, or two of them contradict each other.
     """
+
+    lever_needs: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep_threshold": None})
 
     keep_ratio: float = 0.4
     keep_threshold: float | None = 0.5
@@ -244,6 +269,8 @@ class ThresholdOptions(MethodOptions):
 @dataclass(frozen=True)
 class OracleOptions(ThresholdOptions):
     """What the caller of `pruned` marked; the marks are the probabilities. See `ThresholdOptions`."""
+
+    told: ClassVar[bool] = True
 
 
 @checked_names("GlimpseOptions has")

@@ -40,7 +40,7 @@ def facts_of(
         first = [sample.after_stage1 for sample in trace.samples]
         second = [sample.after_stage2 for sample in trace.samples]
         boundary = trace.layer if config.enable_stage2 else None
-        if config.enable_stage1 and config.merger_name == "prunevid":
+        if config.has("min_cluster_tokens"):
             least = config.min_cluster_tokens
             cluster = sum(
                 cluster_flops(sample.merged, sample.blocks, shape.hidden, least)

@@ -92,7 +92,7 @@ def first_layers(config: PruneVidConfig, depth: Depth) -> int:
     """Return K of a config: the layers up to the one after which it selects, all of them without stage 2."""
     if not config.enable_stage2:
         return depth.layers
-    if config.selector_name == "glimpse" and config.pruning_layer is None:
+    if config.has("glimpse_path") and config.pruning_layer is None:
         return depth.glimpse_layer + 1
     return resolve_layer(config.pruning_layer, depth.layers) + 1
 
@@ -138,7 +138,7 @@ def budget_asked(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
     leaves a token and ``min_cluster_tokens`` may leave them whole.
     """
     entering = config.cluster_ratio if config.enable_stage1 else 1.0
-    exact = not config.enable_stage1 or config.merger_name in ("random", "uniform", "pool")
+    exact = not config.enable_stage1 or getattr(config.merger, "exact", False)
     share = 1.0
     if config.enable_stage2:
         fixed = config.fixed_keep_ratio

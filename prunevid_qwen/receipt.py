@@ -53,6 +53,7 @@ def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | N
         spends = lever is None or getattr(config.merger, lever) != 1
         all_through = sample.merged is not None and sample.merged.is_identity and spends
         if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
+            lever = lever if _count(config.merger) is None else "keep_tokens"
             at = "" if lever is None else f" at {lever}={getattr(config.merger, lever)}"
             raise PruningNotApplied(
                 f"merger {config.merger_name!r}{at} was asked for, all {sample.tokens} tokens of sample {number} came "
@@ -63,12 +64,12 @@ def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | N
         asked = config.fixed_keep_ratio
         if asked is None:  # a threshold may keep all; a cap may not be passed
             asked = config.max_keep_ratio or 1.0
-        least = len(sample.blocks) * config.min_keep_tokens
-        spare = sample.after_stage1 - max(least, int(sample.after_stage1 * asked))
+        least, count = len(sample.blocks) * config.min_keep_tokens, _count(config.selector)
+        most = int(sample.after_stage1 * asked) if count is None else len(sample.blocks) * count
+        spare = sample.after_stage1 - max(least, most)
         if sample.kept is not None and sample.kept.is_identity and spare > 1:
-            raise PruningNotApplied(
-                f"a share of {asked:g} of {sample.after_stage1} tokens was asked for, all were kept"
-            )
+            what = f"a share of {asked:g}" if count is None else f"at most {count} of each video and image"
+            raise PruningNotApplied(f"{what} of {sample.after_stage1} tokens was asked for, all were kept")
 
 
 def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
@@ -91,10 +92,18 @@ def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
     return said
 
 
+def _count(own: Any) -> int | None:
+    """The tokens of each video and image that a method is asked for, where its budget is a count."""
+    count: int | None = getattr(own, "keep_tokens", None)
+    return count
+
+
 def _more(stage: int, config: PruneVidConfig) -> str:
-    if stage == 2 and config.fixed_keep_ratio is None:
-        return f"A keep_threshold below {config.keep_threshold:g} keeps more"
     own = config.selector if stage == 2 else config.merger
+    if _count(own) is not None:
+        return f"A keep_tokens above {_count(own)} keeps more"
+    if stage == 2 and config.fixed_keep_ratio is None and getattr(own, "keep_threshold", None) is not None:
+        return f"A keep_threshold below {config.keep_threshold:g} keeps more"
     lever = says(own, stage).lever
     return "" if lever is None else f"A {lever} above {getattr(own, lever):g} keeps more"
 
@@ -201,7 +210,7 @@ def _merger(config: PruneVidConfig) -> Reducer:
 
 def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
     merger = _merger(config) if config.enable_stage1 else None
-    given, out = sample.tokens, sample.after_stage1
+    given, out, count = sample.tokens, sample.after_stage1, _count(config.merger)
     note = None
     if merger is not None and out == given:
         note = (why_unchanged(merger, sample.blocks) or "nothing merged") if given else _NO_MEDIA
@@ -214,7 +223,8 @@ def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
         "original_tokens": given,
         "compressed_tokens": out,
         "static_ratio": sample.static_ratio,
-        "requested_ratio": 1.0 if merger is None else getattr(merger, "cluster_ratio", None),
+        "requested_ratio": 1.0 if merger is None else None if count else getattr(merger, "cluster_ratio", None),
+        "requested_tokens": count,
         "achieved_ratio": _share(out, given),
         "reduction_percentage": 100 * (1 - _share(out, given)),
     }
@@ -232,7 +242,8 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "kept_tokens": out,
         "compressed_tokens": out,  # the same under stage 1's name for it
         "requested_ratio": config.fixed_keep_ratio if config.enable_stage2 else 1.0,
-        "threshold": config.keep_threshold if config.enable_stage2 and config.fixed_keep_ratio is None else None,
+        "requested_tokens": _count(config.selector),
+        "threshold": getattr(config.selector, "keep_threshold", None) if config.fixed_keep_ratio is None else None,
         "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,
         "achieved_ratio": _share(out, given),
     }
@@ -241,6 +252,10 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
 def _why_all_kept(sample: SampleTrace, config: PruneVidConfig) -> str:
     if not sample.tokens:
         return _NO_MEDIA
+    if _count(config.selector) is not None:
+        return f"nothing to do: no video or image has more than keep_tokens={_count(config.selector)} tokens"
+    if config.fixed_keep_ratio is None and getattr(config.selector, "keep_threshold", None) is None:
+        return "nothing dropped: the selector kept every token"
     if config.fixed_keep_ratio is None:
         return (
             f"nothing dropped: each token is above the threshold of {config.keep_threshold:g}, or among the "

@@ -25,14 +25,17 @@ from prunevid_qwen.config.methods import (
     RandomMergeOptions,
     RandomOptions,
     RLTOptions,
+    UniformMergeOptions,
     UniformOptions,
 )
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption
+from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
 from prunevid_qwen.evaluation.methods import Method, uses_chance
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import _REDUCERS, AttentionQuery, Evidence, Needs, made_by, reducer_class, register, says
 from prunevid_qwen.tokens import TokenMap
+from tests.test_receipt import BIKES, applied, told
+from tests.test_reducer_contract import evidence, only_what_it_asks_for
 
 PACKAGE = Path(table.__file__).parents[1]
 OPTIONS = [(part, name) for part in ("merger", "selector") for name in table._CLASSES[part]]
@@ -154,6 +157,75 @@ def test_a_stage_is_turned_off_and_on() -> None:
     assert off.replace(enable_stage2=True).selector == PruneVidOptions()
     assert off.replace(selector="fastv").selector == FastVOptions()
     assert off.replace(selector="fastv", enable_stage2=False) == off
+
+
+# ---- budgets by count
+
+COUNTED = [
+    (part, name) for part, name in OPTIONS
+    if "keep_tokens" in table.names_in(table.options_class(part, name)) and name != "glimpse"
+]  # fmt: skip
+
+
+def counted(part: str, name: str, keep_tokens: int) -> Any:
+    own = table.options_class(part, name)
+    exact = says(own(), table.STAGES[part]).lever_needs
+    return made_by(own(keep_tokens=keep_tokens, **exact), table.STAGES[part])
+
+
+@pytest.mark.parametrize(("part", "name"), COUNTED)
+@pytest.mark.parametrize("keep_tokens", [1, 5, 8, 1000])
+def test_a_count_is_kept_of_each_video_and_image(part: str, name: str, keep_tokens: int) -> None:
+    reducer, seen = counted(part, name, keep_tokens), evidence("two videos")
+    left, _ = seen.layout.apply(reducer.plan(only_what_it_asks_for(reducer.needs, seen)))
+    sizes = [block.stop - block.start for block in seen.layout.blocks]
+    assert [block.stop - block.start for block in left.blocks] == [min(keep_tokens, size) for size in sizes]
+
+
+def test_every_method_that_can_hold_a_count_holds_one() -> None:
+    assert set(OPTIONS) - set(COUNTED) == {("merger", "prunevid"), ("merger", "rlt"), ("selector", "glimpse")}
+    assert "keep_tokens" in table.names_in(table.options_class("selector", "glimpse"))  # as the oracle: one budget
+
+
+@pytest.mark.parametrize("options", [
+    {"keep_ratio": 0.2, "keep_tokens": 9}, {"keep_ratio": 0.4, "keep_tokens": 9}, {"keep_tokens": 0},
+    {"keep_tokens": 2.5}, {"keep_tokens": 9, "selection_scope": "per_group"}, {"selector": "glimpse", "keep_tokens": 9},
+    {"merger": "uniform", "selector": "uniform", "keep_tokens": 9}, {"merger.keep_tokens": 9},
+    {"merger": "pool", "cluster_ratio": 0.5, "merger.keep_tokens": 9},
+], ids=str)  # fmt: skip
+def test_two_budgets_and_counts_that_nobody_keeps_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        PruneVidConfig(**options)
+
+
+def test_one_budget_replaces_the_other() -> None:
+    share = get_aggressive_config()
+    count = share.replace(keep_tokens=192)
+    assert (count.selector.keep_ratio, count.selector.keep_tokens) == (0.4, 192)
+    assert count.replace(keep_ratio=0.2) == share and count.fixed_keep_ratio is None
+    assert count.replace(selector="fastv").selector == FastVOptions(keep_tokens=192)
+    assert count.replace(selector="fastv", keep_ratio=0.3).selector == FastVOptions(keep_ratio=0.3)
+    for again in (PruneVidConfig.from_dict(count.flat()), PruneVidConfig.from_json(count.to_json())):
+        assert again == count
+    assert "selector.keep_tokens" not in share.flat() and count.flat()["selector.keep_tokens"] == 192
+
+
+@pytest.mark.parametrize(("config", "stage", "sizes"), [
+    (PruneVidConfig(enable_stage1=False, keep_tokens=20), 2, (96, 20)),
+    (PruneVidConfig(enable_stage1=False, keep_tokens=200), 2, (96, 96)),
+    (PruneVidConfig(merger=UniformMergeOptions(keep_tokens=20), selector=None), 1, (20, 20)),
+    (PruneVidConfig(merger=UniformMergeOptions(keep_tokens=200), selector=None), 1, (96, 96)),
+], ids=str)  # fmt: skip
+def test_receipts_say_the_count(config: PruneVidConfig, stage: int, sizes: tuple[int, int]) -> None:
+    merged, kept = (None if size == 96 else size for size in sizes)
+    stats = told(config, (BIKES,), merged, None if config.selector is None else kept)
+    one = stats[f"stage{stage}"]
+    assert one["requested_ratio"] is None and one["requested_tokens"] in (20, 200)
+    assert one["applied"] == (min(sizes) < 96) and bool(one["note"]) != one["applied"]
+    assert config.merger is not None or not applied(stats)[0]
+    if one["applied"]:
+        with pytest.raises(PruningNotApplied, match="20"):
+            told(config, (BIKES,))
 
 
 # ---- what a method says of itself

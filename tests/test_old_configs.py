@@ -29,8 +29,14 @@ def facts(method: Any, then: dict[str, Any] | None) -> dict[str, Any] | None:
     if method is None:
         return None
     values = {name: getattr(method, NEW_NAME.get(name, name)) for name in then or {} if name != "class"}
-    plain = {name: dataclasses.asdict(v) if name == "budget" else v for name, v in values.items()}
+    later = {"keep_tokens"}  # options that came after it, and are off
+    plain = {name: _without(dataclasses.asdict(v), later) if name == "budget" else v for name, v in values.items()}
     return {"class": type(method).__name__, **plain}
+
+
+def _without(options: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    assert all(options[name] is None for name in names)
+    return {name: value for name, value in options.items() if name not in names}
 
 
 @pytest.mark.parametrize("name", OLD)

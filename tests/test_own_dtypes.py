@@ -107,7 +107,7 @@ def test_with_everything_kept_the_answer_is_the_stock_models(name: str) -> None:
 @pytest.mark.parametrize("name", STAND_IN)
 @pytest.mark.parametrize("options", [{}, {"merger": "pool", "selector": "dpp"}, {"selector": "glimpse"}], ids=str)
 def test_a_model_is_pruned_as_much(options: dict[str, str], name: str) -> None:
-    config = PruneVidConfig(**TINY, **options)
+    config = PruneVidConfig(**TINY).replace(**options)
     if options.get("selector") == "glimpse":
         config = glimpse.config(keep_threshold=None, keep_ratio=0.4)
     inputs = make_inputs(RAGGED)  # floats of the usual type

@@ -97,7 +97,7 @@ def test_layer_averages_of_prunevid() -> None:
 def test_fastv_keeps_less_than_the_budget_after_its_first_layers(share: float, kept: float) -> None:
     config = budget.fastv_config(share, QWEN)
     assert config.keep_ratio == pytest.approx(kept, abs=5e-5)
-    assert (config.selector, config.pruning_layer, config.enable_stage1) == ("fastv", 1, False)
+    assert (config.selector_name, config.pruning_layer, config.enable_stage1) == ("fastv", 1, False)
 
 
 @pytest.mark.parametrize("share", flashvid.BUDGETS)

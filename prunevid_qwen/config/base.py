@@ -34,6 +34,8 @@ def check_option(name: str, value: object) -> None:
         check_share(name, value)
     elif name in _LEAST:
         check_count(name, value, _LEAST[name])
+    elif name == "keep_tokens" and value is not None:
+        check_count(name, value, 1)
     elif name in CHOICES and value not in CHOICES[name]:
         raise ConfigError(unknown(f"{name} is one of", value, CHOICES[name]))
     elif name == "merge_images" and not isinstance(value, bool):
@@ -95,6 +97,11 @@ class MethodOptions:
                 object.__setattr__(self, "layers", checked_layers(getattr(self, each.name), self.most_layers))
             else:
                 check_option(each.name, getattr(self, each.name))
+        if getattr(self, "keep_tokens", None) is None:
+            return
+        for share in ("keep_ratio", "cluster_ratio"):
+            if getattr(self, share, None) != getattr(type(self), share, None):
+                raise ConfigError(f"{share} and keep_tokens are two budgets: give one of them")
 
 
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:

@@ -12,114 +12,13 @@ from typing import Any, ClassVar
 
 from prunevid_qwen.config.base import Layers, MethodOptions
 from prunevid_qwen.config.checks import checked_names
+from prunevid_qwen.config.mergers import MERGERS as MERGERS
+from prunevid_qwen.config.mergers import PoolOptions as PoolOptions
+from prunevid_qwen.config.mergers import PruneVidMergeOptions as PruneVidMergeOptions
+from prunevid_qwen.config.mergers import RandomMergeOptions as RandomMergeOptions
+from prunevid_qwen.config.mergers import RLTOptions as RLTOptions
+from prunevid_qwen.config.mergers import UniformMergeOptions as UniformMergeOptions
 from prunevid_qwen.errors import ConfigError
-
-# ---- before the decoder
-
-
-@checked_names("PruneVidMergeOptions has")
-@dataclass(frozen=True)
-class PruneVidMergeOptions(MethodOptions):
-    """PruneVid's stage 1 (arXiv 2412.16117, section 3.1).
-
-    Args:
-        tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
-            strictly greater. 1 means that nothing is static.
-        cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering.
-        temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
-        dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
-        min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
-        merged_position: whose (t, h, w) a merged token takes: its cluster "center", the rounded "mean" of its members,
-            or its "first" member.
-        token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
-        merge_images: merge images too (one temporal position); off, they pass.
-        cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
-            number on the points of the video that are farthest from a denser one.
-        static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
-    """
-
-    tau: float = 0.8
-    cluster_ratio: float = 0.5
-    temporal_segment_ratio: float = 0.25
-    dpc_knn_k: int = 5
-    min_cluster_tokens: int = 14
-    merged_position: str = "center"
-    token_order: str = "spatiotemporal"
-    merge_images: bool = False
-    cluster_scope: str = "per_group"
-    static_cluster_ratio: float | None = None
-
-
-@checked_names("RLTOptions has")
-@dataclass(frozen=True)
-class RLTOptions(MethodOptions):
-    """Run-length tokenization.
-
-    Args:
-        tau: a position continues the run where its cosine similarity with the one before is strictly greater, in
-            (0, 1]; 1 merges nothing.
-        temporal_segment_ratio: runs are at most ``max(1, round(1 / temporal_segment_ratio))`` positions long, in
-            (0, 1]: as long as PruneVid's segments are on average.
-    """
-
-    lever: ClassVar[str | None] = "tau"
-
-    tau: float = 0.8
-    temporal_segment_ratio: float = 0.25
-
-
-@checked_names("PoolOptions has")
-@dataclass(frozen=True)
-class PoolOptions(MethodOptions):
-    """Average pooling, a control.
-
-    Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        merge_images: reduce images too.
-    """
-
-    exact: ClassVar[bool] = True
-
-    cluster_ratio: float = 0.5
-    merge_images: bool = False
-
-
-@checked_names("UniformMergeOptions has")
-@dataclass(frozen=True)
-class UniformMergeOptions(MethodOptions):
-    """Equally spaced tokens, a control.
-
-    Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        merge_images: reduce images too.
-    """
-
-    exact: ClassVar[bool] = True
-
-    cluster_ratio: float = 0.5
-    merge_images: bool = False
-
-
-@checked_names("RandomMergeOptions has")
-@dataclass(frozen=True)
-class RandomMergeOptions(MethodOptions):
-    """Tokens drawn at random, a control.
-
-    Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
-        merge_images: reduce images too.
-    """
-
-    exact: ClassVar[bool] = True
-    chance: ClassVar[bool] = True
-
-    cluster_ratio: float = 0.5
-    random_seed: int = 0
-    merge_images: bool = False
-
-
-# ---- inside it; layers: see `Layers`
 
 
 @checked_names("PruneVidOptions has")
@@ -136,6 +35,7 @@ class PruneVidOptions(MethodOptions):
         attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
         question_tokens: "all", "question" or "last": which text asks.
         layers: the decoder layer that first sees what is kept.
+        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
     """
 
     exact: ClassVar[bool] = True
@@ -146,6 +46,12 @@ class PruneVidOptions(MethodOptions):
     attention_aggregation: str = "max"
     question_tokens: str = "all"
     layers: Layers = None
+    keep_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.keep_tokens is not None and self.selection_scope == "per_group":
+            raise ConfigError('keep_tokens counts those of a whole video or image: pass selection_scope="global"')
 
 
 @checked_names("DPPOptions has")
@@ -159,6 +65,7 @@ class DPPOptions(MethodOptions):
         attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
         question_tokens: "all", "question" or "last": which text asks.
         layers: the decoder layer that first sees what is kept.
+        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
     """
 
     exact: ClassVar[bool] = True
@@ -168,6 +75,7 @@ class DPPOptions(MethodOptions):
     attention_aggregation: str = "max"
     question_tokens: str = "all"
     layers: Layers = None
+    keep_tokens: int | None = None
 
 
 @checked_names("FastVOptions has")
@@ -178,12 +86,14 @@ class FastVOptions(MethodOptions):
     Args:
         keep_ratio: share kept, in (0, 1]: 1 - R of the paper, whose R is 0.5.
         layers: K of the paper, which is 2: the decoder layer, from 0, that first sees what is kept.
+        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
     """
 
     exact: ClassVar[bool] = True
 
     keep_ratio: float = 0.5
     layers: Layers = (2,)
+    keep_tokens: int | None = None
 
 
 @checked_names("UniformOptions has")
@@ -194,12 +104,14 @@ class UniformOptions(MethodOptions):
     Args:
         keep_ratio: share kept, in (0, 1].
         layers: the decoder layer that first sees what is kept.
+        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
     """
 
     exact: ClassVar[bool] = True
 
     keep_ratio: float = 0.4
     layers: Layers = None
+    keep_tokens: int | None = None
 
 
 @checked_names("RandomOptions has")
@@ -211,6 +123,7 @@ class RandomOptions(MethodOptions):
         keep_ratio: share kept, in (0, 1].
         random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
         layers: the decoder layer that first sees what is kept.
+        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
     """
 
     exact: ClassVar[bool] = True
@@ -219,6 +132,7 @@ class RandomOptions(MethodOptions):
     keep_ratio: float = 0.4
     random_seed: int = 0
     layers: Layers = None
+    keep_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +146,8 @@ class ThresholdOptions(MethodOptions):
         min_keep_tokens: the best so many are kept in any case, at least 1.
         budget_scope: "sample" counts all images and videos together, "image" each of them by itself.
         layers: the decoder layer that first sees what is kept; None for where the method was trained to act, if it was.
+        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None; under
+            ``keep_threshold=None``.
 
     Raises:
         ConfigError: a value is out of its range, or two of them contradict each other.
@@ -245,11 +161,17 @@ class ThresholdOptions(MethodOptions):
     min_keep_tokens: int = 1
     budget_scope: str = "sample"
     layers: Layers = None
+    keep_tokens: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep_ratio == 1 and self.max_keep_ratio not in (None, 1):
             raise ConfigError("keep_ratio=1 keeps everything, and max_keep_ratio caps nothing: drop one")
+        if self.keep_tokens is not None and self.keep_threshold is not None:
+            raise ConfigError(
+                f"this selector keeps the tokens above keep_threshold={self.keep_threshold:g} and would not read "
+                f"keep_tokens={self.keep_tokens}: pass keep_threshold=None beside it"
+            )
         if self.keep_ratio == 1:
             return
         if self.keep_threshold is None:
@@ -285,13 +207,6 @@ class GlimpseOptions(ThresholdOptions):
     glimpse_path: str = "bundled"
 
 
-MERGERS: dict[str, type] = {
-    "prunevid": PruneVidMergeOptions,
-    "rlt": RLTOptions,
-    "pool": PoolOptions,
-    "uniform": UniformMergeOptions,
-    "random": RandomMergeOptions,
-}
 SELECTORS: dict[str, type] = {
     "prunevid": PruneVidOptions,
     "dpp": DPPOptions,

@@ -18,7 +18,7 @@ from prunevid_qwen.config.checks import is_number, unknown
 from prunevid_qwen.config.flat import FLAT, SCHEMES, pruning_layer_of
 from prunevid_qwen.config.flat import READING as FLAT_READING
 from prunevid_qwen.config.methods import PruneVidMergeOptions, PruneVidOptions
-from prunevid_qwen.config.placing import carried, place
+from prunevid_qwen.config.placing import carried, other_budget, place
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.stored import flat_options, nested_options, read_flat, read_nested
 from prunevid_qwen.config.table import name_of, options_class
@@ -141,9 +141,11 @@ class PruneVidConfig:
 
     @property
     def fixed_keep_ratio(self) -> float | None:
-        """The share that stage 2 is asked to keep, or None where what it sees decides."""
+        """The share that stage 2 is asked to keep, or None: what it sees decides, or it is a count."""
         own = self.selector
         if getattr(own, "keep_threshold", None) is not None and self.keep_ratio != 1:
+            return None
+        if getattr(own, "keep_tokens", None) is not None:
             return None
         kept: float | None = self.keep_ratio if own is None else getattr(own, "keep_ratio", None)
         return kept
@@ -169,7 +171,8 @@ class PruneVidConfig:
             if isinstance(given, str) and before is not None and changes.get(switch) is not False:
                 cls = options_class(part, given)
                 given = before if type(before) is cls else cls(**_unless(carried(before, cls), part, changes))
-            changes[part] = before if given is _UNSET else given
+            own = before if given is _UNSET else given
+            changes[part] = other_budget(own, part, changes) if dataclasses.is_dataclass(own) else own
         if "enable_cache_compression" not in changes:
             changes.setdefault("compress_cache", self.compress_cache)
         own = {name: getattr(self, name) for name in ("reading", "position_scheme", *REPORTING)}

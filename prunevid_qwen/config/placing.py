@@ -43,6 +43,10 @@ def place(given: Mapping[str, Any], classes: Mapping[str, type | None], off: Map
             if field in placed[part]:
                 raise ConfigError(f"{part}.{field} is given twice, the second time as {name}: give it once")
             placed[part][field] = value_there
+    for part, own in placed.items():
+        for share in ("keep_ratio", "cluster_ratio"):
+            if share in own and own.get("keep_tokens") is not None:
+                raise ConfigError(f"{part}.{share} and {part}.keep_tokens are two budgets: give one of them")
     return placed
 
 
@@ -118,6 +122,18 @@ def _every_name(classes: Mapping[str, type | None]) -> Iterable[str]:
 
 def _owned(name: str, classes: Mapping[str, type | None]) -> bool:
     return any(options is None or _field_of(name, options) is not None for options in classes.values())
+
+
+def other_budget(own: Any, part: str, changes: Mapping[str, Any]) -> Any:
+    """Take off the budget of these options that changes replace: a share by a count, or a count by a share."""
+    if getattr(own, "keep_tokens", None) is None and "keep_tokens" not in names_in(type(own)):
+        return own
+    given = {name.rpartition(".")[2] for name in changes if name.rpartition(".")[0] in ("", part)}
+    plain = type(own)()
+    shares = [name for name in ("keep_ratio", "cluster_ratio") if hasattr(plain, name)]
+    if "keep_tokens" in given:
+        return dataclasses.replace(own, **{name: getattr(plain, name) for name in shares})
+    return dataclasses.replace(own, keep_tokens=None) if given & set(shares) else own
 
 
 def carried(before: Any, options: type) -> dict[str, Any]:

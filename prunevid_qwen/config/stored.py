@@ -10,7 +10,7 @@ from prunevid_qwen.config.checks import check_names, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, FlatOptions, layers_of, pruning_layer_of
 from prunevid_qwen.config.placing import lacking
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import name_of, names_in, options_class
+from prunevid_qwen.config.table import built_in, name_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 if TYPE_CHECKING:
@@ -87,6 +87,8 @@ def flat_options(config: PruneVidConfig) -> dict[str, Any]:
                 continue
             if name in of and flat[name] == value:
                 continue
+            if name not in of and built_in(part, own) and value == getattr(type(own), name):
+                continue  # came after 3a0e2fd and is not used
             flat[f"{part}.{name}"] = value
     return flat
 

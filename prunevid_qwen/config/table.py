@@ -78,6 +78,11 @@ def name_of(part: str, options: Any) -> str:
     )
 
 
+def built_in(part: str, options: Any) -> bool:
+    """Tell whether these options are of a method of this package."""
+    return type(options) in (MERGERS if part == "merger" else SELECTORS).values()
+
+
 def names_in(options: type | None) -> tuple[str, ...]:
     """Return the names of the options in a class; none for None."""
     return () if options is None else tuple(each.name for each in dataclasses.fields(options) if each.init)

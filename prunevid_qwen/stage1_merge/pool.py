@@ -30,7 +30,7 @@ class Pool(PoolOptions):
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, ``cluster_ratio=1``, or a single token each."""
-        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio)
+        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio, self.keep_tokens)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Average the cells of each video.
@@ -40,7 +40,7 @@ class Pool(PoolOptions):
         """
 
         def average(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
-            boxes = equal_boxes(grid, tokens_of(tokens.shape[0], self.cluster_ratio))
+            boxes = equal_boxes(grid, tokens_of(tokens.shape[0], self.cluster_ratio, self.keep_tokens))
             cell = torch.empty(grid, dtype=torch.long)
             for number, (times, rows, columns) in enumerate(boxes):
                 cell[times.start : times.stop, rows.start : rows.stop, columns.start : columns.stop] = number

@@ -28,7 +28,7 @@ class RandomMerge(RandomMergeOptions):
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, ``cluster_ratio=1``, or a single token each."""
-        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio)
+        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio, self.keep_tokens)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Draw the tokens of each video, one after the other from one generator.
@@ -40,7 +40,7 @@ class RandomMerge(RandomMergeOptions):
 
         def draw(_grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
             n = tokens.shape[0]
-            drawn = torch.randperm(n, generator=generator)[: tokens_of(n, self.cluster_ratio)]
+            drawn = torch.randperm(n, generator=generator)[: tokens_of(n, self.cluster_ratio, self.keep_tokens)]
             return TokenMap.keep(drawn.to(tokens.device), n)
 
         return each_video(seen, self.merge_images, draw)

@@ -30,7 +30,7 @@ class UniformMerge(UniformMergeOptions):
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, ``cluster_ratio=1``, or a single token each."""
-        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio)
+        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio, self.keep_tokens)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Space the kept tokens of each video equally.
@@ -41,7 +41,7 @@ class UniformMerge(UniformMergeOptions):
 
         def space(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
             n = tokens.shape[0]
-            kept = [middle(grid, box) for box in equal_boxes(grid, tokens_of(n, self.cluster_ratio))]
+            kept = [middle(grid, box) for box in equal_boxes(grid, tokens_of(n, self.cluster_ratio, self.keep_tokens))]
             return TokenMap.keep(torch.tensor(kept, device=tokens.device), n)
 
         return each_video(seen, self.merge_images, space)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from prunevid_qwen.config.methods import DPPOptions
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import count_of
 from prunevid_qwen.tokens import TokenMap
 
 _EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention
@@ -87,7 +88,7 @@ class DPP(DPPOptions):
             size = block.stop - block.start
             states = seen.hidden[own].double()
             attention = seen.attention[own].to(states.device)
-            count = max(1, int(size * self.keep_ratio))
+            count = count_of(size, self.keep_ratio, self.keep_tokens)
             if count == size:
                 kept.append(torch.arange(block.start, block.stop, device=states.device))
                 continue

@@ -38,5 +38,5 @@ class FastV(FastVOptions):
             return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None:
             raise ValueError("fastv selects by attention: gather what its `needs` asks for")
-        index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)
+        index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         return TokenMap.keep(index, seen.attention.numel())

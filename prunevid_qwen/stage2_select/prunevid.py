@@ -94,7 +94,7 @@ class PruneVid(PruneVidOptions):
         if seen.attention is None:
             raise ValueError("prunevid selects by attention: gather what its `needs` asks for")
         if self.selection_scope == "global":
-            index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)
+            index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         else:
             groups, blocks = group_strata(seen.layout), seen.layout.block_of
             index = stratified_topk(seen.attention, groups, self.keep_ratio, at_least_one_of=blocks)

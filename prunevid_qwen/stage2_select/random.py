@@ -31,5 +31,5 @@ class Random(RandomOptions):
         visual = seen.layout.visual
         drawn = torch.Generator().manual_seed(self.random_seed)
         score = torch.rand(visual.numel(), generator=drawn, dtype=torch.float32)
-        index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio)
+        index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         return TokenMap.keep(index, visual.numel())

@@ -8,6 +8,7 @@ import torch
 
 from prunevid_qwen.config.methods import UniformOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import count_of
 from prunevid_qwen.tokens import TokenMap
 
 
@@ -35,7 +36,7 @@ class Uniform(UniformOptions):
         parts = []
         for block in seen.layout.blocks:
             size = block.stop - block.start
-            count = max(1, int(size * self.keep_ratio))
+            count = count_of(size, self.keep_ratio, self.keep_tokens)
             step = torch.arange(count, device=seen.layout.visual.device)
             parts.append(block.start + (2 * step + 1) * size // (2 * count))
         return TokenMap.keep(torch.cat(parts), seen.layout.visual.numel())

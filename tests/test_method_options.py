@@ -380,6 +380,7 @@ def test_a_method_written_for_the_flat_config_works_with_one_warning(registry: N
 
 # ---- the command line
 
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 FILE = """
 from dataclasses import dataclass
 
@@ -452,6 +453,18 @@ def test_a_plugin_in_a_file(registry: None, tmp_path: Path, monkeypatch: pytest.
     (config,) = seen
     assert (config.selector.count, config.selector.note, config.selector.layers) == (7, "x", (2,))
     assert compile_plan(config, 6).layer == 1
+
+
+def test_the_method_of_contributing_is_a_plugin(
+    registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, path = configs_of(monkeypatch), tmp_path / "mine.py"
+    (code,) = re.findall(r"```python\n(# mine\.py\n.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    path.write_text(code)
+    assert main(["demo", "--plugin", str(path), "--selector", "every", "--selector.step", "3"]) == 3
+    reducer, shown = compile_plan(seen[0], 6).after, evidence("one video")
+    assert reducer is not None and compile_plan(seen[0], 6).layer == 2
+    assert reducer.plan(shown).rep.tolist() == list(range(0, 96, 3))
 
 
 def test_a_plugin_that_fails_is_the_environments_fault(tmp_path: Path) -> None:

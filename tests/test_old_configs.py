@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.config import FlatOptions, PruneVidConfig
+from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config
 from prunevid_qwen.config.flat import READING
 from prunevid_qwen.config.methods import FastVOptions
 from prunevid_qwen.errors import ConfigError, UnknownOption
@@ -49,6 +49,12 @@ def test_a_file_without_a_format_is_planned_as_then(name: str) -> None:
         assert facts(plan.after, then["after"]) == then["after"]
         assert (plan.compress, plan.position_scheme) == (then["compress"], then["position_scheme"])
         assert plan.layer == then["layer"] or plan.after is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_records_of_runs_hold_what_they_held_then(name: str) -> None:
+    """A run's identity holds `flat`: one that an earlier version began is known again."""
+    assert get_config(name).flat() == OLD[name]["file"]
 
 
 def test_every_pair_of_methods_is_among_them() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from importlib.metadata import entry_points
 from pathlib import Path
 
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
@@ -23,6 +22,8 @@ def load_announced(name: str) -> bool:
     Raises:
         SetupError: it cannot be imported.
     """
+    from importlib.metadata import entry_points  # here, since help need not wait for it
+
     found = entry_points(group=GROUP, name=name)
     for each in found:
         try:

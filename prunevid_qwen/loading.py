@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.adapters import QwenVL, check_transformers
-from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError, quoted
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
 from prunevid_qwen.version import TESTED
 
 _log = logging.getLogger(__name__)
 
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only")
+_LOADING = ("config", "device", "dtype", "device_map", "attn_implementation", "quantization_config", *HUB_ARGUMENTS)
+_LONGEST_ID = 200  # characters; the hub takes fewer
 
 
 def bundled_model() -> str:
@@ -57,7 +61,7 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
         arguments: what `from_pretrained` takes.
 
     Raises:
-        ConfigError: ``source`` is neither a folder nor a hub id.
+        ConfigError: ``source`` is neither a folder nor a hub id, or an argument is unknown (`UnknownOption`).
         UnsupportedError: the model is of another family.
         SetupError: it cannot be reached, or torchvision does not match torch.
     """
@@ -81,6 +85,14 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
             model = transformers.AutoModelForImageTextToText.from_pretrained(source, **arguments)
     except OSError as error:
         raise _unreachable(source, error) from error
+    except TypeError as error:
+        wrong = next((name for name in arguments if f"'{name}'" in str(error)), None)
+        if wrong is None:
+            raise
+        if wrong in PruneVidConfig.__dataclass_fields__:
+            said = f"{wrong} is an option of the config: pass config=PruneVidConfig({wrong}=...)"
+            raise UnknownOption(said) from error
+        raise UnknownOption(unknown("from_pretrained takes", wrong, _LOADING)) from error
     except RuntimeError as error:
         if "torchvision" in str(error):
             raise SetupError(
@@ -123,7 +135,7 @@ def check_source(source: str) -> None:
             raise ConfigError(f"{source} has no config.json: pass the folder that holds the model's files")
         return
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source
-    if looks_local or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+    if looks_local or len(source) > _LONGEST_ID or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
         raise ConfigError(
             f"no model folder at {quoted(source)}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'"
         )

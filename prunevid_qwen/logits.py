@@ -18,7 +18,7 @@ from prunevid_qwen.attachments import StandIn, replaced
 from prunevid_qwen.batch import gather_tokens
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.seams import missing_seam, require, taken
+from prunevid_qwen.seams import missing_seam, require, taken, with_logits
 from prunevid_qwen.tokens.device import on
 
 
@@ -70,12 +70,19 @@ class Logits(threading.local):
         keep = self._asked.get("logits_to_keep")
         return isinstance(keep, int) and keep > 0
 
+    @property
+    def for_next_token(self) -> bool:
+        """True when the last token's logits alone are asked for, as each step of `generate` without a cache does."""
+        return self.for_an_answer and self._asked["logits_to_keep"] == 1
+
     def shortened(self, state: Prefill) -> None:
         """Note a prompt that has lost tokens.
 
         Raises:
             UnsupportedError: what is asked for has no place in what is left.
         """
+        if not self._asked:  # somebody calls the root alone, which makes no logits
+            return
         keep, labels = self._asked.get("logits_to_keep"), self._asked.get("labels")
         self._prompt = state
         if labels is not None:
@@ -112,7 +119,7 @@ class Logits(threading.local):
             UnsupportedError: a position asked for is one of those.
         """
         keep, state = self._asked.get("logits_to_keep"), self._prompt
-        if state is None or not isinstance(keep, Tensor):
+        if state is None or _counts_from_the_end(keep):
             return None
         rows = rows_of(state)
         _check_positions(rows, keep)
@@ -191,13 +198,14 @@ def labels_left(state: Prefill, labels: Tensor, ignored: int = -100) -> Tensor:
     return out.scatter(1, first, ignored)
 
 
-def _check_labels(labels: Tensor, keep: Any, shifted: Any, state: Prefill) -> None:
-    if labels.shape != state.came.shape:
+def _check_labels(labels: Any, keep: Any, shifted: Any, state: Prefill) -> None:
+    if not isinstance(labels, Tensor) or labels.shape != state.came.shape:
+        came = list(labels.shape) if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
         raise ConfigError(
-            f"labels are {list(labels.shape)}, the prompt is {list(state.came.shape)}: give one label for each of its "
+            f"labels are {came}, the prompt is {list(state.came.shape)}: give a tensor of one label for each of its "
             "tokens, -100 where nothing is to be predicted"
         )
-    if isinstance(keep, Tensor) or keep:
+    if not _counts_from_the_end(keep) or keep:
         raise UnsupportedError(
             "labels came with logits_to_keep, and the prompt is pruned: a loss needs the logits of all tokens that are "
             "left. Leave logits_to_keep out"
@@ -209,26 +217,24 @@ def _check_labels(labels: Tensor, keep: Any, shifted: Any, state: Prefill) -> No
         )
 
 
-def _check_positions(rows: Tensor, keep: Tensor) -> None:
-    """Refuse positions, as the library reads them, of which no token is left; what lies outside it refuses itself."""
-    asked, length = keep.detach().cpu(), rows.shape[1]
-    if asked.dtype == torch.bool:
-        if asked.shape not in (rows.shape, rows.shape[1:]):
-            return
-        wanted = asked.expand_as(rows)
-    else:
-        if asked.numel() and not bool(((asked >= -length) & (asked < length)).all()):
-            return
-        wanted = torch.zeros_like(rows, dtype=torch.bool)
-        if asked.ndim == 2 and len(asked) == len(rows):
-            wanted.scatter_(1, asked % length, True)
-        else:
-            wanted[:, (asked % length).flatten()] = True
-    gone = (wanted & (rows < 0)).nonzero().tolist()
+def _check_positions(rows: Tensor, keep: Any) -> None:
+    """Refuse positions of which no token is left; what lies outside the prompt the model refuses itself."""
+    places = torch.arange(rows.numel(), device="cpu").view(rows.shape).masked_fill(rows >= 0, -1)
+    try:
+        asked = with_logits(places[..., None], keep.detach().cpu() if isinstance(keep, Tensor) else keep)
+    except (IndexError, RuntimeError, TypeError, ValueError):
+        return  # the model picks in the same way, and says so
+    gone = asked[asked >= 0].tolist()
     if gone:
-        b, at = gone[0]
+        b, at = divmod(gone[0], rows.shape[1])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise UnsupportedError(
             f"logits_to_keep asks for position {at} of row {b}{more}, which is padding or a visual token that pruning "
-            "has dropped or merged. Ask for positions of text, [B, P] where they differ between the rows"
+            "has dropped or merged. Ask for positions of text, [B, P] where they differ between the rows, or for "
+            "0: all that are left"
         )
+
+
+def _counts_from_the_end(keep: Any) -> bool:
+    """Tell whether tokens are asked for by their number, 0 for all; else positions are, which tokens may have lost."""
+    return keep is None or (isinstance(keep, int) and keep >= 0)

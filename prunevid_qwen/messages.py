@@ -67,12 +67,12 @@ def _message(message: Any) -> tuple[str, str | list[Item]]:
     if "content" not in message:
         raise ConfigError(f"a message is a dict with role and content, got {excerpt(message, 80)}")
     role, content = message["role"], message["content"]
-    if content is None and role == "assistant":  # it called a tool, or was left open
-        return role, ""
     if isinstance(content, str):
         return role, content
     if hasattr(content, "tolist"):  # pandas makes arrays of a column's lists
         content = content.tolist()
+    if role == "assistant" and (content is None or content == []):  # it called a tool, or was left open
+        return role, ""
     if not isinstance(content, Sequence):
         raise ConfigError(f"content of {excerpt(role, 80)!r} is text or a list of items, got {excerpt(content, 80)}")
     return role, [read_item(item) for item in content]

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from prunevid_qwen.attachments import Turns
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
-from prunevid_qwen.follow_up import cache_given, next_turn, remember, shown_in, with_cache_named
+from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.media import VideoFeed
@@ -201,9 +202,8 @@ class PruneVidQwen25VL:
         turn.note(trace)
         seconds = {"read": 0.0, "total": time.perf_counter() - began}
         with_stats = self.config.collect_stats if return_stats is None else return_stats
-        result = results_of(self, output, [turn.sample], turn.inputs, trace, seconds, with_stats)[0]
-        turn.correct(result.get("stats"), trace)
-        return result
+        correct = partial(turn.correct, trace)
+        return results_of(self, output, [turn.sample], turn.inputs, trace, seconds, with_stats, correct)[0]
 
     def prepare(
         self,
@@ -240,12 +240,14 @@ class PruneVidQwen25VL:
             As `generate`, with stats: seconds of reading and of the encoder are those of ``prepared``.
         """
         began = time.perf_counter()
+        generate_arguments = with_cache_named(self.model, limited(generate_arguments))
+        check_starts_anew(generate_arguments)
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = vision_from_memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self.config) as trace, memory:
             batch = self.preprocessor.batch(prepared.samples)
             inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
-            output = self.model.generate(**inputs, **with_cache_named(self.model, limited(generate_arguments)))
+            output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
         results = results_of(self, output, prepared.samples, inputs, trace, seconds, True)

@@ -87,6 +87,10 @@ class Prefill:
             return self.valid.shape[1] - 1
         return int(self.valid[b].nonzero()[int(layout.question[-1]), 0])
 
+    def filled(self, layer: int) -> bool:
+        """Tell whether layer ``layer`` wrote this block into the cache."""
+        return self.cache.physical_length(layer) > self.past
+
     def check_free(self) -> None:
         """Make sure that tokens may be dropped or merged.
 

@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunevid_qwen.encoding import Encoding, Progress
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.preprocessor import Sample
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.vision import EncodedVideos
+
+_MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_type_ids", "pixel_values",
+         "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,17 @@ class Prepared:
 
 
 def limited(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments of transformers' ``generate``, with 512 new tokens at most where they set no limit."""
+    """Return arguments of transformers' ``generate``, with 512 new tokens at most where they set no limit.
+
+    Raises:
+        ConfigError: one that is made here of what is asked.
+    """
+    made = [name for name in _MADE if name in arguments]
+    if made:
+        raise ConfigError(
+            f"{', '.join(made)} of generate are made here of the question and its media: leave them out, or call the "
+            "model itself inside pruned(...)"
+        )
     given = {name: value for name, value in arguments.items() if name != "max_new_tokens" or value is not None}
     if any(given.get(name) is not None for name in ("max_new_tokens", "max_length", "generation_config")):
         return given

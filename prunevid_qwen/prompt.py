@@ -129,11 +129,17 @@ def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
 
 
 def fetch(ids: Tensor, kwargs: dict[str, Any], whole: Tensor | None) -> HostCopy:
-    """Copy a prompt to the host, which waits for the device here, once, for all that it needs to know."""
+    """Copy a prompt to the host, which waits for the device here, once, for all that it needs to know.
+
+    Positions of one row are written into ``kwargs`` for every row.
+    """
     positions = kwargs.get("position_ids")
-    counted = isinstance(positions, Tensor) and positions.ndim == 3 and len(positions) in (3, 4)
+    if not (isinstance(positions, Tensor) and positions.ndim == 3 and len(positions) in (3, 4)):
+        positions = None
+    elif positions.shape[1] == 1 < len(ids):  # of one row, for all: as the rotary embedding takes them
+        positions = kwargs["position_ids"] = positions.expand(-1, len(ids), -1)
     flat, odd = padding_in(kwargs.get("attention_mask"), *ids.shape)
-    there = on_host(ids, positions if counted else None, flat, whole)
+    there = on_host(ids, positions, flat, whole)
     return HostCopy(*there, odd)  # type: ignore[call-arg]  # mypy takes a list for one of any length
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from prunevid_qwen.config import PruneVidConfig
@@ -31,6 +31,7 @@ def results_of(
     trace: Trace,
     seconds: dict[str, float],
     with_stats: bool,
+    correct: Callable[[dict[str, Any]], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
     """Return a result for each prompt.
 
@@ -42,6 +43,7 @@ def results_of(
         trace: of the call.
         seconds: as `receipt` takes them.
         with_stats: add the receipt.
+        correct: puts into each receipt what it cannot know, before it is logged.
     """
     sequences = output if not hasattr(output, "sequences") else output.sequences
     per_sample = sequences.shape[0] // len(samples)
@@ -70,6 +72,7 @@ def results_of(
                 seconds,
                 int((new[own][0] != who.preprocessor.tokenizer.pad_token_id).sum()),
             )
+            correct(stats)
             if with_stats:
                 result["stats"] = stats
             if who.config.verbose:

@@ -19,7 +19,7 @@ from prunevid_qwen.plan import Plan
 from prunevid_qwen.prefill import Prefill, merge, score, select
 from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
-from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, size_of
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
@@ -83,7 +83,9 @@ class Run(threading.local):
             raise PruningNotApplied(
                 "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
             )
-        return None if out is None else self.logits.placed(out)
+        if out is None:
+            return forget_unfilled(self.adapter.parts.model)
+        return self.logits.placed(out)
 
     # ---- the decoder's door
 
@@ -127,21 +129,18 @@ class Run(threading.local):
 
     def _cache(self, kwargs: Kwargs) -> PrunedCache:
         config, use_cache = self.adapter.parts.text_config, kwargs.get("use_cache")
-        if not (getattr(config, "use_cache", True) if use_cache is None else use_cache):
+        used = getattr(config, "use_cache", True) if use_cache is None else use_cache
+        if not used and self.logits.for_next_token:
             raise UnsupportedError(
-                "use_cache=False is another function than cached decoding: every step would run the dropped tokens "
-                "through the first layers again. Leave use_cache unset, or leave `pruned` for this call"
+                "use_cache=False came with logits_to_keep=1, as generate calls the model: every step would run the "
+                "dropped tokens again. Leave use_cache unset, ask for all logits, or leave `pruned` for this call"
             )
         name = cache_name(kwargs)
+        lent = not used and kwargs[name] is None
         if kwargs[name] is None:
             kwargs[name] = DynamicCache(config=config)
         cache = adopt(kwargs[name])
-        if cache.changed:
-            raise UnsupportedError(
-                "a second prompt with images or videos on a pruned cache is not supported: start without "
-                "a cache and pass the whole conversation"
-            )
-        cache.trace = self.trace
+        cache.trace, cache.lent = self.trace, lent
         return cache
 
     def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
@@ -168,7 +167,7 @@ class Run(threading.local):
         state, method = self.prefill, self.plan.after
         if state is None or method is None or method.needs.attention is None:
             return
-        check_not_checkpointed(self.adapter.parts.layers)
+        check_not_checkpointed(self.adapter.parts.layers, state.filled(self.plan.layer))
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
@@ -180,7 +179,7 @@ class Run(threading.local):
         """Take the probe through a layer that has just run on the prompt."""
         if self.prefill is None:
             return
-        check_not_checkpointed(self.adapter.parts.layers)
+        check_not_checkpointed(self.adapter.parts.layers, self.prefill.filled(layer))
         device = (out[0] if isinstance(out, tuple) else out).device
         start = Moment.now(device)
         if self.gathering.after_layer(layer, kwargs, device):
@@ -197,7 +196,7 @@ class Run(threading.local):
             changed = select(state, hidden, method)
         if changed is None:
             return None
-        check_not_checkpointed(self.adapter.parts.layers)
+        check_not_checkpointed(self.adapter.parts.layers, state.filled(self.plan.layer))
         state.early_valid, (state.index, state.valid) = state.valid, changed
         require(kwargs, "a decoder layer", "position_embeddings")
         cos, sin = kwargs["position_embeddings"]
@@ -256,7 +255,7 @@ class Run(threading.local):
         if cache.split:
             self.late_mask = (self._masks(embeds, late, held[1])["full_attention"],)
 
-    def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> None:
+    def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
         state, clock = self.prefill, self.clock
         self.prefill, self.late_mask, self.clock = None, None, None
@@ -266,17 +265,20 @@ class Run(threading.local):
         if out is None:
             self.vision = []
             self.gathering.forget()
-            return
+            return None
         if state is not None:
             if self.plan.after is not None and not state.selected:
                 raise PruningNotApplied(
                     f"stage 2 did not act: no hook of layer {self.plan.layer} ran (a compiled or replaced forward?)"
                 )
             self._close(state)
+            if state.cache.lent:
+                cache, out = None, without(out, state.cache)
         if clock is not None and clock[0] == "prefill":
             self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache if cache is not None else cache_of(out))
         if clock is not None:
             self.trace.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
+        return out
 
     def _close(self, state: Prefill) -> None:
         cache, late = state.cache, state.valid

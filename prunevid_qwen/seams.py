@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from prunevid_qwen.errors import SetupError, UnsupportedError
 from prunevid_qwen.version import PIP_NEWEST
@@ -77,13 +77,17 @@ def checkpointed(layers: Iterable[nn.Module]) -> bool:
     return any(layer.training and getattr(layer, "gradient_checkpointing", False) for layer in layers)
 
 
-def check_not_checkpointed(layers: Iterable[nn.Module]) -> None:
+def check_not_checkpointed(layers: Iterable[nn.Module], filled: bool) -> None:
     """Make sure that layers which are to lose tokens, or whose cache is to be read, run once and fill it.
+
+    Args:
+        layers: of the decoder.
+        filled: the one that has just run wrote into its cache: newer releases checkpoint none without gradients.
 
     Raises:
         UnsupportedError: gradient checkpointing runs them anew.
     """
-    if checkpointed(layers):
+    if not filled and checkpointed(layers):
         raise UnsupportedError(
             "gradient checkpointing keeps the layers from their cache and runs them anew in the backward pass, so no "
             "token can be dropped between them. Prune by stage 1 alone (enable_stage2=False, "
@@ -101,6 +105,21 @@ def taken(function: Callable[..., Any], place: str, *names: str) -> None:
     kinds = {parameter.kind for parameter in parameters.values()}
     if not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
         require(parameters, place, *names)
+
+
+def with_logits(x: Tensor, keep: Any) -> Tensor:
+    """Pick of [B, S, D] the tokens that get logits, as the installed transformers does.
+
+    Args:
+        x: what stands at each token.
+        keep: `logits_to_keep`; only newer releases read [B, P] as positions of each row.
+    """
+    from transformers import modeling_utils
+
+    by_row = getattr(modeling_utils, "slice_logits_to_keep", None)
+    if by_row is not None:
+        return by_row(x, keep)  # type: ignore[no-any-return]
+    return x[:, slice(-keep, None) if isinstance(keep, int) else keep, :]
 
 
 def cache_name(kwargs: Mapping[str, Any], place: str = "the decoder's call") -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.video.data_uris import is_data_uri
-
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
+from prunevid_qwen.video.frames import IMAGE_SUFFIXES
 
 
 def is_frame(item: Any) -> bool:
     """Tell whether an entry of a list is a frame (an image) and not a video."""
     if isinstance(item, (str, Path)):
-        return is_data_uri(item) or Path(item).suffix.lower() in _IMAGE_SUFFIXES
+        return is_data_uri(item) or Path(item).suffix.lower() in IMAGE_SUFFIXES
     shape = getattr(item, "shape", None)
     return len(shape) == 3 if shape is not None else not isinstance(item, (list, tuple))
 
@@ -91,7 +90,7 @@ def conversations(
             raise ConfigError('start and end stand in the video\'s own item: {"type": "video", "start": 1.5, ...}')
         return [list(messages)], True
     single = isinstance(question, str)
-    questions = [question] if single else list(question or [])
+    questions = [question] if single else list(question) if isinstance(question, Sequence) else []
     if not questions or not all(isinstance(q, str) and q.strip() for q in questions):
         raise ConfigError('no question: pass question="What happens?" (or a list of them)')
     pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]

@@ -29,6 +29,7 @@ from prunevid_qwen import (
     loading,
     pruned,
 )
+from prunevid_qwen.errors import UnknownOption
 from prunevid_qwen.media import MediaReader
 from prunevid_qwen.moving_shapes import make_scene, write_frames, write_video
 from prunevid_qwen.moving_shapes.drawing import render
@@ -412,6 +413,12 @@ def test_loading_from_a_folder(model: PruneVidQwen25VL, video: Path, tmp_path: P
     stats = ask(loaded, video, ASKED)["stats"]
     assert (stats["dtype"], stats["attn_implementation"], stats["device"]) == ("float32", "eager", "cpu")
     assert loaded.preprocessor.media.video.max_pixels == 112 * 112
+    for wrong, meant in (
+        ("keep_ratio", r"PruneVidConfig\(keep_ratio="),
+        ("attn_implementatoin", "did you mean 'attn_"),
+    ):
+        with pytest.raises(UnknownOption, match=meant):
+            PruneVidQwen25VL(tmp_path, CONFIG, device="cpu", **{wrong: 1})
     mapped = PruneVidQwen25VL(tmp_path, CONFIG, device_map="cpu", dtype=torch.bfloat16)
     assert mapped.model.dtype == torch.bfloat16
 
@@ -419,6 +426,7 @@ def test_loading_from_a_folder(model: PruneVidQwen25VL, video: Path, tmp_path: P
 WRONG = {
     "no question": ({}, ConfigError, "no question"),
     "blank question": ({"question": "  "}, ConfigError, "no question"),
+    "a dict of questions": ({"question": {"What?": 1}}, ConfigError, "no question"),
     "one blank of two": ({"question": ["a", ""]}, ConfigError, "no question"),
     "messages and question": ({"messages": [{"role": "user", "content": "a"}], "question": "a"}, ConfigError, "either"),
     "no messages": ({"messages": []}, ConfigError, "empty"),

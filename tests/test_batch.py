@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -16,8 +17,11 @@ from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.bulk import TOGETHER, BulkRun
-from prunevid_qwen.evaluation.bulk_questions import read_questions
+from prunevid_qwen.evaluation.bulk_questions import missing_media, read_questions
+from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
+from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
+from prunevid_qwen.pixels import PixelOptions
 from tests.media import frame
 
 LINE = [
@@ -122,6 +126,22 @@ def test_answers_are_those_of_generate(root: Path, finished: Path) -> None:
         kind = "images" if line["media"][0]["source"] == still else "videos"
         assert own and {fact: line["media"][0][fact] for fact in own}.items() <= stats["input"][kind][0].items()
     assert written[0]["answer"] == "green" and written[1]["answer"] == "three"  # what clips.json says
+
+
+def test_an_image_may_be_a_data_uri(root: Path, tmp_path: Path) -> None:
+    uri = "data:image/png;base64," + base64.b64encode((root / "still.png").read_bytes()).decode()
+    item = {"type": "image_url", "image_url": {"url": uri, "detail": "auto"}}
+    talk = [{"role": "user", "content": [item, {"type": "text", "text": "How many?"}]}]
+    lines = [{"image": uri, "question": "How many?"}, {"messages": talk}, {"image": uri[:-40], "question": "How many?"}]
+    questions = read_questions(write(tmp_path, lines))
+    assert missing_media(questions) == []
+    reading = ByConfig(get_config("paper"), PixelOptions(), PixelOptions())
+    cut = read_media(reading, questions[2].media)
+    assert cut.error is not None and len(cut.error) < 500
+    for question in questions[:2]:
+        [read] = read_media(reading, question.media).media
+        plain = reading.read(Media("image", str(root / "still.png")))
+        assert (read.frames == plain.frames).all() and len(read.facts["source"]) < 200
 
 
 def test_lines_say_what_was_asked_and_hand_through_the_rest(finished: Path) -> None:

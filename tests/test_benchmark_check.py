@@ -243,11 +243,15 @@ def test_odd_videos_that_are_fine(tmp_path: Path, clips: Clips) -> None:
     encode(place / "varying.mkv", frames=8, size=SIZE, milliseconds=(0, 40, 80, 500, 520, 1500, 1600, 3000))
     encode(place / "moving.gif", "gif", frames=6, rate=10, size=SIZE, pixel_format="rgb8")
     encode(place / "av1.mp4", "libsvtav1", frames=4, rate=RATE, size=(64, 64), options={"preset": "12"})
+    part = encode(place / "joined.ts", frames=4, rate=RATE, size=SIZE).read_bytes()
+    (place / "joined.ts").write_bytes(part * 2)  # a warning, and no damage
+    letters = [Image.new("P", (64, 64), color) for color in (0, 1)]
+    letters[0].save(place / "letters.gif", save_all=True, append_images=letters[1:], transparency=0, duration=100)
     clips.put(place / "matroska.mkv")
     clips.put(place / "web.webm")
     records = [mvbench_record("x", 1, f"{place.name}/{path.name}") for path in sorted(place.iterdir())]
     report = look(asking(tmp_path, "egocentric_navigation", records), decode=True)
-    assert of_media(report) == [] and report.askable == 6
+    assert of_media(report) == [] and report.askable == 8
 
 
 def test_frame_folders(tmp_path: Path) -> None:

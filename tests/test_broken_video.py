@@ -134,7 +134,7 @@ def broken(kind: str, folder: Path, library) -> Path:
         ("zip", r"it is a ZIP file: pass a video"),
         ("sound only", r"has no video in it, only audio: pass a file with a video stream"),
         ("sound with a sleeve", r"has no video in it, only a cover picture, audio: pass a file with a video stream"),
-        ("folder of text", r"holds no frame: expected images .*found 1 other files, such as notes\.txt"),
+        ("folder of text", r"holds no frame: expected images .*found 1 other entry \(notes\.txt\)"),
         ("empty folder", r"holds no frame: .*found nothing"),
         ("missing", r"no video at .*missing\.mp4: .* holds 0 other files, check the name"),
     ],

@@ -87,13 +87,15 @@ def test_a_text_as_embeddings(given: dict[str, Any] | None) -> None:
     assert torch.equal(ours, stock) and [sample.tokens for sample in trace.samples] == [0]
 
 
-def trained(config: PruneVidConfig, checkpointing: bool, case: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def trained(
+    config: PruneVidConfig, checkpointing: bool, case: Any, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and the gradient of the embeddings of a training step."""
     model = copy.deepcopy(tiny_model()).train()
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     with pruned(model, config) as trace:
-        logits = model(**make_inputs(case)).logits
+        logits = model(**make_inputs(case), **options).logits
         logits[:, -1].logsumexp(-1).sum().backward()
     assert len(trace.samples) == len(case) and all(sample.tokens for sample in trace.samples)
     return logits, model.get_input_embeddings().weight.grad
@@ -103,8 +105,9 @@ def trained(config: PruneVidConfig, checkpointing: bool, case: Any) -> tuple[tor
 @pytest.mark.parametrize("case", [ONE_VIDEO, RAGGED], ids=["one_video", "ragged"])
 def test_training_with_gradient_checkpointing(config: PruneVidConfig, case: Any) -> None:
     """Its layers keep no cache, and stage 1 needs none."""
-    for ours, plain in zip(trained(config, True, case), trained(config, False, case), strict=True):
-        assert torch.equal(ours, plain)
+    for options in ({}, {"use_cache": False}):
+        for ours, plain in zip(trained(config, True, case, **options), trained(config, False, case), strict=True):
+            assert torch.equal(ours, plain)
 
 
 @pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(selector="uniform"), STAGE2, glimpse.config()],
@@ -112,6 +115,68 @@ def test_training_with_gradient_checkpointing(config: PruneVidConfig, case: Any)
 def test_gradient_checkpointing_keeps_stage_2_and_3_from_the_layers(config: PruneVidConfig) -> None:
     with pytest.raises(UnsupportedError, match="gradient_checkpointing_disable"):
         trained(config, True, ONE_VIDEO)
+
+
+def test_a_model_in_training_answers_with_gradient_checkpointing_on() -> None:
+    """As for rewards: without gradients newer releases run each layer once and fill its cache."""
+    model, given = copy.deepcopy(tiny_model()), {"max_new_tokens": 3, "do_sample": False}
+    with pruned(model, CONFIG):
+        wanted = model.generate(**make_inputs(RAGGED), **given)
+    model.train().gradient_checkpointing_enable()
+    with torch.no_grad():
+        keeps = cache_of(model(**make_inputs(TEXT), use_cache=True)).get_seq_length() > 0
+    with pruned(model, CONFIG) as trace:
+        if keeps:
+            assert torch.equal(model.generate(**make_inputs(RAGGED), **given), wanted)
+            assert all(sample.after_stage2 < sample.tokens for sample in trace.samples)
+        else:
+            with pytest.raises(UnsupportedError, match="gradient_checkpointing_disable"):
+                model.generate(**make_inputs(RAGGED), **given)
+
+
+# ---- without a cache
+
+
+NO_CACHE = {
+    "all": CONFIG, "stage1": STAGE1, "stage2": CONFIG.replace(enable_stage1=False), "no stage3": STAGE2,
+    "keep": PruneVidConfig(tau=1.0, cluster_ratio=1.0, keep_ratio=1.0, pruning_layer=1), "glimpse": glimpse.config(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"labels": make_inputs(RAGGED)["input_ids"]}, {"logits_to_keep": 3}, {"return_dict": False},
+    {"output_hidden_states": True},
+], ids=["plain", "labels", "last", "tuple", "states"])  # fmt: skip
+@pytest.mark.parametrize("name", NO_CACHE)
+def test_a_forward_without_a_cache(name: str, options: dict[str, Any]) -> None:
+    """As trainers call a model: what it gives with one, but the cache."""
+    outs: list[list[Any]] = []
+    for use_cache in (True, False):
+        with torch.no_grad(), pruned(tiny_model(), NO_CACHE[name]) as trace:
+            out = tiny_model()(**make_inputs(RAGGED), **options, use_cache=use_cache)
+        caches = [each for each in (out if isinstance(out, tuple) else out.values()) if hasattr(each, "layers")]
+        assert len(caches) == use_cache and bool(trace.cache_bytes) == use_cache
+        values = out if isinstance(out, tuple) else out.values()
+        outs.append([each for each in values if not hasattr(each, "layers")])
+        outs[-1].append([(sample.after_stage1, sample.after_stage2) for sample in trace.samples])
+    torch.testing.assert_close(outs[1], outs[0], rtol=0, atol=0)
+
+
+def test_a_config_without_a_cache() -> None:
+    model = copy.deepcopy(tiny_model())
+    with torch.no_grad(), pruned(model, CONFIG):
+        wanted = model(**make_inputs(ONE_VIDEO)).logits
+        model.config.text_config.use_cache = model.model.language_model.config.use_cache = False
+        out = model(**make_inputs(ONE_VIDEO))
+    assert torch.equal(out.logits, wanted) and cache_of(out) is None
+
+
+def test_a_cache_of_ones_own_is_filled_all_the_same() -> None:
+    """As the library does, whatever `use_cache` says."""
+    model, own = tiny_model(), DynamicCache(config=tiny_model().config.text_config)
+    with torch.no_grad(), pruned(model, CONFIG):
+        out = model(**make_inputs(ONE_VIDEO), **{CACHE: own}, use_cache=False)
+    assert cache_of(out) is own and own.get_seq_length() == make_inputs(ONE_VIDEO)["input_ids"].shape[1]
 
 
 def test_somebody_elses_positions_may_name_what_they_use() -> None:

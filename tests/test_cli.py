@@ -1,6 +1,7 @@
 """The command line: every exit code, the shape of --json, options made from the config. A stub stands for the model."""
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -462,6 +463,25 @@ def test_people_and_programs_are_warned_of_next_to_nothing(
     printed = capsys.readouterr()
     assert "stage 1 left 1 of 200" in printed.err
     assert json.loads(printed.out)["stats"]["warnings"] == stats["warnings"]
+
+
+def test_a_warning_that_the_log_showed_is_not_shown_again(
+    model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any, caplog: Any
+) -> None:
+    stats = receipt() | {"warnings": ["stage 1 left 1 of 200", "another"]}
+
+    def generate(*_given: Any, **_named: Any) -> Any:
+        logging.getLogger("prunevid_qwen.model").warning("stage 1 left 1 of 200")
+        return {"answer": "red", "stats": stats}
+
+    monkeypatch.setattr(StubModel, "generate", generate)
+    handlers = list(logging.getLogger("prunevid_qwen").handlers)
+    for words, shown in ((["--verbose"], 0), ([], 1), (["--verbose", "--json"], 0)):
+        assert ask("--video_path", clip, "--question", "q", *words) == 0
+        printed = capsys.readouterr()
+        notes = printed.err if "--json" in words else printed.out
+        assert notes.count("warning: stage 1 left 1 of 200") == shown and notes.count("warning: another") == 1
+    assert logging.getLogger("prunevid_qwen").handlers == handlers
 
 
 def test_people_see_why_a_stage_changed_nothing(

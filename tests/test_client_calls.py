@@ -54,8 +54,8 @@ ALL = {"return_dict_in_generate": True, "output_logits": True, "output_scores": 
 # what may be refused, under every config, where a prompt shows something: README says why
 REFUSED: dict[str, type[PruneVidError]] = dict.fromkeys(
     [
-        "cache static", "cache sliding_window", "own static cache", "without a cache", "forward without a cache",
-        "prefill in chunks", "assisted by itself", "forward with embeddings and pixels", "forward without types",
+        "cache static", "cache sliding_window", "own static cache", "without a cache", "prefill in chunks",
+        "assisted by itself", "forward with embeddings and pixels", "forward without types",
         "training with checkpointing",
     ],
     UnsupportedError,
@@ -312,9 +312,22 @@ CALLS |= {
     "forward with embeddings and pixels": Call(changed(embedded), prompts=SHOWN),
     "forward of embedded text": Call(changed(embedded), prompts=("text",)),
     "forward padded on the right": Call(real_columns, prompts=EVERY),
+    "forward with a list of logits to keep": Call(forward(logits_to_keep=[-2, -1]), prompts=EVERY),
+    "forward without a cache, with logits to keep": Call(forward(use_cache=False, logits_to_keep=3), prompts=EVERY),
     "training": Call(trained(), prompts=EVERY),
+    "training without a cache": Call(trained(use_cache=False), prompts=EVERY),
     "training with checkpointing": Call(trained(checkpointing=True, use_cache=False), prompts=EVERY),
 }
+
+
+@torch.no_grad()
+def answered_in_training(model: Any, samples: Any) -> Any:
+    """As for rewards."""
+    model.train().gradient_checkpointing_enable()
+    return model.generate(**make_inputs(samples), max_new_tokens=3, do_sample=False)
+
+
+CALLS["answered in training, with checkpointing"] = Call(answered_in_training, prompts=EVERY)
 
 
 # ---- loops, continuations, caches

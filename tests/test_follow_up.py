@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,8 +29,10 @@ from prunevid_qwen.moving_shapes import make_scene, write_video
 from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.seams import cache_of
+from prunevid_qwen.stage_log import stage_lines
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
+from tests.media import folder
 from tests.models import CACHE
 
 PAPER = get_paper_config().replace(min_cluster_tokens=1)
@@ -305,6 +308,56 @@ def test_other_frames_are_another_video(model: PruneVidQwen25VL) -> None:
             ask(model, *talk, past_key_values=first["past_key_values"])
     talk = (user(FIRST, {**item, "video": frames.copy()}), said(first["answer"]), user(SECOND))
     ask(model, *talk, past_key_values=first["past_key_values"])
+
+
+def test_a_file_is_the_same_however_it_is_named(talk: Talk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(talk.shows["video"])
+    monkeypatch.chdir(path.parent)
+    for item in (
+        {"type": "video", "video": f"file://{path}"}, {"type": "video", "path": path.name},
+        {"type": "video_url", "video_url": {"url": f"file://{path}"}},
+    ):  # fmt: skip
+        ask(talk.model, user(FIRST, item), *talk.whole[1:], past_key_values=copy.deepcopy(talk.cache))
+
+
+def test_a_frame_of_a_folder_that_was_written_anew_is_refused(model: PruneVidQwen25VL, tmp_path: Path) -> None:
+    shows = {"type": "video", "video": str(folder(tmp_path / "f", frames=4))}
+    first = ask(model, user(FIRST, shows), **OUT)
+    (tmp_path / "f" / sorted(os.listdir(tmp_path / "f"))[1]).write_bytes(b"another")
+    with pytest.raises(ConfigError, match="changed since"):
+        ask(model, user(FIRST, shows), said(first["answer"]), user(SECOND), past_key_values=first["past_key_values"])
+
+
+def test_what_is_no_cache_is_refused_by_its_type(talk: Talk) -> None:
+    legacy = tuple((layer.keys, layer.values) for layer in talk.cache.layers)
+    for wrong in (talk.first, talk.first["output"], legacy, [], "cache", False):
+        with pytest.raises(ConfigError, match=type(wrong).__name__):
+            ask(talk.model, *talk.whole, past_key_values=wrong)
+
+
+def test_answer_asks_no_follow_up(talk: Talk) -> None:
+    prepared = talk.model.prepare(messages=list(talk.whole))
+    with pytest.raises(ConfigError, match="generate"):
+        talk.model.answer(prepared, past_key_values=talk.cache, max_new_tokens=2)
+    own = DynamicCache(config=talk.model.model.config.get_text_config())  # an empty one is the caller's to fill
+    talk.model.answer(prepared, past_key_values=own, max_new_tokens=2)
+    assert own.get_seq_length()
+
+
+def test_what_is_made_of_the_question_is_not_taken_too(talk: Talk) -> None:
+    prepared = talk.model.prepare(question=FIRST)
+    for name in ("attention_mask", "input_ids", "pixel_values_videos"):
+        with pytest.raises(ConfigError, match=name):
+            talk.model.generate(question=FIRST, **{name: torch.ones(1, 3)})
+        with pytest.raises(ConfigError, match=name):
+            talk.model.answer(prepared, **{name: torch.ones(1, 3)})
+
+
+def test_the_log_of_a_follow_up_says_what_its_receipt_says(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
+    loud = talk.model.with_config(PAPER.replace(verbose=True))
+    stats = ask(loud, *talk.whole, past_key_values=talk.cache)["stats"]
+    assert [record.message for record in caplog.records] == stage_lines(stats)
+    assert "cache" in stage_lines(stats)[0]
 
 
 def test_white_around_an_answer_is_no_other_answer(talk: Talk) -> None:

@@ -212,6 +212,16 @@ def test_the_picture_that_stands_outside_an_animation_is_no_frame_of_it(tmp_path
     assert numbers_of(read_video(tmp_path / "a.png", max_frames=3).frames[:3]) == [1, 2, 3]
 
 
+def test_of_an_animation_an_image_is_the_first_picture_and_that_is_said(tmp_path):
+    for name in ("a.gif", "a.webp", "a.png", "a.tiff"):
+        pages = [Image.fromarray(frame(i)) for i in range(3)]
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+        pixels, note = read_picture(tmp_path / name)
+        assert number_of(pixels) == 0 and "3 pictures" in note
+        pages[0].save(tmp_path / name)
+        assert read_picture(tmp_path / name)[1] is None
+
+
 def test_images_that_cannot_be_read(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(MediaError, match=r"text\.png is no image that Pillow can read"):
@@ -223,6 +233,9 @@ def test_images_that_cannot_be_read(tmp_path):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:4000])
     with pytest.raises(MediaError, match=r"cut\.png is damaged .*copy or download it again"):
         read_image(tmp_path / "cut.png")
+    for video in (tmp_path / "cut.png", [tmp_path / "cut.png"] * 2):  # of which the size is read first, and EXIF
+        with pytest.raises(MediaError, match=r"cut\.png is damaged"):
+            read_video(video)
     with pytest.raises(MediaError, match=r"no image at .*; did you mean .*whole\.png\?"):
         read_image(tmp_path / "whoel.png")
     with pytest.raises(MediaError, match=r"is a folder, expected a file: pass the image itself"):

@@ -200,7 +200,7 @@ def test_two_runs_and_one_that_raised_leave_nothing_behind() -> None:
         model(**make_inputs(RAGGED))
         first = [sample.kept.rep for sample in trace.samples]
         with pytest.raises(UnsupportedError):  # after the vision tower has run
-            model(**make_inputs(RAGGED), use_cache=False)
+            model(**make_inputs(RAGGED), use_cache=False, logits_to_keep=1)
         model(**make_inputs(RAGGED))
         assert all(torch.equal(a, s.kept.rep) for a, s in zip(first, trace.samples, strict=True))
     assert hooks == sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())

@@ -265,12 +265,36 @@ def test_system_and_prefill_are_ours() -> None:
         ({"type": "text", "text": None}, ConfigError, "text"),
         ({"type": "video", "url": [frame(1)]}, MediaError, "is a path, got list"),
         ({"type": "image", "url": 3}, MediaError, "got int"),
+        ({"type": "video", "url": "a.mp4", "fps": 2}, ConfigError, "'fps'"),
+        ({"type": "image", "url": "a.png", "max_pixels": 784}, ConfigError, "'max_pixels'"),
+        ({"type": "video", "url": {"path": "a.mp4", "nframes": 2}}, ConfigError, "'nframes'"),
+        ({"type": "text", "text": "What?", "cache_control": {}}, ConfigError, "'cache_control'"),
+        ("What?", ConfigError, "What?"),
     ],
 )
 def test_content_that_cannot_be_asked(item: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error) as raised:
         chat_question("a", PLAIN, [turn(item, text())], None, "")
     assert said in str(raised.value)
+
+
+def test_none_says_nothing_in_a_description_of_a_video_either() -> None:
+    none = dict.fromkeys(("video_start", "video_end", "video", "fps"))
+    item = {"type": "video", "url": {"path": "a.mp4", **none}, "start_time": 1.0, "end_time": 2.0, "text": None}
+    assert chat_question("a", PLAIN, [turn(item, text())], None, "").media == (Media("video", "a.mp4", 1.0, 2.0),)
+
+
+@pytest.mark.parametrize("message", ["What?", {"content": "What?"}, {"role": None, "content": "What?"}])
+def test_what_is_no_message(message: Any) -> None:
+    with pytest.raises(ConfigError, match="role"):
+        chat_question("a", PLAIN, [message], None, "")
+
+
+def test_what_was_done_to_the_colours_of_a_held_image_is_said() -> None:
+    item = {"type": "image", "url": Image.new("RGBA", (56, 56))}
+    [held] = chat_question("a", PLAIN, [turn(item, text())], None, "").media
+    facts = ByRequest(protocol_named("lmms", "mvbench"), PixelOptions(), PixelOptions()).read(held).facts
+    assert len(facts["warnings"]) == 1 and "white" in facts["warnings"][0]
 
 
 @pytest.mark.parametrize("content", [None, 3])

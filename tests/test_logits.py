@@ -6,6 +6,7 @@ import copy
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -72,6 +73,27 @@ def test_the_last_positions_of_a_batch() -> None:
     whole, _ = logits(CONFIG, RAGGED)
     for asked in (torch.arange(length - 6, length), torch.arange(-6, 0), 6):
         close(logits(CONFIG, RAGGED, logits_to_keep=asked)[0], whole[:, -6:], LOGITS)
+
+
+@pytest.mark.parametrize("of", [
+    list, tuple, np.array, lambda at: np.int64(at[0]), lambda at: torch.tensor(at[0]), lambda at: range(at[0], at[-1]),
+    lambda at: slice(at[0], at[-1], 2), lambda at: -at[0], lambda at: torch.tensor(at, dtype=torch.int32),
+    lambda at: [place in at for place in range(make_inputs(ONE_VIDEO)["input_ids"].shape[1])],
+], ids=["list", "tuple", "array", "number of numpy", "tensor of one", "range", "slice",
+       "negative", "int32", "bools"])  # fmt: skip
+def test_positions_however_they_are_written(of: Any) -> None:
+    """The library indexes with whatever it is given: a number below 0 is where the logits begin."""
+    length, whole = make_inputs(ONE_VIDEO)["input_ids"].shape[1], logits(CONFIG, ONE_VIDEO)[0]
+    keep = of([length - 5, length - 3, length - 2])
+    stands = torch.zeros(1, length, whole.shape[-1])
+    stands[:, -5:] = whole[:, -5:]
+    wanted = stands[:, slice(-keep, None) if isinstance(keep, int) else keep]
+    close(logits(CONFIG, ONE_VIDEO, logits_to_keep=keep)[0], wanted, LOGITS)
+    with pytest.raises(UnsupportedError, match="of row 0"):
+        logits(CONFIG, ONE_VIDEO, logits_to_keep=of([10, 20, 23]))
+    with torch.no_grad():
+        stock = tiny_model()(**make_inputs(ONE_VIDEO), logits_to_keep=keep).logits
+    assert torch.equal(logits(KEEP, ONE_VIDEO, logits_to_keep=keep)[0], stock)
 
 
 @by_row
@@ -214,11 +236,12 @@ def test_a_loss_of_ones_own() -> None:
     assert model.loss_function is mine
 
 
-@pytest.mark.parametrize("wrong", ["positions", "count", "shifted", "shape"])
+@pytest.mark.parametrize("wrong", ["positions", "list", "array", "count", "shifted", "shape", "kind"])
 def test_labels_that_have_no_place(wrong: str) -> None:
     inputs, labels = make_inputs(ONE_VIDEO), spelt(ONE_VIDEO)
     more = {
         "positions": {"logits_to_keep": torch.arange(labels.shape[1])}, "count": {"logits_to_keep": 5},
+        "list": {"logits_to_keep": [1]}, "array": {"logits_to_keep": np.arange(3)}, "kind": {"labels": labels.tolist()},
         "shifted": {"shift_labels": labels}, "shape": {"labels": labels[:, 1:]},
     }[wrong]  # fmt: skip
     with torch.no_grad(), pruned(tiny_model(), CONFIG), pytest.raises(ConfigError):

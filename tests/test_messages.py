@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import io
 import json
 from collections.abc import Callable
@@ -55,6 +56,9 @@ def test_an_assistant_who_says_nothing() -> None:
     user, silent = {"role": "user", "content": "What?"}, {"role": "assistant", "content": None}
     assert text_of(user, silent, user) == text_of(user, {"role": "assistant", "content": ""}, user)
     assert "None" not in text_of(user, silent, user)
+    nothing: dict[str, Any] = {"role": "assistant", "content": []}
+    assert list(read_messages([user, nothing])) == [("user", "What?")]
+    assert text_of(user, nothing, user) == text_of(user, silent, user)
     assert list(read_messages([user, silent])) == [("user", "What?")]
     assert text_of(user, silent) == text_of(user)  # an answer not begun is one to give
 
@@ -283,7 +287,8 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
     "lmms": lambda text, _: under_lmms_eval({"type": text}),
     "lmms url": lambda text, _: under_lmms_eval({"type": "video", "url": f"http://{text}"}),
     "lmms argument": lambda text, _: read_generation({"temperature": text}),
-    "batch data": lambda text, folder: asked({"image": f"data:image/png;base64,{text}", "question": "?"}, folder),
+    "hub": lambda text, _: check_source(text.replace(" ", "")),
+    "batch data": lambda text, folder: asked({"video": f"data:image/png;base64,{text}", "question": "?"}, folder),
 }
 
 
@@ -295,9 +300,9 @@ def test_no_message_holds_more_than_200_characters_of_the_input(door: str, text:
     assert sum(letter >= LONG[0] for letter in str(refused.value)) <= 200
 
 
-def test_nor_of_the_path_of_a_file_that_is_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    name = LONG[:80]  # 240 bytes, near what a file system takes
-    deep = tmp_path.joinpath(*[name] * 4)
+@pytest.mark.parametrize("name", [LONG[:80], " ".join(LONG[:40])], ids=["a word", "words"])
+def test_nor_of_the_path_of_a_file_that_is_there(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deep = tmp_path.joinpath(*[name] * 8)  # up to 240 bytes each, near what a file system takes
     deep.mkdir(parents=True)
     video = encode(deep / "a.mp4", milliseconds=[0, 100, 200, 5000], frames=4)
     assert read_video(video).source == str(video)  # a receipt has it whole
@@ -305,12 +310,21 @@ def test_nor_of_the_path_of_a_file_that_is_there(tmp_path: Path, caplog: pytest.
     (deep / "c.png").write_text("no picture")
     said = list(caplog.messages)
     assert said  # a frame rate that varies is warned of
-    for wrong in (deep / "b.mp4", [deep / "c.png"], deep):
+    (deep / "d").mkdir()
+    for number, size in enumerate((28, 56)):
+        Image.fromarray(frame(1, size, size)).save(deep / "d" / f"{number}.png")
+    (deep / "e.mp4").write_bytes(video.read_bytes()[:-300])
+    for wrong in (deep / "b.mp4", [deep / "c.png"], deep, deep / "d", deep / "e.mp4", deep / "gone.mp4"):
         with pytest.raises(MediaError) as refused:
             read_video(wrong)
         said.append(str(refused.value))
+    for asked_for in ({"start": 99.0}, {"time_limit": 1e-9}, {"backend": "decord"}):
+        if asked_for != {"backend": "decord"} or importlib.util.find_spec("decord"):
+            with pytest.raises(MediaError) as refused:
+                read_video(deep / ("b.mp4" if "backend" in asked_for else "a.mp4"), **asked_for)
+            said.append(str(refused.value))
     for each in said:
-        assert sum(letter >= LONG[0] for letter in each) <= 200
+        assert sum(letter >= LONG[0] for letter in each) <= 200, each
 
 
 def test_the_middle_of_a_long_text_is_left_out() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 import prunevid_qwen
 from prunevid_qwen.cli.request import Request
@@ -21,10 +21,11 @@ from prunevid_qwen.evaluation.engine.reading import ByConfig
 from prunevid_qwen.evaluation.lmms_eval_plugin.chat import chat_question
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
 from prunevid_qwen.media import MediaReader
+from prunevid_qwen.sources import videos_of
 from prunevid_qwen.video import open_video, read_video
 from prunevid_qwen.video.indexed import read_frames
 from prunevid_qwen.video.paths import local_path
-from tests.media import folder, frame
+from tests.media import folder, frame, numbers_of
 
 CLIP = next(Path(prunevid_qwen.__file__).parent.joinpath("bundled", "clips").glob("*.mp4"))
 NAMES = ("#1 cat.mp4", "what?.mp4", "50%20off.mp4", "100%.mp4", "a b ü.mp4", "x#t=1.mp4")
@@ -120,9 +121,13 @@ def test_a_folder_of_videos_is_no_slideshow_of_its_pictures(tmp_path: Path) -> N
     path = folder(tmp_path / "f", frames=2)
     assert read_video(path).frames.shape[0] == 2
     (path / ".thumbnails").mkdir()
-    for name in (".hidden.mp4", "notes.txt", "Thumbs.db", ".thumbnails/1.mp4"):
+    for name in (".hidden.mp4", "Thumbs.db", ".thumbnails/1.mp4"):
         (path / name).write_bytes(b"")
-    assert read_video(path).frames.shape[0] == 2
+    assert read_video(path).frames.shape[0] == 2 and read_video(path).warnings == ()
+    (path / "1.heic").write_bytes(b"")
+    (path / "clips").mkdir()
+    [warning] = read_video(path).warnings
+    assert "2 images" in warning and "2 other entries (1.heic, ...)" in warning
     (path / "one.webm").write_bytes(b"")
     with pytest.raises(MediaError, match=r"\b1 video\b.*one\.webm.*\b2 images\b"):
         read_video(path)
@@ -143,6 +148,28 @@ def test_a_folder_of_videos_is_no_slideshow_of_its_pictures(tmp_path: Path) -> N
         os.remove(picture)
     with pytest.raises(MediaError, match="prunevid batch"):
         read_video(path)
+
+
+@pytest.mark.parametrize("suffix", [".apng", ".avif", ".png", ".tiff", ".webp"])
+def test_pictures_are_frames_in_a_folder_and_in_a_list(tmp_path: Path, suffix: str) -> None:
+    if suffix == ".avif" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    (tmp_path / "d").mkdir()
+    paths = [str(tmp_path / "d" / f"{i}{suffix}") for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.fromarray(frame(i)).save(path, "PNG" if suffix == ".apng" else None)
+    [video] = videos_of(paths)
+    assert numbers_of(read_video(video, max_frames=4).frames) == [0, 1, 2, 2]
+    assert numbers_of(read_video(tmp_path / "d", max_frames=4).frames) == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("name", ["a", "a.gif", "a.mp4"])
+@pytest.mark.parametrize("kind", ["WEBP", "TIFF", "PNG", "GIF"])
+def test_an_animation_by_another_name(tmp_path: Path, kind: str, name: str) -> None:
+    pages = [Image.fromarray(frame(i)) for i in range(4)]
+    more = {"WEBP": {"lossless": True, "duration": 100}, "TIFF": {}}.get(kind, {"duration": 100})
+    pages[0].save(tmp_path / name, kind, save_all=True, append_images=pages[1:], **more)
+    assert numbers_of(read_video(tmp_path / name).frames) == [0, 1, 2, 3]
 
 
 def test_a_picture_by_file_url(tmp_path: Path) -> None:

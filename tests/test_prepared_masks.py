@@ -95,6 +95,19 @@ def test_one_mask_for_all_rows() -> None:
     close(run(CONFIG, {**inputs, "attention_mask": seen(inputs)[:1]})[0], wanted, LOGITS)
 
 
+@pytest.mark.parametrize("text", [False, True], ids=["three", "four"])
+@pytest.mark.parametrize("config", [CONFIG, STAGE1, STAGE2, KEEP], ids=["all", "stage1", "stage2", "kept"])
+def test_positions_of_one_row_are_those_of_all(config: PruneVidConfig, text: bool) -> None:
+    """The library broadcasts them."""
+    inputs = with_positions([*ONE_VIDEO, *ONE_VIDEO])
+    one = inputs["position_ids"][:, :1]
+    if text:
+        one = torch.cat([torch.arange(one.shape[-1]).view(1, 1, -1), one])
+    wanted, _ = run(config, {**inputs, "position_ids": one.repeat(1, 2, 1)})
+    got, trace = run(config, {**inputs, "position_ids": one})
+    assert torch.equal(got, wanted) and len(trace.samples) == 2
+
+
 @pytest.mark.parametrize("form", [*PLAIN, *ODD])
 def test_with_everything_kept_it_is_the_stock_model(form: str) -> None:
     inputs = with_positions(RAGGED)

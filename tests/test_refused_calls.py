@@ -158,7 +158,8 @@ def without_the_question() -> None:
 def checkpointed() -> None:
     model = copy.deepcopy(tiny_model()).train()
     model.gradient_checkpointing_enable()
-    call(model=model)
+    with pruned(model, CONFIG):
+        model(**make_inputs(ONE_VIDEO))
 
 
 def features_of_elsewhere() -> None:
@@ -232,7 +233,8 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
         lambda: generate(cache_implementation="static"), lambda: generate(cache_implementation="offloaded"),
         lambda: call(**{CACHE: StaticCache(config=tiny_model().config.get_text_config(), max_cache_len=64)}),
         lambda: call(**{CACHE: own_cache()}), lambda: call(**{CACHE: sliding()})]),
-    "`use_cache=False`": (UnsupportedError, [lambda: generate(use_cache=False), lambda: call(use_cache=False)]),
+    "`use_cache=False`": (UnsupportedError, [
+        lambda: generate(use_cache=False), lambda: call(use_cache=False, logits_to_keep=1)]),
     "a second visual prompt": (UnsupportedError, [lambda: call(**{CACHE: pruned_cache()})]),
     "a pruned cache outside": (UnsupportedError, [
         lambda: step(None), lambda: step(CONFIG.replace(pruning_layer=3)),

@@ -73,6 +73,17 @@ def test_parts_whose_clock_jumps_ahead_follow_each_other(tmp_path, suffix):
     assert numbers_of(read_video(path, start=0.5).frames) == list(range(12, 24))
 
 
+@pytest.mark.parametrize("clocks", [(0.0, 1000.0, 0.1), (1000.0, 0.1, 2000.0), (5000.0, 0.1, 1000.0)])
+def test_parts_whose_clock_does_both_follow_each_other_too(tmp_path, clocks):
+    """The last packets of a part look damaged to FFmpeg: they are not, and all frames come."""
+    parts = [part(tmp_path / f"{i}.ts", range(6 * i, 6 * i + 6), begins) for i, begins in enumerate(clocks)]
+    video = read_video(joined(tmp_path / "joined.ts", *parts), max_frames=100)
+    assert numbers_of(video.frames) == list(range(18)) == list(video.indices)
+    assert video.timestamps == pytest.approx([i / 25 for i in range(18)], abs=2e-3)
+    assert video.duration == pytest.approx(18 / 25, abs=2e-3)
+    assert all("clock" in warning for warning in video.warnings) and 1 <= len(video.warnings) <= 2
+
+
 def test_a_picture_that_stays_while_the_sound_goes_on_is_no_jump(tmp_path):
     seconds = (0.0, 1.0, 2.0, 30.0, 31.0)
     with_sound = [float(second) for second in range(31)]

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import typer
@@ -123,7 +123,7 @@ def _answer(request: Request) -> int:
     report = Report(request)
     # Libraries that print must not spoil the one object that stdout carries under --json.
     quiet_stdout = contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext()
-    with quiet_stdout:
+    with quiet_stdout, _noting(report.logged) if request.verbose else contextlib.nullcontext():
         with report.waiting("Loading the model"):
             model = load(request)
         if request.compare:
@@ -134,6 +134,19 @@ def _answer(request: Request) -> int:
                 outcome = answer(model, request, stream=report.streamer, progress=progress)
     report.show(outcome)
     return 0
+
+
+@contextlib.contextmanager
+def _noting(logged: set[str]) -> Iterator[None]:
+    """Note the warnings that are logged inside the block, so that the report does not show them a second time."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: logged.add(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("prunevid_qwen")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

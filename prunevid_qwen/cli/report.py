@@ -18,6 +18,7 @@ from prunevid_qwen.amounts import percent, sizes
 from prunevid_qwen.cli.answer import Outcome
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, first_token_seconds
+from prunevid_qwen.errors import abridged
 
 _PARTS = {
     "read": "reading the video",
@@ -37,6 +38,7 @@ class Report:
         self.out = Console(highlight=False)
         self.err = Console(stderr=True, highlight=False)
         self.begun = False
+        self.logged: set[str] = set()  # warnings that a person has read already, under --verbose
 
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
@@ -152,9 +154,10 @@ class Report:
         if self.request.expected is not None:
             right = outcome.answer.strip().lower() == self.request.expected.strip().lower()
             notes.append(f"The clip's true answer: {self.request.expected} ({'right' if right else 'wrong'}).")
-        notes += [f"warning: {warning}" for warning in outcome.stats.get("warnings", ())]
+        warnings = list(outcome.stats.get("warnings", ()))
         for seen in (*outcome.stats["input"].get("videos", ()), *outcome.stats["input"].get("images", ())):
-            notes += [f"warning: {warning}" for warning in seen.get("warnings", ())]
+            warnings += seen.get("warnings", ())
+        notes += [f"warning: {warning}" for warning in warnings if abridged(warning) not in self.logged]
         if self.request.model_knows_shapes_only:
             notes.append(
                 "The bundled model has only ever seen moving shapes; for real videos pass "

@@ -73,8 +73,8 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
     them, videos before images in the prompt; "start" and "end" in seconds are those of all its videos. Or it has
     "messages", a conversation as chat formats have it: content is text or a list of items of type text, video (which
     may have a start and an end of its own) and image; a last message of the assistant is continued. Paths start from
-    the file's folder. "id" is text or a whole number; what has none is called by the number of its line. Any other
-    key is handed through.
+    the file's folder; an image may be a ``data:`` URI. "id" is text or a whole number; what has none is called by the
+    number of its line. Any other key is handed through.
 
     Args:
         path: of the file.
@@ -117,7 +117,7 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
 def missing_media(questions: Sequence[BulkQuestion]) -> list[str]:
     """Return the paths at which nothing is, each once, in order."""
     paths = dict.fromkeys(media.path for question in questions for media in question.media)
-    return [path for path in paths if not os.path.exists(path)]
+    return [path for path in paths if not is_data_uri(path) and not os.path.exists(path)]
 
 
 def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQuestion:
@@ -230,6 +230,8 @@ def _items(content: Sequence[Item], media: list[Media], folder: Path) -> Iterato
 
 def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = None) -> Media:
     if is_data_uri(path):
+        if kind == "image":
+            return Media("image", path)
         raise ConfigError(f"{named(path)} stands where a path does: save it to a file, and give that file's path")
     try:
         whole = folder / local_path(path, folder)

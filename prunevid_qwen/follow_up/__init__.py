@@ -8,5 +8,6 @@ are: an answer that is tokenized anew may have others.
 from prunevid_qwen.follow_up.held import remember as remember
 from prunevid_qwen.follow_up.shown import shown_in as shown_in
 from prunevid_qwen.follow_up.turn import cache_given as cache_given
+from prunevid_qwen.follow_up.turn import check_starts_anew as check_starts_anew
 from prunevid_qwen.follow_up.turn import next_turn as next_turn
 from prunevid_qwen.follow_up.turn import with_cache_named as with_cache_named

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Shown:
     """
 
     kind: str
-    name: str
+    name: str = field(compare=False)  # one file has several: relative, behind file://
     identity: tuple[Any, ...]
     options: Mapping[str, Any]
 
@@ -87,7 +87,9 @@ def _identity(source: Any) -> tuple[Any, ...]:
     if isinstance(source, (str, os.PathLike)):
         path = os.path.abspath(local_path(source))
         about = os.stat(path) if os.path.exists(path) else None
-        return ("path", path) if about is None else ("path", path, about.st_size, about.st_mtime_ns)
+        if about is None:
+            return "path", path
+        return "path", path, about.st_size, about.st_mtime_ns, *(_entries(path) if os.path.isdir(path) else ())
     if isinstance(source, (list, tuple)):
         return tuple(_identity(each) for each in source)
     if isinstance(source, Medium):
@@ -100,6 +102,12 @@ def _identity(source: Any) -> tuple[Any, ...]:
         array = np.asarray(source)
         return ("array", array.shape, str(array.dtype), _digest(array.tobytes()))
     return ("object", id(source))
+
+
+def _entries(folder: str) -> tuple[Any, ...]:
+    """A frame that is written anew leaves its folder as it was."""
+    with os.scandir(folder) as entries:
+        return tuple(sorted((each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in entries))
 
 
 def _digest(content: bytes) -> str:

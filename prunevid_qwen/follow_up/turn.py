@@ -49,10 +49,8 @@ class Turn:
         trace.cache_lengths = tuple(length + added for length in lengths)
         trace.cache_bytes = round(size * sum(trace.cache_lengths) / max(1, sum(lengths)))
 
-    def correct(self, stats: dict[str, Any] | None, trace: Trace) -> None:
+    def correct(self, trace: Trace, stats: dict[str, Any]) -> None:
         """Put into a receipt that nothing was pruned in this turn, and what the cache holds of earlier ones."""
-        if stats is None:
-            return
         whole, lengths = self.inputs["input_ids"].shape[1], trace.cache_lengths
         stats["input"]["cached_tokens"] = self.cached
         for stage in ("stage1", "stage2", "stage3"):
@@ -69,15 +67,37 @@ class Turn:
 
 
 def with_cache_named(model: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Let a cache among arguments of ``generate`` stand under the name that the installed transformers wants."""
+    """Let a cache among arguments of ``generate`` stand under the name that the installed transformers wants.
+
+    Raises:
+        ConfigError: it is none.
+    """
     cache, others = cache_of(arguments), {k: value for k, value in arguments.items() if k not in CACHE_NAMES}
+    if cache is not None and not hasattr(cache, "get_seq_length"):
+        raise ConfigError(
+            f"past_key_values is a cache of transformers, such as a DynamicCache; got {type(cache).__name__}: pass the "
+            'result["past_key_values"] that generate() returned under return_dict_in_generate=True'
+        )
     return others if cache is None else {**others, cache_parameter(model.forward): cache}
 
 
 def cache_given(arguments: Mapping[str, Any]) -> Any:
     """Return the cache among arguments of ``generate`` that holds something already, else None."""
     cache = cache_of(dict(arguments))
-    return cache if hasattr(cache, "get_seq_length") and int(cache.get_seq_length()) else None
+    return cache if cache is not None and int(cache.get_seq_length()) else None
+
+
+def check_starts_anew(arguments: Mapping[str, Any]) -> None:
+    """Refuse a cache that holds something already, where a follow-up cannot be asked.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if cache_given(arguments) is not None:
+        raise ConfigError(
+            "answer() answers what prepare() read, from the beginning, and past_key_values holds something: ask a "
+            "follow-up with generate(messages=..., past_key_values=...)"
+        )
 
 
 def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: dict[str, Any]) -> Turn:

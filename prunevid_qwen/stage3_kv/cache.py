@@ -31,6 +31,7 @@ class PrunedCache(DynamicCache):
     changed: bool = False  # a token was dropped or merged in some row; shift may still be 0 in the longest row
     split: bool = False  # the two groups differ: stage 2 without stage 3
     prompt: int = 0  # logical length up to the end of the pruned prompt: tokens after it have an entry each
+    lent: bool = False  # to a call that wants none: it ends with that call
     trace: Trace | None = None  # of the `pruned` block whose forward is under way
 
     def group(self, layer_idx: int) -> int:
@@ -147,13 +148,35 @@ def size_of(cache: Any) -> tuple[tuple[int, ...], int]:
     return lengths, sum(t.numel() * t.element_size() for t in tensors)
 
 
+def forget_unfilled(model: Any) -> None:
+    """Take a static cache off a model that was refused before anything was written into it.
+
+    The library makes it and keeps it on the model; up to 5.10 its own next call fails over one that is not filled.
+    """
+    layers = getattr(vars(model).get("_cache"), "layers", ())
+    if layers and not any(getattr(layer, "is_initialized", True) for layer in layers):
+        del model._cache
+
+
+def without(out: Any, cache: PrunedCache) -> Any:
+    """Return a decoder's output, a tuple or a mapping, without the cache that stands in it."""
+    if isinstance(out, tuple):
+        return tuple(each for each in out if each is not cache)
+    return type(out)(**{name: each for name, each in out.items() if each is not cache})
+
+
 def adopt(cache: Cache) -> PrunedCache:
     """Turn a caller's DynamicCache into a PrunedCache in place, so that the caller keeps its own object.
 
     Raises:
-        UnsupportedError: the cache is static, quantised, sliding or offloaded.
+        UnsupportedError: the cache is static, quantised, sliding or offloaded, or holds a pruned prompt.
     """
     if isinstance(cache, PrunedCache):
+        if cache.changed:
+            raise UnsupportedError(
+                "a second prompt with images or videos on a pruned cache is not supported: start without "
+                "a cache and pass the whole conversation"
+            )
         return cache
     what = type(cache).__name__
     if type(cache) is not DynamicCache:

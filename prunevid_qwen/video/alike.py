@@ -8,16 +8,18 @@ from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.pyav import matrix_of, open_container, see_through
 from prunevid_qwen.video.streams import videos
 
-# Numbers of ITU-T H.273. OpenCV 5 adapts wide primaries and HDR transfers to sRGB, PyAV and decord 3.4 leave them.
-_WIDE_MATRICES, _WIDE_PRIMARIES, _HDR_TRANSFERS = (9, 10), (9, 11, 12), (16, 18)
+# Numbers of ITU-T H.273 that all libraries show alike: RGB, BT.709, BT.601 and their kin, and what is not said.
+# OpenCV 5 adapts other primaries and HDR transfers to sRGB, PyAV and decord 3.4 leave them; some it cannot convert.
+_MATRICES, _PRIMARIES = (0, 1, 2, 4, 5, 6, 7), (0, 1, 2, 4, 5, 6, 7, 22)
+_OTHER_TRANSFERS = (9, 10, 16, 18)  # logarithmic, PQ, HLG
 
 
 def check_alike(path: str, backend: str) -> None:
     """Check that a library shows a video file as PyAV does; its first frame is decoded.
 
     Raises:
-        MediaError: it holds several videos, is to be mirrored, its colours are BT.2020, P3, PQ or HLG,
-            or its first frame is transparent in places.
+        MediaError: it holds several videos, is to be mirrored, its colours are no usual ones (BT.2020, P3, PQ,
+            HLG), or its first frame is transparent in places.
     """
     import av
 
@@ -44,8 +46,11 @@ def _otherwise(frame: Any, codec: Any) -> str | None:
     # early PyAV does not tell all three: what it does not tell is taken as unspecified
     space = getattr(frame, "colorspace", 2)
     primaries, transfer = getattr(codec, "color_primaries", 2), getattr(codec, "color_trc", 2)
-    if space in _WIDE_MATRICES or primaries in _WIDE_PRIMARIES or transfer in _HDR_TRANSFERS:
-        return "its colours are BT.2020, P3, PQ or HLG, which not every library shows alike"
+    if space not in _MATRICES or primaries not in _PRIMARIES or transfer in _OTHER_TRANSFERS:
+        return (
+            f"its colours (matrix {space}, primaries {primaries}, transfer {transfer} of H.273) are wider than "
+            "BT.709, such as BT.2020, P3, PQ and HLG, or unusual, and not every library shows them alike"
+        )
     if see_through(frame) is not None:
         return "parts of its frames are transparent, below which not every library puts white"
     return None

@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import MediaError, excerpt
-from prunevid_qwen.video.data_uris import named
-from prunevid_qwen.video.pictures import Animation, open_image, rgb
-from prunevid_qwen.video.record import Timeline
+from prunevid_qwen.video.data_uris import is_data_uri, named
+from prunevid_qwen.video.pictures import Animation, open_image, pictures_in, reading, rgb
+from prunevid_qwen.video.record import Remark, Timeline
+from prunevid_qwen.video.sniff import is_webp_or_tiff
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".avif")
 
 # A folder of these is no video whose frames lie beside them.
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".ts", ".mts", ".m2ts", ".mpg", ".mpeg",
                   ".m2v", ".vob", ".wmv", ".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".mxf", ".y4m")  # fmt: skip
+
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini")  # file managers leave them in folders of pictures
 
 
 @dataclass(frozen=True)
@@ -41,13 +44,16 @@ class FrameSource:
 
 
 def holds_pictures(path: str) -> bool:
-    """Tell from its name whether a file holds one picture or an animation, which Pillow reads."""
+    """Tell from its name whether a file holds one picture or an animation, which Pillow reads.
+
+    By any name it reads WebP and TIFF, of which FFmpeg knows no animation.
+    """
     suffix = os.path.splitext(path)[1].lower()
     if suffix == ".avif":  # a Pillow without it leaves the file to the video readers
         from PIL import features
 
         return bool(features.check("avif"))
-    return suffix in (*IMAGE_SUFFIXES, ".apng")
+    return suffix in IMAGE_SUFFIXES or is_webp_or_tiff(path)
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
@@ -70,21 +76,31 @@ def frames_of_folder(folder: str, fps: float) -> FrameSource:
     videos = [n for n in found if n.lower().endswith(VIDEO_SUFFIXES)]
     if videos:
         raise MediaError(
-            f"the folder {folder} holds {_count(len(videos), 'video')} ({videos[0]}{', ...' * (len(videos) > 1)}) and "
+            f"the folder {folder} holds {_count(len(videos), 'video')} ({_first(videos)}) and "
             f"{_count(len(names), 'image')}, which are no frames of one video: pass a video (`prunevid batch` asks "
             f"about many), or a list of the images if they are the frames"
         )
     if not names:
-        held = f"{len(found)} other files, such as {found[0]}" if found else "nothing"
+        held = f"{_count(len(found), 'other entry', 'other entries')} ({_first(found)})" if found else "nothing"
         raise MediaError(
             f"the folder {folder} holds no frame: expected images ({', '.join(IMAGE_SUFFIXES)}), found {held}. "
             f"Pass a video file, or a folder of images"
         )
-    return frames_of_list([os.path.join(folder, n) for n in names], fps, name=folder)
+    source = frames_of_list([os.path.join(folder, n) for n in names], fps, name=folder)
+    others = [n for n in found if n not in names and n.lower() not in _OF_SYSTEMS]
+    if others:
+        passed = f"{_count(len(others), 'other entry', 'other entries')} ({_first(others)})"
+        taken = _count(len(names), "image was", "images were")
+        source.said.append(Remark(f"{folder}: {taken} taken as frames, {passed} passed over"))
+    return source
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
+def _count(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"
+
+
+def _first(names: Sequence[str]) -> str:
+    return names[0] + ", ..." * (len(names) > 1)
 
 
 def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) -> FrameSource:
@@ -101,12 +117,16 @@ def frames_of_list(items: Sequence[Any], fps: float, name: str | None = None) ->
     for i, item in enumerate(items):
         size = _size_of(item)
         if size != first:
-            label = excerpt(named(item)) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
+            label = _file_name(item) if isinstance(item, (str, os.PathLike)) else f"frame {i}"
             raise MediaError(
                 f"the frames of {name} differ in size: {label} (number {i}) is {size[1]}x{size[0]}, the first is "
                 f"{first[1]}x{first[0]} (width x height): resize them to one size"
             )
     return _noting(_at_rate(len(items), fps), lambda i: read_picture(items[i]), name)
+
+
+def _file_name(item: str | os.PathLike[str]) -> str:
+    return named(item) if is_data_uri(item) else excerpt(os.path.basename(os.fsdecode(item)), 50)
 
 
 def frames_of_picture(path: str, fps: float) -> FrameSource:
@@ -135,7 +155,7 @@ def _noting(timeline: Timeline, load: Callable[[int], tuple[np.ndarray, str | No
 
     def frame(i: int) -> np.ndarray:
         pixels, note = load(i)
-        sentence = f"{name}: of a frame, {note}"
+        sentence = Remark(f"{name}: of a frame, {note}")
         if note and sentence not in said:
             said.append(sentence)
         return pixels
@@ -177,10 +197,14 @@ def read_image(source: Any) -> np.ndarray:
 
 
 def read_picture(source: Any) -> tuple[np.ndarray, str | None]:
-    """Read one image as `read_image`; also return one clause on what was done to its colours, or None."""
+    """Read one image as `read_image`; also return one clause on what was done to it, or None."""
     if isinstance(source, (str, os.PathLike)):
-        with open_image(source) as image:
-            return rgb(image, excerpt(named(source)))
+        name = excerpt(named(source))
+        with open_image(source) as image, reading(name):
+            count = pictures_in(image)
+            pixels, note = rgb(image, name)
+        said = [f"the first of its {count} pictures was taken"] if count > 1 else []
+        return pixels, ", and ".join([*said, note] if note else said) or None
     if hasattr(source, "convert") and hasattr(source, "getexif"):
         return rgb(source, "the PIL image")
     if hasattr(source, "shape"):
@@ -204,10 +228,11 @@ def _image_array(source: Any) -> np.ndarray:
 def _size_of(item: Any) -> tuple[int, int]:
     """Height and width as shown, from the header where there is one."""
     if isinstance(item, (str, os.PathLike)):
-        with open_image(item) as image:
+        with open_image(item) as image, reading(excerpt(named(item))):  # of a PNG, EXIF may stand at its end
             return _upright_size(image)
     if hasattr(item, "convert") and hasattr(item, "getexif"):
-        return _upright_size(item)
+        with reading("the PIL image"):
+            return _upright_size(item)
     height, width = read_image(item).shape[:2]
     return height, width
 

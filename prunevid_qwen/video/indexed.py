@@ -10,6 +10,7 @@ import numpy as np
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.video.reader import Asked, ask, check_frames
+from prunevid_qwen.video.record import about
 
 # (frames of the source, its mean frames a second) -> indices from 0, never falling; one may come several times
 Choose = Callable[[int, float], Sequence[int]]
@@ -99,8 +100,8 @@ def read_frames(
         duration=timeline.duration,
         size=(height, width),
         backend=asked.backend,
-        source=asked.name,
-        warnings=(*timeline.notes, *(asked.images.said if asked.images else (f"{asked.name}: {n}" for n in said))),
+        source=str(asked.name),
+        warnings=(*timeline.notes, *(asked.images.said if asked.images else (about(asked.name, n) for n in said))),
     )
 
 

@@ -7,12 +7,22 @@ import os
 import re
 from urllib.parse import unquote
 
-from prunevid_qwen.errors import MediaError, excerpt
+from prunevid_qwen.errors import QUOTED, MediaError, excerpt
 from prunevid_qwen.video.data_uris import is_data_uri, named
 
 _URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _FILE = re.compile(r"^file:(//(localhost(?=/))?|(?=/))", re.IGNORECASE)  # pathlib makes file:/a of file:///a
 _LONGEST_NAME = 255  # of a file, on every usual file system
+
+
+class Named(str):
+    """A path that messages hold in part: in an f-string the middle of a long one is left out, elsewhere it is whole."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        """Return what a message holds."""
+        return format(excerpt(str(self)), spec)
 
 
 def local_path(source: str | os.PathLike[str], folder: str | os.PathLike[str] = "") -> str:
@@ -45,7 +55,7 @@ def local_path(source: str | os.PathLike[str], folder: str | os.PathLike[str] = 
     return raw if os.path.exists(os.path.join(folder, raw)) else decoded
 
 
-def local_file(source: str | os.PathLike[str], kind: str = "video") -> str:
+def local_file(source: str | os.PathLike[str], kind: str = "video") -> Named:
     """Return the path of a readable, non-empty regular file.
 
     Raises:
@@ -65,19 +75,28 @@ def local_file(source: str | os.PathLike[str], kind: str = "video") -> str:
                 raise MediaError(f"{name} is empty (0 bytes): copy or download it again")
     except OSError as error:
         raise MediaError(f"{name} cannot be opened ({error.strerror}): check its permissions") from error
-    return path
+    return Named(path)
 
 
 def _nearest(path: str) -> str:
     folder, name = os.path.split(os.path.abspath(path))
     if not os.path.isdir(folder):
-        return f": the folder {excerpt(folder)} does not exist either, check the path"
+        return f": the folder {_beside(path, folder)} does not exist either, check the path"
     try:
         beside = os.listdir(folder)
     except OSError:
-        return f": the folder {excerpt(folder)} cannot be listed, check its permissions"
+        return f": the folder {_beside(path, folder)} cannot be listed, check its permissions"
     by_lower = {n.lower(): n for n in beside}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1) if len(name) <= _LONGEST_NAME else []
     if close:
-        return f"; did you mean {excerpt(os.path.join(os.path.dirname(path), by_lower[close[0]]))}?"
-    return f": {excerpt(folder)} holds {len(beside)} other files, check the name"
+        return f"; did you mean {_beside(path, os.path.join(os.path.dirname(path), by_lower[close[0]]))}?"
+    return f": {_beside(path, folder)} holds {len(beside)} other file{'s' * (len(beside) != 1)}, check the name"
+
+
+def _beside(path: str, other: str) -> str:
+    """Return what a message that holds ``path`` may hold of another one: the end of it, if both are too much."""
+    return (
+        other
+        if len(path) <= QUOTED // 2 and len(other) <= QUOTED // 2
+        else excerpt(os.path.basename(other), QUOTED // 4)
+    )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from prunevid_qwen.video.data_uris import content_of, is_data_uri, named
 _NO_TIME = 0.1
 # Other formats keep more pictures than one as well, such as a phone's JPEG its preview: no animation.
 _ANIMATED = ("WEBP", "PNG", "AVIF", "TIFF", "GIF")
+# What Pillow's readers raise on damaged files.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, RuntimeError, TypeError, IndexError, KeyError, struct.error)
 WHITE_BELOW = "white was put below its transparent parts"
 
 
@@ -35,8 +40,19 @@ def open_image(source: str | os.PathLike[str]) -> Any:
         return Image.open(file)
     except UnidentifiedImageError as error:
         raise MediaError(f"{name} is no image that Pillow can read: pass a jpg, png, webp, bmp or tiff") from error
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise MediaError(f"the image {name} cannot be opened ({excerpt(str(error))}): check the file") from error
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turn what Pillow raises inside the block into a MediaError that names the image."""
+    try:
+        yield
+    except MediaError:  # which is a ValueError, too
+        raise
+    except _DAMAGE as error:
+        raise MediaError(f"the image {name} is damaged ({error}): copy or download it again") from error
 
 
 def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:
@@ -50,17 +66,13 @@ def rgb(image: Any, name: str) -> tuple[np.ndarray, str | None]:
     """
     from PIL import ImageOps
 
-    try:
+    with reading(name):
         image = ImageOps.exif_transpose(image)
         if image.mode[0] in "IF":
             return _scaled(image, name)
         if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
             return _over_white(image)
         return np.array(image.convert("RGB")), None
-    except MediaError:  # which is a ValueError, too
-        raise
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow's readers raise all three on damaged files
-        raise MediaError(f"the image {name} is damaged ({error}): copy or download it again") from error
 
 
 def _over_white(image: Any) -> tuple[np.ndarray, str | None]:
@@ -97,6 +109,13 @@ def _scaled(image: Any, name: str) -> tuple[np.ndarray, str | None]:
     return np.repeat(grey[:, :, None], 3, axis=2), note
 
 
+def pictures_in(image: Any) -> int:
+    """Count the pictures that an opened image shows one after the other; 1 of a format that shows none so."""
+    if image.format not in _ANIMATED:
+        return 1
+    return int(getattr(image, "n_frames", 1)) - bool(getattr(image, "default_image", False))
+
+
 class Animation:
     """The pictures of one file (webp, png, avif, or the pages of a tiff), each as it is shown.
 
@@ -111,9 +130,9 @@ class Animation:
     def __init__(self, path: str, fps: float) -> None:
         from PIL import Image
 
-        with open_image(path) as image:
+        with open_image(path) as image, reading(path):
             self.first = 1 if getattr(image, "default_image", False) else 0  # stands outside a PNG's animation
-            self.count = getattr(image, "n_frames", 1) - self.first if image.format in _ANIMATED else 1
+            self.count = pictures_in(image)
         self.seconds: list[float] = []
         self.sizes: list[tuple[int, int]] = []
         self._path = path
@@ -135,6 +154,6 @@ class Animation:
         try:
             self._image.seek(self.first + i)
             self._image.load()  # webp and avif know only then how long it stays
-        except (OSError, ValueError, SyntaxError, EOFError) as error:
+        except _DAMAGE as error:
             raise MediaError(f"picture {i} of {self._path} is damaged ({error}): copy or download it again") from error
         return self._image

@@ -11,12 +11,15 @@ import numpy as np
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.pictures import WHITE_BELOW
-from prunevid_qwen.video.record import Deadline, Timeline
+from prunevid_qwen.video.record import Deadline, Remark, Timeline
 from prunevid_qwen.video.sniff import explain_unreadable
 from prunevid_qwen.video.streams import best, videos
 
 # Decoding fewer frames than this costs less than a seek, which empties the decoder's threads.
 SEEK_GAP = 24
+_ONE = 1 << 16  # in a display matrix
+# How a frame is turned that is not mirrored, by quarters counter-clockwise; see `matrix_of`.
+_QUARTERS = (None, (0, -_ONE, _ONE, 0), (-_ONE, 0, 0, -_ONE), (0, _ONE, -_ONE, 0))
 # Keyframes of other containers are not safe starting points: MPEG-TS marks recovery points, AVI has no pts.
 _SEEKABLE = ("matroska", "mp4")
 LOOKS_BACK = True  # `fetch` finds what `frames` passes over, where it seeks
@@ -212,7 +215,7 @@ def _as_shown(frame: Any, done: set[str]) -> np.ndarray:
     else:
         alpha = pixels[:, :, 3:].astype(np.uint32)
         pixels = ((pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-        done.add(WHITE_BELOW)
+        done.add(Remark(WHITE_BELOW))
     matrix = matrix_of(frame)
     if matrix is None:
         return pixels
@@ -247,7 +250,10 @@ def matrix_of(frame: Any) -> tuple[int, int, int, int] | None:
     """Return how a frame is turned, if it is: (x, y), y down, goes to (a x + c y, b x + d y), in fixed point."""
     from av.sidedata.sidedata import Type
 
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # beside it is data of a kind that PyAV has no name for: EXIF, the views of a spatial video
+        return _QUARTERS[round(getattr(frame, "rotation", 0) / 90) % 4]
     if matrix is None:
         return None
     # Rows (a b u) (c d v) (x y w).

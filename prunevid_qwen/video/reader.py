@@ -13,8 +13,8 @@ import numpy as np
 from prunevid_qwen.errors import ConfigError, MediaError, abridged, quoted
 from prunevid_qwen.video import frames as frame_sources
 from prunevid_qwen.video.backends import BACKENDS, load_backend
-from prunevid_qwen.video.paths import local_file, local_path
-from prunevid_qwen.video.record import Deadline, Timeline, Video
+from prunevid_qwen.video.paths import Named, local_file, local_path
+from prunevid_qwen.video.record import Deadline, Remark, Timeline, Video, about
 from prunevid_qwen.video.sampling import Choice, check_request, choose_frames, frames_in_range
 
 logger = logging.getLogger("prunevid_qwen")
@@ -143,7 +143,7 @@ def ask(
 def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
     """Return the frames if they come as images; None if ``source`` is the path of a video file."""
     if isinstance(source, (str, os.PathLike)):
-        path = local_path(source)
+        path = Named(local_path(source))
         if os.path.isdir(path):
             return frame_sources.frames_of_folder(path, fps)
         if frame_sources.holds_pictures(path):
@@ -206,7 +206,7 @@ def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], 
             break
         chosen = choose(asked, lost=lost)
         found, said = read(name, sorted(set(chosen.indices)), timeline, asked.deadline)
-        notes = [f"{name}: {note}" for note in said]
+        notes = [about(name, note) for note in said]
         if getattr(module, "CHOOSES_ITSELF", False):
             return timeline, _in_order(timeline, sorted(found)), found, notes
         missing = set(chosen.indices) - set(found)
@@ -231,7 +231,7 @@ def _fetch_what_decodes(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, di
     timeline = timeline_by_decoding(name, asked.deadline, list(asked.timeline.notes))
     chosen = choose(asked, timeline)
     found, said = read(name, sorted(set(chosen.indices)), timeline, asked.deadline)
-    notes = [f"{name}: {note}" for note in said]
+    notes = [about(name, note) for note in said]
     notes.append(f"{name}: {len(timeline.seconds)} of {listed} frames decode, only those were taken")
     kept = [n for n, i in enumerate(chosen.indices) if i in found]
     chosen = replace(chosen, indices=tuple(chosen.indices[n] for n in kept), times=tuple(chosen.times[n] for n in kept))
@@ -277,11 +277,9 @@ def record(asked: Asked, timeline: Timeline, chosen: Choice, frames: np.ndarray,
         notes: sentences on what was wrong.
     """
     indices = chosen.indices
-    if len(set(indices)) < len(indices):
-        notes.append(
-            f"{asked.name}: the frame rate varies, {len(set(indices))} different frames are on the screen at "
-            f"{len(indices)} equally spaced times"
-        )
+    if (different := len(set(indices))) < len(indices):
+        said = f"{different} different frames are on the screen at {len(indices)} equally spaced times"
+        notes.append(Remark(f"{asked.name}: the frame rate varies, {said}"))
     for note in notes:
         logger.warning(abridged(note))
     height, width = frames.shape[1:3]
@@ -295,6 +293,6 @@ def record(asked: Asked, timeline: Timeline, chosen: Choice, frames: np.ndarray,
         source_fps=1.0 / timeline.frame_seconds,
         size=(height, width),
         backend=asked.backend,
-        source=asked.name,
+        source=str(asked.name),
         warnings=tuple(notes),
     )

@@ -14,6 +14,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+class Remark(str):
+    """A sentence of ``Video.warnings`` on how a source was read that is whole; all others tell of damage."""
+
+    __slots__ = ()
+
+
+def about(name: str, note: str) -> str:
+    """Return a note with the name of its source in front; a `Remark` stays one."""
+    return type(note)(f"{name}: {note}")
+
+
 @dataclass(frozen=True, eq=False)
 class Video:
     """The frames sampled from one video, with what is needed to place them in time.
@@ -33,7 +44,8 @@ class Video:
         size: height and width of a frame as shown (after rotation), in pixels.
         backend: what decoded it: a name of ``video_backend``, or "frames" where the frames came as images or an array.
         source: the path, or a description of what was passed.
-        warnings: sentences on what was wrong with the source although it could be read.
+        warnings: sentences on what was wrong with the source although it could be read, and (`Remark`) on what was
+            done to it.
     """
 
     frames: np.ndarray

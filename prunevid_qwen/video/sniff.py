@@ -37,6 +37,16 @@ def explain_unreadable(path: str) -> str:
     )
 
 
+def is_webp_or_tiff(path: str) -> bool:
+    """Whether a file begins as a WebP or TIFF does; False where there is none that can be read."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head[:4] in (b"II*\0", b"MM\0*") or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
 def has_end_mark(path: str) -> bool:
     """Whether a GIF ends as a complete one does."""
     with open(path, "rb") as file:

@@ -9,7 +9,7 @@ import numpy as np
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.reader import Asked, ask, check_frames, choose, fetch, record
-from prunevid_qwen.video.record import Deadline, Timeline, Video
+from prunevid_qwen.video.record import Deadline, Timeline, Video, about
 
 _PIECE = 32  # frames of a damaged file that are held at once
 
@@ -130,7 +130,7 @@ class VideoStream:
             said: list[str] = []
             yield from asked.module.frames(asked.name, indices, self._timeline, asked.deadline, said)
             if not self._changed:
-                self._notes = [f"{asked.name}: {note}" for note in said]
+                self._notes = [about(asked.name, note) for note in said]
         else:  # what a seek passes over, `fetch` finds from the beginning of the file
             for at in range(0, len(indices), _PIECE):
                 piece = indices[at : at + _PIECE]

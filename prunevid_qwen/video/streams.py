@@ -6,6 +6,8 @@ import itertools
 import os
 from typing import Any
 
+from prunevid_qwen.video.record import Remark
+
 _DEFAULT = 0x1  # AV_DISPOSITION_DEFAULT
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC; PyAV 12 has no name for it
 _LOOK = 2000  # packets that are looked at to tell a moving stream from a still one
@@ -49,8 +51,10 @@ def several_videos(path: str, container: Any, stream: Any) -> list[str]:
         return []
     codec = stream.codec_context
     return [
-        f"{path} holds {len(others) + 1} videos: stream {stream.index} ({codec.width}x{codec.height}) is read, not "
-        f"{', '.join(map(str, others))}"
+        Remark(
+            f"{path} holds {len(others) + 1} videos: stream {stream.index} ({codec.width}x{codec.height}) is read, not "
+            f"{', '.join(map(str, others))}"
+        )
     ]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.pyav import can_seek, decoded, open_container
-from prunevid_qwen.video.record import Deadline, Timeline
+from prunevid_qwen.video.record import Deadline, Remark, Timeline
 from prunevid_qwen.video.sampling import is_steady
 from prunevid_qwen.video.sniff import has_end_mark
 from prunevid_qwen.video.streams import several_videos
@@ -16,6 +17,45 @@ from prunevid_qwen.video.streams import several_videos
 # for such a join, as ffmpeg's -dts_delta_threshold does.
 _JOINED = {"mpegts", "mpeg", "hls"}
 _JUMP = 10.0  # seconds
+# Packets before such a join, one of which FFmpeg calls damaged although it is whole.
+_BEFORE_JOIN = 2
+
+
+class _Clock:
+    """Follows a stream's decoding timestamps: where they fall back or jump ahead, another part begins.
+
+    Args:
+        base: seconds of a tick.
+        jumps: whether the container is one in which a clock may jump ahead.
+    """
+
+    def __init__(self, base: Any, jumps: bool) -> None:
+        self._base, self._may_jump = base, jumps
+        self._last: int | None = None
+        self._beside: list[float] = []  # seconds of other streams since the last packet
+        self.falls, self.jumps = 0, 0
+        self.joins: list[int] = []  # numbers of the packets with which parts begin
+
+    def beside(self, seconds: float) -> None:
+        """Note that another stream goes on: then a picture stays, and no clock jumps."""
+        self._beside.append(seconds)
+
+    def tick(self, number: int, dts: int) -> None:
+        """Take the timestamp of the next packet."""
+        if self._last is not None:
+            before, at = float(self._last * self._base), float(dts * self._base)
+            fell = dts < self._last
+            jumped = self._may_jump and at - before > _JUMP
+            jumped = jumped and not any(before + 1 < other < at - 1 for other in self._beside)
+            self.falls, self.jumps = self.falls + fell, self.jumps + jumped
+            if fell or jumped:
+                self.joins.append(number)
+        self._last = dts
+        self._beside.clear()
+
+    def spares(self, number: int) -> bool:
+        """Tell whether a packet is no damaged one, but among the last of a part."""
+        return any(0 < join - number <= _BEFORE_JOIN for join in self.joins)
 
 
 def read_timeline(path: str, deadline: Deadline) -> Timeline:
@@ -30,12 +70,14 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
 
     ticks: list[int] = []
     keys: list[int] = []
-    packets, damaged, trusted, ended, resets = 0, 0, True, 0.0, 0
-    decoding: int | None = None  # the last packet's decoding timestamp
+    packets, trusted, ended = 0, True, 0.0
+    suspects: list[tuple[int, int | None]] = []  # number and tick of packets that FFmpeg calls damaged
     lasting: dict[int, int] = {}
     beside: list[float] = []  # seconds at which other streams, such as sound, have something
     container, stream = open_container(path)
     with container:
+        joined = not _JOINED.isdisjoint(container.format.name.split(","))
+        clock = _Clock(stream.time_base, joined)
         try:
             # All streams: whether a Matroska file was cut short shows only where the last of them ends.
             for packet in container.demux():
@@ -47,41 +89,46 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
                 if packet.stream.index != stream.index:
                     if packet.pts is not None and packet.time_base is not None:
                         beside.append(float(packet.pts * packet.time_base))
+                        clock.beside(beside[-1])
                     continue
                 packets += 1
                 if packet.dts is not None:
-                    resets += decoding is not None and packet.dts < decoding
-                    decoding = packet.dts
+                    clock.tick(packets, packet.dts)
                 if packet.is_discard:  # before the beginning that an edit list sets: decoded, never shown
                     continue
+                if packet.pts is not None:
+                    lasting[packet.pts] = packet.duration or 0
                 if packet.is_corrupt:  # the file ends in the middle of it: what decodes of it is half a picture
-                    damaged += 1
+                    suspects.append((packets, packet.pts))
                     continue
                 if packet.pts is None:
                     trusted = False
                     continue
                 ticks.append(packet.pts)
-                lasting[packet.pts] = packet.duration or 0
                 if packet.is_keyframe:
                     keys.append(packet.pts)
         except av.FFmpegError:
             pass  # the file ends in the middle of a packet: what is there has been listed
         notes = _cut_short(path, container, stream, packets, ended)
-        if damaged > resets:  # where parts are joined a packet looks damaged that is not
-            notes.append(f"{path}: {damaged} of {packets} frames are cut off or damaged and were left out")
+        spared = [tick for number, tick in suspects if clock.spares(number)]
+        ticks += [tick for tick in spared if tick is not None]
+        by_decoding = not trusted or None in spared or clock.falls or len(set(ticks)) < len(ticks) or not ticks
+        damaged = len(suspects) - len(spared)
+        if damaged:
+            left_out = "" if by_decoding else " and were left out"
+            notes.append(f"{path}: {damaged} of {packets} frames are cut off or damaged{left_out}")
         promised = None if notes else _promised_end(container, stream)
         notes += several_videos(path, container, stream)
         rate = stream.average_rate or stream.guessed_rate
         base = stream.time_base
         seekable = can_seek(container)
-        joined = not _JOINED.isdisjoint(container.format.name.split(","))
         reordered = "avi" in container.format.name and stream.codec_context.has_b_frames
     if not packets:
         raise MediaError(
             f"{path} holds no frame, its header is all there is: it was truncated; copy or download it again"
         )
-    if not trusted or resets or len(set(ticks)) < len(ticks) or not ticks:
-        return timeline_by_decoding(path, deadline, notes, resets)
+    if by_decoding:
+        return timeline_by_decoding(path, deadline, notes, clock.falls, clock.jumps)
     ticks.sort()
     begins = float(ticks[0] * base)
     seconds = tuple(float((t - ticks[0]) * base) for t in ticks)
@@ -89,7 +136,7 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
         seconds, jumps = _without_jumps(seconds, [at - begins for at in beside])
         if jumps:
             promised = None
-            notes.append(f"{path}: its clock jumps ahead {jumps} times, each part was placed behind the one before it")
+            notes.append(_parts_moved(path, "jumps ahead", jumps))
     shown = lasting[ticks[-1]]
     lasts = _frame_seconds(seconds, float(shown * base), rate)
     ends = _end(seconds, lasts, float(shown * base), 0.0 if promised is None else float((promised - ticks[0]) * base))
@@ -98,7 +145,9 @@ def read_timeline(path: str, deadline: Deadline) -> Timeline:
     return Timeline(seconds, lasts, tuple(notes), tuple(ticks), tuple(sorted(keys)) if seekable else (), ends)
 
 
-def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None = None, resets: int = 0) -> Timeline:
+def timeline_by_decoding(
+    path: str, deadline: Deadline, notes: list[str] | None = None, resets: int = 0, leaps: int = 0
+) -> Timeline:
     """List the frames that really decode, in the order in which they do. Slow: every frame is decoded, none is kept.
 
     Args:
@@ -106,6 +155,7 @@ def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None 
         deadline: asked between frames.
         notes: sentences for ``Video.warnings``, to which others are added.
         resets: how often the packets' clock falls back: where the frames' does, what follows is placed behind.
+        leaps: how often it jumps ahead, likewise.
 
     Raises:
         MediaError: not one frame decodes.
@@ -125,12 +175,21 @@ def timeline_by_decoding(path: str, deadline: Deadline, notes: list[str] | None 
     if len(known) == len(times) and falls <= resets:
         forward = sorted(step for step in steps if step > 0)
         usual = forward[len(forward) // 2] if forward else 1.0 / float(rate or 25)
-        seconds = tuple(itertools.accumulate((step if step > 0 else usual for step in steps), initial=0.0))
+        far = sum(step > max(_JUMP, usual) for step in steps)
+        most = max(_JUMP, usual) if 0 < far <= leaps else math.inf
+        seconds = tuple(itertools.accumulate((step if 0 < step <= most else usual for step in steps), initial=0.0))
         if falls:
-            said.append(f"{path}: its clock begins anew {falls} times, each part was placed behind the one before it")
+            said.append(_parts_moved(path, "begins anew", falls))
+        if most < math.inf:
+            said.append(_parts_moved(path, "jumps ahead", far))
     else:
         seconds = tuple(i / float(rate or 25) for i in range(len(times)))
     return Timeline(seconds, _frame_seconds(seconds, 0.0, rate), tuple(said))
+
+
+def _parts_moved(path: str, clock_does: str, times: int) -> str:
+    often = "once" if times == 1 else f"{times} times"
+    return Remark(f"{path}: its clock {clock_does} {often}, each part was placed behind the one before it")
 
 
 def _without_jumps(seconds: tuple[float, ...], beside: list[float]) -> tuple[tuple[float, ...], int]:

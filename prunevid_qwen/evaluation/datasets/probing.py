@@ -43,9 +43,11 @@ def _video(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
             return "damaged", f"it was cut short: its header promises {promised} bytes, {size} are there"
         return None
     from prunevid_qwen.video import read_video
+    from prunevid_qwen.video.record import Remark
 
     video = read_video(path, max_frames=2, time_limit=None)
-    return ("damaged", "; ".join(_without(path, note) for note in video.warnings)) if video.warnings else None
+    wrong = [_without(path, note) for note in video.warnings if not isinstance(note, Remark)]
+    return ("damaged", "; ".join(wrong)) if wrong else None
 
 
 def _image(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:

@@ -16,6 +16,7 @@ from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.prefetch import Prefetch
 
 Answer = Callable[[Task, Read], Iterable[Line]]
@@ -133,7 +134,7 @@ class _Readers:
                     'needs `if __name__ == "__main__":` around it; out of memory, fewer readers need less; '
                     "--workers 0 reads in a thread of this process"
                 ) from broken
-            paths = ", ".join(media.path for media in task.media)
+            paths = ", ".join(named(media.path) for media in task.media)
             return Read((), f"reading {paths} killed its process twice: out of memory, or a fault of its decoder", 0.0)
         finally:
             _end(pool)

@@ -26,6 +26,7 @@ from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.evaluation.fingerprint import reader_options
 from prunevid_qwen.receipt import versions
+from prunevid_qwen.video.data_uris import named
 
 if TYPE_CHECKING:  # readers, one for each CPU, import no more than they need
     from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
@@ -248,7 +249,7 @@ class _Replica:
 
 
 def _killed(doing: str, media: Sequence[Media]) -> str:
-    paths = ", ".join(each.path for each in media) or "no media"
+    paths = ", ".join(named(each.path) for each in media) or "no media"
     return f"{TRIES} processes died while {paths} was {doing}: out of memory, or a fault of a decoder or driver"
 
 

@@ -18,6 +18,7 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.media import MediaReader
 from prunevid_qwen.pixels import PixelOptions, fitted_frame
+from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.indexed import read_frames
 
@@ -146,8 +147,9 @@ class ByConfig:
 
 
 def _image_facts(media: Media, image: np.ndarray, frame: np.ndarray, note: str | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"source": media.path, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
-    return facts if note is None else {**facts, "warnings": [f"{media.path}: {note}"]}
+    source = named(media.path)
+    facts: dict[str, Any] = {"source": source, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
+    return facts if note is None else {**facts, "warnings": [f"{source}: {note}"]}
 
 
 Reading = ByProtocol | ByConfig

@@ -9,15 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
+from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.errors import ConfigError, MediaError, UnknownOption, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
 from prunevid_qwen.pixels import fitted_frame
-from prunevid_qwen.video import read_image
 from prunevid_qwen.video.data_uris import is_data_uri
+from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.paths import local_path
+
+_RANGE = ("start_time", "end_time")  # of an item
+_SOURCES = ("url", "path", "video")  # of a task's own description of a video
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +29,7 @@ class HeldImage(Media):
     """An image that a data set holds itself; ``path`` says whose it is, and tells it from others."""
 
     image: np.ndarray | None = None
+    note: str | None = None  # what was done to its colours
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,9 @@ class ByRequest(ByProtocol):
             assert media.image is not None
             frame = fitted_frame(media.image, self._limits(self.image, 1))
             size, resized = list(media.image.shape[:2]), list(frame.shape[:2])
-            facts = {"source": media.path, "size": size, "resized": resized}
+            facts: dict[str, Any] = {"source": media.path, "size": size, "resized": resized}
+            if media.note is not None:
+                facts["warnings"] = [f"{media.path}: {media.note}"]
             return ReadMedia("image", frame[None], 1.0, (), facts)
         except (MediaError, OSError, MemoryError):
             raise
@@ -99,7 +106,7 @@ def chat_question(
         MediaError: a medium that is no file here.
     """
     media: list[Media] = []
-    turns = [(str(message["role"]), _content(name, message, media)) for message in messages]
+    turns = [_turn(name, message, media) for message in messages]
     if not turns:
         raise ConfigError(f"{name} has no messages: its task gave an empty list")
     if system is not None:
@@ -109,6 +116,23 @@ def chat_question(
             raise ConfigError(f"{name} begins the assistant's answer itself: leave prefill out")
         turns.append(("assistant", (prefill,)))
     return ChatQuestion(name, generation, tuple(turns), tuple(media))
+
+
+def _turn(name: str, message: Any, media: list[Media]) -> tuple[str, tuple[str | int, ...]]:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ConfigError(f"{name} has a message that is no dict with role and content: {excerpt(message, 80)}")
+    return message["role"], _content(name, message, media)
+
+
+def _said(given: Any) -> dict[str, Any]:
+    """Return the keys that hold something: Arrow fills in those of others with None."""
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _check_keys(name: str, kind: str, given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise UnknownOption(f"{name} has a key of its {kind} that is not read: {unknown('it has', key, known)}")
 
 
 def _content(name: str, message: Mapping[str, Any], media: list[Media]) -> tuple[str | int, ...]:
@@ -121,15 +145,19 @@ def _content(name: str, message: Mapping[str, Any], media: list[Media]) -> tuple
         raise ConfigError(f"{name} has a message without content: text or a list of items is expected")
     parts: list[str | int] = []
     for given in content:
-        item = {key: value for key, value in given.items() if value is not None}  # Arrow fills in the others' keys
+        if not isinstance(given, Mapping):
+            raise ConfigError(f"{name} has an item of content that is no dict with a type: {excerpt(given, 80)}")
+        item = _said(given)
         kind = item.get("type")
         if kind == "text":
             if not isinstance(item.get("text"), str):
                 raise ConfigError(f"{name} has a text item without a text: it has {excerpt(', '.join(item), 80)}")
+            _check_keys(name, kind, item, ("type", "text"))
             parts.append(item["text"])
         elif kind in ("video", "image"):
             parts.append(len(media))
             where = f"{name}, {kind} {len(media)}"
+            _check_keys(where, kind, item, ("type", "url", *(_RANGE if kind == "video" else ())))
             media.append(_video(where, item) if kind == "video" else _image(where, item))
         else:
             raise ConfigError(
@@ -141,8 +169,10 @@ def _content(name: str, message: Mapping[str, Any], media: list[Media]) -> tuple
 def _video(where: str, item: Mapping[str, Any]) -> Media:
     source, start, end = item.get("url"), item.get("start_time"), item.get("end_time")
     if isinstance(source, Mapping):  # a task's own description of a part of a video
+        source = _said(source)
+        _check_keys(where, "video", source, ("type", *_SOURCES, "video_start", "video_end"))
         start, end = source.get("video_start", start), source.get("video_end", end)
-        source = source.get("url") or source.get("path") or source.get("video")
+        source = next((source[key] for key in _SOURCES if key in source), None)
     path = _path(where, source)
     return Media("frames" if os.path.isdir(path) else "video", path, start, end)
 
@@ -151,7 +181,8 @@ def _image(where: str, item: Mapping[str, Any]) -> Media:
     source = item.get("url")
     if isinstance(source, (str, os.PathLike)) and not is_data_uri(source):
         return Media("image", _path(where, source))
-    return HeldImage("image", where, image=read_image(source))
+    image, note = read_picture(source)
+    return HeldImage("image", where, image=image, note=note)
 
 
 def _path(where: str, source: Any) -> str:

@@ -207,7 +207,7 @@ def grpo_config(recipe: GlimpsePlusRecipe, folder: str, processes: int, cpu: boo
         num_train_epochs=recipe.epochs,
         max_steps=-1 if recipe.steps is None else recipe.steps,
         bf16=recipe.precision == "bf16",
-        gradient_checkpointing=False,  # it needs use_cache=False, under which nothing is pruned
+        gradient_checkpointing=False,  # its layers run anew and fill no cache, which pruning inside them reads
         ddp_find_unused_parameters=False,
         ddp_broadcast_buffers=False,  # two forwards to a backward
         seed=recipe.seed,

@@ -198,6 +198,16 @@ def test_two_budgets_and_counts_that_nobody_keeps_are_refused(options: dict[str,
         PruneVidConfig(**options)
 
 
+def test_two_budgets_are_refused_by_the_options_themselves() -> None:
+    for made in (
+        lambda: FastVOptions(keep_ratio=0.2, keep_tokens=9),
+        lambda: UniformMergeOptions(cluster_ratio=0.2, keep_tokens=9),
+        lambda: PruneVidConfig().replace(keep_ratio=0.2, keep_tokens=9),
+    ):
+        with pytest.raises(ConfigError, match="two budgets"):
+            made()
+
+
 def test_one_budget_replaces_the_other() -> None:
     share = get_aggressive_config()
     count = share.replace(keep_tokens=192)

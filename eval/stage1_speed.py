@@ -29,7 +29,8 @@ from prunevid_qwen.cli import run_script
 from prunevid_qwen.config import PruneVidConfig, get_paper_config, get_reference_config
 from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.receipt import versions
-from prunevid_qwen.stage1_merge import PruneVidMerge, merge_video, refine_segments
+from prunevid_qwen.reducer import made_by
+from prunevid_qwen.stage1_merge import merge_video, refine_segments
 from prunevid_qwen.stage1_merge.video import VideoMerge
 
 SHAPES = ((8, 10, 14, 2048), (16, 12, 12, 4096), (32, 10, 14, 3584), (64, 10, 14, 3584))
@@ -107,7 +108,7 @@ def unavoidable(video: Tensor, config: PruneVidConfig) -> dict[str, Callable[[],
     Copies go to memory that is there already; the cluster means go to new memory, as a result has to.
     """
     x = video.flatten(1, 2)  # [T, L, C]
-    merge = VideoMerge(video, PruneVidMerge.from_config(config))
+    merge = VideoMerge(video, made_by(config.merger, stage=1))
     step = merge.token_map()
     t, locations, _ = x.shape
     over_space, over_time = x.new_ones(t, 1, locations), x.new_ones(locations, 1, t)
@@ -229,7 +230,7 @@ def main() -> None:
         "load": [round(load_before, 2), round(os.getloadavg()[0], 2)],  # of one minute: only an idle machine is fair
         "repeats": options.repeats,
         "preset": options.preset,
-        "config": config.to_dict(),
+        "config": config.flat(),
         "authors": SOURCE,
         "plain": "a loop over segments and positions with all pairs, written from the formulas; not the authors' code",
         "rows": rows,

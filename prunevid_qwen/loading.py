@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.adapters import QwenVL, check_transformers
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.config.checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
 from prunevid_qwen.version import TESTED
@@ -89,7 +89,7 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
         wrong = next((name for name in arguments if f"'{name}'" in str(error)), None)
         if wrong is None:
             raise
-        if wrong in PruneVidConfig.__dataclass_fields__:
+        if wrong in (*option_types(), *PruneVidConfig.__dataclass_fields__):
             said = f"{wrong} is an option of the config: pass config=PruneVidConfig({wrong}=...)"
             raise UnknownOption(said) from error
         raise UnknownOption(unknown("from_pretrained takes", wrong, _LOADING)) from error

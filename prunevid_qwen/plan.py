@@ -10,7 +10,7 @@ import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Needs, Reducer, merges, reducer_class
+from prunevid_qwen.reducer import Needs, Reducer, made_by, merges
 from prunevid_qwen.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -146,26 +146,29 @@ def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
 
 def _of_config(config: PruneVidConfig, layers: int) -> Plan:
     steps = []
-    if config.enable_stage1:
-        steps.append(Step(DOOR, reducer_class(config.merger, stage=1).from_config(config), config.merger))
-    if config.enable_stage2:
-        selector = reducer_class(config.selector).from_config(config)
-        steps.append(Step(_layer(config, selector, layers), selector, config.selector))
-    return Plan(tuple(steps), config.enable_cache_compression, config.position_scheme, config.vision_chunk_tokens)
+    if config.merger is not None:
+        steps.append(Step(DOOR, made_by(config.merger, 1, config), config.merger_name or ""))
+    if config.selector is not None:
+        selector = made_by(config.selector, config=config)
+        steps.append(Step(_layer(config, selector, layers), selector, config.selector_name or ""))
+    return Plan(tuple(steps), config.compress_cache, config.position_scheme, config.vision_chunk_tokens)
 
 
 def _layer(config: PruneVidConfig, selector: Reducer, layers: int) -> int:
     own = selector.needs.layer
+    several = getattr(config.selector, "layers", None)
+    if isinstance(several, tuple) and len(several) > 1:
+        raise ConfigError(f"selector {config.selector_name!r} acts before one layer here, got layers={several}")
     if own is None:
         return resolve_layer(config.pruning_layer, layers)
     if own >= layers:
         raise ConfigError(
-            f"selector {config.selector!r} acts after layer {own}, where it was trained, but this model has {layers} "
-            "layers: it was made for another model"
+            f"selector {config.selector_name!r} acts after layer {own}, where it was trained, but this model has "
+            f"{layers} layers: it was made for another model"
         )
     if config.pruning_layer is not None and resolve_layer(config.pruning_layer, layers) != own:
         raise ConfigError(
-            f"selector {config.selector!r} was trained to act after layer {own} and cannot act after "
+            f"selector {config.selector_name!r} was trained to act after layer {own} and cannot act after "
             f"pruning_layer={config.pruning_layer}: leave pruning_layer unset"
         )
     return own

@@ -15,7 +15,7 @@ import prunevid_qwen.stage1_merge  # noqa: F401  importing a stage enters its me
 from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
-from prunevid_qwen.reducer import Reducer, reducer_class, why_unchanged
+from prunevid_qwen.reducer import Reducer, made_by, says, why_unchanged
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
@@ -48,24 +48,28 @@ def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | N
         if not sample.tokens:
             continue
         if config.enable_stage1 and sample.merged is None:
-            raise PruningNotApplied(f"stage 1 ({config.merger}) was asked for, but did not see sample {number}")
-        all_through = sample.merged is not None and sample.merged.is_identity and config.cluster_ratio != 1
+            raise PruningNotApplied(f"stage 1 ({config.merger_name}) was asked for, but did not see sample {number}")
+        lever = says(config.merger, 1).lever
+        spends = lever is None or getattr(config.merger, lever) != 1
+        all_through = sample.merged is not None and sample.merged.is_identity and spends
         if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
+            lever = lever if _count(config.merger) is None else "keep_tokens"
+            at = "" if lever is None else f" at {lever}={getattr(config.merger, lever)}"
             raise PruningNotApplied(
-                f"merger {config.merger!r} at cluster_ratio={config.cluster_ratio} was asked for, all {sample.tokens} "
-                f"tokens of sample {number} came through"
+                f"merger {config.merger_name!r}{at} was asked for, all {sample.tokens} tokens of sample {number} came "
+                "through"
             )
         if config.enable_stage2 and sample.kept is None:
-            raise PruningNotApplied(f"stage 2 ({config.selector}) was asked for, but did not see sample {number}")
+            raise PruningNotApplied(f"stage 2 ({config.selector_name}) was asked for, but did not see sample {number}")
         asked = config.fixed_keep_ratio
         if asked is None:  # a threshold may keep all; a cap may not be passed
             asked = config.max_keep_ratio or 1.0
-        least = len(sample.blocks) * config.min_keep_tokens
-        spare = sample.after_stage1 - max(least, int(sample.after_stage1 * asked))
+        least, count = len(sample.blocks) * config.min_keep_tokens, _count(config.selector)
+        most = int(sample.after_stage1 * asked) if count is None else len(sample.blocks) * count
+        spare = sample.after_stage1 - max(least, most)
         if sample.kept is not None and sample.kept.is_identity and spare > 1:
-            raise PruningNotApplied(
-                f"a share of {asked:g} of {sample.after_stage1} tokens was asked for, all were kept"
-            )
+            what = f"a share of {asked:g}" if count is None else f"at most {count} of each video and image"
+            raise PruningNotApplied(f"{what} of {sample.after_stage1} tokens was asked for, all were kept")
 
 
 def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
@@ -83,16 +87,25 @@ def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
         if few:
             said.append(
                 f"stage {stage} left {left} of {sample.tokens} visual tokens, {' and '.join(few)}: the answer may miss "
-                f"most of what was shown. {_more(stage, config)}"
+                f"most of what was shown. {_more(stage, config)}".rstrip()
             )
     return said
 
 
+def _count(own: Any) -> int | None:
+    """The tokens of each video and image that a method is asked for, where its budget is a count."""
+    count: int | None = getattr(own, "keep_tokens", None)
+    return count
+
+
 def _more(stage: int, config: PruneVidConfig) -> str:
-    if stage == 2 and config.fixed_keep_ratio is None:
+    own = config.selector if stage == 2 else config.merger
+    if _count(own) is not None:
+        return f"A keep_tokens above {_count(own)} keeps more"
+    if stage == 2 and config.fixed_keep_ratio is None and getattr(own, "keep_threshold", None) is not None:
         return f"A keep_threshold below {config.keep_threshold:g} keeps more"
-    lever = "keep_ratio" if stage == 2 else "cluster_ratio" if hasattr(_merger(config), "cluster_ratio") else "tau"
-    return f"A {lever} above {getattr(config, lever):g} keeps more"
+    lever = says(own, stage).lever
+    return "" if lever is None else f"A {lever} above {getattr(own, lever):g} keeps more"
 
 
 def receipt(
@@ -157,7 +170,7 @@ def receipt(
         },
         "generated_tokens": generated_tokens,
         "position_scheme": trace.position_scheme,
-        "config": config.to_dict(),
+        "config": config.flat(),
         "versions": versions(),
         **about,
     }
@@ -191,12 +204,12 @@ def _share(out: int, given: int) -> float:
 
 
 def _merger(config: PruneVidConfig) -> Reducer:
-    return reducer_class(config.merger, stage=1).from_config(config)
+    return made_by(config.merger, 1, config)
 
 
 def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
     merger = _merger(config) if config.enable_stage1 else None
-    given, out = sample.tokens, sample.after_stage1
+    given, out, count = sample.tokens, sample.after_stage1, _count(config.merger)
     note = None
     if merger is not None and out == given:
         note = (why_unchanged(merger, sample.blocks) or "nothing merged") if given else _NO_MEDIA
@@ -204,12 +217,13 @@ def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
         "enabled": config.enable_stage1,
         "applied": out < given,
         "note": note,
-        "merger": config.merger if config.enable_stage1 else None,
+        "merger": config.merger_name,
         "tau": getattr(merger, "tau", None),
         "original_tokens": given,
         "compressed_tokens": out,
         "static_ratio": sample.static_ratio,
-        "requested_ratio": 1.0 if merger is None else getattr(merger, "cluster_ratio", None),
+        "requested_ratio": 1.0 if merger is None else None if count else getattr(merger, "cluster_ratio", None),
+        "requested_tokens": count,
         "achieved_ratio": _share(out, given),
         "reduction_percentage": 100 * (1 - _share(out, given)),
     }
@@ -221,13 +235,14 @@ def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "enabled": config.enable_stage2,
         "applied": out < given,
         "note": _why_all_kept(sample, config) if config.enable_stage2 and out == given else None,
-        "selector": config.selector if config.enable_stage2 else None,
+        "selector": config.selector_name,
         "layer": trace.layer if config.enable_stage2 else None,
         "original_tokens": given,
         "kept_tokens": out,
         "compressed_tokens": out,  # the same under stage 1's name for it
         "requested_ratio": config.fixed_keep_ratio if config.enable_stage2 else 1.0,
-        "threshold": config.keep_threshold if config.enable_stage2 and config.fixed_keep_ratio is None else None,
+        "requested_tokens": _count(config.selector),
+        "threshold": getattr(config.selector, "keep_threshold", None) if config.fixed_keep_ratio is None else None,
         "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,
         "achieved_ratio": _share(out, given),
     }
@@ -251,6 +266,10 @@ def _steps(sample: SampleTrace, trace: Trace) -> list[dict[str, Any]]:
 def _why_all_kept(sample: SampleTrace, config: PruneVidConfig) -> str:
     if not sample.tokens:
         return _NO_MEDIA
+    if _count(config.selector) is not None:
+        return f"nothing to do: no video or image has more than keep_tokens={_count(config.selector)} tokens"
+    if config.fixed_keep_ratio is None and getattr(config.selector, "keep_threshold", None) is None:
+        return "nothing dropped: the selector kept every token"
     if config.fixed_keep_ratio is None:
         return (
             f"nothing dropped: each token is above the threshold of {config.keep_threshold:g}, or among the "

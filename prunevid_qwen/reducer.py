@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.flat_methods import FlatMethodOptions, flat_options_of
+from prunevid_qwen.config.table import enter, name_of, names_in
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
@@ -123,11 +126,6 @@ class Reducer(Protocol):
         """Evidence beyond layout and states that `plan` reads."""
         ...
 
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Reducer:
-        """Take the options it has from the flat config."""
-        ...
-
     def plan(self, seen: Evidence) -> TokenMap:
         """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
         ...
@@ -167,22 +165,98 @@ def why_unchanged(reducer: Reducer, blocks: Sequence[Block]) -> str | None:
 
 R = TypeVar("R", bound=type[Reducer])
 _REDUCERS: dict[tuple[int, str], type[Reducer]] = {}
+_PARTS = {1: "merger", 2: "selector"}
+_LEVERS = {1: ("cluster_ratio", "keep_ratio"), 2: ("keep_ratio",)}
 
 
-def register(name: str, stage: int = 2) -> Callable[[R], R]:
-    """Enter a reducer class under the paper's own name, for stage 1 (before the decoder) or 2 (inside it).
+def register(name: str, options: type | None = None, stage: int = 2) -> Callable[[R], R]:
+    """Enter a reducer class and its options under the paper's own name, for stage 1 (before the decoder) or 2.
+
+    The class is made by its ``from_options(options)`` where it has one; else, where it extends ``options``, with the
+    same fields; else by calling it with the options.
+
+    Args:
+        name: how configs and command lines call it.
+        options: a frozen dataclass of this method's own, with a default for each field. ``layers`` in it says before
+            which decoder layer a stage 2 reducer acts; a class without it acts at the depth's default. None, for one
+            release, for a reducer written for 0.1: made by its ``from_config(config)``, with all flat options of its
+            stage; a `FutureWarning` says so.
+        stage: 1 or 2.
 
     Raises:
-        ValueError: the name is taken in that stage.
+        ValueError: the name is taken in that stage, or the options are another method's or no such dataclass.
     """
+
+    if options is None:
+        warnings.warn(
+            f"reducer {quoted(name)} has no options of its own: write them as a frozen dataclass and register both, "
+            f"@register({name!r}, ItsOptions); from_config goes with the next release",
+            FutureWarning,
+            stacklevel=2,
+        )
 
     def add(cls: R) -> R:
         if (stage, name) in _REDUCERS:
             raise ValueError(f"reducer {quoted(name)} is taken by {_REDUCERS[stage, name].__qualname__}")
+        enter(_PARTS[stage], name, flat_options_of(_PARTS[stage], cls.__name__) if options is None else options)
         _REDUCERS[stage, name] = cls
         return cls
 
     return add
+
+
+def made_by(options: Any, stage: int = 2, config: PruneVidConfig | None = None) -> Reducer:
+    """Make the reducer that these options belong to.
+
+    Args:
+        options: of a registered method of that stage.
+        stage: 1 or 2.
+        config: that they are part of, for a reducer with ``from_config``; None for one of these options alone.
+
+    Raises:
+        ConfigError: they are no registered method's, or its own refusal.
+    """
+    cls: Any = reducer_class(name_of(_PARTS[stage], options), stage)
+    if isinstance(options, FlatMethodOptions):
+        own: dict[str, Any] = {_PARTS[stage]: options}
+        made = cls.from_config(PruneVidConfig(**own) if config is None else config)
+    elif hasattr(cls, "from_options"):
+        made = cls.from_options(options)
+    elif issubclass(cls, type(options)):
+        made = cls(**{name: getattr(options, name) for name in names_in(type(options))})
+    else:
+        made = cls(options)
+    return made  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Sayings:
+    """What a method says of itself; see `MethodOptions` for the meaning of each."""
+
+    lever: str | None = None
+    lever_needs: Mapping[str, Any] = field(default_factory=dict)
+    chance: bool = False
+    exact: bool = False
+    told: bool = False
+
+
+def says(options: Any, stage: int = 2) -> Sayings:
+    """Return what the method of these options says of itself: on its reducer, else on its options.
+
+    Args:
+        options: of a registered method of that stage, or None for a stage that is off.
+        stage: 1 or 2.
+    """
+    plain = Sayings()
+    if options is None:
+        return plain
+    cls = reducer_class(name_of(_PARTS[stage], options), stage)
+    values = {each.name: getattr(plain, each.name) for each in fields(plain)}
+    for name, value in values.items():
+        values[name] = getattr(cls, name, getattr(options, name, value))
+    if values["lever"] is None:  # the usual names
+        values["lever"] = next((name for name in _LEVERS[stage] if hasattr(options, name)), None)
+    return Sayings(**values)
 
 
 def reducer_class(name: str, stage: int = 2) -> type[Reducer]:

@@ -45,7 +45,7 @@ def random_predictor(facts: GlimpseFacts = FACTS, seed: int = 0) -> GlimpseVIP:
 def config(facts: GlimpseFacts = FACTS, **options: Any) -> PruneVidConfig:
     """Selector glimpse with the random predictor, without stage 1 unless it is asked for."""
     start = {"enable_stage1": False, "selector": "glimpse", "glimpse_path": folder_of(facts)}
-    return PruneVidConfig(**{**start, **options})
+    return PruneVidConfig.from_record({**start, **options})  # those of other mergers are passed over
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import torch
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config, hooks, pruned
 from prunevid_qwen import reducer as registry
 from prunevid_qwen.amounts import percent
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config import PruneVidConfig, table
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
 from prunevid_qwen.evaluation.asking import Questioner, evidence_recall
@@ -241,7 +241,7 @@ def test_a_fitted_config_does_what_was_counted(name: str) -> None:
     for cell in calibration.cells(asked(name), (0.16, 0.10)):
         assert cell.counted == "planned"  # without the decoder, and right all the same
         assert cell.status == "ok" and abs(cell.achieved - cell.budget) <= NEAR * cell.budget
-        config = PruneVidConfig().replace(**cell.config)
+        config = PruneVidConfig.from_record(cell.config)
         shares = [sum(a.tokens) / len(a.tokens) / 128 for q in calibration.questioners for a in q.ask(config)[:1]]
         assert cell.achieved == pytest.approx(sum(shares) / len(shares), abs=1e-6)
 
@@ -280,8 +280,8 @@ def test_standard_methods_select_before_they_cluster() -> None:
     published = [each["cluster_ratio"] for each in asked("prunevid published").settings(PLAIN)]
     assert published.count(0.5) == 161  # the paper's, along the whole path of selection
     assert {tuple(each) for each in asked("recommended").settings(PLAIN)} == {("keep_ratio",)}
-    chosen = asked("recommended").base_config(PLAIN).to_dict()
-    differ = {name for name, value in get_recommended_config().to_dict().items() if chosen[name] != value}
+    chosen = asked("recommended").base_config(PLAIN).flat()
+    differ = {name for name, value in get_recommended_config().flat().items() if chosen[name] != value}
     assert differ <= {"min_cluster_tokens", "max_frames", "max_pixels"}
 
 
@@ -318,14 +318,13 @@ def test_a_method_without_levers_is_asked_as_it_stands() -> None:
 
 
 @dataclass(frozen=True)
-class HalfTheAttention:
-    """Keeps the fewest tokens that together hold ``keep_ratio`` of the attention."""
-
+class HalfOptions:
     keep_ratio: float = 0.5
 
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> HalfTheAttention:
-        return cls(config.keep_ratio)
+
+@dataclass(frozen=True)
+class HalfTheAttention(HalfOptions):
+    """Keeps the fewest tokens that together hold ``keep_ratio`` of the attention."""
 
     @property
     def needs(self) -> Needs:
@@ -340,10 +339,11 @@ class HalfTheAttention:
 
 def test_a_selector_that_adapts_is_counted_while_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._REDUCERS, (2, "half"), HalfTheAttention)
+    monkeypatch.setitem(table._CLASSES["selector"], "half", HalfOptions)
     calibration = Calibration(bundled(), PLAIN, 1)
     (cell,) = calibration.cells(Method("half", {"selector": "half"}), (0.14,))
     assert cell.counted == "asked" and cell.status == "ok"
-    config = PruneVidConfig().replace(**cell.config)
+    config = PruneVidConfig.from_record(cell.config)
     counts = [sum(a.tokens) / len(a.tokens) / 128 for a in calibration.questioners[0].ask(config)]
     assert cell.achieved == pytest.approx(sum(counts) / len(counts), abs=1e-6)
     assert "stage 1 + half" in [method.name for method in standard_methods()]

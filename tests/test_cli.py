@@ -18,8 +18,8 @@ from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
-from prunevid_qwen.config import PRESETS, PruneVidConfig, get_config, option_types
-from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
+from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
+from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,8 +129,8 @@ def ask(*words: str) -> int:
 def test_every_field_is_an_option_with_its_sentence_and_default(capsys: pytest.CaptureFixture[str]) -> None:
     assert ask("--help") == 0
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
-    said = field_help(PruneVidConfig)
-    assert list(said) == [field.name for field in fields(PruneVidConfig)], "the docstring names exactly the fields"
+    said = field_help(FlatOptions)
+    assert list(said) == [field.name for field in fields(FlatOptions)], "the docstring names exactly the fields"
     for name in OPTIONS:
         assert f"--{name} " in shown
         sentence = said[name].replace("``", "")
@@ -149,9 +149,13 @@ def test_help_reads_at_80_columns(capsys: pytest.CaptureFixture[str], monkeypatc
 
 @pytest.mark.parametrize("field", OPTIONS)
 def test_a_default_spelt_as_an_option_changes_nothing(field: str) -> None:
-    default = getattr(PruneVidConfig(), field)
+    default = getattr(FlatOptions(), field)
     given = default if isinstance(default, bool) else str(default)
-    assert build_config("paper", {field: given}) == PruneVidConfig()
+    if field in ("keep_threshold", "max_keep_ratio", "min_keep_tokens", "budget_scope", "glimpse_path", "random_seed"):
+        with pytest.raises(UnknownOption, match=f"has no {field}: it has keep_ratio"):  # not an option of the paper's
+            build_config("paper", {field: given})
+    else:
+        assert build_config("paper", {field: given}) == PruneVidConfig()
 
 
 def test_what_is_reported_is_no_option_but_a_file_may_say_it(tmp_path: Path, clip: str, model: list[StubModel]) -> None:

@@ -302,10 +302,6 @@ class Merges:
 
     needs: Needs = NOTHING
 
-    @classmethod
-    def from_config(cls, _config: PruneVidConfig) -> Merges:
-        return cls()
-
     def plan(self, seen: Any) -> TokenMap:
         zero = torch.zeros_like(seen.layout.visual)
         return TokenMap(zero, zero[:1])
@@ -318,10 +314,11 @@ def test_merging_inside_the_decoder_is_refused() -> None:
 
 @pytest.mark.parametrize("selector", ["prunevid", "dpp", "fastv", "random", "uniform"])
 def test_every_selector_runs_in_a_model(selector: str) -> None:
-    with pruned(tiny_model(), CONFIG.replace(selector=selector)) as trace:
+    config = CONFIG.replace(selector=selector)
+    with pruned(tiny_model(), config) as trace:
         stock(tiny_model())
     for sample in trace.samples:
-        expected = sum(max(1, int(n * CONFIG.keep_ratio)) for n in _block_sizes(sample))
+        expected = sum(max(1, int(n * config.keep_ratio)) for n in _block_sizes(sample))
         assert sample.after_stage2 == expected
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, made_by
 from prunevid_qwen.stage2_select import DPP, PruneVid, greedy_dpp
 from prunevid_qwen.tokens import Block, TokenLayout
 
@@ -73,10 +73,14 @@ def test_each_video_has_its_own_budget_and_mean() -> None:
 
 def test_options_and_refusals() -> None:
     config = PruneVidConfig(
-        keep_ratio=0.3, attention_source="pre_rope", attention_aggregation="mean", question_tokens="last"
+        selector="dpp",
+        keep_ratio=0.3,
+        attention_source="pre_rope",
+        attention_aggregation="mean",
+        question_tokens="last",
     )
-    assert DPP.from_config(config).needs == Needs(AttentionQuery("pre_rope", "max", "mean", "last"))
-    assert DPP.from_config(config).keep_ratio == 0.3
+    assert made_by(config.selector).needs == Needs(AttentionQuery("pre_rope", "max", "mean", "last"))
+    assert made_by(config.selector).keep_ratio == 0.3
     with pytest.raises(ValueError, match="selects by attention"):
         DPP().plan(evidence(draw(4, 8), None, 4))
     with pytest.raises(ValueError, match="share in"):

@@ -208,7 +208,11 @@ def test_keep_everything_encodes_as_the_stock_model_does():
 def test_a_control_keeps_as_many_tokens_as_its_leader(given, left):
     config = control_config("random", PruneVidConfig(), given, left)
     assert max(1, int(given * config.cluster_ratio)) == left
-    assert (config.merger, config.selector, config.keep_ratio) == ("random", "random", PruneVidConfig().keep_ratio)
+    assert (config.merger_name, config.selector_name, config.keep_ratio) == (
+        "random",
+        "random",
+        PruneVidConfig().keep_ratio,
+    )
 
 
 def test_the_contest_goes_round_in_turns_and_reports_equal_tokens(model, inputs, monkeypatch):

@@ -279,7 +279,7 @@ def test_the_bundled_predictor_is_the_bundled_models_and_small() -> None:
         ({"min_keep_tokens": 0}, "min_keep_tokens is a whole number of at least 1"),
         ({"budget_scope": "images"}, "did you mean 'image'"),
         ({"glimpse_path": ""}, "glimpse_path is a folder, a hub id or 'bundled'"),
-        ({"selector": "prunevid", "max_keep_ratio": 0.2}, "keeps a fixed share: pass keep_ratio=0.2"),
+        ({"selector": "prunevid", "max_keep_ratio": 0.2}, "'prunevid' has no max_keep_ratio: it has keep_ratio"),
     ],
 )
 def test_budgets_that_nothing_would_read_are_refused(options: Any, said: str) -> None:

@@ -63,7 +63,7 @@ def test_every_option_is_an_argument_under_one_name() -> None:
         ({"config": "recommended", "pruning_layer": "None"}, "pruning_layer", None),
         ({"vision_chunk_tokens": "none"}, "vision_chunk_tokens", None),
         ({"vision_chunk_tokens": 1e3}, "vision_chunk_tokens", 1000),
-        ({"selector": '"uniform"'}, "selector", "uniform"),
+        ({"selector": '"uniform"'}, "selector_name", "uniform"),
         ({"position_scheme": "hf"}, "position_scheme", "hf"),
     ],
 )

@@ -29,7 +29,7 @@ def test_marks_choose_for_the_oracle() -> None:
 
 
 def test_a_merged_token_is_marked_as_its_most_marked_member() -> None:
-    config = PruneVidConfig(**{**TINY, "selector": "oracle", "merger": "pool"})
+    config = PruneVidConfig(**TINY).replace(selector="oracle", merger="pool")
     marks = [torch.zeros(80)]
     marks[0][[3, 41]] = 1.0
     with pruned(tiny_model(), config, marks) as trace, torch.no_grad():

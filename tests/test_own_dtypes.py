@@ -85,11 +85,11 @@ def test_a_kernel_gives_the_same_bits(kernel: str, name: str) -> None:
 @pytest.mark.parametrize("name", STAND_IN[1:])
 @pytest.mark.parametrize(("stage", "reducer"), REDUCERS)
 def test_a_reducer_decides_alike_under_every_default_dtype(stage: int, reducer: str, name: str) -> None:
-    method = build(reducer, PruneVidConfig(min_cluster_tokens=3), stage)
+    method = build(reducer, {"min_cluster_tokens": 3}, stage)
     seen = only_what_it_asks_for(method.needs, evidence("image between videos"))
     wanted = method.plan(seen)
     with standing_in(name):
-        got = build(reducer, PruneVidConfig(min_cluster_tokens=3), stage).plan(seen)
+        got = build(reducer, {"min_cluster_tokens": 3}, stage).plan(seen)
     assert torch.equal(got.target, wanted.target)
     assert torch.equal(got.rep, wanted.rep)
 
@@ -107,7 +107,7 @@ def test_with_everything_kept_the_answer_is_the_stock_models(name: str) -> None:
 @pytest.mark.parametrize("name", STAND_IN)
 @pytest.mark.parametrize("options", [{}, {"merger": "pool", "selector": "dpp"}, {"selector": "glimpse"}], ids=str)
 def test_a_model_is_pruned_as_much(options: dict[str, str], name: str) -> None:
-    config = PruneVidConfig(**TINY, **options)
+    config = PruneVidConfig(**TINY).replace(**options)
     if options.get("selector") == "glimpse":
         config = glimpse.config(keep_threshold=None, keep_ratio=0.4)
     inputs = make_inputs(RAGGED)  # floats of the usual type

@@ -141,7 +141,7 @@ def test_the_custom_block(folder: Path, caplog: pytest.LogCaptureFixture) -> Non
     assert f"{stats['stage3']['original_length']} -> {stats['stage3']['compressed_length']}" in three
     assert "layer 10" in two
     quiet = custom.replace(verbose=False, collect_stats=False)
-    assert stats["config"] == quiet.to_dict() and config_options(custom) == config_options(quiet)  # the same run
+    assert stats["config"] == quiet.flat() and config_options(custom) == config_options(quiet)  # the same run
 
 
 @pytest.mark.parametrize("case", SINGLE)
@@ -237,7 +237,7 @@ def test_its_names() -> None:
 @pytest.mark.parametrize("options", TABLE, ids=str)
 def test_its_options(loaded: PruneVidQwen25VL, options: dict[str, Any]) -> None:
     config = PruneVidConfig(**options)
-    assert config.to_dict().items() >= options.items()
+    assert config.flat().items() >= options.items()
     assert loaded.with_config(config).config is config
 
 

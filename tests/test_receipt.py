@@ -10,7 +10,7 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.reducer import reducer_class, registered, why_unchanged
+from prunevid_qwen.reducer import made_by, registered, why_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.test_reducer_contract import LAYOUTS, evidence
@@ -51,6 +51,11 @@ def told(config: PruneVidConfig, shapes: tuple[Shape, ...], merged: int | None =
     return receipt(trace, 0, config, [], [], n + 10, {}, {"read": 0.0, "total": 1.0}, 2)
 
 
+def asked_of(merger: str, **options: Any) -> PruneVidConfig:
+    """A config of that merger, with what it has of the options."""
+    return PruneVidConfig.from_record({"merger": merger, **options})
+
+
 def applied(stats: Any) -> list[bool]:
     return [stats[f"stage{number}"]["applied"] for number in (1, 2, 3)]
 
@@ -72,7 +77,7 @@ def test_a_merger_that_changed_nothing_gives_its_reason(merger: str) -> None:
         ((("image", (1, 4, 5)),), {}),
         ((("image", (1, 1, 1)), ("video", (1, 1, 1))), {"merge_images": True}),
     ):
-        stats = told(PruneVidConfig(merger=merger, enable_stage2=False, **options), shapes)
+        stats = told(asked_of(merger, enable_stage2=False, **options), shapes)
         assert applied(stats) == [False] * 3
         assert stats["stage1"]["note"]
         assert stats["stage1"]["note"] != "nothing merged", "the general sentence is for nobody in this package"
@@ -84,11 +89,11 @@ def test_a_reason_is_given_exactly_where_nothing_may_change(merger: str) -> None
     """Every merger on noise: where its plan is the identity it says why, and where it says None it is not."""
     for config in (
         PruneVidConfig(merger=merger),
-        PruneVidConfig(merger=merger, merge_images=True, min_cluster_tokens=0),
-        PruneVidConfig(merger=merger, cluster_ratio=1.0),
-        PruneVidConfig(merger=merger, cluster_ratio=0.9, tau=1.0, temporal_segment_ratio=1.0),
+        asked_of(merger, merge_images=True, min_cluster_tokens=0),
+        asked_of(merger, cluster_ratio=1.0),
+        asked_of(merger, cluster_ratio=0.9, tau=1.0, temporal_segment_ratio=1.0),
     ):
-        method = reducer_class(merger, stage=1).from_config(config)
+        method = made_by(config.merger, stage=1)
         for layout in LAYOUTS:
             seen = evidence(layout)
             why, unchanged = why_unchanged(method, seen.layout.blocks), method.plan(seen).is_identity
@@ -98,7 +103,7 @@ def test_a_reason_is_given_exactly_where_nothing_may_change(merger: str) -> None
 
 
 def test_images_are_not_merged_by_runs_even_if_images_are_to_be_merged() -> None:
-    one = told(PruneVidConfig(merger="rlt", merge_images=True), (("image", (1, 4, 5)),), None, 8)["stage1"]
+    one = told(asked_of("rlt", merge_images=True), (("image", (1, 4, 5)),), None, 8)["stage1"]
     assert not one["applied"] and "image" in one["note"]
 
 
@@ -112,7 +117,8 @@ def test_a_receipt_claims_no_budget_that_the_merger_does_not_have() -> None:
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_a_selector_that_dropped_nothing_says_so_and_nothing_is_cut(selector: str) -> None:
     for shapes, options in (((BIKES,), {"keep_ratio": 1.0}), ((("video", (1, 1, 1)),), {"keep_threshold": None})):
-        stats = told(PruneVidConfig(selector=selector, enable_stage1=False, **options), shapes)
+        config = PruneVidConfig.from_record({"selector": selector, "enable_stage1": False, **options})
+        stats = told(config, shapes)
         assert applied(stats) == [False] * 3
         assert stats["stage2"]["note"] and "stage 2" in stats["stage3"]["note"]
         assert stats["stage3"]["reduction_ratio"] == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ import torch
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage registers its reducers
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.checks import THRESHOLD_SELECTORS
+from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Evidence, Needs, Reducer, reducer_class, registered
+from prunevid_qwen.reducer import Evidence, Needs, Reducer, made_by, reducer_class, registered
 from prunevid_qwen.tokens import Block, TokenLayout
 
 VIDEO, SMALL, IMAGE = ("video", (4, 4, 6)), ("video", (2, 2, 2)), ("image", (1, 4, 5))
@@ -27,15 +28,15 @@ LAYOUTS: dict[str, tuple[tuple[str, tuple[int, int, int]], ...]] = {
     "tokens over time": (ONE_COLUMN,),
     "one token beside a video": (VIDEO, ONE_TOKEN),
 }
-OPTIONS = {
-    "default": PruneVidConfig(),
-    "per group": PruneVidConfig(selection_scope="per_group", merge_images=True),
-    "little": PruneVidConfig(keep_ratio=0.01, cluster_ratio=0.01, min_cluster_tokens=0),
-    "whole video": PruneVidConfig(cluster_scope="video", cluster_ratio=0.2, min_cluster_tokens=1, merge_images=True),
-    "mean place": PruneVidConfig(merged_position="mean", min_cluster_tokens=3),
-    "first place": PruneVidConfig(merged_position="first", min_cluster_tokens=3),
-    "each image": PruneVidConfig(budget_scope="image"),
-    "fixed share": PruneVidConfig(keep_threshold=None, keep_ratio=0.1),
+OPTIONS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "per group": {"selection_scope": "per_group", "merge_images": True},
+    "little": {"keep_ratio": 0.01, "cluster_ratio": 0.01, "min_cluster_tokens": 0},
+    "whole video": {"cluster_scope": "video", "cluster_ratio": 0.2, "min_cluster_tokens": 1, "merge_images": True},
+    "mean place": {"merged_position": "mean", "min_cluster_tokens": 3},
+    "first place": {"merged_position": "first", "min_cluster_tokens": 3},
+    "each image": {"budget_scope": "image"},
+    "fixed share": {"keep_threshold": None, "keep_ratio": 0.1},
 }
 CONTENT: dict[str, Callable[[int, int], torch.Tensor]] = {
     "noise": lambda n, width: torch.randn(n, width, generator=torch.Generator().manual_seed(n)),
@@ -66,8 +67,13 @@ def evidence(name: str, content: str = "noise") -> Evidence:
     return Evidence(layout, values, CONTENT[content](3, 16), values[:, 0].clone())
 
 
-def build(name: str, config: PruneVidConfig, stage: int = 2) -> Reducer:
-    reducer = reducer_class(name, stage).from_config(config)
+def build(name: str, options: dict[str, Any], stage: int = 2) -> Reducer:
+    part = {1: "merger", 2: "selector"}[stage]
+    if "keep_threshold" in names_in(options_class(part, name)) and options.get("keep_threshold", 0.5) is not None:
+        share = options.get("keep_ratio", 1.0)  # under a threshold, the most that it may keep
+        options = options if share == 1 else {**options, "keep_ratio": 0.4, "max_keep_ratio": share}
+    own = PruneVidConfig.from_record({**options, part: name})  # whatever of the options it has
+    reducer = made_by(getattr(own, part), stage)
     assert isinstance(reducer, Reducer)
     assert isinstance(reducer.needs, Needs)
     return reducer
@@ -131,7 +137,7 @@ def test_contract(stage: int, name: str, options: str, content: str) -> None:
 def test_contract_after_stage1(name: str, merger: str, order: str) -> None:
     for layout in LAYOUTS:
         for options in OPTIONS.values():
-            config = options.replace(token_order=order)
+            config = {**options, "token_order": order}
             seen = evidence(layout)
             step = build(merger, config, stage=1).plan(seen)
             left, _ = seen.layout.apply(step)
@@ -143,10 +149,10 @@ def test_contract_after_stage1(name: str, merger: str, order: str) -> None:
 @pytest.mark.parametrize(("stage", "name"), REDUCERS)
 def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) -> None:
     for scope in ("global", "per_group"):
-        config = PruneVidConfig(keep_ratio=1.0, tau=1.0, cluster_ratio=1.0, selection_scope=scope)
+        config = {"keep_ratio": 1.0, "tau": 1.0, "cluster_ratio": 1.0, "selection_scope": scope}
         assert build(name, config, stage).plan(evidence(layout)).is_identity
-    if stage == 2 and name in THRESHOLD_SELECTORS:
-        reducer = build(name, PruneVidConfig(selector=name, keep_threshold=0.0))
+    if stage == 2 and "keep_threshold" in names_in(options_class("selector", name)):
+        reducer = build(name, {"keep_threshold": 0.0})
         assert reducer.plan(only_what_it_asks_for(reducer.needs, evidence(layout))).is_identity
 
 

@@ -97,7 +97,7 @@ def test_layer_averages_of_prunevid() -> None:
 def test_fastv_keeps_less_than_the_budget_after_its_first_layers(share: float, kept: float) -> None:
     config = budget.fastv_config(share, QWEN)
     assert config.keep_ratio == pytest.approx(kept, abs=5e-5)
-    assert (config.selector, config.pruning_layer, config.enable_stage1) == ("fastv", 1, False)
+    assert (config.selector_name, config.pruning_layer, config.enable_stage1) == ("fastv", 1, False)
 
 
 @pytest.mark.parametrize("share", flashvid.BUDGETS)
@@ -376,7 +376,7 @@ def test_another_predictor_revision_or_dtype_is_a_deviation() -> None:
     table = TABLES["glimpseprune_vstar"]
     for setting in table.settings:
         asked = setting.asked[0]
-        configs = {row.name: row.config(QWEN).to_dict() if row.config else {} for row in setting.rows
+        configs = {row.name: row.config(QWEN).flat() if row.config else {} for row in setting.rows
                    if row.config or isinstance(setting, Timed)}  # fmt: skip
         for each in configs.values():
             if each.get("selector") == "glimpse":

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.reducer import Evidence, reducer_class
+from prunevid_qwen.reducer import Evidence, made_by
 from prunevid_qwen.stage1_merge import RLT
 from prunevid_qwen.stage1_merge.rlt import run_map
 from prunevid_qwen.tokens import Block, TokenLayout
@@ -58,8 +58,7 @@ def test_nothing_is_above_tau_1_and_zeros_are_like_nothing() -> None:
 
 
 def test_images_pass_and_the_registry_knows_it() -> None:
-    cls = reducer_class("rlt", 1)
-    assert cls.from_config(PruneVidConfig(tau=0.7, temporal_segment_ratio=0.5)) == RLT(0.7, 0.5)
+    assert made_by(PruneVidConfig(merger="rlt", tau=0.7, temporal_segment_ratio=0.5).merger, 1) == RLT(0.7, 0.5)
     assert RLT().plan(evidence(torch.ones(1, 4, 2), "image")).is_identity
 
 

@@ -237,14 +237,14 @@ def test_reducer_handles_each_block_on_its_own() -> None:
     seen = Evidence(layout, torch.cat(flat), draw(2, 48))
     parts = [merge(video).token_map, TokenMap.identity(24), merge(other).token_map]
     expected = TokenMap.concat(parts)
-    got = PruneVidMerge.from_config(PruneVidConfig()).plan(seen)
+    got = PruneVidMerge().plan(seen)
     assert torch.equal(got.target, expected.target)
     assert torch.equal(got.rep, expected.rep)
     assert got.stratum is not None
     assert expected.stratum is not None
     assert torch.equal(got.stratum, expected.stratum)
     parts[1] = merge(image).token_map
-    with_images = PruneVidMerge.from_config(PruneVidConfig(merge_images=True)).plan(seen)
+    with_images = PruneVidMerge(merge_images=True).plan(seen)
     assert torch.equal(with_images.target, TokenMap.concat(parts).target)
     left, _ = layout.apply(got)
     with pytest.raises(ValueError, match="whole blocks"):

@@ -11,7 +11,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied
-from prunevid_qwen.reducer import Evidence, reducer_class
+from prunevid_qwen.reducer import Evidence, made_by
 from prunevid_qwen.stage1_merge import Pool, RandomMerge, UniformMerge
 from prunevid_qwen.stage1_merge.blocks import equal_boxes, middle
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
@@ -44,7 +44,7 @@ def cells_of(index: Tensor, grid: Grid) -> Tensor:
 @pytest.mark.parametrize("ratio", [0.001, 0.1, 0.37, 0.5, 0.93, 1.0])
 def test_as_many_tokens_of_each_video_as_asked_for(name: str, ratio: float) -> None:
     grids = ((5, 4, 7), (1, 1, 1), (2, 3, 3), (1, 6, 5))
-    step = reducer_class(name, 1).from_config(PruneVidConfig(cluster_ratio=ratio)).plan(evidence(*grids))
+    step = made_by(PruneVidConfig(merger=name, cluster_ratio=ratio).merger, 1).plan(evidence(*grids))
     start = 0
     for t, h, w in grids:
         inside = (step.rep >= start) & (step.rep < start + t * h * w)
@@ -100,7 +100,7 @@ def test_equal_seeds_draw_equal_tokens_and_others_do_not() -> None:
 
     def draw(seed: int) -> Tensor:
         config = PruneVidConfig(merger="random", random_seed=seed, cluster_ratio=0.3)
-        step = reducer_class("random", 1).from_config(config).plan(seen)
+        step = made_by(config.merger, 1).plan(seen)
         assert step.is_selection
         return step.rep
 
@@ -129,14 +129,15 @@ def test_what_is_refused(control: type[Pool]) -> None:
     ("name", "kind"), [("random", RandomMerge), ("pool", Pool), ("uniform", UniformMerge)], ids=CONTROLS
 )
 def test_the_plan_takes_the_merger_by_name(name: str, kind: type) -> None:
-    config = PruneVidConfig(merger=name, cluster_ratio=0.25, merge_images=True, random_seed=7)
+    seed = {"random_seed": 7} if name == "random" else {}
+    config = PruneVidConfig(merger=name, cluster_ratio=0.25, merge_images=True, **seed)
     door = compile_plan(config, 6).door
     assert door is not None
     method = door.by
     assert isinstance(method, kind)
     assert method.cluster_ratio == 0.25
     assert method.merge_images
-    assert getattr(method, "seed", 7) == 7
+    assert getattr(method, "random_seed", 7) == 7
     assert compile_plan(config.replace(enable_stage1=False), 6).door is None
     with pytest.raises(ConfigError, match=r"no merger is called 'prunvid'\. Did you mean 'prunevid'\?"):
         compile_plan(config.replace(merger="prunvid"), 6)

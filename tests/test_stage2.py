@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunevid_qwen.config import PruneVidConfig, get_reference_config
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, made_by
 from prunevid_qwen.stage2_select import (
     FastV,
     PruneVid,
@@ -122,12 +122,14 @@ def test_a_video_whose_groups_round_to_none_keeps_its_best_token() -> None:
 
 
 def test_needs_follow_the_options() -> None:
-    assert PruneVid.from_config(PruneVidConfig()).needs == Needs(AttentionQuery("post_rope", "max", "max"))
-    assert PruneVid.from_config(PruneVidConfig(question_tokens="last")).needs.attention == AttentionQuery(tokens="last")
-    own = PruneVid.from_config(get_reference_config().replace(attention_aggregation="mean", keep_ratio=0.3))
+    assert made_by(PruneVidConfig().selector).needs == Needs(AttentionQuery("post_rope", "max", "max"))
+    assert made_by(PruneVidConfig(question_tokens="last").selector).needs.attention == AttentionQuery(tokens="last")
+    own = made_by(get_reference_config().replace(attention_aggregation="mean", keep_ratio=0.3).selector)
     assert own == PruneVid(0.3, "per_group", "pre_rope", "mean")
     assert own.needs == Needs(AttentionQuery("pre_rope", "max", "mean"))
-    assert FastV.from_config(PruneVidConfig()).needs == Needs(AttentionQuery("post_rope", "mean", "last"))
+    assert made_by(PruneVidConfig(selector="fastv").selector).needs == Needs(
+        AttentionQuery("post_rope", "mean", "last")
+    )
     assert Random().needs == Uniform().needs == Needs()
 
 
@@ -168,4 +170,4 @@ def test_uniform_is_equally_spaced() -> None:
 
 
 def test_random_takes_its_seed_from_the_config() -> None:
-    assert Random.from_config(PruneVidConfig(random_seed=7, keep_ratio=0.3)) == Random(0.3, 7)
+    assert made_by(PruneVidConfig(selector="random", random_seed=7, keep_ratio=0.3).selector) == Random(0.3, 7)

@@ -16,6 +16,7 @@ from prunevid_qwen.cli.options import SAMPLING, build_config, takes_config_optio
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.train_glimpse import register_train_glimpse
 from prunevid_qwen.cli.train_glimpse_plus import register_train_glimpse_plus
+from prunevid_qwen.config.plugins import load_plugin
 from prunevid_qwen.version import __version__
 
 _OUTPUT = "Output"
@@ -31,6 +32,7 @@ _EPILOG = """\
       --model_path Qwen/Qwen2.5-VL-7B-Instruct
   ... --config aggressive --max_frames 64   more frames, fewer tokens of each
   ... --keep_ratio 0.2 --compare            also without pruning, side by side
+  ... --selector fastv --selector.layers 3  an option of one method, in full
   ... --json > answer.json                  all but the one object goes to stderr
 
 [bold]Exit codes[/bold]
@@ -85,6 +87,15 @@ def _ask(
     question: Annotated[str | None, _option("question", "What to ask.", "TEXT")] = None,
     config: Annotated[str, _option("config", _PRESETS, "PRESET|FILE.json")] = "paper",
     max_new_tokens: Annotated[int, _option("max_new_tokens", "Longest answer. Default: 64.", "INT", min=1)] = 64,
+    plugin: Annotated[
+        list[str] | None,
+        _option(
+            "plugin",
+            "Python file, or module, that registers methods of your own; it is run. Repeat it for several. Their "
+            "options have full names: --selector.NAME VALUE.",
+            "FILE|MODULE",
+        ),
+    ] = None,
     model_path: Annotated[str, _option("model_path", _MODELS, "ID|FOLDER", MODEL)] = "bundled",
     device: Device = None,
     dtype: Dtype = None,
@@ -100,6 +111,8 @@ def _ask(
     end: Annotated[float | None, _option("end", "Up to this second of the video.", "SECONDS", SAMPLING)] = None,
     **options: Any,
 ) -> Request:
+    for source in plugin or ():
+        load_plugin(source)
     built = build_config(config, options)
     return Request(
         videos=tuple(video_path or ()),

@@ -13,6 +13,7 @@ import typer
 
 from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.eval_run_request import RunRequest
+from prunevid_qwen.cli.full_names import PARTS
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
@@ -210,7 +211,7 @@ def _config(name: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
         option, equals, value = change.partition("=")
         if not equals:
             raise ConfigError(f"{quoted(name)}: a change is NAME+OPTION=VALUE, such as paper+keep_ratio=0.2")
-        if option not in given:
+        if option not in given and option.partition(".")[0] not in PARTS:
             known = {*option_types(), "pruning_rate"}
             hint = "the protocol says how videos are read" if option in known else "see prunevid eval run --help"
             raise ConfigError(f"{quoted(name)}: no option {quoted(option)} of pruning; {hint}")
@@ -220,6 +221,10 @@ def _config(name: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:
             raise ConfigError(
                 f"{quoted(name)}: the baseline is the model without pruning; nothing of it can be changed"
             )
-        given = {option: value for option, value in given.items() if option in KEPT_BY_BASELINE}
+        given = {
+            option: value
+            for option, value in given.items()
+            if option in KEPT_BY_BASELINE or option.startswith("reading.")
+        }
         return base, named_config(base, given)[1]
     return named_config(base, {**given, **own})

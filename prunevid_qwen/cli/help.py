@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 
+from prunevid_qwen.cli.full_names import FULL_NAMES, take_full_names
+
 WIDEST = 100
 _DEFAULT_PANEL = "Options"
 EXIT_CODES = """
@@ -23,6 +25,13 @@ EXIT_CODES = """
 
 class PanelledCommand(typer.core.TyperCommand):
     """A command whose help names every option in full, at any width."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words; full names (``--selector.layers 2``) go to the one option that takes them all."""
+        if any(each.name == FULL_NAMES for each in self.params):
+            args, found = take_full_names(args)
+            args = [*(word for name, value in found.items() for word in (f"--{FULL_NAMES}", f"{name}={value}")), *args]
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print the help; the formatter, which knows plain text alone, is left empty."""
@@ -38,6 +47,8 @@ class PanelledCommand(typer.core.TyperCommand):
     def _panels(self, ctx: Any) -> dict[str, list[Any]]:
         panels: dict[str, list[Any]] = {}
         for option in self.get_params(ctx):
+            if getattr(option, "hidden", False):
+                continue
             entries = panels.setdefault(getattr(option, "rich_help_panel", None) or _DEFAULT_PANEL, [])
             names = ", ".join(option.opts)
             if getattr(option, "secondary_opts", None):

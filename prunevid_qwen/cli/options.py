@@ -1,4 +1,4 @@
-"""Options of the command line made from those of PruneVidConfig: names, defaults and help from that one place."""
+"""Options of the command line made from those of `FlatOptions`: names, defaults and help from that one place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_args
 import typer
 
 from prunevid_qwen import config as options
-from prunevid_qwen.config import PruneVidConfig, get_config, option_types
+from prunevid_qwen.cli.full_names import FULL_NAMES, typed_values
+from prunevid_qwen.config import FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError, quoted
 
 STAGE_1 = "Stage 1: merge before the decoder"
@@ -25,6 +26,12 @@ _PANEL_OPENED_BY = {
     "enable_cache_compression": STAGE_3,
     "max_frames": SAMPLING,
 }
+_FULL = inspect.Parameter(
+    FULL_NAMES,
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[list[str] | None, typer.Option(f"--{FULL_NAMES}", hidden=True)],
+)
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -50,7 +57,7 @@ def takes_config_options(
     without: Collection[str] = (),
     more: Sequence[inspect.Parameter] = (),
 ) -> Callable[..., Any]:
-    """Give a command whose last parameter is ``**options`` an option for every one of PruneVidConfig.
+    """Give a command whose last parameter is ``**options`` an option for every flat name of a config.
 
     Args:
         command: keyword parameters annotated as typer wants them, then ``**options``.
@@ -62,16 +69,19 @@ def takes_config_options(
     fixed = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
 
     def entry(**values: Any) -> Any:
+        for each in values.pop(FULL_NAMES) or ():
+            name, _, text = each.partition("=")
+            values[name] = text
         return then(command(**values))
 
     entry.__name__, entry.__doc__ = command.__name__, command.__doc__
     own = [parameter for parameter in _config_parameters() if parameter.name not in without]
-    entry.__signature__ = inspect.Signature([*fixed, *more, *own])  # type: ignore[attr-defined]
+    entry.__signature__ = inspect.Signature([*fixed, *more, *own, _FULL])  # type: ignore[attr-defined]
     return entry
 
 
 def _config_parameters() -> list[inspect.Parameter]:
-    said, defaults, panel = field_help(PruneVidConfig), PruneVidConfig(), STAGE_1
+    said, defaults, panel = field_help(FlatOptions), FlatOptions(), STAGE_1
     made = []
     for name, kind in option_types().items():
         panel = _PANEL_OPENED_BY.get(name, panel)
@@ -110,8 +120,10 @@ def build_config(base: str, given: dict[str, Any]) -> PruneVidConfig:
         ConfigError: an unknown preset, a value that is no number, or one out of its range.
     """
     kinds = {**option_types(), "pruning_rate": float}
-    changes = {name: option_value(name, text, kinds[name]) for name, text in given.items() if text is not None}
-    return get_config(base).replace(**changes)
+    said = {name: text for name, text in given.items() if text is not None}
+    changes = {name: option_value(name, text, kinds[name]) for name, text in said.items() if "." not in name}
+    config = get_config(base)
+    return config.replace(**changes, **typed_values(config, said))
 
 
 def named_config(base: str, given: dict[str, Any]) -> tuple[str, PruneVidConfig]:

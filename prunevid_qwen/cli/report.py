@@ -229,6 +229,10 @@ def _stage2(stage: Stats) -> str:
     got = f"{percent(stage['achieved_ratio'])} of what came"
     if stage["requested_ratio"] is not None:
         ratio = f"asked {percent(stage['requested_ratio'])}, got {got}"
+    elif stage.get("requested_tokens") is not None:
+        ratio = f"asked {stage['requested_tokens']} tokens of each video or image, got {got}"
+    elif stage["threshold"] is None:
+        ratio = f"chose {stage['kept_tokens']} tokens: {got}"
     else:  # it depends on picture and question
         cap = f", at most {percent(stage['max_ratio'])}" if stage["max_ratio"] else ""
         ratio = f"chose {stage['kept_tokens']} tokens by its threshold of {stage['threshold']:g}{cap}: {got}"

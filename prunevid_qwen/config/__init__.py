@@ -1,9 +1,23 @@
-"""Every option of the method in one flat, frozen, validated dataclass, and its presets. Imports no torch."""
+"""The options of every method, how videos are read, flat names, and presets. Imports no torch."""
 
-from prunevid_qwen.config.options import CHOICES as CHOICES
+from prunevid_qwen.config.base import resolve_layer as resolve_layer
+from prunevid_qwen.config.flat import CHOICES as CHOICES
+from prunevid_qwen.config.flat import FlatOptions as FlatOptions
+from prunevid_qwen.config.flat import option_types as option_types
+from prunevid_qwen.config.methods import DPPOptions as DPPOptions
+from prunevid_qwen.config.methods import FastVOptions as FastVOptions
+from prunevid_qwen.config.methods import GlimpseOptions as GlimpseOptions
+from prunevid_qwen.config.methods import OracleOptions as OracleOptions
+from prunevid_qwen.config.methods import PoolOptions as PoolOptions
+from prunevid_qwen.config.methods import PruneVidMergeOptions as PruneVidMergeOptions
+from prunevid_qwen.config.methods import PruneVidOptions as PruneVidOptions
+from prunevid_qwen.config.methods import RandomMergeOptions as RandomMergeOptions
+from prunevid_qwen.config.methods import RandomOptions as RandomOptions
+from prunevid_qwen.config.methods import RLTOptions as RLTOptions
+from prunevid_qwen.config.methods import ThresholdOptions as ThresholdOptions
+from prunevid_qwen.config.methods import UniformMergeOptions as UniformMergeOptions
+from prunevid_qwen.config.methods import UniformOptions as UniformOptions
 from prunevid_qwen.config.options import PruneVidConfig as PruneVidConfig
-from prunevid_qwen.config.options import option_types as option_types
-from prunevid_qwen.config.options import resolve_layer as resolve_layer
 from prunevid_qwen.config.presets import PRESETS as PRESETS
 from prunevid_qwen.config.presets import get_aggressive_config as get_aggressive_config
 from prunevid_qwen.config.presets import get_baseline_config as get_baseline_config
@@ -14,3 +28,4 @@ from prunevid_qwen.config.presets import get_paper_config as get_paper_config
 from prunevid_qwen.config.presets import get_recommended_config as get_recommended_config
 from prunevid_qwen.config.presets import get_reference_config as get_reference_config
 from prunevid_qwen.config.presets import get_stage1_only_config as get_stage1_only_config
+from prunevid_qwen.config.reading import Reading as Reading

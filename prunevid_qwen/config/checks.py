@@ -6,19 +6,11 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
-if TYPE_CHECKING:
-    from prunevid_qwen.config.options import PruneVidConfig
-
 _Options = TypeVar("_Options", bound=type)
-
-THRESHOLD_SELECTORS = ("glimpse", "oracle")
-"""Selectors that give each token a probability, and keep by ``keep_threshold`` as many as there are above it."""
-
-_PAPER_KEEP_RATIO = 0.4
 
 _SAME = {"pruning_rate": "keep_ratio"}  # the share removed: `PruneVidConfig.from_dict` takes it, its constructor not
 
@@ -77,29 +69,3 @@ def checked_names(what: str) -> Callable[[_Options], _Options]:
         return cls
 
     return checked
-
-
-def check_threshold(config: PruneVidConfig) -> None:
-    """Raise `ConfigError` where two budgets of stage 2 contradict each other, or a threshold is out of range."""
-    threshold, selector = config.keep_threshold, config.selector
-    if threshold is not None and (not is_number(threshold) or not 0 <= threshold < 1):
-        raise ConfigError(f"keep_threshold is a probability in [0, 1), or None; got {quoted(threshold)}")
-    if not config.enable_stage2:  # nothing reads them
-        return
-    if selector not in THRESHOLD_SELECTORS:
-        if config.max_keep_ratio is not None:
-            raise ConfigError(
-                f"max_keep_ratio caps what a threshold keeps ({', '.join(THRESHOLD_SELECTORS)}); selector {selector!r} "
-                f"keeps a fixed share: pass keep_ratio={config.max_keep_ratio:g}"
-            )
-    elif config.keep_ratio == 1 and config.max_keep_ratio not in (None, 1):
-        raise ConfigError("keep_ratio=1 keeps everything, and max_keep_ratio caps nothing: drop one")
-    elif threshold is None:
-        if config.max_keep_ratio is not None:
-            raise ConfigError("keep_threshold=None keeps exactly keep_ratio, and max_keep_ratio caps nothing: drop one")
-    elif config.keep_ratio not in (1, _PAPER_KEEP_RATIO):  # 1 keeps everything under every selector
-        raise ConfigError(
-            f"selector {selector!r} keeps the tokens above keep_threshold={threshold:g} and would not read "
-            f"keep_ratio={config.keep_ratio:g}: pass max_keep_ratio={config.keep_ratio:g} to keep that share at most, "
-            "or keep_threshold=None beside it to keep exactly that share"
-        )

@@ -1,241 +1,220 @@
-"""PruneVidConfig: every option of the method in one flat, frozen, validated dataclass. Imports no torch.
+"""PruneVidConfig: a merger, a selector, how videos are read, the cache and positions. Imports no torch.
 
-The values are those of PruneVid (arXiv 2412.16117) as the Qwen2.5-VL port sets them; each default's source stands in
-PAPERS.md. A flat dataclass on purpose: command line, JSON and Python share one list of names.
+Each method has its own options (`methods.py`), which full names say: "selector.keep_ratio". The flat names that the
+port's users know ("keep_ratio") stay valid everywhere, and `placing.py` says to whom each belongs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from prunevid_qwen.config.checks import (
-    THRESHOLD_SELECTORS,
-    check_count,
-    check_share,
-    check_threshold,
-    checked_names,
-    is_number,
-    unknown,
-)
+from prunevid_qwen.config.checks import is_number, unknown
+from prunevid_qwen.config.flat import FLAT, SCHEMES, pruning_layer_of
+from prunevid_qwen.config.flat import READING as FLAT_READING
+from prunevid_qwen.config.methods import PruneVidMergeOptions, PruneVidOptions
+from prunevid_qwen.config.placing import carried, other_budget, place
+from prunevid_qwen.config.reading import Reading
+from prunevid_qwen.config.stored import flat_options, nested_options, read_flat, read_nested
+from prunevid_qwen.config.table import name_of, options_class
 from prunevid_qwen.errors import ConfigError, excerpt, quoted
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "cluster_scope": ("per_group", "video"),
-    "merged_position": ("center", "mean", "first"),
-    "token_order": ("spatiotemporal", "grouped"),
-    "attention_source": ("post_rope", "pre_rope"),
-    "selection_scope": ("global", "per_group"),
-    "attention_aggregation": ("max", "mean"),
-    "question_tokens": ("all", "question", "last"),
-    "budget_scope": ("sample", "image"),
-    "position_scheme": ("reference", "hf"),
-    "video_sampling": ("uniform", "fps"),
-    "video_backend": ("pyav", "decord", "opencv", "torchcodec", "qwen-vl-utils"),
-}
 
 REPORTING = ("verbose", "collect_stats")
 """Fields that say what is reported of a run and do not change it."""
 
+_STAGES = {"merger": "enable_stage1", "selector": "enable_stage2"}
+_DEFAULTS: dict[str, type] = {"merger": PruneVidMergeOptions, "selector": PruneVidOptions}
+_UNSET: Any = type("Unset", (), {"__repr__": lambda _self: "the paper's"})()
 
-@checked_names("PruneVidConfig has")
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, init=False)
 class PruneVidConfig:
     """What is pruned, where and how hard; how a video is sampled. Ranges are checked on construction.
 
+    Flat names are taken beside the fields, and can be read: ``PruneVidConfig(keep_ratio=0.2).keep_ratio``. One that the
+    chosen methods lack is refused; read, it gives the default of the time when a config was flat.
+
     Args:
-        enable_stage1: reduce the tokens of each video before the decoder, by ``merger``.
-        merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens; "rlt" merges
-            each location while it looks the same (reads ``tau`` and ``temporal_segment_ratio``); "pool" (averages of
-            equal cells), "uniform" (a grid) and "random" are controls, which read ``cluster_ratio``, ``merge_images``
-            and ``random_seed`` alone.
-        tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
-            strictly greater. 1 means that nothing is static.
-        cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering. A control merger leaves
-            ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.
-        static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
-        cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
-            number on the points of the video that are farthest from a denser one: a plain background gets few, a busy
-            place many.
-        temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
-        dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
-        min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
-        merged_position: whose (t, h, w) a merged token takes: its cluster "center", the rounded "mean" of its members,
-            or its "first" member.
-        token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
-        merge_images: let stage 1 also merge images (one temporal position); off, they pass unmerged.
-        enable_stage2: keep the visual tokens that the question attends to, after layer ``pruning_layer``.
-        selector: registered name of the stage 2 method. "glimpse" asks a trained predictor, "oracle" whoever calls
-            `pruned` with marks; both keep as many tokens as ``keep_threshold`` says.
-        keep_ratio: share of the visual tokens entering stage 2 that is kept, in (0, 1]; alpha in the paper. 1 keeps
-            all. Selectors with a threshold read another value only under ``keep_threshold=None``.
-        keep_threshold: "glimpse" and "oracle" keep the tokens whose probability is strictly greater, in [0, 1); None
-            keeps the best ``keep_ratio`` instead, whatever their probabilities.
-        max_keep_ratio: share that ``keep_threshold`` may keep at most, in (0, 1], or None for no cap.
-        min_keep_tokens: tokens that ``keep_threshold`` keeps at least, the best ones, at least 1.
-        budget_scope: what shares and counts of the last three are of: all images and videos of a "sample" together, as
-            the authors of GlimpsePrune count, or each "image" or video by itself.
-        glimpse_path: folder or hub id of the predictor of selector "glimpse", or "bundled": that of the bundled model.
-        pruning_layer: index M of the decoder layer after which tokens are dropped (int), or a share of the depth
-            (float in (0, 1)), or None: where the selector was trained to act if it was, else 10 for models of at least
-            20 layers, ``int(layers * 10 / 28)`` below.
-        attention_source: "post_rope" scores by the model's own causal attention; "pre_rope" as the authors' code,
-            before rotary embedding and without the causal mask.
-        selection_scope: "global" keeps the best of each video; "per_group" the best of every static or dynamic group.
-        attention_aggregation: "max" or "mean" over the question's tokens, after the maximum over heads.
-        question_tokens: which text asks. "all" after the last video or image, the template's own tokens included;
-            "question", of these the user's words in that turn (all, where there are none or the turn has no end
-            token); "last", the prompt's last token.
-        random_seed: of the "random" merger and selector, at least 0: equal seeds and sizes keep equal tokens.
-        enable_cache_compression: stage 3, cut the cache of layers 0..M to the kept tokens.
+        merger: stage 1: the options of a method, its name (``"rlt"``: its paper's defaults), or None for no stage 1.
+        selector: stage 2: the options of a method, its name, or None for no stage 2.
+        reading: how videos are sampled and read.
+        compress_cache: stage 3, cut the cache of the layers before the selector to the kept tokens.
         position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
             the installed transformers.
-        max_frames: frames sampled from a video at most, at least 2.
-        video_sampling: "uniform" takes ``max_frames``, equally spaced; "fps" takes ``fps`` a second, at most those.
-        fps: frames a second for ``video_sampling="fps"``, above 0.
-        max_pixels: pixels a frame at most, or None for the model's own limit.
-        total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.
-        video_backend: which library reads video files.
-        video_time_limit: seconds that reading one video may take, above 0, or None; checked between frames.
-        vision_chunk_tokens: visual tokens that the vision encoder takes at once, at least 1, or None for no limit: it
-            bounds the memory of pixels and encoder. A temporal position is never divided. Prompts within it are encoded
-            in one call; the features of larger ones differ in the last bit or not at all.
         verbose: let `PruneVidQwen25VL.generate` log a line for each stage, see `stage_log`.
         collect_stats: let it return "stats", unless its ``return_stats`` says otherwise. These two only report: configs
             that differ in them are equal, and `to_dict`, JSON and receipts leave them out. `pruned` reads neither.
+        flat: options by flat name, see `FlatOptions`. ``enable_stage1=False`` and ``enable_stage2=False`` turn a stage
+            off; the options of a stage that is off are accepted and forgotten.
 
     Raises:
-        ConfigError: a value is outside its range or of the wrong type.
+        ConfigError: a value is outside its range or of the wrong type, or a name is no option of the chosen methods.
     """
 
-    enable_stage1: bool = True
-    merger: str = "prunevid"
-    tau: float = 0.8
-    cluster_ratio: float = 0.5
-    static_cluster_ratio: float | None = None
-    cluster_scope: str = "per_group"
-    temporal_segment_ratio: float = 0.25
-    dpc_knn_k: int = 5
-    min_cluster_tokens: int = 14
-    merged_position: str = "center"
-    token_order: str = "spatiotemporal"
-    merge_images: bool = False
-    enable_stage2: bool = True
-    selector: str = "prunevid"
-    keep_ratio: float = 0.4
-    keep_threshold: float | None = 0.5
-    max_keep_ratio: float | None = None
-    min_keep_tokens: int = 1
-    budget_scope: str = "sample"
-    glimpse_path: str = "bundled"
-    pruning_layer: int | float | None = None
-    attention_source: str = "post_rope"
-    selection_scope: str = "global"
-    attention_aggregation: str = "max"
-    question_tokens: str = "all"
-    random_seed: int = 0
-    enable_cache_compression: bool = True
+    merger: Any = field(default_factory=PruneVidMergeOptions)
+    selector: Any = field(default_factory=PruneVidOptions)
+    reading: Reading = field(default_factory=Reading)
+    compress_cache: bool = True
     position_scheme: str = "reference"
-    max_frames: int = 16
-    video_sampling: str = "uniform"
-    fps: float = 2.0
-    max_pixels: int | None = None
-    total_pixels: int | None = None
-    video_backend: str = "pyav"
-    video_time_limit: float | None = 120.0
-    vision_chunk_tokens: int | None = 8192
     verbose: bool = field(default=False, compare=False)
     collect_stats: bool = field(default=True, compare=False)
 
-    def __post_init__(self) -> None:
-        for name in ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio"):
-            check_share(name, getattr(self, name))
-        for name in ("static_cluster_ratio", "max_keep_ratio"):
-            if getattr(self, name) is not None:
-                check_share(name, getattr(self, name))
-        for name in ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images", *REPORTING):
+    def __init__(
+        self,
+        merger: Any = _UNSET,
+        selector: Any = _UNSET,
+        reading: Reading = _UNSET,
+        compress_cache: bool = _UNSET,
+        position_scheme: str = "reference",
+        verbose: bool = False,
+        collect_stats: bool = True,
+        **flat: Any,
+    ) -> None:
+        compress = flat.pop("enable_cache_compression", _UNSET)
+        if compress is not _UNSET and compress_cache is not _UNSET and compress != compress_cache:
+            raise ConfigError("compress_cache and enable_cache_compression contradict each other: give one of them")
+        compress_cache = compress if compress_cache is _UNSET else compress_cache
+        chosen, off = {}, {}
+        for part, given in (("merger", merger), ("selector", selector)):
+            enabled = flat.pop(_STAGES[part], _UNSET)
+            chosen[part], off[part] = _choose(part, given, enabled)
+        classes = {part: None if own is None else type(own) for part, own in chosen.items()}
+        placed = place(flat, classes, off)
+        for part, own in chosen.items():
+            object.__setattr__(self, part, dataclasses.replace(own, **placed[part]) if placed[part] else own)
+        reading = Reading() if reading is _UNSET else reading
+        if not isinstance(reading, Reading):
+            raise ConfigError(f"reading is a Reading, got {quoted(reading)}")
+        object.__setattr__(self, "reading", dataclasses.replace(reading, **placed["reading"]))
+        object.__setattr__(self, "compress_cache", True if compress_cache is _UNSET else compress_cache)
+        object.__setattr__(self, "position_scheme", position_scheme)
+        object.__setattr__(self, "verbose", verbose)
+        object.__setattr__(self, "collect_stats", collect_stats)
+        for name in ("compress_cache", *REPORTING):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, got {quoted(getattr(self, name))}")
-        for name, least in (("dpc_knn_k", 1), ("min_cluster_tokens", 0), ("max_frames", 2), ("random_seed", 0),
-                            ("min_keep_tokens", 1)):  # fmt: skip
-            check_count(name, getattr(self, name), least)
-        for name in ("max_pixels", "total_pixels"):
-            if getattr(self, name) is not None:
-                check_count(name, getattr(self, name), 28 * 28)
-        if self.vision_chunk_tokens is not None:
-            check_count("vision_chunk_tokens", self.vision_chunk_tokens, 1)
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))
-        for name, what in (
-            ("merger", "the name of a stage 1 method"),
-            ("selector", "the name of a stage 2 method"),
-            ("glimpse_path", "a folder, a hub id or 'bundled'"),
-        ):
-            if not isinstance(getattr(self, name), str) or not getattr(self, name):
-                raise ConfigError(f"{name} is {what}, got {quoted(getattr(self, name))}")
-        check_threshold(self)
-        if not is_number(self.fps) or not 0 < self.fps < math.inf:
-            raise ConfigError(f"fps is a number above 0, got {quoted(self.fps)}")
-        limit = self.video_time_limit
-        if limit is not None and (not is_number(limit) or not limit > 0):
-            raise ConfigError(f"video_time_limit is a number of seconds above 0, or None; got {quoted(limit)}")
-        self._check_layer()
+        if position_scheme not in SCHEMES:
+            raise ConfigError(unknown("position_scheme is one of", position_scheme, SCHEMES))
 
-    def _check_layer(self) -> None:
-        m = self.pruning_layer
-        if m is None:
-            return
-        if not is_number(m):
-            raise ConfigError(f"pruning_layer is a layer index, a share in (0, 1) or None, got {quoted(m)}")
-        if isinstance(m, int) and m < 0:
-            raise ConfigError(f"pruning_layer counts from 0, got {m}")
-        if isinstance(m, float) and not 0 < m < 1:
-            raise ConfigError(f"a float pruning_layer is a share of the depth in (0, 1), got {m}; an index is an int")
+    def __getattr__(self, name: str) -> Any:
+        """Return an option by its flat name; that of no chosen method has its default of the flat config."""
+        if name not in FLAT:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name in FLAT_READING:
+            return getattr(self.reading, FLAT_READING[name])
+        for own in _in_order(name, self.merger, self.selector):
+            if hasattr(own, name):
+                return getattr(own, name)
+            if name == "pruning_layer" and hasattr(own, "layers"):
+                return pruning_layer_of(own.layers)
+        return FLAT[name]
+
+    @property
+    def enable_stage1(self) -> bool:
+        """Whether tokens are reduced before the decoder."""
+        return self.merger is not None
+
+    @property
+    def enable_stage2(self) -> bool:
+        """Whether tokens are selected inside the decoder."""
+        return self.selector is not None
+
+    @property
+    def enable_cache_compression(self) -> bool:
+        """The flat name of ``compress_cache``."""
+        return self.compress_cache
+
+    @property
+    def merger_name(self) -> str | None:
+        """The registered name of the stage 1 method; None where the stage is off."""
+        return None if self.merger is None else name_of("merger", self.merger)
+
+    @property
+    def selector_name(self) -> str | None:
+        """The registered name of the stage 2 method; None where the stage is off."""
+        return None if self.selector is None else name_of("selector", self.selector)
 
     @property
     def fixed_keep_ratio(self) -> float | None:
-        """The share that stage 2 is asked to keep, or None where a threshold decides."""
-        decides = self.selector in THRESHOLD_SELECTORS and self.keep_threshold is not None and self.keep_ratio != 1
-        return None if decides else self.keep_ratio
+        """The share that stage 2 is asked to keep, or None: what it sees decides, or it is a count."""
+        own = self.selector
+        if getattr(own, "keep_threshold", None) is not None and self.keep_ratio != 1:
+            return None
+        if getattr(own, "keep_tokens", None) is not None:
+            return None
+        kept: float | None = self.keep_ratio if own is None else getattr(own, "keep_ratio", None)
+        return kept
+
+    def has(self, name: str) -> bool:
+        """Tell whether a chosen method has an option of this name."""
+        return hasattr(self.merger, name) or hasattr(self.selector, name)
 
     def replace(self, **changes: Any) -> PruneVidConfig:
-        """Return a copy with some options changed; names and refusals are those of `from_dict`."""
-        own = dataclasses.asdict(self)
-        if "pruning_rate" in changes and "keep_ratio" not in changes:
-            del own["keep_ratio"]  # the rate replaces it; only both among the changes is a contradiction
-        return type(self).from_dict({**own, **changes})
+        """Return a copy with some options changed, by flat or full names (``**{"selector.keep_ratio": 0.2}``).
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return every option that decides an answer by name, ready for JSON: not ``verbose`` and ``collect_stats``."""
-        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self) if each.compare}
-
-    @classmethod
-    def from_dict(cls, options: dict[str, Any]) -> PruneVidConfig:
-        """Build from names and values, ``verbose`` and ``collect_stats`` among them; the default for what is left out.
-
-        ``pruning_rate`` (the share removed) is accepted here instead of ``keep_ratio``, never beside it.
+        Another method (``selector="fastv"``) starts with its own defaults, and takes over what was set of the options
+        that both have. A method that is named for a stage that was off turns it on.
 
         Raises:
-            ConfigError: an unknown name (the nearest known one is offered), or a bad value.
+            ConfigError: as the constructor; ``pruning_rate`` is taken as in `from_dict`.
         """
-        options = dict(options)
-        if "pruning_rate" in options:
-            if "keep_ratio" in options:
-                raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
-            rate = options.pop("pruning_rate")
-            if not is_number(rate) or not 0 <= rate < 1:
-                raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {quoted(rate)}")
-            options["keep_ratio"] = 1.0 - rate
-        return cls(**options)
+        changes = _with_keep_ratio(changes)
+        for part, switch in _STAGES.items():
+            before, given = getattr(self, part), changes.pop(part, _UNSET)
+            if changes.get(switch) is True and given is _UNSET and before is None:
+                given = _DEFAULTS[part]()
+            if isinstance(given, str) and before is not None and changes.get(switch) is not False:
+                cls = options_class(part, given)
+                given = before if type(before) is cls else cls(**_unless(carried(before, cls), part, changes))
+            own = before if given is _UNSET else given
+            changes[part] = other_budget(own, part, changes) if dataclasses.is_dataclass(own) else own
+        if "enable_cache_compression" not in changes:
+            changes.setdefault("compress_cache", self.compress_cache)
+        own = {name: getattr(self, name) for name in ("reading", "position_scheme", *REPORTING)}
+        return type(self)(**{**own, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every option that decides an answer by its full name, nested, ready for JSON: format 2."""
+        return nested_options(self)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the same by flat names, as receipts and records of runs hold them.
+
+        An option that no chosen method has stands there with its default; one without a flat name has its full name.
+        """
+        return flat_options(self)
+
+    @classmethod
+    def from_dict(cls, options: Mapping[str, Any]) -> PruneVidConfig:
+        """Build from what `to_dict` gives, or from flat names without a "format"; the default for what is left out.
+
+        Without a format names and defaults are those of 3a0e2fd, and its rules: an option that the chosen methods do
+        not have is passed over where it holds that version's default. ``pruning_rate`` (the share removed) is accepted
+        instead of ``keep_ratio``, never beside it.
+
+        Raises:
+            ConfigError: an unknown name (the nearest known one is offered), one that the methods lack, or a bad value.
+        """
+        if "format" in options:
+            return cls(**read_nested(options))
+        return cls(**read_flat(_with_keep_ratio(options)))
+
+    @classmethod
+    def from_record(cls, options: Mapping[str, Any]) -> PruneVidConfig:
+        """Build from what a run stored of a config, by flat names: what its methods did not read is passed over.
+
+        Raises:
+            ConfigError: as in `from_dict`.
+        """
+        return cls(**read_flat(options, strict=False))
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return the options as JSON text; also write them to ``path`` when given."""
+        """Return `to_dict` as JSON text; also write it to ``path`` when given."""
         text = json.dumps(self.to_dict(), indent=2) + "\n"
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
@@ -243,7 +222,7 @@ class PruneVidConfig:
 
     @classmethod
     def from_json(cls, source: str | Path) -> PruneVidConfig:
-        """Read options from a JSON file, or from JSON text (anything that starts with a brace).
+        """Read `from_dict`'s options from a JSON file, or from JSON text (anything that starts with a brace).
 
         Raises:
             ConfigError: the file is missing, the text is not a JSON object, or an option is unknown or bad.
@@ -265,27 +244,42 @@ class PruneVidConfig:
         return cls.from_dict(options)
 
 
-def option_types() -> dict[str, Any]:
-    """Return name and type of every option that decides an answer, in order: all fields but those that only report."""
-    types = get_type_hints(PruneVidConfig)
-    return {each.name: types[each.name] for each in dataclasses.fields(PruneVidConfig) if each.compare}
+def _choose(part: str, given: Any, enabled: Any) -> tuple[Any, type | None]:
+    """Return the options that a stage starts with (None: off), and the class that was named for one that is off."""
+    switch = _STAGES[part]
+    if enabled is not _UNSET and not isinstance(enabled, bool):
+        raise ConfigError(f"{switch} is True or False, got {quoted(enabled)}")
+    if enabled is True and given is None:
+        raise ConfigError(f"{part}=None turns the stage off, and {switch}=True on: drop one")
+    if given is None:
+        return None, None
+    if given is _UNSET:
+        return (None, None) if enabled is False else (_DEFAULTS[part](), None)
+    if isinstance(given, str) or not dataclasses.is_dataclass(given):
+        cls = options_class(part, given)
+        given = None if enabled is False else cls()
+        return given, cls
+    name_of(part, given)  # refuses what belongs to no method
+    return (None, type(given)) if enabled is False else (given, None)
 
 
-def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
-    """Turn ``pruning_layer`` into an index for a model of ``layers`` decoder layers (prunevid.md section 7).
+def _in_order(name: str, merger: Any, selector: Any) -> tuple[Any, Any]:
+    return (selector, merger) if name == "keep_ratio" else (merger, selector)
 
-    Raises:
-        ConfigError: the index is beyond the model; the message names the share that was probably meant.
-    """
-    if pruning_layer is None:
-        return 10 if layers >= 20 else int(layers * 10 / 28)
-    if isinstance(pruning_layer, float):
-        return int(pruning_layer * layers)
-    if pruning_layer >= layers:
-        share = 10 / 28 if pruning_layer == 10 else min(0.99, pruning_layer / 28)
-        raise ConfigError(
-            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
-            f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
-            f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
-        )
-    return pruning_layer
+
+def _unless(values: dict[str, Any], part: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what the changes set anyhow: with it, values that belong together could contradict each other."""
+    names = {"layers" if name == "pruning_layer" else name for name in (full.rpartition(".")[2] for full in changes)}
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _with_keep_ratio(options: Mapping[str, Any]) -> dict[str, Any]:
+    options = dict(options)
+    if "pruning_rate" in options:
+        if "keep_ratio" in options:
+            raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
+        rate = options.pop("pruning_rate")
+        if not is_number(rate) or not 0 <= rate < 1:
+            raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {quoted(rate)}")
+        options["keep_ratio"] = 1.0 - rate
+    return options

@@ -51,7 +51,7 @@ class Asking:
 
 def config_of(cell: Cell) -> PruneVidConfig:
     """Return the whole config of a cell."""
-    return PruneVidConfig().replace(**cell.config)
+    return PruneVidConfig.from_record(cell.config)
 
 
 def cells_for(video: ShapesVideo, cells: Sequence[Cell]) -> list[Cell]:

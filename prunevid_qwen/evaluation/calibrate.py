@@ -135,14 +135,14 @@ class Calibration:
     def _cell(
         self, method: Method, budget: float | None, config: PruneVidConfig, share: float, why: str, counted: str
     ) -> Cell:
-        defaults = PruneVidConfig().to_dict()
-        changes = {name: value for name, value in config.to_dict().items() if value != defaults[name]}
+        defaults = PruneVidConfig().flat()
+        changes = {name: value for name, value in config.flat().items() if value != defaults[name]}
         status = "unreachable" if why else "ok"
         return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
 
     def _holds(self, cell: Cell) -> bool:
         """Ask about one video to see whether the planned count is what the decoder does."""
-        config = PruneVidConfig().replace(**cell.config)
+        config = PruneVidConfig.from_record(cell.config)
         planned = self._planned_share(config, 0)
         return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.options import resolve_layer
+from prunevid_qwen.config.base import resolve_layer
 from prunevid_qwen.config.presets import get_recommended_config
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun
 from prunevid_qwen.evaluation.accuracy_work import Asking
@@ -102,7 +102,7 @@ class Variant:
 
 def base_methods() -> dict[str, Method]:
     """Return the bases by name, as methods of the accuracy benchmark (which sets ``min_cluster_tokens=1``)."""
-    chosen, start = get_recommended_config().to_dict(), PruneVidConfig().to_dict()
+    chosen, start = get_recommended_config().flat(), PruneVidConfig().flat()
     changes = {name: value for name, value in chosen.items() if value != start[name]}
     return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, changes, levers=_KEEP)}
 
@@ -152,13 +152,15 @@ def choices_run(
 
 def _variant(base: Method, tried: Tried, value: Any, layers: int) -> Variant:
     config = base.base_config(next(iter(CONDITIONS.values())))  # the conditions differ in frames and pixels alone
-    now = getattr(config, tried.option)
+    now = config.flat()[tried.option]
     if tried.option == "pruning_layer":
         now = resolve_layer(now, layers)
     levers = base.levers if tried.levers is None else tried.levers
     if value == now and levers == base.levers:
         return Variant(base.name, tried.option, value, base, True)
-    also = tried.also if value != now else {}
+    also = dict(tried.also) if value != now else {}
+    if tried.option == "selector":  # at the base's layer and budget, whatever their papers say
+        also |= {"pruning_layer": config.pruning_layer, "keep_ratio": config.keep_ratio}
     name = f"{base.name}, {tried.option} {value}"
     method = Method(name, {**base.options, **also, tried.option: value}, levers, base.least_keep_ratio)
     return Variant(base.name, tried.option, value, method, False)

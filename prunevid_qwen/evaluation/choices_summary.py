@@ -108,7 +108,7 @@ def _unreached(run: dict[str, Any], answers: Answers) -> Unreached:
 def _ratios(run: dict[str, Any], name: CellName) -> dict[str, list[float]]:
     """By condition, [keep_ratio, cluster_ratio] of a cell."""
     configs = {
-        cell["condition"]: PruneVidConfig().replace(**cell["config"])
+        cell["condition"]: PruneVidConfig.from_record(cell["config"])
         for cell in run["cells"]
         if (cell["method"], cell["budget"]) == name and cell["status"] == "ok"
     }

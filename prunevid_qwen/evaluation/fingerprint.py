@@ -120,8 +120,8 @@ def model_options(
 
 def config_options(config: PruneVidConfig) -> dict[str, Any]:
     """Return every option of a config, and the content of the files that it names."""
-    options = config.to_dict()
-    for option, value in config.to_dict().items():
+    options = config.flat()
+    for option, value in config.flat().items():
         if option.endswith("_path") and isinstance(value, str) and Path(value).exists():
             options[f"content of {option}"] = digest(Path(value))
     return options

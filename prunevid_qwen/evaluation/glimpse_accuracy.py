@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from prunevid_qwen.config.table import options_class
 from prunevid_qwen.evaluation.accuracy_answers import UNPRUNED, Answers, CellName, Column, read_answers, read_run
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun
 from prunevid_qwen.evaluation.accuracy_work import Asking
 from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.statistics import Estimate, clustered_mean, paired_difference
+from prunevid_qwen.reducer import says
 
 SHARES = (0.50, 0.25, 0.15, 0.10, 0.05, 0.02)
 """Tokens kept after the layer, of those of the video."""
@@ -29,7 +31,6 @@ THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the glimpse where it decides itself how many tokens it keeps; 0.5 is the default."""
 
 VIDEOS, QUICK_VIDEOS = 60, 8
-_TRAINED = {"glimpse": "a trained predictor", "oracle": "true boxes"}
 _SCHEMA = 1
 
 
@@ -52,7 +53,7 @@ def glimpse_methods(layer: int) -> tuple[Method, ...]:
                 **start,
                 "selector": selector,
                 "keep_ratio": share,
-                **({"keep_threshold": None} if selector in _TRAINED else {}),
+                **says(options_class("selector", selector)(), 2).lever_needs,
             },
             levers=(),
         )

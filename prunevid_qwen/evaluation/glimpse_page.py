@@ -57,7 +57,7 @@ def _lost(figures: dict[str, Any]) -> str:
 
 
 def _against(figures: dict[str, Any]) -> str:
-    others = [selector for selector in SELECTORS if selector != "glimpse"]
+    _, *others = SELECTORS  # all but the glimpse itself
     lines = ["| glimpse less | " + " | ".join(_SAID[other] for other in others) + " |", "|---|" + "---|" * len(others)]
     for share in SHARES:
         row = figures["glimpse_against"][f"{share:.0%}"]

@@ -9,10 +9,11 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, get_recommended_config
+from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.accuracy_answers import BLANK, UNPRUNED
 from prunevid_qwen.evaluation.scenes import Condition
-from prunevid_qwen.reducer import registered
+from prunevid_qwen.reducer import registered, says
 
 BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
 """Layer-averaged shares of the visual tokens."""
@@ -24,15 +25,6 @@ LEAST_KEEP_RATIO = 0.2
 LEVERS = ("keep_ratio", "cluster_ratio", "tau", "max_frames", "max_pixels")
 
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
-
-_BUDGET_OF = {"rlt": ("tau",)}
-"""What moves a merger that ``cluster_ratio`` does not."""
-
-_OPTIONS_OF = {"glimpse": {"keep_threshold": None}}
-"""What a selector needs beside its name to keep a fixed share."""
-
-_KNOWS_THE_ANSWER = ("oracle",)
-"""Selectors that are told what matters: an upper end, and no method."""
 
 _OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
 _STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
@@ -73,19 +65,17 @@ class Method:
 
         ``min_cluster_tokens`` is 1: the authors' 14 is meant for frames of 140 to 196 tokens, these have 16 or 36.
         """
-        start = {
-            "min_cluster_tokens": 1,
-            "max_frames": condition.frames,
-            "max_pixels": condition.height * condition.width,
-        }
-        return PruneVidConfig().replace(**{**start, **self.options})
+        start = {"max_frames": condition.frames, "max_pixels": condition.height * condition.width}
+        config = PruneVidConfig().replace(**{**start, **self.options})
+        groups = config.has("min_cluster_tokens") and "min_cluster_tokens" not in self.options
+        return config.replace(min_cluster_tokens=1) if groups else config
 
     def moved_levers(self, config: PruneVidConfig) -> tuple[str, ...]:
         """Return the levers that reach a budget."""
         if self.levers is not None:
             return self.levers
-        keep, merge = ("keep_ratio",) * config.enable_stage2, ("cluster_ratio",) * config.enable_stage1
-        return keep + merge
+        levers = (says(config.selector, 2).lever, says(config.merger, 1).lever)
+        return tuple(dict.fromkeys(lever for lever in levers if lever is not None))
 
     def settings(self, condition: Condition) -> list[dict[str, Any]]:
         """List the positions of the levers, from the lightest pruning to the hardest.
@@ -115,15 +105,15 @@ class Method:
 
 def uses_chance(config: PruneVidConfig) -> bool:
     """Tell whether ``random_seed`` changes what this config keeps."""
-    return (config.enable_stage1 and config.merger == "random") or (
-        config.enable_stage2 and config.selector == "random"
-    )
+    return says(config.merger, 1).chance or says(config.selector, 2).chance
 
 
 def standard_methods() -> list[Method]:
     """List what the benchmark compares by default; whatever is registered appears by itself."""
-    selectors = [name for name in registered(2) if name not in ("prunevid", *_KNOWS_THE_ANSWER)]
-    mergers = [name for name in registered(1) if name != "prunevid"]
+    paper = PruneVidConfig()
+    told = {name for name in registered(2) if says(options_class("selector", name)(), 2).told}
+    selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
+    mergers = [name for name in registered(1) if name != paper.merger_name]
     return [
         Method(UNPRUNED, _OFF, levers=()),
         Method(BLANK, _OFF, levers=()),
@@ -133,7 +123,7 @@ def standard_methods() -> list[Method]:
         Method("stage 2", _STAGE_2),
         *(Method(f"stage 2 {name}", {**_STAGE_2, **_selector(name)}) for name in selectors),
         *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **_selector(name)}) for name in selectors),
-        *(Method(name, {**_STAGE_1, "merger": name}, _BUDGET_OF.get(name)) for name in mergers),
+        *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
         Method("fewer frames", _OFF, levers=("max_frames",)),
         Method("smaller frames", _OFF, levers=("max_pixels",)),
         _recommended(),
@@ -141,11 +131,14 @@ def standard_methods() -> list[Method]:
 
 
 def _selector(name: str) -> dict[str, Any]:
-    return {"selector": name, **_OPTIONS_OF.get(name, {})}
+    # at one layer, whatever their papers say: what is compared is the choice of tokens
+    options = options_class("selector", name)
+    at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
+    return {"selector": name, **at_one, **says(options(), 2).lever_needs}
 
 
 def _recommended() -> Method:
-    start, chosen = PruneVidConfig().to_dict(), get_recommended_config().to_dict()
+    start, chosen = PruneVidConfig().flat(), get_recommended_config().flat()
     changes = {name: value for name, value in chosen.items() if value != start[name]}
     return Method("recommended", changes, levers=("keep_ratio",))  # its merging is part of the recommendation
 

@@ -108,7 +108,7 @@ def held_by(model: nn.Module, config: PruneVidConfig, cache: Any) -> Held:
     if held.model != _marks.get(model):
         raise ConfigError(f"another model filled this cache: pass it to the one that did. {START_ANEW}")
     # what is only said of an answer is not among them
-    ours, theirs = config.to_dict(), held.config.to_dict()
+    ours, theirs = config.flat(), held.config.flat()
     other = [name for name in ours if ours[name] != theirs.get(name)]
     if other:
         said = ", ".join(f"{name}={theirs.get(name)!r} and here {ours[name]!r}" for name in other[:3])

@@ -7,31 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import PoolOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 
-@register("pool", stage=1)
+@register("pool", PoolOptions, stage=1)
 @dataclass(frozen=True)
-class Pool:
+class Pool(PoolOptions):
     """Average each video over ``max(1, int(n * cluster_ratio))`` contiguous cells of its grid, as equal as can be.
 
     Where the grid divides evenly this is three-dimensional average pooling. A cell takes the position of its middle.
 
-    Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        merge_images: reduce images too.
+    Options: see `PoolOptions`.
     """
-
-    cluster_ratio: float = 0.5
-    merge_images: bool = False
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Pool:
-        """Take ``cluster_ratio`` and ``merge_images`` from the flat config."""
-        return cls(config.cluster_ratio, config.merge_images)
 
     @property
     def needs(self) -> Needs:
@@ -40,7 +30,7 @@ class Pool:
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, ``cluster_ratio=1``, or a single token each."""
-        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio)
+        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio, self.keep_tokens)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Average the cells of each video.
@@ -50,7 +40,7 @@ class Pool:
         """
 
         def average(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
-            boxes = equal_boxes(grid, tokens_of(tokens.shape[0], self.cluster_ratio))
+            boxes = equal_boxes(grid, tokens_of(tokens.shape[0], self.cluster_ratio, self.keep_tokens))
             cell = torch.empty(grid, dtype=torch.long)
             for number, (times, rows, columns) in enumerate(boxes):
                 cell[times.start : times.stop, rows.start : rows.stop, columns.start : columns.stop] = number

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import PruneVidMergeOptions
+from prunevid_qwen.config.table import names_in
 from prunevid_qwen.kernels.dpc_knn import MOST_ON_GPU
 from prunevid_qwen.kernels.launch import wants_triton
 from prunevid_qwen.reducer import Evidence, Needs, register
@@ -48,45 +50,14 @@ class MergedVideo:
     static_ratio: float
 
 
-@register("prunevid", stage=1)
+@register("prunevid", PruneVidMergeOptions, stage=1)
 @dataclass(frozen=True)
-class PruneVidMerge:
+class PruneVidMerge(PruneVidMergeOptions):
     """PruneVid's spatial-temporal merging of each video on its own; images pass unless ``merge_images``.
-
-    Args:
-        tau, cluster_ratio, temporal_segment_ratio, dpc_knn_k, min_cluster_tokens, merged_position, token_order,
-            merge_images, cluster_scope, static_cluster_ratio: as in `PruneVidConfig`.
 
     Differs from the authors' code: the similarity over time is clamped at 1, so that ``tau=1`` leaves nothing static;
     ``cluster_ratio=1`` leaves the tokens in their order; "spatiotemporal" order is not theirs ("grouped" is).
     """
-
-    tau: float = 0.8
-    cluster_ratio: float = 0.5
-    temporal_segment_ratio: float = 0.25
-    dpc_knn_k: int = 5
-    min_cluster_tokens: int = 14
-    merged_position: str = "center"
-    token_order: str = "spatiotemporal"
-    merge_images: bool = False
-    cluster_scope: str = "per_group"
-    static_cluster_ratio: float | None = None
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> PruneVidMerge:
-        """Take stage 1's options from the flat config."""
-        return cls(
-            tau=config.tau,
-            cluster_ratio=config.cluster_ratio,
-            temporal_segment_ratio=config.temporal_segment_ratio,
-            dpc_knn_k=config.dpc_knn_k,
-            min_cluster_tokens=config.min_cluster_tokens,
-            merged_position=config.merged_position,
-            token_order=config.token_order,
-            merge_images=config.merge_images,
-            cluster_scope=config.cluster_scope,
-            static_cluster_ratio=config.static_cluster_ratio,
-        )
 
     @property
     def needs(self) -> Needs:
@@ -150,7 +121,7 @@ def merge_video(features: Tensor, config: PruneVidConfig) -> MergedVideo:
 
     Differs from the authors' code: see `PruneVidMerge`.
     """
-    merge = PruneVidMerge.from_config(config)._merge(features)
+    merge = PruneVidMerge(**{name: getattr(config, name) for name in names_in(PruneVidMergeOptions)})._merge(features)
     token_map = merge.token_map()
     t, h, w, width = features.shape
     rep = token_map.rep

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import RLTOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
 from prunevid_qwen.tokens import Block, TokenMap
@@ -16,9 +16,9 @@ from prunevid_qwen.tokens import Block, TokenMap
 _CHUNK = 16  # positions whose similarities are computed at a time: a long video's normalised copy would double memory
 
 
-@register("rlt", stage=1)
+@register("rlt", RLTOptions, stage=1)
 @dataclass(frozen=True)
-class RLT:
+class RLT(RLTOptions):
     """Merge the runs of each location: temporal positions in a row that each look like the one before.
 
     Choudhury et al., "Don't Look Twice" (arXiv 2411.05222, section 3), who compare pixels before the encoder, leave
@@ -29,20 +29,8 @@ class RLT:
     Against PruneVid's static merging there are no segments of the whole picture: each location ends its runs when it
     changes, so what comes late keeps the moment at which it came.
 
-    Args:
-        tau: a position continues the run where its cosine similarity with the one before is strictly greater, in
-            (0, 1]; 1 merges nothing.
-        temporal_segment_ratio: runs are at most ``max(1, round(1 / temporal_segment_ratio))`` positions long, in
-            (0, 1]: as long as PruneVid's segments are on average.
+    Options: see `RLTOptions`.
     """
-
-    tau: float = 0.8
-    temporal_segment_ratio: float = 0.25
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> RLT:
-        """Take ``tau`` and ``temporal_segment_ratio`` from the flat config. Images have no runs: they pass."""
-        return cls(config.tau, config.temporal_segment_ratio)
 
     @property
     def needs(self) -> Needs:

@@ -7,31 +7,21 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import UniformMergeOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 
-@register("uniform", stage=1)
+@register("uniform", UniformMergeOptions, stage=1)
 @dataclass(frozen=True)
-class UniformMerge:
+class UniformMerge(UniformMergeOptions):
     """Keep ``max(1, int(n * cluster_ratio))`` tokens of each video on a grid over time, rows and columns.
 
     They are the middles of the cells that `Pool` averages.
 
-    Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        merge_images: reduce images too.
+    Options: see `UniformMergeOptions`.
     """
-
-    cluster_ratio: float = 0.5
-    merge_images: bool = False
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> UniformMerge:
-        """Take ``cluster_ratio`` and ``merge_images`` from the flat config."""
-        return cls(config.cluster_ratio, config.merge_images)
 
     @property
     def needs(self) -> Needs:
@@ -40,7 +30,7 @@ class UniformMerge:
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, ``cluster_ratio=1``, or a single token each."""
-        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio)
+        return why_share_unchanged(blocks, self.merge_images, self.cluster_ratio, self.keep_tokens)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Space the kept tokens of each video equally.
@@ -51,7 +41,7 @@ class UniformMerge:
 
         def space(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
             n = tokens.shape[0]
-            kept = [middle(grid, box) for box in equal_boxes(grid, tokens_of(n, self.cluster_ratio))]
+            kept = [middle(grid, box) for box in equal_boxes(grid, tokens_of(n, self.cluster_ratio, self.keep_tokens))]
             return TokenMap.keep(torch.tensor(kept, device=tokens.device), n)
 
         return each_video(seen, self.merge_images, space)

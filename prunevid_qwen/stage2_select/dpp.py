@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import DPPOptions
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import count_of
 from prunevid_qwen.tokens import TokenMap
 
 _EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention
@@ -50,31 +51,17 @@ def greedy_dpp(log_quality: Tensor, features: Tensor, count: int) -> Tensor:
     return chosen
 
 
-@register("dpp")
+@register("dpp", DPPOptions)
 @dataclass(frozen=True)
-class DPP:
+class DPP(DPPOptions):
     """Selection by a determinantal point process: attention is the quality, hidden states tell what is alike.
 
     CDPruner (arXiv 2506.10967, section 3) conditions diversity on the question in this way, before the decoder and with
     CLIP's relevance; here it is PruneVid's attention inside it. Each video or image keeps ``max(1, int(n *
     keep_ratio))`` tokens. What all its tokens share is no likeness: their mean is taken off before the cosine.
 
-    Args:
-        keep_ratio: share kept, in (0, 1].
-        attention_source: "post_rope" or "pre_rope".
-        attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
-        question_tokens: "all", "question" or "last": which text asks.
+    Options: see `DPPOptions`.
     """
-
-    keep_ratio: float = 0.4
-    attention_source: str = "post_rope"
-    attention_aggregation: str = "max"
-    question_tokens: str = "all"
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> DPP:
-        """Take stage 2's options from the flat config; ``selection_scope`` is always each video here."""
-        return cls(config.keep_ratio, config.attention_source, config.attention_aggregation, config.question_tokens)
 
     @property
     def needs(self) -> Needs:
@@ -101,7 +88,7 @@ class DPP:
             size = block.stop - block.start
             states = seen.hidden[own].double()
             attention = seen.attention[own].to(states.device)
-            count = max(1, int(size * self.keep_ratio))
+            count = count_of(size, self.keep_ratio, self.keep_tokens)
             if count == size:
                 kept.append(torch.arange(block.start, block.stop, device=states.device))
                 continue

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import FastVOptions
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.stage2_select.topk import topk_of_each
 from prunevid_qwen.tokens import TokenMap
 
 
-@register("fastv")
+@register("fastv", FastVOptions)
 @dataclass(frozen=True)
-class FastV:
+class FastV(FastVOptions):
     """FastV's selection: the attention of the last question token, averaged over heads, decides.
 
     Written from the paper. The budget is ``max(1, int(n * keep_ratio))`` of each video or image, where the paper counts
     all tokens of its one image.
 
-    Args:
-        keep_ratio: share kept, in (0, 1]: 1 - R of the paper.
+    Options: see `FastVOptions`.
     """
-
-    keep_ratio: float = 0.5
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> FastV:
-        """Take the budget from the flat config; FastV's K is its ``pruning_layer``."""
-        return cls(config.keep_ratio)
 
     @property
     def needs(self) -> Needs:
@@ -46,5 +38,5 @@ class FastV:
             return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None:
             raise ValueError("fastv selects by attention: gather what its `needs` asks for")
-        index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)
+        index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         return TokenMap.keep(index, seen.attention.numel())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import OracleOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage2_select.threshold import Budget
 from prunevid_qwen.tokens import TokenMap
 
 
-@register("oracle")
+@register("oracle", OracleOptions)
 @dataclass(frozen=True)
 class Oracle:
     """Keep what the caller of `pruned` marked: true boxes, a mask that a user drew, another model's decision.
@@ -24,9 +24,9 @@ class Oracle:
     budget: Budget = field(default_factory=Budget)
 
     @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Oracle:
-        """Take the budget from the flat config."""
-        return cls(Budget.from_config(config))
+    def from_options(cls, options: OracleOptions) -> Oracle:
+        """Take the budget from the options."""
+        return cls(Budget.of(options))
 
     @property
     def needs(self) -> Needs:

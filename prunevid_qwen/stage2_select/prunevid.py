@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import PruneVidOptions
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.stage2_select.topk import stratified_topk, topk_of_each
 from prunevid_qwen.tokens import TokenLayout, TokenMap
@@ -67,40 +67,14 @@ def _ints(sizes: Tensor | Sequence[int]) -> list[int]:
     return [int(n) for n in sizes]
 
 
-@register("prunevid")
+@register("prunevid", PruneVidOptions)
 @dataclass(frozen=True)
-class PruneVid:
+class PruneVid(PruneVidOptions):
     """PruneVid's selection: the most attention over heads and question tokens decides.
-
-    Args:
-        keep_ratio: share kept, in (0, 1].
-        selection_scope: "global" keeps ``max(1, int(n * keep_ratio))`` of each video or image; "per_group" keeps
-            ``int(n * keep_ratio)`` of every static group and of every temporal position's dynamic tokens. A video or
-            image always keeps one token.
-        attention_source: "post_rope" or "pre_rope".
-        attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
-        question_tokens: "all", "question" or "last": which text asks.
 
     Differs from the authors' code: they have "pre_rope" and "per_group" only, may keep no token, and break ties anyhow;
     "global" is what the paper says.
     """
-
-    keep_ratio: float = 0.4
-    selection_scope: str = "global"
-    attention_source: str = "post_rope"
-    attention_aggregation: str = "max"
-    question_tokens: str = "all"
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> PruneVid:
-        """Take stage 2's options from the flat config."""
-        return cls(
-            keep_ratio=config.keep_ratio,
-            selection_scope=config.selection_scope,
-            attention_source=config.attention_source,
-            attention_aggregation=config.attention_aggregation,
-            question_tokens=config.question_tokens,
-        )
 
     @property
     def needs(self) -> Needs:
@@ -120,7 +94,7 @@ class PruneVid:
         if seen.attention is None:
             raise ValueError("prunevid selects by attention: gather what its `needs` asks for")
         if self.selection_scope == "global":
-            index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio)
+            index = topk_of_each(seen.attention, seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         else:
             groups, blocks = group_strata(seen.layout), seen.layout.block_of
             index = stratified_topk(seen.attention, groups, self.keep_ratio, at_least_one_of=blocks)

@@ -6,30 +6,20 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import RandomOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage2_select.topk import topk_of_each
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import on
 
 
-@register("random")
+@register("random", RandomOptions)
 @dataclass(frozen=True)
-class Random:
+class Random(RandomOptions):
     """Keep ``max(1, int(n * keep_ratio))`` tokens of each video or image, drawn at random.
 
-    Args:
-        keep_ratio: share kept, in (0, 1].
-        seed: the same seed and sizes keep the same tokens, on every device.
+    Options: see `RandomOptions`.
     """
-
-    keep_ratio: float = 0.4
-    seed: int = 0
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Random:
-        """Take the budget and ``random_seed`` from the flat config."""
-        return cls(config.keep_ratio, config.random_seed)
 
     @property
     def needs(self) -> Needs:
@@ -39,7 +29,7 @@ class Random:
     def plan(self, seen: Evidence) -> TokenMap:
         """Draw the tokens of each video and image."""
         visual = seen.layout.visual
-        drawn = torch.Generator().manual_seed(self.seed)
+        drawn = torch.Generator().manual_seed(self.random_seed)
         score = torch.rand(visual.numel(), generator=drawn, dtype=torch.float32)
-        index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio)
+        index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         return TokenMap.keep(index, visual.numel())

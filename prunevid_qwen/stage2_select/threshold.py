@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import ThresholdOptions
+from prunevid_qwen.stage2_select.topk import count_of
 from prunevid_qwen.tokens import TokenLayout
 
 
@@ -24,6 +25,8 @@ class Budget:
         scope: "sample" counts all images and videos together, as the authors do, so that one of them may lose all of
             its tokens; "image" counts each of them by itself.
 
+        keep_tokens: kept of each image and video instead of ``keep_ratio``, at least 1, whatever the scope; or None.
+
     Differs from the authors' code: equal scores go to the lower index, theirs to whichever `topk` returns.
     """
 
@@ -32,16 +35,18 @@ class Budget:
     max_keep_ratio: float | None = None
     min_keep_tokens: int = 1
     scope: str = "sample"
+    keep_tokens: int | None = None
 
     @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Budget:
-        """Take the budget's options from the flat config."""
+    def of(cls, options: ThresholdOptions) -> Budget:
+        """Take the budget out of a method's options."""
         return cls(
-            config.keep_threshold,
-            config.keep_ratio,
-            config.max_keep_ratio,
-            config.min_keep_tokens,
-            config.budget_scope,
+            options.keep_threshold,
+            options.keep_ratio,
+            options.max_keep_ratio,
+            options.min_keep_tokens,
+            options.budget_scope,
+            options.keep_tokens,
         )
 
     def choose(self, score: Tensor, probability: Tensor, layout: TokenLayout) -> Tensor:
@@ -56,14 +61,14 @@ class Budget:
             [K] int64 indices, K at least 1.
         """
         blocks = [(b.start, b.stop) for b in layout.blocks if b.stop > b.start]
-        spans = [(0, score.numel())] if self.scope == "sample" else blocks
+        spans = [(0, score.numel())] if self.scope == "sample" and self.keep_tokens is None else blocks
         return torch.cat([start + self._best(score[start:stop], probability[start:stop]) for start, stop in spans])
 
     def _best(self, score: Tensor, probability: Tensor) -> Tensor:
         n, best = score.numel(), score.argsort(descending=True, stable=True)
         least = min(n, self.min_keep_tokens)
         if self.threshold is None:
-            return best[: min(n, max(1, int(n * self.keep_ratio)))]
+            return best[: min(n, count_of(n, self.keep_ratio, self.keep_tokens))]
         above = int((probability > self.threshold).sum())  # the one question to the device: how many there are
         if self.max_keep_ratio is not None and above / n > self.max_keep_ratio:
             above = int(n * self.max_keep_ratio)

@@ -10,13 +10,19 @@ from torch import Tensor
 from prunevid_qwen.tokens import Block
 
 
-def topk_of_each(score: Tensor, blocks: Sequence[Block], keep_ratio: float) -> Tensor:
-    """Keep the best ``max(1, int(n * keep_ratio))`` of the n tokens of each video and image. Never asks the device.
+def count_of(size: int, keep_ratio: float, keep_tokens: int | None = None) -> int:
+    """Return how many of ``size`` tokens are kept: ``max(1, int(size * keep_ratio))``, or at most ``keep_tokens``."""
+    return max(1, int(size * keep_ratio)) if keep_tokens is None else min(size, keep_tokens)
+
+
+def topk_of_each(score: Tensor, blocks: Sequence[Block], keep_ratio: float, keep_tokens: int | None = None) -> Tensor:
+    """Keep the best `count_of` the n tokens of each video and image. Never asks the device.
 
     Args:
         score: [N] of any real dtype, higher is better; equal scores go to the lower index.
         blocks: partition the N tokens.
         keep_ratio: share kept, in (0, 1].
+        keep_tokens: tokens kept of each instead, at least 1; None for the share.
 
     Returns:
         [K] int64 indices, best first in each block.
@@ -27,7 +33,7 @@ def topk_of_each(score: Tensor, blocks: Sequence[Block], keep_ratio: float) -> T
     _check_share(keep_ratio)
     parts = []
     for block in blocks:
-        count = max(1, int((block.stop - block.start) * keep_ratio))
+        count = count_of(block.stop - block.start, keep_ratio, keep_tokens)
         own = score[block.start : block.stop].argsort(descending=True, stable=True)[:count]
         parts.append(own + block.start)
     return torch.cat(parts)

@@ -6,26 +6,19 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import UniformOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
+from prunevid_qwen.stage2_select.topk import count_of
 from prunevid_qwen.tokens import TokenMap
 
 
-@register("uniform")
+@register("uniform", UniformOptions)
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(UniformOptions):
     """Keep ``max(1, int(n * keep_ratio))`` equally spaced tokens of each video or image, mid-stride.
 
-    Args:
-        keep_ratio: share kept, in (0, 1].
+    Options: see `UniformOptions`.
     """
-
-    keep_ratio: float = 0.4
-
-    @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Uniform:
-        """Take the budget from the flat config."""
-        return cls(config.keep_ratio)
 
     @property
     def needs(self) -> Needs:
@@ -43,7 +36,7 @@ class Uniform:
         parts = []
         for block in seen.layout.blocks:
             size = block.stop - block.start
-            count = max(1, int(size * self.keep_ratio))
+            count = count_of(size, self.keep_ratio, self.keep_tokens)
             step = torch.arange(count, device=seen.layout.visual.device)
             parts.append(block.start + (2 * step + 1) * size // (2 * count))
         return TokenMap.keep(torch.cat(parts), seen.layout.visual.numel())

@@ -61,7 +61,7 @@ def write_tables(folder: Path) -> dict[str, Any]:
 
 def _identity(record: dict[str, Any], configs: Sequence[str]) -> dict[str, Any]:
     """Return what the figures are of, as far as it is the same for all who repeat the run."""
-    plain = PruneVidConfig().to_dict()
+    plain = PruneVidConfig().flat()
     changed = {
         name: {option: value for option, value in record["configs"][name].items() if value != plain.get(option)}
         for name in configs

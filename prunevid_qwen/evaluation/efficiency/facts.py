@@ -9,7 +9,7 @@ from prunevid_qwen.evaluation.efficiency.flops import cluster_flops, flops_of
 from prunevid_qwen.evaluation.efficiency.inputs import Prompt
 from prunevid_qwen.evaluation.efficiency.memory import cache_storage
 from prunevid_qwen.evaluation.efficiency.shapes import Shape
-from prunevid_qwen.reducer import reducer_class
+from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.trace import Trace
 
@@ -42,7 +42,7 @@ def facts_of(
         first = [sample.after_stage1 for sample in trace.samples]
         second = [sample.after_stage2 for sample in trace.samples]
         boundary = trace.layer if config.enable_stage2 else None
-        if config.enable_stage1 and config.merger == "prunevid":
+        if config.has("min_cluster_tokens"):
             least = config.min_cluster_tokens
             cluster = sum(
                 cluster_flops(sample.merged, sample.blocks, shape.hidden, least)
@@ -87,7 +87,7 @@ def facts_of(
 
 def _asking(config: PruneVidConfig, prompt: Prompt) -> int:
     """Tokens of a row whose attention stage 2 computes anew."""
-    query = reducer_class(config.selector).from_config(config).needs.attention
+    query = made_by(config.selector, config=config).needs.attention
     if query is None:
         return 0
     return 1 if query.tokens == "last" else prompt.question_tokens

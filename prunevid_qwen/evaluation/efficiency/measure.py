@@ -99,7 +99,7 @@ class Contest:
         if variant.name == KEEP_EVERYTHING and facts["R2"] != 1:
             raise PruningNotApplied(f"{KEEP_EVERYTHING} kept {percent(facts['R2'], 1)}: the comparison would be void")
         about = {
-            "config": None if config is None else config.to_dict(),
+            "config": None if config is None else config.flat(),
             "follows": variant.follows,
             "facts": facts,
             "memory": memory.to_dict(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError
@@ -71,4 +72,9 @@ def control_config(name: str, leader: PruneVidConfig, given: int, after_stage1: 
         after_stage1: what the leader's stage 1 left of them, averaged over the rows.
     """
     ratio = min(1.0, (after_stage1 + 0.5) / given)  # a half more: the share is rounded down
-    return leader.replace(merger=name, cluster_ratio=ratio, selector=name, static_cluster_ratio=None)
+    changes: dict[str, Any] = {}
+    if leader.enable_stage1:
+        changes |= {"merger": name, "cluster_ratio": ratio}
+    if leader.enable_stage2:
+        changes |= {"selector": name, "keep_ratio": leader.keep_ratio, "pruning_layer": leader.pruning_layer}
+    return leader.replace(**changes)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig, get_stage1_only_config
+from prunevid_qwen.config.base import resolve_layer
 from prunevid_qwen.config.checks import check_share
-from prunevid_qwen.config.options import resolve_layer
 from prunevid_qwen.errors import ConfigError
 
 FASTV_LAYERS = 2
@@ -92,7 +92,7 @@ def first_layers(config: PruneVidConfig, depth: Depth) -> int:
     """Return K of a config: the layers up to the one after which it selects, all of them without stage 2."""
     if not config.enable_stage2:
         return depth.layers
-    if config.selector == "glimpse" and config.pruning_layer is None:
+    if config.has("glimpse_path") and config.pruning_layer is None:
         return depth.glimpse_layer + 1
     return resolve_layer(config.pruning_layer, depth.layers) + 1
 
@@ -127,9 +127,8 @@ def before_decoder(merger: str, budget: float) -> PruneVidConfig:
 
     Of merger "prunevid" it is an upper bound, as in `prunevid_config`.
     """
-    return get_stage1_only_config().replace(
-        merger=merger, cluster_ratio=budget, min_cluster_tokens=_ALL_GROUPS, merge_images=True
-    )
+    config = get_stage1_only_config().replace(merger=merger, cluster_ratio=budget, merge_images=True)
+    return config.replace(min_cluster_tokens=_ALL_GROUPS) if config.has("min_cluster_tokens") else config
 
 
 def budget_asked(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
@@ -139,7 +138,7 @@ def budget_asked(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
     leaves a token and ``min_cluster_tokens`` may leave them whole.
     """
     entering = config.cluster_ratio if config.enable_stage1 else 1.0
-    exact = not config.enable_stage1 or config.merger in ("random", "uniform", "pool")
+    exact = not config.enable_stage1 or getattr(config.merger, "exact", False)
     share = 1.0
     if config.enable_stage2:
         fixed = config.fixed_keep_ratio

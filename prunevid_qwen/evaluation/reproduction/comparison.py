@@ -120,7 +120,7 @@ def _inside(published: Mapping[str, float] | None, own: Found | None) -> bool | 
 def deviations(table: PublishedTable, setting: Setting | Timed, asked: Asked, record: Mapping[str, Any]) -> list[str]:
     """Say in what a run differs from the published setting, from its record alone: no option can hide it."""
     said, options, configs = [], record["options"], record["configs"]
-    predictors = {each["glimpse_path"] for each in configs.values() if each.get("selector") == "glimpse"}
+    predictors = _predictors(configs)
     for what, wanted, found in (
         ("model", table.model, {str(options["model_path"])}), ("predictor", table.glimpse or "", predictors),
     ):  # fmt: skip
@@ -143,7 +143,7 @@ def deviations(table: PublishedTable, setting: Setting | Timed, asked: Asked, re
         if row.name not in configs:
             said.append(f"{row.name}: not run")
             continue
-        plain, stored = row.config(PUBLISHED_DEPTH).to_dict(), configs[row.name]
+        plain, stored = row.config(PUBLISHED_DEPTH).flat(), configs[row.name]
         changed = [f"{name} {stored[name]}, not {value}" for name, value in plain.items()
                    if name not in (*BY_PROTOCOL, "glimpse_path") and stored.get(name) != value]  # fmt: skip
         if changed:
@@ -153,11 +153,16 @@ def deviations(table: PublishedTable, setting: Setting | Timed, asked: Asked, re
 
 def config_stored(stored: Mapping[str, Any]) -> PruneVidConfig:
     """Return the config that a record holds."""
-    return PruneVidConfig.from_dict({name: value for name, value in stored.items() if " " not in name})
+    return PruneVidConfig.from_record({name: value for name, value in stored.items() if " " not in name})
+
+
+def _predictors(configs: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    stored = [config_stored(each) for each in configs.values() if each]
+    return {config.glimpse_path for config in stored if config.has("glimpse_path")}
 
 
 def _depth(record: Mapping[str, Any]) -> Depth | None:
-    predictors = {each["glimpse_path"] for each in record["configs"].values() if each["selector"] == "glimpse"}
+    predictors = _predictors(record["configs"])
     try:
         return depth_of(record["options"]["model_path"], {}, next(iter(predictors), None))
     except (ConfigError, SetupError):  # the model was here when it answered

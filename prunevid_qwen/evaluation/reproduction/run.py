@@ -102,7 +102,7 @@ class Reproduction:
         return tuple(found), unfit
 
     def _with_predictor(self, config: PruneVidConfig) -> PruneVidConfig:
-        return config.replace(glimpse_path=self.predictor) if config.selector == "glimpse" else config
+        return config.replace(glimpse_path=self.predictor) if config.has("glimpse_path") else config
 
     def protocol(self, asked: Asked) -> Protocol:
         """Return how a data set is asked, changes included."""

@@ -91,7 +91,7 @@ def answer_run(
     """
     options = options_of(samples, run.configs, run.model_path, run.loading, run.suffix, run.max_new_tokens)
     counts = {name: sum(sample.set == name for sample in samples) for name in options["sets"]}
-    configs = {name: config.to_dict() for name, config in run.configs}
+    configs = {name: config.flat() for name, config in run.configs}
     whole = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()
     about = {"command": command, "samples": counts, "configs": configs, "options_sha256": whole}
     open_folder(folder, options, about, restart)

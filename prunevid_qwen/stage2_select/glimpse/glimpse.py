@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.methods import GlimpseOptions
 from prunevid_qwen.reducer import Evidence, Needs, Probe, VisionTaps, register
 from prunevid_qwen.stage2_select.glimpse.checkpoint import GlimpseVIP, load_predictor
 from prunevid_qwen.stage2_select.threshold import Budget
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 
 
-@register("glimpse")
+@register("glimpse", GlimpseOptions)
 @dataclass(frozen=True)
 class Glimpse:
     """Keep what a trained predictor takes for needed: as many tokens as there are above the threshold.
@@ -35,13 +35,13 @@ class Glimpse:
     budget: Budget = field(default_factory=Budget)
 
     @classmethod
-    def from_config(cls, config: PruneVidConfig) -> Glimpse:
-        """Load the predictor that the flat config names, and take the budget from it.
+    def from_options(cls, options: GlimpseOptions) -> Glimpse:
+        """Load the predictor that the options name, and take the budget from them.
 
         Raises:
             ConfigError, SetupError, UnsupportedError: as in `GlimpseVIP.from_pretrained`.
         """
-        return cls(load_predictor(config.glimpse_path), Budget.from_config(config))
+        return cls(load_predictor(options.glimpse_path), Budget.of(options))
 
     @property
     def needs(self) -> Needs:

@@ -1,0 +1,124 @@
+"""What the options of methods share: ranges of those with the same name, and layers. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from prunevid_qwen.config.checks import check_count, check_share, is_number, unknown
+from prunevid_qwen.errors import ConfigError, quoted
+
+Layers = tuple[int | float, ...] | int | float | None
+"""Before which decoder layers a method acts: indices from 1, shares of the depth, or None for the depth's default."""
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "cluster_scope": ("per_group", "video"),
+    "merged_position": ("center", "mean", "first"),
+    "token_order": ("spatiotemporal", "grouped"),
+    "attention_source": ("post_rope", "pre_rope"),
+    "selection_scope": ("global", "per_group"),
+    "attention_aggregation": ("max", "mean"),
+    "question_tokens": ("all", "question", "last"),
+    "budget_scope": ("sample", "image"),
+}
+_SHARES = ("tau", "cluster_ratio", "temporal_segment_ratio", "keep_ratio", "static_cluster_ratio", "max_keep_ratio")
+_MAY_BE_NONE = ("static_cluster_ratio", "max_keep_ratio")
+_LEAST = {"dpc_knn_k": 1, "min_cluster_tokens": 0, "random_seed": 0, "min_keep_tokens": 1}
+
+
+def check_option(name: str, value: object) -> None:
+    """Raise `ConfigError` where the value of an option that several methods share is out of its range."""
+    if name in _SHARES and not (value is None and name in _MAY_BE_NONE):
+        check_share(name, value)
+    elif name in _LEAST:
+        check_count(name, value, _LEAST[name])
+    elif name == "keep_tokens" and value is not None:
+        check_count(name, value, 1)
+    elif name in CHOICES and value not in CHOICES[name]:
+        raise ConfigError(unknown(f"{name} is one of", value, CHOICES[name]))
+    elif name == "merge_images" and not isinstance(value, bool):
+        raise ConfigError(f"{name} is True or False, got {quoted(value)}")
+    elif name == "glimpse_path" and (not isinstance(value, str) or not value):
+        raise ConfigError(f"{name} is a folder, a hub id or 'bundled', got {quoted(value)}")
+    elif name == "keep_threshold" and value is not None and (not is_number(value) or not 0 <= value < 1):  # type: ignore[operator]
+        raise ConfigError(f"{name} is a probability in [0, 1), or None; got {quoted(value)}")
+
+
+def check_layer(name: str, value: object, least: int) -> None:
+    """Raise `ConfigError` unless ``value`` is a layer's index of at least ``least``, a share in (0, 1), or None."""
+    if value is None:
+        return
+    if not is_number(value):
+        raise ConfigError(f"{name} is a layer index, a share in (0, 1) or None, got {quoted(value)}")
+    if isinstance(value, int) and value < least:
+        raise ConfigError(f"{name} counts from {least}, got {value}")
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ConfigError(f"a float {name} is a share of the depth in (0, 1), got {value}; an index is an int")
+
+
+def checked_layers(value: object, most: int | None = 1) -> tuple[int | float, ...] | None:
+    """Return ``layers`` as a tuple, ascending, or None.
+
+    Raises:
+        ConfigError: none of them, more than ``most``, or one that is no layer.
+    """
+    if value is None:
+        return None
+    layers = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    for layer in layers:
+        if layer is None:
+            raise ConfigError(f"layers are indices from 1 or shares in (0, 1), got {quoted(value)}")
+        check_layer("layers", layer, 1)
+    if not layers or (most is not None and len(layers) > most):
+        few = "one layer" if most == 1 else f"1 to {most} layers"
+        raise ConfigError(f"layers is {few} for this method, got {quoted(value)}")
+    return layers
+
+
+class MethodOptions:
+    """Base of options: those whose name several methods share are checked for their range on construction.
+
+    Its class attributes are what a method says of itself, and the reducer may say instead: benchmarks and reports ask
+    for them, and never for a name.
+    """
+
+    most_layers: ClassVar[int | None] = 1  # cuts the method makes at most
+    lever: ClassVar[str | None] = None  # the option that spends a budget; None: cluster_ratio or keep_ratio
+    lever_needs: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # options under which the lever alone decides
+    chance: ClassVar[bool] = False  # draws random numbers, by ``random_seed``
+    exact: ClassVar[bool] = False  # leaves the lever's share of each video, whatever it shows
+    told: ClassVar[bool] = False  # the caller says what to keep: an upper end of comparisons, no method
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):  # type: ignore[arg-type]
+            if each.name == "layers":
+                object.__setattr__(self, "layers", checked_layers(getattr(self, each.name), self.most_layers))
+            else:
+                check_option(each.name, getattr(self, each.name))
+        if getattr(self, "keep_tokens", None) is None:
+            return
+        for share in ("keep_ratio", "cluster_ratio"):
+            if getattr(self, share, None) != getattr(type(self), share, None):
+                raise ConfigError(f"{share} and keep_tokens are two budgets: give one of them")
+
+
+def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
+    """Turn ``pruning_layer`` into an index for a model of ``layers`` decoder layers (prunevid.md section 7).
+
+    Raises:
+        ConfigError: the index is beyond the model; the message names the share that was probably meant.
+    """
+    if pruning_layer is None:
+        return 10 if layers >= 20 else int(layers * 10 / 28)
+    if isinstance(pruning_layer, float):
+        return int(pruning_layer * layers)
+    if pruning_layer >= layers:
+        share = 10 / 28 if pruning_layer == 10 else min(0.99, pruning_layer / 28)
+        raise ConfigError(
+            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
+            f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
+            f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
+        )
+    return pruning_layer

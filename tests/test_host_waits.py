@@ -17,7 +17,7 @@ from torch import Tensor
 
 from prunevid_qwen import PruneVidConfig, pruned
 from prunevid_qwen.plan import Plan, Step, compile_plan
-from prunevid_qwen.reducer import reducer_class
+from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage1_merge import prunevid
 from prunevid_qwen.stage1_merge.video import VideoMerge
 from prunevid_qwen.tokens import TokenMap
@@ -119,7 +119,7 @@ def three_cuts(config: PruneVidConfig) -> Plan:
     """Let two more steps stand behind the config's own, whose evidence is another layer's attention and the states."""
     plan = compile_plan(config, 6)
     more = (("fastv", 3), ("dpp", 4))
-    cuts = [Step(at, reducer_class(name).from_config(config.replace(selector=name))) for name, at in more]
+    cuts = [Step(at, made_by(config.replace(selector=name).selector)) for name, at in more]
     return replace(plan, steps=(*plan.steps, *cuts))
 
 

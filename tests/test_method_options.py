@@ -324,7 +324,8 @@ def test_somebodys_method_has_options_of_its_own(registry: None) -> None:
     assert config.selector == EveryOptions(step=3, layers=2)
     assert PruneVidConfig.from_json(config.to_json()) == PruneVidConfig.from_dict(config.flat()) == config
     plan = compile_plan(config, 6)
-    assert plan.after == Every(EveryOptions(step=3, layers=2)) and plan.layer == 1
+    (cut,) = plan.cuts
+    assert cut.by == Every(EveryOptions(step=3, layers=2)) and cut.at == 1
     with pytest.raises(UnknownOption, match="step, offset, layers"):
         PruneVidConfig(selector="every", keep_ratio=0.3)
     with pytest.raises(UnknownOption, match="did you mean 'offset'"):
@@ -383,7 +384,8 @@ def test_a_method_written_for_the_flat_config_works_with_one_warning(registry: N
         config = PruneVidConfig(selector="last_asks", keep_ratio=0.3, tau=0.7, attention_source="pre_rope")
         plan = compile_plan(config, 6)
     assert [warning.category for warning in said] == [FutureWarning]
-    assert plan.after == LastAsks(0.3, 0.7) and plan.layer == 3
+    (cut,) = plan.cuts
+    assert cut.by == LastAsks(0.3, 0.7) and cut.at == 3
     assert PruneVidConfig.from_dict({"selector": "last_asks", "keep_ratio": 0.3}).keep_ratio == 0.3
     assert PruneVidConfig.from_json(config.to_json()) == PruneVidConfig.from_dict(config.flat()) == config
 
@@ -462,7 +464,7 @@ def test_a_plugin_in_a_file(registry: None, tmp_path: Path, monkeypatch: pytest.
     assert main(["demo", "--plugin", str(path), *words]) == 3
     (config,) = seen
     assert (config.selector.count, config.selector.note, config.selector.layers) == (7, "x", (2,))
-    assert compile_plan(config, 6).layer == 1
+    assert [cut.at for cut in compile_plan(config, 6).cuts] == [1]
 
 
 def test_the_method_of_contributing_is_a_plugin(
@@ -472,9 +474,9 @@ def test_the_method_of_contributing_is_a_plugin(
     (code,) = re.findall(r"```python\n(# mine\.py\n.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
     path.write_text(code)
     assert main(["demo", "--plugin", str(path), "--selector", "every", "--selector.step", "3"]) == 3
-    reducer, shown = compile_plan(seen[0], 6).after, evidence("one video")
-    assert reducer is not None and compile_plan(seen[0], 6).layer == 2
-    assert reducer.plan(shown).rep.tolist() == list(range(0, 96, 3))
+    (cut,) = compile_plan(seen[0], 6).cuts
+    assert cut.at == 2
+    assert cut.by.plan(evidence("one video")).rep.tolist() == list(range(0, 96, 3))
 
 
 def test_a_plugin_that_fails_is_the_environments_fault(tmp_path: Path) -> None:

@@ -45,10 +45,11 @@ def test_a_file_without_a_format_is_planned_as_then(name: str) -> None:
     assert {flat: getattr(config.reading, now) for flat, now in READING.items()} == OLD[name]["reading"]
     for layers, then in OLD[name]["plans"].items():
         plan = compile_plan(config, int(layers))
-        assert facts(plan.before, then["before"]) == then["before"]
-        assert facts(plan.after, then["after"]) == then["after"]
-        assert (plan.compress, plan.position_scheme) == (then["compress"], then["position_scheme"])
-        assert plan.layer == then["layer"] or plan.after is None
+        before, (after, layer) = plan.door, next(((cut.by, cut.at) for cut in plan.cuts), (None, None))
+        assert facts(None if before is None else before.by, then["before"]) == then["before"]
+        assert facts(after, then["after"]) == then["after"]
+        assert plan.position_scheme == then["position_scheme"]
+        assert after is None or (layer, plan.compress) == (then["layer"], then["compress"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -15,7 +15,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import Plan, Step, compile_plan
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Probe, Reducer, VisionTaps, reducer_class
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Probe, Reducer, VisionTaps, made_by
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage2_select.uniform import Uniform
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("scores_apart")
 
 
 def selector(name: str, keep_ratio: float) -> Reducer:
-    return reducer_class(name).from_config(PruneVidConfig(selector=name, keep_ratio=keep_ratio))
+    return made_by(PruneVidConfig(selector=name, keep_ratio=keep_ratio).selector)
 
 
 MERGE = compile_plan(PruneVidConfig(**TINY), 6).steps[0]

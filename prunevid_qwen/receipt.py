@@ -16,7 +16,6 @@ from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.reducer import Reducer, made_by, says, why_unchanged
-from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
 
@@ -173,16 +172,6 @@ def receipt(
         "config": config.flat(),
         "versions": versions(),
         **about,
-    }
-
-
-def about_model(name: str, model: Any) -> dict[str, str]:
-    """Return what a receipt says of a model: its name, device, dtype and attention implementation."""
-    return {
-        "model": name,
-        "device": str(input_device(model)),
-        "dtype": str(model.dtype).removeprefix("torch."),
-        "attn_implementation": model.config._attn_implementation,
     }
 
 

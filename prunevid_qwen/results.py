@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.media import Medium
 from prunevid_qwen.preprocessor import Preprocessor, Sample
-from prunevid_qwen.receipt import about_model, receipt
+from prunevid_qwen.receipt import receipt
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage_log import log_stages
+from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import Trace
 
 
@@ -50,7 +51,7 @@ def results_of(
     rows_per_sample = len(trace.samples) // len(samples)
     new = sequences[:, inputs["input_ids"].shape[1] :]
     answers = [text.strip() for text in who.preprocessor.tokenizer.batch_decode(new, skip_special_tokens=True)]
-    about = about_model(who.name, who.model)
+    about = _about(who.name, who.model)
     results = []
     for i, sample in enumerate(samples):
         own = slice(i * per_sample, (i + 1) * per_sample)
@@ -79,3 +80,13 @@ def results_of(
                 log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
         results.append(result)
     return results
+
+
+def _about(name: str, model: Any) -> dict[str, str]:
+    """Return what a receipt says of a model: its name, device, dtype and attention implementation."""
+    return {
+        "model": name,
+        "device": str(input_device(model)),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn_implementation": model.config._attn_implementation,
+    }

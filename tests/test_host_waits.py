@@ -17,9 +17,9 @@ from torch import Tensor
 
 from prunevid_qwen import PruneVidConfig, pruned
 from prunevid_qwen.plan import Plan, Step, compile_plan
-from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage1_merge import prunevid
 from prunevid_qwen.stage1_merge.video import VideoMerge
+from prunevid_qwen.stage2_select import DPP, FastV
 from prunevid_qwen.tokens import TokenMap
 from tests.models import IMAGES, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 
@@ -118,9 +118,7 @@ def test_rows_of_one_shape_cost_one_question(asked: list[str]) -> None:
 def three_cuts(config: PruneVidConfig) -> Plan:
     """Let two more steps stand behind the config's own, whose evidence is another layer's attention and the states."""
     plan = compile_plan(config, 6)
-    more = (("fastv", 3), ("dpp", 4))
-    cuts = [Step(at, made_by(config.replace(selector=name).selector)) for name, at in more]
-    return replace(plan, steps=(*plan.steps, *cuts))
+    return replace(plan, steps=(*plan.steps, Step(3, FastV(keep_ratio=0.4)), Step(4, DPP(keep_ratio=0.4))))
 
 
 def test_more_steps_ask_nothing_about_one_video(asked: list[str]) -> None:

@@ -15,10 +15,10 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import Plan, Step, compile_plan
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Probe, Reducer, VisionTaps, made_by
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Probe, VisionTaps
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
-from prunevid_qwen.stage2_select.uniform import Uniform
+from prunevid_qwen.stage2_select import FastV, PruneVid, Uniform
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import DOOR, SampleTrace
 from tests import flash_attention
@@ -33,18 +33,14 @@ from tests.tolerances import close, tokens_apart
 pytestmark = pytest.mark.usefixtures("scores_apart")
 
 
-def selector(name: str, keep_ratio: float) -> Reducer:
-    return made_by(PruneVidConfig(selector=name, keep_ratio=keep_ratio).selector)
-
-
 MERGE = compile_plan(PruneVidConfig(**TINY), 6).steps[0]
-CUTS = (Step(1, selector("prunevid", 0.7)), Step(2, selector("fastv", 0.6)), Step(4, selector("uniform", 0.5)))
+CUTS = (Step(1, PruneVid(keep_ratio=0.7)), Step(2, FastV(keep_ratio=0.6)), Step(4, Uniform(keep_ratio=0.5)))
 PLANS = {
     "cuts": Plan(CUTS),
     "cuts, whole caches": Plan(CUTS, compress=False),
     "door and cuts": Plan((MERGE, *CUTS)),
     "door and cuts, whole caches": Plan((MERGE, *CUTS), compress=False),
-    "first and last layer": Plan((Step(0, selector("fastv", 0.6)), Step(5, selector("fastv", 0.6)))),
+    "first and last layer": Plan((Step(0, FastV(keep_ratio=0.6)), Step(5, FastV(keep_ratio=0.6)))),
     "last layer, whole caches": Plan((Step(3, Uniform(0.6)), Step(5, Uniform(0.6))), compress=False),
     "library's positions": Plan(CUTS, position_scheme="hf"),
 }
@@ -393,7 +389,7 @@ REFUSED: dict[str, tuple[tuple[Step, ...], str]] = {
     "before the door": ((Step(-2, Uniform()),), "-2"),
     "out of order": ((Step(3, Uniform()), Step(2, Uniform())), "2"),
     "two at a place": ((Step(3, Uniform()), Step(3, Uniform())), "3"),
-    "attention at the door": ((Step(DOOR, selector("fastv", 0.5)),), "attention"),
+    "attention at the door": ((Step(DOOR, FastV(keep_ratio=0.5)),), "attention"),
     "probe behind a cut": ((Step(1, Uniform()), Step(3, Notes(Needs(probe=PROBE), 0.5))), "2"),
     "two probes": ((Step(3, Notes(Needs(probe=PROBE), 0.5)), Step(4, Notes(Needs(probe=PROBE), 0.5))), "probe"),
     "a trained layer": ((Step(1, Notes(Needs(layer=3), 0.5)),), "3"),

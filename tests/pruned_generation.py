@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.seams import cache_of
 from tests.masking import masked_logits, text_inputs
-from tests.models import RAGGED, make_inputs, tiny_model
+from tests.models import CACHE, RAGGED, VOCAB, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 from tests.tolerances import LOGITS, close
 
@@ -27,6 +30,36 @@ def oracle(samples: Any, sequences: torch.Tensor, trace: Any, config: PruneVidCo
 
 def same_logits(got: torch.Tensor, wanted: torch.Tensor) -> None:
     close(got, wanted, LOGITS)
+
+
+def text_follow_up(model: Any, inputs: dict[str, torch.Tensor], what: Any) -> tuple[Any, Any]:
+    """Ask a text on the cache of a first answer; what `generate` returned, and the trace of the first prompt."""
+    with pruned(model, what) as trace:
+        first = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
+        samples = trace.samples
+        asked = torch.randint(10, VOCAB, (1, 5), generator=torch.Generator().manual_seed(3))
+        ids = torch.cat([first.sequences, asked], 1)
+        types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, ids.shape[1] - inputs["input_ids"].shape[1]))
+        second = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
+            **{CACHE: cache_of(first)}, max_new_tokens=4, do_sample=False, **OUT,
+        )  # fmt: skip
+        trace.samples = samples
+    return second, trace
+
+
+def one_more_token(model: Any, inputs: dict[str, torch.Tensor]) -> Callable[[Any, list[int]], torch.Tensor]:
+    """Return what answers a token on these rows of a cache that the prompt, two rows, has just filled."""
+    tokens = torch.tensor([[20], [30]])
+    grown = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+    place = (grown.sum(1, keepdim=True) - 1)[None].expand(3, -1, -1) + model.model.rope_deltas
+
+    def step(cache: Any, rows: list[int]) -> torch.Tensor:
+        given = {"attention_mask": grown[rows], "position_ids": place[:, rows]}
+        logits: torch.Tensor = model(input_ids=tokens[rows], **{CACHE: cache}, **given).logits[:, -1]
+        return logits
+
+    return step
 
 
 def skip_if_the_library_mixes_beams_up() -> None:

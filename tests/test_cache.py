@@ -13,7 +13,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.seams import cache_of
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
-from tests.pruned_generation import CONFIG, OUT, oracle, same_logits
+from tests.pruned_generation import CONFIG, OUT, one_more_token, oracle, same_logits, text_follow_up
 
 pytestmark = pytest.mark.usefixtures("scores_apart")
 
@@ -22,17 +22,7 @@ pytestmark = pytest.mark.usefixtures("scores_apart")
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_text_follow_up_on_the_returned_cache(attention: str, stages: dict[str, Any]) -> None:
     model, config, inputs = tiny_model(attention), CONFIG.replace(**stages), make_inputs(ONE_VIDEO)
-    with pruned(model, config) as trace:
-        first = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
-        samples = trace.samples
-        asked = torch.randint(10, VOCAB, (1, 5), generator=torch.Generator().manual_seed(3))
-        ids = torch.cat([first.sequences, asked], 1)
-        types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, ids.shape[1] - inputs["input_ids"].shape[1]))
-        second = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
-            **{CACHE: cache_of(first)}, max_new_tokens=4, do_sample=False, **OUT,
-        )  # fmt: skip
-        trace.samples = samples
+    second, trace = text_follow_up(model, inputs, config)
     wanted = oracle(ONE_VIDEO, second.sequences, trace, config)[0]
     same_logits(torch.stack(second.logits, 1)[0], wanted[-4:])
 
@@ -89,18 +79,12 @@ def test_a_follow_up_may_mask_what_was_generated(stages: dict[str, Any]) -> None
 def test_what_generate_does_to_a_cache_moves_its_padding_along(stages: dict[str, Any]) -> None:
     """Rows repeated, chosen and reordered, tokens taken back: each step answers as the untouched rows do."""
     model, inputs = tiny_model(), make_inputs(RAGGED)
-    config, tokens = CONFIG.replace(**stages), torch.tensor([[20], [30]])
+    config = CONFIG.replace(**stages)
     with pruned(model, config), torch.no_grad():
         held = cache_of(model(**inputs))
         length = inputs["input_ids"].shape[1]
         assert [held.get_seq_length(i) for i in range(6)] == [length] * 6
-        grown = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
-        place = (grown.sum(1, keepdim=True) - 1)[None].expand(3, -1, -1) + model.model.rope_deltas
-
-        def step(cache: Any, rows: list[int]) -> torch.Tensor:
-            given = {"attention_mask": grown[rows], "position_ids": place[:, rows]}
-            logits: torch.Tensor = model(input_ids=tokens[rows], **{CACHE: cache}, **given).logits[:, -1]
-            return logits
+        step = one_more_token(model, inputs)
 
         def changed(name: str, *given: Any) -> Any:
             cache = copy.deepcopy(held)

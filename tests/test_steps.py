@@ -23,8 +23,8 @@ from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import DOOR, SampleTrace
 from tests import flash_attention
 from tests.masking import masked_logits, text_inputs
-from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
-from tests.pruned_generation import OUT, same_logits, skip_if_the_library_mixes_beams_up
+from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.pruned_generation import OUT, one_more_token, same_logits, skip_if_the_library_mixes_beams_up, text_follow_up
 from tests.test_generation import member
 from tests.test_keep_everything import KEEP, MODES, generate
 from tests.test_pruning_equals_masking import TINY
@@ -224,17 +224,7 @@ def test_assisted_decoding_is_greedy(attention: str, plan: Plan) -> None:
 @ATTENTION
 def test_a_text_follow_up(attention: str, plan: Plan) -> None:
     model, inputs = tiny_model(attention), make_inputs(ONE_VIDEO)
-    with pruned(model, plan) as trace:
-        first = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
-        samples = trace.samples
-        asked = torch.randint(10, VOCAB, (1, 5), generator=torch.Generator().manual_seed(3))
-        ids = torch.cat([first.sequences, asked], 1)
-        types = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, ids.shape[1] - inputs["input_ids"].shape[1]))
-        second = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=types,
-            **{CACHE: cache_of(first)}, max_new_tokens=4, do_sample=False, **OUT,
-        )  # fmt: skip
-        trace.samples = samples
+    second, trace = text_follow_up(model, inputs, plan)
     wanted = oracle(ONE_VIDEO, second.sequences, trace, plan)[0]
     same_logits(torch.stack(second.logits, 1)[0], wanted[-4:])
 
@@ -242,19 +232,12 @@ def test_a_text_follow_up(attention: str, plan: Plan) -> None:
 @BOTH
 def test_what_generate_does_to_a_cache(plan: Plan) -> None:
     """Rows repeated, chosen and reordered, tokens taken back: each step answers as the untouched rows do."""
-    model, inputs, tokens = tiny_model(), make_inputs(RAGGED), torch.tensor([[20], [30]])
+    model, inputs = tiny_model(), make_inputs(RAGGED)
     with pruned(model, plan), torch.no_grad():
         held = cache_of(model(**inputs))
         length = inputs["input_ids"].shape[1]
         assert [held.get_seq_length(i) for i in range(6)] == [length] * 6
-        grown = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
-        place = (grown.sum(1, keepdim=True) - 1)[None].expand(3, -1, -1) + model.model.rope_deltas
-
-        def step(cache: Any, rows: list[int]) -> torch.Tensor:
-            given = {"attention_mask": grown[rows], "position_ids": place[:, rows]}
-            logits: torch.Tensor = model(input_ids=tokens[rows], **{CACHE: cache}, **given).logits[:, -1]
-            return logits
-
+        step = one_more_token(model, inputs)
         wanted = step(copy.deepcopy(held), [0, 1])
         for name, given, rows in (
             ("reorder_cache", torch.tensor([1, 0]), [1, 0]),

@@ -184,6 +184,10 @@ class Evidence:
         layer: on whose output the step acts, from 0; -1 at the decoder's door.
         start: visual tokens that the sample had before any step of the plan.
         note: what the reducer's own `prepare` returned for this sample; None where it has no such method.
+        entered: visual tokens of each of the layout's blocks as this reducer's first step was given them; () where that
+            is not known, and the layout's are these.
+        places: on whose outputs this reducer's steps act, ascending, this one among them; () where that is not known.
+        depth: layers of the decoder; 0 where that is not known.
     """
 
     layout: TokenLayout
@@ -199,6 +203,9 @@ class Evidence:
     layer: int = -1
     start: int = 0
     note: Any = None
+    entered: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()
+    depth: int = 0
 
     def __post_init__(self) -> None:
         if self.vision is not None:

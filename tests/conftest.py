@@ -12,6 +12,7 @@ os.environ["TRITON_INTERPRET"] = os.environ.get("TRITON_INTERPRET", "1")  # befo
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ LOOPBACK = ("127.0.0.1", "::1")  # where a test may start a server of its own
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Where pytest-timeout cannot be installed, as on the lent GPU machine, its settings are known and do nothing."""
+    parser.addoption("--reference", type=Path, help="test_method_reference: all cases of this file of authors' answers")
     if importlib.util.find_spec("pytest_timeout") is None:
         for name in ("timeout", "timeout_method"):
             parser.addini(name, "of pytest-timeout, which is not installed")

@@ -11,9 +11,11 @@ from prunevid_qwen.config.methods import OracleOptions as OracleOptions
 from prunevid_qwen.config.methods import PoolOptions as PoolOptions
 from prunevid_qwen.config.methods import PruneVidMergeOptions as PruneVidMergeOptions
 from prunevid_qwen.config.methods import PruneVidOptions as PruneVidOptions
+from prunevid_qwen.config.methods import PyramidDropOptions as PyramidDropOptions
 from prunevid_qwen.config.methods import RandomMergeOptions as RandomMergeOptions
 from prunevid_qwen.config.methods import RandomOptions as RandomOptions
 from prunevid_qwen.config.methods import RLTOptions as RLTOptions
+from prunevid_qwen.config.methods import SparseVLMOptions as SparseVLMOptions
 from prunevid_qwen.config.methods import ThresholdOptions as ThresholdOptions
 from prunevid_qwen.config.methods import UniformMergeOptions as UniformMergeOptions
 from prunevid_qwen.config.methods import UniformOptions as UniformOptions

@@ -95,13 +95,52 @@ class MethodOptions:
         for each in dataclasses.fields(self):  # type: ignore[arg-type]
             if each.name == "layers":
                 object.__setattr__(self, "layers", checked_layers(getattr(self, each.name), self.most_layers))
-            else:
+            elif getattr(self, each.name) is not None or each.default is not None:  # its default None is a value too
                 check_option(each.name, getattr(self, each.name))
         if getattr(self, "keep_tokens", None) is None:
             return
         for share in ("keep_ratio", "cluster_ratio"):
             if getattr(self, share, None) != getattr(type(self), share, None):
                 raise ConfigError(f"{share} and keep_tokens are two budgets: give one of them")
+
+
+    def layers_for(self, depth: int) -> tuple[int | float, ...] | None:
+        """Return before which layers of a decoder of ``depth`` layers the method acts; None: the depth's default.
+
+        Raises:
+            ConfigError: so shallow a decoder has no room for them.
+        """
+        own: tuple[int | float, ...] | None = getattr(self, "layers", None)
+        return own
+
+    @property
+    def merges_inside(self) -> bool:
+        """Whether the method may merge between two layers: then the caches before it cannot be cut, and stay whole."""
+        return False
+
+
+def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...]:
+    """Put a paper's cuts at the same shares of another depth.
+
+    A cut before layer l of ``of`` stands before layer ``l * depth / of``, rounded, halves up; where two meet, and
+    before layer 0, the later one stands a layer deeper.
+
+    Args:
+        paper: before which layers the paper cuts, ascending, from 1.
+        of: layers of the paper's decoder.
+        depth: layers of the decoder at hand.
+
+    Raises:
+        ConfigError: the last one would not stand before a layer.
+    """
+    layers: list[int] = []
+    for layer in paper:
+        layers.append(max(layers[-1] + 1 if layers else 1, (2 * layer * depth + of) // (2 * of)))
+    if layers[-1] >= depth:
+        raise ConfigError(
+            f"a decoder of {depth} layers has no room for {len(paper)} cuts: give `layers` and a budget for each of them"
+        )
+    return tuple(layers)
 
 
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:

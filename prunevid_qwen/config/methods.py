@@ -18,6 +18,8 @@ from prunevid_qwen.config.mergers import PruneVidMergeOptions as PruneVidMergeOp
 from prunevid_qwen.config.mergers import RandomMergeOptions as RandomMergeOptions
 from prunevid_qwen.config.mergers import RLTOptions as RLTOptions
 from prunevid_qwen.config.mergers import UniformMergeOptions as UniformMergeOptions
+from prunevid_qwen.config.schedules import PyramidDropOptions as PyramidDropOptions
+from prunevid_qwen.config.schedules import SparseVLMOptions as SparseVLMOptions
 from prunevid_qwen.errors import ConfigError
 
 
@@ -215,4 +217,6 @@ SELECTORS: dict[str, type] = {
     "random": RandomOptions,
     "oracle": OracleOptions,
     "glimpse": GlimpseOptions,
+    "pyramiddrop": PyramidDropOptions,
+    "sparsevlm": SparseVLMOptions,
 }

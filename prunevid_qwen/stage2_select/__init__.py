@@ -8,7 +8,9 @@ from prunevid_qwen.stage2_select.oracle import Oracle as Oracle
 from prunevid_qwen.stage2_select.prunevid import PruneVid as PruneVid
 from prunevid_qwen.stage2_select.prunevid import max_max_scores as max_max_scores
 from prunevid_qwen.stage2_select.prunevid import select_per_group as select_per_group
+from prunevid_qwen.stage2_select.pyramiddrop import PyramidDrop as PyramidDrop
 from prunevid_qwen.stage2_select.random import Random as Random
+from prunevid_qwen.stage2_select.sparsevlm import SparseVLM as SparseVLM
 from prunevid_qwen.stage2_select.topk import stratified_topk as stratified_topk
 from prunevid_qwen.stage2_select.uniform import Uniform as Uniform
 
@@ -18,7 +20,9 @@ __all__ = [
     "Glimpse",
     "Oracle",
     "PruneVid",
+    "PyramidDrop",
     "Random",
+    "SparseVLM",
     "Uniform",
     "greedy_dpp",
     "max_max_scores",

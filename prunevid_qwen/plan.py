@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from types import NoneType
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Needs, Reducer, made_by, merges
+from prunevid_qwen.reducer import ChecksPlaces, Needs, Reducer, made_by, merges
 from prunevid_qwen.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -72,9 +73,13 @@ class Plan:
         probe, seen = (next(filter(None, (getattr(one, name) for one in later)), None) for name in ("probe", "vision"))
         return Needs(probe=probe, vision=seen, marks=any(each.marks for each in later))
 
+    def places_of(self, by: Reducer) -> tuple[int, ...]:
+        """Say where the steps of one reducer stand, in order."""
+        return tuple(each.at for each in self.steps if each.by is by)
+
     def number_of(self, step: Step) -> int:
         """Say which of its reducer's steps in this plan a step is, from 0."""
-        return [each.at for each in self.steps if each.by is step.by].index(step.at)
+        return self.places_of(step.by).index(step.at)
 
 
 def _check(plan: Plan, layers: int) -> None:
@@ -102,6 +107,9 @@ def _check(plan: Plan, layers: int) -> None:
                 f"steps act in order, one at a place; {other.name!r} at {other.at} comes after {one.name!r} at {one.at}"
             )
     _check_outside(plan)
+    for step in plan.steps:
+        if plan.number_of(step) == 0 and isinstance(step.by, ChecksPlaces):
+            step.by.check_places(plan.places_of(step.by), layers)
     merging = [repr(step.name) for step in plan.cuts if merges(step.by)]
     if plan.compress and merging:
         raise ConfigError(
@@ -159,7 +167,8 @@ def _check_outside(plan: Plan) -> None:
 def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
     """Compile ``what`` for a decoder of ``layers`` layers; a plan stays as it is.
 
-    A config becomes at most one step at the door and one between the layers.
+    A config becomes at most one step at the door and, for each layer of its selector, one between the layers: the same
+    reducer stands in all of these.
 
     Raises:
         ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, ``merger`` or
@@ -176,26 +185,33 @@ def _of_config(config: PruneVidConfig, layers: int) -> Plan:
         steps.append(Step(DOOR, made_by(config.merger, 1, config), config.merger_name or ""))
     if config.selector is not None:
         selector = made_by(config.selector, config=config)
-        steps.append(Step(_layer(config, selector, layers), selector, config.selector_name or ""))
+        steps += [Step(at, selector, config.selector_name or "") for at in _places(config, selector, layers)]
     return Plan(tuple(steps), config.compress_cache, config.position_scheme, config.vision_chunk_tokens)
 
 
-def _layer(config: PruneVidConfig, selector: Reducer, layers: int) -> int:
-    trained = selector.needs.layers
-    own = None if trained is None else trained[0] - 1
-    several = getattr(config.selector, "layers", None)
-    if isinstance(several, tuple) and len(several) > 1:
-        raise ConfigError(f"selector {config.selector_name!r} acts before one layer here, got layers={several}")
-    if own is None:
-        return resolve_layer(config.pruning_layer, layers)
-    if own >= layers:
+def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int, ...]:
+    """Say after which layers a config's selector acts; a float is a share of the depth."""
+    own = config.selector
+    before = own.layers_for(layers) if hasattr(own, "layers_for") else getattr(own, "layers", None)
+    before = before if isinstance(before, (tuple, list, NoneType)) else (before,)
+    if before is not None and len(before) > 1 and not getattr(selector, "several", False):
         raise ConfigError(
-            f"selector {config.selector_name!r} acts after layer {own}, where it was trained, but this model has "
+            f"selector {config.selector_name!r} acts before one layer, got layers={tuple(before)}: a method that acts "
+            "several times says `several = True`"
+        )
+    trained = selector.needs.layers
+    if trained is None or (before is not None and len(before) > 1):
+        asked = (None,) if before is None else before
+        return tuple(resolve_layer(at - 1 if isinstance(at, int) else at, layers) for at in asked)
+    at = trained[0] - 1
+    if at >= layers:
+        raise ConfigError(
+            f"selector {config.selector_name!r} acts after layer {at}, where it was trained, but this model has "
             f"{layers} layers: it was made for another model"
         )
-    if config.pruning_layer is not None and resolve_layer(config.pruning_layer, layers) != own:
+    if config.pruning_layer is not None and resolve_layer(config.pruning_layer, layers) != at:
         raise ConfigError(
-            f"selector {config.selector_name!r} was trained to act after layer {own} and cannot act after "
+            f"selector {config.selector_name!r} was trained to act after layer {at} and cannot act after "
             f"pruning_layer={config.pruning_layer}: leave pruning_layer unset"
         )
-    return own
+    return (at,)

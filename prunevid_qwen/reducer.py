@@ -50,6 +50,23 @@ class Prepares(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksPlaces(Protocol):
+    """A reducer that can act at some places of a decoder only."""
+
+    def check_places(self, places: Sequence[int], depth: int) -> None:
+        """Refuse places at which it cannot act, when a plan is compiled.
+
+        Args:
+            places: on whose outputs its steps act, ascending, -1 being the decoder's door.
+            depth: layers of the decoder.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        ...
+
+
 def merges(reducer: Reducer) -> bool:
     """Say whether a reducer declares, by a class attribute ``merges = True``, that it may merge inside the decoder.
 

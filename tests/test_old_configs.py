@@ -59,7 +59,8 @@ def test_records_of_runs_hold_what_they_held_then(name: str) -> None:
 
 
 def test_every_pair_of_methods_is_among_them() -> None:
-    pairs = {f"{merger} x {selector}" for merger in registered(1) for selector in registered(2)}
+    since = {"pyramiddrop", "sparsevlm"}  # came after that version
+    pairs = {f"{merger} x {selector}" for merger in registered(1) for selector in set(registered(2)) - since}
     assert pairs <= set(OLD)
 
 

@@ -13,7 +13,7 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage registers it
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Evidence, Needs, Reducer, made_by, reducer_class, registered
+from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer, made_by, merges, reducer_class, registered
 from prunevid_qwen.tokens import Block, TokenLayout
 
 VIDEO, SMALL, IMAGE = ("video", (4, 4, 6)), ("video", (2, 2, 2)), ("image", (1, 4, 5))
@@ -79,17 +79,21 @@ def build(name: str, options: dict[str, Any], stage: int = 2) -> Reducer:
     return reducer
 
 
-def only_what_it_asks_for(needs: Needs, seen: Evidence) -> Evidence:
+def only_what_it_asks_for(reducer: Reducer, seen: Evidence) -> Evidence:
     n, numbers = seen.layout.visual.numel(), torch.Generator().manual_seed(7)
-    probe, vision = needs.probe, needs.vision
+    needs = reducer.needs
+    probe, vision, attention = needs.probe, needs.vision, seen.attention
+    if attention is not None and needs.attention is not None and needs.attention.rows == "each":
+        attention = torch.stack([attention, attention.flip(0), attention])  # a row for each question token
     return Evidence(
         seen.layout,
         seen.hidden,
         seen.question,
-        None if needs.attention is None else seen.attention,
+        None if needs.attention is None else attention,
         None if probe is None else torch.randn(len(probe.layers), probe.heads, 1, n, generator=numbers),
         None if vision is None else torch.randn(len(vision.blocks), n, vision.width or 8, generator=numbers),
         torch.rand(n, generator=numbers) if needs.marks else None,
+        note=reducer.prepare(seen) if isinstance(reducer, Prepares) else None,
     )
 
 
@@ -97,7 +101,7 @@ def check(reducer: Reducer, seen: Evidence) -> TokenLayout:
     """Plan twice and check everything that is promised; return what is left."""
     assert seen.attention is not None
     before = [x.clone() for x in (seen.hidden, seen.question, seen.attention, seen.layout.stratum, seen.layout.visual)]
-    seen = only_what_it_asks_for(reducer.needs, seen)
+    seen = only_what_it_asks_for(reducer, seen)
     step, again = reducer.plan(seen), reducer.plan(seen)
     assert torch.equal(step.target, again.target)
     assert torch.equal(step.rep, again.rep)
@@ -106,8 +110,9 @@ def check(reducer: Reducer, seen: Evidence) -> TokenLayout:
     assert step.n_in == seen.layout.visual.numel()
     assert int(step.target.min()) >= -1
     assert int(step.target.max()) < step.n_out
-    assert bool((step.rep.diff() >= 0).all()), "places do not run in sequence order"
     left, whole = seen.layout.apply(step)  # refuses maps across blocks
+    in_order = bool((step.rep.diff() >= 0).all()) or merges(reducer)  # what is made may stand after what is kept
+    assert in_order, "places do not run in sequence order"
     together = getattr(getattr(reducer, "budget", None), "scope", "") == "sample"  # as GlimpsePrune's authors count
     assert together or all(block.stop > block.start for block in left.blocks), "a video or image lost its last token"
     assert left.visual.numel() >= 1
@@ -117,7 +122,7 @@ def check(reducer: Reducer, seen: Evidence) -> TokenLayout:
         inside = left.stratum[block.start : block.stop]
         outside = torch.cat([left.stratum[: block.start], left.stratum[block.stop :]])
         assert not bool(torch.isin(inside, outside).any()), i
-    if step.is_selection:
+    if step.is_selection and not merges(reducer):
         assert bool((step.rep.diff() > 0).all())
     return left
 
@@ -153,12 +158,14 @@ def test_keeping_everything_is_the_identity(stage: int, name: str, layout: str) 
         assert build(name, config, stage).plan(evidence(layout)).is_identity
     if stage == 2 and "keep_threshold" in names_in(options_class("selector", name)):
         reducer = build(name, {"keep_threshold": 0.0})
-        assert reducer.plan(only_what_it_asks_for(reducer.needs, evidence(layout))).is_identity
+        assert reducer.plan(only_what_it_asks_for(reducer, evidence(layout))).is_identity
 
 
 def test_the_day_one_reducers_are_registered() -> None:
     assert registered(stage=1) == ("pool", "prunevid", "random", "rlt", "uniform")
-    assert {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"} == set(SELECTORS)
+    assert {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"} | {"pyramiddrop", "sparsevlm"} == set(
+        SELECTORS
+    )
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:

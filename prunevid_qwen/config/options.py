@@ -43,7 +43,9 @@ class PruneVidConfig:
         merger: stage 1: the options of a method, its name (``"rlt"``: its paper's defaults), or None for no stage 1.
         selector: stage 2: the options of a method, its name, or None for no stage 2.
         reading: how videos are sampled and read.
-        compress_cache: stage 3, cut the cache of the layers before the selector to the kept tokens.
+        compress_cache: stage 3, cut the cache of the layers before the selector to the kept tokens. Where it is left
+            out: yes, but for a selector that merges inside the decoder (``merges_inside`` of its options), with which
+            it is refused.
         position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
             the installed transformers.
         verbose: let `PruneVidQwen25VL.generate` log a line for each stage, see `stage_log`.
@@ -91,13 +93,20 @@ class PruneVidConfig:
         if not isinstance(reading, Reading):
             raise ConfigError(f"reading is a Reading, got {quoted(reading)}")
         object.__setattr__(self, "reading", dataclasses.replace(reading, **placed["reading"]))
-        object.__setattr__(self, "compress_cache", True if compress_cache is _UNSET else compress_cache)
+        usual = _compresses(self.selector)
+        object.__setattr__(self, "compress_cache", usual if compress_cache is _UNSET else compress_cache)
         object.__setattr__(self, "position_scheme", position_scheme)
         object.__setattr__(self, "verbose", verbose)
         object.__setattr__(self, "collect_stats", collect_stats)
         for name in ("compress_cache", *REPORTING):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, got {quoted(getattr(self, name))}")
+        if self.compress_cache and not usual:
+            raise ConfigError(
+                f"selector {self.selector_name!r} may merge tokens between two layers, and the caches of the layers "
+                "before it hold no row that stands for several: leave compress_cache (enable_cache_compression) out or "
+                "False, or turn its merging off"
+            )
         if position_scheme not in SCHEMES:
             raise ConfigError(unknown("position_scheme is one of", position_scheme, SCHEMES))
 
@@ -173,7 +182,7 @@ class PruneVidConfig:
                 given = before if type(before) is cls else cls(**_unless(carried(before, cls), part, changes))
             own = before if given is _UNSET else given
             changes[part] = other_budget(own, part, changes) if dataclasses.is_dataclass(own) else own
-        if "enable_cache_compression" not in changes:
+        if "enable_cache_compression" not in changes and self.compress_cache != _compresses(self.selector):
             changes.setdefault("compress_cache", self.compress_cache)
         own = {name: getattr(self, name) for name in ("reading", "position_scheme", *REPORTING)}
         return type(self)(**{**own, **changes})
@@ -261,6 +270,11 @@ def _choose(part: str, given: Any, enabled: Any) -> tuple[Any, type | None]:
         return given, cls
     name_of(part, given)  # refuses what belongs to no method
     return (None, type(given)) if enabled is False else (given, None)
+
+
+def _compresses(selector: Any) -> bool:
+    """Say whether caches before a selector are cut unless a config says otherwise."""
+    return not getattr(selector, "merges_inside", False)
 
 
 def _in_order(name: str, merger: Any, selector: Any) -> tuple[Any, Any]:

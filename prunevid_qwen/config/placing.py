@@ -16,6 +16,7 @@ Placed = dict[str, dict[str, Any]]
 _OWNERS = {**dict.fromkeys(MERGER, "merger"), **dict.fromkeys(SELECTOR, "selector")}
 _PARTS = ("merger", "selector", "reading")
 _CORE = (*_PARTS, "compress_cache", "position_scheme", "verbose", "collect_stats")
+_OF_CUTS = ("layers", "keep_ratio", "keep_tokens")
 _SWITCHES = ("enable_stage1", "enable_stage2", "enable_cache_compression")
 
 
@@ -45,7 +46,7 @@ def place(given: Mapping[str, Any], classes: Mapping[str, type | None], off: Map
             placed[part][field] = value_there
     for part, own in placed.items():
         for share in ("keep_ratio", "cluster_ratio"):
-            if share in own and own.get("keep_tokens") is not None:
+            if own.get(share) is not None and own.get("keep_tokens") is not None:
                 raise ConfigError(f"{part}.{share} and {part}.keep_tokens are two budgets: give one of them")
     return placed
 
@@ -137,10 +138,16 @@ def other_budget(own: Any, part: str, changes: Mapping[str, Any]) -> Any:
 
 
 def carried(before: Any, options: type) -> dict[str, Any]:
-    """Return what a config had set of its method's options and another method of that stage has too."""
+    """Return what a config had set of its method's options and another method of that stage has too.
+
+    Between a method of one cut and one of several neither layers nor budgets: they would say something else.
+    """
     plain = type(before)()
+    one, other = (getattr(each, "most_layers", 1) for each in (before, options))
+    apart = () if one == other else _OF_CUTS
     return {
         each.name: getattr(before, each.name)
         for each in dataclasses.fields(before)
         if each.init and each.name in names_in(options) and getattr(before, each.name) != getattr(plain, each.name)
+        if each.name not in apart
     }

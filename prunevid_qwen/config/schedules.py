@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from prunevid_qwen.config.base import Layers, MethodOptions, scaled_layers
@@ -89,8 +88,8 @@ class PyramidDropOptions(ScheduledOptions):
     keep_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         ratios = _as_tuple(self, "ratios")
+        super().__post_init__()
         for ratio in ratios:
             check_share("ratios", ratio)
         _descends("ratios", ratios)
@@ -137,7 +136,6 @@ class SparseVLMOptions(ScheduledOptions):
     """
 
     budgets: ClassVar[tuple[str, ...]] = ("retained_tokens", "kept", "keep_ratio", "keep_tokens")
-    lever_needs: ClassVar[MappingProxyType[str, Any]] = MappingProxyType({"schedule": "table"})
 
     schedule: str = "table"
     retained_tokens: int = 192
@@ -148,6 +146,7 @@ class SparseVLMOptions(ScheduledOptions):
     keep_tokens: int | None = None
 
     def __post_init__(self) -> None:
+        kept = () if self.kept is None else _as_tuple(self, "kept")
         super().__post_init__()
         if self.schedule not in ("table", "rank"):
             raise ConfigError(unknown("schedule is one of", self.schedule, ("table", "rank")))
@@ -163,7 +162,6 @@ class SparseVLMOptions(ScheduledOptions):
         if self.schedule == "rank" and (self.kept is not None or solved):
             raise ConfigError('with schedule="rank" what is seen decides how many are kept: leave other budgets out')
         if self.kept is not None:
-            kept = _as_tuple(self, "kept")
             for each in kept:
                 check_share("kept", each) if isinstance(each, float) else check_count("kept", each, 1)
             self._check_cuts(len(kept), f"kept={kept}")

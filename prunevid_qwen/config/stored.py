@@ -83,11 +83,13 @@ def flat_options(config: PruneVidConfig) -> dict[str, Any]:
     for part, of in _OF.items():
         own = getattr(config, part)
         for name, value in {} if own is None else _values(own).items():
+            if value is getattr(type(own), name) is None and FLAT.get(name) is not None:  # no value of that flat name
+                flat[name] = FLAT[name]
             if name == "layers" and _is_one_layer(value):
                 continue
             if name in of and flat[name] == value:
                 continue
-            if name not in of and built_in(part, own) and value == getattr(type(own), name):
+            if name not in of and built_in(part, own) and getattr(own, name) == getattr(type(own), name):
                 continue  # came after 3a0e2fd and is not used
             flat[f"{part}.{name}"] = value
     return flat
@@ -112,14 +114,16 @@ def read_flat(options: Mapping[str, Any], strict: bool = True) -> dict[str, Any]
     reporting = {name: value for name, value in options.items() if name in _REPORTING}
     given = {name: value for name, value in options.items() if name not in full and name not in reporting}
     flat = FlatOptions(**given)
-    read: dict[str, Any] = {**reporting, "compress_cache": flat.enable_cache_compression}
+    read = dict(reporting)
+    if "enable_cache_compression" in given:
+        read["compress_cache"] = flat.enable_cache_compression
     read["position_scheme"] = flat.position_scheme
     read["reading"] = Reading(**{READING[name]: getattr(flat, name) for name in READING})
     classes = {
         part: options_class(part, getattr(flat, part)) if getattr(flat, _ENABLED[part]) else None for part in _OF
     }
     for part, cls in classes.items():
-        read[part] = None if cls is None else cls(**_old_values(flat, part, cls))
+        read[part] = None if cls is None else cls(**_old_values(flat, part, cls, full, given if strict else FLAT))
     idle = any(cls is None for cls in classes.values())
     for name, value in given.items() if strict else ():
         stages = [part for part in _OF if name in _OF[part]]
@@ -135,8 +139,16 @@ def _has(cls: type | None, name: str) -> bool:
     return name in names_in(cls) or (name == "pruning_layer" and "layers" in names_in(cls))
 
 
-def _old_values(flat: FlatOptions, part: str, cls: type) -> dict[str, Any]:
+def _old_values(
+    flat: FlatOptions, part: str, cls: type, full: Mapping[str, Any], given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a method's options by flat names; one whose own default is None, "no such budget", only where given."""
     values = {name: getattr(flat, name) for name in names_in(cls) if name in _OF[part]}
     if part == "selector" and "layers" in names_in(cls):
         values["layers"] = layers_of(flat.pruning_layer)
-    return values
+    own = {each.name: each.default for each in dataclasses.fields(cls)}
+    return {
+        name: value
+        for name, value in values.items()
+        if f"{part}.{name}" not in full and (own[name] is not None or name in given or FLAT.get(name) is None)
+    }

@@ -100,6 +100,8 @@ class SparseVLM(SparseVLMOptions):
         for block, tokens in zip(seen.layout.blocks, entered(seen), strict=True):
             own = slice(block.start, block.stop)
             kept = self._kept(tokens, seen, own)
+            if self.keep_ratio is None and self.keep_tokens is None:
+                kept = min(kept, block.stop - block.start - 1)  # as in the authors' code, one is always cut
             maps.append(self._cut(score[own], seen.hidden[own], kept))
         return TokenMap.concat(maps)
 
@@ -149,14 +151,12 @@ class SparseVLM(SparseVLMOptions):
 def _divided(n: int, kept: int, recycle: float) -> tuple[int, int, int]:
     """Divide ``n`` tokens into those that are kept, those that are pooled and the clusters that these become.
 
-    As in the authors' code one token is always cut, of the cut ones one more than the share is pooled, and there is a
-    cluster more than one for each ten.
+    As in the authors' code one more of the cut tokens than the share is pooled, and a cluster more is made than one for
+    each ten.
     """
-    if n == 0 or (recycle == 0 and n == 1):
-        return n, 0, 0
-    if recycle == 0:
-        return max(1, min(kept, n - 1)), 0, 0
-    kept = min(kept, n - 1)
+    kept = min(max(kept, 0 if recycle else 1), n)
+    if not recycle or kept == n:
+        return kept, 0, 0
     pooled = min(int(recycle * (n - kept)) + 1, n - kept)
     return kept, pooled, pooled // _OF_A_CLUSTER + 1
 

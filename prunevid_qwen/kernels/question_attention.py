@@ -77,8 +77,8 @@ def question_attention(
 ) -> Tensor:
     """Compute `reference` without its memory; same arguments, same result to rounding, no host sync on a GPU.
 
-    How the work is cut depends on its sizes alone, so a sample scores alike alone and in a batch. Rows by themselves and
-    the best heads are taken from chunks on a GPU, too: the Triton kernel puts rows and heads together on the chip.
+    How the work is cut depends on its sizes alone, so a sample scores alike alone and in a batch. Rows by themselves
+    and the best heads come from chunks on a GPU, too: the Triton kernel puts rows and heads together on the chip.
     """
     _check(q, k, heads, rows, top_heads)
     if wants_triton(k) and rows != "each" and top_heads is None:

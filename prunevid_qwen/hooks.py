@@ -43,7 +43,7 @@ from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.run import Run
 from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
-from prunevid_qwen.trace import DOOR, Trace
+from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_in_chunks
 
 _active: WeakSet[nn.Module] = WeakSet()
@@ -109,7 +109,7 @@ def attached(
             )
         _active.add(parts.root)
     try:
-        gathering = Gathering(adapter, plan.needs_after(DOOR), marks)
+        gathering = Gathering(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.decoding import masks_of_spans
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.evidence import Rope, Sight, prepare, score
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
 from prunevid_qwen.masks import layer_mask
@@ -20,8 +22,8 @@ from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
-from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache, adopt, forget_unfilled, size_of, without
-from prunevid_qwen.steps import merge, score, select
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
+from prunevid_qwen.steps import merge, select
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
@@ -110,6 +112,7 @@ class Run(threading.local):
         self.clock = ("prefill", now)
         self._new_trace(())
         self.gathering.before_stage1(self.prefill, copy.ids)
+        prepare(self.prefill, embeds, self.plan)
         door = self.plan.door
         if door is not None:
             self._merge(kwargs, self.prefill, door)
@@ -153,23 +156,29 @@ class Run(threading.local):
         self.vision = []
 
     def _merge(self, kwargs: Kwargs, state: Prefill, step: Step) -> None:
-        changed = merge(state, kwargs["inputs_embeds"], step)
+        embeds, positions = kwargs["inputs_embeds"], kwargs["position_ids"]
+        sight = self._sight(step, embeds, lambda: self.adapter.rope(embeds, positions[-3:]))
+        changed = merge(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
             return
         index, valid, embeds = changed
         state.entered(valid)
         kwargs["inputs_embeds"] = embeds
-        kwargs["position_ids"] = gather_positions(kwargs["position_ids"], index, valid)
+        kwargs["position_ids"] = gather_positions(positions, index, valid)
         kwargs["attention_mask"] = self._masks(embeds, state.whole(valid), state.past)
+
+    def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:
+        assert self.prefill is not None
+        return Sight(self.prefill, self.adapter, step, self.plan.number_of(step), hidden, rope)
 
     # ---- the layers
 
     @torch.no_grad()
     def after_attention(self, step: Step, args: Args, kwargs: Kwargs) -> None:
-        """Score the visual tokens by the attention of the question's rows, when the step wants it."""
+        """Score the visual tokens by the attention of the question's rows, when the step wants this layer's own."""
         state = self.prefill
         query = None if state is None else step.by.needs.attention
-        if state is None or query is None:
+        if state is None or query is None or query.projections != "own":
             return
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
@@ -197,13 +206,16 @@ class Run(threading.local):
             return None
         hidden = out[0] if isinstance(out, tuple) else out
         start = Moment.now(hidden.device)
-        changed = select(state, hidden, step, self.plan.needs_after(step.at))
+        require(kwargs, "a decoder layer", "position_embeddings")
+        if step.by.needs.keys:
+            check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
+        cos, sin = kwargs["position_embeddings"]
+        sight = self._sight(step, hidden, lambda: (cos, sin))
+        changed = select(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
             return None
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         came, (index, valid, left) = state.valid.shape[1], changed
-        require(kwargs, "a decoder layer", "position_embeddings")
-        cos, sin = kwargs["position_embeddings"]
         state.cut(step.at, valid, (gather_tokens(cos, index), gather_tokens(sin, index)))
         chosen = Moment.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
@@ -262,7 +274,10 @@ class Run(threading.local):
                 raise PruningNotApplied(
                     f"stage 2 did not act: no hook of layer {missed} ran (a compiled or replaced forward?)"
                 )
-            self._close(state)
+            state.close(len(self.adapter.parts.layers) - 1, self.plan.compress, checkpointed(self.adapter.parts.layers))
+            self.trace.samples = tuple(row.trace() for row in state.rows)
+            if state.shortened:
+                self.logits.shortened(state)
             if state.cache.lent:
                 cache, out = None, without(out, state.cache)
         if clock is not None and clock[0] == "prefill":
@@ -270,22 +285,3 @@ class Run(threading.local):
         if clock is not None:
             self.trace.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
         return out
-
-    def _close(self, state: Prefill) -> None:
-        cache, last = state.cache, len(self.adapter.parts.layers) - 1
-        held = [(span.first, span.valid) for span in state.spans if span.first <= last]
-        if self.plan.compress:
-            held = [(0, state.valid)]
-        filled = cache.physical_length() > 0 or not checkpointed(self.adapter.parts.layers)
-        if filled:
-            cache.written(last, state.past + held[-1][1].shape[1])
-        if filled and state.shortened:
-            cache.changed = True
-            cache.spans = tuple(
-                CacheSpan(first, state.logical - valid.shape[1], cache.beside(state.whole(valid)))
-                for first, valid in held
-            )
-            cache.prompt = cache.get_seq_length()
-        self.trace.samples = tuple(row.trace() for row in state.rows)
-        if state.shortened:
-            self.logits.shortened(state)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
 
 
@@ -67,8 +69,8 @@ class Adapter(Protocol):
         """Make the queries of layer ``layer`` for some rows: [R, D] -> [H, R, d]."""
         ...
 
-    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
-        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
+    def key_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
         ...
 
     def scale(self, layer: int) -> float:
@@ -81,6 +83,21 @@ class Adapter(Protocol):
 
     def rope(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Make the rotary angles of positions [3, B, S], as the decoder's layers take them."""
+        ...
+
+    def vision_query(
+        self, query: VisionQuery, note: Callable[[int, str, Tensor], None]
+    ) -> AbstractContextManager[None]:
+        """Look into blocks of the vision tower, inside the block.
+
+        Args:
+            query: which blocks, each from 0 on, and what of them.
+            note: is told, in each call of the tower: a block, the kind, and [P, C] for the patches in the order in
+                which the tower holds them.
+
+        Raises:
+            ConfigError: the tower has no such thing, as a CLS token.
+        """
         ...
 
     def raster(self, states: Tensor, grid: Tensor) -> Tensor:

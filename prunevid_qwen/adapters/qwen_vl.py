@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.releases import check_transformers
+from prunevid_qwen.adapters.vision_blocks import Note, watched_blocks
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
 from prunevid_qwen.seams import is_empty, missing_seam, taken, transformers_release
 from prunevid_qwen.tokens import Block, TokenLayout
@@ -164,13 +167,16 @@ class QwenVL:
         Returns:
             [H, R, d].
         """
+        return self._projected(layer, "q_proj", hidden, rope)
+
+    def _projected(self, layer: int, name: str, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         attention = self.parts.layers[layer].self_attn
-        q = attention.q_proj(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+        x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
         if rope is None:
-            return q
+            return x
         cos, sin = (self._one_row_a_token(angle, attention) for angle in rope)
-        first, second = q.chunk(2, dim=-1)
-        return q * cos + torch.cat((-second, first), dim=-1) * sin
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-second, first), dim=-1) * sin
 
     @staticmethod
     def _one_row_a_token(angle: Tensor, attention: Any) -> Tensor:
@@ -179,10 +185,9 @@ class QwenVL:
         sections = list(attention.config.rope_parameters["mrope_section"]) * 2
         return torch.cat([part[i % 3] for i, part in enumerate(angle.split(sections, dim=-1))], dim=-1)
 
-    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
-        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
-        attention = self.parts.layers[layer].self_attn
-        return attention.k_proj(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+    def key_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
+        return self._projected(layer, "k_proj", hidden, rope)
 
     def scale(self, layer: int) -> float:
         """Factor on the attention logits of layer ``layer``."""
@@ -198,6 +203,19 @@ class QwenVL:
         decoder: Any = self.parts.decoder
         cos, sin = decoder.rotary_emb(hidden, positions)
         return cos, sin
+
+    def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
+        """Look into blocks of the tower, inside the block.
+
+        Raises:
+            ConfigError: the query asks for a CLS token's attention.
+        """
+        if "cls" in query.kinds:
+            raise ConfigError(
+                f"the vision encoder of {self.family} has no CLS token whose attention could be read: ask for "
+                '"received", the attention that a patch gets from all others'
+            )
+        return watched_blocks(self.vision_blocks, query.blocks, query.kinds, note)
 
     def raster(self, states: Tensor, grid: Tensor) -> Tensor:
         """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C].

@@ -35,15 +35,21 @@ class Sight:
         state: of the prompt.
         adapter: of the model.
         step: whose reducer looks.
-        number: which of that reducer's steps it is.
+        places: where all steps of that reducer stand, this one among them.
         hidden: [B, S, D] the output of the layer on which the step acts; at the door the embeddings.
         rope: makes the rotary angles of these tokens, when they are needed.
     """
 
     def __init__(
-        self, state: Prefill, adapter: Adapter, step: Step, number: int, hidden: Tensor, rope: Callable[[], Rope]
+        self,
+        state: Prefill,
+        adapter: Adapter,
+        step: Step,
+        places: tuple[int, ...],
+        hidden: Tensor,
+        rope: Callable[[], Rope],
     ) -> None:
-        self.state, self.adapter, self.step, self.number = state, adapter, step, number
+        self.state, self.adapter, self.step, self.places = state, adapter, step, places
         self.hidden, self.device, self._rope = hidden, hidden.device, rope
         self.needs: Needs = step.by.needs
 
@@ -62,6 +68,7 @@ class Sight:
         """Return what the reducer sees of row ``b``, which has visual tokens."""
         row, layout = self.state.rows[b], self.layout(b)
         assert row.start is not None
+        sizes = tuple(block.stop - block.start for block in layout.blocks)
         return Evidence(
             layout,
             self._states(b, _visual(row)),
@@ -71,10 +78,13 @@ class Sight:
             marks=self._marks(row),
             vision=self._vision(row),
             keys=self._keys(b) if self.needs.keys else None,
-            step=self.number,
+            step=self.places.index(self.step.at),
             layer=self.step.at,
             start=row.start.visual.numel(),
             note=_there(row.notes.get(id(self.step.by)), self.device),
+            entered=row.entered.setdefault(id(self.step.by), sizes),
+            places=self.places,
+            depth=len(self.adapter.parts.layers),
         )
 
     def alike(self, one: int, other: int) -> Tensor | None:

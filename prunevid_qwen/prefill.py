@@ -33,6 +33,7 @@ class Row:
     taps: Tensor | None = None  # [N, L, C] of the vision tower, before any step
     marks: Tensor | None = None  # [N] fp32 by the caller, before any step
     notes: dict[int, Any] = field(default_factory=dict)  # by the reducers that prepared, by their `id`
+    entered: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens of each block at a reducer's first step
 
     def trace(self) -> SampleTrace:
         """Return what a trace says of it."""

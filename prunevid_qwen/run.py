@@ -169,7 +169,7 @@ class Run(threading.local):
 
     def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:
         assert self.prefill is not None
-        return Sight(self.prefill, self.adapter, step, self.plan.number_of(step), hidden, rope)
+        return Sight(self.prefill, self.adapter, step, self.plan.places_of(step.by), hidden, rope)
 
     # ---- the layers
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 
 from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.reducer import Evidence, Needs, Reducer
+from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.trace import Reduction, SampleTrace
 
@@ -82,7 +83,7 @@ class Calibration:
 
         Returns: in the order of ``budgets``.
         """
-        base, settings = method.base_config(self.condition), method.settings(self.condition)
+        base, settings = method.base_config(self.condition), method.settings(self.condition, self._fits)
         configs = [base.replace(**setting) for setting in settings]
         by_size = any("max_frames" in setting or "max_pixels" in setting for setting in settings)
         if by_size:
@@ -93,6 +94,14 @@ class Calibration:
         if any(not self._holds(cell) for cell in cells):
             cells = [self._fitted(method, budget, configs, self.asked, "asked") for budget in wanted]
         return cells
+
+    def _fits(self, config: PruneVidConfig) -> bool:
+        """Say whether the model has room for what a config asks for."""
+        try:
+            compile_plan(config, self.layers)
+        except ConfigError:
+            return False
+        return True
 
     def planned(self, config: PruneVidConfig) -> float:
         """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
@@ -136,7 +145,8 @@ class Calibration:
         self, method: Method, budget: float | None, config: PruneVidConfig, share: float, why: str, counted: str
     ) -> Cell:
         defaults = PruneVidConfig().flat()
-        changes = {name: value for name, value in config.flat().items() if value != defaults[name]}
+        flat = config.flat().items()
+        changes = {name: value for name, value in flat if name not in defaults or value != defaults[name]}
         status = "unreachable" if why else "ok"
         return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
 
@@ -154,9 +164,20 @@ class Calibration:
         plan = compile_plan(config, self.layers)
         layout, hidden = self._after_stage1(None if plan.door is None else plan.door.by, number, config)
         entered, cuts = hidden.shape[0], []
+        first: dict[int, tuple[int, ...]] = {}
         for step in plan.cuts:
+            sizes = tuple(block.stop - block.start for block in layout.blocks)
             # no decoder has run: any scores serve, since it is only counted how many are kept
-            kept = step.by.plan(_any_evidence(step.by.needs, layout, hidden))
+            seen = replace(
+                _any_evidence(step.by.needs, layout, hidden),
+                step=plan.number_of(step),
+                layer=step.at,
+                entered=first.setdefault(id(step.by), sizes),
+                places=plan.places_of(step.by),
+                depth=self.layers,
+            )
+            note = step.by.prepare(seen) if isinstance(step.by, Prepares) else None
+            kept = step.by.plan(replace(seen, note=note))
             cuts.append(Reduction(step.at, step.name, kept))
             layout, hidden = layout.apply(kept)[0], kept.take(hidden, 0)
         widths = SampleTrace((), entered, layout.length, tuple(cuts)).widths(self.layers)
@@ -194,11 +215,14 @@ def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
 def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:
     """All that a selector of a fixed share asks for, of the right sizes."""
     count, probe, seen = hidden.shape[0], needs.probe, needs.vision
+    scores = torch.linspace(-1.0, -9.0, count)
+    if needs.attention is not None and needs.attention.rows == "each":
+        scores = scores[None]
     return Evidence(
         layout,
         hidden,
         hidden.new_zeros(1, hidden.shape[1]),
-        torch.linspace(-1.0, -9.0, count) if needs.attention is not None else None,
+        scores if needs.attention is not None else None,
         None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
         None if seen is None else torch.zeros(len(seen.blocks), count, seen.width or 1),
         torch.linspace(1.0, 0.0, count) if needs.marks else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,18 +77,26 @@ class Method:
         levers = (says(config.selector, 2).lever, says(config.merger, 1).lever)
         return tuple(dict.fromkeys(lever for lever in levers if lever is not None))
 
-    def settings(self, condition: Condition) -> list[dict[str, Any]]:
+    def settings(
+        self, condition: Condition, fits: Callable[[PruneVidConfig], bool] = lambda _: True
+    ) -> list[dict[str, Any]]:
         """List the positions of the levers, from the lightest pruning to the hardest.
 
         With both ratios: selection from 1 down to ``least_keep_ratio`` at the config's ``cluster_ratio``, then merging
         down to 0.005. Before them, merging from 1 to the config's ``cluster_ratio``, so that light budgets are reached.
+
+        Args:
+            condition: the kind of video.
+            fits: whether a model has room for a config: a method that cuts late cannot be asked for every average over
+                its layers. Selection then ends at the least share that it can.
         """
         config = self.base_config(condition)
         levers = self.moved_levers(config)
         if not levers:
             return [{}]
         if set(levers) == {"keep_ratio", "cluster_ratio"}:
-            start, least = round(_STEPS * config.cluster_ratio), round(_STEPS * self.least_keep_ratio)
+            start = round(_STEPS * config.cluster_ratio)
+            least = _least("keep_ratio", round(_STEPS * self.least_keep_ratio), config, fits)
             merged = [(_STEPS, c) for c in range(_STEPS, start, -1)]
             selected = [(k, start) for k in range(_STEPS, least, -1)]
             hardest = [(least, c) for c in range(start, 0, -1)]
@@ -100,7 +108,13 @@ class Method:
             return [{"max_frames": count} for count in range(condition.frames, 0, -2)]
         if levers[0] == "max_pixels":
             return [{"max_pixels": side * side} for side in range(condition.height, 0, -28)]
-        return [{levers[0]: share / _STEPS} for share in range(_STEPS, 0, -1)]
+        least = _least(levers[0], 1, config, fits)
+        return [{levers[0]: share / _STEPS} for share in range(_STEPS, least - 1, -1)]
+
+
+def _least(lever: str, least: int, config: PruneVidConfig, fits: Callable[[PruneVidConfig], bool]) -> int:
+    """Return the first position of a lever, from ``least`` on, that fits."""
+    return next((step for step in range(least, _STEPS) if fits(config.replace(**{lever: step / _STEPS}))), _STEPS)
 
 
 def uses_chance(config: PruneVidConfig) -> bool:

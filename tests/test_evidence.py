@@ -19,6 +19,7 @@ from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select import FastV, Uniform
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import DOOR
+from tests.looking import NextLayer
 from tests.models import CACHE, EOS, IMAGE, MIXED, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_decoder_merges import Overlapping
 from tests.tolerances import close
@@ -104,8 +105,15 @@ def test_attention_before_rotary_embedding_sees_no_order(at: int) -> None:
         close(each.attention, reduced(logits.softmax(-1)[..., visual - int(own[0])], query))
 
 
-def test_after_a_cut_the_next_layers_attention_is_that_of_what_is_left() -> None:
-    cut = (Step(DOOR, Overlapping()), Step(1, FastV(keep_ratio=0.6)))
+CUTS = {
+    "merges": (Step(DOOR, Overlapping()), Step(1, FastV(keep_ratio=0.6))),
+    "next layers": (Step(DOOR, NextLayer(0.8)), Step(1, NextLayer(0.8))),
+}
+
+
+@pytest.mark.parametrize("before", CUTS)
+def test_after_a_cut_the_next_layers_attention_is_that_of_what_is_left(before: str) -> None:
+    cut = CUTS[before]
     query = AttentionQuery(heads="mean", rows="mean", projections="next")
     seen, made = shown(Needs(query), 3, before=cut)
     for b, each in enumerate(seen):
@@ -239,6 +247,17 @@ def test_rows_with_equal_videos_are_decided_by_their_own_questions() -> None:
     inputs["input_ids"][1] = inputs["input_ids"][0]
     watched(tiny_model(), inputs, Plan((Step(DOOR, method),)))
     assert len(method.seen) == 1, "three rows that show the same are decided once"
+
+
+def test_rows_whose_videos_are_slower_have_other_keys() -> None:
+    inputs, method = make_inputs(ONE_VIDEO * 2), Notes(Needs(keys=True))
+    pixels = inputs["pixel_values_videos"]
+    inputs["pixel_values_videos"] = pixels[: len(pixels) // 2].repeat(2, 1)
+    watched(tiny_model(), inputs, Plan((Step(DOOR, method),)))
+    assert len(method.seen) == 2 and not torch.equal(method.seen[0].keys, method.seen[1].keys)  # type: ignore[arg-type]
+    inputs["second_per_grid_ts"][:] = 2.0
+    watched(tiny_model(), inputs, Plan((Step(DOOR, method),)))
+    assert len(method.seen) == 3
 
 
 # ---- refused

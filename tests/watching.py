@@ -33,7 +33,7 @@ class Notes:
 class Made:
     """What the layers of one forward made, each layer in order."""
 
-    embeds: Tensor
+    embeds: Tensor  # what the decoder is given, before any step
     weights: list[Tensor] = field(default_factory=list)  # [B, H, S, keys] of an eager model
     outputs: list[Tensor] = field(default_factory=list)  # [B, S, D] as they go on
     projected: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # queries and keys before rotary embedding

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.attention import Rope, angles_at, next_scores
 from prunevid_qwen.kernels.products import without_autocast
-from prunevid_qwen.kernels.question_attention import question_attention
-from prunevid_qwen.needs import AttentionQuery, Evidence, Needs
+from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.prefill import Prefill, Row
 from prunevid_qwen.reducer import Prepares
@@ -24,8 +23,6 @@ from prunevid_qwen.taps import parted
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.tokens.device import input_device, on
 from prunevid_qwen.trace import DOOR
-
-Rope = tuple[Tensor, Tensor]
 
 
 class Sight:
@@ -107,6 +104,8 @@ class Sight:
         attention = self._attention(b)
         if attention is not None:
             yield attention
+        if self.needs.keys:
+            yield self._keys(b)
 
     def _states(self, b: int, places: Tensor) -> Tensor:
         """States [n, D] of some tokens of a row."""
@@ -117,27 +116,10 @@ class Sight:
         query, row = self.needs.attention, self.state.rows[b]
         if query is None:
             return None
-        if row.scores is None:  # those of the layer's own projections are there already, see `score`
-            row.scores = self._next_scores(b, query).to(self.device)
+        if row.scores is None:  # those of the layer's own projections are there already
+            found = next_scores(self.state, self.adapter, self.step.at + 1, query, self.hidden, self.rope, b)
+            row.scores = found.to(self.device)
         return row.scores
-
-    def _next_scores(self, b: int, query: AttentionQuery) -> Tensor:
-        state, adapter, layer = self.state, self.adapter, self.step.at + 1
-        _check_prefix(state, query)
-        device = input_device(adapter.parts.layers[layer])  # under a device map it may be another one's
-        at, layout = state.places(b, device), self.layout(b).to(device)
-        normed = adapter.before_attention(layer, self.hidden[b].to(device).index_select(0, on(at, device)))
-        asking = layout.asking(query.tokens)
-        asked = normed.index_select(0, asking)
-        if query.source == "pre_rope":
-            return _scores(adapter, layer, query, layout, asked, None, adapter.key_states(layer, normed), 0)
-        keys, before = adapter.key_states(layer, normed, _angles(self.rope, b, at)), 0
-        if state.past:
-            prefix = _prefix(state, b)
-            held = state.cache.layers[layer].keys[b]
-            keys, before = torch.cat([held.index_select(1, on(prefix, held.device)), keys], dim=1), prefix.numel()
-        angles = _angles(self.rope, b, at.index_select(0, asking))
-        return _scores(adapter, layer, query, layout, asked, angles, keys, before)
 
     def _keys(self, b: int) -> Tensor:
         state, adapter, layer = self.state, self.adapter, self.step.at
@@ -149,7 +131,7 @@ class Sight:
         device = input_device(adapter.parts.layers[0])
         at = state.places(b, device).index_select(0, on(places, device))
         normed = adapter.before_attention(0, self._states(b, places).to(device))
-        return adapter.key_states(0, normed, _angles(self.rope, b, at)).to(self.device)
+        return adapter.key_states(0, normed, angles_at(self.rope, b, at)).to(self.device)
 
     def _vision(self, row: Row) -> dict[str, Tensor] | None:
         query, taps = self.needs.vision, row.taps
@@ -157,7 +139,10 @@ class Sight:
             return None
         for each in row.reductions:  # under a device map each step ran on another device
             taps = each.map.unmixed.mean(taps.to(each.map.target.device))
-        return parted(taps.to(self.device), query, self.adapter.vision_width)
+        seen = parted(taps.to(self.device), query, self.adapter.vision_width)
+        if "states" in seen:  # beside scores they came in fp32
+            seen["states"] = seen["states"].to(self.hidden.dtype)
+        return seen
 
     def _marks(self, row: Row) -> Tensor | None:
         marks = row.marks
@@ -192,61 +177,6 @@ def prepare(state: Prefill, embeds: Tensor, plan: Plan) -> None:
                 row.notes[id(by)] = by.prepare(seen)
 
 
-def score(state: Prefill, adapter: Adapter, layer: int, query: AttentionQuery, hidden: Tensor, rope: Rope) -> None:
-    """Write into every row how much its question attends to each visual token at ``layer``, by its own projections.
-
-    Args:
-        state: of the prompt.
-        adapter: of the model.
-        layer: the layer whose attention has just run.
-        query: which attention the reducer wants.
-        hidden: [B, S, D] what that attention was given.
-        rope: its (cos, sin), each [B, S, d] or [3, B, S, d].
-
-    Raises:
-        UnsupportedError: "pre_rope" after a cached prefix, whose keys are rotated already.
-    """
-    _check_prefix(state, query)
-    cached = state.cache.written(layer, state.past + state.valid.shape[1])
-    for b, row in enumerate(state.rows):
-        if row.layout is None:
-            continue
-        at, layout = state.places(b, hidden.device), row.layout.to(hidden.device)
-        asked = at[layout.asking(query.tokens)]
-        if query.source == "pre_rope":
-            keys = adapter.key_states(layer, hidden[b, at])
-            row.scores = _scores(adapter, layer, query, layout, hidden[b, asked], None, keys, 0)
-            continue
-        prefix, keys = _prefix(state, b), cached[b]
-        if prefix.numel() + at.numel() < keys.shape[1]:  # without padding they are read where they stand
-            keys = keys.index_select(1, torch.cat([on(prefix, keys.device), (at + state.past).to(keys.device)]))
-        angles = _angles(rope, b, asked)
-        row.scores = _scores(adapter, layer, query, layout, hidden[b, asked], angles, keys, prefix.numel())
-
-
-def _scores(
-    adapter: Adapter, layer: int, query: AttentionQuery, layout: TokenLayout, asked: Tensor, rope: Rope | None,
-    keys: Tensor, before: int,
-) -> Tensor:  # fmt: skip
-    """Score the visual tokens of a row.
-
-    Args:
-        adapter: of the model.
-        layer: whose projections.
-        query: which attention.
-        layout: of the row.
-        asked: [Q', D] what the attention of that layer is given of the tokens that ask.
-        rope: their rotary angles; None for none, and no causal rule.
-        keys: [Hkv, before + S, d] of the prefix and the row.
-        before: entries of the prefix.
-    """
-    at = None if rope is None else layout.asking(query.tokens) + before
-    return question_attention(
-        adapter.question_states(layer, asked, rope), keys, layout.visual + before, at, adapter.scale(layer),
-        query.heads, query.rows, query.top_heads,
-    )  # fmt: skip
-
-
 def _picked(x: Tensor, state: Prefill, b: int, which: Tensor) -> Tensor:
     """Pick the tokens at some places [n] of a row's sequence out of [B, S, D]: [n, D]."""
     return x[b].index_select(0, state.places(b, x.device).index_select(0, on(which, x.device)))
@@ -270,27 +200,6 @@ def _asking(row: Row, needs: Needs) -> Tensor:
     """Places of the text tokens whose states are asked for, [Q'] int64."""
     assert row.layout is not None
     return row.layout.asking(str(needs.question)) if needs.question else row.layout.question[:0]
-
-
-def _angles(rope: Rope, b: int, at: Tensor) -> Rope:
-    """Rotary angles of some places of a row, where these are: each [n, d] or [3, n, d]; rows may share them."""
-    cos, sin = (angle[..., b % angle.shape[-3], :, :].to(at.device).index_select(-2, at) for angle in rope)
-    return cos, sin
-
-
-def _prefix(state: Prefill, b: int) -> Tensor:
-    """Where in the cache the tokens before this prompt stand, [n] int64 on the CPU."""
-    if state.past_valid is None:
-        return torch.arange(state.past, device="cpu")
-    return state.past_valid[b].nonzero()[:, 0]
-
-
-def _check_prefix(state: Prefill, query: AttentionQuery) -> None:
-    if query.source == "pre_rope" and state.past:
-        raise UnsupportedError(
-            "attention_source='pre_rope' needs the whole prompt in one forward, but the cache holds a prefix: use "
-            "'post_rope', or start without a cache"
-        )
 
 
 def _there(note: Any, device: torch.device) -> Any:

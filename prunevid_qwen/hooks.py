@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from prunevid_qwen import selfcheck
 from prunevid_qwen.adapters import Adapter, adapter_for, library_agrees, warn_once_about_positions
 from prunevid_qwen.attachments import hook, replaced
+from prunevid_qwen.attention import check_heads
 from prunevid_qwen.config import PruneVidConfig, get_paper_config, resolve_layer
 from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
@@ -109,6 +110,7 @@ def attached(
             )
         _active.add(parts.root)
     try:
+        check_heads(plan, adapter.heads)
         gathering = Gathering(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)

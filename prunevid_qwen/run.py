@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.attention import Rope, own_scores
 from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.decoding import masks_of_spans
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
-from prunevid_qwen.evidence import Rope, Sight, prepare, score
+from prunevid_qwen.evidence import Sight, prepare
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
 from prunevid_qwen.masks import layer_mask
@@ -184,7 +185,7 @@ class Run(threading.local):
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
-        score(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
+        own_scores(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
         self.trace.add("select", start, Moment.now(hidden.device), step.at)
 
     @torch.no_grad()

@@ -183,7 +183,7 @@ def test_the_law_is_the_models_own_attention() -> None:
         weights = model(**inputs, output_attentions=True).attentions[layer]  # [B, H, S, S]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "prunevid_qwen.evidence.question_attention", lambda *given: seen.append(original(*given)) or seen[-1]
+                "prunevid_qwen.attention.question_attention", lambda *given: seen.append(original(*given)) or seen[-1]
             )
             with pruned(model, config):
                 model(**inputs)

@@ -53,7 +53,9 @@ def test_fastv(fastv: Case) -> None:
 def next_attention(case: Case, stage: int, layout: TokenLayout, hidden: Tensor) -> Tensor:
     """The last token's attention by the next layer's norm and projections, positions counted anew; [N] logarithms."""
     heads, base = case.params["heads"], case.params["rope_base"]
-    normed = hidden * (hidden.square().mean(-1, keepdim=True) + case.params["rms_eps"]).rsqrt() * case[f"in.norm{stage}"]
+    normed = (
+        hidden * (hidden.square().mean(-1, keepdim=True) + case.params["rms_eps"]).rsqrt() * case[f"in.norm{stage}"]
+    )
     width = hidden.shape[1] // heads
     angle = torch.arange(layout.length)[:, None] * base ** (-torch.arange(0, width, 2) / width)
     cos, sin = angle.cos().repeat(1, 2), angle.sin().repeat(1, 2)

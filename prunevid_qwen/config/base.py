@@ -103,7 +103,6 @@ class MethodOptions:
             if getattr(self, share, None) != getattr(type(self), share, None):
                 raise ConfigError(f"{share} and keep_tokens are two budgets: give one of them")
 
-
     def layers_for(self, depth: int) -> tuple[int | float, ...] | None:
         """Return before which layers of a decoder of ``depth`` layers the method acts; None: the depth's default.
 
@@ -138,7 +137,7 @@ def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...
         layers.append(max(layers[-1] + 1 if layers else 1, (2 * layer * depth + of) // (2 * of)))
     if layers[-1] >= depth:
         raise ConfigError(
-            f"a decoder of {depth} layers has no room for {len(paper)} cuts: give `layers` and a budget for each of them"
+            f"a decoder of {depth} layers has no room for {len(paper)} cuts: give `layers`, and what each cut leaves"
         )
     return tuple(layers)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from prunevid_qwen.config.base import Layers, MethodOptions, scaled_layers
@@ -60,7 +61,7 @@ def _as_tuple(options: Any, name: str) -> tuple[Any, ...]:
 
 
 def _descends(name: str, values: Sequence[int | float]) -> None:
-    if any(after > before for before, after in zip(values, values[1:], strict=False)):
+    if any(after > before for before, after in pairwise(values)):
         raise ConfigError(f"{name} descends from cut to cut: a token that is gone does not come back; got {values}")
 
 
@@ -96,7 +97,9 @@ class PyramidDropOptions(ScheduledOptions):
         if self.keep_ratio is None and self.keep_tokens is None:
             self._check_cuts(len(ratios), f"ratios={ratios}")
             if self.layers is None and len(ratios) != len(_PYRAMID):
-                raise ConfigError(f"the paper cuts before {len(_PYRAMID)} layers, got ratios={ratios}: give `layers` too")
+                raise ConfigError(
+                    f"the paper cuts before {len(_PYRAMID)} layers, got ratios={ratios}: give `layers` too"
+                )
 
     def layers_for(self, depth: int) -> tuple[int | float, ...]:
         """Return before which layers of a decoder of ``depth`` layers it cuts.
@@ -166,7 +169,9 @@ class SparseVLMOptions(ScheduledOptions):
                 check_share("kept", each) if isinstance(each, float) else check_count("kept", each, 1)
             self._check_cuts(len(kept), f"kept={kept}")
             if self.layers is None and len(kept) != len(_TABLE_LAYERS):
-                raise ConfigError(f"the paper cuts before {len(_TABLE_LAYERS)} layers, got kept={kept}: give `layers` too")
+                raise ConfigError(
+                    f"the paper cuts before {len(_TABLE_LAYERS)} layers, got kept={kept}: give `layers` too"
+                )
         elif self.schedule == "table" and not (solved and self.layers is not None and len(self.layers) == 1):  # type: ignore[arg-type]
             self._check_cuts(len(_TABLE_LAYERS), f"a table of {len(_TABLE_LAYERS)} cuts")
 

@@ -1,4 +1,4 @@
-"""PyramidDrop (arXiv 2410.17247): cut after cut, keep what the prompt's last token would attend to in the next layer."""
+"""PyramidDrop (arXiv 2410.17247): several cuts, by what the prompt's last token would attend to in the next layer."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ class PyramidDrop(PyramidDropOptions):
         if self.keep_ratio is not None or self.keep_tokens is not None:
             check_budget(_powers(len(places)), self, places, depth, "pyramiddrop")
         elif len(places) != len(self.ratios):
-            raise ConfigError(f"pyramiddrop has ratios={self.ratios} and {len(places)} steps: one ratio is for one step")
+            raise ConfigError(
+                f"pyramiddrop has ratios={self.ratios} and {len(places)} steps: one ratio is for one step"
+            )
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Keep the tokens of each video and image that the last token attends to most.

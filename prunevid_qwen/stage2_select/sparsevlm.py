@@ -106,7 +106,7 @@ class SparseVLM(SparseVLMOptions):
         return TokenMap.concat(maps)
 
     def _cut(self, score: Tensor, hidden: Tensor, kept: int) -> TokenMap:
-        """The map of one video or image: the ``kept`` best in order, then the recycled ones, the best centre's first."""
+        """Map one video or image: the ``kept`` best in order, then the recycled ones, the best centre's first."""
         n = score.numel()
         kept, pooled, clusters = _divided(n, kept, self.recycle)
         order = score.argsort(descending=True, stable=True)

@@ -1,0 +1,397 @@
+"""Methods of several cuts: where they stand at other depths, averages over layers as budgets, SparseVLM's recycling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions
+from prunevid_qwen.config.schedules import RANK, TABLE
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.methods import Method
+from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.kernels.dpc_knn import reference as clusters_of
+from prunevid_qwen.needs import Evidence, Needs
+from prunevid_qwen.plan import Plan, Step, compile_plan
+from prunevid_qwen.reducer import Reducer, merges, register
+from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM, Uniform
+from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
+from tests.method_reference import layout_of
+from tests.models import MIXED, ONE_VIDEO, make_inputs, tiny_model
+from tests.test_method_options import registry  # noqa: F401  # a fixture
+
+QUESTION = 5
+
+
+def places_of(options: Any, depth: int) -> tuple[int, ...]:
+    plan = compile_plan(PruneVidConfig(merger=None, selector=options), depth)
+    assert len({id(step.by) for step in plan.steps}) == 1, "a step of several has a reducer of its own"
+    return tuple(step.at for step in plan.steps)
+
+
+def widths(options: Any, sizes: tuple[int, ...], depth: int, seed: int = 0) -> list[list[int]]:
+    """Tokens of each image that each layer sees, when the reducer cuts by noise at its places."""
+    plan = compile_plan(PruneVidConfig(merger=None, selector=options), depth)
+    reducer, places = plan.steps[0].by, plan.places_of(plan.steps[0].by)
+    layout, hidden = several_images(sizes)
+    numbers = torch.Generator().manual_seed(seed)
+    seen = [list(sizes) for _ in range(places[0] + 1)]
+    for step, at in enumerate(places):
+        chosen = reducer.plan(evidence(reducer, layout, hidden, numbers, step, sizes, places, depth))
+        layout, hidden = layout.apply(chosen)[0], chosen.mean(hidden)
+        left = [block.stop - block.start for block in layout.blocks]
+        until = places[step + 1] if step + 1 < len(places) else depth - 1
+        seen += [left] * (until - at)
+    assert len(seen) == depth
+    return seen
+
+
+def several_images(sizes: tuple[int, ...]) -> tuple[TokenLayout, Tensor]:
+    n = sum(sizes)
+    stops = torch.tensor(sizes).cumsum(0).tolist()
+    blocks = tuple(Block("image", (1, 1, size), stop - size, stop) for size, stop in zip(sizes, stops, strict=True))
+    stratum = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    layout = TokenLayout(n + QUESTION, torch.arange(n), torch.arange(n, n + QUESTION), blocks, stratum)
+    return layout, torch.randn(n, 8, generator=torch.Generator().manual_seed(n))
+
+
+def evidence(
+    reducer: Any, layout: TokenLayout, hidden: Tensor, numbers: torch.Generator, step: int, entered: tuple[int, ...],
+    places: tuple[int, ...], depth: int,
+) -> Evidence:  # fmt: skip
+    n = layout.visual.numel()
+    rows = torch.rand(QUESTION, n, generator=numbers).log()
+    each = reducer.needs.attention is not None and reducer.needs.attention.rows == "each"
+    return Evidence(
+        layout, hidden, hidden[:0], rows if each else rows[-1], note=torch.tensor([True, False, True, True, False]),
+        step=step, entered=entered, places=places, depth=depth,
+    )  # fmt: skip
+
+
+# ---- where cuts stand
+
+
+@pytest.mark.parametrize(("options", "depth", "layers"), [
+    (PyramidDropOptions(), 32, (8, 16, 24)), (PyramidDropOptions(), 28, (7, 14, 21)),
+    (PyramidDropOptions(), 36, (9, 18, 27)), (PyramidDropOptions(), 6, (2, 3, 5)), (PyramidDropOptions(), 4, (1, 2, 3)),
+    (SparseVLMOptions(), 32, (3, 7, 16)), (SparseVLMOptions(), 28, (3, 6, 14)), (SparseVLMOptions(), 4, (1, 2, 3)),
+    (SparseVLMOptions(schedule="rank"), 32, (3, 7, 16, 20)), (SparseVLMOptions(layers=(4, 5, 9)), 32, (4, 5, 9)),
+    (PyramidDropOptions(layers=(0.25, 0.5), ratios=(0.5, 0.1)), 28, (8, 15)),
+], ids=str)  # fmt: skip
+def test_layers_scale_with_the_depth(options: Any, depth: int, layers: tuple[int, ...]) -> None:
+    assert places_of(options, depth) == tuple(layer - 1 for layer in layers)
+
+
+@pytest.mark.parametrize(("options", "depth", "said"), [
+    (PyramidDropOptions(), 3, "3"), (SparseVLMOptions(schedule="rank"), 4, "4"),
+    (PyramidDropOptions(keep_ratio=0.24), 28, "25"), (SparseVLMOptions(keep_ratio=0.05), 28, "layers"),
+    (PyramidDropOptions(layers=(7, 28), ratios=(0.5, 0.2)), 28, "27"),  # the next layer's queries: there is none
+    (PyramidDropOptions(layers=(7, 6), ratios=(0.5, 0.2)), 28, "order"),
+], ids=str)  # fmt: skip
+def test_what_a_depth_has_no_room_for_is_refused(options: Any, depth: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        places_of(options, depth)
+
+
+@pytest.mark.parametrize("steps", [
+    (Step(1, PyramidDrop()),), (Step(1, SparseVLM(recycle=0.0)), Step(2, SparseVLM(recycle=0.0))),
+    (Step(1, PyramidDrop(keep_ratio=0.1)),), (Step(0, SparseVLM(keep_ratio=0.5)), Step(1, SparseVLM(keep_ratio=0.5))),
+], ids=str)  # fmt: skip
+def test_a_plan_by_hand_is_held_to_the_schedule(steps: tuple[Step, ...]) -> None:
+    by = steps[0].by
+    with pytest.raises(ConfigError):
+        compile_plan(Plan(tuple(Step(step.at, by) for step in steps)), 6)
+
+
+# ---- the papers' schedules
+
+
+@pytest.mark.parametrize(("options", "average"), [
+    (PyramidDropOptions(), 270.0), (SparseVLMOptions(), 206.5), (SparseVLMOptions(retained_tokens=128), 145.4),
+    (SparseVLMOptions(retained_tokens=96), 114.1), (SparseVLMOptions(retained_tokens=64), 82.2),
+], ids=str)  # fmt: skip
+def test_averages_are_those_known_of_the_papers_models(options: Any, average: float) -> None:
+    seen = widths(options, (576,), 32)
+    assert sum(row[0] for row in seen) / 32 == pytest.approx(average, abs=0.05)
+
+
+def test_a_table_is_a_share_of_what_came() -> None:
+    seen = widths(SparseVLMOptions(recycle=0.0), (1152, 288), 32)
+    assert [seen[3], seen[7], seen[16]] == [[600, 150], [400, 100], [220, 55]]
+    seen = widths(SparseVLMOptions(kept=(0.5, 100, 0.1), recycle=0.0), (1000, 120), 32)
+    assert [seen[3], seen[7], seen[16]] == [[500, 60], [100, 59], [99, 12]]  # one is always cut
+
+
+# ---- budgets as an average
+
+
+@pytest.mark.parametrize("options", [PyramidDropOptions(), SparseVLMOptions(), SparseVLMOptions(recycle=0.0)], ids=str)
+@pytest.mark.parametrize("depth", [8, 28, 36])
+def test_a_share_is_the_average_over_layers(options: Any, depth: int) -> None:
+    for share in (0.3, 0.5, 0.83, 0.97):
+        for n in (29, 128, 1001):
+            seen = widths(replace(options, keep_ratio=share), (n,), depth)
+            average = sum(row[0] for row in seen) / depth
+            assert average <= share * n + 1e-6
+            assert share * n - average <= 3, (share, n)  # each cut rounds, and a cluster more or less is made
+
+
+def test_everything_and_the_papers_own_share() -> None:
+    assert widths(PyramidDropOptions(keep_ratio=270 / 576), (576,), 32) == widths(PyramidDropOptions(), (576,), 32)
+    for options in (PyramidDropOptions(keep_ratio=1.0), SparseVLMOptions(keep_ratio=1.0)):
+        assert widths(options, (29, 3), 8) == [[29, 3]] * 8
+
+
+@pytest.mark.parametrize("options", [PyramidDropOptions(), SparseVLMOptions()], ids=str)
+def test_a_number_of_tokens_is_the_average_of_each_image(options: Any) -> None:
+    seen = widths(replace(options, keep_tokens=192), (576, 400, 100), 32)
+    averages = [sum(row[image] for row in seen) / 32 for image in range(3)]
+    assert all(190 <= average <= 192 for average in averages[:2]) and averages[2] == 100
+    with pytest.raises(ConfigError, match="576"):
+        widths(replace(options, keep_tokens=50), (576,), 32)
+
+
+@pytest.mark.parametrize("selector", ["pyramiddrop", "sparsevlm"])
+@pytest.mark.parametrize("merger", [None, "uniform"])
+def test_the_average_is_of_what_stage_1_left(selector: str, merger: str | None) -> None:
+    config = PruneVidConfig(merger=merger, selector=selector, **{"selector.keep_ratio": 0.6})
+    with torch.no_grad(), pruned(tiny_model(), config) as trace:
+        tiny_model()(**make_inputs(MIXED))
+    for row in trace.samples:
+        if row.tokens:
+            assert (row.after_stage1 < row.tokens) == (merger is not None)
+            average = sum(row.widths(6)) / 6
+            # a token less at each cut, of each video or image
+            assert 0.6 * row.after_stage1 - 3 * len(row.blocks) <= average <= 0.6 * row.after_stage1 + 1e-6
+
+
+def test_the_benchmark_asks_for_what_fits() -> None:
+    method, condition = Method("it", {"merger": None, "selector": "pyramiddrop"}), next(iter(CONDITIONS.values()))
+    assert method.settings(condition)[-1] == {"keep_ratio": 0.005}
+    fits = [setting["keep_ratio"] for setting in method.settings(condition, lambda config: config.keep_ratio > 0.3)]
+    assert fits[0] == 1.0 and fits[-1] == 0.305 and len(fits) == 140
+    both = Method("it", {"selector": "pyramiddrop", "cluster_ratio": 1.0})
+    pairs = both.settings(condition, lambda config: config.keep_ratio > 0.3)
+    assert {pair["keep_ratio"] for pair in pairs if pair["cluster_ratio"] < 1} == {0.305}
+
+
+# ---- several layers of somebody's method
+
+
+@dataclass(frozen=True)
+class StairsOptions:
+    layers: tuple[int, ...] | None = (2, 4)
+
+
+@dataclass(frozen=True)
+class Stairs(StairsOptions):
+    """Keeps all but one at each step, and writes down where it stood."""
+
+    needs = Needs()
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        STOOD.append((seen.step, seen.layer, seen.start, seen.entered, seen.places, seen.depth))
+        return TokenMap.keep(torch.arange(seen.hidden.shape[0] - 1), seen.hidden.shape[0])
+
+
+STOOD: list[tuple[Any, ...]] = []
+
+
+def test_somebodys_method_acts_several_times(registry: None) -> None:  # noqa: F811
+    register("stairs", StairsOptions)(type("Stairs", (Stairs,), {"several": True, "__module__": __name__}))
+    STOOD.clear()
+    config = PruneVidConfig(merger=None, selector="stairs")
+    with torch.no_grad(), pruned(tiny_model(), config) as trace:
+        tiny_model()(**make_inputs(ONE_VIDEO))
+    assert STOOD == [(0, 1, 80, (80,), (1, 3), 6), (1, 3, 80, (80,), (1, 3), 6)]
+    assert [(each.at, each.name) for each in trace.samples[0].reductions] == [(1, "stairs"), (3, "stairs")]
+    assert PruneVidConfig.from_json(config.replace(layers=(1, 3, 5)).to_json()).selector.layers == (1, 3, 5)
+
+
+def test_a_method_that_does_not_say_so_acts_once(registry: None) -> None:  # noqa: F811
+    register("stairs", StairsOptions)(Stairs)
+    with pytest.raises(ConfigError, match="stairs"):
+        compile_plan(PruneVidConfig(merger=None, selector="stairs"), 6)
+    assert len(compile_plan(PruneVidConfig(merger=None, selector="stairs", layers=(2,)), 6).steps) == 1
+
+
+# ---- SparseVLM
+
+
+def chosen(reducer: SparseVLM, score: Tensor, hidden: Tensor | None = None, step: int = 0) -> TokenMap:
+    """What it does with one image by the mean attention [N] of one rater."""
+    n = score.numel()
+    layout, states = layout_of(2, n, 2), torch.arange(n)[:, None].float() if hidden is None else hidden
+    rows = torch.stack([score, score.flip(0)]).log()
+    note = torch.tensor([True, False])
+    return reducer.plan(Evidence(layout, states, states[:0], rows, note=note, step=step))
+
+
+def falling(n: int) -> Tensor:
+    return torch.linspace(0.9, 0.1, n)
+
+
+def three(**options: Any) -> SparseVLM:
+    return SparseVLM(**{"kept": (4, 3, 2), **options})
+
+
+def test_recycled_tokens_are_means_after_the_kept_ones() -> None:
+    score = falling(50)[torch.randperm(50, generator=torch.Generator().manual_seed(1))]
+    best = score.argsort(descending=True, stable=True)
+    step = chosen(three(), score)
+    assert torch.equal(step.rep[:4], best[:4].sort().values) and step.n_out == 4 + 2
+    pool = (step.target >= 4).nonzero()[:, 0]  # int(0.3 * 46) + 1 = 14, in int(14 / 10) + 1 clusters
+    assert torch.equal(pool, best[4:18].sort().values)
+    assert int((step.target >= 0).sum()) == 18
+    states = torch.randn(50, 3, generator=torch.Generator().manual_seed(2))
+    made = chosen(three(), score, states).mean(states)
+    target = chosen(three(), score, states).target
+    for group in (4, 5):
+        torch.testing.assert_close(made[group], states[target == group].mean(0))
+
+
+def test_a_recycled_token_stands_at_its_clusters_centre() -> None:
+    near = torch.tensor([0.0, 0.4, 1.0, 0.55, 0.6, 10.0, 10.3, 11.0, 10.45, 10.2])[:, None]
+    step = chosen(SparseVLM(kept=(10, 9, 8), recycle=1.0), falling(20), torch.cat([torch.full((10, 1), 5.0), near]))
+    labels, centres = clusters_of(near, 2, 2)
+    assert step.rep[10:].tolist() == (centres + 10).tolist()
+    assert torch.equal(step.target[10:], labels + 10)
+    assert sorted(labels.tolist()) == [0] * 5 + [1] * 5
+
+
+def test_one_token_is_always_cut_and_recycled() -> None:
+    step = chosen(three(kept=(99, 99, 99)), falling(6).flip(0))
+    assert step.n_out == 6 and step.target.tolist() == [5, 0, 1, 2, 3, 4] and step.rep.tolist() == [1, 2, 3, 4, 5, 0]
+    assert chosen(three(kept=(99, 99, 99), recycle=0.0), falling(6)).rep.tolist() == [0, 1, 2, 3, 4]
+    for recycle in (0.0, 0.3):
+        assert chosen(three(recycle=recycle), falling(1)).is_identity
+
+
+def test_raters_resemble_the_picture() -> None:
+    visual, text = torch.eye(4)[:2].repeat(3, 1), torch.tensor([[3.0, 0, 0, 0], [0, 0, 3.0, 0], [0, 3.0, 0, 0]])
+    layout = layout_of(0, 6, 3)
+    assert SparseVLM().prepare(Evidence(layout, visual, text)).tolist() == [True, False, True]
+    assert SparseVLM().prepare(Evidence(layout, visual, text[:1])).tolist() == [True]  # none stands out: all rate
+    assert SparseVLM().prepare(Evidence(layout, visual, text[1:2].repeat(3, 1))).tolist() == [True] * 3
+
+
+def test_who_does_not_rate_is_not_heard() -> None:
+    kept = chosen(three(recycle=0.0), falling(20)).rep
+    assert kept.tolist() == [0, 1, 2, 3]  # the other row would keep the last ones
+
+
+@pytest.mark.parametrize("budget", RANK)
+def test_a_rank_is_scaled(budget: int) -> None:
+    """The rows of three raters are two different ones: rank 2, times scale, plus bias, of 576."""
+    scale, bias = RANK[budget]
+    reducer = SparseVLM(schedule="rank", retained_tokens=budget, recycle=0.0)
+    for n in (576, 288, 1000):
+        rows = torch.rand(2, n, generator=torch.Generator().manual_seed(n))
+        rows = torch.stack([rows[0], rows[1], rows[0], torch.rand(n)])
+        layout, note = layout_of(0, n, 4), torch.tensor([True, True, True, False])
+        step = reducer.plan(Evidence(layout, torch.zeros(n, 2), torch.zeros(0, 2), rows.log(), note=note))
+        assert step.n_out == max(1, int((2 * scale + bias) * n / 576))
+
+
+def test_each_image_has_its_own_budget() -> None:
+    layout, hidden = several_images((40, 8))
+    numbers = torch.Generator().manual_seed(3)
+    reducer = SparseVLM(kept=(0.5, 0.25, 0.1))
+    step = reducer.plan(evidence(reducer, layout, hidden, numbers, 0, (40, 8), (), 0))
+    left = layout.apply(step)[0]
+    assert [block.stop - block.start for block in left.blocks] == [20 + 1, 4 + 1]
+
+
+def test_evidence_that_was_not_gathered_is_missed() -> None:
+    layout, hidden = several_images((8,))
+    bare = Evidence(layout, hidden, hidden[:0])
+    for reducer in (PyramidDrop(), SparseVLM()):
+        with pytest.raises(ValueError, match=r"needs|prepared"):
+            reducer.plan(bare)
+
+
+# ---- caches
+
+
+def test_recycling_leaves_caches_whole() -> None:
+    assert PruneVidConfig(selector="sparsevlm").compress_cache is False
+    assert PruneVidConfig().replace(selector="sparsevlm").compress_cache is False  # as the command line does
+    assert PruneVidConfig(selector="sparsevlm").replace(selector="fastv").compress_cache is True
+    assert PruneVidConfig(selector="sparsevlm", recycle=0.0).compress_cache is True
+    assert PruneVidConfig(selector="sparsevlm").replace(recycle=0.0).compress_cache is True
+    assert PruneVidConfig(compress_cache=False).replace(selector="pyramiddrop").compress_cache is False
+    assert PruneVidConfig.from_dict({"selector": "sparsevlm"}).compress_cache is False
+    for asked in (
+        lambda: PruneVidConfig(selector="sparsevlm", compress_cache=True),
+        lambda: PruneVidConfig().replace(selector="sparsevlm", enable_cache_compression=True),
+        lambda: PruneVidConfig.from_dict({"format": 2, "selector": {"name": "sparsevlm"}, "compress_cache": True}),
+    ):
+        with pytest.raises(ConfigError, match="compress_cache"):
+            asked()
+    by = SparseVLM()
+    with pytest.raises(ConfigError, match="compress"):
+        compile_plan(Plan(tuple(Step(at, by) for at in (0, 1, 2))), 6)
+    assert merges(by) and not merges(SparseVLM(recycle=0.0)) and not merges(PyramidDrop())
+
+
+# ---- options
+
+
+@pytest.mark.parametrize("options", [
+    {"ratios": (0.2, 0.5, 0.1)}, {"ratios": ()}, {"ratios": (0.5, 0.25)}, {"ratios": (50, 25, 12)},
+    {"keep_ratio": 0.5, "keep_tokens": 9}, {"ratios": (0.4, 0.2, 0.1), "keep_ratio": 0.5}, {"layers": (8, 16)},
+    {"keep_ratio": 1.5}, {"retained_tokens": 192},
+], ids=str)  # fmt: skip
+def test_pyramiddrops_contradictions_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        PruneVidConfig(selector="pyramiddrop", **options)
+
+
+@pytest.mark.parametrize("options", [
+    {"retained_tokens": 100}, {"schedule": "rank", "retained_tokens": 96}, {"schedule": "ranks"}, {"recycle": 1.5},
+    {"kept": (3, 0, 1)}, {"kept": (3, 2)}, {"kept": (9, 9, 9), "keep_ratio": 0.5}, {"layers": (1, 2)},
+    {"retained_tokens": 64, "keep_ratio": 0.5}, {"schedule": "rank", "keep_ratio": 0.5},
+    {"keep_ratio": 0.5, "layers": (1, 2)}, {"schedule": "rank", "kept": (9, 9, 9)},
+], ids=str)  # fmt: skip
+def test_sparsevlms_contradictions_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        PruneVidConfig(selector="sparsevlm", **options)
+
+
+@pytest.mark.parametrize("options", [
+    {"selector": "pyramiddrop"}, {"selector": "pyramiddrop", "ratios": (0.5, 0.2), "layers": (2, 0.5)},
+    {"selector": "pyramiddrop", "keep_ratio": 0.4}, {"selector": "pyramiddrop", "keep_tokens": 64},
+    {"selector": "sparsevlm"}, {"selector": "sparsevlm", "kept": (300, 0.5, 9)},
+    {"selector": "sparsevlm", "recycle": 0.0},
+    {"selector": "sparsevlm", "schedule": "rank"}, {"selector": "sparsevlm", "keep_ratio": 0.3},
+    {"selector": "sparsevlm", "recycle": 0.0, "compress_cache": False},
+], ids=str)  # fmt: skip
+def test_they_are_written_and_read(options: dict[str, Any]) -> None:
+    config = PruneVidConfig(**options)
+    plain = PruneVidConfig().flat()
+    changes = {name: value for name, value in config.flat().items() if name not in plain or plain[name] != value}
+    for again in (
+        PruneVidConfig.from_dict(config.flat()), PruneVidConfig.from_record(config.flat()),
+        PruneVidConfig.from_record(changes), PruneVidConfig.from_json(config.to_json()), config.replace(),
+    ):  # fmt: skip
+        assert again == config
+
+
+def test_a_budget_of_one_cut_is_not_taken_over() -> None:
+    one_cut = PruneVidConfig(keep_ratio=0.2, pruning_layer=3)
+    assert one_cut.replace(selector="pyramiddrop").selector == PyramidDropOptions()
+    several = one_cut.replace(selector="pyramiddrop", keep_ratio=0.4)
+    assert several.replace(selector="sparsevlm").selector == SparseVLMOptions(keep_ratio=0.4)
+    assert several.replace(selector="prunevid") == PruneVidConfig()
+
+
+def test_the_table_is_checked_by_hand() -> None:
+    assert (
+        TABLE[192] == (300, 200, 110) and len(TABLE) == 4
+    )  # the whole of it against the authors': test_method_reference
+    assert isinstance(Uniform(), Reducer)

@@ -92,9 +92,9 @@ def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
 
 
 def _count(own: Any) -> int | None:
-    """The tokens of each video and image that a method is asked for, where its budget is a count."""
+    """The tokens of each video and image that a method is asked to leave, where its budget is a count."""
     count: int | None = getattr(own, "keep_tokens", None)
-    return count
+    return None if getattr(own, "averages", False) else count
 
 
 def _more(stage: int, config: PruneVidConfig) -> str:
@@ -104,7 +104,8 @@ def _more(stage: int, config: PruneVidConfig) -> str:
     if stage == 2 and config.fixed_keep_ratio is None and getattr(own, "keep_threshold", None) is not None:
         return f"A keep_threshold below {config.keep_threshold:g} keeps more"
     lever = says(own, stage).lever
-    return "" if lever is None else f"A {lever} above {getattr(own, lever):g} keeps more"
+    value = None if lever is None else getattr(own, lever)
+    return "" if value is None else f"A {lever} above {value:g} keeps more"
 
 
 def receipt(
@@ -277,6 +278,8 @@ def _stage3(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         note = "nothing to do: stage 2 is off"
     elif asked and not applied:
         note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
+    elif not asked and getattr(config.selector, "merges_inside", False):
+        note = f"left whole: stage 2 ({config.selector_name}) merges, and no row before it stands for several tokens"
     text = sample.length - sample.tokens
     lengths = [text + n for n in ([sample.after_stage2] * trace.layers if applied else sample.widths(trace.layers))]
     held = sum(trace.cache_lengths) * max(1, len(trace.samples))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions
+from prunevid_qwen.cli import main
+from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions, get_config
 from prunevid_qwen.config.schedules import RANK, TABLE
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.methods import Method
@@ -23,7 +24,7 @@ from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM, Uniform
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests.method_reference import layout_of
 from tests.models import MIXED, ONE_VIDEO, make_inputs, tiny_model
-from tests.test_method_options import registry  # noqa: F401  # a fixture
+from tests.test_method_options import configs_of, registry  # noqa: F401  # a fixture
 
 QUESTION = 5
 
@@ -395,3 +396,25 @@ def test_the_table_is_checked_by_hand() -> None:
         TABLE[192] == (300, 200, 110) and len(TABLE) == 4
     )  # the whole of it against the authors': test_method_reference
     assert isinstance(Uniform(), Reducer)
+
+
+@pytest.mark.parametrize(("words", "config"), [
+    (["--selector", "sparsevlm"], PruneVidConfig(selector="sparsevlm")),
+    (["--selector", "pyramiddrop", "--keep_ratio", "0.4"], PruneVidConfig(selector="pyramiddrop", keep_ratio=0.4)),
+    (["--selector", "pyramiddrop", "--selector.layers", "8,16", "--selector.ratios", "0.5,0.25"],
+     PruneVidConfig(selector=PyramidDropOptions(ratios=(0.5, 0.25), layers=(8, 16)))),
+    (["--config", "aggressive", "--selector", "sparsevlm", "--selector.kept", "300,0.5,9", "--selector.recycle", "0"],
+     get_config("aggressive").replace(selector=SparseVLMOptions(kept=(300, 0.5, 9), recycle=0.0))),
+], ids=str)  # fmt: skip
+def test_on_the_command_line(words: list[str], config: PruneVidConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = configs_of(monkeypatch)
+    assert main(["demo", *words]) == 3
+    assert seen == [config]
+
+
+@pytest.mark.parametrize("words", [
+    ["--selector", "sparsevlm", "--enable_cache_compression"], ["--selector", "pyramiddrop", "--selector.layers", "8,16"],
+    ["--selector", "pyramiddrop", "--selector.recycle", "0.1"], ["--selector", "sparsevlm", "--retained_tokens", "9"],
+], ids=str)  # fmt: skip
+def test_wrong_ones_on_the_command_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert configs_of(monkeypatch) == [] and main(["demo", *words]) == 2

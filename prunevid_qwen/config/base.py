@@ -89,6 +89,7 @@ class MethodOptions:
     lever_needs: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # options under which the lever alone decides
     chance: ClassVar[bool] = False  # draws random numbers, by ``random_seed``
     exact: ClassVar[bool] = False  # leaves the lever's share of each video, whatever it shows
+    averages: ClassVar[bool] = False  # its keep_ratio and keep_tokens are averages over the decoder's layers
     told: ClassVar[bool] = False  # the caller says what to keep: an upper end of comparisons, no method
 
     def __post_init__(self) -> None:

@@ -36,6 +36,7 @@ class ScheduledOptions(MethodOptions):
 
     most_layers: ClassVar[int | None] = None
     exact: ClassVar[bool] = True
+    averages: ClassVar[bool] = True
     budgets: ClassVar[tuple[str, ...]] = ("keep_ratio", "keep_tokens")  # options of which one alone may be set
 
     def __post_init__(self) -> None:

@@ -1,0 +1,173 @@
+"""PyramidDrop and SparseVLM in a model: equal to recomputing without a cache, to masking, and to the stock model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.needs import Evidence
+from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
+from prunevid_qwen.tokens import TokenMap
+from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.pruned_generation import OUT, same_logits, text_follow_up
+from tests.recomputing import recomputed
+from tests.test_generation import member
+from tests.test_steps import oracle, same
+from tests.tolerances import LOGITS, spacing
+
+
+def config(selector: str, **options: Any) -> PruneVidConfig:
+    return PruneVidConfig(**{"merger": None, "selector": selector, **options})
+
+
+RECYCLES = {"kept": (0.6, 0.4, 0.2)}
+WHOLE = {
+    "pyramiddrop": config("pyramiddrop", compress_cache=False),
+    "pyramiddrop, behind stage 1": config("pyramiddrop", merger="uniform", compress_cache=False),
+    "pyramiddrop, by average": config("pyramiddrop", keep_ratio=0.7, compress_cache=False),
+    "sparsevlm": config("sparsevlm", **RECYCLES),
+    "sparsevlm, behind stage 1": config("sparsevlm", merger="uniform", **RECYCLES),
+    "sparsevlm, table": config("sparsevlm"),
+    "sparsevlm, rank": config("sparsevlm", schedule="rank", layers=(1, 2, 4)),
+    "sparsevlm, one cut": config("sparsevlm", keep_ratio=0.6, layers=3),
+    "sparsevlm, last layer": config("sparsevlm", kept=(0.6, 0.3), layers=(1, 6)),
+}
+CUT = {
+    "pyramiddrop": config("pyramiddrop"),
+    "sparsevlm without recycling": config("sparsevlm", recycle=0.0, **RECYCLES),
+}
+ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
+
+
+@pytest.fixture
+def decisions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No decision may hang on rounding: evidence that is off as two routes may differ leads to the same map."""
+    numbers = torch.Generator().manual_seed(0)
+
+    def near(x: Tensor) -> Tensor:
+        finite = x.isfinite()
+        step = LOGITS[x.dtype] * spacing(float(x[finite].abs().max()), x.dtype)
+        return torch.where(finite, x + step * (2 * torch.rand(x.shape, generator=numbers) - 1), x)
+
+    def apart(real: Any) -> Any:
+        def plan(self: Any, seen: Evidence) -> TokenMap:
+            done = real(self, seen)
+            for _ in range(3):
+                assert seen.attention is not None
+                other = real(self, replace(seen, attention=near(seen.attention), hidden=near(seen.hidden)))
+                assert torch.equal(done.target, other.target), "evidence is too near for what follows to be compared"
+            return done
+
+        return plan
+
+    for method in (PyramidDrop, SparseVLM):
+        monkeypatch.setattr(method, "plan", apart(method.plan))
+
+
+def cuts(trace: Any, count: int) -> bool:
+    rows = [row for row in trace.samples if row.tokens]
+    acted = all(sum(each.at >= 0 for each in row.reductions) == count for row in rows)
+    return acted and all(row.after_stage2 < row.after_stage1 for row in rows if row.after_stage1 > len(row.blocks))
+
+
+# ---- caches that stay whole
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("what", WHOLE)
+def test_decoding_is_recomputing(what: str, case: str) -> None:
+    with pruned(tiny_model(), WHOLE[what]) as trace:
+        out = tiny_model().generate(**make_inputs(CASES[case]), max_new_tokens=4, do_sample=False, **OUT)
+    assert cuts(trace, len(WHOLE[what].selector.layers_for(6))) or case == "one_shrinks"
+    for b, wanted in enumerate(recomputed(CASES[case], out.sequences, trace)):
+        same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
+@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm"])
+def test_decoding_is_recomputing_under_the_eager_kernel(what: str) -> None:
+    with pruned(tiny_model("eager"), WHOLE[what]) as trace:
+        out = tiny_model("eager").generate(**make_inputs(MIXED), max_new_tokens=4, do_sample=False, **OUT)
+    for b, wanted in enumerate(recomputed(MIXED, out.sequences, trace)):
+        same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
+@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm"])
+def test_a_text_follow_up_goes_on(what: str) -> None:
+    second, trace = text_follow_up(tiny_model(), make_inputs(ONE_VIDEO), WHOLE[what])
+    (wanted,) = recomputed(ONE_VIDEO, second.sequences, trace)
+    same_logits(torch.stack(second.logits, 1)[0], wanted[-4:])
+
+
+def test_recycled_tokens_are_in_the_model() -> None:
+    with torch.no_grad(), pruned(tiny_model(), WHOLE["sparsevlm"]) as trace:
+        tiny_model()(**make_inputs(RAGGED))
+    for row in trace.samples:
+        for each in row.reductions:
+            assert not each.map.is_selection and int((each.map.target >= 0).sum()) > each.map.n_out
+    assert [each.at for each in trace.samples[0].reductions] == [0, 1, 2]
+
+
+# ---- caches that are cut
+
+
+@ATTENTION
+@pytest.mark.parametrize("what", CUT)
+def test_dropping_is_masking(what: str, attention: str) -> None:
+    for case in (RAGGED, MIXED):
+        with pruned(tiny_model(attention), CUT[what]) as trace:
+            out = tiny_model(attention).generate(**make_inputs(case), max_new_tokens=4, do_sample=False, **OUT)
+        assert cuts(trace, 3)
+        for b, wanted in enumerate(oracle(case, out.sequences, trace, compile_plan(CUT[what], 6))):
+            same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
+# ---- batches
+
+
+@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling"])
+def test_a_batch_equals_its_members(what: str, decisions_apart: None) -> None:
+    model, inputs = tiny_model(), make_inputs(MIXED)
+    with pruned(model, {**WHOLE, **CUT}[what]) as trace:
+        together = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
+        samples = trace.samples
+        for b in range(3):
+            alone = model.generate(**member(inputs, MIXED, b), max_new_tokens=4, do_sample=False, **OUT)
+            for one, other in zip(samples[b].reductions, trace.samples[0].reductions, strict=True):
+                assert torch.equal(one.map.target, other.map.target) and torch.equal(one.map.rep, other.map.rep)
+            same_logits(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0])
+
+
+@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm"])
+def test_copies_of_a_row_are_cut_alike(what: str) -> None:
+    with pruned(tiny_model(), WHOLE[what]) as trace:
+        tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=1, do_sample=False)
+        alone = trace.samples[0]
+        tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=3, num_beams=2, do_sample=False)
+    assert len(trace.samples) == 2
+    for row in trace.samples:
+        for one, other in zip(row.reductions, alone.reductions, strict=True):
+            assert torch.equal(one.map.target, other.map.target)
+
+
+# ---- nothing dropped
+
+
+@pytest.mark.parametrize(("selector", "options"), [
+    ("pyramiddrop", {"ratios": (1.0, 1.0, 1.0)}), ("pyramiddrop", {"keep_ratio": 1.0}),
+    ("sparsevlm", {"keep_tokens": 999}), ("sparsevlm", {"keep_ratio": 1.0}),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+def test_three_steps_that_keep_everything_are_the_stock_model(
+    family: str, selector: str, options: dict[str, Any]
+) -> None:
+    plan = compile_plan(config(selector, position_scheme="hf", **options), 6)
+    assert len(plan.steps) == 3
+    for case in ("mixed", "ragged"):
+        same(tiny_model(family=family), case, "greedy", plan, family)

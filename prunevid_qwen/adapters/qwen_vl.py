@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.adapter import Parts
-from prunevid_qwen.adapters.releases import check_transformers
+from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.windows import window_order
-from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
-from prunevid_qwen.seams import is_empty, missing_seam, taken, transformers_release
+from prunevid_qwen.seams import is_empty, missing_seam, taken
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
 
 
+@register_family("qwen2_5_vl", "qwen2_vl", frontend="qwen")
 class QwenVL:
     """Qwen2.5-VL and Qwen2-VL: stock transformers models, the same text stack and the same seams.
 
@@ -26,7 +27,6 @@ class QwenVL:
         model: a loaded ``Qwen2_5_VLForConditionalGeneration`` or ``Qwen2VLForConditionalGeneration``.
     """
 
-    MODEL_TYPES = ("qwen2_5_vl", "qwen2_vl")
     POSITIONS = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
     media: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
@@ -48,6 +48,12 @@ class QwenVL:
         self.vision_width = int(getattr(seen, "embed_dim", None) or seen.hidden_size)
         self.merge = int(self.config.vision_config.spatial_merge_size)
         self.tokens_per_second: float | None = getattr(self.config.vision_config, "tokens_per_second", None)
+        # the library's own: what somebody put in its place on this very model is called as the library calls it
+        positions = getattr(type(root), "get_rope_index", None) or getattr(root, "get_rope_index", None)
+        if positions is None:
+            raise missing_seam("the model", "get_rope_index")
+        timed = () if self.tokens_per_second is None else ("second_per_grid_ts",)
+        taken(positions, "get_rope_index", *self.POSITIONS, *timed)
 
     def has_media(self, kwargs: dict[str, Any]) -> bool:
         """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18).
@@ -217,41 +223,3 @@ class QwenVL:
         out = torch.empty_like(tokens)
         out[order.to(tokens.device)] = tokens
         return out
-
-
-def adapter_for(model: nn.Module) -> QwenVL:
-    """Find the adapter of a loaded model.
-
-    Raises:
-        UnsupportedError: the family is not known, or the model is sharded by tensor parallelism.
-        SetupError: the installed transformers is too old.
-    """
-    check_transformers(transformers_release())
-    model = getattr(model, "_orig_mod", model)  # torch.compile(model)
-    unwrap = getattr(model, "get_base_model", None)  # peft
-    base = unwrap() if callable(unwrap) else model
-    family = getattr(getattr(base, "config", None), "model_type", None)
-    if family not in QwenVL.MODEL_TYPES or not hasattr(base, "lm_head"):
-        raise UnsupportedError(
-            f"pruning knows {', '.join(QwenVL.MODEL_TYPES)} (…ForConditionalGeneration), got "
-            f"{type(base).__name__} with model_type {family!r}; CONTRIBUTING.md says how to add a family"
-        )
-    if (getattr(base, "tp_size", None) or 1) > 1 or getattr(base, "_tp_plan_applied", False):
-        raise UnsupportedError(
-            "tensor parallelism is not supported: each rank sees only its own heads and would keep other tokens. "
-            "Use device_map instead"
-        )
-    adapter = QwenVL(base)
-    root = adapter.parts.root
-    # the library's own: what somebody put in its place on this very model is called as the library calls it
-    positions = getattr(type(root), "get_rope_index", None) or getattr(root, "get_rope_index", None)
-    if positions is None:
-        raise missing_seam("the model", "get_rope_index")
-    timed = () if adapter.tokens_per_second is None else ("second_per_grid_ts",)
-    taken(positions, "get_rope_index", *adapter.POSITIONS, *timed)
-    return adapter
-
-
-def visual_tokens(model: nn.Module, ids: Tensor) -> list[int]:
-    """Count the visual tokens of each prompt of a batch in its token ids [B, S]."""
-    return (adapter_for(model).types(ids) > 0).sum(-1).tolist()  # type: ignore[no-any-return]

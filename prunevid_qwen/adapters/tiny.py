@@ -23,7 +23,7 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
     must leave that as found puts it back.
 
     Args:
-        family: a ``model_type`` of `QwenVL.MODEL_TYPES`.
+        family: a ``model_type`` of `adapters.families`.
         layers: decoder layers.
         attention: "sdpa", "eager" or another implementation that the library knows.
         dtype: of the weights; they are drawn in fp32.

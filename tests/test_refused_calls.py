@@ -206,6 +206,8 @@ HOOKS = (
     "eager",
     "run",
     "prompt",
+    "media_checks",
+    "pictures",
     "prefill",
     "masks",
     "logits",

@@ -15,7 +15,7 @@ from prunevid_qwen.trace import Trace
 
 
 def text_inputs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the stock model hands its decoder: embeddings [B, S, D] and position ids [R, B, S], R = 3, or 1 of tokens."""
+    """What the stock model hands its decoder: embeddings [B, S, D] and positions [R, B, S], R = 3, or 1 of tokens."""
     seen: dict[str, Any] = {}
 
     def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:

@@ -35,8 +35,8 @@ def check_shown(
         blind = False
     elif adapter.spatial:  # asked last, since it waits for the device
         blind = spreads(kwargs.get("position_ids"))
-    else:
-        blind = _holds_placeholders(adapter, kwargs, ids, whole)
+    else:  # pixels under a name that nobody knows are for `check_text`
+        blind = not may_show(adapter, kwargs) and _holds_placeholders(adapter, kwargs, ids, whole)
     if (media or blind) and ids is None:
         if kwargs.get("inputs_embeds") is None:
             raise missing_seam("the model's call", "input_ids", kwargs)

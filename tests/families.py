@@ -23,6 +23,7 @@ class Family:
             of unlike length, several images or videos in one of them, and a text.
         tower: the vision tower's name among the root's modules.
         pixels: arguments that bring them.
+        asks: the function by which `generate` gets positions of the whole prompt: the root's, or the model's.
         positions: leading dimensions of the position ids that the decoder is given, before [B, S].
         options: of a config, without which stage 1 finds nothing to do.
     """
@@ -30,6 +31,7 @@ class Family:
     cases: Mapping[str, Any]
     tower: str
     pixels: tuple[str, ...]
+    asks: str
     positions: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,9 +44,9 @@ _QWEN_CASES = {
         [("text", 8)],
     ],
 }
+_QWEN = (_QWEN_CASES, "visual", ("pixel_values_videos", "pixel_values"), "get_rope_index", (4,))
 FAMILIES = {
-    "qwen2_5_vl": Family(_QWEN_CASES, "visual", ("pixel_values_videos", "pixel_values"), (4,)),
-    "qwen2_vl": Family(_QWEN_CASES, "visual", ("pixel_values_videos", "pixel_values"), (4,)),
+    "qwen2_5_vl": Family(*_QWEN), "qwen2_vl": Family(*_QWEN),
     "llava": Family(
         {
             "one": [[("text", 5), _IMAGE, ("text", 6)]],
@@ -54,7 +56,7 @@ FAMILIES = {
                 [("text", 8)],
             ],
         },
-        "vision_tower", ("pixel_values",), (), {"merge_images": True},
+        "vision_tower", ("pixel_values",), "_prepare_position_ids_for_generation", (), {"merge_images": True},
     ),
 }  # fmt: skip
 

@@ -129,7 +129,7 @@ def test_after_a_cut_the_next_layers_attention_is_that_of_what_is_left(before: s
 def test_after_a_cached_prefix_its_keys_are_seen_too(at: int) -> None:
     model, prefix = tiny_model("eager"), torch.tensor([[20, 21, 22, 23], [0, 0, 24, 25]])
     inputs, seen_prefix = inputs_of(RAGGED), torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1]])
-    notes = Notes(Needs(AttentionQuery(heads="mean", rows="each", projections="next")))
+    notes = Notes(Needs(AttentionQuery(heads="mean", rows="each", projections="next"), keys=True))
     positions, _ = adapter_for(model).reference_positions(**inputs)
     with torch.no_grad():
         cache = cache_of(
@@ -149,6 +149,8 @@ def test_after_a_cached_prefix_its_keys_are_seen_too(at: int) -> None:
             and made.weights[at + 1].shape[-1] == prefix.shape[1] + inputs["input_ids"].shape[1]
         )
         close(each.attention, made.weights[at + 1][b][:, text["all"]][..., visual + 4].mean(0).log())
+        assert each.keys is not None
+        close(each.keys, made.cache.layers[max(at, 0)].keys[b][:, visual + 4])
     notes.needs = Needs(AttentionQuery("pre_rope", projections="next"))
     cache.crop(4)
     with pytest.raises(UnsupportedError, match="pre_rope"):

@@ -379,6 +379,7 @@ REFUSED: dict[str, tuple[tuple[Step, ...], str]] = {
     "out of order": ((Step(3, Uniform()), Step(2, Uniform())), "2"),
     "two at a place": ((Step(3, Uniform()), Step(3, Uniform())), "3"),
     "attention at the door": ((Step(DOOR, FastV(keep_ratio=0.5)),), "attention"),
+    "probe at the door": ((Step(DOOR, Notes(Needs(probe=PROBE), 0.5)),), "door"),
     "probe behind a cut": ((Step(1, Uniform()), Step(3, Notes(Needs(probe=PROBE), 0.5))), "2"),
     "two probes": ((Step(3, Notes(Needs(probe=PROBE), 0.5)), Step(4, Notes(Needs(probe=PROBE), 0.5))), "probe"),
     "a trained layer": ((Step(1, Notes(Needs(layers=(4,)), 0.5)),), "4"),

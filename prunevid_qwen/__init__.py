@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from prunevid_qwen.hooks import pruned
-    from prunevid_qwen.model import PruneVidQwen25VL
+    from prunevid_qwen.model import PrunedVLM, PruneVidQwen25VL
     from prunevid_qwen.plan import Plan, Step
     from prunevid_qwen.reducer import register
     from prunevid_qwen.tokens import TokenMap
@@ -59,7 +59,7 @@ _HOME = {
         "UnsupportedError",
     ),
     "hooks": ("pruned",),
-    "model": ("PruneVidQwen25VL",),
+    "model": ("PruneVidQwen25VL", "PrunedVLM"),
     "plan": ("Plan", "Step"),
     "reducer": ("register",),
     "tokens": ("TokenMap",),
@@ -73,6 +73,7 @@ __all__ = [
     "PruneVidConfig",
     "PruneVidError",
     "PruneVidQwen25VL",
+    "PrunedVLM",
     "PruningNotApplied",
     "SetupError",
     "Step",

@@ -19,7 +19,7 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
-from prunevid_qwen.frontends import Frontend, frontend_for, not_shown
+from prunevid_qwen.frontends import Frontend, frontend_for, read_by_library
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.prepared import Prepared, limited, returns_tensors
@@ -120,7 +120,7 @@ class PrunedVLM:
             UnsupportedError: the model has another one.
         """
         if not isinstance(self.frontend, Preprocessor):
-            raise not_shown("video", self.model.config.model_type, self.frontend.reads, self.name)
+            raise read_by_library(self.name, self.model.config.model_type)
         return self.frontend
 
     @ends_streamer

@@ -1,4 +1,4 @@
-"""What `PruneVidQwen25VL` hands back: the answer to each prompt, what else was asked for, and the receipt."""
+"""What `PrunedVLM` hands back: the answer to each prompt, what else was asked for, and the receipt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from prunevid_qwen.trace import SampleTrace, Trace
 
 
 class Answering(Protocol):
-    """Of a `PruneVidQwen25VL` what is read here."""
+    """Of a `PrunedVLM` what is read here."""
 
     name: str
     model: Any

@@ -30,6 +30,8 @@ _EPILOG = """\
 [bold]Examples[/bold]
   prunevid ask --video_path cooking.mp4 --question "What is added last?" \\
       --model_path Qwen/Qwen2.5-VL-7B-Instruct
+  prunevid ask --image photo.jpg --question "What is this?" \\
+      --model_path llava-hf/llava-1.5-7b-hf
   ... --config aggressive --max_frames 64   more frames, fewer tokens of each
   ... --keep_ratio 0.2 --compare            also without pruning, side by side
   ... --selector fastv --selector.layers 3  an option of one method, in full
@@ -73,8 +75,8 @@ _PRESETS = (
     "beside it override it. Default: paper."
 )
 _MODELS = (
-    "Hub id or folder of a Qwen2.5-VL model. Default: bundled, a tiny one that knows moving coloured shapes and "
-    "nothing else."
+    "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: bundled, "
+    "a tiny one that knows moving coloured shapes and nothing else."
 )
 
 

@@ -49,7 +49,7 @@ class Held:
 
 
 class Asked(Protocol):
-    """Who answers: of a `PruneVidQwen25VL` what is read here."""
+    """Who answers: of a `PrunedVLM` what is read here."""
 
     model: Any
     config: PruneVidConfig

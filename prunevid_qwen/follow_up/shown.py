@@ -38,7 +38,7 @@ class Shown:
 
     @classmethod
     def of(cls, kind: str, source: Any, options: Mapping[str, Any]) -> Shown:
-        """Look at a source as `PruneVidQwen25VL.generate` takes it."""
+        """Look at a source as `PrunedVLM.generate` takes it."""
         name = named(source) if isinstance(source, (str, Path)) else type(source).__name__
         return cls(kind, name, _identity(source), dict(options))
 

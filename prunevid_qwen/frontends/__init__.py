@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from prunevid_qwen.adapters import family_of
+from prunevid_qwen.adapters import families, family_of
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.frontends.frontend import Frontend as Frontend
 from prunevid_qwen.frontends.frontend import not_shown as not_shown
 from prunevid_qwen.frontends.stock import StockFrontend as StockFrontend
@@ -43,3 +44,28 @@ def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:
     frontend = frontend_for(model_type)
     if kind not in frontend.reads:
         raise not_shown(kind, model_type, frontend.reads, source)
+
+
+def check_own_reading(source: str, hub: dict[str, Any]) -> None:
+    """Refuse a model whose inputs this package does not make itself, before its weights are loaded.
+
+    Benchmarks and training read media in other processes and share what is encoded: the library's processors cannot.
+
+    Args:
+        source, hub: as in `check_reads`.
+
+    Raises:
+        UnsupportedError, ConfigError, SetupError: as in `check_reads`.
+    """
+    model_type = config_of(source, hub).model_type
+    if frontend_for(model_type) is not Preprocessor:
+        raise read_by_library(source, model_type)
+
+
+def read_by_library(what: str, model_type: str) -> UnsupportedError:
+    """Make the error for a model whose inputs only the library's processor makes, called ``what``."""
+    own = ", ".join(each for each in families() if frontend_for(each) is Preprocessor)
+    return UnsupportedError(
+        f"{what} is of the family {model_type}, whose inputs transformers' processor makes; this reads videos and "
+        f"images itself, which it can for {own} alone. `prunevid ask` and PrunedVLM.generate answer with it"
+    )

@@ -16,6 +16,7 @@ from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
 from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.pictures import Pictures
 from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.prefill import Prefill
 from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
@@ -44,6 +45,7 @@ class Run(threading.local):
 
     def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, logits: Logits, trace: Trace) -> None:
         self.adapter, self.plan, self.gathering, self.logits, self.trace = adapter, plan, gathering, logits, trace
+        self.pictures = Pictures(adapter.pictures, adapter.noted)
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -74,9 +76,10 @@ class Run(threading.local):
         """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
         self.in_root, self.ids = True, ids if media else None
-        self.text = ids if not media and may_show(kwargs) else None
+        self.text = ids if not media and may_show(self.adapter, kwargs) else None
         self.gathering.begin(kwargs.get("mm_encoder_outputs"))
-        check_shown(kwargs, ids, media, isinstance(cache_of(kwargs), PrunedCache), self.prompt)
+        self.pictures.begin(kwargs.get("mm_encoder_outputs"))
+        check_shown(self.adapter, kwargs, ids, media, isinstance(cache_of(kwargs), PrunedCache), self.prompt)
 
     def after_root(self, _module: nn.Module, _args: Args, _kwargs: Kwargs, out: Any) -> Any:
         """Make sure that the decoder's hooks saw the prompt. Also runs when something raised: then ``out`` is None."""
@@ -95,16 +98,16 @@ class Run(threading.local):
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
         self.prefill, self.late_masks = None, ()
-        embeds, ids, text = embeddings(kwargs, self.in_root), self.ids, self.text
+        embeds, ids, text = embeddings(kwargs, self.in_root, self.adapter.named), self.ids, self.text
         self.ids = self.text = None
         now = Moment.now(embeds.device)
-        copy = None if ids is None else fetch(ids, kwargs, self.prompt)
+        copy = None if ids is None else fetch(self.adapter, ids, kwargs, self.prompt)
         if copy is None or not bool((self.adapter.types(copy.ids) > 0).any()):
             self._text(kwargs, embeds, text, now)
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
-        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer)
+        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
         self.prefill = Prefill.of(prompt, cache, past)
         self.prompt = None
         self.clock = ("prefill", now)
@@ -160,7 +163,7 @@ class Run(threading.local):
         state.entered(valid)
         kwargs["inputs_embeds"] = embeds
         kwargs["position_ids"] = gather_positions(kwargs["position_ids"], index, valid)
-        kwargs["attention_mask"] = self._masks(embeds, state.whole(valid), state.past)
+        kwargs["attention_mask"] = self.adapter.door_mask(self._masks(embeds, state.whole(valid), state.past))
 
     # ---- the layers
 
@@ -218,32 +221,38 @@ class Run(threading.local):
         state = self.prefill
         late = [mask for first, mask in self.late_masks if first <= layer]
         span = None if state is None else state.spans[-1]
-        if not late and (span is None or not span.first):
+        if not late and (span is None or not (span.first or self._counts_anew(state))):
             return None
         require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         if state is None or span is None:
             return args, {**kwargs, "attention_mask": late[-1]}
         hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
+        kwargs = dict(kwargs)
         if not span.has_mask:
-            span.mask = self._masks(hidden, state.whole(span.valid), state.past)["full_attention"]
+            span.mask = self._masks(hidden, state.whole(span.valid), state.past) if span.first else None
             span.text_row = on(consecutive(span.valid), hidden.device)
             span.has_mask = True
-        kwargs = dict(kwargs, attention_mask=span.mask, position_embeddings=span.rope)
+        if span.first:  # else the decoder made them of what the step at its door left
+            kwargs.update(attention_mask=span.mask, position_embeddings=span.rope)
         if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
             kwargs["position_ids"] = span.text_row
         return args, kwargs
 
+    def _counts_anew(self, state: Prefill | None) -> bool:
+        """Tell whether the layers are given positions with gaps, which flash-attention reads as packed sequences."""
+        return state is not None and state.merged and not self.adapter.spatial
+
     # ---- later calls and the way out
 
-    def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> dict[str, Any]:
+    def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> Any:
         return layer_mask(self.adapter.parts.text_config, hidden, valid, past)
 
     def _mend_masks(self, kwargs: Kwargs, embeds: Tensor, cache: PrunedCache) -> None:
         """Masks of a decode step or a follow-up text have to fit what the cache really holds."""
         cuts, config = [step.at for step in self.plan.cuts], self.adapter.parts.text_config
         first, *late = masks_of_spans(config, cache, embeds, kwargs.get("attention_mask"), cuts)
-        kwargs["attention_mask"] = first[1]
-        self.late_masks = tuple((layer, mask["full_attention"]) for layer, mask in late)
+        kwargs["attention_mask"] = self.adapter.door_mask(first[1])
+        self.late_masks = tuple(late)
 
     def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""

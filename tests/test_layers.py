@@ -16,8 +16,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 FLOORS = (
     ("errors", "version", "amounts", "interruption"),
     ("config", "kernels", "bundled", "seams", "attachments", "eager", "folder_json"),
-    ("tokens",),
-    ("reducer", "positions", "pixels", "video", "trace", "batch", "vision"),
+    ("tokens", "positions"),
+    ("reducer", "pictures", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
     ("plan", "prompt", "taps"),
     ("prefill",),

@@ -2,6 +2,7 @@
 
 from prunevid_qwen.adapters.adapter import Adapter as Adapter
 from prunevid_qwen.adapters.adapter import Parts as Parts
+from prunevid_qwen.adapters.llava import Llava as Llava
 from prunevid_qwen.adapters.qwen_vl import QwenVL as QwenVL
 from prunevid_qwen.adapters.releases import check_transformers as check_transformers
 from prunevid_qwen.adapters.releases import library_agrees as library_agrees

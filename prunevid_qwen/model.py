@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,13 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
-from prunevid_qwen.frontends import Frontend, frontend_for, read_by_library
+from prunevid_qwen.frontends import Frontend, frontend_for, opened_samples, read_by_library
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.prepared import Prepared, limited, returns_tensors
-from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.receipt import check_applied, warnings_of
 from prunevid_qwen.results import results_of
-from prunevid_qwen.sources import conversations
 from prunevid_qwen.streamer import ends_streamer
 from prunevid_qwen.tokens.device import input_device
 
@@ -180,7 +179,8 @@ class PrunedVLM:
         if cache_given(generate_arguments) is not None:
             return self._follow_up(asked, question, streamer, return_stats, generate_arguments)
         tower, device = self._tower, input_device(self.model)
-        with self._opened(video_path, question, images, messages, start, end) as (opened, single):
+        given = (video_path, question, images, messages, start, end)
+        with opened_samples(self.frontend, self.config, tower, *given) as (opened, single):
             if streamer is not None and not single:
                 raise ConfigError("a streamer shows one answer at a time: pass one question")
             read = time.perf_counter() - began
@@ -236,8 +236,10 @@ class PrunedVLM:
         Args are `generate`'s; videos are sampled, and the encoder is looked into, as ``config`` says.
         """
         began = time.perf_counter()
+        given = (video_path, question, images, messages, start, end)
         with ExitStack() as stack:
-            opened, single = stack.enter_context(self._opened(video_path, question, images, messages, start, end))
+            opening = opened_samples(self.frontend, self.config, self._tower, *given)
+            opened, single = stack.enter_context(opening)
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))
@@ -271,22 +273,6 @@ class PrunedVLM:
     @property
     def _tower(self) -> Any:
         return adapter_for(self.model).parts.vision
-
-    @contextmanager
-    def _opened(self, video_path: Any, question: Any, *given: Any) -> Iterator[tuple[list[Sample], bool]]:
-        """Open the media of a call; its videos are read as they are encoded, and closed on leaving."""
-        tower = self._tower
-        with ExitStack() as stack:
-
-            def open_video(source: Any, config: PruneVidConfig, **options: Any) -> Any:
-                feed = self.frontend.open_video(source, config, tower, **options)
-                stack.callback(feed.close)
-                return feed
-
-            asked, single = conversations(
-                self.config, self.frontend.read_image, open_video, video_path, question, *given
-            )
-            yield [self.frontend.sample(each, self.config, open_video) for each in asked], single
 
 
 PruneVidQwen25VL = PrunedVLM

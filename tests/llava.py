@@ -47,9 +47,7 @@ def tiny_processor(template: str | None = None) -> Any:
     """Make the processor: images are resized and cropped to `SIDE` patches a side."""
     side = SIDE * PATCH
     return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-        ),
+        image_processor=CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
         tokenizer=tiny_tokenizer(),
         patch_size=PATCH,
         vision_feature_select_strategy="default",

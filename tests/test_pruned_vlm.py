@@ -19,12 +19,12 @@ import prunevid_qwen
 from prunevid_qwen import (
     ConfigError,
     PrunedVLM,
-    PruneVidConfig,
     PruneVidQwen25VL,
     SetupError,
     UnsupportedError,
     get_baseline_config,
     get_config,
+    get_fastv_config,
 )
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
@@ -35,7 +35,7 @@ from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_t
 ASKED = "what color is the circle ?"
 OTHER = "is the circle blue ?"
 PROMPT = f"USER: <image>\n{ASKED} ASSISTANT:"
-FASTV = PruneVidConfig(merger=None, selector="fastv")
+FASTV = get_fastv_config().replace(compress_cache=True)
 
 
 @pytest.fixture(scope="module")
@@ -97,9 +97,7 @@ def test_answers_without_pruning_are_those_of_the_stock_model_and_processor(
 ) -> None:
     model, processor = stock
     shown = [picture(seed) for seed in pictures]
-    inputs = processor(
-        images=shown or None, text=texts, padding=True, padding_side="left", return_tensors="pt"
-    )
+    inputs = processor(images=shown or None, text=texts, padding=True, padding_side="left", return_tensors="pt")
     with torch.inference_mode():
         expected = model.generate(**inputs, max_new_tokens=3, **RAW)
     questions = [ASKED, OTHER][: len(texts)]
@@ -156,7 +154,8 @@ def test_messages_show_several_images_where_they_stand(pruning: PrunedVLM) -> No
     ]
     sample = pruning.frontend.sample(talk, pruning.config)
     assert sample.text == f"USER: <image>\nthe circle ASSISTANT: blue</s>USER: <image>\n{ASKED} ASSISTANT:"
-    assert [np.array_equal(each.pixels, np.asarray(shown)) for each, shown in zip(sample.media, (one, two))] == [True] * 2
+    first, second = sample.media
+    assert np.array_equal(first.pixels, np.asarray(one)) and np.array_equal(second.pixels, np.asarray(two))
     result = pruning.generate(messages=talk, max_new_tokens=2)
     assert result["stats"]["tokens"]["after_stage2"] == TOKENS
 
@@ -200,6 +199,14 @@ def test_presets_leave_images_to_the_selector_and_say_so(whole: PrunedVLM, name:
     assert (stats["stage1"]["note"] is not None) == config.enable_stage1
     kept = stats["tokens"]["after_stage2"]
     assert kept == (max(1, int(TOKENS * config.keep_ratio)) if config.enable_stage2 else TOKENS)
+
+
+def test_fastv_is_the_published_one(whole: PrunedVLM) -> None:
+    """Half of the tokens from layer 2 on; the caches of layers 0 and 1 stay whole."""
+    stats = ask(whole.with_config(get_fastv_config()), images=[picture(1)], return_stats=True)["stats"]
+    text = stats["input"]["prompt_tokens"] - TOKENS
+    assert stats["stage3"]["cache_lengths"] == [text + TOKENS] * 2 + [text + TOKENS // 2] * 4
+    assert not stats["stage1"]["enabled"] and not stats["stage3"]["enabled"]
 
 
 # ---- the next question
@@ -247,7 +254,9 @@ def test_ask_answers_about_a_photo(folder: Path, photo: Path, capsys: pytest.Cap
     told = json.loads(capsys.readouterr().out)
     assert isinstance(told["answer"], str)
     assert told["stats"]["tokens"]["visual"] == TOKENS and told["stats"]["tokens"]["after_stage2"] == TOKENS // 2
-    assert main([*words, "--device", "cpu", "--compare"]) == 0
+    assert main([*words, "--device", "cpu", "--config", "fastv", "--compare", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["comparison"]["encoded_once"] is False and told["baseline"]["stats"]["seconds"]["vision"] > 0
 
 
 @pytest.mark.parametrize("command", ["ask", "demo"])
@@ -269,12 +278,13 @@ def test_benchmarks_refuse_it_before_a_file_is_touched(
 ) -> None:
     questions, out = tmp_path / "q.jsonl", tmp_path / "out"
     questions.write_text(json.dumps({"id": "a", "image": str(photo), "question": ASKED}) + "\n")
+    before = sorted(tmp_path.iterdir())
     for words in (
         ["batch", str(questions), "--out", str(out), "--model_path", str(folder), "--json"],
         ["bench", "speed", "--quick", "--out", str(out), "--model_path", str(folder), "--json"],
     ):
         assert main(words) == UnsupportedError.exit_code, words
-        assert "PrunedVLM" in capsys.readouterr().err and not out.exists()
+        assert "PrunedVLM" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
 
 
 # ---- what is refused

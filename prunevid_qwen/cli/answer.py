@@ -83,7 +83,7 @@ def compare(
     tell: Callable[[str], None] = lambda words: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
-    """Answer with and without pruning in turns, about media that are read and encoded once for both.
+    """Answer with and without pruning in turns, about media that are read once for both, and encoded once if they can.
 
     Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last.
 
@@ -111,6 +111,7 @@ def compare(
         pruned, full = (side.answer(prepared, max_new_tokens=request.max_new_tokens) for side in sides)
         turns.append((pruned, full))
     found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns])
+    found["encoded_once"] = prepared.encoded is not None
     pruned, full = (
         turns[middle_turn(found["decoder_seconds"][name])][at] for at, name in enumerate(("pruned", "unpruned"))
     )

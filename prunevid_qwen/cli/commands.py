@@ -71,8 +71,8 @@ def _option(name: str, text: str, metavar: str | None = None, panel: str | None 
 
 _PRESETS = (
     "paper, recommended (ours), conservative (prunes less), aggressive (prunes more), stage1_only, reference (the "
-    "authors' code), glimpse (GlimpsePrune, a trained predictor), baseline (no pruning), or a JSON file. Options given "
-    "beside it override it. Default: paper."
+    "authors' code), glimpse (GlimpsePrune, a trained predictor), fastv (FastV as published), baseline (no pruning), "
+    "or a JSON file. Options given beside it override it. Default: paper."
 )
 _MODELS = (
     "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: bundled, "

@@ -12,6 +12,7 @@ from prunevid_qwen.adapters import families, family_of
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.frontends.frontend import Frontend as Frontend
 from prunevid_qwen.frontends.frontend import not_shown as not_shown
+from prunevid_qwen.frontends.opening import opened_samples as opened_samples
 from prunevid_qwen.frontends.stock import StockFrontend as StockFrontend
 from prunevid_qwen.loading import config_of
 from prunevid_qwen.preprocessor import Preprocessor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from prunevid_qwen import (
     get_config,
     get_fastv_config,
 )
+from prunevid_qwen.adapters import families
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
 from prunevid_qwen.errors import UnknownOption
@@ -257,6 +259,26 @@ def test_ask_answers_about_a_photo(folder: Path, photo: Path, capsys: pytest.Cap
     assert main([*words, "--device", "cpu", "--config", "fastv", "--compare", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["comparison"]["encoded_once"] is False and told["baseline"]["stats"]["seconds"]["vision"] > 0
+
+
+def test_the_command_of_the_readme(
+    folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+    line = next(each for each in readme.splitlines() if each.startswith("prunevid ask") and "llava" in each)
+    monkeypatch.chdir(tmp_path)
+    Image.open(photo).save("photo.jpg")
+    words = [str(folder) if "llava-hf/" in word else word for word in shlex.split(line, comments=True)[1:]]
+    assert main([*words, "--max_new_tokens", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["input"]["images"][0]["source"] == "photo.jpg"
+
+
+def test_help_names_every_family(capsys: pytest.CaptureFixture[str]) -> None:
+    """Help loads no adapter, so the names are written out there."""
+    assert main(["ask", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split()).lower()
+    assert set(families()) == {"qwen2_5_vl", "qwen2_vl", "llava"}, "name the new family in --model_path's help"
+    assert "qwen2.5-vl" in told and "qwen2-vl" in told and "llava-1.5" in told
 
 
 @pytest.mark.parametrize("command", ["ask", "demo"])

@@ -85,7 +85,7 @@ def self_check(family: str) -> SelfCheck:
     Takes about a second, always runs, remembers nothing, and leaves everything as found.
 
     Args:
-        family: "qwen2_5_vl" or "qwen2_vl".
+        family: a ``model_type`` that pruning knows, such as "qwen2_5_vl"; see `adapters.families`.
     """
     return selfcheck.self_check(family, attached)
 

@@ -155,7 +155,7 @@ def _dealt(kind: str, made: Sequence[Picture], wanted: Sequence[int]) -> list[tu
         out.append(tuple(own))
     if [sum(each.tokens for each in row) for row in out] != list(wanted) or next(left, None) is not None:
         raise UnsupportedError(
-            f"the prompts have {list(wanted)} {kind} tokens, and the model was asked for {[e.tokens for e in made]}: "
-            f"features that were made outside `pruned`, or for other prompts. Pass the pixels of these prompts"
+            f"the prompts have {list(wanted)} {kind} tokens, and the features that came are of "
+            f"{[each.tokens for each in made]}: they were made for other prompts. Pass the pixels of these"
         )
     return out

@@ -37,7 +37,8 @@ class Row:
         """Return what a trace says of it."""
         tokens = 0 if self.start is None else self.start.visual.numel()
         blocks = () if self.start is None else self.start.blocks
-        return SampleTrace(blocks, tokens, self.length, tuple(self.reductions))
+        cells = None if self.start is None else self.start.cells
+        return SampleTrace(blocks, tokens, self.length, tuple(self.reductions), cells)
 
     def forget(self, later: Needs) -> None:
         """Let go of evidence that was judged, but for what a later step asks for."""

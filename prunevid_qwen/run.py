@@ -16,10 +16,11 @@ from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
 from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.media_checks import check_countable, check_shown, check_text, may_show
 from prunevid_qwen.pictures import Pictures
 from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
+from prunevid_qwen.prompt import embeddings, fetch, read_prompt
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
 from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache, adopt, forget_unfilled, size_of, without
 from prunevid_qwen.steps import merge, score, select
@@ -221,7 +222,8 @@ class Run(threading.local):
         state = self.prefill
         late = [mask for first, mask in self.late_masks if first <= layer]
         span = None if state is None else state.spans[-1]
-        if not late and (span is None or not (span.first or self._counts_anew(state))):
+        gapped = state is not None and state.merged and not self.adapter.spatial  # positions of the first span
+        if not late and (span is None or not (span.first or gapped)):
             return None
         require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         if state is None or span is None:
@@ -237,10 +239,6 @@ class Run(threading.local):
         if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
             kwargs["position_ids"] = span.text_row
         return args, kwargs
-
-    def _counts_anew(self, state: Prefill | None) -> bool:
-        """Tell whether the layers are given positions with gaps, which flash-attention reads as packed sequences."""
-        return state is not None and state.merged and not self.adapter.spatial
 
     # ---- later calls and the way out
 

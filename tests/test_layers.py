@@ -19,7 +19,7 @@ FLOORS = (
     ("tokens", "positions"),
     ("reducer", "pictures", "pixels", "video", "trace", "batch", "vision"),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
-    ("plan", "prompt", "taps"),
+    ("plan", "prompt", "media_checks", "taps"),
     ("prefill",),
     ("probe", "logits", "steps", "decoding"),
     ("gathering",),

@@ -17,6 +17,7 @@ from prunevid_qwen.attachments import replaced
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.pictures import Picture
 from prunevid_qwen.positions import IMAGE
+from prunevid_qwen.seams import missing_seam
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import joined
 
@@ -64,8 +65,10 @@ class Llava(TextDecoder):
 
     def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
         """Make one raster of each image; of strategy "full" CLS stands before it, without a place."""
-        cells = self.side**2
-        sizes = [len(each) for each in features.pooler_output]
+        made = getattr(features, "pooler_output", None)
+        if made is None:
+            raise missing_seam("the features of images", "pooler_output")
+        cells, sizes = self.side**2, [len(each) for each in made]
         if any(size not in (cells, cells + 1) for size in sizes):
             return None
         led = (-1, *range(cells))

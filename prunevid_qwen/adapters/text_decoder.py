@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.attachments import replaced
 from prunevid_qwen.pictures import Picture
-from prunevid_qwen.seams import is_empty
+from prunevid_qwen.seams import is_empty, missing_seam
 
 Rope = tuple[Tensor, Tensor]
 
@@ -66,7 +66,9 @@ class TextDecoder:
         more than its prompt.
         """
         name = "_prepare_position_ids_for_generation"
-        stock = getattr(self.parts.model, name)
+        stock = getattr(self.parts.model, name, None)
+        if stock is None:
+            raise missing_seam("the model", name)
 
         def prepare(inputs: Tensor, model_kwargs: dict[str, Any]) -> Any:
             ids = model_kwargs.get("input_ids")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         get_baseline_config,
         get_config,
         get_conservative_config,
+        get_fastv_config,
         get_glimpse_config,
         get_paper_config,
         get_recommended_config,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from prunevid_qwen.hooks import pruned
-    from prunevid_qwen.model import PruneVidQwen25VL
+    from prunevid_qwen.model import PrunedVLM, PruneVidQwen25VL
     from prunevid_qwen.plan import Plan, Step
     from prunevid_qwen.reducer import register
     from prunevid_qwen.tokens import TokenMap
@@ -44,6 +45,7 @@ _HOME = {
         "get_baseline_config",
         "get_config",
         "get_conservative_config",
+        "get_fastv_config",
         "get_glimpse_config",
         "get_paper_config",
         "get_recommended_config",
@@ -59,7 +61,7 @@ _HOME = {
         "UnsupportedError",
     ),
     "hooks": ("pruned",),
-    "model": ("PruneVidQwen25VL",),
+    "model": ("PruneVidQwen25VL", "PrunedVLM"),
     "plan": ("Plan", "Step"),
     "reducer": ("register",),
     "tokens": ("TokenMap",),
@@ -73,6 +75,7 @@ __all__ = [
     "PruneVidConfig",
     "PruneVidError",
     "PruneVidQwen25VL",
+    "PrunedVLM",
     "PruningNotApplied",
     "SetupError",
     "Step",
@@ -83,6 +86,7 @@ __all__ = [
     "get_baseline_config",
     "get_config",
     "get_conservative_config",
+    "get_fastv_config",
     "get_glimpse_config",
     "get_paper_config",
     "get_recommended_config",

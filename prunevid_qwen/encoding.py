@@ -17,36 +17,45 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.media import Medium, VideoFeed
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.trace import Moment
+from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.vision import EncodedVideos, Features, is_placeholder
 
 # (frames encoded so far, frames in all), of all videos of the call
 Progress = Callable[[int, int], None]
+AnyMedium = Medium | VideoFeed | Picture
 
 
 class Encoding:
     """Encodes the videos of one call.
 
     Args:
-        videos: keeps the features.
+        videos: keeps the features; None where the model encodes what it is shown itself, so that nothing is done here.
         media: everything that the call shows, repeated things too.
         progress: told after each chunk; where damage makes a video begin anew it counts back.
     """
 
     def __init__(
         self,
-        videos: EncodedVideos,
-        media: Iterable[Medium | VideoFeed],
+        videos: EncodedVideos | None,
+        media: Iterable[AnyMedium],
         progress: Progress | None = None,
     ) -> None:
-        self._videos, self._progress = videos, progress
+        self._held, self._progress = videos, progress
         self._feeds = list({id(each): each for each in media if isinstance(each, VideoFeed)}.values())
         self._frames = 0  # of finished videos
-        self._made: dict[int, tuple[Medium | VideoFeed, Medium]] = {}  # the first keeps its id from being given anew
+        self._made: dict[int, tuple[AnyMedium, Medium]] = {}  # the first keeps its id from being given anew
         self.waited = 0.0  # seconds in which no encoder ran: reading that it did not hide
         self.encoded = 0.0  # seconds of the encoder
 
-    def encode(self, given: Medium | VideoFeed) -> Medium:
+    @property
+    def _videos(self) -> EncodedVideos:
+        assert self._held is not None, "a frontend that opens videos encodes them ahead"
+        return self._held
+
+    def encode(self, given: AnyMedium) -> Medium | Picture:
         """Return what goes into the prompt; the same video is encoded once, images only by `encode_images`."""
+        if isinstance(given, Picture):
+            return given
         if isinstance(given, Medium) and given.kind == "image":
             return self._made.get(id(given), (given, given))[1]
         if id(given) not in self._made:
@@ -59,7 +68,7 @@ class Encoding:
             self._made[id(given)] = given, medium
         return self._made[id(given)][1]
 
-    def encode_images(self, media: Iterable[Medium | VideoFeed]) -> None:
+    def encode_images(self, media: Iterable[AnyMedium]) -> None:
         """Encode the images among ``media`` too, in one call as the stock model, so that they are encoded once."""
         images = list({id(each): each for each in media if isinstance(each, Medium) and each.kind == "image"}.values())
         if not images:

@@ -13,7 +13,8 @@ from typing import Any
 from prunevid_qwen.adapters import check_transformers, family_of
 from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.config.checks import unknown
-from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, quoted
+from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
+from prunevid_qwen.folder_json import read_json
 from prunevid_qwen.version import TESTED
 
 _log = logging.getLogger(__name__)
@@ -67,14 +68,8 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
     """
     import transformers
 
-    check_transformers(transformers.__version__)
-    check_source(source)
     hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, **hub)
-    except (OSError, ConnectionError) as error:
-        raise _unreachable(source, error) from error
-    family_of(config.model_type, source)
+    config_of(source, hub)
     where = None if arguments.get("device_map") is not None else choose_device(device)
     try:
         with _bar_of_loading(transformers.__version__):
@@ -97,6 +92,40 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
             ) from error
         raise
     return (model if where is None else model.to(where)).eval()
+
+
+def config_of(source: str, hub: dict[str, Any]) -> Any:
+    """Read the config of a model of a supported family; no weights are loaded.
+
+    Args:
+        source: a folder or a hub id.
+        hub: of `HUB_ARGUMENTS`.
+
+    Raises:
+        ConfigError: ``source`` is neither a folder nor a hub id.
+        UnsupportedError: the model is of another family, or its weights belong to other code than transformers'.
+        SetupError: it cannot be reached.
+    """
+    import transformers
+
+    check_transformers(transformers.__version__)
+    check_source(source)
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **hub)
+    except (OSError, ConnectionError) as error:
+        raise _unreachable(source, error) from error
+    except ValueError as error:  # of a model type that transformers itself does not know
+        family_of(read_json(source, "config.json", hub).get("model_type"), source)
+        raise SetupError(f"cannot read the config of {quoted(source)}: {error}") from error
+    family_of(config.model_type, source)
+    made = getattr(config, "architectures", None) or ()
+    if made and not any(name.endswith("ForConditionalGeneration") for name in made):
+        # of LLaVA there are checkpoints that share a model type with transformers' own and no name of a weight
+        raise UnsupportedError(
+            f"{source} holds a {', '.join(made)}, which is other code than transformers'. Pass a conversion of it, "
+            "such as those under llava-hf/ on the hub"
+        )
+    return config
 
 
 @contextmanager

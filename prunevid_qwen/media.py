@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +15,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.folder_json import read_json
 from prunevid_qwen.pixels import PixelOptions, fitted_frame, frame_limit, image_pixels, smart_resize, video_pixels
 from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_video
-from prunevid_qwen.video.data_uris import named
-from prunevid_qwen.video.frames import read_picture
+from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.video.prefetch import Prefetch
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
@@ -250,18 +248,12 @@ class MediaReader:
 
     def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read one image."""
-        image, note = read_picture(source)
+        shown = Picture.of(source)
         limit = given.pop("max_pixels", config.max_pixels)
         fit = _fit(self.image, given, limit)
-        pixels, grid = image_pixels(image, fit, max_pixels=None if fit.fixed else limit)
-        name = named(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
-        facts = {
-            "source": name,
-            "size": list(image.shape[:2]),
-            "resized": [int(side) * self.image.patch_size for side in grid[0, 1:]],
-            "grid": _merged(grid, self.image.merge_size),
-            "warnings": [] if note is None else [f"{name}: {note}"],
-        }
+        pixels, grid = image_pixels(shown.pixels, fit, max_pixels=None if fit.fixed else limit)
+        resized = [int(side) * self.image.patch_size for side in grid[0, 1:]]
+        facts = {**shown.facts, "resized": resized, "grid": _merged(grid, self.image.merge_size)}
         return Medium("image", pixels, grid, 1.0, facts)
 
 

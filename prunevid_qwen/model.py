@@ -1,12 +1,12 @@
-"""PruneVidQwen25VL: a stock Qwen2.5-VL that answers questions about videos with pruned tokens."""
+"""PrunedVLM: a stock vision-language model that answers questions about what it is shown with pruned tokens."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,39 +19,40 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
+from prunevid_qwen.frontends import Frontend, frontend_for, opened_samples, read_by_library
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
-from prunevid_qwen.media import VideoFeed
 from prunevid_qwen.prepared import Prepared, limited, returns_tensors
-from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.receipt import check_applied, warnings_of
 from prunevid_qwen.results import results_of
-from prunevid_qwen.sources import conversations
 from prunevid_qwen.streamer import ends_streamer
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.vision import vision_from_memory
 
 _log = logging.getLogger(__name__)
 
 
-class PruneVidQwen25VL:
+class PrunedVLM:
     """Loads a model and answers questions about videos and images, with the pruning that ``config`` says.
+
+    `PruneVidQwen25VL` is the same class. Which families it knows, `prunevid_qwen.adapters.families` says; of these the
+    Qwen-VL ones are shown videos and images, LLaVA-1.5 images.
 
     Args:
         model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
-            with a loaded model pass its ``tokenizer`` or ``processor``.
+            with a loaded model pass its ``processor``, or of a Qwen-VL its ``tokenizer``.
         config: what to prune; None is the paper's (`get_paper_config`).
         device: "cuda", "cpu", ...; None takes the GPU when there is one. Not together with ``device_map``.
-        tokenizer: for a loaded model.
-        processor: for a loaded model, instead of ``tokenizer``: its tokenizer is used.
+        tokenizer: for a loaded Qwen-VL.
+        processor: for a loaded model. Of a Qwen-VL the settings and the tokenizer are used, of another model all.
         arguments: what transformers' ``from_pretrained`` takes: ``dtype`` ("auto" by default: the checkpoint's;
             float32 for "bundled"), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``,
             ``token``, ``cache_dir``, ``local_files_only``.
 
     Raises:
         ConfigError: arguments that contradict each other, or a path that is none.
-        SetupError: the model, the device or the network is not there.
-        UnsupportedError: a model of another family.
+        SetupError: the model, its processor, the device or the network is not there.
+        UnsupportedError: a model of a family that is not known.
     """
 
     def __init__(
@@ -78,14 +79,16 @@ class PruneVidQwen25VL:
             arguments.setdefault("dtype", "float32" if self.name == "bundled" else "auto")
             self.model = load_model(source, device, arguments)
             hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
-            self.preprocessor = Preprocessor.from_pretrained(source, self.model.config.model_type, **hub)
+            family = self.model.config.model_type
+            self.frontend: Frontend = frontend_for(family).from_pretrained(source, family, **hub)
         else:
             if arguments:
                 raise ConfigError(f"{', '.join(arguments)} are for loading, but a loaded model was passed")
             adapter_for(model_path)
             self.name = str(getattr(model_path, "name_or_path", "") or type(model_path).__name__)
             self.model = model_path if device is None else model_path.to(choose_device(device))
-            self.preprocessor = Preprocessor.beside(self.model, tokenizer, processor)
+            family = adapter_for(self.model).family
+            self.frontend = frontend_for(family).beside(self.model, tokenizer, processor)
         self._lock = Turns()  # one model can be hooked once at a time: threads take turns
         with pruned(self.model, self.config):  # a config that does not fit the model is refused here, not later
             pass
@@ -95,7 +98,7 @@ class PruneVidQwen25VL:
         """Do what the constructor does; for those who look for transformers' name."""
         return cls(model_path, config, **arguments)
 
-    def with_config(self, config: PruneVidConfig) -> PruneVidQwen25VL:
+    def with_config(self, config: PruneVidConfig) -> PrunedVLM:
         """Return one with another config that shares this one's weights (and takes turns with it)."""
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__, config=config)
@@ -106,7 +109,18 @@ class PruneVidQwen25VL:
     @property
     def tokenizer(self) -> Any:
         """The tokenizer in use."""
-        return self.preprocessor.tokenizer
+        return self.frontend.tokenizer
+
+    @property
+    def preprocessor(self) -> Preprocessor:
+        """The frontend of a Qwen-VL, whose parts read videos and images ahead of any model.
+
+        Raises:
+            UnsupportedError: the model has another one.
+        """
+        if not isinstance(self.frontend, Preprocessor):
+            raise read_by_library(self.name, self.model.config.model_type)
+        return self.frontend
 
     @ends_streamer
     def generate(
@@ -165,7 +179,8 @@ class PruneVidQwen25VL:
         if cache_given(generate_arguments) is not None:
             return self._follow_up(asked, question, streamer, return_stats, generate_arguments)
         tower, device = self._tower, input_device(self.model)
-        with self._opened(video_path, question, images, messages, start, end) as (opened, single):
+        given = (video_path, question, images, messages, start, end)
+        with opened_samples(self.frontend, self.config, tower, *given) as (opened, single):
             if streamer is not None and not single:
                 raise ConfigError("a streamer shows one answer at a time: pass one question")
             read = time.perf_counter() - began
@@ -173,12 +188,12 @@ class PruneVidQwen25VL:
             returned = returns_tensors(self.model, generate_arguments)
             shown = shown_in(*asked) if single and returned else None
             inference = torch.inference_mode(not returned)
-            with self._lock, inference, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
+            with self._lock, inference, pruned(self.model, self.config) as trace, self.frontend.memory(tower) as videos:
                 encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
                 ]
-                inputs = {name: value.to(device) for name, value in self.preprocessor.batch(samples).items()}
+                inputs = {name: value.to(device) for name, value in self.frontend.batch(samples).items()}
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
                 if shown is not None:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
@@ -221,11 +236,13 @@ class PruneVidQwen25VL:
         Args are `generate`'s; videos are sampled, and the encoder is looked into, as ``config`` says.
         """
         began = time.perf_counter()
+        given = (video_path, question, images, messages, start, end)
         with ExitStack() as stack:
-            opened, single = stack.enter_context(self._opened(video_path, question, images, messages, start, end))
+            opening = opened_samples(self.frontend, self.config, self._tower, *given)
+            opened, single = stack.enter_context(opening)
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
                 stack.enter_context(context)
-            encoded = stack.enter_context(vision_from_memory(self._tower))
+            encoded = stack.enter_context(self.frontend.memory(self._tower))
             return Prepared.of(opened, single, encoded, progress, began)
 
     @ends_streamer
@@ -243,9 +260,9 @@ class PruneVidQwen25VL:
         generate_arguments = with_cache_named(self.model, limited(generate_arguments))
         check_starts_anew(generate_arguments)
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
-        memory = vision_from_memory(self._tower, prepared.encoded)
+        memory = self.frontend.memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self.config) as trace, memory:
-            batch = self.preprocessor.batch(prepared.samples)
+            batch = self.frontend.batch(prepared.samples)
             inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
@@ -257,19 +274,5 @@ class PruneVidQwen25VL:
     def _tower(self) -> Any:
         return adapter_for(self.model).parts.vision
 
-    @contextmanager
-    def _opened(self, video_path: Any, question: Any, *given: Any) -> Iterator[tuple[list[Sample], bool]]:
-        """Open the media of a call; its videos are read as they are encoded, and closed on leaving."""
-        tower = self._tower
-        with ExitStack() as stack:
 
-            def open_video(source: Any, config: PruneVidConfig, **options: Any) -> VideoFeed:
-                pin = input_device(tower).type == "cuda"
-                feed = self.preprocessor.media.open_video(source, config, dtype=tower.dtype, pin=pin, **options)
-                stack.callback(feed.close)
-                return feed
-
-            asked, single = conversations(
-                self.config, self.preprocessor.media.read_image, open_video, video_path, question, *given
-            )
-            yield [self.preprocessor.sample(each, self.config, open_video) for each in asked], single
+PruneVidQwen25VL = PrunedVLM

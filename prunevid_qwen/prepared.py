@@ -20,25 +20,30 @@ _MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_typ
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """What `PruneVidQwen25VL.prepare` made of a call, for `PruneVidQwen25VL.answer`.
+    """What `PrunedVLM.prepare` made of a call, for `PrunedVLM.answer`.
 
     Args:
         samples: the prompts; numbers of encoded videos and images stand for pixels.
         single: one question was asked, not a list.
-        encoded: holds the features.
+        encoded: holds the features; None where the model encodes its images in each answer.
         seconds: "read" (reading that the encoder did not hide), "vision" (the encoder) and "total".
     """
 
     samples: tuple[Sample, ...]
     single: bool
-    encoded: EncodedVideos
+    encoded: EncodedVideos | None
     seconds: dict[str, float]
 
     @classmethod
     def of(
-        cls, opened: Sequence[Sample], single: bool, encoded: EncodedVideos, progress: Progress | None, began: float
+        cls,
+        opened: Sequence[Sample],
+        single: bool,
+        encoded: EncodedVideos | None,
+        progress: Progress | None,
+        began: float,
     ) -> Prepared:
-        """Encode the media of opened samples, each once; inside `vision_from_memory`.
+        """Encode the media of opened samples, each once; inside `Frontend.memory`.
 
         Args:
             opened: prompts whose videos may only be opened yet.

@@ -7,6 +7,7 @@ The stock processor cannot be built without torchvision; its arithmetic lives in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.folder_json import read_json
 from prunevid_qwen.media import MediaReader, Medium, VideoFeed
 from prunevid_qwen.messages import Item, read_messages
+from prunevid_qwen.tokens.device import input_device
+from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.vision import EncodedVideos, vision_from_memory
 
-ReadVideo = Callable[..., Medium | VideoFeed]
+ReadVideo = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,17 +32,19 @@ class Sample:
     """One prompt: the text of the chat template and its media, in order; a video may only be opened yet."""
 
     text: str
-    media: tuple[Medium | VideoFeed, ...]
+    media: tuple[Medium | VideoFeed | Picture, ...]
 
 
 class Preprocessor:
-    """Builds model inputs for one model.
+    """Builds the inputs of one Qwen-VL model: the `prunevid_qwen.frontends.Frontend` of that family.
 
     Args:
         tokenizer: a transformers tokenizer with Qwen's special tokens and a chat template.
         media: reads videos and images as the model wants them.
         model_type: "qwen2_5_vl" or "qwen2_vl" (which takes no seconds per grid).
     """
+
+    reads: tuple[str, ...] = ("video", "image")
 
     def __init__(self, tokenizer: Any, media: MediaReader, model_type: str) -> None:
         self.tokenizer, self.media, self.model_type = tokenizer, media, model_type
@@ -104,36 +110,64 @@ class Preprocessor:
             ConfigError: a message or item is malformed, or has a key that is not read; the text holds placeholders.
         """
         media: list[Medium | VideoFeed] = []
-        plain: list[dict[str, Any]] = []
         read = read_video or self.media.read_video
+
+        def item(each: Item) -> dict[str, Any]:
+            if each.kind != "text":
+                media.append(self._read(each, config, read))
+            return _plain(each)
+
+        text = self._written(messages, item)
+        return Sample(text, tuple(media))
+
+    def text(self, messages: Sequence[dict[str, Any]]) -> str:
+        """Write a conversation as text, as `sample` does, and read nothing of what it shows."""
+        return self._written(messages, _plain)
+
+    def _written(self, messages: Sequence[dict[str, Any]], item: Callable[[Item], dict[str, Any]]) -> str:
+        plain: list[dict[str, Any]] = []
         for role, content in read_messages(messages):
-            items = content if isinstance(content, str) else [self._item(each, config, media, read) for each in content]
-            plain.append({"role": role, "content": items})
+            plain.append({"role": role, "content": content if isinstance(content, str) else list(map(item, content))})
         ours = plain[-1]["role"] == "assistant"
         text = self.tokenizer.apply_chat_template(
             plain, tokenize=False, add_generation_prompt=not ours, continue_final_message=ours
         )
         written = [kind for kind, _ in _placeholders(text, self.pads)]
-        if written != [medium.kind for medium in media]:
+        shown = [each["type"] for turn in plain if not isinstance(turn["content"], str) for each in turn["content"]]
+        shown = [kind for kind in shown if kind != "text"]
+        if written != shown:
             raise ConfigError(
-                f"the prompt has placeholders for {written or 'no media'}, but brings "
-                f"{[m.kind for m in media] or 'none'}: leave {', '.join(self.pads.values())} out of the text, and "
-                "check that the tokenizer's chat template knows images and videos"
+                f"the prompt has placeholders for {written or 'no media'}, but brings {shown or 'none'}: leave "
+                f"{', '.join(self.pads.values())} out of the text, and check that the tokenizer's chat template knows "
+                "images and videos"
             )
-        return Sample(text, tuple(media))
+        return text
 
-    def _item(
-        self, item: Item, config: PruneVidConfig, media: list[Medium | VideoFeed], read_video: ReadVideo
-    ) -> dict[str, Any]:
-        if item.kind == "text":
-            return {"type": "text", "text": item.held}
+    def _read(self, item: Item, config: PruneVidConfig, read_video: ReadVideo) -> Medium | VideoFeed:
         if isinstance(item.held, (Medium, VideoFeed)):
-            media.append(item.held)
-        elif item.kind == "video":
-            media.append(read_video(item.held, config, **item.options))
-        else:
-            media.append(self.media.read_image(item.held, config, **item.options))
-        return {"type": item.kind}
+            if item.held.kind != item.kind:
+                raise ConfigError(f"an item of type {item.kind} holds a {item.held.kind}: give it that type")
+            return item.held
+        if item.kind == "video":
+            return read_video(item.held, config, **item.options)  # type: ignore[no-any-return]
+        return self.media.read_image(item.held, config, **item.options)
+
+    # ---- media
+
+    def read_image(self, source: Any, config: PruneVidConfig, **options: Any) -> Medium:
+        """Read one image, see `MediaReader.read_image`."""
+        return self.media.read_image(source, config, **options)
+
+    def open_video(self, source: Any, config: PruneVidConfig, tower: Any, **options: Any) -> VideoFeed:
+        """Open a video, which is read in chunks for the vision tower; see `MediaReader.open_video`."""
+        pin = input_device(tower).type == "cuda"
+        return self.media.open_video(source, config, dtype=tower.dtype, pin=pin, **options)
+
+    def memory(self, tower: Any, videos: EncodedVideos | None = None) -> AbstractContextManager[EncodedVideos]:
+        """Let ``tower`` answer for videos that it encoded ahead: each is encoded once, whoever shows it."""
+        return vision_from_memory(tower, videos)
+
+    # ---- inputs
 
     def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
         """Tokenize and left-pad samples of different lengths; concatenate their pixels in order.
@@ -173,6 +207,10 @@ class Preprocessor:
         # not verbose: how long a prompt may be is no matter of the tokens before pruning
         ids: list[int] = self.tokenizer("".join(pieces), add_special_tokens=False, verbose=False)["input_ids"]
         return ids
+
+
+def _plain(item: Item) -> dict[str, Any]:
+    return {"type": "text", "text": item.held} if item.kind == "text" else {"type": item.kind}
 
 
 def _read(sample: Sample) -> list[Medium]:

@@ -1,4 +1,4 @@
-"""What `PruneVidQwen25VL` hands back: the answer to each prompt, what else was asked for, and the receipt."""
+"""What `PrunedVLM` hands back: the answer to each prompt, what else was asked for, and the receipt."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.media import Medium
-from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.frontends import Frontend
+from prunevid_qwen.media import VideoFeed
+from prunevid_qwen.preprocessor import Sample
 from prunevid_qwen.receipt import receipt
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage_log import log_stages
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.trace import SampleTrace, Trace
 
 
 class Answering(Protocol):
-    """Of a `PruneVidQwen25VL` what is read here."""
+    """Of a `PrunedVLM` what is read here."""
 
     name: str
     model: Any
     config: PruneVidConfig
-    preprocessor: Preprocessor
+    frontend: Frontend
 
 
 def results_of(
@@ -50,28 +51,29 @@ def results_of(
     per_sample = sequences.shape[0] // len(samples)
     rows_per_sample = len(trace.samples) // len(samples)
     new = sequences[:, inputs["input_ids"].shape[1] :]
-    answers = [text.strip() for text in who.preprocessor.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    answers = [text.strip() for text in who.frontend.tokenizer.batch_decode(new, skip_special_tokens=True)]
     about = _about(who.name, who.model)
     results = []
     for i, sample in enumerate(samples):
         own = slice(i * per_sample, (i + 1) * per_sample)
-        media = [medium for medium in sample.media if isinstance(medium, Medium)]
+        media = [medium for medium in sample.media if not isinstance(medium, VideoFeed)]
         result: dict[str, Any] = {"answer": answers[own][0]}
         if per_sample > 1:
             result["answers"] = answers[own]
         if output is not sequences:
             result["output"], result["past_key_values"] = output, cache_of(output)
         if with_stats or who.config.verbose:
+            row = i * rows_per_sample
             stats = receipt(
                 trace,
-                i * rows_per_sample,
+                row,
                 who.config,
-                [medium.facts for medium in media],
+                _with_grids([medium.facts for medium in media], trace.samples[row]),
                 [medium.kind for medium in media],
                 int(inputs["attention_mask"][i].sum()),
                 about,
                 seconds,
-                int((new[own][0] != who.preprocessor.tokenizer.pad_token_id).sum()),
+                int((new[own][0] != who.frontend.tokenizer.pad_token_id).sum()),
             )
             correct(stats)
             if with_stats:
@@ -80,6 +82,13 @@ def results_of(
                 log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
         results.append(result)
     return results
+
+
+def _with_grids(facts: list[dict[str, Any]], sample: SampleTrace) -> list[dict[str, Any]]:
+    """Add the grid of tokens to the facts of media whose reader did not know it, where each is one grid."""
+    if len(facts) != len(sample.blocks):
+        return facts
+    return [{"grid": list(block.grid), **each} for each, block in zip(facts, sample.blocks, strict=True)]
 
 
 def _about(name: str, model: Any) -> dict[str, str]:

@@ -70,12 +70,12 @@ def conversations(
     start: float | None,
     end: float | None,
 ) -> tuple[list[list[dict[str, Any]]], bool]:
-    """Turn what `PruneVidQwen25VL.generate` is asked with into a conversation for each question.
+    """Turn what `PrunedVLM.generate` is asked with into a conversation for each question.
 
     Args:
         config: how videos and images are read.
         read_image, open_video: called with a source and ``config``; a video that questions share is opened once.
-        video_path, question, images, messages, start, end: as in `PruneVidQwen25VL.generate`.
+        video_path, question, images, messages, start, end: as in `PrunedVLM.generate`.
 
     Returns:
         The conversations, and whether one question was asked and not a list.

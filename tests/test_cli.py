@@ -66,6 +66,12 @@ def receipt(pruned: bool = True, **seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
+class Shown(dict[str, Any]):
+    """What was read: the arguments of the call."""
+
+    encoded = ()
+
+
 class StubModel:
     """Answers "red" at once and remembers how it was asked."""
 
@@ -82,8 +88,8 @@ class StubModel:
         return other
 
     def prepare(self, **arguments: Any) -> dict[str, Any]:
-        self.prepared.append(arguments)
-        return arguments
+        self.prepared.append(Shown(arguments))
+        return self.prepared[0]
 
     def answer(self, prepared: dict[str, Any], **arguments: Any) -> dict[str, Any]:
         assert prepared is self.prepared[0]

@@ -21,6 +21,7 @@ from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import registered
 
 OLD: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "plans_of_3a0e2fd.json").read_text(encoding="utf-8"))
+NEWER_PRESETS = ("fastv",)
 NEW_NAME = {"seed": "random_seed"}
 
 
@@ -52,7 +53,7 @@ def test_a_file_without_a_format_is_planned_as_then(name: str) -> None:
         assert after is None or (layer, plan.compress) == (then["layer"], then["compress"])
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in NEWER_PRESETS])
 def test_records_of_runs_hold_what_they_held_then(name: str) -> None:
     """A run's identity holds `flat`: one that an earlier version began is known again."""
     assert get_config(name).flat() == OLD[name]["file"]

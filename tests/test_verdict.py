@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -135,13 +136,13 @@ class Side:
         assert self.other is not None
         return self.other
 
-    def prepare(self, **asked: Any) -> str:
+    def prepare(self, **asked: Any) -> SimpleNamespace:
         self.log.append("prepare")
         assert asked["video_path"] == "a.mp4" and asked["question"] == "q"
-        return "what was read"
+        return SimpleNamespace(read="what was read", encoded=None)
 
-    def answer(self, prepared: str, max_new_tokens: int) -> dict[str, Any]:
-        assert prepared == "what was read"
+    def answer(self, prepared: SimpleNamespace, max_new_tokens: int) -> dict[str, Any]:
+        assert prepared.read == "what was read"
         self.log.append(f"{self.name} {max_new_tokens}")
         seconds = self.takes.pop(0) if max_new_tokens > 2 else 99.0
         return {"answer": f"{self.name} after {seconds:g}", "stats": stats(seconds)}
@@ -166,7 +167,7 @@ def compared(
 def test_both_sides_take_turns_about_one_reading() -> None:
     outcome, log, told = compared([1.0, 3.0, 2.0], [4.0, 8.0, 6.0], each_turn=60.0)
     assert log == ["prepare", "pruned 2", "unpruned 2", *["pruned 20", "unpruned 20"] * 3]
-    assert outcome.comparison["outcome"] == "faster"
+    assert outcome.comparison["outcome"] == "faster" and outcome.comparison["encoded_once"] is False
     assert outcome.comparison["decoder_seconds"] == {"pruned": [1.0, 3.0, 2.0], "unpruned": [4.0, 8.0, 6.0]}
     assert (outcome.answer, outcome.baseline["answer"]) == ("pruned after 2", "unpruned after 6")  # the middle turns
     assert outcome.stats["seconds"]["prefill"] == 2 and outcome.baseline["stats"]["seconds"]["prefill"] == 6

@@ -22,7 +22,7 @@ class Outcome:
     """An answer and its receipt; under --compare also those of the unpruned model and what to conclude.
 
     Args:
-        answer, stats: as ``PruneVidQwen25VL.generate(return_stats=True)`` gives them.
+        answer, stats: as ``PrunedVLM.generate(return_stats=True)`` gives them.
         baseline: the same two of the unpruned model, or None.
         verdict: what to conclude, in words, or None.
         comparison: the figures behind it and its outcome as one word, see `prunevid_qwen.cli.verdict.judge`, or None.
@@ -36,16 +36,20 @@ class Outcome:
 
 
 def load(request: Request) -> Any:
-    """Load the model a request names."""
+    """Load the model a request names; one that is not shown videos is refused before its weights are read."""
     from transformers.utils import logging
 
-    from prunevid_qwen import PruneVidQwen25VL
+    from prunevid_qwen import PrunedVLM
+    from prunevid_qwen.frontends import check_reads
+    from prunevid_qwen.loading import HUB_ARGUMENTS
 
     if not request.verbose:
         logging.set_verbosity_error()
         logging.disable_progress_bar()
     loading = {name: value for name, value in request.loading.items() if value is not None}
-    return PruneVidQwen25VL.from_pretrained(request.model_path, config=request.config, **loading)
+    if request.videos and request.model_path != "bundled":
+        check_reads(request.model_path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
+    return PrunedVLM.from_pretrained(request.model_path, config=request.config, **loading)
 
 
 def answer(
@@ -79,7 +83,7 @@ def compare(
     tell: Callable[[str], None] = lambda words: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
-    """Answer with and without pruning in turns, about media that are read and encoded once for both.
+    """Answer with and without pruning in turns, about media that are read once for both, and encoded once if they can.
 
     Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last.
 
@@ -107,6 +111,7 @@ def compare(
         pruned, full = (side.answer(prepared, max_new_tokens=request.max_new_tokens) for side in sides)
         turns.append((pruned, full))
     found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns])
+    found["encoded_once"] = prepared.encoded is not None
     pruned, full = (
         turns[middle_turn(found["decoder_seconds"][name])][at] for at, name in enumerate(("pruned", "unpruned"))
     )

@@ -30,6 +30,8 @@ _EPILOG = """\
 [bold]Examples[/bold]
   prunevid ask --video_path cooking.mp4 --question "What is added last?" \\
       --model_path Qwen/Qwen2.5-VL-7B-Instruct
+  prunevid ask --image photo.jpg --question "What is this?" \\
+      --model_path llava-hf/llava-1.5-7b-hf
   ... --config aggressive --max_frames 64   more frames, fewer tokens of each
   ... --keep_ratio 0.2 --compare            also without pruning, side by side
   ... --selector fastv --selector.layers 3  an option of one method, in full
@@ -69,12 +71,12 @@ def _option(name: str, text: str, metavar: str | None = None, panel: str | None 
 
 _PRESETS = (
     "paper, recommended (ours), conservative (prunes less), aggressive (prunes more), stage1_only, reference (the "
-    "authors' code), glimpse (GlimpsePrune, a trained predictor), baseline (no pruning), or a JSON file. Options given "
-    "beside it override it. Default: paper."
+    "authors' code), glimpse (GlimpsePrune, a trained predictor), fastv (FastV as published), baseline (no pruning), "
+    "or a JSON file. Options given beside it override it. Default: paper."
 )
 _MODELS = (
-    "Hub id or folder of a Qwen2.5-VL model. Default: bundled, a tiny one that knows moving coloured shapes and "
-    "nothing else."
+    "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: bundled, "
+    "a tiny one that knows moving coloured shapes and nothing else."
 )
 
 

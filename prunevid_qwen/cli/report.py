@@ -146,10 +146,11 @@ class Report:
         if outcome.verdict is not None:
             same = outcome.baseline is not None and outcome.baseline["answer"] == outcome.answer
             notes += [outcome.verdict, "Same answer." if same else "The answers differ."]
-            turns = (outcome.comparison or {}).get("turns")
+            found = outcome.comparison or {}
+            once = "read and encoded once" if found.get("encoded_once", True) else "read once, and encoded in each turn"
             notes.append(
-                f"Both answered {turns} times in turns, once unmeasured before, from media that were read and encoded "
-                "once; the table shows each side's middle turn."
+                f"Both answered {found.get('turns')} times in turns, once unmeasured before, from media that were "
+                f"{once}; the table shows each side's middle turn."
             )
         if self.request.expected is not None:
             right = outcome.answer.strip().lower() == self.request.expected.strip().lower()

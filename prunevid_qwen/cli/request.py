@@ -34,7 +34,7 @@ class Request:
         start, end: seconds of the video between which frames are taken.
         max_new_tokens: the longest answer.
         model_path: "bundled", a hub id or a folder.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        loading: arguments of ``PrunedVLM.from_pretrained``; None means its default.
         compare: answer without pruning too.
         as_json, verbose: how to report.
         expected: the right answer where it is known (the bundled clip's).

@@ -48,7 +48,7 @@ class PruneVidConfig:
             it is refused.
         position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
             the installed transformers.
-        verbose: let `PruneVidQwen25VL.generate` log a line for each stage, see `stage_log`.
+        verbose: let `PrunedVLM.generate` log a line for each stage, see `stage_log`.
         collect_stats: let it return "stats", unless its ``return_stats`` says otherwise. These two only report: configs
             that differ in them are equal, and `to_dict`, JSON and receipts leave them out. `pruned` reads neither.
         flat: options by flat name, see `FlatOptions`. ``enable_stage1=False`` and ``enable_stage2=False`` turn a stage

@@ -66,6 +66,14 @@ def get_glimpse_config() -> PruneVidConfig:
     return PruneVidConfig(enable_stage1=False, selector="glimpse")
 
 
+def get_fastv_config() -> PruneVidConfig:
+    """Return FastV as published (arXiv 2403.06764): no merging, and half of the tokens from layer 2 on.
+
+    The caches of the layers before stay whole. It acts on images and videos alike, and needs no training.
+    """
+    return PruneVidConfig(merger=None, selector="fastv", compress_cache=False)
+
+
 PRESETS = {
     "paper": get_paper_config,
     "recommended": get_recommended_config,
@@ -74,6 +82,7 @@ PRESETS = {
     "stage1_only": get_stage1_only_config,
     "reference": get_reference_config,
     "glimpse": get_glimpse_config,
+    "fastv": get_fastv_config,
     "baseline": get_baseline_config,
 }
 

@@ -24,12 +24,10 @@ from prunevid_qwen.evaluation.bulk_questions import BulkQuestion
 from prunevid_qwen.evaluation.engine.asking import Answering
 from prunevid_qwen.evaluation.engine.folder import Part, begin, whole_lines
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByConfig
+from prunevid_qwen.evaluation.engine.reading import ByConfig, media_reader
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.evaluation.fingerprint import config_options, model_options, reader_options
 from prunevid_qwen.evaluation.visual_cot.folder import replace
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
-from prunevid_qwen.media import MediaReader
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""
@@ -78,9 +76,7 @@ class BulkRun:
 
     def reading(self) -> ByConfig:
         """Say how media are read for this model."""
-        source = bundled_model() if self.model_path == "bundled" else self.model_path
-        hub = {name: self.loading[name] for name in HUB_ARGUMENTS if self.loading.get(name) is not None}
-        media = MediaReader.from_pretrained(source, **hub)
+        media = media_reader(self.model_path, self.loading)
         return ByConfig(self.config[1], media.video, media.image)
 
     def answering(self) -> Answering:
@@ -127,6 +123,7 @@ def answer_bulk(
         PruningNotApplied: pruning was asked for and did not happen.
     """
     began, total, (name, config) = time.perf_counter(), len(run.questions), run.config
+    reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
     with _alone(out) as folder:
         if restart:
             out.unlink(missing_ok=True)
@@ -140,7 +137,7 @@ def answer_bulk(
         tasks = run.tasks(done)
         tell("answering", len(done), total)
         if tasks:
-            with Part(out) as part, closing(engine(tasks, run.reading(), run.answering())) as lines:
+            with Part(out) as part, closing(engine(tasks, reading, run.answering())) as lines:
                 for number, line in enumerate(lines, len(done) + 1):
                     part.add(_stored(line, hashes[name]))
                     tell("answering", number, total)

@@ -15,7 +15,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError, excerpt
 from prunevid_qwen.follow_up.shown import Shown
-from prunevid_qwen.preprocessor import Preprocessor
+from prunevid_qwen.frontends import Frontend
 from prunevid_qwen.seams import cache_of
 
 START_ANEW = "To start anew, pass the whole conversation without past_key_values"
@@ -49,11 +49,11 @@ class Held:
 
 
 class Asked(Protocol):
-    """Who answers: of a `PruneVidQwen25VL` what is read here."""
+    """Who answers: of a `PrunedVLM` what is read here."""
 
     model: Any
     config: PruneVidConfig
-    preprocessor: Preprocessor
+    frontend: Frontend
 
 
 def remember(
@@ -79,7 +79,7 @@ def remember(
         asked.config,
         text,
         media,
-        asked.preprocessor.tokenizer.decode(sequences[0, prompt.shape[1] :], skip_special_tokens=True),
+        asked.frontend.tokenizer.decode(sequences[0, prompt.shape[1] :], skip_special_tokens=True),
         sequences[0].cpu().clone(),
         int(cache.get_seq_length()),
         None if deltas is None else deltas.clone(),
@@ -156,7 +156,8 @@ def new_text(text: str, held: Held) -> str:
     if not text.startswith(held.text):
         raise another("the conversation up to the last answer", held.text, text)
     rest = text[len(held.text) :]
-    answer = next((each for each in (held.answer, held.answer.strip()) if rest.startswith(each)), None)
+    said = held.answer.strip()  # a template may set off an answer by a space, as a model writes it
+    answer = next((each for each in (held.answer, said, f" {said}") if rest.startswith(each)), None)
     if answer is None:
         raise another("the last answer", held.answer, rest)
     return rest[len(answer) :]

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from prunevid_qwen.errors import excerpt
 from prunevid_qwen.media import Medium
-from prunevid_qwen.messages import Item, read_messages
+from prunevid_qwen.messages import read_messages
 from prunevid_qwen.sources import videos_of
 from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.paths import local_path
@@ -39,7 +38,7 @@ class Shown:
 
     @classmethod
     def of(cls, kind: str, source: Any, options: Mapping[str, Any]) -> Shown:
-        """Look at a source as `PruneVidQwen25VL.generate` takes it."""
+        """Look at a source as `PrunedVLM.generate` takes it."""
         name = named(source) if isinstance(source, (str, Path)) else type(source).__name__
         return cls(kind, name, _identity(source), dict(options))
 
@@ -64,21 +63,6 @@ def shown_in(
     pictures = [] if images is None else images if isinstance(images, (list, tuple)) else [images]
     videos = [Shown.of("video", video, options) for video in videos_of(video_path)]
     return (*videos, *(Shown.of("image", picture, {}) for picture in pictures))
-
-
-def without_media(messages: Sequence[Mapping[str, Any]], merge: int) -> list[dict[str, Any]]:
-    """Put what stands for a medium, and holds no pixels, where each one is: the text does not depend on them."""
-
-    def plain(item: Item) -> dict[str, Any]:
-        if item.kind == "text":
-            return {"type": "text", "text": item.held}
-        empty = Medium(item.kind, torch.empty(0, 2), torch.tensor([[1, merge, merge]]), 1.0, {})
-        return {"type": item.kind, item.kind: empty}
-
-    return [
-        {"role": role, "content": content if isinstance(content, str) else [plain(item) for item in content]}
-        for role, content in read_messages(messages)
-    ]
 
 
 def _identity(source: Any) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,8 @@ import torch
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.follow_up.held import START_ANEW, Asked, another, check_media, held_by, new_text
-from prunevid_qwen.follow_up.shown import Shown, shown_in, without_media
+from prunevid_qwen.follow_up.shown import Shown, shown_in
+from prunevid_qwen.frontends import Frontend
 from prunevid_qwen.preprocessor import Sample
 from prunevid_qwen.seams import CACHE_NAMES, cache_of, cache_parameter
 from prunevid_qwen.stage3_kv.cache import size_of
@@ -115,7 +116,7 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
         ConfigError: the conversation does not begin with what the cache holds, or the cache is not of such a call.
         UnsupportedError: a new video or image, several rows, or a way of generating that needs the whole prompt.
     """
-    model, preprocessor, name = asked.model, asked.preprocessor, cache_parameter(asked.model.forward)
+    model, frontend, name = asked.model, asked.frontend, cache_parameter(asked.model.forward)
     cache = arguments.pop(name)
     messages = given[0]
     if messages is None or question is not None or any(each is not None for each in given[1:]):
@@ -127,14 +128,19 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
     held = held_by(model, asked.config, cache)
     media = shown_in(messages, None, None, None, None)
     check_media(media, held)
-    sample = preprocessor.sample(without_media(messages, preprocessor.media.merge_size), asked.config)
-    new = new_text(sample.text, held)
-    after: list[int] = preprocessor.tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"] if new else []
-    special = set(preprocessor.tokenizer.all_special_ids) - {preprocessor.tokenizer.unk_token_id}
+    text, tokenizer = frontend.text(messages), frontend.tokenizer
+    new = new_text(text, held)
+    after: list[int] = tokenizer(new, add_special_tokens=False, verbose=False)["input_ids"] if new else []
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
     if after and after[0] not in special:
-        raise another("the last answer", held.answer, sample.text[len(held.text) :])
+        if not _closes_turns(frontend, special):
+            raise UnsupportedError(
+                "the chat template of this model ends an answer with no special token, so its tokens cannot be told "
+                f"from those of the next turn: no follow-up goes on from its cache. {START_ANEW}"
+            )
+        raise another("the last answer", held.answer, text[len(held.text) :])
     ids, stops = held.ids.tolist(), model.generation_config.eos_token_id
-    ends = {preprocessor.tokenizer.eos_token_id, *(stops if isinstance(stops, (list, tuple)) else [stops])}
+    ends = {tokenizer.eos_token_id, *(stops if isinstance(stops, (list, tuple)) else [stops])}
     while len(ids) > held.length and ids[-1] in ends & special:  # the template writes the end of the turn
         ids.pop()
     ids += after
@@ -147,7 +153,18 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
     if held.deltas is not None:  # those on the model are of whatever it read last
         adapter_for(model).deltas = held.deltas.clone()
     inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole), name: cache}
-    return Turn(replace(sample, media=()), media, inputs, held.length, size_of(cache))
+    return Turn(Sample(text, ()), media, inputs, held.length, size_of(cache))
+
+
+def _closes_turns(frontend: Frontend, special: set[int]) -> bool:
+    """Tell whether the chat template writes a special token behind an answer."""
+    turns = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in (("user", "a"), ("assistant", "b"), ("user", "c"))
+    ]
+    behind = frontend.text(turns)[len(frontend.text(turns[:2])) :]  # the shorter one is cut where its answer ends
+    ids: list[int] = frontend.tokenizer(behind, add_special_tokens=False)["input_ids"]
+    return bool(ids) and ids[0] in special
 
 
 def _check_arguments(model: Any, arguments: Mapping[str, Any]) -> None:

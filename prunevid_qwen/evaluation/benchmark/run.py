@@ -15,14 +15,13 @@ from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.asking import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, Shard, answered, begin
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByProtocol
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader
 from prunevid_qwen.evaluation.engine.tasks import without
 from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options, reader_options
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.loading import choose_device
 
 Progress = Callable[[str, int, int], None]
 
@@ -69,9 +68,7 @@ class BenchmarkRun:
 
     def reading(self) -> ByProtocol:
         """Say how media are read for this model."""
-        source = bundled_model() if self.model_path == "bundled" else self.model_path
-        hub = {name: self.loading[name] for name in HUB_ARGUMENTS if self.loading.get(name) is not None}
-        media, config = MediaReader.from_pretrained(source, **hub), self.configs[0][1]
+        media, config = media_reader(self.model_path, self.loading), self.configs[0][1]
         return ByProtocol(self.protocol, media.video, media.image, config.video_backend, config.video_time_limit)
 
     def answering(self) -> Answering:
@@ -134,6 +131,7 @@ def answer_run(
             f"restart throws away the answers of all {shard[1]} shares, whoever else is at theirs: delete {folder} "
             "before the first of them starts, or pass another folder"
         )
+    reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
     data = data or run.read()
     names = [name for name, _ in run.configs]
     hashes = begin(
@@ -162,7 +160,7 @@ def answer_run(
     tell("answering", finished, total)
     if not tasks:
         return
-    with Part.of(folder, shard) as part, closing(engine(tasks, run.reading(), run.answering())) as lines:
+    with Part.of(folder, shard) as part, closing(engine(tasks, reading, run.answering())) as lines:
         for line in lines:
             part.add({**line, "run": hashes[line["config"]]})
             finished += 1

@@ -19,6 +19,7 @@ from prunevid_qwen.evaluation.efficiency.overhead import OVERHEAD, measure_overh
 from prunevid_qwen.evaluation.efficiency.shapes import Shape, build_model, shape_called, shape_of
 from prunevid_qwen.evaluation.efficiency.variants import competitors
 from prunevid_qwen.evaluation.efficiency.video import read_prompt
+from prunevid_qwen.evaluation.engine.reading import media_reader
 from prunevid_qwen.loading import bundled_model, choose_device, load_model
 from prunevid_qwen.media import MediaReader
 
@@ -124,6 +125,7 @@ def speed_run(
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     choose_device(run.device)
+    _media(run)  # a model that cannot be measured is refused before a file is touched
     open_folder(folder, run.fixed(), command, restart)
     done = read_lines(folder) if (folder / MEASUREMENTS).exists() else []
     kinds = {line["kind"] for line in done}
@@ -201,4 +203,4 @@ def _source(model_path: str) -> str:
 
 
 def _media(run: SpeedRun) -> MediaReader | None:
-    return None if run.model_path is None else MediaReader.from_pretrained(_source(run.model_path))
+    return None if run.model_path is None else media_reader(run.model_path, {})

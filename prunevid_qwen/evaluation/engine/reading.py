@@ -16,11 +16,30 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.frontends import check_own_reading
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
 from prunevid_qwen.media import MediaReader
 from prunevid_qwen.pixels import PixelOptions, fitted_frame
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.indexed import read_frames
+
+
+def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
+    """Return how a model wants its media, read from its files; no weights are loaded.
+
+    Args:
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``from_pretrained``; None means its default.
+
+    Raises:
+        UnsupportedError: of another family than those that this package reads for.
+        ConfigError, SetupError: as in `prunevid_qwen.loading.config_of`.
+    """
+    source = bundled_model() if model_path == "bundled" else model_path
+    hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
+    check_own_reading(source, hub)
+    return MediaReader.from_pretrained(source, **hub)
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,7 +29,7 @@ from prunevid_qwen.evaluation.efficiency.memory import peak_memory
 from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
 from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, read_media
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
 from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.run import Reproduction
@@ -76,6 +76,7 @@ def measure(
     [(each, data)] = asked.read()
     protocol, rows = asked.protocol(each), competitors(asked)
     device = choose_device(asked.loading.get("device"))
+    media_reader(asked.model_path, asked.loading)  # a model that cannot be measured is refused before a file is touched
     options = {
         "dataset": data.name, "images": f"{len(data.records)}, {digest_of([record.id for record in data.records])}",
         "new_tokens": new_tokens, "rounds": ROUNDS, "warm_up": WARM_UP, **protocol.to_dict(),

@@ -8,6 +8,7 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.frontends import check_own_reading
 from prunevid_qwen.loading import bundled_model, load_model
 from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
@@ -25,6 +26,7 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor]:
     """
     bundled = recipe.model_path == "bundled"
     source = bundled_model() if bundled else recipe.model_path
+    check_own_reading(source, {})
     arguments: dict[str, Any] = {"dtype": "float32" if bundled and recipe.dtype == "auto" else recipe.dtype}
     if recipe.attn_implementation is not None:
         arguments["attn_implementation"] = recipe.attn_implementation

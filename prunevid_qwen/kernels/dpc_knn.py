@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.distances import Distances, blocks_of_groups
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton
 from prunevid_qwen.kernels.products import names_its_dtypes
-
-MOST_ON_GPU = 4096
-"""Points of a group that the GPU's kernels take; larger groups go by torch's products there too."""
 
 
 class Clusters(NamedTuple):

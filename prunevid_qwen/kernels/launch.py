@@ -11,6 +11,9 @@ from torch import Tensor
 OLDEST = (8, 0)
 """Compute capability of the oldest NVIDIA GPU that the kernels are compiled for in the tests; AMD's count from 9."""
 
+MOST_ON_GPU = 4096
+"""Points of a group that the clustering kernels take; larger groups go by torch's products on a GPU too."""
+
 
 def wants_triton(x: Tensor) -> bool:
     """Tell whether a kernel on ``x`` is to be Triton's rather than torch's: on CUDA or ROCm, and triton is there.

@@ -50,9 +50,9 @@ class Gathering:
             ConfigError: the tower has other blocks than the method was made for.
         """
         with ExitStack() as stack:
-            if self.needs.taps is not None:
+            if self.needs.vision is not None:
                 parts = self.adapter.parts
-                stack.enter_context(tapped_vision(self.adapter, self.needs.taps))
+                stack.enter_context(tapped_vision(self.adapter, self.needs.vision))
                 stack.enter_context(self._shown.watching(parts.root, parts.vision))
             yield
 
@@ -81,7 +81,7 @@ class Gathering:
             UnsupportedError: the vision tower was not seen to encode what the prompt shows.
             ConfigError: marks are missing, or of another number of tokens than a prompt has.
         """
-        if self.needs.taps is not None:
+        if self.needs.vision is not None:
             for row, taps in zip(state.rows, self._shown.take([row.layout for row in state.rows]), strict=True):
                 row.taps = taps
         if self.needs.marks:

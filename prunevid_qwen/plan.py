@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -62,11 +61,20 @@ class Plan:
         """Stage 2: the steps between the layers."""
         return tuple(step for step in self.steps if step.at > DOOR)
 
+    @property
+    def needs(self) -> Needs:
+        """Evidence from outside the layers that the plan's steps ask for: probe, vision and marks."""
+        return self.needs_after(DOOR - 1)
+
     def needs_after(self, at: int) -> Needs:
-        """Say what is gathered from outside the layers for the cuts after a place: probe, taps and marks."""
-        later = [step.by.needs for step in self.cuts if step.at > at]
-        probe, taps = (next(filter(None, (getattr(each, name) for each in later)), None) for name in ("probe", "taps"))
-        return Needs(probe=probe, taps=taps, marks=any(each.marks for each in later))
+        """Say what is gathered from outside the layers for the steps after a place: probe, vision and marks."""
+        later = [step.by.needs for step in self.steps if step.at > at]
+        probe, seen = (next(filter(None, (getattr(one, name) for one in later)), None) for name in ("probe", "vision"))
+        return Needs(probe=probe, vision=seen, marks=any(each.marks for each in later))
+
+    def number_of(self, step: Step) -> int:
+        """Say which of its reducer's steps in this plan a step is, from 0."""
+        return [each.at for each in self.steps if each.by is step.by].index(step.at)
 
 
 def _check(plan: Plan, layers: int) -> None:
@@ -81,19 +89,19 @@ def _check(plan: Plan, layers: int) -> None:
                 f"step {step.name!r} acts after layer {step.at}, and this model has layers 0 to {layers - 1}: give one "
                 f"of these, or {DOOR} for the decoder's door"
             )
-        own = step.by.needs.layer
-        if own is not None and own != step.at:
+        own = step.by.needs.layers
+        if own is not None and step.at + 1 not in own:
             raise ConfigError(
-                f"{step.name!r} was trained to act after layer {own} and cannot act at {step.at}: give that layer"
+                f"{step.name!r} was trained to act before layer {' or '.join(map(str, own))} and cannot act before "
+                f"layer {step.at + 1}: give {'that layer' if len(own) == 1 else 'one of these'}"
             )
+        _check_attention(step, layers)
     for one, other in pairwise(plan.steps):
         if one.at >= other.at:
             raise ConfigError(
                 f"steps act in order, one at a place; {other.name!r} at {other.at} comes after {one.name!r} at {one.at}"
             )
-    if plan.door is not None:
-        _check_door(plan.door)
-    _check_outside(plan.cuts)
+    _check_outside(plan)
     merging = [repr(step.name) for step in plan.cuts if merges(step.by)]
     if plan.compress and merging:
         raise ConfigError(
@@ -102,32 +110,50 @@ def _check(plan: Plan, layers: int) -> None:
         )
 
 
-def _check_door(door: Step) -> None:
-    needs = door.by.needs
-    asked = [name for name in ("attention", "probe", "taps", "marks") if getattr(needs, name)]
-    if asked:
+def _check_attention(step: Step, layers: int) -> None:
+    query = step.by.needs.attention
+    if query is None:
+        return
+    if query.projections == "own" and step.at == DOOR:
         raise ConfigError(
-            f"{door.name!r} asks for {' and '.join(asked)}, which the decoder's door does not show: let it act after a "
-            "layer"
+            f"{step.name!r} asks for the attention of the layer that has run, and none has at the decoder's door: ask "
+            'with projections="next" for that of layer 0 on the embeddings, or let it act after a layer'
+        )
+    if query.projections == "next" and step.at + 1 == layers:
+        raise ConfigError(
+            f"{step.name!r} asks for the attention of the layer after layer {step.at}, and that is the last one: let "
+            f"it act after layer {layers - 2} at the latest"
         )
 
 
-def _check_outside(cuts: Iterable[Step]) -> None:
-    """Probe and taps are gathered once a prompt, for one method; a probe looks before anything is cut."""
-    cuts = tuple(cuts)
-    for name in ("probe", "taps"):
-        asking = [step for step in cuts if getattr(step.by.needs, name) is not None]
-        if len(asking) > 1:
-            raise ConfigError(
-                f"{' and '.join(repr(step.name) for step in asking)} ask for {name}, which are gathered for one step "
-                "of a plan: leave the others out"
-            )
-        probe = asking[0].by.needs.probe if asking and name == "probe" else None
-        if probe is not None and probe.layers[-1] > cuts[0].at:
-            raise ConfigError(
-                f"the probe of {asking[0].name!r} looks at the whole prompt until layer {probe.layers[-1]}, and "
-                f"{cuts[0].name!r} cuts it after layer {cuts[0].at}: let no step act before the probe has looked"
-            )
+def _check_outside(plan: Plan) -> None:
+    """A probe is sent for one step and looks before anything is cut; the vision tower is looked into in one way."""
+    queries = {step.by.needs.vision: repr(step.name) for step in plan.steps if step.by.needs.vision is not None}
+    if len(queries) > 1:
+        raise ConfigError(
+            f"{' and '.join(queries.values())} ask for different things of the vision tower, which is looked into in "
+            "one way a plan: let them ask for the same, or leave one out"
+        )
+    asking = [step for step in plan.steps if step.by.needs.probe is not None]
+    if not asking:
+        return
+    if len(asking) > 1:
+        raise ConfigError(
+            f"{' and '.join(repr(step.name) for step in asking)} send a probe along, which is done for one step of a "
+            "plan: leave the others out"
+        )
+    (step,) = asking
+    if step.at == DOOR:
+        raise ConfigError(
+            f"the probe of {step.name!r} goes through layers, and none has run at the decoder's door: let it act after "
+            "a layer"
+        )
+    last = step.by.needs.probe.layers[-1]  # type: ignore[union-attr]
+    if last > plan.cuts[0].at:
+        raise ConfigError(
+            f"the probe of {step.name!r} looks at the whole prompt until layer {last}, and {plan.cuts[0].name!r} cuts "
+            f"it after layer {plan.cuts[0].at}: let no step act before the probe has looked"
+        )
 
 
 def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
@@ -155,7 +181,8 @@ def _of_config(config: PruneVidConfig, layers: int) -> Plan:
 
 
 def _layer(config: PruneVidConfig, selector: Reducer, layers: int) -> int:
-    own = selector.needs.layer
+    trained = selector.needs.layers
+    own = None if trained is None else trained[0] - 1
     several = getattr(config.selector, "layers", None)
     if isinstance(several, tuple) and len(several) > 1:
         raise ConfigError(f"selector {config.selector_name!r} acts before one layer here, got layers={several}")

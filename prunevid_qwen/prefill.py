@@ -43,7 +43,7 @@ class Row:
         """Let go of evidence that was judged, but for what a later step asks for."""
         self.scores = None
         self.probe = None if later.probe is None else self.probe
-        self.taps = None if later.taps is None else self.taps
+        self.taps = None if later.vision is None else self.taps
 
 
 @dataclass

@@ -8,113 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from torch import Tensor
-
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.flat_methods import FlatMethodOptions, flat_options_of
 from prunevid_qwen.config.table import enter, name_of, names_in
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
-
-
-@dataclass(frozen=True)
-class AttentionQuery:
-    """Which question -> visual attention a reducer wants to see.
-
-    Args:
-        source: "post_rope" (the model's own, causal) or "pre_rope" (before rotary embedding, no causal mask).
-        heads: "max" or "mean" over heads, first.
-        rows: "max" or "mean" over the question's tokens, then; "last" is the last one alone.
-        tokens: which text tokens are the question: "all" after the last visual one, "question" (the user's words) or
-            "last", as in `TokenLayout.asking`.
-    """
-
-    source: str = "post_rope"
-    heads: str = "max"
-    rows: str = "max"
-    tokens: str = "all"
-
-
-@dataclass(frozen=True, eq=False)
-class Probe:
-    """Extra tokens that follow the prompt through the first layers to see what they attend to, and leave no trace.
-
-    They stand at the places after the prompt's last token, attend to the whole prompt and, causally, to each other; no
-    other token sees them, and no cache, position or output holds them.
-
-    Args:
-        vectors: [L, P, D] for P tokens: their input embeddings, then what is added to their states before layers 1, 2
-            and so on (a deep prompt); L the layers of the model that it was made for.
-        layers: whose attention is read, ascending, below L.
-        heads: attention heads that each of these layers has to have.
-    """
-
-    vectors: Tensor
-    layers: tuple[int, ...]
-    heads: int
-
-
-@dataclass(frozen=True)
-class VisionTaps:
-    """Which blocks of the vision tower a reducer looks into.
-
-    Args:
-        blocks: indices from 0, in the order in which the reducer wants them.
-        width: channels that the tower's blocks have to have.
-    """
-
-    blocks: tuple[int, ...]
-    width: int
-
-
-@dataclass(frozen=True)
-class Needs:
-    """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come.
-
-    Args:
-        attention: which attention, if any.
-        question: the states of the question's tokens. A stage 1 reducer that does not ask for them decides once for all
-            questions about the same video in a batch.
-        probe: tokens to send along, if any; not at the decoder's door, and by one step of a plan alone.
-        taps: blocks of the vision tower, if any; likewise.
-        marks: what the caller of `pruned` says of each token; not at the door.
-        layer: the layer after which alone the reducer can act, because it was trained there; None for any.
-    """
-
-    attention: AttentionQuery | None = None
-    question: bool = False
-    probe: Probe | None = None
-    taps: VisionTaps | None = None
-    marks: bool = False
-    layer: int | None = None
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that a reducer may look at: one sample, never a model.
-
-    Args:
-        layout: what each position of the sample is.
-        hidden: [N, D] states of the visual tokens at this depth, model dtype.
-        question: [Q, D] states of the question's tokens; [0, D] unless `Needs.question` asked.
-        attention: [N] fp32, natural logarithm of the attention probability, reduced over heads and question tokens as
-            `Needs.attention` asked; None when it did not. Reduced as it is computed: the whole [H, Q, N] array is what
-            long videos cannot afford.
-        probe: [L, H, P, N] fp32 attention logits (queries by keys by the layer's scale, no mask, no softmax) of the
-            tokens of `Needs.probe` in its layers; None when it did not ask.
-        taps: [L, N, C] outputs of the vision tower's blocks in the order of `Needs.taps`, the mean over the patches of
-            a token (and then over its members, where a step before merged); None when it did not ask.
-        marks: [N] fp32 in [0, 1] what the caller says of each token (of a merged one, the most said of a member); None
-            when it did not ask.
-    """
-
-    layout: TokenLayout
-    hidden: Tensor
-    question: Tensor
-    attention: Tensor | None = None
-    probe: Tensor | None = None
-    taps: Tensor | None = None
-    marks: Tensor | None = None
+from prunevid_qwen.needs import AttentionQuery as AttentionQuery
+from prunevid_qwen.needs import Evidence as Evidence
+from prunevid_qwen.needs import Needs as Needs
+from prunevid_qwen.needs import Probe as Probe
+from prunevid_qwen.needs import VisionQuery as VisionQuery
+from prunevid_qwen.needs import VisionTaps as VisionTaps
+from prunevid_qwen.tokens import Block, TokenMap
 
 
 @runtime_checkable
@@ -128,6 +32,21 @@ class Reducer(Protocol):
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """A reducer that looks at a sample once, before any step, and is handed what it made of it at its steps."""
+
+    def prepare(self, seen: Evidence) -> Any:
+        """Look at a prompt as it came; what is returned comes back at each of this reducer's steps as ``seen.note``.
+
+        Once for each sample, whatever steps of the plan this reducer stands in. ``seen`` holds the layout before any
+        step, the input embeddings of the visual tokens (``hidden``) and of the text tokens that ``needs.question``
+        names (``question``), and nothing else. Text keeps its order from then on, so row i of ``question`` is the i-th
+        of them at every step.
+        """
         ...
 
 

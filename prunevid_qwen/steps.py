@@ -217,7 +217,7 @@ def select(state: Prefill, hidden: Tensor, step: Step, later: Needs) -> tuple[Te
 def _evidence(layout: TokenLayout, own: Tensor, method: Reducer, row: Row) -> Evidence:
     needs = method.needs
     question = own.index_select(0, layout.question if needs.question else layout.question[:0])
-    asked = ((row.probe, needs.probe), (row.taps, needs.taps), (row.marks, needs.marks))
+    asked = ((row.probe, needs.probe), (row.taps, needs.vision), (row.marks, needs.marks))
     probe, taps, marks = (evidence if wanted else None for evidence, wanted in asked)
     for each in row.reductions:  # under a device map each step ran on another device
         done = each.map

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.seams import missing_seam, require
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import replaced_forward, taps_of, with_taps
@@ -27,7 +27,7 @@ _CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
 
 
 @contextmanager
-def tapped_vision(adapter: Adapter, taps: VisionTaps) -> Iterator[None]:
+def tapped_vision(adapter: Adapter, taps: VisionQuery) -> Iterator[None]:
     """Let every output of the tower carry what the named blocks made, [N, L, C] in raster order.
 
     Args:

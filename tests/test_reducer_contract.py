@@ -81,14 +81,14 @@ def build(name: str, options: dict[str, Any], stage: int = 2) -> Reducer:
 
 def only_what_it_asks_for(needs: Needs, seen: Evidence) -> Evidence:
     n, numbers = seen.layout.visual.numel(), torch.Generator().manual_seed(7)
-    probe, taps = needs.probe, needs.taps
+    probe, vision = needs.probe, needs.vision
     return Evidence(
         seen.layout,
         seen.hidden,
         seen.question,
         None if needs.attention is None else seen.attention,
         None if probe is None else torch.randn(len(probe.layers), probe.heads, 1, n, generator=numbers),
-        None if taps is None else torch.randn(len(taps.blocks), n, taps.width, generator=numbers),
+        None if vision is None else torch.randn(len(vision.blocks), n, vision.width or 8, generator=numbers),
         torch.rand(n, generator=numbers) if needs.marks else None,
     )
 

@@ -375,7 +375,8 @@ REFUSED: dict[str, tuple[tuple[Step, ...], str]] = {
     "attention at the door": ((Step(DOOR, FastV(keep_ratio=0.5)),), "attention"),
     "probe behind a cut": ((Step(1, Uniform()), Step(3, Notes(Needs(probe=PROBE), 0.5))), "2"),
     "two probes": ((Step(3, Notes(Needs(probe=PROBE), 0.5)), Step(4, Notes(Needs(probe=PROBE), 0.5))), "probe"),
-    "a trained layer": ((Step(1, Notes(Needs(layer=3), 0.5)),), "3"),
+    "a trained layer": ((Step(1, Notes(Needs(layers=(4,)), 0.5)),), "4"),
+    "a trained layer, by its old name": ((Step(1, Notes(Needs(layer=3), 0.5)),), "4"),
 }
 
 

@@ -24,10 +24,10 @@ from prunevid_qwen.moving_shapes import Question
 from prunevid_qwen.pixels import video_pixels
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied
-from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import DOOR, SampleTrace
+from prunevid_qwen.trace import SampleTrace
 
 MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
 _SMALLEST_FRAME = 28 * 28
@@ -67,7 +67,7 @@ class Questioner:
         media = model.preprocessor.media
         self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
         self._layers = len(adapter_for(model.model).parts.layers)
-        self._encoded: dict[tuple[int, int | None, VisionTaps | None], tuple[EncodedVideo, dict[str, Tensor]]] = {}
+        self._encoded: dict[tuple[int, int | None, VisionQuery | None], tuple[EncodedVideo, dict[str, Tensor]]] = {}
 
     def look(self, config: PruneVidConfig) -> EncodedVideo:
         """Encode the video as ``config`` samples and resizes it."""
@@ -129,7 +129,7 @@ class Questioner:
         return out
 
     def _look(self, config: PruneVidConfig) -> tuple[EncodedVideo, dict[str, Tensor]]:
-        taps = compile_plan(config, self._layers).needs_after(DOOR).taps
+        taps = compile_plan(config, self._layers).needs.vision
         look = (config.max_frames, config.max_pixels, taps)
         if look not in self._encoded:
             encoded = encode_video(self.model.model, self._medium(config), taps)

@@ -193,14 +193,14 @@ def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
 
 def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:
     """All that a selector of a fixed share asks for, of the right sizes."""
-    count, probe, taps = hidden.shape[0], needs.probe, needs.taps
+    count, probe, seen = hidden.shape[0], needs.probe, needs.vision
     return Evidence(
         layout,
         hidden,
         hidden.new_zeros(1, hidden.shape[1]),
         torch.linspace(-1.0, -9.0, count) if needs.attention is not None else None,
         None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
-        None if taps is None else torch.zeros(len(taps.blocks), count, taps.width),
+        None if seen is None else torch.zeros(len(seen.blocks), count, seen.width or 1),
         torch.linspace(1.0, 0.0, count) if needs.marks else None,
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.media import Medium
-from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.taps import tapped_vision
 from prunevid_qwen.vision import EncodedVideos, vision_from_memory
 
@@ -36,7 +36,7 @@ class EncodedVideo:
 
 
 @torch.no_grad()
-def encode_video(model: nn.Module, medium: Medium, taps: VisionTaps | None = None) -> EncodedVideo:
+def encode_video(model: nn.Module, medium: Medium, taps: VisionQuery | None = None) -> EncodedVideo:
     """Run the vision tower of a stock model on one video, looking into some of its blocks if a selector will ask."""
     adapter = adapter_for(model)
     held = EncodedVideos(adapter.parts.vision)

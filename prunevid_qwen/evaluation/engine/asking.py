@@ -25,10 +25,10 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.pixels import fitted_pixels
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.taps import tapped_vision
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import DOOR, Trace
+from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import EncodedVideos, Features, vision_from_memory
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
@@ -156,7 +156,7 @@ class _Encoded:
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
         self._layers = len(answerer.adapter.parts.layers)
-        self._held: dict[VisionTaps | None, tuple[EncodedVideos, list[Medium]]] = {}
+        self._held: dict[VisionQuery | None, tuple[EncodedVideos, list[Medium]]] = {}
 
     @property
     def facts(self) -> list[dict[str, Any]]:
@@ -165,7 +165,7 @@ class _Encoded:
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos, list[Medium]]:
         """Return the features, and what stands for each medium in a prompt."""
-        taps = compile_plan(config, self._layers).needs_after(DOOR).taps
+        taps = compile_plan(config, self._layers).needs.vision
         if taps not in self._held:
             adapter = self._answerer.adapter
             held = EncodedVideos(adapter.parts.vision)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config.methods import GlimpseOptions
-from prunevid_qwen.reducer import Evidence, Needs, Probe, VisionTaps, register
+from prunevid_qwen.reducer import Evidence, Needs, Probe, VisionQuery, register
 from prunevid_qwen.stage2_select.glimpse.checkpoint import GlimpseVIP, load_predictor
 from prunevid_qwen.stage2_select.threshold import Budget
 from prunevid_qwen.tokens import TokenLayout, TokenMap
@@ -45,21 +45,21 @@ class Glimpse:
 
     @property
     def needs(self) -> Needs:
-        """The glimpse token as a probe, taps of the vision encoder, the layer it was trained for."""
+        """The glimpse token as a probe, blocks of the vision encoder, the layer it was trained for."""
         facts = self.predictor.facts
         if self.budget.keep_ratio == 1:
-            return Needs(layer=facts.reduce_layer)
+            return Needs(layers=(facts.reduce_layer + 1,))
         return Needs(
             probe=Probe(self.predictor.glimpse_vectors[:, None], facts.selected_layers, facts.heads),
-            taps=VisionTaps(facts.selected_visual_layers, facts.vision_width),
-            layer=facts.reduce_layer,
+            vision=VisionQuery(facts.selected_visual_layers, facts.vision_width),
+            layers=(facts.reduce_layer + 1,),
         )
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Keep the tokens that the predictor takes for needed.
 
         Raises:
-            ValueError: the evidence holds no probe or no taps.
+            ValueError: the evidence holds no probe or no states of the vision tower.
         """
         if self.budget.keep_ratio == 1:
             return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
@@ -70,17 +70,18 @@ class Glimpse:
         """Score every visual token, [N] fp32: above 0 where it is more likely needed than not.
 
         Raises:
-            ValueError: the evidence holds no probe or no taps.
+            ValueError: the evidence holds no probe or no states of the vision tower.
         """
-        if seen.probe is None or seen.taps is None:
-            raise ValueError("glimpse reads its probe and taps: gather what its `needs` asks for")
+        if seen.probe is None or seen.vision is None:
+            raise ValueError("glimpse reads its probe and the vision tower: gather what its `needs` asks for")
+        states = seen.vision["states"]
         attention = seen.probe[:, :, 0].flatten(0, 1).T  # [N, L * H], layer by layer
         image, rows, columns, sizes = frames_of(seen.layout)
         predictor = self.predictor.at(attention.device)
         if image is None:
-            return predictor.vip(attention, seen.taps, rows, columns, sizes)  # type: ignore[no-any-return]
+            return predictor.vip(attention, states, rows, columns, sizes)  # type: ignore[no-any-return]
         order = image.argsort(stable=True)
-        scored = predictor.vip(attention[order], seen.taps[:, order], rows[order], columns[order], sizes)
+        scored = predictor.vip(attention[order], states[:, order], rows[order], columns[order], sizes)
         logits = torch.empty_like(scored)
         logits[order] = scored
         return logits

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import VisionTaps
+from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.seams import cache_parameter
 from prunevid_qwen.stage2_select.glimpse import VIP, GlimpseVIP
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
@@ -131,7 +131,7 @@ class GlimpseTraining(nn.Module):
         (model,), adapter, facts, shown = self._frozen, self._adapter, self.trainee.facts, Shown()
         cache = DynamicCache(config=adapter.parts.text_config)
         with ExitStack() as stack:
-            stack.enter_context(tapped_vision(adapter, VisionTaps(facts.selected_visual_layers, facts.vision_width)))
+            stack.enter_context(tapped_vision(adapter, VisionQuery(facts.selected_visual_layers, facts.vision_width)))
             stack.enter_context(shown.watching(adapter.parts.root, adapter.parts.vision))
             held = {cache_parameter(model.model.forward): cache}
             model.model(**batch.inputs, position_ids=positions, use_cache=True, **held)

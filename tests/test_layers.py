@@ -14,15 +14,15 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
-    ("errors", "version", "amounts", "interruption"),
+    ("errors", "version", "amounts", "interruption", "receipt_keys"),
     ("config", "kernels", "bundled", "seams", "attachments", "eager", "folder_json"),
     ("tokens",),
     ("needs", "positions", "pixels", "video", "trace", "batch", "vision"),
     ("reducer",),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
     ("plan", "prompt", "taps"),
-    ("prefill",),
-    ("probe", "logits", "steps", "decoding"),
+    ("prefill", "stages"),
+    ("probe", "logits", "steps", "decoding", "applied"),
     ("gathering",),
     ("run", "selfcheck"),
     ("hooks",),

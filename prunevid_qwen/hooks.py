@@ -39,7 +39,8 @@ from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
-from prunevid_qwen.plan import Pruning, Step, compile_plan
+from prunevid_qwen.plan import Step
+from prunevid_qwen.pruning import Pruning, plan_of
 from prunevid_qwen.run import Run
 from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
@@ -62,7 +63,7 @@ def pruned(
     Args:
         model: a stock transformers model of a supported family.
         config: what to prune: options, a `Plan` of steps, or a list of methods (options of registered ones such as
-            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `compile_plan`). None is the paper's config.
+            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `plan_of`). None is the paper's config.
         marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
             its visual tokens in order, before stage 1; None for a text.
 
@@ -98,7 +99,7 @@ def attached(
     """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
     parts = adapter.parts
     layers = len(parts.layers)
-    plan = compile_plan(get_paper_config() if config is None else config, layers)
+    plan = plan_of(get_paper_config() if config is None else config, layers)
     release = transformers_release()
     if not library_agrees(release):
         warn_once_about_positions(release)

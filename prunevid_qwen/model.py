@@ -15,15 +15,17 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.attachments import Turns
-from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
 from prunevid_qwen.media import VideoFeed
+from prunevid_qwen.plan import Plan
 from prunevid_qwen.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.pruning import Pruning, check_kinds, plan_of
 from prunevid_qwen.receipt import check_applied, warnings_of
 from prunevid_qwen.results import results_of
 from prunevid_qwen.sources import conversations
@@ -40,7 +42,9 @@ class PruneVidQwen25VL:
     Args:
         model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
             with a loaded model pass its ``tokenizer`` or ``processor``.
-        config: what to prune; None is the paper's (`get_paper_config`).
+        config: what to prune: a config, or as `pruned` takes it a `Plan` or a list of methods. None is the paper's
+            (`get_paper_config`). Only a config says how videos are read and what is reported; a plan or a list goes
+            with the defaults of both.
         device: "cuda", "cpu", ...; None takes the GPU when there is one. Not together with ``device_map``.
         tokenizer: for a loaded model.
         processor: for a loaded model, instead of ``tokenizer``: its tokenizer is used.
@@ -57,16 +61,15 @@ class PruneVidQwen25VL:
     def __init__(
         self,
         model_path: Any = "Qwen/Qwen2.5-VL-7B-Instruct",
-        config: PruneVidConfig | None = None,
+        config: Pruning | None = None,
         device: str | None = None,
         *,
         tokenizer: Any = None,
         processor: Any = None,
         **arguments: Any,
     ) -> None:
-        if config is not None and not isinstance(config, PruneVidConfig):
-            raise ConfigError(f"config is a PruneVidConfig, got {type(config).__name__}: see get_config('paper')")
-        self.config = config or get_paper_config()
+        what = get_paper_config() if config is None else config
+        check_kinds(what)
         if isinstance(model_path, (str, Path)):
             self.name = str(model_path)
             if device is not None and arguments.get("device_map") is not None:
@@ -87,20 +90,39 @@ class PruneVidQwen25VL:
             self.model = model_path if device is None else model_path.to(choose_device(device))
             self.preprocessor = Preprocessor.beside(self.model, tokenizer, processor)
         self._lock = Turns()  # one model can be hooked once at a time: threads take turns
-        with pruned(self.model, self.config):  # a config that does not fit the model is refused here, not later
+        self._prune_by(what)
+
+    def _prune_by(self, what: Pruning) -> None:
+        """Note what is pruned: in ``config``, which then says how videos are read too, or in ``plan``.
+
+        Raises:
+            ConfigError: it does not fit the model.
+        """
+        self.plan: Plan | None = None
+        if isinstance(what, PruneVidConfig):
+            self.config = what
+        else:
+            self.plan = plan_of(what, len(adapter_for(self.model).parts.layers))
+            chunk, scheme = self.plan.vision_chunk_tokens, self.plan.position_scheme
+            self.config = PruneVidConfig(**ALL_OFF, vision_chunk_tokens=chunk, position_scheme=scheme)
+        with self._lock, pruned(self.model, self._what):
             pass
 
+    @property
+    def _what(self) -> PruneVidConfig | Plan:
+        return self.config if self.plan is None else self.plan
+
     @classmethod
-    def from_pretrained(cls, model_path: Any, config: PruneVidConfig | None = None, **arguments: Any) -> Any:
+    def from_pretrained(cls, model_path: Any, config: Pruning | None = None, **arguments: Any) -> Any:
         """Do what the constructor does; for those who look for transformers' name."""
         return cls(model_path, config, **arguments)
 
-    def with_config(self, config: PruneVidConfig) -> PruneVidQwen25VL:
-        """Return one with another config that shares this one's weights (and takes turns with it)."""
+    def with_config(self, config: Pruning) -> PruneVidQwen25VL:
+        """Return one with another config or plan that shares this one's weights (and takes turns with it)."""
+        check_kinds(config)
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, config=config)
-        with self._lock, pruned(self.model, config):
-            pass
+        twin.__dict__.update(self.__dict__)
+        twin._prune_by(config)
         return twin
 
     @property
@@ -173,7 +195,7 @@ class PruneVidQwen25VL:
             returned = returns_tensors(self.model, generate_arguments)
             shown = shown_in(*asked) if single and returned else None
             inference = torch.inference_mode(not returned)
-            with self._lock, inference, pruned(self.model, self.config) as trace, vision_from_memory(tower) as videos:
+            with self._lock, inference, pruned(self.model, self._what) as trace, vision_from_memory(tower) as videos:
                 encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
@@ -182,8 +204,8 @@ class PruneVidQwen25VL:
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
                 if shown is not None:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
-        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
-        for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
+        check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
+        for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self._what)):
             _log.warning(abridged(warning))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         with_stats = self.config.collect_stats if return_stats is None else return_stats
@@ -195,7 +217,7 @@ class PruneVidQwen25VL:
     ) -> dict[str, Any]:
         """Answer the last question of a conversation from the cache of the answer before it."""
         began = time.perf_counter()
-        with self._lock, pruned(self.model, self.config) as trace:
+        with self._lock, pruned(self.model, self._what) as trace:
             turn = next_turn(self, asked, question, arguments)
             output = self.model.generate(**turn.inputs, streamer=streamer, **arguments)
             remember(self, turn.inputs, output, turn.inputs["input_ids"], turn.sample.text, turn.media)
@@ -223,7 +245,7 @@ class PruneVidQwen25VL:
         began = time.perf_counter()
         with ExitStack() as stack:
             opened, single = stack.enter_context(self._opened(video_path, question, images, messages, start, end))
-            for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
+            for context in (self._lock, torch.inference_mode(), pruned(self.model, self._what)):
                 stack.enter_context(context)
             encoded = stack.enter_context(vision_from_memory(self._tower))
             return Prepared.of(opened, single, encoded, progress, began)
@@ -244,11 +266,11 @@ class PruneVidQwen25VL:
         check_starts_anew(generate_arguments)
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = vision_from_memory(self._tower, prepared.encoded)
-        with self._lock, inference, pruned(self.model, self.config) as trace, memory:
+        with self._lock, inference, pruned(self.model, self._what) as trace, memory:
             batch = self.preprocessor.batch(prepared.samples)
             inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
             output = self.model.generate(**inputs, **generate_arguments)
-        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
+        check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
         results = results_of(self, output, prepared.samples, inputs, trace, seconds, True)
         return results[0] if prepared.single else results

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
-from prunevid_qwen.config.base import checked_layers
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Needs, Reducer, is_reducer, made_by, merges, registered_as
+from prunevid_qwen.reducer import Needs, Reducer, made_by, merges
 from prunevid_qwen.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -55,6 +53,10 @@ class Plan:
     compress: bool = True
     position_scheme: str = "reference"
     vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        """Return itself: nothing in it changes, and a copied cache is still of this plan."""
+        return self
 
     @property
     def door(self) -> Step | None:
@@ -161,74 +163,18 @@ def _check_outside(plan: Plan) -> None:
         )
 
 
-Pruning = PruneVidConfig | Plan | Sequence[Any]
-"""All that says what to prune: options, a plan, or a list of methods, see `compile_plan`."""
-
-
-def compile_plan(what: Pruning, layers: int) -> Plan:
+def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
     """Compile ``what`` for a decoder of ``layers`` layers; a plan stays as it is.
 
-    A config becomes at most one step at the door and, for each layer of its selector, one between the layers. A list
-    or tuple holds methods, in any order; they act where each stands, from the decoder's door on:
-
-    - options of a registered method (``FastVOptions(keep_ratio=0.3)``): a merger's at the door, a selector's at its
-      ``layers``;
-    - a reducer that has ``layers`` (before which layer, or layers, it acts; None: where it was trained to, else the
-      depth's default), or whose class is registered as a merger: at the door;
-    - a `Step`, which says it for any reducer.
-
-    Such a plan has a plan's defaults, and leaves caches whole where one of its methods may merge between two layers.
+    A config becomes at most one step at the door and one between the layers.
 
     Raises:
         ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, ``merger`` or
             ``selector`` is unknown, or the plan cannot be carried out.
     """
-    if isinstance(what, PruneVidConfig):
-        plan = _of_config(what, layers)
-    elif isinstance(what, Plan):
-        plan = what
-    elif isinstance(what, (list, tuple)):
-        steps = sorted((step for each in what for step in _steps_of(each, layers)), key=lambda step: step.at)
-        plan = Plan(tuple(steps), compress=not any(merges(step.by) for step in steps if step.at > DOOR))
-    else:
-        raise ConfigError(f"{_KINDS}; got {_said(what)}")
+    plan = what if isinstance(what, Plan) else _of_config(what, layers)
     _check(plan, layers)
     return plan
-
-
-_KINDS = "what to prune is a PruneVidConfig, a Plan, or a list of methods (their options, reducers with layers, Steps)"
-
-
-def _said(what: object) -> str:
-    return f"the class {what.__name__}: make one of it" if isinstance(what, type) else f"a {type(what).__name__}"
-
-
-def _steps_of(method: Any, layers: int) -> tuple[Step, ...]:
-    """Return the steps of one method of a list."""
-    if isinstance(method, Step):
-        return (method,)
-    known = registered_as(type(method))
-    if is_reducer(method):
-        stage, name = known or (2, "")
-        places = (DOOR,) if stage == 1 else _places(method, layers)
-        return tuple(Step(at, method, name) for at in places)
-    if known is None:
-        raise ConfigError(f"{_KINDS}; the list holds {_said(method)}")
-    own: dict[str, Any] = {"merger": None, "selector": None, "merger" if known[0] == 1 else "selector": method}
-    return _of_config(PruneVidConfig(**own), layers).steps
-
-
-def _places(reducer: Any, layers: int) -> tuple[int, ...]:
-    trained = reducer.needs.layers
-    if not hasattr(reducer, "layers") and trained is None:
-        raise ConfigError(
-            f"{_said(reducer)} does not say where it acts: give it `layers` (3: layer 3 sees what is left first), "
-            "or put it into a Step(at=2, by=...)"
-        )
-    own = checked_layers(getattr(reducer, "layers", None), most=None)
-    if own is None:
-        return (trained[0] - 1,) if trained else (resolve_layer(None, layers),)
-    return tuple(resolve_layer(each - 1 if isinstance(each, int) else each, layers) for each in own)
 
 
 def _of_config(config: PruneVidConfig, layers: int) -> Plan:

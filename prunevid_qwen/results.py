@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.media import Medium
+from prunevid_qwen.plan import Plan
 from prunevid_qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.receipt import receipt
 from prunevid_qwen.seams import cache_of
@@ -21,6 +22,7 @@ class Answering(Protocol):
     name: str
     model: Any
     config: PruneVidConfig
+    plan: Plan | None
     preprocessor: Preprocessor
 
 
@@ -65,7 +67,7 @@ def results_of(
             stats = receipt(
                 trace,
                 i * rows_per_sample,
-                who.config,
+                who.config if who.plan is None else who.plan,
                 [medium.facts for medium in media],
                 [medium.kind for medium in media],
                 int(inputs["attention_mask"][i].sum()),

@@ -124,7 +124,7 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
             f"alone, the whole conversation up to the new question. {START_ANEW}"
         )
     _check_arguments(model, arguments)
-    held = held_by(model, asked.config, cache)
+    held = held_by(model, asked.config, cache, asked.plan)
     media = shown_in(messages, None, None, None, None)
     check_media(media, held)
     sample = preprocessor.sample(without_media(messages, preprocessor.media.merge_size), asked.config)

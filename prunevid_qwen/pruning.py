@@ -92,7 +92,8 @@ def _places(reducer: Any, layers: int) -> tuple[int, ...]:
             f"{_said(reducer)} does not say where it acts: give it `layers` (3: layer 3 sees what is left first), "
             "or put it into a Step(at=2, by=...)"
         )
-    own = checked_layers(getattr(reducer, "layers", None), most=None)
+    given = reducer.layers_for(layers) if hasattr(reducer, "layers_for") else getattr(reducer, "layers", None)
+    own = checked_layers(given, most=None)
     if own is None:
         return (trained[0] - 1,) if trained else (resolve_layer(None, layers),)
     return tuple(resolve_layer(each - 1 if isinstance(each, int) else each, layers) for each in own)

@@ -102,7 +102,7 @@ def versions() -> dict[str, str]:
     return {
         "prunevid_qwen": __version__,
         "transformers": transformers.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
 
@@ -221,5 +221,10 @@ def _options(step: Step) -> dict[str, Any] | None:
     if not is_dataclass(own):
         return None
     values = {name: getattr(own, name) for name in names_in(type(own))}
-    plain = (str, int, float, bool, list, tuple, dict, type(None))
-    return {name: value if isinstance(value, plain) else repr(value) for name, value in values.items()}
+    return {name: _for_json(value) for name, value in values.items()}
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_for_json(each) for each in value]
+    return value if value is None or isinstance(value, (str, int, float)) else repr(value)

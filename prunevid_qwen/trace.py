@@ -156,11 +156,11 @@ class Seconds:
 
     def total(self, part: str) -> float:
         """Seconds spent in ``part`` so far."""
-        return sum(start.seconds_until(stop) for start, stop in self.pairs.get(part, []))
+        return sum((start.seconds_until(stop) for start, stop in self.pairs.get(part, [])), 0.0)
 
     def of_step(self, at: int) -> float:
         """Seconds spent for the step that stands ``at`` some place: its evidence, its decision, the cache."""
-        return sum(start.seconds_until(stop) for start, stop in self.steps.get(at, []))
+        return sum((start.seconds_until(stop) for start, stop in self.steps.get(at, [])), 0.0)
 
     def count(self, part: str) -> int:
         """How often ``part`` ran."""

@@ -21,7 +21,7 @@ FLOORS = (
     ("reducer",),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),
     ("plan", "prompt", "taps"),
-    ("prefill", "stages", "pruning"),
+    ("prefill", "stages", "pruning", "contract"),
     ("probe", "logits", "steps", "decoding", "applied"),
     ("gathering",),
     ("run", "selfcheck"),

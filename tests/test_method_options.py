@@ -177,7 +177,7 @@ def counted(part: str, name: str, keep_tokens: int) -> Any:
 @pytest.mark.parametrize("keep_tokens", [1, 5, 8, 1000])
 def test_a_count_is_kept_of_each_video_and_image(part: str, name: str, keep_tokens: int) -> None:
     reducer, seen = counted(part, name, keep_tokens), evidence("two videos")
-    left, _ = seen.layout.apply(reducer.plan(only_what_it_asks_for(reducer.needs, seen)))
+    left, _ = seen.layout.apply(reducer.plan(only_what_it_asks_for(reducer, seen)))
     sizes = [block.stop - block.start for block in seen.layout.blocks]
     assert [block.stop - block.start for block in left.blocks] == [min(keep_tokens, size) for size in sizes]
 

@@ -86,7 +86,7 @@ def test_a_kernel_gives_the_same_bits(kernel: str, name: str) -> None:
 @pytest.mark.parametrize(("stage", "reducer"), REDUCERS)
 def test_a_reducer_decides_alike_under_every_default_dtype(stage: int, reducer: str, name: str) -> None:
     method = build(reducer, {"min_cluster_tokens": 3}, stage)
-    seen = only_what_it_asks_for(method.needs, evidence("image between videos"))
+    seen = only_what_it_asks_for(method, evidence("image between videos"))
     wanted = method.plan(seen)
     with standing_in(name):
         got = build(reducer, {"min_cluster_tokens": 3}, stage).plan(seen)

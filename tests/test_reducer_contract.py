@@ -202,16 +202,16 @@ def test_a_method_is_shown_what_it_asks_for_and_nothing_else() -> None:
     for seen in shown:
         n = seen.layout.visual.numel()
         assert seen.attention is not None and seen.attention.shape[1:] == (n,) and seen.question.shape == (1, 16)
-        assert (
-            seen.vision is not None and seen.vision["states"].shape == (2, n, 8) and seen.vision["cls"].shape == (2, n)
-        )
+        assert seen.vision is not None
+        assert (seen.vision["states"].shape, seen.vision["cls"].shape) == ((2, n, 8), (2, n))
         assert seen.keys is not None and seen.keys.shape[1] == n and seen.note == 7 and seen.probe is None
         assert seen.marks is not None and seen.layer == 10
 
 
-@pytest.mark.parametrize(
-    "what", [3, "fastv", dataclasses.make_dataclass("Unknown", [])(), PruneVidConfig, torch.nn.ReLU]
-)
+UNKNOWN = dataclasses.make_dataclass("Unknown", [])()
+
+
+@pytest.mark.parametrize("what", [3, "fastv", UNKNOWN, PruneVidConfig, torch.nn.ReLU])
 def test_what_is_no_method_is_refused(what: Any) -> None:
     with pytest.raises(ConfigError):
         check_reducer(what)

@@ -10,7 +10,7 @@ import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import Needs, Reducer, made_by, merges
+from prunevid_qwen.reducer import Needs, Reducer, is_reducer, made_by, merges
 from prunevid_qwen.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -33,6 +33,9 @@ class Step:
     options: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if not is_reducer(self.by):
+            kind = f"the class {self.by.__name__}: make one" if isinstance(self.by, type) else type(self.by).__name__
+            raise ConfigError(f"a step is by a reducer, which has `needs` and `plan(seen)`; got {kind}")
         if not self.name:
             object.__setattr__(self, "name", type(self.by).__name__)
 

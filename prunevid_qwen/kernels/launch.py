@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ def wants_triton(x: Tensor) -> bool:
         x: any input of the kernel.
     """
     return x.is_cuda and _has_triton() and _capability(x.get_device()) >= OLDEST
+
+
+def where_of(x: Tensor) -> AbstractContextManager[None]:
+    """Make the GPU of ``x`` the current one: Triton launches there, and it need not be the tensors'."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 @functools.cache

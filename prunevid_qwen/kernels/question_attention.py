@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import wants_triton, where_of
 from prunevid_qwen.kernels.products import names_its_dtypes
 
 CHUNK_BYTES = 32 * 2**20  # of one fp32 [H, rows, S] block of logits; two are alive at a time
@@ -72,7 +72,7 @@ def question_attention(
     if wants_triton(k):
         from prunevid_qwen.kernels import question_attention_triton
 
-        with torch.cuda.device_of(k):  # Triton launches on the current GPU, which need not be the tensors'
+        with where_of(k):
             return question_attention_triton.question_attention(q, k, columns, rows_at, scale, heads, rows)
     return _in_chunks(q, k, columns, rows_at, scale, heads, rows)
 

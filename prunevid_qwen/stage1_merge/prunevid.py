@@ -12,7 +12,7 @@ from torch import Tensor
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.methods import PruneVidMergeOptions
 from prunevid_qwen.config.table import names_in
-from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton
+from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton, where_of
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
 from prunevid_qwen.stage1_merge.groups import MergeOptions
@@ -96,7 +96,7 @@ class PruneVidMerge(MergeOptions):
         if wants_triton(features) and max(t, h * w) <= MOST_ON_GPU and width <= _WIDEST_ON_GPU:
             from prunevid_qwen.stage1_merge.on_device import DeviceMerge
 
-            with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # where Triton launches
+            with where_of(features):
                 return DeviceMerge(features, self)
         return VideoMerge(features, self)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         get_reference_config,
         get_stage1_only_config,
     )
+    from prunevid_qwen.contract import check_reducer
     from prunevid_qwen.errors import (
         ConfigError,
         MediaError,
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
     )
     from prunevid_qwen.hooks import pruned
     from prunevid_qwen.model import PrunedVLM, PruneVidQwen25VL
+    from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, Probe, VisionQuery
     from prunevid_qwen.plan import Plan, Step
     from prunevid_qwen.reducer import register
-    from prunevid_qwen.tokens import TokenMap
+    from prunevid_qwen.tokens import Mix, TokenLayout, TokenMap
 
 _HOME = {
     "config": (
@@ -52,6 +54,7 @@ _HOME = {
         "get_reference_config",
         "get_stage1_only_config",
     ),
+    "contract": ("check_reducer",),
     "errors": (
         "ConfigError",
         "MediaError",
@@ -62,16 +65,22 @@ _HOME = {
     ),
     "hooks": ("pruned",),
     "model": ("PruneVidQwen25VL", "PrunedVLM"),
+    "needs": ("AttentionQuery", "Evidence", "Needs", "Probe", "VisionQuery"),
     "plan": ("Plan", "Step"),
     "reducer": ("register",),
-    "tokens": ("TokenMap",),
+    "tokens": ("Mix", "TokenLayout", "TokenMap"),
 }
 _ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AttentionQuery",
     "ConfigError",
+    "Evidence",
     "MediaError",
+    "Mix",
+    "Needs",
     "Plan",
+    "Probe",
     "PruneVidConfig",
     "PruneVidError",
     "PruneVidQwen25VL",
@@ -79,9 +88,12 @@ __all__ = [
     "PruningNotApplied",
     "SetupError",
     "Step",
+    "TokenLayout",
     "TokenMap",
     "UnsupportedError",
+    "VisionQuery",
     "__version__",
+    "check_reducer",
     "get_aggressive_config",
     "get_baseline_config",
     "get_config",

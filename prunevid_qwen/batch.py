@@ -16,7 +16,7 @@ def on_host(*tensors: Tensor | None) -> list[Any]:
     if any(x.device.type == "cpu" for x in given):
         return [None if x is None else x.cpu() for x in tensors]
     sizes = [x.numel() for x in given]
-    flat = iter(torch.cat([x.reshape(-1).long().to(given[0].device) for x in given]).cpu().split(sizes))
+    flat = iter(torch.split(torch.cat([x.reshape(-1).long().to(given[0].device) for x in given]).cpu(), sizes))
     return [None if x is None else next(flat).view(x.shape) for x in tensors]
 
 

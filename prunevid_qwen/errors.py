@@ -48,6 +48,10 @@ class PruningNotApplied(PruneVidError, RuntimeError):
     exit_code = 5
 
 
+class ContractBroken(PruneVidError, AssertionError):
+    """A method breaks a promise of all reducers, see `check_reducer`: which one, on what, and how to mend it."""
+
+
 def excerpt(value: object, limit: int = QUOTED) -> str:
     """Return what somebody passed for a message: a text as it is, else its repr; the middle of a long one left out."""
     text = value if isinstance(value, str) else repr(value)

@@ -37,12 +37,13 @@ from prunevid_qwen import selfcheck
 from prunevid_qwen.adapters import Adapter, adapter_for
 from prunevid_qwen.attachments import hook
 from prunevid_qwen.attention import check_heads
-from prunevid_qwen.config import PruneVidConfig, get_paper_config, resolve_layer
+from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
-from prunevid_qwen.plan import Plan, Step, compile_plan
+from prunevid_qwen.plan import Step
+from prunevid_qwen.pruning import Pruning, plan_of
 from prunevid_qwen.run import Run
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.trace import Trace
@@ -53,7 +54,7 @@ _lock = threading.Lock()
 
 @contextmanager
 def pruned(
-    model: nn.Module, config: PruneVidConfig | Plan | None = None, marks: Sequence[Tensor | None] | None = None
+    model: nn.Module, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
     """Prune every prompt that ``model`` is given inside the block; restore the model on leaving, whatever happens.
 
@@ -62,7 +63,8 @@ def pruned(
 
     Args:
         model: a stock transformers model of a supported family.
-        config: what to prune, as options or as a plan with steps of its own; None is the paper's config.
+        config: what to prune: options, a `Plan` of steps, or a list of methods (options of registered ones such as
+            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `plan_of`). None is the paper's config.
         marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
             its visual tokens in order, before stage 1; None for a text.
 
@@ -93,12 +95,12 @@ def self_check(family: str) -> SelfCheck:
 
 @contextmanager
 def attached(
-    adapter: Adapter, config: PruneVidConfig | Plan | None = None, marks: Sequence[Tensor | None] | None = None
+    adapter: Adapter, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
     """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
     parts = adapter.parts
     layers = len(parts.layers)
-    plan = compile_plan(config or get_paper_config(), layers)
+    plan = plan_of(get_paper_config() if config is None else config, layers)
     adapter.check_release()
     with _lock:
         if parts.root in _active:

@@ -15,15 +15,17 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.attachments import Turns
-from prunevid_qwen.config import PruneVidConfig, get_paper_config
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
 from prunevid_qwen.frontends import Frontend, frontend_for, opened_samples, read_by_library
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
+from prunevid_qwen.plan import Plan
 from prunevid_qwen.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.preprocessor import Preprocessor
+from prunevid_qwen.pruning import Pruning, check_kinds, plan_of
 from prunevid_qwen.receipt import check_applied, warnings_of
 from prunevid_qwen.results import results_of
 from prunevid_qwen.streamer import ends_streamer
@@ -41,7 +43,9 @@ class PrunedVLM:
     Args:
         model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
             with a loaded model pass its ``processor``, or of a Qwen-VL its ``tokenizer``.
-        config: what to prune; None is the paper's (`get_paper_config`).
+        config: what to prune: a config, or as `pruned` takes it a `Plan` or a list of methods. None is the paper's
+            (`get_paper_config`). Only a config says how videos are read and what is reported; a plan or a list goes
+            with the defaults of both.
         device: "cuda", "cpu", ...; None takes the GPU when there is one. Not together with ``device_map``.
         tokenizer: for a loaded Qwen-VL.
         processor: for a loaded model. Of a Qwen-VL the settings and the tokenizer are used, of another model all.
@@ -58,16 +62,15 @@ class PrunedVLM:
     def __init__(
         self,
         model_path: Any = "Qwen/Qwen2.5-VL-7B-Instruct",
-        config: PruneVidConfig | None = None,
+        config: Pruning | None = None,
         device: str | None = None,
         *,
         tokenizer: Any = None,
         processor: Any = None,
         **arguments: Any,
     ) -> None:
-        if config is not None and not isinstance(config, PruneVidConfig):
-            raise ConfigError(f"config is a PruneVidConfig, got {type(config).__name__}: see get_config('paper')")
-        self.config = config or get_paper_config()
+        what = get_paper_config() if config is None else config
+        check_kinds(what)
         if isinstance(model_path, (str, Path)):
             self.name = str(model_path)
             if device is not None and arguments.get("device_map") is not None:
@@ -90,20 +93,39 @@ class PrunedVLM:
             family = adapter_for(self.model).family
             self.frontend = frontend_for(family).beside(self.model, tokenizer, processor)
         self._lock = Turns()  # one model can be hooked once at a time: threads take turns
-        with pruned(self.model, self.config):  # a config that does not fit the model is refused here, not later
+        self._prune_by(what)
+
+    def _prune_by(self, what: Pruning) -> None:
+        """Note what is pruned: in ``config``, which then says how videos are read too, or in ``plan``.
+
+        Raises:
+            ConfigError: it does not fit the model.
+        """
+        self.plan: Plan | None = None
+        if isinstance(what, PruneVidConfig):
+            self.config = what
+        else:
+            self.plan = plan_of(what, len(adapter_for(self.model).parts.layers))
+            chunk, scheme = self.plan.vision_chunk_tokens, self.plan.position_scheme
+            self.config = PruneVidConfig(**ALL_OFF, vision_chunk_tokens=chunk, position_scheme=scheme)
+        with self._lock, pruned(self.model, self._what):
             pass
 
+    @property
+    def _what(self) -> PruneVidConfig | Plan:
+        return self.config if self.plan is None else self.plan
+
     @classmethod
-    def from_pretrained(cls, model_path: Any, config: PruneVidConfig | None = None, **arguments: Any) -> Any:
+    def from_pretrained(cls, model_path: Any, config: Pruning | None = None, **arguments: Any) -> Any:
         """Do what the constructor does; for those who look for transformers' name."""
         return cls(model_path, config, **arguments)
 
-    def with_config(self, config: PruneVidConfig) -> PrunedVLM:
-        """Return one with another config that shares this one's weights (and takes turns with it)."""
+    def with_config(self, config: Pruning) -> PrunedVLM:
+        """Return one with another config or plan that shares this one's weights (and takes turns with it)."""
+        check_kinds(config)
         twin = object.__new__(type(self))
-        twin.__dict__.update(self.__dict__, config=config)
-        with self._lock, pruned(self.model, config):
-            pass
+        twin.__dict__.update(self.__dict__)
+        twin._prune_by(config)
         return twin
 
     @property
@@ -188,7 +210,7 @@ class PrunedVLM:
             returned = returns_tensors(self.model, generate_arguments)
             shown = shown_in(*asked) if single and returned else None
             inference = torch.inference_mode(not returned)
-            with self._lock, inference, pruned(self.model, self.config) as trace, self.frontend.memory(tower) as videos:
+            with self._lock, inference, pruned(self.model, self._what) as trace, self.frontend.memory(tower) as videos:
                 encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
@@ -197,8 +219,8 @@ class PrunedVLM:
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
                 if shown is not None:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
-        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
-        for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self.config)):
+        check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
+        for warning in dict.fromkeys(each for sample in trace.samples for each in warnings_of(sample, self._what)):
             _log.warning(abridged(warning))
         seconds = {"read": read + encoding.waited, "total": time.perf_counter() - began}
         with_stats = self.config.collect_stats if return_stats is None else return_stats
@@ -210,7 +232,7 @@ class PrunedVLM:
     ) -> dict[str, Any]:
         """Answer the last question of a conversation from the cache of the answer before it."""
         began = time.perf_counter()
-        with self._lock, pruned(self.model, self.config) as trace:
+        with self._lock, pruned(self.model, self._what) as trace:
             turn = next_turn(self, asked, question, arguments)
             output = self.model.generate(**turn.inputs, streamer=streamer, **arguments)
             remember(self, turn.inputs, output, turn.inputs["input_ids"], turn.sample.text, turn.media)
@@ -240,7 +262,7 @@ class PrunedVLM:
         with ExitStack() as stack:
             opening = opened_samples(self.frontend, self.config, self._tower, *given)
             opened, single = stack.enter_context(opening)
-            for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
+            for context in (self._lock, torch.inference_mode(), pruned(self.model, self._what)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))
             return Prepared.of(opened, single, encoded, progress, began)
@@ -261,11 +283,11 @@ class PrunedVLM:
         check_starts_anew(generate_arguments)
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = self.frontend.memory(self._tower, prepared.encoded)
-        with self._lock, inference, pruned(self.model, self.config) as trace, memory:
+        with self._lock, inference, pruned(self.model, self._what) as trace, memory:
             batch = self.frontend.batch(prepared.samples)
             inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
             output = self.model.generate(**inputs, **generate_arguments)
-        check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
+        check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}
         results = results_of(self, output, prepared.samples, inputs, trace, seconds, True)
         return results[0] if prepared.single else results

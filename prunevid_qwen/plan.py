@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import NoneType
+from typing import Any
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.reducer import ChecksPlaces, Needs, Reducer, made_by, merges
+from prunevid_qwen.reducer import ChecksPlaces, Needs, Reducer, is_reducer, made_by, merges
 from prunevid_qwen.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -24,13 +25,18 @@ class Step:
         at: the layer on whose output it acts, counted from 0; `DOOR` (-1) is the decoder's door, before layer 0.
         by: decides what is left; inside the decoder one that does not declare ``merges = True`` may only drop.
         name: of its method, for receipts; its class's where it is left out.
+        options: that ``by`` was made from, for receipts, which read budgets there; None: ``by`` itself is read.
     """
 
     at: int
     by: Reducer
     name: str = ""
+    options: Any = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if not is_reducer(self.by):
+            kind = f"the class {self.by.__name__}: make one" if isinstance(self.by, type) else type(self.by).__name__
+            raise ConfigError(f"a step is by a reducer, which has `needs` and `plan(seen)`; got {kind}")
         if not self.name:
             object.__setattr__(self, "name", type(self.by).__name__)
 
@@ -51,6 +57,10 @@ class Plan:
     compress: bool = True
     position_scheme: str = "reference"
     vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
+        """Return itself: nothing in it changes, and a copied cache is still of this plan."""
+        return self
 
     @property
     def door(self) -> Step | None:
@@ -182,10 +192,11 @@ def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
 def _of_config(config: PruneVidConfig, layers: int) -> Plan:
     steps = []
     if config.merger is not None:
-        steps.append(Step(DOOR, made_by(config.merger, 1, config), config.merger_name or ""))
+        steps.append(Step(DOOR, made_by(config.merger, 1, config), config.merger_name or "", config.merger))
     if config.selector is not None:
         selector = made_by(config.selector, config=config)
-        steps += [Step(at, selector, config.selector_name or "") for at in _places(config, selector, layers)]
+        name, own = config.selector_name or "", config.selector
+        steps += [Step(at, selector, name, own) for at in _places(config, selector, layers)]
     return Plan(tuple(steps), config.compress_cache, config.position_scheme, config.vision_chunk_tokens)
 
 

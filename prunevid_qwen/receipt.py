@@ -8,110 +8,26 @@ of it, "nothing merged: ...", "nothing dropped: ..." where it looked and found n
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
-import prunevid_qwen.stage1_merge  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.applied import check_applied as check_applied
+from prunevid_qwen.applied import warnings_of as warnings_of
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import PruningNotApplied
-from prunevid_qwen.reducer import Reducer, made_by, says, why_unchanged
+from prunevid_qwen.config.table import names_in
+from prunevid_qwen.plan import Plan, Step
+from prunevid_qwen.receipt_keys import SCHEMA, PlanFacts, Stage1, Stage2, Stage3, StepRow
+from prunevid_qwen.stages import Stage, Stages
 from prunevid_qwen.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
 
 _NO_MEDIA = "nothing to do: no video or image"
-_LEAST_SHARE = 0.01  # of the visual tokens; what answers with less is said in a warning
-
-
-def check_applied(trace: Trace, config: PruneVidConfig, shown: Sequence[int] | None = None) -> None:
-    """Make sure that every stage that had something to do did it.
-
-    Args:
-        trace: of the prompt.
-        config: what was asked for.
-        shown: visual tokens of each prompt of the batch, counted in its own token ids; None where they are not known.
-
-    Raises:
-        PruningNotApplied: a stage was asked for, there was something to prune, and it did not act; or the hooks saw
-            other visual tokens than the prompt holds.
-    """
-    if shown is not None:
-        times = len(trace.samples) // max(1, len(shown))  # beams are rows
-        seen = [sample.tokens for sample in trace.samples]
-        if seen != [tokens for tokens in shown for _ in range(times)] or not seen:
-            raise PruningNotApplied(
-                f"the prompts hold {list(shown)} visual tokens, and the hooks saw {seen}: the model ran past them (a "
-                "compiled or replaced forward?), so nothing is known of its pruning"
-            )
-    for number, sample in enumerate(trace.samples):
-        if not sample.tokens:
-            continue
-        if config.enable_stage1 and sample.merged is None:
-            raise PruningNotApplied(f"stage 1 ({config.merger_name}) was asked for, but did not see sample {number}")
-        lever = says(config.merger, 1).lever
-        spends = lever is None or getattr(config.merger, lever) != 1
-        all_through = sample.merged is not None and sample.merged.is_identity and spends
-        if config.enable_stage1 and all_through and why_unchanged(_merger(config), sample.blocks) is None:
-            lever = lever if _count(config.merger) is None else "keep_tokens"
-            at = "" if lever is None else f" at {lever}={getattr(config.merger, lever)}"
-            raise PruningNotApplied(
-                f"merger {config.merger_name!r}{at} was asked for, all {sample.tokens} tokens of sample {number} came "
-                "through"
-            )
-        if config.enable_stage2 and sample.kept is None:
-            raise PruningNotApplied(f"stage 2 ({config.selector_name}) was asked for, but did not see sample {number}")
-        asked = config.fixed_keep_ratio
-        if asked is None:  # a threshold may keep all; a cap may not be passed
-            asked = config.max_keep_ratio or 1.0
-        least, count = len(sample.blocks) * config.min_keep_tokens, _count(config.selector)
-        most = int(sample.after_stage1 * asked) if count is None else len(sample.blocks) * count
-        spare = sample.after_stage1 - max(least, most)
-        if sample.kept is not None and sample.kept.is_identity and spare > 1:
-            what = f"a share of {asked:g}" if count is None else f"at most {count} of each video and image"
-            raise PruningNotApplied(f"{what} of {sample.after_stage1} tokens was asked for, all were kept")
-
-
-def warnings_of(sample: SampleTrace, config: PruneVidConfig) -> list[str]:
-    """Say in words after which stages hardly any visual tokens were left: less than a video needs to be seen at all.
-
-    That is fewer than one a temporal position (an image has one), or less than 1 % of all.
-    """
-    positions = sum(block.grid[0] for block in sample.blocks)
-    said = []
-    for stage, given, left in ((1, sample.tokens, sample.after_stage1), (2, sample.after_stage1, sample.after_stage2)):
-        if left == given:
-            continue
-        few = [f"fewer than one for each of {positions} temporal positions"] if left < positions else []
-        few += [f"{percent(left / sample.tokens)} of all"] if left < _LEAST_SHARE * sample.tokens else []
-        if few:
-            said.append(
-                f"stage {stage} left {left} of {sample.tokens} visual tokens, {' and '.join(few)}: the answer may miss "
-                f"most of what was shown. {_more(stage, config)}".rstrip()
-            )
-    return said
-
-
-def _count(own: Any) -> int | None:
-    """The tokens of each video and image that a method is asked to leave, where its budget is a count."""
-    count: int | None = getattr(own, "keep_tokens", None)
-    return None if getattr(own, "averages", False) else count
-
-
-def _more(stage: int, config: PruneVidConfig) -> str:
-    own = config.selector if stage == 2 else config.merger
-    if _count(own) is not None:
-        return f"A keep_tokens above {_count(own)} keeps more"
-    if stage == 2 and config.fixed_keep_ratio is None and getattr(own, "keep_threshold", None) is not None:
-        return f"A keep_threshold below {config.keep_threshold:g} keeps more"
-    lever = says(own, stage).lever
-    value = None if lever is None else getattr(own, lever)
-    return "" if value is None else f"A {lever} above {value:g} keeps more"
 
 
 def receipt(
     trace: Trace,
     row: int,
-    config: PruneVidConfig,
+    what: PruneVidConfig | Plan,
     media: list[dict[str, Any]],
     kinds: list[str],
     prompt_tokens: int,
@@ -119,12 +35,12 @@ def receipt(
     seconds: dict[str, float],
     generated_tokens: int,
 ) -> dict[str, Any]:
-    """Write the receipt of one row of a batch; seconds are of the whole batch.
+    """Write the receipt of one row of a batch, see `receipt_keys`; seconds are of the whole batch.
 
     Args:
         trace: of the run.
         row: the sample's row among ``trace.samples``.
-        config: what was asked for.
+        what: was asked for.
         media: facts of each video and image, in order.
         kinds: "video" or "image" for each of them.
         prompt_tokens: of this sample before stage 1.
@@ -133,7 +49,7 @@ def receipt(
             runs beside it, did not hide) and "total"; "vision" where the encoder ran ahead of the run that is traced.
         generated_tokens: tokens of the answer.
     """
-    sample = trace.samples[row]
+    sample, stages = trace.samples[row], Stages.of(what)
     average = sum(sample.widths(trace.layers)) / trace.layers
     parts = {part: trace.seconds.total(part) for part in ("vision", "merge", "select", "compact", "prefill")}
     parts["vision"] += seconds.get("vision", 0.0)
@@ -142,17 +58,18 @@ def receipt(
     decode = trace.seconds.total("decode")
     first = seconds["read"] + sum(parts.values())
     return {
+        "schema": SCHEMA,
         "input": {
             "videos": [fact for kind, fact in zip(kinds, media, strict=True) if kind == "video"],
             "images": [fact for kind, fact in zip(kinds, media, strict=True) if kind == "image"],
             "prompt_tokens": prompt_tokens,
             "cached_tokens": 0,
         },
-        "stage1": _stage1(sample, config),
-        "stage2": _stage2(sample, config, trace),
-        "stage3": _stage3(sample, config, trace),
+        "stage1": _stage1(sample, stages.door),
+        "stage2": _stage2(sample, stages, trace),
+        "stage3": _stage3(sample, stages, trace),
         "steps": _steps(sample, trace),
-        "warnings": warnings_of(sample, config),
+        "warnings": warnings_of(sample, what),
         "tokens": {
             "visual": sample.tokens,
             "after_stage1": sample.after_stage1,
@@ -170,7 +87,8 @@ def receipt(
         },
         "generated_tokens": generated_tokens,
         "position_scheme": trace.position_scheme,
-        "config": config.flat(),
+        "config": None if isinstance(what, Plan) else what.flat(),
+        "plan": _plan(what) if isinstance(what, Plan) else None,
         "versions": versions(),
         **about,
     }
@@ -184,7 +102,7 @@ def versions() -> dict[str, str]:
     return {
         "prunevid_qwen": __version__,
         "transformers": transformers.__version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
     }
 
@@ -193,52 +111,48 @@ def _share(out: int, given: int) -> float:
     return out / given if given else 1.0
 
 
-def _merger(config: PruneVidConfig) -> Reducer:
-    return made_by(config.merger, 1, config)
-
-
-def _stage1(sample: SampleTrace, config: PruneVidConfig) -> dict[str, Any]:
-    merger = _merger(config) if config.enable_stage1 else None
-    given, out, count = sample.tokens, sample.after_stage1, _count(config.merger)
+def _stage1(sample: SampleTrace, stage: Stage | None) -> Stage1:
+    given, out = sample.tokens, sample.after_stage1
     note = None
-    if merger is not None and out == given:
-        note = (why_unchanged(merger, sample.blocks) or "nothing merged") if given else _NO_MEDIA
+    if stage is not None and out == given:
+        note = (stage.why_unchanged(sample.blocks) or "nothing merged") if given else _NO_MEDIA
     return {
-        "enabled": config.enable_stage1,
+        "enabled": stage is not None,
         "applied": out < given,
         "note": note,
-        "merger": config.merger_name,
-        "tau": getattr(merger, "tau", None),
+        "merger": None if stage is None else stage.name,
+        "tau": getattr(stage and stage.own, "tau", None),
         "original_tokens": given,
         "compressed_tokens": out,
         "static_ratio": sample.static_ratio,
-        "requested_ratio": 1.0 if merger is None else None if count else getattr(merger, "cluster_ratio", None),
-        "requested_tokens": count,
+        "requested_ratio": 1.0 if stage is None else stage.share,
+        "requested_tokens": None if stage is None else stage.count,
         "achieved_ratio": _share(out, given),
         "reduction_percentage": 100 * (1 - _share(out, given)),
     }
 
 
-def _stage2(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[str, Any]:
+def _stage2(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage2:
     given, out = sample.widths(trace.layers)[trace.layer], sample.after_stage2  # of the last of several steps
+    stage = stages.cuts[-1] if stages.cuts else None
     return {
-        "enabled": config.enable_stage2,
+        "enabled": stage is not None,
         "applied": out < given,
-        "note": _why_all_kept(sample, config) if config.enable_stage2 and out == given else None,
-        "selector": config.selector_name,
-        "layer": trace.layer if config.enable_stage2 else None,
+        "note": _why_all_kept(sample, stage) if stage is not None and out == given else None,
+        "selector": None if stage is None else stage.name,
+        "layer": None if stage is None else trace.layer,
         "original_tokens": given,
         "kept_tokens": out,
-        "compressed_tokens": out,  # the same under stage 1's name for it
-        "requested_ratio": config.fixed_keep_ratio if config.enable_stage2 else 1.0,
-        "requested_tokens": _count(config.selector),
-        "threshold": getattr(config.selector, "keep_threshold", None) if config.fixed_keep_ratio is None else None,
-        "max_ratio": config.max_keep_ratio if config.enable_stage2 else None,
+        "compressed_tokens": out,
+        "requested_ratio": 1.0 if stage is None else stage.share,
+        "requested_tokens": None if stage is None else stage.count,
+        "threshold": None if stage is None else stage.threshold,
+        "max_ratio": getattr(stage and stage.own, "max_keep_ratio", None),
         "achieved_ratio": _share(out, given),
     }
 
 
-def _steps(sample: SampleTrace, trace: Trace) -> list[dict[str, Any]]:
+def _steps(sample: SampleTrace, trace: Trace) -> list[StepRow]:
     """Return a row for each step that acted; seconds are of the whole batch."""
     entered = [sample.tokens, *(each.map.n_out for each in sample.reductions)]
     return [
@@ -253,33 +167,33 @@ def _steps(sample: SampleTrace, trace: Trace) -> list[dict[str, Any]]:
     ]
 
 
-def _why_all_kept(sample: SampleTrace, config: PruneVidConfig) -> str:
+def _why_all_kept(sample: SampleTrace, stage: Stage) -> str:
     if not sample.tokens:
         return _NO_MEDIA
-    if _count(config.selector) is not None:
-        return f"nothing to do: no video or image has more than keep_tokens={_count(config.selector)} tokens"
-    if config.fixed_keep_ratio is None and getattr(config.selector, "keep_threshold", None) is None:
+    if stage.count is not None:
+        return f"nothing to do: no video or image has more than keep_tokens={stage.count} tokens"
+    if stage.threshold is not None:
+        floor = getattr(stage.own, "min_keep_tokens", None)
+        least = "" if floor is None else f", or among the {floor} that are kept in any case (min_keep_tokens)"
+        return f"nothing dropped: each token is above the threshold of {stage.threshold:g}{least}"
+    if stage.share is None:
         return "nothing dropped: the selector kept every token"
-    if config.fixed_keep_ratio is None:
-        return (
-            f"nothing dropped: each token is above the threshold of {config.keep_threshold:g}, or among the "
-            f"{config.min_keep_tokens} that are kept in any case (min_keep_tokens)"
-        )
-    if config.fixed_keep_ratio == 1:
+    if stage.share == 1:
         return "nothing to do: keep_ratio=1 keeps every token"
     return "nothing to do: one token is the least that is left of a video or image"
 
 
-def _stage3(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[str, Any]:
-    asked = config.enable_cache_compression
+def _stage3(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage3:
+    asked = stages.compress
     applied = asked and sample.after_stage2 < sample.after_stage1
     note = None
-    if asked and not config.enable_stage2:
+    if asked and not stages.cuts:
         note = "nothing to do: stage 2 is off"
     elif asked and not applied:
         note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
-    elif not asked and getattr(config.selector, "merges_inside", False):
-        note = f"left whole: stage 2 ({config.selector_name}) merges, and no row before it stands for several tokens"
+    merging = [stage.name for stage in stages.cuts if getattr(stage.own, "merges_inside", False)]
+    if merging and not asked:
+        note = f"left whole: stage 2 ({', '.join(merging)}) merges, and no row before it stands for several tokens"
     text = sample.length - sample.tokens
     lengths = [text + n for n in ([sample.after_stage2] * trace.layers if applied else sample.widths(trace.layers))]
     held = sum(trace.cache_lengths) * max(1, len(trace.samples))
@@ -295,3 +209,25 @@ def _stage3(sample: SampleTrace, config: PruneVidConfig, trace: Trace) -> dict[s
         "cache_bytes": round(sum(lengths) * per_token),
         "cache_bytes_unpruned": round(sample.length * trace.layers * per_token),
     }
+
+
+def _plan(plan: Plan) -> PlanFacts:
+    return {
+        "steps": [{"name": step.name, "at": step.at, "options": _options(step)} for step in plan.steps],
+        "compress": plan.compress,
+        "vision_chunk_tokens": plan.vision_chunk_tokens,
+    }
+
+
+def _options(step: Step) -> dict[str, Any] | None:
+    own = step.by if step.options is None else step.options
+    if not is_dataclass(own):
+        return None
+    values = {name: getattr(own, name) for name in names_in(type(own))}
+    return {name: _for_json(value) for name, value in values.items()}
+
+
+def _for_json(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_for_json(each) for each in value]
+    return value if value is None or isinstance(value, (str, int, float)) else repr(value)

@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.base import fixed_share
 from prunevid_qwen.config.flat_methods import FlatMethodOptions, flat_options_of
-from prunevid_qwen.config.table import enter, name_of, names_in
+from prunevid_qwen.config.table import enter, name_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.needs import AttentionQuery as AttentionQuery
 from prunevid_qwen.needs import Evidence as Evidence
@@ -18,7 +20,7 @@ from prunevid_qwen.needs import Needs as Needs
 from prunevid_qwen.needs import Probe as Probe
 from prunevid_qwen.needs import VisionQuery as VisionQuery
 from prunevid_qwen.needs import VisionTaps as VisionTaps
-from prunevid_qwen.tokens import Block, TokenMap
+from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
 
 @runtime_checkable
@@ -173,6 +175,7 @@ class Sayings:
     lever_needs: Mapping[str, Any] = field(default_factory=dict)
     chance: bool = False
     exact: bool = False
+    trained: bool = False
     told: bool = False
 
 
@@ -180,19 +183,52 @@ def says(options: Any, stage: int = 2) -> Sayings:
     """Return what the method of these options says of itself: on its reducer, else on its options.
 
     Args:
-        options: of a registered method of that stage, or None for a stage that is off.
+        options: of a registered method of that stage, a reducer itself, or None for a stage that is off.
         stage: 1 or 2.
     """
     plain = Sayings()
     if options is None:
         return plain
-    cls = reducer_class(name_of(_PARTS[stage], options), stage)
+    cls = type(options) if is_reducer(options) else reducer_class(name_of(_PARTS[stage], options), stage)
     values = {each.name: getattr(plain, each.name) for each in fields(plain)}
     for name, value in values.items():
         values[name] = getattr(cls, name, getattr(options, name, value))
     if values["lever"] is None:  # the usual names
         values["lever"] = next((name for name in _LEVERS[stage] if hasattr(options, name)), None)
     return Sayings(**values)
+
+
+def most(own: Any, layout: TokenLayout, step: int = 0) -> int | None:
+    """Return how many visual tokens a method may leave of a sample at most; None: what is seen decides.
+
+    A method that does not say so (``most(layout, step)`` of its options or its reducer) is held to a ``keep_ratio`` or
+    ``keep_tokens`` of each video and image, where it has one.
+
+    Args:
+        own: its options, or its reducer.
+        layout: of what comes to the step.
+        step: which of the method's steps it is, from 0.
+    """
+    if hasattr(own, "most"):
+        said: int | None = own.most(layout, step)
+        return said
+    share, count = fixed_share(own), getattr(own, "keep_tokens", None)
+    if share is None and count is None:
+        return None
+    return sum(count_of(each.stop - each.start, share or 1, count) for each in layout.blocks if each.stop > each.start)
+
+
+def is_reducer(what: object) -> bool:
+    """Tell a reducer from options: it decides."""
+    return not isinstance(what, type) and callable(getattr(what, "plan", None)) and hasattr(what, "needs")
+
+
+def registered_as(cls: type) -> tuple[int, str] | None:
+    """Return stage and name under which a reducer class, or its class of options, is registered; None: it is not."""
+    for (stage, name), known in _REDUCERS.items():
+        if cls is known or cls is options_class(_PARTS[stage], name):
+            return stage, name
+    return None
 
 
 def reducer_class(name: str, stage: int = 2) -> type[Reducer]:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.frontends import Frontend
 from prunevid_qwen.media import VideoFeed
+from prunevid_qwen.plan import Plan
 from prunevid_qwen.preprocessor import Sample
 from prunevid_qwen.receipt import receipt
 from prunevid_qwen.seams import cache_of
@@ -22,6 +23,7 @@ class Answering(Protocol):
     name: str
     model: Any
     config: PruneVidConfig
+    plan: Plan | None
     frontend: Frontend
 
 
@@ -67,7 +69,7 @@ def results_of(
             stats = receipt(
                 trace,
                 row,
-                who.config,
+                who.config if who.plan is None else who.plan,
                 _with_grids([medium.facts for medium in media], trace.samples[row]),
                 [medium.kind for medium in media],
                 int(inputs["attention_mask"][i].sum()),

@@ -32,12 +32,12 @@ class Moment:
         """
         if device.type != "cuda":
             return cls(time.perf_counter())
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record(torch.cuda.current_stream(device))
         if since is not None and since.event is not None and since.event.device != event.device:
             stream = torch.cuda.current_stream(since.event.device)
             stream.wait_event(event)
-            event = torch.cuda.Event(enable_timing=True)
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             event.record(stream)
         return cls(time.perf_counter(), event)
 
@@ -50,7 +50,8 @@ class Moment:
         if self.event is None or later.event is None:
             return later.clock - self.clock
         later.event.synchronize()
-        return self.event.elapsed_time(later.event) / 1000
+        milliseconds: float = self.event.elapsed_time(later.event)
+        return milliseconds / 1000
 
 
 DOOR = -1  # where a step stands that acts before the first layer; others stand after the layer that they are named by
@@ -160,11 +161,11 @@ class Seconds:
 
     def total(self, part: str) -> float:
         """Seconds spent in ``part`` so far."""
-        return sum(start.seconds_until(stop) for start, stop in self.pairs.get(part, []))
+        return sum((start.seconds_until(stop) for start, stop in self.pairs.get(part, [])), 0.0)
 
     def of_step(self, at: int) -> float:
         """Seconds spent for the step that stands ``at`` some place: its evidence, its decision, the cache."""
-        return sum(start.seconds_until(stop) for start, stop in self.steps.get(at, []))
+        return sum((start.seconds_until(stop) for start, stop in self.steps.get(at, [])), 0.0)
 
     def count(self, part: str) -> int:
         """How often ``part`` ran."""

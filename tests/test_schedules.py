@@ -413,7 +413,8 @@ def test_on_the_command_line(words: list[str], config: PruneVidConfig, monkeypat
 
 
 @pytest.mark.parametrize("words", [
-    ["--selector", "sparsevlm", "--enable_cache_compression"], ["--selector", "pyramiddrop", "--selector.layers", "8,16"],
+    ["--selector", "sparsevlm", "--enable_cache_compression"],
+    ["--selector", "pyramiddrop", "--selector.layers", "8,16"],
     ["--selector", "pyramiddrop", "--selector.recycle", "0.1"], ["--selector", "sparsevlm", "--retained_tokens", "9"],
 ], ids=str)  # fmt: skip
 def test_wrong_ones_on_the_command_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, judge, middle_turn, sentence
+from prunevid_qwen.config import ALL_OFF
 
 _WARM_UP_TOKENS = 2
 _LEAST_TURNS, _MOST_TURNS = 3, 7
@@ -97,9 +98,8 @@ def compare(
     Returns:
         Answers and receipts of each side's middle turn.
     """
-    off = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
     quiet = request.config.replace(verbose=False)  # stages are logged of the warm-up alone, not of each turn
-    sides = (model.with_config(quiet), model.with_config(quiet.replace(**off)))
+    sides = (model.with_config(quiet), model.with_config(quiet.replace(**ALL_OFF)))
     prepared = model.prepare(**_shown(request), progress=progress)
     tell("warming up, with and without pruning")
     for side in (model, sides[1]):

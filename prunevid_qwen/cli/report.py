@@ -292,5 +292,5 @@ def details(stats: Stats) -> str:
         lines.append(f"{video['source']}: read by {video['backend']}, grid {video['grid']}, frames at {times} s")
     lines.append(f"positions: {stats['position_scheme']}; {stats['dtype']}, attention {stats['attn_implementation']}")
     lines.append(" ".join(f"{name} {version}" for name, version in stats["versions"].items()))
-    lines.append(" ".join(f"{name}={value}" for name, value in stats["config"].items()))
+    lines.append(" ".join(f"{name}={value}" for name, value in (stats["config"] or stats["plan"]).items()))
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The options of every method, how videos are read, flat names, and presets. Imports no torch."""
 
 from prunevid_qwen.config.base import resolve_layer as resolve_layer
+from prunevid_qwen.config.flat import ALL_OFF as ALL_OFF
 from prunevid_qwen.config.flat import CHOICES as CHOICES
 from prunevid_qwen.config.flat import FlatOptions as FlatOptions
 from prunevid_qwen.config.flat import option_types as option_types

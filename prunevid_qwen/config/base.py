@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config.checks import check_count, check_share, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -90,6 +91,7 @@ class MethodOptions:
     chance: ClassVar[bool] = False  # draws random numbers, by ``random_seed``
     exact: ClassVar[bool] = False  # leaves the lever's share of each video, whatever it shows
     averages: ClassVar[bool] = False  # its keep_ratio and keep_tokens are averages over the decoder's layers
+    trained: ClassVar[bool] = False  # acts where its weights were trained to act, unless ``layers`` say otherwise
     told: ClassVar[bool] = False  # the caller says what to keep: an upper end of comparisons, no method
 
     def __post_init__(self) -> None:
@@ -141,6 +143,32 @@ def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...
             f"a decoder of {depth} layers has no room for {len(paper)} cuts: give `layers`, and what each cut leaves"
         )
     return tuple(layers)
+
+    def most(self, layout: Any, step: int = 0) -> int | None:
+        """Say how many visual tokens may be left at most; None: that depends on what is seen.
+
+        Here the share or the count of each video and image, for a method of one step. Others say it themselves.
+
+        Args:
+            layout: `TokenLayout` of what comes to the step; its blocks are read.
+            step: which of the method's steps it is, from 0.
+        """
+        share, count = getattr(self, "keep_ratio", None), getattr(self, "keep_tokens", None)
+        if share is None and self.exact:
+            share = getattr(self, "cluster_ratio", None)
+        if share is None or self.most_layers != 1 or getattr(self, "keep_threshold", None) is not None:
+            return None
+        images = getattr(self, "merge_images", True)
+        sizes = [(each.stop - each.start, each.kind == "video" or images) for each in layout.blocks]
+        return sum(count_of(size, share, count) if acts and size else size for size, acts in sizes)
+
+
+def fixed_share(own: Any) -> float | None:
+    """Return the share that a selector asks for; None: what is seen or a count decides, or it is an average."""
+    share: float | None = getattr(own, "keep_ratio", None)
+    if share != 1 and (getattr(own, "averages", False) or getattr(own, "keep_threshold", None) is not None):
+        return None
+    return share if getattr(own, "keep_tokens", None) is None else None
 
 
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:

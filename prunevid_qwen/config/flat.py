@@ -24,7 +24,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "video_sampling": OF_READING["sampling"],
     "video_backend": OF_READING["backend"],
 }
-SWITCHES = ("enable_stage1", "enable_stage2", "enable_cache_compression", "merge_images")
+STAGES = ("enable_stage1", "enable_stage2", "enable_cache_compression")
+SWITCHES = (*STAGES, "merge_images")
+ALL_OFF: dict[str, Any] = dict.fromkeys(STAGES, False)
+"""Options that turn every stage off: the stock model."""
 MERGER = (
     "tau", "cluster_ratio", "static_cluster_ratio", "cluster_scope", "temporal_segment_ratio", "dpc_knn_k",
     "min_cluster_tokens", "merged_position", "token_order", "merge_images",

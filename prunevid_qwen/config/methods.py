@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config.base import Layers, MethodOptions
 from prunevid_qwen.config.checks import checked_names
 from prunevid_qwen.config.mergers import MERGERS as MERGERS
@@ -188,6 +189,19 @@ class ThresholdOptions(MethodOptions):
                 "or keep_threshold=None beside it to keep exactly that share"
             )
 
+    def most(self, layout: Any, step: int = 0) -> int | None:
+        """Say how many visual tokens may be left at most; None under a threshold without a cap."""
+        share = self.keep_ratio
+        if self.keep_threshold is not None and self.keep_ratio != 1:
+            if self.max_keep_ratio is None:
+                return None
+            share = self.max_keep_ratio
+        sizes: list[int] = [each.stop - each.start for each in layout.blocks if each.stop > each.start]
+        if self.budget_scope == "sample" and self.keep_tokens is None:
+            sizes = [sum(sizes)]
+        least = 1 if self.keep_threshold is None else self.min_keep_tokens
+        return sum(max(min(least, size), count_of(size, share, self.keep_tokens)) for size in sizes if size)
+
 
 @checked_names("OracleOptions has")
 @dataclass(frozen=True)
@@ -205,6 +219,8 @@ class GlimpseOptions(ThresholdOptions):
     Args:
         glimpse_path: folder or hub id of the predictor, or "bundled": that of the bundled model.
     """
+
+    trained: ClassVar[bool] = True
 
     glimpse_path: str = "bundled"
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.config.base import fixed_share
 from prunevid_qwen.config.checks import is_number, unknown
 from prunevid_qwen.config.flat import FLAT, SCHEMES, pruning_layer_of
 from prunevid_qwen.config.flat import READING as FLAT_READING
@@ -150,16 +151,8 @@ class PruneVidConfig:
 
     @property
     def fixed_keep_ratio(self) -> float | None:
-        """The share that stage 2 is asked to keep, or None: what it sees decides, it is a count, or an average."""
-        own = self.selector
-        if getattr(own, "averages", False) and own.keep_ratio != 1:
-            return None
-        if getattr(own, "keep_threshold", None) is not None and self.keep_ratio != 1:
-            return None
-        if getattr(own, "keep_tokens", None) is not None:
-            return None
-        kept: float | None = self.keep_ratio if own is None else getattr(own, "keep_ratio", None)
-        return kept
+        """The share that stage 2 is asked to keep, or None: what it sees decides, or it is a count."""
+        return float(self.keep_ratio) if self.selector is None else fixed_share(self.selector)
 
     def has(self, name: str) -> bool:
         """Tell whether a chosen method has an option of this name."""

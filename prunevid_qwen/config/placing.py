@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prunevid_qwen.config.checks import unknown
-from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, FlatOptions, layers_of
+from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.table import name_of, names_in
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
@@ -17,7 +17,6 @@ _OWNERS = {**dict.fromkeys(MERGER, "merger"), **dict.fromkeys(SELECTOR, "selecto
 _PARTS = ("merger", "selector", "reading")
 _CORE = (*_PARTS, "compress_cache", "position_scheme", "verbose", "collect_stats")
 _OF_CUTS = ("layers", "keep_ratio", "keep_tokens")
-_SWITCHES = ("enable_stage1", "enable_stage2", "enable_cache_compression")
 
 
 def place(given: Mapping[str, Any], classes: Mapping[str, type | None], off: Mapping[str, type | None]) -> Placed:
@@ -118,7 +117,7 @@ def _as_field(name: str, value: Any, part: str, classes: Mapping[str, type | Non
 def _every_name(classes: Mapping[str, type | None]) -> Iterable[str]:
     methods = [name for options in classes.values() for name in names_in(options)]
     flat = [name for name in FLAT if name in READING or _owned(name, classes)]
-    return tuple(dict.fromkeys((*_CORE, *_SWITCHES, *flat, *methods)))
+    return tuple(dict.fromkeys((*_CORE, *STAGES, *flat, *methods)))
 
 
 def _owned(name: str, classes: Mapping[str, type | None]) -> bool:

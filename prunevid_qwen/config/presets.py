@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.flat import ALL_OFF
 from prunevid_qwen.config.options import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 
@@ -49,7 +50,7 @@ def get_aggressive_config() -> PruneVidConfig:
 
 def get_baseline_config() -> PruneVidConfig:
     """Return all stages off: the stock model, read and sampled in the same way."""
-    return PruneVidConfig(enable_stage1=False, enable_stage2=False, enable_cache_compression=False)
+    return PruneVidConfig(**ALL_OFF)
 
 
 def get_stage1_only_config() -> PruneVidConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prunevid_qwen.config.checks import check_names, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, FlatOptions, layers_of, pruning_layer_of
@@ -13,17 +13,14 @@ from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.table import built_in, name_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
-if TYPE_CHECKING:
-    from prunevid_qwen.config.options import PruneVidConfig
-
 FORMAT = 2
 _REPORTING = ("verbose", "collect_stats")
 _OF = {"merger": (*MERGER, "random_seed"), "selector": (*SELECTOR, "random_seed")}
 _ENABLED = {"merger": "enable_stage1", "selector": "enable_stage2"}
 
 
-def nested_options(config: PruneVidConfig) -> dict[str, Any]:
-    """Return all options that decide an answer, nested; a tuple is a list, as JSON has it."""
+def nested_options(config: Any) -> dict[str, Any]:
+    """Return all options of a `PruneVidConfig` that decide an answer, nested; a tuple is a list, as JSON has it."""
     return {
         "format": FORMAT,
         **{part: _method(part, getattr(config, part)) for part in _OF},
@@ -76,8 +73,11 @@ def read_nested(options: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def flat_options(config: PruneVidConfig) -> dict[str, Any]:
-    """Return all options by flat names; what has none, or is no value of the flat config, by its full name."""
+def flat_options(config: Any) -> dict[str, Any]:
+    """Return all options of a `PruneVidConfig` by flat names.
+
+    What has none, or is no value of the flat config, stands there by its full name.
+    """
     names = {"merger": config.merger_name or FLAT["merger"], "selector": config.selector_name or FLAT["selector"]}
     flat = {name: names[name] if name in names else getattr(config, name) for name in FLAT}
     for part, of in _OF.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config import PruneVidConfig, get_recommended_config
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.accuracy_answers import BLANK, UNPRUNED
@@ -26,7 +26,6 @@ LEVERS = ("keep_ratio", "cluster_ratio", "tau", "max_frames", "max_pixels")
 
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
 
-_OFF = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
 _STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
 _STAGE_2 = {"enable_stage1": False}
 _SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what looks alike over time alone, until selection is not enough
@@ -129,8 +128,8 @@ def standard_methods() -> list[Method]:
     selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
     mergers = [name for name in registered(1) if name != paper.merger_name]
     return [
-        Method(UNPRUNED, _OFF, levers=()),
-        Method(BLANK, _OFF, levers=()),
+        Method(UNPRUNED, ALL_OFF, levers=()),
+        Method(BLANK, ALL_OFF, levers=()),
         Method("prunevid", _SELECT_FIRST),
         Method("prunevid published"),
         Method("stage 1", _STAGE_1),
@@ -138,8 +137,8 @@ def standard_methods() -> list[Method]:
         *(Method(f"stage 2 {name}", {**_STAGE_2, **_selector(name)}) for name in selectors),
         *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **_selector(name)}) for name in selectors),
         *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
-        Method("fewer frames", _OFF, levers=("max_frames",)),
-        Method("smaller frames", _OFF, levers=("max_pixels",)),
+        Method("fewer frames", ALL_OFF, levers=("max_frames",)),
+        Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
         _recommended(),
     ]
 

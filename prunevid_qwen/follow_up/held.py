@@ -16,6 +16,8 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError, excerpt
 from prunevid_qwen.follow_up.shown import Shown
 from prunevid_qwen.frontends import Frontend
+from prunevid_qwen.plan import Plan
+from prunevid_qwen.pruning import alike
 from prunevid_qwen.seams import cache_of
 
 START_ANEW = "To start anew, pass the whole conversation without past_key_values"
@@ -36,6 +38,7 @@ class Held:
         ids: [S] int64 on the CPU, prompt and answer.
         length: tokens that the cache had read when the call ended.
         deltas: [1, 1], from which positions of what follows are counted; None of a family that counts tokens.
+        plan: instead of what ``config`` prunes, or None.
     """
 
     model: str
@@ -46,6 +49,7 @@ class Held:
     ids: Tensor
     length: int
     deltas: Tensor | None
+    plan: Plan | None = None
 
 
 class Asked(Protocol):
@@ -53,6 +57,7 @@ class Asked(Protocol):
 
     model: Any
     config: PruneVidConfig
+    plan: Plan | None
     frontend: Frontend
 
 
@@ -83,11 +88,12 @@ def remember(
         sequences[0].cpu().clone(),
         int(cache.get_seq_length()),
         None if deltas is None else deltas.clone(),
+        asked.plan,
     )
 
 
-def held_by(model: nn.Module, config: PruneVidConfig, cache: Any) -> Held:
-    """Return what ``cache`` holds, once it is clear that ``model`` under ``config`` may go on from it.
+def held_by(model: nn.Module, config: PruneVidConfig, cache: Any, plan: Plan | None = None) -> Held:
+    """Return what ``cache`` holds, once it is clear that ``model`` under ``config`` or ``plan`` may go on from it.
 
     Raises:
         ConfigError: it came from somewhere else, or is not as it was.
@@ -113,6 +119,8 @@ def held_by(model: nn.Module, config: PruneVidConfig, cache: Any) -> Held:
     if other:
         said = ", ".join(f"{name}={theirs.get(name)!r} and here {ours[name]!r}" for name in other[:3])
         raise ConfigError(f"the cache was filled under another config ({excerpt(said)}): use that one. {START_ANEW}")
+    if not alike(plan, held.plan):
+        raise ConfigError(f"the cache was filled under another plan: use that one. {START_ANEW}")
     if int(cache.get_seq_length()) != held.length:
         raise ConfigError(
             f"the cache holds {int(cache.get_seq_length())} tokens, and held {held.length} when its answer was "

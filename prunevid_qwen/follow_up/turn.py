@@ -125,7 +125,7 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
             f"alone, the whole conversation up to the new question. {START_ANEW}"
         )
     _check_arguments(model, arguments)
-    held = held_by(model, asked.config, cache)
+    held = held_by(model, asked.config, cache, asked.plan)
     media = shown_in(messages, None, None, None, None)
     check_media(media, held)
     text, tokenizer = frontend.text(messages), frontend.tokenizer

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import wants_triton, where_of
 
 FRESH_BYTES = 2**28
 """Bytes of new memory that one batch may take while the old memory is still there."""
@@ -52,7 +52,7 @@ def compact(tensors: Sequence[Tensor], index: Tensor, past: int) -> list[Tensor]
     if tensors and wants_triton(tensors[0]):
         from prunevid_qwen.kernels import cache_compaction_triton
 
-        with torch.cuda.device_of(tensors[0]):
+        with where_of(tensors[0]):
             return cache_compaction_triton.compact(tensors, index, past)
     if past:
         stays = torch.arange(past, device=index.device).expand(index.shape[0], -1)

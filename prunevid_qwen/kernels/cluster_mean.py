@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import wants_triton, where_of
 
 
 def reference(x: Tensor, target: Tensor, n_out: int) -> Tensor:
@@ -41,7 +41,7 @@ def cluster_mean(x: Tensor, target: Tensor, n_out: int) -> Tensor:
     if wants_triton(x) and not (torch.is_grad_enabled() and x.requires_grad):
         from prunevid_qwen.kernels import cluster_mean_triton
 
-        with torch.cuda.device_of(x):
+        with where_of(x):
             return cluster_mean_triton.cluster_mean(x, target, n_out)
     if x.device.type == "cpu":
         return _cpu(x, target, n_out)

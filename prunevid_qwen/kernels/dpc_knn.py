@@ -13,11 +13,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.distances import Distances, blocks_of_groups
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton, where_of
 from prunevid_qwen.kernels.products import names_its_dtypes
-
-MOST_ON_GPU = 4096
-"""Points of a group that the GPU's kernels take; larger groups go by torch's products there too."""
 
 
 class Clusters(NamedTuple):
@@ -93,7 +90,7 @@ def dpc_knn(points: Tensor, num_clusters: int | Tensor, k: int, valid: Tensor | 
         from prunevid_qwen.kernels import dpc_knn_triton
 
         checked = None if valid is None else _valid(points, valid)[0]
-        with torch.cuda.device_of(points):
+        with where_of(points):
             return Clusters(*dpc_knn_triton.dpc_knn(points, num_clusters, k, checked))
     valid, counts = _valid(points, valid)
     wanted = torch.as_tensor(num_clusters, device=points.device).expand(points.shape[0])
@@ -121,7 +118,7 @@ def denser_distances(points: Tensor, k: int, valid: Tensor | None = None) -> Ten
         from prunevid_qwen.kernels import dpc_knn_triton
 
         checked = None if valid is None else _valid(points, valid)[0]
-        with torch.cuda.device_of(points):
+        with where_of(points):
             return dpc_knn_triton.denser_distances(points, k, checked)
     valid, _ = _valid(points, valid)
     parts = []

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from prunevid_qwen.kernels.dpc_knn import MOST_ON_GPU
+from prunevid_qwen.kernels.launch import MOST_ON_GPU
 from prunevid_qwen.kernels.triton_distances import POINTERS, pitch, squared_distances
 
 SCRATCH_BYTES = 2**26
@@ -155,13 +155,13 @@ def ragged_clusters(parts: list[Points], counts: Tensor, clusters: Tensor, k: in
     """Cluster groups of any size, each on its own (`dpc_knn.reference`), without a host sync.
 
     Args:
-        parts: the groups, those of the first part first; all parts have the same N, at most `dpc_knn.MOST_ON_GPU`.
+        parts: the groups, those of the first part first; all parts have the same N, at most `launch.MOST_ON_GPU`.
         counts: [G] int64, contiguous: points of each group, from 0 (left alone) to N.
         clusters: [G] int64, contiguous: clusters wanted, at least 1 where there are points; clipped to these.
         k: neighbours in the density, the point itself included, at least 1, clipped to a group's points.
 
     Raises:
-        ValueError: a group may have more than `dpc_knn.MOST_ON_GPU` points.
+        ValueError: a group may have more than `launch.MOST_ON_GPU` points.
     """
     n_groups, n_most = counts.numel(), _points_of(parts)
     labels, centres = (torch.empty(n_groups, n_most, dtype=torch.long, device=counts.device) for _ in range(2))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 OLDEST = (8, 0)
 """Compute capability of the oldest NVIDIA GPU that the kernels are compiled for in the tests; AMD's count from 9."""
+
+MOST_ON_GPU = 4096
+"""Points of a group that the clustering kernels take; larger groups go by torch's products on a GPU too."""
 
 
 def wants_triton(x: Tensor) -> bool:
@@ -21,6 +25,11 @@ def wants_triton(x: Tensor) -> bool:
         x: any input of the kernel.
     """
     return x.is_cuda and _has_triton() and _capability(x.get_device()) >= OLDEST
+
+
+def where_of(x: Tensor) -> AbstractContextManager[None]:
+    """Make the GPU of ``x`` the current one: Triton launches there, and it need not be the tensors'."""
+    return torch.cuda.device_of(x)  # type: ignore[no-untyped-call]
 
 
 @functools.cache

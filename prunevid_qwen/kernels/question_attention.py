@@ -12,7 +12,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import wants_triton, where_of
 from prunevid_qwen.kernels.products import names_its_dtypes
 
 CHUNK_BYTES = 32 * 2**20  # of one fp32 [H, rows, S] block of logits; two are alive at a time
@@ -84,7 +84,7 @@ def question_attention(
     if wants_triton(k) and rows != "each" and top_heads is None:
         from prunevid_qwen.kernels import question_attention_triton
 
-        with torch.cuda.device_of(k):  # Triton launches on the current GPU, which need not be the tensors'
+        with where_of(k):
             return question_attention_triton.question_attention(q, k, columns, rows_at, scale, heads, rows)
     if rows == "last":
         q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]

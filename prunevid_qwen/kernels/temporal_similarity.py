@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import wants_triton, where_of
 from prunevid_qwen.kernels.products import names_its_dtypes, products_are_rounded
 
 _CAST_BYTES = 2**24  # a copy in a wider type is made of so many positions at a time
@@ -46,7 +46,7 @@ def mean_similarity(segment: Tensor) -> Tensor:
     if wants_triton(segment):
         from prunevid_qwen.kernels import temporal_similarity_triton
 
-        with torch.cuda.device_of(segment):
+        with where_of(segment):
             return temporal_similarity_triton.mean_similarity(segment)
     length, locations, width = segment.shape
     # products that may be rounded are taken in fp64

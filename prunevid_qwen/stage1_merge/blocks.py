@@ -8,6 +8,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, Mix, TokenMap
 
@@ -91,7 +92,7 @@ def grids_of(blocks: Sequence[Block], merge_images: bool) -> list[tuple[int, int
 def why_share_unchanged(
     blocks: Sequence[Block], merge_images: bool, cluster_ratio: float, keep_tokens: int | None = None
 ) -> str | None:
-    """Say why a control that leaves `tokens_of` each video may leave all; None: it may not."""
+    """Say why a control that leaves `count_of` each video may leave all; None: it may not."""
     sizes = [t * h * w for t, h, w in grids_of(blocks, merge_images)]
     if not sizes:
         return IMAGES_PASS
@@ -100,7 +101,7 @@ def why_share_unchanged(
         return f"nothing to do: no video has more than keep_tokens={keep_tokens} tokens" if enough else None
     if cluster_ratio == 1:
         return "nothing to do: cluster_ratio=1 asks for every token"
-    if all(tokens_of(size, cluster_ratio) == size for size in sizes):
+    if all(count_of(size, cluster_ratio) == size for size in sizes):
         return "nothing to do: one token is the least that is left of a video"
     return None
 
@@ -111,17 +112,6 @@ def _whole_grid(block: Block) -> tuple[int, int, int]:
     if size != t * h * w + block.unplaced:
         raise ValueError(f"stage 1 merges whole blocks: {size} tokens are left of a {t} x {h} x {w} {block.kind}")
     return block.grid
-
-
-def tokens_of(size: int, cluster_ratio: float, keep_tokens: int | None = None) -> int:
-    """Return how many of ``size`` tokens a control leaves: ``max(1, int(size * cluster_ratio))``, or that many at most.
-
-    Raises:
-        ValueError: ``cluster_ratio`` is outside (0, 1].
-    """
-    if not 0 < cluster_ratio <= 1:
-        raise ValueError(f"cluster_ratio is a share in (0, 1], got {cluster_ratio}")
-    return max(1, int(size * cluster_ratio)) if keep_tokens is None else min(size, keep_tokens)
 
 
 def equal_boxes(grid: tuple[int, int, int], count: int) -> list[Box]:

@@ -12,18 +12,15 @@ video is a near duplicate, differences instead of products add about 0.5 ms.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.kernels.dpc_knn_triton import Points, ragged_clusters, ragged_denser_distances
 from prunevid_qwen.kernels.temporal_similarity_triton import over_space, over_time
 from prunevid_qwen.kernels.triton_segments import contiguous_segments
+from prunevid_qwen.stage1_merge.groups import MergeOptions
 from prunevid_qwen.tokens import TokenMap
-
-if TYPE_CHECKING:
-    from prunevid_qwen.stage1_merge.prunevid import PruneVidMerge
 
 
 class DeviceMerge:
@@ -31,13 +28,13 @@ class DeviceMerge:
 
     Args:
         features: [T, H, W, C] of any float dtype (fp64 is computed in fp32).
-        options: as `PruneVidMerge`'s.
+        options: as of `PruneVidMerge`.
 
     Raises:
         ValueError: ``features`` is not a [T, H, W, C] float tensor, or holds no token.
     """
 
-    def __init__(self, features: Tensor, options: PruneVidMerge) -> None:
+    def __init__(self, features: Tensor, options: MergeOptions) -> None:
         if features.dim() != 4 or not features.is_floating_point() or 0 in features.shape[:3]:
             raise ValueError(f"a video's features are [T, H, W, C] floats, got {list(features.shape)} {features.dtype}")
         self.options = options
@@ -55,7 +52,7 @@ class DeviceMerge:
         self.member = torch.cat([static, ~self.static_of])  # [S + T, L]
         self.counts = self.member.sum(dim=1)
         self.place = (~self.member).byte().argsort(dim=1, stable=True)  # [S + T, L] the members' locations, then others
-        sizes = self._sizes()
+        sizes = options.clusters_of(self.counts, static=self.room)
         self.clustered = sizes < self.counts
         rows = self.place + torch.cat([self._count_to(self.room), self.times])[:, None] * locations
         self.parts = [
@@ -73,21 +70,12 @@ class DeviceMerge:
         """Find the temporal segments, with room for S of them."""
         t = frames.shape[0]
         counts = torch.full((1,), t, device=self.device)
-        wanted = torch.full((1,), max(1, int(t * self.options.temporal_segment_ratio)), device=self.device)
+        wanted = torch.full((1,), count_of(t, self.options.temporal_segment_ratio), device=self.device)
         points = [Points(frames, self.times[None])]
         labels = ragged_clusters(points, counts, wanted, self.options.dpc_knn_k).labels[0]
         self.segments = contiguous_segments(labels)
         self.room = self.segments.start.numel()
         self.segment_of = torch.searchsorted(self.segments.start, self.times, right=True) - 1  # [T]
-
-    def _sizes(self) -> Tensor:
-        """[S + T] `PruneVidMerge.clusters_of` each row: products in fp64 as Python's, cut off as by int()."""
-        options = self.options
-        ratio = torch.full(self.counts.shape, options.cluster_ratio, dtype=torch.float64, device=self.device)
-        if options.static_cluster_ratio is not None:
-            ratio[: self.room] = options.static_cluster_ratio
-        fewer = (self.counts * ratio).long().clamp(min=1)
-        return torch.where(self.counts <= options.min_cluster_tokens, self.counts, fewer)
 
     def _shared(self, sizes: Tensor) -> Tensor:
         """Spend the clusters of all groups on the video's largest deltas (`VideoMerge._share_clusters`)."""

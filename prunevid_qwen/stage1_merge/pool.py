@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config.methods import PoolOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of, why_share_unchanged
+from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 
@@ -40,7 +41,7 @@ class Pool(PoolOptions):
         """
 
         def average(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
-            boxes = equal_boxes(grid, tokens_of(tokens.shape[0], self.cluster_ratio, self.keep_tokens))
+            boxes = equal_boxes(grid, count_of(tokens.shape[0], self.cluster_ratio, self.keep_tokens))
             cell = torch.empty(grid, dtype=torch.long)
             for number, (times, rows, columns) in enumerate(boxes):
                 cell[times.start : times.stop, rows.start : rows.stop, columns.start : columns.stop] = number

@@ -12,10 +12,10 @@ from torch import Tensor
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.methods import PruneVidMergeOptions
 from prunevid_qwen.config.table import names_in
-from prunevid_qwen.kernels.dpc_knn import MOST_ON_GPU
-from prunevid_qwen.kernels.launch import wants_triton
+from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton, where_of
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
+from prunevid_qwen.stage1_merge.groups import MergeOptions
 from prunevid_qwen.stage1_merge.video import VideoMerge
 from prunevid_qwen.tokens import Block, TokenMap
 
@@ -52,7 +52,7 @@ class MergedVideo:
 
 @register("prunevid", PruneVidMergeOptions, stage=1)
 @dataclass(frozen=True)
-class PruneVidMerge(PruneVidMergeOptions):
+class PruneVidMerge(MergeOptions):
     """PruneVid's spatial-temporal merging of each video on its own; images pass unless ``merge_images``.
 
     Differs from the authors' code: the similarity over time is clamped at 1, so that ``tau=1`` leaves nothing static;
@@ -96,16 +96,9 @@ class PruneVidMerge(PruneVidMergeOptions):
         if wants_triton(features) and max(t, h * w) <= MOST_ON_GPU and width <= _WIDEST_ON_GPU:
             from prunevid_qwen.stage1_merge.on_device import DeviceMerge
 
-            with torch.cuda.device_of(features):  # type: ignore[no-untyped-call]  # where Triton launches
+            with where_of(features):
                 return DeviceMerge(features, self)
         return VideoMerge(features, self)
-
-    def clusters_of(self, size: int, is_static: bool = False) -> int:
-        """Return how many tokens become of ``size`` that compete for clusters, under "per_group"."""
-        if size <= self.min_cluster_tokens:
-            return size
-        own = self.static_cluster_ratio if is_static else None
-        return max(1, int(size * (self.cluster_ratio if own is None else own)))
 
 
 def merge_video(features: Tensor, config: PruneVidConfig) -> MergedVideo:

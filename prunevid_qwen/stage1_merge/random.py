@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config.methods import RandomMergeOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage1_merge.blocks import each_video, tokens_of, why_share_unchanged
+from prunevid_qwen.stage1_merge.blocks import each_video, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 
@@ -40,7 +41,7 @@ class RandomMerge(RandomMergeOptions):
 
         def draw(_grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
             n = tokens.shape[0]
-            drawn = torch.randperm(n, generator=generator)[: tokens_of(n, self.cluster_ratio, self.keep_tokens)]
+            drawn = torch.randperm(n, generator=generator)[: count_of(n, self.cluster_ratio, self.keep_tokens)]
             return TokenMap.keep(drawn.to(tokens.device), n)
 
         return each_video(seen, self.merge_images, draw)

@@ -7,6 +7,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.stage1_merge.cluster import dpc_knn
 
 
@@ -21,7 +22,7 @@ def temporal_segments(frames: Tensor, ratio: float, k: int) -> list[int]:
     Returns:
         The segments' lengths, which sum to T.
     """
-    labels = dpc_knn(frames[None], max(1, int(frames.shape[0] * ratio)), k)[0]
+    labels = dpc_knn(frames[None], count_of(frames.shape[0], ratio), k)[0]
     return [length for _, length in _runs(refine_segments(labels).tolist())]
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config.methods import UniformMergeOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
-from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, tokens_of, why_share_unchanged
+from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 
@@ -41,7 +42,7 @@ class UniformMerge(UniformMergeOptions):
 
         def space(grid: tuple[int, int, int], tokens: torch.Tensor) -> TokenMap:
             n = tokens.shape[0]
-            kept = [middle(grid, box) for box in equal_boxes(grid, tokens_of(n, self.cluster_ratio, self.keep_tokens))]
+            kept = [middle(grid, box) for box in equal_boxes(grid, count_of(n, self.cluster_ratio, self.keep_tokens))]
             return TokenMap.keep(torch.tensor(kept, device=tokens.device), n)
 
         return each_video(seen, self.merge_images, space)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.dpc_knn import Clusters, denser_distances, dpc_knn
 from prunevid_qwen.kernels.temporal_similarity import frame_means, time_means
+from prunevid_qwen.stage1_merge.groups import MergeOptions
 from prunevid_qwen.stage1_merge.segments import temporal_segments
 from prunevid_qwen.stage1_merge.static import static_locations
 from prunevid_qwen.tokens import TokenMap
-
-if TYPE_CHECKING:
-    from prunevid_qwen.stage1_merge.prunevid import PruneVidMerge
 
 _GATHER_BYTES = 2**24  # tokens copied at a time for clustering
 _MASKED_SHARE = 0.75  # from this share of dynamic locations on, clustering all with a mask is cheaper than a copy
@@ -28,7 +25,7 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor | None]
 class VideoMerge:
     """One video while its map is made. A row is a group: first the S static ones, then the T dynamic ones, L wide."""
 
-    def __init__(self, features: Tensor, options: PruneVidMerge) -> None:
+    def __init__(self, features: Tensor, options: MergeOptions) -> None:
         if features.dim() != 4 or not features.is_floating_point() or 0 in features.shape[:3]:
             raise ValueError(f"a video's features are [T, H, W, C] floats, got {list(features.shape)} {features.dtype}")
         self.options = options
@@ -47,8 +44,7 @@ class VideoMerge:
         locations = self.tokens.shape[1]
         dynamic = [locations - n for n, w in zip(self.static_counts, self.windows, strict=True) for _ in range(w)]
         self.counts = [*self.static_counts, *dynamic]  # members of each group
-        still = len(self.windows)
-        self.sizes = [options.clusters_of(n, is_static=row < still) for row, n in enumerate(self.counts)]
+        self.sizes: list[int] = options.clusters_of(torch.tensor(self.counts), static=len(self.windows)).tolist()
         self.out = torch.tensor(self.sizes, device=self.device)  # [S + T] tokens that come out of each group
         # every member for itself, until it is clustered
         self.label = self.member.long().cumsum(dim=1) - 1

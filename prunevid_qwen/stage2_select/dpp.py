@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config.methods import DPPOptions
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
-from prunevid_qwen.stage2_select.topk import count_of
 from prunevid_qwen.tokens import TokenMap
 
 _EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention

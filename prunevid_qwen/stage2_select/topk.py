@@ -7,12 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prunevid_qwen.amounts import count_of
 from prunevid_qwen.tokens import Block
-
-
-def count_of(size: int, keep_ratio: float, keep_tokens: int | None = None) -> int:
-    """Return how many of ``size`` tokens are kept: ``max(1, int(size * keep_ratio))``, or at most ``keep_tokens``."""
-    return max(1, int(size * keep_ratio)) if keep_tokens is None else min(size, keep_tokens)
 
 
 def topk_of_each(score: Tensor, blocks: Sequence[Block], keep_ratio: float, keep_tokens: int | None = None) -> Tensor:

@@ -92,7 +92,7 @@ def first_layers(config: PruneVidConfig, depth: Depth) -> int:
     """Return K of a config: the layers up to the one after which it selects, all of them without stage 2."""
     if not config.enable_stage2:
         return depth.layers
-    if config.has("glimpse_path") and config.pruning_layer is None:
+    if getattr(config.selector, "trained", False) and config.pruning_layer is None:
         return depth.glimpse_layer + 1
     return resolve_layer(config.pruning_layer, depth.layers) + 1
 

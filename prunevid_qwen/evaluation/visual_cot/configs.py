@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 
 BASELINE = "baseline"
@@ -35,5 +35,5 @@ def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool
             raise ConfigError("no config to run: name one, or leave out --no_baseline")
         return others
     like = (others or tuple(given) or ((BASELINE, PruneVidConfig()),))[0][1]
-    off = like.replace(enable_stage1=False, enable_stage2=False, enable_cache_compression=False)
+    off = like.replace(**ALL_OFF)
     return ((BASELINE, off), *others)

@@ -120,6 +120,24 @@ class MethodOptions:
         """Whether the method may merge between two layers: then the caches before it cannot be cut, and stay whole."""
         return False
 
+    def most(self, layout: Any, step: int = 0) -> int | None:
+        """Say how many visual tokens may be left at most; None: that depends on what is seen.
+
+        Here the share or the count of each video and image, for a method of one step. Others say it themselves.
+
+        Args:
+            layout: `TokenLayout` of what comes to the step; its blocks are read.
+            step: which of the method's steps it is, from 0.
+        """
+        share, count = getattr(self, "keep_ratio", None), getattr(self, "keep_tokens", None)
+        if share is None and self.exact:
+            share = getattr(self, "cluster_ratio", None)
+        if share is None or self.most_layers != 1 or getattr(self, "keep_threshold", None) is not None:
+            return None
+        images = getattr(self, "merge_images", True)
+        sizes = [(each.stop - each.start, each.kind == "video" or images) for each in layout.blocks]
+        return sum(count_of(size, share, count) if acts and size else size for size, acts in sizes)
+
 
 def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...]:
     """Put a paper's cuts at the same shares of another depth.
@@ -143,24 +161,6 @@ def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...
             f"a decoder of {depth} layers has no room for {len(paper)} cuts: give `layers`, and what each cut leaves"
         )
     return tuple(layers)
-
-    def most(self, layout: Any, step: int = 0) -> int | None:
-        """Say how many visual tokens may be left at most; None: that depends on what is seen.
-
-        Here the share or the count of each video and image, for a method of one step. Others say it themselves.
-
-        Args:
-            layout: `TokenLayout` of what comes to the step; its blocks are read.
-            step: which of the method's steps it is, from 0.
-        """
-        share, count = getattr(self, "keep_ratio", None), getattr(self, "keep_tokens", None)
-        if share is None and self.exact:
-            share = getattr(self, "cluster_ratio", None)
-        if share is None or self.most_layers != 1 or getattr(self, "keep_threshold", None) is not None:
-            return None
-        images = getattr(self, "merge_images", True)
-        sizes = [(each.stop - each.start, each.kind == "video" or images) for each in layout.blocks]
-        return sum(count_of(size, share, count) if acts and size else size for size, acts in sizes)
 
 
 def fixed_share(own: Any) -> float | None:

@@ -40,5 +40,9 @@ def variants_of(own: Any) -> dict[str, Any]:
     """Return these options, as "as given", and their variants, by name."""
     if not dataclasses.is_dataclass(own):
         return {"as given": own}
-    found = {name: varied(own, changes) for name, changes in VARIANTS.items()}
+    asked = VARIANTS
+    if getattr(own, "averages", False):  # no average is below what the layers before the first cut see
+        asked = {name: changes for name, changes in VARIANTS.items() if not {"keep_ratio", "keep_tokens"} & {*changes}}
+        asked = {**asked, "an average": {"keep_ratio": 0.5}}
+    found = {name: varied(own, changes) for name, changes in asked.items()}
     return {"as given": own, **{name: options for name, options in found.items() if options is not None}}

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ from prunevid_qwen import (
     get_config,
     get_fastv_config,
 )
-from prunevid_qwen.adapters import families
+from prunevid_qwen.adapters import families, family_of, table
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
 from prunevid_qwen.errors import UnknownOption
-from prunevid_qwen.frontends import StockFrontend
+from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.frontends import FRONTENDS, StockFrontend, frontend_for
+from prunevid_qwen.training.glimpse.base import load_base
+from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
 
 ASKED = "what color is the circle ?"
@@ -309,6 +313,14 @@ def test_benchmarks_refuse_it_before_a_file_is_touched(
         assert "PrunedVLM" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
 
 
+def test_whoever_asks_with_shared_features_refuses_it_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        Answering((("fastv", FASTV),), str(tmp_path)).load()
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        load_base(GlimpseRecipe(model_path=str(tmp_path)), "cpu")
+
+
 # ---- what is refused
 
 
@@ -386,6 +398,14 @@ def test_families_that_are_not_known_are_listed(folder: Path, tmp_path: Path) ->
         (tmp_path / "config.json").write_text(json.dumps({**about, **changed}))
         with pytest.raises(UnsupportedError, match=said):
             PrunedVLM(str(tmp_path), FASTV, device="cpu")
+
+
+def test_a_frontend_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table._FAMILIES, "llava", replace(family_of("llava"), frontend="mine"))
+    with pytest.raises(UnsupportedError, match="stock"):
+        frontend_for("llava")
+    monkeypatch.setitem(FRONTENDS, "mine", StockFrontend)
+    assert frontend_for("llava") is StockFrontend
 
 
 # ---- older downloads

@@ -4,8 +4,9 @@ second on a CPU. The self-check and the tests prove what they prove on these.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -30,6 +31,25 @@ class Media(Protocol):
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the self-check shows a model: two rows of unlike length, so that one is padded.
+
+    Args:
+        rows: of each frame's tokens an even number.
+        text: tokens of each row that are not visual, with those that stand around videos and images.
+        tokens: of each row's images and videos.
+        merged: half of each frame's, where nothing is static and stage 1 does not pass it.
+        options: of a config, beside those of every family.
+    """
+
+    rows: tuple[Sample, Sample]
+    text: tuple[int, int]
+    tokens: tuple[tuple[int, ...], tuple[int, ...]]
+    merged: tuple[tuple[int, ...], tuple[int, ...]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TinyFamily:
     """How a tiny model of a family is built, and its inputs.
 
@@ -37,13 +57,15 @@ class TinyFamily:
         name: what the library's classes of it begin with.
         parts: from the decoder's config, what the model's config is made of.
         media: collects the images and videos of one call.
+        shown: by the self-check.
         typed: prompts bring ``mm_token_type_ids`` along.
     """
 
     name: str
     parts: Callable[[dict[str, Any]], dict[str, Any]]
     media: Callable[[], Media]
-    typed: bool
+    shown: Shown
+    typed: bool = False
 
 
 def _qwen(**vision: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -114,18 +136,31 @@ class _LlavaMedia:
         return {"pixel_values": torch.stack(self.pixels)} if self.pixels else {}
 
 
-FAMILIES: dict[str, TinyFamily] = {
-    "qwen2_5_vl": TinyFamily(
-        "Qwen2_5_VL",
-        _qwen(hidden_size=32, intermediate_size=48, window_size=56, out_hidden_size=64, fullatt_block_indexes=[0],
-              tokens_per_second=2),
-        lambda: _QwenMedia(seconds=True), typed=True,
+_SCENES = Shown(  # an image, which passes, and videos
+    (
+        (("text", 2), ("image", 3, 3), ("text", 1), ("video", 2, 4, 4), ("text", 5)),
+        (("text", 3), ("video", 3, 2, 4), ("text", 5)),
     ),
-    "qwen2_vl": TinyFamily(
-        "Qwen2VL", _qwen(embed_dim=32, hidden_size=64, mlp_ratio=2), lambda: _QwenMedia(seconds=False), typed=True
+    (12, 10), ((9, 32), (24,)), ((9, 16), (12,)),
+)  # fmt: skip
+_IMAGES = Shown(  # two of them side by side
+    (
+        (("text", 3), ("image", SIDE, SIDE), ("image", SIDE, SIDE), ("text", 5)),
+        (("text", 2), ("image", SIDE, SIDE), ("text", 5)),
     ),
-    "llava": TinyFamily("Llava", _llava, _LlavaMedia, typed=False),
+    (8, 7), ((16, 16), (16,)), ((8, 8), (8,)), {"merge_images": True},
+)  # fmt: skip
+_QWEN2_5 = {
+    "hidden_size": 32, "intermediate_size": 48, "window_size": 56, "out_hidden_size": 64, "fullatt_block_indexes": [0],
+    "tokens_per_second": 2,
 }  # fmt: skip
+_QWEN2 = {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
+
+FAMILIES: Mapping[str, TinyFamily] = {
+    "qwen2_5_vl": TinyFamily("Qwen2_5_VL", _qwen(**_QWEN2_5), partial(_QwenMedia, seconds=True), _SCENES, typed=True),
+    "qwen2_vl": TinyFamily("Qwen2VL", _qwen(**_QWEN2), partial(_QwenMedia, seconds=False), _SCENES, typed=True),
+    "llava": TinyFamily("Llava", _llava, _LlavaMedia, _IMAGES),
+}
 
 
 def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:

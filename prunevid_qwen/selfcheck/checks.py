@@ -14,11 +14,10 @@ from torch import Tensor
 
 from prunevid_qwen import seams
 from prunevid_qwen.adapters import Adapter, adapter_for
-from prunevid_qwen.adapters.tiny import tiny_inputs, tiny_model
+from prunevid_qwen.adapters.tiny import FAMILIES, tiny_inputs, tiny_model
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.selfcheck.aside import aside
-from prunevid_qwen.selfcheck.cases import CASES
 from prunevid_qwen.selfcheck.oracle import decoder_inputs, masked_logits, units_apart
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.trace import Trace
@@ -159,7 +158,7 @@ class _Subject:
     """A tiny model with one attention implementation, and what was made of it so far."""
 
     def __init__(self, family: str, attention: str, attach: Attach) -> None:
-        self.family, self.attention, self.attach, self.case = family, attention, attach, CASES[family]
+        self.family, self.attention, self.attach, self.case = family, attention, attach, FAMILIES[family].shown
         self.made: dict[str, tuple[Any, Trace]] = {}  # by stages
 
     def make(self) -> tuple[bool, Figures]:

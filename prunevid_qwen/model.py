@@ -193,7 +193,9 @@ class PrunedVLM:
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
                 ]
+                making = time.perf_counter()
                 inputs = {name: value.to(device) for name, value in self.frontend.batch(samples).items()}
+                read += time.perf_counter() - making
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
                 if shown is not None:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
@@ -243,7 +245,7 @@ class PrunedVLM:
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))
-            return Prepared.of(opened, single, encoded, progress, began)
+            return Prepared.of(self.frontend, opened, single, encoded, progress, began)
 
     @ends_streamer
     def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
@@ -262,8 +264,7 @@ class PrunedVLM:
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = self.frontend.memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self.config) as trace, memory:
-            batch = self.frontend.batch(prepared.samples)
-            inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
+            inputs = {name: value.to(input_device(self.model)) for name, value in prepared.inputs.items()}
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self.config, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}

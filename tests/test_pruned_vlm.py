@@ -166,8 +166,13 @@ def test_messages_show_several_images_where_they_stand(pruning: PrunedVLM) -> No
     assert result["stats"]["tokens"]["after_stage2"] == TOKENS
 
 
-def test_preparing_and_answering_is_generating(pruning: PrunedVLM, whole: PrunedVLM) -> None:
+def test_preparing_and_answering_is_generating(
+    pruning: PrunedVLM, whole: PrunedVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = pruning.prepare(images=[picture(1)], question=ASKED)
+    with monkeypatch.context() as patch:  # the processor is asked once, and its seconds are those of reading
+        patch.setattr(StockFrontend, "batch", lambda *_: pytest.fail("made again"))
+        assert pruning.answer(prepared, max_new_tokens=1)["stats"]["seconds"]["read"] == prepared.seconds["read"]
     for model in (pruning, whole):
         expected = ask(model, images=[picture(1)], return_stats=True)
         found = model.answer(prepared, max_new_tokens=3)

@@ -35,8 +35,7 @@ _log = logging.getLogger(__name__)
 class PrunedVLM:
     """Loads a model and answers questions about videos and images, with the pruning that ``config`` says.
 
-    `PruneVidQwen25VL` is the same class. Which families it knows, `prunevid_qwen.adapters.families` says; of these the
-    Qwen-VL ones are shown videos and images, LLaVA-1.5 images.
+    `PruneVidQwen25VL` is the same class. Qwen-VL models are shown videos and images, LLaVA-1.5 images.
 
     Args:
         model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
@@ -113,11 +112,7 @@ class PrunedVLM:
 
     @property
     def preprocessor(self) -> Preprocessor:
-        """The frontend of a Qwen-VL, whose parts read videos and images ahead of any model.
-
-        Raises:
-            UnsupportedError: the model has another one.
-        """
+        """The frontend of a Qwen-VL, whose parts read media ahead of any model; `UnsupportedError` for other models."""
         if not isinstance(self.frontend, Preprocessor):
             raise read_by_library(self.name, self.model.config.model_type)
         return self.frontend
@@ -240,8 +235,7 @@ class PrunedVLM:
         began = time.perf_counter()
         given = (video_path, question, images, messages, start, end)
         with ExitStack() as stack:
-            opening = opened_samples(self.frontend, self.config, self._tower, *given)
-            opened, single = stack.enter_context(opening)
+            opened, single = stack.enter_context(opened_samples(self.frontend, self.config, self._tower, *given))
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self.config)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))

@@ -28,6 +28,7 @@ from prunevid_qwen import (
     get_baseline_config,
     get_config,
     get_fastv_config,
+    pruned,
 )
 from prunevid_qwen.adapters import families, family_of, table
 from prunevid_qwen.cli.app import main
@@ -38,7 +39,8 @@ from prunevid_qwen.frontends import FRONTENDS, StockFrontend, frontend_for
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
-from tests.tolerances import tokens_apart
+from tests.masking import masked_logits, text_inputs
+from tests.tolerances import LOGITS, close, tokens_apart
 
 ASKED = "what color is the circle ?"
 OTHER = "is the circle blue ?"
@@ -250,6 +252,23 @@ def test_a_follow_up_goes_on_from_the_cache(pruning: PrunedVLM) -> None:
         )
     tokens_apart(expected.logits)
     assert torch.equal(found["output"].sequences, expected.sequences)
+
+
+def test_a_follow_up_on_a_pruned_cache_equals_masking(whole: PrunedVLM) -> None:
+    """All that follows the prompt, the answer and the next question with it, sees the kept tokens alone."""
+    model = whole.with_config(PruneVidConfig(merger=None))
+    begun = [{"role": "user", "content": [{"type": "image", "image": picture(1)}, {"type": "text", "text": ASKED}]}]
+    first = model.generate(messages=begun, max_new_tokens=3, return_dict_in_generate=True)
+    later = [*begun, {"role": "assistant", "content": first["answer"]}, {"role": "user", "content": OTHER}]
+    found = model.generate(messages=later, max_new_tokens=3, past_key_values=first["past_key_values"], **RAW)
+    inputs = model.frontend.batch([model.frontend.sample(begun, model.config)])
+    with pruned(model.model, model.config) as trace:  # which tokens the first answer kept
+        model.model.generate(**inputs, max_new_tokens=1)
+    assert trace.samples[0].after_stage2 == int(0.4 * TOKENS)
+    embeds, positions = text_inputs(model.model, inputs)
+    sequences = found["output"].sequences
+    [expected] = masked_logits(model.model, embeds, positions, inputs, sequences, trace, compress=True)
+    close(logits(found)[:, 0], expected[-3:], LOGITS)
 
 
 def test_a_follow_up_is_refused_where_the_template_leaves_open_where_an_answer_ends(folder: Path) -> None:

@@ -137,3 +137,6 @@ def test_positions_of_another_form_are_refused() -> None:
         assert torch.equal(model(**inputs, position_ids=torch.arange(length)[None]).logits, wanted)
         with pytest.raises(UnsupportedError):
             model(**inputs, position_ids=torch.arange(length).expand(3, 1, -1))
+        packed = torch.cat([torch.arange(4), torch.arange(length - 4)])[None]
+        with pytest.raises(UnsupportedError):
+            model(**{**inputs, "attention_mask": None}, position_ids=packed)

@@ -37,8 +37,7 @@ _log = logging.getLogger(__name__)
 class PrunedVLM:
     """Loads a model and answers questions about videos and images, with the pruning that ``config`` says.
 
-    `PruneVidQwen25VL` is the same class. Which families it knows, `prunevid_qwen.adapters.families` says; of these the
-    Qwen-VL ones are shown videos and images, LLaVA-1.5 images.
+    `PruneVidQwen25VL` is the same class. Qwen-VL models are shown videos and images, LLaVA-1.5 images.
 
     Args:
         model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
@@ -135,11 +134,7 @@ class PrunedVLM:
 
     @property
     def preprocessor(self) -> Preprocessor:
-        """The frontend of a Qwen-VL, whose parts read videos and images ahead of any model.
-
-        Raises:
-            UnsupportedError: the model has another one.
-        """
+        """The frontend of a Qwen-VL, whose parts read media ahead of any model; `UnsupportedError` for other models."""
         if not isinstance(self.frontend, Preprocessor):
             raise read_by_library(self.name, self.model.config.model_type)
         return self.frontend
@@ -215,7 +210,9 @@ class PrunedVLM:
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
                 ]
+                making = time.perf_counter()
                 inputs = {name: value.to(device) for name, value in self.frontend.batch(samples).items()}
+                read += time.perf_counter() - making
                 output = self.model.generate(**inputs, streamer=streamer, **generate_arguments)
                 if shown is not None:
                     remember(self, generate_arguments, output, inputs["input_ids"], samples[0].text, shown)
@@ -260,12 +257,11 @@ class PrunedVLM:
         began = time.perf_counter()
         given = (video_path, question, images, messages, start, end)
         with ExitStack() as stack:
-            opening = opened_samples(self.frontend, self.config, self._tower, *given)
-            opened, single = stack.enter_context(opening)
+            opened, single = stack.enter_context(opened_samples(self.frontend, self.config, self._tower, *given))
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self._what)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))
-            return Prepared.of(opened, single, encoded, progress, began)
+            return Prepared.of(self.frontend, opened, single, encoded, progress, began)
 
     @ends_streamer
     def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
@@ -284,8 +280,7 @@ class PrunedVLM:
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = self.frontend.memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self._what) as trace, memory:
-            batch = self.frontend.batch(prepared.samples)
-            inputs = {name: value.to(input_device(self.model)) for name, value in batch.items()}
+            inputs = {name: value.to(input_device(self.model)) for name, value in prepared.inputs.items()}
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.frontends import Frontend
 from prunevid_qwen.preprocessor import Sample
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.vision import EncodedVideos
@@ -26,17 +30,21 @@ class Prepared:
         samples: the prompts; numbers of encoded videos and images stand for pixels.
         single: one question was asked, not a list.
         encoded: holds the features; None where the model encodes its images in each answer.
-        seconds: "read" (reading that the encoder did not hide), "vision" (the encoder) and "total".
+        inputs: of ``generate``, on the CPU.
+        seconds: "read" (reading that the encoder did not hide, and making the inputs), "vision" (the encoder) and
+            "total".
     """
 
     samples: tuple[Sample, ...]
     single: bool
     encoded: EncodedVideos | None
+    inputs: dict[str, Tensor]
     seconds: dict[str, float]
 
     @classmethod
     def of(
         cls,
+        frontend: Frontend,
         opened: Sequence[Sample],
         single: bool,
         encoded: EncodedVideos | None,
@@ -46,6 +54,7 @@ class Prepared:
         """Encode the media of opened samples, each once; inside `Frontend.memory`.
 
         Args:
+            frontend: of the model.
             opened: prompts whose videos may only be opened yet.
             single: see the class.
             encoded: will hold the features.
@@ -57,8 +66,12 @@ class Prepared:
         encoding = Encoding(encoded, media, progress)
         encoding.encode_images(media)
         samples = tuple(dataclasses.replace(each, media=tuple(map(encoding.encode, each.media))) for each in opened)
-        seconds = {"read": opening + encoding.waited, "vision": encoding.encoded}
-        return cls(samples, single, encoded, {**seconds, "total": time.perf_counter() - began})
+        making = time.perf_counter()
+        with torch.inference_mode(False):  # whoever is answered outside of it gets tensors to change
+            inputs = frontend.batch(samples)
+        read = opening + encoding.waited + time.perf_counter() - making
+        seconds = {"read": read, "vision": encoding.encoded, "total": time.perf_counter() - began}
+        return cls(samples, single, encoded, inputs, seconds)
 
 
 def limited(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -58,6 +59,8 @@ def tiny_processor(template: str | None = None) -> Any:
 
 def save_llava(folder: Path, template: str | None = None) -> Path:
     """Write weights, tokenizer and processor as `from_pretrained` reads them."""
-    tiny_model("llava").save_pretrained(folder)
+    with torch.random.fork_rng():  # the library draws what has one dimension: the class embedding
+        torch.manual_seed(0)
+        tiny_model("llava").save_pretrained(folder)
     tiny_processor(template).save_pretrained(folder)
     return folder

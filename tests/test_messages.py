@@ -63,6 +63,18 @@ def test_an_assistant_who_says_nothing() -> None:
     assert text_of(user, silent) == text_of(user)  # an answer not begun is one to give
 
 
+def test_text_without_reading_is_that_of_reading() -> None:
+    small = PixelOptions(min_pixels=56 * 56, max_pixels=112 * 112)
+    reader = Preprocessor(build_tokenizer(), MediaReader(small, small), "qwen2_5_vl")
+    shown = {"role": "user", "content": [{"type": "image", "image": frame(0)}, ASKED]}
+    talk = [shown, {"role": "assistant", "content": "Red."}, {"role": "user", "content": "Why?"}]
+    missing = [{"role": "user", "content": [{"type": "image", "image": "nobody/looks.png"}, ASKED]}, *talk[1:]]
+    assert reader.text(missing) == reader.sample(talk, PruneVidConfig()).text
+    medium = reader.read_image(frame(0), PruneVidConfig())
+    with pytest.raises(ConfigError, match="image"):  # read already, and called what it is not
+        reader.sample([{"role": "user", "content": [{"type": "video", "video": medium}, ASKED]}], PruneVidConfig())
+
+
 READ: list[tuple[dict[str, Any], Item]] = [
     ({"type": "video", "video": "a", "nframes": 8, "video_start": 1.0, "video_end": 2.0, "total_pixels": 7840},
      Item("video", "a", {"max_frames": 8, "sampling": "uniform", "start": 1.0, "end": 2.0, "total_pixels": 7840})),

@@ -125,12 +125,14 @@ def test_groups_and_static_share_go_by_frames(cells: Tensor) -> None:
     layout = layout_with(cells)
     groups = group_strata(layout)
     assert torch.equal(groups[cells >= 0], cells[cells >= 0] // 8)
-    target = torch.where(cells < 0, 24 + torch.arange(cells.numel()), cells % 8)  # every location is static
-    target = target.unique(return_inverse=True)[1]
-    rep = torch.stack([(target == group).nonzero()[0, 0] for group in range(int(target.max()) + 1)])
-    reduced = (Reduction(DOOR, "x", TokenMap(target, rep)),)
-    sample = SampleTrace(layout.blocks, cells.numel(), layout.length, reduced, layout.cells)
-    assert sample.static_ratio == 24 / cells.numel()
+    by_location, by_frame = cells % 8, cells // 8  # all static; nothing is
+    for group_of, static in ((by_location, 24), (by_frame, 0)):
+        target = torch.where(cells < 0, 24 + torch.arange(cells.numel()), group_of)
+        target = target.unique(return_inverse=True)[1]
+        rep = torch.stack([(target == group).nonzero()[0, 0] for group in range(int(target.max()) + 1)])
+        reduced = (Reduction(DOOR, "x", TokenMap(target, rep)),)
+        sample = SampleTrace(layout.blocks, cells.numel(), layout.length, reduced, layout.cells)
+        assert sample.static_ratio == static / cells.numel()
 
 
 def test_a_video_that_has_lost_tokens_is_not_taken_for_a_grid() -> None:

@@ -6,6 +6,7 @@ import copy
 import json
 import pickle
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,26 @@ import prunevid_qwen
 from prunevid_qwen import (
     ConfigError,
     PrunedVLM,
+    PruneVidConfig,
     PruneVidQwen25VL,
     SetupError,
     UnsupportedError,
     get_baseline_config,
     get_config,
     get_fastv_config,
+    pruned,
 )
-from prunevid_qwen.adapters import families
+from prunevid_qwen.adapters import families, family_of, table
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
 from prunevid_qwen.errors import UnknownOption
-from prunevid_qwen.frontends import StockFrontend
+from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.frontends import FRONTENDS, StockFrontend, frontend_for
+from prunevid_qwen.training.glimpse.base import load_base
+from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
+from tests.masking import masked_logits, text_inputs
+from tests.tolerances import LOGITS, close, tokens_apart
 
 ASKED = "what color is the circle ?"
 OTHER = "is the circle blue ?"
@@ -137,11 +145,13 @@ def test_a_receipt_counts_what_was_kept_of_each_image(pruning: PrunedVLM, photo:
     assert stats["seconds"]["vision"] > 0
 
 
-def test_a_batch_of_questions_equals_each_alone(pruning: PrunedVLM) -> None:
-    shown = [picture(1), picture(2)]
-    both = ask(pruning, images=shown, question=[ASKED, OTHER], return_stats=True)
+@pytest.mark.usefixtures("scores_apart")
+def test_a_batch_of_questions_equals_each_alone(whole: PrunedVLM) -> None:
+    model, shown = whole.with_config(PruneVidConfig(merger=None)), [picture(1), picture(2)]
+    both = ask(model, images=shown, question=[ASKED, OTHER], return_stats=True)
     for question, found in zip((ASKED, OTHER), both, strict=True):
-        alone = ask(pruning, images=shown, question=question, return_stats=True)
+        alone = ask(model, images=shown, question=question, return_stats=True, **RAW)
+        tokens_apart(alone["output"].logits)
         assert found["answer"] == alone["answer"]
         for name in ("tokens", "stage2", "input"):
             assert found["stats"][name] == alone["stats"][name]
@@ -162,8 +172,13 @@ def test_messages_show_several_images_where_they_stand(pruning: PrunedVLM) -> No
     assert result["stats"]["tokens"]["after_stage2"] == TOKENS
 
 
-def test_preparing_and_answering_is_generating(pruning: PrunedVLM, whole: PrunedVLM) -> None:
+def test_preparing_and_answering_is_generating(
+    pruning: PrunedVLM, whole: PrunedVLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared = pruning.prepare(images=[picture(1)], question=ASKED)
+    with monkeypatch.context() as patch:  # the processor is asked once, and its seconds are those of reading
+        patch.setattr(StockFrontend, "batch", lambda *_: pytest.fail("made again"))
+        assert pruning.answer(prepared, max_new_tokens=1)["stats"]["seconds"]["read"] == prepared.seconds["read"]
     for model in (pruning, whole):
         expected = ask(model, images=[picture(1)], return_stats=True)
         found = model.answer(prepared, max_new_tokens=3)
@@ -235,7 +250,25 @@ def test_a_follow_up_goes_on_from_the_cache(pruning: PrunedVLM) -> None:
         expected = whole.model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=pixels, max_new_tokens=3, **RAW
         )
+    tokens_apart(expected.logits)
     assert torch.equal(found["output"].sequences, expected.sequences)
+
+
+def test_a_follow_up_on_a_pruned_cache_equals_masking(whole: PrunedVLM) -> None:
+    """All that follows the prompt, the answer and the next question with it, sees the kept tokens alone."""
+    model = whole.with_config(PruneVidConfig(merger=None))
+    begun = [{"role": "user", "content": [{"type": "image", "image": picture(1)}, {"type": "text", "text": ASKED}]}]
+    first = model.generate(messages=begun, max_new_tokens=3, return_dict_in_generate=True)
+    later = [*begun, {"role": "assistant", "content": first["answer"]}, {"role": "user", "content": OTHER}]
+    found = model.generate(messages=later, max_new_tokens=3, past_key_values=first["past_key_values"], **RAW)
+    inputs = model.frontend.batch([model.frontend.sample(begun, model.config)])
+    with pruned(model.model, model.config) as trace:  # which tokens the first answer kept
+        model.model.generate(**inputs, max_new_tokens=1)
+    assert trace.samples[0].after_stage2 == int(0.4 * TOKENS)
+    embeds, positions = text_inputs(model.model, inputs)
+    sequences = found["output"].sequences
+    [expected] = masked_logits(model.model, embeds, positions, inputs, sequences, trace, compress=True)
+    close(logits(found)[:, 0], expected[-3:], LOGITS)
 
 
 def test_a_follow_up_is_refused_where_the_template_leaves_open_where_an_answer_ends(folder: Path) -> None:
@@ -307,6 +340,14 @@ def test_benchmarks_refuse_it_before_a_file_is_touched(
     ):
         assert main(words) == UnsupportedError.exit_code, words
         assert "PrunedVLM" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
+
+
+def test_whoever_asks_with_shared_features_refuses_it_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        Answering((("fastv", FASTV),), str(tmp_path)).load()
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        load_base(GlimpseRecipe(model_path=str(tmp_path)), "cpu")
 
 
 # ---- what is refused
@@ -386,6 +427,14 @@ def test_families_that_are_not_known_are_listed(folder: Path, tmp_path: Path) ->
         (tmp_path / "config.json").write_text(json.dumps({**about, **changed}))
         with pytest.raises(UnsupportedError, match=said):
             PrunedVLM(str(tmp_path), FASTV, device="cpu")
+
+
+def test_a_frontend_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(table._FAMILIES, "llava", replace(family_of("llava"), frontend="mine"))
+    with pytest.raises(UnsupportedError, match="stock"):
+        frontend_for("llava")
+    monkeypatch.setitem(FRONTENDS, "mine", StockFrontend)
+    assert frontend_for("llava") is StockFrontend
 
 
 # ---- older downloads

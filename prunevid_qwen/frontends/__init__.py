@@ -17,16 +17,22 @@ from prunevid_qwen.frontends.stock import StockFrontend as StockFrontend
 from prunevid_qwen.loading import config_of
 from prunevid_qwen.preprocessor import Preprocessor
 
-FRONTENDS: dict[str, type[Any]] = {"qwen": Preprocessor, "stock": StockFrontend}
+FRONTENDS: dict[str, type[Frontend]] = {"qwen": Preprocessor, "stock": StockFrontend}
 
 
-def frontend_for(model_type: str) -> type[Any]:
+def frontend_for(model_type: str) -> type[Frontend]:
     """Return the class of the frontend that a family is registered with.
 
     Raises:
-        UnsupportedError: the family is not known.
+        UnsupportedError: the family, or its frontend, is not known.
     """
-    return FRONTENDS[family_of(model_type).frontend]
+    name = family_of(model_type).frontend
+    if name not in FRONTENDS:
+        raise UnsupportedError(
+            f"the family {model_type} is registered with the frontend {name!r}, and there are {', '.join(FRONTENDS)}: "
+            "name one of these, or enter yours in prunevid_qwen.frontends.FRONTENDS before a model is loaded"
+        )
+    return FRONTENDS[name]
 
 
 def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:

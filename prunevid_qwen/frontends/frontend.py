@@ -23,6 +23,16 @@ class Frontend(Protocol):
 
     reads: tuple[str, ...]
 
+    @classmethod
+    def from_pretrained(cls, source: str, model_type: str, **hub: Any) -> Frontend:
+        """Make one of the files beside a model, in a folder or on the hub."""
+        ...
+
+    @classmethod
+    def beside(cls, model: Any, tokenizer: Any = None, processor: Any = None) -> Frontend:
+        """Make one for a loaded model of what its owner has."""
+        ...
+
     @property
     def tokenizer(self) -> Any:
         """The tokenizer in use."""

@@ -223,7 +223,8 @@ def _completed(processor: Any, config: Any) -> Any:
     if hasattr(processor, "patch_size") and processor.patch_size is None:
         processor.patch_size = config.vision_config.patch_size
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-        processor.num_additional_image_tokens = 1  # CLIP's class token, which "default" takes away again
+        # CLIP's class token, which the strategy "default" takes away again
+        processor.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")
     return processor
 
 

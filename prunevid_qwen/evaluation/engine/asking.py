@@ -17,7 +17,7 @@ import torch
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia
+from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.media import Medium
@@ -69,7 +69,10 @@ class Answering:
             )
 
     def load(self) -> Answerer:
-        """Load the model; a config that does not fit it is refused here."""
+        """Load the model; a config that does not fit it is refused here, and first of all a model that is read for
+        by the library.
+        """
+        media_reader(self.model_path, self.loading)
         given = {name: value for name, value in self.loading.items() if value is not None}
         model = PruneVidQwen25VL.from_pretrained(self.model_path, config=self.configs[0][1], **given)
         for _, config in self.configs[1:]:

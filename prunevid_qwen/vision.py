@@ -82,6 +82,8 @@ def joined(outputs: list[Any]) -> Any:
         return None
     if isinstance(first, Tensor):
         return torch.cat(outputs)
+    if first is None:  # hidden states of blocks that nobody asked for
+        return None
     if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
         return type(first)(joined(list(each)) for each in zip(*outputs, strict=True))
     return with_taps(

@@ -308,6 +308,26 @@ def test_each_image_has_its_own_budget() -> None:
     assert [block.stop - block.start for block in left.blocks] == [20 + 1, 4 + 1]
 
 
+def test_recycled_tokens_stay_in_their_run() -> None:
+    """A video in two runs of the sequence, with text between them: none crosses it, and a run's own stand at its end."""
+    n, run = 40, 20
+    visual = torch.cat([torch.arange(2, 2 + run), torch.arange(5 + run, 5 + n)])
+    question, stratum = torch.arange(5 + n, 8 + n), torch.zeros(n, dtype=torch.long)
+    layout = TokenLayout(8 + n, visual, question, (Block("video", (2, 4, 5), 0, n),), stratum, split=True)
+    score = torch.rand(3, n, generator=torch.Generator().manual_seed(4))
+    states = torch.randn(n, 4, generator=torch.Generator().manual_seed(5))
+    seen = Evidence(layout, states, states[:0], score.log(), note=torch.ones(3, dtype=torch.bool))
+    step = three(kept=(9, 8, 7), recycle=1.0).plan(seen)
+    left = layout.apply(step)[0]
+    assert left.visual.numel() == 9 + 4 and left.length == 8 + 13
+    first = step.rep < run
+    assert bool(first[: int(first.sum())].all()), "the groups of the first run come first"
+    kept = score.mean(0).argsort(descending=True)[:9]
+    for of_run in (first, ~first):
+        made = ~torch.isin(step.rep[of_run], kept)
+        assert bool((made.int().diff() >= 0).all()) and bool(made.any()), "recycled tokens stand after the kept ones"
+
+
 def test_evidence_that_was_not_gathered_is_missed() -> None:
     layout, hidden = several_images((8,))
     bare = Evidence(layout, hidden, hidden[:0])
@@ -413,7 +433,8 @@ def test_on_the_command_line(words: list[str], config: PruneVidConfig, monkeypat
 
 
 @pytest.mark.parametrize("words", [
-    ["--selector", "sparsevlm", "--enable_cache_compression"], ["--selector", "pyramiddrop", "--selector.layers", "8,16"],
+    ["--selector", "sparsevlm", "--enable_cache_compression"],
+    ["--selector", "pyramiddrop", "--selector.layers", "8,16"],
     ["--selector", "pyramiddrop", "--selector.recycle", "0.1"], ["--selector", "sparsevlm", "--retained_tokens", "9"],
 ], ids=str)  # fmt: skip
 def test_wrong_ones_on_the_command_line(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

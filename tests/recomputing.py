@@ -15,21 +15,22 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.trace import Trace
-from tests.masking import text_inputs
+from tests.masking import rows_of, text_inputs
 from tests.models import make_inputs, tiny_model
 
 
-def recomputed(samples: Any, sequences: Tensor, trace: Trace) -> list[Tensor]:
+def recomputed(samples: Any, sequences: Tensor, trace: Trace, family: str = "qwen2_5_vl") -> list[Tensor]:
     """Logits [new tokens, vocabulary] of every sample, for the token after the prompt and each one after it.
 
     Args:
         samples: of `make_inputs`.
         sequences: as generated.
         trace: of the prompt.
+        family: of the model.
     """
-    model, inputs = tiny_model("eager"), make_inputs(samples)
-    embeds, _ = text_inputs(model, make_inputs(samples))
-    positions, _ = adapter_for(model).reference_positions(**inputs)
+    model, inputs = tiny_model("eager", family), make_inputs(samples, family=family)
+    embeds, _ = text_inputs(model, make_inputs(samples, family=family))
+    positions = rows_of(adapter_for(model).reference_positions(**inputs)[0], len(embeds))
     return [_row(model, inputs, embeds, positions, sequences, b, trace) for b in range(len(trace.samples))]
 
 
@@ -41,16 +42,18 @@ def _row(
     at = inputs["attention_mask"][b].nonzero()[:, 0]
     new = sequences[b, inputs["input_ids"].shape[1] : -1]
     states, place = list(embeds[b, at]), list(positions[:, b, at].unbind(1))
-    kinds = (inputs["mm_token_type_ids"][b, at] > 0).tolist()
+    marks = [getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video")]
+    kinds = [token in marks for token in inputs["input_ids"][b, at].tolist()]
     blocks = [block.stop - block.start for block in trace.samples[b].blocks]
     if -1 in steps:
         states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[-1])
     following = max(int(each.max()) for each in place) + 1
     tail = list(model.get_input_embeddings()(new))
-    after = [torch.full((3,), following + i) for i in range(len(new))]
+    after = [torch.full_like(place[0], following + i) for i in range(len(new))]
     for i, layer in enumerate(decoder.layers):
         hidden = torch.stack([*states, *tail])[None]
-        angles = decoder.rotary_emb(hidden, torch.stack([*place, *after], 1)[:, None])
+        ids = torch.stack([*place, *after], 1)[:, None]  # [R, 1, S]
+        angles = decoder.rotary_emb(hidden, ids if len(ids) > 1 else ids[0])
         total = hidden.shape[1]
         mask = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
         out = layer(hidden, attention_mask=mask, position_embeddings=angles, position_ids=None)

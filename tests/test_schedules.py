@@ -309,7 +309,7 @@ def test_each_image_has_its_own_budget() -> None:
 
 
 def test_recycled_tokens_stay_in_their_run() -> None:
-    """A video in two runs of the sequence, with text between them: none crosses it, and a run's own stand at its end."""
+    """A video in two runs of the sequence with text between them: no token crosses it."""
     n, run = 40, 20
     visual = torch.cat([torch.arange(2, 2 + run), torch.arange(5 + run, 5 + n)])
     question, stratum = torch.arange(5 + n, 8 + n), torch.zeros(n, dtype=torch.long)

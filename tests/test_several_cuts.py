@@ -15,11 +15,12 @@ from prunevid_qwen.needs import Evidence
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import TokenMap
+from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, same_logits, text_follow_up
 from tests.recomputing import recomputed
-from tests.test_generation import member
-from tests.test_steps import oracle, same
+from tests.test_family_oracles import identical
+from tests.test_steps import oracle
 from tests.tolerances import LOGITS, spacing
 
 
@@ -90,6 +91,21 @@ def test_decoding_is_recomputing(what: str, case: str) -> None:
         same_logits(torch.stack(out.logits, 1)[b], wanted)
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen2_5_vl"])
+@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, behind stage 1"])
+def test_decoding_is_recomputing_in_every_family(what: str, family: str) -> None:
+    model, samples = family_model(family), FAMILIES[family].cases["batch"]
+    with pruned(model, WHOLE[what].replace(**({} if WHOLE[what].merger is None else merging(family)))) as trace:
+        out = model.generate(**family_inputs(family, "batch"), max_new_tokens=4, do_sample=False, **OUT)
+    assert cuts(trace, 3)
+    for b, wanted in enumerate(recomputed(samples, out.sequences, trace, family)):
+        same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
+def merging(family: str) -> dict[str, Any]:
+    return {name: value for name, value in FAMILIES[family].options.items() if name == "merge_images"}
+
+
 @pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm"])
 def test_decoding_is_recomputing_under_the_eager_kernel(what: str) -> None:
     with pruned(tiny_model("eager"), WHOLE[what]) as trace:
@@ -131,15 +147,16 @@ def test_dropping_is_masking(what: str, attention: str) -> None:
 # ---- batches
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling"])
-def test_a_batch_equals_its_members(what: str, decisions_apart: None) -> None:
-    model, inputs = tiny_model(), make_inputs(MIXED)
-    with pruned(model, {**WHOLE, **CUT}[what]) as trace:
-        together = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
+def test_a_batch_equals_its_members(what: str, family: str, decisions_apart: None) -> None:
+    model, asked = family_model(family), {**WHOLE, **CUT}[what]
+    with pruned(model, asked) as trace:
+        together = model.generate(**family_inputs(family, "batch"), max_new_tokens=4, do_sample=False, **OUT)
         samples = trace.samples
-        for b in range(3):
-            alone = model.generate(**member(inputs, MIXED, b), max_new_tokens=4, do_sample=False, **OUT)
-            for one, other in zip(samples[b].reductions, trace.samples[0].reductions, strict=True):
+        for b, row in enumerate(samples):
+            alone = model.generate(**member(family, "batch", b), max_new_tokens=4, do_sample=False, **OUT)
+            for one, other in zip(row.reductions, trace.samples[0].reductions, strict=True):
                 assert torch.equal(one.map.target, other.map.target) and torch.equal(one.map.rep, other.map.rep)
             same_logits(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0])
 
@@ -163,11 +180,10 @@ def test_copies_of_a_row_are_cut_alike(what: str) -> None:
     ("pyramiddrop", {"ratios": (1.0, 1.0, 1.0)}), ("pyramiddrop", {"keep_ratio": 1.0}),
     ("sparsevlm", {"keep_tokens": 999}), ("sparsevlm", {"keep_ratio": 1.0}),
 ], ids=str)  # fmt: skip
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_three_steps_that_keep_everything_are_the_stock_model(
     family: str, selector: str, options: dict[str, Any]
 ) -> None:
     plan = compile_plan(config(selector, position_scheme="hf", **options), 6)
     assert len(plan.steps) == 3
-    for case in ("mixed", "ragged"):
-        same(tiny_model(family=family), case, "greedy", plan, family)
+    identical(family, "batch", "greedy", plan, family_model(family))

@@ -35,7 +35,7 @@ class Sight:
         number: which of that reducer's steps it is.
         hidden: [B, S, D] the output of the layer on which the step acts; at the door the embeddings.
         rope: makes the rotary angles of these tokens, when they are needed.
-        places: where all steps of that reducer stand.
+        steps_at: where all steps of that reducer stand.
         depth: layers of the decoder.
     """
 
@@ -47,11 +47,11 @@ class Sight:
         number: int,
         hidden: Tensor,
         rope: Callable[[], Rope],
-        places: tuple[int, ...] = (),
+        steps_at: tuple[int, ...] = (),
         depth: int = 0,
     ) -> None:
         self.state, self.adapter, self.step, self.number = state, adapter, step, number
-        self.places, self.depth = places, depth
+        self.steps_at, self.depth = steps_at, depth
         self.hidden, self.device, self._rope = hidden, hidden.device, rope
         self.needs: Needs = step.by.needs
 
@@ -85,7 +85,7 @@ class Sight:
             start=row.start.visual.numel(),
             note=_there(row.notes.get(id(self.step.by)), self.device),
             entered=row.entered.setdefault(id(self.step.by), sizes),
-            places=self.places,
+            steps_at=self.steps_at,
             depth=self.depth,
         )
 

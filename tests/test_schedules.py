@@ -70,7 +70,7 @@ def evidence(
     each = reducer.needs.attention is not None and reducer.needs.attention.rows == "each"
     return Evidence(
         layout, hidden, hidden[:0], rows if each else rows[-1], note=torch.tensor([True, False, True, True, False]),
-        step=step, entered=entered, places=places, depth=depth,
+        step=step, entered=entered, steps_at=places, depth=depth,
     )  # fmt: skip
 
 
@@ -196,7 +196,7 @@ class Stairs(StairsOptions):
     needs = Needs()
 
     def plan(self, seen: Evidence) -> TokenMap:
-        STOOD.append((seen.step, seen.layer, seen.start, seen.entered, seen.places, seen.depth))
+        STOOD.append((seen.step, seen.layer, seen.start, seen.entered, seen.steps_at, seen.depth))
         return TokenMap.keep(torch.arange(seen.hidden.shape[0] - 1), seen.hidden.shape[0])
 
 

@@ -134,7 +134,7 @@ class SparseVLM(SparseVLMOptions):
             return own if isinstance(own, int) else int(tokens * own)
         if self.keep_ratio is None and self.keep_tokens is None:
             return tokens * TABLE[self.retained_tokens][seen.step] // PAPER_TOKENS
-        cuts = len(seen.places) or 1
+        cuts = len(seen.steps_at) or 1
         return _between(spending(self._schedules(cuts), self, tokens, seen), tokens, cuts)[seen.step]
 
     def _schedules(self, cuts: int) -> Schedules:

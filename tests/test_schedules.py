@@ -128,6 +128,18 @@ def test_a_table_is_a_share_of_what_came() -> None:
     assert [seen[3], seen[7], seen[16]] == [[500, 60], [100, 59], [99, 12]]  # one is always cut
 
 
+@pytest.mark.parametrize("ratios", [(0.5, 0.25, 0.125), (0.97, 0.6, 0.01), (1.0, 0.33, 0.32)], ids=str)
+def test_no_cut_leaves_more_than_it_says_it_may(ratios: tuple[float, ...]) -> None:
+    options = PyramidDropOptions(ratios=ratios)
+    for sizes in ((576,), (7, 1, 100), (1001, 3)):
+        seen, layout = widths(options, sizes, 32), several_images(sizes)[0]
+        for step, layer in enumerate((8, 16, 24)):
+            most = options.most(several_images(tuple(seen[layer - 1]))[0], step)
+            assert most is not None and sum(seen[layer]) <= most <= sum(seen[layer - 1])
+        assert options.most(layout) == sum(max(1, int(size * ratios[0])) for size in sizes)
+    assert PyramidDropOptions(keep_ratio=0.5).most(layout) is None and SparseVLMOptions().most(layout) is None
+
+
 # ---- budgets as an average
 
 

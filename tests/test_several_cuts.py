@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.needs import Evidence
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
@@ -187,3 +190,28 @@ def test_three_steps_that_keep_everything_are_the_stock_model(
     plan = compile_plan(config(selector, position_scheme="hf", **options), 6)
     assert len(plan.steps) == 3
     identical(family, "batch", "greedy", plan, family_model(family))
+
+
+# ---- what a receipt says
+
+
+def test_a_receipt_has_a_row_for_each_cut() -> None:
+    video = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
+    for what, at in ((WHOLE["sparsevlm"], [0, 1, 3]), (config("pyramiddrop", keep_ratio=0.6), [1, 3, 5])):
+        model = PruneVidQwen25VL("bundled", what, device="cpu", dtype="float32")
+        stats = model.generate(video, "what color is the circle ?", max_new_tokens=1, return_stats=True)["stats"]
+        rows = [(row["name"], row["where"]) for row in stats["steps"]]
+        assert rows == [(what.selector_name, f"layer {layer}") for layer in at]
+        assert all(one["tokens_out"] == other["tokens_in"] for one, other in pairwise(stats["steps"]))
+        last, two = stats["steps"][-1], stats["stage2"]
+        assert (two["layer"], two["original_tokens"], two["kept_tokens"]) == (
+            at[-1],
+            last["tokens_in"],
+            last["tokens_out"],
+        )
+        assert two["applied"] and two["requested_ratio"] is None and two["requested_tokens"] is None
+        assert stats["stage3"]["applied"] == what.compress_cache == (what.selector_name == "pyramiddrop")
+        assert what.compress_cache or "sparsevlm" in stats["stage3"]["note"]
+        if what.selector.keep_ratio is not None:
+            share = stats["tokens"]["layer_average"] / stats["tokens"]["after_stage1"]
+            assert 0 <= what.selector.keep_ratio - share < 3 / stats["tokens"]["after_stage1"]

@@ -152,9 +152,8 @@ class PruneVidConfig:
     def fixed_keep_ratio(self) -> float | None:
         """The share that stage 2 is asked to keep, or None: what it sees decides, it is a count, or an average."""
         own = self.selector
-        if getattr(own, "averages", False) and own.keep_ratio != 1:
-            return None
-        if getattr(own, "keep_threshold", None) is not None and self.keep_ratio != 1:
+        decided = getattr(own, "averages", False) or getattr(own, "keep_threshold", None) is not None
+        if decided and self.keep_ratio != 1:
             return None
         if getattr(own, "keep_tokens", None) is not None:
             return None

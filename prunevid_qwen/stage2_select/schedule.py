@@ -77,8 +77,8 @@ def spending(schedules: Schedules, budget: Budget, tokens: int, seen: Evidence) 
     if count is not None and seen.steps_at and least > allowed and tokens > 1:
         raise ConfigError(
             f"keep_tokens={count} is asked for as an average over {depth} layers, and those before layer "
-            f"{seen.steps_at[0] + 1} see all {tokens} tokens of a video or image: {least / depth:.1f} is the least. Ask "
-            "for more, cut earlier (layers), or merge before the decoder"
+            f"{seen.steps_at[0] + 1} see all {tokens} tokens of a video or image: {least / depth:.1f} is the least. "
+            "Ask for more, cut earlier (layers), or merge before the decoder"
         )
     return low / _GRID
 

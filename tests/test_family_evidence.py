@@ -47,6 +47,14 @@ def test_what_the_decoder_makes(family: str, at: int) -> None:
     assert len(notes.seen) == 2
 
 
+def test_more_rows_than_axes_of_positions() -> None:
+    inputs = {name: torch.cat([x, x]) for name, x in family_inputs("llava", "batch").items()}
+    notes = Notes(Needs(AttentionQuery(rows="last", projections="next")))
+    watched(family_model("llava"), inputs, Plan((Step(DOOR, notes),)))
+    first, second, third, fourth = (seen.attention for seen in notes.seen)
+    assert first is not None and second is not None and torch.equal(first, third) and torch.equal(second, fourth)
+
+
 # ---- a tower of CLIP's form
 
 

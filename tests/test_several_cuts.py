@@ -105,6 +105,16 @@ def test_decoding_is_recomputing_in_every_family(what: str, family: str) -> None
         same_logits(torch.stack(out.logits, 1)[b], wanted)
 
 
+@pytest.mark.parametrize("what", ["pyramiddrop", "pyramiddrop, by average", "sparsevlm"])
+def test_places_may_be_packed_as_in_the_authors_code(what: str) -> None:
+    model, plan = family_model("llava"), replace(compile_plan(WHOLE[what], 6), places="packed")
+    with pruned(model, plan) as trace:
+        out = model.generate(**family_inputs("llava", "batch"), max_new_tokens=4, do_sample=False, **OUT)
+    assert cuts(trace, 3)
+    for b, wanted in enumerate(recomputed(FAMILIES["llava"].cases["batch"], out.sequences, trace, "llava", plan)):
+        same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
 def merging(family: str) -> dict[str, Any]:
     return {name: value for name, value in FAMILIES[family].options.items() if name == "merge_images"}
 

@@ -32,9 +32,11 @@ class Sight:
         state: of the prompt.
         adapter: of the model.
         step: whose reducer looks.
-        places: where all steps of that reducer stand, this one among them.
+        number: which of that reducer's steps it is.
         hidden: [B, S, D] the output of the layer on which the step acts; at the door the embeddings.
         rope: makes the rotary angles of these tokens, when they are needed.
+        steps_at: where all steps of that reducer stand.
+        depth: layers of the decoder.
     """
 
     def __init__(
@@ -42,11 +44,14 @@ class Sight:
         state: Prefill,
         adapter: Adapter,
         step: Step,
-        places: tuple[int, ...],
+        number: int,
         hidden: Tensor,
         rope: Callable[[], Rope],
+        steps_at: tuple[int, ...] = (),
+        depth: int = 0,
     ) -> None:
-        self.state, self.adapter, self.step, self.places = state, adapter, step, places
+        self.state, self.adapter, self.step, self.number = state, adapter, step, number
+        self.steps_at, self.depth = steps_at, depth
         self.hidden, self.device, self._rope = hidden, hidden.device, rope
         self.needs: Needs = step.by.needs
 
@@ -75,13 +80,13 @@ class Sight:
             marks=self._marks(row),
             vision=self._vision(row),
             keys=self._keys(b) if self.needs.keys else None,
-            step=self.places.index(self.step.at),
+            step=self.number,
             layer=self.step.at,
             start=row.start.visual.numel(),
             note=_there(row.notes.get(id(self.step.by)), self.device),
             entered=row.entered.setdefault(id(self.step.by), sizes),
-            places=self.places,
-            depth=len(self.adapter.parts.layers),
+            steps_at=self.steps_at,
+            depth=self.depth,
         )
 
     def alike(self, one: int, other: int) -> Tensor | None:

@@ -186,7 +186,7 @@ class Evidence:
         note: what the reducer's own `prepare` returned for this sample; None where it has no such method.
         entered: visual tokens of each of the layout's blocks as this reducer's first step was given them; () where that
             is not known, and the layout's are these.
-        places: on whose outputs this reducer's steps act, ascending, this one among them; () where that is not known.
+        steps_at: on whose outputs this reducer's steps act, ascending, this one among them; () where that is not known.
         depth: layers of the decoder; 0 where that is not known.
     """
 
@@ -204,7 +204,7 @@ class Evidence:
     start: int = 0
     note: Any = None
     entered: tuple[int, ...] = ()
-    places: tuple[int, ...] = ()
+    steps_at: tuple[int, ...] = ()
     depth: int = 0
 
     def __post_init__(self) -> None:

@@ -180,7 +180,9 @@ class Run(threading.local):
 
     def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:
         assert self.prefill is not None
-        return Sight(self.prefill, self.adapter, step, self.plan.places_of(step.by), hidden, rope)
+        number, places = self.plan.number_of(step), self.plan.places_of(step.by)
+        depth = len(self.adapter.parts.layers)
+        return Sight(self.prefill, self.adapter, step, number, hidden, rope, places, depth)
 
     # ---- the layers
 

@@ -103,6 +103,17 @@ def test_nothing_is_asked_about_one_video(selector: str, asked: list[str]) -> No
     assert asked == []
 
 
+@pytest.mark.parametrize(("selector", "options", "questions"), [
+    ("pyramiddrop", {}, 0), ("pyramiddrop", {"keep_ratio": 0.6}, 0), ("sparsevlm", {"kept": (0.6, 0.4, 0.2)}, 0),
+    ("sparsevlm", {"schedule": "rank", "layers": (1, 2, 4), "recycle": 0.0}, 3),
+], ids=str)  # fmt: skip
+def test_methods_of_several_cuts_ask_nothing_but_a_rank(
+    selector: str, options: dict[str, Any], questions: int, asked: list[str]
+) -> None:
+    run(ONE_VIDEO, PruneVidConfig(selector=selector, merger=None, **options), merged=False)
+    assert asked == ["_kept"] * questions
+
+
 def test_budgets_of_groups_cost_one_question(asked: list[str]) -> None:
     run(ONE_VIDEO, PruneVidConfig(selection_scope="per_group", min_cluster_tokens=0, pruning_layer=2))
     assert asked == ["stratified_topk"]

@@ -70,7 +70,7 @@ def evidence(
     each = reducer.needs.attention is not None and reducer.needs.attention.rows == "each"
     return Evidence(
         layout, hidden, hidden[:0], rows if each else rows[-1], note=torch.tensor([True, False, True, True, False]),
-        step=step, entered=entered, places=places, depth=depth,
+        step=step, entered=entered, steps_at=places, depth=depth,
     )  # fmt: skip
 
 
@@ -126,6 +126,18 @@ def test_a_table_is_a_share_of_what_came() -> None:
     assert [seen[3], seen[7], seen[16]] == [[600, 150], [400, 100], [220, 55]]
     seen = widths(SparseVLMOptions(kept=(0.5, 100, 0.1), recycle=0.0), (1000, 120), 32)
     assert [seen[3], seen[7], seen[16]] == [[500, 60], [100, 59], [99, 12]]  # one is always cut
+
+
+@pytest.mark.parametrize("ratios", [(0.5, 0.25, 0.125), (0.97, 0.6, 0.01), (1.0, 0.33, 0.32)], ids=str)
+def test_no_cut_leaves_more_than_it_says_it_may(ratios: tuple[float, ...]) -> None:
+    options = PyramidDropOptions(ratios=ratios)
+    for sizes in ((576,), (7, 1, 100), (1001, 3)):
+        seen, layout = widths(options, sizes, 32), several_images(sizes)[0]
+        for step, layer in enumerate((8, 16, 24)):
+            most = options.most(several_images(tuple(seen[layer - 1]))[0], step)
+            assert most is not None and sum(seen[layer]) <= most <= sum(seen[layer - 1])
+        assert options.most(layout) == sum(max(1, int(size * ratios[0])) for size in sizes)
+    assert PyramidDropOptions(keep_ratio=0.5).most(layout) is None and SparseVLMOptions().most(layout) is None
 
 
 # ---- budgets as an average
@@ -196,7 +208,7 @@ class Stairs(StairsOptions):
     needs = Needs()
 
     def plan(self, seen: Evidence) -> TokenMap:
-        STOOD.append((seen.step, seen.layer, seen.start, seen.entered, seen.places, seen.depth))
+        STOOD.append((seen.step, seen.layer, seen.start, seen.entered, seen.steps_at, seen.depth))
         return TokenMap.keep(torch.arange(seen.hidden.shape[0] - 1), seen.hidden.shape[0])
 
 
@@ -306,6 +318,26 @@ def test_each_image_has_its_own_budget() -> None:
     step = reducer.plan(evidence(reducer, layout, hidden, numbers, 0, (40, 8), (), 0))
     left = layout.apply(step)[0]
     assert [block.stop - block.start for block in left.blocks] == [20 + 1, 4 + 1]
+
+
+def test_recycled_tokens_stay_in_their_run() -> None:
+    """A video in two runs of the sequence with text between them: no token crosses it."""
+    n, run = 40, 20
+    visual = torch.cat([torch.arange(2, 2 + run), torch.arange(5 + run, 5 + n)])
+    question, stratum = torch.arange(5 + n, 8 + n), torch.zeros(n, dtype=torch.long)
+    layout = TokenLayout(8 + n, visual, question, (Block("video", (2, 4, 5), 0, n),), stratum, split=True)
+    score = torch.rand(3, n, generator=torch.Generator().manual_seed(4))
+    states = torch.randn(n, 4, generator=torch.Generator().manual_seed(5))
+    seen = Evidence(layout, states, states[:0], score.log(), note=torch.ones(3, dtype=torch.bool))
+    step = three(kept=(9, 8, 7), recycle=1.0).plan(seen)
+    left = layout.apply(step)[0]
+    assert left.visual.numel() == 9 + 4 and left.length == 8 + 13
+    first = step.rep < run
+    assert bool(first[: int(first.sum())].all()), "the groups of the first run come first"
+    kept = score.mean(0).argsort(descending=True)[:9]
+    for of_run in (first, ~first):
+        made = ~torch.isin(step.rep[of_run], kept)
+        assert bool((made.int().diff() >= 0).all()) and bool(made.any()), "recycled tokens stand after the kept ones"
 
 
 def test_evidence_that_was_not_gathered_is_missed() -> None:

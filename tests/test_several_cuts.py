@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.needs import Evidence
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import TokenMap
+from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, same_logits, text_follow_up
 from tests.recomputing import recomputed
-from tests.test_generation import member
-from tests.test_steps import oracle, same
+from tests.test_family_oracles import identical
+from tests.test_steps import oracle
 from tests.tolerances import LOGITS, spacing
 
 
@@ -90,6 +94,31 @@ def test_decoding_is_recomputing(what: str, case: str) -> None:
         same_logits(torch.stack(out.logits, 1)[b], wanted)
 
 
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen2_5_vl"])
+@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, behind stage 1"])
+def test_decoding_is_recomputing_in_every_family(what: str, family: str) -> None:
+    model, samples = family_model(family), FAMILIES[family].cases["batch"]
+    with pruned(model, WHOLE[what].replace(**({} if WHOLE[what].merger is None else merging(family)))) as trace:
+        out = model.generate(**family_inputs(family, "batch"), max_new_tokens=4, do_sample=False, **OUT)
+    assert cuts(trace, 3)
+    for b, wanted in enumerate(recomputed(samples, out.sequences, trace, family)):
+        same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
+@pytest.mark.parametrize("what", ["pyramiddrop", "pyramiddrop, by average", "sparsevlm"])
+def test_places_may_be_packed_as_in_the_authors_code(what: str) -> None:
+    model, plan = family_model("llava"), replace(compile_plan(WHOLE[what], 6), places="packed")
+    with pruned(model, plan) as trace:
+        out = model.generate(**family_inputs("llava", "batch"), max_new_tokens=4, do_sample=False, **OUT)
+    assert cuts(trace, 3)
+    for b, wanted in enumerate(recomputed(FAMILIES["llava"].cases["batch"], out.sequences, trace, "llava", plan)):
+        same_logits(torch.stack(out.logits, 1)[b], wanted)
+
+
+def merging(family: str) -> dict[str, Any]:
+    return {name: value for name, value in FAMILIES[family].options.items() if name == "merge_images"}
+
+
 @pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm"])
 def test_decoding_is_recomputing_under_the_eager_kernel(what: str) -> None:
     with pruned(tiny_model("eager"), WHOLE[what]) as trace:
@@ -131,15 +160,16 @@ def test_dropping_is_masking(what: str, attention: str) -> None:
 # ---- batches
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling"])
-def test_a_batch_equals_its_members(what: str, decisions_apart: None) -> None:
-    model, inputs = tiny_model(), make_inputs(MIXED)
-    with pruned(model, {**WHOLE, **CUT}[what]) as trace:
-        together = model.generate(**inputs, max_new_tokens=4, do_sample=False, **OUT)
+def test_a_batch_equals_its_members(what: str, family: str, decisions_apart: None) -> None:
+    model, asked = family_model(family), {**WHOLE, **CUT}[what]
+    with pruned(model, asked) as trace:
+        together = model.generate(**family_inputs(family, "batch"), max_new_tokens=4, do_sample=False, **OUT)
         samples = trace.samples
-        for b in range(3):
-            alone = model.generate(**member(inputs, MIXED, b), max_new_tokens=4, do_sample=False, **OUT)
-            for one, other in zip(samples[b].reductions, trace.samples[0].reductions, strict=True):
+        for b, row in enumerate(samples):
+            alone = model.generate(**member(family, "batch", b), max_new_tokens=4, do_sample=False, **OUT)
+            for one, other in zip(row.reductions, trace.samples[0].reductions, strict=True):
                 assert torch.equal(one.map.target, other.map.target) and torch.equal(one.map.rep, other.map.rep)
             same_logits(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0])
 
@@ -163,11 +193,35 @@ def test_copies_of_a_row_are_cut_alike(what: str) -> None:
     ("pyramiddrop", {"ratios": (1.0, 1.0, 1.0)}), ("pyramiddrop", {"keep_ratio": 1.0}),
     ("sparsevlm", {"keep_tokens": 999}), ("sparsevlm", {"keep_ratio": 1.0}),
 ], ids=str)  # fmt: skip
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_three_steps_that_keep_everything_are_the_stock_model(
     family: str, selector: str, options: dict[str, Any]
 ) -> None:
     plan = compile_plan(config(selector, position_scheme="hf", **options), 6)
     assert len(plan.steps) == 3
-    for case in ("mixed", "ragged"):
-        same(tiny_model(family=family), case, "greedy", plan, family)
+    identical(family, "batch", "greedy", plan, family_model(family))
+
+
+# ---- what a receipt says
+
+
+def test_a_receipt_has_a_row_for_each_cut() -> None:
+    video = np.random.default_rng(0).integers(0, 255, (8, 56, 56, 3), dtype=np.uint8)
+    for what, at in ((WHOLE["sparsevlm"], [0, 1, 3]), (config("pyramiddrop", keep_ratio=0.6), [1, 3, 5])):
+        model = PruneVidQwen25VL("bundled", what, device="cpu", dtype="float32")
+        stats = model.generate(video, "what color is the circle ?", max_new_tokens=1, return_stats=True)["stats"]
+        rows = [(row["name"], row["where"]) for row in stats["steps"]]
+        assert rows == [(what.selector_name, f"layer {layer}") for layer in at]
+        assert all(one["tokens_out"] == other["tokens_in"] for one, other in pairwise(stats["steps"]))
+        last, two = stats["steps"][-1], stats["stage2"]
+        assert (two["layer"], two["original_tokens"], two["kept_tokens"]) == (
+            at[-1],
+            last["tokens_in"],
+            last["tokens_out"],
+        )
+        assert two["applied"] and two["requested_ratio"] is None and two["requested_tokens"] is None
+        assert stats["stage3"]["applied"] == what.compress_cache == (what.selector_name == "pyramiddrop")
+        assert what.compress_cache or "sparsevlm" in stats["stage3"]["note"]
+        if what.selector.keep_ratio is not None:
+            share = stats["tokens"]["layer_average"] / stats["tokens"]["after_stage1"]
+            assert 0 <= what.selector.keep_ratio - share < 3 / stats["tokens"]["after_stage1"]

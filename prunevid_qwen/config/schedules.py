@@ -102,6 +102,20 @@ class PyramidDropOptions(ScheduledOptions):
                     f"the paper cuts before {len(_PYRAMID)} layers, got ratios={ratios}: give `layers` too"
                 )
 
+    def most(self, layout: Any, step: int = 0) -> int | None:
+        """Say how many visual tokens may be left at most; None where an average over layers is asked for.
+
+        Args:
+            layout: `TokenLayout` of what comes to the cut; its blocks are read.
+            step: which cut it is, from 0.
+        """
+        if self.keep_ratio is not None or self.keep_tokens is not None:
+            return None
+        before = self.ratios[step - 1] if step else 1.0
+        sizes: list[int] = [each.stop - each.start for each in layout.blocks if each.stop > each.start]
+        # what came to the first cut is not known here: below a token more than this share leaves
+        return sum(min(size, max(1, int((size + bool(step)) * self.ratios[step] / before))) for size in sizes)
+
     def layers_for(self, depth: int) -> tuple[int | float, ...]:
         """Return before which layers of a decoder of ``depth`` layers it cuts.
 
@@ -185,6 +199,10 @@ class SparseVLMOptions(ScheduledOptions):
         if self.layers is not None:
             return tuple(self.layers)  # type: ignore[arg-type]
         return scaled_layers(_TABLE_LAYERS if self.schedule == "table" else _RANK_LAYERS, PAPER_DEPTH, depth)
+
+    def most(self, layout: Any, step: int = 0) -> int | None:
+        """Say nothing of how many visual tokens may be left at most: a cut may recycle as many as it drops."""
+        return None
 
     @property
     def merges_inside(self) -> bool:

@@ -173,7 +173,7 @@ class Calibration:
                 step=plan.number_of(step),
                 layer=step.at,
                 entered=first.setdefault(id(step.by), sizes),
-                places=plan.places_of(step.by),
+                steps_at=plan.places_of(step.by),
                 depth=self.layers,
             )
             note = step.by.prepare(seen) if isinstance(step.by, Prepares) else None

@@ -70,7 +70,7 @@ class PyramidDrop(PyramidDropOptions):
         """What this cut leaves of a video or image."""
         if self.keep_ratio is None and self.keep_tokens is None:
             return max(1, int(tokens * self.ratios[seen.step]))
-        schedules = _powers(len(seen.places) or 1)
+        schedules = _powers(len(seen.steps_at) or 1)
         return schedules(tokens, spending(schedules, self, tokens, seen))[seen.step]
 
 

@@ -57,7 +57,7 @@ def spending(schedules: Schedules, budget: Budget, tokens: int, seen: Evidence) 
     One token of each is always left, and where a share is less than that it is exceeded.
 
     Args:
-        schedules: of the method, for as many cuts as ``seen.places`` has, one where it has none.
+        schedules: of the method, for as many cuts as ``seen.steps_at`` has, one where it has none.
         budget: what a layer may see, averaged over all layers.
         tokens: that came to the first cut.
         seen: says where the cuts stand.
@@ -65,20 +65,20 @@ def spending(schedules: Schedules, budget: Budget, tokens: int, seen: Evidence) 
     Raises:
         ConfigError: a number of tokens that is below what the layers before the first cut see.
     """
-    depth, count = seen.depth if seen.places else 1, budget.keep_tokens
+    depth, count = seen.depth if seen.steps_at else 1, budget.keep_tokens
     share = 1.0 if budget.keep_ratio is None else budget.keep_ratio
     allowed = depth * (tokens * share if count is None else min(tokens, count)) + _NEAR
     low, high = 1, _GRID + 1
     while high - low > 1:
         middle = (low + high) // 2
-        fits = processed(schedules(tokens, middle / _GRID), tokens, seen.places, depth) <= allowed
+        fits = processed(schedules(tokens, middle / _GRID), tokens, seen.steps_at, depth) <= allowed
         low, high = (middle, high) if fits else (low, middle)
-    least = processed(schedules(tokens, low / _GRID), tokens, seen.places, depth)
-    if count is not None and seen.places and least > allowed and tokens > 1:
+    least = processed(schedules(tokens, low / _GRID), tokens, seen.steps_at, depth)
+    if count is not None and seen.steps_at and least > allowed and tokens > 1:
         raise ConfigError(
             f"keep_tokens={count} is asked for as an average over {depth} layers, and those before layer "
-            f"{seen.places[0] + 1} see all {tokens} tokens of a video or image: {least / depth:.1f} is the least. Ask "
-            "for more, cut earlier (layers), or merge before the decoder"
+            f"{seen.steps_at[0] + 1} see all {tokens} tokens of a video or image: {least / depth:.1f} is the least. "
+            "Ask for more, cut earlier (layers), or merge before the decoder"
         )
     return low / _GRID
 

@@ -16,7 +16,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.stage2_select.schedule import Schedules, check_budget, entered, spending
-from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens import TokenLayout, TokenMap
 
 _OF_A_CLUSTER = 10  # pooled tokens to a recycled one
 
@@ -94,16 +94,17 @@ class SparseVLM(SparseVLMOptions):
             return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None or seen.attention.dim() != 2 or seen.note is None:
             raise ValueError("sparsevlm reads a row of attention for each text token, and as note what it prepared")
-        silent = ~seen.note.to(seen.attention.device)[:, None]
-        score = seen.attention.masked_fill(silent, -math.inf).logsumexp(0)  # grows with the mean over raters
+        rated = seen.attention.masked_fill(~seen.note.to(seen.attention.device)[:, None], -math.inf)
+        score = rated.logsumexp(0)  # grows with the mean over raters
         maps = []
         for block, tokens in zip(seen.layout.blocks, entered(seen), strict=True):
             own = slice(block.start, block.stop)
-            kept = self._kept(tokens, seen, own)
+            kept = self._kept(tokens, seen, rated[:, own])
             if self.keep_ratio is None and self.keep_tokens is None:
                 kept = min(kept, block.stop - block.start - 1)  # as in the authors' code, one is always cut
             maps.append(self._cut(score[own], seen.hidden[own], kept))
-        return TokenMap.concat(maps)
+        step = TokenMap.concat(maps)
+        return _by_run(step, seen.layout) if seen.layout.split and self.merges else step
 
     def _cut(self, score: Tensor, hidden: Tensor, kept: int) -> TokenMap:
         """Map one video or image: the ``kept`` best in order, then the recycled ones, the best centre's first."""
@@ -119,19 +120,21 @@ class SparseVLM(SparseVLMOptions):
         target[pool] = kept + found.labels[0]
         return TokenMap.trusted(target, torch.cat([best, pool[found.centres[0]]]))
 
-    def _kept(self, tokens: int, seen: Evidence, block: slice) -> int:
-        """How many of a video's or image's tokens the schedule keeps at this cut, without recycled ones."""
+    def _kept(self, tokens: int, seen: Evidence, rated: Tensor) -> int:
+        """How many of a video's or image's tokens the schedule keeps at this cut, without recycled ones.
+
+        ``rated``: [Q, n] its attention, which of text that does not rate is nothing and adds no rank.
+        """
         if self.schedule == "rank":
             scale, bias = RANK[self.retained_tokens]
-            assert seen.attention is not None
-            rows = seen.attention[seen.note.to(seen.attention.device)][:, block].exp()
-            return int((int(torch.linalg.matrix_rank(rows)) * scale + bias) * tokens / PAPER_TOKENS)
+            rank = int(torch.linalg.matrix_rank(rated.exp()))  # the host has to know: its one question at this cut
+            return int((rank * scale + bias) * tokens / PAPER_TOKENS)
         if self.kept is not None:
             own = self.kept[seen.step]
             return own if isinstance(own, int) else int(tokens * own)
         if self.keep_ratio is None and self.keep_tokens is None:
             return tokens * TABLE[self.retained_tokens][seen.step] // PAPER_TOKENS
-        cuts = len(seen.places) or 1
+        cuts = len(seen.steps_at) or 1
         return _between(spending(self._schedules(cuts), self, tokens, seen), tokens, cuts)[seen.step]
 
     def _schedules(self, cuts: int) -> Schedules:
@@ -146,6 +149,13 @@ class SparseVLM(SparseVLMOptions):
             return out
 
         return left
+
+
+def _by_run(step: TokenMap, layout: TokenLayout) -> TokenMap:
+    """Order the groups of blocks that stand in several runs: recycled tokens after the kept ones of their run."""
+    order = layout.run_of[step.rep].argsort(stable=True)
+    place = torch.where(step.target >= 0, order.argsort()[step.target.clamp(min=0)], -1)
+    return TokenMap.trusted(place, step.rep[order])
 
 
 def _divided(n: int, kept: int, recycle: float) -> tuple[int, int, int]:

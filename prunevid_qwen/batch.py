@@ -45,7 +45,9 @@ def gather_tokens(x: Tensor, index: Tensor) -> Tensor:
 
 
 def gather_positions(positions: Tensor, index: Tensor, valid: Tensor) -> Tensor:
-    """Pick position ids [3 or 4, B, S] -> [.., B, K]; a fourth, text row (the first) is counted anew, without gaps."""
+    """Pick position ids [B, S] or [3 or 4, B, S] -> [.., B, K]; a fourth, text row is counted anew, without gaps."""
+    if positions.ndim == 2:
+        return positions.gather(-1, index.to(positions.device))
     out = positions.gather(-1, index.to(positions.device).expand(positions.shape[0], -1, -1))
     if out.shape[0] == 4:
         out[0] = on(consecutive(valid), out.device)

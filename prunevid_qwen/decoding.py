@@ -17,7 +17,7 @@ from prunevid_qwen.stage3_kv.cache import PrunedCache
 
 def masks_of_spans(
     config: Any, cache: PrunedCache, embeds: Tensor, mask: Any, cuts: Collection[int]
-) -> list[tuple[int, dict[str, Any]]]:
+) -> list[tuple[int, Any]]:
     """Make the masks of a decode step or a follow-up text; the cache's own validity grows with its tokens.
 
     Args:

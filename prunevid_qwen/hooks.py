@@ -2,7 +2,9 @@
 
 Seams, in the order in which a forward passes them (no forward is copied, no class is changed):
 
-1. ``root.get_rope_index`` is replaced inside the context: positions as trained, and the length of the true prompt.
+1. Where the library makes positions is replaced inside the context, by the adapter: positions as trained, and the
+   length of the true prompt. Where it is asked for the features of images and videos, their grids are noted, see
+   `pictures`.
 2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
    The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
@@ -25,15 +27,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from weakref import WeakSet
 
 from torch import Tensor, nn
 
 from prunevid_qwen import selfcheck
-from prunevid_qwen.adapters import Adapter, adapter_for, library_agrees, warn_once_about_positions
-from prunevid_qwen.attachments import hook, replaced
+from prunevid_qwen.adapters import Adapter, adapter_for
+from prunevid_qwen.attachments import hook
+from prunevid_qwen.attention import check_heads
 from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.eager import uncompiled
 from prunevid_qwen.errors import UnsupportedError
@@ -42,10 +45,8 @@ from prunevid_qwen.logits import Logits
 from prunevid_qwen.plan import Step
 from prunevid_qwen.pruning import Pruning, plan_of
 from prunevid_qwen.run import Run
-from prunevid_qwen.seams import first_argument, transformers_release
 from prunevid_qwen.selfcheck import SelfCheck, ensure_checked
-from prunevid_qwen.trace import DOOR, Trace
-from prunevid_qwen.vision import vision_in_chunks
+from prunevid_qwen.trace import Trace
 
 _active: WeakSet[nn.Module] = WeakSet()
 _lock = threading.Lock()
@@ -87,7 +88,7 @@ def self_check(family: str) -> SelfCheck:
     Takes about a second, always runs, remembers nothing, and leaves everything as found.
 
     Args:
-        family: "qwen2_5_vl" or "qwen2_vl".
+        family: a ``model_type`` that pruning knows, such as "qwen2_5_vl"; see `adapters.families`.
     """
     return selfcheck.self_check(family, attached)
 
@@ -100,9 +101,7 @@ def attached(
     parts = adapter.parts
     layers = len(parts.layers)
     plan = plan_of(get_paper_config() if config is None else config, layers)
-    release = transformers_release()
-    if not library_agrees(release):
-        warn_once_about_positions(release)
+    adapter.check_release()
     with _lock:
         if parts.root in _active:
             raise UnsupportedError(
@@ -111,16 +110,18 @@ def attached(
             )
         _active.add(parts.root)
     try:
-        gathering = Gathering(adapter, plan.needs_after(DOOR), marks)
+        check_heads(plan, adapter.heads)
+        gathering = Gathering(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers))
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
-            stack.enter_context(_replaced_positions(parts.root, run))
+            stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
+            stack.enter_context(run.pictures.watching(parts.root))
             stack.enter_context(run.gathering.watching())
             stack.enter_context(logits.watching())
-            stack.enter_context(vision_in_chunks(parts.vision, plan.vision_chunk_tokens))
+            stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace
@@ -150,26 +151,18 @@ def _hook(stack: ExitStack, run: Run) -> None:
 
     hook(stack, parts.root.register_forward_pre_hook, run.before_root, with_kwargs=True)
     first(parts.root.register_forward_hook, run.after_root, always_call=True)
-    hook(stack, parts.vision.register_forward_pre_hook, run.before_vision)
-    hook(stack, parts.vision.register_forward_hook, run.after_vision)
+    for tower in dict.fromkeys(parts.towers.values()):
+        hook(stack, tower.register_forward_pre_hook, run.before_vision)
+        hook(stack, tower.register_forward_hook, run.after_vision)
     hook(stack, parts.decoder.register_forward_pre_hook, run.before_decoder, with_kwargs=True)
     hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
     for step in cuts:
         hook(stack, parts.layers[step.at].self_attn.register_forward_hook, scored(step), with_kwargs=True)
         first(parts.layers[step.at].register_forward_hook, cut(step))
-    for number in range(cuts[0].at + 1 if cuts else len(parts.layers), len(parts.layers)):
+    first_cut = cuts[0].at + 1 if cuts else len(parts.layers)
+    if run.plan.door is not None and not run.adapter.spatial:  # what a family counts has gaps after the door
+        first_cut = 0
+    for number in range(first_cut, len(parts.layers)):
         first(parts.layers[number].register_forward_pre_hook, given(number))
     for number in run.gathering.probed_layers:  # in front of `after_layer`, too: before anything is dropped
         first(parts.layers[number].register_forward_hook, beside(number))
-
-
-def _replaced_positions(root: Any, run: Run) -> AbstractContextManager[None]:
-    stock = root.get_rope_index
-    chosen = run.adapter.reference_positions if run.plan.position_scheme == "reference" else stock
-
-    def get_rope_index(*args: Any, **kwargs: Any) -> Any:
-        ids = first_argument(args, kwargs, "the call of get_rope_index", "input_ids")
-        run.note_prompt(ids, kwargs.get("attention_mask"))
-        return chosen(*args, **kwargs)
-
-    return replaced(root, "get_rope_index", get_rope_index)

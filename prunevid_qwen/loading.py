@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.adapters import QwenVL, check_transformers
+from prunevid_qwen.adapters import check_transformers, family_of
 from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.config.checks import unknown
-from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
+from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, quoted
 from prunevid_qwen.version import TESTED
 
 _log = logging.getLogger(__name__)
@@ -74,11 +74,7 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
         config = transformers.AutoConfig.from_pretrained(source, **hub)
     except (OSError, ConnectionError) as error:
         raise _unreachable(source, error) from error
-    if config.model_type not in QwenVL.MODEL_TYPES:
-        raise UnsupportedError(
-            f"{source} is a {config.model_type} model; pruning knows {', '.join(QwenVL.MODEL_TYPES)}. "
-            "CONTRIBUTING.md says how to add a family"
-        )
+    family_of(config.model_type, source)
     where = None if arguments.get("device_map") is not None else choose_device(device)
     try:
         with _bar_of_loading(transformers.__version__):

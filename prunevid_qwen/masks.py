@@ -83,7 +83,7 @@ class _Held:
         return self.past
 
 
-def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> dict[str, Any]:
+def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> Any:
     """Make the causal mask of ``hidden`` against a layer that holds ``past`` entries.
 
     Args:
@@ -94,8 +94,7 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
         past: entries held.
 
     Returns:
-        What the library passes to its layers (4-D float or bool, 2-D bool, or None), as the finished mapping that the
-        decoder takes as it is.
+        What the library passes to its layers: 4-D float or bool, 2-D bool, or None.
 
     Raises:
         SetupError: the installed transformers makes masks from other arguments.
@@ -110,4 +109,4 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
         cache_parameter(create_causal_mask): _Held(past),
     }
     taken(create_causal_mask, "create_causal_mask", *arguments)
-    return {"full_attention": create_causal_mask(**arguments)}
+    return create_causal_mask(**arguments)

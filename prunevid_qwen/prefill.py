@@ -14,7 +14,7 @@ from torch import Tensor
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.prompt import Prompt
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.stage3_kv.cache import PrunedCache
+from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Reduction, SampleTrace
@@ -32,12 +32,14 @@ class Row:
     probe: Tensor | None = None  # [L, H, P, N'] what a probe made of the visual tokens that are left
     taps: Tensor | None = None  # [N, L, C] of the vision tower, before any step
     marks: Tensor | None = None  # [N] fp32 by the caller, before any step
+    notes: dict[int, Any] = field(default_factory=dict)  # by the reducers that prepared, by their `id`
 
     def trace(self) -> SampleTrace:
         """Return what a trace says of it."""
         tokens = 0 if self.start is None else self.start.visual.numel()
         blocks = () if self.start is None else self.start.blocks
-        return SampleTrace(blocks, tokens, self.length, tuple(self.reductions))
+        cells = None if self.start is None else self.start.cells
+        return SampleTrace(blocks, tokens, self.length, tuple(self.reductions), cells)
 
     def forget(self, later: Needs) -> None:
         """Let go of evidence that was judged, but for what a later step asks for."""
@@ -120,6 +122,32 @@ class Prefill:
     def filled(self, layer: int) -> bool:
         """Tell whether layer ``layer`` wrote this block into the cache."""
         return self.cache.physical_length(layer) > self.past
+
+    def close(self, last: int, compress: bool, checkpointed: bool) -> None:
+        """Hand the cache what decoding needs, once all layers have run.
+
+        Args:
+            last: index of the last layer.
+            compress: the caches of the layers before each step were cut.
+            checkpointed: layers may have left the cache empty.
+
+        Raises:
+            PruningNotApplied: the last layer filled it with another number of entries.
+        """
+        cache = self.cache
+        held = [(span.first, span.valid) for span in self.spans if span.first <= last]
+        if compress:
+            held = [(0, self.valid)]
+        if not cache.physical_length() and checkpointed:
+            return
+        cache.written(last, self.past + held[-1][1].shape[1])
+        if self.shortened:
+            cache.changed = True
+            cache.spans = tuple(
+                CacheSpan(first, self.logical - valid.shape[1], cache.beside(self.whole(valid)))
+                for first, valid in held
+            )
+            cache.prompt = cache.get_seq_length()
 
     def check_free(self) -> None:
         """Make sure that tokens may be dropped or merged.

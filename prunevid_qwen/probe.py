@@ -50,7 +50,7 @@ class ProbePass:
         probe: what is sent along.
         state: of the prompt, after stage 1.
         embeds: [B, S, D] what the decoder is given.
-        positions: [3 or 4, B, S] its position ids; the last three rows are time, height and width.
+        positions: its position ids: [3 or 4, B, S], of which the last three rows are time, height and width, or [B, S].
     """
 
     def __init__(self, adapter: Adapter, probe: Probe, state: Prefill, embeds: Tensor, positions: Tensor) -> None:
@@ -68,11 +68,12 @@ class ProbePass:
         self.hidden = self._vectors[0].expand(batch, -1, -1)  # [B, P, D]
         self._mask = layer_mask(
             adapter.parts.text_config, self.hidden, None if bool(valid.all()) else valid, state.past + length
-        )["full_attention"]
+        )
         at = on(last, positions.device)
-        places = positions[-3:].gather(-1, at[None, :, None].expand(3, -1, -1)) + 1
+        rows = positions[-3:] if adapter.spatial else positions[None]
+        places = rows.gather(-1, at[None, :, None].expand(len(rows), -1, -1)) + 1
         places = places + torch.arange(count, device=positions.device)
-        self._rope = adapter.rope(embeds, places)
+        self._rope = adapter.rope(embeds, places if adapter.spatial else places[0])
 
     def follow(self, layer: int, kwargs: dict[str, Any], device: torch.device) -> None:
         """Look with layer ``layer``, which has just run on the prompt, if it is asked for; then go through it.

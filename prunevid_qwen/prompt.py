@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,23 +11,11 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.batch import on_host
-from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.masks import padding_in
-from prunevid_qwen.seams import CACHE_NAMES, cache_name, is_empty, missing_seam, require
+from prunevid_qwen.pictures import Pictures
+from prunevid_qwen.seams import cache_name, cache_of, require
 from prunevid_qwen.tokens import TokenLayout
-
-# Arguments of the root that a text brings too.
-_OF_A_TEXT = frozenset(
-    (
-        "input_ids",
-        "inputs_embeds",
-        "attention_mask",
-        "position_ids",
-        "mm_token_type_ids",
-        "cache_position",
-        "rope_deltas",
-    )
-) | {*CACHE_NAMES}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,8 +42,8 @@ class HostCopy(NamedTuple):
 
     Args:
         ids: [B, S] token ids of this forward.
-        positions: [3, B, S] ids of time, height and width, or [4, B, S], with a text row before them; None where the
-            decoder got none.
+        positions: [3, B, S] ids of time, height and width, or [4, B, S], with a text row before them; [1, B, S] where a
+            family counts tokens; None where the decoder got none that can be read.
         mask: [B, past + S], 0 on padding; None where there is none.
         whole: [b, S'] ids that positions were last made for; B is a multiple of b under beams.
         odd: what the attention mask is, where it says more than that.
@@ -67,49 +56,12 @@ class HostCopy(NamedTuple):
     odd: str | None
 
 
-def check_shown(kwargs: dict[str, Any], ids: Tensor | None, media: bool, follows: bool, whole: Tensor | None) -> None:
-    """Make sure that what a call of the root shows came with token ids and pixels.
-
-    Args:
-        kwargs: what it was called with.
-        ids: [B, S] token ids, or None.
-        media: pixels came along, or what was encoded of them.
-        follows: the cache holds a pruned prompt.
-        whole: [b, S'] ids that positions were last made for.
-
-    Raises:
-        UnsupportedError: one of them is missing.
-        SetupError: the installed transformers gives token ids another name.
-    """
-    # asked last, since it waits for the device
-    spread = not (media or (follows and ids is not None)) and spreads(kwargs.get("position_ids"))
-    if (media or spread) and ids is None:
-        if kwargs.get("inputs_embeds") is None:
-            raise missing_seam("the model's call", "input_ids", kwargs)
-        shown = "pixels" if media else "(t, h, w) positions of images or videos"
-        raise UnsupportedError(
-            f"inputs_embeds came with {shown}: pruning has to know which tokens are visual, and only their ids tell. "
-            "Pass input_ids, not inputs_embeds"
-        )
-    if spread and not follows and ids is not None:
-        if whole is not None and ids.shape[1] < whole.shape[1]:
-            raise UnsupportedError(
-                f"a prompt of {whole.shape[1]} tokens arrives in pieces, {ids.shape[1]} of them without pixels, as "
-                "under chunked prefill in some releases of transformers (which then answer blindly): chunked prefill "
-                "is not supported. Unset prefill_chunk_size"
-            )
-        raise UnsupportedError(
-            "a prompt with images or videos came without their pixels, and would be answered blindly. A model that is "
-            "its own assistant is shown none by transformers: pass another object as assistant_model (it may be a "
-            "copy, which is not pruned), or leave it out. In any other call pass the pixels"
-        )
-
-
-def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
+def embeddings(kwargs: dict[str, Any], by_root: bool, named: Sequence[str]) -> Tensor:
     """Return the embeddings [B, S, D] of a call of the decoder.
 
     Args:
         kwargs: what it was called with.
+        named: arguments that the model itself names in every call.
         by_root: the model itself calls it, and names every argument; a caller of its own may leave some out.
 
     Raises:
@@ -117,7 +69,7 @@ def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
         UnsupportedError: a caller of its own passes token ids.
     """
     if by_root:
-        require(kwargs, "the decoder's call", "inputs_embeds", "position_ids", "attention_mask", "use_cache")
+        require(kwargs, "the decoder's call", *named)
         cache_name(kwargs)
     embeds: Tensor | None = kwargs.get("inputs_embeds")
     if embeds is None:
@@ -128,22 +80,41 @@ def embeddings(kwargs: dict[str, Any], by_root: bool) -> Tensor:
     return embeds
 
 
-def fetch(ids: Tensor, kwargs: dict[str, Any], whole: Tensor | None) -> HostCopy:
+def fetch(adapter: Adapter, ids: Tensor, kwargs: dict[str, Any], whole: Tensor | None) -> HostCopy:
     """Copy a prompt to the host, which waits for the device here, once, for all that it needs to know.
 
-    Positions of one row are written into ``kwargs`` for every row.
+    Positions of one row are written into ``kwargs`` for every row, and so are those that a decoder would count itself.
     """
-    positions = kwargs.get("position_ids")
-    if not (isinstance(positions, Tensor) and positions.ndim == 3 and len(positions) in (3, 4)):
-        positions = None
-    elif positions.shape[1] == 1 < len(ids):  # of one row, for all: as the rotary embedding takes them
-        positions = kwargs["position_ids"] = positions.expand(-1, len(ids), -1)
+    positions = (_places if adapter.spatial else _counted)(ids, kwargs)
     flat, odd = padding_in(kwargs.get("attention_mask"), *ids.shape)
     there = on_host(ids, positions, flat, whole)
     return HostCopy(*there, odd)  # type: ignore[call-arg]  # mypy takes a list for one of any length
 
 
-def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int, for_an_answer: bool) -> Prompt:
+def _places(ids: Tensor, kwargs: dict[str, Any]) -> Tensor | None:
+    positions = kwargs.get("position_ids")
+    if not (isinstance(positions, Tensor) and positions.ndim == 3 and len(positions) in (3, 4)):
+        return None
+    if positions.shape[1] == 1 < len(ids):  # of one row, for all: as the rotary embedding takes them
+        positions = kwargs["position_ids"] = positions.expand(-1, len(ids), -1)
+    return positions
+
+
+def _counted(ids: Tensor, kwargs: dict[str, Any]) -> Tensor | None:
+    positions = kwargs.get("position_ids")
+    if positions is None:  # as the decoder would
+        cache = cache_of(kwargs)
+        start = 0 if cache is None else int(cache.get_seq_length())
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None]
+    if not (isinstance(positions, Tensor) and positions.ndim == 2 and positions.shape[1] == ids.shape[1]):
+        return None
+    kwargs["position_ids"] = positions = positions.expand(len(ids), -1)
+    return positions[None]
+
+
+def read_prompt(
+    adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int, for_an_answer: bool, pictures: Pictures
+) -> Prompt:
     """Say what every token of a prompt is.
 
     Args:
@@ -152,14 +123,16 @@ def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: 
         kwargs: what the decoder was given.
         past: entries in the cache.
         for_an_answer: the logits of the last tokens are asked for, to go on from them.
+        pictures: that were noted for it.
 
     Raises:
-        UnsupportedError: no positions, padding on the right of what an answer goes on from, or a prompt in pieces.
+        UnsupportedError: no positions, padding on the right of what an answer goes on from, a prompt in pieces, or
+            pictures of other prompts.
         ConfigError: no question after the last visual token, or positions that are no raster.
     """
     ids, positions, flat, whole, _ = copy
     if positions is None:
-        raise UnsupportedError(_no_positions(kwargs.get("position_ids")))
+        raise UnsupportedError(adapter.no_positions(kwargs.get("position_ids")))
     length = ids.shape[1]
     end = _prompt_end(ids, past, whole)
     valid = torch.ones_like(ids, dtype=torch.bool) if flat is None else flat[:, -length:].bool()
@@ -169,27 +142,17 @@ def read_prompt(adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: 
             "go on from a padding token. Pad on the left (tokenizer.padding_side = 'left'), or call the model without "
             "logits_to_keep"
         )
-    layouts, lengths = [], []
-    for row, own, places in zip(ids, valid, positions[-3:].unbind(1), strict=True):
-        at = own.nonzero()[:, 0]
-        layouts.append(adapter.layout(row[at], places[:, at], int((at < end).sum())))
-        lengths.append(at.numel())
+    at = [own.nonzero()[:, 0] for own in valid]
+    ends = [int((own < end).sum()) for own in at]
+    rows = [row[own] for row, own in zip(ids, at, strict=True)]
+    shown = pictures.deal([adapter.types(row[:stop]) for row, stop in zip(rows, ends, strict=True)])
+    layouts = [
+        adapter.layout(row, places[:, own], stop, seen)
+        for row, own, stop, seen, places in zip(rows, at, ends, shown, positions[-3:].unbind(1), strict=True)
+    ]
+    lengths = [row.numel() for row in rows]
     past_valid = flat[:, :past].bool() if past and flat is not None and flat.shape[1] >= past + length else None
     return Prompt(tuple(layouts), tuple(lengths), valid, past_valid, _fixed(copy, kwargs))
-
-
-def _no_positions(came: Any) -> str:
-    if came is not None:
-        what = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
-        return (
-            f"position_ids came as {what}, and images and videos are told by [3, B, S] of time, height and width (or "
-            "[4, B, S], with the text's own before them). Leave position_ids out and pass mm_token_type_ids and the "
-            "grids, or make them with model.model.get_rope_index"
-        )
-    return (
-        "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
-        "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
-    )
 
 
 def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:
@@ -198,29 +161,15 @@ def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:
             f"tokens would be dropped, and the attention mask came as {copy.odd}. For fewer tokens pruning can make a "
             "causal mask with padding alone: pass attention_mask [B, S], or a mask made of it, [B, 1, S, S]"
         )
-    if copy.positions is not None and len(copy.positions) == 4 and kwargs.get("attention_mask") is None:
+    if copy.positions is not None and len(copy.positions) != 3 and kwargs.get("attention_mask") is None:
         steps = copy.positions[0].diff(dim=-1)
         if bool((steps != 1).any()):
             return (
-                "tokens would be dropped, and the text's own positions (the first of the four rows of position_ids) "
-                "begin anew or leave some out, as where several prompts are packed into one row: not supported. "
+                "tokens would be dropped, and the text's own positions (the first row of position_ids) begin anew or "
+                "leave some out, as where several prompts are packed into one row: not supported. "
                 "Pass each prompt as a row of its own, with attention_mask"
             )
     return None
-
-
-def check_countable(mask: Any) -> None:
-    """Make sure that positions can be counted: the library's own counting takes no other mask either.
-
-    Raises:
-        UnsupportedError: the attention mask is not two-dimensional.
-    """
-    if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
-        what = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
-        raise UnsupportedError(
-            f"the attention mask came as {what}, and positions are counted by one of two dimensions, in transformers "
-            "too. Pass attention_mask [B, S], or position_ids [3, B, S] beside a prepared mask"
-        )
 
 
 def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
@@ -244,39 +193,3 @@ def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
             "supported, since stage 2 has to see question and video together. Unset prefill_chunk_size"
         )
     return prompt.shape[1]
-
-
-def may_show(kwargs: dict[str, Any]) -> bool:
-    """Tell whether a call of the root without known pixels brings more than a text: grids, or a name nobody knows.
-
-    Where it brings none, a placeholder among its token ids is text, as one that was generated.
-    """
-    return any(
-        not is_empty(value) and name not in _OF_A_TEXT and not isinstance(value, (bool, int, float, str))
-        for name, value in kwargs.items()
-    )
-
-
-def check_text(adapter: Adapter, ids: Tensor | None, positions: Tensor | None) -> None:
-    """Make sure that what came without pixels is a text: the host waits for the device here.
-
-    Args:
-        adapter: of the model.
-        ids: [B, S] token ids of a whole prompt; None where only positions can tell: behind a cached prefix, and in what
-            brings nothing but text (`may_show`).
-        positions: [3 or 4, B, S] ids that the decoder was given, or None.
-
-    Raises:
-        PruningNotApplied: it holds visual tokens, so a hook has missed their pixels.
-    """
-    if (ids is not None and bool((adapter.types(ids) > 0).any())) or spreads(positions):
-        raise PruningNotApplied(
-            "the prompt holds visual tokens, but the model was given no pixels under a name that pruning knows "
-            f"({', '.join(adapter.media)}), or its forward was replaced: nothing was pruned. Pass the pixels to the "
-            "model itself, and see whether the installed transformers is a tested one"
-        )
-
-
-def spreads(positions: Tensor | None) -> bool:
-    """Tell whether (t, h, w) ids differ from each other anywhere: then some tokens are visual."""
-    return positions is not None and positions.ndim == 3 and bool((positions[-3:] != positions[-1:]).any())

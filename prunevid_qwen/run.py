@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,18 +11,22 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.attention import Rope, own_scores
 from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.decoding import masks_of_spans
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
+from prunevid_qwen.evidence import Sight, prepare
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
 from prunevid_qwen.masks import layer_mask
+from prunevid_qwen.media_checks import check_countable, check_shown, check_text, may_show
+from prunevid_qwen.pictures import Pictures
 from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.prompt import check_countable, check_shown, check_text, embeddings, fetch, may_show, read_prompt
+from prunevid_qwen.prompt import embeddings, fetch, read_prompt
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
-from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache, adopt, forget_unfilled, size_of, without
-from prunevid_qwen.steps import merge, score, select
+from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
+from prunevid_qwen.steps import merge, select
 from prunevid_qwen.tokens.device import on
 from prunevid_qwen.trace import Moment, SampleTrace, Trace
 
@@ -44,6 +49,7 @@ class Run(threading.local):
 
     def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, logits: Logits, trace: Trace) -> None:
         self.adapter, self.plan, self.gathering, self.logits, self.trace = adapter, plan, gathering, logits, trace
+        self.pictures = Pictures(adapter.pictures, adapter.noted)
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -74,9 +80,10 @@ class Run(threading.local):
         """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
         self.in_root, self.ids = True, ids if media else None
-        self.text = ids if not media and may_show(kwargs) else None
+        self.text = ids if not media and may_show(self.adapter, kwargs) else None
         self.gathering.begin(kwargs.get("mm_encoder_outputs"))
-        check_shown(kwargs, ids, media, isinstance(cache_of(kwargs), PrunedCache), self.prompt)
+        self.pictures.begin(kwargs.get("mm_encoder_outputs"))
+        check_shown(self.adapter, kwargs, ids, media, isinstance(cache_of(kwargs), PrunedCache), self.prompt)
 
     def after_root(self, _module: nn.Module, _args: Args, _kwargs: Kwargs, out: Any) -> Any:
         """Make sure that the decoder's hooks saw the prompt. Also runs when something raised: then ``out`` is None."""
@@ -95,21 +102,22 @@ class Run(threading.local):
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
         self.prefill, self.late_masks = None, ()
-        embeds, ids, text = embeddings(kwargs, self.in_root), self.ids, self.text
+        embeds, ids, text = embeddings(kwargs, self.in_root, self.adapter.named), self.ids, self.text
         self.ids = self.text = None
         now = Moment.now(embeds.device)
-        copy = None if ids is None else fetch(ids, kwargs, self.prompt)
+        copy = None if ids is None else fetch(self.adapter, ids, kwargs, self.prompt)
         if copy is None or not bool((self.adapter.types(copy.ids) > 0).any()):
             self._text(kwargs, embeds, text, now)
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
-        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer)
+        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
         self.prefill = Prefill.of(prompt, cache, past)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
         self.gathering.before_stage1(self.prefill, copy.ids)
+        prepare(self.prefill, embeds, self.plan)
         door = self.plan.door
         if door is not None:
             self._merge(kwargs, self.prefill, door)
@@ -153,29 +161,37 @@ class Run(threading.local):
         self.vision = []
 
     def _merge(self, kwargs: Kwargs, state: Prefill, step: Step) -> None:
-        changed = merge(state, kwargs["inputs_embeds"], step)
+        embeds, positions = kwargs["inputs_embeds"], kwargs["position_ids"]
+        sight = self._sight(
+            step, embeds, lambda: self.adapter.rope(embeds, positions[-3:] if self.adapter.spatial else positions)
+        )
+        changed = merge(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
             return
         index, valid, embeds = changed
         state.entered(valid)
         kwargs["inputs_embeds"] = embeds
-        kwargs["position_ids"] = gather_positions(kwargs["position_ids"], index, valid)
-        kwargs["attention_mask"] = self._masks(embeds, state.whole(valid), state.past)
+        kwargs["position_ids"] = gather_positions(positions, index, valid)
+        kwargs["attention_mask"] = self.adapter.door_mask(self._masks(embeds, state.whole(valid), state.past))
+
+    def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:
+        assert self.prefill is not None
+        return Sight(self.prefill, self.adapter, step, self.plan.number_of(step), hidden, rope)
 
     # ---- the layers
 
     @torch.no_grad()
     def after_attention(self, step: Step, args: Args, kwargs: Kwargs) -> None:
-        """Score the visual tokens by the attention of the question's rows, when the step wants it."""
+        """Score the visual tokens by the attention of the question's rows, when the step wants this layer's own."""
         state = self.prefill
         query = None if state is None else step.by.needs.attention
-        if state is None or query is None:
+        if state is None or query is None or query.projections != "own":
             return
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require(kwargs, "a layer's attention", "position_embeddings")
         start = Moment.now(hidden.device)
-        score(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
+        own_scores(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
         self.trace.add("select", start, Moment.now(hidden.device), step.at)
 
     @torch.no_grad()
@@ -197,13 +213,16 @@ class Run(threading.local):
             return None
         hidden = out[0] if isinstance(out, tuple) else out
         start = Moment.now(hidden.device)
-        changed = select(state, hidden, step, self.plan.needs_after(step.at))
+        require(kwargs, "a decoder layer", "position_embeddings")
+        if step.by.needs.keys:
+            check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
+        cos, sin = kwargs["position_embeddings"]
+        sight = self._sight(step, hidden, lambda: (cos, sin))
+        changed = select(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
             return None
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         came, (index, valid, left) = state.valid.shape[1], changed
-        require(kwargs, "a decoder layer", "position_embeddings")
-        cos, sin = kwargs["position_embeddings"]
         state.cut(step.at, valid, (gather_tokens(cos, index), gather_tokens(sin, index)))
         chosen = Moment.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
@@ -218,32 +237,35 @@ class Run(threading.local):
         state = self.prefill
         late = [mask for first, mask in self.late_masks if first <= layer]
         span = None if state is None else state.spans[-1]
-        if not late and (span is None or not span.first):
+        gapped = state is not None and state.merged and not self.adapter.spatial  # positions of the first span
+        if not late and (span is None or not (span.first or gapped)):
             return None
         require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         if state is None or span is None:
             return args, {**kwargs, "attention_mask": late[-1]}
         hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
+        kwargs = dict(kwargs)
         if not span.has_mask:
-            span.mask = self._masks(hidden, state.whole(span.valid), state.past)["full_attention"]
+            span.mask = self._masks(hidden, state.whole(span.valid), state.past) if span.first else None
             span.text_row = on(consecutive(span.valid), hidden.device)
             span.has_mask = True
-        kwargs = dict(kwargs, attention_mask=span.mask, position_embeddings=span.rope)
+        if span.first:  # else the decoder made them of what the step at its door left
+            kwargs.update(attention_mask=span.mask, position_embeddings=span.rope)
         if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
             kwargs["position_ids"] = span.text_row
         return args, kwargs
 
     # ---- later calls and the way out
 
-    def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> dict[str, Any]:
+    def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> Any:
         return layer_mask(self.adapter.parts.text_config, hidden, valid, past)
 
     def _mend_masks(self, kwargs: Kwargs, embeds: Tensor, cache: PrunedCache) -> None:
         """Masks of a decode step or a follow-up text have to fit what the cache really holds."""
         cuts, config = [step.at for step in self.plan.cuts], self.adapter.parts.text_config
         first, *late = masks_of_spans(config, cache, embeds, kwargs.get("attention_mask"), cuts)
-        kwargs["attention_mask"] = first[1]
-        self.late_masks = tuple((layer, mask["full_attention"]) for layer, mask in late)
+        kwargs["attention_mask"] = self.adapter.door_mask(first[1])
+        self.late_masks = tuple(late)
 
     def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
@@ -262,7 +284,10 @@ class Run(threading.local):
                 raise PruningNotApplied(
                     f"stage 2 did not act: no hook of layer {missed} ran (a compiled or replaced forward?)"
                 )
-            self._close(state)
+            state.close(len(self.adapter.parts.layers) - 1, self.plan.compress, checkpointed(self.adapter.parts.layers))
+            self.trace.samples = tuple(row.trace() for row in state.rows)
+            if state.shortened:
+                self.logits.shortened(state)
             if state.cache.lent:
                 cache, out = None, without(out, state.cache)
         if clock is not None and clock[0] == "prefill":
@@ -270,22 +295,3 @@ class Run(threading.local):
         if clock is not None:
             self.trace.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
         return out
-
-    def _close(self, state: Prefill) -> None:
-        cache, last = state.cache, len(self.adapter.parts.layers) - 1
-        held = [(span.first, span.valid) for span in state.spans if span.first <= last]
-        if self.plan.compress:
-            held = [(0, state.valid)]
-        filled = cache.physical_length() > 0 or not checkpointed(self.adapter.parts.layers)
-        if filled:
-            cache.written(last, state.past + held[-1][1].shape[1])
-        if filled and state.shortened:
-            cache.changed = True
-            cache.spans = tuple(
-                CacheSpan(first, state.logical - valid.shape[1], cache.beside(state.whole(valid)))
-                for first, valid in held
-            )
-            cache.prompt = cache.get_seq_length()
-        self.trace.samples = tuple(row.trace() for row in state.rows)
-        if state.shortened:
-            self.logits.shortened(state)

@@ -1,4 +1,4 @@
-"""Looking into the vision tower: what some of its blocks make of each visual token, and which prompt row it belongs to.
+"""Looking into the vision tower: what its blocks make of each visual token, and which prompt row that belongs to.
 
 The tower's features go into embeddings and lose their name there. What its blocks made travels beside them: from the
 tower's own forward, through chunks and memory (`vision`), to the prompt whose features were asked for.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.reducer import VisionQuery
+from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.seams import missing_seam, require
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import replaced_forward, taps_of, with_taps
@@ -27,54 +28,73 @@ _CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
 
 
 @contextmanager
-def tapped_vision(adapter: Adapter, taps: VisionQuery) -> Iterator[None]:
-    """Let every output of the tower carry what the named blocks made, [N, L, C] in raster order.
+def tapped_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
+    """Let every output of the tower carry what a query asks of its blocks, [N, L, C] in raster order.
+
+    C holds the kinds of the query side by side, see `parted`; in the tower's dtype for its states alone, else fp32.
 
     Args:
         adapter: of the model.
-        taps: which blocks.
+        query: which blocks, and what of them.
 
     Raises:
-        ConfigError: the tower has no such block, or blocks of another width.
+        ConfigError: the tower has no such block, blocks of another width, or nothing of that kind.
     """
     tower: Any = adapter.parts.vision
-    blocks, width = adapter.vision_blocks, adapter.vision_width
-    if width != taps.width or any(not 0 <= block < len(blocks) for block in taps.blocks):
+    count, width = len(adapter.vision_blocks), adapter.vision_width
+    if query.width not in (None, width) or any(not -count <= block < count for block in query.blocks):
+        of_width = "" if query.width is None else f" of {query.width} channels"
         raise ConfigError(
-            f"the selector looks into blocks {list(taps.blocks)} of {taps.width} channels, this model's vision encoder "
-            f"has {len(blocks)} of {width}: it was made for another model"
+            f"the method looks into blocks {list(query.blocks)}{of_width}, this model's vision encoder has {count} of "
+            f"{width}: it was made for another model"
         )
+    query = replace(query, blocks=tuple(block % count for block in query.blocks))
     here, stock = _Seen(), tower.forward
 
+    def note(block: int, kind: str, made: Tensor) -> None:
+        here.made[block, kind] = made
+
     def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
-        seen = here.states
+        seen = here.made
         seen.clear()  # of a call that raised
         output = stock(hidden_states, grid_thw=grid_thw, **kwargs)
         if not seen:  # answered from memory, with the taps of when it was encoded or without any
             return output
-        made = torch.stack([adapter.raster(seen[block], grid_thw) for block in taps.blocks], dim=1)
+        parts = [
+            torch.cat([adapter.raster(seen[block, kind], grid_thw) for kind in query.kinds], dim=-1)
+            for block in query.blocks
+        ]
         seen.clear()
-        return with_taps(output, made)
+        return with_taps(output, torch.stack(parts, dim=1))
 
     with ExitStack() as stack:
-        for number in dict.fromkeys(taps.blocks):
-            hook(stack, blocks[number].register_forward_hook, _note(here, number))
+        stack.enter_context(adapter.vision_query(query, note))
         stack.enter_context(replaced_forward(tower, forward))
         yield
 
 
+def parted(taps: Tensor, query: VisionQuery, width: int) -> dict[str, Tensor]:
+    """Take apart what the blocks were asked for.
+
+    Args:
+        taps: [N, L, C] as the tower's output carried it, for any tokens that are made of those.
+        query: that was asked.
+        width: of the tower's blocks.
+
+    Returns:
+        By kind: "states" [L, N, C], "received" and "cls" [L, N], "keys" [L, N, d].
+    """
+    rest = taps.shape[-1] - sum({"states": width, "keys": 0}.get(kind, 1) for kind in query.kinds)
+    sizes = [{"states": width, "keys": rest}.get(kind, 1) for kind in query.kinds]
+    parts = dict(zip(query.kinds, taps.transpose(0, 1).split(sizes, dim=-1), strict=True))
+    return {kind: part if kind in ("states", "keys") else part[..., 0] for kind, part in parts.items()}
+
+
 class _Seen(threading.local):
-    """What the blocks made of the call under way; each thread has a call of its own."""
+    """What the blocks made in the call under way, by block and kind; each thread has a call of its own."""
 
     def __init__(self) -> None:
-        self.states: dict[int, Tensor] = {}
-
-
-def _note(here: _Seen, number: int) -> Any:
-    def note(_module: nn.Module, _args: Any, out: Any) -> None:
-        here.states[number] = out[0] if isinstance(out, tuple) else out
-
-    return note
+        self.made: dict[tuple[int, str], Tensor] = {}
 
 
 def _bearers(output: Any) -> list[Any]:

@@ -81,12 +81,14 @@ class SampleTrace:
         tokens: visual tokens before any reduction.
         length: tokens of the whole sequence before any reduction.
         reductions: what each step did, in order; none for a text.
+        cells: [tokens] int64 as in `TokenLayout`, where not every token stands in its block's grid.
     """
 
     blocks: tuple[Block, ...]
     tokens: int
     length: int
     reductions: tuple[Reduction, ...] = ()
+    cells: Tensor | None = None
 
     @property
     def merged(self) -> TokenMap | None:
@@ -133,8 +135,10 @@ class SampleTrace:
         static = 0
         for block in self.blocks:
             target = self.merged.target[block.start : block.stop]
-            frame = torch.arange(target.numel(), device=target.device) // (block.grid[1] * block.grid[2])
-            target, frame = target[target >= 0], frame[target >= 0]  # a merger may also drop
+            cells = torch.arange(target.numel()) if self.cells is None else self.cells[block.start : block.stop]
+            frame = cells.to(target.device).div(block.grid[1] * block.grid[2], rounding_mode="floor")
+            stays = (target >= 0) & (frame >= 0)  # a merger may also drop; a newline stands in no frame
+            target, frame = target[stays], frame[stays]
             size = self.merged.n_out
             first = torch.full((size,), block.grid[0], device=target.device).scatter_reduce(0, target, frame, "amin")
             last = torch.full((size,), -1, device=target.device).scatter_reduce(0, target, frame, "amax")

@@ -48,7 +48,7 @@ def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
             part = grid_thw.new_tensor(grids)
             outputs.append(stock(hidden_states[at : at + rows], grid_thw=part, **kwargs))
             at += rows
-        return _joined(outputs)
+        return joined(outputs)
 
     with replaced_forward(tower, encode):
         yield
@@ -75,14 +75,15 @@ def chunk_grids(grids: Sequence[Sequence[int]], patches: int) -> list[list[list[
     return chunks
 
 
-def _joined(outputs: list[Any]) -> Any:
+def joined(outputs: list[Any]) -> Any:
+    """Join a tower's outputs for consecutive inputs along the first dimension, whatever they hold."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.cat(outputs)
     if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
-        return type(first)(_joined(list(each)) for each in zip(*outputs, strict=True))
+        return type(first)(joined(list(each)) for each in zip(*outputs, strict=True))
     return with_taps(
-        type(first)(**{name: _joined([each[name] for each in outputs]) for name in first}),
+        type(first)(**{name: joined([each[name] for each in outputs]) for name in first}),
         None if taps_of(first) is None else torch.cat([taps_of(each) for each in outputs]),
     )
 

@@ -15,7 +15,7 @@ from prunevid_qwen.trace import Trace
 
 
 def text_inputs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the stock model hands its decoder: embeddings [B, S, D] and position ids [3, B, S]."""
+    """What the stock model hands its decoder: embeddings [B, S, D] and positions [R, B, S], R = 3, or 1 of tokens."""
     seen: dict[str, Any] = {}
 
     def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
@@ -27,7 +27,12 @@ def text_inputs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch
         model.generate(**inputs, max_new_tokens=1, do_sample=False)
     finally:
         handle.remove()
-    return seen["embeds"], seen["positions"][-3:]
+    return seen["embeds"], rows_of(seen["positions"], len(seen["embeds"]))
+
+
+def rows_of(positions: torch.Tensor, batch: int) -> torch.Tensor:
+    """Position ids as the decoder takes them, as [R, B, S]: of time, height and width, or of tokens alone."""
+    return positions[-3:] if positions.ndim == 3 else positions.expand(batch, -1)[None]
 
 
 @torch.no_grad()
@@ -47,9 +52,8 @@ def masked_logits(
         at = inputs["attention_mask"][b].nonzero()[:, 0]
         ids = inputs["input_ids"][b, at].tolist()
         x, p = embeds[b, at], positions[:, b, at]
-        visual = [
-            i for i, token in enumerate(ids) if token in (model.config.image_token_id, model.config.video_token_id)
-        ]
+        marks = [getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video")]
+        visual = [i for i, token in enumerate(ids) if token in marks]
         # stage 1 by hand: the groups of a block replace its tokens, in the map's order
         entries: list[tuple[torch.Tensor, torch.Tensor, int]] = []  # (state, position, visual number or -1)
         groups = _groups(sample, len(visual))
@@ -75,7 +79,7 @@ def masked_logits(
         n, total = len(entries), len(entries) + len(new)
         following = entries[-1][1].max() + 1 + torch.arange(len(new))
         hidden = torch.cat([torch.stack([e[0] for e in entries]), model.get_input_embeddings()(new)])[None]
-        place = torch.cat([torch.stack([e[1] for e in entries], 1), following.expand(3, -1)], 1)[:, None]
+        place = torch.cat([torch.stack([e[1] for e in entries], 1), following.expand(len(p), -1)], 1)[:, None]
         causal = torch.ones(total, total, dtype=torch.bool).tril()
         handles = []
         for i, layer in enumerate(model.model.language_model.layers):
@@ -90,7 +94,9 @@ def masked_logits(
                 )
             )
         try:
-            state = model.model.language_model(inputs_embeds=hidden, position_ids=place, use_cache=False)[0]
+            state = model.model.language_model(
+                inputs_embeds=hidden, position_ids=place if len(place) == 3 else place[0], use_cache=False
+            )[0]
         finally:
             for handle in handles:
                 handle.remove()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,11 +15,11 @@ from prunevid_qwen.prefill import Row
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, VisionTaps
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select.uniform import Uniform
-from prunevid_qwen.steps import _evidence
 from prunevid_qwen.tokens import Block, Mix, TokenLayout, TokenMap
 from prunevid_qwen.trace import DOOR, Reduction
 from tests import flash_attention
 from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
+from tests.one_row import seen_by
 from tests.pruned_generation import OUT, same_logits, skip_if_the_library_mixes_beams_up
 from tests.recomputing import recomputed
 from tests.test_generation import member
@@ -195,8 +194,7 @@ def test_what_the_vision_tower_made_is_averaged() -> None:
     done = Undivided().of(6, None)  # type: ignore[arg-type]
     left, _ = layout.apply(done)
     row = Row(layout, 8, left, [Reduction(2, "", done)], taps=torch.arange(6.0).view(6, 1, 1))
-    asks = SimpleNamespace(needs=Needs(taps=VisionTaps((0,), 1)))
-    seen = _evidence(left, torch.zeros(5, 4), asks, row)  # type: ignore[arg-type]
+    seen = seen_by(Needs(taps=VisionTaps((0,), 1)), row, torch.zeros(left.length, 4), 1)
     assert seen.taps is not None and seen.taps.flatten().tolist() == [0.5, 2.5, 4.5]
 
 

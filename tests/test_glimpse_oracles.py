@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import weakref
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,14 +16,14 @@ from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.prefill import Prefill, Row
-from prunevid_qwen.reducer import Needs, Probe, VisionTaps
+from prunevid_qwen.reducer import Needs, Probe, VisionQuery
 from prunevid_qwen.seams import cache_of
-from prunevid_qwen.steps import _evidence
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.trace import DOOR, Reduction
 from tests import glimpse
 from tests.masking import masked_logits, text_inputs
 from tests.models import CACHE, CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model
+from tests.one_row import seen_by
 from tests.pruned_generation import OUT, oracle, same_logits
 from tests.test_keep_everything import MODES, generate
 from tests.test_pruning_equals_masking import STEPS
@@ -185,11 +184,9 @@ def test_evidence_meets_on_the_device_of_layer_m() -> None:
     after, _ = layout.apply(merged)
     row = Row(layout, layout.length, after, [Reduction(DOOR, "", merged)], probe=torch.zeros(1, 4, 1, 4))
     row.taps, row.marks = torch.zeros(6, 1, 32), torch.ones(6)
-    asks = SimpleNamespace(
-        needs=Needs(probe=Probe(torch.zeros(6, 1, 64), (0,), 4), taps=VisionTaps((0,), 32), marks=True)
-    )
+    needs = Needs(probe=Probe(torch.zeros(6, 1, 64), (0,), 4), vision=VisionQuery((0,), 32), marks=True)
     device = torch.device("meta")
-    seen = _evidence(after.to(device), torch.zeros(after.length, 64, device=device), asks, row)
+    seen = seen_by(needs, row, torch.zeros(after.length, 64, device=device), 32)
     assert {x.device for x in (seen.probe, seen.taps, seen.marks)} == {device}
     assert (seen.taps.shape, seen.marks.shape) == ((1, 4, 32), (4,))
 

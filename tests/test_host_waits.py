@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen import PruneVidConfig, pruned
+from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, VisionQuery
 from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.stage1_merge import prunevid
 from prunevid_qwen.stage1_merge.video import VideoMerge
 from prunevid_qwen.stage2_select import DPP, FastV
 from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.trace import DOOR
 from tests.models import IMAGES, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 
 PACKAGE = Path(prunevid.__file__).parents[1]
@@ -79,7 +81,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return OnDevice.asked
 
 
-def run(samples: Any, config: PruneVidConfig | Plan) -> None:
+def run(samples: Any, config: PruneVidConfig | Plan, merged: bool = True) -> None:
     model = tiny_model()
 
     def onto_the_device(_module: Any, args: Any, kwargs: Any) -> Any:
@@ -91,7 +93,8 @@ def run(samples: Any, config: PruneVidConfig | Plan) -> None:
             model(**make_inputs(samples))
     finally:
         first.remove()
-    assert all(sample.merged is not None and not sample.merged.is_identity for sample in trace.samples if sample.tokens)
+    shown = [sample.merged for sample in trace.samples if sample.tokens]
+    assert not merged or all(each is not None and not each.is_identity for each in shown)
 
 
 @pytest.mark.parametrize("selector", ["prunevid", "fastv", "dpp", "random", "uniform"])
@@ -129,6 +132,41 @@ def test_more_steps_ask_nothing_about_one_video(asked: list[str]) -> None:
 def test_several_videos_cost_one_question_a_step(asked: list[str]) -> None:
     run(RAGGED, three_cuts(PruneVidConfig(min_cluster_tokens=0, pruning_layer=2)))
     assert asked == ["apply"] * 4
+
+
+class Asking:
+    """Has each kind of evidence gathered, and keeps every second token."""
+
+    def __init__(self, needs: Needs) -> None:
+        self.needs = needs
+
+    def prepare(self, seen: Evidence) -> Tensor:
+        return seen.question.float().mean()
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        assert seen.note is not None and seen.attention is not None and seen.keys is not None
+        n = seen.hidden.shape[0]
+        return TokenMap.keep(torch.arange(0, n, 2).as_subclass(OnDevice), n)
+
+
+def asking(at: int, rows: str, projections: str = "next") -> Step:
+    attention = AttentionQuery(heads="mean", rows=rows, projections=projections, top_heads=2)
+    return Step(
+        at, Asking(Needs(attention, "question", vision=VisionQuery((0,), what=("received", "keys")), keys=True))
+    )
+
+
+def test_evidence_of_each_kind_asks_nothing_about_one_video(asked: list[str]) -> None:
+    run(ONE_VIDEO, Plan((asking(DOOR, "last"), asking(1, "each"), asking(2, "mean", "own"))), merged=False)
+    assert asked == []
+
+
+def test_evidence_of_each_kind_costs_no_more_than_a_question_a_step(asked: list[str]) -> None:
+    run(RAGGED, Plan((asking(DOOR, "last"), asking(1, "each"), asking(2, "mean", "own"))), merged=False)
+    assert asked == ["apply"] * 3
+    asked.clear()
+    run(ONE_VIDEO * 3, Plan((asking(DOOR, "last"), asking(1, "each"))), merged=False)
+    assert asked == ["_twins"]
 
 
 def test_a_question_is_seen(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

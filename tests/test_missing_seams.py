@@ -20,7 +20,8 @@ from prunevid_qwen.errors import PruningNotApplied, SetupError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.receipt import check_applied
 from tests import glimpse
-from tests.models import CACHE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.families import FAMILIES, family_inputs, family_model
+from tests.models import CACHE, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 
 CONFIG = PruneVidConfig(**TINY)
@@ -46,19 +47,21 @@ def rename(module: nn.Module, *names: str) -> None:
 
 
 def forward(model: Any) -> None:
-    """A prompt with a video, and a second one with padding in front."""
+    """A prompt with a video or image, and a second one with padding in front."""
+    family = model.config.model_type
     with torch.no_grad():
-        model(**make_inputs(ONE_VIDEO))
-        model(**make_inputs(RAGGED))
+        for case in ("one", "batch"):
+            model(**family_inputs(family, case))
 
 
-def stub(place: str, *names: str) -> Any:
+def stub(place: str, *names: str, family: str = "qwen2_5_vl") -> Any:
     """A model of a release that has renamed ``names`` in all calls of a kind of module."""
-    model = copy.deepcopy(tiny_model())
+    model = copy.deepcopy(family_model(family))
     decoder = model.model.language_model
     modules = {
         "root": [model.model], "decoder": [decoder], "layer": list(decoder.layers),
-        "attention": [layer.self_attn for layer in decoder.layers], "vision": [model.model.visual],
+        "attention": [layer.self_attn for layer in decoder.layers],
+        "vision": [model.model.get_submodule(FAMILIES[family].tower)],
     }[place]  # fmt: skip
     for module in modules:
         rename(module, *names)
@@ -72,11 +75,19 @@ SEAMS = [
     ("attention", ("position_embeddings",)), ("layer", ("attention_mask",)), ("layer", ("position_embeddings",)),
     ("decoder", ("use_cache",)), ("vision", ("grid_thw",)),
 ]  # fmt: skip
+# that root names no use_cache, and its tower is given no grids
+OTHERS = [(place, names) for place, names in SEAMS if names[0] not in ("use_cache", "grid_thw") and names != PIXELS]
+LLAVA = [*OTHERS, ("root", ("pixel_values", "mm_encoder_outputs"))]
+RENAMED = [
+    pytest.param(family, place, names, id=f"{family}-{place}-{names[0]}")
+    for family, seams in (("qwen2_5_vl", SEAMS), ("llava", LLAVA))
+    for place, names in seams
+]
 
 
-@pytest.mark.parametrize(("place", "names"), SEAMS, ids=[f"{place}-{names[0]}" for place, names in SEAMS])
-def test_a_renamed_argument(place: str, names: tuple[str, ...]) -> None:
-    model = stub(place, *names)
+@pytest.mark.parametrize(("family", "place", "names"), RENAMED)
+def test_a_renamed_argument(family: str, place: str, names: tuple[str, ...]) -> None:
+    model = stub(place, *names, family=family)
     with pruned(model, CONFIG), pytest.raises(MISSING) as raised:
         forward(model)
     assert isinstance(raised.value, PruningNotApplied) or names[0] in str(raised.value)
@@ -167,6 +178,24 @@ def test_no_positions_to_replace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(library.Qwen2_5_VLModel, "get_rope_index")
     with pytest.raises(SetupError, match="get_rope_index"), pruned(model, CONFIG):
         pass
+
+
+@pytest.mark.parametrize("name", ["_prepare_position_ids_for_generation", "get_image_features"])
+def test_a_family_without_positions_to_replace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = copy.deepcopy(family_model("llava"))
+    kinds = type(model.model if "get" in name else model).__mro__
+    owner = next(kind for kind in kinds if name in vars(kind))
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(SetupError, match=name), pruned(model, CONFIG):
+        pass
+
+
+def test_features_under_another_name() -> None:
+    model = copy.deepcopy(family_model("llava"))
+    stock = model.model.get_image_features
+    model.model.get_image_features = lambda **asked: type("Other", (), {"pooled": stock(**asked).pooler_output})()
+    with pruned(model, CONFIG), pytest.raises(SetupError, match="pooler_output"):
+        forward(model)
 
 
 def test_a_probe_and_a_renamed_cache_of_the_layers() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -26,14 +28,52 @@ def example(heads: int = 6, kv: int = 2, rows: int = 7, length: int = 63, dtype:
 
 
 @pytest.mark.parametrize("heads", ["max", "mean"])
-@pytest.mark.parametrize("rows", ["max", "mean", "last"])
+@pytest.mark.parametrize("rows", ["max", "mean", "last", "each"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("chunk", [1, 3, 10**6])
-def test_chunks_equal_the_law(monkeypatch: pytest.MonkeyPatch, heads: str, rows: str, causal: bool, chunk: int) -> None:
+@pytest.mark.parametrize("best", [None, 1, 4, 6])
+def test_chunks_equal_the_law(
+    monkeypatch: pytest.MonkeyPatch, heads: str, rows: str, causal: bool, chunk: int, best: int | None
+) -> None:
     q, k, columns, at = example()
     monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * q.shape[0] * k.shape[1] * chunk)
-    given = (q, k, columns, at if causal else None, 0.25, heads, rows)
+    given = (q, k, columns, at if causal else None, 0.25, heads, rows, best)
     close(kernel.question_attention(*given), kernel.reference(*given))
+
+
+@pytest.mark.parametrize("heads", ["max", "mean"])
+@pytest.mark.parametrize("best", [None, 2])
+def test_each_row_reduced_is_the_reduction(heads: str, best: int | None) -> None:
+    q, k, columns, at = example()
+
+    def scores(rows: str) -> torch.Tensor:
+        return kernel.question_attention(q, k, columns, at, 0.25, heads, rows, best)
+
+    each = scores("each")
+    assert each.shape == (7, columns.numel())
+    close(each.exp().mean(0).log(), scores("mean"))
+    close(each.amax(0), scores("max"))
+    if best is None:  # the best heads are those of the rows that are asked for
+        close(each[-1], scores("last"))
+
+
+def test_the_best_heads_are_those_that_look_at_visual_tokens() -> None:
+    q, k, columns, at = example(heads=6, kv=6)
+    k[:, columns] += 3 * q[torch.tensor([5, 0, 0, 1, 0, 5]), :1]  # heads 0, 3 and 5 or others: whoever has the most
+    p = (q.double() @ k.double().transpose(1, 2) * 0.25).masked_fill(torch.arange(63) > at[:, None], float("-inf"))
+    p = p.softmax(-1)[..., columns]
+    order = sorted(range(6), key=lambda head: -float(p[head].sum()))
+    for best in (1, 2, 5):
+        wanted = p[order[:best]].mean(0).mean(0).log()
+        close(kernel.question_attention(q, k, columns, at, 0.25, "mean", "mean", best), wanted.float())
+        close(kernel.reference(q, k, columns, at, 0.25, "mean", "mean", best), wanted.float())
+
+
+@pytest.mark.parametrize("score", [kernel.question_attention, kernel.reference])
+def test_of_heads_with_equal_sums_the_first_is_taken(score: Callable[..., torch.Tensor]) -> None:
+    q, k = torch.eye(2)[:, None], torch.cat([torch.eye(2), torch.zeros(1, 2)])[None]  # each head looks at its column
+    seen = score(q, k, torch.tensor([0, 1]), torch.tensor([2]), 1.0, "mean", "mean", 1)
+    assert seen[0] > seen[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -143,7 +183,7 @@ def test_the_law_is_the_models_own_attention() -> None:
         weights = model(**inputs, output_attentions=True).attentions[layer]  # [B, H, S, S]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "prunevid_qwen.steps.question_attention", lambda *given: seen.append(original(*given)) or seen[-1]
+                "prunevid_qwen.attention.question_attention", lambda *given: seen.append(original(*given)) or seen[-1]
             )
             with pruned(model, config):
                 model(**inputs)

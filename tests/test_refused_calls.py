@@ -15,13 +15,14 @@ import pytest
 import torch
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM, StaticCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruneVidError, PruningNotApplied, SetupError, UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.seams import cache_of
 from tests import glimpse
-from tests.models import CACHE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
+from tests.models import CACHE, IMAGE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_missing_seams import past_the_hooks, rename
 from tests.test_pruning_equals_masking import TINY
 from tests.test_right_padding import padded
@@ -65,6 +66,14 @@ def of_an_unknown_cache() -> None:
         {"role": "user", "content": "b"},
     ]
     model.generate(messages=talk, past_key_values=pruned_cache())
+
+
+def llava(*left_out: str, **options: Any) -> None:
+    model = tiny_model(family="llava")
+    inputs = make_inputs([[("text", 4), ("image", 4, 4), ("text", 5)]], family="llava")
+    given = {name: value for name, value in inputs.items() if name not in left_out}
+    with pruned(model, CONFIG):
+        model.generate(**given, max_new_tokens=3, do_sample=False, **options)
 
 
 def own_assistant() -> None:
@@ -190,6 +199,24 @@ def another_family() -> Any:
     )  # fmt: skip
 
 
+def another_llava(**change: Any) -> None:
+    """A llava whose tower, or whose decoder's attention, is of no form that is known."""
+    model = copy.deepcopy(tiny_model(family="llava"))
+    model.config.vision_config.model_type = change.get("tower", "clip_vision_model")
+    model.model.language_model.layers[0].self_attn.add_module(change.get("norm", "q_proj"), torch.nn.Identity())
+    enter(model=model)
+
+
+def other_features(tokens: int) -> None:
+    """Two prompts with 8 and 24 placeholders, and features of 16 tokens; or one of as many as no image has."""
+    model, inputs = copy.deepcopy(tiny_model(family="llava")), make_inputs([[("text", 40)]] * 2, family="llava")
+    inputs["input_ids"][0, :8] = inputs["input_ids"][1, :24] = IMAGE
+    made = BaseModelOutputWithPooling(pooler_output=[torch.randn(tokens, 64) for _ in range(32 // tokens)])
+    model.model.get_image_features = lambda **_asked: made
+    with torch.no_grad(), pruned(model, CONFIG):
+        model(**inputs, pixel_values=torch.zeros(1, 3, 56, 56))
+
+
 def sharded() -> None:
     model = copy.deepcopy(tiny_model())
     model._tp_plan_applied = True
@@ -206,6 +233,8 @@ HOOKS = (
     "eager",
     "run",
     "prompt",
+    "media_checks",
+    "pictures",
     "prefill",
     "masks",
     "logits",
@@ -224,7 +253,9 @@ NOT_A_CALL = (
 # how the row's first cell begins -> who raises it, and calls
 Errors = type[PruneVidError] | tuple[type[PruneVidError], ...]
 CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
-    "another model family": (UnsupportedError, [lambda: enter(model=another_family()), nested, sharded]),
+    "another model family": (UnsupportedError, [lambda: enter(model=another_family()), nested, sharded,
+        lambda: enter(model=tiny_model().model), lambda: another_llava(tower="pixtral"),
+        lambda: another_llava(norm="q_norm")]),
     "transformers before 5.6": (SetupError, [renamed]),
     "a config that does not fit": (ConfigError, [
         lambda: enter(CONFIG.replace(pruning_layer=99)), lambda: call(MARKS),
@@ -250,12 +281,14 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
         lambda: call(input_ids=None, inputs_embeds=embeds(), pixel_values_videos=None, position_ids=positions()),
         lambda: in_decoder(input_ids=LABELS)]),
     "a visual prompt without its pixels": ((UnsupportedError, PruningNotApplied), [
-        own_assistant, lambda: call(pixel_values_videos=None),
+        own_assistant, lambda: call(pixel_values_videos=None), lambda: llava("pixel_values"),
+        lambda: llava(assistant_model=tiny_model(family="llava")),
         lambda: call(pixel_values_videos=None, position_ids=positions())]),
     "no `mm_token_type_ids`": (ConfigError, [
         lambda: call(mm_token_type_ids=None),
         lambda: generate(inputs={k: v for k, v in make_inputs(ONE_VIDEO).items() if k != "mm_token_type_ids"}),
         lambda: call(position_ids=torch.arange(LABELS.shape[1])[None]), other_grid]),
+    "features of images": (UnsupportedError, [lambda: other_features(16), lambda: other_features(8)]),
     "no token after": (ConfigError, [without_the_question]),
     "padding on the right": (UnsupportedError, [
         lambda: generate(inputs=padded(RAGGED)), lambda: call(**padded(RAGGED), logits_to_keep=2)]),

@@ -4,26 +4,30 @@ moved: nothing of this package runs here.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 from transformers import DynamicCache
 
-from tests.models import CACHE, RAGGED, make_inputs, tiny_model
+from tests.families import FAMILIES, family_inputs, family_model
+from tests.models import CACHE
 
-FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+CASE = "batch"
 
 
 def watch(family: str) -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]]:
     """Generate three tokens and note what arrives: one prefill, two decode steps."""
-    model, seen = tiny_model(family=family), {}
+    model, row, seen = family_model(family), FAMILIES[family], {}
     layer = model.model.language_model.layers[2]
     places = {
-        "root": model.model, "vision": model.model.visual, "decoder": model.model.language_model, "layer": layer,
-        "attention": layer.self_attn,
+        "root": model.model, "vision": model.model.get_submodule(row.tower), "decoder": model.model.language_model,
+        "layer": layer, "attention": layer.self_attn,
     }  # fmt: skip
     handles = []
+    owner = model.model if row.asks == "get_rope_index" else model
     for name, module in places.items():
         calls: list[Any] = seen.setdefault(name, [])
         handles.append(
@@ -31,79 +35,115 @@ def watch(family: str) -> dict[str, list[tuple[tuple[Any, ...], dict[str, Any]]]
                 lambda _m, args, kwargs, calls=calls: calls.append((args, dict(kwargs))), with_kwargs=True
             )
         )
-    stock, positions = model.model.get_rope_index, seen.setdefault("positions", [])
-    model.model.get_rope_index = lambda *args, **kwargs: positions.append((args, kwargs)) or stock(*args, **kwargs)
+    replaced = [(owner, row.asks), *[(model.model, f"get_{kind}_features") for kind in ("image", "video")]]
+    replaced = [(module, name) for module, name in replaced if hasattr(module, name)]
+    for module, name in replaced:
+        setattr(module, name, noting(getattr(module, name), seen.setdefault(name, [])))
     try:
-        model.generate(**make_inputs(RAGGED, family=family), max_new_tokens=3, do_sample=False)
+        model.generate(**family_inputs(family, CASE), max_new_tokens=3, do_sample=False)
     finally:
-        del model.model.get_rope_index
+        for module, name in replaced:
+            delattr(module, name)
         for handle in handles:
             handle.remove()
     return seen
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def noting(stock: Any, calls: list[Any]) -> Any:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        out = stock(*args, **kwargs)
+        calls.append((args, dict(kwargs, returned=out)))
+        return out
+
+    return functools.update_wrapper(call, stock)  # since 5.18 `generate` asks for its signature
+
+
+@EVERY
 def test_positions_are_asked_for_once_with_the_whole_prompt(family: str) -> None:
-    inputs, calls = make_inputs(RAGGED, family=family), watch(family)["positions"]
+    inputs, row = family_inputs(family, CASE), FAMILIES[family]
+    calls = watch(family)[row.asks]
     assert len(calls) == 1
     args, kwargs = calls[0]
-    ids = args[0] if args else kwargs["input_ids"]
+    if row.asks == "get_rope_index":
+        ids = args[0] if args else kwargs["input_ids"]
+        assert {"mm_token_type_ids", "video_grid_thw", "attention_mask"} <= kwargs.keys()
+        assert ("second_per_grid_ts" in kwargs) == (family == "qwen2_5_vl")
+    else:
+        tensor, kwargs = args
+        ids = kwargs.get("input_ids", tensor)
+        assert torch.equal(kwargs["attention_mask"], inputs["attention_mask"])
     assert torch.equal(ids, inputs["input_ids"])
-    assert {"mm_token_type_ids", "video_grid_thw", "attention_mask"} <= kwargs.keys()
-    assert ("second_per_grid_ts" in kwargs) == (family == "qwen2_5_vl")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@EVERY
+def test_features_are_asked_for_once_a_kind(family: str) -> None:
+    calls, row = watch(family), FAMILIES[family]
+    for name, pixels in (("get_image_features", "pixel_values"), ("get_video_features", "pixel_values_videos")):
+        if pixels not in row.pixels:
+            assert name not in calls
+            continue
+        ((args, kwargs),) = calls[name]
+        given = args[0] if args else kwargs[pixels]
+        assert torch.equal(given, family_inputs(family, CASE)[pixels])
+        made = kwargs["returned"].pooler_output
+        counts = [item[0] for sample in row.cases[CASE] for item in sample].count(name.split("_")[1])
+        assert len(made) == counts, "features of each image or video"
+        assert all(each.ndim == 2 and each.shape[1] == 64 for each in made)
+
+
+@EVERY
 def test_root(family: str) -> None:
+    inputs, row = family_inputs(family, CASE), FAMILIES[family]
     prefill, *steps = watch(family)["root"]
     assert prefill[0] == ()
-    assert torch.equal(prefill[1]["input_ids"], make_inputs(RAGGED)["input_ids"])
-    assert any(prefill[1].get(name) is not None for name in ("pixel_values_videos", "mm_encoder_outputs"))
+    assert torch.equal(prefill[1]["input_ids"], inputs["input_ids"])
+    assert any(prefill[1].get(name) is not None for name in (*row.pixels, "mm_encoder_outputs"))
     assert len(steps) == 2
     for args, kwargs in steps:
         assert args == ()
-        assert kwargs["input_ids"].shape == (2, 1)
-        assert all(kwargs.get(n) is None for n in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs"))
+        assert kwargs["input_ids"].shape == (3, 1)
+        assert all(not kwargs.get(name) for name in (*row.pixels, "mm_encoder_outputs"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_vision_runs_once(family: str) -> None:
-    assert len(watch(family)["vision"]) == 1
+@EVERY
+def test_vision_runs_once_a_kind(family: str) -> None:
+    assert len(watch(family)["vision"]) == len(FAMILIES[family].pixels)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@EVERY
 def test_decoder(family: str) -> None:
-    length = make_inputs(RAGGED)["input_ids"].shape[1]
+    length = family_inputs(family, CASE)["input_ids"].shape[1]
     for number, (args, kwargs) in enumerate(watch(family)["decoder"]):
         width = 1 if number else length
         assert args == ()
         assert kwargs.get("input_ids") is None
-        assert kwargs["inputs_embeds"].shape == (2, width, 64)
-        assert kwargs["position_ids"].shape == (4, 2, width)  # a row that counts text, then t, h, w
-        assert kwargs["attention_mask"].shape == (2, length + number)
+        assert kwargs["inputs_embeds"].shape == (3, width, 64)
+        # [4, B, S]: a row that counts text, then t, h, w; or [B, S] of tokens
+        assert kwargs["position_ids"].shape == (*FAMILIES[family].positions, 3, width)
+        assert kwargs["attention_mask"].shape == (3, length + number)
         assert type(kwargs[CACHE]) is DynamicCache
         assert len(kwargs[CACHE].layers) == 6
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@EVERY
 def test_layer(family: str) -> None:
-    length = make_inputs(RAGGED)["input_ids"].shape[1]
+    length = family_inputs(family, CASE)["input_ids"].shape[1]
     for number, (args, kwargs) in enumerate(watch(family)["layer"]):
         width = 1 if number else length
-        assert args[0].shape == (2, width, 64)
+        assert args[0].shape == (3, width, 64)
         assert {"attention_mask", "position_embeddings", "position_ids", CACHE} <= kwargs.keys()
         assert kwargs["attention_mask"].shape[-2:] == (width, length + number)
-        assert kwargs["position_ids"].shape == (2, width)
-        for angle in kwargs["position_embeddings"]:  # one row a token since 5.17, one for each of t, h, w before
-            assert angle.shape in ((2, width, 16), (3, 2, width, 16))
+        assert kwargs["position_ids"].shape == (3, width)
+        for angle in kwargs["position_embeddings"]:  # Qwen: one row a token since 5.17, of t, h, w before
+            assert angle.shape in ((3, width, 16), *([(3, 3, width, 16)] if FAMILIES[family].positions else []))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@EVERY
 def test_attention(family: str) -> None:
     for args, kwargs in watch(family)["attention"]:
         assert args == ()
         assert {"hidden_states", "position_embeddings", CACHE} <= kwargs.keys()
-    attention = tiny_model(family=family).model.language_model.layers[2].self_attn
+    attention = family_model(family).model.language_model.layers[2].self_attn
     assert attention.scaling == 16**-0.5
-    assert {"q_proj", "k_proj"} <= dict(attention.named_children()).keys()
+    assert {"q_proj", "k_proj", "v_proj", "o_proj"} == dict(attention.named_children()).keys()
     assert attention.layer_idx == 2

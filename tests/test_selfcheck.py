@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from prunevid_qwen import hooks, seams
-from prunevid_qwen.adapters import library_agrees
+from prunevid_qwen.adapters import families, library_agrees
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.hooks import attached, pruned, self_check
@@ -75,7 +75,7 @@ def enter(model: Any = None) -> None:
 # ---- what is checked
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl"])
+@pytest.mark.parametrize("family", families())
 def test_the_installed_release_passes(family: str) -> None:
     found = self_check(family)
     assert [str(check) for check in found.failed] == []

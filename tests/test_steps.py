@@ -22,6 +22,7 @@ from prunevid_qwen.stage2_select import FastV, PruneVid, Uniform
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import DOOR, SampleTrace
 from tests import flash_attention
+from tests.looking import NextLayer, Rated, Received
 from tests.masking import masked_logits, text_inputs
 from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, one_more_token, same_logits, skip_if_the_library_mixes_beams_up, text_follow_up
@@ -35,6 +36,8 @@ pytestmark = pytest.mark.usefixtures("scores_apart")
 
 MERGE = compile_plan(PruneVidConfig(**TINY), 6).steps[0]
 CUTS = (Step(1, PruneVid(keep_ratio=0.7)), Step(2, FastV(keep_ratio=0.6)), Step(4, Uniform(keep_ratio=0.5)))
+RATED = Rated(0.7)  # one reducer, two steps
+LOOKING = (Step(DOOR, NextLayer(0.8)), Step(1, RATED), Step(2, NextLayer(0.7)), Step(3, Received(0.7)), Step(4, RATED))
 PLANS = {
     "cuts": Plan(CUTS),
     "cuts, whole caches": Plan(CUTS, compress=False),
@@ -43,9 +46,12 @@ PLANS = {
     "first and last layer": Plan((Step(0, FastV(keep_ratio=0.6)), Step(5, FastV(keep_ratio=0.6)))),
     "last layer, whole caches": Plan((Step(3, Uniform(0.6)), Step(5, Uniform(0.6))), compress=False),
     "library's positions": Plan(CUTS, position_scheme="hf"),
+    "evidence of each kind": Plan(LOOKING),
 }
 PLAN, WHOLE = PLANS["door and cuts"], PLANS["door and cuts, whole caches"]
-BOTH = pytest.mark.parametrize("plan", [PLAN, WHOLE], ids=["cut_caches", "whole_caches"])
+BOTH = pytest.mark.parametrize(
+    "plan", [PLAN, WHOLE, PLANS["evidence of each kind"]], ids=["cut_caches", "whole_caches", "evidence"]
+)
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 
 
@@ -373,6 +379,7 @@ REFUSED: dict[str, tuple[tuple[Step, ...], str]] = {
     "out of order": ((Step(3, Uniform()), Step(2, Uniform())), "2"),
     "two at a place": ((Step(3, Uniform()), Step(3, Uniform())), "3"),
     "attention at the door": ((Step(DOOR, FastV(keep_ratio=0.5)),), "attention"),
+    "probe at the door": ((Step(DOOR, Notes(Needs(probe=PROBE), 0.5)),), "door"),
     "probe behind a cut": ((Step(1, Uniform()), Step(3, Notes(Needs(probe=PROBE), 0.5))), "2"),
     "two probes": ((Step(3, Notes(Needs(probe=PROBE), 0.5)), Step(4, Notes(Needs(probe=PROBE), 0.5))), "probe"),
     "a trained layer": ((Step(1, Notes(Needs(layers=(4,)), 0.5)),), "4"),

@@ -30,15 +30,16 @@ BESIDE = ROOT / ".venv-matrix"
 ORACLES = (
     "tests/test_seams.py", "tests/test_keep_everything.py", "tests/test_pruning_equals_masking.py",
     "tests/test_context.py", "tests/test_cache.py", "tests/test_generation.py", "tests/test_positions.py",
-    "tests/test_steps.py",
+    "tests/test_steps.py", "tests/test_family_oracles.py",
 )  # fmt: skip
 NEVER = re.compile(r"torch|torchvision|triton|nvidia-.*")  # gigabytes, and another arithmetic than the tests'
 CANARY = """
 import sys, transformers
+from prunevid_qwen.adapters import families
 from prunevid_qwen.hooks import self_check
 if transformers.__version__ != sys.argv[1]:
     sys.exit(f"transformers {transformers.__version__} is imported from {transformers.__file__}, not {sys.argv[1]}")
-for family in ("qwen2_5_vl", "qwen2_vl"):
+for family in families():
     found = self_check(family)
     print(f"self-check of {family}: {len(found.checks)} points, {len(found.failed)} failed, {found.seconds:.1f} s")
     for check in found.failed:

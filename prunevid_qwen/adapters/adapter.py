@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.pictures import Picture
 from prunevid_qwen.tokens import TokenLayout
 
 
@@ -17,8 +20,8 @@ class Parts:
 
     Args:
         model: the model itself: makes logits and losses of what ``root`` returns.
-        root: sees token ids and grids, and owns `get_rope_index`.
-        vision: the vision tower.
+        root: sees token ids and pixels, or what was encoded of them.
+        towers: the vision tower of each kind of media, "image" and "video"; kinds may share one.
         decoder: sees embeddings, positions, mask and cache.
         layers: the decoder's layers; each has a ``self_attn``.
         text_config: the decoder's config, which decides the attention implementation.
@@ -26,26 +29,46 @@ class Parts:
 
     model: Any
     root: Any
-    vision: nn.Module
+    towers: Mapping[str, nn.Module]
     decoder: nn.Module
     layers: Sequence[Any]
     text_config: Any
 
+    @property
+    def vision(self) -> nn.Module:
+        """The first of the towers: in most families the only one."""
+        return next(iter(self.towers.values()))
+
 
 class Adapter(Protocol):
-    """What `hooks` needs to know of a model family.
+    """What `hooks` needs to know of a model family. `TextDecoder` answers for decoders of Llama's form.
 
-    ``family`` is the config's ``model_type``; ``media`` are the root's arguments that bring pixels or encoded pixels.
-    ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width`` the vision tower's.
+    ``family`` is the config's ``model_type``. ``spatial``: position ids are [3 or 4, B, S], of time, height and width
+    (with a row of the text's own before them); else [B, S]. ``media`` are the root's arguments that bring pixels or
+    encoded pixels, ``text_arguments`` those that a text brings too, beside what every model takes. ``noted`` are the
+    kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
+    every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
+    the vision tower's.
+
+    A decoder that adds features of its own to the first layers' outputs (DeepStack) has nothing here yet: `Step.at` is
+    a layer on whose output a step acts, so the adapter's hook on that layer can add them before the cut.
     """
 
     parts: Parts
     family: str
+    spatial: bool
     media: tuple[str, ...]
+    text_arguments: tuple[str, ...]
+    noted: tuple[str, ...]
+    named: tuple[str, ...]
     hidden_size: int
     heads: int
     vision_blocks: Sequence[nn.Module]
     vision_width: int
+    deltas: Tensor | None
+    """What the model keeps of a prompt to count the positions of what follows, None where it keeps nothing."""
+
+    # ---- what a call shows
 
     def has_media(self, kwargs: dict[str, Any]) -> bool:
         """Tell whether a call of the root brings pixels or encoded pixels along."""
@@ -55,20 +78,93 @@ class Adapter(Protocol):
         """Return 0 for text, 1 for image and 2 for video tokens."""
         ...
 
-    def layout(self, ids: Tensor, positions: Tensor, question_end: int) -> TokenLayout | None:
-        """Say what each token of one unpadded sample is; None for a text."""
+    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+        """Read the grids of images or videos off what their features were asked for with, and off the features.
+
+        Args:
+            kind: "image" or "video".
+            given: arguments of `get_image_features` or `get_video_features`; none for features that were made where
+                nobody watched.
+            features: what it returned.
+
+        Returns:
+            In the order in which they stand in the prompts; None where they cannot be told.
+        """
+        ...
+
+    def layout(
+        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[Picture] = ()
+    ) -> TokenLayout | None:
+        """Say what each token of one unpadded sample is; None for a text.
+
+        Args:
+            ids: [S] token ids, on the CPU.
+            positions: [3 or 1, S] its position ids.
+            question_end: tokens from here on are not part of the prompt (candidates of assisted decoding).
+            shown: its images and videos of the kinds in ``noted``, in order.
+        """
+        ...
+
+    # ---- positions
+
+    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
+        """Hand each whole prompt, ids [B, S] and attention mask, to ``note``, inside the block.
+
+        Args:
+            note: takes them before the forward that reads the prompt, where the library tells them.
+            as_trained: positions are those of `reference_positions`; else the library's own.
+        """
         ...
 
     def reference_positions(self, input_ids: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Stand in for the library's `get_rope_index` with positions as trained."""
+        """Return positions as trained, [3, B, S] or [B, S], and [B, 1]: the next one minus the number of tokens."""
+        ...
+
+    def no_positions(self, came: Any) -> str:
+        """Say why position ids that came, or None, cannot be read."""
+        ...
+
+    def check_release(self) -> None:
+        """Say, once a process, what is known to be wrong with the installed release and this family."""
+        ...
+
+    # ---- the vision towers
+
+    def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:
+        """Let the towers take at most about ``tokens`` visual tokens at once inside the block; None: no limit."""
+        ...
+
+    def vision_query(
+        self, query: VisionQuery, note: Callable[[int, str, Tensor], None]
+    ) -> AbstractContextManager[None]:
+        """Look into blocks of the vision tower, inside the block.
+
+        Args:
+            query: which blocks, each from 0 on, and what of them.
+            note: is told, in each call of the tower: a block, the kind, and [P, C] for the patches in the order in
+                which the tower holds them.
+
+        Raises:
+            ConfigError: the tower has no such thing, as a CLS token.
+        """
+        ...
+
+    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
+        """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C]."""
+        ...
+
+    # ---- the decoder
+
+    def door_mask(self, mask: Any) -> Any:
+        """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is."""
         ...
 
     def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
         """Make the queries of layer ``layer`` for some rows: [R, D] -> [H, R, d]."""
         ...
 
-    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
-        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
+    def key_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
         ...
 
     def scale(self, layer: int) -> float:
@@ -80,9 +176,5 @@ class Adapter(Protocol):
         ...
 
     def rope(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the rotary angles of positions [3, B, S], as the decoder's layers take them."""
-        ...
-
-    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
-        """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C]."""
+        """Make the rotary angles of positions, [3, B, S] or [B, S], as the decoder's layers take them."""
         ...

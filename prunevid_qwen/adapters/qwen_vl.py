@@ -2,44 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunevid_qwen.adapters.adapter import Parts
-from prunevid_qwen.adapters.releases import check_transformers
+from prunevid_qwen.adapters.layouts import layout_of
+from prunevid_qwen.adapters.releases import library_agrees, warn_once_about_positions
+from prunevid_qwen.adapters.table import register_family
+from prunevid_qwen.adapters.text_decoder import TextDecoder
+from prunevid_qwen.adapters.vision_blocks import Note, watched_blocks
 from prunevid_qwen.adapters.windows import window_order
-from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.attachments import replaced
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.pictures import Picture
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
-from prunevid_qwen.seams import is_empty, missing_seam, taken, transformers_release
-from prunevid_qwen.tokens import Block, TokenLayout
+from prunevid_qwen.seams import first_argument, missing_seam, taken, transformers_release
+from prunevid_qwen.tokens import TokenLayout
+from prunevid_qwen.vision import vision_in_chunks
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
 
 
-class QwenVL:
+@register_family("qwen2_5_vl", "qwen2_vl", frontend="qwen")
+class QwenVL(TextDecoder):
     """Qwen2.5-VL and Qwen2-VL: stock transformers models, the same text stack and the same seams.
+
+    Their grids are read off the positions, which every call of the decoder brings.
 
     Args:
         model: a loaded ``Qwen2_5_VLForConditionalGeneration`` or ``Qwen2VLForConditionalGeneration``.
     """
 
-    MODEL_TYPES = ("qwen2_5_vl", "qwen2_vl")
     POSITIONS = ("input_ids", "mm_token_type_ids", "image_grid_thw", "video_grid_thw", "attention_mask")
-    media: tuple[str, ...] = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+    spatial = True
+    media = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+    text_arguments = ("mm_token_type_ids", "rope_deltas")
+    noted: tuple[str, ...] = ()
+    named = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
 
     def __init__(self, model: Any) -> None:
-        self.config: Any = model.config
-        self.family = str(model.config.model_type)
-        root = model.get_submodule("model")
-        decoder = root.get_submodule("language_model")
-        layers = decoder.get_submodule("layers")
-        assert isinstance(layers, nn.ModuleList)
-        text_config = decoder.config
-        self.parts = Parts(model, root, root.get_submodule("visual"), decoder, list(layers), text_config)
-        self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
+        super().__init__(model, {"image": "visual", "video": "visual"})
+        root = self.parts.root
         vision: Any = self.parts.vision
         self.vision_blocks: Sequence[nn.Module] = list(vision.blocks)
         seen = (
@@ -48,27 +56,28 @@ class QwenVL:
         self.vision_width = int(getattr(seen, "embed_dim", None) or seen.hidden_size)
         self.merge = int(self.config.vision_config.spatial_merge_size)
         self.tokens_per_second: float | None = getattr(self.config.vision_config, "tokens_per_second", None)
-
-    def has_media(self, kwargs: dict[str, Any]) -> bool:
-        """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18).
-
-        `generate` hands an empty dict over where nothing was to be encoded: for a text.
-        """
-        given = [kwargs.get(name) for name in self.media]
-        return any(not is_empty(value) for value in given)
+        # the library's own: what somebody put in its place on this very model is called as the library calls it
+        positions = getattr(type(root), "get_rope_index", None) or getattr(root, "get_rope_index", None)
+        if positions is None:
+            raise missing_seam("the model", "get_rope_index")
+        timed = () if self.tokens_per_second is None else ("second_per_grid_ts",)
+        taken(positions, "get_rope_index", *self.POSITIONS, *timed)
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text, 1 for image and 2 for video tokens, same shape as ``ids``."""
         image = (ids == self.config.image_token_id).long() * IMAGE
         return image + (ids == self.config.video_token_id).long() * VIDEO
 
-    def layout(self, ids: Tensor, positions: Tensor, question_end: int) -> TokenLayout | None:
+    def layout(
+        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[Picture] = ()
+    ) -> TokenLayout | None:
         """Say what each token of one unpadded sample is.
 
         Args:
             ids: [S] token ids.
             positions: [3, S] position ids.
             question_end: tokens from here on are not part of the prompt (candidates of assisted decoding).
+            shown: not needed.
 
         Returns:
             The layout, or None when the sample has no visual token.
@@ -76,31 +85,18 @@ class QwenVL:
         Raises:
             ConfigError: positions are not three-dimensional, or no token follows the last visual one.
         """
-        blocks: list[Block] = []
-        at: list[Tensor] = []
-        count = 0
-        for kind, start, stop in runs(self.types(ids[:question_end]).tolist()):  # a candidate is text, whatever it is
-            if kind == TEXT:
-                continue
-            try:
-                grid = grid_of(positions[:, start:stop])
-            except ValueError as error:
-                raise ConfigError(str(error)) from error
-            blocks.append(Block(_KIND[kind], grid, count, count + stop - start))
-            at.append(torch.arange(start, stop, device=ids.device))
-            count += stop - start
-        if not blocks:
-            return None
-        visual = torch.cat(at)
-        question = torch.arange(int(visual[-1]) + 1, min(question_end, ids.numel()), device=ids.device)
-        if not question.numel():
-            raise ConfigError(
-                "no token follows the last image or video, so no question can be asked of it: put the question (or at "
-                "least the generation prompt) after it"
-            )
-        sizes = torch.tensor([block.stop - block.start for block in blocks], device=ids.device)
-        stratum = torch.arange(len(blocks), device=ids.device).repeat_interleave(sizes)
-        return TokenLayout(ids.numel(), visual, question, tuple(blocks), stratum, self._words(ids[question].tolist()))
+        assert positions is not None
+        types = self.types(ids)
+        try:
+            seen = [
+                Picture(_KIND[kind], grid_of(positions[:, start:stop]))
+                for kind, start, stop in runs(types[:question_end].tolist())
+                if kind != TEXT
+            ]
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        layout = layout_of(types, seen, question_end)
+        return layout and replace(layout, words=self._words(ids[layout.question].tolist()))
 
     def _words(self, ids: list[int]) -> tuple[int, int] | None:
         """Where in the text after the last visual token the user's words stand: up to the end of that turn.
@@ -112,6 +108,60 @@ class QwenVL:
         stop = next((i for i, one in enumerate(ids) if one in ends), 0)
         start = int(stop > 0 and ids[0] == getattr(self.config, "vision_end_token_id", None))
         return (start, stop) if start < stop else None
+
+    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
+        """Hand each prompt that positions are made for to ``note``, and make them as the model was trained with.
+
+        Args:
+            note: takes ids [B, S] and the attention mask.
+            as_trained: by `reference_positions`; else by what stands there, the library's.
+        """
+        root: Any = self.parts.root
+        stock = root.get_rope_index
+        chosen = self.reference_positions if as_trained else stock
+
+        def get_rope_index(*args: Any, **kwargs: Any) -> Any:
+            note(first_argument(args, kwargs, "the call of get_rope_index", "input_ids"), kwargs.get("attention_mask"))
+            return chosen(*args, **kwargs)
+
+        return replaced(root, "get_rope_index", get_rope_index)
+
+    def check_release(self) -> None:
+        """Say, once a process, that the installed release places the text after a video elsewhere than in training."""
+        release = transformers_release()
+        if not library_agrees(release):
+            warn_once_about_positions(release)
+
+    def no_positions(self, came: Any) -> str:
+        """Say why position ids that came, or None, cannot be read."""
+        if came is not None:
+            what = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
+            return (
+                f"position_ids came as {what}, and images and videos are told by [3, B, S] of time, height and width "
+                "(or [4, B, S], with the text's own before them). Leave position_ids out and pass mm_token_type_ids "
+                "and the grids, or make them with model.model.get_rope_index"
+            )
+        return (
+            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
+            "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
+        )
+
+    @property
+    def deltas(self) -> Tensor | None:
+        """What the root keeps of the last prompt, [B, 1] int64: its next position minus its number of tokens."""
+        return getattr(self.parts.root, "rope_deltas", None)
+
+    @deltas.setter
+    def deltas(self, value: Tensor | None) -> None:
+        self.parts.root.rope_deltas = value
+
+    def door_mask(self, mask: Any) -> Any:
+        """Make of a layer's finished mask the mapping that the decoder takes as it is."""
+        return {"full_attention": mask}
+
+    def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:
+        """Let the tower take at most ``tokens`` visual tokens at once, but at least one temporal position."""
+        return vision_in_chunks(self.parts.vision, tokens)
 
     def reference_positions(
         self,
@@ -153,51 +203,25 @@ class QwenVL:
             return []
         return [(int(t), int(h) // self.merge, int(w) // self.merge) for t, h, w in grids.tolist()]
 
-    def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Make the queries of layer ``layer`` for some rows.
-
-        Args:
-            layer: index of the layer.
-            hidden: [R, D] what its attention was given (already normalised).
-            rope: (cos, sin), each [R, d] or [3, R, d] (before 5.17: one row for each of t, h, w), or None for none.
-
-        Returns:
-            [H, R, d].
-        """
-        attention = self.parts.layers[layer].self_attn
-        q = attention.q_proj(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
-        if rope is None:
-            return q
-        cos, sin = (self._one_row_a_token(angle, attention) for angle in rope)
-        first, second = q.chunk(2, dim=-1)
-        return q * cos + torch.cat((-second, first), dim=-1) * sin
-
-    @staticmethod
-    def _one_row_a_token(angle: Tensor, attention: Any) -> Tensor:
+    def one_row_a_token(self, angle: Tensor, attention: Any) -> Tensor:
+        """Make of rotary angles [R, d], or [3, R, d] (before 5.17: one row for each of t, h, w), [R, d]."""
         if angle.ndim == 2:
             return angle
         sections = list(attention.config.rope_parameters["mrope_section"]) * 2
         return torch.cat([part[i % 3] for i, part in enumerate(angle.split(sections, dim=-1))], dim=-1)
 
-    def key_states(self, layer: int, hidden: Tensor) -> Tensor:
-        """Make the keys of layer ``layer`` before rotary embedding: [S, D] -> [Hkv, S, d]."""
-        attention = self.parts.layers[layer].self_attn
-        return attention.k_proj(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+    def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
+        """Look into blocks of the tower, inside the block.
 
-    def scale(self, layer: int) -> float:
-        """Factor on the attention logits of layer ``layer``."""
-        return float(self.parts.layers[layer].self_attn.scaling)
-
-    def before_attention(self, layer: int, hidden: Tensor) -> Tensor:
-        """Make of states [..., D] what the attention of layer ``layer`` is given: its norm."""
-        normed: Tensor = self.parts.layers[layer].input_layernorm(hidden)
-        return normed
-
-    def rope(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Make the rotary angles (cos, sin) of positions [3, B, S] in the dtype of ``hidden``."""
-        decoder: Any = self.parts.decoder
-        cos, sin = decoder.rotary_emb(hidden, positions)
-        return cos, sin
+        Raises:
+            ConfigError: the query asks for a CLS token's attention.
+        """
+        if "cls" in query.kinds:
+            raise ConfigError(
+                f"the vision encoder of {self.family} has no CLS token whose attention could be read: ask for "
+                '"received", the attention that a patch gets from all others'
+            )
+        return watched_blocks(self.vision_blocks, query.blocks, query.kinds, note)
 
     def raster(self, states: Tensor, grid: Tensor) -> Tensor:
         """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C].
@@ -217,41 +241,3 @@ class QwenVL:
         out = torch.empty_like(tokens)
         out[order.to(tokens.device)] = tokens
         return out
-
-
-def adapter_for(model: nn.Module) -> QwenVL:
-    """Find the adapter of a loaded model.
-
-    Raises:
-        UnsupportedError: the family is not known, or the model is sharded by tensor parallelism.
-        SetupError: the installed transformers is too old.
-    """
-    check_transformers(transformers_release())
-    model = getattr(model, "_orig_mod", model)  # torch.compile(model)
-    unwrap = getattr(model, "get_base_model", None)  # peft
-    base = unwrap() if callable(unwrap) else model
-    family = getattr(getattr(base, "config", None), "model_type", None)
-    if family not in QwenVL.MODEL_TYPES or not hasattr(base, "lm_head"):
-        raise UnsupportedError(
-            f"pruning knows {', '.join(QwenVL.MODEL_TYPES)} (…ForConditionalGeneration), got "
-            f"{type(base).__name__} with model_type {family!r}; CONTRIBUTING.md says how to add a family"
-        )
-    if (getattr(base, "tp_size", None) or 1) > 1 or getattr(base, "_tp_plan_applied", False):
-        raise UnsupportedError(
-            "tensor parallelism is not supported: each rank sees only its own heads and would keep other tokens. "
-            "Use device_map instead"
-        )
-    adapter = QwenVL(base)
-    root = adapter.parts.root
-    # the library's own: what somebody put in its place on this very model is called as the library calls it
-    positions = getattr(type(root), "get_rope_index", None) or getattr(root, "get_rope_index", None)
-    if positions is None:
-        raise missing_seam("the model", "get_rope_index")
-    timed = () if adapter.tokens_per_second is None else ("second_per_grid_ts",)
-    taken(positions, "get_rope_index", *adapter.POSITIONS, *timed)
-    return adapter
-
-
-def visual_tokens(model: nn.Module, ids: Tensor) -> list[int]:
-    """Count the visual tokens of each prompt of a batch in its token ids [B, S]."""
-    return (adapter_for(model).types(ids) > 0).sum(-1).tolist()  # type: ignore[no-any-return]

@@ -132,6 +132,16 @@ def fixed_share(own: Any) -> float | None:
     return share if getattr(own, "keep_tokens", None) is None else None
 
 
+def check_budgets(own: Any) -> None:
+    """Raise `ConfigError` where options that are no `MethodOptions` hold a budget or layers out of range."""
+    if own is None or isinstance(own, MethodOptions):
+        return
+    for name in ("keep_ratio", "cluster_ratio", "keep_tokens"):
+        if getattr(own, name, None) is not None:
+            check_option(name, getattr(own, name))
+    checked_layers(getattr(own, "layers", None), most=None)
+
+
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
     """Turn ``pruning_layer`` into an index for a model of ``layers`` decoder layers (prunevid.md section 7).
 
@@ -145,7 +155,8 @@ def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
     if pruning_layer >= layers:
         share = 10 / 28 if pruning_layer == 10 else min(0.99, pruning_layer / 28)
         raise ConfigError(
-            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
+            f"pruning_layer={pruning_layer} (layers={pruning_layer + 1}), but this model has {layers} layers "
+            f"(0 to {layers - 1}). "
             f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
             f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
         )

@@ -37,7 +37,7 @@ class Held:
         answer: the last answer, as decoded.
         ids: [S] int64 on the CPU, prompt and answer.
         length: tokens that the cache had read when the call ended.
-        rope_deltas: [1, 1], from which positions of what follows are counted.
+        deltas: [1, 1], from which positions of what follows are counted; None of a family that counts tokens.
         plan: instead of what ``config`` prunes, or None.
     """
 
@@ -48,7 +48,7 @@ class Held:
     answer: str
     ids: Tensor
     length: int
-    rope_deltas: Tensor | None
+    deltas: Tensor | None
     plan: Plan | None = None
 
 
@@ -78,7 +78,7 @@ def remember(
     cache = cache_of(output) if given is None else given
     if not hasattr(cache, "layers") or int(cache.get_seq_length()) > sequences.shape[1]:
         return
-    deltas = getattr(adapter_for(asked.model).parts.root, "rope_deltas", None)
+    deltas = adapter_for(asked.model).deltas
     cache.conversation = Held(
         _marks.setdefault(asked.model, uuid4().hex),
         asked.config,

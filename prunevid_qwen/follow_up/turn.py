@@ -144,8 +144,8 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
             "question of the user to messages"
         )
     whole = torch.tensor([ids], device=input_device(model))
-    if held.rope_deltas is not None:  # those on the model are of whatever it read last
-        adapter_for(model).parts.root.rope_deltas = held.rope_deltas.clone()
+    if held.deltas is not None:  # those on the model are of whatever it read last
+        adapter_for(model).deltas = held.deltas.clone()
     inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole), name: cache}
     return Turn(replace(sample, media=()), media, inputs, held.length, size_of(cache))
 

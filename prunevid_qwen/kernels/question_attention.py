@@ -6,6 +6,9 @@ question rows, on a GPU from tiles that stay on the chip (`question_attention_tr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,7 @@ def reference(
     scale: float,
     heads: str = "max",
     rows: str = "max",
+    top_heads: int | None = None,
 ) -> Tensor:
     """Score visual tokens by the attention that question tokens pay them (PruneVid, arXiv 2412.16117, sec. 3.3).
 
@@ -33,15 +37,17 @@ def reference(
         rows_at: [Q] int64 place of each question token in the sequence for the causal rule, None for no rule.
         scale: factor on the logits.
         heads: "max" or "mean" of the probabilities over heads, taken first.
-        rows: "max", "mean" or "last" over question tokens.
+        rows: "max", "mean" or "last" over question tokens; "each" for no reduction.
+        top_heads: in [1, H]: only so many heads, those with the largest sum of probability over the rows that are asked
+            for and the columns, of equal ones the first; None for all.
 
     Returns:
-        [N] fp32 natural logarithm of the reduced probability.
+        [N] fp32 natural logarithm of the reduced probability, [Q, N] for each row.
 
     Raises:
         ValueError: there is no question token, H is no multiple of Hkv, or a reduction is unknown.
     """
-    _check(q, k, heads, rows)
+    _check(q, k, heads, rows, top_heads)
     if rows == "last":
         q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
     keys = k.float().repeat_interleave(q.shape[0] // k.shape[0], dim=0)
@@ -50,7 +56,11 @@ def reference(
         future = torch.arange(k.shape[1], device=k.device) > rows_at[:, None]
         logits = logits.masked_fill(future, float("-inf"))
     p = logits.softmax(-1)[..., columns]
+    if top_heads is not None:
+        p = p[_best(p.sum((1, 2)), top_heads)]
     p = p.amax(0) if heads == "max" else p.mean(0)
+    if rows == "each":
+        return p.log()
     return (p.mean(0) if rows == "mean" else p.amax(0)).log()
 
 
@@ -63,40 +73,62 @@ def question_attention(
     scale: float,
     heads: str = "max",
     rows: str = "max",
+    top_heads: int | None = None,
 ) -> Tensor:
     """Compute `reference` without its memory; same arguments, same result to rounding, no host sync on a GPU.
 
-    How the work is cut depends on its sizes alone, so a sample scores alike alone and in a batch.
+    How the work is cut depends on its sizes alone, so a sample scores alike alone and in a batch. Rows by themselves
+    and the best heads come from chunks on a GPU, too: the Triton kernel puts rows and heads together on the chip.
     """
-    _check(q, k, heads, rows)
-    if wants_triton(k):
+    _check(q, k, heads, rows, top_heads)
+    if wants_triton(k) and rows != "each" and top_heads is None:
         from prunevid_qwen.kernels import question_attention_triton
 
         with where_of(k):
             return question_attention_triton.question_attention(q, k, columns, rows_at, scale, heads, rows)
-    return _in_chunks(q, k, columns, rows_at, scale, heads, rows)
+    if rows == "last":
+        q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
+    best = None
+    if top_heads is not None and top_heads < q.shape[0]:  # two passes: all rows have a say in which heads are the best
+        sums = (log_p.exp().sum((1, 2)) for log_p in _in_chunks(q, k, columns, rows_at, scale))
+        best = _best(reduce(torch.add, sums), top_heads)
+    parts = (
+        (log_p.amax(0) if heads == "max" else log_p.exp().mean(0).log())  # [rows, N]
+        for log_p in _in_chunks(q, k, columns, rows_at, scale, best)
+    )
+    if rows == "each":
+        return torch.cat(list(parts))
+    if rows == "mean":
+        return (reduce(torch.add, (part.exp().sum(0) for part in parts)) / q.shape[1]).log()
+    return reduce(torch.maximum, (part.amax(0) for part in parts))
 
 
-def _check(q: Tensor, k: Tensor, heads: str, rows: str) -> None:
-    if heads not in ("max", "mean") or rows not in ("max", "mean", "last"):
-        raise ValueError(f"heads are reduced by max or mean, rows by max, mean or last; got {heads!r} and {rows!r}")
+def _check(q: Tensor, k: Tensor, heads: str, rows: str, top_heads: int | None) -> None:
+    if heads not in ("max", "mean") or rows not in ("max", "mean", "last", "each"):
+        raise ValueError(
+            f"heads are reduced by max or mean, rows by max, mean or last, or each is kept; got {heads!r} and {rows!r}"
+        )
     if q.shape[1] == 0 or q.shape[0] % k.shape[0]:
         raise ValueError(
             f"q is [H, Q >= 1, d] and k [Hkv, S, d] with H a multiple of Hkv, got {list(q.shape)} and {list(k.shape)}"
         )
+    if top_heads is not None and not 1 <= top_heads <= q.shape[0]:
+        raise ValueError(f"of {q.shape[0]} heads the best {top_heads} cannot be taken")
+
+
+def _best(sums: Tensor, count: int) -> Tensor:
+    return sums.argsort(descending=True, stable=True)[:count].sort().values
 
 
 def _in_chunks(
-    q: Tensor, k: Tensor, columns: Tensor, rows_at: Tensor | None, scale: float, heads: str, rows: str
-) -> Tensor:
-    if rows == "last":
-        q, rows_at = q[:, -1:], None if rows_at is None else rows_at[-1:]
+    q: Tensor, k: Tensor, columns: Tensor, rows_at: Tensor | None, scale: float, best: Tensor | None = None
+) -> Iterator[Tensor]:
+    """Logarithm of the probability that some rows at a time give the columns, [H, rows, N], of the best heads alone."""
     n_heads, n_rows, dim = q.shape
     kv_heads, length, _ = k.shape
     step = max(1, CHUNK_BYTES // (4 * n_heads * length))
     places = torch.arange(length, device=k.device)
     keys = k.float().transpose(1, 2)  # [Hkv, d, S]
-    best: Tensor | None = None
     for start in range(0, n_rows, step):
         chunk = q[:, start : start + step]
         width = chunk.shape[1]
@@ -105,13 +137,6 @@ def _in_chunks(
         logits = logits.mul_(scale)
         if rows_at is not None:
             logits.masked_fill_(places > rows_at[start : start + step, None], float("-inf"))
-        log_p = (logits - logits.logsumexp(-1, keepdim=True))[..., columns]  # [H, rows, N]
-        over_heads = log_p.amax(0) if heads == "max" else log_p.exp().mean(0).log()
-        if rows == "mean":
-            part = over_heads.exp().sum(0)
-            best = part if best is None else best + part
-        else:
-            part = over_heads.amax(0)
-            best = part if best is None else torch.maximum(best, part)
-    assert best is not None  # there is a row
-    return (best / n_rows).log() if rows == "mean" else best
+        if best is not None:
+            logits = logits.index_select(0, best)
+        yield (logits - logits.logsumexp(-1, keepdim=True))[..., columns]

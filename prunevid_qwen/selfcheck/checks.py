@@ -14,7 +14,7 @@ from torch import Tensor
 
 from prunevid_qwen import seams
 from prunevid_qwen.adapters import Adapter, adapter_for
-from prunevid_qwen.adapters.tiny import tiny_inputs, tiny_model
+from prunevid_qwen.adapters.tiny import FAMILIES, tiny_inputs, tiny_model
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.selfcheck.aside import aside
@@ -28,14 +28,6 @@ Attach = Callable[[Adapter, PruneVidConfig], AbstractContextManager[Trace]]
 Figures = dict[str, Any]
 
 LAYERS, LAYER, STEPS = 3, 1, 2
-# Two rows of unlike length, so that one is padded; an image and videos; each frame's tokens number an even count.
-ROWS = (
-    (("text", 2), ("image", 3, 3), ("text", 1), ("video", 2, 4, 4), ("text", 5)),
-    (("text", 3), ("video", 3, 2, 4), ("text", 5)),
-)
-TEXT = (12, 10)  # tokens of each row that are not visual, with those that stand around videos and images
-TOKENS = ((9, 32), (24,))  # of each row's image and videos
-MERGED = ((9, 16), (12,))  # half of each frame's where nothing is static; an image passes
 HALF: dict[str, Any] = {
     "pruning_layer": LAYER, "tau": 1.0, "cluster_ratio": 0.5, "min_cluster_tokens": 0, "keep_ratio": 0.5
 }  # fmt: skip
@@ -45,7 +37,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "stages 2 and 3": {"enable_stage1": False},
     "stage 1": {"enable_stage2": False, "enable_cache_compression": False},
 }
-KEEP = PruneVidConfig(**{**HALF, "cluster_ratio": 1.0, "keep_ratio": 1.0, "position_scheme": "hf"})
+KEEP: dict[str, Any] = {"cluster_ratio": 1.0, "keep_ratio": 1.0, "position_scheme": "hf"}
 
 # The models are fp64, so that no setting of the caller's makes their products coarser, but the library's norms and
 # rotary angles are fp32. Right code stays below 8 units; one token seen too many moves logits by a million.
@@ -166,7 +158,7 @@ class _Subject:
     """A tiny model with one attention implementation, and what was made of it so far."""
 
     def __init__(self, family: str, attention: str, attach: Attach) -> None:
-        self.family, self.attention, self.attach = family, attention, attach
+        self.family, self.attention, self.attach, self.case = family, attention, attach, FAMILIES[family].shown
         self.made: dict[str, tuple[Any, Trace]] = {}  # by stages
 
     def make(self) -> tuple[bool, Figures]:
@@ -174,15 +166,15 @@ class _Subject:
         self.model = tiny_model(self.family, LAYERS, self.attention, torch.float64)
         self.adapter = adapter_for(self.model)
         # The library's eager attention, whose softmax is fp32, makes NaN of a padding row of fp64: one row, no padding.
-        self.rows = range(1 if self.attention == "eager" else len(ROWS))
-        self.inputs = tiny_inputs([ROWS[b] for b in self.rows], family=self.family)
+        self.rows = range(1 if self.attention == "eager" else len(self.case.rows))
+        self.inputs = tiny_inputs([self.case.rows[b] for b in self.rows], family=self.family)
         self.stock = self._generate()
         new = self.stock.sequences.shape[1] - self.inputs["input_ids"].shape[1]
         return new == STEPS + 1, {"tokens made": new, "asked": STEPS + 1}
 
     def keeps_everything(self) -> tuple[bool, Figures]:
         """With every stage on and nothing to drop, logits are the stock model's, bit for bit."""
-        with self.attach(self.adapter, KEEP) as trace:
+        with self.attach(self.adapter, self._config("all stages", **KEEP)) as trace:
             ours = self._generate()
         got, stock = _logits(ours), _logits(self.stock)
         kept = [row.after_stage2 if row.merged is not None and row.kept is not None else None for row in trace.samples]
@@ -190,11 +182,11 @@ class _Subject:
         if apart and not torch.equal(_logits(self._generate()), stock):
             allowed = UNITS  # this machine's stock model does not repeat itself to the bit: nor can ours
         figures: Figures = {"units in the last place": apart, "allowed": allowed, "tokens kept by both stages": kept}
-        return apart <= allowed and kept == [sum(TOKENS[b]) for b in self.rows], figures
+        return apart <= allowed and kept == [sum(self.case.tokens[b]) for b in self.rows], figures
 
     def forwards(self) -> tuple[bool, Figures]:
         """A plain forward, as in hand-written loops, gives what `generate` gives."""
-        with self.attach(self.adapter, _config("all stages")), torch.no_grad():
+        with self.attach(self.adapter, self._config("all stages")), torch.no_grad():
             got = self.model(**self.inputs).logits[:, -1]
         return _within(got, _logits(self._pruned("all stages")[0])[:, 0])
 
@@ -205,21 +197,22 @@ class _Subject:
         with torch.no_grad():
             embeds = decoder_inputs(self.model, self.adapter, self.inputs)
             positions, _ = self.adapter.reference_positions(**self.inputs)
+            positions = positions if self.adapter.spatial else positions[None]
             for b, row in enumerate(trace.samples):
                 at = self.inputs["attention_mask"][b].nonzero()[:, 0]
                 prompt = (self.inputs["input_ids"][b, at], embeds[b, at], positions[:, b, at])
                 new = out.sequences[b, -STEPS - 1 : -1]
-                compress = _config(stages).enable_cache_compression
+                compress = self._config(stages).enable_cache_compression
                 wanted.append(masked_logits(self.model, self.adapter, prompt, new, row, LAYER, compress))
         return _within(_logits(out), torch.stack(wanted))
 
     def counts(self, stages: str) -> tuple[bool, Figures]:
         """As many tokens as asked after each stage, and as many entries in each layer's cache after decoding."""
         out, trace = self._pruned(stages)
-        config = _config(stages)
-        first = [list(MERGED[b] if config.enable_stage1 else TOKENS[b]) for b in self.rows]
+        config, case = self._config(stages), self.case
+        first = [list(case.merged[b] if config.enable_stage1 else case.tokens[b]) for b in self.rows]
         second = [[n // 2 if config.enable_stage2 else n for n in row] for row in first]
-        held = [max(TEXT[b] + sum(rows[b]) for b in self.rows) for rows in (first, second)]
+        held = [max(case.text[b] + sum(rows[b]) for b in self.rows) for rows in (first, second)]
         early = held[1] if config.enable_cache_compression else held[0]
         asked = {
             "stage 1": [sum(row) for row in first],
@@ -235,18 +228,17 @@ class _Subject:
 
     def _pruned(self, stages: str) -> tuple[Any, Trace]:
         if stages not in self.made:
-            with self.attach(self.adapter, _config(stages)) as trace:
+            with self.attach(self.adapter, self._config(stages)) as trace:
                 self.made[stages] = (self._generate(), trace)
         return self.made[stages]
+
+    def _config(self, stages: str, **more: Any) -> PruneVidConfig:
+        return PruneVidConfig(**{**HALF, **self.case.options, **STAGES[stages], **more})
 
     def _generate(self) -> Any:
         return self.model.generate(
             **self.inputs, max_new_tokens=STEPS + 1, do_sample=False, return_dict_in_generate=True, output_logits=True
         )
-
-
-def _config(stages: str) -> PruneVidConfig:
-    return PruneVidConfig(**{**HALF, **STAGES[stages]})
 
 
 def _logits(out: Any) -> Tensor:

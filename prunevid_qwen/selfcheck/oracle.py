@@ -48,7 +48,7 @@ def masked_logits(
     Args:
         model: the stock model.
         adapter: of it.
-        prompt: of one sample without padding: ids [S], embeddings [S, D], positions [3, S].
+        prompt: of one sample without padding: ids [S], embeddings [S, D], positions [3 or 1, S].
         new: [n] ids of the tokens that followed.
         sample: which tokens were merged and kept.
         layer: M.
@@ -69,7 +69,7 @@ def masked_logits(
     start, n = order.numel(), new.numel()
     hidden = torch.cat([torch.cat([embeds[text], means])[order], model.get_input_embeddings()(new)])
     following = positions[:, -1:].max() + 1 + torch.arange(n)
-    places = torch.cat([positions[:, at[order]], following.expand(3, -1)], dim=1)
+    places = torch.cat([positions[:, at[order]], following.expand(len(positions), -1)], dim=1)
     dropped = torch.cat([torch.zeros(text.numel(), dtype=torch.bool), ~kept])[order]
     dropped = torch.cat([dropped, torch.zeros(n, dtype=torch.bool)])
     early = torch.ones(start + n, start + n, dtype=torch.bool).tril()
@@ -85,7 +85,8 @@ def masked_logits(
                 with_kwargs=True,
             )
             stack.callback(handle.remove)
-        states = adapter.parts.decoder(inputs_embeds=hidden[None], position_ids=places[:, None], use_cache=False)[0]
+        given = places[:, None] if adapter.spatial else places
+        states = adapter.parts.decoder(inputs_embeds=hidden[None], position_ids=given, use_cache=False)[0]
     logits: Tensor = model.lm_head(states[0, start - 1 :])
     return logits
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import ceil
 
+import torch
 from torch import Tensor
 
 from prunevid_qwen.amounts import count_of
 from prunevid_qwen.reducer import Evidence
-from prunevid_qwen.tokens import Block, TokenMap
+from prunevid_qwen.tokens import Block, Mix, TokenMap
 
 Box = tuple[range, range, range]
 """Temporal positions, rows and columns of a cell."""
@@ -21,6 +22,8 @@ def each_video(
     seen: Evidence, merge_images: bool, decide: Callable[[tuple[int, int, int], Tensor], TokenMap]
 ) -> TokenMap:
     """Decide about every whole video (and image, if these are merged) of a sample by itself.
+
+    Tokens without a place in a grid, such as newlines, stay as they are.
 
     Args:
         seen: the sample.
@@ -36,8 +39,49 @@ def each_video(
         if block.kind != "video" and not merge_images:
             maps.append(TokenMap.identity(size, seen.hidden.device))
             continue
-        maps.append(decide(_whole_grid(block), seen.hidden[block.start : block.stop]))
+        grid, own = _whole_grid(block), seen.hidden[block.start : block.stop]
+        if not block.unplaced or seen.layout.cells is None:
+            maps.append(decide(grid, own))
+            continue
+        cells = seen.layout.cells[block.start : block.stop]
+        order = (cells < 0).byte().argsort(stable=True)  # how many have a place, the host knows
+        placed, others = order[: size - block.unplaced], order[size - block.unplaced :]
+        placed = placed[cells[placed].argsort(stable=True)]  # in raster order
+        maps.append(around(decide(grid, own.index_select(0, placed)), placed, others))
     return TokenMap.concat(maps) if maps else TokenMap.identity(0, seen.hidden.device)
+
+
+def around(inner: TokenMap, placed: Tensor, others: Tensor) -> TokenMap:
+    """Lift a map over some tokens of a block to all of them; the others stay, alone and where they stand.
+
+    Args:
+        inner: over ``placed``, n of them.
+        placed: [n] int64 places in the block.
+        others: [m] int64 places in the block, in order: with ``placed`` all of them.
+
+    Returns:
+        A map over n + m tokens, whose groups stand in the order of ``inner``; the others among them by their place.
+    """
+    rep = torch.cat([placed[inner.rep], others])
+    keys = torch.cat([placed[inner.rep].cummax(0).values, others])
+    order = keys.argsort(stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(order.numel(), device=order.device)
+    inside, outside = rank[: inner.n_out], rank[inner.n_out :]
+    target = torch.empty(placed.numel() + others.numel(), dtype=torch.long, device=rep.device)
+    target[placed] = torch.where(inner.target < 0, -1, inside[inner.target.clamp(min=0)])
+    target[others] = outside
+    stratum, mix = inner.stratum, inner.mix
+    if stratum is not None:  # the others compete for a budget of their own
+        stratum = torch.cat([stratum, (stratum.max() + 1).expand(others.numel())])[order]
+    if mix is not None:
+        one = torch.ones(others.numel(), device=rep.device, dtype=mix.weight.dtype)
+        mix = Mix(
+            torch.cat([placed[mix.source], others]), torch.cat([inside[mix.group], outside]),
+            torch.cat([mix.weight, one]),
+        )  # fmt: skip
+    whole = TokenMap(target, rep[order], stratum, mix)
+    return whole._in_order() if inner._only_drops else whole
 
 
 def grids_of(blocks: Sequence[Block], merge_images: bool) -> list[tuple[int, int, int]]:
@@ -65,7 +109,7 @@ def why_share_unchanged(
 def _whole_grid(block: Block) -> tuple[int, int, int]:
     t, h, w = block.grid
     size = block.stop - block.start
-    if size != t * h * w:
+    if size != t * h * w + block.unplaced:
         raise ValueError(f"stage 1 merges whole blocks: {size} tokens are left of a {t} x {h} x {w} {block.kind}")
     return block.grid
 

@@ -112,8 +112,11 @@ def group_strata(layout: TokenLayout) -> Tensor:
         own = layout.stratum[block.start : block.stop]
         lowest, highest = own.aminmax()
         t, h, w = block.grid
-        if own.numel() == t * h * w:
+        if own.numel() == t * h * w + block.unplaced:
             position = torch.arange(own.numel(), device=own.device) // (h * w)
+            if block.unplaced:  # a newline or CLS belongs to the temporal position before it
+                cells = layout.cell_of[block.start : block.stop]
+                position = cells.div(h * w, rounding_mode="floor").cummax(0).values.clamp(min=0)
             own = torch.where(lowest == highest, position + lowest, own)
         own = own - lowest + classes
         parts.append(own)

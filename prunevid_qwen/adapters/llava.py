@@ -1,0 +1,108 @@
+"""LLaVA-1.5 and its kin of one ``model_type``: a CLIP or SigLIP tower, a decoder of Llama's form (arXiv 2310.03744)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunevid_qwen.adapters.layouts import layout_of
+from prunevid_qwen.adapters.table import register_family
+from prunevid_qwen.adapters.text_decoder import TextDecoder
+from prunevid_qwen.attachments import replaced
+from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.pictures import Picture
+from prunevid_qwen.positions import IMAGE
+from prunevid_qwen.seams import missing_seam
+from prunevid_qwen.tokens import TokenLayout
+from prunevid_qwen.vision import joined
+
+TOWERS = ("clip_vision_model", "siglip_vision_model")
+PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
+# Vicuna's prompt is "USER: <image>\nwords ASSISTANT:", in Llama's vocabulary, in which a line may begin with 29871.
+LINE, TAIL = (29871, 13), (319, 1799, 9047, 13566, 29901)
+
+
+@register_family("llava")
+class Llava(TextDecoder):
+    """LLaVA-1.5: one grid for every image, tokens that are counted in one dimension.
+
+    Args:
+        model: a loaded ``LlavaForConditionalGeneration``.
+
+    Raises:
+        UnsupportedError: its vision tower or its decoder's attention is of another form.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(model, {"image": "vision_tower"})
+        seen = self.config.vision_config
+        if seen.model_type not in TOWERS:
+            raise UnsupportedError(
+                f"this llava has a {seen.model_type} for a vision tower, and its grids are not known here; supported "
+                f"are {', '.join(TOWERS)}"
+            )
+        made = {name for name, _ in self.parts.layers[0].self_attn.named_children()}
+        if made != PROJECTIONS:
+            raise UnsupportedError(
+                f"the decoder of this llava, a {self.parts.text_config.model_type}, makes queries and keys with "
+                f"{', '.join(sorted(made))}; supported are those of Llama's form, with {', '.join(sorted(PROJECTIONS))}"
+            )
+        self.side = int(seen.image_size) // int(seen.patch_size)
+        self.vision_width = int(seen.hidden_size)
+        inside = self.parts.vision.named_modules()
+        self.vision_blocks: Sequence[nn.Module] = next(
+            list(module) for name, module in inside if name.endswith("layers") and isinstance(module, nn.ModuleList)
+        )
+
+    def types(self, ids: Tensor) -> Tensor:
+        """Return 0 for text and 1 for image tokens, same shape as ``ids``."""
+        return (ids == self.config.image_token_id).long() * IMAGE
+
+    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+        """Make one raster of each image; of strategy "full" CLS stands before it, without a place."""
+        made = getattr(features, "pooler_output", None)
+        if made is None:
+            raise missing_seam("the features of images", "pooler_output")
+        cells, sizes = self.side**2, [len(each) for each in made]
+        if any(size not in (cells, cells + 1) for size in sizes):
+            return None
+        led = (-1, *range(cells))
+        return [Picture("image", (1, self.side, self.side), led if size > cells else None) for size in sizes]
+
+    def layout(
+        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[Picture] = ()
+    ) -> TokenLayout | None:
+        """Say what each token of one unpadded sample is; None when it has no image."""
+        layout = layout_of(self.types(ids), shown, question_end)
+        return layout and replace(layout, words=self._words(ids[layout.question].tolist()))
+
+    def _words(self, ids: list[int]) -> tuple[int, int] | None:
+        """Where in the text after the last image the user's words stand: between a line's end and Vicuna's tail."""
+        stop = len(ids) - len(TAIL)
+        start = next((i for i, token in enumerate(ids) if token not in LINE), stop)
+        return (start, stop) if tuple(ids[stop:]) == TAIL and start < stop else None
+
+    @contextmanager
+    def vision_in_chunks(self, tokens: int | None) -> Iterator[None]:
+        """Let the tower take at most ``tokens`` visual tokens at once, but at least one image."""
+        stock: Callable[..., Any] = self.parts.vision.forward
+        images = None if tokens is None else max(1, tokens // self.side**2)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            pixels = args[0] if args else kwargs.get("pixel_values")
+            if images is None or not isinstance(pixels, Tensor) or len(pixels) <= images:
+                return stock(*args, **kwargs)
+            others = {name: value for name, value in kwargs.items() if name != "pixel_values"}
+            return joined([stock(part, *args[1:], **others) for part in pixels.split(images)])
+
+        with replaced(self.parts.vision, "forward", forward):
+            yield
+
+    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
+        """Flatten the tower's states [images, patches, C] to [N, C], without the CLS that a CLIP tower puts first."""
+        return torch.flatten(states[:, states.shape[1] - self.side**2 :], 0, 1)

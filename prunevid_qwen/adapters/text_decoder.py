@@ -1,0 +1,154 @@
+"""A decoder of Llama's form, as nearly all families have: its parts, and how its queries and keys are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunevid_qwen.adapters.adapter import Parts
+from prunevid_qwen.attachments import replaced
+from prunevid_qwen.pictures import Picture
+from prunevid_qwen.seams import is_empty, missing_seam
+
+Rope = tuple[Tensor, Tensor]
+
+
+class TextDecoder:
+    """What adapters share whose decoder has one-dimensional positions and the projections of Llama.
+
+    Args:
+        model: loaded, with ``lm_head`` beside ``model.language_model``.
+        towers: by kind of what they encode, the names of the vision towers among the root's modules.
+    """
+
+    spatial = False
+    media: tuple[str, ...] = ("pixel_values", "mm_encoder_outputs")
+    noted: tuple[str, ...] = ("image",)
+    named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask")
+    text_arguments: tuple[str, ...] = ()
+
+    def __init__(self, model: Any, towers: Mapping[str, str]) -> None:
+        self.config: Any = model.config
+        self.family = str(model.config.model_type)
+        root = model.get_submodule("model")
+        decoder = root.get_submodule("language_model")
+        layers = decoder.get_submodule("layers")
+        assert isinstance(layers, nn.ModuleList)
+        text_config = decoder.config
+        self.parts = Parts(
+            model, root, {kind: root.get_submodule(name) for kind, name in towers.items()}, decoder, list(layers),
+            text_config,
+        )  # fmt: skip
+        self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
+
+    def has_media(self, kwargs: dict[str, Any]) -> bool:
+        """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18).
+
+        `generate` hands an empty dict over where nothing was to be encoded: for a text.
+        """
+        return any(not is_empty(kwargs.get(name)) for name in self.media)
+
+    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+        """Read the grids off what was asked for; None where they cannot be told."""
+        raise NotImplementedError
+
+    def check_release(self) -> None:
+        """Say what is known of the installed release and this family: nothing."""
+
+    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
+        """Hand each prompt that `generate` is given to ``note``, before its first forward.
+
+        `generate` asks for the positions of the whole prompt once; a call of the model itself does not, and brings no
+        more than its prompt.
+        """
+        name = "_prepare_position_ids_for_generation"
+        stock = getattr(self.parts.model, name, None)
+        if stock is None:
+            raise missing_seam("the model", name)
+
+        def prepare(inputs: Tensor, model_kwargs: dict[str, Any]) -> Any:
+            ids = model_kwargs.get("input_ids")
+            ids = ids if isinstance(ids, Tensor) and ids.shape[1] else inputs
+            if ids.ndim == 2 and not ids.is_floating_point():
+                note(ids, model_kwargs.get("attention_mask"))
+            return stock(inputs, model_kwargs)
+
+        return replaced(self.parts.model, name, prepare)
+
+    def reference_positions(self, input_ids: Tensor, *_args: Any, **others: Any) -> tuple[Tensor, Tensor]:
+        """Count the tokens of each row, as `generate` does: [B, S] int64 (padding: 0), and no difference [B, 1].
+
+        Args:
+            input_ids: [B, S].
+            others: of the root's call; ``attention_mask`` [B, S] is read.
+        """
+        mask = others.get("attention_mask")
+        valid = torch.ones_like(input_ids) if mask is None else mask.long()
+        return (valid.cumsum(-1) - 1).masked_fill(valid == 0, 0), valid.new_zeros(len(valid), 1)
+
+    def no_positions(self, came: Any) -> str:
+        """Say why position ids that came cannot be read."""
+        what = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
+        return f"position_ids came as {what}, and this family counts tokens: pass [B, S], or leave position_ids out"
+
+    @property
+    def deltas(self) -> Tensor | None:
+        """What the model keeps of a prompt to count the positions of what follows: nothing."""
+        return None
+
+    @deltas.setter
+    def deltas(self, value: Tensor | None) -> None:
+        assert value is None
+
+    def door_mask(self, mask: Any) -> Any:
+        """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is: the mask itself."""
+        return mask
+
+    def question_states(self, layer: int, hidden: Tensor, rope: Rope | None) -> Tensor:
+        """Make the queries of layer ``layer`` for some rows.
+
+        Args:
+            layer: index of the layer.
+            hidden: [R, D] what its attention was given (already normalised).
+            rope: (cos, sin) as the layers get them, for these rows; None for none.
+
+        Returns:
+            [H, R, d].
+        """
+        return self._projected(layer, "q_proj", hidden, rope)
+
+    def key_states(self, layer: int, hidden: Tensor, rope: Rope | None = None) -> Tensor:
+        """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
+        return self._projected(layer, "k_proj", hidden, rope)
+
+    def _projected(self, layer: int, name: str, hidden: Tensor, rope: Rope | None) -> Tensor:
+        attention = self.parts.layers[layer].self_attn
+        x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+        if rope is None:
+            return x
+        cos, sin = (self.one_row_a_token(angle, attention) for angle in rope)
+        first, second = x.chunk(2, dim=-1)
+        return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+    def one_row_a_token(self, angle: Tensor, attention: Any) -> Tensor:
+        """Make of rotary angles as the layers get them [R, d]."""
+        return angle
+
+    def scale(self, layer: int) -> float:
+        """Factor on the attention logits of layer ``layer``."""
+        return float(self.parts.layers[layer].self_attn.scaling)
+
+    def before_attention(self, layer: int, hidden: Tensor) -> Tensor:
+        """Make of states [..., D] what the attention of layer ``layer`` is given: its norm."""
+        normed: Tensor = self.parts.layers[layer].input_layernorm(hidden)
+        return normed
+
+    def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
+        """Make the rotary angles (cos, sin) of positions as the decoder takes them, in the dtype of ``hidden``."""
+        decoder: Any = self.parts.decoder
+        cos, sin = decoder.rotary_emb(hidden, positions)
+        return cos, sin

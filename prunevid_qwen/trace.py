@@ -50,8 +50,7 @@ class Moment:
         if self.event is None or later.event is None:
             return later.clock - self.clock
         later.event.synchronize()
-        milliseconds: float = self.event.elapsed_time(later.event)
-        return milliseconds / 1000
+        return float(self.event.elapsed_time(later.event)) / 1000
 
 
 DOOR = -1  # where a step stands that acts before the first layer; others stand after the layer that they are named by

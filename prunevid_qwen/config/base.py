@@ -155,8 +155,7 @@ def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
     if pruning_layer >= layers:
         share = 10 / 28 if pruning_layer == 10 else min(0.99, pruning_layer / 28)
         raise ConfigError(
-            f"pruning_layer={pruning_layer} (layers={pruning_layer + 1}), but this model has {layers} layers "
-            f"(0 to {layers - 1}). "
+            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
             f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
             f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
         )

@@ -9,7 +9,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.plan import Plan
 from prunevid_qwen.stages import Stage, Stages, layout_before
-from prunevid_qwen.trace import SampleTrace, Trace
+from prunevid_qwen.trace import DOOR, SampleTrace, Trace
 
 _LEAST_SHARE = 0.01  # of the visual tokens; what answers with less is said in a warning
 
@@ -38,6 +38,10 @@ def check_applied(trace: Trace, what: PruneVidConfig | Plan, shown: Sequence[int
     for number, sample in enumerate(trace.samples):
         if not sample.tokens:
             continue
+        idle = sorted({*trace.places} - {each.at for each in sample.reductions})
+        if idle:
+            where = " and ".join("the decoder's door" if at == DOOR else f"layer {at}" for at in idle)
+            raise PruningNotApplied(f"steps at {where} were asked for, but did not see sample {number}")
         acted = [stages.of_reduction(each) for each in sample.reductions]
         for stage in stages.all:
             if stage not in acted:

@@ -119,7 +119,8 @@ def attached(
         gathering = Gathering(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
-        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers))
+        places = tuple(step.at for step in plan.steps)
+        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers, places=places))
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))

@@ -164,7 +164,27 @@ def made_by(options: Any, stage: int = 2, config: PruneVidConfig | None = None) 
         made = cls(**{name: getattr(options, name) for name in names_in(type(options))})
     else:
         made = cls(options)
+    if not is_reducer(made):
+        raise ConfigError(
+            f"{cls.__name__} is registered as {_PARTS[stage]} {quoted(name_of(_PARTS[stage], options))} and is no "
+            "reducer: give it `needs` (a Needs) and `plan(seen) -> TokenMap`"
+        )
     return made  # type: ignore[no-any-return]
+
+
+def decided_by(reducer: Reducer, seen: Evidence) -> TokenMap:
+    """Let a reducer decide.
+
+    Raises:
+        ConfigError: what it returns is no map.
+    """
+    step: Any = reducer.plan(seen)
+    if not isinstance(step, TokenMap):
+        raise ConfigError(
+            f"{type(reducer).__name__}.plan returned a {type(step).__name__}: return a TokenMap, such as "
+            "TokenMap.keep(index, n)"
+        )
+    return step
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.needs import Needs
 from prunevid_qwen.plan import Step
 from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.reducer import merges
+from prunevid_qwen.reducer import decided_by, merges
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import Reduction
 
@@ -69,7 +69,7 @@ def _decided(step: Step, sight: Sight, b: int) -> TokenMap:
     with torch.no_grad():
         seen = sight.of(b)
         with without_autocast(sight.device):  # evidence is made as the model makes its own
-            return step.by.plan(seen)
+            return decided_by(step.by, seen)
 
 
 def _stacked(rows: list[Tensor], width: int) -> Tensor:

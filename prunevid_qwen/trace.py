@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -11,48 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunevid_qwen.moments import Moment as Moment
+from prunevid_qwen.moments import Seconds as Seconds
 from prunevid_qwen.tokens import Block, TokenMap
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A point in time on a device: an event on CUDA, where work is queued, the clock elsewhere."""
-
-    clock: float
-    event: torch.cuda.Event | None = None
-
-    @classmethod
-    def now(cls, device: torch.device, since: Moment | None = None) -> Moment:
-        """Note this moment in the work of ``device``, without waiting for it.
-
-        Args:
-            device: whose work.
-            since: the moment that it will be measured from. Where that is another GPU's, this moment is noted there,
-                after the work of ``device``: events of two GPUs cannot be compared.
-        """
-        if device.type != "cuda":
-            return cls(time.perf_counter())
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(device))
-        if since is not None and since.event is not None and since.event.device != event.device:
-            stream = torch.cuda.current_stream(since.event.device)
-            stream.wait_event(event)
-            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            event.record(stream)
-        return cls(time.perf_counter(), event)
-
-    def seconds_until(self, later: Moment) -> float:
-        """Seconds of device work between two moments.
-
-        On CUDA this waits for the later one. Once an answer's tokens are on the host there is nothing to wait for: a
-        receipt, which is written after that, reads events that have passed and delays nothing.
-        """
-        if self.event is None or later.event is None:
-            return later.clock - self.clock
-        later.event.synchronize()
-        milliseconds: float = self.event.elapsed_time(later.event)
-        return milliseconds / 1000
-
 
 DOOR = -1  # where a step stands that acts before the first layer; others stand after the layer that they are named by
 
@@ -147,32 +107,6 @@ class SampleTrace:
 
 
 @dataclass
-class Seconds:
-    """Moments of the last prefill and of the decoding after it, paired; `total` turns them into seconds."""
-
-    pairs: dict[str, list[tuple[Moment, Moment]]] = field(default_factory=dict)
-    steps: dict[int, list[tuple[Moment, Moment]]] = field(default_factory=dict)  # by where a step of the plan stands
-
-    def add(self, part: str, start: Moment, stop: Moment, at: int | None = None) -> None:
-        """Note that ``part`` ran from ``start`` to ``stop``, for the step of the plan that stands ``at`` some place."""
-        self.pairs.setdefault(part, []).append((start, stop))
-        if at is not None:
-            self.steps.setdefault(at, []).append((start, stop))
-
-    def total(self, part: str) -> float:
-        """Seconds spent in ``part`` so far."""
-        return sum((start.seconds_until(stop) for start, stop in self.pairs.get(part, [])), 0.0)
-
-    def of_step(self, at: int) -> float:
-        """Seconds spent for the step that stands ``at`` some place: its evidence, its decision, the cache."""
-        return sum((start.seconds_until(stop) for start, stop in self.steps.get(at, [])), 0.0)
-
-    def count(self, part: str) -> int:
-        """How often ``part`` ran."""
-        return len(self.pairs.get(part, []))
-
-
-@dataclass
 class _Answer:
     """What is known of one prefill and the decoding after it."""
 
@@ -198,6 +132,7 @@ class Trace:
         cache_bytes: bytes of keys and values after the last prefill.
         seconds: parts "vision", "merge" (stage 1), "select" (stage 2), "compact" (stage 3), "prefill" (the decoder, all
             three inside it) and "decode"; besides, those of each step.
+        places: where the plan's steps stand, as `Reduction.at`; () where that is not known.
     """
 
     def __init__(
@@ -210,8 +145,10 @@ class Trace:
         cache_lengths: tuple[int, ...] = (),
         cache_bytes: int = 0,
         seconds: Seconds | None = None,
+        places: tuple[int, ...] = (),
     ) -> None:
         self.position_scheme, self.layer, self.layers, self.prefills = position_scheme, layer, layers, prefills
+        self.places = places
         self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Seconds())
         self._own = threading.local()
         self._opener = threading.current_thread()
@@ -221,7 +158,7 @@ class Trace:
     def __reduce__(self) -> Any:
         read = self._read
         numbers = self.position_scheme, self.layer, self.layers, self.prefills
-        return Trace, (*numbers, read.samples, read.cache_lengths, read.cache_bytes, read.seconds)
+        return Trace, (*numbers, read.samples, read.cache_lengths, read.cache_bytes, read.seconds, self.places)
 
     def __repr__(self) -> str:
         """Show it as its constructor is written."""

@@ -20,7 +20,7 @@ def seen_by(needs: Needs, row: Row, states: Tensor, vision_width: int) -> Eviden
     valid = torch.ones(1, len(states), dtype=torch.bool)
     state, by, adapter = (
         Prefill([row], cache, len(states), 0, valid, None),
-        SimpleNamespace(needs=needs),
+        SimpleNamespace(needs=needs, plan=lambda seen: None),
         SimpleNamespace(),
     )
     adapter.vision_width = vision_width

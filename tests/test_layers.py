@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 FLOORS = (
     ("errors", "version", "amounts", "interruption", "receipt_keys"),
     ("config", "kernels", "bundled", "seams", "attachments", "eager", "folder_json"),
-    ("tokens", "positions"),
+    ("tokens", "positions", "moments"),
     ("needs", "pictures", "pixels", "video", "trace", "batch", "vision"),
     ("reducer",),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters", "masks"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 import re
 import warnings
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen import check_reducer
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, table
@@ -32,7 +34,17 @@ from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
 from prunevid_qwen.evaluation.methods import Method, uses_chance
 from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.reducer import _REDUCERS, AttentionQuery, Evidence, Needs, made_by, reducer_class, register, says
+from prunevid_qwen.reducer import (
+    _REDUCERS,
+    AttentionQuery,
+    Evidence,
+    Needs,
+    decided_by,
+    made_by,
+    reducer_class,
+    register,
+    says,
+)
 from prunevid_qwen.tokens import TokenMap
 from tests.test_receipt import BIKES, applied, told
 from tests.test_reducer_contract import evidence, only_what_it_asks_for
@@ -479,6 +491,55 @@ def test_the_method_of_contributing_is_a_plugin(
     (cut,) = compile_plan(seen[0], 6).cuts
     assert cut.at == 2
     assert cut.by.plan(evidence("one video")).rep.tolist() == list(range(0, 96, 3))
+
+
+def test_the_plugin_of_a_newcomer_answers_from_the_command_line(
+    registry: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file written with the wheel and CONTRIBUTING alone, by somebody who had not seen the code."""
+    path = Path(__file__).parent / "plugins" / "late.py"
+    words = ["--plugin", str(path), "--selector", "late", "--selector.lateness", "3", "--keep_ratio", "0.5", "--json"]
+    assert main(["demo", *words, "--max_new_tokens", "1"]) == 0
+    stats = json.loads(capsys.readouterr().out)["stats"]
+    last = stats["steps"][-1]
+    assert (last["name"], last["where"]) == ("late", "layer 1")
+    assert last["tokens_out"] == int(last["tokens_in"] * 0.5) and stats["config"]["selector.lateness"] == 3
+    late = reducer_class("late")
+    check_reducer(late)
+    times = [int(kept.sum()) for kept in (late_tokens(late, 0.0), late_tokens(late, 50.0))]
+    assert times[0] < times[1]
+
+
+def late_tokens(late: Any, lateness: float) -> torch.Tensor:
+    """The temporal positions of what is kept of one video."""
+    method = late(lateness=lateness)
+    return method.plan(only_what_it_asks_for(method, evidence("one video"))).rep // 24
+
+
+@pytest.mark.parametrize(("words", "code"), [
+    (["--selector.keep_ratio", "2"], 2), (["--selector.layers", "0"], 2), (["--selector.latenes", "2"], 2),
+    (["--selector.lateness", "much"], 2), (["--selector.keep_ratio", "0.2"], 3),
+], ids=str)  # fmt: skip
+def test_options_of_a_plugin_are_checked_like_others(
+    registry: None, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int
+) -> None:
+    seen = configs_of(monkeypatch)
+    path = Path(__file__).parent / "plugins" / "late.py"
+    assert main(["demo", "--plugin", str(path), "--selector", "late", *words]) == code
+    assert len(seen) == (code == 3)
+
+
+def test_a_class_that_is_no_reducer_is_told_so(registry: None) -> None:
+    cls = type("NoNeeds", (), {"__init__": noted})
+    register("no_needs", dataclasses.make_dataclass("ItsOptions", [], frozen=True))(cls)
+    with pytest.raises(ConfigError, match="no_needs"):
+        compile_plan(PruneVidConfig(selector="no_needs"), 6)
+    with pytest.raises(ConfigError, match="Tensor"):
+        decided_by(type("Returns", (), {"plan": lambda self, seen: torch.arange(3)})(), evidence("one video"))  # type: ignore[arg-type]
+
+
+def noted(self: Any, options: Any) -> None:
+    self.options = options
 
 
 def test_a_plugin_that_fails_is_the_environments_fault(tmp_path: Path) -> None:

@@ -171,6 +171,16 @@ def fixed_share(own: Any) -> float | None:
     return share if getattr(own, "keep_tokens", None) is None else None
 
 
+def check_budgets(own: Any) -> None:
+    """Raise `ConfigError` where options that are no `MethodOptions` hold a budget or layers out of range."""
+    if own is None or isinstance(own, MethodOptions):
+        return
+    for name in ("keep_ratio", "cluster_ratio", "keep_tokens"):
+        if getattr(own, name, None) is not None:
+            check_option(name, getattr(own, name))
+    checked_layers(getattr(own, "layers", None), most=None)
+
+
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
     """Turn ``pruning_layer`` into an index for a model of ``layers`` decoder layers (prunevid.md section 7).
 

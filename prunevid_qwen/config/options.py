@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config.base import fixed_share
+from prunevid_qwen.config.base import check_budgets, fixed_share
 from prunevid_qwen.config.checks import is_number, unknown
 from prunevid_qwen.config.flat import FLAT, SCHEMES, pruning_layer_of
 from prunevid_qwen.config.flat import READING as FLAT_READING
@@ -90,6 +90,7 @@ class PruneVidConfig:
         placed = place(flat, classes, off)
         for part, own in chosen.items():
             object.__setattr__(self, part, dataclasses.replace(own, **placed[part]) if placed[part] else own)
+            check_budgets(getattr(self, part))
         reading = Reading() if reading is _UNSET else reading
         if not isinstance(reading, Reading):
             raise ConfigError(f"reading is a Reading, got {quoted(reading)}")

@@ -44,7 +44,7 @@ def on(who: str, what: str) -> Iterator[None]:
     except Exception as error:
         raise ContractBroken(
             f"{who} on {what}: {type(error).__name__}: {excerpt(str(error))}. Every sample of videos and images has to "
-            "be decided on, down to a single token"
+            "be decided on, down to a single token, by what `needs` asks for: other evidence is None"
         ) from error
 
 

@@ -50,7 +50,7 @@ def received_attention(q: Tensor, k: Tensor, lengths: Sequence[int], scale: floa
         first = first.to(q.device, non_blocking=q.is_cuda)
         rows = max(1, min(n, CHUNK_BYTES // (4 * heads * n)))
         together = max(1, CHUNK_BYTES // (4 * heads * n * rows))  # segments at a time
-        for some in first.split(together):  # type: ignore[no-untyped-call]
+        for some in torch.split(first, together):
             at = some[:, None] + torch.arange(n, device=q.device)  # [segments, n]
             keys = k[:, at].float().transpose(2, 3)  # [H, segments, d, n]
             queries = q[:, at].float()

@@ -63,7 +63,7 @@ class Averages(Every):
 
 class Nowhere:
     def __repr__(self) -> str:  # part of a test's name, the same in every process
-        return \"Nowhere()\"
+        return "Nowhere()"
 
     needs = Needs()
 
@@ -73,7 +73,7 @@ class Nowhere:
 
 class Trained(Nowhere):
     def __repr__(self) -> str:  # part of a test's name, the same in every process
-        return \"Trained()\"
+        return "Trained()"
 
     needs = Needs(layers=(3,))
 

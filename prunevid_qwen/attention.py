@@ -127,7 +127,8 @@ def _scores(
 
 def angles_at(rope: Rope, b: int, at: Tensor) -> Rope:
     """Rotary angles of some places of a row, where these are: each [n, d] or [3, n, d]; rows may share them."""
-    cos, sin = (angle[..., b % angle.shape[-3], :, :].to(at.device).index_select(-2, at) for angle in rope)
+    rows = (angle[..., b if angle.shape[-3] > 1 else 0, :, :] for angle in rope)
+    cos, sin = (angle.to(at.device).index_select(-2, at) for angle in rows)
     return cos, sin
 
 

@@ -51,9 +51,8 @@ class Gathering:
         """
         with ExitStack() as stack:
             if self.needs.vision is not None:
-                parts = self.adapter.parts
                 stack.enter_context(tapped_vision(self.adapter, self.needs.vision))
-                stack.enter_context(self._shown.watching(parts.root, parts.vision))
+                stack.enter_context(self._shown.watching(self.adapter))
             yield
 
     @property

@@ -39,7 +39,7 @@ from prunevid_qwen.attachments import hook
 from prunevid_qwen.attention import check_heads
 from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.eager import uncompiled
-from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.gathering import Gathering
 from prunevid_qwen.logits import Logits
 from prunevid_qwen.plan import Step
@@ -111,6 +111,11 @@ def attached(
         _active.add(parts.root)
     try:
         check_heads(plan, adapter.heads)
+        if plan.places == "packed" and adapter.spatial:
+            raise ConfigError(
+                f"places='packed' counts positions anew after each step, and those of {adapter.family} tell time, "
+                "height and width: leave places='kept'"
+            )
         gathering = Gathering(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)

@@ -9,7 +9,7 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig, resolve_layer
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.reducer import Needs, Reducer, is_reducer, made_by, merges
 from prunevid_qwen.trace import DOOR
 
@@ -50,12 +50,23 @@ class Plan:
             layers that cannot be: the layers before it hold no row that stands for a group.
         position_scheme: "reference" or "hf".
         vision_chunk_tokens: visual tokens that the vision encoder takes at once, None for no limit.
+        places: "kept": every token keeps its position, a merged one that of its group's `rep`. "packed": after each
+            step positions are counted anew without gaps, and while decoding from there on; for families whose
+            positions count tokens, not for those whose positions tell time, height and width.
+
+    Raises:
+        ConfigError: ``places`` is neither.
     """
 
     steps: tuple[Step, ...] = ()
     compress: bool = True
     position_scheme: str = "reference"
     vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
+    places: str = "kept"
+
+    def __post_init__(self) -> None:
+        if self.places not in ("kept", "packed"):
+            raise ConfigError(f"places is 'kept' or 'packed', got {quoted(self.places)}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
         """Return itself: nothing in it changes, and a copied cache is still of this plan."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from prunevid_qwen.batch import consecutive
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.prompt import Prompt
 from prunevid_qwen.reducer import Needs
@@ -79,6 +80,7 @@ class Prefill:
     fixed: str | None = None  # why no token may be dropped or merged
     merged: bool = False  # the step at the door changed something
     acted: list[int] = field(default_factory=list)  # after which layers a step has decided
+    origin: Tensor | None = None  # [B, 1] positions of the rows' first tokens, where positions are packed
     spans: list[Span] = field(init=False)  # of all layers, the last one being that of the layers to come
     came: Tensor = field(init=False)  # [B, S] bool on the CPU: `valid` before any step
 
@@ -108,6 +110,11 @@ class Prefill:
         self.valid = valid
         self.spans.append(Span(at + 1, valid, rope))
 
+    def packed(self, valid: Tensor) -> Tensor:
+        """Count the tokens that stand somewhere, [B, K], without gaps from each row's first position on."""
+        assert self.origin is not None
+        return on(consecutive(valid), self.origin.device) + self.origin
+
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
         return on(self.valid[b].nonzero()[:, 0], device)
@@ -134,18 +141,20 @@ class Prefill:
         Raises:
             PruningNotApplied: the last layer filled it with another number of entries.
         """
-        cache = self.cache
-        held = [(span.first, span.valid) for span in self.spans if span.first <= last]
-        if compress:
-            held = [(0, self.valid)]
+        cache, packed = self.cache, self.origin is not None
+        spans = [span for span in self.spans if span.first <= last]
+        held = [(span.first, self.valid if compress else span.valid) for span in spans]
+        if compress and not packed:
+            held = held[:1]
         if not cache.physical_length() and checkpointed:
             return
         cache.written(last, self.past + held[-1][1].shape[1])
         if self.shortened:
             cache.changed = True
+            moved = [self.came.sum(1) - span.valid.sum(1) if packed else None for span in spans[: len(held)]]
             cache.spans = tuple(
-                CacheSpan(first, self.logical - valid.shape[1], cache.beside(self.whole(valid)))
-                for first, valid in held
+                CacheSpan(first, self.logical - valid.shape[1], *map(cache.beside, (self.whole(valid), by)))
+                for (first, valid), by in zip(held, moved, strict=True)
             )
             cache.prompt = cache.get_seq_length()
 

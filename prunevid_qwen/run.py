@@ -13,7 +13,7 @@ from transformers import DynamicCache
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.attention import Rope, own_scores
 from prunevid_qwen.batch import consecutive, gather_positions, gather_tokens
-from prunevid_qwen.decoding import masks_of_spans
+from prunevid_qwen.decoding import mend
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.evidence import Sight, prepare
 from prunevid_qwen.gathering import Gathering
@@ -55,7 +55,7 @@ class Run(threading.local):
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
         self.in_root = False  # else somebody calls the decoder alone
         self.prefill: Prefill | None = None
-        self.late_masks: tuple[tuple[int, Any], ...] = ()  # in a decode step, where layers from some on differ
+        self.late: tuple[tuple[int, Kwargs], ...] = ()  # in a decode step, what layers from some on are given instead
         self.clock: tuple[str, Moment] | None = None
         self.vision: list[tuple[Moment, Moment]] = []  # start and stop of what the next prompt will use
         self.vision_start: Moment | None = None
@@ -101,7 +101,7 @@ class Run(threading.local):
     def before_decoder(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
-        self.prefill, self.late_masks = None, ()
+        self.prefill, self.late = None, ()
         embeds, ids, text = embeddings(kwargs, self.in_root, self.adapter.named), self.ids, self.text
         self.ids = self.text = None
         now = Moment.now(embeds.device)
@@ -113,6 +113,9 @@ class Run(threading.local):
         past = cache.physical_length()
         prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
         self.prefill = Prefill.of(prompt, cache, past)
+        if self.plan.places == "packed":
+            first = prompt.valid.byte().argmax(1, keepdim=True)
+            self.prefill.origin = kwargs["position_ids"].gather(1, on(first, embeds.device))
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
@@ -136,7 +139,7 @@ class Run(threading.local):
         if isinstance(cache, PrunedCache):
             cache.trace = self.trace
             if cache.changed:
-                self._mend_masks(kwargs, embeds, cache)
+                self.late = mend(self.adapter, kwargs, embeds, cache, [step.at for step in self.plan.cuts])
 
     def _cache(self, kwargs: Kwargs) -> PrunedCache:
         config, use_cache = self.adapter.parts.text_config, kwargs.get("use_cache")
@@ -171,7 +174,8 @@ class Run(threading.local):
         index, valid, embeds = changed
         state.entered(valid)
         kwargs["inputs_embeds"] = embeds
-        kwargs["position_ids"] = gather_positions(positions, index, valid)
+        packed = state.origin is not None
+        kwargs["position_ids"] = state.packed(valid) if packed else gather_positions(positions, index, valid)
         kwargs["attention_mask"] = self.adapter.door_mask(self._masks(embeds, state.whole(valid), state.past))
 
     def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:
@@ -223,7 +227,10 @@ class Run(threading.local):
             return None
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         came, (index, valid, left) = state.valid.shape[1], changed
-        state.cut(step.at, valid, (gather_tokens(cos, index), gather_tokens(sin, index)))
+        rope = gather_tokens(cos, index), gather_tokens(sin, index)
+        if state.origin is not None:
+            rope = self.adapter.rope(left, state.packed(valid).to(left.device))
+        state.cut(step.at, valid, rope)
         chosen = Moment.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
         if self.plan.compress:
@@ -235,14 +242,14 @@ class Run(threading.local):
     def before_later_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give a layer behind a step the mask and the rotary angles of what is left."""
         state = self.prefill
-        late = [mask for first, mask in self.late_masks if first <= layer]
+        late = [given for first, given in self.late if first <= layer]
         span = None if state is None else state.spans[-1]
         gapped = state is not None and state.merged and not self.adapter.spatial  # positions of the first span
         if not late and (span is None or not (span.first or gapped)):
             return None
         require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         if state is None or span is None:
-            return args, {**kwargs, "attention_mask": late[-1]}
+            return args, {**kwargs, **late[-1]}
         hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
         kwargs = dict(kwargs)
         if not span.has_mask:
@@ -260,17 +267,10 @@ class Run(threading.local):
     def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> Any:
         return layer_mask(self.adapter.parts.text_config, hidden, valid, past)
 
-    def _mend_masks(self, kwargs: Kwargs, embeds: Tensor, cache: PrunedCache) -> None:
-        """Masks of a decode step or a follow-up text have to fit what the cache really holds."""
-        cuts, config = [step.at for step in self.plan.cuts], self.adapter.parts.text_config
-        first, *late = masks_of_spans(config, cache, embeds, kwargs.get("attention_mask"), cuts)
-        kwargs["attention_mask"] = self.adapter.door_mask(first[1])
-        self.late_masks = tuple(late)
-
     def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
         state, clock = self.prefill, self.clock
-        self.prefill, self.late_masks, self.clock = None, (), None
+        self.prefill, self.late, self.clock = None, (), None
         cache = cache_of(kwargs)
         if isinstance(cache, PrunedCache):
             cache.trace = None

@@ -19,9 +19,9 @@ from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.attachments import hook, replaced
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.seams import missing_seam, require
+from prunevid_qwen.seams import missing_seam
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.vision import replaced_forward, taps_of, with_taps
+from prunevid_qwen.vision import taps_of, with_taps
 
 _KINDS = ("image", "video")
 _CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
@@ -54,14 +54,14 @@ def tapped_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
     def note(block: int, kind: str, made: Tensor) -> None:
         here.made[block, kind] = made
 
-    def forward(hidden_states: Tensor, grid_thw: Tensor, **kwargs: Any) -> Any:
-        seen = here.made
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        grid, seen = adapter.grid_of_call(args, kwargs), here.made
         seen.clear()  # of a call that raised
-        output = stock(hidden_states, grid_thw=grid_thw, **kwargs)
+        output = stock(*args, **kwargs)
         if not seen:  # answered from memory, with the taps of when it was encoded or without any
             return output
         parts = [
-            torch.cat([adapter.raster(seen[block, kind], grid_thw) for kind in query.kinds], dim=-1)
+            torch.cat([adapter.raster(seen[block, kind], grid) for kind in query.kinds], dim=-1)
             for block in query.blocks
         ]
         seen.clear()
@@ -69,7 +69,7 @@ def tapped_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(adapter.vision_query(query, note))
-        stack.enter_context(replaced_forward(tower, forward))
+        stack.enter_context(replaced(tower, "forward", forward))
         yield
 
 
@@ -121,25 +121,21 @@ class Shown(threading.local):
         return object, ()  # features that were stored are of no context
 
     @contextmanager
-    def watching(self, root: Any, tower: nn.Module) -> Iterator[None]:
-        """Note the taps of features that ``root`` asks ``tower`` for, inside the block.
+    def watching(self, adapter: Adapter) -> Iterator[None]:
+        """Note the taps of features that the model asks its tower for, inside the block.
 
         Features that are encoded ahead by others pass unnoted until the model asks for them.
         """
-        merge = int(tower.spatial_merge_size) ** 2  # type: ignore[arg-type]
+        parts = adapter.parts
 
         def after(_module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
             if self._asked and taps_of(out) is not None:
-                if len(args) < 2:
-                    require(kwargs, "the vision encoder's call", "grid_thw")
-                grid = kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]
-                sizes = [int(t) * int(h) * int(w) // merge for t, h, w in grid.tolist()]
-                self._asked[-1].extend(taps_of(out).split(sizes))
+                self._asked[-1].extend(taps_of(out).split(adapter.tokens_of_call(args, kwargs)))
 
         with ExitStack() as stack:
-            hook(stack, tower.register_forward_hook, after, with_kwargs=True)
-            for kind in _KINDS:
-                stack.enter_context(self._asking(root, kind))
+            hook(stack, parts.vision.register_forward_hook, after, with_kwargs=True)
+            for kind in parts.towers:
+                stack.enter_context(self._asking(parts.root, kind))
             yield
 
     def begin(self, ahead: Mapping[str, Any] | None) -> None:

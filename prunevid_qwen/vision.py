@@ -78,8 +78,12 @@ def chunk_grids(grids: Sequence[Sequence[int]], patches: int) -> list[list[list[
 def joined(outputs: list[Any]) -> Any:
     """Join a tower's outputs for consecutive inputs along the first dimension, whatever they hold."""
     first = outputs[0]
+    if first is None:  # hidden states of blocks that nobody asked for
+        return None
     if isinstance(first, Tensor):
         return torch.cat(outputs)
+    if first is None:  # hidden states of blocks that nobody asked for
+        return None
     if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
         return type(first)(joined(list(each)) for each in zip(*outputs, strict=True))
     return with_taps(

@@ -14,52 +14,86 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.plan import Plan
 from prunevid_qwen.trace import Trace
-from tests.masking import text_inputs
+from tests.masking import rows_of, text_inputs
 from tests.models import make_inputs, tiny_model
 
+KEPT = Plan(compress=False)
 
-def recomputed(samples: Any, sequences: Tensor, trace: Trace) -> list[Tensor]:
+
+def recomputed(
+    samples: Any, sequences: Tensor, trace: Trace, family: str = "qwen2_5_vl", plan: Plan = KEPT
+) -> list[Tensor]:
     """Logits [new tokens, vocabulary] of every sample, for the token after the prompt and each one after it.
 
     Args:
         samples: of `make_inputs`.
         sequences: as generated.
         trace: of the prompt.
+        family: of the model.
+        plan: with packed places, positions are counted anew after each step, for new tokens too; where it compresses,
+            and only drops, new tokens do not see in any layer what a step dropped.
     """
-    model, inputs = tiny_model("eager"), make_inputs(samples)
-    embeds, _ = text_inputs(model, make_inputs(samples))
-    positions, _ = adapter_for(model).reference_positions(**inputs)
-    return [_row(model, inputs, embeds, positions, sequences, b, trace) for b in range(len(trace.samples))]
+    model, inputs = tiny_model("eager", family), make_inputs(samples, family=family)
+    embeds, _ = text_inputs(model, make_inputs(samples, family=family))
+    positions = rows_of(adapter_for(model).reference_positions(**inputs)[0], len(embeds))
+    return [_row(model, inputs, embeds, positions, sequences, b, trace, plan) for b in range(len(trace.samples))]
 
 
 @torch.no_grad()
 def _row(
-    model: Any, inputs: dict[str, Any], embeds: Tensor, positions: Tensor, sequences: Tensor, b: int, trace: Trace
-) -> Tensor:
+    model: Any, inputs: dict[str, Any], embeds: Tensor, positions: Tensor, sequences: Tensor, b: int, trace: Trace,
+    plan: Plan,
+) -> Tensor:  # fmt: skip
     decoder, steps = model.model.language_model, {each.at: each.map for each in trace.samples[b].reductions}
     at = inputs["attention_mask"][b].nonzero()[:, 0]
     new = sequences[b, inputs["input_ids"].shape[1] : -1]
     states, place = list(embeds[b, at]), list(positions[:, b, at].unbind(1))
-    kinds = (inputs["mm_token_type_ids"][b, at] > 0).tolist()
+    marks = [getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video")]
+    kinds = [token in marks for token in inputs["input_ids"][b, at].tolist()]
     blocks = [block.stop - block.start for block in trace.samples[b].blocks]
+    numbers, origin = list(torch.arange(len(states))), place[0]
+    left = _left(numbers, kinds, blocks, steps) if plan.compress else None
+    tail, after = list(model.get_input_embeddings()(new)), []
+
+    def reduce(at: int) -> None:
+        nonlocal states, place, kinds, blocks, numbers, after
+        if plan.compress:
+            numbers = _reduced(numbers, numbers, kinds, blocks, steps[at])[1]
+        states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[at])
+        if plan.places == "packed":
+            place = [origin + i for i in range(len(states))]
+            after = [origin + len(states) + i for i in range(len(new))]
+
     if -1 in steps:
-        states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[-1])
-    following = max(int(each.max()) for each in place) + 1
-    tail = list(model.get_input_embeddings()(new))
-    after = [torch.full((3,), following + i) for i in range(len(new))]
+        reduce(-1)
+    if plan.places == "kept" or -1 not in steps:
+        following = max(int(each.max()) for each in place) + 1
+        after = [torch.full_like(origin, following + i) for i in range(len(new))]
     for i, layer in enumerate(decoder.layers):
         hidden = torch.stack([*states, *tail])[None]
-        angles = decoder.rotary_emb(hidden, torch.stack([*place, *after], 1)[:, None])
+        ids = torch.stack([*place, *after], 1)[:, None]  # [R, 1, S]
+        angles = decoder.rotary_emb(hidden, ids if len(ids) > 1 else ids[0])
         total = hidden.shape[1]
         mask = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+        if left is not None:
+            mask[..., len(states) :, [j for j, number in enumerate(numbers) if int(number) not in left]] = mask.min()
         out = layer(hidden, attention_mask=mask, position_embeddings=angles, position_ids=None)
         rows = list((out[0] if isinstance(out, tuple) else out)[0])
         states, tail = rows[: len(states)], rows[len(states) :]
         if i in steps:
-            states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[i])
+            reduce(i)
     logits: Tensor = model.lm_head(decoder.norm(torch.stack([states[-1], *tail])))
     return logits
+
+
+def _left(numbers: list[Tensor], kinds: list[bool], blocks: list[int], steps: dict[int, Any]) -> set[int]:
+    """Which tokens of the prompt are left in the end, where steps only drop."""
+    for at in sorted(steps):
+        assert steps[at].is_selection
+        _, numbers, kinds, blocks = _reduced(numbers, numbers, kinds, blocks, steps[at])
+    return {int(number) for number in numbers}
 
 
 def _reduced(

@@ -11,6 +11,7 @@ from prunevid_qwen.adapters import adapter_for, families, tiny
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import Plan, Step, compile_plan
+from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select.fastv import FastV
 from prunevid_qwen.stage2_select.prunevid import PruneVid
 from prunevid_qwen.stage2_select.uniform import Uniform
@@ -221,3 +222,31 @@ def test_scores_are_the_eager_kernels_own_weights(family: str, monkeypatch: pyte
         at = inputs["attention_mask"][b].nonzero()[:, 0]
         wanted = weights[0][b][:, -1].mean(0)[at][layout.visual].log()
         close(got, wanted, LOGITS)
+
+
+@EVERY
+def test_keys_and_queries_are_those_of_the_layer(family: str) -> None:
+    """With rotary angles keys are the cached ones; queries without them are those of the projection."""
+    model, adapter, seen = family_model(family), adapter_for(family_model(family)), {}
+    layer = model.model.language_model.layers[2]
+    handles = [
+        layer.register_forward_pre_hook(
+            lambda _m, args, kw: seen.update(hidden=args[0], rope=kw["position_embeddings"]), with_kwargs=True
+        ),
+        layer.self_attn.q_proj.register_forward_hook(lambda _m, _args, out: seen.update(q=out)),
+    ]
+    try:
+        with torch.no_grad():
+            out = model(**family_inputs(family, "one"))
+    finally:
+        for handle in handles:
+            handle.remove()
+    cos, sin = (angle[..., 0, :, :] for angle in seen["rope"])
+    states = adapter.before_attention(2, seen["hidden"])[0]
+    with torch.no_grad():
+        keys, bare = adapter.key_states(2, states, (cos, sin)), adapter.key_states(2, states)
+        queries = adapter.question_states(2, states, None)
+    close(keys, cache_of(out).layers[2].keys[0], LOGITS)
+    assert torch.equal(queries, seen["q"][0].unflatten(-1, (-1, 16)).transpose(0, 1))
+    close(bare.norm(dim=-1), keys.norm(dim=-1), LOGITS)
+    assert not torch.equal(bare, keys)

@@ -109,7 +109,7 @@ def watched(samples: Any) -> Shown:
     adapter = adapter_for(model)
     with (
         tapped_vision(adapter, VisionTaps((0,), 32)),
-        shown.watching(model.model, model.model.visual),
+        shown.watching(adapter),
         torch.no_grad(),
     ):
         model(**make_inputs(samples))

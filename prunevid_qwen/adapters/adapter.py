@@ -141,16 +141,29 @@ class Adapter(Protocol):
 
         Args:
             query: which blocks, each from 0 on, and what of them.
-            note: is told, in each call of the tower: a block, the kind, and [P, C] for the patches in the order in
-                which the tower holds them.
+            note: is told, in each call of the tower: a block, the kind, and [..., C] for the patches as the tower
+                holds them.
 
         Raises:
             ConfigError: the tower has no such thing, as a CLS token.
         """
         ...
 
-    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
-        """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C]."""
+    def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+        """Return what the tower was told of the grids in one call; None where it is told none."""
+        ...
+
+    def tokens_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
+        """Count the visual tokens of each image or video that the tower was given in one call."""
+        ...
+
+    def raster(self, states: Tensor, grid: Tensor | None) -> Tensor:
+        """Average what the tower holds of patches over each visual token, in raster order: [N, C].
+
+        Args:
+            states: as the tower holds them, as `vision_query` noted them.
+            grid: as `grid_of_call` returned it.
+        """
         ...
 
     # ---- the decoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters.layouts import layout_of
 from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.text_decoder import TextDecoder
+from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
 from prunevid_qwen.attachments import replaced
-from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.pictures import Picture
 from prunevid_qwen.positions import IMAGE
-from prunevid_qwen.seams import missing_seam
+from prunevid_qwen.seams import first_argument, missing_seam
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import joined
 
@@ -54,6 +56,8 @@ class Llava(TextDecoder):
             )
         self.side = int(seen.image_size) // int(seen.patch_size)
         self.vision_width = int(seen.hidden_size)
+        self.has_cls = seen.model_type == "clip_vision_model"
+        self.shows_cls = self.has_cls and self.config.vision_feature_select_strategy == "full"
         inside = self.parts.vision.named_modules()
         self.vision_blocks: Sequence[nn.Module] = next(
             list(module) for name, module in inside if name.endswith("layers") and isinstance(module, nn.ModuleList)
@@ -103,6 +107,27 @@ class Llava(TextDecoder):
         with replaced(self.parts.vision, "forward", forward):
             yield
 
-    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
-        """Flatten the tower's states [images, patches, C] to [N, C], without the CLS that a CLIP tower puts first."""
-        return torch.flatten(states[:, states.shape[1] - self.side**2 :], 0, 1)
+    def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
+        """Look into blocks of the tower, inside the block.
+
+        Raises:
+            ConfigError: the query asks for a CLS token's attention, and a SigLIP tower has none.
+        """
+        if "cls" in query.kinds and not self.has_cls:
+            raise ConfigError(
+                f"the vision encoder of this llava, a {self.config.vision_config.model_type}, has no CLS token whose "
+                'attention could be read: ask for "received", the attention that a patch gets from all others'
+            )
+        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
+
+    def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Every image has the same grid, of which the tower is not told."""
+
+    def tokens_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
+        """Count the visual tokens of each image that the tower was given."""
+        images = len(first_argument(args, kwargs, "the vision encoder's call", "pixel_values"))
+        return [self.side**2 + self.shows_cls] * images
+
+    def raster(self, states: Tensor, grid: Tensor | None) -> Tensor:
+        """Flatten what a block holds, [images, patches, C], to [N, C]: CLS stands first if the decoder sees it."""
+        return torch.flatten(states[:, self.has_cls - self.shows_cls :], 0, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.pictures import Picture
 from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
-from prunevid_qwen.seams import first_argument, missing_seam, taken, transformers_release
+from prunevid_qwen.seams import first_argument, missing_seam, require, taken, transformers_release
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.vision import vision_in_chunks
 
@@ -223,7 +223,18 @@ class QwenVL(TextDecoder):
             )
         return watched_blocks(self.vision_blocks, query.blocks, query.kinds, note)
 
-    def raster(self, states: Tensor, grid: Tensor) -> Tensor:
+    def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+        """Return the grids of a call of the tower, [images and videos, 3] patches."""
+        if len(args) < 2:
+            require(kwargs, "the vision encoder's call", "grid_thw")
+        grid: Tensor = args[1] if len(args) > 1 else kwargs["grid_thw"]
+        return grid
+
+    def tokens_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
+        """Count the visual tokens of each image or video that the tower was given."""
+        return [t * h * w for t, h, w in self._merged(self.grid_of_call(args, kwargs))]
+
+    def raster(self, states: Tensor, grid: Tensor | None) -> Tensor:
         """Average the tower's states of patches [P, C] over each visual token, in raster order: [N, C].
 
         Patches of a token stand together. In Qwen2.5-VL tokens stand window by window, in Qwen2-VL in raster order.

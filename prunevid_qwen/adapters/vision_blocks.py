@@ -1,9 +1,9 @@
-"""Looking into blocks of a vision tower whose attention projects queries, keys and values at once, as Qwen's does."""
+"""Looking into blocks of vision towers: what they return, whom their attention looks at, and its keys."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import Any
@@ -12,74 +12,119 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.attachments import hook
+from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.kernels.received_attention import received_attention
 from prunevid_qwen.seams import require
 
 Note = Callable[[int, str, Tensor], None]
-"""Takes the index of a block, what it is, and [P, C] for the patches, in the order in which the tower holds them."""
+"""Takes the index of a block, what of it, and [..., C] for the patches, as the tower holds them."""
 
 
 class _Projected(threading.local):
-    """What the projection of the call under way made, [P, 3 * C]; each thread has a call of its own."""
+    """What the projections of the call under way made, by their name; each thread has a call of its own."""
 
-    states: Tensor | None = None
+    def __init__(self) -> None:
+        self.made: dict[str, Tensor] = {}
 
 
 @contextmanager
 def watched_blocks(
     blocks: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note
 ) -> Iterator[None]:
-    """Note what some blocks make of their patches, inside the block.
+    """Note what some blocks of Qwen's tower make, inside the block: [P, C], patches of all images in a row.
 
     Args:
-        blocks: of the tower.
+        blocks: of the tower, whose ``attn`` projects by one ``qkv`` and is told segments and rotary angles.
         numbers: which of them.
         kinds: of "states", "received" and "keys", as in `VisionQuery`.
         note: is told.
     """
-    with ExitStack() as stack:
-        for number in dict.fromkeys(numbers):
-            block: Any = blocks[number]
-            if "states" in kinds:
-                hook(stack, block.register_forward_hook, _states(number, note))
-            if "received" in kinds or "keys" in kinds:
-                here = _Projected()
-                hook(stack, block.attn.qkv.register_forward_hook, _project(here))
-                hook(stack, block.attn.register_forward_hook, _attend(here, number, kinds, note), with_kwargs=True)
-        yield
 
-
-def _states(number: int, note: Note) -> Any:
-    def after(_module: nn.Module, _args: Any, out: Any) -> None:
-        note(number, "states", out[0] if isinstance(out, tuple) else out)
-
-    return after
-
-
-def _project(here: _Projected) -> Any:
-    def after(_module: nn.Module, _args: Any, out: Tensor) -> None:
-        here.states = out.detach()  # the products are made once: the block's own
-
-    return after
-
-
-def _attend(here: _Projected, number: int, kinds: Sequence[str], note: Note) -> Any:
-    @torch.no_grad()
-    def after(module: Any, _args: Any, kwargs: dict[str, Any], _out: Any) -> None:
+    def attend(number: int, module: Any, kwargs: Mapping[str, Any], made: Mapping[str, Tensor]) -> None:
         require(kwargs, "a vision block's attention", "cu_seqlens", "position_embeddings")
-        states, here.states = here.states, None
-        assert states is not None
+        states = made["qkv"]
         queries, keys, _ = states.view(len(states), 3, module.num_heads, -1).unbind(1)  # [P, H, d]
         queries, keys = (_rotated(x, *kwargs["position_embeddings"]) for x in (queries, keys))
         if "received" in kinds:
-            bounds = kwargs["cu_seqlens"].tolist()
-            lengths = [stop - start for start, stop in pairwise(bounds)]
+            lengths = [stop - start for start, stop in pairwise(kwargs["cu_seqlens"].tolist())]
             got = received_attention(queries.transpose(0, 1), keys.transpose(0, 1), lengths, float(module.scaling))
             note(number, "received", got[:, None])
         if "keys" in kinds:
             note(number, "keys", keys.float().mean(1))
 
-    return after
+    with _watched(blocks, numbers, kinds, note, "attn", ("qkv",), attend):
+        yield
+
+
+@contextmanager
+def watched_layers(
+    layers: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note
+) -> Iterator[None]:
+    """Note what some layers of a CLIP or SigLIP tower make, inside the block: [images, P, C], a CLS token first.
+
+    Args:
+        layers: of the tower, whose ``self_attn`` projects by ``q_proj`` and ``k_proj``.
+        numbers: which of them.
+        kinds: of "states", "received", "cls" and "keys", as in `VisionQuery`.
+        note: is told.
+    """
+
+    def attend(number: int, module: Any, _kwargs: Mapping[str, Any], made: Mapping[str, Tensor]) -> None:
+        queries, keys = (made[name].unflatten(-1, (module.num_heads, -1)) for name in ("q_proj", "k_proj"))
+        images, patches = queries.shape[:2]  # [images, P, H, d]
+        if "received" in kinds:
+            rows, columns = (x.flatten(0, 1).transpose(0, 1) for x in (queries, keys))
+            got = received_attention(rows, columns, [patches] * images, float(module.scale))
+            note(number, "received", got.view(images, patches, 1))
+        if "cls" in kinds:
+            with without_autocast(keys.device):
+                logits = torch.einsum("ihd,iphd->ihp", queries[:, 0].float(), keys.float()) * float(module.scale)
+                note(number, "cls", logits.softmax(-1).mean(1)[..., None])
+        if "keys" in kinds:
+            note(number, "keys", keys.float().mean(2))
+
+    with _watched(layers, numbers, kinds, note, "self_attn", ("q_proj", "k_proj"), attend):
+        yield
+
+
+@contextmanager
+def _watched(
+    blocks: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note, attention: str,
+    projections: Sequence[str], attend: Callable[[int, Any, Mapping[str, Any], Mapping[str, Tensor]], None],
+) -> Iterator[None]:  # fmt: skip
+    """Hook blocks: what they return, and their attention with what its projections made: no product is made twice."""
+
+    def states(number: int) -> Any:
+        def after(_module: nn.Module, _args: Any, out: Any) -> None:
+            note(number, "states", out[0] if isinstance(out, tuple) else out)
+
+        return after
+
+    def project(here: _Projected, name: str) -> Any:
+        def after(_module: nn.Module, _args: Any, out: Tensor) -> None:
+            here.made[name] = out.detach()
+
+        return after
+
+    def act(here: _Projected, number: int) -> Any:
+        @torch.no_grad()
+        def after(module: Any, _args: Any, kwargs: dict[str, Any], _out: Any) -> None:
+            made, here.made = here.made, {}
+            attend(number, module, kwargs, made)
+
+        return after
+
+    with ExitStack() as stack:
+        for number in dict.fromkeys(numbers):
+            block = blocks[number]
+            if "states" in kinds:
+                hook(stack, block.register_forward_hook, states(number))
+            if set(kinds) - {"states"}:
+                here, module = _Projected(), block.get_submodule(attention)
+                for name in projections:
+                    hook(stack, module.get_submodule(name).register_forward_hook, project(here, name))
+                hook(stack, module.register_forward_hook, act(here, number), with_kwargs=True)
+        yield
 
 
 def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -29,17 +29,26 @@ class CacheSpan:
         first: of these layers; they end where the next span begins.
         shift: tokens of the sequence so far minus entries of each of these layers.
         valid: [B, physical] bool, False where a slot is padding; None where none is.
+        moved: [B] int64, by how much the positions of tokens after the prompt are lower than the sequence counts them,
+            where positions were packed; None where tokens kept theirs.
     """
 
     first: int = 0
     shift: int = 0
     valid: Tensor | None = None
+    moved: Tensor | None = None
+
+    def rows(self, change: Callable[[Tensor], Tensor]) -> CacheSpan:
+        """Return this span with its rows repeated, chosen or reordered."""
+        valid, moved = (None if x is None else change(x) for x in (self.valid, self.moved))
+        return replace(self, valid=valid, moved=moved)
 
 
 class PrunedCache(DynamicCache):
     """A DynamicCache whose layers may be shorter than the sequence, each span of them in its own way.
 
-    There is one span when stage 3 ran. Made by `adopt`, filled by the hooks; a user only passes it on.
+    There is one span when stage 3 ran, unless positions were packed. Made by `adopt`, filled by the hooks; a user only
+    passes it on.
     """
 
     spans: tuple[CacheSpan, ...] = (CacheSpan(),)  # the first begins at layer 0
@@ -91,9 +100,9 @@ class PrunedCache(DynamicCache):
             )
         return keys  # type: ignore[no-any-return]
 
-    def beside(self, valid: Tensor | None) -> Tensor | None:
-        """Return the validity of entries, [B, physical] bool or None, where the first layer's entries are."""
-        return None if valid is None else on(valid, self.layers[0].keys.device)
+    def beside(self, rows: Tensor | None) -> Tensor | None:
+        """Return what is known of the rows, [B, ...] or None, where the first layer's entries are."""
+        return None if rows is None else on(rows, self.layers[0].keys.device)
 
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.
@@ -122,23 +131,25 @@ class PrunedCache(DynamicCache):
         for layer in self.layers:
             if getattr(layer, "keys", None) is not None and layer.keys.numel():
                 layer.keys, layer.values = layer.keys[..., :drop, :], layer.values[..., :drop, :]
-        self._map_valid(lambda valid: valid[:, :drop])
+        self.spans = tuple(
+            span if span.valid is None else replace(span, valid=span.valid[:, :drop]) for span in self.spans
+        )
         self.prompt = min(self.prompt, self.get_seq_length())
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder the rows, as beam search does."""
         super().reorder_cache(beam_idx)
-        self._map_valid(lambda valid: valid.index_select(0, beam_idx.to(valid.device)))
+        self._map_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Repeat every row ``repeats`` times."""
         super().batch_repeat_interleave(repeats)
-        self._map_valid(lambda valid: valid.repeat_interleave(repeats, 0))
+        self._map_rows(lambda rows: rows.repeat_interleave(repeats, 0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep some rows."""
         super().batch_select_indices(indices)
-        self._map_valid(lambda valid: valid[indices.to(valid.device)])
+        self._map_rows(lambda rows: rows[indices.to(rows.device)])
 
     def reset(self) -> None:
         """Forget everything."""
@@ -148,10 +159,8 @@ class PrunedCache(DynamicCache):
             layer.is_initialized = False
         self.spans, self.changed, self.prompt = (CacheSpan(),), False, 0
 
-    def _map_valid(self, change: Callable[[Tensor], Tensor]) -> None:
-        self.spans = tuple(
-            span if span.valid is None else replace(span, valid=change(span.valid)) for span in self.spans
-        )
+    def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.spans = tuple(span.rows(change) for span in self.spans)
 
 
 def size_of(cache: Any) -> tuple[tuple[int, ...], int]:

@@ -132,7 +132,7 @@ class GlimpseTraining(nn.Module):
         cache = DynamicCache(config=adapter.parts.text_config)
         with ExitStack() as stack:
             stack.enter_context(tapped_vision(adapter, VisionQuery(facts.selected_visual_layers, facts.vision_width)))
-            stack.enter_context(shown.watching(adapter.parts.root, adapter.parts.vision))
+            stack.enter_context(shown.watching(adapter))
             held = {cache_parameter(model.model.forward): cache}
             model.model(**batch.inputs, position_ids=positions, use_cache=True, **held)
         return shown.take(layouts), cache

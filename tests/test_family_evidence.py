@@ -1,0 +1,155 @@
+"""What a step sees, over every family: the next layer's attention, states, keys, and the vision tower."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.hooks import pruned
+from prunevid_qwen.needs import AttentionQuery, Needs, VisionQuery
+from prunevid_qwen.plan import Plan, Step
+from prunevid_qwen.trace import DOOR
+from tests.families import FAMILIES, family_inputs, family_model, member
+from tests.test_places import full, full_inputs
+from tests.tolerances import close
+from tests.watching import Notes, watched
+
+EVERY = pytest.mark.parametrize("family", FAMILIES)
+KINDS = ("received", "cls", "keys", "states")
+
+
+def visual_in(model: Any, inputs: dict[str, Any], b: int) -> Tensor:
+    return adapter_for(model).types(inputs["input_ids"][b]).nonzero()[:, 0]
+
+
+@EVERY
+@pytest.mark.parametrize("at", [DOOR, 2])
+def test_what_the_decoder_makes(family: str, at: int) -> None:
+    model, inputs = family_model(family, "eager"), family_inputs(family, "batch")
+    query = AttentionQuery(heads="mean", rows="each", projections="next", top_heads=3)
+    notes = Notes(Needs(query, question="last", keys=True))
+    made = watched(model, inputs, Plan((Step(at, notes),)))
+    states = made.embeds if at == DOOR else made.outputs[at]
+    for b, seen in enumerate(notes.seen):
+        visual = visual_in(model, inputs, b)
+        p = made.weights[at + 1][b][:, int(visual[-1]) + 1 :, visual]
+        best = sorted(range(len(p)), key=lambda head: -float(p[head].sum()))[:3]
+        assert seen.attention is not None and seen.keys is not None
+        close(seen.attention, p[best].mean(0).log())
+        close(seen.keys, made.cache.layers[max(at, 0)].keys[b][:, visual])
+        assert torch.equal(seen.hidden, states[b, visual]) and torch.equal(seen.question, states[b, -1:])
+    assert len(notes.seen) == 2
+
+
+def test_more_rows_than_axes_of_positions() -> None:
+    inputs = {name: torch.cat([x, x]) for name, x in family_inputs("llava", "batch").items()}
+    notes = Notes(Needs(AttentionQuery(rows="last", projections="next")))
+    watched(family_model("llava"), inputs, Plan((Step(DOOR, notes),)))
+    first, second, third, fourth = (seen.attention for seen in notes.seen)
+    assert first is not None and second is not None and torch.equal(first, third) and torch.equal(second, fourth)
+
+
+# ---- a tower of CLIP's form
+
+
+@torch.no_grad()
+def of_clip(model: Any, pixels: Tensor, layer: int) -> dict[str, Tensor]:
+    """What a layer of an eager CLIP tower makes, [images, 1 + patches, ...]."""
+    tower, seen = model.model.vision_tower, dict[str, Any]()
+    block = adapter_for(model).vision_blocks[layer]
+    handles = [
+        block.register_forward_hook(lambda _m, _a, out: seen.update(states=out[0] if isinstance(out, tuple) else out)),
+        block.self_attn.register_forward_hook(lambda _m, _a, out: seen.update(weights=out[1])),
+        block.self_attn.k_proj.register_forward_hook(lambda _m, _a, out: seen.update(keys=out)),
+    ]
+    tower(pixels)
+    for handle in handles:
+        handle.remove()
+    weights = seen["weights"]  # [images, H, P, P]
+    return {
+        "received": weights.mean((1, 2)), "cls": weights[:, :, 0].mean(1),
+        "keys": seen["keys"].unflatten(-1, (weights.shape[1], -1)).mean(2), "states": seen["states"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("at", [DOOR, 2])
+def test_a_clip_tower_shows_what_its_eager_attention_computes(at: int) -> None:
+    inputs, notes = family_inputs("llava", "batch"), Notes(Needs(vision=VisionQuery((-2, 0), what=KINDS)))
+    watched(family_model("llava"), inputs, Plan((Step(at, notes),)))
+    wanted = [of_clip(family_model("llava", "eager"), inputs["pixel_values"], layer) for layer in (1, 0)]
+    images = [[0], [1, 2, 3]]
+    for own, seen in zip(images, notes.seen, strict=True):
+        assert seen.vision is not None and tuple(seen.vision) == KINDS
+        for kind, found in seen.vision.items():
+            close(found, torch.stack([each[kind][own][:, 1:].flatten(0, 1) for each in wanted]))
+    assert len(notes.seen) == 2
+
+
+def test_a_cls_token_that_the_decoder_sees_has_its_own() -> None:
+    notes = Notes(Needs(vision=VisionQuery((1,), what=KINDS)))
+    watched(full(), full_inputs("one"), Plan((Step(DOOR, notes),)))
+    wanted = of_clip(full("eager"), full_inputs("one")["pixel_values"], 1)
+    (seen,) = notes.seen
+    assert seen.vision is not None and seen.layout.cells is not None and int(seen.layout.cells[0]) == -1
+    for kind, found in seen.vision.items():
+        close(found[0], wanted[kind].flatten(0, 1))
+
+
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_a_clip_tower_in_chunks(tokens: int) -> None:
+    seen = []
+    for chunk in (None, tokens):
+        notes = Notes(Needs(vision=VisionQuery((1,), what=KINDS)))
+        watched(family_model("llava"), family_inputs("llava", "batch"), Plan((Step(1, notes),), True, "hf", chunk))
+        seen.append(notes.seen)
+    for whole, parts in zip(*seen, strict=True):
+        for kind in KINDS:
+            close(whole.vision[kind], parts.vision[kind])
+
+
+@EVERY
+def test_a_batch_shows_what_its_members_show(family: str) -> None:
+    query = VisionQuery((0,), what=("received", "keys"))
+    together = Notes(Needs(vision=query))
+    watched(family_model(family), family_inputs(family, "batch"), Plan((Step(DOOR, together),)))
+    for b, seen in enumerate(together.seen):
+        alone = Notes(Needs(vision=query))
+        watched(family_model(family), member(family, "batch", b), Plan((Step(DOOR, alone),)))
+        assert seen.vision is not None and alone.seen[0].vision is not None
+        for kind in query.kinds:
+            close(seen.vision[kind], alone.seen[0].vision[kind])
+
+
+@EVERY
+def test_encoded_ahead_by_generate_and_under_beams(family: str) -> None:
+    notes = Notes(Needs(vision=VisionQuery((0,), what=("received",))))
+    plan, inputs = Plan((Step(DOOR, notes),)), family_inputs(family, "one")
+    with pruned(family_model(family), plan), torch.no_grad():
+        family_model(family)(**inputs)
+        family_model(family).generate(**inputs, max_new_tokens=2, num_beams=2, do_sample=False)
+    alone, *beams = notes.seen
+    assert len(beams) == 1, "beams of one prompt show the same, and are decided once"
+    assert torch.equal(alone.vision["received"], beams[0].vision["received"])  # type: ignore[index]
+
+
+def test_a_tower_without_a_cls_token_says_so() -> None:
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+    config = copy.deepcopy(family_model("llava").config)
+    seen = {**config.vision_config.to_dict(), "model_type": "siglip_vision_model"}
+    config = LlavaConfig(**{**config.to_dict(), "vision_config": seen, "vision_feature_select_strategy": "full"})
+    model = LlavaForConditionalGeneration(config).eval()
+    query = Notes(Needs(vision=VisionQuery((0,), what="cls")))
+    with pytest.raises(ConfigError, match="CLS"), pruned(model, Plan((Step(DOOR, query),))):
+        pass
+    notes = Notes(Needs(vision=VisionQuery((0,), what=("received", "states"))))
+    watched(model, family_inputs("llava", "one"), Plan((Step(DOOR, notes),)))
+    (shown,) = notes.seen
+    assert shown.vision is not None
+    close(float(shown.vision["received"].sum()), 1.0)

@@ -49,7 +49,16 @@ class PruningNotApplied(PruneVidError, RuntimeError):
 
 
 class ContractBroken(PruneVidError, AssertionError):
-    """A method breaks a promise of all reducers, see `check_reducer`: which one, on what, and how to mend it."""
+    """A method breaks a promise of all reducers, see `check_reducer`: which one, on what, and how to mend it.
+
+    Args:
+        given: the message.
+        promise: which one, in a word or two.
+    """
+
+    def __init__(self, *given: object, promise: str = "") -> None:
+        super().__init__(*given)
+        self.promise = promise
 
 
 def excerpt(value: object, limit: int = QUOTED) -> str:

@@ -215,6 +215,7 @@ def _plan(plan: Plan) -> PlanFacts:
     return {
         "steps": [{"name": step.name, "at": step.at, "options": _options(step)} for step in plan.steps],
         "compress": plan.compress,
+        "places": plan.places,
         "vision_chunk_tokens": plan.vision_chunk_tokens,
     }
 

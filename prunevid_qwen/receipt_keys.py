@@ -151,6 +151,7 @@ class PlanFacts(TypedDict):
 
     steps: Annotated[list[PlanStep], Key("in order")]
     compress: Annotated[bool, Key("stage 3")]
+    places: Annotated[str, Key('"kept" or "packed": the positions of what is left')]
     vision_chunk_tokens: Annotated[int | None, Key("that the vision encoder takes at once", "visual tokens")]
 
 

@@ -188,6 +188,11 @@ def test_the_class_refuses_what_says_nothing(model: PruneVidQwen25VL, what: Any)
         PruneVidQwen25VL("bundled", what, device="cpu")
 
 
+def test_a_wrong_kind_is_refused_before_weights_are_looked_for() -> None:
+    with pytest.raises(ConfigError, match="FastVOptions"):
+        PruneVidQwen25VL("/no/such/folder", FastVOptions())
+
+
 def test_a_conversation_goes_on_under_the_same_plan_alone(model: PruneVidQwen25VL, clip: Any) -> None:
     user = {"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": ASKED}]}
     first = model.generate(messages=[user], max_new_tokens=2, return_dict_in_generate=True)

@@ -18,9 +18,11 @@ from prunevid_qwen.contract import LAYOUTS as LAYOUTS
 from prunevid_qwen.contract import evidence as evidence
 from prunevid_qwen.contract import only_what_it_asks_for as only_what_it_asks_for
 from prunevid_qwen.contract import variants_of
+from prunevid_qwen.contract.promises import check_plan as check_decision
 from prunevid_qwen.errors import ConfigError, ContractBroken
 from prunevid_qwen.needs import AttentionQuery, VisionQuery
 from prunevid_qwen.reducer import Reducer, made_by, reducer_class, registered
+from prunevid_qwen.stage1_merge import RLT, Pool
 from prunevid_qwen.stage2_select import FastV, Uniform
 
 SELECTORS = registered(stage=2)
@@ -100,7 +102,7 @@ class TakesTurns(Half):
 
     def cut(self, seen: Evidence, n: int) -> TokenMap:
         self.drawn.append(0)
-        return TokenMap.keep(torch.arange(n)[:: 2 + len(self.drawn) % 2][: max(1, n // 3)], n)
+        return Half(0.2 if len(self.drawn) % 2 else 0.4).cut(seen, n)
 
 
 class Overwrites(Half):
@@ -116,7 +118,7 @@ class ForgetsVideos(Half):
 
 class KeepsTooMuch(Half):
     def cut(self, seen: Evidence, n: int) -> TokenMap:
-        return TokenMap.keep(torch.arange(n)[: max(1, n - 1)], n)
+        return Half(0.9).cut(seen, n)
 
 
 class MergesVideos(Half):
@@ -131,12 +133,14 @@ class MapsAFew(Half):
 
 class NeedsTwoTokens(Half):
     def cut(self, seen: Evidence, n: int) -> TokenMap:
-        return TokenMap.keep(seen.hidden[:, 0].topk(2).indices, n)
+        score = seen.hidden[:, 0]
+        kept = [block.start + score[block.start : block.stop].topk(2).indices for block in seen.layout.blocks]
+        return TokenMap.keep(torch.cat(kept), n)
 
 
 class CutsAnyhow(Half):
     def plan(self, seen: Evidence) -> TokenMap:
-        return Half(0.5).plan(seen)
+        return Half(min(0.5, self.keep_ratio)).plan(seen)
 
 
 class ReadsWhatItDoesNotAskFor(Half):
@@ -149,10 +153,19 @@ class NeedsIsAWord(Half):
     needs: Any = "attention"
 
 
-BROKEN = (
-    ReturnsPlaces, TakesTurns, Overwrites, ForgetsVideos, KeepsTooMuch, MergesVideos, MapsAFew, NeedsTwoTokens,
-    CutsAnyhow, ReadsWhatItDoesNotAskFor, NeedsIsAWord,
-)  # fmt: skip
+BROKEN: dict[type[Half], str] = {
+    ReturnsPlaces: "a map",
+    MapsAFew: "a map",
+    TakesTurns: "the same",
+    Overwrites: "untouched",
+    ForgetsVideos: "one of each",
+    MergesVideos: "drops only",
+    KeepsTooMuch: "budget",
+    NeedsTwoTokens: "decides",
+    ReadsWhatItDoesNotAskFor: "decides",
+    CutsAnyhow: "everything",
+    NeedsIsAWord: "a reducer",
+}
 
 
 def test_what_keeps_the_contract_passes_as_class_and_as_reducer() -> None:
@@ -165,7 +178,28 @@ def test_what_breaks_it_is_told_so(broken: type[Half]) -> None:
     with pytest.raises(ContractBroken) as said:
         check_reducer(broken)
     assert broken.__name__ in str(said.value)
+    assert said.value.promise == BROKEN[broken]
     assert isinstance(said.value, AssertionError)
+
+
+def test_a_merger_keeps_videos_apart_and_gives_its_reasons() -> None:
+    class Joins(Pool):
+        def plan(self, seen: Evidence) -> TokenMap:
+            n = seen.layout.visual.numel()
+            return TokenMap(torch.zeros(n, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+
+    class Idles(Pool):
+        def plan(self, seen: Evidence) -> TokenMap:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.hidden.device)
+
+    class Silent(RLT):
+        def why_unchanged(self, blocks: Any) -> str | None:
+            return None
+
+    for broken, promise in ((Joins(), "apart"), (Idles(), "budget"), (Silent(), "reason")):
+        with pytest.raises(ContractBroken) as said:
+            check_decision(broken, broken, evidence("two videos" if promise == "apart" else "one video"), 1)
+        assert said.value.promise == promise
 
 
 def test_a_merging_selector_has_to_declare_it() -> None:
@@ -177,8 +211,9 @@ def test_a_merging_selector_has_to_declare_it() -> None:
             ]
             return TokenMap.concat(maps)
 
-    with pytest.raises(ContractBroken, match="merges = True"):
+    with pytest.raises(ContractBroken) as said:
         check_reducer(Averages)
+    assert said.value.promise == "drops only"
     Averages.merges = True  # type: ignore[attr-defined]
     check_reducer(Averages)
 

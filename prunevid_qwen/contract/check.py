@@ -77,10 +77,18 @@ def _made(own: Any, stage: int) -> Reducer:
     """Return the reducer, one of these options where they are not one."""
     reducer: Any = own if is_reducer(own) else made_by(own, stage)
     for name in ("needs", "plan"):
-        require(hasattr(reducer, name), f"it has no {name}", "a reducer has `needs` and `plan(seen) -> TokenMap`")
+        require(
+            "a reducer",
+            hasattr(reducer, name),
+            f"it has no {name}",
+            "a reducer has `needs` and `plan(seen) -> TokenMap`",
+        )
     needs = reducer.needs
     require(
-        isinstance(needs, Needs), f"needs is {quoted(needs)}", "return Needs(), with what `plan` reads beyond states"
+        "a reducer",
+        isinstance(needs, Needs),
+        f"needs is {quoted(needs)}",
+        "return Needs(), with what `plan` reads beyond states",
     )
     made: Reducer = reducer
     return made
@@ -137,6 +145,7 @@ def _check_identity(who: str, reducer: Reducer, own: Any, stage: int) -> None:
             seen = only_what_it_asks_for(reducer, evidence(layout), layer=_places(reducer, own, stage)[0])
             kept = reducer.plan(seen)
             require(
+                "everything",
                 kept.is_identity or (merges(reducer) and kept.n_out == kept.n_in),
                 f"{kept.n_out} of {kept.n_in} tokens were left, and all were asked for",
                 "return TokenMap.identity(n, device) where the budget is everything",

@@ -15,10 +15,11 @@ from prunevid_qwen.reducer import Reducer, merges, most, why_unchanged
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 
 
-def require(holds: Any, broken: str, mend: str) -> None:
+def require(promise: str, holds: Any, broken: str, mend: str) -> None:
     """Raise unless a promise holds.
 
     Args:
+        promise: in a word or two.
         holds: whether it does.
         broken: what failed.
         mend: what to do.
@@ -27,7 +28,7 @@ def require(holds: Any, broken: str, mend: str) -> None:
         ContractBroken: it does not.
     """
     if not holds:
-        raise ContractBroken(f"{broken}: {mend}")
+        raise ContractBroken(f"{broken}: {mend}", promise=promise)
 
 
 @contextmanager
@@ -40,11 +41,12 @@ def on(who: str, what: str) -> Iterator[None]:
     try:
         yield
     except ContractBroken as error:
-        raise ContractBroken(f"{who} on {what}: {error}") from error.__cause__
+        raise ContractBroken(f"{who} on {what}: {error}", promise=error.promise) from error.__cause__
     except Exception as error:
         raise ContractBroken(
             f"{who} on {what}: {type(error).__name__}: {excerpt(str(error))}. Every sample of videos and images has to "
-            "be decided on, down to a single token, by what `needs` asks for: other evidence is None"
+            "be decided on, down to a single token, by what `needs` asks for: other evidence is None",
+            promise="decides",
         ) from error
 
 
@@ -66,21 +68,34 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
     before = _copied(seen)
     step, again = reducer.plan(seen), reducer.plan(seen)
     require(
+        "a map",
         isinstance(step, TokenMap),
         f"plan returned a {type(step).__name__}",
         "return a TokenMap, such as TokenMap.keep(index, n)",
     )
     for name, value in _copied(seen).items():
         require(
-            torch.equal(value, before[name]), f"plan changed {name}", "leave the evidence as it is: copy, then change"
+            "untouched",
+            torch.equal(value, before[name]),
+            f"plan changed {name}",
+            "leave the evidence as it is: copy, then change",
         )
     same = torch.equal(step.target, again.target) and torch.equal(step.rep, again.rep)
-    require(same, "planned twice, the same evidence gave two decisions", "draw random numbers from a seeded Generator")
+    require(
+        "the same",
+        same,
+        "planned twice, the same evidence gave two decisions",
+        "draw random numbers from a seeded Generator",
+    )
     n = seen.layout.visual.numel()
     require(
-        step.n_in == n, f"the map is over {step.n_in} tokens", f"map all {n} visual tokens: TokenMap.keep(index, {n})"
+        "a map",
+        step.n_in == n,
+        f"the map is over {step.n_in} tokens",
+        f"map all {n} visual tokens: TokenMap.keep(index, {n})",
     )
     require(
+        "a map",
         step.n_out >= 1 and int(step.target.min()) >= -1 and int(step.target.max()) < step.n_out,
         "the map's groups are not 0 to n_out - 1",
         "number groups from 0, and give -1 to what is dropped",
@@ -89,16 +104,19 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
     left = _applied(seen.layout, step)
     scope = getattr(own, "budget_scope", "image")  # of one sample's share a video may lose all, by its authors' count
     require(
+        "one of each",
         scope == "sample" or all(block.stop > block.start for block in left.blocks),
         "a video or image lost its last token",
         "keep at least one token of each of seen.layout.blocks",
     )
-    require(left.question.numel() == seen.layout.question.numel(), "text was lost", "map visual tokens alone")
+    require("text", left.question.numel() == seen.layout.question.numel(), "text was lost", "map visual tokens alone")
     for i, block in enumerate(left.blocks):
         inside = left.stratum[block.start : block.stop]
         outside = torch.cat([left.stratum[: block.start], left.stratum[block.stop :]])
         apart = not bool(torch.isin(inside, outside).any())
-        require(apart, f"video or image {i} shares a stratum with another one", "number strata of each block anew")
+        require(
+            "apart", apart, f"video or image {i} shares a stratum with another one", "number strata of each block anew"
+        )
     _check_amount(own, seen, step)
     if stage == 1 and step.is_identity and any(block.stop - block.start > 1 for block in seen.layout.blocks):
         _check_reason(reducer, own, seen)
@@ -116,29 +134,38 @@ def _check_order(reducer: Reducer, step: TokenMap, stage: int) -> None:
     places, may_merge = step.rep.diff(), stage == 1 or merges(reducer)
     if stage == 2:
         require(
+            "drops only",
             may_merge or step.is_selection,
             "tokens are merged inside the decoder, and it is not declared",
             "drop only, or say `merges = True` in the class",
         )
     if step.is_selection and not (stage == 2 and may_merge):
-        require(bool((places > 0).all()), "a token is kept twice, or out of order", "use TokenMap.keep, which sorts")
+        require(
+            "in order",
+            bool((places > 0).all()),
+            "a token is kept twice, or out of order",
+            "use TokenMap.keep, which sorts",
+        )
     elif stage == 1:
         in_order = bool((places >= 0).all())
-        require(in_order, "places do not run in sequence order", "sort the groups by the places they take (rep)")
+        require(
+            "in order", in_order, "places do not run in sequence order", "sort the groups by the places they take (rep)"
+        )
 
 
 def _applied(layout: TokenLayout, step: TokenMap) -> TokenLayout:
     try:
         left, whole = layout.apply(step)
     except ValueError as error:
-        raise ContractBroken(f"{error}: decide about each of seen.layout.blocks by itself") from error
-    require(whole.n_in == layout.length, "text was lost", "map visual tokens alone")
+        raise ContractBroken(f"{error}: decide about each of seen.layout.blocks by itself", promise="apart") from error
+    require("text", whole.n_in == layout.length, "text was lost", "map visual tokens alone")
     return left
 
 
 def _check_amount(own: Any, seen: Evidence, step: TokenMap) -> None:
     limit = most(own, seen.layout, seen.step)
     require(
+        "budget",
         limit is None or step.n_out <= limit,
         f"{step.n_out} of {step.n_in} tokens were left, and {limit} is the most that its budget allows",
         "round a share down, at least 1 of each video and image, or say in `most(layout, step)` what it may leave",
@@ -148,6 +175,7 @@ def _check_amount(own: Any, seen: Evidence, step: TokenMap) -> None:
 def _check_reason(reducer: Reducer, own: Any, seen: Evidence) -> None:
     asked = [getattr(own, name, None) for name in ("keep_ratio", "cluster_ratio", "tau")]
     require(
+        "reason",
         any(value == 1 for value in asked) or why_unchanged(reducer, seen.layout.blocks) is not None,
         "every token came through, which a run takes for pruning that did not happen",
         "merge, or say in why_unchanged(blocks) when nothing may change",

@@ -241,6 +241,9 @@ HOOKS = (
     "seams",
     "taps",
     "gathering",
+    "attention",
+    "evidence",
+    "decoding",
     "stage3_kv",
     "adapters",
 )

@@ -177,6 +177,23 @@ def test_what_was_asked_and_did_not_happen_shows_in_the_counts(monkeypatch: pyte
     assert all(wrong[name].figures["got"] != wrong[name].figures["asked"] for name in counts)
 
 
+def test_two_cuts_are_proved_apart_from_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode steps whose last layers are given what those between the cuts are given: of one cut there are none."""
+    monkeypatch.setattr(checks, "attentions", lambda: ("eager",))
+    stock = Run.before_later_layer
+
+    def first_of_all(self: Run, *given: Any) -> Any:
+        late, self.late = self.late, self.late[:1]
+        try:
+            return stock(self, *given)
+        finally:
+            self.late = late
+
+    monkeypatch.setattr(Run, "before_later_layer", first_of_all)
+    wrong = [check.name for check in self_check(FAMILY).failed]
+    assert wrong and all(checks.TWO_CUTS in name for name in wrong)
+
+
 def test_a_model_that_cannot_be_built_is_a_finding_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "tiny_model", lambda *_given: {}["text_config"])
     found = self_check(FAMILY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -16,13 +16,15 @@ from prunevid_qwen import seams
 from prunevid_qwen.adapters import Adapter, adapter_for
 from prunevid_qwen.adapters.tiny import FAMILIES, tiny_inputs, tiny_model
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.selfcheck.aside import aside
 from prunevid_qwen.selfcheck.oracle import decoder_inputs, masked_logits, units_apart
+from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.trace import Trace
 
-Attach = Callable[[Adapter, PruneVidConfig], AbstractContextManager[Trace]]
+Attach = Callable[[Adapter, PruneVidConfig | Plan], AbstractContextManager[Trace]]
 """`hooks.attached`: prunes every prompt of the adapter's model inside the block, and asks no canary."""
 
 Figures = dict[str, Any]
@@ -31,11 +33,13 @@ LAYERS, LAYER, STEPS = 3, 1, 2
 HALF: dict[str, Any] = {
     "pruning_layer": LAYER, "tau": 1.0, "cluster_ratio": 0.5, "min_cluster_tokens": 0, "keep_ratio": 0.5
 }  # fmt: skip
+TWO_CUTS = "two cuts"  # one more before that of stage 2, so that each layer sees tokens of its own
 STAGES: dict[str, dict[str, Any]] = {
     "all stages": {},
     "stages 1 and 2": {"enable_cache_compression": False},
     "stages 2 and 3": {"enable_stage1": False},
     "stage 1": {"enable_stage2": False, "enable_cache_compression": False},
+    TWO_CUTS: {"enable_cache_compression": False},
 }
 KEEP: dict[str, Any] = {"cluster_ratio": 1.0, "keep_ratio": 1.0, "position_scheme": "hf"}
 
@@ -203,7 +207,7 @@ class _Subject:
                 prompt = (self.inputs["input_ids"][b, at], embeds[b, at], positions[:, b, at])
                 new = out.sequences[b, -STEPS - 1 : -1]
                 compress = self._config(stages).enable_cache_compression
-                wanted.append(masked_logits(self.model, self.adapter, prompt, new, row, LAYER, compress))
+                wanted.append(masked_logits(self.model, self.adapter, prompt, new, row, compress))
         return _within(_logits(out), torch.stack(wanted))
 
     def counts(self, stages: str) -> tuple[bool, Figures]:
@@ -211,13 +215,13 @@ class _Subject:
         out, trace = self._pruned(stages)
         config, case = self._config(stages), self.case
         first = [list(case.merged[b] if config.enable_stage1 else case.tokens[b]) for b in self.rows]
-        second = [[n // 2 if config.enable_stage2 else n for n in row] for row in first]
-        held = [max(case.text[b] + sum(rows[b]) for b in self.rows) for rows in (first, second)]
-        early = held[1] if config.enable_cache_compression else held[0]
+        between = [[n // 2 if stages == TWO_CUTS else n for n in row] for row in first]
+        second = [[n // 2 if config.enable_stage2 else n for n in row] for row in between]
+        seen = [second] * LAYERS if config.enable_cache_compression else [first, between, second]
         asked = {
             "stage 1": [sum(row) for row in first],
             "stage 2": [sum(row) for row in second],
-            "cache": [n + STEPS for n in [early] * (LAYER + 1) + [held[1]] * (LAYERS - LAYER - 1)],
+            "cache": [max(case.text[b] + sum(rows[b]) for b in self.rows) + STEPS for rows in seen],
         }
         got = {
             "stage 1": [row.after_stage1 for row in trace.samples],
@@ -228,7 +232,10 @@ class _Subject:
 
     def _pruned(self, stages: str) -> tuple[Any, Trace]:
         if stages not in self.made:
-            with self.attach(self.adapter, self._config(stages)) as trace:
+            plan = compile_plan(self._config(stages), LAYERS)
+            if stages == TWO_CUTS:
+                plan = replace(plan, steps=(*plan.steps[:1], Step(LAYER - 1, Uniform(0.5)), *plan.steps[1:]))
+            with self.attach(self.adapter, plan) as trace:
                 self.made[stages] = (self._generate(), trace)
         return self.made[stages]
 

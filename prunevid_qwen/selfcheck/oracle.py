@@ -37,12 +37,11 @@ def masked_logits(
     prompt: tuple[Tensor, Tensor, Tensor],
     new: Tensor,
     sample: SampleTrace,
-    layer: int,
     compress: bool,
 ) -> Tensor:
     """Return the logits [1 + n, vocabulary] after the prompt and after each of the new tokens.
 
-    In layers after M no row sees a dropped token. In layers 0..M the prompt sees all, and new tokens see a dropped one
+    In layers after a cut no row sees a token that it dropped. In those before it the prompt does, and new tokens do
     only where the cache was not cut.
 
     Args:
@@ -51,7 +50,6 @@ def masked_logits(
         prompt: of one sample without padding: ids [S], embeddings [S, D], positions [3 or 1, S].
         new: [n] ids of the tokens that followed.
         sample: which tokens were merged and kept.
-        layer: M.
         compress: the cache was cut.
     """
     ids, embeds, positions = prompt
@@ -61,24 +59,22 @@ def masked_logits(
     target, rep = (own, own) if sample.merged is None else (sample.merged.target, sample.merged.rep)
     members = (target == torch.arange(rep.numel())[:, None]).to(embeds.dtype)  # [N', N]
     means = members / members.sum(dim=1, keepdim=True) @ embeds[visual]
-    kept = torch.ones(rep.numel(), dtype=torch.bool)
-    if sample.kept is not None:
-        kept = torch.zeros_like(kept).index_fill(0, sample.kept.rep, True)
     at = torch.cat([text, visual[rep]])
     order = at.argsort()
     start, n = order.numel(), new.numel()
     hidden = torch.cat([torch.cat([embeds[text], means])[order], model.get_input_embeddings()(new)])
     following = positions[:, -1:].max() + 1 + torch.arange(n)
     places = torch.cat([positions[:, at[order]], following.expand(len(positions), -1)], dim=1)
-    dropped = torch.cat([torch.zeros(text.numel(), dtype=torch.bool), ~kept])[order]
-    dropped = torch.cat([dropped, torch.zeros(n, dtype=torch.bool)])
-    early = torch.ones(start + n, start + n, dtype=torch.bool).tril()
-    late = early & ~dropped | torch.eye(start + n, dtype=torch.bool)
-    if compress:
-        early[start:] &= ~dropped
+    causal, eye = torch.ones(start + n, start + n, dtype=torch.bool).tril(), torch.eye(start + n, dtype=torch.bool)
+    gone = [_gone(sample, i, rep.numel()) for i in range(len(adapter.parts.layers) + 1)]  # the last: in the end
+    gone = [torch.cat([torch.zeros(text.numel(), dtype=torch.bool), each])[order] for each in gone]
+    gone = [torch.cat([each, torch.zeros(n, dtype=torch.bool)]) for each in gone]
     with ExitStack() as stack:
         for i, module in enumerate(adapter.parts.layers):
-            allowed = early if i <= layer else late
+            allowed = causal & ~gone[i]
+            if compress:
+                allowed[start:] &= ~gone[-1]
+            allowed |= eye
             mask = torch.zeros(allowed.shape, dtype=hidden.dtype).masked_fill(~allowed, torch.finfo(hidden.dtype).min)
             handle = module.register_forward_pre_hook(
                 lambda _module, args, kwargs, mask=mask: (args, {**kwargs, "attention_mask": mask[None, None]}),
@@ -89,6 +85,15 @@ def masked_logits(
         states = adapter.parts.decoder(inputs_embeds=hidden[None], position_ids=given, use_cache=False)[0]
     logits: Tensor = model.lm_head(states[0, start - 1 :])
     return logits
+
+
+def _gone(sample: SampleTrace, layer: int, count: int) -> Tensor:
+    """Which of ``count`` visual tokens after stage 1 were dropped before a layer, [count] bool."""
+    left = torch.arange(count)
+    for each in sample.reductions:
+        if 0 <= each.at < layer:
+            left = left[each.map.rep]
+    return torch.ones(count, dtype=torch.bool).index_fill(0, left, False)
 
 
 def units_apart(got: Tensor, wanted: Tensor) -> float:

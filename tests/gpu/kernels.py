@@ -234,6 +234,12 @@ def _same_segments(got: Any, wanted: Tensor, dtype: torch.dtype, size: Size) -> 
     return _equal(got, wanted, dtype, size)
 
 
+def _segmented(size: Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Any, ...]:
+    heads, lengths, dim = size["shape"]
+    q, k = _drawn(generator, 2, heads, sum(lengths), dim).to(dtype)
+    return q, k, lengths, dim**-0.5
+
+
 KERNELS = {
     "question_attention": Kernel(
         _of("question_attention", "question_attention"), _question, _of("question_attention", "reference"),
@@ -251,6 +257,12 @@ KERNELS = {
             {"shape": (16, 2, 130, 2400, 128), "visual": 2240, "reduce": ("mean", "mean")},
             {"shape": (28, 4, 40, 17960, 128), "visual": 17920, "causal": False},
         ),
+    ),
+    "received_attention": Kernel(
+        _of("received_attention", "received_attention"), _segmented, _of("received_attention", "reference"),
+        _close_in_fp32,
+        odd=({"shape": (1, (1,), 8)}, {"shape": (2, (3, 3, 1), 16)}, {"shape": (3, (5, 40, 5), 80)}),
+        real=({"shape": (16, (64,) * 81 + (48,) * 9, 80)}, {"shape": (16, (5184, 5184), 80)}),
     ),
     "cache_compaction": Kernel(
         _of("cache_compaction", "compact"), _cache, _of("cache_compaction", "reference"), _equal,

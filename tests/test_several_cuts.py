@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -9,8 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 
+from prunevid_qwen.cli.report import tokens_table
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -213,6 +217,12 @@ def test_a_receipt_has_a_row_for_each_cut() -> None:
         rows = [(row["name"], row["where"]) for row in stats["steps"]]
         assert rows == [(what.selector_name, f"layer {layer}") for layer in at]
         assert all(one["tokens_out"] == other["tokens_in"] for one, other in pairwise(stats["steps"]))
+        table = Console(file=io.StringIO(), width=200)
+        table.print(tokens_table(stats))
+        shown = table.file.getvalue()
+        assert all(
+            re.search(rf"layer {row['where'][6:]}\b.*\b{row['tokens_out']}\b", shown) for row in stats["steps"][:-1]
+        )
         last, two = stats["steps"][-1], stats["stage2"]
         assert (two["layer"], two["original_tokens"], two["kept_tokens"]) == (
             at[-1],

@@ -192,6 +192,10 @@ def tokens_table(stats: Stats) -> Table:
     table.add_row("visual, unpruned", str(visual), _share(visual, visual), _seen(stats))
     one, two, three = stats["stage1"], stats["stage2"], stats["stage3"]
     table.add_row("after stage 1", str(tokens["after_stage1"]), _share(tokens["after_stage1"], visual), _stage1(one))
+    for cut in stats.get("steps", ())[:-1]:
+        if cut["where"] != "door":
+            left = cut["tokens_out"]
+            table.add_row(f"after {cut['where']}", str(left), _share(left, visual), f"stage 2, {cut['name']}")
     table.add_row("after stage 2", str(tokens["after_stage2"]), _share(tokens["after_stage2"], visual), _stage2(two))
     average = tokens["layer_average"]
     table.add_row("average over the layers", f"{average:.0f}", _share(average, visual), "what the prompt costs to read")

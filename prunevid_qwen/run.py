@@ -120,7 +120,7 @@ class Run(threading.local):
         self.clock = ("prefill", now)
         self._new_trace(())
         self.gathering.before_stage1(self.prefill, copy.ids)
-        prepare(self.prefill, embeds, self.plan)
+        prepare(self.prefill, embeds, self.plan, self.trace)
         door = self.plan.door
         if door is not None:
             self._merge(kwargs, self.prefill, door)

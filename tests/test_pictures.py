@@ -115,7 +115,7 @@ def test_rows_may_be_copies() -> None:
     assert grids(dealt) == [[WIDE]] * 3 + [[HIGH, HIGH]] * 3 + [[]] * 3
 
 
-@pytest.mark.parametrize("rows", [("iii", "iiiiii"), ("iiiiiiiii", "iii"), ("iiii",), ("i" * 8, "i")])
+@pytest.mark.parametrize("rows", [("iii", "iiiiii"), ("iiiiiiiii", "iii"), ("iiii",), ("iiiiii",), ("i" * 8, "i")])
 def test_what_was_noted_has_to_fit_the_rows(rows: tuple[str, ...]) -> None:
     root, pictures = noting()
     with pictures.watching(root):

@@ -16,10 +16,12 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.layouts import layout_of
 from prunevid_qwen.adapters.tiny import IMAGE, SIDE
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.pictures import Picture
 from prunevid_qwen.reducer import Evidence, Reducer, made_by
 from prunevid_qwen.stage1_merge.blocks import around
+from prunevid_qwen.stage2_select.glimpse.glimpse import frames_of
 from prunevid_qwen.stage2_select.prunevid import group_strata
 from prunevid_qwen.tokens import Mix, TokenLayout, TokenMap
 from prunevid_qwen.trace import DOOR, Reduction, SampleTrace
@@ -125,12 +127,20 @@ def test_groups_and_static_share_go_by_frames(cells: Tensor) -> None:
     layout = layout_with(cells)
     groups = group_strata(layout)
     assert torch.equal(groups[cells >= 0], cells[cells >= 0] // 8)
-    target = torch.where(cells < 0, 24 + torch.arange(cells.numel()), cells % 8)  # every location is static
-    target = target.unique(return_inverse=True)[1]
-    rep = torch.stack([(target == group).nonzero()[0, 0] for group in range(int(target.max()) + 1)])
-    reduced = (Reduction(DOOR, "x", TokenMap(target, rep)),)
-    sample = SampleTrace(layout.blocks, cells.numel(), layout.length, reduced, layout.cells)
-    assert sample.static_ratio == 24 / cells.numel()
+    by_location, by_frame = cells % 8, cells // 8  # all static; nothing is
+    for group_of, static in ((by_location, 24), (by_frame, 0)):
+        target = torch.where(cells < 0, 24 + torch.arange(cells.numel()), group_of)
+        target = target.unique(return_inverse=True)[1]
+        rep = torch.stack([(target == group).nonzero()[0, 0] for group in range(int(target.max()) + 1)])
+        reduced = (Reduction(DOOR, "x", TokenMap(target, rep)),)
+        sample = SampleTrace(layout.blocks, cells.numel(), layout.length, reduced, layout.cells)
+        assert sample.static_ratio == static / cells.numel()
+
+
+@PLACES
+def test_a_predictor_of_rows_and_columns_refuses_tokens_without(cells: Tensor) -> None:
+    with pytest.raises(UnsupportedError):
+        frames_of(layout_with(cells))
 
 
 def test_a_video_that_has_lost_tokens_is_not_taken_for_a_grid() -> None:

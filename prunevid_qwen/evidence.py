@@ -22,7 +22,7 @@ from prunevid_qwen.reducer import Prepares
 from prunevid_qwen.taps import parted
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.tokens.device import input_device, on
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.trace import DOOR, Moment, Trace
 
 
 class Sight:
@@ -161,17 +161,20 @@ class Sight:
         return marks.to(self.device)
 
 
-def prepare(state: Prefill, embeds: Tensor, plan: Plan) -> None:
+def prepare(state: Prefill, embeds: Tensor, plan: Plan, trace: Trace) -> None:
     """Let each reducer that prepares look at every sample once, as it came; its notes go into the rows.
 
     Args:
         state: of the prompt, before any step.
         embeds: [B, S, D] the input embeddings.
         plan: its reducers, each of them once, in however many steps it stands.
+        trace: where the time counts for the first of these steps; what stands at the door is timed with the prompt.
     """
-    for by in {id(step.by): step.by for step in plan.steps}.values():
-        if not isinstance(by, Prepares):
+    for step in plan.steps:
+        by = step.by
+        if plan.number_of(step) or not isinstance(by, Prepares):
             continue
+        start = Moment.now(embeds.device)
         for b, row in enumerate(state.rows):
             if row.start is None:
                 continue
@@ -180,6 +183,8 @@ def prepare(state: Prefill, embeds: Tensor, plan: Plan) -> None:
             seen = Evidence(row.start.to(embeds.device), hidden, question, start=hidden.shape[0])
             with torch.no_grad(), without_autocast(embeds.device):
                 row.notes[id(by)] = by.prepare(seen)
+        if step.at > DOOR:
+            trace.add("select", start, Moment.now(embeds.device), step.at)
 
 
 def _picked(x: Tensor, state: Prefill, b: int, which: Tensor) -> Tensor:

@@ -172,6 +172,15 @@ def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:
     return None
 
 
+def still_to_come(whole: Tensor | None, cache: Any, embeds: Tensor) -> Tensor | None:
+    """Return the prompt [b, S'] that was told last, or None once a call without pixels has read it to its end.
+
+    The next prompt may begin as it did, and is not told where the model is called without `generate`.
+    """
+    past = 0 if cache is None else int(cache.get_seq_length())
+    return None if whole is None or past + embeds.shape[1] >= whole.shape[1] else whole
+
+
 def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
     """Where in this block the prompt ends: in assisted decoding candidate tokens follow it."""
     length = ids.shape[1]

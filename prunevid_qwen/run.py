@@ -23,7 +23,7 @@ from prunevid_qwen.media_checks import check_countable, check_shown, check_text,
 from prunevid_qwen.pictures import Pictures
 from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.prompt import embeddings, fetch, read_prompt
+from prunevid_qwen.prompt import embeddings, fetch, read_prompt, still_to_come
 from prunevid_qwen.seams import cache_name, cache_of, check_not_checkpointed, checkpointed, first_argument, require
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
 from prunevid_qwen.steps import merge, select
@@ -93,6 +93,7 @@ class Run(threading.local):
                 "the decoder's hooks never ran on a prompt with images or videos (a compiled or replaced forward?)"
             )
         if out is None:
+            self.prompt = None  # a call of it was refused
             return forget_unfilled(self.adapter.parts.model)
         return self.logits.placed(out)
 
@@ -120,7 +121,7 @@ class Run(threading.local):
         self.clock = ("prefill", now)
         self._new_trace(())
         self.gathering.before_stage1(self.prefill, copy.ids)
-        prepare(self.prefill, embeds, self.plan)
+        prepare(self.prefill, embeds, self.plan, self.trace)
         door = self.plan.door
         if door is not None:
             self._merge(kwargs, self.prefill, door)
@@ -131,6 +132,7 @@ class Run(threading.local):
     def _text(self, kwargs: Kwargs, embeds: Tensor, ids: Tensor | None, now: Moment) -> None:
         cache = cache_of(kwargs)
         fresh = cache is None or not cache.get_seq_length()
+        self.prompt = still_to_come(self.prompt, cache, embeds)
         if embeds.shape[1] > 1:  # one token is a decode step: a generated placeholder is text
             check_text(self.adapter, ids if fresh else None, kwargs.get("position_ids"))
         if fresh or not self.trace.has_begun:  # a text that goes on from another context's cache is a prompt here

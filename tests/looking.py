@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, VisionQuery
+from prunevid_qwen.plan import Step
 from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.trace import DOOR
 from tests.tolerances import apart
 
 
@@ -71,3 +73,7 @@ class Received(Best):
         assert seen.vision is not None and seen.keys is not None
         of_heads: Any = seen.keys.float().norm(dim=-1).mean(0)
         return seen.vision["received"][0] + 0.01 * seen.vision["keys"][0].norm(dim=-1) + 0.01 * of_heads
+
+
+RATED = Rated(0.7)  # one reducer, two steps
+LOOKING = (Step(DOOR, NextLayer(0.8)), Step(1, RATED), Step(2, NextLayer(0.7)), Step(3, Received(0.7)), Step(4, RATED))

@@ -24,7 +24,6 @@ FACTS = re.compile(
 # file -> which facts it may name, and why
 EXCEPTIONS = {
     "vision.py": (r"grid_thw|spatial_merge_size", "Qwen's tower in chunks and from memory; goes to `adapters`"),
-    "taps.py": (r"grid_thw|spatial_merge_size", "the same tower, looked into"),
     "positions.py": (r"tokens_per_second|mm_token_type_ids", "M-RoPE as Qwen was trained; goes to `adapters`"),
     "prepared.py": (
         r"grid_thw|second_per_grid_ts|mm_token_type_ids",

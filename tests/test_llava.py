@@ -94,6 +94,24 @@ def test_a_placeholder_of_a_text_is_text_and_one_of_a_prompt_is_not() -> None:
             model(**inputs)
 
 
+@pytest.mark.parametrize("before", ["answered", "refused"])
+def test_an_earlier_prompt_is_no_part_of_a_longer_one(before: str) -> None:
+    """`generate` tells its prompt once; a plain forward tells none, and may begin as that one did."""
+    model, inputs = family_model("llava"), family_inputs("llava", "one")
+    end = 5 if before == "answered" else -3  # a text; or a prompt whose pixels are left out
+    earlier = {name: inputs[name][:, :end] for name in ("input_ids", "attention_mask")}
+    with pruned(model, config("llava", selector="fastv")) as trace, torch.no_grad():  # asks for the last token
+        wanted = model(**inputs).logits
+        kept = trace.samples[0].kept.rep
+        if before == "answered":
+            model.generate(**earlier, max_new_tokens=2, do_sample=False)
+        else:
+            with pytest.raises(UnsupportedError):
+                model.generate(**earlier, max_new_tokens=2, do_sample=False)
+        assert torch.equal(model(**inputs).logits, wanted)
+        assert torch.equal(trace.samples[0].kept.rep, kept)
+
+
 @pytest.mark.parametrize(
     ("question", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +20,14 @@ from prunevid_qwen.evaluation.engine.asking import Answering
 from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
 from prunevid_qwen.evaluation.engine.tasks import Task
 from prunevid_qwen.evaluation.scenes import CONDITIONS, ShapesVideo
+from prunevid_qwen.hooks import pruned
 from prunevid_qwen.moving_shapes import make_scene, write_frames
 from prunevid_qwen.moving_shapes.drawing import render
+from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.tokens.device import input_device
+from prunevid_qwen.trace import DOOR
+from tests.families import family_inputs, family_model
+from tests.looking import NextLayer
 
 ASKED = "what color is the circle ?"
 PLACES: dict[str, dict[str, str]] = {
@@ -87,6 +93,23 @@ def test_engines_answer_with_an_offloaded_model(tmp_path: Path) -> None:
         asked = Questioner(answerer.model, video, video.questions(1)).ask(configs[1][1])
         answers.append(([line["raw"] for line in lines], [each.given for each in asked]))
     assert answers[0] == answers[1] and None not in answers[0][0]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
+def test_the_next_layers_projections_are_fetched_when_they_are_asked(family: str) -> None:
+    """Between calls its weights are on "meta": accelerate's hooks bring them for a projection, too."""
+    from accelerate import cpu_offload
+
+    model, kept = copy.deepcopy(family_model(family)), []
+    plan = Plan((Step(DOOR, NextLayer(0.8)), Step(2, NextLayer(0.6))))
+    for offloaded in (False, True):
+        if offloaded:
+            cpu_offload(model, torch.device("cpu"))
+        with torch.no_grad(), pruned(model, plan) as trace:
+            model(**family_inputs(family, "one"))
+        kept.append(trace.kept[0])
+    assert next(model.model.language_model.layers[3].parameters()).device.type == "meta"
+    assert torch.equal(*kept)
 
 
 def test_inputs_go_to_where_offloaded_weights_are_run() -> None:

@@ -12,7 +12,7 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.gathering import _numbers
 from prunevid_qwen.hooks import pruned
-from prunevid_qwen.kernels import cluster_mean, dpc_knn, question_attention, temporal_similarity
+from prunevid_qwen.kernels import cluster_mean, dpc_knn, question_attention, received_attention, temporal_similarity
 from prunevid_qwen.pixels import PixelOptions, _cut
 from prunevid_qwen.positions import reference_positions
 from prunevid_qwen.stage1_merge import merge_video
@@ -65,6 +65,10 @@ KERNELS = {
     "question_attention": lambda: question_attention.question_attention(
         noise(4, 3, 8), noise(2, 9, 8), torch.arange(2, 6), torch.arange(6, 9), 0.3
     ),
+    "rows and heads of it": lambda: question_attention.question_attention(
+        noise(4, 3, 8), noise(2, 9, 8), torch.arange(2, 6), torch.arange(6, 9), 0.3, "mean", "each", 2
+    ),
+    "received_attention": lambda: received_attention.received_attention(noise(2, 9, 8), noise(2, 9, 8), [4, 4, 1], 0.3),
     "merge_video": lambda: merge_video(still(4, 4, 6, 8), PruneVidConfig(min_cluster_tokens=0)).features,
     "marks": lambda: _numbers([[0.1, 0.7]])[0],
     "pixels": lambda: _cut(torch.arange(2 * 3 * 28 * 28).view(2, 3, 28, 28).byte(), PixelOptions(), 28, 28)[0],

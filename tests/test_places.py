@@ -16,10 +16,12 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.layouts import layout_of
 from prunevid_qwen.adapters.tiny import IMAGE, SIDE
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.pictures import Picture
 from prunevid_qwen.reducer import Evidence, Reducer, made_by
 from prunevid_qwen.stage1_merge.blocks import around
+from prunevid_qwen.stage2_select.glimpse.glimpse import frames_of
 from prunevid_qwen.stage2_select.prunevid import group_strata
 from prunevid_qwen.tokens import Mix, TokenLayout, TokenMap
 from prunevid_qwen.trace import DOOR, Reduction, SampleTrace
@@ -133,6 +135,12 @@ def test_groups_and_static_share_go_by_frames(cells: Tensor) -> None:
         reduced = (Reduction(DOOR, "x", TokenMap(target, rep)),)
         sample = SampleTrace(layout.blocks, cells.numel(), layout.length, reduced, layout.cells)
         assert sample.static_ratio == static / cells.numel()
+
+
+@PLACES
+def test_a_predictor_of_rows_and_columns_refuses_tokens_without(cells: Tensor) -> None:
+    with pytest.raises(UnsupportedError):
+        frames_of(layout_with(cells))
 
 
 def test_a_video_that_has_lost_tokens_is_not_taken_for_a_grid() -> None:

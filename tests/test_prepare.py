@@ -59,6 +59,13 @@ def test_once_a_sample_however_many_steps() -> None:
     assert [seen.note for seen in one.seen[6:]] == [3, 4] * 3, "another prompt, another note"
 
 
+def test_its_time_is_that_of_its_first_step() -> None:
+    one = Remembers(Needs())
+    made = watched(tiny_model(), inputs_of(ONE_VIDEO), Plan((Step(1, one), Step(2, one)), compress=False))
+    assert made.trace is not None
+    assert [len(made.trace.seconds.steps[at]) for at in (1, 2)] == [2, 1]
+
+
 def test_rows_of_each_are_the_tokens_that_were_prepared_for() -> None:
     """Text keeps its order: row i of the evidence is token i of the note, at every step."""
     method, inputs = Rated(0.5), inputs_of(ONE_VIDEO)

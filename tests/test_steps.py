@@ -22,7 +22,7 @@ from prunevid_qwen.stage2_select import FastV, PruneVid, Uniform
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.trace import DOOR, SampleTrace
 from tests import flash_attention
-from tests.looking import NextLayer, Rated, Received
+from tests.looking import LOOKING
 from tests.masking import masked_logits, text_inputs
 from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, one_more_token, same_logits, skip_if_the_library_mixes_beams_up, text_follow_up
@@ -36,8 +36,6 @@ pytestmark = pytest.mark.usefixtures("scores_apart")
 
 MERGE = compile_plan(PruneVidConfig(**TINY), 6).steps[0]
 CUTS = (Step(1, PruneVid(keep_ratio=0.7)), Step(2, FastV(keep_ratio=0.6)), Step(4, Uniform(keep_ratio=0.5)))
-RATED = Rated(0.7)  # one reducer, two steps
-LOOKING = (Step(DOOR, NextLayer(0.8)), Step(1, RATED), Step(2, NextLayer(0.7)), Step(3, Received(0.7)), Step(4, RATED))
 PLANS = {
     "cuts": Plan(CUTS),
     "cuts, whole caches": Plan(CUTS, compress=False),
@@ -208,6 +206,25 @@ def test_sampling(plan: Plan) -> None:
     for row in range(3):
         (wanted,) = oracle(ONE_VIDEO, out.sequences[row : row + 1], trace, plan)
         same_logits(torch.stack(out.logits, 1)[row], wanted)
+
+
+def test_a_streamer_is_told_what_is_written() -> None:
+    from transformers.generation.streamers import BaseStreamer
+
+    class Told(BaseStreamer):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.tokens: list[int] = []
+
+        def put(self, value: torch.Tensor) -> None:
+            self.tokens += value.flatten().tolist()
+
+        def end(self) -> None:
+            self.tokens.append(-1)
+
+    streamer = Told()
+    with pruned(tiny_model(), PLANS["evidence of each kind"]):
+        out = tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=4, do_sample=False, streamer=streamer)
+    assert streamer.tokens == [*out[0].tolist(), -1]
 
 
 @BOTH

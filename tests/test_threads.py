@@ -14,10 +14,12 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.hooks import pruned
+from prunevid_qwen.plan import Plan
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.trace import Trace
 from prunevid_qwen.vision import vision_from_memory
 from tests import glimpse
+from tests.looking import LOOKING
 from tests.models import CACHE, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_keep_everything import KEEP
 from tests.test_pruning_equals_masking import TINY
@@ -29,6 +31,7 @@ CONFIGS = {
     "without stage 3": PruneVidConfig(**TINY, enable_cache_compression=False),
     "keep everything": PruneVidConfig(**KEEP, position_scheme="hf"),
     "glimpse": glimpse.config(keep_threshold=None, keep_ratio=0.3),
+    "evidence of each kind": Plan(LOOKING),
 }
 PATIENCE = 120  # seconds: a thread that failed leaves the others waiting, and they say so
 

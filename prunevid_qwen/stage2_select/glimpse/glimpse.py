@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config.methods import GlimpseOptions
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.reducer import Evidence, Needs, Probe, VisionQuery, register
 from prunevid_qwen.stage2_select.glimpse.checkpoint import GlimpseVIP, load_predictor
 from prunevid_qwen.stage2_select.threshold import Budget
@@ -93,7 +94,15 @@ def frames_of(layout: TokenLayout) -> tuple[Tensor | None, Tensor, Tensor, list[
     Returns:
         [N] int64 images in the order of blocks and time, or None where tokens stand in that order already; [N] rows and
         [N] columns; tokens of each image, some perhaps 0. The host asks the device only where tokens were merged.
+
+    Raises:
+        UnsupportedError: a video or image has tokens without a place, of which the predictor knows nothing.
     """
+    if any(block.unplaced for block in layout.blocks):
+        raise UnsupportedError(
+            "glimpse reads tokens by their row and column, and this model's images or videos have some without (a "
+            "newline, CLS): choose another selector"
+        )
     cells = layout.cell_of
     whole = layout.cells is None
     rows, columns, images, sizes, before = [], [], [], [], 0

@@ -125,9 +125,9 @@ class MethodOptions:
 
 
 def fixed_share(own: Any) -> float | None:
-    """Return the share that a selector asks for; None: what is seen decides, a count does, or it has no share."""
+    """Return the share that a step of a selector is to leave; None: that is seen, a count, an average, or nothing."""
     share: float | None = getattr(own, "keep_ratio", None)
-    if getattr(own, "keep_threshold", None) is not None and share != 1:
+    if share != 1 and (getattr(own, "keep_threshold", None) is not None or getattr(own, "averages", False)):
         return None
     return share if getattr(own, "keep_tokens", None) is None else None
 

@@ -122,7 +122,7 @@ def _check_steps(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> None
     note = shown.note
     for number, at in enumerate(places):
         place: dict[str, Any] = {"step": number, "layer": at, "note": note}
-        place |= {"entered": entered, "places": places, "depth": _DEPTH}
+        place |= {"entered": entered, "steps_at": places, "depth": _DEPTH}
         place = {name: value for name, value in place.items() if name in names_in(Evidence)}
         shown = only_what_it_asks_for(reducer, seen, **place)
         step, left = check_plan(reducer, own, shown, stage)

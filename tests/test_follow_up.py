@@ -22,7 +22,6 @@ from prunevid_qwen import (
     PruneVidQwen25VL,
     UnsupportedError,
     get_paper_config,
-    hooks,
     pruned,
 )
 from prunevid_qwen.media import MediaReader
@@ -146,18 +145,16 @@ def test_a_follow_up_is_the_one_by_hand(
 
 
 @pytest.mark.parametrize("compress", [True, False], ids=["cut_caches", "whole_caches"])
-def test_a_follow_up_after_several_steps(
-    model: PruneVidQwen25VL, video: Path, compress: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_follow_up_after_several_steps(model: PruneVidQwen25VL, video: Path, compress: bool) -> None:
     cuts = tuple(Step(at, Uniform(0.7)) for at in (0, 1, 2))
     plan = Plan((*compile_plan(PAPER, 4).steps[:1], *cuts), compress)
     told = [user(FIRST, {"type": "video", "video": str(video)})]
     with pruned(model.model, plan):
         hand = by_hand(model, told[0], [SECOND, THIRD], False)
-    monkeypatch.setattr(hooks, "compile_plan", lambda *_: plan)  # the class takes a config
+    planned = model.with_config(plan)
     cache, steps = None, []
     for question, wanted in zip([SECOND, THIRD, None], hand, strict=True):
-        result = ask(model, *told, past_key_values=cache, **OUT, **ending(False))
+        result = ask(planned, *told, past_key_values=cache, **OUT, **ending(False))
         cache = result["past_key_values"]
         assert torch.equal(result["output"].sequences, wanted.sequences)
         assert all(map(torch.equal, result["output"].logits, wanted.logits))

@@ -38,7 +38,7 @@ def check_applied(trace: Trace, what: PruneVidConfig | Plan, shown: Sequence[int
     for number, sample in enumerate(trace.samples):
         if not sample.tokens:
             continue
-        idle = sorted({*trace.places} - {each.at for each in sample.reductions})
+        idle = sorted({*trace.steps_at} - {each.at for each in sample.reductions})
         if idle:
             where = " and ".join("the decoder's door" if at == DOOR else f"layer {at}" for at in idle)
             raise PruningNotApplied(f"steps at {where} were asked for, but did not see sample {number}")

@@ -119,8 +119,8 @@ def attached(
         gathering = Gathering(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
-        places = tuple(step.at for step in plan.steps)
-        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers, places=places))
+        steps_at = tuple(step.at for step in plan.steps)
+        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers, steps_at=steps_at))
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))

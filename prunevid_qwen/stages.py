@@ -38,7 +38,7 @@ class Stage:
 
     @property
     def count(self) -> int | None:
-        """The tokens of each video and image that are asked for, where the budget is a count."""
+        """The tokens of each video and image that a step is to leave, where the budget is such a count."""
         found: int | None = getattr(self.own, "keep_tokens", None)
         return None if getattr(self.own, "averages", False) else found
 

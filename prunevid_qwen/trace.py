@@ -132,7 +132,7 @@ class Trace:
         cache_bytes: bytes of keys and values after the last prefill.
         seconds: parts "vision", "merge" (stage 1), "select" (stage 2), "compact" (stage 3), "prefill" (the decoder, all
             three inside it) and "decode"; besides, those of each step.
-        places: where the plan's steps stand, as `Reduction.at`; () where that is not known.
+        steps_at: where the plan's steps stand, as `Reduction.at`; () where that is not known.
     """
 
     def __init__(
@@ -145,10 +145,10 @@ class Trace:
         cache_lengths: tuple[int, ...] = (),
         cache_bytes: int = 0,
         seconds: Seconds | None = None,
-        places: tuple[int, ...] = (),
+        steps_at: tuple[int, ...] = (),
     ) -> None:
         self.position_scheme, self.layer, self.layers, self.prefills = position_scheme, layer, layers, prefills
-        self.places = places
+        self.steps_at = steps_at
         self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Seconds())
         self._own = threading.local()
         self._opener = threading.current_thread()
@@ -158,7 +158,7 @@ class Trace:
     def __reduce__(self) -> Any:
         read = self._read
         numbers = self.position_scheme, self.layer, self.layers, self.prefills
-        return Trace, (*numbers, read.samples, read.cache_lengths, read.cache_bytes, read.seconds, self.places)
+        return Trace, (*numbers, read.samples, read.cache_lengths, read.cache_bytes, read.seconds, self.steps_at)
 
     def __repr__(self) -> str:
         """Show it as its constructor is written."""

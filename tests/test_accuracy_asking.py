@@ -159,7 +159,7 @@ def test_stage_1_decides_once_for_all_questions_about_a_video(
     assert plan.door is not None
     counting = PlansOnce(plan.door.by, reads_the_question)
     steps = (replace(plan.door, by=counting), *plan.cuts)
-    monkeypatch.setattr(hooks, "compile_plan", lambda *_: replace(plan, steps=steps))
+    monkeypatch.setattr(hooks, "plan_of", lambda *_: replace(plan, steps=steps))
     after = Questioner(bundled(), VIDEO, VIDEO.questions(4)).ask(MERGE)
     assert counting.calls == (4 if reads_the_question else 1)
     assert [each.given for each in after] == [each.given for each in before]

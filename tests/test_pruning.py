@@ -235,13 +235,13 @@ def test_no_step_of_a_config_may_be_left_out() -> None:
     """Of several cuts of one method, too, whose places only the compiled plan knows."""
     config = PruneVidConfig(merger=None, selector=FastVOptions())
     sample = SampleTrace((), 96, 106, (Reduction(1, "fastv", TokenMap.keep(torch.arange(48), 96)),))
-    check_applied(Trace("reference", 1, LAYERS, samples=(sample,), places=(1,)), config)
+    check_applied(Trace("reference", 1, LAYERS, samples=(sample,), steps_at=(1,)), config)
     with pytest.raises(PruningNotApplied, match="layer 3"):
-        check_applied(Trace("reference", 3, LAYERS, samples=(sample,), places=(1, 3)), config)
+        check_applied(Trace("reference", 3, LAYERS, samples=(sample,), steps_at=(1, 3)), config)
     model = tiny_model("sdpa")
     with pruned(model, [FastVOptions(), PruneVidOptions(layers=4)]) as trace:
         model.generate(**make_inputs(CASES["mixed"]), max_new_tokens=1)
-    assert trace.places == (1, 3) == pickle.loads(pickle.dumps(trace)).places
+    assert trace.steps_at == (1, 3) == pickle.loads(pickle.dumps(trace)).steps_at
 
 
 def test_a_reducer_made_by_hand_says_its_budget_itself() -> None:

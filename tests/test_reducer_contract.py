@@ -182,6 +182,19 @@ def test_what_breaks_it_is_told_so(broken: type[Half]) -> None:
     assert isinstance(said.value, AssertionError)
 
 
+def test_a_budget_may_be_refused_but_not_the_one_that_was_given() -> None:
+    class Refuses(Half):
+        def cut(self, seen: Evidence, n: int) -> TokenMap:
+            if self.keep_ratio < 0.3:
+                raise ConfigError("too little")
+            return super().cut(seen, n)
+
+    check_reducer(Refuses(0.4))
+    with pytest.raises(ContractBroken) as said:
+        check_reducer(Refuses(0.2))
+    assert said.value.promise == "decides"
+
+
 def test_a_merger_keeps_videos_apart_and_gives_its_reasons() -> None:
     class Joins(Pool):
         def plan(self, seen: Evidence) -> TokenMap:

@@ -45,7 +45,7 @@ def check_reducer(what: Any) -> None:
         who = f"{type(own).__name__} ({name})"
         with on(who, "construction"):
             reducer = _made(own, stage)
-        _check_evidence(who, reducer, own, stage)
+        _check_evidence(who, reducer, own, stage, may_refuse=own is not given)
     for changes in EVERYTHING:
         own = varied(given, changes) if dataclasses.is_dataclass(given) else None
         if own is not None:
@@ -94,13 +94,13 @@ def _made(own: Any, stage: int) -> Reducer:
     return made
 
 
-def _check_evidence(who: str, reducer: Reducer, own: Any, stage: int) -> None:
+def _check_evidence(who: str, reducer: Reducer, own: Any, stage: int, may_refuse: bool) -> None:
     for before, merger in _BEFORE.items() if stage == 2 else (("nothing before it", None),):
         for content in CONTENT:
             for layout in LAYOUTS:
                 if merger is not None and content == "all equal":
                     continue
-                with on(who, f"{layout}, {content}, {before}"):
+                with on(who, f"{layout}, {content}, {before}", may_refuse):
                     _check_steps(reducer, own, _after(merger, evidence(layout, content)), stage)
 
 
@@ -122,7 +122,7 @@ def _check_steps(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> None
     note = shown.note
     for number, at in enumerate(places):
         place: dict[str, Any] = {"step": number, "layer": at, "note": note}
-        place |= {"entered": entered, "places": places, "depth": _DEPTH}
+        place |= {"entered": entered, "steps_at": places, "depth": _DEPTH}
         place = {name: value for name, value in place.items() if name in names_in(Evidence)}
         shown = only_what_it_asks_for(reducer, seen, **place)
         step, left = check_plan(reducer, own, shown, stage)

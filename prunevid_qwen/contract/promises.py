@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.errors import ContractBroken, excerpt
+from prunevid_qwen.errors import ConfigError, ContractBroken, excerpt
 from prunevid_qwen.needs import Evidence
 from prunevid_qwen.reducer import Reducer, merges, most, why_unchanged
 from prunevid_qwen.tokens import TokenLayout, TokenMap
@@ -32,8 +32,13 @@ def require(promise: str, holds: Any, broken: str, mend: str) -> None:
 
 
 @contextmanager
-def on(who: str, what: str) -> Iterator[None]:
+def on(who: str, what: str, may_refuse: bool = False) -> Iterator[None]:
     """Say of whatever fails inside whose it is and on what.
+
+    Args:
+        who: the options.
+        what: the sample.
+        may_refuse: a `ConfigError` is no failure: a method need not spend every budget on every video.
 
     Raises:
         ContractBroken: anything failed.
@@ -43,6 +48,8 @@ def on(who: str, what: str) -> Iterator[None]:
     except ContractBroken as error:
         raise ContractBroken(f"{who} on {what}: {error}", promise=error.promise) from error.__cause__
     except Exception as error:
+        if may_refuse and isinstance(error, ConfigError):
+            return
         raise ContractBroken(
             f"{who} on {what}: {type(error).__name__}: {excerpt(str(error))}. Every sample of videos and images has to "
             "be decided on, down to a single token, by what `needs` asks for: other evidence is None",

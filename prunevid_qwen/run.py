@@ -285,9 +285,7 @@ class Run(threading.local):
         if state is not None:
             missed = " and ".join(str(step.at) for step in self.plan.cuts if step.at not in state.acted)
             if missed:
-                raise PruningNotApplied(
-                    f"stage 2 did not act: no hook of layer {missed} ran (a compiled or replaced forward?)"
-                )
+                raise PruningNotApplied(f"stage 2 did not act after layer {missed} (a compiled or replaced forward?)")
             state.close(len(self.adapter.parts.layers) - 1, self.plan.compress, checkpointed(self.adapter.parts.layers))
             self.trace.samples = tuple(row.trace() for row in state.rows)
             if state.shortened:

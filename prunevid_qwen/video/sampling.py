@@ -136,7 +136,7 @@ def choose_frames(
     if len(shown) == 1:
         begin = max(shown[0], start or 0.0)
         return Choice((offered[0],), (begin,), until - begin if until > begin else frame_seconds)
-    lasts = (shown[-1] - shown[0]) / (len(shown) - 1)
+    mean = lasts = (shown[-1] - shown[0]) / (len(shown) - 1)
     if abs(lasts - frame_seconds) <= _STEADY * frame_seconds:
         lasts = frame_seconds
     if sampling == "fps":
@@ -144,7 +144,7 @@ def choose_frames(
         count = min(max_frames, max(min_frames, math.floor((shown[-1] - shown[0] + lasts) * fps + 1e-6)))
     steady = is_steady(shown) and until - shown[-1] <= 2 * lasts
     if steady and len(shown) <= count:  # all are taken: small differences must not add up
-        steady = all(abs(at - shown[0] - i * lasts) <= lasts / 2 for i, at in enumerate(shown))
+        steady = all(abs(at - shown[0] - i * mean) <= mean / 2 for i, at in enumerate(shown))
     if not steady:
         begin = max(shown[0], start or 0.0)
         if sampling == "fps":

@@ -96,6 +96,8 @@ class VisionQuery:
     what: str | tuple[str, ...] = "states"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "blocks", tuple(self.blocks))
+        object.__setattr__(self, "what", (self.what,) if isinstance(self.what, str) else tuple(self.what))
         if not self.blocks:
             raise ConfigError("a query of the vision tower names its blocks, got none")
         if not self.kinds or any(each not in _VISION for each in self.kinds):
@@ -103,8 +105,8 @@ class VisionQuery:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """``what`` as a tuple."""
-        return (self.what,) if isinstance(self.what, str) else tuple(self.what)
+        """``what``, as the tuple that it is kept as."""
+        return tuple(self.what)
 
 
 VisionTaps = VisionQuery  # its name in 0.1

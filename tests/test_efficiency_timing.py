@@ -194,7 +194,7 @@ def test_competitors_keep_their_order_and_names_are_their_own():
     for presets, message in (((), "at least one"), (("paper", "paper"), "twice"), (("papr",), "did you mean 'paper'")):
         with pytest.raises(ConfigError, match=message):
             competitors(presets)
-    with pytest.raises(ConfigError, match="'glimpse' decides anew for each prompt; name one with a fixed share first"):
+    with pytest.raises(ConfigError, match="glimpse"):
         competitors(("glimpse", "paper"))
 
 

@@ -16,6 +16,8 @@ from prunevid_qwen.needs import AttentionQuery, Needs, VisionQuery
 from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.trace import DOOR
 from tests.families import FAMILIES, family_inputs, family_model, member
+from tests.looking import NextLayer, Rated, Received
+from tests.test_keep_everything import generate
 from tests.test_places import full, full_inputs
 from tests.tolerances import close
 from tests.watching import Notes, watched
@@ -53,6 +55,21 @@ def test_more_rows_than_axes_of_positions() -> None:
     watched(family_model("llava"), inputs, Plan((Step(DOOR, notes),)))
     first, second, third, fourth = (seen.attention for seen in notes.seen)
     assert first is not None and second is not None and torch.equal(first, third) and torch.equal(second, fourth)
+
+
+@EVERY
+@pytest.mark.parametrize("mode", ["greedy", "beam"])
+def test_evidence_leaves_no_trace_on_the_model(family: str, mode: str) -> None:
+    """Every kind of it is gathered, and everything kept: the stock model, bit for bit."""
+    model, rated = family_model(family), Rated(1.0)
+    methods = {DOOR: NextLayer(1.0), 1: rated, 2: NextLayer(1.0), 3: Received(1.0), 4: rated}
+    steps = tuple(Step(at, method) for at, method in methods.items())
+    stock = generate(model, family_inputs(family, "batch"), mode)
+    with pruned(model, Plan(steps, position_scheme="hf")) as trace:
+        ours = generate(model, family_inputs(family, "batch"), mode)
+    assert torch.equal(stock.sequences, ours.sequences)
+    assert all(torch.equal(a, b) for a, b in zip(stock.logits, ours.logits, strict=True))
+    assert all(len(row.reductions) == 5 for row in trace.samples if row.tokens)
 
 
 # ---- a tower of CLIP's form

@@ -234,6 +234,11 @@ def test_queries_that_say_nothing_are_refused(given: dict[str, Any]) -> None:
         VisionQuery(**given)
 
 
+def test_a_query_is_the_same_however_it_is_written() -> None:
+    assert VisionQuery([0], what="keys") == VisionQuery((0,), what=["keys"])  # type: ignore[arg-type]
+    assert len({VisionQuery((0,), what="keys"), VisionQuery((0,), what=("keys",))}) == 1
+
+
 def test_two_steps_may_ask_for_the_same_alone() -> None:
     same, other = (Notes(Needs(vision=VisionQuery((0,), what=what))) for what in ("received", "keys"))
     watched(tiny_model(), make_inputs(IMAGES), Plan((Step(DOOR, same), Step(2, same))))

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
         SetupError,
         UnsupportedError,
     )
-    from prunevid_qwen.hooks import pruned
+    from prunevid_qwen.forward.hooks import pruned
+    from prunevid_qwen.forward.plan import Plan, Step
     from prunevid_qwen.model import PrunedVLM, PruneVidQwen25VL
     from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, Probe, VisionQuery
-    from prunevid_qwen.plan import Plan, Step
     from prunevid_qwen.reducer import register
     from prunevid_qwen.tokens import Mix, TokenLayout, TokenMap
 
@@ -63,10 +63,10 @@ _HOME = {
         "SetupError",
         "UnsupportedError",
     ),
-    "hooks": ("pruned",),
+    "forward.hooks": ("pruned",),
     "model": ("PruneVidQwen25VL", "PrunedVLM"),
     "needs": ("AttentionQuery", "Evidence", "Needs", "Probe", "VisionQuery"),
-    "plan": ("Plan", "Step"),
+    "forward.plan": ("Plan", "Step"),
     "reducer": ("register",),
     "tokens": ("Mix", "TokenLayout", "TokenMap"),
 }

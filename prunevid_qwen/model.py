@@ -14,21 +14,28 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
-from prunevid_qwen.attachments import Turns
+from prunevid_qwen.adapters.attachments import Turns
+from prunevid_qwen.answers.follow_up import (
+    cache_given,
+    check_starts_anew,
+    next_turn,
+    remember,
+    shown_in,
+    with_cache_named,
+)
+from prunevid_qwen.answers.results import results_of
+from prunevid_qwen.answers.streamer import ends_streamer
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
-from prunevid_qwen.encoding import Encoding, Progress
 from prunevid_qwen.errors import ConfigError, abridged
-from prunevid_qwen.follow_up import cache_given, check_starts_anew, next_turn, remember, shown_in, with_cache_named
-from prunevid_qwen.frontends import Frontend, frontend_for, opened_samples, read_by_library
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.forward.pruning import Pruning, check_kinds, plan_of
+from prunevid_qwen.inputs.encoding import Encoding, Progress
+from prunevid_qwen.inputs.frontends import Frontend, frontend_for, opened_samples, read_by_library
+from prunevid_qwen.inputs.prepared import Prepared, limited, returns_tensors
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
-from prunevid_qwen.plan import Plan
-from prunevid_qwen.prepared import Prepared, limited, returns_tensors
-from prunevid_qwen.preprocessor import Preprocessor
-from prunevid_qwen.pruning import Pruning, check_kinds, plan_of
 from prunevid_qwen.receipt import check_applied, warnings_of
-from prunevid_qwen.results import results_of
-from prunevid_qwen.streamer import ends_streamer
 from prunevid_qwen.tokens.device import input_device
 
 _log = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from prunevid_qwen.amounts import count_of
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.base import fixed_share
 from prunevid_qwen.config.flat_methods import FlatMethodOptions, flat_options_of
 from prunevid_qwen.config.table import enter, name_of, names_in, options_class

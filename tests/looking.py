@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, VisionQuery
-from prunevid_qwen.plan import Step
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests.tolerances import apart
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.tokens.trace import Trace
 
 
 def text_inputs(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

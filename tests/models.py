@@ -9,9 +9,9 @@ import torch
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from prunevid_qwen.adapters import tiny
+from prunevid_qwen.adapters.seams import cache_parameter
 from prunevid_qwen.adapters.tiny import END, EOS, IMAGE, MERGE, PAD, PATCH, START, VIDEO, VOCAB
 from prunevid_qwen.adapters.tiny import tiny_inputs as make_inputs
-from prunevid_qwen.seams import cache_parameter
 
 __all__ = ["CACHE", "CASES", "END", "EOS", "IMAGE", "IMAGES", "MERGE", "MIXED", "ONE_SHRINKS", "ONE_VIDEO", "PAD",
            "PATCH", "RAGGED", "START", "VIDEO", "VOCAB", "make_inputs", "tiny_model"]  # fmt: skip

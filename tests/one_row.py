@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunevid_qwen.evidence import Sight
+from prunevid_qwen.forward.evidence import Sight
+from prunevid_qwen.forward.plan import Step
+from prunevid_qwen.forward.prefill import Prefill, Row
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.plan import Step
-from prunevid_qwen.prefill import Prefill, Row
 
 
 def seen_by(needs: Needs, row: Row, states: Tensor, vision_width: int) -> Evidence:

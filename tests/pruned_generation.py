@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
 from tests.masking import masked_logits, text_inputs
 from tests.models import CACHE, RAGGED, VOCAB, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY

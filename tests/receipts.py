@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from prunevid_qwen.receipt_keys import Receipt
+from prunevid_qwen.receipt.keys import Receipt
 
 
 def differences(stats: Any, kind: Any = Receipt, where: str = "stats") -> Iterator[str]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.plan import Plan
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.tokens.trace import Trace
 from tests.masking import rows_of, text_inputs
 from tests.models import make_inputs, tiny_model
 

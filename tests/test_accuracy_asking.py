@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config, hooks, pruned
+from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config, pruned
 from prunevid_qwen import reducer as registry
-from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig, table
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
 from prunevid_qwen.evaluation.asking import Questioner, evidence_recall
@@ -28,10 +28,11 @@ from prunevid_qwen.evaluation.scenes import (
     calibration_videos,
 )
 from prunevid_qwen.evaluation.shared_vision import encode_video, shared_vision
-from prunevid_qwen.media import Medium
+from prunevid_qwen.forward import hooks
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, boxes
-from prunevid_qwen.pixels import video_pixels
-from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Reducer
 from prunevid_qwen.tokens import TokenMap
 

@@ -6,8 +6,8 @@ import doctest
 
 import pytest
 
-from prunevid_qwen import amounts
-from prunevid_qwen.amounts import percent, size, sizes
+from prunevid_qwen.config import amounts
+from prunevid_qwen.config.amounts import percent, size, sizes
 
 
 def test_the_examples() -> None:

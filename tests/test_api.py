@@ -29,13 +29,13 @@ from prunevid_qwen import (
     loading,
     pruned,
 )
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.errors import UnknownOption
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene, write_frames, write_video
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.receipt import check_applied
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.patience import PATIENCE

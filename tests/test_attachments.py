@@ -12,10 +12,10 @@ import torch
 from torch.utils.hooks import RemovableHandle
 
 from prunevid_qwen import PruneVidQwen25VL, get_paper_config
-from prunevid_qwen.attachments import Hook, StandIn
+from prunevid_qwen.adapters.attachments import Hook, StandIn
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.tokens.trace import Trace
 from tests import glimpse
 from tests.models import ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY

@@ -21,7 +21,7 @@ from prunevid_qwen.evaluation.bulk_questions import missing_media, read_question
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
-from prunevid_qwen.pixels import PixelOptions
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from tests.media import frame
 
 LINE = [

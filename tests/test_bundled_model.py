@@ -13,9 +13,9 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 import prunevid_qwen
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
+from prunevid_qwen.adapters.positions import reference_positions
 from prunevid_qwen.evaluation.bundled_accuracy import is_correct, package_answers
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, make_questions, make_scene, render
-from prunevid_qwen.positions import reference_positions
 from prunevid_qwen.training.answering import answer_questions
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.fast_forward import PIXEL_MEAN, PIXEL_STD, answer_states, patchify, vision_features

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from prunevid_qwen.interruption import signal_of
 from prunevid_qwen.moving_shapes import QUESTION_TYPES, make_scene, render
+from prunevid_qwen.processes.interruption import signal_of
 from prunevid_qwen.training import batches, bundled_model
 from prunevid_qwen.training.architecture import build_model, deepen
 from prunevid_qwen.training.bundled_model import train
@@ -136,7 +136,7 @@ def test_labels_name_the_object_under_the_token():
 
 
 def test_patches_are_the_librarys_order():
-    from prunevid_qwen.pixels import PixelOptions, video_pixels
+    from prunevid_qwen.inputs.qwen.pixels import PixelOptions, video_pixels
     from prunevid_qwen.training.fast_forward import PIXEL_MEAN, PIXEL_STD, patchify
 
     frames = render(make_scene(7, height=84, width=140), 4)

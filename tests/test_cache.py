@@ -10,8 +10,8 @@ import torch
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, one_more_token, oracle, same_logits, text_follow_up
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.receipt import check_applied
-from prunevid_qwen.seams import cache_of
 from tests import glimpse
 from tests.models import CACHE, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY

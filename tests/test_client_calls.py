@@ -32,8 +32,8 @@ from transformers import (
 
 from prunevid_qwen import PruneVidConfig, PruneVidError, UnsupportedError, get_paper_config, pruned
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.adapters.tiny import tiny_model as fresh_model
-from prunevid_qwen.seams import cache_of
 from tests.models import CACHE, IMAGES, MIXED, ONE_VIDEO, PAD, RAGGED, VIDEO, VOCAB, make_inputs, tiny_model
 from tests.patience import PATIENCE
 

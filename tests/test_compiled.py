@@ -14,7 +14,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import adapter_for, tiny
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from tests.models import ONE_VIDEO, make_inputs, tiny_model
 
 PAPER = PruneVidConfig(pruning_layer=1, min_cluster_tokens=0)

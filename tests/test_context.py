@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import Plan, Step
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import Needs
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.trace import DOOR, Reduction, SampleTrace
+from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace
 from tests.models import CACHE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 from tests.tolerances import close
@@ -94,7 +94,7 @@ def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.Monke
         raise error
 
     with pruned(model, CONFIG):
-        monkeypatch.setattr("prunevid_qwen.attention.question_attention", fail)
+        monkeypatch.setattr("prunevid_qwen.forward.attention.question_attention", fail)
         with pytest.raises(type(error), match="boom"):
             stock(model)
         monkeypatch.undo()
@@ -222,7 +222,7 @@ def test_two_threads_with_two_models() -> None:
 
 SECOND_PROMPT = """
 import json, torch
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.receipt import check_applied
 from tests.models import MIXED, make_inputs, tiny_model
 from tests.test_context import CONFIG

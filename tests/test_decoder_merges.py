@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import Plan, Step
-from prunevid_qwen.prefill import Row
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
+from prunevid_qwen.forward.prefill import Row
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, VisionTaps
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select.uniform import Uniform
 from prunevid_qwen.tokens import Block, Mix, TokenLayout, TokenMap
-from prunevid_qwen.trace import DOOR, Reduction
+from prunevid_qwen.tokens.trace import DOOR, Reduction
 from tests import flash_attention
 from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, VOCAB, make_inputs, tiny_model
 from tests.one_row import seen_by

@@ -16,9 +16,9 @@ from prunevid_qwen import ConfigError, MediaError, PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByConfig, ByProtocol, read_media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame, fitted_pixels, image_pixels, video_pixels
 from prunevid_qwen.moving_shapes import make_scene, render, write_frames
-from prunevid_qwen.pixels import PixelOptions, fitted_frame, fitted_pixels, image_pixels, video_pixels
 from prunevid_qwen.video import pyav as pyav_reader
 from prunevid_qwen.video import read_video
 from prunevid_qwen.video.indexed import read_frames

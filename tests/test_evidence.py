@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, VisionQuery
-from prunevid_qwen.plan import Plan, Step
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select import FastV, Uniform
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests.looking import NextLayer
 from tests.models import CACHE, EOS, IMAGE, MIXED, ONE_VIDEO, RAGGED, VIDEO, make_inputs, tiny_model
 from tests.test_decoder_merges import Overlapping

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import AttentionQuery, Needs, VisionQuery
-from prunevid_qwen.plan import Plan, Step
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.looking import NextLayer, Rated, Received
 from tests.test_keep_everything import generate

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from prunevid_qwen.adapters import adapter_for, families, tiny
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import Plan, Step, compile_plan
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.stage2_select.fastv import FastV
 from prunevid_qwen.stage2_select.prunevid import PruneVid
 from prunevid_qwen.stage2_select.uniform import Uniform

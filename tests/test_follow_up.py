@@ -24,14 +24,14 @@ from prunevid_qwen import (
     get_paper_config,
     pruned,
 )
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.answers.stage_log import stage_lines
+from prunevid_qwen.forward.plan import Plan, Step, compile_plan
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene, write_video
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
-from prunevid_qwen.plan import Plan, Step, compile_plan
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select.uniform import Uniform
-from prunevid_qwen.stage_log import stage_lines
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.media import folder

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, features
 
 from prunevid_qwen import MediaError, PruneVidConfig
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.video import open_video, read_image, read_video
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.indexed import read_frames

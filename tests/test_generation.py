@@ -9,17 +9,17 @@ import pytest
 import torch
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.evidence import Sight
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.forward.evidence import Sight
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Step, compile_plan
+from prunevid_qwen.forward.prefill import Prefill, Row
+from prunevid_qwen.forward.steps import merge
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.plan import Step, compile_plan
-from prunevid_qwen.prefill import Prefill, Row
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage3_kv.cache import PrunedCache
-from prunevid_qwen.steps import merge
 from prunevid_qwen.tokens import Block, TokenLayout
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests import flash_attention
 from tests.models import CACHE, CASES, IMAGE, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG, OUT, oracle, same_logits, skip_if_the_library_mixes_beams_up

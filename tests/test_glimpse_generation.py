@@ -13,9 +13,9 @@ from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.prefill import Prefill
-from prunevid_qwen.probe import check_probe
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.prefill import Prefill
+from prunevid_qwen.forward.probe import check_probe
 from prunevid_qwen.reducer import Probe
 from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
@@ -172,7 +172,7 @@ def test_after_stage_1_tokens_bring_the_means_of_their_members(monkeypatch: pyte
 
     monkeypatch.setattr(Prefill, "of", classmethod(of))
     taps: list[Any] = []
-    from prunevid_qwen.taps import Shown
+    from prunevid_qwen.forward.taps import Shown
 
     take = Shown.take
     monkeypatch.setattr(Shown, "take", lambda self, rows: taps.append(take(self, rows)) or taps[-1])

@@ -12,14 +12,14 @@ import torch
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.gathering import Gathering
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.prefill import Prefill, Row
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.forward.gathering import Gathering
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.prefill import Prefill, Row
 from prunevid_qwen.reducer import Needs, Probe, VisionQuery
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
-from prunevid_qwen.trace import DOOR, Reduction
+from prunevid_qwen.tokens.trace import DOOR, Reduction
 from tests import glimpse
 from tests.masking import masked_logits, text_inputs
 from tests.models import CACHE, CASES, IMAGE, IMAGES, MIXED, RAGGED, VIDEO, make_inputs, tiny_model

@@ -11,8 +11,8 @@ import torch
 from prunevid_qwen.cli.train_glimpse_plus import build_recipe, train_glimpse_plus
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.plus_summary import said, summarise
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
-from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.training.glimpse.run_folder import RunFolder
 from prunevid_qwen.training.glimpse_plus import train as training
 from prunevid_qwen.training.glimpse_plus.entries import PromptReader, open_entries

@@ -13,8 +13,8 @@ from PIL import Image
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
-from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.training.glimpse import json_records
 from prunevid_qwen.training.glimpse.check import check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError
-from prunevid_qwen.interruption import signal_of
+from prunevid_qwen.processes.interruption import signal_of
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.train import train

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import tiny
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from tests import glimpse
 from tests.models import RAGGED, make_inputs
 from tests.test_pruning_equals_masking import TINY

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen import PruneVidConfig, pruned
+from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, VisionQuery
-from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.stage1_merge import prunevid
 from prunevid_qwen.stage1_merge.video import VideoMerge
 from prunevid_qwen.stage2_select import DPP, FastV
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests.models import IMAGES, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 
 PACKAGE = Path(prunevid.__file__).parents[1]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.interruption import Interrupted, between_steps, interruptible, interruption, signal_of
+from prunevid_qwen.processes.interruption import Interrupted, between_steps, interruptible, interruption, signal_of
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent

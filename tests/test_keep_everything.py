@@ -9,7 +9,7 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from tests import flash_attention
 from tests.models import CASES, MIXED, RAGGED, make_inputs, tiny_model
 

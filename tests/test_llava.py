@@ -7,11 +7,11 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.llava import LINE, TAIL
+from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.seams import cache_of, transformers_release
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.pictures import Picture
-from prunevid_qwen.seams import cache_of, transformers_release
+from prunevid_qwen.forward.hooks import pruned
 from tests.families import FAMILIES, family_inputs, family_model
 from tests.models import CACHE, IMAGE, make_inputs
 from tests.test_family_oracles import OUT, config, oracle

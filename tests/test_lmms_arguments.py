@@ -24,7 +24,7 @@ from prunevid_qwen.evaluation.lmms_eval_plugin.chat import ByRequest, ChatQuesti
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import LONGEST, Generation, read_generation
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.pixels import PixelOptions
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from tests.media import encode, frame
 
 PLAIN = Generation((("max_new_tokens", 4),))

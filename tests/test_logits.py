@@ -15,7 +15,7 @@ from transformers import modeling_utils
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from tests.masking import masked_logits, text_inputs
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.patience import PATIENCE

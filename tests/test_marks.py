@@ -9,7 +9,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY
 

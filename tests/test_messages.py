@@ -22,13 +22,13 @@ from prunevid_qwen.evaluation.bulk_questions import read_questions
 from prunevid_qwen.evaluation.datasets.choices import letter_of
 from prunevid_qwen.evaluation.lmms_eval_plugin.chat import chat_question
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation, read_generation
+from prunevid_qwen.inputs.messages import Item, read_item, read_messages
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
+from prunevid_qwen.inputs.sources import videos_of
 from prunevid_qwen.loading import check_source, choose_device
-from prunevid_qwen.media import MediaReader
-from prunevid_qwen.messages import Item, read_item, read_messages
-from prunevid_qwen.pixels import PixelOptions
-from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.reducer import reducer_class
-from prunevid_qwen.sources import videos_of
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from prunevid_qwen.video import read_image, read_video
 from tests.media import encode, frame

@@ -17,7 +17,7 @@ from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as library
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import PruningNotApplied, SetupError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.receipt import check_applied
 from tests import glimpse
 from tests.families import FAMILIES, family_inputs, family_model

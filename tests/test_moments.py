@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen.moments import Moment, Seconds
+from prunevid_qwen.tokens.moments import Moment, Seconds
 
 
 class Event:
@@ -43,7 +43,7 @@ class Stream:
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     streams = [Stream(torch.device("cuda", i)) for i in range(2)]
     cuda = types.SimpleNamespace(Event=Event, current_stream=lambda device: streams[device.index])
-    monkeypatch.setattr("prunevid_qwen.moments.torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr("prunevid_qwen.tokens.moments.torch", types.SimpleNamespace(cuda=cuda))
     return streams
 
 

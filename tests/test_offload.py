@@ -20,12 +20,12 @@ from prunevid_qwen.evaluation.engine.asking import Answering
 from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
 from prunevid_qwen.evaluation.engine.tasks import Task
 from prunevid_qwen.evaluation.scenes import CONDITIONS, ShapesVideo
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.moving_shapes import make_scene, write_frames
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests.families import family_inputs, family_model
 from tests.looking import NextLayer
 

@@ -17,7 +17,7 @@ from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_confi
 from prunevid_qwen.config.flat import READING
 from prunevid_qwen.config.methods import FastVOptions
 from prunevid_qwen.errors import ConfigError, UnknownOption
-from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import registered
 
 OLD: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "plans_of_3a0e2fd.json").read_text(encoding="utf-8"))

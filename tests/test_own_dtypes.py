@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters.positions import reference_positions
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.gathering import _numbers
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.gathering import _numbers
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions, _cut
 from prunevid_qwen.kernels import cluster_mean, dpc_knn, question_attention, received_attention, temporal_similarity
-from prunevid_qwen.pixels import PixelOptions, _cut
-from prunevid_qwen.positions import reference_positions
 from prunevid_qwen.stage1_merge import merge_video
 from tests import glimpse
 from tests.models import MIXED, RAGGED, make_inputs, tiny_model

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.plan import Plan, Step
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests import flash_attention
 from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.looking import NextLayer, Rated

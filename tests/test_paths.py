@@ -20,8 +20,8 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByConfig
 from prunevid_qwen.evaluation.lmms_eval_plugin.chat import chat_question
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
-from prunevid_qwen.media import MediaReader
-from prunevid_qwen.sources import videos_of
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.sources import videos_of
 from prunevid_qwen.video import open_video, read_video
 from prunevid_qwen.video.indexed import read_frames
 from prunevid_qwen.video.paths import local_path

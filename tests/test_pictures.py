@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
+from prunevid_qwen.adapters.pictures import Picture, Pictures
 from prunevid_qwen.errors import SetupError, UnsupportedError
-from prunevid_qwen.pictures import Picture, Pictures
 
 WIDE, HIGH, TILE = (1, 2, 3), (1, 3, 1), (1, 1, 2)
 

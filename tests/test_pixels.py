@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.pixels import PixelOptions, image_pixels, smart_resize, video_pixels
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions, image_pixels, smart_resize, video_pixels
 from tests.stock import CASES, TORCHVISION_OPERATORS, Case, checksum
 
 GOLDEN = Path(__file__).parent / "data" / "stock_pixels.npz"
@@ -188,7 +188,7 @@ def test_frames_of_another_shape_or_type_are_refused(frames, said):
 
 
 def test_the_memory_is_that_of_the_result_and_one_pair(monkeypatch):
-    import prunevid_qwen.pixels as pixels
+    import prunevid_qwen.inputs.qwen.pixels as pixels
 
     seen: list[int] = []
     plain = pixels._resized

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.layouts import layout_of
+from prunevid_qwen.adapters.pictures import Picture
 from prunevid_qwen.adapters.tiny import IMAGE, SIDE
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.pictures import Picture
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.reducer import Evidence, Reducer, made_by
 from prunevid_qwen.stage1_merge.blocks import around
 from prunevid_qwen.stage2_select.glimpse.glimpse import frames_of
 from prunevid_qwen.stage2_select.prunevid import group_strata
 from prunevid_qwen.tokens import Mix, TokenLayout, TokenMap
-from prunevid_qwen.trace import DOOR, Reduction, SampleTrace
+from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace
 from tests.families import FAMILIES, family_inputs, family_model
 from tests.masking import masked_logits, rows_of, text_inputs
 from tests.test_keep_everything import KEEP

@@ -9,10 +9,10 @@ import torch
 import transformers
 
 from prunevid_qwen import adapters
+from prunevid_qwen.adapters.positions import grid_of, reference_positions
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.positions import grid_of, reference_positions
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.version import TESTED
 from tests.models import END, ONE_VIDEO, START, VIDEO, make_inputs, tiny_model
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from prunevid_qwen.evidence import _there
+from prunevid_qwen.forward.evidence import _there
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage2_select import Uniform
-from prunevid_qwen.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR
 from tests.looking import Rated
 from tests.models import MIXED, ONE_VIDEO, make_inputs, tiny_model
 from tests.pruned_generation import skip_if_the_library_mixes_beams_up
@@ -111,7 +111,7 @@ class Noting(Rated):
 
 def test_each_beam_has_its_prompts_note() -> None:
     skip_if_the_library_mixes_beams_up()
-    from prunevid_qwen.hooks import pruned
+    from prunevid_qwen.forward.hooks import pruned
 
     method = Noting(0.6)
     with pruned(tiny_model(), Plan((Step(1, method),))):

@@ -11,11 +11,11 @@ from PIL import Image
 
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_paper_config
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.inputs.prepared import limited
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
-from prunevid_qwen.prepared import limited
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 

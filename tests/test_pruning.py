@@ -23,20 +23,20 @@ from prunevid_qwen import (
     TokenMap,
     pruned,
 )
-from prunevid_qwen.applied import check_applied
 from prunevid_qwen.config import FastVOptions, PruneVidMergeOptions, PruneVidOptions, UniformMergeOptions
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.pruning import alike, plan_of
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
-from prunevid_qwen.plan import compile_plan
-from prunevid_qwen.pruning import alike, plan_of
 from prunevid_qwen.receipt import receipt
+from prunevid_qwen.receipt.applied import check_applied
+from prunevid_qwen.receipt.stages import layout_before
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage2_select import FastV, Uniform
-from prunevid_qwen.stages import layout_before
 from prunevid_qwen.tokens import Block
-from prunevid_qwen.trace import DOOR, Reduction, SampleTrace, Trace
+from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.models import CASES, make_inputs, tiny_model
 from tests.pruned_generation import OUT
 

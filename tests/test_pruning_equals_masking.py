@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
 from tests.masking import masked_logits, text_inputs
 from tests.models import CASES, RAGGED, make_inputs, tiny_model
 from tests.tolerances import LOGITS, close

@@ -9,7 +9,7 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.kernels import question_attention as kernel
 from prunevid_qwen.stage2_select import max_max_scores
 from prunevid_qwen.tokens import TokenLayout, TokenMap
@@ -183,7 +183,8 @@ def test_the_law_is_the_models_own_attention() -> None:
         weights = model(**inputs, output_attentions=True).attentions[layer]  # [B, H, S, S]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                "prunevid_qwen.attention.question_attention", lambda *given: seen.append(original(*given)) or seen[-1]
+                "prunevid_qwen.forward.attention.question_attention",
+                lambda *given: seen.append(original(*given)) or seen[-1],
             )
             with pruned(model, config):
                 model(**inputs)

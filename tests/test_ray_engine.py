@@ -38,8 +38,8 @@ from prunevid_qwen.evaluation.engine.ray_data import (
 )
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model
-from prunevid_qwen.media import MediaReader
 from tests.media import encode
 from tests.patience import PATIENCE
 from tests.shapes_benchmark import shapes_mvbench

@@ -12,7 +12,7 @@ from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import made_by, registered, why_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.trace import DOOR, Reduction, SampleTrace, Trace
+from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.test_reducer_contract import LAYOUTS, evidence
 
 Shape = tuple[str, tuple[int, int, int]]

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 
 from prunevid_qwen import Plan, PruneVidConfig, PruneVidQwen25VL, Step, get_baseline_config
+from prunevid_qwen.answers.stage_log import stage_lines
 from prunevid_qwen.cli.report import comparison_table, details, times_line, tokens_table
 from prunevid_qwen.config import FastVOptions
 from prunevid_qwen.evaluation.marked_page import block_names, fill
 from prunevid_qwen.evaluation.receipt_page import receipt_tables
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
-from prunevid_qwen.receipt_keys import SCHEMA, TABLES
+from prunevid_qwen.receipt.keys import SCHEMA, TABLES
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage2_select import Uniform
-from prunevid_qwen.stage_log import stage_lines
 from tests.receipts import differences
 
 PAGE = Path(__file__).parents[1] / "docs" / "receipt.md"

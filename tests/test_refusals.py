@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import DynamicCache, StaticCache
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
 from tests.masking import text_inputs
 from tests.models import CACHE, END, ONE_VIDEO, PAD, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import CONFIG

@@ -17,10 +17,10 @@ from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM, StaticCach
 from transformers.cache_utils import DynamicSlidingWindowLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruneVidError, PruningNotApplied, SetupError, UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
 from tests import glimpse
 from tests.models import CACHE, IMAGE, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_missing_seams import past_the_hooks, rename

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
 from tests import glimpse
 from tests.models import CACHE, MIXED, RAGGED, make_inputs, tiny_model
 from tests.test_pruning_equals_masking import TINY

@@ -15,10 +15,10 @@ from prunevid_qwen.config.schedules import RANK
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.scenes import CONDITIONS
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.kernels.dpc_knn import reference as clusters_of
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.plan import Plan, Step, compile_plan
 from prunevid_qwen.reducer import merges, register
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap

@@ -17,15 +17,15 @@ import pytest
 import torch
 import transformers
 
-from prunevid_qwen import hooks, seams
-from prunevid_qwen.adapters import families, library_agrees
+from prunevid_qwen.adapters import families, library_agrees, seams
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.hooks import attached, pruned, self_check
-from prunevid_qwen.run import Run
-from prunevid_qwen.selfcheck import canary, checks, verdicts
-from prunevid_qwen.selfcheck.checks import Check, SelfCheck
-from prunevid_qwen.selfcheck.oracle import units_apart
+from prunevid_qwen.forward import hooks
+from prunevid_qwen.forward.hooks import attached, pruned, self_check
+from prunevid_qwen.forward.run import Run
+from prunevid_qwen.forward.selfcheck import canary, checks, verdicts
+from prunevid_qwen.forward.selfcheck.checks import Check, SelfCheck
+from prunevid_qwen.forward.selfcheck.oracle import units_apart
 from prunevid_qwen.version import TESTED
 from tests.models import tiny_model
 from tests.patience import PATIENCE
@@ -507,7 +507,7 @@ def test_without_a_kernel_for_sdpa_the_check_does_without(monkeypatch: pytest.Mo
 
 
 def test_an_interrupt_waits_until_all_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prunevid_qwen.selfcheck import aside as module
+    from prunevid_qwen.forward.selfcheck import aside as module
 
     entered, leave = threading.Event(), threading.Event()
     done = []

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from prunevid_qwen.cli.report import tokens_table
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.needs import Evidence
-from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import TokenMap
 from tests.families import FAMILIES, family_inputs, family_model, member

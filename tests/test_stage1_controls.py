@@ -9,13 +9,13 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied
-from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import Evidence, made_by
 from prunevid_qwen.stage1_merge import Pool, RandomMerge, UniformMerge
 from prunevid_qwen.stage1_merge.blocks import equal_boxes, middle
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
-from prunevid_qwen.trace import DOOR, Reduction, SampleTrace, Trace
+from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.tolerances import close
 
 CONTROLS = ("pool", "random", "uniform")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.stage_log import log_stages, logger, stage_lines
+from prunevid_qwen.answers.stage_log import log_stages, logger, stage_lines
 
 RECEIPT: dict[str, Any] = {
     "stage1": {

@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import Plan, Step, compile_plan
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, Probe, VisionTaps
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage2_select import FastV, PruneVid, Uniform
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.trace import DOOR, SampleTrace
+from prunevid_qwen.tokens.trace import DOOR, SampleTrace
 from tests import flash_attention
 from tests.looking import LOOKING
 from tests.masking import masked_logits, text_inputs

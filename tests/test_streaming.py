@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from prunevid_qwen import ConfigError, MediaError, PruneVidConfig, PruneVidQwen25VL, get_config, pruned
-from prunevid_qwen.media import Chunk, MediaReader, Medium, VideoFeed
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.inputs.qwen.media import Chunk, MediaReader, Medium, VideoFeed
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene, write_frames, write_video
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.media import Library, losing
@@ -250,7 +250,7 @@ def test_errors_and_interruptions_leave_no_thread(
         model.with_config(many.replace(video_time_limit=1e-9)).generate(video, ASKED)
     with pytest.raises(ValueError, match="num_beems"):
         model.with_config(many).generate(video, ASKED, num_beems=2)
-    monkeypatch.setattr("prunevid_qwen.media.video_pixels", lambda *_a, **_k: 1 / 0)
+    monkeypatch.setattr("prunevid_qwen.inputs.qwen.media.video_pixels", lambda *_a, **_k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.with_config(many).generate(video, ASKED)
     assert "forward" not in vars(model.model.model.visual)
@@ -268,7 +268,7 @@ def test_reading_that_the_encoder_hides_is_not_counted(
 ) -> None:
     """Seconds are counted by a clock that only the encoder moves, so none of them is reading."""
     now = [0.0]
-    monkeypatch.setattr("prunevid_qwen.encoding.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("prunevid_qwen.inputs.encoding.time.perf_counter", lambda: now[0])
     tower = model.model.model.visual
     handle = tower.patch_embed.register_forward_pre_hook(lambda *_: now.__setitem__(0, now[0] + 5.0))
     try:

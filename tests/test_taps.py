@@ -10,13 +10,13 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.vision import vision_from_memory, vision_in_chunks
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.taps import Shown, tapped_vision, taps_of
 from prunevid_qwen.reducer import VisionTaps
-from prunevid_qwen.taps import Shown, tapped_vision, taps_of
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.vision import vision_from_memory, vision_in_chunks
 from tests import glimpse
 from tests.models import CASES, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.tolerances import close

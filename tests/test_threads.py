@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.plan import Plan
-from prunevid_qwen.seams import cache_of
-from prunevid_qwen.trace import Trace
-from prunevid_qwen.vision import vision_from_memory
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.tokens.trace import Trace
 from tests import glimpse
 from tests.looking import LOOKING
 from tests.models import CACHE, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model

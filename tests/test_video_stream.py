@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from prunevid_qwen import MediaError, PruneVidConfig
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene, write_frames
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.video import FramesChanged, open_video, read_video
 from prunevid_qwen.video import pyav as pyav_reader
 from prunevid_qwen.video.prefetch import Prefetch

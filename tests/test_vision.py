@@ -13,7 +13,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prunevid_qwen import PruneVidConfig, pruned
-from prunevid_qwen.vision import EncodedVideos, chunk_grids, vision_from_memory, vision_in_chunks
+from prunevid_qwen.adapters.vision import EncodedVideos, chunk_grids, vision_from_memory, vision_in_chunks
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.tolerances import LOGITS, close, tokens_apart
 

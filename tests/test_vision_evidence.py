@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.kernels import received_attention as kernel
 from prunevid_qwen.needs import Evidence, Needs, VisionQuery
-from prunevid_qwen.plan import Plan, Step
 from prunevid_qwen.stage2_select import Uniform
-from prunevid_qwen.trace import DOOR
-from prunevid_qwen.vision import vision_from_memory
+from prunevid_qwen.tokens.trace import DOOR
 from tests.models import CASES, IMAGES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.test_decoder_merges import Merging
 from tests.test_taps import deep_tower
@@ -137,7 +137,7 @@ def test_windows_and_whole_frames_are_told_apart(monkeypatch: pytest.MonkeyPatch
         setattr(model.config, name, token)
     grid, pixels = inputs["video_grid_thw"], inputs["pixel_values_videos"]
     adapter = adapter_for(model)
-    from prunevid_qwen.taps import parted, tapped_vision, taps_of
+    from prunevid_qwen.forward.taps import parted, tapped_vision, taps_of
 
     query = VisionQuery((0, -1), what=("keys", "received"))
     with tapped_vision(adapter, query), torch.no_grad():
@@ -174,7 +174,7 @@ def test_a_batch_shows_what_its_members_show() -> None:
 
 
 def test_videos_encoded_ahead_bring_it_along() -> None:
-    from prunevid_qwen.taps import tapped_vision
+    from prunevid_qwen.forward.taps import tapped_vision
 
     model, inputs, query = tiny_model(), make_inputs(ONE_VIDEO), VisionQuery((0,), what=("received",))
     (wanted,) = shown(model, inputs, query)

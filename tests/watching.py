@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.plan import Plan
-from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.tokens.trace import Trace
 
 
 class Notes:

@@ -36,7 +36,7 @@ NEVER = re.compile(r"torch|torchvision|triton|nvidia-.*")  # gigabytes, and anot
 CANARY = """
 import sys, transformers
 from prunevid_qwen.adapters import families
-from prunevid_qwen.hooks import self_check
+from prunevid_qwen.forward.hooks import self_check
 if transformers.__version__ != sys.argv[1]:
     sys.exit(f"transformers {transformers.__version__} is imported from {transformers.__file__}, not {sys.argv[1]}")
 for family in families():

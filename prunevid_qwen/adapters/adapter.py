@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.pictures import Picture
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.pictures import Picture
 from prunevid_qwen.tokens import TokenLayout
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from prunevid_qwen.adapters.pictures import CODES, Picture
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.pictures import CODES, Picture
 from prunevid_qwen.tokens import Block, TokenLayout
 
 

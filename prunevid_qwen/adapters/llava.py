@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.layouts import layout_of
+from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.positions import IMAGE
+from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.text_decoder import TextDecoder
+from prunevid_qwen.adapters.vision import joined
 from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
-from prunevid_qwen.attachments import replaced
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.pictures import Picture
-from prunevid_qwen.positions import IMAGE
-from prunevid_qwen.seams import first_argument, missing_seam
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.vision import joined
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}

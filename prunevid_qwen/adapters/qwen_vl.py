@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.layouts import layout_of
+from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
 from prunevid_qwen.adapters.releases import library_agrees, warn_once_about_positions
+from prunevid_qwen.adapters.seams import first_argument, missing_seam, require, taken, transformers_release
 from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.text_decoder import TextDecoder
+from prunevid_qwen.adapters.vision import vision_in_chunks
 from prunevid_qwen.adapters.vision_blocks import Note, watched_blocks
 from prunevid_qwen.adapters.windows import window_order
-from prunevid_qwen.attachments import replaced
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.pictures import Picture
-from prunevid_qwen.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
-from prunevid_qwen.seams import first_argument, missing_seam, require, taken, transformers_release
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.vision import vision_in_chunks
 
 _KIND = {IMAGE: "image", VIDEO: "video"}
 

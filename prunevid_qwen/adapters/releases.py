@@ -9,8 +9,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from prunevid_qwen.adapters.positions import TEXT, VIDEO, reference_positions
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.positions import TEXT, VIDEO, reference_positions
 from prunevid_qwen.version import TESTED
 
 logger = logging.getLogger("prunevid_qwen")

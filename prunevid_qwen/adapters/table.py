@@ -10,8 +10,8 @@ from torch import nn
 
 from prunevid_qwen.adapters.adapter import Adapter
 from prunevid_qwen.adapters.releases import check_transformers
+from prunevid_qwen.adapters.seams import transformers_release
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.seams import transformers_release
 
 _Class = TypeVar("_Class", bound=type)
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.adapter import Parts
-from prunevid_qwen.attachments import replaced
-from prunevid_qwen.pictures import Picture
-from prunevid_qwen.seams import is_empty, missing_seam
+from prunevid_qwen.adapters.attachments import replaced
+from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.seams import is_empty, missing_seam
 
 Rope = tuple[Tensor, Tensor]
 

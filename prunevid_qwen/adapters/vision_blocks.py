@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunevid_qwen.attachments import hook
+from prunevid_qwen.adapters.attachments import hook
+from prunevid_qwen.adapters.seams import require
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.kernels.received_attention import received_attention
-from prunevid_qwen.seams import require
 
 Note = Callable[[int, str, Tensor], None]
 """Takes the index of a block, what of it, and [..., C] for the patches, as the tower holds them."""

@@ -41,7 +41,7 @@ def load(request: Request) -> Any:
     from transformers.utils import logging
 
     from prunevid_qwen import PrunedVLM
-    from prunevid_qwen.frontends import check_reads
+    from prunevid_qwen.inputs.frontends import check_reads
     from prunevid_qwen.loading import HUB_ARGUMENTS
 
     if not request.verbose:

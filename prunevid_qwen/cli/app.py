@@ -18,7 +18,7 @@ from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.request import Request, RunsItself
 from prunevid_qwen.errors import PruneVidError
-from prunevid_qwen.interruption import interruptible, signal_of
+from prunevid_qwen.processes.interruption import interruptible, signal_of
 
 USAGE, SIGNALLED = 2, 128  # plus the signal's number, as shells have it
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from prunevid_qwen.amounts import size
 from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, quoted
 
 _EPILOG = """\

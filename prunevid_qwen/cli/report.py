@@ -14,10 +14,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from prunevid_qwen.amounts import percent, sizes
 from prunevid_qwen.cli.answer import Outcome
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, first_token_seconds
+from prunevid_qwen.config.amounts import percent, sizes
 from prunevid_qwen.errors import abridged
 
 _PARTS = {

@@ -13,7 +13,7 @@ from math import ceil
 from statistics import median
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 
 Stats = dict[str, Any]
 

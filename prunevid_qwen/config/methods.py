@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from prunevid_qwen.amounts import count_of
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.base import Layers, MethodOptions
 from prunevid_qwen.config.checks import checked_names
 from prunevid_qwen.config.mergers import MERGERS as MERGERS

@@ -17,8 +17,8 @@ from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.calibrate import Calibration, Cell
 from prunevid_qwen.evaluation.methods import Method, uses_chance
 from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, CONDITIONS, ShapesVideo
-from prunevid_qwen.interruption import leave_signals_to_parent
 from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.processes.interruption import leave_signals_to_parent
 
 
 @dataclass(frozen=True)

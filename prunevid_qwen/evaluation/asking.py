@@ -17,17 +17,17 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.bundled_accuracy import is_correct
 from prunevid_qwen.evaluation.scenes import SECONDS, ShapesVideo
 from prunevid_qwen.evaluation.shared_vision import EncodedVideo, encode_video, shared_vision
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.media import MediaReader, Medium
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
+from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes import Question
-from prunevid_qwen.pixels import video_pixels
-from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import SampleTrace
+from prunevid_qwen.tokens.trace import SampleTrace
 
 MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
 _SMALLEST_FRAME = 28 * 28

@@ -13,7 +13,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
-from prunevid_qwen.messages import Item, read_messages
+from prunevid_qwen.inputs.messages import Item, read_messages
 from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.paths import local_path
 from prunevid_qwen.video.sampling import check_request

@@ -14,17 +14,17 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.asking import Questioner
 from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, Condition, calibration_videos
+from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
-from prunevid_qwen.trace import Reduction, SampleTrace
+from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
 """How far, relative to the budget, a cell may be from it: one token of 128 is 8 % of a budget of 10 %, and frames and

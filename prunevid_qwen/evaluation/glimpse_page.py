@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, SHARES, THRESHOLDS, method_name
 from prunevid_qwen.evaluation.scenes import CONDITIONS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, SHARES, THRESHOLDS, method_name
 from prunevid_qwen.evaluation.plot_style import THEMES, Theme, load_matplotlib, settings
 

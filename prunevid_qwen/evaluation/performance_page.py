@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.efficiency.tables import growth_table, overhead_table, table
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"

@@ -6,7 +6,7 @@ import types
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from prunevid_qwen.receipt_keys import TABLES, Key
+from prunevid_qwen.receipt.keys import TABLES, Key
 
 
 def receipt_tables(results: Path | None = None) -> dict[str, str]:

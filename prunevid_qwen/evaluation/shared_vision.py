@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.media import Medium
+from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
+from prunevid_qwen.forward.taps import tapped_vision
+from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.reducer import VisionQuery
-from prunevid_qwen.taps import tapped_vision
-from prunevid_qwen.vision import EncodedVideos, vision_from_memory
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
 from prunevid_qwen.evaluation.calibrate import Cell
 from prunevid_qwen.evaluation.methods import Method
 from prunevid_qwen.evaluation.scenes import ShapesVideo
-from prunevid_qwen.interruption import starting_processes
+from prunevid_qwen.processes.interruption import starting_processes
 
 
 class Workers(Protocol):

@@ -8,7 +8,7 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from prunevid_qwen.amounts import count_of
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, Mix, TokenMap
 

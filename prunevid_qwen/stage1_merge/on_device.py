@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from prunevid_qwen.amounts import count_of
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.kernels.dpc_knn_triton import Points, ragged_clusters, ragged_denser_distances
 from prunevid_qwen.kernels.temporal_similarity_triton import over_space, over_time
 from prunevid_qwen.kernels.triton_segments import contiguous_segments

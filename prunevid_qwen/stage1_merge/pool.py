@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.amounts import count_of
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.methods import PoolOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import each_video, equal_boxes, middle, why_share_unchanged

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from prunevid_qwen.amounts import count_of
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.methods import DPPOptions
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.tokens import TokenMap

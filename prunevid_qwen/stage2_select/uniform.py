@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from prunevid_qwen.amounts import count_of
+from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.methods import UniformOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.tokens import TokenMap

@@ -18,7 +18,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.kernels.cache_compaction import batches, compact
 from prunevid_qwen.tokens.device import on
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.tokens.trace import Trace
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from prunevid_qwen.interruption import between_steps, interruption, leave_signals_to_parent, starting_processes
+from prunevid_qwen.processes.interruption import (
+    between_steps,
+    interruption,
+    leave_signals_to_parent,
+    starting_processes,
+)
 from prunevid_qwen.training.architecture import deepen
 from prunevid_qwen.training.batches import (
     QuestionBatch,

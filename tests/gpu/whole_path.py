@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.pixels import PixelOptions
 from prunevid_qwen.training.architecture import build_model
 from prunevid_qwen.training.tokenizer import build_tokenizer
 from tests.models import CASES, make_inputs, tiny_model
@@ -138,18 +138,18 @@ def part_of(stack: list[traceback.FrameSummary]) -> str:
             return ""
         if not path.is_relative_to(PACKAGE):
             continue
-        room = path.relative_to(PACKAGE).parts[0]
+        room, name = path.relative_to(PACKAGE).parts[0], path.name
         if frame.name == "reference_positions":  # stands in for the library's own, which waits as well
             return ""
-        if room == "masks.py":
+        if name == "masks.py":
             return "masks"
         if room == "stage1_merge" or frame.name == "merge":
             return "stage 1"
         if room in ("stage2_select", "stage3_kv") or frame.name in ("score", "select"):
             return "stage 2"
-        if room == "prompt.py":
+        if name == "prompt.py":
             return "reading the prompt"
-        if room not in ("vision.py", "hooks.py"):  # what these call is the model's
+        if name not in ("vision.py", "hooks.py"):  # what these call is the model's
             ours = ours or f"{path.name}:{frame.lineno} in {frame.name}"
     return ours
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 
 _COUNTS = ("visual", "after_stage1", "after_stage2", "layer_average", "prompt", "generated")
 

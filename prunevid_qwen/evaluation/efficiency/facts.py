@@ -11,7 +11,7 @@ from prunevid_qwen.evaluation.efficiency.memory import cache_storage
 from prunevid_qwen.evaluation.efficiency.shapes import Shape
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
-from prunevid_qwen.trace import Trace
+from prunevid_qwen.tokens.trace import Trace
 
 
 def facts_of(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import visual_tokens
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.evaluation.efficiency.facts import facts_of
 from prunevid_qwen.evaluation.efficiency.inputs import Prompt

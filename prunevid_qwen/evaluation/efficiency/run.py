@@ -20,8 +20,8 @@ from prunevid_qwen.evaluation.efficiency.shapes import Shape, build_model, shape
 from prunevid_qwen.evaluation.efficiency.variants import competitors
 from prunevid_qwen.evaluation.efficiency.video import read_prompt
 from prunevid_qwen.evaluation.engine.reading import media_reader
+from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model, choose_device, load_model
-from prunevid_qwen.media import MediaReader
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.efficiency.findings import PARTS, Row
 from prunevid_qwen.evaluation.efficiency.variants import KEEP_EVERYTHING, STOCK
 

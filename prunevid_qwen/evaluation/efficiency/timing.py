@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.seams import cache_of
-from prunevid_qwen.trace import Moment, Trace
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.tokens.trace import Moment, Trace
 
 LOW, HIGH = 0.2, 0.8
 

@@ -14,9 +14,9 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.efficiency.inputs import Prompt, around
 from prunevid_qwen.evaluation.efficiency.shapes import MERGE
-from prunevid_qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, make_scene, render, write_video
-from prunevid_qwen.pixels import PixelOptions
 
 GENERATED = "generated"
 _SPARSE = 4  # a generated file has so many frames for each one that is sampled

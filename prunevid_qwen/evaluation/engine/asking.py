@@ -15,21 +15,21 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
+from prunevid_qwen.adapters.vision import EncodedVideos, Features, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
-from prunevid_qwen.hooks import pruned
-from prunevid_qwen.media import Medium
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.taps import tapped_vision
+from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.pixels import fitted_pixels
-from prunevid_qwen.plan import compile_plan
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import VisionQuery
-from prunevid_qwen.taps import tapped_vision
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.trace import Trace
-from prunevid_qwen.vision import EncodedVideos, Features, vision_from_memory
+from prunevid_qwen.tokens.trace import Trace
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 

@@ -14,8 +14,8 @@ from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.processes.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.prefetch import Prefetch
 

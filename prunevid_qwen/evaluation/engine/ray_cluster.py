@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
-from prunevid_qwen.interruption import keeping_handlers
+from prunevid_qwen.processes.interruption import keeping_handlers
 
 REPLICA_CPUS = 0.25
 """What a model reserves of a CPU. A fraction: on a small machine whole ones would leave none to those who read, and

@@ -16,10 +16,10 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.frontends import check_own_reading
+from prunevid_qwen.inputs.frontends import check_own_reading
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model
-from prunevid_qwen.media import MediaReader
-from prunevid_qwen.pixels import PixelOptions, fitted_frame
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.indexed import read_frames

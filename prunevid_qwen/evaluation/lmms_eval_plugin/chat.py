@@ -15,7 +15,7 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
-from prunevid_qwen.pixels import fitted_frame
+from prunevid_qwen.inputs.qwen.pixels import fitted_frame
 from prunevid_qwen.video.data_uris import is_data_uri
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.paths import local_path

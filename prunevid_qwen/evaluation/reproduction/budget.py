@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prunevid_qwen.amounts import percent
 from prunevid_qwen.config import PruneVidConfig, get_stage1_only_config
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.config.base import resolve_layer
 from prunevid_qwen.config.checks import check_share
 from prunevid_qwen.errors import ConfigError

@@ -21,8 +21,8 @@ from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.reproduction.model_files import check_files, depth_of, folder_of
 from prunevid_qwen.evaluation.reproduction.published import Asked, PublishedTable, Setting, Timed
-from prunevid_qwen.media import MediaReader
-from prunevid_qwen.plan import compile_plan
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.inputs.qwen.media import MediaReader
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, re
 from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.run import Reproduction
+from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device
-from prunevid_qwen.media import Medium
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.pixels import fitted_pixels
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens.device import input_device

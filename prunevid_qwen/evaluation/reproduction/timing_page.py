@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
 from prunevid_qwen.evaluation.efficiency.timing import Quantiles

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.amounts import percent
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.visual_cot.folder import REPORT, SUMMARY, TABLE, replace
 from prunevid_qwen.evaluation.visual_cot.judge import Judge
 from prunevid_qwen.evaluation.visual_cot.summary import MACRO, Row, summarise

@@ -8,9 +8,9 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.frontends import check_own_reading
+from prunevid_qwen.inputs.frontends import check_own_reading
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model, load_model
-from prunevid_qwen.preprocessor import Preprocessor
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.trainee import Trainee

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.preprocessor import Preprocessor
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.training.glimpse.records import BoxRecord
 
 _END_OF_TURN = "<|im_end|>\n"

@@ -10,8 +10,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.interruption import leave_signals_to_parent, starting_processes
-from prunevid_qwen.preprocessor import Preprocessor
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
+from prunevid_qwen.processes.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.records import BoxData

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.media import MediaReader, Medium
+from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
 from prunevid_qwen.training.glimpse.box_masks import Grid, box_mask, one_grid
 from prunevid_qwen.training.glimpse.flaws import Flaw
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.media import MediaReader, Medium
+from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
+from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,
     QUESTION_TYPES,
@@ -30,7 +31,6 @@ from prunevid_qwen.moving_shapes import (
 )
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS, SECONDS, Condition
 from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
-from prunevid_qwen.pixels import video_pixels
 from prunevid_qwen.training.glimpse.box_masks import Grid
 from prunevid_qwen.training.glimpse.records import BoxRecord, Inspected, check_index
 

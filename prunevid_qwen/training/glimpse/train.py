@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.interruption import between_steps, interruption
+from prunevid_qwen.processes.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base, make_trainee
 from prunevid_qwen.training.glimpse.batches import TrainingBatch

@@ -1,7 +1,7 @@
 """What is trained, and one forward of it through the frozen model (GlimpsePrune, arXiv 2508.01548, figure 3).
 
 Here the glimpse token stands between prompt and answer, so that the answer sees it and its loss reaches the glimpse
-vectors through the whole decoder. At inference nothing sees it, and it runs beside the prompt (`prunevid_qwen.probe`):
+vectors through the whole decoder. At inference nothing sees it, and it runs beside the prompt (`forward.probe`):
 by causality its own states are the same.
 """
 
@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_parameter
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.forward.taps import Shown, tapped_vision
 from prunevid_qwen.reducer import VisionQuery
-from prunevid_qwen.seams import cache_parameter
 from prunevid_qwen.stage2_select.glimpse import VIP, GlimpseVIP
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.stage2_select.glimpse.glimpse import frames_of
-from prunevid_qwen.taps import Shown, tapped_vision
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.training.glimpse.batches import TrainingBatch
 

@@ -12,7 +12,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
-from prunevid_qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor, Sample
 from prunevid_qwen.training.glimpse.data import open_data
 from prunevid_qwen.training.glimpse.opened import IGNORED, Tell, look_at, spec_of, usable
 from prunevid_qwen.training.glimpse.records import BoxData, BoxRecord, Chosen, check_index

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.folder_json import read_json
+from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
 _PIXELS = ("preprocessor_config.json", "video_preprocessor_config.json", "processor_config.json", "chat_template.json")

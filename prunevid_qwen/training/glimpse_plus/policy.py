@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
+from prunevid_qwen.adapters.seams import cache_of, cache_parameter
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.hooks import pruned
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.receipt import check_applied
-from prunevid_qwen.seams import cache_of, cache_parameter
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.interruption import between_steps, interruption
+from prunevid_qwen.processes.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
 from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder

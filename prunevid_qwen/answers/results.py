@@ -1,0 +1,103 @@
+"""What `PrunedVLM` hands back: the answer to each prompt, what else was asked for, and the receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.answers.stage_log import log_stages
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.inputs.frontends import Frontend
+from prunevid_qwen.inputs.qwen.media import VideoFeed
+from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.receipt import receipt
+from prunevid_qwen.tokens.device import input_device
+from prunevid_qwen.tokens.trace import SampleTrace, Trace
+
+
+class Answering(Protocol):
+    """Of a `PrunedVLM` what is read here."""
+
+    name: str
+    model: Any
+    config: PruneVidConfig
+    plan: Plan | None
+    frontend: Frontend
+
+
+def results_of(
+    who: Answering,
+    output: Any,
+    samples: Sequence[Sample],
+    inputs: dict[str, Any],
+    trace: Trace,
+    seconds: dict[str, float],
+    with_stats: bool,
+    correct: Callable[[dict[str, Any]], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Return a result for each prompt.
+
+    Args:
+        who: answered.
+        output: of ``generate``.
+        samples: the prompts.
+        inputs: input_ids and attention_mask [B, S] of the prompts, among others.
+        trace: of the call.
+        seconds: as `receipt` takes them.
+        with_stats: add the receipt.
+        correct: puts into each receipt what it cannot know, before it is logged.
+    """
+    sequences = output if not hasattr(output, "sequences") else output.sequences
+    per_sample = sequences.shape[0] // len(samples)
+    rows_per_sample = len(trace.samples) // len(samples)
+    new = sequences[:, inputs["input_ids"].shape[1] :]
+    answers = [text.strip() for text in who.frontend.tokenizer.batch_decode(new, skip_special_tokens=True)]
+    about = _about(who.name, who.model)
+    results = []
+    for i, sample in enumerate(samples):
+        own = slice(i * per_sample, (i + 1) * per_sample)
+        media = [medium for medium in sample.media if not isinstance(medium, VideoFeed)]
+        result: dict[str, Any] = {"answer": answers[own][0]}
+        if per_sample > 1:
+            result["answers"] = answers[own]
+        if output is not sequences:
+            result["output"], result["past_key_values"] = output, cache_of(output)
+        if with_stats or who.config.verbose:
+            row = i * rows_per_sample
+            stats = receipt(
+                trace,
+                row,
+                who.config if who.plan is None else who.plan,
+                _with_grids([medium.facts for medium in media], trace.samples[row]),
+                [medium.kind for medium in media],
+                int(inputs["attention_mask"][i].sum()),
+                about,
+                seconds,
+                int((new[own][0] != who.frontend.tokenizer.pad_token_id).sum()),
+            )
+            correct(stats)
+            if with_stats:
+                result["stats"] = stats
+            if who.config.verbose:
+                log_stages(stats, f"sample {i + 1} of {len(samples)}, " if len(samples) > 1 else "")
+        results.append(result)
+    return results
+
+
+def _with_grids(facts: list[dict[str, Any]], sample: SampleTrace) -> list[dict[str, Any]]:
+    """Add the grid of tokens to the facts of media whose reader did not know it, where each is one grid."""
+    if len(facts) != len(sample.blocks):
+        return facts
+    return [{"grid": list(block.grid), **each} for each, block in zip(facts, sample.blocks, strict=True)]
+
+
+def _about(name: str, model: Any) -> dict[str, str]:
+    """Return what a receipt says of a model: its name, device, dtype and attention implementation."""
+    return {
+        "model": name,
+        "device": str(input_device(model)),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attn_implementation": model.config._attn_implementation,
+    }

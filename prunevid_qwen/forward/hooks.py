@@ -1,0 +1,174 @@
+"""`pruned(model, config)`: the only place that hooks a model, and the only place where methods and models meet.
+
+Seams, in the order in which a forward passes them (no forward is copied, no class is changed):
+
+1. Where the library makes positions is replaced inside the context, by the adapter: positions as trained, and the
+   length of the true prompt. Where it is asked for the features of images and videos, their grids are noted, see
+   `pictures`.
+2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
+   The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
+   Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
+   looks into them, see `taps`.
+3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
+   hook saw them.
+4. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.
+5. At each step between the layers, the *attention* of the layer before it: scores of question rows from its inputs and
+   the cache. *First layers'* hooks: a selector's probe follows each of them, see `probe`.
+6. The *layer* before each step: stage 2 on its output, stage 3 on the cache.
+7. *later layers'* pre-hooks: mask and rotary angles of what is left.
+8. *decoder* hook, also on errors: forgets the prefill.
+
+What changes a layer's input or output (6, 7) comes before hooks of others, whichever were made first: the library's
+hidden states of a layer are what goes on to the layer after it, and a hook on a layer sees what that layer is given. At
+the decoder's door hooks keep the order in which they were made: one from before the context sees the whole prompt.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from weakref import WeakSet
+
+from torch import Tensor, nn
+
+from prunevid_qwen.adapters import Adapter, adapter_for
+from prunevid_qwen.adapters.attachments import hook
+from prunevid_qwen.config import get_paper_config, resolve_layer
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.forward import selfcheck
+from prunevid_qwen.forward.attention import check_heads
+from prunevid_qwen.forward.eager import uncompiled
+from prunevid_qwen.forward.gathering import Gathering
+from prunevid_qwen.forward.logits import Logits
+from prunevid_qwen.forward.plan import Step
+from prunevid_qwen.forward.pruning import Pruning, plan_of
+from prunevid_qwen.forward.run import Run
+from prunevid_qwen.forward.selfcheck import SelfCheck, ensure_checked
+from prunevid_qwen.tokens.trace import Trace
+
+_active: WeakSet[nn.Module] = WeakSet()
+_lock = threading.Lock()
+
+
+@contextmanager
+def pruned(
+    model: nn.Module, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
+) -> Iterator[Trace]:
+    """Prune every prompt that ``model`` is given inside the block; restore the model on leaving, whatever happens.
+
+    ``with pruned(model, config) as trace: model.generate(**inputs)``. Works with stock `generate` (greedy, sampling,
+    beams, prompt lookup, streamers) and with hand-written loops, for batches of any mix of videos, images and texts.
+
+    Args:
+        model: a stock transformers model of a supported family.
+        config: what to prune: options, a `Plan` of steps, or a list of methods (options of registered ones such as
+            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `plan_of`). None is the paper's config.
+        marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
+            its visual tokens in order, before stage 1; None for a text.
+
+    Yields:
+        The trace, which describes the last prompt; `Trace` says of which thread.
+
+    Raises:
+        UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
+        ConfigError: the config or plan does not fit the model.
+        SetupError: nobody tested the installed transformers, and its self-check failed; see `selfcheck`.
+    """
+    adapter = adapter_for(model)
+    ensure_checked(adapter.family, attached)
+    with attached(adapter, config, marks) as trace:
+        yield trace
+
+
+def self_check(family: str) -> SelfCheck:
+    """Check, on a tiny random model of a family and the CPU, that pruning works with the installed transformers.
+
+    Takes about a second, always runs, remembers nothing, and leaves everything as found.
+
+    Args:
+        family: a ``model_type`` that pruning knows, such as "qwen2_5_vl"; see `adapters.families`.
+    """
+    return selfcheck.self_check(family, attached)
+
+
+@contextmanager
+def attached(
+    adapter: Adapter, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
+) -> Iterator[Trace]:
+    """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
+    parts = adapter.parts
+    layers = len(parts.layers)
+    plan = plan_of(get_paper_config() if config is None else config, layers)
+    adapter.check_release()
+    with _lock:
+        if parts.root in _active:
+            raise UnsupportedError(
+                "this model is inside `pruned` already, here or in another thread: leave that context first, or load "
+                "a second model (weights can be shared between processes, contexts cannot be nested)"
+            )
+        _active.add(parts.root)
+    try:
+        check_heads(plan, adapter.heads)
+        if plan.places == "packed" and adapter.spatial:
+            raise ConfigError(
+                f"places='packed' counts positions anew after each step, and those of {adapter.family} tell time, "
+                "height and width: leave places='kept'"
+            )
+        gathering = Gathering(adapter, plan.needs, marks)
+        logits = Logits(parts.model)
+        layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
+        steps_at = tuple(step.at for step in plan.steps)
+        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers, steps_at=steps_at))
+        with ExitStack() as stack:
+            stack.enter_context(uncompiled())
+            stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
+            stack.enter_context(run.pictures.watching(parts.root))
+            stack.enter_context(run.gathering.watching())
+            stack.enter_context(logits.watching())
+            stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
+            _hook(stack, run)
+            stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
+            yield run.trace
+    finally:
+        with _lock:
+            _active.discard(parts.root)
+
+
+def _hook(stack: ExitStack, run: Run) -> None:
+    parts, cuts = run.adapter.parts, run.plan.cuts
+
+    def beside(layer: int) -> Any:
+        return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
+
+    def scored(step: Step) -> Any:
+        return lambda _module, args, kwargs, _out: run.after_attention(step, args, kwargs)
+
+    def cut(step: Step) -> Any:
+        return lambda _module, _args, kwargs, out: run.after_layer(step, kwargs, out)
+
+    def given(layer: int) -> Any:
+        return lambda _module, args, kwargs: run.before_later_layer(layer, args, kwargs)
+
+    def first(register: Any, act: Any, **options: Any) -> None:
+        # in front of others' hooks, whenever those came: they see what is really run
+        hook(stack, register, act, with_kwargs=True, prepend=True, **options)
+
+    hook(stack, parts.root.register_forward_pre_hook, run.before_root, with_kwargs=True)
+    first(parts.root.register_forward_hook, run.after_root, always_call=True)
+    for tower in dict.fromkeys(parts.towers.values()):
+        hook(stack, tower.register_forward_pre_hook, run.before_vision)
+        hook(stack, tower.register_forward_hook, run.after_vision)
+    hook(stack, parts.decoder.register_forward_pre_hook, run.before_decoder, with_kwargs=True)
+    hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
+    for step in cuts:
+        hook(stack, parts.layers[step.at].self_attn.register_forward_hook, scored(step), with_kwargs=True)
+        first(parts.layers[step.at].register_forward_hook, cut(step))
+    first_cut = cuts[0].at + 1 if cuts else len(parts.layers)
+    if run.plan.door is not None and not run.adapter.spatial:  # what a family counts has gaps after the door
+        first_cut = 0
+    for number in range(first_cut, len(parts.layers)):
+        first(parts.layers[number].register_forward_pre_hook, given(number))
+    for number in run.gathering.probed_layers:  # in front of `after_layer`, too: before anything is dropped
+        first(parts.layers[number].register_forward_hook, beside(number))

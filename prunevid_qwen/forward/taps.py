@@ -1,0 +1,216 @@
+"""Looking into the vision tower: what its blocks make of each visual token, and which prompt row that belongs to.
+
+The tower's features go into embeddings and lose their name there. What its blocks made travels beside them: from the
+tower's own forward, through chunks and memory (`vision`), to the prompt whose features were asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.adapters.attachments import hook, replaced
+from prunevid_qwen.adapters.seams import missing_seam
+from prunevid_qwen.adapters.vision import taps_of, with_taps
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.tokens import TokenLayout
+
+_KINDS = ("image", "video")
+_CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
+
+
+@contextmanager
+def tapped_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
+    """Let every output of the tower carry what a query asks of its blocks, [N, L, C] in raster order.
+
+    C holds the kinds of the query side by side, see `parted`; in the tower's dtype for its states alone, else fp32.
+
+    Args:
+        adapter: of the model.
+        query: which blocks, and what of them.
+
+    Raises:
+        ConfigError: the tower has no such block, blocks of another width, or nothing of that kind.
+    """
+    tower: Any = adapter.parts.vision
+    count, width = len(adapter.vision_blocks), adapter.vision_width
+    if query.width not in (None, width) or any(not -count <= block < count for block in query.blocks):
+        of_width = "" if query.width is None else f" of {query.width} channels"
+        raise ConfigError(
+            f"the method looks into blocks {list(query.blocks)}{of_width}, this model's vision encoder has {count} of "
+            f"{width}: it was made for another model"
+        )
+    query = replace(query, blocks=tuple(block % count for block in query.blocks))
+    here, stock = _Seen(), tower.forward
+
+    def note(block: int, kind: str, made: Tensor) -> None:
+        here.made[block, kind] = made
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        grid, seen = adapter.grid_of_call(args, kwargs), here.made
+        seen.clear()  # of a call that raised
+        output = stock(*args, **kwargs)
+        if not seen:  # answered from memory, with the taps of when it was encoded or without any
+            return output
+        parts = [
+            torch.cat([adapter.raster(seen[block, kind], grid) for kind in query.kinds], dim=-1)
+            for block in query.blocks
+        ]
+        seen.clear()
+        return with_taps(output, torch.stack(parts, dim=1))
+
+    with ExitStack() as stack:
+        stack.enter_context(adapter.vision_query(query, note))
+        stack.enter_context(replaced(tower, "forward", forward))
+        yield
+
+
+def parted(taps: Tensor, query: VisionQuery, width: int) -> dict[str, Tensor]:
+    """Take apart what the blocks were asked for.
+
+    Args:
+        taps: [N, L, C] as the tower's output carried it, for any tokens that are made of those.
+        query: that was asked.
+        width: of the tower's blocks.
+
+    Returns:
+        By kind: "states" [L, N, C], "received" and "cls" [L, N], "keys" [L, N, d].
+    """
+    rest = taps.shape[-1] - sum({"states": width, "keys": 0}.get(kind, 1) for kind in query.kinds)
+    sizes = [{"states": width, "keys": rest}.get(kind, 1) for kind in query.kinds]
+    parts = dict(zip(query.kinds, taps.transpose(0, 1).split(sizes, dim=-1), strict=True))
+    return {kind: part if kind in ("states", "keys") else part[..., 0] for kind, part in parts.items()}
+
+
+class _Seen(threading.local):
+    """What the blocks made in the call under way, by block and kind; each thread has a call of its own."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[int, str], Tensor] = {}
+
+
+def _bearers(output: Any) -> list[Any]:
+    """Return features and their tensors: accelerate hands a model the same tensors in an output that it made anew."""
+    tensors = getattr(output, "pooler_output", None)
+    return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
+
+
+class Shown(threading.local):
+    """What a prompt shows: taps of its images and videos, in order, as the model asks for their features.
+
+    Features that are asked for ahead of the prompt carry their taps, so that those of a prompt that never came are not
+    taken for another's. Each thread has prompts of its own.
+    """
+
+    def __init__(self) -> None:
+        self._items: dict[str, list[list[Tensor]]] = {kind: [] for kind in _KINDS}  # a list for each call
+        self._asked: list[list[Tensor]] = []  # what was made for each call that is under way
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Shown:
+        return self  # copied features were asked for in this context, too
+
+    def __reduce__(self) -> Any:
+        return object, ()  # features that were stored are of no context
+
+    @contextmanager
+    def watching(self, adapter: Adapter) -> Iterator[None]:
+        """Note the taps of features that the model asks its tower for, inside the block.
+
+        Features that are encoded ahead by others pass unnoted until the model asks for them.
+        """
+        parts = adapter.parts
+
+        def after(_module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
+            if self._asked and taps_of(out) is not None:
+                self._asked[-1].extend(taps_of(out).split(adapter.tokens_of_call(args, kwargs)))
+
+        with ExitStack() as stack:
+            hook(stack, parts.vision.register_forward_hook, after, with_kwargs=True)
+            for kind in parts.towers:
+                stack.enter_context(self._asking(parts.root, kind))
+            yield
+
+    def begin(self, ahead: Mapping[str, Any] | None) -> None:
+        """Begin a prompt: only what comes with it, and what is asked for from now on, is of it.
+
+        Args:
+            ahead: features by kind that were asked for before.
+        """
+        self.clear()
+        for kind, output in (ahead or {}).items():
+            held = [getattr(bearer, _CARRIED) for bearer in _bearers(output) if hasattr(bearer, _CARRIED)]
+            owner, taps = held[0] if held else (None, [])
+            if owner is self:
+                self._items[kind].append(taps)
+
+    def clear(self) -> None:
+        """Forget what was noted."""
+        self._items = {kind: [] for kind in _KINDS}
+
+    def take(self, layouts: Sequence[TokenLayout | None]) -> list[Tensor | None]:
+        """Hand out the taps of each row of a prompt, [N, L, C], and forget them; features carry them no longer.
+
+        Args:
+            layouts: of the rows, before any reduction; None for a text. Rows may be repetitions of fewer prompts, each
+                of them that often in a row, as under beams.
+
+        Raises:
+            UnsupportedError: what was noted is not what the rows show.
+        """
+        items = {kind: [taps for made in calls for taps in made] for kind, calls in self._items.items()}
+        for made in (made for calls in self._items.values() for made in calls):
+            made.clear()
+        self.clear()
+        rows = [[] if layout is None else list(layout.blocks) for layout in layouts]
+        wanted = {kind: sum(block.kind == kind for row in rows for block in row) for kind in _KINDS}
+        repeats = {wanted[kind] // len(items[kind]) for kind in _KINDS if items[kind]} or {0}
+        times = next(iter(repeats))
+        if not times or any(wanted[k] != times * len(items[k]) for k in _KINDS):
+            raise UnsupportedError(
+                f"the prompt shows {wanted['image']} images and {wanted['video']} videos, the vision encoder was seen "
+                f"to encode {len(items['image'])} and {len(items['video'])}: features that were made outside `pruned` "
+                "bring no taps. Pass pixels"
+            )
+        out: list[Tensor | None] = []
+        for number, row in enumerate(rows):
+            if number % times:
+                out.append(out[-1])
+                continue
+            own = [items[block.kind].pop(0) for block in row]
+            for block, taps in zip(row, own, strict=True):
+                if len(taps) != block.stop - block.start:
+                    raise UnsupportedError(
+                        f"an image or video of {len(taps)} tokens was encoded where the prompt has grid {block.grid}"
+                    )
+            out.append(torch.cat(own) if own else None)
+        return out
+
+    @contextmanager
+    def _asking(self, root: Any, kind: str) -> Iterator[None]:
+        name = f"get_{kind}_features"
+        if not hasattr(root, name):
+            raise missing_seam("the model", name)
+        stock = getattr(root, name)
+
+        def get_features(*args: Any, **kwargs: Any) -> Any:
+            self._asked.append([])
+            try:
+                out = stock(*args, **kwargs)
+            finally:
+                made = self._asked.pop()
+            self._items[kind].append(made)
+            if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
+                for bearer in _bearers(out):
+                    vars(bearer)[_CARRIED] = self, made
+            return out
+
+        with replaced(root, name, get_features):  # since 5.18 `generate` asks for its signature
+            yield

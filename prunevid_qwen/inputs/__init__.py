@@ -1,0 +1,1 @@
+"""From files, messages and paths to what a model takes."""

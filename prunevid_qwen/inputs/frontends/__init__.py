@@ -1,0 +1,78 @@
+"""What stands between a user's files and the model: a frontend for each way in which families want their inputs.
+
+A family names its frontend when it is registered (`prunevid_qwen.adapters.register_family`); nothing else asks which
+family a model is of in order to read for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prunevid_qwen.adapters import families, family_of
+from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.inputs.frontends.frontend import Frontend as Frontend
+from prunevid_qwen.inputs.frontends.frontend import not_shown as not_shown
+from prunevid_qwen.inputs.frontends.opening import opened_samples as opened_samples
+from prunevid_qwen.inputs.frontends.stock import StockFrontend as StockFrontend
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
+from prunevid_qwen.loading import config_of
+
+FRONTENDS: dict[str, type[Frontend]] = {"qwen": Preprocessor, "stock": StockFrontend}
+
+
+def frontend_for(model_type: str) -> type[Frontend]:
+    """Return the class of the frontend that a family is registered with.
+
+    Raises:
+        UnsupportedError: the family, or its frontend, is not known.
+    """
+    name = family_of(model_type).frontend
+    if name not in FRONTENDS:
+        raise UnsupportedError(
+            f"the family {model_type} is registered with the frontend {name!r}, and there are {', '.join(FRONTENDS)}: "
+            "name one of these, or enter yours in prunevid_qwen.inputs.frontends.FRONTENDS before a model is loaded"
+        )
+    return FRONTENDS[name]
+
+
+def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:
+    """Refuse a video or image that a model is not shown, before its weights are loaded.
+
+    Args:
+        source: a folder or a hub id.
+        kind: "video" or "image".
+        hub: of `prunevid_qwen.loading.HUB_ARGUMENTS`.
+
+    Raises:
+        UnsupportedError: the family is not known, or is not shown such a thing.
+        ConfigError, SetupError: as `prunevid_qwen.loading.config_of`.
+    """
+    model_type = config_of(source, hub).model_type
+    frontend = frontend_for(model_type)
+    if kind not in frontend.reads:
+        raise not_shown(kind, model_type, frontend.reads, source)
+
+
+def check_own_reading(source: str, hub: dict[str, Any]) -> None:
+    """Refuse a model whose inputs this package does not make itself, before its weights are loaded.
+
+    Benchmarks and training read media in other processes and share what is encoded: the library's processors cannot.
+
+    Args:
+        source, hub: as in `check_reads`.
+
+    Raises:
+        UnsupportedError, ConfigError, SetupError: as in `check_reads`.
+    """
+    model_type = config_of(source, hub).model_type
+    if frontend_for(model_type) is not Preprocessor:
+        raise read_by_library(source, model_type)
+
+
+def read_by_library(what: str, model_type: str) -> UnsupportedError:
+    """Make the error for a model whose inputs only the library's processor makes, called ``what``."""
+    own = ", ".join(each for each in families() if frontend_for(each) is Preprocessor)
+    return UnsupportedError(
+        f"{what} is of the family {model_type}, whose inputs transformers' processor makes; this reads videos and "
+        f"images itself, which it can for {own} alone. `prunevid ask` and PrunedVLM.generate answer with it"
+    )

@@ -1,0 +1,100 @@
+"""The prompts of one call with all that they show read and encoded: to be answered often, under any config."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.adapters.vision import EncodedVideos
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.inputs.encoding import Encoding, Progress
+from prunevid_qwen.inputs.frontends import Frontend
+from prunevid_qwen.inputs.qwen.preprocessor import Sample
+
+_MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_type_ids", "pixel_values",
+         "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What `PrunedVLM.prepare` made of a call, for `PrunedVLM.answer`.
+
+    Args:
+        samples: the prompts; numbers of encoded videos and images stand for pixels.
+        single: one question was asked, not a list.
+        encoded: holds the features; None where the model encodes its images in each answer.
+        inputs: of ``generate``, on the CPU.
+        seconds: "read" (reading that the encoder did not hide, and making the inputs), "vision" (the encoder) and
+            "total".
+    """
+
+    samples: tuple[Sample, ...]
+    single: bool
+    encoded: EncodedVideos | None
+    inputs: dict[str, Tensor]
+    seconds: dict[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        frontend: Frontend,
+        opened: Sequence[Sample],
+        single: bool,
+        encoded: EncodedVideos | None,
+        progress: Progress | None,
+        began: float,
+    ) -> Prepared:
+        """Encode the media of opened samples, each once; inside `Frontend.memory`.
+
+        Args:
+            frontend: of the model.
+            opened: prompts whose videos may only be opened yet.
+            single: see the class.
+            encoded: will hold the features.
+            progress: called with the frames encoded so far and those of all videos.
+            began: `time.perf_counter` when the call began.
+        """
+        opening = time.perf_counter() - began
+        media = [each for sample in opened for each in sample.media]
+        encoding = Encoding(encoded, media, progress)
+        encoding.encode_images(media)
+        samples = tuple(dataclasses.replace(each, media=tuple(map(encoding.encode, each.media))) for each in opened)
+        making = time.perf_counter()
+        with torch.inference_mode(False):  # whoever is answered outside of it gets tensors to change
+            inputs = frontend.batch(samples)
+        read = opening + encoding.waited + time.perf_counter() - making
+        seconds = {"read": read, "vision": encoding.encoded, "total": time.perf_counter() - began}
+        return cls(samples, single, encoded, inputs, seconds)
+
+
+def limited(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of transformers' ``generate``, with 512 new tokens at most where they set no limit.
+
+    Raises:
+        ConfigError: one that is made here of what is asked.
+    """
+    made = [name for name in _MADE if name in arguments]
+    if made:
+        raise ConfigError(
+            f"{', '.join(made)} of generate are made here of the question and its media: leave them out, or call the "
+            "model itself inside pruned(...)"
+        )
+    given = {name: value for name, value in arguments.items() if name != "max_new_tokens" or value is not None}
+    if any(given.get(name) is not None for name in ("max_new_tokens", "max_length", "generation_config")):
+        return given
+    return {**given, "max_new_tokens": 512}
+
+
+def returns_tensors(model: Any, arguments: dict[str, Any]) -> bool:
+    """Tell whether ``generate`` hands tensors out, under ``arguments`` or what the model's own settings say."""
+    asked = arguments.get("return_dict_in_generate")
+    if asked is None:
+        asked = (arguments.get("generation_config") or model.generation_config).return_dict_in_generate
+    return bool(asked) or cache_of(arguments) is not None

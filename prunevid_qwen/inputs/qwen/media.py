@@ -1,0 +1,296 @@
+"""Videos and images as one model wants them: read, resized, cut into patches, with the facts for a receipt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunevid_qwen.adapters.folder_json import read_json
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.inputs.qwen.pixels import (
+    PixelOptions,
+    fitted_frame,
+    frame_limit,
+    image_pixels,
+    smart_resize,
+    video_pixels,
+)
+from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_video
+from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.video.prefetch import Prefetch
+
+# frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
+VIDEO_MAX_PIXELS = 768 * 28 * 28
+_RESIZED_PIXELS = 4 * 28 * 28, 16384 * 28 * 28  # least and most of a size that is asked for, as there
+
+_SETTINGS = {
+    "video": (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")),
+    "image": (("processor_config.json", "image_processor"),),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Medium:
+    """One video or image, read and turned into patches.
+
+    Args:
+        kind: "video" or "image".
+        pixels: [patches, 1176] fp32; of a video that was encoded ahead [patches, 2], see `adapters.vision`.
+        grid: [1, 3] int64 (t, h, w) in patches.
+        seconds_per_grid: of a video; 1.0 for an image.
+        facts: what a receipt says of it.
+    """
+
+    kind: str
+    pixels: Tensor
+    grid: Tensor
+    seconds_per_grid: float
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Some whole temporal positions of a video.
+
+    Args:
+        pixels: [patches, 1176] in the dtype asked for.
+        grid: [1, 3] int64 (t, h, w) in patches.
+        whole: temporal positions of the whole video.
+    """
+
+    pixels: Tensor
+    grid: Tensor
+    whole: int
+
+
+class VideoFeed:
+    """A video that is opened and on its way: a thread reads, resizes and cuts the next chunk while one is used.
+
+    Iterate it once, then ask for `facts`. `close` stops the thread at any time.
+
+    Args:
+        stream: the opened video.
+        options: how the model wants frames.
+        limits: ``max_pixels`` and ``total_pixels``.
+        chunk_tokens: visual tokens of a chunk at most, but at least one temporal position; None gives one chunk.
+        dtype: of the pixels.
+        pin: put them into pinned memory, from which a GPU copies without waiting.
+    """
+
+    kind = "video"
+
+    def __init__(
+        self,
+        stream: VideoStream,
+        options: PixelOptions,
+        limits: tuple[int, int | None],
+        chunk_tokens: int | None,
+        dtype: torch.dtype,
+        pin: bool,
+    ) -> None:
+        self._stream, self._options, self._limits = stream, options, limits
+        self._chunk_tokens, self._dtype, self._pin = chunk_tokens, dtype, pin
+        self._limit()  # limits that contradict each other are refused on opening
+        self._prefetch = Prefetch(self._chunks())
+
+    def __iter__(self) -> Iterator[Chunk | None]:
+        """Yield the video's chunks; None where damage came to light: what came before is void, all begins anew."""
+        return self._prefetch
+
+    def close(self) -> None:
+        """Stop reading."""
+        self._prefetch.close()
+
+    @property
+    def frames(self) -> int:
+        """Frames that will be taken, as far as is known."""
+        return self._stream.count
+
+    def facts(self, grid: Tensor) -> tuple[float, dict[str, Any]]:
+        """Return the seconds of a temporal position and what a receipt says, once all chunks have come.
+
+        Args:
+            grid: [1, 3] of the whole video.
+        """
+        video = self._stream.video()
+        return video.seconds_per_grid, _facts(video, grid, self._options)
+
+    def _limit(self) -> int:
+        return frame_limit(self._stream.count, self._options, *self._limits)
+
+    def _chunks(self) -> Iterator[Chunk | None]:
+        depth = self._options.temporal_patch_size
+        try:
+            while True:
+                limit = self._limit()
+                rows, columns = self._options.fit(*self._stream.size, limit)
+                tokens = (rows // self._options.factor) * (columns // self._options.factor)
+                whole = math.ceil(self._stream.count / depth)
+                at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
+                try:
+                    for frames in self._stream.chunks(at_once * depth):
+                        yield self._chunk(frames, limit, whole)
+                    return
+                except FramesChanged:
+                    yield None
+        finally:
+            self._stream.close()
+
+    def _chunk(self, frames: Any, limit: int, whole: int) -> Chunk:
+        pixels, grid = video_pixels(frames, self._options, max_pixels=limit)
+        pixels = pixels.to(self._dtype)
+        return Chunk(pixels.pin_memory() if self._pin else pixels, grid, whole)
+
+
+class MediaReader:
+    """Reads media for one model.
+
+    Args:
+        video: how the model wants frames; None is the stock default.
+        image: how it wants images; None is the stock default.
+    """
+
+    def __init__(self, video: PixelOptions | None = None, image: PixelOptions | None = None) -> None:
+        self.video = video or PixelOptions.from_folder_json({}, video=True)
+        self.image = image or PixelOptions.from_folder_json({})
+        self.merge_size = self.video.merge_size
+
+    @classmethod
+    def from_pretrained(cls, source: str, **hub: Any) -> MediaReader:
+        """Read the settings from a folder or a hub id; ``hub`` as in transformers."""
+        fallback = read_json(source, "preprocessor_config.json", hub)
+        options = {}
+        for kind, files in _SETTINGS.items():
+            found: dict[str, Any] = {}
+            for name, section in files:
+                content = read_json(source, name, hub)
+                found = found or (content if section is None else content.get(section) or {})
+            options[kind] = PixelOptions.from_folder_json(found or fallback, video=kind == "video")
+        return cls(options["video"], options["image"])
+
+    @classmethod
+    def of_processor(cls, processor: Any) -> MediaReader:
+        """Take the settings of a loaded transformers processor."""
+        video, image = (getattr(processor, f"{kind}_processor", None) for kind in ("video", "image"))
+        return cls(
+            None if video is None else PixelOptions.from_folder_json(video.to_dict(), video=True),
+            None if image is None else PixelOptions.from_folder_json(image.to_dict()),
+        )
+
+    def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
+        """Read a video as ``config`` samples it; ``given`` overrides (start, fps, min_frames, resized, ...)."""
+        options, fit, (limit, total) = self._asked(config, given)
+        video: Video = read_video(source, **options)
+        pixels, grid = video_pixels(video.frames, fit, max_pixels=limit, total_pixels=total)
+        return Medium("video", pixels, grid, video.seconds_per_grid, _facts(video, grid, fit))
+
+    def open_video(
+        self, source: Any, config: PruneVidConfig, *, dtype: torch.dtype, pin: bool = False, **given: Any
+    ) -> VideoFeed:
+        """Open the video that `read_video` reads whole, and start reading it in chunks that fit the vision encoder.
+
+        Args:
+            source: as in `read_video`.
+            config: how it is sampled, and how large a chunk is.
+            dtype: of the vision encoder.
+            pin: put the pixels into pinned memory.
+            given: as in `read_video`.
+        """
+        options, fit, limits = self._asked(config, given)
+        return VideoFeed(open_video(source, **options), fit, limits, config.vision_chunk_tokens, dtype, pin)
+
+    def read_fitted(
+        self, source: Any, config: PruneVidConfig, **given: Any
+    ) -> tuple[np.ndarray, float, dict[str, Any]]:
+        """Read the video that `read_video` reads, resized but not cut into patches: a quarter of the bytes.
+
+        Returns: frames uint8 RGB ``[T, h, w, 3]``, T even, for `pixels.fitted_pixels`; the seconds of a temporal
+            position; and what a receipt says.
+        """
+        options, own, limits = self._asked(config, given)
+        stream, frames = open_video(source, **options), list[np.ndarray]()
+        try:
+            while True:
+                fit = replace(own, max_pixels=frame_limit(stream.count, own, *limits))
+                frames.clear()
+                try:
+                    for chunk in stream.chunks(own.temporal_patch_size):
+                        frames.extend(fitted_frame(frame, fit) for frame in chunk)
+                    break
+                except FramesChanged:
+                    continue
+        finally:
+            stream.close()
+        video, depth = stream.video(), own.temporal_patch_size
+        sides = [side // own.patch_size for side in frames[0].shape[:2]]
+        grid = torch.tensor([[math.ceil(len(frames) / depth), *sides]])
+        return np.stack(frames), video.seconds_per_grid, _facts(video, grid, own)
+
+    def _asked(
+        self, config: PruneVidConfig, given: dict[str, Any]
+    ) -> tuple[dict[str, Any], PixelOptions, tuple[int, int | None]]:
+        """Return the arguments of the reader, how frames are fitted, and the limits on pixels."""
+        options = {
+            "sampling": config.video_sampling,
+            "max_frames": config.max_frames,
+            "fps": config.fps,
+            "backend": config.video_backend,
+            "time_limit": config.video_time_limit,
+            **given,
+        }
+        limit = options.pop("max_pixels", config.max_pixels)
+        total = options.pop("total_pixels", config.total_pixels)
+        fit = _fit(self.video, options, limit)
+        if fit.fixed is not None:
+            limit = total = None  # a size that is given is no matter of limits
+        if limit is None:
+            limit = max(fit.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
+        return options, fit, (limit, total)
+
+    def read_image(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
+        """Read one image."""
+        shown = Picture.of(source)
+        limit = given.pop("max_pixels", config.max_pixels)
+        fit = _fit(self.image, given, limit)
+        pixels, grid = image_pixels(shown.pixels, fit, max_pixels=None if fit.fixed else limit)
+        resized = [int(side) * self.image.patch_size for side in grid[0, 1:]]
+        facts = {**shown.facts, "resized": resized, "grid": _merged(grid, self.image.merge_size)}
+        return Medium("image", pixels, grid, 1.0, facts)
+
+
+def _fit(options: PixelOptions, given: dict[str, Any], max_pixels: Any) -> PixelOptions:
+    """Take ``min_pixels`` and ``resized`` out of ``given``: they go before the model's own limits, as Qwen has it."""
+    least, resized = given.pop("min_pixels", None), given.pop("resized", None)
+    if resized is not None:
+        return replace(options, fixed=smart_resize(resized[0], resized[1], options.factor, *_RESIZED_PIXELS))
+    if least is None:
+        return options
+    most = max_pixels if isinstance(max_pixels, int) else 0  # what else it is, is refused where it is used
+    return replace(options, min_pixels=least, max_pixels=max(options.max_pixels, most))
+
+
+def _facts(video: Video, grid: Tensor, options: PixelOptions) -> dict[str, Any]:
+    return {
+        "source": video.source,
+        "backend": video.backend,
+        "frames": len(video.timestamps),
+        "padded": video.padded,
+        "timestamps": list(video.timestamps),
+        "seconds_per_grid": video.seconds_per_grid,
+        "duration": video.duration,
+        "size": list(video.size),
+        "resized": [int(side) * options.patch_size for side in grid[0, 1:]],
+        "grid": _merged(grid, options.merge_size),
+        "warnings": list(video.warnings),
+    }
+
+
+def _merged(grid: Tensor, merge: int) -> list[int]:
+    t, h, w = grid[0].tolist()
+    return [t, h // merge, w // merge]

@@ -102,11 +102,7 @@ class PrunedVLM:
         self._prune_by(what)
 
     def _prune_by(self, what: Pruning) -> None:
-        """Note what is pruned: in ``config``, which then says how videos are read too, or in ``plan``.
-
-        Raises:
-            ConfigError: it does not fit the model.
-        """
+        """Note what is pruned, in ``config`` or in ``plan``; `ConfigError` where it does not fit the model."""
         self.plan: Plan | None = None
         if isinstance(what, PruneVidConfig):
             self.config = what

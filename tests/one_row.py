@@ -10,11 +10,11 @@ from torch import Tensor
 
 from prunevid_qwen.forward.evidence import Sight
 from prunevid_qwen.forward.plan import Step
-from prunevid_qwen.forward.prefill import Prefill, Row
+from prunevid_qwen.forward.prefill import Prefill, SampleState
 from prunevid_qwen.needs import Evidence, Needs
 
 
-def seen_by(needs: Needs, row: Row, states: Tensor, vision_width: int) -> Evidence:
+def seen_by(needs: Needs, row: SampleState, states: Tensor, vision_width: int) -> Evidence:
     """What a step that needs something is shown of a row whose tokens have the states [S, D]."""
     cache: Any = None
     valid = torch.ones(1, len(states), dtype=torch.bool)

@@ -12,7 +12,7 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
-from prunevid_qwen.forward.prefill import Row
+from prunevid_qwen.forward.prefill import SampleState
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, VisionTaps
 from prunevid_qwen.stage2_select.uniform import Uniform
 from prunevid_qwen.tokens import Block, Mix, TokenLayout, TokenMap
@@ -193,7 +193,7 @@ def test_what_the_vision_tower_made_is_averaged() -> None:
     )
     done = Undivided().of(6, None)  # type: ignore[arg-type]
     left, _ = layout.apply(done)
-    row = Row(layout, 8, left, [Reduction(2, "", done)], taps=torch.arange(6.0).view(6, 1, 1))
+    row = SampleState(layout, 8, left, [Reduction(2, "", done)], taps=torch.arange(6.0).view(6, 1, 1))
     seen = seen_by(Needs(taps=VisionTaps((0,), 1)), row, torch.zeros(left.length, 4), 1)
     assert seen.taps is not None and seen.taps.flatten().tolist() == [0.5, 2.5, 4.5]
 

@@ -37,7 +37,7 @@ def inputs(model: Any) -> dict[str, Any]:
 def ticks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every look at the clock takes a second, and nothing else does."""
     now = iter(range(10**6))
-    monkeypatch.setattr("prunevid_qwen.tokens.moments.time.perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr("prunevid_qwen.tokens.timestamps.time.perf_counter", lambda: float(next(now)))
 
 
 def hooks_of(model: Any) -> int:

@@ -13,7 +13,7 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.forward.evidence import Sight
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Step, compile_plan
-from prunevid_qwen.forward.prefill import Prefill, Row
+from prunevid_qwen.forward.prefill import Prefill, SampleState
 from prunevid_qwen.forward.steps import merge
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.stage1_merge import Pool
@@ -174,7 +174,7 @@ def test_equal_rows_of_another_grid_are_merged_apart() -> None:
     for grid in grids:
         block = (Block("video", grid, 0, 16),)
         layout = TokenLayout(17, torch.arange(16), torch.tensor([16]), block, torch.zeros(16, dtype=torch.long))
-        rows.append(Row(layout, 17, layout))
+        rows.append(SampleState(layout, 17, layout))
     state = Prefill(rows, PrunedCache(), 17, 0, torch.ones(2, 17, dtype=torch.bool), None)
     step = Step(DOOR, Pool(0.25))
     merge(state, step, Sight(state, adapter_for(tiny_model()), step, 0, embeds, lambda: (embeds, embeds)), Needs())

@@ -172,10 +172,10 @@ def test_after_stage_1_tokens_bring_the_means_of_their_members(monkeypatch: pyte
 
     monkeypatch.setattr(Prefill, "of", classmethod(of))
     taps: list[Any] = []
-    from prunevid_qwen.forward.taps import Shown
+    from prunevid_qwen.forward.vision_evidence import VisionEvidence
 
-    take = Shown.take
-    monkeypatch.setattr(Shown, "take", lambda self, rows: taps.append(take(self, rows)) or taps[-1])
+    take = VisionEvidence.take
+    monkeypatch.setattr(VisionEvidence, "take", lambda self, rows: taps.append(take(self, rows)) or taps[-1])
     with pruned(model, config) as trace:
         out = model.generate(**make_inputs(RAGGED), max_new_tokens=6, do_sample=False, **OUT)
     for b, (seen, sample) in enumerate(zip(shown, trace.samples, strict=True)):

@@ -13,10 +13,10 @@ from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.seams import cache_of
-from prunevid_qwen.forward.gathering import Gathering
+from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.forward.prefill import Prefill, Row
+from prunevid_qwen.forward.prefill import Prefill, SampleState
 from prunevid_qwen.reducer import Needs, Probe, VisionQuery
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.tokens.trace import DOOR, Reduction
@@ -36,16 +36,16 @@ SPREAD = replace(glimpse.FACTS, selected_layers=(0, 2), reduce_layer=3)
 def spy(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Collect (row of the prompt, its probe) as the selector is about to read it."""
     seen: list[Any] = []
-    stock = Gathering.after_layer
+    stock = EvidenceCollector.after_layer
 
-    def after(self: Gathering, layer: int, kwargs: Any, device: torch.device) -> bool:
+    def after(self: EvidenceCollector, layer: int, kwargs: Any, device: torch.device) -> bool:
         probe = self._here.probe
         ran = stock(self, layer, kwargs, device)
         if ran and layer == self.probed_layers[-1]:
             seen.append([row.probe for row in probe.state.rows])
         return ran
 
-    monkeypatch.setattr(Gathering, "after_layer", after)
+    monkeypatch.setattr(EvidenceCollector, "after_layer", after)
     return seen
 
 
@@ -140,9 +140,9 @@ def test_nothing_of_a_prompt_is_kept_alive() -> None:
 
 def test_evidence_is_let_go_once_it_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[Prefill] = []
-    stock = Gathering.before_layers
+    stock = EvidenceCollector.before_layers
     monkeypatch.setattr(
-        Gathering, "before_layers", lambda self, state, *rest: states.append(state) or stock(self, state, *rest)
+        EvidenceCollector, "before_layers", lambda self, state, *rest: states.append(state) or stock(self, state, *rest)
     )
     with pruned(tiny_model(), glimpse.config()), torch.no_grad():
         tiny_model()(**make_inputs(RAGGED))
@@ -161,15 +161,15 @@ def test_where_everything_is_kept_nothing_is_asked_for(selector: str) -> None:
 
 
 def test_the_default_device_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    stock = Gathering.before_layers
+    stock = EvidenceCollector.before_layers
 
-    def elsewhere(self: Gathering, *args: Any) -> None:
+    def elsewhere(self: EvidenceCollector, *args: Any) -> None:
         with torch.device("meta"):
             stock(self, *args)
 
     kept = []
     for replaced in (stock, elsewhere):
-        monkeypatch.setattr(Gathering, "before_layers", replaced)
+        monkeypatch.setattr(EvidenceCollector, "before_layers", replaced)
         with pruned(tiny_model(), glimpse.config()) as trace, torch.no_grad():
             tiny_model()(**make_inputs(RAGGED))
         kept.append([sample.kept.rep for sample in trace.samples])
@@ -182,7 +182,7 @@ def test_evidence_meets_on_the_device_of_layer_m() -> None:
     layout = TokenLayout(11, places[2:8], places[8:], blocks, torch.zeros(6, dtype=torch.long))
     merged = TokenMap(torch.tensor([0, 0, 1, 2, 3, -1]), torch.tensor([0, 2, 3, 4]))
     after, _ = layout.apply(merged)
-    row = Row(layout, layout.length, after, [Reduction(DOOR, "", merged)], probe=torch.zeros(1, 4, 1, 4))
+    row = SampleState(layout, layout.length, after, [Reduction(DOOR, "", merged)], probe=torch.zeros(1, 4, 1, 4))
     row.taps, row.marks = torch.zeros(6, 1, 32), torch.ones(6)
     needs = Needs(probe=Probe(torch.zeros(6, 1, 64), (0,), 4), vision=VisionQuery((0,), 32), marks=True)
     device = torch.device("meta")

@@ -126,7 +126,7 @@ def test_several_videos_cost_one_question_a_stage(asked: list[str]) -> None:
 
 def test_rows_of_one_shape_cost_one_question(asked: list[str]) -> None:
     run(ONE_VIDEO * 3, PruneVidConfig(min_cluster_tokens=0, pruning_layer=2))
-    assert asked == ["_twins"]
+    assert asked == ["_showing_the_same"]
 
 
 def three_cuts(config: PruneVidConfig) -> Plan:
@@ -177,7 +177,7 @@ def test_evidence_of_each_kind_costs_no_more_than_a_question_a_step(asked: list[
     assert asked == ["apply"] * 3
     asked.clear()
     run(ONE_VIDEO * 3, Plan((asking(DOOR, "last"), asking(1, "each"))), merged=False)
-    assert asked == ["_twins"]
+    assert asked == ["_showing_the_same"]
 
 
 def test_a_question_is_seen(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

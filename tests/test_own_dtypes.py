@@ -11,7 +11,7 @@ import torch
 
 from prunevid_qwen.adapters.positions import reference_positions
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.forward.gathering import _numbers
+from prunevid_qwen.forward.collector import _numbers
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, _cut
 from prunevid_qwen.kernels import cluster_mean, dpc_knn, question_attention, received_attention, temporal_similarity

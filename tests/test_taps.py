@@ -14,7 +14,7 @@ from prunevid_qwen.adapters.vision import vision_from_memory, vision_in_chunks
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward.hooks import pruned
-from prunevid_qwen.forward.taps import Shown, tapped_vision, taps_of
+from prunevid_qwen.forward.vision_evidence import VisionEvidence, taps_of, watched_vision
 from prunevid_qwen.reducer import VisionTaps
 from prunevid_qwen.tokens import TokenLayout
 from tests import glimpse
@@ -62,7 +62,7 @@ def test_the_last_block_is_what_the_merger_merges_token_by_token() -> None:
     pixels = torch.randn(int(patches.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(0))
     kept: dict[str, torch.Tensor] = {}
     handle = tower.blocks[3].register_forward_hook(lambda _m, _a, out: kept.update(states=out))
-    with tapped_vision(adapter, VisionTaps((3, 0, 3), 32)):
+    with watched_vision(adapter, VisionTaps((3, 0, 3), 32)):
         out = tower(pixels, grid_thw=patches)
     handle.remove()
     taps = taps_of(out)
@@ -83,7 +83,7 @@ def test_chunks_bring_the_same_taps(tokens: int | None) -> None:
     adapter, tower = adapter_for(model), model.model.visual
     patches = torch.tensor([[t, 2 * h, 2 * w] for t, h, w in GRIDS])
     pixels = torch.randn(int(patches.prod(1).sum()), 1176, generator=torch.Generator().manual_seed(0))
-    with tapped_vision(adapter, VisionTaps((3, 1), 32)):
+    with watched_vision(adapter, VisionTaps((3, 1), 32)):
         whole = taps_of(tower(pixels, grid_thw=patches))
         with vision_in_chunks(tower, tokens):
             parts = taps_of(tower(pixels, grid_thw=patches))
@@ -103,12 +103,12 @@ def layouts(samples: Any, repeats: int = 1) -> list[TokenLayout | None]:
     return out
 
 
-def watched(samples: Any) -> Shown:
+def watched(samples: Any) -> VisionEvidence:
     """What is noted while the stock model is run on some prompts, once each."""
-    model, shown = tiny_model(), Shown()
+    model, shown = tiny_model(), VisionEvidence()
     adapter = adapter_for(model)
     with (
-        tapped_vision(adapter, VisionTaps((0,), 32)),
+        watched_vision(adapter, VisionTaps((0,), 32)),
         shown.watching(adapter),
         torch.no_grad(),
     ):
@@ -120,7 +120,7 @@ def watched(samples: Any) -> Shown:
 @pytest.mark.parametrize("samples", [RAGGED, MIXED, IMAGES], ids=["ragged", "mixed", "images"])
 def test_rows_get_their_own_also_when_they_are_repeated(samples: Any, repeats: int) -> None:
     rows, inputs = watched(samples).take(layouts(samples, repeats)), make_inputs(samples)
-    with tapped_vision(adapter_for(tiny_model()), VisionTaps((0,), 32)), torch.no_grad():
+    with watched_vision(adapter_for(tiny_model()), VisionTaps((0,), 32)), torch.no_grad():
         made = {}
         for kind, pixels, grid in (("image", "pixel_values", "image_grid_thw"),
                                    ("video", "pixel_values_videos", "video_grid_thw")):  # fmt: skip
@@ -254,7 +254,7 @@ def test_what_a_call_that_raised_had_seen_is_forgotten() -> None:
     def stop(*_: Any) -> None:
         raise MemoryError
 
-    with vision_from_memory(tower) as videos, tapped_vision(adapter, VisionTaps((0,), 32)):
+    with vision_from_memory(tower) as videos, watched_vision(adapter, VisionTaps((0,), 32)):
         held = videos.hold(videos.encode(pixels[0], grid))
         handle = tower.blocks[1].register_forward_pre_hook(stop)
         with pytest.raises(MemoryError):
@@ -268,6 +268,6 @@ def test_a_tower_of_other_blocks_is_refused() -> None:
     for taps in (VisionTaps((1,), 32), VisionTaps((0,), 48)):
         with (
             pytest.raises(ConfigError, match=r"this model's vision encoder has 1 of 32: it was made for another model"),
-            tapped_vision(adapter_for(model), taps),
+            watched_vision(adapter_for(model), taps),
         ):
             pass

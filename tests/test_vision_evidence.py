@@ -137,10 +137,10 @@ def test_windows_and_whole_frames_are_told_apart(monkeypatch: pytest.MonkeyPatch
         setattr(model.config, name, token)
     grid, pixels = inputs["video_grid_thw"], inputs["pixel_values_videos"]
     adapter = adapter_for(model)
-    from prunevid_qwen.forward.taps import parted, tapped_vision, taps_of
+    from prunevid_qwen.forward.vision_evidence import parted, taps_of, watched_vision
 
     query = VisionQuery((0, -1), what=("keys", "received"))
-    with tapped_vision(adapter, query), torch.no_grad():
+    with watched_vision(adapter, query), torch.no_grad():
         taps = taps_of(model.model.visual(pixels, grid_thw=grid))
     seen = parted(taps, query, adapter.vision_width)
     for number, block in enumerate((0, 3)):
@@ -174,12 +174,12 @@ def test_a_batch_shows_what_its_members_show() -> None:
 
 
 def test_videos_encoded_ahead_bring_it_along() -> None:
-    from prunevid_qwen.forward.taps import tapped_vision
+    from prunevid_qwen.forward.vision_evidence import watched_vision
 
     model, inputs, query = tiny_model(), make_inputs(ONE_VIDEO), VisionQuery((0,), what=("received",))
     (wanted,) = shown(model, inputs, query)
     with vision_from_memory(model.model.visual) as videos, torch.no_grad():
-        with tapped_vision(adapter_for(model), query):
+        with watched_vision(adapter_for(model), query):
             features = videos.encode(inputs["pixel_values_videos"], inputs["video_grid_thw"])
         inputs["pixel_values_videos"] = videos.hold(features)
         (seen,) = shown(model, inputs, query)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from prunevid_qwen.adapters.seams import cache_parameter, taken
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 
 
 def padding_in(mask: Any, batch: int, length: int) -> tuple[Tensor | None, str | None]:
@@ -104,7 +104,7 @@ def layer_mask(config: Any, hidden: Tensor, valid: Tensor | None, past: int) -> 
     arguments = {
         "config": config,
         "inputs_embeds": hidden,
-        "attention_mask": None if valid is None else on(valid.long(), hidden.device),
+        "attention_mask": None if valid is None else moved(valid.long(), hidden.device),
         "position_ids": None,
         cache_parameter(create_causal_mask): _Held(past),
     }

@@ -15,7 +15,7 @@ from prunevid_qwen.adapters.layouts import layout_of
 from prunevid_qwen.adapters.pictures import Picture
 from prunevid_qwen.adapters.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
 from prunevid_qwen.adapters.releases import library_agrees, warn_once_about_positions
-from prunevid_qwen.adapters.seams import first_argument, missing_seam, require, taken, transformers_release
+from prunevid_qwen.adapters.seams import first_argument, missing_seam, require_arguments, taken, transformers_release
 from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import vision_in_chunks
@@ -226,7 +226,7 @@ class QwenVL(TextDecoder):
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """Return the grids of a call of the tower, [images and videos, 3] patches."""
         if len(args) < 2:
-            require(kwargs, "the vision encoder's call", "grid_thw")
+            require_arguments(kwargs, "the vision encoder's call", "grid_thw")
         grid: Tensor = args[1] if len(args) > 1 else kwargs["grid_thw"]
         return grid
 

@@ -41,7 +41,7 @@ def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
     )
 
 
-def require(kwargs: Mapping[str, Any], place: str, *names: str) -> None:
+def require_arguments(kwargs: Mapping[str, Any], place: str, *names: str) -> None:
     """Raise unless a call was given all of these keyword arguments.
 
     Raises:
@@ -60,7 +60,7 @@ def first_argument(args: tuple[Any, ...], kwargs: Mapping[str, Any], place: str,
     """
     if args:
         return args[0]
-    require(kwargs, place, name)
+    require_arguments(kwargs, place, name)
     return kwargs[name]
 
 
@@ -104,7 +104,7 @@ def taken(function: Callable[..., Any], place: str, *names: str) -> None:
     parameters = inspect.signature(function).parameters
     kinds = {parameter.kind for parameter in parameters.values()}
     if not {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD} <= kinds:
-        require(parameters, place, *names)
+        require_arguments(parameters, place, *names)
 
 
 def with_logits(x: Tensor, keep: Any) -> Tensor:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.seams import require
-from prunevid_qwen.tokens.device import input_device, on
+from prunevid_qwen.adapters.seams import require_arguments
+from prunevid_qwen.tokens.device import input_device, moved
 
 # What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
 _DIGITS = 2
@@ -143,7 +143,7 @@ class EncodedVideos:
             grid: [1, 3] int64 (t, h, w) in patches.
         """
         device = input_device(self.tower)
-        pixels, grid = on(pixels, device), grid.to(device)
+        pixels, grid = moved(pixels, device), grid.to(device)
         output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
         self._kind = type(output)
         return Features(output.pooler_output, taps_of(output))
@@ -214,7 +214,7 @@ def replaced_forward(tower: nn.Module, encode: Callable[..., Any]) -> Iterator[N
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         given = {**dict(zip(("hidden_states", "grid_thw"), args, strict=False)), **kwargs}
-        require(given, "the vision encoder's call", "hidden_states", "grid_thw")
+        require_arguments(given, "the vision encoder's call", "hidden_states", "grid_thw")
         return encode(**given)
 
     with replaced(tower, "forward", forward):

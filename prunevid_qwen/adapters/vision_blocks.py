@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.attachments import hook
-from prunevid_qwen.adapters.seams import require
+from prunevid_qwen.adapters.seams import require_arguments
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.kernels.received_attention import received_attention
 
@@ -41,7 +41,7 @@ def watched_blocks(
     """
 
     def attend(number: int, module: Any, kwargs: Mapping[str, Any], made: Mapping[str, Tensor]) -> None:
-        require(kwargs, "a vision block's attention", "cu_seqlens", "position_embeddings")
+        require_arguments(kwargs, "a vision block's attention", "cu_seqlens", "position_embeddings")
         states = made["qkv"]
         queries, keys, _ = states.view(len(states), 3, module.num_heads, -1).unbind(1)  # [P, H, d]
         queries, keys = (_rotated(x, *kwargs["position_embeddings"]) for x in (queries, keys))

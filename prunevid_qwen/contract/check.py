@@ -7,7 +7,7 @@ from typing import Any
 
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config.table import names_in, options_class
-from prunevid_qwen.contract.promises import check_plan, on, require
+from prunevid_qwen.contract.promises import check_plan, failures_of, promised
 from prunevid_qwen.contract.samples import CONTENT, LAYOUTS, evidence, only_what_it_asks_for
 from prunevid_qwen.contract.variants import EVERYTHING, variants_of, varied
 from prunevid_qwen.errors import ConfigError, quoted
@@ -43,7 +43,7 @@ def check_reducer(what: Any) -> None:
     stage, given = _given(what)
     for name, own in variants_of(given).items():
         who = f"{type(own).__name__} ({name})"
-        with on(who, "construction"):
+        with failures_of(who, "construction"):
             reducer = _made(own, stage)
         _check_evidence(who, reducer, own, stage, may_refuse=own is not given)
     for changes in EVERYTHING:
@@ -77,14 +77,14 @@ def _made(own: Any, stage: int) -> Reducer:
     """Return the reducer, one of these options where they are not one."""
     reducer: Any = own if is_reducer(own) else made_by(own, stage)
     for name in ("needs", "plan"):
-        require(
+        promised(
             "a reducer",
             hasattr(reducer, name),
             f"it has no {name}",
             "a reducer has `needs` and `plan(seen) -> TokenMap`",
         )
     needs = reducer.needs
-    require(
+    promised(
         "a reducer",
         isinstance(needs, Needs),
         f"needs is {quoted(needs)}",
@@ -100,7 +100,7 @@ def _check_evidence(who: str, reducer: Reducer, own: Any, stage: int, may_refuse
             for layout in LAYOUTS:
                 if merger is not None and content == "all equal":
                     continue
-                with on(who, f"{layout}, {content}, {before}", may_refuse):
+                with failures_of(who, f"{layout}, {content}, {before}", may_refuse):
                     _check_steps(reducer, own, _after(merger, evidence(layout, content)), stage)
 
 
@@ -141,10 +141,10 @@ def _places(reducer: Reducer, own: Any, stage: int) -> tuple[int, ...]:
 
 def _check_identity(who: str, reducer: Reducer, own: Any, stage: int) -> None:
     for layout in LAYOUTS:
-        with on(who, layout):
+        with failures_of(who, layout):
             seen = only_what_it_asks_for(reducer, evidence(layout), layer=_places(reducer, own, stage)[0])
             kept = reducer.plan(seen)
-            require(
+            promised(
                 "everything",
                 kept.is_identity or (merges(reducer) and kept.n_out == kept.n_in),
                 f"{kept.n_out} of {kept.n_in} tokens were left, and all were asked for",

@@ -15,7 +15,7 @@ from prunevid_qwen.reducer import Reducer, merges, most, why_unchanged
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 
 
-def require(promise: str, holds: Any, broken: str, mend: str) -> None:
+def promised(promise: str, holds: Any, broken: str, mend: str) -> None:
     """Raise unless a promise holds.
 
     Args:
@@ -32,7 +32,7 @@ def require(promise: str, holds: Any, broken: str, mend: str) -> None:
 
 
 @contextmanager
-def on(who: str, what: str, may_refuse: bool = False) -> Iterator[None]:
+def failures_of(who: str, what: str, may_refuse: bool = False) -> Iterator[None]:
     """Say of whatever fails inside whose it is and on what.
 
     Args:
@@ -74,34 +74,34 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
     """
     before = _copied(seen)
     step, again = reducer.plan(seen), reducer.plan(seen)
-    require(
+    promised(
         "a map",
         isinstance(step, TokenMap),
         f"plan returned a {type(step).__name__}",
         "return a TokenMap, such as TokenMap.keep(index, n)",
     )
     for name, value in _copied(seen).items():
-        require(
+        promised(
             "untouched",
             torch.equal(value, before[name]),
             f"plan changed {name}",
             "leave the evidence as it is: copy, then change",
         )
     same = torch.equal(step.target, again.target) and torch.equal(step.rep, again.rep)
-    require(
+    promised(
         "the same",
         same,
         "planned twice, the same evidence gave two decisions",
         "draw random numbers from a seeded Generator",
     )
     n = seen.layout.visual.numel()
-    require(
+    promised(
         "a map",
         step.n_in == n,
         f"the map is over {step.n_in} tokens",
         f"map all {n} visual tokens: TokenMap.keep(index, {n})",
     )
-    require(
+    promised(
         "a map",
         step.n_out >= 1 and int(step.target.min()) >= -1 and int(step.target.max()) < step.n_out,
         "the map's groups are not 0 to n_out - 1",
@@ -110,18 +110,18 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
     _check_order(reducer, step, stage)
     left = _applied(seen.layout, step)
     scope = getattr(own, "budget_scope", "image")  # of one sample's share a video may lose all, by its authors' count
-    require(
+    promised(
         "one of each",
         scope == "sample" or all(block.stop > block.start for block in left.blocks),
         "a video or image lost its last token",
         "keep at least one token of each of seen.layout.blocks",
     )
-    require("text", left.question.numel() == seen.layout.question.numel(), "text was lost", "map visual tokens alone")
+    promised("text", left.question.numel() == seen.layout.question.numel(), "text was lost", "map visual tokens alone")
     for i, block in enumerate(left.blocks):
         inside = left.stratum[block.start : block.stop]
         outside = torch.cat([left.stratum[: block.start], left.stratum[block.stop :]])
         apart = not bool(torch.isin(inside, outside).any())
-        require(
+        promised(
             "apart", apart, f"video or image {i} shares a stratum with another one", "number strata of each block anew"
         )
     _check_amount(own, seen, step)
@@ -140,14 +140,14 @@ def _copied(seen: Evidence) -> dict[str, torch.Tensor]:
 def _check_order(reducer: Reducer, step: TokenMap, stage: int) -> None:
     places, may_merge = step.rep.diff(), stage == 1 or merges(reducer)
     if stage == 2:
-        require(
+        promised(
             "drops only",
             may_merge or step.is_selection,
             "tokens are merged inside the decoder, and it is not declared",
             "drop only, or say `merges = True` in the class",
         )
     if step.is_selection and not (stage == 2 and may_merge):
-        require(
+        promised(
             "in order",
             bool((places > 0).all()),
             "a token is kept twice, or out of order",
@@ -155,7 +155,7 @@ def _check_order(reducer: Reducer, step: TokenMap, stage: int) -> None:
         )
     elif stage == 1:
         in_order = bool((places >= 0).all())
-        require(
+        promised(
             "in order", in_order, "places do not run in sequence order", "sort the groups by the places they take (rep)"
         )
 
@@ -165,13 +165,13 @@ def _applied(layout: TokenLayout, step: TokenMap) -> TokenLayout:
         left, whole = layout.apply(step)
     except ValueError as error:
         raise ContractBroken(f"{error}: decide about each of seen.layout.blocks by itself", promise="apart") from error
-    require("text", whole.n_in == layout.length, "text was lost", "map visual tokens alone")
+    promised("text", whole.n_in == layout.length, "text was lost", "map visual tokens alone")
     return left
 
 
 def _check_amount(own: Any, seen: Evidence, step: TokenMap) -> None:
     limit = most(own, seen.layout, seen.step)
-    require(
+    promised(
         "budget",
         limit is None or step.n_out <= limit,
         f"{step.n_out} of {step.n_in} tokens were left, and {limit} is the most that its budget allows",
@@ -181,7 +181,7 @@ def _check_amount(own: Any, seen: Evidence, step: TokenMap) -> None:
 
 def _check_reason(reducer: Reducer, own: Any, seen: Evidence) -> None:
     asked = [getattr(own, name, None) for name in ("keep_ratio", "cluster_ratio", "tau")]
-    require(
+    promised(
         "reason",
         any(value == 1 for value in asked) or why_unchanged(reducer, seen.layout.blocks) is not None,
         "every token came through, which a run takes for pruning that did not happen",

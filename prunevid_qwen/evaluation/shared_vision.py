@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
-from prunevid_qwen.forward.taps import tapped_vision
+from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.reducer import VisionQuery
 
@@ -40,7 +40,7 @@ def encode_video(model: nn.Module, medium: Medium, taps: VisionQuery | None = No
     """Run the vision tower of a stock model on one video, looking into some of its blocks if a selector will ask."""
     adapter = adapter_for(model)
     held = EncodedVideos(adapter.parts.vision)
-    with nullcontext() if taps is None else tapped_vision(adapter, taps):
+    with nullcontext() if taps is None else watched_vision(adapter, taps):
         features = held.encode(medium.pixels, medium.grid)
     return EncodedVideo(held, features.tokens, replace(medium, pixels=held.hold(features)))
 

@@ -15,7 +15,7 @@ from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.kernels.question_attention import question_attention
 from prunevid_qwen.needs import AttentionQuery
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.tokens.device import input_device, on
+from prunevid_qwen.tokens.device import input_device, moved
 
 Rope = tuple[Tensor, Tensor]
 
@@ -62,7 +62,7 @@ def own_scores(state: Prefill, adapter: Adapter, layer: int, query: AttentionQue
             continue
         prefix, keys = _prefix(state, b), cached[b]
         if prefix.numel() + at.numel() < keys.shape[1]:  # without padding they are read where they stand
-            keys = keys.index_select(1, torch.cat([on(prefix, keys.device), (at + state.past).to(keys.device)]))
+            keys = keys.index_select(1, torch.cat([moved(prefix, keys.device), (at + state.past).to(keys.device)]))
         angles = angles_at(rope, b, asked)
         row.scores = _scores(adapter, layer, query, layout, hidden[b, asked], angles, keys, prefix.numel())
 
@@ -97,7 +97,7 @@ def next_scores(
     if state.past:
         prefix = _prefix(state, b)
         held = state.cache.layers[layer].keys[b]
-        keys, before = torch.cat([held.index_select(1, on(prefix, held.device)), keys], dim=1), prefix.numel()
+        keys, before = torch.cat([held.index_select(1, moved(prefix, held.device)), keys], dim=1), prefix.numel()
     angles = angles_at(rope, b, at.index_select(0, asking))
     return _scores(adapter, layer, query, layout, asked, angles, keys, before)
 

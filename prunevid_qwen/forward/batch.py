@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 
 
 def on_host(*tensors: Tensor | None) -> list[Any]:
@@ -50,7 +50,7 @@ def gather_positions(positions: Tensor, index: Tensor, valid: Tensor) -> Tensor:
         return positions.gather(-1, index.to(positions.device))
     out = positions.gather(-1, index.to(positions.device).expand(positions.shape[0], -1, -1))
     if out.shape[0] == 4:
-        out[0] = on(consecutive(valid), out.device)
+        out[0] = moved(consecutive(valid), out.device)
     return out
 
 

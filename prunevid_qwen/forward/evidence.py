@@ -1,4 +1,4 @@
-"""What a reducer is shown of each sample at one step: states, attention and keys here, and what `gathering` wrote.
+"""What a reducer is shown of each sample at one step: states, attention and keys here, and what `collector` wrote.
 
 Nothing here hooks a model or is hooked: `run` calls these from the seams.
 """
@@ -15,14 +15,14 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.forward.attention import Rope, angles_at, next_scores
 from prunevid_qwen.forward.plan import Plan, Step
-from prunevid_qwen.forward.prefill import Prefill, Row
-from prunevid_qwen.forward.taps import parted
+from prunevid_qwen.forward.prefill import Prefill, SampleState
+from prunevid_qwen.forward.vision_evidence import parted
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import Prepares
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.tokens.device import input_device, on
-from prunevid_qwen.tokens.trace import DOOR, Moment, Trace
+from prunevid_qwen.tokens.device import input_device, moved
+from prunevid_qwen.tokens.trace import DOOR, Timestamp, Trace
 
 
 class Sight:
@@ -97,7 +97,7 @@ class Sight:
         pairs = list(zip(self._dear(one), self._dear(other), strict=True))
         if any(a.shape != b.shape for a, b in pairs):
             return None
-        return torch.stack([on((a == b).all(), self.device) for a, b in pairs if a is not b]).all()
+        return torch.stack([moved((a == b).all(), self.device) for a, b in pairs if a is not b]).all()
 
     def _dear(self, b: int) -> Iterator[Tensor]:
         row = self.state.rows[b]
@@ -131,14 +131,14 @@ class Sight:
         places = _visual(state.rows[b])
         if layer > DOOR:
             held = state.cache.written(layer, state.past + state.valid.shape[1])[b]
-            at = state.places(b, held.device).index_select(0, on(places, held.device))
+            at = state.places(b, held.device).index_select(0, moved(places, held.device))
             return held.index_select(1, at + state.past).to(self.device)
         device = input_device(adapter.parts.layers[0])
-        at = state.places(b, device).index_select(0, on(places, device))
+        at = state.places(b, device).index_select(0, moved(places, device))
         normed = adapter.before_attention(0, self._states(b, places).to(device))
         return adapter.key_states(0, normed, angles_at(self.rope, b, at)).to(self.device)
 
-    def _vision(self, row: Row) -> dict[str, Tensor] | None:
+    def _vision(self, row: SampleState) -> dict[str, Tensor] | None:
         query, taps = self.needs.vision, row.taps
         if query is None or taps is None:
             return None
@@ -149,7 +149,7 @@ class Sight:
             seen["states"] = seen["states"].to(self.hidden.dtype)
         return seen
 
-    def _marks(self, row: Row) -> Tensor | None:
+    def _marks(self, row: SampleState) -> Tensor | None:
         marks = row.marks
         if marks is None or not self.needs.marks:
             return None
@@ -174,7 +174,7 @@ def prepare(state: Prefill, embeds: Tensor, plan: Plan, trace: Trace) -> None:
         by = step.by
         if plan.number_of(step) or not isinstance(by, Prepares):
             continue
-        start = Moment.now(embeds.device)
+        start = Timestamp.now(embeds.device)
         for b, row in enumerate(state.rows):
             if row.start is None:
                 continue
@@ -184,12 +184,12 @@ def prepare(state: Prefill, embeds: Tensor, plan: Plan, trace: Trace) -> None:
             with torch.no_grad(), without_autocast(embeds.device):
                 row.notes[id(by)] = by.prepare(seen)
         if step.at > DOOR:
-            trace.add("select", start, Moment.now(embeds.device), step.at)
+            trace.add("select", start, Timestamp.now(embeds.device), step.at)
 
 
 def _picked(x: Tensor, state: Prefill, b: int, which: Tensor) -> Tensor:
     """Pick the tokens at some places [n] of a row's sequence out of [B, S, D]: [n, D]."""
-    return x[b].index_select(0, state.places(b, x.device).index_select(0, on(which, x.device)))
+    return x[b].index_select(0, state.places(b, x.device).index_select(0, moved(which, x.device)))
 
 
 def _picked_at_the_door(x: Tensor, state: Prefill, b: int, which: Tensor) -> Tensor:
@@ -198,15 +198,15 @@ def _picked_at_the_door(x: Tensor, state: Prefill, b: int, which: Tensor) -> Ten
     if n and int(at[-1]) - int(at[0]) + 1 == n:
         first = int(at[0])
         return x[b, first : first + n]
-    return x[b].index_select(0, on(at, x.device))
+    return x[b].index_select(0, moved(at, x.device))
 
 
-def _visual(row: Row) -> Tensor:
+def _visual(row: SampleState) -> Tensor:
     assert row.layout is not None
     return row.layout.visual
 
 
-def _asking(row: Row, needs: Needs) -> Tensor:
+def _asking(row: SampleState, needs: Needs) -> Tensor:
     """Places of the text tokens whose states are asked for, [Q'] int64."""
     assert row.layout is not None
     return row.layout.asking(str(needs.question)) if needs.question else row.layout.question[:0]
@@ -215,7 +215,7 @@ def _asking(row: Row, needs: Needs) -> Tensor:
 def _there(note: Any, device: torch.device) -> Any:
     """A note made of tensors is handed over where the step runs."""
     if isinstance(note, Tensor):
-        return on(note, device)
+        return moved(note, device)
     if type(note) in (tuple, list):
         return type(note)(_there(each, device) for each in note)
     return note

@@ -39,8 +39,8 @@ from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward import selfcheck
 from prunevid_qwen.forward.attention import check_heads
+from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.eager import uncompiled
-from prunevid_qwen.forward.gathering import Gathering
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.pruning import Pruning, plan_of
@@ -116,16 +116,16 @@ def attached(
                 f"places='packed' counts positions anew after each step, and those of {adapter.family} tell time, "
                 "height and width: leave places='kept'"
             )
-        gathering = Gathering(adapter, plan.needs, marks)
+        collector = EvidenceCollector(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         steps_at = tuple(step.at for step in plan.steps)
-        run = Run(adapter, plan, gathering, logits, Trace(plan.position_scheme, layer, layers, steps_at=steps_at))
+        run = Run(adapter, plan, collector, logits, Trace(plan.position_scheme, layer, layers, steps_at=steps_at))
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
             stack.enter_context(run.pictures.watching(parts.root))
-            stack.enter_context(run.gathering.watching())
+            stack.enter_context(run.collector.watching())
             stack.enter_context(logits.watching())
             stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
             _hook(stack, run)
@@ -170,5 +170,5 @@ def _hook(stack: ExitStack, run: Run) -> None:
         first_cut = 0
     for number in range(first_cut, len(parts.layers)):
         first(parts.layers[number].register_forward_pre_hook, given(number))
-    for number in run.gathering.probed_layers:  # in front of `after_layer`, too: before anything is dropped
+    for number in run.collector.probed_layers:  # in front of `after_layer`, too: before anything is dropped
         first(parts.layers[number].register_forward_hook, beside(number))

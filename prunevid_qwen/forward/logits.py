@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.attachments import StandIn, replaced
-from prunevid_qwen.adapters.seams import missing_seam, require, taken, with_logits
+from prunevid_qwen.adapters.seams import missing_seam, require_arguments, taken, with_logits
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward.batch import gather_tokens
 from prunevid_qwen.forward.prefill import Prefill
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 
 
 class Logits(threading.local):
@@ -124,7 +124,7 @@ class Logits(threading.local):
         rows = rows_of(state)
         _check_positions(rows, keep)
         hidden = out[0]
-        at = on(rows, hidden.device)
+        at = moved(rows, hidden.device)
         wide = gather_tokens(hidden, at.clamp(min=0)).masked_fill((at < 0)[..., None], torch.nan)
         if isinstance(out, tuple):
             return (wide, *out[1:])
@@ -145,7 +145,7 @@ class Logits(threading.local):
         self._counted, state = True, self._prompt
         if state is None:
             return stock(*args, **kwargs)
-        require(kwargs, "the call of loss_function", "labels")
+        require_arguments(kwargs, "the call of loss_function", "labels")
         return stock(
             *args, **{**kwargs, "labels": labels_left(state, kwargs["labels"], kwargs.get("ignore_index", -100))}
         )
@@ -193,11 +193,11 @@ def labels_left(state: Prefill, labels: Tensor, ignored: int = -100) -> Tensor:
     Returns:
         [B, K].
     """
-    rows = on(rows_of(state), labels.device)
+    rows = moved(rows_of(state), labels.device)
     out = labels.new_full(state.valid.shape, ignored)
     b, at = (rows >= 0).nonzero(as_tuple=True)
     out[b, rows[b, at]] = labels[b, at]
-    first = on(state.valid.long().argmax(-1, keepdim=True), labels.device)
+    first = moved(state.valid.long().argmax(-1, keepdim=True), labels.device)
     return out.scatter(1, first, ignored)
 
 

@@ -5,24 +5,26 @@ Nothing here hooks a model or is hooked: `run` calls `steps` over it from the se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.forward.batch import consecutive
 from prunevid_qwen.forward.prompt import Prompt
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache
 from prunevid_qwen.tokens import TokenLayout
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
 
 @dataclass
-class Row:
+class SampleState:
     """One sample of a prompt: what its tokens are now, and what was decided about them."""
 
     start: TokenLayout | None  # before any step; None for a text
@@ -72,7 +74,7 @@ class Span:
 class Prefill:
     """The state of one prompt."""
 
-    rows: list[Row]
+    rows: list[SampleState]
     cache: PrunedCache
     logical: int  # tokens of this block as `generate` counts them
     past: int  # entries in the cache before it
@@ -91,7 +93,7 @@ class Prefill:
     @classmethod
     def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
         """Start on a prompt."""
-        rows = [Row(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
+        rows = [SampleState(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid
         return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
 
@@ -111,14 +113,19 @@ class Prefill:
         self.valid = valid
         self.spans.append(Span(at + 1, valid, rope))
 
+    def pack(self, positions: Tensor) -> None:
+        """Count positions without gaps from now on, from each row's first one in ``positions`` [B, S]."""
+        first = self.valid.byte().argmax(1, keepdim=True)
+        self.origin = positions.gather(1, moved(first, positions.device))
+
     def packed(self, valid: Tensor) -> Tensor:
         """Count the tokens that stand somewhere, [B, K], without gaps from each row's first position on."""
         assert self.origin is not None
-        return on(consecutive(valid), self.origin.device) + self.origin
+        return moved(consecutive(valid), self.origin.device) + self.origin
 
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
-        return on(self.valid[b].nonzero()[:, 0], device)
+        return moved(self.valid[b].nonzero()[:, 0], device)
 
     def end_of(self, b: int) -> int:
         """Place of the prompt's last token of row ``b``: candidates of assisted decoding may follow it."""
@@ -131,31 +138,30 @@ class Prefill:
         """Tell whether layer ``layer`` wrote this block into the cache."""
         return self.cache.physical_length(layer) > self.past
 
-    def close(self, last: int, compress: bool, checkpointed: bool) -> None:
+    def close(self, layers: Sequence[nn.Module], compress: bool) -> None:
         """Hand the cache what decoding needs, once all layers have run.
 
         Args:
-            last: index of the last layer.
+            layers: of the decoder; those that are checkpointed may have left the cache empty.
             compress: the caches of the layers before each step were cut.
-            checkpointed: layers may have left the cache empty.
 
         Raises:
             PruningNotApplied: the last layer filled it with another number of entries.
         """
-        cache, packed = self.cache, self.origin is not None
+        cache, packed, last = self.cache, self.origin is not None, len(layers) - 1
         spans = [span for span in self.spans if span.first <= last]
         held = [(span.first, self.valid if compress else span.valid) for span in spans]
         if compress and not packed:
             held = held[:1]
-        if not cache.physical_length() and checkpointed:
+        if not cache.physical_length() and checkpointed(layers):
             return
         cache.written(last, self.past + held[-1][1].shape[1])
         if self.shortened:
             cache.changed = True
-            moved = [self.came.sum(1) - span.valid.sum(1) if packed else None for span in spans[: len(held)]]
+            fewer = [self.came.sum(1) - span.valid.sum(1) if packed else None for span in spans[: len(held)]]
             cache.spans = tuple(
                 CacheSpan(first, self.logical - valid.shape[1], *map(cache.beside, (self.whole(valid), by)))
-                for (first, valid), by in zip(held, moved, strict=True)
+                for (first, valid), by in zip(held, fewer, strict=True)
             )
             cache.prompt = cache.get_seq_length()
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import layer_mask
-from prunevid_qwen.adapters.seams import cache_name, require
+from prunevid_qwen.adapters.seams import cache_name, require_arguments
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.reducer import Probe
 from prunevid_qwen.stage3_kv.beside import BesideCache
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 
 
 def check_probe(adapter: Adapter, probe: Probe) -> None:
@@ -64,12 +64,12 @@ class ProbePass:
             before = valid.new_ones(batch, state.past) if state.past_valid is None else state.past_valid
             valid = torch.cat([before, valid], dim=1)
         valid = torch.cat([valid, valid.new_ones(batch, count)], dim=1)
-        self._vectors = on(probe.vectors, embeds.device).to(embeds.dtype)
+        self._vectors = moved(probe.vectors, embeds.device).to(embeds.dtype)
         self.hidden = self._vectors[0].expand(batch, -1, -1)  # [B, P, D]
         self._mask = layer_mask(
             adapter.parts.text_config, self.hidden, None if bool(valid.all()) else valid, state.past + length
         )
-        at = on(last, positions.device)
+        at = moved(last, positions.device)
         rows = positions[-3:] if adapter.spatial else positions[None]
         places = rows.gather(-1, at[None, :, None].expand(len(rows), -1, -1)) + 1
         places = places + torch.arange(count, device=positions.device)
@@ -86,7 +86,7 @@ class ProbePass:
         Raises:
             SetupError: the installed transformers calls its layers with other names.
         """
-        require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
+        require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         self.state.cache.written(layer, self.state.past + self.state.valid.shape[1])
         cached = self.state.cache.layers[layer]
         self.hidden = self.hidden.to(device)
@@ -118,7 +118,7 @@ class ProbePass:
                 continue
             cos, sin = (angle[..., b, :, :] for angle in rope)
             q = self.adapter.question_states(layer, queries[b], (cos, sin)).float()  # [H, P, d]
-            at = self.state.places(b, keys.device)[on(row.layout.visual, keys.device)] + self.state.past
+            at = self.state.places(b, keys.device)[moved(row.layout.visual, keys.device)] + self.state.past
             k = keys[b].index_select(1, at).float()  # [Hkv, N, d]
             grouped = q.unflatten(0, (k.shape[0], -1)).flatten(1, 2)  # [Hkv, H / Hkv * P, d]
             with without_autocast(grouped.device):

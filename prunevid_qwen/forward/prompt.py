@@ -12,7 +12,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import padding_in
 from prunevid_qwen.adapters.pictures import Pictures
-from prunevid_qwen.adapters.seams import cache_name, cache_of, require
+from prunevid_qwen.adapters.seams import cache_name, cache_of, require_arguments
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.forward.batch import on_host
 from prunevid_qwen.tokens import TokenLayout
@@ -69,7 +69,7 @@ def embeddings(kwargs: dict[str, Any], by_root: bool, named: Sequence[str]) -> T
         UnsupportedError: a caller of its own passes token ids.
     """
     if by_root:
-        require(kwargs, "the decoder's call", *named)
+        require_arguments(kwargs, "the decoder's call", *named)
         cache_name(kwargs)
     embeds: Tensor | None = kwargs.get("inputs_embeds")
     if embeds is None:

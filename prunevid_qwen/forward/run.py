@@ -13,29 +13,23 @@ from transformers import DynamicCache
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import layer_mask
 from prunevid_qwen.adapters.pictures import Pictures
-from prunevid_qwen.adapters.seams import (
-    cache_name,
-    cache_of,
-    check_not_checkpointed,
-    checkpointed,
-    first_argument,
-    require,
-)
+from prunevid_qwen.adapters.seams import cache_name, cache_of, check_not_checkpointed, first_argument, require_arguments
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.forward.attention import Rope, own_scores
 from prunevid_qwen.forward.batch import consecutive, gather_positions, gather_tokens
+from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.decoding import mend
 from prunevid_qwen.forward.evidence import Sight, prepare
-from prunevid_qwen.forward.gathering import Gathering
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.media_checks import check_countable, check_shown, check_text, may_show
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.forward.prompt import embeddings, fetch, read_prompt, still_to_come
 from prunevid_qwen.forward.steps import merge, select
+from prunevid_qwen.forward.vision_times import VisionTimes
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
-from prunevid_qwen.tokens.device import on
-from prunevid_qwen.tokens.trace import Moment, SampleTrace, Trace
+from prunevid_qwen.tokens.device import moved
+from prunevid_qwen.tokens.trace import SampleTrace, Timestamp, Trace
 
 Args = tuple[Any, ...]
 Kwargs = dict[str, Any]
@@ -49,13 +43,13 @@ class Run(threading.local):
     Args:
         adapter: of the model.
         plan: what to do to it.
-        gathering: of the evidence from outside the layers that the plan's steps ask for.
+        evidence: collects the evidence from outside the layers that the plan's steps ask for.
         logits: what calls of the model ask of its logits.
         trace: of the context.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan, gathering: Gathering, logits: Logits, trace: Trace) -> None:
-        self.adapter, self.plan, self.gathering, self.logits, self.trace = adapter, plan, gathering, logits, trace
+    def __init__(self, adapter: Adapter, plan: Plan, evidence: EvidenceCollector, logits: Logits, trace: Trace) -> None:
+        self.adapter, self.plan, self.collector, self.logits, self.trace = adapter, plan, evidence, logits, trace
         self.pictures = Pictures(adapter.pictures, adapter.noted)
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
@@ -63,9 +57,8 @@ class Run(threading.local):
         self.in_root = False  # else somebody calls the decoder alone
         self.prefill: Prefill | None = None
         self.late: tuple[tuple[int, Kwargs], ...] = ()  # in a decode step, what layers from some on are given instead
-        self.clock: tuple[str, Moment] | None = None
-        self.vision: list[tuple[Moment, Moment]] = []  # start and stop of what the next prompt will use
-        self.vision_start: Moment | None = None
+        self.clock: tuple[str, Timestamp] | None = None
+        self.vision = VisionTimes()
 
     # ---- before the decoder
 
@@ -75,20 +68,19 @@ class Run(threading.local):
         self.prompt = input_ids
 
     def before_vision(self, module: nn.Module, _args: Args) -> None:
-        """Note when the vision tower starts; since 5.18 `generate` encodes ahead of the forward."""
-        self.vision_start = Moment.now(next(module.parameters()).device)
+        """Note when the vision tower starts."""
+        self.vision.start(module)
 
     def after_vision(self, module: nn.Module, _args: Args, _out: Any) -> None:
-        """Note when it has stopped. It may never: a start without a stop must not be paired with the next prompt's."""
-        if self.vision_start is not None:
-            self.vision.append((self.vision_start, Moment.now(next(module.parameters()).device)))
+        """Note when it has stopped."""
+        self.vision.stop(module)
 
     def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
         self.in_root, self.ids = True, ids if media else None
         self.text = ids if not media and may_show(self.adapter, kwargs) else None
-        self.gathering.begin(kwargs.get("mm_encoder_outputs"))
+        self.collector.begin(kwargs.get("mm_encoder_outputs"))
         self.pictures.begin(kwargs.get("mm_encoder_outputs"))
         check_shown(self.adapter, kwargs, ids, media, isinstance(cache_of(kwargs), PrunedCache), self.prompt)
 
@@ -112,7 +104,7 @@ class Run(threading.local):
         self.prefill, self.late = None, ()
         embeds, ids, text = embeddings(kwargs, self.in_root, self.adapter.named), self.ids, self.text
         self.ids = self.text = None
-        now = Moment.now(embeds.device)
+        now = Timestamp.now(embeds.device)
         copy = None if ids is None else fetch(self.adapter, ids, kwargs, self.prompt)
         if copy is None or not bool((self.adapter.types(copy.ids) > 0).any()):
             self._text(kwargs, embeds, text, now)
@@ -122,21 +114,20 @@ class Run(threading.local):
         prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
         self.prefill = Prefill.of(prompt, cache, past)
         if self.plan.places == "packed":
-            first = prompt.valid.byte().argmax(1, keepdim=True)
-            self.prefill.origin = kwargs["position_ids"].gather(1, on(first, embeds.device))
+            self.prefill.pack(kwargs["position_ids"])
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
-        self.gathering.before_stage1(self.prefill, copy.ids)
+        self.collector.before_stage1(self.prefill, copy.ids)
         prepare(self.prefill, embeds, self.plan, self.trace)
         door = self.plan.door
         if door is not None:
             self._merge(kwargs, self.prefill, door)
-            self.trace.add("merge", now, Moment.now(embeds.device), door.at)
-        self.gathering.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
+            self.trace.add("merge", now, Timestamp.now(embeds.device), door.at)
+        self.collector.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
-    def _text(self, kwargs: Kwargs, embeds: Tensor, ids: Tensor | None, now: Moment) -> None:
+    def _text(self, kwargs: Kwargs, embeds: Tensor, ids: Tensor | None, now: Timestamp) -> None:
         cache = cache_of(kwargs)
         fresh = cache is None or not cache.get_seq_length()
         self.prompt = still_to_come(self.prompt, cache, embeds)
@@ -168,9 +159,8 @@ class Run(threading.local):
 
     def _new_trace(self, samples: tuple[SampleTrace, ...]) -> None:
         self.trace.begin(samples)
-        for start, stop in self.vision:
+        for start, stop in self.vision.take():
             self.trace.add("vision", start, stop)
-        self.vision = []
 
     def _merge(self, kwargs: Kwargs, state: Prefill, step: Step) -> None:
         embeds, positions = kwargs["inputs_embeds"], kwargs["position_ids"]
@@ -204,10 +194,10 @@ class Run(threading.local):
             return
         check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
-        require(kwargs, "a layer's attention", "position_embeddings")
-        start = Moment.now(hidden.device)
+        require_arguments(kwargs, "a layer's attention", "position_embeddings")
+        start = Timestamp.now(hidden.device)
         own_scores(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
-        self.trace.add("select", start, Moment.now(hidden.device), step.at)
+        self.trace.add("select", start, Timestamp.now(hidden.device), step.at)
 
     @torch.no_grad()
     def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
@@ -216,10 +206,10 @@ class Run(threading.local):
             return
         check_not_checkpointed(self.adapter.parts.layers, self.prefill.filled(layer))
         device = (out[0] if isinstance(out, tuple) else out).device
-        start = Moment.now(device)
-        if self.gathering.after_layer(layer, kwargs, device):
+        start = Timestamp.now(device)
+        if self.collector.after_layer(layer, kwargs, device):
             asking = next(step.at for step in self.plan.cuts if step.by.needs.probe is not None)
-            self.trace.add("select", start, Moment.now(device), asking)
+            self.trace.add("select", start, Timestamp.now(device), asking)
 
     def after_layer(self, step: Step, kwargs: Kwargs, out: Any) -> Any:
         """Stage 2 on a layer's output, stage 3 on the cache of the layers up to it."""
@@ -227,8 +217,8 @@ class Run(threading.local):
         if state is None:
             return None
         hidden = out[0] if isinstance(out, tuple) else out
-        start = Moment.now(hidden.device)
-        require(kwargs, "a decoder layer", "position_embeddings")
+        start = Timestamp.now(hidden.device)
+        require_arguments(kwargs, "a decoder layer", "position_embeddings")
         if step.by.needs.keys:
             check_not_checkpointed(self.adapter.parts.layers, state.filled(step.at))
         cos, sin = kwargs["position_embeddings"]
@@ -242,12 +232,12 @@ class Run(threading.local):
         if state.origin is not None:
             rope = self.adapter.rope(left, state.packed(valid).to(left.device))
         state.cut(step.at, valid, rope)
-        chosen = Moment.now(hidden.device)
+        chosen = Timestamp.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
         if self.plan.compress:
             state.cache.written(step.at, state.past + came)
             state.cache.keep(range(step.at + 1), index, state.past)
-            self.trace.add("compact", chosen, Moment.now(hidden.device), step.at)
+            self.trace.add("compact", chosen, Timestamp.now(hidden.device), step.at)
         return (left, *out[1:]) if isinstance(out, tuple) else left
 
     def before_later_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
@@ -258,14 +248,14 @@ class Run(threading.local):
         gapped = state is not None and state.merged and not self.adapter.spatial  # positions of the first span
         if not late and (span is None or not (span.first or gapped)):
             return None
-        require(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
+        require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
         if state is None or span is None:
             return args, {**kwargs, **late[-1]}
         hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
         kwargs = dict(kwargs)
         if not span.has_mask:
             span.mask = self._masks(hidden, state.whole(span.valid), state.past) if span.first else None
-            span.text_row = on(consecutive(span.valid), hidden.device)
+            span.text_row = moved(consecutive(span.valid), hidden.device)
             span.has_mask = True
         if span.first:  # else the decoder made them of what the step at its door left
             kwargs.update(attention_mask=span.mask, position_embeddings=span.rope)
@@ -286,14 +276,14 @@ class Run(threading.local):
         if isinstance(cache, PrunedCache):
             cache.trace = None
         if out is None:
-            self.vision = []
-            self.gathering.forget()
+            self.vision.take()
+            self.collector.forget()
             return None
         if state is not None:
             missed = " and ".join(str(step.at) for step in self.plan.cuts if step.at not in state.acted)
             if missed:
                 raise PruningNotApplied(f"stage 2 did not act after layer {missed} (a compiled or replaced forward?)")
-            state.close(len(self.adapter.parts.layers) - 1, self.plan.compress, checkpointed(self.adapter.parts.layers))
+            state.close(self.adapter.parts.layers, self.plan.compress)
             self.trace.samples = tuple(row.trace() for row in state.rows)
             if state.shortened:
                 self.logits.shortened(state)
@@ -302,5 +292,5 @@ class Run(threading.local):
         if clock is not None and clock[0] == "prefill":
             self.trace.cache_lengths, self.trace.cache_bytes = size_of(cache if cache is not None else cache_of(out))
         if clock is not None:
-            self.trace.add(clock[0], clock[1], Moment.now(out[0].device, clock[1]))
+            self.trace.add(clock[0], clock[1], Timestamp.now(out[0].device, clock[1]))
         return out

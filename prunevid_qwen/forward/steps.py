@@ -40,7 +40,7 @@ def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tenso
     maps: list[TokenMap | None] = [None] * len(state.rows)
     embeds = sight.hidden
     with torch.no_grad():
-        twins = _twins(state, sight)
+        twins = _showing_the_same(state, sight)
     for b, row in enumerate(state.rows):
         if row.layout is None:
             continue
@@ -92,7 +92,7 @@ def _note(state: Prefill, maps: list[TokenMap | None], step: Step) -> bool:
     return True
 
 
-def _twins(state: Prefill, sight: Sight) -> dict[int, int]:
+def _showing_the_same(state: Prefill, sight: Sight) -> dict[int, int]:
     """Rows that show a reducer the same as the row with visual tokens before them, and that row.
 
     Nothing that it may look at differs, but for how long the question is. The host asks the device once for all rows,

@@ -17,7 +17,7 @@ from prunevid_qwen.adapters.vision import EncodedVideos, Features, is_placeholde
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.qwen.media import Medium, VideoFeed
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.tokens.trace import Moment
+from prunevid_qwen.tokens.trace import Timestamp
 from prunevid_qwen.video.picture import Picture
 
 # (frames encoded so far, frames in all), of all videos of the call
@@ -73,7 +73,7 @@ class Encoding:
         images = list({id(each): each for each in media if isinstance(each, Medium) and each.kind == "image"}.values())
         if not images:
             return
-        busy: list[tuple[Moment, Moment]] = []
+        busy: list[tuple[Timestamp, Timestamp]] = []
         pixels, grids = torch.cat([each.pixels for each in images]), torch.cat([each.grid for each in images])
         whole = self._timed(pixels, grids, busy)
         self.encoded += sum(start.seconds_until(stop) for start, stop in busy)
@@ -84,8 +84,8 @@ class Encoding:
             self._made[id(each)] = each, dataclasses.replace(each, pixels=self._videos.hold(part))
             at += size
 
-    def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Moment, Moment]]]:
-        busy: list[tuple[Moment, Moment]] = []
+    def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Timestamp, Timestamp]]]:
+        busy: list[tuple[Timestamp, Timestamp]] = []
         whole, grid, at, positions = _Whole(), torch.empty(0), 0, 0
         for chunk in feed:
             if chunk is None:
@@ -102,18 +102,18 @@ class Encoding:
         self._frames += feed.frames
         return Medium("video", self._videos.hold(whole.features), grid, seconds_per_grid, facts), busy
 
-    def _whole(self, medium: Medium) -> tuple[Medium, list[tuple[Moment, Moment]]]:
+    def _whole(self, medium: Medium) -> tuple[Medium, list[tuple[Timestamp, Timestamp]]]:
         if is_placeholder(medium.pixels):
             raise ConfigError("this video was encoded elsewhere and carries no pixels: pass the video itself")
-        busy: list[tuple[Moment, Moment]] = []
+        busy: list[tuple[Timestamp, Timestamp]] = []
         held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy))
         return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy
 
-    def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Moment, Moment]]) -> Features:
+    def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Timestamp, Timestamp]]) -> Features:
         device = input_device(self._videos.tower)
-        start = Moment.now(device)
+        start = Timestamp.now(device)
         features = self._videos.encode(pixels, grid)
-        busy.append((start, Moment.now(device)))
+        busy.append((start, Timestamp.now(device)))
         return features
 
     def _tell(self, feed: VideoFeed, share: float) -> None:

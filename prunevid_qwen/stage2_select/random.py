@@ -10,7 +10,7 @@ from prunevid_qwen.config.methods import RandomOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage2_select.topk import topk_of_each
 from prunevid_qwen.tokens import TokenMap
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 
 
 @register("random", RandomOptions)
@@ -31,5 +31,5 @@ class Random(RandomOptions):
         visual = seen.layout.visual
         drawn = torch.Generator().manual_seed(self.random_seed)
         score = torch.rand(visual.numel(), generator=drawn, dtype=torch.float32)
-        index = topk_of_each(on(score, visual.device), seen.layout.blocks, self.keep_ratio, self.keep_tokens)
+        index = topk_of_each(moved(score, visual.device), seen.layout.blocks, self.keep_ratio, self.keep_tokens)
         return TokenMap.keep(index, visual.numel())

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.kernels.cache_compaction import batches, compact
-from prunevid_qwen.tokens.device import on
+from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.tokens.trace import Trace
 
 
@@ -102,7 +102,7 @@ class PrunedCache(DynamicCache):
 
     def beside(self, rows: Tensor | None) -> Tensor | None:
         """Return what is known of the rows, [B, ...] or None, where the first layer's entries are."""
-        return None if rows is None else on(rows, self.layers[0].keys.device)
+        return None if rows is None else moved(rows, self.layers[0].keys.device)
 
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.

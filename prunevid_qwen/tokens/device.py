@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def on(x: Tensor, device: torch.device) -> Tensor:
+def moved(x: Tensor, device: torch.device) -> Tensor:
     """Copy to ``device``; the host does not wait for the work that is queued on a CUDA GPU.
 
     It does elsewhere: a copy to the host would be read before it is made, and Apple's GPUs read the source too late.
@@ -34,12 +34,12 @@ def input_device(module: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def on_device(values: Sequence[int], device: torch.device) -> Tensor:
+def tensor_on(values: Sequence[int], device: torch.device) -> Tensor:
     """Put whole numbers of the host on ``device``, [n] int64, as `on` does."""
-    return on(torch.tensor(values, dtype=torch.long), device)
+    return moved(torch.tensor(values, dtype=torch.long), device)
 
 
-def require(condition: Tensor, message: Callable[[], str]) -> None:
+def check_on_device(condition: Tensor, message: Callable[[], str]) -> None:
     """Check a one-element bool: a ValueError at once on a CPU, an assertion on a GPU, which stops without the host.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from prunevid_qwen.tokens.device import on, on_device, require
+from prunevid_qwen.tokens.device import check_on_device, moved, tensor_on
 from prunevid_qwen.tokens.token_map import TokenMap
 
 
@@ -86,7 +86,7 @@ class TokenLayout:
         if len(sizes) == 1:
             return torch.zeros(sizes[0], dtype=torch.long, device=self.visual.device)
         blocks = torch.arange(len(sizes), device=self.visual.device)
-        return blocks.repeat_interleave(on_device(sizes, self.visual.device), output_size=sum(sizes))
+        return blocks.repeat_interleave(tensor_on(sizes, self.visual.device), output_size=sum(sizes))
 
     @property
     def run_of(self) -> Tensor:
@@ -107,8 +107,8 @@ class TokenLayout:
         """Return the same layout with its tensors on ``device``."""
         if self.visual.device == device:
             return self
-        visual, question, stratum = (on(x, device) for x in (self.visual, self.question, self.stratum))
-        cells = None if self.cells is None else on(self.cells, device)
+        visual, question, stratum = (moved(x, device) for x in (self.visual, self.question, self.stratum))
+        cells = None if self.cells is None else moved(self.cells, device)
         return replace(self, visual=visual, question=question, stratum=stratum, cells=cells)
 
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
@@ -133,7 +133,7 @@ class TokenLayout:
         alive, group = step.target >= 0, step.target.clamp(min=0)
         if len(self.blocks) > 1 and n_out:
             inside = (block_out[1:] >= block_out[:-1]).all() & ((block_out[group] == block_in) | ~alive).all()
-            require(inside, lambda: "a reducer may not move or merge tokens across videos or images")
+            check_on_device(inside, lambda: "a reducer may not move or merge tokens across videos or images")
         none = torch.zeros(len(self.blocks), dtype=torch.long, device=device)
         counts = none.scatter_add(0, block_out, torch.ones_like(block_out))
         # the k-th group of a block (or run) stands in its k-th slot, so order inside it is the map's
@@ -141,7 +141,7 @@ class TokenLayout:
             slot = self._slots_of_runs(step.rep)
         else:
             first_out = counts.cumsum(0) - counts
-            first_in = on_device([b.start for b in self.blocks], device)
+            first_in = tensor_on([b.start for b in self.blocks], device)
             rank = torch.arange(n_out, device=device) - first_out[block_out]
             slot = self.visual[first_in[block_out] + rank]
         is_text = torch.ones(self.length, dtype=torch.bool, device=device)
@@ -172,7 +172,7 @@ class TokenLayout:
     def _slots_of_runs(self, rep: Tensor) -> Tensor:
         run_in = self.run_of
         run_out = run_in[rep]
-        require(
+        check_on_device(
             (run_out[1:] >= run_out[:-1]).all(),
             lambda: (
                 "a video stands in several runs with text between them, and a reducer may not move tokens across "

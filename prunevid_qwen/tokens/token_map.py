@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.cluster_mean import cluster_mean, weighted_sum
-from prunevid_qwen.tokens.device import on, require
+from prunevid_qwen.tokens.device import check_on_device, moved
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,16 @@ class TokenMap:
             raise ValueError(f"stratum has {self.stratum.numel()} entries for {n_out} groups")
         rep, target = self.rep, self.target
         if n_out:
-            require(
+            check_on_device(
                 (rep.min() >= 0) & (rep.max() < n_in),
                 lambda: f"rep must lie in [0, {n_in}), got [{int(rep.min())}, {int(rep.max())}]",
             )
         if n_in:
-            require(
+            check_on_device(
                 (target.min() >= -1) & (target.max() < n_out),
                 lambda: f"target must lie in [-1, {n_out}), got up to {int(target.max())}",
             )
-        require((self.sizes > 0).all(), lambda: "every group needs a member")
+        check_on_device((self.sizes > 0).all(), lambda: "every group needs a member")
         if self.mix is not None:
             self._check_mix(self.mix)
 
@@ -79,9 +79,9 @@ class TokenMap:
             raise ValueError(f"a mix has a source, a group and an fp32 weight for each entry, got {sorted(entries)}")
         for name, x, end in (("source", mix.source, self.n_in), ("group", mix.group, self.n_out)):
             inside = ((x >= 0) & (x < end)).all()
-            require(inside, lambda name=name, end=end: f"{name}s of a mix lie in [0, {end})")  # type: ignore[misc]
+            check_on_device(inside, lambda name=name, end=end: f"{name}s of a mix lie in [0, {end})")  # type: ignore[misc]
         entries_of = torch.zeros_like(self.rep).scatter_add_(0, mix.group, torch.ones_like(mix.group))
-        require((entries_of > 0).all(), lambda: "every group needs an entry in the mix")
+        check_on_device((entries_of > 0).all(), lambda: "every group needs an entry in the mix")
 
     @classmethod
     def trusted(cls, target: Tensor, rep: Tensor, stratum: Tensor | None = None, mix: Mix | None = None) -> TokenMap:
@@ -112,7 +112,7 @@ class TokenMap:
         rep = index.sort().values
         fits = (rep >= 0) & (rep < n_in)
         fits[1:] &= rep[1:] > rep[:-1]
-        require(fits.all(), lambda: f"indices lie in [0, {n_in}) without repeats, got {index.tolist()}")
+        check_on_device(fits.all(), lambda: f"indices lie in [0, {n_in}) without repeats, got {index.tolist()}")
         target = torch.full((n_in,), -1, dtype=torch.long, device=index.device)
         target[rep] = torch.arange(rep.numel(), device=index.device)
         return cls.trusted(target, rep)._in_order()
@@ -196,9 +196,9 @@ class TokenMap:
         """Return the same map with its tensors on ``device``."""
         if self.rep.device == device:
             return self
-        stratum = None if self.stratum is None else on(self.stratum, device)
-        mix = self.mix and Mix(*(on(x, device) for x in (self.mix.source, self.mix.group, self.mix.weight)))
-        there = TokenMap.trusted(on(self.target, device), on(self.rep, device), stratum, mix)
+        stratum = None if self.stratum is None else moved(self.stratum, device)
+        mix = self.mix and Mix(*(moved(x, device) for x in (self.mix.source, self.mix.group, self.mix.weight)))
+        there = TokenMap.trusted(moved(self.target, device), moved(self.rep, device), stratum, mix)
         return there._in_order() if self._only_drops else there
 
     def then(self, other: TokenMap) -> TokenMap:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.tokens.moments import Moment as Moment
-from prunevid_qwen.tokens.moments import Seconds as Seconds
+from prunevid_qwen.tokens.timestamps import Seconds as Seconds
+from prunevid_qwen.tokens.timestamps import Timestamp as Timestamp
 
 DOOR = -1  # where a step stands that acts before the first layer; others stand after the layer that they are named by
 
@@ -172,7 +172,7 @@ class Trace:
             self.prefills += 1
             self._own.answer = self._last = _Answer(samples)
 
-    def add(self, part: str, start: Moment, stop: Moment, at: int | None = None) -> None:
+    def add(self, part: str, start: Timestamp, stop: Timestamp, at: int | None = None) -> None:
         """Note that ``part`` ran from ``start`` to ``stop`` in this thread, for the step that stands ``at`` a place."""
         self._written.seconds.add(part, start, stop, at)
 

@@ -17,7 +17,7 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.forward.hooks import pruned
-from prunevid_qwen.tokens.trace import Moment, Trace
+from prunevid_qwen.tokens.trace import Timestamp, Trace
 
 LOW, HIGH = 0.2, 0.8
 
@@ -51,11 +51,11 @@ class TokenStamps(StoppingCriteria):
     """Notes the moment after each token was chosen; never stops anything, never waits for the device."""
 
     def __init__(self) -> None:
-        self.moments: list[Moment] = []
+        self.moments: list[Timestamp] = []
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
         """Note the moment."""
-        self.moments.append(Moment.now(input_ids.device))
+        self.moments.append(Timestamp.now(input_ids.device))
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
@@ -107,13 +107,13 @@ def timed_tokens(
     device, stamps = inputs["input_ids"].device, TokenStamps()
     with fixed_length(model), torch.inference_mode(), ExitStack() as stack:
         synchronise(device)
-        start = Moment.now(device)
+        start = Timestamp.now(device)
         if config is not None:
             stack.enter_context(pruned(model, config))
         new = generate(model, inputs, new_tokens, stamps)
         stack.close()
         synchronise(device)
-        end = Moment.now(device)
+        end = Timestamp.now(device)
     first, last = stamps.moments[0], stamps.moments[-1]
     decode = first.seconds_until(last) / (new_tokens - 1) if new_tokens > 1 else 0.0
     return {
@@ -128,15 +128,15 @@ class Spans:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.pairs: dict[str, list[tuple[Moment, Moment]]] = {}
+        self.pairs: dict[str, list[tuple[Timestamp, Timestamp]]] = {}
         self.output: dict[str, Any] = {}
-        self._open: dict[str, Moment] = {}
+        self._open: dict[str, Timestamp] = {}
 
     def begin(self, stack: ExitStack, name: str, module: nn.Module) -> None:
         """Hook a module's start; before whoever else hooks it."""
 
         def start(_module: nn.Module, _args: Any) -> None:
-            self._open.setdefault(name, Moment.now(self.device))  # the outermost call, where one is inside another
+            self._open.setdefault(name, Timestamp.now(self.device))  # the outermost call, where one is inside another
 
         stack.callback(module.register_forward_pre_hook(start).remove)
 
@@ -144,7 +144,7 @@ class Spans:
         """Hook a module's end; after whoever else hooks it."""
 
         def stop(_module: nn.Module, _args: Any, out: Any) -> None:
-            self.pairs.setdefault(name, []).append((self._open.pop(name), Moment.now(self.device)))
+            self.pairs.setdefault(name, []).append((self._open.pop(name), Timestamp.now(self.device)))
             self.output[name] = out
 
         stack.callback(module.register_forward_hook(stop).remove)
@@ -185,7 +185,7 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
         for name, module in watched.items():
             spans.begin(stack, name, module)
         synchronise(device)
-        start = Moment.now(device)
+        start = Timestamp.now(device)
         if config is not None:
             trace = stack.enter_context(pruned(model, config))
         for name, module in watched.items():

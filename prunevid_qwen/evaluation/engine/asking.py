@@ -22,7 +22,7 @@ from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia, media_reade
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.forward.taps import tapped_vision
+from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -172,7 +172,7 @@ class _Encoded:
         if taps not in self._held:
             adapter = self._answerer.adapter
             held = EncodedVideos(adapter.parts.vision)
-            with nullcontext() if taps is None else tapped_vision(adapter, taps):
+            with nullcontext() if taps is None else watched_vision(adapter, taps):
                 made = [self._encode(held, medium, config.vision_chunk_tokens) for medium in self._media]
             self._held[taps] = held, made
         return self._held[taps]

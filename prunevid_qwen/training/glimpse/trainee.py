@@ -19,7 +19,7 @@ from transformers import DynamicCache
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.seams import cache_parameter
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.forward.taps import Shown, tapped_vision
+from prunevid_qwen.forward.vision_evidence import VisionEvidence, watched_vision
 from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.stage2_select.glimpse import VIP, GlimpseVIP
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
@@ -128,10 +128,10 @@ class GlimpseTraining(nn.Module):
         self, batch: TrainingBatch, positions: Tensor, layouts: list[TokenLayout]
     ) -> tuple[list[Tensor | None], Any]:
         """Run the prompts: taps of each row, [N, L, C], and the cache of all layers."""
-        (model,), adapter, facts, shown = self._frozen, self._adapter, self.trainee.facts, Shown()
+        (model,), adapter, facts, shown = self._frozen, self._adapter, self.trainee.facts, VisionEvidence()
         cache = DynamicCache(config=adapter.parts.text_config)
         with ExitStack() as stack:
-            stack.enter_context(tapped_vision(adapter, VisionQuery(facts.selected_visual_layers, facts.vision_width)))
+            stack.enter_context(watched_vision(adapter, VisionQuery(facts.selected_visual_layers, facts.vision_width)))
             stack.enter_context(shown.watching(adapter))
             held = {cache_parameter(model.model.forward): cache}
             model.model(**batch.inputs, position_ids=positions, use_cache=True, **held)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen.tokens.moments import Moment, Seconds
+from prunevid_qwen.tokens.timestamps import Seconds, Timestamp
 
 
 class Event:
@@ -43,25 +43,25 @@ class Stream:
 def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     streams = [Stream(torch.device("cuda", i)) for i in range(2)]
     cuda = types.SimpleNamespace(Event=Event, current_stream=lambda device: streams[device.index])
-    monkeypatch.setattr("prunevid_qwen.tokens.moments.torch", types.SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr("prunevid_qwen.tokens.timestamps.torch", types.SimpleNamespace(cuda=cuda))
     return streams
 
 
 def test_a_decoder_that_ends_on_another_gpu_is_timed(gpus: list[Any]) -> None:
     """As under device_map="auto": the second GPU begins when the first is done."""
     first, second = gpus
-    start = Moment.now(first.device)
+    start = Timestamp.now(first.device)
     first.time = 2.0
     second.time = 5.0
     seconds = Seconds()
-    seconds.add("prefill", start, Moment.now(second.device, start))
+    seconds.add("prefill", start, Timestamp.now(second.device, start))
     assert seconds.total("prefill") == 5.0
     assert first.time == 5.0, "the next step begins there, with what the second GPU made"
 
 
 def test_one_gpu_waits_for_nothing(gpus: list[Any]) -> None:
     first, second = gpus
-    start = Moment.now(first.device)
+    start = Timestamp.now(first.device)
     first.time, second.time = 2.0, 9.0
-    assert start.seconds_until(Moment.now(first.device, start)) == 2.0
-    assert start.seconds_until(Moment.now(torch.device("cpu"), start)) >= 0, "the host's clock"
+    assert start.seconds_until(Timestamp.now(first.device, start)) == 2.0
+    assert start.seconds_until(Timestamp.now(torch.device("cpu"), start)) >= 0, "the host's clock"

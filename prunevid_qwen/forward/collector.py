@@ -14,7 +14,7 @@ from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.forward.probe import ProbePass, check_probe
-from prunevid_qwen.forward.taps import Shown, tapped_vision
+from prunevid_qwen.forward.vision_evidence import VisionEvidence, watched_vision
 from prunevid_qwen.reducer import Needs
 
 
@@ -22,7 +22,7 @@ class _UnderWay(threading.local):
     probe: ProbePass | None = None  # of each thread's own forward
 
 
-class Gathering:
+class EvidenceCollector:
     """Gathers for the steps between the layers of one context, and writes it into the rows of each prompt.
 
     Args:
@@ -39,7 +39,7 @@ class Gathering:
             check_probe(adapter, needs.probe)
         self.adapter, self.needs = adapter, needs
         self.marks = _numbers(marks) if needs.marks and marks is not None else []
-        self._shown = Shown()
+        self._shown = VisionEvidence()
         self._here = _UnderWay()
 
     @contextmanager
@@ -51,7 +51,7 @@ class Gathering:
         """
         with ExitStack() as stack:
             if self.needs.vision is not None:
-                stack.enter_context(tapped_vision(self.adapter, self.needs.vision))
+                stack.enter_context(watched_vision(self.adapter, self.needs.vision))
                 stack.enter_context(self._shown.watching(self.adapter))
             yield
 

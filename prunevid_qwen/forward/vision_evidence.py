@@ -28,7 +28,7 @@ _CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
 
 
 @contextmanager
-def tapped_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
+def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
     """Let every output of the tower carry what a query asks of its blocks, [N, L, C] in raster order.
 
     C holds the kinds of the query side by side, see `parted`; in the tower's dtype for its states alone, else fp32.
@@ -103,7 +103,7 @@ def _bearers(output: Any) -> list[Any]:
     return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
 
 
-class Shown(threading.local):
+class VisionEvidence(threading.local):
     """What a prompt shows: taps of its images and videos, in order, as the model asks for their features.
 
     Features that are asked for ahead of the prompt carry their taps, so that those of a prompt that never came are not
@@ -114,7 +114,7 @@ class Shown(threading.local):
         self._items: dict[str, list[list[Tensor]]] = {kind: [] for kind in _KINDS}  # a list for each call
         self._asked: list[list[Tensor]] = []  # what was made for each call that is under way
 
-    def __deepcopy__(self, _memo: dict[int, Any]) -> Shown:
+    def __deepcopy__(self, _memo: dict[int, Any]) -> VisionEvidence:
         return self  # copied features were asked for in this context, too
 
     def __reduce__(self) -> Any:

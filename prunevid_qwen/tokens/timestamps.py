@@ -9,14 +9,14 @@ import torch
 
 
 @dataclass(frozen=True)
-class Moment:
+class Timestamp:
     """A point in time on a device: an event on CUDA, where work is queued, the clock elsewhere."""
 
     clock: float
     event: torch.cuda.Event | None = None
 
     @classmethod
-    def now(cls, device: torch.device, since: Moment | None = None) -> Moment:
+    def now(cls, device: torch.device, since: Timestamp | None = None) -> Timestamp:
         """Note this moment in the work of ``device``, without waiting for it.
 
         Args:
@@ -35,7 +35,7 @@ class Moment:
             event.record(stream)
         return cls(time.perf_counter(), event)
 
-    def seconds_until(self, later: Moment) -> float:
+    def seconds_until(self, later: Timestamp) -> float:
         """Seconds of device work between two moments.
 
         On CUDA this waits for the later one. Once an answer's tokens are on the host there is nothing to wait for: a
@@ -51,10 +51,10 @@ class Moment:
 class Seconds:
     """Moments of the last prefill and of the decoding after it, paired; `total` turns them into seconds."""
 
-    pairs: dict[str, list[tuple[Moment, Moment]]] = field(default_factory=dict)
-    steps: dict[int, list[tuple[Moment, Moment]]] = field(default_factory=dict)  # by where a step of the plan stands
+    pairs: dict[str, list[tuple[Timestamp, Timestamp]]] = field(default_factory=dict)
+    steps: dict[int, list[tuple[Timestamp, Timestamp]]] = field(default_factory=dict)  # by a step's place
 
-    def add(self, part: str, start: Moment, stop: Moment, at: int | None = None) -> None:
+    def add(self, part: str, start: Timestamp, stop: Timestamp, at: int | None = None) -> None:
         """Note that ``part`` ran from ``start`` to ``stop``, for the step of the plan that stands ``at`` some place."""
         self.pairs.setdefault(part, []).append((start, stop))
         if at is not None:

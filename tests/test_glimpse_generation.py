@@ -275,7 +275,7 @@ def test_a_cap_that_was_passed_over_is_no_answer(monkeypatch: pytest.MonkeyPatch
         with pruned(model, config) as trace, torch.no_grad():
             model(**make_inputs(CASES["one_video"]))
         if refused:
-            with pytest.raises(PruningNotApplied, match="of 80 tokens was asked for, all were kept"):
+            with pytest.raises(PruningNotApplied, match="80"):
                 check_applied(trace, config)
         else:
             check_applied(trace, config)

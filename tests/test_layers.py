@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+import prunevid_qwen
+
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
 FLOORS = (
@@ -225,3 +227,19 @@ def test_files_stay_under_the_cap_or_say_why() -> None:
     long = {name for name, count in lines.items() if count > CAP}
     assert long - set(LONGER_THAN_CAP) == set(), f"over {CAP} lines: split it, or name it with its reason"
     assert set(LONGER_THAN_CAP) - long == set(), "no longer over the cap: take it off the list"
+
+
+def test_the_face_of_the_package_leads_to_each_of_its_names() -> None:
+    """`prunevid_qwen.X` is looked up when it is used; each name stands in all three lists, and in its room."""
+    face = TREES[PACKAGE / "__init__.py"]
+    named = {
+        alias.asname or alias.name
+        for node in ast.walk(face)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("prunevid_qwen.")
+        for alias in node.names
+    }
+    assert named == set(prunevid_qwen.__all__)
+    for name in prunevid_qwen.__all__:
+        assert getattr(prunevid_qwen, name) is not None, name
+    assert {"Evidence", "Needs", "AttentionQuery", "VisionQuery", "register", "TokenMap", "TokenLayout"} <= named
+    assert {"check_reducer", "Plan", "Step", "pruned", "PruneVidConfig"} <= named

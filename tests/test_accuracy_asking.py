@@ -146,7 +146,7 @@ class PlansOnce:
 
     def plan(self, seen: Evidence) -> TokenMap:
         self.calls += 1
-        assert bool(seen.question.shape[0]) == self.needs.question
+        assert bool(seen.question.shape[0]) == bool(self.needs.question)
         return self.inner.plan(seen)
 
 

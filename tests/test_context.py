@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen import steps
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnsupportedError
 from prunevid_qwen.hooks import pruned
@@ -95,7 +94,7 @@ def test_an_error_inside_a_stage_leaves_nothing_behind(monkeypatch: pytest.Monke
         raise error
 
     with pruned(model, CONFIG):
-        monkeypatch.setattr(steps, "question_attention", fail)
+        monkeypatch.setattr("prunevid_qwen.attention.question_attention", fail)
         with pytest.raises(type(error), match="boom"):
             stock(model)
         monkeypatch.undo()

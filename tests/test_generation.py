@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.evidence import Sight
 from prunevid_qwen.hooks import pruned
 from prunevid_qwen.plan import Step, compile_plan
 from prunevid_qwen.prefill import Prefill, Row
-from prunevid_qwen.reducer import Evidence
+from prunevid_qwen.reducer import Evidence, Needs
 from prunevid_qwen.seams import cache_of
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage3_kv.cache import PrunedCache
@@ -174,7 +176,8 @@ def test_equal_rows_of_another_grid_are_merged_apart() -> None:
         layout = TokenLayout(17, torch.arange(16), torch.tensor([16]), block, torch.zeros(16, dtype=torch.long))
         rows.append(Row(layout, 17, layout))
     state = Prefill(rows, PrunedCache(), 17, 0, torch.ones(2, 17, dtype=torch.bool), None)
-    merge(state, embeds, Step(DOOR, Pool(0.25)))
+    step = Step(DOOR, Pool(0.25))
+    merge(state, step, Sight(state, adapter_for(tiny_model()), step, 0, embeds, lambda: (embeds, embeds)), Needs())
     boxes = [Pool(0.25).plan(Evidence(row.start, tokens, tokens[:0])) for row in rows if row.start is not None]
     for row, expected, grid in zip(rows, boxes, grids, strict=True):
         assert torch.equal(row.reductions[0].map.target, expected.target)

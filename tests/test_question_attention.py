@@ -211,7 +211,7 @@ def test_angles_of_three_axes_become_one_row_a_token() -> None:
     adapter = adapter_for(tiny_model())
     angle = torch.tensor([0.0, 1.0, 2.0])[:, None, None].expand(3, 4, 16)
     attention = tiny_model().model.language_model.layers[0].self_attn
-    got = adapter._one_row_a_token(angle, attention)
+    got = adapter.one_row_a_token(angle, attention)
     assert got.tolist() == [[0, 0, 1, 1, 1, 2, 2, 2] * 2] * 4
 
 

@@ -8,7 +8,7 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
    The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
-   looks into them, see `taps`.
+   looks into them, see `vision_evidence`.
 3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
    hook saw them.
 4. *decoder* pre-hook: stage 1, and the mask of every later call on a shortened cache.

@@ -110,7 +110,7 @@ class QwenVL(TextDecoder):
         return (start, stop) if start < stop else None
 
     @contextmanager
-    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> Iterator[None]:
+    def prompts(self, note: Callable[[Tensor | None, Any], None], as_trained: bool) -> Iterator[None]:
         """Hand each prompt that positions are made for to ``note``, and make them as the model was trained with.
 
         So are those of `generate` for which its caller made them.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,14 +59,15 @@ class TextDecoder:
     def check_release(self) -> None:
         """Say what is known of the installed release and this family: nothing."""
 
-    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
-        """Hand each prompt that `generate` is given to ``note``, before its first forward.
+    @contextmanager
+    def prompts(self, note: Callable[[Tensor | None, Any], None], as_trained: bool) -> Iterator[None]:
+        """Hand each prompt that `generate` is given to ``note``, before its first forward, and None when it is done.
 
         `generate` repeats every prompt for its beams once, whoever made the positions; a call of the model itself does
         not, and brings no more than its prompt.
         """
         name = "_expand_inputs_for_generation"
-        stock = getattr(self.parts.model, name, None)
+        stock, whole = getattr(self.parts.model, name, None), self.parts.model.generate
         if stock is None:
             raise missing_seam("the model", name)
 
@@ -77,7 +78,14 @@ class TextDecoder:
                 note(ids, kwargs.get("attention_mask"))
             return stock(*args, **kwargs)
 
-        return replaced(self.parts.model, name, expand)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return whole(*args, **kwargs)
+            finally:
+                note(None, None)  # it may have raised before any forward
+
+        with replaced(self.parts.model, name, expand), replaced(self.parts.model, "generate", generate):
+            yield
 
     def reference_positions(self, input_ids: Tensor, *_args: Any, **others: Any) -> tuple[Tensor, Tensor]:
         """Count the tokens of each row, as `generate` does: [B, S] int64 (padding: 0), and no difference [B, 1].

@@ -66,7 +66,7 @@ class Run(threading.local):
 
     # ---- before the decoder
 
-    def note_prompt(self, input_ids: Tensor, mask: Any) -> None:
+    def note_prompt(self, input_ids: Tensor | None, mask: Any) -> None:
         """Remember the true prompt: in assisted decoding the first forward also holds candidate tokens."""
         check_countable(mask)
         self.prompt = input_ids

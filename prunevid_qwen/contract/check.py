@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config.table import names_in, options_class
+from prunevid_qwen.config.table import options_class
 from prunevid_qwen.contract.promises import check_plan, failures_of, promised
 from prunevid_qwen.contract.samples import CONTENT, LAYOUTS, evidence, only_what_it_asks_for
 from prunevid_qwen.contract.variants import EVERYTHING, variants_of, varied
@@ -123,7 +123,6 @@ def _check_steps(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> None
     for number, at in enumerate(places):
         place: dict[str, Any] = {"step": number, "layer": at, "note": note}
         place |= {"entered": entered, "steps_at": places, "depth": _DEPTH}
-        place = {name: value for name, value in place.items() if name in names_in(Evidence)}
         shown = only_what_it_asks_for(reducer, seen, **place)
         step, left = check_plan(reducer, own, shown, stage)
         hidden = step.mean(seen.hidden)

@@ -55,7 +55,7 @@ def asked_by_us() -> list[str]:
     """Name the function of ours that asks; none where the library does, or where a GPU checks for itself."""
     for frame in reversed(traceback.extract_stack()[:-2]):
         # `_cpu` is what runs in the place of a kernel
-        if "transformers" in Path(frame.filename).parts or frame.name in ("require", "_cpu"):
+        if "transformers" in Path(frame.filename).parts or frame.name in ("check_on_device", "_cpu"):
             return []
         if Path(frame.filename).is_relative_to(PACKAGE):
             return [frame.name]

@@ -88,11 +88,15 @@ class Prefill:
         self.came, self.spans = self.valid, [Span(0, self.valid)]
 
     @classmethod
-    def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
-        """Start on a prompt."""
+    def of(cls, prompt: Prompt, cache: PrunedCache, past: int, positions: Tensor | None = None) -> Prefill:
+        """Start on a prompt; ``positions`` [B, S] are its tokens', if they are to be packed."""
         rows = [Row(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid
-        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
+        state = cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
+        if positions is not None:
+            first = valid.byte().argmax(1, keepdim=True)
+            state.origin = positions.gather(1, on(first, positions.device))
+        return state
 
     @property
     def shortened(self) -> bool:

@@ -113,10 +113,8 @@ class Run(threading.local):
         cache = self._cache(kwargs)
         past = cache.physical_length()
         prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
-        self.prefill = Prefill.of(prompt, cache, past)
-        if self.plan.places == "packed":
-            first = prompt.valid.byte().argmax(1, keepdim=True)
-            self.prefill.origin = kwargs["position_ids"].gather(1, on(first, embeds.device))
+        packs = self.plan.places == "packed"
+        self.prefill = Prefill.of(prompt, cache, past, kwargs["position_ids"] if packs else None)
         self.prompt = None
         self.clock = ("prefill", now)
         self._new_trace(())
@@ -167,17 +165,16 @@ class Run(threading.local):
 
     def _merge(self, kwargs: Kwargs, state: Prefill, step: Step) -> None:
         embeds, positions = kwargs["inputs_embeds"], kwargs["position_ids"]
-        sight = self._sight(
-            step, embeds, lambda: self.adapter.rope(embeds, positions[-3:] if self.adapter.spatial else positions)
-        )
+        own = positions[-3:] if self.adapter.spatial else positions
+        sight = self._sight(step, embeds, lambda: self.adapter.rope(embeds, own))
         changed = merge(state, step, sight, self.plan.needs_after(step.at))
         if changed is None:
             return
         index, valid, embeds = changed
         state.entered(valid)
         kwargs["inputs_embeds"] = embeds
-        packed = state.origin is not None
-        kwargs["position_ids"] = state.packed(valid) if packed else gather_positions(positions, index, valid)
+        packs = state.origin is not None
+        kwargs["position_ids"] = state.packed(valid) if packs else gather_positions(positions, index, valid)
         kwargs["attention_mask"] = self.adapter.door_mask(self._masks(embeds, state.whole(valid), state.past))
 
     def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:

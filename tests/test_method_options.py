@@ -369,6 +369,12 @@ def test_what_cannot_be_options_is_refused(registry: None) -> None:
         assert name == "every" or (2, name) not in _REDUCERS
 
 
+@pytest.mark.parametrize("wrong", [{"name": Every}, {"name": ""}, {"name": "mine", "stage": 3}])
+def test_what_register_does_not_take_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        register(**wrong, options=EveryOptions)
+
+
 def test_a_method_written_for_the_flat_config_works_with_one_warning(registry: None) -> None:
     """The four steps of CONTRIBUTING as of 3a0e2fd: a frozen dataclass, `register`, `from_config`, `needs`, `plan`."""
     with warnings.catch_warnings(record=True) as said:

@@ -190,7 +190,7 @@ def _stage3(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage3:
         note = "nothing to do: stage 2 is off"
     elif asked and not applied:
         note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
-    merging = [stage.name for stage in stages.cuts if stage.merges]
+    merging = dict.fromkeys(stage.name for stage in stages.cuts if stage.merges)
     if merging and not asked:
         note = f"left whole: stage 2 ({', '.join(merging)}) merges, and no row before it stands for several tokens"
     text = sample.length - sample.tokens

@@ -31,7 +31,7 @@ from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage1_merge import merge_video, refine_segments
-from prunevid_qwen.stage1_merge.video import VideoMerge
+from prunevid_qwen.stage1_merge.prunevid.on_cpu import VideoMerge
 
 SHAPES = ((8, 10, 14, 2048), (16, 12, 12, 4096), (32, 10, 14, 3584), (64, 10, 14, 3584))
 AUTHORS_MS = (34.0, 149.0, 277.0, 596.0)  # of each shape; measured by the author when idle, features not known

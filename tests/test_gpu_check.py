@@ -105,7 +105,7 @@ def test_the_checks_of_the_whole_path_pass_on_a_cpu_and_can_fail(monkeypatch: py
     ("frames", "part"),
     [
         ([("torch/nn/module.py", "_call"), ("P/run.py", "after_layer"), ("P/prefill.py", "select")], "stage 2"),
-        ([("P/run.py", "_merge"), ("P/prefill.py", "merge"), ("P/stage1_merge/video.py", "plan")], "stage 1"),
+        ([("P/run.py", "_merge"), ("P/prefill.py", "merge"), ("P/stage1_merge/prunevid/on_cpu.py", "plan")], "stage 1"),
         ([("P/prefill.py", "merge"), ("P/tokens.py", "mean"), ("P/kernels/cluster_mean.py", "_sorted")], "stage 1"),
         ([("P/hooks.py", "forward"), ("P/vision.py", "encode"), ("S/transformers/models/q/m.py", "forward")], ""),
         ([("P/run.py", "after"), ("P/masks.py", "mask"), ("S/transformers/masks.py", "f")], "masks"),

@@ -18,14 +18,14 @@ from torch import Tensor
 from prunevid_qwen import PruneVidConfig, pruned
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, VisionQuery
-from prunevid_qwen.stage1_merge import prunevid
-from prunevid_qwen.stage1_merge.video import VideoMerge
+from prunevid_qwen.stage1_merge.prunevid import method as prunevid
+from prunevid_qwen.stage1_merge.prunevid.on_cpu import VideoMerge
 from prunevid_qwen.stage2_select import DPP, FastV
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.trace import DOOR
 from tests.models import IMAGES, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 
-PACKAGE = Path(prunevid.__file__).parents[1]
+PACKAGE = Path(prunevid.__file__).parents[2]
 ASKING = {
     "item", "tolist", "cpu", "numpy", "__bool__", "__int__", "__float__", "__index__", "nonzero", "masked_select",
     "bincount", "unique", "unique_consecutive", "equal", "allclose",
@@ -55,7 +55,7 @@ def asked_by_us() -> list[str]:
     """Name the function of ours that asks; none where the library does, or where a GPU checks for itself."""
     for frame in reversed(traceback.extract_stack()[:-2]):
         # `_cpu` is what runs in the place of a kernel
-        if "transformers" in Path(frame.filename).parts or frame.name in ("require", "_cpu"):
+        if "transformers" in Path(frame.filename).parts or frame.name in ("check_on_device", "_cpu"):
             return []
         if Path(frame.filename).is_relative_to(PACKAGE):
             return [frame.name]

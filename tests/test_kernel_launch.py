@@ -76,8 +76,8 @@ LAUNCHES: dict[str, tuple[str, str, Callable[[Any], Any]]] = {
     "cluster_mean": ("cluster_mean", "", lambda m: m.cluster_mean(X[0], torch.tensor([0, 0, 1]), 2)),
     "mean_similarity": ("temporal_similarity", "", lambda m: m.mean_similarity(X.view(3, 1, 8))),
     "stage 1": (
-        "stage1_merge.prunevid",
-        "stage1_merge.on_device",
+        "stage1_merge.prunevid.method",
+        "stage1_merge.prunevid.on_gpu",
         lambda _: PruneVidMerge()._merge(X.view(1, 1, 3, 8)),
     ),
 }

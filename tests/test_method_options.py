@@ -126,7 +126,8 @@ def test_options_of_a_stage_that_is_off_are_accepted(options: dict[str, Any]) ->
     {"merger": FastVOptions()}, {"keep_ratio": 0.2, "selector.keep_ratio": 0.2}, {"pruning_layer": 3, "layers": 4},
     {"compress_cache": True, "enable_cache_compression": False}, {"selectr.keep_ratio": 0.2},
     {"selector": "fastv", "layers": (1, 2)}, {"layers": 0}, {"layers": 1.0}, {"layers": ()}, {"layers": (None,)},
-    {"enable_stage2": False, "selector.kep_ratio": 0.2},
+    {"enable_stage2": False, "selector.kep_ratio": 0.2}, {"selector": "pyramiddrop", "layers": (9, 5, 12)},
+    {"selector": "pyramiddrop", "layers": (0.2, 0.2, 0.5)},
 ], ids=str)  # fmt: skip
 def test_contradictions_and_wrong_values_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -369,6 +370,12 @@ def test_what_cannot_be_options_is_refused(registry: None) -> None:
         assert name == "every" or (2, name) not in _REDUCERS
 
 
+@pytest.mark.parametrize("wrong", [{"name": Every}, {"name": ""}, {"name": "mine", "stage": 3}])
+def test_what_register_does_not_take_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        register(**wrong, options=EveryOptions)
+
+
 def test_a_method_written_for_the_flat_config_works_with_one_warning(registry: None) -> None:
     """The four steps of CONTRIBUTING as of 3a0e2fd: a frozen dataclass, `register`, `from_config`, `needs`, `plan`."""
     with warnings.catch_warnings(record=True) as said:
@@ -468,6 +475,19 @@ def test_full_names_on_the_command_line(
 ], ids=str)  # fmt: skip
 def test_wrong_full_names_and_plugins_are_bad_options(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert configs_of(monkeypatch) == [] and main(["demo", *words]) == 2
+
+
+@pytest.mark.parametrize(("option", "full"), [
+    ("--keep_tokens", "--selector.keep_tokens"), ("--retained-tokens", "--selector.retained_tokens"),
+    ("--time_limit", "--reading.time_limit"),
+])  # fmt: skip
+def test_an_option_without_a_short_name_is_offered_in_full(
+    option: str, full: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", option, "3"]) == 2
+    assert full in capsys.readouterr().err
+    assert main(["bench", "speed", option, "3"]) == 2  # which takes no full names
+    assert full not in capsys.readouterr().err
 
 
 def test_a_plugin_in_a_file(registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

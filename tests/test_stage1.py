@@ -15,7 +15,7 @@ from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.kernels.temporal_similarity import frame_means, mean_similarity, reference, time_means
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.stage1_merge import MergedVideo, PruneVidMerge, merge_video, refine_segments
-from prunevid_qwen.stage1_merge.static import static_locations
+from prunevid_qwen.stage1_merge.prunevid.static import static_locations
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests.tolerances import FEATURES, close
 
@@ -172,7 +172,7 @@ def test_counts_follow_the_formula() -> None:
 
 @pytest.mark.parametrize("moving", [0, 1, 2, 3, 5, 6])
 def test_the_way_groups_are_batched_does_not_show(moving: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from prunevid_qwen.stage1_merge import video
+    from prunevid_qwen.stage1_merge.prunevid import on_cpu as video
 
     x = scene(moving=moving)
     whole = merge(x, min_cluster_tokens=3)

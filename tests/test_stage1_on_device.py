@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunevid_qwen.stage1_merge import PruneVidMerge, merge_video, prunevid, refine_segments
-from prunevid_qwen.stage1_merge.video import VideoMerge
+from prunevid_qwen.stage1_merge import PruneVidMerge, merge_video, refine_segments
+from prunevid_qwen.stage1_merge.prunevid import method as prunevid
+from prunevid_qwen.stage1_merge.prunevid.on_cpu import VideoMerge
 from tests.host_syncs import host_syncs
 from tests.interpreter import needs_interpreter
 from tests.test_reference_cases import CASES, load, merged
@@ -22,7 +23,7 @@ pytestmark = needs_interpreter
 
 
 def same(x: Tensor, **options: Any) -> Any:
-    from prunevid_qwen.stage1_merge.on_device import DeviceMerge
+    from prunevid_qwen.stage1_merge.prunevid.on_gpu import DeviceMerge
 
     choice = PruneVidMerge(**options)
     law, merge = VideoMerge(x, choice), DeviceMerge(x, choice)
@@ -83,14 +84,14 @@ def test_a_video_too_large_for_the_kernels_goes_the_other_way(monkeypatch: pytes
 
     monkeypatch.setattr(prunevid, "wants_triton", lambda _: True)
     monkeypatch.setattr(prunevid, "MOST_ON_GPU", 3)
-    monkeypatch.setattr("prunevid_qwen.stage1_merge.on_device.DeviceMerge", None)
+    monkeypatch.setattr("prunevid_qwen.stage1_merge.prunevid.on_gpu.DeviceMerge", None)
     assert merge_video(scene(t=4, h=2, w=2), PruneVidConfig()).window_sizes.sum() == 4
 
 
 @pytest.mark.parametrize("scope", ["per_group", "video"])
 @pytest.mark.parametrize("place", ["center", "mean", "first"])
 def test_the_host_waits_once(scope: str, place: str) -> None:
-    from prunevid_qwen.stage1_merge.on_device import DeviceMerge
+    from prunevid_qwen.stage1_merge.prunevid.on_gpu import DeviceMerge
 
     x = scene(t=2, h=2, w=3, moving=1)
     choice = PruneVidMerge(cluster_scope=scope, merged_position=place, min_cluster_tokens=0, static_cluster_ratio=0.4)

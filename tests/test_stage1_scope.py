@@ -12,7 +12,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.kernels import distances
 from prunevid_qwen.kernels import dpc_knn as kernel
 from prunevid_qwen.stage1_merge import MergedVideo, merge_video
-from prunevid_qwen.stage1_merge.static import static_locations
+from prunevid_qwen.stage1_merge.prunevid.static import static_locations
 from tests.test_stage1 import draw, scene
 from tests.tolerances import close
 
@@ -127,7 +127,7 @@ def test_a_busy_patch_gets_the_clusters_of_a_flat_background() -> None:
 
 
 def test_the_video_is_decided_alike_however_groups_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prunevid_qwen.stage1_merge import video
+    from prunevid_qwen.stage1_merge.prunevid import on_cpu as video
 
     for moving in (1, 3, 5):
         x = scene(moving=moving)

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.table import classes_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 
 FULL_NAMES = "full_names"
@@ -43,6 +43,30 @@ def take_full_names(words: list[str]) -> tuple[list[str], dict[str, str]]:
             value = rest.pop(0)
         found[f"{part}.{name.replace('-', '_')}"] = value
     return others, found
+
+
+def in_full(option: str) -> tuple[str, ...]:
+    """Return the full names that end in the name of an option which there is not, or is not in short.
+
+    Args:
+        option: as typed, such as "--keep_tokens".
+    """
+    name = option.lstrip("-").replace("-", "_")
+    has = {
+        part: {each for cls in classes_of(part).values() for each in names_in(cls)} for part in ("merger", "selector")
+    }
+    has["reading"] = set(names_in(Reading))
+    return tuple(f"--{part}.{name}" for part in PARTS if name in has[part])
+
+
+def full_names_of_each() -> list[str]:
+    """Return a line for each registered method, and for reading: which options it has."""
+    lines = [
+        f"{part} {method}: {', '.join(names_in(cls))}"
+        for part in ("merger", "selector")
+        for method, cls in classes_of(part).items()
+    ]
+    return [*lines, f"reading: {', '.join(names_in(Reading))}"]
 
 
 def typed_values(base: PruneVidConfig, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Labels of temporal positions made contiguous on a GPU: three launches, no host sync.
 
-The law is `stage1_merge.segments.refine_segments`. What looks at one position is done for all at once (its run, its
+The law is `refine_segments` of stage 1. What looks at one position is done for all at once (its run, its
 label's longest run); only the walk over the runs from left to right, where each decision stands on the one before, is
 done by one program, a few loads a run.
 """
@@ -112,7 +112,7 @@ def _walk(labels, run, stays, start, length, label, count, n):  # type: ignore[n
 
 
 def contiguous_segments(labels: Tensor) -> Segments:
-    """Make labels contiguous as `stage1_merge.segments.refine_segments` does.
+    """Make labels contiguous as `stage1_merge.prunevid.segments.refine_segments` does.
 
     Args:
         labels: [T] int64, contiguous, T from 1 to 4096.

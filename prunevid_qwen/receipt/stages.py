@@ -60,6 +60,11 @@ class Stage:
         return says(self.own, self.number).lever if self.count is None else "keep_tokens"
 
     @property
+    def merges(self) -> bool:
+        """Whether the method may merge between two layers."""
+        return bool(getattr(self.own, "merges_inside", getattr(self.own, "merges", False)))
+
+    @property
     def asks(self) -> str:
         """The lever and its value in words, or ""."""
         return "" if self.lever is None else f"{self.lever}={getattr(self.own, self.lever)}"

@@ -1,13 +1,13 @@
 """Stage 1: reducing between the vision merger and the decoder. One import per method: that registers it."""
 
-from prunevid_qwen.stage1_merge.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
-from prunevid_qwen.stage1_merge.prunevid import MergedVideo as MergedVideo
-from prunevid_qwen.stage1_merge.prunevid import PruneVidMerge as PruneVidMerge
-from prunevid_qwen.stage1_merge.prunevid import merge_video as merge_video
+from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
+from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
+from prunevid_qwen.stage1_merge.prunevid.method import PruneVidMerge as PruneVidMerge
+from prunevid_qwen.stage1_merge.prunevid.method import merge_video as merge_video
+from prunevid_qwen.stage1_merge.prunevid.segments import refine_segments as refine_segments
 from prunevid_qwen.stage1_merge.random import RandomMerge as RandomMerge
 from prunevid_qwen.stage1_merge.rlt import RLT as RLT
-from prunevid_qwen.stage1_merge.segments import refine_segments as refine_segments
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 
 __all__ = [

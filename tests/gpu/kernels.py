@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.kernels.launch import wants_triton
-from prunevid_qwen.stage1_merge.segments import refine_segments
+from prunevid_qwen.stage1_merge.prunevid.segments import refine_segments
 from tests.poison import poisoned
 from tests.tolerances import DEVICE, close
 

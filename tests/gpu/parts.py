@@ -20,7 +20,7 @@ from unittest import mock
 import torch
 
 from prunevid_qwen.config import get_paper_config
-from prunevid_qwen.stage1_merge.prunevid import merge_video
+from prunevid_qwen.stage1_merge.prunevid.method import merge_video
 from tests import glimpse
 from tests.gpu import kernels, whole_path
 

@@ -15,12 +15,12 @@ from prunevid_qwen.config.table import names_in
 from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton, where_of
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
-from prunevid_qwen.stage1_merge.groups import MergeOptions
-from prunevid_qwen.stage1_merge.video import VideoMerge
+from prunevid_qwen.stage1_merge.prunevid.on_cpu import VideoMerge
+from prunevid_qwen.stage1_merge.prunevid.options import MergeOptions
 from prunevid_qwen.tokens import Block, TokenMap
 
 if TYPE_CHECKING:
-    from prunevid_qwen.stage1_merge.on_device import DeviceMerge
+    from prunevid_qwen.stage1_merge.prunevid.on_gpu import DeviceMerge
 
 
 _WIDEST_ON_GPU = 8192  # channels that the GPU's kernels are compiled and tested for
@@ -94,7 +94,7 @@ class PruneVidMerge(MergeOptions):
         """Take a video [T, H, W, C] up: on a GPU without asking it, where its kernels take a video of that size."""
         t, h, w, width = features.shape if features.dim() == 4 else (0, 0, 0, 0)
         if wants_triton(features) and max(t, h * w) <= MOST_ON_GPU and width <= _WIDEST_ON_GPU:
-            from prunevid_qwen.stage1_merge.on_device import DeviceMerge
+            from prunevid_qwen.stage1_merge.prunevid.on_gpu import DeviceMerge
 
             with where_of(features):
                 return DeviceMerge(features, self)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config.amounts import count_of
-from prunevid_qwen.stage1_merge.cluster import dpc_knn
+from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn
 
 
 def temporal_segments(frames: Tensor, ratio: float, k: int) -> list[int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.llava import DECODERS
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
@@ -47,6 +48,35 @@ def test_what_the_decoder_makes(family: str, at: int) -> None:
         close(seen.keys, made.cache.layers[max(at, 0)].keys[b][:, visual])
         assert torch.equal(seen.hidden, states[b, visual]) and torch.equal(seen.question, states[b, -1:])
     assert len(notes.seen) == 2
+
+
+def llava_with(decoder: str) -> Any:
+    """A tiny llava with another decoder: of the same sizes, with random weights large enough to attend unevenly."""
+    options = family_model("llava").config.to_dict()
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+             "num_key_value_heads", "eos_token_id", "pad_token_id")  # fmt: skip
+    own = {name: options["text_config"][name] for name in sizes}
+    options["text_config"] = {**own, "model_type": decoder, "head_dim": 16, "sliding_window": None}
+    kind = type(family_model("llava"))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = kind._from_config(kind.config_class(**options), attn_implementation="eager").eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.ndim == 2:
+                    weight.normal_().mul_(1.5 / weight.shape[1] ** 0.5)
+    return model
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_each_decoder_of_a_llava_makes_queries_and_keys_as_is_known(decoder: str) -> None:
+    model, inputs = llava_with(decoder), family_inputs("llava", "one")
+    notes = Notes(Needs(AttentionQuery(heads="mean", rows="each", projections="next")))
+    made = watched(model, inputs, Plan((Step(DOOR, notes), Step(2, notes))))
+    visual = visual_in(model, inputs, 0)
+    for seen, layer in zip(notes.seen, (0, 3), strict=True):
+        assert seen.attention is not None
+        close(seen.attention, made.weights[layer][0][:, int(visual[-1]) + 1 :, visual].mean(0).log())
 
 
 def test_more_rows_than_axes_of_positions() -> None:

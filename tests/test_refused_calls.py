@@ -208,10 +208,10 @@ def another_family() -> Any:
 
 
 def another_llava(**change: Any) -> None:
-    """A llava whose tower, or whose decoder's attention, is of no form that is known."""
+    """A llava whose tower, or whose decoder, is of no kind that is known."""
     model = copy.deepcopy(tiny_model(family="llava"))
     model.config.vision_config.model_type = change.get("tower", "clip_vision_model")
-    model.model.language_model.layers[0].self_attn.add_module(change.get("norm", "q_proj"), torch.nn.Identity())
+    model.config.text_config.model_type = change.get("decoder", "llama")
     enter(model=model)
 
 
@@ -248,7 +248,7 @@ Errors = type[PruneVidError] | tuple[type[PruneVidError], ...]
 CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
     "another model family": (UnsupportedError, [lambda: enter(model=another_family()), nested, sharded,
         lambda: enter(model=tiny_model().model), lambda: another_llava(tower="pixtral"),
-        lambda: another_llava(norm="q_norm")]),
+        lambda: another_llava(decoder="cohere")]),
     "transformers before 5.6": (SetupError, [renamed]),
     "a config that does not fit": (ConfigError, [
         lambda: enter(CONFIG.replace(pruning_layer=99)), lambda: call(MARKS),

@@ -24,7 +24,7 @@ from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
-PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
+DECODERS = ("llama", "mistral", "qwen2", "gemma")  # others may turn other pairs of channels, or not in every layer
 # Vicuna's prompt is "USER: <image>\nwords ASSISTANT:", in Llama's vocabulary, in which a line may begin with 29871.
 LINE, TAIL = (29871, 13), (319, 1799, 9047, 13566, 29901)
 
@@ -37,23 +37,22 @@ class Llava(TextDecoder):
         model: a loaded ``LlavaForConditionalGeneration``.
 
     Raises:
-        UnsupportedError: its vision tower or its decoder's attention is of another form.
+        UnsupportedError: its vision tower or its decoder is of another kind.
     """
 
     def __init__(self, model: Any) -> None:
-        super().__init__(model, {"image": "vision_tower"})
-        seen = self.config.vision_config
+        seen, decoder = model.config.vision_config, model.config.text_config.model_type
+        if decoder not in DECODERS:
+            raise UnsupportedError(
+                f"this llava has a {decoder} for a decoder, and how its queries and keys are made is not known here; "
+                f"supported are {', '.join(DECODERS)}"
+            )
         if seen.model_type not in TOWERS:
             raise UnsupportedError(
                 f"this llava has a {seen.model_type} for a vision tower, and its grids are not known here; supported "
                 f"are {', '.join(TOWERS)}"
             )
-        made = {name for name, _ in self.parts.layers[0].self_attn.named_children()}
-        if made != PROJECTIONS:
-            raise UnsupportedError(
-                f"the decoder of this llava, a {self.parts.text_config.model_type}, makes queries and keys with "
-                f"{', '.join(sorted(made))}; supported are those of Llama's form, with {', '.join(sorted(PROJECTIONS))}"
-            )
+        super().__init__(model, {"image": "vision_tower"})
         self.side = int(seen.image_size) // int(seen.patch_size)
         self.vision_width = int(seen.hidden_size)
         self.has_cls = seen.model_type == "clip_vision_model"

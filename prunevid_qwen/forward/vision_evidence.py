@@ -176,8 +176,8 @@ class VisionEvidence(threading.local):
         if not times or any(wanted[k] != times * len(items[k]) for k in _KINDS):
             raise UnsupportedError(
                 f"the prompt shows {wanted['image']} images and {wanted['video']} videos, the vision encoder was seen "
-                f"to encode {len(items['image'])} and {len(items['video'])}: features that were made outside `pruned` "
-                "bring no taps. Pass pixels"
+                f"to encode {len(items['image'])} and {len(items['video'])}: features that were made outside `pruned`, "
+                "or were used for a prompt before, bring no taps. Pass pixels"
             )
         out: list[Tensor | None] = []
         for number, row in enumerate(rows):

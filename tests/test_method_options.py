@@ -230,6 +230,8 @@ def test_one_budget_replaces_the_other() -> None:
     assert count.replace(keep_ratio=0.2) == share and count.fixed_keep_ratio is None
     assert count.replace(selector="fastv").selector == FastVOptions(keep_tokens=192)
     assert count.replace(selector="fastv", keep_ratio=0.3).selector == FastVOptions(keep_ratio=0.3)
+    fixed = PruneVidConfig(selector="glimpse").replace(keep_threshold=None, keep_ratio=0.25)  # each needs the other
+    assert (fixed.selector.keep_threshold, fixed.selector.keep_ratio) == (None, 0.25)
     for again in (PruneVidConfig.from_dict(count.flat()), PruneVidConfig.from_json(count.to_json())):
         assert again == count
     assert "selector.keep_tokens" not in share.flat() and count.flat()["selector.keep_tokens"] == 192

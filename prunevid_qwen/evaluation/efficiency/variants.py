@@ -56,7 +56,7 @@ def competitors(presets: Sequence[str]) -> list[Variant]:
     if asked[0].config is not None and asked[0].config.fixed_keep_ratio is None:
         raise ConfigError(
             f"controls keep the share of the first preset, and {asked[0].name!r} has no fixed one: it decides anew for "
-            "each prompt, keeps a number of tokens, or cuts several times; name one with a keep_ratio of one cut first, "
+            "each prompt, keeps a number of tokens, or cuts several times; name one with a keep_ratio of one cut, "
             "or a JSON file with keep_threshold null"
         )
     controls = [Variant(name, PruneVidConfig(), asked[0].name) for name in CONTROLS]

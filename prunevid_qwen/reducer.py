@@ -140,7 +140,11 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
 
     def add(cls: R) -> R:
         if (stage, name) in _REDUCERS:
-            raise ValueError(f"reducer {quoted(name)} is taken by {_REDUCERS[stage, name].__qualname__}")
+            other = _REDUCERS[stage, name]
+            raise ValueError(
+                f"reducer {quoted(name)} is taken by {other.__module__}.{other.__qualname__}: choose another name, and "
+                "register a class once"
+            )
         enter(_PARTS[stage], name, flat_options_of(_PARTS[stage], cls.__name__) if options is None else options)
         _REDUCERS[stage, name] = cls
         return cls

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ import torch
 from prunevid_qwen import check_reducer
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
+from prunevid_qwen.cli.full_names import typed_values
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, table
 from prunevid_qwen.config.methods import (
     DPPOptions,
@@ -230,6 +231,8 @@ def test_one_budget_replaces_the_other() -> None:
     assert count.replace(keep_ratio=0.2) == share and count.fixed_keep_ratio is None
     assert count.replace(selector="fastv").selector == FastVOptions(keep_tokens=192)
     assert count.replace(selector="fastv", keep_ratio=0.3).selector == FastVOptions(keep_ratio=0.3)
+    fixed = PruneVidConfig(selector="glimpse").replace(keep_threshold=None, keep_ratio=0.25)  # each needs the other
+    assert (fixed.selector.keep_threshold, fixed.selector.keep_ratio) == (None, 0.25)
     for again in (PruneVidConfig.from_dict(count.flat()), PruneVidConfig.from_json(count.to_json())):
         assert again == count
     assert "selector.keep_tokens" not in share.flat() and count.flat()["selector.keep_tokens"] == 192
@@ -499,6 +502,26 @@ def test_a_plugin_in_a_file(registry: None, tmp_path: Path, monkeypatch: pytest.
     (config,) = seen
     assert (config.selector.count, config.selector.note, config.selector.layers) == (7, "x", (2,))
     assert [cut.at for cut in compile_plan(config, 6).cuts] == [1]
+
+
+@dataclass(frozen=True)
+class KindsOptions:
+    mode: Literal["near", "far", 3] = "near"
+    some: list[int] | None = None
+    shares: tuple[float, ...] = ()
+    layers: int | None = None
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [
+    ("mode", "far", "far"), ("mode", "3", 3), ("some", "4,5", [4, 5]), ("some", "none", None),
+    ("shares", "0.5", (0.5,)),
+])  # fmt: skip
+def test_texts_become_what_an_option_of_somebodys_method_is(registry: None, name: str, text: str, value: Any) -> None:
+    register("kinds", KindsOptions)(Every)
+    base = PruneVidConfig(selector=KindsOptions())
+    assert typed_values(base, {f"selector.{name}": text}) == {f"selector.{name}": value}
+    with pytest.raises(ConfigError, match=name):
+        typed_values(base, {f"selector.{name}": "elsewhere"})
 
 
 def test_the_method_of_contributing_is_a_plugin(

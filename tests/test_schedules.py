@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions, get_config
+from prunevid_qwen.config.methods import OracleOptions
 from prunevid_qwen.config.schedules import RANK
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.methods import Method
@@ -436,6 +437,7 @@ def test_a_budget_of_one_cut_is_not_taken_over() -> None:
     (SparseVLMOptions(retained_tokens=64), {"keep_ratio": 0.3}, SparseVLMOptions(keep_ratio=0.3)),
     (SparseVLMOptions(kept=(9, 8, 7)), {"keep_tokens": 8}, SparseVLMOptions(keep_tokens=8)),
     (SparseVLMOptions(keep_ratio=0.3, recycle=0.1), {"retained_tokens": 64}, SparseVLMOptions("table", 64, None, 0.1)),
+    (OracleOptions(), {"keep_ratio": 0.3, "keep_threshold": None}, OracleOptions(keep_ratio=0.3, keep_threshold=None)),
     (SparseVLMOptions(keep_ratio=0.3), {"recycle": 0.1}, SparseVLMOptions(keep_ratio=0.3, recycle=0.1)),
 ], ids=str)  # fmt: skip
 def test_a_budget_takes_the_place_of_another(before: Any, changes: dict[str, Any], after: Any) -> None:

@@ -128,7 +128,7 @@ def _owned(name: str, classes: Mapping[str, type | None]) -> bool:
 def other_budget(part: str, chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
     """Let a budget among changes replace the one that a method's options have: a share a count, say, or ratios a share.
 
-    The layers among changes go with it, since they may be right beside that budget alone.
+    All else among the changes goes with it, since it may be right beside that budget alone, and that beside it.
 
     Args:
         part: "merger" or "selector".
@@ -150,7 +150,7 @@ def other_budget(part: str, chosen: Mapping[str, Any], changes: Mapping[str, Any
     shares = () if exclusive or asked == ["keep_tokens"] else _BUDGETS[:-1]  # two shares do not exclude each other
     plain = type(own)()
     others = [name for name in exclusive or _BUDGETS if name in has and name not in (*asked, *shares)]
-    values = {name: given[name] for name in (*asked, "layers") if name in given and name in has}
+    values = {name: value for name, value in given.items() if name in has}
     return dataclasses.replace(own, **{name: getattr(plain, name) for name in others}, **values)
 
 

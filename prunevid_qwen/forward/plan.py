@@ -259,6 +259,6 @@ def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int
     if config.pruning_layer is not None and resolve_layer(config.pruning_layer, layers) != at:
         raise ConfigError(
             f"selector {config.selector_name!r} was trained to act after layer {at} and cannot act after "
-            f"pruning_layer={config.pruning_layer}: leave pruning_layer unset"
+            f"pruning_layer={config.pruning_layer} (layers={getattr(own, 'layers', None)}): leave these unset"
         )
     return (at,)

@@ -414,6 +414,33 @@ def test_a_method_written_for_the_flat_config_works_with_one_warning(registry: N
     assert PruneVidConfig.from_json(config.to_json()) == PruneVidConfig.from_dict(config.flat()) == config
 
 
+def test_a_method_written_for_the_flat_config_is_held_to_its_share(registry: None) -> None:
+    with pytest.warns(FutureWarning):
+
+        @register("firsts")
+        @dataclass(frozen=True)
+        class Firsts:
+            keep_ratio: float = 0.5
+            needs = Needs()
+
+            @classmethod
+            def from_config(cls, config: PruneVidConfig) -> Firsts:
+                return cls(config.keep_ratio)
+
+            def plan(self, seen: Evidence) -> TokenMap:
+                sizes = [(block.start, block.stop - block.start) for block in seen.layout.blocks]
+                kept = [torch.arange(at, at + max(1, int(size * self.keep_ratio))) for at, size in sizes]
+                return TokenMap.keep(torch.cat(kept), seen.layout.visual.numel())
+
+    config = PruneVidConfig(enable_stage1=False, selector="firsts", keep_ratio=0.25)
+    assert config.fixed_keep_ratio == 0.25
+    stage = told(config, (BIKES,), None, 24)["stage2"]
+    assert (stage["requested_ratio"], stage["threshold"]) == (0.25, None)
+    with pytest.raises(PruningNotApplied):
+        told(config, (BIKES,))
+    check_reducer(Firsts)
+
+
 # ---- the command line
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"

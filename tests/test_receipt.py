@@ -9,8 +9,10 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import PruningNotApplied
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.reducer import made_by, registered, why_unchanged
+from prunevid_qwen.reducer import Reducer, made_by, registered, why_unchanged
+from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace, Trace
 from tests.test_reducer_contract import LAYOUTS, evidence
@@ -169,6 +171,26 @@ def test_pruning_that_had_to_happen_still_raises() -> None:
     told(PruneVidConfig(merger="pool", cluster_ratio=1.0), (BIKES,), None, 38)  # as many out as in was asked for
     with pytest.raises(PruningNotApplied):
         told(PruneVidConfig(enable_stage1=False), (BIKES,))
+
+
+def test_a_selector_at_the_decoders_door_is_held_to_its_own_budget() -> None:
+    """It is no merger: images are its matter too, and a count that nothing exceeds drops nothing."""
+
+    def stage_of(by: Reducer, shape: Shape, left: int) -> Any:
+        blocks, plan = blocks_of(shape), Plan((Step(DOOR, by),))
+        n = blocks[-1].stop
+        sample = SampleTrace(blocks, n, n + 10, (Reduction(DOOR, "Uniform", keep(left, n)),))
+        trace = Trace("reference", 2, 6, samples=(sample,), cache_lengths=(left + 10,) * 6, cache_bytes=768)
+        check_applied(trace, plan)
+        return receipt(trace, 0, plan, [], [], n + 10, {}, {"read": 0.0, "total": 1.0}, 2)["stage1"]
+
+    image: Shape = ("image", (1, 4, 4))
+    assert stage_of(Uniform(0.5), image, 8)["note"] is None
+    assert "keep_tokens=99" in stage_of(Uniform(keep_tokens=99), BIKES, 96)["note"]
+    assert "keep_ratio=1" in stage_of(Uniform(1.0), BIKES, 96)["note"]
+    for by, shape, left in ((Uniform(0.5), image, 16), (Uniform(keep_tokens=9), BIKES, 96)):
+        with pytest.raises(PruningNotApplied):
+            stage_of(by, shape, left)
 
 
 # --- hardly anything left -------------------------------------------------------------------------------------------

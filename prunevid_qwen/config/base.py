@@ -98,6 +98,7 @@ class MethodOptions:
     budgets: ClassVar[tuple[str, ...]] = ()  # options of which one alone may be set; (): keep_tokens excludes shares
     averages: ClassVar[bool] = False  # its keep_ratio and keep_tokens are averages over the decoder's layers
     trained: ClassVar[bool] = False  # acts where its weights were trained to act, unless ``layers`` say otherwise
+    every_flat_option: ClassVar[bool] = False  # of 0.1, where a selector of somebody's own was held to keep_ratio
     told: ClassVar[bool] = False  # the caller says what to keep: an upper end of comparisons, no method
 
     def __post_init__(self) -> None:
@@ -138,7 +139,7 @@ class MethodOptions:
         share, count = getattr(self, "keep_ratio", None), getattr(self, "keep_tokens", None)
         if share is None and self.exact:
             share = getattr(self, "cluster_ratio", None)
-        if share is None or self.most_layers != 1 or getattr(self, "keep_threshold", None) is not None:
+        if share is None or self.most_layers != 1 or threshold_of(self) is not None:
             return None
         images = getattr(self, "merge_images", True)
         sizes = [(each.stop - each.start, each.kind == "video" or images) for each in layout.blocks]
@@ -169,10 +170,16 @@ def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...
     return tuple(layers)
 
 
+def threshold_of(own: Any) -> float | None:
+    """Return the probability above which a selector keeps tokens; None where none decides."""
+    found: float | None = getattr(own, "keep_threshold", None)
+    return None if getattr(own, "every_flat_option", False) else found
+
+
 def fixed_share(own: Any) -> float | None:
     """Return the share that a selector asks for; None: what is seen or a count decides, or it is an average."""
     share: float | None = getattr(own, "keep_ratio", None)
-    if share != 1 and (getattr(own, "averages", False) or getattr(own, "keep_threshold", None) is not None):
+    if share != 1 and (getattr(own, "averages", False) or threshold_of(own) is not None):
         return None
     return share if getattr(own, "keep_tokens", None) is None else None
 

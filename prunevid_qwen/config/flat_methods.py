@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import ClassVar
 
 from prunevid_qwen.config.base import MethodOptions
 from prunevid_qwen.config.flat import FLAT, MERGER, SELECTOR, option_types
@@ -10,6 +11,8 @@ from prunevid_qwen.config.flat import FLAT, MERGER, SELECTOR, option_types
 
 class FlatMethodOptions(MethodOptions):
     """Base of the options that `flat_options_of` makes: all flat ones of a stage, as 3a0e2fd passed them."""
+
+    every_flat_option: ClassVar[bool] = True
 
 
 def flat_options_of(part: str, name: str) -> type:

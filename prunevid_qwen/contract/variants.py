@@ -29,7 +29,8 @@ EVERYTHING: tuple[dict[str, Any], ...] = (
 
 def varied(own: Any, changes: dict[str, Any]) -> Any:
     """Change what these options have of the changes; None where that is nothing, or they refuse it."""
-    having = {name: value for name, value in changes.items() if name in names_in(type(own))}
+    unread = ("keep_threshold",) if getattr(own, "every_flat_option", False) else ()
+    having = {name: value for name, value in changes.items() if name in names_in(type(own)) and name not in unread}
     try:
         return dataclasses.replace(own, **having) if having else None
     except ConfigError:

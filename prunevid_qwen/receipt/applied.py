@@ -59,7 +59,7 @@ def _kept_too_much(stage: Stage, sample: SampleTrace, at: int, step: int) -> str
     done = sample.reductions[at].map
     if not done.is_identity:
         return None
-    if stage.number == 1:
+    if stage.number == 1 and not stage.selects:
         lever = stage.lever
         if (lever is not None and getattr(stage.own, lever) == 1) or stage.why_unchanged(sample.blocks) is not None:
             return None

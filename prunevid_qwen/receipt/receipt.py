@@ -114,7 +114,7 @@ def _stage1(sample: SampleTrace, stage: Stage | None) -> Stage1:
     given, out = sample.tokens, sample.after_stage1
     note = None
     if stage is not None and out == given:
-        note = (stage.why_unchanged(sample.blocks) or "nothing merged") if given else _NO_MEDIA
+        note = _why_all_came(sample, stage)
     return {
         "enabled": stage is not None,
         "applied": out < given,
@@ -137,7 +137,7 @@ def _stage2(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage2:
     return {
         "enabled": stage is not None,
         "applied": out < given,
-        "note": _why_all_kept(sample, stage) if stage is not None and out == given else None,
+        "note": _why_the_last_kept_all(sample, stage) if stage is not None and out == given else None,
         "selector": None if stage is None else stage.name,
         "layer": None if stage is None else trace.layer,
         "original_tokens": given,
@@ -166,12 +166,22 @@ def _steps(sample: SampleTrace, trace: Trace) -> list[StepRow]:
     ]
 
 
-def _why_all_kept(sample: SampleTrace, stage: Stage) -> str:
-    if not sample.tokens:
-        return _NO_MEDIA
+def _why_all_came(sample: SampleTrace, stage: Stage) -> str:
+    if stage.selects or not sample.tokens:
+        return _why_all_kept(sample, stage)
+    return stage.why_unchanged(sample.blocks) or "nothing merged"
+
+
+def _why_the_last_kept_all(sample: SampleTrace, stage: Stage) -> str:
     cuts = [each.map for each in sample.reductions if each.at > DOOR]
     if any(each.n_out < each.n_in for each in cuts):
         return f"nothing dropped by the last of {len(cuts)} cuts: steps say what those before it left"
+    return _why_all_kept(sample, stage)
+
+
+def _why_all_kept(sample: SampleTrace, stage: Stage) -> str:
+    if not sample.tokens:
+        return _NO_MEDIA
     count = stage.count or getattr(stage.own, "keep_tokens", None)  # as an average over layers, too
     if count is not None:
         return f"nothing to do: no video or image has more than keep_tokens={count} tokens"

@@ -13,7 +13,7 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.base import fixed_share
 from prunevid_qwen.forward.plan import Plan, Step
-from prunevid_qwen.reducer import is_reducer, made_by, most, says, why_unchanged
+from prunevid_qwen.reducer import is_reducer, made_by, most, registered_as, says, why_unchanged
 from prunevid_qwen.tokens import Block, TokenLayout
 from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace
 
@@ -58,6 +58,11 @@ class Stage:
     def lever(self) -> str | None:
         """The option that spends the budget."""
         return says(self.own, self.number).lever if self.count is None else "keep_tokens"
+
+    @property
+    def selects(self) -> bool:
+        """Whether it is registered as a selector, wherever it stands: then images are its matter as videos are."""
+        return (registered_as(type(self.own)) or (1, ""))[0] == 2
 
     @property
     def merges(self) -> bool:

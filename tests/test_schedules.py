@@ -93,7 +93,7 @@ def test_layers_scale_with_the_depth(options: Any, depth: int, layers: tuple[int
     (PyramidDropOptions(), 3, "3"), (SparseVLMOptions(schedule="rank"), 4, "4"),
     (PyramidDropOptions(keep_ratio=0.24), 28, "25"), (SparseVLMOptions(keep_ratio=0.05), 28, "layers"),
     (PyramidDropOptions(layers=(7, 28), ratios=(0.5, 0.2)), 28, "27"),  # the next layer's queries: there is none
-    (PyramidDropOptions(layers=(7, 6), ratios=(0.5, 0.2)), 28, "order"),
+    (PyramidDropOptions(layers=(0.5, 6), ratios=(0.5, 0.2)), 28, "order"),
 ], ids=str)  # fmt: skip
 def test_what_a_depth_has_no_room_for_is_refused(options: Any, depth: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.table import classes_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 
 FULL_NAMES = "full_names"
@@ -45,6 +45,30 @@ def take_full_names(words: list[str]) -> tuple[list[str], dict[str, str]]:
     return others, found
 
 
+def in_full(option: str) -> tuple[str, ...]:
+    """Return the full names that end in the name of an option which there is not, or is not in short.
+
+    Args:
+        option: as typed, such as "--keep_tokens".
+    """
+    name = option.lstrip("-").replace("-", "_")
+    has = {
+        part: {each for cls in classes_of(part).values() for each in names_in(cls)} for part in ("merger", "selector")
+    }
+    has["reading"] = set(names_in(Reading))
+    return tuple(f"--{part}.{name}" for part in PARTS if name in has[part])
+
+
+def full_names_of_each() -> list[str]:
+    """Return a line for each registered method, and for reading: which options it has."""
+    lines = [
+        f"{part} {method}: {', '.join(names_in(cls))}"
+        for part in ("merger", "selector")
+        for method, cls in classes_of(part).items()
+    ]
+    return [*lines, f"reading: {', '.join(names_in(Reading))}"]
+
+
 def typed_values(base: PruneVidConfig, given: Mapping[str, Any]) -> dict[str, Any]:
     """Read the texts of full names as the types that the options of the chosen methods have.
 
@@ -73,11 +97,15 @@ def _typed(name: str, text: Any, kind: Any) -> Any:
         return text
     kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     plain = [each for each in kinds if each in _WORDS]
-    tuples = [each for each in kinds if get_origin(each) is tuple]
+    rows = [each for each in kinds if get_origin(each) in (tuple, list)]
+    words = {str(word): word for each in kinds if get_origin(each) is Literal for word in get_args(each)}
     if type(None) in plain and text.lower() == "none":
         return None
-    if tuples and ("," in text or set(plain) <= {type(None)}):
-        return tuple(_typed(name, each.strip(), get_args(tuples[0])[0]) for each in text.split(",") if each.strip())
+    if text in words:
+        return words[text]
+    if rows and ("," in text or set(plain) <= {type(None)}):
+        made = [_typed(name, each.strip(), get_args(rows[0])[0]) for each in text.split(",") if each.strip()]
+        return made if get_origin(rows[0]) is list else tuple(made)
     if bool in plain and text.lower() in _TRUE + _FALSE:
         return text.lower() in _TRUE
     for number in (int, float):
@@ -88,5 +116,5 @@ def _typed(name: str, text: Any, kind: Any) -> Any:
                 continue
     if str in plain:
         return text
-    wanted = " or ".join(_WORDS[each] for each in _WORDS if each in plain)
+    wanted = " or ".join([*words, *(_WORDS[each] for each in _WORDS if each in plain)])
     raise ConfigError(f"{name} is {wanted or 'nothing that a command line can say'}, got {quoted(text)}")

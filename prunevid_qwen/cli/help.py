@@ -10,10 +10,11 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 
-from prunevid_qwen.cli.full_names import FULL_NAMES, take_full_names
+from prunevid_qwen.cli.full_names import FULL_NAMES, full_names_of_each, take_full_names
 
 WIDEST = 100
 _DEFAULT_PANEL = "Options"
+_FULL_PANEL = "Options of one method, by full name, such as --selector.layers 3"
 EXIT_CODES = """
 [bold]Exit codes[/bold]
   0 done; 2 bad option; 3 environment (device, package, network); 4 media or data;
@@ -56,4 +57,6 @@ class PanelledCommand(typer.core.TyperCommand):
             kind = f" [yellow]{escape(option.metavar)}[/yellow]" if option.metavar else ""
             entries.append(f"[bold cyan]{names}[/bold cyan]{kind}")
             entries.append(Padding(escape(getattr(option, "help", None) or ""), (0, 0, 0, 4)))
+        if any(each.name == FULL_NAMES for each in self.params):
+            panels[_FULL_PANEL] = [*map(escape, full_names_of_each())]
         return panels

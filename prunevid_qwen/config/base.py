@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -61,10 +62,10 @@ def check_layer(name: str, value: object, least: int) -> None:
 
 
 def checked_layers(value: object, most: int | None = 1) -> tuple[int | float, ...] | None:
-    """Return ``layers`` as a tuple, ascending, or None.
+    """Return ``layers`` as a tuple, ascending, or None. Whether a share ascends after an index, a depth decides.
 
     Raises:
-        ConfigError: none of them, more than ``most``, or one that is no layer.
+        ConfigError: none of them, more than ``most``, one that is no layer, or one that does not ascend.
     """
     if value is None:
         return None
@@ -76,6 +77,9 @@ def checked_layers(value: object, most: int | None = 1) -> tuple[int | float, ..
     if not layers or (most is not None and len(layers) > most):
         few = "one layer" if most == 1 else "at least one layer" if most is None else f"1 to {most} layers"
         raise ConfigError(f"layers is {few} for this method, got {quoted(value)}")
+    for one, other in pairwise(layers):
+        if type(one) is type(other) and one >= other:
+            raise ConfigError(f"layers ascend, each once: {other} comes after {one} in {quoted(value)}")
     return layers
 
 
@@ -198,6 +202,8 @@ def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
         raise ConfigError(
             f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
             f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
-            f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default"
+            f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default. The option "
+            f"`layers` counts one more, the layer that first sees what is left: layers={pruning_layer + 1} came, pass "
+            f"layers={share:.2f}"
         )
     return pruning_layer

@@ -128,7 +128,7 @@ def _owned(name: str, classes: Mapping[str, type | None]) -> bool:
 def other_budget(part: str, chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
     """Let a budget among changes replace the one that a method's options have: a share a count, say, or ratios a share.
 
-    What else changes of that method goes with it, since it may be right beside that budget alone.
+    All else among the changes goes with it, since it may be right beside that budget alone, and that beside it.
 
     Args:
         part: "merger" or "selector".

@@ -41,6 +41,11 @@ def enter(part: str, name: str, options: type) -> None:
     _CLASSES[part][name] = options
 
 
+def classes_of(part: str) -> dict[str, type]:
+    """Return the options of each method of a part, by its name."""
+    return dict(_CLASSES[part])
+
+
 def leave(part: str, name: str) -> None:
     """Take a method's options out again."""
     _CLASSES[part].pop(name, None)

@@ -82,8 +82,11 @@ class Stage2(TypedDict):
     original_tokens: Annotated[int, Key("that came", "visual tokens")]
     kept_tokens: Annotated[int, Key("that were left", "visual tokens")]
     compressed_tokens: Annotated[int, Key("the same under stage 1's name", "visual tokens")]
-    requested_ratio: Annotated[float | None, Key("asked of one cut; None: a count, an average, or free", "share")]
-    requested_tokens: Annotated[int | None, Key("asked of one cut, of each video and image", "visual tokens")]
+    requested_ratio: Annotated[
+        float | None,
+        Key("asked for; None: a count, an average over layers, a schedule, or what is seen decides", "share"),
+    ]
+    requested_tokens: Annotated[int | None, Key("asked for, of each video and image", "visual tokens")]
     threshold: Annotated[float | None, Key("above which tokens are kept, where that decides", "probability")]
     max_ratio: Annotated[float | None, Key("that the threshold may keep at most", "share")]
     achieved_ratio: Annotated[float, Key("left of what came", "share")]
@@ -178,7 +181,13 @@ class Receipt(TypedDict):
     seconds: Annotated[Seconds, Key("where the time went")]
     generated_tokens: Annotated[int, Key("of the answer", "tokens")]
     position_scheme: Annotated[str, Key('"reference" or "hf"')]
-    config: Annotated[dict[str, Any] | None, Key("every option by its flat name; None under a plan")]
+    config: Annotated[
+        dict[str, Any] | None,
+        Key(
+            "every option by its flat name; the default of one that the chosen methods lack. What has no flat name "
+            "stands by its full name, such as selector.layers; where both stand it holds. None under a plan"
+        ),
+    ]
     plan: Annotated[PlanFacts | None, Key("the plan, where one was given instead of a config")]
     versions: Annotated[Versions, Key("what the answer depends on")]
     model: Annotated[str, Key("hub id, folder, or class of the model")]

@@ -194,8 +194,8 @@ def _stage3(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage3:
         note = "nothing to do: stage 2 is off"
     elif asked and not applied:
         note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
-    merging = [stage.name for stage in stages.cuts if stage.merges]
-    if merging and not asked:
+    merging = dict.fromkeys(stage.name for stage in stages.cuts if stage.merges)
+    if merging and not asked and sample.tokens:
         note = f"left whole: stage 2 ({', '.join(merging)}) merges, and no row before it stands for several tokens"
     text = sample.length - sample.tokens
     lengths = [text + n for n in ([sample.after_stage2] * trace.layers if applied else sample.widths(trace.layers))]

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from prunevid_qwen.cli.report import tokens_table
-from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions
+from prunevid_qwen.config import FastVOptions, PruneVidConfig, PyramidDropOptions, SparseVLMOptions
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -248,3 +248,10 @@ def test_a_last_cut_that_dropped_nothing_does_not_speak_for_those_before_it() ->
         stats = model.generate(video, "what color is the circle ?", max_new_tokens=1)["stats"]
         assert (len(stats["steps"]), stats["steps"][-1]["tokens_out"]) == (n, left)
         assert not stats["stage2"]["applied"] and all(word in stats["stage2"]["note"] for word in words)
+
+
+def test_a_cut_that_another_method_left_nothing_to_do_is_no_failure() -> None:
+    video = np.zeros((16, 112, 112, 3), dtype=np.uint8)
+    methods = [PyramidDropOptions(), FastVOptions(keep_ratio=0.25, layers=5)]  # of 128 tokens 16 may be left at last
+    stats = PruneVidQwen25VL("bundled", methods, device="cpu").generate(video, "what ?", max_new_tokens=1)["stats"]
+    assert [row["tokens_out"] for row in stats["steps"]] == [64, 32, 8, 8]

@@ -49,7 +49,10 @@ class ScheduledOptions(MethodOptions):
     def _check_cuts(self, entries: int, of: str) -> None:
         own = self.layers  # type: ignore[attr-defined]
         if own is not None and len(own) != entries:
-            raise ConfigError(f"layers={own} and {of}: a schedule has one entry for each layer that it cuts before")
+            raise ConfigError(
+                f"layers={own} and {of}: a schedule has one entry for each layer that it cuts before. Give {entries} "
+                "layers, an entry for each of these, or an average over all layers (keep_ratio)"
+            )
 
 
 def _as_tuple(options: Any, name: str) -> tuple[Any, ...]:
@@ -187,7 +190,13 @@ class SparseVLMOptions(ScheduledOptions):
                 raise ConfigError(
                     f"the paper cuts before {len(_TABLE_LAYERS)} layers, got kept={kept}: give `layers` too"
                 )
-        elif self.schedule == "table" and not (solved and self.layers is not None and len(self.layers) == 1):  # type: ignore[arg-type]
+        elif solved:
+            cuts = None if self.layers is None else len(self.layers)  # type: ignore[arg-type]
+            if cuts not in (None, 1, len(_TABLE_LAYERS)):
+                raise ConfigError(
+                    f"an average over layers is spent at {len(_TABLE_LAYERS)} layers or at one, got {cuts}"
+                )
+        elif self.schedule == "table":
             self._check_cuts(len(_TABLE_LAYERS), f"a table of {len(_TABLE_LAYERS)} cuts")
 
     def layers_for(self, depth: int) -> tuple[int | float, ...]:

@@ -136,7 +136,8 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
     def add(cls: R) -> R:
         if (stage, name) in _REDUCERS:
             raise ValueError(f"reducer {quoted(name)} is taken by {_REDUCERS[stage, name].__qualname__}")
-        enter(_PARTS[stage], name, flat_options_of(_PARTS[stage], cls.__name__) if options is None else options)
+        own = flat_options_of(_PARTS[stage], cls.__name__) if options is None else options
+        enter(_PARTS[stage], name, own, cls)
         _REDUCERS[stage, name] = cls
         return cls
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.base import Layers
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.table import options_class
 from prunevid_qwen.errors import ConfigError, quoted
@@ -65,7 +66,17 @@ def _kind_of(name: str, base: PruneVidConfig, given: Mapping[str, Any]) -> Any:
     chosen = given.get(part)
     own = getattr(base, part)
     cls = options_class(part, chosen) if chosen is not None else None if own is None else type(own)
-    return str if cls is None else get_type_hints(cls).get(field, str)  # what it lacks is refused by the config
+    # what it lacks is refused by the config
+    return str if cls is None else kind_of_option(field, get_type_hints(cls).get(field, str))
+
+
+def kind_of_option(name: str, kind: Any) -> Any:
+    """Return the type that a command line reads an option as: its own; ``layers`` take shares whatever they say."""
+    if name != "layers":
+        return kind
+    kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    alone = any(each in (int, float) for each in kinds)  # not only as a tuple
+    return Layers if alone else tuple[int | float, ...] | None
 
 
 def _typed(name: str, text: Any, kind: Any) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.checks import nearest, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.table import name_of, names_in
@@ -97,7 +97,9 @@ def lacking(part: str, name: str, classes: Mapping[str, type | None]) -> str:
     options = classes[part]
     assert options is not None
     method, has = name_of(part, options()), names_in(options)
-    return f"{part} {quoted(method)} has no {name}: it has {', '.join(has) or 'no options'}"
+    close = nearest(name, has)
+    hint = "" if close is None else f"did you mean {close!r}? "
+    return f"{part} {quoted(method)} has no {name}: {hint}it has {', '.join(has) or 'no options'}"
 
 
 def _field_of(name: str, options: type | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from tests.models import tiny_model
 from tests.test_method_options import configs_of, registry
 
 __all__ = ["registry"]
+CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 FILE = str(Path(__file__).parent / "plugins" / "spread.py")
 SPREAD = ["demo", "--plugin", FILE, "--selector", "spread"]
 
@@ -199,6 +201,23 @@ def test_a_budget_is_checked_before_anything_runs(spread: Any) -> None:
             use()
     with pytest.raises(ConfigError, match="keep_tokens"):
         Step(2, with_tokens(0))
+
+
+def test_contributing_says_how_a_bad_value_is_refused(
+    registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = re.findall(r"```python\n(# mine\.py\n.*?)```", CONTRIBUTING.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    seen = configs_of(monkeypatch)
+    words = ["demo", "--plugin", str(tmp_path / "mine.py"), "--selector", "every", "--selector.step"]
+    assert main([*words, "0"]) == 2
+    assert seen == []
+
+
+@pytest.mark.parametrize("depth", [6, 19, 20, 28])
+def test_the_depths_default_is_the_one_that_contributing_says(spread: Any, depth: int) -> None:
+    (step,) = plan_of([spread(layers=None)], depth).steps
+    assert step.at + 1 == (11 if depth >= 20 else int(depth * 10 / 28) + 1)
 
 
 @dataclass(frozen=True)

@@ -282,3 +282,23 @@ def test_a_list_has_no_stage_1_of_its_own(spread: Any) -> None:
 
 def test_blocks_count_visual_tokens_and_stand_at_the_root() -> None:
     assert prunevid_qwen.Block("video", (1, 2, 2), 4, 8).stop == 8
+
+
+def test_a_wrong_option_of_a_command_without_plug_ins_loads_none(
+    registry: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "loaded.py"
+    path.write_text("raise RuntimeError('it was loaded')")
+    for words in (["batch", "q.jsonl", "a.jsonl"], ["eval", "run", "mvbench"]):
+        assert main([*words, "--plugin", str(path), "--help"]) == 2
+        assert main([*words, "--plugin", str(path)]) == 2
+        assert "it was loaded" not in capsys.readouterr().err
+
+
+def test_what_verbose_says_of_options_is_what_the_methods_have(
+    registry: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*SPREAD, "--selector.distance", "6", "--max_new_tokens", "1", "--verbose"]) == 0
+    said = capsys.readouterr().out
+    assert "distance=6" in said and "tau=0.8" in said and "max_frames=16" in said
+    assert "attention_source" not in said and "pruning_layer" not in said

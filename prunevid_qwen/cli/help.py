@@ -13,10 +13,10 @@ from rich.padding import Padding
 from rich.panel import Panel
 
 from prunevid_qwen.cli.full_names import FULL_NAMES, take_full_names
-from prunevid_qwen.cli.method_options import method_panels, offered
+from prunevid_qwen.cli.method_options import method_panels, offered, typed_of
 from prunevid_qwen.cli.options import field_help
 
-_WORDS = "prunevid_qwen.words"  # of a command line, kept with its context for its help
+_TYPED = "prunevid_qwen.typed"  # what was typed of methods, kept with the context for the help
 _NoSuchOption: Any = sys.modules[typer.BadParameter.__module__].NoSuchOption  # click's, wherever typer keeps its click
 WIDEST = 100
 _DEFAULT_PANEL = "Options"
@@ -36,13 +36,13 @@ class PanelledCommand(typer.core.TyperCommand):
         """Read the words; full names (``--selector.layers 2``) go to the one option that takes them all."""
         if not any(each.name == FULL_NAMES for each in self.params):
             return super().parse_args(ctx, args)
-        ctx.meta[_WORDS] = words = list(args)
+        ctx.meta[_TYPED] = typed = typed_of(args, {str(each.name) for each in self.params})
         args, found = take_full_names(args)
         args = [*(word for name, value in found.items() for word in (f"--{FULL_NAMES}", f"{name}={value}")), *args]
         try:
             return super().parse_args(ctx, args)
         except _NoSuchOption as error:
-            full, exact = offered(error.option_name, words)
+            full, exact = offered(error.option_name, typed)
             error.possibilities = full if exact else [*full, *(error.possibilities or ())]
             raise
 
@@ -55,10 +55,13 @@ class PanelledCommand(typer.core.TyperCommand):
         console.print(Padding(escape(self.help or ""), (0, 0, 1, 0)))
         for title, entries in self._panels(ctx).items():
             console.print(Panel(Group(*entries), title=title, title_align="left", border_style="dim"))
-        for title, options in method_panels(ctx.meta.get(_WORDS, ()), field_help).items():
+        for title, options in self._of_methods(ctx).items():
             entries = [each for name, kind, text in options for each in _entry(name, kind, text)]
             console.print(Panel(Group(*entries), title=escape(title), title_align="left", border_style="dim"))
         console.print(self.epilog or "")
+
+    def _of_methods(self, ctx: Any) -> dict[str, list[tuple[str, str, str]]]:
+        return method_panels(ctx.meta[_TYPED], field_help) if _TYPED in ctx.meta else {}
 
     def _panels(self, ctx: Any) -> dict[str, list[Any]]:
         panels: dict[str, list[Any]] = {}

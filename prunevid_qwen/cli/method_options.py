@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.cli.full_names import kind_of_option
@@ -18,47 +18,56 @@ from prunevid_qwen.config.table import STAGES, known_names, names_in, options_cl
 _KINDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT", type(None): "none"}
 
 
-def values_of(name: str, words: Sequence[str]) -> list[str]:
-    """Return each value that ``--name VALUE`` or ``--name=VALUE`` has among the words, in order."""
-    found = []
+def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[str]]:
+    """Return the values that were typed of the options that say which methods there are.
+
+    Args:
+        words: of the command line: ``--selector NAME`` or ``--selector=NAME``.
+        options: those that the command has. One without ``plugin`` loads none, whatever was typed.
+    """
+    typed: dict[str, list[str]] = {name: [] for name in ("plugin", "config", *STAGES)}
     for word, after in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
-        if option.startswith("--") and option[2:].replace("-", "_") == name and (equals or after):
-            found.append(value if equals else after)
-    return found
+        name = option[2:].replace("-", "_")
+        if option.startswith("--") and name in typed and name in options and (equals or after):
+            typed[name].append(value if equals else after)
+    return typed
 
 
-def named_methods(words: Sequence[str]) -> dict[str, tuple[str, type]]:
-    """Return name and options class of each method that the words name, by "merger" and "selector".
+def named_methods(typed: Mapping[str, list[str]]) -> dict[str, tuple[str, type]]:
+    """Return name and options class of each method that was typed, by "merger" and "selector".
 
-    Plug-ins that they name are loaded: only for words that nobody is going to carry out.
+    Plug-ins that were typed are loaded: only for a command line that nobody is going to carry out.
+
+    Args:
+        typed: see `typed_of`.
 
     Raises:
         ConfigError, SetupError: there is no such plug-in or method, or the plug-in fails.
     """
-    for source in values_of("plugin", words):
+    for source in typed["plugin"]:
         load_plugin(source)
-    named = {part: values_of(part, words)[-1:] for part in STAGES}
+    named = {part: typed[part][-1:] for part in STAGES}
     return {part: (name, options_class(part, name)) for part, given in named.items() for name in given}
 
 
-def offered(option: str, words: Sequence[str]) -> tuple[list[str], bool]:
+def offered(option: str, typed: Mapping[str, list[str]]) -> tuple[list[str], bool]:
     """Say which full names may be meant by an option that a command does not have.
 
     Args:
         option: as typed, ``--distance``.
-        words: of the command line.
+        typed: see `typed_of`.
 
     Returns:
-        The full names, and whether they are of that very name. Options of methods that the words do not choose stand
-        behind what would choose them.
+        The full names, and whether they are of that very name. Options of methods that were not chosen stand behind
+        what would choose them.
 
     Raises:
         ConfigError, SetupError: as `named_methods`, or there is no such config.
     """
     asked = option.lstrip("-").replace("-", "_")
-    named = named_methods(words)
-    config = get_config((values_of("config", words) or ["paper"])[-1])
+    named = named_methods(typed)
+    config = get_config((typed["config"] or ["paper"])[-1])
     classes: dict[str, type | None] = {}
     for part in STAGES:
         own = getattr(config, part)
@@ -78,16 +87,16 @@ def offered(option: str, words: Sequence[str]) -> tuple[list[str], bool]:
     return [each for each in full if each.rpartition(".")[2] in close], False
 
 
-def method_panels(words: Sequence[str], said: Any) -> dict[str, list[tuple[str, str, str]]]:
-    """Return the options of each method that the words name: (full name, kind of value, help), by a title.
+def method_panels(typed: Mapping[str, list[str]], said: Any) -> dict[str, list[tuple[str, str, str]]]:
+    """Return the options of each method that was typed: (full name, kind of value, help), by a title.
 
     Args:
-        words: of the command line.
+        typed: see `typed_of`.
         said: given a class, returns what its docstring says of each option, by name.
     """
     return {
         f"Options of {part} {name}": [_entry(part, each, cls, said(cls)) for each in _fields(cls)]
-        for part, (name, cls) in named_methods(words).items()
+        for part, (name, cls) in named_methods(typed).items()
     }
 
 

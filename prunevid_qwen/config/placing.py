@@ -9,7 +9,7 @@ from typing import Any
 from prunevid_qwen.config.checks import nearest, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import name_of, names_in
+from prunevid_qwen.config.table import known_names, name_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 Placed = dict[str, dict[str, Any]]
@@ -97,7 +97,8 @@ def lacking(part: str, name: str, classes: Mapping[str, type | None]) -> str:
     options = classes[part]
     assert options is not None
     method, has = name_of(part, options()), names_in(options)
-    close = nearest(name, has)
+    others = any(name in names_in(options_class(part, other)) for other in known_names(part))
+    close = None if others else nearest(name, has)  # an option that another method has is no typing error
     hint = "" if close is None else f"did you mean {close!r}? "
     return f"{part} {quoted(method)} has no {name}: {hint}it has {', '.join(has) or 'no options'}"
 

@@ -112,6 +112,20 @@ class VisionQuery:
 VisionTaps = VisionQuery  # its name in 0.1
 
 
+_KINDS: dict[str, type] = {
+    "attention": AttentionQuery,
+    "probe": Probe,
+    "vision": VisionQuery,
+    "taps": VisionQuery,
+    "marks": bool,
+    "keys": bool,
+}
+
+
+def _named(kind: type) -> str:
+    return "True or False" if kind is bool else f"a {kind.__name__}, such as {kind.__name__}(...), or None"
+
+
 @dataclass(frozen=True)
 class Needs:
     """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come.
@@ -132,7 +146,8 @@ class Needs:
         layer: in 0.1, the layer after which alone the reducer can act: ``layers=(layer + 1,)``.
 
     Raises:
-        ConfigError: ``question`` is none of these words, or an old name stands beside its new one.
+        ConfigError: a field is of another kind, ``question`` is none of these words, or an old name stands beside its
+            new one.
     """
 
     attention: AttentionQuery | None = None
@@ -149,6 +164,10 @@ class Needs:
         words = self.question if isinstance(self.question, str) else "all" if self.question else ""
         if words not in _QUESTION:
             raise ConfigError(f"needs.question is one of {_QUESTION}, or True for 'all'; got {self.question!r}")
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise ConfigError(f"needs.{name} is {_named(kind)}, got {quoted(value)}")
         for old, new in (("taps", "vision"), ("layer", "layers")):
             if getattr(self, old) is not None and getattr(self, new) is not None:
                 raise ConfigError(f"needs.{old} is the old name of needs.{new}: leave it out")

@@ -122,9 +122,14 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
         stage: 1 or 2.
 
     Raises:
-        ValueError: the name is taken in that stage, or the options are another method's or no such dataclass.
+        ValueError: ``name`` is no text or is taken in that stage, there is no such stage, or the options are another
+            method's or no such dataclass.
     """
 
+    if not isinstance(name, str) or not name:
+        raise ValueError(f'register takes the name of the method: @register("name", ItsOptions); got {quoted(name)}')
+    if stage not in _PARTS:
+        raise ValueError(f"stage is 1 (before the decoder) or 2 (inside it), got {quoted(stage)}")
     if options is None:
         warnings.warn(
             f"reducer {quoted(name)} has no options of its own: write them as a frozen dataclass and register both, "
@@ -135,9 +140,12 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
 
     def add(cls: R) -> R:
         if (stage, name) in _REDUCERS:
-            raise ValueError(f"reducer {quoted(name)} is taken by {_REDUCERS[stage, name].__qualname__}")
-        own = flat_options_of(_PARTS[stage], cls.__name__) if options is None else options
-        enter(_PARTS[stage], name, own, cls)
+            other = _REDUCERS[stage, name]
+            raise ValueError(
+                f"reducer {quoted(name)} is taken by {other.__module__}.{other.__qualname__}: choose another name, and "
+                "register a class once"
+            )
+        enter(_PARTS[stage], name, options or flat_options_of(_PARTS[stage], cls.__name__), cls)
         _REDUCERS[stage, name] = cls
         return cls
 
@@ -173,17 +181,37 @@ def made_by(options: Any, stage: int = 2, config: PruneVidConfig | None = None) 
     return made  # type: ignore[no-any-return]
 
 
+def needs_of(reducer: Reducer) -> Needs:
+    """Return what a reducer asks for.
+
+    Raises:
+        ConfigError: that is no `Needs`.
+    """
+    needs: Any = reducer.needs
+    if not isinstance(needs, Needs):
+        raise ConfigError(
+            f"{type(reducer).__name__}.needs is {quoted(needs)}: give it Needs(), with what `plan` reads beyond states"
+        )
+    return needs
+
+
 def decided_by(reducer: Reducer, seen: Evidence) -> TokenMap:
     """Let a reducer decide.
 
     Raises:
-        ConfigError: what it returns is no map.
+        ConfigError: what it returns is no map of the tokens that it was shown.
     """
     step: Any = reducer.plan(seen)
     if not isinstance(step, TokenMap):
         raise ConfigError(
             f"{type(reducer).__name__}.plan returned a {type(step).__name__}: return a TokenMap, such as "
             "TokenMap.keep(index, n)"
+        )
+    n = seen.layout.visual.numel()
+    if step.n_in != n:
+        raise ConfigError(
+            f"{type(reducer).__name__}.plan returned a map of {step.n_in} tokens, and it was shown {n}: map all of "
+            "seen.layout.visual, TokenMap.keep(index, seen.layout.visual.numel()); check_reducer checks the rest"
         )
     return step
 

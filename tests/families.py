@@ -23,7 +23,7 @@ class Family:
             of unlike length, several images or videos in one of them, and a text.
         tower: the vision tower's name among the root's modules.
         pixels: arguments that bring them.
-        asks: the function by which `generate` gets positions of the whole prompt: the root's, or the model's.
+        asks: the function that `generate` hands the whole prompt: the root's for its positions, or the model's.
         positions: leading dimensions of the position ids that the decoder is given, before [B, S].
         options: of a config, without which stage 1 finds nothing to do.
     """
@@ -56,7 +56,7 @@ FAMILIES = {
                 [("text", 8)],
             ],
         },
-        "vision_tower", ("pixel_values",), "_prepare_position_ids_for_generation", (), {"merge_images": True},
+        "vision_tower", ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
     ),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
+from prunevid_qwen.config.table import classes_of, names_in
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
 from tests.patience import PATIENCE
 
@@ -141,6 +142,9 @@ def test_every_field_is_an_option_with_its_sentence_and_default(capsys: pytest.C
         assert f"--{name} " in shown
         sentence = said[name].replace("``", "")
         assert sentence[:1].upper() + sentence[1:] in shown
+    for part in ("merger", "selector"):
+        for method, own in classes_of(part).items():
+            assert f" {part} {method}: {', '.join(names_in(own))} " in shown
 
 
 def test_help_reads_at_80_columns(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,10 @@ def test_the_stock_models_parts_are_counted_exactly(model):
     assert of(counts, "lm_head") == lm_head_flops(TINY, 2)
 
 
-@pytest.mark.parametrize("options", [{}, {"selector": "random"}, {"enable_stage1": False}, {"question_tokens": "last"}])
+@pytest.mark.parametrize("options", [
+    {}, {"selector": "random"}, {"enable_stage1": False}, {"question_tokens": "last"}, {"attention_source": "pre_rope"},
+    {"selector": "fastv"}, {"selector": "sparsevlm", "recycle": 0.0},
+], ids=str)  # fmt: skip
 def test_the_pruned_models_layers_and_scores_are_counted_exactly(model, options):
     config = PruneVidConfig().replace(**options)
     inputs = make_inputs(PROMPT, model.config, CPU, torch.float32)
@@ -71,8 +74,21 @@ def test_the_pruned_models_layers_and_scores_are_counted_exactly(model, options)
     assert layers_of(counts) == flops["decoder"]["total"] + flops["stage2"]
     assert (flops["stage2"] > 0) == (options != {"selector": "random"})
     assert facts["widths"][0] > facts["widths"][-1] or not facts["layer"]
-    assert list(facts["cache_lengths"]) == [facts["widths"][-1]] * TINY.layers
+    if config.compress_cache:
+        assert list(facts["cache_lengths"]) == [facts["widths"][-1]] * TINY.layers
     assert facts["cache_bytes"]["computed"] == facts["cache_bytes"]["measured"] < facts["cache_bytes"]["unpruned"]
+
+
+@pytest.mark.parametrize("options", [{}, {"ratios": (0.5, 0.2), "layers": (1, 4)}, {"keep_ratio": 1.0}], ids=str)
+def test_scores_by_the_next_layer_are_counted_exactly(model, options):
+    config = PruneVidConfig(merger=None, selector="pyramiddrop", **options)
+    inputs = make_inputs(PROMPT, model.config, CPU, torch.float32)
+    found: list[Any] = []
+    counts = counted(lambda: found.append(timed_parts(model, inputs, config)))
+    flops = facts_of(PROMPT, TINY, config, found[0].trace, found[0].cache, 4)["flops"]
+    assert layers_of(counts) == flops["decoder"]["total"]
+    assert of(counts, "language_model") == flops["decoder"]["total"] + flops["stage2"]
+    assert (flops["stage2"] > 0) == ("keep_ratio" not in options)
 
 
 @pytest.mark.parametrize("config", [None, PruneVidConfig(), PruneVidConfig(enable_cache_compression=False)])

@@ -44,7 +44,7 @@ def about(decoder: int, share: float = 1.0) -> dict[str, Any]:
     facts = {
         "batch": 1, "grid": [2, 4, 4], "layer": 1, "R1": share, "R2": share, "R_layer": share, "R_kv": share,
         "tokens": {"text": 8, "visual": 32, "after_stage1": 32 * share, "after_stage2": 32 * share, "layer_average": 9},
-        "widths": [40], "visual_widths": [32], "asking": 0, "cluster": 0, "cache_lengths": [40],
+        "widths": [40], "visual_widths": [32], "scores": [], "cluster": 0, "cache_lengths": [40],
         "cache_bytes": {"computed": 5, "measured": 5, "unpruned": 10}, "flops": flops(decoder),
     }  # fmt: skip
     memory = {"how": "counted", "before": 1, "peak": 3, "above": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -174,6 +175,64 @@ def test_prompt_lookup_is_greedy(family: str) -> None:
         lookup = model.generate(**inputs, max_new_tokens=12, do_sample=False, prompt_lookup_num_tokens=3)
         assert torch.equal(trace.samples[0].kept.rep, kept)
     assert torch.equal(lookup, greedy.sequences)
+
+
+@EVERY
+def test_prompt_lookup_where_the_caller_made_the_positions(family: str) -> None:
+    """`generate` then asks nobody for positions, and candidates are no question all the same."""
+    model, inputs = family_model(family), family_inputs(family, "one")
+    inputs["input_ids"][0, -6:] = inputs["input_ids"][0, -6:-3].repeat(2)
+    inputs["position_ids"] = adapter_for(model).reference_positions(**inputs)[0]
+    kept = []
+    with pruned(model, config(family)) as trace:
+        for candidates in (None, 3):
+            model.generate(**inputs, max_new_tokens=6, do_sample=False, prompt_lookup_num_tokens=candidates)
+            kept.append(trace.samples[0].kept.rep)
+    assert torch.equal(*kept)
+
+
+class Breaks:
+    """A streamer that fails when it is shown the prompt."""
+
+    def put(self, _tokens: Any) -> None:
+        raise OSError
+
+    def end(self) -> None: ...
+
+
+@EVERY
+def test_a_prompt_that_was_never_read_is_forgotten(family: str) -> None:
+    """A call by hand may go on from it, with positions of its own: what follows is no candidate."""
+    model, inputs = family_model(family), family_inputs(family, "one")
+    positions = adapter_for(model).reference_positions(**inputs)[0]
+    begun = {name: x[:, :-2] if x.shape[:2] == inputs["input_ids"].shape else x for name, x in inputs.items()}
+    kept = []
+    with pruned(model, config(family, selector="fastv")) as trace, torch.no_grad():
+        for _ in range(2):
+            model(**inputs, position_ids=positions)
+            kept.append(trace.samples[0].reductions[-1].map.rep)
+            with pytest.raises(OSError):
+                model.generate(**begun, streamer=Breaks())
+        close(model(**inputs, position_ids=positions).logits, model(**inputs).logits, LOGITS)
+    assert torch.equal(*kept)
+
+
+@EVERY
+def test_a_thread_of_its_own(family: str) -> None:
+    """Pixels arrive as they are: what is noted of them is of the thread that asks for their features."""
+    model, got = family_model(family), list[torch.Tensor]()
+
+    def work() -> None:
+        with torch.no_grad():
+            got.append(model(**family_inputs(family, "batch")).logits)
+
+    with pruned(model, config(family)):
+        work()
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert len(got) == 2, "the thread raised"
+    assert torch.equal(*got)
 
 
 @EVERY

@@ -5,6 +5,7 @@ higher one: so a method never sees a model, an adapter never sees a method, and 
 """
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -243,3 +244,26 @@ def test_the_face_of_the_package_leads_to_each_of_its_names() -> None:
         assert getattr(prunevid_qwen, name) is not None, name
     assert {"Evidence", "Needs", "AttentionQuery", "VisionQuery", "register", "TokenMap", "TokenLayout"} <= named
     assert {"check_reducer", "Plan", "Step", "pruned", "PruneVidConfig"} <= named
+
+
+PUBLIC = {
+    "prunevid_qwen.stage1_merge": ("dpc_knn", "refine_segments", "merge_video"),
+    "prunevid_qwen.stage2_select": ("max_max_scores", "select_per_group"),
+    "prunevid_qwen.stage2_select.glimpse": ("GlimpseVIP",),
+    "prunevid_qwen.video": ("read_video", "read_image"),
+    "prunevid_qwen": (
+        "AttentionQuery", "ConfigError", "Evidence", "MediaError", "Mix", "Needs", "Plan", "Probe", "PruneVidConfig",
+        "PruneVidError", "PruneVidQwen25VL", "PrunedVLM", "PruningNotApplied", "SetupError", "Step", "TokenLayout",
+        "TokenMap", "UnsupportedError", "VisionQuery", "__version__", "check_reducer", "get_aggressive_config",
+        "get_baseline_config", "get_config", "get_conservative_config", "get_fastv_config", "get_glimpse_config",
+        "get_paper_config", "get_recommended_config", "get_reference_config", "get_stage1_only_config", "pruned",
+        "register",
+    ),
+}  # fmt: skip
+"""What users import, and from where: a name may be added, and none may go."""
+
+
+def test_public_imports_stay_where_users_have_them() -> None:
+    for room, names in PUBLIC.items():
+        module = importlib.import_module(room)
+        assert [name for name in names if not hasattr(module, name)] == [], room

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ import torch
 from prunevid_qwen import check_reducer
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
+from prunevid_qwen.cli.full_names import typed_values
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, table
 from prunevid_qwen.config.methods import (
     DPPOptions,
@@ -126,7 +127,8 @@ def test_options_of_a_stage_that_is_off_are_accepted(options: dict[str, Any]) ->
     {"merger": FastVOptions()}, {"keep_ratio": 0.2, "selector.keep_ratio": 0.2}, {"pruning_layer": 3, "layers": 4},
     {"compress_cache": True, "enable_cache_compression": False}, {"selectr.keep_ratio": 0.2},
     {"selector": "fastv", "layers": (1, 2)}, {"layers": 0}, {"layers": 1.0}, {"layers": ()}, {"layers": (None,)},
-    {"enable_stage2": False, "selector.kep_ratio": 0.2},
+    {"enable_stage2": False, "selector.kep_ratio": 0.2}, {"selector": "pyramiddrop", "layers": (9, 5, 12)},
+    {"selector": "pyramiddrop", "layers": (0.2, 0.2, 0.5)},
 ], ids=str)  # fmt: skip
 def test_contradictions_and_wrong_values_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -229,6 +231,8 @@ def test_one_budget_replaces_the_other() -> None:
     assert count.replace(keep_ratio=0.2) == share and count.fixed_keep_ratio is None
     assert count.replace(selector="fastv").selector == FastVOptions(keep_tokens=192)
     assert count.replace(selector="fastv", keep_ratio=0.3).selector == FastVOptions(keep_ratio=0.3)
+    fixed = PruneVidConfig(selector="glimpse").replace(keep_threshold=None, keep_ratio=0.25)  # each needs the other
+    assert (fixed.selector.keep_threshold, fixed.selector.keep_ratio) == (None, 0.25)
     for again in (PruneVidConfig.from_dict(count.flat()), PruneVidConfig.from_json(count.to_json())):
         assert again == count
     assert "selector.keep_tokens" not in share.flat() and count.flat()["selector.keep_tokens"] == 192
@@ -369,6 +373,12 @@ def test_what_cannot_be_options_is_refused(registry: None) -> None:
         assert name == "every" or (2, name) not in _REDUCERS
 
 
+@pytest.mark.parametrize("wrong", [{"name": Every}, {"name": ""}, {"name": "mine", "stage": 3}])
+def test_what_register_does_not_take_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        register(**wrong, options=EveryOptions)
+
+
 def test_a_method_written_for_the_flat_config_works_with_one_warning(registry: None) -> None:
     """The four steps of CONTRIBUTING as of 3a0e2fd: a frozen dataclass, `register`, `from_config`, `needs`, `plan`."""
     with warnings.catch_warnings(record=True) as said:
@@ -470,6 +480,19 @@ def test_wrong_full_names_and_plugins_are_bad_options(words: list[str], monkeypa
     assert configs_of(monkeypatch) == [] and main(["demo", *words]) == 2
 
 
+@pytest.mark.parametrize(("option", "full"), [
+    ("--keep_tokens", "--selector.keep_tokens"), ("--retained-tokens", "--selector.retained_tokens"),
+    ("--time_limit", "--reading.time_limit"),
+])  # fmt: skip
+def test_an_option_without_a_short_name_is_offered_in_full(
+    option: str, full: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["demo", option, "3"]) == 2
+    assert full in capsys.readouterr().err
+    assert main(["bench", "speed", option, "3"]) == 2  # which takes no full names
+    assert full not in capsys.readouterr().err
+
+
 def test_a_plugin_in_a_file(registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen, path = configs_of(monkeypatch), tmp_path / "mine.py"
     path.write_text(FILE)
@@ -479,6 +502,26 @@ def test_a_plugin_in_a_file(registry: None, tmp_path: Path, monkeypatch: pytest.
     (config,) = seen
     assert (config.selector.count, config.selector.note, config.selector.layers) == (7, "x", (2,))
     assert [cut.at for cut in compile_plan(config, 6).cuts] == [1]
+
+
+@dataclass(frozen=True)
+class KindsOptions:
+    mode: Literal["near", "far", 3] = "near"
+    some: list[int] | None = None
+    shares: tuple[float, ...] = ()
+    layers: int | None = None
+
+
+@pytest.mark.parametrize(("name", "text", "value"), [
+    ("mode", "far", "far"), ("mode", "3", 3), ("some", "4,5", [4, 5]), ("some", "none", None),
+    ("shares", "0.5", (0.5,)),
+])  # fmt: skip
+def test_texts_become_what_an_option_of_somebodys_method_is(registry: None, name: str, text: str, value: Any) -> None:
+    register("kinds", KindsOptions)(Every)
+    base = PruneVidConfig(selector=KindsOptions())
+    assert typed_values(base, {f"selector.{name}": text}) == {f"selector.{name}": value}
+    with pytest.raises(ConfigError, match=name):
+        typed_values(base, {f"selector.{name}": "elsewhere"})
 
 
 def test_the_method_of_contributing_is_a_plugin(

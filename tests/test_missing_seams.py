@@ -180,7 +180,7 @@ def test_no_positions_to_replace(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["_prepare_position_ids_for_generation", "get_image_features"])
+@pytest.mark.parametrize("name", ["_expand_inputs_for_generation", "get_image_features"])
 def test_a_family_without_positions_to_replace(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = copy.deepcopy(family_model("llava"))
     kinds = type(model.model if "get" in name else model).__mro__

@@ -161,7 +161,7 @@ def test_help_shows_the_options_of_the_methods_that_stand_there(
     registry: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*SPREAD, "--help"]) == 0
-    said = capsys.readouterr().out
+    said = capsys.readouterr().out.partition("Options of selector spread")[2]
     for name, default in (("distance", "4"), ("keep_ratio", "0.4"), ("layers", "none")):
         assert f"--selector.{name}" in said
         assert default in said.partition(f"--selector.{name}")[2][:200]

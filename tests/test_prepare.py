@@ -128,3 +128,12 @@ def test_notes_of_tensors_go_where_the_step_runs() -> None:
     there = _there(note, device)
     assert there[0].device == there[1][0].device == device and there[1][1] == "word" and there[2] == 3
     assert isinstance(there, tuple) and isinstance(there[1], list)
+
+
+@pytest.mark.parametrize("question", ["", "all"])
+def test_what_came_to_the_first_step_is_told_to_rows_that_show_the_same(question: str) -> None:
+    """Beams, and questions about a video: the door decides once for them, and later steps for each."""
+    method = Notes(Needs(question=question), 0.5)
+    inputs = {name: torch.cat([x, x]) for name, x in inputs_of(ONE_VIDEO).items()}
+    watched(tiny_model(), inputs, Plan((Step(DOOR, method), Step(2, method))))
+    assert [(seen.step, seen.entered) for seen in method.seen] == [(0, (80,)), (1, (80,)), (1, (80,))]

@@ -162,6 +162,9 @@ def test_packed_prompts() -> None:
     assert torch.equal(run(KEEP, inputs)[0], run(None, inputs)[0])
     with pytest.raises(UnsupportedError, match="packed"):
         run(CONFIG, inputs)
+    for config in (CONFIG, KEEP):  # without a cache the library keeps such prompts from each other
+        with pytest.raises(UnsupportedError, match="use_cache"):
+            run(config, {**inputs, "use_cache": False})
 
 
 @pytest.mark.parametrize("config", [CONFIG, KEEP], ids=["pruned", "kept"])

@@ -117,7 +117,7 @@ def test_receipts_of_01_are_still_read(model: PruneVidQwen25VL, clip: Any) -> No
 
 def test_a_plans_receipt_is_shown_too(model: PruneVidQwen25VL, clip: Any) -> None:
     stats = model.with_config(THREE).generate(clip, ASKED, max_new_tokens=1)["stats"]
-    assert tokens_table(stats).row_count and "Uniform" in details(stats) and len(stage_lines(stats)) == 3
+    assert tokens_table(stats).row_count and "Uniform" in details(stats) and len(stage_lines(stats)) == 4
 
 
 def test_the_page_is_made_from_the_types() -> None:

@@ -11,7 +11,7 @@ import torch
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage registers its reducers
-from prunevid_qwen import Evidence, Needs, TokenMap, check_reducer
+from prunevid_qwen import Evidence, Mix, Needs, TokenMap, check_reducer
 from prunevid_qwen.config import FastVOptions, PruneVidConfig
 from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.contract import LAYOUTS as LAYOUTS
@@ -149,6 +149,26 @@ class ReadsWhatItDoesNotAskFor(Half):
         return super().cut(seen, n)
 
 
+class WeighsByChance(Half):
+    merges = True
+
+    def cut(self, seen: Evidence, n: int) -> TokenMap:
+        step = super().cut(seen, n)
+        weight = torch.rand(step.n_out, generator=torch.Generator().manual_seed(len(TakesTurns.drawn)))
+        TakesTurns.drawn.append(0)
+        return TokenMap(step.target, step.rep, mix=Mix(step.rep, torch.arange(step.n_out), weight))
+
+
+@dataclass(frozen=True)
+class ActsBeforeAWord(Half):
+    layers: Any = "2"
+
+
+@dataclass(frozen=True)
+class ActsTwiceAndDoesNotSaySo(Half):
+    layers: Any = (2, 4)
+
+
 class NeedsIsAWord(Half):
     needs: Any = "attention"
 
@@ -165,6 +185,9 @@ BROKEN: dict[type[Half], str] = {
     ReadsWhatItDoesNotAskFor: "decides",
     CutsAnyhow: "everything",
     NeedsIsAWord: "a reducer",
+    WeighsByChance: "the same",
+    ActsBeforeAWord: "places",
+    ActsTwiceAndDoesNotSaySo: "places",
 }
 
 
@@ -229,6 +252,21 @@ def test_a_merging_selector_has_to_declare_it() -> None:
     assert said.value.promise == "drops only"
     Averages.merges = True  # type: ignore[attr-defined]
     check_reducer(Averages)
+
+
+def test_a_class_that_is_not_made_without_arguments_is_refused() -> None:
+    class Wants:
+        needs = Needs()
+
+        def __init__(self, share: float) -> None:
+            self.share = share
+
+        def plan(self, seen: Evidence) -> TokenMap:
+            return Half(self.share).plan(seen)
+
+    check_reducer(Wants(0.4))
+    with pytest.raises(ConfigError, match="share"):
+        check_reducer(Wants)
 
 
 def test_a_method_is_shown_what_it_asks_for_and_nothing_else() -> None:

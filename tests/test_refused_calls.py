@@ -76,6 +76,14 @@ def llava(*left_out: str, **options: Any) -> None:
         model.generate(**given, max_new_tokens=3, do_sample=False, **options)
 
 
+def embedded_llava() -> None:
+    """Positions of one dimension tell a text from an image no more than embeddings do."""
+    model = tiny_model(family="llava")
+    ids = make_inputs([[("text", 4), ("image", 4, 4), ("text", 5)]], family="llava")["input_ids"]
+    with pruned(model, CONFIG), torch.no_grad():
+        model(inputs_embeds=model.get_input_embeddings()(ids))
+
+
 def own_assistant() -> None:
     with pruned(tiny_model(), CONFIG):
         tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=3, assistant_model=tiny_model())
@@ -264,7 +272,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
     "`inputs_embeds` of images": (UnsupportedError, [
         lambda: call(input_ids=None, inputs_embeds=embeds()),
         lambda: call(input_ids=None, inputs_embeds=embeds(), pixel_values_videos=None, position_ids=positions()),
-        lambda: in_decoder(input_ids=LABELS)]),
+        lambda: in_decoder(input_ids=LABELS), embedded_llava]),
     "a visual prompt without its pixels": ((UnsupportedError, PruningNotApplied), [
         own_assistant, lambda: call(pixel_values_videos=None), lambda: llava("pixel_values"),
         lambda: llava(assistant_model=tiny_model(family="llava")),
@@ -279,7 +287,9 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
         lambda: generate(inputs=padded(RAGGED)), lambda: call(**padded(RAGGED), logits_to_keep=2)]),
     "a prepared mask without": (UnsupportedError, [
         lambda: call(attention_mask=square()), lambda: call(attention_mask=square(), position_ids=positions()),
-        lambda: call(attention_mask=None, position_ids=torch.cat([positions()[:1] % 50, positions()]))]),
+        lambda: call(attention_mask=None, position_ids=torch.cat([positions()[:1] % 50, positions()])),
+        lambda: call(attention_mask=None, use_cache=False, position_ids=torch.cat([positions()[:1] % 50, positions()])),
+    ]),
     "`logits_to_keep` of": (UnsupportedError, [
         lambda: call(logits_to_keep=torch.tensor([20])), lambda: call(logits_to_keep=LABELS.shape[1])]),
     "`labels` of another shape": (ConfigError, [

@@ -13,7 +13,7 @@ import pytest
 
 from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli.reproduce import reproduce
-from prunevid_qwen.config import get_baseline_config
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.efficiency.flops import decoder_flops, vision_flops
 from prunevid_qwen.evaluation.efficiency.shapes import SHAPES
@@ -111,6 +111,31 @@ def test_rows_of_a_budget_ask_for_it(share: float) -> None:
     ):
         assert budget_asked(config, QWEN) == (pytest.approx(share), exact)
     assert (prunevid.keep_ratio, prunevid.min_cluster_tokens) == (0.4, 1)
+
+
+@pytest.mark.parametrize(("options", "share", "exact"), [
+    ({"selector": "pyramiddrop"}, (1 + 0.5 + 0.25 + 0.125) / 4, True),
+    ({"selector": "pyramiddrop", "merger": "uniform"}, 0.5 * (1 + 0.5 + 0.25 + 0.125) / 4, True),
+    ({"selector": "pyramiddrop", "ratios": (0.6, 0.1), "layers": (7, 0.5)}, (7 + 8 * 0.6 + 13 * 0.1) / 28, True),
+    ({"selector": "pyramiddrop", "keep_ratio": 0.4}, 0.4, True),
+    ({"selector": "sparsevlm", "keep_ratio": 0.3, "merger": "uniform"}, 0.15, True),
+    ({"selector": "sparsevlm"}, 1.0, False),  # what is recycled comes on top, and no option says how much
+    ({"selector": "fastv", "keep_tokens": 9}, 1.0, False),
+    ({"selector": "prunevid", "merger": "rlt"}, (11 + 17 * 0.4) / 28, False),
+], ids=str)  # fmt: skip
+def test_a_budget_of_several_cuts_is_the_mean_of_what_each_leaves(
+    options: dict[str, Any], share: float, exact: bool
+) -> None:
+    config = PruneVidConfig(**{"enable_stage1": "merger" in options, **options})
+    assert budget_asked(config, QWEN) == (pytest.approx(share, abs=1e-6), exact)
+
+
+def test_what_several_cuts_cost_is_what_each_layer_does() -> None:
+    work = cost.Work(questions=1, videos=0, tokens=4000, gigabytes=1.0, why="", text=0, answer=0)
+    config = PruneVidConfig(enable_stage1=False, selector="pyramiddrop")
+    flops = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7).total
+    seconds = 3600 * cost.estimate([("one", work)], [config]).hours - cost.OVERHEAD
+    assert seconds * cost.SPEED == pytest.approx(flops, rel=0.01)
 
 
 def test_a_budget_that_the_first_layers_spend_is_refused() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions, get_config
+from prunevid_qwen.config.methods import OracleOptions
 from prunevid_qwen.config.schedules import RANK
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.methods import Method
@@ -92,7 +93,7 @@ def test_layers_scale_with_the_depth(options: Any, depth: int, layers: tuple[int
     (PyramidDropOptions(), 3, "3"), (SparseVLMOptions(schedule="rank"), 4, "4"),
     (PyramidDropOptions(keep_ratio=0.24), 28, "25"), (SparseVLMOptions(keep_ratio=0.05), 28, "layers"),
     (PyramidDropOptions(layers=(7, 28), ratios=(0.5, 0.2)), 28, "27"),  # the next layer's queries: there is none
-    (PyramidDropOptions(layers=(7, 6), ratios=(0.5, 0.2)), 28, "order"),
+    (PyramidDropOptions(layers=(0.5, 6), ratios=(0.5, 0.2)), 28, "order"),
 ], ids=str)  # fmt: skip
 def test_what_a_depth_has_no_room_for_is_refused(options: Any, depth: int, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
@@ -389,7 +390,8 @@ def test_pyramiddrops_contradictions_are_refused(options: dict[str, Any]) -> Non
     {"retained_tokens": 100}, {"schedule": "rank", "retained_tokens": 96}, {"schedule": "ranks"}, {"recycle": 1.5},
     {"kept": (3, 0, 1)}, {"kept": (3, 2)}, {"kept": (9, 9, 9), "keep_ratio": 0.5}, {"layers": (1, 2)},
     {"retained_tokens": 64, "keep_ratio": 0.5}, {"schedule": "rank", "keep_ratio": 0.5},
-    {"keep_ratio": 0.5, "layers": (1, 2)}, {"schedule": "rank", "kept": (9, 9, 9)},
+    {"keep_ratio": 0.5, "layers": (1, 2)}, {"schedule": "rank", "kept": (9, 9, 9)}, {"retained_tokens": [64]},
+    {"layers": ()},
 ], ids=str)  # fmt: skip
 def test_sparsevlms_contradictions_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
@@ -403,6 +405,8 @@ def test_sparsevlms_contradictions_are_refused(options: dict[str, Any]) -> None:
     {"selector": "sparsevlm", "recycle": 0.0},
     {"selector": "sparsevlm", "schedule": "rank"}, {"selector": "sparsevlm", "keep_ratio": 0.3},
     {"selector": "sparsevlm", "recycle": 0.0, "compress_cache": False},
+    {"selector": "pyramiddrop", "ratios": (0.3,), "layers": (4,)},
+    {"selector": "sparsevlm", "kept": (0.3,), "layers": (4,)},
 ], ids=str)  # fmt: skip
 def test_they_are_written_and_read(options: dict[str, Any]) -> None:
     config = PruneVidConfig(**options)
@@ -421,6 +425,28 @@ def test_a_budget_of_one_cut_is_not_taken_over() -> None:
     several = one_cut.replace(selector="pyramiddrop", keep_ratio=0.4)
     assert several.replace(selector="sparsevlm").selector == SparseVLMOptions(keep_ratio=0.4)
     assert several.replace(selector="prunevid") == PruneVidConfig()
+
+
+@pytest.mark.parametrize(("before", "changes", "after"), [
+    (PyramidDropOptions((0.4, 0.3, 0.2)), {"keep_ratio": 0.3}, PyramidDropOptions(keep_ratio=0.3)),
+    (PyramidDropOptions((0.4, 0.2), (2, 4)), {"keep_ratio": 0.6}, PyramidDropOptions(layers=(2, 4), keep_ratio=0.6)),
+    (PyramidDropOptions(layers=3, keep_ratio=0.6), {"selector.ratios": (0.4, 0.2), "selector.layers": (2, 4)},
+     PyramidDropOptions((0.4, 0.2), (2, 4))),
+    (PyramidDropOptions((0.4, 0.2), (2, 4)), {"pruning_layer": 2, "selector.keep_tokens": 9},
+     PyramidDropOptions(layers=3, keep_tokens=9)),
+    (SparseVLMOptions(retained_tokens=64), {"keep_ratio": 0.3}, SparseVLMOptions(keep_ratio=0.3)),
+    (SparseVLMOptions(kept=(9, 8, 7)), {"keep_tokens": 8}, SparseVLMOptions(keep_tokens=8)),
+    (SparseVLMOptions(keep_ratio=0.3, recycle=0.1), {"retained_tokens": 64}, SparseVLMOptions("table", 64, None, 0.1)),
+    (OracleOptions(), {"keep_ratio": 0.3, "keep_threshold": None}, OracleOptions(keep_ratio=0.3, keep_threshold=None)),
+    (SparseVLMOptions(keep_ratio=0.3), {"recycle": 0.1}, SparseVLMOptions(keep_ratio=0.3, recycle=0.1)),
+], ids=str)  # fmt: skip
+def test_a_budget_takes_the_place_of_another(before: Any, changes: dict[str, Any], after: Any) -> None:
+    assert PruneVidConfig(selector=before).replace(**changes) == PruneVidConfig(selector=after)
+
+
+def test_a_schedules_layers_are_its_own() -> None:
+    two = PruneVidConfig(selector=PyramidDropOptions(ratios=(0.5, 0.2), layers=(2, 4)))
+    assert two.replace(selector="sparsevlm").selector == SparseVLMOptions()
 
 
 @pytest.mark.parametrize(("words", "config"), [

@@ -59,7 +59,7 @@ def noting(stock: Any, calls: list[Any]) -> Any:
 
 
 @EVERY
-def test_positions_are_asked_for_once_with_the_whole_prompt(family: str) -> None:
+def test_the_whole_prompt_is_told_once(family: str) -> None:
     inputs, row = family_inputs(family, CASE), FAMILIES[family]
     calls = watch(family)[row.asks]
     assert len(calls) == 1
@@ -69,8 +69,8 @@ def test_positions_are_asked_for_once_with_the_whole_prompt(family: str) -> None
         assert {"mm_token_type_ids", "video_grid_thw", "attention_mask"} <= kwargs.keys()
         assert ("second_per_grid_ts" in kwargs) == (family == "qwen2_5_vl")
     else:
-        tensor, kwargs = args
-        ids = kwargs.get("input_ids", tensor)
+        assert args == ()
+        ids = kwargs["input_ids"]
         assert torch.equal(kwargs["attention_mask"], inputs["attention_mask"])
     assert torch.equal(ids, inputs["input_ids"])
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 from prunevid_qwen.cli.report import tokens_table
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -235,3 +235,16 @@ def test_a_receipt_has_a_row_for_each_cut() -> None:
         if what.selector.keep_ratio is not None:
             share = stats["tokens"]["layer_average"] / stats["tokens"]["after_stage1"]
             assert 0 <= what.selector.keep_ratio - share < 3 / stats["tokens"]["after_stage1"]
+
+
+def test_a_last_cut_that_dropped_nothing_does_not_speak_for_those_before_it() -> None:
+    video = np.zeros((4, 112, 112, 3), dtype=np.uint8)
+    for selector, n, left, words in (
+        (PyramidDropOptions(ratios=(0.5, 0.25, 0.25)), 3, 8, ("3 cuts",)),
+        (PyramidDropOptions(keep_tokens=99), 3, 32, ("keep_tokens=99",)),
+        (SparseVLMOptions(keep_tokens=99), 3, 32, ("keep_tokens=99",)),
+    ):
+        model = PruneVidQwen25VL("bundled", PruneVidConfig(merger=None, selector=selector), device="cpu")
+        stats = model.generate(video, "what color is the circle ?", max_new_tokens=1)["stats"]
+        assert (len(stats["steps"]), stats["steps"][-1]["tokens_out"]) == (n, left)
+        assert not stats["stage2"]["applied"] and all(word in stats["stage2"]["note"] for word in words)

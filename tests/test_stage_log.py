@@ -57,6 +57,16 @@ def test_what_each_stage_did() -> None:
     assert all(said in three for said in ("stage 3", "cache", "230 -> 53", "77.0 %"))
 
 
+def test_a_line_for_each_of_several_cuts() -> None:
+    places = (("door", 200, 50), ("layer 2", 50, 40), ("layer 7", 40, 20))
+    steps = [{"name": "mine", "where": at, "tokens_in": given, "tokens_out": out} for at, given, out in places]
+    last = {**RECEIPT["stage2"], "original_tokens": 40}
+    _, earlier, latest, _ = stage_lines({**RECEIPT, "stage2": last, "steps": steps})
+    assert all(said in earlier for said in ("stage 2", "50 -> 40", "mine", "layer 2"))
+    assert "40 -> 20" in latest and "layer 7" in latest
+    assert len(stage_lines({**RECEIPT, "steps": steps[::2]})) == 3
+
+
 @pytest.mark.parametrize("stage", ["stage1", "stage2", "stage3"])
 @pytest.mark.parametrize("note", ["no picture in it", None])
 def test_why_a_stage_did_nothing(stage: str, note: str | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -409,6 +409,55 @@ def test_what_cannot_be_carried_out_is_refused(case: str) -> None:
     steps, said = REFUSED[case]
     with pytest.raises(ConfigError, match=said), pruned(tiny_model(), Plan(steps)):
         pass
+
+
+class Wants:
+    """Asks for whatever it is given."""
+
+    def __init__(self, needs: Any, of: int | None = None) -> None:
+        self.needs, self.of = needs, of
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        return TokenMap.identity(self.of or seen.layout.visual.numel(), seen.hidden.device)
+
+
+STEP = Step(2, Uniform())
+NO_PLANS: dict[str, Callable[[], Any]] = {
+    "one step": lambda: Plan(STEP),  # type: ignore[arg-type]
+    "a reducer for a step": lambda: Plan((Uniform(),)),  # type: ignore[arg-type]
+    "a name for a step": lambda: Plan(("fastv",)),  # type: ignore[arg-type]
+    "a place in words": lambda: Step("2", Uniform()),  # type: ignore[arg-type]
+    "a share for a place": lambda: Step(0.5, Uniform()),  # type: ignore[arg-type]
+    "true for a place": lambda: Step(True, Uniform()),
+    "a word for compress": lambda: Plan((STEP,), compress="no"),  # type: ignore[arg-type]
+    "an unknown scheme": lambda: Plan((STEP,), position_scheme="packed"),
+    "no tokens at once": lambda: Plan((STEP,), vision_chunk_tokens=0),
+    "unknown places": lambda: Plan((STEP,), places="hf"),
+    "attention in a word": lambda: Needs(attention="mean"),  # type: ignore[arg-type]
+    "blocks for a query": lambda: Needs(vision=(0,)),  # type: ignore[arg-type]
+    "a word for marks": lambda: Needs(marks="all"),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("case", NO_PLANS)
+def test_what_is_no_plan_is_refused_when_it_is_written(case: str) -> None:
+    with pytest.raises(ConfigError):
+        NO_PLANS[case]()
+
+
+def test_a_list_of_steps_is_as_good_as_a_tuple() -> None:
+    assert Plan([STEP]) == Plan((STEP,))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("what", [Plan((Step(2, Wants(None)),)), [Step(2, Wants("attention"))]])
+def test_what_a_reducer_needs_is_a_needs(what: Any) -> None:
+    with pytest.raises(ConfigError, match="Wants"), pruned(tiny_model(), what):
+        pass
+
+
+def test_a_map_of_other_tokens_is_refused() -> None:
+    with pytest.raises(ConfigError, match="7"), pruned(tiny_model(), Plan((Step(2, Wants(Needs(), of=7)),))):
+        tiny_model()(**make_inputs(ONE_VIDEO))
 
 
 def test_a_config_is_at_most_two_steps() -> None:

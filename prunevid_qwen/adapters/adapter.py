@@ -107,11 +107,12 @@ class Adapter(Protocol):
 
     # ---- positions
 
-    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
+    def prompts(self, note: Callable[[Tensor | None, Any], None], as_trained: bool) -> AbstractContextManager[None]:
         """Hand each whole prompt, ids [B, S] and attention mask, to ``note``, inside the block.
 
         Args:
-            note: takes them before the forward that reads the prompt, where the library tells them.
+            note: takes them before the forward that reads the prompt, where the library tells them; None once a
+                `generate` is done.
             as_trained: positions are those of `reference_positions`; else the library's own.
         """
         ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -109,8 +109,11 @@ class QwenVL(TextDecoder):
         start = int(stop > 0 and ids[0] == getattr(self.config, "vision_end_token_id", None))
         return (start, stop) if start < stop else None
 
-    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
+    @contextmanager
+    def prompts(self, note: Callable[[Tensor | None, Any], None], as_trained: bool) -> Iterator[None]:
         """Hand each prompt that positions are made for to ``note``, and make them as the model was trained with.
+
+        So are those of `generate` for which its caller made them.
 
         Args:
             note: takes ids [B, S] and the attention mask.
@@ -124,7 +127,8 @@ class QwenVL(TextDecoder):
             note(first_argument(args, kwargs, "the call of get_rope_index", "input_ids"), kwargs.get("attention_mask"))
             return chosen(*args, **kwargs)
 
-        return replaced(root, "get_rope_index", get_rope_index)
+        with super().prompts(note, as_trained), replaced(root, "get_rope_index", get_rope_index):
+            yield
 
     def check_release(self) -> None:
         """Say, once a process, that the installed release places the text after a video elsewhere than in training."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.pictures import Picture
-from prunevid_qwen.adapters.seams import is_empty, missing_seam
+from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
 
 Rope = tuple[Tensor, Tensor]
 
@@ -59,25 +59,33 @@ class TextDecoder:
     def check_release(self) -> None:
         """Say what is known of the installed release and this family: nothing."""
 
-    def prompts(self, note: Callable[[Tensor, Any], None], as_trained: bool) -> AbstractContextManager[None]:
-        """Hand each prompt that `generate` is given to ``note``, before its first forward.
+    @contextmanager
+    def prompts(self, note: Callable[[Tensor | None, Any], None], as_trained: bool) -> Iterator[None]:
+        """Hand each prompt that `generate` is given to ``note``, before its first forward, and None when it is done.
 
-        `generate` asks for the positions of the whole prompt once; a call of the model itself does not, and brings no
-        more than its prompt.
+        `generate` repeats every prompt for its beams once, whoever made the positions; a call of the model itself does
+        not, and brings no more than its prompt.
         """
-        name = "_prepare_position_ids_for_generation"
-        stock = getattr(self.parts.model, name, None)
+        name = "_expand_inputs_for_generation"
+        stock, whole = getattr(self.parts.model, name, None), self.parts.model.generate
         if stock is None:
             raise missing_seam("the model", name)
 
-        def prepare(inputs: Tensor, model_kwargs: dict[str, Any]) -> Any:
-            ids = model_kwargs.get("input_ids")
-            ids = ids if isinstance(ids, Tensor) and ids.shape[1] else inputs
-            if ids.ndim == 2 and not ids.is_floating_point():
-                note(ids, model_kwargs.get("attention_mask"))
-            return stock(inputs, model_kwargs)
+        def expand(*args: Any, **kwargs: Any) -> Any:
+            require_arguments(kwargs, f"the call of {name}", "input_ids")
+            ids = kwargs["input_ids"]
+            if isinstance(ids, Tensor) and ids.ndim == 2 and ids.shape[1]:  # else the prompt came as embeddings
+                note(ids, kwargs.get("attention_mask"))
+            return stock(*args, **kwargs)
 
-        return replaced(self.parts.model, name, prepare)
+        def generate(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return whole(*args, **kwargs)
+            finally:
+                note(None, None)  # it may have raised before any forward
+
+        with replaced(self.parts.model, name, expand), replaced(self.parts.model, "generate", generate):
+            yield
 
     def reference_positions(self, input_ids: Tensor, *_args: Any, **others: Any) -> tuple[Tensor, Tensor]:
         """Count the tokens of each row, as `generate` does: [B, S] int64 (padding: 0), and no difference [B, 1].

@@ -29,7 +29,10 @@ def log_stages(stats: dict[str, Any], sample: str = "") -> None:
 
 
 def stage_lines(stats: dict[str, Any]) -> list[str]:
-    """Return what each stage did to one sample: tokens in, tokens out and how; one line for each of the three."""
+    """Return what each stage did to one sample: tokens in, tokens out and how.
+
+    One line for each of the three; where stage 2 cut several times, a line for each cut before the last one, too.
+    """
     one, two, three = stats["stage1"], stats["stage2"], stats["stage3"]
     merged = (
         f"{_tokens(one)} by merger {one['merger']}: {percent(one['reduction_percentage'] / 100, 1)} fewer, "
@@ -44,7 +47,14 @@ def stage_lines(stats: dict[str, Any]) -> list[str]:
         f"{percent(three['reduction_ratio'], 1)} less over all layers"
     )
     said = ((1, "merge", one, merged), (2, "select", two, selected), (3, "compress", three, cached))
-    return [f"stage {number} ({verb}): {_or_why_not(stage, line)}" for number, verb, stage, line in said]
+    lines = [f"stage {number} ({verb}): {_or_why_not(stage, line)}" for number, verb, stage, line in said]
+    cuts = [row for row in stats.get("steps", ()) if row["where"] != "door"]
+    lines[1:1] = [
+        f"stage 2 (select): {row['tokens_in']} -> {row['tokens_out']} visual tokens by selector {row['name']} "
+        f"after {row['where']}"
+        for row in cuts[:-1]
+    ]
+    return lines
 
 
 def _tokens(stage: dict[str, Any]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.base import Layers
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.table import classes_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 
 FULL_NAMES = "full_names"
@@ -44,6 +44,16 @@ def take_full_names(words: list[str]) -> tuple[list[str], dict[str, str]]:
             value = rest.pop(0)
         found[f"{part}.{name.replace('-', '_')}"] = value
     return others, found
+
+
+def full_names_of_each() -> list[str]:
+    """Return a line for each registered method, and for reading: which options it has."""
+    lines = [
+        f"{part} {method}: {', '.join(names_in(cls))}"
+        for part in ("merger", "selector")
+        for method, cls in classes_of(part).items()
+    ]
+    return [*lines, f"reading: {', '.join(names_in(Reading))}"]
 
 
 def typed_values(base: PruneVidConfig, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,11 +94,15 @@ def _typed(name: str, text: Any, kind: Any) -> Any:
         return text
     kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     plain = [each for each in kinds if each in _WORDS]
-    tuples = [each for each in kinds if get_origin(each) is tuple]
+    rows = [each for each in kinds if get_origin(each) in (tuple, list)]
+    words = {str(word): word for each in kinds if get_origin(each) is Literal for word in get_args(each)}
     if type(None) in plain and text.lower() == "none":
         return None
-    if tuples and ("," in text or set(plain) <= {type(None)}):
-        return tuple(_typed(name, each.strip(), get_args(tuples[0])[0]) for each in text.split(",") if each.strip())
+    if text in words:
+        return words[text]
+    if rows and ("," in text or set(plain) <= {type(None)}):
+        made = [_typed(name, each.strip(), get_args(rows[0])[0]) for each in text.split(",") if each.strip()]
+        return made if get_origin(rows[0]) is list else tuple(made)
     if bool in plain and text.lower() in _TRUE + _FALSE:
         return text.lower() in _TRUE
     for number in (int, float):
@@ -99,5 +113,5 @@ def _typed(name: str, text: Any, kind: Any) -> Any:
                 continue
     if str in plain:
         return text
-    wanted = " or ".join(_WORDS[each] for each in _WORDS if each in plain)
+    wanted = " or ".join([*words, *(_WORDS[each] for each in _WORDS if each in plain)])
     raise ConfigError(f"{name} is {wanted or 'nothing that a command line can say'}, got {quoted(text)}")

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
 
-from prunevid_qwen.cli.full_names import FULL_NAMES, take_full_names
+from prunevid_qwen.cli.full_names import FULL_NAMES, full_names_of_each, take_full_names
 from prunevid_qwen.cli.method_options import method_panels, offered, typed_of
 from prunevid_qwen.cli.options import field_help
 
@@ -20,6 +20,7 @@ _TYPED = "prunevid_qwen.typed"  # what was typed of methods, kept with the conte
 _NoSuchOption: Any = sys.modules[typer.BadParameter.__module__].NoSuchOption  # click's, wherever typer keeps its click
 WIDEST = 100
 _DEFAULT_PANEL = "Options"
+_FULL_PANEL = "Options of one method, by full name, such as --selector.layers 3"
 EXIT_CODES = """
 [bold]Exit codes[/bold]
   0 done; 2 bad option; 3 environment (device, package, network); 4 media or data;
@@ -53,9 +54,10 @@ class PanelledCommand(typer.core.TyperCommand):
         places = "".join(f" {each.metavar}" for each in self.params if each.param_type_name == "argument")
         console.print(f"\n[bold]Usage:[/bold] {escape(ctx.command_path)}{places} [yellow]\\[OPTIONS][/yellow]\n")
         console.print(Padding(escape(self.help or ""), (0, 0, 1, 0)))
+        methods = self._of_methods(ctx)  # before the panels, which list those of plug-ins too
         for title, entries in self._panels(ctx).items():
             console.print(Panel(Group(*entries), title=title, title_align="left", border_style="dim"))
-        for title, options in self._of_methods(ctx).items():
+        for title, options in methods.items():
             entries = [each for name, kind, text in options for each in _entry(name, kind, text)]
             console.print(Panel(Group(*entries), title=escape(title), title_align="left", border_style="dim"))
         console.print(self.epilog or "")
@@ -73,6 +75,8 @@ class PanelledCommand(typer.core.TyperCommand):
             if getattr(option, "secondary_opts", None):
                 names += " / " + ", ".join(option.secondary_opts)
             entries += _entry(names, option.metavar, getattr(option, "help", None) or "")
+        if any(each.name == FULL_NAMES for each in self.params):
+            panels[_FULL_PANEL] = [*map(escape, full_names_of_each())]
         return panels
 
 

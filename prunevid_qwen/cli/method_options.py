@@ -7,13 +7,14 @@ import difflib
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.cli.full_names import kind_of_option
 from prunevid_qwen.config import CHOICES, get_config
 from prunevid_qwen.config.base import MethodOptions
 from prunevid_qwen.config.plugins import load_plugin
-from prunevid_qwen.config.table import STAGES, known_names, names_in, options_class
+from prunevid_qwen.config.reading import Reading
+from prunevid_qwen.config.table import STAGES, classes_of, names_in, options_class
 
 _KINDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "TEXT", type(None): "none"}
 
@@ -72,12 +73,13 @@ def offered(option: str, typed: Mapping[str, list[str]]) -> tuple[list[str], boo
     for part in STAGES:
         own = getattr(config, part)
         classes[part] = named[part][1] if part in named else None if own is None else type(own)
+    classes["reading"] = Reading
     full = [f"--{part}.{name}" for part, cls in classes.items() for name in names_in(cls)]
     exact = [each for each in full if each.endswith(f".{asked}")] or [
         f"--{part} {name} --{part}.{asked}"
         for part in STAGES
-        for name in known_names(part)
-        if asked in names_in(options_class(part, name))
+        for name, cls in classes_of(part).items()
+        if asked in names_in(cls)
     ]
     if exact:
         return exact, True
@@ -122,4 +124,10 @@ def _metavar(name: str, cls: type) -> str:
         return "|".join(CHOICES[name])
     kind = kind_of_option(name, get_type_hints(cls).get(name, str))
     kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    return "|".join("N,N,..." if get_origin(each) is tuple else _KINDS.get(each, "VALUE") for each in kinds)
+    return "|".join(_word(each) for each in kinds)
+
+
+def _word(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return "|".join(map(str, get_args(kind)))
+    return "N,N,..." if get_origin(kind) in (tuple, list) else _KINDS.get(kind, "VALUE")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -12,7 +13,8 @@ from prunevid_qwen.config.checks import check_count, check_share, is_number, unk
 from prunevid_qwen.errors import ConfigError, quoted
 
 Layers = tuple[int | float, ...] | int | float | None
-"""Before which decoder layers a method acts: indices from 1, shares of the depth, or None for the depth's default."""
+"""Before which decoder layers a method acts: indices from 1, or None for the depth's default. A float in (0, 1) is a
+share of the depth, as ``pruning_layer`` takes it: the method acts after layer ``int(share * depth)``, from 0."""
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "cluster_scope": ("per_group", "video"),
@@ -60,10 +62,10 @@ def check_layer(name: str, value: object, least: int) -> None:
 
 
 def checked_layers(value: object, most: int | None = 1) -> tuple[int | float, ...] | None:
-    """Return ``layers`` as a tuple, ascending, or None.
+    """Return ``layers`` as a tuple, ascending, or None. Whether a share ascends after an index, a depth decides.
 
     Raises:
-        ConfigError: none of them, more than ``most``, or one that is no layer.
+        ConfigError: none of them, more than ``most``, one that is no layer, or one that does not ascend.
     """
     if value is None:
         return None
@@ -73,8 +75,11 @@ def checked_layers(value: object, most: int | None = 1) -> tuple[int | float, ..
             raise ConfigError(f"layers are indices from 1 or shares in (0, 1), got {quoted(value)}")
         check_layer("layers", layer, 1)
     if not layers or (most is not None and len(layers) > most):
-        few = "one layer" if most == 1 else f"1 to {most} layers"
+        few = "one layer" if most == 1 else "at least one layer" if most is None else f"1 to {most} layers"
         raise ConfigError(f"layers is {few} for this method, got {quoted(value)}")
+    for one, other in pairwise(layers):
+        if type(one) is type(other) and one >= other:
+            raise ConfigError(f"layers ascend, each once: {other} comes after {one} in {quoted(value)}")
     return layers
 
 
@@ -90,6 +95,7 @@ class MethodOptions:
     lever_needs: ClassVar[Mapping[str, Any]] = MappingProxyType({})  # options under which the lever alone decides
     chance: ClassVar[bool] = False  # draws random numbers, by ``random_seed``
     exact: ClassVar[bool] = False  # leaves the lever's share of each video, whatever it shows
+    budgets: ClassVar[tuple[str, ...]] = ()  # options of which one alone may be set; (): keep_tokens excludes shares
     averages: ClassVar[bool] = False  # its keep_ratio and keep_tokens are averages over the decoder's layers
     trained: ClassVar[bool] = False  # acts where its weights were trained to act, unless ``layers`` say otherwise
     told: ClassVar[bool] = False  # the caller says what to keep: an upper end of comparisons, no method
@@ -172,13 +178,19 @@ def fixed_share(own: Any) -> float | None:
 
 
 def check_budgets(own: Any) -> None:
-    """Raise `ConfigError` where options that are no `MethodOptions` hold a budget or layers out of range."""
+    """Raise `ConfigError` where options or reducers that are no `MethodOptions` hold budgets or layers out of range."""
+    check_amounts(own)
+    if own is not None and not isinstance(own, MethodOptions):
+        checked_layers(getattr(own, "layers", None), most=None)
+
+
+def check_amounts(own: Any) -> None:
+    """Raise `ConfigError` where they hold a budget out of range."""
     if own is None or isinstance(own, MethodOptions):
         return
     for name in ("keep_ratio", "cluster_ratio", "keep_tokens"):
         if getattr(own, name, None) is not None:
             check_option(name, getattr(own, name))
-    checked_layers(getattr(own, "layers", None), most=None)
 
 
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:

@@ -73,10 +73,13 @@ class FlatOptions:
         token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
         merge_images: let stage 1 also merge images (one temporal position); off, they pass unmerged.
         enable_stage2: keep the visual tokens that the question attends to, after layer ``pruning_layer``.
-        selector: registered name of the stage 2 method. "glimpse" asks a trained predictor, "oracle" whoever calls
-            `pruned` with marks; both keep as many tokens as ``keep_threshold`` says.
+        selector: registered name of the stage 2 method. "prunevid" keeps what the question attends to, "dpp" also what
+            differs, "fastv" what the last token attends to; "pyramiddrop" and "sparsevlm" cut at several layers;
+            "uniform" and "random" are controls. "glimpse" asks a trained predictor, "oracle" whoever calls `pruned`
+            with marks; both keep as many tokens as ``keep_threshold`` says.
         keep_ratio: share of the visual tokens entering stage 2 that is kept, in (0, 1]; alpha in the paper. 1 keeps
-            all. Selectors with a threshold read another value only under ``keep_threshold=None``.
+            all. Selectors with a threshold read another value only under ``keep_threshold=None``. Of one that cuts at
+            several layers it is the average over all layers of the decoder.
         keep_threshold: "glimpse" and "oracle" keep the tokens whose probability is strictly greater, in [0, 1); None
             keeps the best ``keep_ratio`` instead, whatever their probabilities.
         max_keep_ratio: share that ``keep_threshold`` may keep at most, in (0, 1], or None for no cap.

@@ -168,7 +168,7 @@ class PruneVidConfig:
         Raises:
             ConfigError: as the constructor; ``pruning_rate`` is taken as in `from_dict`.
         """
-        changes = _with_keep_ratio(changes)
+        changes, chosen = _with_keep_ratio(changes), {}
         for part, switch in _STAGES.items():
             before, given = getattr(self, part), changes.pop(part, _UNSET)
             if changes.get(switch) is True and given is _UNSET and before is None:
@@ -176,8 +176,10 @@ class PruneVidConfig:
             if isinstance(given, str) and before is not None and changes.get(switch) is not False:
                 cls = options_class(part, given)
                 given = before if type(before) is cls else cls(**_unless(carried(before, cls), part, changes))
-            own = before if given is _UNSET else given
-            changes[part] = other_budget(own, part, changes) if dataclasses.is_dataclass(own) else own
+            chosen[part] = before if given is _UNSET else given
+        known = {part: own if dataclasses.is_dataclass(own) else None for part, own in chosen.items()}
+        own = {part: chosen[part] if it is None else other_budget(part, known, changes) for part, it in known.items()}
+        changes.update(own)
         if "enable_cache_compression" not in changes and self.compress_cache != _compresses(self.selector):
             changes.setdefault("compress_cache", self.compress_cache)
         own = {name: getattr(self, name) for name in ("reading", "position_scheme", *REPORTING)}

@@ -6,17 +6,18 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from prunevid_qwen.config.base import MethodOptions
 from prunevid_qwen.config.checks import nearest, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import known_names, name_of, names_in, options_class
+from prunevid_qwen.config.table import classes_of, name_of, names_in
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 Placed = dict[str, dict[str, Any]]
 _OWNERS = {**dict.fromkeys(MERGER, "merger"), **dict.fromkeys(SELECTOR, "selector")}
 _PARTS = ("merger", "selector", "reading")
 _CORE = (*_PARTS, "compress_cache", "position_scheme", "verbose", "collect_stats")
-_OF_CUTS = ("layers", "keep_ratio", "keep_tokens")
+_BUDGETS = ("keep_ratio", "cluster_ratio", "keep_tokens")
 
 
 def place(given: Mapping[str, Any], classes: Mapping[str, type | None], off: Mapping[str, type | None]) -> Placed:
@@ -97,7 +98,7 @@ def lacking(part: str, name: str, classes: Mapping[str, type | None]) -> str:
     options = classes[part]
     assert options is not None
     method, has = name_of(part, options()), names_in(options)
-    others = any(name in names_in(options_class(part, other)) for other in known_names(part))
+    others = any(name in names_in(other) for other in classes_of(part).values())
     close = None if others else nearest(name, has)  # an option that another method has is no typing error
     hint = "" if close is None else f"did you mean {close!r}? "
     return f"{part} {quoted(method)} has no {name}: {hint}it has {', '.join(has) or 'no options'}"
@@ -127,26 +128,52 @@ def _owned(name: str, classes: Mapping[str, type | None]) -> bool:
     return any(options is None or _field_of(name, options) is not None for options in classes.values())
 
 
-def other_budget(own: Any, part: str, changes: Mapping[str, Any]) -> Any:
-    """Take off the budget of these options that changes replace: a share by a count, or a count by a share."""
-    if getattr(own, "keep_tokens", None) is None and "keep_tokens" not in names_in(type(own)):
+def other_budget(part: str, chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> Any:
+    """Let a budget among changes replace the one that a method's options have: a share a count, say, or ratios a share.
+
+    All else among the changes goes with it, since it may be right beside that budget alone, and that beside it.
+
+    Args:
+        part: "merger" or "selector".
+        chosen: the options of both; None for a stage that is off.
+        changes: by flat and by full names.
+    """
+    own, classes = chosen[part], {each: None if it is None else type(it) for each, it in chosen.items()}
+    has = names_in(type(own))
+    exclusive = own.budgets if isinstance(own, MethodOptions) else ()
+    given = {}
+    for name, value in changes.items():
+        where, _, field = name.rpartition(".")
+        if where == part or (not where and _owned_by(part, field, classes)):
+            field, value = _as_field(field, value, part, classes)
+            given[field] = value
+    asked = [name for name in exclusive or _BUDGETS if name in given and name in has]
+    if len(asked) != 1 or not (exclusive or "keep_tokens" in has):
         return own
-    given = {name.rpartition(".")[2] for name in changes if name.rpartition(".")[0] in ("", part)}
+    shares = () if exclusive or asked == ["keep_tokens"] else _BUDGETS[:-1]  # two shares do not exclude each other
     plain = type(own)()
-    shares = [name for name in ("keep_ratio", "cluster_ratio") if hasattr(plain, name)]
-    if "keep_tokens" in given:
-        return dataclasses.replace(own, **{name: getattr(plain, name) for name in shares})
-    return dataclasses.replace(own, keep_tokens=None) if given & set(shares) else own
+    others = [name for name in exclusive or _BUDGETS if name in has and name not in (*asked, *shares)]
+    values = {name: value for name, value in given.items() if name in has}
+    return dataclasses.replace(own, **{name: getattr(plain, name) for name in others}, **values)
+
+
+def _owned_by(part: str, name: str, classes: Mapping[str, type | None]) -> bool:
+    having = [each for each, options in classes.items() if _field_of(name, options)]
+    return part in having and (len(having) == 1 or _OWNERS.get(name) == part)
 
 
 def carried(before: Any, options: type) -> dict[str, Any]:
     """Return what a config had set of its method's options and another method of that stage has too.
 
-    Between a method of one cut and one of several neither layers nor budgets: they would say something else.
+    Between a method of one cut and one of several neither layers nor budgets: they would say something else. Between
+    two of several no layers: each has a schedule of its own.
     """
     plain = type(before)()
-    one, other = (getattr(each, "most_layers", 1) for each in (before, options))
-    apart = () if one == other else _OF_CUTS
+    apart: set[str] = set()
+    if any(getattr(each, "most_layers", 1) != 1 for each in (before, options)):
+        apart.add("layers")
+    if any(getattr(before, name, plain) != getattr(options, name, plain) for name in ("most_layers", "averages")):
+        apart |= {"keep_ratio", "keep_tokens"}
     return {
         each.name: getattr(before, each.name)
         for each in dataclasses.fields(before)

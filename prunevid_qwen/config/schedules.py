@@ -37,7 +37,7 @@ class ScheduledOptions(MethodOptions):
     most_layers: ClassVar[int | None] = None
     exact: ClassVar[bool] = True
     averages: ClassVar[bool] = True
-    budgets: ClassVar[tuple[str, ...]] = ("keep_ratio", "keep_tokens")  # options of which one alone may be set
+    budgets: ClassVar[tuple[str, ...]] = ("keep_ratio", "keep_tokens")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -169,7 +169,7 @@ class SparseVLMOptions(ScheduledOptions):
         if self.schedule not in ("table", "rank"):
             raise ConfigError(unknown("schedule is one of", self.schedule, ("table", "rank")))
         known = TABLE if self.schedule == "table" else RANK
-        if self.retained_tokens not in known:
+        if not isinstance(self.retained_tokens, int) or self.retained_tokens not in known:
             raise ConfigError(
                 f"retained_tokens is one of {', '.join(map(str, known))} with schedule={self.schedule!r}, got "
                 f"{quoted(self.retained_tokens)}: for another budget give keep_ratio or keep_tokens"

@@ -62,7 +62,7 @@ def read_nested(options: Mapping[str, Any]) -> dict[str, Any]:
             for name in values:
                 if name not in names_in(cls):
                     raise UnknownOption(lacking(part, name, {part: cls}))
-            given[part] = cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+            given[part] = cls(**_as_tuples(values))
         elif own is not None and part in given:
             raise ConfigError(f'{part} is {{"name": ..., and its options}}, or null; got {quoted(own)}')
     if "reading" in given:
@@ -71,6 +71,11 @@ def read_nested(options: Mapping[str, Any]) -> dict[str, Any]:
         check_names("reading has", given["reading"], Reading)
         given["reading"] = Reading(**given["reading"])
     return given
+
+
+def _as_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A list of a JSON file is a tuple."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def flat_options(config: Any) -> dict[str, Any]:
@@ -123,7 +128,10 @@ def read_flat(options: Mapping[str, Any], strict: bool = True) -> dict[str, Any]
         part: options_class(part, getattr(flat, part)) if getattr(flat, _ENABLED[part]) else None for part in _OF
     }
     for part, cls in classes.items():
-        read[part] = None if cls is None else cls(**_old_values(flat, part, cls, full, given if strict else FLAT))
+        # together: layers, say, are right beside their own ratios alone
+        own = {name: full.pop(f"{part}.{name}") for name in names_in(cls) if f"{part}.{name}" in full}
+        old = {} if cls is None else _old_values(flat, part, cls, own, given if strict else FLAT)
+        read[part] = None if cls is None else cls(**old, **_as_tuples(own))
     idle = any(cls is None for cls in classes.values())
     for name, value in given.items() if strict else ():
         stages = [part for part in _OF if name in _OF[part]]
@@ -140,7 +148,7 @@ def _has(cls: type | None, name: str) -> bool:
 
 
 def _old_values(
-    flat: FlatOptions, part: str, cls: type, full: Mapping[str, Any], given: Mapping[str, Any]
+    flat: FlatOptions, part: str, cls: type, instead: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return a method's options by flat names; one whose own default is None, "no such budget", only where given."""
     values = {name: getattr(flat, name) for name in names_in(cls) if name in _OF[part]}
@@ -150,5 +158,5 @@ def _old_values(
     return {
         name: value
         for name, value in values.items()
-        if f"{part}.{name}" not in full and (own[name] is not None or name in given or FLAT.get(name) is None)
+        if name not in instead and (own[name] is not None or name in given or FLAT.get(name) is None)
     }

@@ -45,6 +45,11 @@ def enter(part: str, name: str, options: type, method: type | None = None) -> No
         _METHODS[method] = options
 
 
+def classes_of(part: str) -> dict[str, type]:
+    """Return the options of each method of a part, by its name."""
+    return dict(_CLASSES[part])
+
+
 def leave(part: str, name: str) -> None:
     """Take a method's options out again."""
     options = _CLASSES[part].pop(name, None)
@@ -71,11 +76,6 @@ def options_class(part: str, name: Any) -> type:
             "registered first: import its file, or pass --plugin FILE to prunevid ask"
         )
     return known[name]
-
-
-def known_names(part: str) -> tuple[str, ...]:
-    """Return the names of all methods of a part, sorted."""
-    return tuple(sorted(_CLASSES[part]))
 
 
 def name_of(part: str, options: Any) -> str:

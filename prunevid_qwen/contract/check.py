@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config.base import check_budgets
+from prunevid_qwen.config.base import check_amounts, checked_layers
 from prunevid_qwen.config.table import options_class
 from prunevid_qwen.contract.promises import check_plan, failures_of, promised
 from prunevid_qwen.contract.samples import CONTENT, LAYOUTS, evidence, only_what_it_asks_for
 from prunevid_qwen.contract.variants import EVERYTHING, variants_of, varied
-from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.errors import ConfigError, ContractBroken, excerpt, quoted
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import Reducer, is_reducer, made_by, merges, registered_as
 from prunevid_qwen.stage1_merge import Pool, PruneVidMerge, RandomMerge
@@ -39,10 +39,10 @@ def check_reducer(what: Any) -> None:
 
     Raises:
         ContractBroken: a promise is broken; it names which, on what, and how to mend it.
-        ConfigError: ``what`` is none of these, or a budget or layer of it is out of range.
+        ConfigError: ``what`` is none of these, or a budget of it is out of range.
     """
     stage, given = _given(what)
-    check_budgets(given)
+    check_amounts(given)
     for name, own in variants_of(given).items():
         who = f"{type(own).__name__} ({name})"
         with failures_of(who, "construction"):
@@ -71,7 +71,13 @@ def _given(what: Any) -> tuple[int, Any]:
 
 def _options_of(cls: type, known: tuple[int, str] | None) -> Any:
     if known is None:
-        return cls()
+        try:
+            return cls()
+        except TypeError as error:
+            raise ConfigError(
+                f"{cls.__name__} is not made without arguments ({excerpt(str(error))}): pass one that is made, or give "
+                "each option a default"
+            ) from error
     return options_class("merger" if known[0] == 1 else "selector", known[1])()
 
 
@@ -135,8 +141,19 @@ def _places(reducer: Reducer, own: Any, stage: int) -> tuple[int, ...]:
     """Return on whose outputs the method's steps act in a decoder of 32 layers."""
     if stage == 1:
         return (-1,)
-    layers = own.layers_for(_DEPTH) if hasattr(own, "layers_for") else getattr(own, "layers", None)
-    layers = (layers,) if isinstance(layers, (int, float)) else layers or (11,)
+    given = own.layers_for(_DEPTH) if hasattr(own, "layers_for") else getattr(own, "layers", None)
+    mend = "give `layers` as indices from 1, shares of the depth in (0, 1), or None"
+    try:
+        layers = checked_layers(given, most=None) or (11,)
+    except ConfigError as error:
+        raise ContractBroken(f"{error}: {mend}", promise="places") from error
+    several = getattr(reducer, "several", False)
+    promised(
+        "places",
+        len(layers) == 1 or several,
+        f"layers={layers}, and it does not say that it acts several times",
+        "say `several = True` in the class, or give one layer",
+    )
     return tuple(each - 1 if isinstance(each, int) else int(each * _DEPTH) for each in layers)
 
 

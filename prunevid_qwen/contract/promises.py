@@ -87,7 +87,7 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
             f"plan changed {name}",
             "leave the evidence as it is: copy, then change",
         )
-    same = torch.equal(step.target, again.target) and torch.equal(step.rep, again.rep)
+    same = isinstance(again, TokenMap) and _equal(step, again)
     promised(
         "the same",
         same,
@@ -134,6 +134,18 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
     if stage == 1 and step.is_identity and any(block.stop - block.start > 1 for block in seen.layout.blocks):
         _check_reason(reducer, own, seen)
     return step, left
+
+
+def _equal(one: TokenMap, other: TokenMap) -> bool:
+    first, second = _parts(one), _parts(other)
+    return first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def _parts(step: TokenMap) -> dict[str, torch.Tensor]:
+    given = {"target": step.target, "rep": step.rep, "stratum": step.stratum}
+    if step.mix is not None:
+        given |= {"source": step.mix.source, "group": step.mix.group, "weight": step.mix.weight}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _copied(seen: Evidence) -> dict[str, torch.Tensor]:

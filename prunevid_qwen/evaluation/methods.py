@@ -144,7 +144,7 @@ def standard_methods() -> list[Method]:
 
 
 def _selector(name: str) -> dict[str, Any]:
-    # at one layer, whatever their papers say: what is compared is the choice of tokens
+    # all that cut once at one layer, whatever their papers say: what is compared is the choice of tokens
     options = options_class("selector", name)
     at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
     return {"selector": name, **at_one, **says(options(), 2).lever_needs}

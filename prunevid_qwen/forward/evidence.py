@@ -70,7 +70,6 @@ class Sight:
         """Return what the reducer sees of row ``b``, which has visual tokens."""
         row, layout = self.state.rows[b], self.layout(b)
         assert row.start is not None
-        sizes = tuple(block.stop - block.start for block in layout.blocks)
         return Evidence(
             layout,
             self._states(b, _visual(row)),
@@ -84,10 +83,17 @@ class Sight:
             layer=self.step.at,
             start=row.start.visual.numel(),
             note=_there(row.notes.get(id(self.step.by)), self.device),
-            entered=row.entered.setdefault(id(self.step.by), sizes),
+            entered=self.entered(b),
             steps_at=self.steps_at,
             depth=self.depth,
         )
+
+    def entered(self, b: int) -> tuple[int, ...]:
+        """Say how many tokens of each block came to the reducer's first step, which is this one where none is noted."""
+        row = self.state.rows[b]
+        assert row.layout is not None
+        sizes = tuple(block.stop - block.start for block in row.layout.blocks)
+        return row.entered.setdefault(id(self.step.by), sizes)
 
     def alike(self, one: int, other: int) -> Tensor | None:
         """Say whether two rows with the same videos and images show the reducer the same, [] bool; None: surely not.

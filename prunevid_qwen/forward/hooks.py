@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter, adapter_for
 from prunevid_qwen.adapters.attachments import hook
+from prunevid_qwen.adapters.pictures import Pictures
 from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward import selfcheck
@@ -121,12 +122,14 @@ def attached(
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         steps_at = tuple(step.at for step in plan.steps)
-        run = Run(adapter, plan, collector, logits, Trace(plan.position_scheme, layer, layers, steps_at=steps_at))
+        pictures = Pictures(adapter.pictures, adapter.noted)
+        trace = Trace(plan.position_scheme, layer, layers, steps_at=steps_at)
+        run = Run(adapter, plan, collector, logits, pictures, trace)
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
-            stack.enter_context(run.pictures.watching(parts.root))
-            stack.enter_context(run.collector.watching())
+            stack.enter_context(pictures.watching(parts.root))
+            stack.enter_context(collector.watching())
             stack.enter_context(logits.watching())
             stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
             _hook(stack, run)

@@ -35,12 +35,17 @@ def check_shown(
         blind = False
     elif adapter.spatial:  # asked last, since it waits for the device
         blind = spreads(kwargs.get("position_ids"))
+    elif ids is None:  # positions that count tokens are those of a text, whatever it shows
+        blind = _begins_by_embeddings(kwargs)
     else:  # pixels under a name that nobody knows are for `check_text`
         blind = not may_show(adapter, kwargs) and _holds_placeholders(adapter, kwargs, ids, whole)
     if (media or blind) and ids is None:
         if kwargs.get("inputs_embeds") is None:
             raise missing_seam("the model's call", "input_ids", kwargs)
-        shown = "pixels" if media else "(t, h, w) positions of images or videos"
+        shown = (
+            "(t, h, w) positions of images or videos" if adapter.spatial else "nothing that tells a text from images"
+        )
+        shown = "pixels" if media else shown
         raise UnsupportedError(
             f"inputs_embeds came with {shown}: pruning has to know which tokens are visual, and only their ids tell. "
             "Pass input_ids, not inputs_embeds"
@@ -59,12 +64,18 @@ def check_shown(
         )
 
 
-def _holds_placeholders(adapter: Adapter, kwargs: dict[str, Any], ids: Tensor | None, whole: Tensor | None) -> bool:
+def _begins_by_embeddings(kwargs: dict[str, Any]) -> bool:
+    """Tell whether embeddings came that may show something: of more than the one token of a decode step."""
+    embeds = kwargs.get("inputs_embeds")
+    return isinstance(embeds, Tensor) and embeds.shape[1] > 1
+
+
+def _holds_placeholders(adapter: Adapter, kwargs: dict[str, Any], ids: Tensor, whole: Tensor | None) -> bool:
     """Tell whether a call without pixels begins a prompt with visual tokens, or is a piece of one.
 
     What goes on from a text may hold placeholders that were generated.
     """
-    if ids is None or ids.shape[1] == 1:
+    if ids.shape[1] == 1:
         return False
     cache = cache_of(kwargs)
     told = ids if cache is None or not cache.get_seq_length() else whole

@@ -11,6 +11,8 @@ import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.base import check_budgets, layer_after
+from prunevid_qwen.config.checks import check_count, unknown
+from prunevid_qwen.config.flat import SCHEMES
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.reducer import (
     ChecksPlaces,
@@ -19,6 +21,7 @@ from prunevid_qwen.reducer import (
     is_reducer,
     made_by,
     merges,
+    needs_of,
     reducer_class,
     registered_as,
 )
@@ -36,6 +39,9 @@ class Step:
         by: decides what is left; inside the decoder one that does not declare ``merges = True`` may only drop.
         name: of its method, for receipts; its class's where it is left out.
         options: that ``by`` was made from, for receipts, which read budgets there; None: ``by`` itself is read.
+
+    Raises:
+        ConfigError: ``at`` is no whole number, or ``by`` is no reducer.
     """
 
     at: int
@@ -46,6 +52,11 @@ class Step:
     def __post_init__(self) -> None:
         if not is_reducer(self.by):
             raise ConfigError(f"a step is by a reducer, which has `needs` and `plan(seen)`; got {_no_reducer(self.by)}")
+        if not isinstance(self.at, int) or isinstance(self.at, bool):
+            raise ConfigError(
+                f"a step's `at` is the layer on whose output it acts, from 0, or {DOOR} for the decoder's door; "
+                f"got {quoted(self.at)}"
+            )
         check_budgets(self.by)
         if not self.name:
             object.__setattr__(self, "name", type(self.by).__name__)
@@ -78,7 +89,7 @@ class Plan:
             positions count tokens, not for those whose positions tell time, height and width.
 
     Raises:
-        ConfigError: ``places`` is neither.
+        ConfigError: a field is out of its range, or ``steps`` are no steps.
     """
 
     steps: tuple[Step, ...] = ()
@@ -88,6 +99,21 @@ class Plan:
     places: str = "kept"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.steps, (tuple, list)):
+            raise ConfigError(f"a plan's steps are a tuple of Step, got {quoted(self.steps)}: put it into a tuple")
+        object.__setattr__(self, "steps", tuple(self.steps))
+        for step in self.steps:
+            if not isinstance(step, Step):
+                raise ConfigError(
+                    f"a plan's steps are Steps, got {quoted(step)}: say where it acts, Step(at=2, by=...), or pass a "
+                    "list of methods instead of a plan"
+                )
+        if not isinstance(self.compress, bool):
+            raise ConfigError(f"compress is True or False, got {quoted(self.compress)}")
+        if self.position_scheme not in SCHEMES:
+            raise ConfigError(unknown("position_scheme is one of", self.position_scheme, SCHEMES))
+        if self.vision_chunk_tokens is not None:
+            check_count("vision_chunk_tokens", self.vision_chunk_tokens, 1)
         if self.places not in ("kept", "packed"):
             raise ConfigError(f"places is 'kept' or 'packed', got {quoted(self.places)}")
 
@@ -137,7 +163,7 @@ def _check(plan: Plan, layers: int) -> None:
                 f"step {step.name!r} acts after layer {step.at}, and this model has layers 0 to {layers - 1}: give one "
                 f"of these, or {DOOR} for the decoder's door"
             )
-        own = step.by.needs.layers
+        own = needs_of(step.by).layers
         if own is not None and step.at + 1 not in own:
             raise ConfigError(
                 f"{step.name!r} was trained to act before layer {' or '.join(map(str, own))} and cannot act before "
@@ -243,7 +269,7 @@ def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int
             f"selector {config.selector_name!r} acts before one layer, got layers={tuple(before)}: a method that acts "
             "several times says `several = True`"
         )
-    trained = selector.needs.layers
+    trained = needs_of(selector).layers
     if trained is None or (before is not None and len(before) > 1):
         asked = (None,) if before is None else before
         return tuple(layer_after(each, layers) for each in asked)
@@ -256,6 +282,6 @@ def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int
     if before is not None and layer_after(before[0], layers) != at:
         raise ConfigError(
             f"selector {config.selector_name!r} was trained to act after layer {at} and cannot act after "
-            f"pruning_layer={config.pruning_layer} (layers={before[0]}): leave pruning_layer and layers unset"
+            f"pruning_layer={config.pruning_layer} (layers={getattr(own, 'layers', None)}): leave these unset"
         )
     return (at,)

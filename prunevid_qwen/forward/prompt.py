@@ -164,6 +164,12 @@ def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:
     if copy.positions is not None and len(copy.positions) != 3 and kwargs.get("attention_mask") is None:
         steps = copy.positions[0].diff(dim=-1)
         if bool((steps != 1).any()):
+            if getattr(cache_of(kwargs), "lent", False):  # the library looks for such rows where there is no cache
+                raise UnsupportedError(
+                    "use_cache=False came with text positions (the first row of position_ids) that begin anew or leave "
+                    "some out: the library then reads a row as several prompts, and pruning as one. Pass each prompt "
+                    "as a row of its own, with attention_mask"
+                )
             return (
                 "tokens would be dropped, and the text's own positions (the first row of position_ids) begin anew or "
                 "leave some out, as where several prompts are packed into one row: not supported. "

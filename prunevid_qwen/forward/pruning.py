@@ -10,7 +10,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.base import checked_layers, layer_after
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
-from prunevid_qwen.reducer import is_reducer, merges, registered_as
+from prunevid_qwen.reducer import is_reducer, merges, needs_of, registered_as
 from prunevid_qwen.tokens.trace import DOOR
 
 Pruning = PruneVidConfig | Plan | Sequence[Any]
@@ -87,7 +87,7 @@ def _steps_of(method: Any, layers: int) -> tuple[Step, ...]:
 
 
 def _places(reducer: Any, layers: int) -> tuple[int, ...]:
-    trained = reducer.needs.layers
+    trained = needs_of(reducer).layers
     if not hasattr(reducer, "layers") and trained is None:
         raise ConfigError(
             f"{_said(reducer)} does not say where it acts: give it `layers` (3: layer 3 sees what is left first), "

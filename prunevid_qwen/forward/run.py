@@ -45,12 +45,16 @@ class Run(threading.local):
         plan: what to do to it.
         evidence: collects the evidence from outside the layers that the plan's steps ask for.
         logits: what calls of the model ask of its logits.
+        pictures: notes the grids that a prompt shows.
         trace: of the context.
     """
 
-    def __init__(self, adapter: Adapter, plan: Plan, evidence: EvidenceCollector, logits: Logits, trace: Trace) -> None:
+    def __init__(  # runs in each thread: what watches the model is made once, and given
+        self, adapter: Adapter, plan: Plan, evidence: EvidenceCollector, logits: Logits, pictures: Pictures,
+        trace: Trace,
+    ) -> None:  # fmt: skip
         self.adapter, self.plan, self.collector, self.logits, self.trace = adapter, plan, evidence, logits, trace
-        self.pictures = Pictures(adapter.pictures, adapter.noted)
+        self.pictures = pictures
         self.prompt: Tensor | None = None  # [B, S] ids of the last prompt that positions were made for
         self.ids: Tensor | None = None  # [B, S] ids of the forward under way, when pixels came with them
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
@@ -62,7 +66,7 @@ class Run(threading.local):
 
     # ---- before the decoder
 
-    def note_prompt(self, input_ids: Tensor, mask: Any) -> None:
+    def note_prompt(self, input_ids: Tensor | None, mask: Any) -> None:
         """Remember the true prompt: in assisted decoding the first forward also holds candidate tokens."""
         check_countable(mask)
         self.prompt = input_ids

@@ -45,6 +45,7 @@ def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tenso
         if row.layout is None:
             continue
         if b in twins:  # beams, or many questions about a video: decide once for all
+            sight.entered(b)
             maps[b] = maps[twins[b]]
             continue
         maps[b] = _decided(step, sight, b)

@@ -82,7 +82,10 @@ class Stage2(TypedDict):
     original_tokens: Annotated[int, Key("that came", "visual tokens")]
     kept_tokens: Annotated[int, Key("that were left", "visual tokens")]
     compressed_tokens: Annotated[int, Key("the same under stage 1's name", "visual tokens")]
-    requested_ratio: Annotated[float | None, Key("asked for; None: a count, or what is seen decides", "share")]
+    requested_ratio: Annotated[
+        float | None,
+        Key("asked for; None: a count, an average over layers, a schedule, or what is seen decides", "share"),
+    ]
     requested_tokens: Annotated[int | None, Key("asked for, of each video and image", "visual tokens")]
     threshold: Annotated[float | None, Key("above which tokens are kept, where that decides", "probability")]
     max_ratio: Annotated[float | None, Key("that the threshold may keep at most", "share")]
@@ -194,7 +197,10 @@ class Receipt(TypedDict):
     position_scheme: Annotated[str, Key('"reference" or "hf"')]
     config: Annotated[
         dict[str, Any] | None,
-        Key("options by flat name, defaults where no method has one; None under a plan"),
+        Key(
+            "every option by its flat name; the default of one that the chosen methods lack. What has no flat name "
+            "stands by its full name, such as selector.layers; where both stand it holds. None under a plan"
+        ),
     ]
     methods: Annotated[Methods | None, Key("the config's methods and their own options; None under a plan")]
     plan: Annotated[PlanFacts | None, Key("the plan, where one was given instead of a config")]

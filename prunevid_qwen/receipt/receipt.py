@@ -170,8 +170,12 @@ def _steps(sample: SampleTrace, trace: Trace) -> list[StepRow]:
 def _why_all_kept(sample: SampleTrace, stage: Stage) -> str:
     if not sample.tokens:
         return _NO_MEDIA
-    if stage.count is not None:
-        return f"nothing to do: no video or image has more than keep_tokens={stage.count} tokens"
+    cuts = [each.map for each in sample.reductions if each.at > DOOR]
+    if any(each.n_out < each.n_in for each in cuts):
+        return f"nothing dropped by the last of {len(cuts)} cuts: steps say what those before it left"
+    count = stage.count or getattr(stage.own, "keep_tokens", None)  # as an average over layers, too
+    if count is not None:
+        return f"nothing to do: no video or image has more than keep_tokens={count} tokens"
     if stage.threshold is not None:
         floor = getattr(stage.own, "min_keep_tokens", None)
         least = "" if floor is None else f", or among the {floor} that are kept in any case (min_keep_tokens)"
@@ -191,8 +195,8 @@ def _stage3(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage3:
         note = "nothing to do: stage 2 is off"
     elif asked and not applied:
         note = "nothing to do: stage 2 dropped nothing" if sample.tokens else _NO_MEDIA
-    merging = [stage.name for stage in stages.cuts if stage.merges]
-    if merging and not asked:
+    merging = dict.fromkeys(stage.name for stage in stages.cuts if stage.merges)
+    if merging and not asked and sample.tokens:
         note = f"left whole: stage 2 ({', '.join(merging)}) merges, and no row before it stands for several tokens"
     text = sample.length - sample.tokens
     lengths = [text + n for n in ([sample.after_stage2] * trace.layers if applied else sample.widths(trace.layers))]

@@ -11,7 +11,7 @@ from prunevid_qwen.evaluation.efficiency.memory import cache_storage
 from prunevid_qwen.evaluation.efficiency.shapes import Shape
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
-from prunevid_qwen.tokens.trace import Trace
+from prunevid_qwen.tokens.trace import DOOR, Trace
 
 
 def facts_of(
@@ -36,7 +36,7 @@ def facts_of(
     boundary = None
     seen = [[given] * layers for _ in range(batch)]  # visual tokens of each layer, by row
     first, second = [given] * batch, [given] * batch
-    cluster = asking = 0
+    cluster, places = 0, list[int]()
     if trace is not None and config is not None:
         seen = [sample.widths(layers) for sample in trace.samples]
         first = [sample.after_stage1 for sample in trace.samples]
@@ -49,8 +49,7 @@ def facts_of(
                 for sample in trace.samples
                 if sample.merged is not None
             )
-        if config.enable_stage2:
-            asking = _asking(config, prompt)
+        places = [at for at in trace.steps_at if at > DOOR]
     visual = [max(each) for each in zip(*seen, strict=True)]
     widths = [n + prompt.text_tokens for n in visual]
     lengths, _ = size_of(cache)
@@ -73,7 +72,7 @@ def facts_of(
         "R_kv": sum(lengths) / (layers * prompt.length),
         "widths": widths,
         "visual_widths": visual,
-        "asking": asking,
+        "scores": [] if config is None else _scores(config, prompt, [widths[at] for at in places]),
         "cluster": cluster,
         "cache_lengths": list(lengths),
         "cache_bytes": {
@@ -85,9 +84,12 @@ def facts_of(
     return what
 
 
-def _asking(config: PruneVidConfig, prompt: Prompt) -> int:
-    """Tokens of a row whose attention stage 2 computes anew."""
-    query = made_by(config.selector, config=config).needs.attention
+def _scores(config: PruneVidConfig, prompt: Prompt, widths: list[int]) -> list[dict[str, Any]]:
+    """Say of each step between the layers, which came to so many tokens, what attention it computes anew."""
+    query = None if config.selector is None else made_by(config.selector, config=config).needs.attention
     if query is None:
-        return 0
-    return 1 if query.tokens == "last" else prompt.question_tokens
+        return []
+    asking = 1 if query.tokens == "last" else prompt.question_tokens
+    rows = 1 if query.rows == "last" else asking
+    keys = query.source == "pre_rope" or query.projections == "next"
+    return [{"asking": asking, "width": width, "rows": rows, "keys": keys} for width in widths]

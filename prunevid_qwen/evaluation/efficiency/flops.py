@@ -106,9 +106,18 @@ def vision_flops(shape: Shape, grid: tuple[int, int, int], batch: int = 1) -> in
     return batch * (embedding + shape.vision_depth * linear + attention + merger)
 
 
-def score_flops(shape: Shape, asking: int, width: int) -> int:
-    """Count stage 2's scores of one row: queries of ``asking`` tokens, and their products with ``width`` keys."""
-    return 2 * asking * shape.hidden * (shape.hidden + width)
+def score_flops(shape: Shape, asking: int, width: int, rows: int | None = None, keys: bool = False) -> int:
+    """Count one step's attention scores of one row; what else its method computes is not counted.
+
+    Args:
+        shape: of the model.
+        asking: tokens whose queries are made.
+        width: keys that the queries are multiplied with.
+        rows: queries that are; None for all that are made.
+        keys: the keys are made too, and not read from the cache.
+    """
+    made = 2 * width * shape.hidden * shape.kv_heads * (shape.hidden // shape.heads) if keys else 0
+    return 2 * shape.hidden * (asking * shape.hidden + (asking if rows is None else rows) * width) + made
 
 
 def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, least: int) -> int:
@@ -166,7 +175,7 @@ def flops_of(shape: Shape, what: dict[str, Any]) -> dict[str, Any]:
         "vision": vision_flops(shape, tuple(what["grid"]), what["batch"]),
         "stage1": what["cluster"],
         "decoder": decoder.to_dict(),
-        "stage2": what["batch"] * score_flops(shape, what["asking"], what["widths"][0]),
+        "stage2": what["batch"] * sum(score_flops(shape, **each) for each in what["scores"]),
         "lm_head": lm_head_flops(shape, what["batch"]),
         "decode_step": decode_flops(shape, [n + 1 for n in what["cache_lengths"]], what["batch"]),
         "macs_fastv": what["batch"] * macs_fastv(shape, what["visual_widths"]),

@@ -55,8 +55,9 @@ def competitors(presets: Sequence[str]) -> list[Variant]:
             raise ConfigError(f"{variant.name!r} is the name of a competitor that always runs: rename the file")
     if asked[0].config is not None and asked[0].config.fixed_keep_ratio is None:
         raise ConfigError(
-            f"controls keep as many tokens as the first preset, and {asked[0].name!r} decides anew for each prompt or "
-            "cuts several times; name one with a fixed share first, or a JSON file with keep_threshold null"
+            f"controls keep the share of the first preset, and {asked[0].name!r} has no fixed one: it decides anew for "
+            "each prompt, keeps a number of tokens, or cuts several times; name one with a keep_ratio of one cut, "
+            "or a JSON file with keep_threshold null"
         )
     controls = [Variant(name, PruneVidConfig(), asked[0].name) for name in CONTROLS]
     return [Variant(STOCK, None), Variant(KEEP_EVERYTHING, _KEEP), *asked, *controls]

@@ -7,10 +7,14 @@ L - K. The budget is the mean over layers: b * L = m * K + r * (L - K).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig, get_stage1_only_config
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.config.base import resolve_layer
+from prunevid_qwen.config.base import MethodOptions, resolve_layer
 from prunevid_qwen.config.checks import check_share
 from prunevid_qwen.errors import ConfigError
 
@@ -18,6 +22,7 @@ FASTV_LAYERS = 2
 """K of FastV's paper: scores come from layer 1 (from 0), and the layers from 2 on see what was kept."""
 
 _ALL_GROUPS = 1  # min_cluster_tokens: the authors' 14 is meant for frames of 140 to 196 tokens
+_MANY = 10_000_000  # tokens, of which a rounded one is nothing
 _SHALLOW = 20  # layers below which `resolve_layer` scales PruneVid's own depth down
 
 
@@ -89,12 +94,70 @@ def entering_for(budget: float, keep_ratio: float, first: int, layers: int) -> f
 
 
 def first_layers(config: PruneVidConfig, depth: Depth) -> int:
-    """Return K of a config: the layers up to the one after which it selects, all of them without stage 2."""
-    if not config.enable_stage2:
-        return depth.layers
-    if getattr(config.selector, "trained", False) and config.pruning_layer is None:
-        return depth.glimpse_layer + 1
-    return resolve_layer(config.pruning_layer, depth.layers) + 1
+    """Return K of a config: the layers up to the one after which it first selects, all of them without stage 2."""
+    return (*_layers_before(config, depth), depth.layers)[0]
+
+
+def layer_shares(config: PruneVidConfig, depth: Depth, free: float = 1.0) -> tuple[list[float], bool]:
+    """Return the share of the visual tokens that each layer sees, and whether it is exactly that.
+
+    Else it is what it may be at most: see `budget_asked`. A selector that is asked for an average over layers has that
+    average in each.
+
+    Args:
+        config: what is pruned.
+        depth: of the model.
+        free: what a cut leaves where what is seen decides, without a cap.
+    """
+    share, exact = _entering(config.merger)
+    own, shares = config.selector, [share]
+    if getattr(own, "averages", False) and getattr(own, "keep_ratio", None) is not None:
+        return [share * own.keep_ratio] * depth.layers, exact
+    before = _layers_before(config, depth)
+    for step in range(len(before)):
+        said = _left(config, step, shares[-1] / share)
+        exact = exact and said is not None and getattr(own, "max_keep_ratio", None) is None
+        shares.append(shares[-1] * (free if said is None else said))
+    edges = (0, *before, depth.layers)
+    return [
+        each for each, (start, stop) in zip(shares, pairwise(edges), strict=True) for _ in range(start, stop)
+    ], exact
+
+
+def _layers_before(config: PruneVidConfig, depth: Depth) -> list[int]:
+    """Say how many layers run before each cut."""
+    own = config.selector
+    if own is None:
+        return []
+    if getattr(own, "trained", False) and config.pruning_layer is None:
+        return [depth.glimpse_layer + 1]
+    layers = own.layers_for(depth.layers) if isinstance(own, MethodOptions) else getattr(own, "layers", None)
+    layers = layers if isinstance(layers, (tuple, list)) else (layers,)
+    return [resolve_layer(at - 1 if isinstance(at, int) else at, depth.layers) + 1 for at in layers]
+
+
+def _entering(merger: Any) -> tuple[float, bool]:
+    """Return the share that enters the decoder, and whether it is exactly that."""
+    if merger is None:
+        return 1.0, True
+    share = getattr(merger, "cluster_ratio", getattr(merger, "keep_ratio", None))
+    if share is None or getattr(merger, "keep_tokens", None) is not None:
+        return 1.0, False
+    return share, getattr(merger, "exact", False)
+
+
+def _left(config: PruneVidConfig, step: int, came: float) -> float | None:
+    """Return what a cut leaves of what comes to it, a ``came`` part of what entered; None: what is seen decides."""
+    own = config.selector
+    if config.fixed_keep_ratio is not None and getattr(own, "most_layers", 1) == 1:
+        return config.fixed_keep_ratio
+    if getattr(own, "max_keep_ratio", None) is not None:
+        return float(own.max_keep_ratio)
+    size = round(_MANY * came)
+    if getattr(own, "keep_tokens", None) is not None or not isinstance(own, MethodOptions):
+        return None
+    most = own.most(SimpleNamespace(blocks=(SimpleNamespace(kind="video", start=0, stop=size),)), step)
+    return None if most is None else most / size
 
 
 # ---- the configs that spend a budget
@@ -137,11 +200,5 @@ def budget_asked(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
     Else it is what it may be at most: a video decides, and one whose groups are small can exceed even that, since each
     leaves a token and ``min_cluster_tokens`` may leave them whole.
     """
-    entering = config.cluster_ratio if config.enable_stage1 else 1.0
-    exact = not config.enable_stage1 or getattr(config.merger, "exact", False)
-    share = 1.0
-    if config.enable_stage2:
-        fixed = config.fixed_keep_ratio
-        share = fixed if fixed is not None else config.max_keep_ratio or 1.0
-        exact = exact and fixed is not None
-    return mean_over_layers(entering, entering * share, first_layers(config, depth), depth.layers), exact
+    shares, exact = layer_shares(config, depth)
+    return fmean(shares), exact

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, first_layers
+from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, layer_shares
 
 LAYERS, HIDDEN = 28, 3584
 LINEAR = 13.05e9
@@ -25,6 +26,9 @@ DECODE = 0.03
 """Seconds a token of the answer: 28 to 30 ms on an A100 in GlimpsePrune's table 7."""
 OVERHEAD = 0.15
 """Seconds an answer for everything else: assumed."""
+
+_FREE = 0.2
+"""Share that a cut leaves where what is seen decides: assumed."""
 
 WEIGHTS_GB = 16.6  # 8.29 billion weights of 2 bytes
 LINE_KB = 4  # a stored answer
@@ -116,7 +120,5 @@ def gigabytes(value: float) -> str:
 
 
 def _flops(work: Work, config: PruneVidConfig) -> float:
-    entering = config.cluster_ratio if config.enable_stage1 else 1.0
-    kept = config.fixed_keep_ratio if config.fixed_keep_ratio is not None else config.max_keep_ratio or 0.2
-    late = entering * (kept if config.enable_stage2 else 1.0)
-    return prefill_flops(work.tokens, work.text, (entering, late), first_layers(config, PUBLISHED_DEPTH))
+    shares, _ = layer_shares(config, PUBLISHED_DEPTH, free=_FREE)
+    return fmean(prefill_flops(work.tokens, work.text, (share, share), 1, 1) for share in shares)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from prunevid_qwen.model import PrunedVLM, PruneVidQwen25VL
     from prunevid_qwen.needs import AttentionQuery, Evidence, Needs, Probe, VisionQuery
     from prunevid_qwen.reducer import register
-    from prunevid_qwen.tokens import Mix, TokenLayout, TokenMap
+    from prunevid_qwen.tokens import Block, Mix, TokenLayout, TokenMap
 
 _HOME = {
     "config": (
@@ -68,12 +68,13 @@ _HOME = {
     "needs": ("AttentionQuery", "Evidence", "Needs", "Probe", "VisionQuery"),
     "forward.plan": ("Plan", "Step"),
     "reducer": ("register",),
-    "tokens": ("Mix", "TokenLayout", "TokenMap"),
+    "tokens": ("Block", "Mix", "TokenLayout", "TokenMap"),
 }
 _ROOM_OF = {name: room for room, names in _HOME.items() for name in names}
 
 __all__ = [
     "AttentionQuery",
+    "Block",
     "ConfigError",
     "Evidence",
     "MediaError",

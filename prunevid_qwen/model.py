@@ -50,8 +50,8 @@ class PrunedVLM:
         model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
             with a loaded model pass its ``processor``, or of a Qwen-VL its ``tokenizer``.
         config: what to prune: a config, or as `pruned` takes it a `Plan` or a list of methods. None is the paper's
-            (`get_paper_config`). Only a config says how videos are read and what is reported; a plan or a list goes
-            with the defaults of both.
+            (`get_paper_config`). A list has stage 1 only where a merger stands in it. Only a
+            config says how videos are read and what is reported; a plan or a list goes with the defaults of both.
         device: "cuda", "cpu", ...; None takes the GPU when there is one. Not together with ``device_map``.
         tokenizer: for a loaded Qwen-VL.
         processor: for a loaded model. Of a Qwen-VL the settings and the tokenizer are used, of another model all.

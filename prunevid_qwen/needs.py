@@ -185,7 +185,8 @@ class Evidence:
     """All that a reducer may look at: one sample, never a model.
 
     Args:
-        layout: what each position of the sample is.
+        layout: what each position of the sample is. ``layout.blocks`` are the videos and images: rows
+            ``block.start`` to ``block.stop`` of all that is [N, ...] here.
         hidden: [N, D] states of the visual tokens at this depth, model dtype.
         question: [Q', D] states of the text tokens that `Needs.question` asked for; [0, D] when it did not.
         attention: [N] fp32, natural logarithm of the attention probability, reduced over heads and question tokens as

@@ -145,7 +145,7 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
                 f"reducer {quoted(name)} is taken by {other.__module__}.{other.__qualname__}: choose another name, and "
                 "register a class once"
             )
-        enter(_PARTS[stage], name, flat_options_of(_PARTS[stage], cls.__name__) if options is None else options)
+        enter(_PARTS[stage], name, options or flat_options_of(_PARTS[stage], cls.__name__), cls)
         _REDUCERS[stage, name] = cls
         return cls
 

@@ -56,6 +56,7 @@ def test_keys_and_types_whatever_prunes(model: PruneVidQwen25VL, clip: Any, meth
     stats = model.with_config(METHODS[method]).generate(clip, ASKED, max_new_tokens=1)["stats"]
     assert list(differences(stats)) == []
     assert stats["schema"] == SCHEMA == 2
+    assert (stats["config"] is None) == (stats["methods"] is None)
     assert (stats["config"] is None) == (stats["plan"] is not None) == (method in ("plan", "list"))
     assert json.loads(json.dumps(stats)) == stats
 
@@ -102,12 +103,12 @@ def test_several_steps_all_stand_there_and_stage_2_is_the_last(model: PruneVidQw
 def test_a_difference_is_found() -> None:
     for wrong, where in (({"schema": "2"}, "schema"), ({"steps": {}}, "steps"), ({"config": 3}, "config")):
         assert any(where in each for each in differences(wrong))
-    assert len(list(differences({}))) == 18
+    assert len(list(differences({}))) == 19
 
 
 def test_receipts_of_01_are_still_read(model: PruneVidQwen25VL, clip: Any) -> None:
     old = copy.deepcopy(model.generate(clip, ASKED, max_new_tokens=1)["stats"])
-    for name in ("schema", "steps", "plan"):
+    for name in ("schema", "steps", "plan", "methods"):
         del old[name]
     del old["stage1"]["requested_tokens"], old["stage2"]["requested_tokens"]
     assert len(stage_lines(old)) == 3

@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 import typer
 
 from prunevid_qwen.cli.commands import app, demo_app
-from prunevid_qwen.cli.full_names import FULL_NAMES, in_full
 from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.request import Request, RunsItself
 from prunevid_qwen.errors import PruneVidError
@@ -110,15 +109,7 @@ def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bo
         return _report(type(error).__name__, str(error), error.exit_code, as_json)
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else program
-        message = f"{error.format_message()}{_in_full(error)}\nSee: {path} --help"
-        return _report("UsageError", message, USAGE, as_json)
-
-
-def _in_full(error: Any) -> str:
-    """Say under which full names there is an option that was not found, where the command takes full names."""
-    params = () if error.ctx is None else error.ctx.command.params
-    full = in_full(getattr(error, "option_name", "")) if any(each.name == FULL_NAMES for each in params) else ()
-    return f"\nBy its full name there is {' and '.join(full)}" if full else ""
+        return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
 
 
 def _answer(request: Request) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.base import Layers
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.table import classes_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
@@ -45,20 +46,6 @@ def take_full_names(words: list[str]) -> tuple[list[str], dict[str, str]]:
     return others, found
 
 
-def in_full(option: str) -> tuple[str, ...]:
-    """Return the full names that end in the name of an option which there is not, or is not in short.
-
-    Args:
-        option: as typed, such as "--keep_tokens".
-    """
-    name = option.lstrip("-").replace("-", "_")
-    has = {
-        part: {each for cls in classes_of(part).values() for each in names_in(cls)} for part in ("merger", "selector")
-    }
-    has["reading"] = set(names_in(Reading))
-    return tuple(f"--{part}.{name}" for part in PARTS if name in has[part])
-
-
 def full_names_of_each() -> list[str]:
     """Return a line for each registered method, and for reading: which options it has."""
     lines = [
@@ -89,7 +76,17 @@ def _kind_of(name: str, base: PruneVidConfig, given: Mapping[str, Any]) -> Any:
     chosen = given.get(part)
     own = getattr(base, part)
     cls = options_class(part, chosen) if chosen is not None else None if own is None else type(own)
-    return str if cls is None else get_type_hints(cls).get(field, str)  # what it lacks is refused by the config
+    # what it lacks is refused by the config
+    return str if cls is None else kind_of_option(field, get_type_hints(cls).get(field, str))
+
+
+def kind_of_option(name: str, kind: Any) -> Any:
+    """Return the type that a command line reads an option as: its own; ``layers`` take shares whatever they say."""
+    if name != "layers":
+        return kind
+    kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+    alone = any(each in (int, float) for each in kinds)  # not only as a tuple
+    return Layers if alone else tuple[int | float, ...] | None
 
 
 def _typed(name: str, text: Any, kind: Any) -> Any:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prunevid_qwen.cli.answer import Outcome
+from prunevid_qwen.cli.details import details
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, first_token_seconds
 from prunevid_qwen.config.amounts import percent, sizes
@@ -286,15 +287,3 @@ def comparison_table(pruned: Stats, full: Stats) -> Table:
     row("seconds in all", lambda s: s["seconds"]["total"], "{:.3f}".format)
     row("tokens generated", lambda s: s["generated_tokens"], str)
     return table
-
-
-def details(stats: Stats) -> str:
-    """Return what --verbose adds: frames, positions, versions and every option."""
-    lines = []
-    for video in stats["input"].get("videos", ()):
-        times = " ".join(f"{time:.2f}" for time in video["timestamps"])
-        lines.append(f"{video['source']}: read by {video['backend']}, grid {video['grid']}, frames at {times} s")
-    lines.append(f"positions: {stats['position_scheme']}; {stats['dtype']}, attention {stats['attn_implementation']}")
-    lines.append(" ".join(f"{name} {version}" for name, version in stats["versions"].items()))
-    lines.append(" ".join(f"{name}={value}" for name, value in (stats["config"] or stats["plan"]).items()))
-    return "\n".join(lines)

@@ -5,6 +5,8 @@ What differs does not read the same, and a part reads neither as 0 nor as all.
 
 from __future__ import annotations
 
+from prunevid_qwen.config.checks import check_share
+
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _NOTHING = 1e-9  # per cent; closer than that to 0 or 100 is rounding of the arithmetic
 _MOST_DIGITS = 12
@@ -19,13 +21,12 @@ def count_of(size: int, share: float, count: int | None = None) -> int:
         count: wanted instead of a share, at least 1, or None.
 
     Raises:
-        ValueError: the share is out of its range.
+        ConfigError: the share is out of its range.
 
     >>> count_of(10, 0.35), count_of(2, 0.1), count_of(10, 0.5, 7), count_of(10, 0.5, 12)
     (3, 1, 7, 10)
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"a budget is a share in (0, 1], got {share}")
+    check_share("a budget", share)
     return max(1, int(size * share)) if count is None else min(size, count)
 
 

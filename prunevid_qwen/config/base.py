@@ -185,32 +185,70 @@ def fixed_share(own: Any) -> float | None:
 
 
 def check_budgets(own: Any) -> None:
-    """Raise `ConfigError` where options that are no `MethodOptions` hold a budget or layers out of range."""
+    """Raise `ConfigError` where options or reducers that are no `MethodOptions` hold budgets or layers out of range."""
+    check_amounts(own)
+    if own is not None and not isinstance(own, MethodOptions):
+        checked_layers(getattr(own, "layers", None), most=None)
+
+
+def check_amounts(own: Any) -> None:
+    """Raise `ConfigError` where they hold a budget out of range."""
     if own is None or isinstance(own, MethodOptions):
         return
     for name in ("keep_ratio", "cluster_ratio", "keep_tokens"):
         if getattr(own, name, None) is not None:
             check_option(name, getattr(own, name))
-    checked_layers(getattr(own, "layers", None), most=None)
 
 
 def resolve_layer(pruning_layer: int | float | None, layers: int) -> int:
     """Turn ``pruning_layer`` into an index for a model of ``layers`` decoder layers (prunevid.md section 7).
 
     Raises:
-        ConfigError: the index is beyond the model; the message names the share that was probably meant.
+        ConfigError: the index is beyond the model; for one of a 7B model the message names the share that it is there.
     """
     if pruning_layer is None:
         return 10 if layers >= 20 else int(layers * 10 / 28)
     if isinstance(pruning_layer, float):
         return int(pruning_layer * layers)
     if pruning_layer >= layers:
-        share = 10 / 28 if pruning_layer == 10 else min(0.99, pruning_layer / 28)
         raise ConfigError(
-            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}). "
-            f"{pruning_layer} of the 28 layers of a 7B model is a share of {share:.2f}: "
-            f"pass pruning_layer={share:.2f} (here layer {int(share * layers)}), or None for the default. The option "
-            f"`layers` counts one more, the layer that first sees what is left: layers={pruning_layer + 1} came, pass "
-            f"layers={share:.2f}"
+            f"pruning_layer={pruning_layer}, but this model has {layers} layers (0 to {layers - 1}): give one of "
+            f"these, or None for the default{_as_share('pruning_layer', pruning_layer, layers)}"
         )
     return pruning_layer
+
+
+def layer_after(before: int | float | None, layers: int) -> int:
+    """Turn one of a method's ``layers``, which see what is left first, into the layer on whose output it acts.
+
+    Args:
+        before: counted from 1, ``layers`` being the place after the last layer; a share of the depth; or None.
+        layers: decoder layers of the model.
+
+    Raises:
+        ConfigError: it is beyond the model; the message counts as ``layers`` do, and says the flat name's number too.
+    """
+    if not isinstance(before, int):
+        return resolve_layer(before, layers)
+    if before > layers:
+        raise ConfigError(
+            f"layers={before} (the same as pruning_layer={before - 1}), but this model has {layers} layers (0 to "
+            f"{layers - 1}): give layers from 1 to {layers}, or None for the default"
+            f"{_as_share('layers', before - 1, layers)}"
+        )
+    return before - 1
+
+
+_PAPER_LAYERS = 28  # of Qwen2-VL-7B and Qwen2.5-VL-7B
+
+
+def _as_share(name: str, index: int, layers: int) -> str:
+    """Offer the share of the depth that a layer of the papers' model is; nothing for one that it does not have."""
+    if index >= _PAPER_LAYERS:
+        return ""
+    share = round(index / _PAPER_LAYERS, 2)
+    here = int(share * layers) + (name == "layers")
+    return (
+        f". Layer {index} of the {_PAPER_LAYERS} layers of a 7B model is at a share of {share:.2f}: pass "
+        f"{name}={share:.2f}, which is {name}={here} here"
+    )

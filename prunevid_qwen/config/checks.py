@@ -38,11 +38,19 @@ def check_count(name: str, value: object, least: int) -> None:
         raise ConfigError(f"{name} is a whole number of at least {least}, got {quoted(value)}")
 
 
+def nearest(got: object, allowed: Iterable[str]) -> str | None:
+    """Return the one of ``allowed`` that ``got`` was probably meant to be; None where none is near."""
+    allowed = tuple(allowed)
+    if _SAME.get(str(got)) in allowed:
+        return _SAME[str(got)]
+    return next(iter(difflib.get_close_matches(str(got), allowed, n=1)), None)
+
+
 def unknown(what: str, got: object, allowed: Iterable[str]) -> str:
     """Say what is ``allowed`` instead of ``got``: the nearest of them first, then all."""
     allowed = tuple(allowed)
-    close = [_SAME[str(got)]] if _SAME.get(str(got)) in allowed else difflib.get_close_matches(str(got), allowed, n=1)
-    hint = f" did you mean {close[0]!r}?" if close else ""
+    close = nearest(got, allowed)
+    hint = "" if close is None else f" did you mean {close!r}?"
     return f"got {quoted(got, 80)};{hint} {what} {', '.join(allowed)}"
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prunevid_qwen.config.base import MethodOptions
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.checks import nearest, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
 from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import name_of, names_in
+from prunevid_qwen.config.table import classes_of, name_of, names_in
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 Placed = dict[str, dict[str, Any]]
@@ -98,7 +98,10 @@ def lacking(part: str, name: str, classes: Mapping[str, type | None]) -> str:
     options = classes[part]
     assert options is not None
     method, has = name_of(part, options()), names_in(options)
-    return f"{part} {quoted(method)} has no {name}: it has {', '.join(has) or 'no options'}"
+    others = any(name in names_in(other) for other in classes_of(part).values())
+    close = None if others else nearest(name, has)  # an option that another method has is no typing error
+    hint = "" if close is None else f"did you mean {close!r}? "
+    return f"{part} {quoted(method)} has no {name}: {hint}it has {', '.join(has) or 'no options'}"
 
 
 def _field_of(name: str, options: type | None) -> str | None:

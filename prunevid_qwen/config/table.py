@@ -12,15 +12,17 @@ from prunevid_qwen.errors import ConfigError, quoted
 
 STAGES = {"merger": 1, "selector": 2}
 _CLASSES: dict[str, dict[str, type]] = {"merger": dict(MERGERS), "selector": dict(SELECTORS)}
+_METHODS: dict[type, type] = {}  # what decides -> its options, for messages
 
 
-def enter(part: str, name: str, options: type) -> None:
+def enter(part: str, name: str, options: type, method: type | None = None) -> None:
     """Enter the options class of a method.
 
     Args:
         part: "merger" or "selector".
         name: of the method.
         options: a frozen dataclass, all of whose fields have defaults; of this method alone.
+        method: the class that decides by them.
 
     Raises:
         ValueError: the name has other options already, the class belongs to another method, or is no such dataclass.
@@ -39,6 +41,8 @@ def enter(part: str, name: str, options: type) -> None:
                 "class of its own"
             )
     _CLASSES[part][name] = options
+    if method is not None:
+        _METHODS[method] = options
 
 
 def classes_of(part: str) -> dict[str, type]:
@@ -48,7 +52,9 @@ def classes_of(part: str) -> dict[str, type]:
 
 def leave(part: str, name: str) -> None:
     """Take a method's options out again."""
-    _CLASSES[part].pop(name, None)
+    options = _CLASSES[part].pop(name, None)
+    for method in [each for each, own in _METHODS.items() if own is options]:
+        del _METHODS[method]
 
 
 def options_class(part: str, name: Any) -> type:
@@ -83,7 +89,20 @@ def name_of(part: str, options: Any) -> str:
             return name
     raise ConfigError(
         f"{part} is the name or the options of a registered stage {STAGES[part]} method, got {quoted(options)}"
+        f"{_instead(part, options)}"
     )
+
+
+def _instead(part: str, given: Any) -> str:
+    """Say what to pass where a class, a method itself or options of the other stage were given."""
+    cls = given if isinstance(given, type) else type(given)
+    options = _METHODS.get(cls, cls)
+    for own, classes in _CLASSES.items():
+        for name, known in classes.items():
+            if known is options:
+                there = "" if own == part else f", {own}={options.__name__}(...)"
+                return f": pass {options.__name__}(...), the options of {own} {quoted(name)}{there}"
+    return ""
 
 
 def built_in(part: str, options: Any) -> bool:

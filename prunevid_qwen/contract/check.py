@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config.base import checked_layers
+from prunevid_qwen.config.base import check_amounts, checked_layers
 from prunevid_qwen.config.table import options_class
 from prunevid_qwen.contract.promises import check_plan, failures_of, promised
 from prunevid_qwen.contract.samples import CONTENT, LAYOUTS, evidence, only_what_it_asks_for
@@ -39,9 +39,10 @@ def check_reducer(what: Any) -> None:
 
     Raises:
         ContractBroken: a promise is broken; it names which, on what, and how to mend it.
-        ConfigError: ``what`` is none of these.
+        ConfigError: ``what`` is none of these, or a budget of it is out of range.
     """
     stage, given = _given(what)
+    check_amounts(given)
     for name, own in variants_of(given).items():
         who = f"{type(own).__name__} ({name})"
         with failures_of(who, "construction"):

@@ -103,9 +103,15 @@ def check_plan(reducer: Reducer, own: Any, seen: Evidence, stage: int) -> tuple[
     )
     promised(
         "a map",
-        step.n_out >= 1 and int(step.target.min()) >= -1 and int(step.target.max()) < step.n_out,
+        int(step.target.min()) >= -1 and int(step.target.max()) < step.n_out,
         "the map's groups are not 0 to n_out - 1",
         "number groups from 0, and give -1 to what is dropped",
+    )
+    promised(
+        "one of each",
+        step.n_out >= 1,
+        f"nothing was left of {step.n_in} tokens",
+        "keep at least one token of each of seen.layout.blocks, such as max(1, int(n * keep_ratio)) of its n tokens",
     )
     _check_order(reducer, step, stage)
     left = _applied(seen.layout, step)

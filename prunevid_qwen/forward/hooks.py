@@ -65,7 +65,8 @@ def pruned(
     Args:
         model: a stock transformers model of a supported family.
         config: what to prune: options, a `Plan` of steps, or a list of methods (options of registered ones such as
-            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `plan_of`). None is the paper's config.
+            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `plan_of`). A list is all that is done: stage 1
+            only where a merger stands in it. None is the paper's config.
         marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
             its visual tokens in order, before stage 1; None for a text.
 

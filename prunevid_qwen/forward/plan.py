@@ -9,11 +9,22 @@ from typing import Any
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config import PruneVidConfig, resolve_layer
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.base import check_budgets, layer_after
 from prunevid_qwen.config.checks import check_count, unknown
 from prunevid_qwen.config.flat import SCHEMES
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.reducer import ChecksPlaces, Needs, Reducer, is_reducer, made_by, merges, needs_of
+from prunevid_qwen.reducer import (
+    ChecksPlaces,
+    Needs,
+    Reducer,
+    is_reducer,
+    made_by,
+    merges,
+    needs_of,
+    reducer_class,
+    registered_as,
+)
 from prunevid_qwen.tokens.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
@@ -40,15 +51,27 @@ class Step:
 
     def __post_init__(self) -> None:
         if not is_reducer(self.by):
-            kind = f"the class {self.by.__name__}: make one" if isinstance(self.by, type) else type(self.by).__name__
-            raise ConfigError(f"a step is by a reducer, which has `needs` and `plan(seen)`; got {kind}")
+            raise ConfigError(f"a step is by a reducer, which has `needs` and `plan(seen)`; got {_no_reducer(self.by)}")
         if not isinstance(self.at, int) or isinstance(self.at, bool):
             raise ConfigError(
                 f"a step's `at` is the layer on whose output it acts, from 0, or {DOOR} for the decoder's door; "
                 f"got {quoted(self.at)}"
             )
+        check_budgets(self.by)
         if not self.name:
             object.__setattr__(self, "name", type(self.by).__name__)
+
+
+def _no_reducer(by: Any) -> str:
+    """Name what was given instead of a reducer, and what to pass if it is a method's class or options."""
+    if isinstance(by, type) and hasattr(by, "plan"):
+        return f"the class {by.__name__}: make one of it"
+    known = registered_as(by if isinstance(by, type) else type(by))
+    if known is None:
+        return f"the class {by.__name__}" if isinstance(by, type) else f"a {type(by).__name__}"
+    method = reducer_class(known[1], known[0]).__name__
+    options = by.__name__ if isinstance(by, type) else type(by).__name__
+    return f"{options}, the options of {known[1]!r}: pass its reducer, {method}(...)"
 
 
 @dataclass(frozen=True)
@@ -249,14 +272,14 @@ def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int
     trained = needs_of(selector).layers
     if trained is None or (before is not None and len(before) > 1):
         asked = (None,) if before is None else before
-        return tuple(resolve_layer(at - 1 if isinstance(at, int) else at, layers) for at in asked)
+        return tuple(layer_after(each, layers) for each in asked)
     at = trained[0] - 1
     if at >= layers:
         raise ConfigError(
             f"selector {config.selector_name!r} acts after layer {at}, where it was trained, but this model has "
             f"{layers} layers: it was made for another model"
         )
-    if config.pruning_layer is not None and resolve_layer(config.pruning_layer, layers) != at:
+    if before is not None and layer_after(before[0], layers) != at:
         raise ConfigError(
             f"selector {config.selector_name!r} was trained to act after layer {at} and cannot act after "
             f"pruning_layer={config.pruning_layer} (layers={getattr(own, 'layers', None)}): leave these unset"

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from prunevid_qwen.config import PruneVidConfig, resolve_layer
-from prunevid_qwen.config.base import checked_layers
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.base import checked_layers, layer_after
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.reducer import is_reducer, merges, needs_of, registered_as
@@ -30,6 +30,7 @@ def plan_of(what: Pruning, layers: int) -> Plan:
       depth's default), or whose class is registered as a merger: at the door;
     - a `Step`, which says it for any reducer.
 
+    A list is all that is done: without a merger in it there is no stage 1, which a `PruneVidConfig` has by default.
     Such a plan has a plan's defaults, and leaves caches whole where one of its methods may merge between two layers.
 
     Raises:
@@ -95,5 +96,5 @@ def _places(reducer: Any, layers: int) -> tuple[int, ...]:
     given = reducer.layers_for(layers) if hasattr(reducer, "layers_for") else getattr(reducer, "layers", None)
     own = checked_layers(given, most=None)
     if own is None:
-        return (trained[0] - 1,) if trained else (resolve_layer(None, layers),)
-    return tuple(resolve_layer(each - 1 if isinstance(each, int) else each, layers) for each in own)
+        return (trained[0] - 1,) if trained else (layer_after(None, layers),)
+    return tuple(layer_after(each, layers) for each in own)

@@ -1,7 +1,7 @@
 """The keys of a receipt: `result["stats"]` of one answer. docs/receipt.md is made from this file.
 
-Keys are added and never renamed. A receipt without "schema" is of 0.1: it lacks "schema", "steps" and "plan", and may
-lack what else came later.
+Keys are added and never renamed. A receipt without "schema" is of 0.1: it lacks "schema", "steps", "plan" and
+"methods", and may lack what else came later.
 """
 
 from __future__ import annotations
@@ -141,6 +141,20 @@ class Seconds(TypedDict):
     rows_in_batch: Annotated[int, Key("prompts, or beams, that ran together", "rows")]
 
 
+class Method(TypedDict):
+    """The method of a stage."""
+
+    name: Annotated[str, Key("as it is registered")]
+    options: Annotated[dict[str, Any], Key("all that it has, by its own names")]
+
+
+class Methods(TypedDict):
+    """The methods of a config; options that none of them has stand in ``config`` alone, and nothing read them."""
+
+    merger: Annotated[Method | None, Key("stage 1; None where it was off")]
+    selector: Annotated[Method | None, Key("stage 2; None where it was off")]
+
+
 class PlanStep(TypedDict):
     """One step of a plan."""
 
@@ -188,6 +202,7 @@ class Receipt(TypedDict):
             "stands by its full name, such as selector.layers; where both stand it holds. None under a plan"
         ),
     ]
+    methods: Annotated[Methods | None, Key("the config's methods and their own options; None under a plan")]
     plan: Annotated[PlanFacts | None, Key("the plan, where one was given instead of a config")]
     versions: Annotated[Versions, Key("what the answer depends on")]
     model: Annotated[str, Key("hub id, folder, or class of the model")]
@@ -196,5 +211,21 @@ class Receipt(TypedDict):
     attn_implementation: Annotated[str, Key("of the decoder")]
 
 
-TABLES = (Receipt, Input, Image, Video, Stage1, Stage2, Stage3, StepRow, Tokens, Seconds, PlanFacts, PlanStep, Versions)
+TABLES = (
+    Receipt,
+    Input,
+    Image,
+    Video,
+    Stage1,
+    Stage2,
+    Stage3,
+    StepRow,
+    Tokens,
+    Seconds,
+    Methods,
+    Method,
+    PlanFacts,
+    PlanStep,
+    Versions,
+)
 """Every table, in the order of the page."""

@@ -15,7 +15,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.table import names_in
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt.applied import warnings_of
-from prunevid_qwen.receipt.keys import SCHEMA, PlanFacts, Stage1, Stage2, Stage3, StepRow
+from prunevid_qwen.receipt.keys import SCHEMA, Method, Methods, PlanFacts, Stage1, Stage2, Stage3, StepRow
 from prunevid_qwen.receipt.stages import Stage, Stages
 from prunevid_qwen.tokens.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
@@ -87,6 +87,7 @@ def receipt(
         "generated_tokens": generated_tokens,
         "position_scheme": trace.position_scheme,
         "config": None if isinstance(what, Plan) else what.flat(),
+        "methods": None if isinstance(what, Plan) else _methods(what),
         "plan": _plan(what) if isinstance(what, Plan) else None,
         "versions": versions(),
         **about,
@@ -233,8 +234,22 @@ def _plan(plan: Plan) -> PlanFacts:
     }
 
 
+def _methods(config: PruneVidConfig) -> Methods:
+    return {
+        "merger": _method(config.merger_name, config.merger),
+        "selector": _method(config.selector_name, config.selector),
+    }
+
+
+def _method(name: str | None, own: Any) -> Method | None:
+    return None if name is None else {"name": name, "options": _own_options(own) or {}}
+
+
 def _options(step: Step) -> dict[str, Any] | None:
-    own = step.by if step.options is None else step.options
+    return _own_options(step.by if step.options is None else step.options)
+
+
+def _own_options(own: Any) -> dict[str, Any] | None:
     if not is_dataclass(own):
         return None
     values = {name: getattr(own, name) for name in names_in(type(own))}

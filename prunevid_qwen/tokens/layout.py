@@ -18,8 +18,9 @@ class Block:
     Args:
         kind: "video" or "image".
         grid: (T, H, W) merged tokens before any reduction.
-        start: index of its first token among the sample's visual tokens.
-        stop: one past its last.
+        start: index of its first token among the sample's visual tokens, as they come to the step: a row of
+            `Evidence.hidden`, not a position in the sequence.
+        stop: one past its last, counted alike.
         unplaced: how many tokens it has beside those of its grid, before any reduction: newlines, CLS.
     """
 

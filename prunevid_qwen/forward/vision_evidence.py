@@ -177,8 +177,8 @@ class VisionEvidence(threading.local):
             raise UnsupportedError(
                 f"the prompt shows {wanted['image']} images and {wanted['video']} videos, the vision encoder was seen "
                 f"to encode {len(items['image'])} and {len(items['video'])}: features that were made outside `pruned`, "
-                "or were used for a prompt before, bring nothing of its blocks. Pass pixels, or prepare with the config "
-                "that answers"
+                "or were used for a prompt before, bring nothing of its blocks. Pass pixels, or prepare with the "
+                "config that answers"
             )
         out: list[Tensor | None] = []
         for number, row in enumerate(rows):

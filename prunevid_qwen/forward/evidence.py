@@ -19,7 +19,6 @@ from prunevid_qwen.forward.prefill import Prefill, SampleState
 from prunevid_qwen.forward.vision_evidence import parted
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.needs import Evidence, Needs
-from prunevid_qwen.reducer import Prepares
 from prunevid_qwen.tokens import TokenLayout
 from prunevid_qwen.tokens.device import input_device, moved
 from prunevid_qwen.tokens.trace import DOOR, Timestamp, Trace
@@ -120,6 +119,8 @@ class Sight:
 
     def _states(self, b: int, places: Tensor) -> Tensor:
         """States [n, D] of some tokens of a row."""
+        if not places.numel():
+            return self.hidden[b, :0]
         pick = _picked_at_the_door if self.step.at == DOOR else _picked
         return pick(self.hidden, self.state, b, places)
 
@@ -177,8 +178,8 @@ def prepare(state: Prefill, embeds: Tensor, plan: Plan, trace: Trace) -> None:
         trace: where the time counts for the first of these steps; what stands at the door is timed with the prompt.
     """
     for step in plan.steps:
-        by = step.by
-        if plan.number_of(step) or not isinstance(by, Prepares):
+        by, looks = step.by, getattr(step.by, "prepare", None)
+        if looks is None or plan.number_of(step):
             continue
         start = Timestamp.now(embeds.device)
         for b, row in enumerate(state.rows):
@@ -188,7 +189,7 @@ def prepare(state: Prefill, embeds: Tensor, plan: Plan, trace: Trace) -> None:
             hidden, question = (_picked_at_the_door(embeds, state, b, at) for at in wanted)
             seen = Evidence(row.start.to(embeds.device), hidden, question, start=hidden.shape[0])
             with torch.no_grad(), without_autocast(embeds.device):
-                row.notes[id(by)] = by.prepare(seen)
+                row.notes[id(by)] = looks(seen)
         if step.at > DOOR:
             trace.add("select", start, Timestamp.now(embeds.device), step.at)
 

@@ -28,6 +28,7 @@ from prunevid_qwen.reducer import (
 from prunevid_qwen.tokens.trace import DOOR
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
+_NOTHING = Needs()
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Plan:
     def needs_after(self, at: int) -> Needs:
         """Say what is gathered from outside the layers for the steps after a place: probe, vision and marks."""
         later = [step.by.needs for step in self.steps if step.at > at]
+        if not later:
+            return _NOTHING
         probe, seen = (next(filter(None, (getattr(one, name) for one in later)), None) for name in ("probe", "vision"))
         return Needs(probe=probe, vision=seen, marks=any(each.marks for each in later))
 

@@ -234,7 +234,7 @@ def test_batch_answers_on_ray_as_here_and_names_a_config_that_does_not_fit(
     words = ["batch", str(tmp_path / "q.jsonl"), "--max_new_tokens", "4", "--out"]
     assert main([*words, str(tmp_path / "bad.jsonl"), "--engine", "ray", "--pruning_layer", "99"]) == 2
     said = capsys.readouterr().err
-    assert "error: pruning_layer=99" in said and "Traceback" not in said and "ray::" not in said
+    assert "error: " in said and "pruning_layer=99" in said and "Traceback" not in said and "ray::" not in said
     assert main([*words, str(tmp_path / "ray.jsonl"), "--engine", "ray"]) == 4
     assert main([*words, str(tmp_path / "here.jsonl"), "--workers", "0"]) == 4
     there, here = (

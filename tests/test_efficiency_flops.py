@@ -87,7 +87,8 @@ def test_scores_by_the_next_layer_are_counted_exactly(model, options):
     counts = counted(lambda: found.append(timed_parts(model, inputs, config)))
     flops = facts_of(PROMPT, TINY, config, found[0].trace, found[0].cache, 4)["flops"]
     assert layers_of(counts) == flops["decoder"]["total"]
-    assert of(counts, "language_model") == flops["decoder"]["total"] + flops["stage2"]
+    angles = sum(n for name, n in counts.items() if name.endswith("language_model.rotary_emb"))  # in some releases
+    assert of(counts, "language_model") - angles == flops["decoder"]["total"] + flops["stage2"]
     assert (flops["stage2"] > 0) == ("keep_ratio" not in options)
 
 

@@ -509,6 +509,12 @@ def test_people_see_why_a_stage_changed_nothing(
 # --- the demo ------------------------------------------------------------------------------------------------------
 
 
+def test_a_command_line_may_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([], program="demo.py") == 0, "as `make demo` does"
+    assert capsys.readouterr().out
+    assert main(["ask"]) == 2 and "Traceback" not in capsys.readouterr().err
+
+
 def test_demo_falls_back_on_the_bundled_clip(model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any) -> None:
     from prunevid_qwen.cli import request
 

@@ -27,7 +27,7 @@ def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[s
         options: those that the command has. One without ``plugin`` loads none, whatever was typed.
     """
     typed: dict[str, list[str]] = {name: [] for name in ("plugin", "config", *STAGES)}
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         name = option[2:].replace("-", "_")
         if option.startswith("--") and name in typed and name in options and (equals or after):

@@ -53,21 +53,18 @@ def read_yaml(path: Path) -> Marked:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read ({error}): give a YAML file") from error
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             raise ConfigError(f"{path}: the file is empty")
         return _marked(node, loader, str(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(
-            f"{path}:{line} is not YAML: {error.problem or error}; put texts with : or # in quotes"
-        ) from None
+        said = f"{path}:{line} is not YAML: {error.problem or error}; put texts with : or # in quotes"
+        raise ConfigError(said) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split()):.200}") from None
-    finally:
-        loader.dispose()
 
 
 def _marked(node: Any, loader: Any, path: str) -> Marked:

@@ -33,7 +33,6 @@ STAYS = {
     "evaluation/plus_summary.py": "colours of curves",
     "evaluation/efficiency/plots.py": "colours of curves",
     "evaluation/efficiency/variants.py": "the controls that the speed benchmark runs beside a config, by its own names",
-    "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
 }
 
 

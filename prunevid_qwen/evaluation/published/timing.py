@@ -7,7 +7,6 @@ each row before it counts, so that no row pays for a shape that is new; three ro
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,22 +16,16 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.benchmark.question import BenchmarkQuestion, spread
 from prunevid_qwen.evaluation.benchmark.run import Progress, under
-from prunevid_qwen.evaluation.datasets import Dataset
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.efficiency.flops import (
-    decode_flops,
-    decoder_flops,
-    lm_head_flops,
-    vision_flops,
-)
+from prunevid_qwen.evaluation.efficiency.flops import decode_flops, decoder_flops, lm_head_flops, vision_flops
 from prunevid_qwen.evaluation.efficiency.memory import peak_memory
 from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
 from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.reproduction.run import Reproduction
-from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.published.reproduce import Reproduction
+from prunevid_qwen.evaluation.store import config_options, digest_of, model_options
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device
@@ -43,17 +36,7 @@ from prunevid_qwen.tokens.device import input_device
 
 WARM_UP, ROUNDS = 3, 3
 Competitors = tuple[tuple[str, PruneVidConfig | None], ...]
-
-
-def competitors(asked: Reproduction) -> Competitors:
-    """Return who is measured, in the order of their turns; None is the stock model."""
-    depth = asked.depth()
-    ours = dict(asked.configs(depth)[0])
-    protocol = asked.protocol(asked.setting.asked[0])
-    return tuple(
-        (row.name, None if row.config is None else under(protocol, row.name, ours[row.name]))
-        for row in asked.setting.rows
-    )
+Line = dict[str, Any]
 
 
 def measure(
@@ -63,7 +46,7 @@ def measure(
     """Measure what the folder does not hold yet.
 
     Args:
-        asked: a `Timed` setting of one data set of images.
+        asked: a timed setting.
         folder: of the results.
         new_tokens: of every answer, at least 2.
         images: how many, equally spaced.
@@ -74,7 +57,11 @@ def measure(
         PruningNotApplied: pruning was asked for and did not happen.
     """
     [(each, data)] = asked.read()
-    protocol, rows = asked.protocol(each), competitors(asked)
+    protocol, ours = asked.protocol(each), dict(asked.configs(asked.depth())[0])
+    rows = tuple(  # None is the stock model
+        (row.name, None if row.ours is None else under(protocol, row.name, ours[row.name]))
+        for row in asked.setting.rows
+    )
     device = choose_device(asked.loading.get("device"))
     media_reader(asked.model_path, asked.loading)  # a model that cannot be measured is refused before a file is touched
     options = {
@@ -83,107 +70,99 @@ def measure(
         **model_options(asked.model_path, asked.loading, device),
     }  # fmt: skip
     stored = {name: {} if config is None else config_options(config) for name, config in rows}
-    about = {"what": "times of pruning on images", "device name": _name_of(device), "protocol": protocol.to_dict(),
-             "command": command}  # fmt: skip
+    kind = torch.device(device)
+    about = {
+        "what": "times of pruning on images",
+        "device name": torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type,
+        "protocol": protocol.to_dict(),
+        "command": command,
+    }
     hashes = begin(folder, options, stored, about, restart)
     done = answered(folder, hashes)
     records = spread(data.records, images)
     left = [record for record in records if any((name, record.id) not in done for name, _ in rows)]
-    tell(f"{each.title}: timing", len(records) - len(left), len(records))
+    tell(f"{each.data.title}: timing", len(records) - len(left), len(records))
     if not left:
         return
-    timer = _Timer.load(asked, rows, protocol, new_tokens)
-    timer.warm_up(data)
+    timer = _Timer(asked, rows, protocol, new_tokens)
+    timer.warm_up(data.records)
     with Part.of(folder, WHOLE) as part:
         for number, record in enumerate(left, 1 + len(records) - len(left)):
             for line in timer.lines(record):
                 part.add({**line, "run": hashes[line["config"]]})
-            tell(f"{each.title}: timing", number, len(records))
+            tell(f"{each.data.title}: timing", number, len(records))
 
 
-@dataclass
 class _Timer:
     """A loaded model that measures images."""
 
-    model: PruneVidQwen25VL
-    rows: Competitors
-    reading: ByProtocol
-    new_tokens: int
-
-    @classmethod
-    def load(cls, asked: Reproduction, rows: Competitors, protocol: Protocol, new_tokens: int) -> _Timer:
+    def __init__(self, asked: Reproduction, rows: Competitors, protocol: Protocol, new_tokens: int) -> None:
         given = {name: value for name, value in asked.loading.items() if value is not None}
-        first = next(config for _, config in rows if config is not None)
-        model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=first, **given)
-        media = model.preprocessor.media
-        reading = ByProtocol(protocol, media.video, media.image, first.video_backend, first.video_time_limit)
-        return cls(model, rows, reading, new_tokens)
+        self.first = next(config for _, config in rows if config is not None)
+        self.model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=self.first, **given)
+        self.stock, self.device = self.model.model, input_device(self.model.model)
+        self.rows, self.new_tokens = rows, new_tokens
+        media = self.model.preprocessor.media
+        self.reading = ByProtocol(
+            protocol, media.video, media.image, self.first.video_backend, self.first.video_time_limit
+        )  # fmt: skip
 
-    def warm_up(self, data: Dataset) -> None:
+    def warm_up(self, records: Any) -> None:
         """Answer the first image that can be read, unmeasured: the first kernels of a process are slow."""
-        for record in data.records:
+        for record in records:
             inputs, error, _ = self._inputs(record)
             if error is None:
                 for _ in range(WARM_UP):
                     for _, config in self.rows:
-                        timed_tokens(self.model.model, inputs, config, 2)
+                        timed_tokens(self.stock, inputs, config, 2)
                 return
 
-    def lines(self, record: Record) -> Iterator[dict[str, Any]]:
+    def lines(self, record: Record) -> Iterator[Line]:
         """Measure one image under every row."""
         inputs, error, grid = self._inputs(record)
         base = {"id": record.id, "image": record.media[0].path}
-        if error is not None:
-            yield from ({**base, "config": name, "error": error} for name, _ in self.rows)
-            return
-        try:
-            yield from self._measured(base, inputs, grid)
-        except torch.OutOfMemoryError:  # one image may be too large where all others fit
-            torch.cuda.empty_cache()
-            error = "out of GPU memory: smaller max_pixels need less"
-            yield from ({**base, "config": name, "error": error} for name, _ in self.rows)
+        if error is None:
+            try:
+                yield from ({**base, **line} for line in self._measured(inputs, grid))
+                return
+            except torch.OutOfMemoryError:  # one image may be too large where all others fit
+                torch.cuda.empty_cache()
+                error = "out of GPU memory: smaller max_pixels need less"
+        yield from ({**base, "config": name, "error": error} for name, _ in self.rows)
 
-    def _measured(
-        self, base: dict[str, Any], inputs: dict[str, Any], grid: tuple[int, int]
-    ) -> Iterator[dict[str, Any]]:
-        stock, device = self.model.model, input_device(self.model.model)
-        found: dict[str, dict[str, Any]] = {}
+    def _measured(self, inputs: dict[str, Any], grid: tuple[int, int]) -> list[Line]:
+        found, rounds = dict[str, Line](), {name: list[dict[str, float]]() for name, _ in self.rows}
         for name, config in self.rows:
-            parts = timed_parts(stock, inputs, config)
-            with peak_memory(device) as memory:
-                timed_tokens(stock, inputs, config, self.new_tokens)
+            parts = timed_parts(self.stock, inputs, config)
+            with peak_memory(self.device) as memory:
+                timed_tokens(self.stock, inputs, config, self.new_tokens)
             found[name] = {**self._facts(config, parts, inputs, grid), "memory": memory.to_dict()}
-        rounds: dict[str, list[dict[str, float]]] = {name: [] for name, _ in self.rows}
         for _ in range(ROUNDS):
             for name, config in self.rows:
-                whole, _ = timed_tokens(stock, inputs, config, self.new_tokens)
-                seconds = timed_parts(stock, inputs, config).seconds
+                whole, _ = timed_tokens(self.stock, inputs, config, self.new_tokens)
+                seconds = timed_parts(self.stock, inputs, config).seconds
                 rounds[name].append({**whole, **{part: seconds[part] for part in ("vision", "decoder")}})
-        for name, _ in self.rows:
-            times = {part: median(one[part] for one in rounds[name]) for part in rounds[name][0]}
-            yield {**base, "config": name, "error": None, "seconds": times, **found[name]}
+        times = {name: {part: median(one[part] for one in own) for part in own[0]} for name, own in rounds.items()}
+        return [{"config": name, "error": None, "seconds": times[name], **found[name]} for name, _ in self.rows]
 
     def _inputs(self, record: Record) -> tuple[dict[str, Any], str | None, tuple[int, int]]:
-        asked = Record(record.id, record.media, record.question, (), None, record.groups)  # free-form: no options
+        question = Record(record.id, record.media, record.question, (), None, record.groups)  # free-form: no options
         read = read_media(self.reading, record.media)
         if read.error is not None:
             return {}, read.error, (0, 0)
         [shown] = read.media
         pixels, grid = fitted_pixels(shown.frames, self.reading.image)
-        medium = Medium("image", pixels, grid, 1.0, shown.facts)
-        messages = BenchmarkQuestion(asked, self.reading.protocol).messages(
-            [{"type": "image", "image": medium}], read.media
-        )
+        item = {"type": "image", "image": Medium("image", pixels, grid, 1.0, shown.facts)}
+        messages = BenchmarkQuestion(question, self.reading.protocol).messages([item], read.media)
         preprocessor = self.model.preprocessor
-        batch = preprocessor.batch([preprocessor.sample(messages, next(c for _, c in self.rows if c is not None))])
+        batch = preprocessor.batch([preprocessor.sample(messages, self.first)])
         rows, columns = (int(side) // MERGE for side in grid[0, 1:])
-        device = input_device(self.model.model)
-        return {name: value.to(device) for name, value in batch.items()}, None, (rows, columns)
+        return {name: value.to(self.device) for name, value in batch.items()}, None, (rows, columns)
 
     def _facts(
         self, config: PruneVidConfig | None, parts: Parts, inputs: dict[str, Any], grid: tuple[int, int]
-    ) -> dict[str, Any]:
-        shape = shape_of(self.model.model.config)
+    ) -> Line:
+        shape = shape_of(self.stock.config)
         visual, length = grid[0] * grid[1], inputs["input_ids"].shape[1]
         seen, kept, boundary = [visual] * shape.layers, visual, None
         if config is not None and parts.trace is not None:
@@ -192,19 +171,13 @@ class _Timer:
             seen, kept = sample.widths(shape.layers), sample.after_stage2
             boundary = parts.trace.layer if config.enable_stage2 else None
         text = length - visual
-        widths = [n + text for n in seen]
         held, _ = size_of(parts.cache)
         return {
             "tokens": {"visual": visual, "text": text, "kept": kept, "layer": boundary},
             "cache_length": sum(held) / len(held),
             "flops": {
-                "decoder": decoder_flops(shape, widths).total + lm_head_flops(shape),
+                "decoder": decoder_flops(shape, [n + text for n in seen]).total + lm_head_flops(shape),
                 "vision": vision_flops(shape, (1, *grid)),
                 "decode_step": decode_flops(shape, [n + 1 for n in held]),
             },
         }
-
-
-def _name_of(device: str) -> str:
-    kind = torch.device(device)
-    return torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type

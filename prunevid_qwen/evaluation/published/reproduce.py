@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,20 +10,22 @@ from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.checks import unknown
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.benchmark.question import spread
 from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, Progress, answer_run
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.asking import NamedConfigs
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Shard
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, read_media
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, Reading, read_media
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth
-from prunevid_qwen.evaluation.reproduction.model_files import check_files, depth_of, folder_of
-from prunevid_qwen.evaluation.reproduction.published import Asked, PublishedTable, Setting, Timed
+from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
+from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
+
+_INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Reproduction:
     """
 
     table: PublishedTable
-    setting: Setting | Timed
+    setting: Setting
     data: Mapping[str, Path]
     only: tuple[str, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -58,12 +61,12 @@ class Reproduction:
     def __post_init__(self) -> None:
         data = {benchmark(name).name: folder for name, folder in self.data.items()}
         object.__setattr__(self, "data", data)
-        # a name of a data set or, where it is asked in parts, of one of them
-        known = tuple(dict.fromkeys(name for each in self.setting.asked for name in (each.dataset, each.name)))
+        # a name of a data set or, where it has parts in the table, of one of them
+        known = tuple(dict.fromkeys(name for each in self.setting.sets for name in (each.data.dataset, each.name)))
         for name in (*self.only, *data):
             if name not in known:
                 raise ConfigError(unknown(f"the data sets of {self.table.name} are", name, known))
-        missing = sorted({each.dataset for each in self.asked} - set(data))
+        missing = sorted({each.data.dataset for each in self.sets} - set(data))
         if missing:
             raise ConfigError(
                 f"{self.table.name} needs the data of {', '.join(missing)}: pass "
@@ -72,56 +75,57 @@ class Reproduction:
             )
 
     @property
-    def asked(self) -> tuple[Asked, ...]:
+    def sets(self) -> tuple[SetOfTable, ...]:
         """The data sets that are run."""
-        return tuple(
-            each for each in self.setting.asked if not self.only or each.name in self.only or each.dataset in self.only
-        )
-
-    @property
-    def predictor(self) -> str | None:
-        """Where the glimpse predictor lies; None where no row has one."""
-        if self.table.glimpse is None:
-            return None
-        return self.glimpse_path or ("bundled" if self.model_path == "bundled" else self.table.glimpse)
+        wanted = set(self.only)
+        return tuple(each for each in self.setting.sets if not wanted or wanted & {each.name, each.data.dataset})
 
     def depth(self) -> Depth:
         """Return how deep the model is."""
-        return depth_of(self.model_path, self.loading, self.predictor)
+        return depth_of(self.model_path, self.loading, self._predictor)
+
+    @property
+    def _predictor(self) -> str | None:
+        if self.table.glimpse is None:
+            return None
+        return self.glimpse_path or ("bundled" if self.model_path == "bundled" else self.table.glimpse)
 
     def configs(self, depth: Depth) -> tuple[NamedConfigs, dict[str, str]]:
         """Return the config of each row of ours that fits the model, and of the others why they do not."""
         found, unfit = [], {}
         for row in self.setting.rows:
-            if row.config is None:
-                continue
-            try:
-                found.append((row.name, self._with_predictor(row.config(depth))))
-            except ConfigError as error:
-                unfit[row.name] = str(error)
+            if row.ours is not None:
+                try:
+                    found.append((row.name, self._with_predictor(row.ours.config(depth))))
+                except ConfigError as error:
+                    unfit[row.name] = str(error)
         return tuple(found), unfit
 
     def _with_predictor(self, config: PruneVidConfig) -> PruneVidConfig:
-        return config.replace(glimpse_path=self.predictor) if config.has("glimpse_path") else config
+        return config.replace(glimpse_path=self._predictor) if config.has("glimpse_path") else config
 
-    def protocol(self, asked: Asked) -> Protocol:
-        """Return how a data set is asked, changes included."""
-        return asked.protocol.replace(**self.changes)
+    def protocol(self, each: SetOfTable) -> Protocol:
+        """Return the protocol of a data set, changes included."""
+        made: Protocol = each.protocol.replace(**self.changes)
+        return made
 
-    def run_of(self, asked: Asked, configs: NamedConfigs) -> BenchmarkRun:
+    def run_of(self, each: SetOfTable, configs: NamedConfigs) -> BenchmarkRun:
         """Return the run of a data set."""
+        dataset = each.data.dataset
         return BenchmarkRun(
-            asked.dataset, self.data[asked.dataset], self.protocol(asked), configs, asked.part, self.limit,
-            self.model_path, self.loading, self.device,
+            dataset, self.data[dataset], self.protocol(each), configs, each.data.part, self.limit, self.model_path,
+            self.loading, self.device,
         )  # fmt: skip
 
-    def read(self) -> list[tuple[Asked, Dataset]]:
+    def read(self) -> list[tuple[SetOfTable, Dataset]]:
         """Read the questions of every data set; no video is opened.
 
         Raises:
             ConfigError: a folder does not hold them.
         """
-        return [(each, read_dataset(each.dataset, self.data[each.dataset], each.part)) for each in self.asked]
+        return [
+            (each, read_dataset(each.data.dataset, self.data[each.data.dataset], each.data.part)) for each in self.sets
+        ]
 
 
 def reproduce(
@@ -148,7 +152,7 @@ def reproduce(
     configs, _ = asked.configs(asked.depth())
     for each, data in found:
 
-        def told(what: str, done: int, total: int, title: str = each.title) -> None:
+        def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
         answer_run(folder / each.name, asked.run_of(each, configs), engine, shard, restart, told, command, data)
@@ -162,41 +166,32 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     Raises:
         ConfigError, SetupError: what would stop the run. Of a data set of which nothing can be read "first" is None.
     """
-    files = check_files(asked.model_path)
-    local = folder_of(asked.model_path) is not None
-    timed, limit = isinstance(asked.setting, Timed), asked.limit
-    if isinstance(asked.setting, Timed):
-        limit = min(asked.setting.images, limit or asked.setting.images)
+    files, local = check_files(asked.model_path), _is_local(asked.model_path)
+    timing, limit = asked.setting.timing, asked.limit
+    if timing is not None:
+        limit = min(timing.images, limit or timing.images)
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
-    for _, config in configs:
-        if local:
+    if local:
+        for _, config in configs:
             compile_plan(config, depth.layers)
-    # of a `Timed` the stock model takes part too
-    names = [row.name for row in asked.setting.rows if row.name in dict(configs) or (timed and row.config is None)]
+    # the stock model takes part in what is timed
+    names = [row.name for row in asked.setting.rows if row.name in dict(configs) or (timing and row.ours is None)]
     found = []
     for each, data in asked.read():
-        run = asked.run_of(each, configs)
-        reader = MediaReader()
-        config = run.configs[0][1]
+        run, reader, config = asked.run_of(each, configs), MediaReader(), configs[0][1]
         reading = run.reading() if local else ByProtocol(
             run.protocol, reader.video, reader.image, config.video_backend, config.video_time_limit
         )  # fmt: skip
         records = spread(data.records, limit)
-        paths = {media.path for record in records for media in record.media}
-        missing = sorted(path for path in paths if not Path(path).exists())
-        first: dict[str, Any] | None = None
-        for record in records:
-            read = read_media(reading, record.media)
-            if read.error is None:
-                shapes = [list(medium.frames.shape[:3]) for medium in read.media]
-                first = {"path": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
-                break
+        missing = sorted(
+            path for path in {media.path for each in records for media in each.media} if not Path(path).exists()
+        )
         found.append(
             {
                 "asked": each.name,
-                "dataset": each.dataset,
-                "folder": str(asked.data[each.dataset]),
+                "dataset": each.data.dataset,
+                "folder": str(asked.data[each.data.dataset]),
                 "title": f"{data.title} ({data.part})",
                 "questions": len(records),
                 "of": len(data.records),
@@ -208,7 +203,70 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
                 "configs": names,
                 "not on this model": unfit,
                 "model": files,
-                "first": first,
+                "first": _first_read(reading, records),
             }
         )
     return found
+
+
+def _first_read(reading: Reading, records: Any) -> dict[str, Any] | None:
+    for record in records:
+        read = read_media(reading, record.media)
+        if read.error is None:
+            shapes = [list(medium.frames.shape[:3]) for medium in read.media]
+            return {"path": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
+    return None
+
+
+# ---- what is known of a model that is not loaded
+
+
+def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None = None) -> Depth:
+    """Read how deep a model is, and where its predictor selects.
+
+    Args:
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``from_pretrained``; None means its default.
+        glimpse_path: of the predictor: "bundled" or a folder; a hub id is taken for a published one.
+
+    Raises:
+        ConfigError, SetupError, UnsupportedError: as in `prunevid_qwen.loading.config_of`.
+    """
+    hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
+    layers = config_of(_folder(model_path), hub).get_text_config().num_hidden_layers
+    if glimpse_path is None or not (glimpse_path == "bundled" or Path(glimpse_path).is_dir()):
+        return Depth(layers)
+    from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
+
+    return Depth(layers, GlimpseVIP.from_pretrained(glimpse_path).facts.reduce_layer)
+
+
+def check_files(model_path: str) -> str:
+    """Look whether the weights of a local model are all there; return a sentence.
+
+    Raises:
+        ConfigError: it is neither a folder of a model nor a hub id.
+        SetupError: some are missing; the first is named.
+    """
+    check_source(_folder(model_path))  # before a Path drops the ./ that makes it one
+    folder = Path(_folder(model_path))
+    if not folder.is_dir():
+        return f"{model_path}: not a folder here, so its files were not looked at"
+    index, wanted = folder / _INDEX, [_WEIGHTS]
+    if index.is_file():
+        wanted = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    missing = [name for name in wanted if not (folder / name).is_file()]
+    if missing:
+        raise SetupError(
+            f"{folder} lacks {len(missing)} of {len(wanted)} files of weights, the first is {missing[0]}: was its "
+            "download cut short?"
+        )
+    return f"{folder}: config and {len(wanted)} file(s) of weights are there"
+
+
+def _folder(model_path: str) -> str:
+    return bundled_model() if model_path == "bundled" else model_path
+
+
+def _is_local(model_path: str) -> bool:
+    return Path(_folder(model_path)).is_dir()

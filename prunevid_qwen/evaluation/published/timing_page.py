@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,14 +9,14 @@ from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.accuracy_folder import RECORD
-from prunevid_qwen.evaluation.efficiency.timing import Quantiles
-from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
-from prunevid_qwen.evaluation.reproduction.comparison import deviations
-from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
-from prunevid_qwen.evaluation.reproduction.page import FIGURES, PAGE, deviation_lines, head, table_lines
-from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Timed
-from prunevid_qwen.evaluation.visual_cot.folder import replace
+from prunevid_qwen.evaluation.engine.folder import answer_files
+from prunevid_qwen.evaluation.published.comparison import Found, deviations
+from prunevid_qwen.evaluation.published.estimate import figure_lines
+from prunevid_qwen.evaluation.published.page import deviation_lines, head, tail, write_both
+from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting, Timing
+from prunevid_qwen.evaluation.report.intervals import Quantiles
+from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.store import RECORD, RunFolder, read_lines
 
 TIMES = ("vision", "decoder", "first_token", "decode_per_token", "end_to_end")
 
@@ -32,47 +31,41 @@ _READING = (
 )
 
 
-def write_timing_page(table: PublishedTable, setting: Timed, folder: Path) -> dict[str, Any]:
-    """Write ``reproduction.md`` and ``reproduction.json`` of a timed setting; return the figures."""
-    found = figures_of(table, setting, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / FIGURES, (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
-    replace(folder / PAGE, "\n".join([*_lines(table, setting, found), ""]).encode())
-    return found
-
-
-def figures_of(table: PublishedTable, setting: Timed, folder: Path) -> dict[str, Any]:
-    """Summarise what a folder holds.
+def write_timing_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
+    """Write ``reproduction.md`` and ``reproduction.json`` of a timed setting; return the figures.
 
     Raises:
-        ConfigError: lines that are no measurements.
+        ConfigError: the folder's lines are no measurements.
     """
-    own = folder / setting.asked[0].name
-    found: dict[str, Any] = {"table": table.name, "setting": setting.name, "deviations": [], "rows": [], "errors": []}
-    found |= {"images": 0, "of": setting.images, "device": None}
-    if not (own / RECORD).is_file():
-        return found
-    record = recorded(own, table.name)
-    found["device"] = record["device name"]
-    lines: dict[str, dict[str, Any]] = {row.name: {} for row in setting.rows}
-    for line in (line for path in answer_files(own) for line in whole_lines(path)):
-        if line["error"] is None and line["config"] in lines:
-            if "seconds" not in line or "flops" not in line:
-                raise ConfigError(f"{own} holds answers, not measurements: pass --restart or another folder")
-            lines[line["config"]].setdefault(line["id"], line)
-        elif line["error"] is not None:
+    assert setting.timing is not None
+    own, timing = folder / setting.sets[0].name, setting.timing
+    found: Found = {"table": table.name, "setting": setting.name, "deviations": [], "rows": [], "errors": []}
+    found |= {"images": 0, "of": timing.images, "device": None}
+    if (own / RECORD).is_file():
+        record = RunFolder(own).record(table.name)
+        found["deviations"] = _deviations(table, setting, timing, record)
+        found["device"] = record["device name"]
+        _summarise(own, [row.name for row in setting.rows], found)
+    write_both(folder, found, _lines(table, setting, timing, found))
+    return found
+
+
+def _summarise(folder: Path, names: Sequence[str], found: Found) -> None:
+    """Add the images that every row measured, the rows' figures over them, and what went wrong."""
+    lines: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for line in (line for path in answer_files(folder) for line in read_lines(path)):
+        if line["error"] is not None:
             found["errors"].append(f"{line['id']}: {line['error']}")
-    whole = set.intersection(*(set(each) for each in lines.values()))
+        elif line["config"] in lines:
+            if "seconds" not in line or "flops" not in line:
+                raise ConfigError(f"{folder} holds answers, not measurements: pass --restart or another folder")
+            lines[line["config"]].setdefault(line["id"], line)
+    whole = sorted(set.intersection(*(set(each) for each in lines.values())))
     found["errors"] = sorted(set(found["errors"]))
     found["images"] = len(whole)
-    found["deviations"] = _deviations(table, setting, record)
-    base = lines[BASELINE_ROW]
+    base = [lines[BASELINE_ROW][image] for image in whole]
     if whole:
-        found["rows"] = [
-            _row(row.name, [lines[row.name][name] for name in sorted(whole)], [base[name] for name in sorted(whole)])
-            for row in setting.rows
-        ]
-    return found
+        found["rows"] = [_row(name, [lines[name][image] for image in whole], base) for name in names]
 
 
 def _row(name: str, own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -96,21 +89,21 @@ def _row(name: str, own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str
     }  # fmt: skip
 
 
-def _deviations(table: PublishedTable, setting: Timed, record: Mapping[str, Any]) -> list[str]:
-    said, options = deviations(table, setting, setting.asked[0], record), record["options"]
+def _deviations(table: PublishedTable, setting: Setting, timing: Timing, record: Mapping[str, Any]) -> list[str]:
+    said, options = deviations(table, setting, setting.sets[0], record), record["options"]
     if options["device"] != "cuda":
         said.append(f"times of {options['device']} say nothing about a GPU, and memory is the process's")
-    if options["new_tokens"] != setting.new_tokens:
-        said.append(f"answers of {options['new_tokens']} tokens, not {setting.new_tokens}")
+    if options["new_tokens"] != timing.new_tokens:
+        said.append(f"answers of {options['new_tokens']} tokens, not {timing.new_tokens}")
     return said
 
 
-def _lines(table: PublishedTable, setting: Timed, found: Mapping[str, Any]) -> list[str]:
+def _lines(table: PublishedTable, setting: Setting, timing: Timing, found: Found) -> list[str]:
     lines = head(table, setting)
     if found["device"] is not None:
         lines += deviation_lines(found["deviations"])
-    partial = found["images"] < found["of"]
     count = f"{found['images']} of {found['of']} images"
+    partial = found["images"] < found["of"]
     lines += ["## Coverage", "", f"**PARTIAL**: {count} were measured." if partial else f"{count} were measured.", ""]
     lines += [f"- not measured: {error}" for error in found["errors"]] + ([""] if found["errors"] else [])
     lines += ["## Published, theirs", "", *(f"- {each}" for each in figure_lines(setting)), "", "## Ours", ""]
@@ -118,10 +111,8 @@ def _lines(table: PublishedTable, setting: Timed, found: Mapping[str, Any]) -> l
         lines += [f"On {found['device']}.", "", *_tables(found["rows"])]
     else:
         lines += ["Nothing was measured."]
-    notes = [f"- {row.name}: {row.note}" for row in setting.rows if row.note]
-    lines += ["", "## How to read it", "", *_READING, *notes, "", "## What it takes", ""]
-    return [*lines, *(f"- {each}" for each in cost_lines(setting)), "- Times, memory and speed-ups need the GPU that "
-    "they are about; tokens, cache lengths and FLOPs need none, only the model."]  # fmt: skip
+    return [*lines, "", *tail(setting, _READING), "- Times, memory and speed-ups need the GPU that they are about; "
+            "tokens, cache lengths and FLOPs need none, only the model."]  # fmt: skip
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -137,7 +128,7 @@ def _tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     more = (
         "row", "kept", "KV length", "decoder, TFLOP", "vision, TFLOP", "decode, GFLOP a token", "peak, GB", "above, GB",
     )  # fmt: skip
-    return [*table_lines(names, times), "", *table_lines(more, rest)]
+    return [*Table(names, times).markdown("---"), "", *Table(more, rest).markdown("---")]
 
 
 def _time(row: Mapping[str, Any], part: str) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,13 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.protocol.tables import score_text
-from prunevid_qwen.evaluation.reproduction.comparison import HIDDEN, NOT_RUN, Found, compare
-from prunevid_qwen.evaluation.reproduction.describe import cost_lines
-from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Setting, Timed
-from prunevid_qwen.evaluation.visual_cot.folder import replace
+from prunevid_qwen.evaluation.published.comparison import HIDDEN, NOT_RUN, Found, compare
+from prunevid_qwen.evaluation.published.estimate import cost_lines
+from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
+from prunevid_qwen.evaluation.report.page import Table, json_text
+from prunevid_qwen.evaluation.store import replace
 
 PAGE, FIGURES = "reproduction.md", "reproduction.json"
-
 _READING = (
     "- theirs: as published, read as text. Their difference is to the unpruned row of the same table.",
     "- ours: our scorer, ± a standard error with videos as what was drawn; the difference is paired, question by "
@@ -32,16 +31,21 @@ _READING = (
 
 
 def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
-    """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds; return the figures."""
+    """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds; return the figures of `compare`."""
     found = compare(table, setting, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     kept = {**found, "asked": [{**each, "summary": None} for each in found["asked"]]}
-    replace(folder / FIGURES, (json.dumps(kept, indent=1, ensure_ascii=False) + "\n").encode())
-    replace(folder / PAGE, "\n".join([*_lines(table, setting, found), ""]).encode())
+    write_both(folder, kept, _lines(table, setting, found))
     return kept
 
 
-def head(table: PublishedTable, setting: Setting | Timed) -> list[str]:
+def write_both(folder: Path, figures: Found, lines: Sequence[str]) -> None:
+    """Write the two files of a page."""
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / FIGURES, json_text(figures).encode())
+    replace(folder / PAGE, "\n".join([*lines, ""]).encode())
+
+
+def head(table: PublishedTable, setting: Setting) -> list[str]:
     """Return the beginning of a page: whose figures these are, and under what setting."""
     return [
         f"# {table.name}, setting {setting.name}",
@@ -61,6 +65,13 @@ def head(table: PublishedTable, setting: Setting | Timed) -> list[str]:
     ]
 
 
+def tail(setting: Setting, reading: Sequence[str]) -> list[str]:
+    """Return the end of a page: how to read it, the notes of its rows, the estimate."""
+    notes = [f"- {row.name}: {row.note}" for row in setting.rows if row.note]
+    costs = [f"- {each}" for each in cost_lines(setting)]
+    return ["## How to read it", "", *reading, *notes, "", "## What it takes", "", *costs]
+
+
 def deviation_lines(said: list[str]) -> list[str]:
     """Return what of a run is not the published setting."""
     if not said:
@@ -69,23 +80,19 @@ def deviation_lines(said: list[str]) -> list[str]:
     return [text, "", *(f"- {each}" for each in said), ""]
 
 
-def table_lines(names: tuple[str, ...], rows: list[list[str]]) -> list[str]:
-    """Return a Markdown table."""
-    lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
-    return [*lines, *(f"| {' | '.join(row)} |" for row in rows)]
-
-
 def _lines(table: PublishedTable, setting: Setting, found: Found) -> list[str]:
     lines = head(table, setting)
-    ran = [each for each in found["asked"] if each["state"] != NOT_RUN]
-    if ran:
+    if any(each["state"] != NOT_RUN for each in found["asked"]):
         lines += deviation_lines(found["deviations"])
-    lines += ["## Coverage", "", *table_lines(("data set", "state"), [_coverage(each) for each in found["asked"]]), ""]
+    lines += [
+        "## Coverage",
+        "",
+        *Table(("data set", "state"), [_coverage(each) for each in found["asked"]]).markdown("---"),
+        "",
+    ]
     for each in found["asked"]:
         lines += _section(each, bool(found["deviations"]))
-    notes = [f"- {row.name}: {row.note}" for row in setting.rows if row.note]
-    lines += ["## How to read it", "", *_READING, *notes, "", "## What it takes", ""]
-    return [*lines, *(f"- {each}" for each in cost_lines(setting))]
+    return [*lines, *tail(setting, _READING)]
 
 
 def _coverage(each: Found) -> list[str]:
@@ -100,34 +107,32 @@ def _coverage(each: Found) -> list[str]:
 
 def _counts(summary: Found) -> str:
     """Say how many questions each row answered, rows with the same counts together."""
-    manifest = summary["manifest"]
-    rows = [row for row in summary["rows"] if row["axis"] == ALL]
-    same: dict[str, list[str]] = {}
-    for row in rows:
+    manifest, same = summary["manifest"], dict[str, list[str]]()
+    for row in (row for row in summary["rows"] if row["axis"] == ALL):
         unparsed = f", no option read in {percent(row['unparsed_rate'], 1)}" if row["unparsed_rate"] else ""
         text = f"answered {row['answered']} of {row['samples']} (errors: {row['errors']}{unparsed})"
         same.setdefault(text, []).append(row["config"])
     said = ["; ".join(f"{text}: {', '.join(names)}" for text, names in same.items())]
     if Manifest.from_dict(manifest).is_part:
-        found = manifest["samples"] + manifest["hidden"]
-        said.append(f"the folder holds {found} of the {manifest['published']} questions as published")
+        there = manifest["samples"] + manifest["hidden"]
+        said.append(f"the folder holds {there} of the {manifest['published']} questions as published")
     if summary["conflicts"]:
         said.append(f"{len(summary['conflicts'])} questions have two different answers, of which one counts")
     return ". ".join(said)
 
 
 def _section(each: Found, deviates: bool) -> list[str]:
+    columns = list(each["summary"]["columns"]) if each["summary"] else []
+    names = (
+        "row", "theirs", "their difference", "ours", "our difference (95 %)", "inside",
+        *(f"ours by {name}'s scorer" for name in columns), "layer average asked", "layer average spent",
+        "left after the last stage", "kept, as published",
+    )  # fmt: skip
     lines = []
     for part in each["tables"]:
         title = each["title"] if part["group"] is None else f"{each['title']}, {part['group']}"
-        columns = list(each["summary"]["columns"]) if each["summary"] else []
-        names = (
-            "row", "theirs", "their difference", "ours", "our difference (95 %)", "inside",
-            *(f"ours by {name}'s scorer" for name in columns), "layer average asked", "layer average spent",
-            "left after the last stage", "kept, as published",
-        )  # fmt: skip
         rows = [_cells(row, each, columns, deviates) for row in part["rows"]]
-        lines += [f"## {title}", "", *table_lines(names, rows), ""]
+        lines += [f"## {title}", "", *Table(names, rows).markdown("---"), ""]
     for one in each["files"]:
         where = one["file"] or "no file"
         lines.append(f"- {one['config']}: {one['answered']} of {one['of']} answered, for the authors' server: {where}")
@@ -135,43 +140,35 @@ def _section(each: Found, deviates: bool) -> list[str]:
 
 
 def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[str]:
-    published, own = row["published"], row["ours"]
-    theirs = ["" if published is None else f"{published['score']:.1f}"]
+    published, own, asked, spent = row["published"], row["ours"], row["asked"], row["achieved"]
     is_base = row["row"] == BASELINE_ROW
+    theirs = ["" if published is None else f"{published['score']:.1f}"]
     theirs.append("" if published is None or is_base else f"{published['difference']:+.1f}")
     if own is None:
         why = "not implemented here" if not row["implemented"] else "no score" if row["run"] else "not run"
-        ours = [why, "", ""]
-        ours += ["" for _ in columns]
+        ours = [why, "", "", *("" for _ in columns)]
     else:
+        said = "" if published is None or is_base else "does not compare"
+        if said and not (deviates or own["partial"] or row["inside"] is None):
+            said = "yes" if row["inside"] else "no"
         part = Manifest.from_dict(each["summary"]["manifest"]).is_part
-        ours = [score_text(own, part), _difference(own["difference"]), _inside(row, own, deviates)]
+        ours = [score_text(own, part), _difference(own["difference"]), said]
         ours += [_column(own["columns"][name]) for name in columns]
-    asked, got = row["asked"], row["achieved"]
     tokens = ["", "", ""]
     if asked is not None:
         tokens[0] = f"{'' if asked['exact'] else '≤ '}{percent(asked['layer_average'], 1)}"
-    if got is not None and got["kept"] is not None:
-        tokens[1:] = [percent(got["layer_average_kept"], 1), percent(got["kept"], 1)]
+    if spent is not None and spent["kept"] is not None:
+        tokens[1:] = [percent(spent["layer_average_kept"], 1), percent(spent["kept"], 1)]
     return [row["row"], *theirs, *ours, *tokens, row["kept_published"]]
 
 
 def _difference(difference: Mapping[str, Any] | None) -> str:
     if difference is None:
         return ""
-    text = f"{100 * difference['value']:+.1f}"
-    interval = difference["interval"]
+    text, interval = f"{100 * difference['value']:+.1f}", difference["interval"]
     if interval is not None:
         text += f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
     return f"{text}, {difference['pairs']} pairs"
-
-
-def _inside(row: Found, own: Mapping[str, Any], deviates: bool) -> str:
-    if row["published"] is None or row["row"] == BASELINE_ROW:
-        return ""
-    if deviates or own["partial"] or row["inside"] is None:
-        return "does not compare"
-    return "yes" if row["inside"] else "no"
 
 
 def _column(column: Mapping[str, Any]) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prunevid_qwen.cli import main
+from prunevid_qwen.cli.reproduce import reproduce
 from prunevid_qwen.errors import ConfigError
 
 RUNS = Path(__file__).resolve().parent / "data" / "runs_3a0e2fd"
@@ -40,11 +43,20 @@ def stored(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files if not path.name.endswith(".lock")}
 
 
-def refused(words: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def lay(folder: Path, *names: str) -> None:
+    """Lay empty files where videos and pictures were: a command looks whether they are there."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def refused(
+    words: list[str], folder: Path, capsys: pytest.CaptureFixture[str], call: Callable[[list[str]], int] = main
+) -> None:
     """Give a command that another run's folder stops: it says why, and leaves all that was stored as it was."""
     before = stored(folder)
     capsys.readouterr()
-    assert main(words) == ConfigError.exit_code
+    assert call(words) == ConfigError.exit_code
     said = capsys.readouterr()
     if "--json" in words:
         assert json.loads(said.out)["error"]["type"] == "ConfigError"
@@ -75,11 +87,7 @@ def test_tables_of_a_benchmark(run: Path, folder: str, which: str, capsys: pytes
 @of("benchmark")
 @pytest.mark.parametrize("folder", ["finished", "unfinished"])
 def test_a_benchmark_of_other_code_does_not_go_on(run: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for place in VIDEOS:
-        for number in (0, 1):
-            path = run / "data" / "video" / f"{place}_{number}.mp4"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+    lay(run / "data" / "video", *(f"{place}_{number}.mp4" for place in VIDEOS for number in (0, 1)))
     refused([*ASKED, "--out", folder], run / folder, capsys)
 
 
@@ -95,8 +103,7 @@ def test_answers_without_a_record_have_no_tables(run: Path, capsys: pytest.Captu
 @of("batch")
 @pytest.mark.parametrize("folder", ["finished", "unfinished"])
 def test_a_batch_of_other_code_does_not_go_on(run: Path, folder: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("late_square.mp4", "still.png"):
-        (run / "data" / name).touch()
+    lay(run / "data", "late_square.mp4", "still.png")
     words = ["batch", "data/questions.jsonl", "--out", f"{folder}/answers.jsonl", "--max_new_tokens", "6"]
     refused([*words, "--workers", "0", "--json"], run / folder, capsys)
 
@@ -147,3 +154,135 @@ def test_an_accuracy_benchmark_of_other_code_does_not_go_on(
 ) -> None:
     pytest.importorskip("matplotlib", reason="the command asks for it first")
     refused([*SHAPES, "--out", folder], run / folder, capsys)
+
+
+# ---- prunevid bench speed
+
+SPEED = [
+    "bench", "speed", "--quick", "--shape", "tiny", "--frames", "8", "--batch", "1", "--preset", "paper",
+    "--new_tokens", "4", "--repeats", "2", "--warmup", "0", "--device", "cpu", "--json",
+]  # fmt: skip
+
+
+@of("speed")
+@pytest.mark.parametrize(("folder", "which"), [("finished", "expected"), ("unfinished", "expected_unfinished")])
+def test_tables_of_the_speed_benchmark(run: Path, folder: str, which: str) -> None:
+    """An unfinished one has tables too, of what was measured."""
+    pytest.importorskip("matplotlib", reason="the page shows the plots")
+    assert main(["bench", "speed", "--plots_from", folder, "--json"]) == 0
+    for path in (run / which).iterdir():
+        assert (run / folder / path.name).read_bytes() == expected(run, path.name, which), path.name
+
+
+@of("speed")
+@pytest.mark.parametrize("folder", ["finished", "unfinished"])
+def test_a_speed_benchmark_of_other_code_does_not_go_on(
+    run: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused([*SPEED, "--out", folder], run / folder, capsys)
+
+
+@of("speed")
+def test_a_folder_without_measurements_has_no_tables(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "finished" / "measurements.jsonl").unlink()
+    refused(["bench", "speed", "--plots_from", "finished", "--json"], run / "finished", capsys)
+
+
+# ---- prunevid eval visual-cot
+
+JUDGE = ["--judge_base_url", "http://127.0.0.1:33855/v1", "--judge_model", "stub"]
+"""As it was when the run was judged: every answer has its judgement, and nobody is asked again."""
+
+
+@of("visual_cot")
+@pytest.mark.parametrize(
+    ("folder", "words", "which"),
+    [
+        ("finished", JUDGE, "expected"),
+        ("finished", [], "expected_contained"),
+        ("unfinished", [], "expected_unfinished"),
+    ],
+)
+def test_tables_of_visual_cot(
+    run: Path, folder: str, words: list[str], which: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unfinished one has tables too, of what was answered."""
+    if words:
+        pytest.importorskip("openai", reason="a judge is opened through openai")
+    assert main(["eval", "visual-cot", "--judge_only", *words, "--out", folder, "--json"]) == 0
+    for name in TABLES:
+        assert (run / folder / name).read_bytes() == expected(run, name, which), name
+    assert json.loads(capsys.readouterr().out) == json.loads(expected(run, "summary.json", which))
+
+
+@of("visual_cot")
+@pytest.mark.parametrize("folder", ["finished", "unfinished"])
+def test_a_visual_cot_run_of_other_code_does_not_go_on(
+    run: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay(run / "data", *(f"{place}/{number}.png" for place in ("drawn", "cot/shapes") for number in (0, 1)))
+    words = ["eval", "visual-cot", "--data", "data/benchmark", "--images", "data", "--max_new_tokens", "8"]
+    refused([*words, "--config", "data/few.json", "--out", folder, "--json"], run / folder, capsys)
+
+
+@of("visual_cot")
+def test_visual_cot_answers_without_a_record_have_no_tables(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "finished" / "run.json").unlink()
+    refused(["eval", "visual-cot", "--judge_only", "--out", "finished", "--json"], run / "finished", capsys)
+
+
+# ---- eval/reproduce
+
+MINIATURE = [
+    "--device", "cpu", "--workers", "0", "--min_pixels", "784", "--max_pixels", "6272", "--model_path", "bundled",
+    "--limit", "2", "--json",
+]  # fmt: skip
+TABLE_6 = partial(reproduce, "prunevid_table6")
+VSTAR = partial(reproduce, "glimpseprune_vstar")
+
+
+def same_files(run: Path, folder: str, which: str) -> None:
+    for path in sorted((run / which).rglob("*.*")):
+        name = str(path.relative_to(run / which))
+        assert (run / folder / name).read_bytes() == expected(run, name, which), name
+
+
+@of("reproduction")
+@pytest.mark.parametrize(("folder", "which"), [("finished", "expected"), ("unfinished", "expected_unfinished")])
+def test_pages_of_a_reproduction(run: Path, folder: str, which: str) -> None:
+    """An unfinished one has a page too: it says what was not run."""
+    for path in run.rglob("run.json"):  # the file for EgoSchema's authors is of all questions: their folder is read
+        path.write_text(path.read_text().replace("/tmp/fx/rdata", (run / "data").as_posix()))
+    assert TABLE_6(["--setting", "16frames", "--page_only", "--out", folder]) == 0
+    same_files(run, folder, which)
+
+
+@of("reproduction")
+@pytest.mark.parametrize("folder", ["finished", "unfinished"])
+def test_a_reproduction_of_other_code_does_not_go_on(
+    run: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay(run / "data/mvbench/video", *(f"{place}_0.mp4" for place in VIDEOS))
+    lay(run / "data/egoschema/videos", *(f"{number:08x}-aaaa.mp4" for number in range(3)))
+    words = ["--data", "mvbench=data/mvbench", "--data", "egoschema=data/egoschema", "--setting", "16frames"]
+    words += ["--only", "mvbench", "--only", "egoschema-full", "--frames", "8", *MINIATURE, "--out", folder]
+    refused(words, run / folder, capsys, TABLE_6)
+
+
+@of("timing")
+@pytest.mark.parametrize(("folder", "which"), [("finished", "expected"), ("unfinished", "expected_unfinished")])
+def test_pages_of_a_timed_reproduction(run: Path, folder: str, which: str) -> None:
+    """An unfinished one has a page too: it says how many images were measured."""
+    assert VSTAR(["--setting", "efficiency", "--page_only", "--out", folder]) == 0
+    same_files(run, folder, which)
+
+
+@of("timing")
+@pytest.mark.parametrize("folder", ["finished", "unfinished"])
+def test_a_timed_reproduction_of_other_code_does_not_go_on(
+    run: Path, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lay(run / "data/vstar", *(f"direct_attributes/sa_{number}.jpg" for number in (1, 2)))
+    lay(run / "data/vstar", *(f"relative_position/sa_{number}.png" for number in (3, 4)))
+    words = ["--data", "vstar=data/vstar", "--setting", "efficiency", "--new_tokens", "2", *MINIATURE]
+    refused([*words, "--out", folder], run / folder, capsys, VSTAR)

@@ -11,7 +11,7 @@ import pytest
 
 from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.published import comparison, reproduce, timing
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, published_table
 from tests.benchmark_folders import Clips, egoschema, videomme, vstar

@@ -8,14 +8,14 @@ from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.evaluation.benchmark.report import write_export, write_tables
-from prunevid_qwen.evaluation.engine.folder import answer_files
+from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, budget_of
 from prunevid_qwen.evaluation.published.reproduce import depth_of
 from prunevid_qwen.evaluation.published.table import PublishedTable, Row, SetOfTable, Setting
-from prunevid_qwen.evaluation.store import RECORD, RunFolder, read_lines
+from prunevid_qwen.evaluation.store import RECORD, read_lines
+from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export, write_tables
 
 Found = dict[str, Any]
 
@@ -41,7 +41,7 @@ def compare(table: PublishedTable, setting: Setting, folder: Path) -> Found:
         if not (own / RECORD).is_file():
             found["asked"].append(_entry(each, setting, NOT_RUN, None, None))
             continue
-        record = RunFolder(own).record(table.name)
+        record = run_folder(own).record(table.name)
         for said in deviations(table, setting, each, record):
             deviating.setdefault(said, []).append(each.data.title)
         found["asked"].append(_scored(each, setting, own, record))

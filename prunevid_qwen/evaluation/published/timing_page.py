@@ -9,14 +9,14 @@ from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.folder import answer_files
+from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.published.comparison import Found, deviations
 from prunevid_qwen.evaluation.published.estimate import figure_lines
 from prunevid_qwen.evaluation.published.page import deviation_lines, head, tail, write_both
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting, Timing
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Table
-from prunevid_qwen.evaluation.store import RECORD, RunFolder, read_lines
+from prunevid_qwen.evaluation.store import RECORD, read_lines
 
 TIMES = ("vision", "decoder", "first_token", "decode_per_token", "end_to_end")
 
@@ -42,7 +42,7 @@ def write_timing_page(table: PublishedTable, setting: Setting, folder: Path) -> 
     found: Found = {"table": table.name, "setting": setting.name, "deviations": [], "rows": [], "errors": []}
     found |= {"images": 0, "of": timing.images, "device": None}
     if (own / RECORD).is_file():
-        record = RunFolder(own).record(table.name)
+        record = run_folder(own).record(table.name)
         found["deviations"] = _deviations(table, setting, timing, record)
         found["device"] = record["device name"]
         _summarise(own, [row.name for row in setting.rows], found)

@@ -15,7 +15,7 @@ from prunevid_qwen.evaluation.efficiency.flops import decoder_flops, vision_flop
 from prunevid_qwen.evaluation.efficiency.shapes import SHAPES
 from prunevid_qwen.evaluation.published import estimate
 from prunevid_qwen.evaluation.published.budget import Depth, budget_of, kept_for, mean_over_layers
-from prunevid_qwen.evaluation.published.estimate import Work, cost_of, describe, prefill_flops
+from prunevid_qwen.evaluation.published.estimate import answer_cost, cost_of, describe, prefill_flops
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, FOLDER, PublishedTable, read_table, table_names
 from tests.published_rows import BUDGETS, QWEN, TABLES, at_budget, row_of
@@ -130,18 +130,20 @@ def test_fastvids_limit_holds_at_768_frames() -> None:
 
 def test_figures_stand_beside_the_baseline_of_their_own_table() -> None:
     for table in TABLES.values():
-        for setting in (setting for setting in table.settings if setting.timing is None):
+        for setting in (setting for setting in table.settings if not setting.timed):
             base = setting.rows[0].theirs
             assert setting.rows[0].name == BASELINE_ROW
             for row in setting.rows:
-                for name, figure in setting.figures(row).items():
-                    assert figure.baseline == base[name] or "own baseline" in row.note, (table.name, row.name)
+                for name in row.theirs:
+                    assert setting.base(row)[name] == base[name] or "own baseline" in row.note, (table.name, row.name)
 
 
 def test_published_losses() -> None:
     def difference(table: str, at: int, row: str, name: str) -> float:
         setting = TABLES[table].settings[at]
-        return setting.figures(row_of(setting, row))[name].difference
+        published = setting.published(row_of(setting, row), name)
+        assert published is not None
+        return published["difference"]
 
     assert difference("prunevid_table6", 0, "PruneVid", "videomme") == -0.5
     assert difference("prunevid_table6", 1, "PruneVid stage 1", "videomme") == -8.0
@@ -169,7 +171,7 @@ def test_a_table_is_described_with_its_setting_its_figures_and_its_cost(table: P
     for setting in table.settings:
         assert all(each in said for each in (setting.frames, setting.pixels, setting.prompt, *setting.unknown))
         assert f"About {cost_of(setting).hours:.1f} hours of one A100" in said
-        for row in setting.rows if setting.timing is None else ():
+        for row in setting.rows if not setting.timed else ():
             for part, score in row.theirs.items():
                 assert f"{part} {score:.1f}" in said
 
@@ -183,17 +185,32 @@ def test_the_estimate_counts_as_the_speed_benchmark_does() -> None:
     mean = (11 * prefill_flops(tokens + text) + 17 * prefill_flops(tokens // 4 + text)) / 28
     assert mean == pytest.approx(counted, rel=0.01)
     assert pytest.approx(vision_flops(shape, (16, 16, 16)) / 4096, rel=0.05) == estimate.VISION
-    work = Work("none", questions=3600, videos=0, tokens=0, gigabytes=1.0, text=0, answer=0)
     config = PruneVidConfig(enable_stage2=False, merger="uniform", cluster_ratio=1.0)
-    assert estimate.estimate([work], [config, config]).hours == pytest.approx(2 * estimate.OVERHEAD)
+    _, seconds = answer_cost([config, config], 4096, text, answer=5)
+    whole = decoder_flops(shape, [tokens + text] * 28).total
+    assert seconds == pytest.approx(whole / estimate.SPEED + 5 * estimate.DECODE + estimate.OVERHEAD, rel=0.01)
 
 
 def test_several_cuts_cost_the_flops_of_each_layer() -> None:
-    work = Work("one", questions=1, videos=0, tokens=4000, gigabytes=1.0, text=0, answer=0)
     config = PruneVidConfig(enable_stage1=False, selector="pyramiddrop")
-    flops = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7).total
-    seconds = 3600 * estimate.estimate([work], [config]).hours - estimate.OVERHEAD
-    assert seconds * estimate.SPEED == pytest.approx(flops, rel=0.01)
+    counted = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7).total
+    flops, seconds = answer_cost([config], 4000, text=0)
+    assert flops == pytest.approx(counted, rel=0.01)
+    assert seconds == pytest.approx(flops / estimate.SPEED + estimate.OVERHEAD)
+
+
+def test_a_setting_takes_what_its_sets_and_rows_take() -> None:
+    """V*: 191 images of 2048 tokens under five configs of ours; timed, 100 images five times over under four."""
+    accuracy, efficiency = TABLES["glimpseprune_vstar"].settings
+    for setting, images, rows, rounds, tokens, answer in (
+        (accuracy, 191, 5, 1, 2048, 3), (efficiency, 100, 4, 5, 4096, 64),
+    ):  # fmt: skip
+        configs = [row.ours.config(QWEN) if row.ours else get_baseline_config()
+                   for row in setting.rows if row.ours or setting.timed]  # fmt: skip
+        assert len(configs) == rows
+        _, seconds = answer_cost(configs, tokens, answer=answer)
+        encoding = images * tokens * estimate.VISION / estimate.SPEED
+        assert 3600 * cost_of(setting).hours == pytest.approx(rounds * (encoding + images * rows * seconds))
 
 
 # ---- files

@@ -204,7 +204,7 @@ def test_another_predictor_revision_or_dtype_is_a_deviation() -> None:
     for setting in table.settings:
         asked = setting.sets[0]
         configs = {row.name: row.ours.config(QWEN).flat() if row.ours else {} for row in setting.rows
-                   if row.ours or setting.timing}  # fmt: skip
+                   if row.ours or setting.timed}  # fmt: skip
         for each in configs.values():
             if each.get("selector") == "glimpse":
                 each["glimpse_path"] = "/models/GlimpsePrune_Qwen2.5-VL-7B-Instruct"

@@ -73,7 +73,7 @@ class ReproduceRequest:
 
     def _told(self) -> dict[str, Any]:
         settings = self.table.settings_called(self.settings)
-        if self.new_tokens and not any(setting.timing is not None for setting in settings):
+        if self.new_tokens and not any(setting.timed for setting in settings):
             raise ConfigError(
                 f"--new_tokens is the length of timed answers, and nothing of {self.table.name} that was asked for is "
                 "timed: leave it out"
@@ -134,15 +134,14 @@ class ReproduceRequest:
         def tell(what: str, done: int, total: int) -> None:
             bars.tell(what if len(self.table.settings) == 1 else f"{setting.name}, {what}", done, total)
 
-        if setting.timing is not None:
+        if setting.timed:
             from prunevid_qwen.evaluation.published.timing import measure
 
             if self.shard[0]:
                 return  # times are of one process: the first share's
             if self.engine == "ray":
                 typer.echo(f"note: {setting.name} is measured by this process, on this machine's device", err=True)
-            timing = setting.timing
-            tokens, images = self.new_tokens or timing.new_tokens, min(timing.images, self.limit or timing.images)
+            tokens, images = self.new_tokens or setting.new_tokens, min(setting.images, self.limit or setting.images)
             [each] = asked.sets
             measure(asked, folder / each.name, tokens, images, self.restart, tell, self.command)
         else:
@@ -153,7 +152,7 @@ class ReproduceRequest:
         from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
         folder = self.out / setting.name
-        if setting.timing is not None:
+        if setting.timed:
             found = write_timing_page(self.table, setting, folder)
             states = [f"{found['images']} of {found['of']} images were measured"]
         else:

@@ -114,10 +114,7 @@ def _entry(
 def _row(
     row: Row, setting: Setting, name: str, budgets: Mapping[str, Found | None], scores: list[Found], tokens: list[Found]
 ) -> Found:
-    figure = setting.figures(row).get(name)
-    published = None
-    if figure is not None:
-        published = {"score": figure.score, "baseline": figure.baseline, "difference": figure.difference}
+    published = setting.published(row, name)
     own = next((each for each in scores if each["config"] == row.name), None)
     kept = next((each for each in tokens if each["config"] == row.name), None)
     return {

@@ -32,32 +32,9 @@ FREE = 0.2
 TIMED_ROUNDS = 5.0
 """How often a timed row answers an image: twice to warm up and for memory, three times for the clock."""
 
+TEXT = 120  # tokens of a prompt beside the visual ones
 WEIGHTS_GB = 16.6  # 8.29 billion weights of 2 bytes
 LINE_KB = 4  # a stored answer
-
-
-@dataclass(frozen=True)
-class Work:
-    """How much a data set is.
-
-    Args:
-        title: for the line about it.
-        questions, videos: of the whole set.
-        tokens: visual tokens of a prompt before pruning.
-        gigabytes: of the download.
-        why: where the gigabytes come from.
-        text: other tokens of a prompt.
-        answer: tokens of an answer.
-    """
-
-    title: str
-    questions: int
-    videos: int
-    tokens: int
-    gigabytes: float
-    why: str = ""
-    text: int = 120
-    answer: int = 3
 
 
 @dataclass(frozen=True)
@@ -80,30 +57,42 @@ def prefill_flops(width: float) -> float:
     return LINEAR * width + ATTENTION * width * width
 
 
-def estimate(works: Sequence[Work], configs: Sequence[PruneVidConfig], rounds: float = 1.0) -> Cost:
-    """Estimate a run of some data sets under some configs; videos are encoded once for all configs.
+def answer_cost(
+    configs: Sequence[PruneVidConfig], tokens: int, text: int = TEXT, answer: int = 0
+) -> tuple[float, float]:
+    """Return the decoder's FLOPs for a prompt and the seconds of an answer, means over configs.
 
     Args:
-        works: the data sets.
         configs: of a model of 28 layers.
-        rounds: how often everything is done.
+        tokens: visual tokens of the prompt before pruning.
+        text: other tokens of the prompt.
+        answer: tokens of the answer.
     """
-    lines, hours, whole = [], 0.0, 0.0
     shares = [layer_shares(config, PUBLISHED_DEPTH, free=FREE)[0] for config in configs]
-    for work in works:
-        vision = work.videos * work.tokens * VISION / SPEED
-        prompts = (fmean(prefill_flops(work.tokens * share + work.text) for share in each) for each in shares)
-        flops = sum(prompts) / len(configs)
-        answer = flops / SPEED + work.answer * DECODE + OVERHEAD
-        answers = work.questions * len(configs)
-        disk = work.gigabytes + answers * LINE_KB / 1e6
+    flops = sum(fmean(prefill_flops(tokens * share + text) for share in each) for each in shares) / len(configs)
+    return flops, flops / SPEED + answer * DECODE + OVERHEAD
+
+
+def cost_of(setting: Setting) -> Cost:
+    """Estimate what a setting would take; videos are encoded once for all rows."""
+    configs = [row.ours.config(PUBLISHED_DEPTH) for row in setting.rows if row.ours is not None]
+    if setting.timed:  # the stock model takes part, as long as what prunes nothing
+        configs += [get_baseline_config() for row in setting.rows if row.ours is None]
+    lines, hours, whole, rounds = [], 0.0, 0.0, TIMED_ROUNDS if setting.timed else 1.0
+    for each in setting.sets:
+        data = each.data
+        questions, videos = (setting.images or number for number in (data.questions, data.videos))
+        vision = videos * each.tokens * VISION / SPEED
+        flops, answer = answer_cost(configs, each.tokens, answer=each.answer)
+        answers = questions * len(configs)
+        disk = data.gigabytes + answers * LINE_KB / 1e6
         hours, whole = hours + rounds * (vision + answers * answer) / 3600, whole + disk
         lines.append(
-            f"{work.title}: {work.videos} videos x {work.tokens} tokens x {VISION / 1e9:.1f} GFLOP / "
-            f"{SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, once; {work.questions} questions x "
-            f"{len(configs)} configs x ({flops / 1e12:.0f} TFLOP / {SPEED / 1e12:.0f} TFLOP/s + {work.answer} x "
+            f"{data.title}: {videos} videos x {each.tokens} tokens x {VISION / 1e9:.1f} GFLOP / "
+            f"{SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, once; {questions} questions x "
+            f"{len(configs)} configs x ({flops / 1e12:.0f} TFLOP / {SPEED / 1e12:.0f} TFLOP/s + {each.answer} x "
             f"{DECODE} s + {OVERHEAD} s) = {answers * answer / 3600:.1f} h answering"
-            f"{'' if rounds == 1 else f'; all {rounds:g} times'}; disk {gigabytes(disk)} ({work.why})"
+            f"{'' if rounds == 1 else f'; all {rounds:g} times'}; disk {gigabytes(disk)} ({data.why})"
         )
     return Cost(hours, whole, tuple(lines))
 
@@ -111,21 +100,6 @@ def estimate(works: Sequence[Work], configs: Sequence[PruneVidConfig], rounds: f
 def gigabytes(value: float) -> str:
     """Say a size in whole gigabytes."""
     return f"{value:.0f} GB" if value >= 1 else "less than 1 GB"
-
-
-def cost_of(setting: Setting) -> Cost:
-    """Estimate what a setting would take."""
-    timing, works = setting.timing, []
-    for each in setting.sets:
-        data = each.data
-        questions, videos = (data.questions, data.videos) if timing is None else (timing.images, timing.images)
-        works.append(
-            Work(data.title, questions, videos, each.tokens, data.gigabytes, data.why, answer=each.answer)
-        )  # fmt: skip
-    configs = [row.ours.config(PUBLISHED_DEPTH) for row in setting.rows if row.ours is not None]
-    if timing is not None:  # the stock model takes part, as long as what prunes nothing
-        configs += [get_baseline_config() for row in setting.rows if row.ours is None]
-    return estimate(works, configs, 1.0 if timing is None else TIMED_ROUNDS)
 
 
 def cost_lines(setting: Setting) -> list[str]:
@@ -141,8 +115,8 @@ def cost_lines(setting: Setting) -> list[str]:
 
 def figure_lines(setting: Setting) -> list[str]:
     """List the published figures, a line a row."""
-    if setting.timing is not None:
-        return list(setting.timing.figures)
+    if setting.timed:
+        return list(setting.figures)
     said = []
     for row in (row for row in setting.rows if row.theirs):
         cells = ", ".join(f"{name} {score:.1f}" for name, score in row.theirs.items())
@@ -163,7 +137,7 @@ def describe(table: PublishedTable) -> list[str]:
             f"  prompt: {setting.prompt}",
             "  not known:",
             *(f"    {each}" for each in setting.unknown),
-            "  published (theirs, in per cent):" if setting.timing is None else "  published (theirs):",
+            "  published (theirs, in per cent):" if not setting.timed else "  published (theirs):",
             *(f"    {each}" for each in figure_lines(setting)),
             f"  it would take: {cost_lines(setting)[0]}",
         ]

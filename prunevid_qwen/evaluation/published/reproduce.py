@@ -166,16 +166,16 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
         ConfigError, SetupError: what would stop the run. Of a data set of which nothing can be read "first" is None.
     """
     files, local = check_files(asked.model_path), _is_local(asked.model_path)
-    timing, limit = asked.setting.timing, asked.limit
-    if timing is not None:
-        limit = min(timing.images, limit or timing.images)
+    timed, limit = asked.setting.timed, asked.limit
+    if timed:
+        limit = min(asked.setting.images, limit or asked.setting.images)
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
     if local:
         for _, config in configs:
             compile_plan(config, depth.layers)
     # the stock model takes part in what is timed
-    names = [row.name for row in asked.setting.rows if row.name in dict(configs) or (timing and row.ours is None)]
+    names = [row.name for row in asked.setting.rows if row.name in dict(configs) or (timed and row.ours is None)]
     found = []
     for each, data in asked.read():
         run, reader, config = asked.run_of(each, configs), MediaReader(), configs[0][1]

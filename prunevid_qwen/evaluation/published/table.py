@@ -122,19 +122,6 @@ class Ours:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A published score and the unpruned score that it stands beside, both in per cent."""
-
-    score: float
-    baseline: float
-
-    @property
-    def difference(self) -> float:
-        """Points lost (below 0) or won."""
-        return round(self.score - self.baseline, 6)
-
-
-@dataclass(frozen=True)
 class Row:
     """One row of a table.
 
@@ -143,7 +130,7 @@ class Row:
         theirs: name of a data set, or of one of its groups -> published score in per cent; empty where ours stands
             alone.
         ours: None where the method is not implemented here; in a timed setting that is the stock model.
-        kept: what the table says was kept, in its own words.
+        kept: what was kept, in the table's own words.
         note: what does not match, or is not known.
         baseline: the unpruned scores beside ``theirs``, where they are of another table.
     """
@@ -157,21 +144,6 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Times, memory and FLOPs over images, instead of scores.
-
-    Args:
-        figures: lines of others' figures.
-        new_tokens: of every answer.
-        images: how many, equally spaced.
-    """
-
-    figures: tuple[str, ...]
-    new_tokens: int = 64
-    images: int = 100
-
-
-@dataclass(frozen=True)
 class Setting:
     """How a table was made, as far as it is known; of several candidates each is one.
 
@@ -181,7 +153,9 @@ class Setting:
         sets: the data sets.
         rows: the baseline first; of a timed setting, who is measured, in the order of their turns.
         unknown: what the source does not say, or where sources contradict each other.
-        timing: where times are measured, of one set of images.
+        images: how many, equally spaced, are timed instead of scored; 0 where nothing is timed.
+        new_tokens: of every timed answer.
+        figures: lines of others' figures of times.
     """
 
     name: str
@@ -191,18 +165,35 @@ class Setting:
     sets: tuple[SetOfTable, ...]
     rows: tuple[Row, ...]
     unknown: tuple[str, ...] = ()
-    timing: Timing | None = None
+    images: int = 0
+    new_tokens: int = 0
+    figures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.timing is None and (not self.rows or self.rows[0].name != BASELINE_ROW):
-            raise ConfigError(f"the first row is {BASELINE_ROW}, got {self.rows[0].name if self.rows else 'none'}")
-        if self.timing is not None and len(self.sets) != 1:
-            raise ConfigError(f"times are of one data set, got {len(self.sets)}")
+        if self.timed and (len(self.sets) != 1 or self.new_tokens < 2):
+            raise ConfigError(
+                f"times are of one data set and answers of at least 2 new_tokens; got {len(self.sets)} sets and "
+                f"new_tokens {self.new_tokens}"
+            )
+        first = self.rows[0].name if self.rows else "no row"
+        if not self.timed and first != BASELINE_ROW:
+            raise ConfigError(f"the first row is {BASELINE_ROW}, got {first}")
 
-    def figures(self, row: Row) -> dict[str, Figure]:
-        """Return the published figures of a row by data set or group."""
-        base = self.rows[0].theirs if row.baseline is None else row.baseline
-        return {name: Figure(score, base[name]) for name, score in row.theirs.items()}
+    @property
+    def timed(self) -> bool:
+        """Whether times are measured instead of scores."""
+        return self.images > 0
+
+    def base(self, row: Row) -> Mapping[str, float]:
+        """Return the unpruned scores that stand beside a row's."""
+        return self.rows[0].theirs if row.baseline is None else row.baseline
+
+    def published(self, row: Row, name: str) -> dict[str, float] | None:
+        """Return a published score, the unpruned one and their difference in points; None where the row has none."""
+        if name not in row.theirs:
+            return None
+        score, base = row.theirs[name], self.base(row)[name]
+        return {"score": score, "baseline": base, "difference": round(score - base, 6)}
 
     def groups(self, name: str) -> list[str]:
         """Return the groups of a data set that the table prints."""
@@ -272,7 +263,7 @@ def read_table(path: Path) -> PublishedTable:
     for setting, read in zip(table.settings, found.value["settings"].value, strict=True):
         sets = {each.name for each in setting.sets}
         for row, place in zip(setting.rows, read.value["rows"].value, strict=True):
-            base = setting.rows[0].theirs if row.baseline is None else row.baseline
+            base = setting.base(row)
             for name in row.theirs:
                 if name.partition("/")[0] not in sets or name not in base:
                     said = unknown(f"figures of {row.name!r} are of", name, [each for each in base if each in sets])

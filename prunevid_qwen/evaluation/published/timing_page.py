@@ -13,7 +13,7 @@ from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.published.comparison import Found, deviations
 from prunevid_qwen.evaluation.published.estimate import figure_lines
 from prunevid_qwen.evaluation.published.page import deviation_lines, head, tail, write_both
-from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting, Timing
+from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Table
 from prunevid_qwen.evaluation.store import RECORD, read_lines
@@ -37,16 +37,15 @@ def write_timing_page(table: PublishedTable, setting: Setting, folder: Path) -> 
     Raises:
         ConfigError: the folder's lines are no measurements.
     """
-    assert setting.timing is not None
-    own, timing = folder / setting.sets[0].name, setting.timing
+    own = folder / setting.sets[0].name
     found: Found = {"table": table.name, "setting": setting.name, "deviations": [], "rows": [], "errors": []}
-    found |= {"images": 0, "of": timing.images, "device": None}
+    found |= {"images": 0, "of": setting.images, "device": None}
     if (own / RECORD).is_file():
         record = run_folder(own).record(table.name)
-        found["deviations"] = _deviations(table, setting, timing, record)
+        found["deviations"] = _deviations(table, setting, record)
         found["device"] = record["device name"]
         _summarise(own, [row.name for row in setting.rows], found)
-    write_both(folder, found, _lines(table, setting, timing, found))
+    write_both(folder, found, _lines(table, setting, found))
     return found
 
 
@@ -89,16 +88,16 @@ def _row(name: str, own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str
     }  # fmt: skip
 
 
-def _deviations(table: PublishedTable, setting: Setting, timing: Timing, record: Mapping[str, Any]) -> list[str]:
+def _deviations(table: PublishedTable, setting: Setting, record: Mapping[str, Any]) -> list[str]:
     said, options = deviations(table, setting, setting.sets[0], record), record["options"]
     if options["device"] != "cuda":
         said.append(f"times of {options['device']} say nothing about a GPU, and memory is the process's")
-    if options["new_tokens"] != timing.new_tokens:
-        said.append(f"answers of {options['new_tokens']} tokens, not {timing.new_tokens}")
+    if options["new_tokens"] != setting.new_tokens:
+        said.append(f"answers of {options['new_tokens']} tokens, not {setting.new_tokens}")
     return said
 
 
-def _lines(table: PublishedTable, setting: Setting, timing: Timing, found: Found) -> list[str]:
+def _lines(table: PublishedTable, setting: Setting, found: Found) -> list[str]:
     lines = head(table, setting)
     if found["device"] is not None:
         lines += deviation_lines(found["deviations"])

@@ -31,8 +31,8 @@ STAYS = {
     "evaluation/glimpse_plots.py": "colours of that benchmark's curves",
     "evaluation/plot_style.py": "colours of curves",
     "evaluation/plus_summary.py": "colours of curves",
-    "evaluation/efficiency/plots.py": "colours of curves",
-    "evaluation/efficiency/variants.py": "the controls that the speed benchmark runs beside a config, by its own names",
+    "evaluation/speed/speed_plots.py": "colours of curves",
+    "evaluation/speed/competitors.py": "the controls that the speed benchmark runs beside a config, by its own names",
 }
 
 

@@ -11,13 +11,13 @@ import pytest
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.efficiency.flops import decoder_flops, vision_flops
-from prunevid_qwen.evaluation.efficiency.shapes import SHAPES
 from prunevid_qwen.evaluation.published import estimate
 from prunevid_qwen.evaluation.published.budget import Depth, budget_of, kept_for, mean_over_layers
 from prunevid_qwen.evaluation.published.estimate import answer_cost, cost_of, describe, prefill_flops
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, FOLDER, PublishedTable, read_table, table_names
+from prunevid_qwen.evaluation.speed.flops import decoder_flops, vision_flops
+from prunevid_qwen.evaluation.speed.model_shapes import SHAPES
 from tests.published_rows import BUDGETS, QWEN, TABLES, at_budget, row_of
 
 # ---- budgets: what the papers' own numbers give

@@ -15,15 +15,15 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.efficiency.flops import decode_flops, decoder_flops, lm_head_flops, vision_flops
-from prunevid_qwen.evaluation.efficiency.memory import peak_memory
-from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
-from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
+from prunevid_qwen.evaluation.speed.flops import decode_flops, decoder_flops, lm_head_flops, vision_flops
+from prunevid_qwen.evaluation.speed.memory import peak_memory
+from prunevid_qwen.evaluation.speed.model_shapes import MERGE, shape_of
+from prunevid_qwen.evaluation.speed.timing import Parts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium

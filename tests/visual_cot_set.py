@@ -17,6 +17,16 @@ FEW = "few"
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 6_000_000
 
+LINE = {
+    "set", "id", "config", "image", "question", "reference", "answer", "tokens", "kept_ratio", "generated_tokens",
+    "seconds", "error",
+}  # fmt: skip
+"""What a stored line of answers holds."""
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+
 
 def still(number: int) -> Scene:
     """A scene of two or three shapes that are there from the first frame on."""

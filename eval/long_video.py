@@ -59,7 +59,7 @@ class Sections:
 
     def begin(self, name: str) -> None:
         """End the section before and begin one."""
-        from prunevid_qwen.evaluation.efficiency.memory import peak_memory
+        from prunevid_qwen.evaluation.speed.memory import peak_memory
 
         self._open.close()
         self.found[name] = self._open.enter_context(peak_memory(self.device))
@@ -138,7 +138,7 @@ def main() -> None:
 
     from prunevid_qwen import PruneVidQwen25VL, get_paper_config
     from prunevid_qwen.evaluation.accuracy_folder import surroundings
-    from prunevid_qwen.evaluation.efficiency.folder import hardware
+    from prunevid_qwen.evaluation.speed.speed_run import hardware
 
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -29,11 +29,9 @@ STAYS = {
     "evaluation/glimpse_accuracy.py": "the benchmark of that method: its curve against the others",
     "evaluation/glimpse_page.py": "words of that benchmark's tables",
     "evaluation/glimpse_plots.py": "colours of that benchmark's curves",
-    "evaluation/plot_style.py": "colours of curves",
+    "evaluation/report/plots.py": "colours of curves",
     "evaluation/plus_summary.py": "colours of curves",
-    "evaluation/efficiency/plots.py": "colours of curves",
-    "evaluation/efficiency/variants.py": "the controls that the speed benchmark runs beside a config, by its own names",
-    "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
+    "evaluation/speed/speed_plots.py": "colours of curves",
 }
 
 

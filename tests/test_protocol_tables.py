@@ -22,8 +22,8 @@ from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text, warnings_of
 from prunevid_qwen.evaluation.protocol.videomme_export import official_text
+from prunevid_qwen.evaluation.report.intervals import standard_error
 from prunevid_qwen.evaluation.store import read_lines
-from prunevid_qwen.evaluation.visual_cot.summary import standard_error
 
 PROTOCOL = protocol_named("lmms", "videomme")
 OPTIONS = ("one", "two", "three", "four")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.efficiency.tables import table
+from prunevid_qwen.evaluation.speed.speed_page import table
 
 RESULT = "test_matrix.json"
 

@@ -57,7 +57,7 @@ class FlatOptions:
             location while it looks the same; it reads ``tau`` and ``temporal_segment_ratio``. "pool" (averages of equal
             cells), "uniform" (a grid) and "random" are controls; they read ``cluster_ratio``, ``merge_images`` and
             ``random_seed``.
-        tau: static threshold in (0, 1]. A location is static where its mean cosine similarity over a segment is greater.
+        tau: static threshold in (0, 1]. A location is static if its mean cosine similarity over a segment is greater.
             At 1 nothing is static.
         cluster_ratio: clusters per token of a group, in (0, 1]. At 1 nothing is clustered. A control merger leaves
             ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.

@@ -51,19 +51,19 @@ bench-accuracy: .venv/dev.stamp  ## Accuracy of every method at equal tokens (AR
 	@$(BIN)/python eval/moving_shapes.py $(ARGS)
 
 bench-choices: .venv/dev.stamp  ## Every option's values at equal tokens (ARGS=--quick; writes runs/choices)
-	@$(BIN)/python eval/choices.py $(ARGS)
+	@$(BIN)/python -m research.choices_run $(ARGS)
 
 bench-glimpse: .venv/dev.stamp  ## The glimpse beside attention, controls and true boxes (ARGS=--quick; writes runs/glimpse)
-	@$(BIN)/python eval/glimpse.py $(ARGS)
+	@$(BIN)/python -m research.glimpse_run $(ARGS)
 
 bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (ARGS=--quick; writes runs/efficiency)
 	@$(BIN)/python eval/efficiency.py $(ARGS)
 
 bench-long: .venv/dev.stamp  ## An hour of video: time and host memory, in minutes (writes runs/long_video.json)
-	@$(BIN)/python eval/long_video.py $(ARGS)
+	@$(BIN)/python -m research.long_video $(ARGS)
 
 train-glimpse-tiny: .venv/dev.stamp  ## Train the bundled model's glimpse predictor (writes runs/glimpse_tiny)
-	@$(BIN)/python train/glimpse.py --recipe train/glimpse_tiny.yaml --out runs/glimpse_tiny --threads 1 $(ARGS)
+	@$(BIN)/python train/glimpse.py --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1 $(ARGS)
 
 gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as it is (writes runs/gpu_check.json)
 	@$(PYTHON) tools/gpu_check.py $(ARGS)

@@ -29,7 +29,7 @@ FLOORS = (
     ("answers",),
     ("model",),
     ("evaluation",),
-    ("training",),
+    ("training",),  # stores its runs as evaluation does
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

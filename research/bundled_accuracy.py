@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,10 +22,10 @@ import typer
 
 from prunevid_qwen import PruneVidQwen25VL, get_config
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.evaluation.bundled_accuracy import is_correct
 from prunevid_qwen.evaluation.scenes import CONDITIONS, Condition, ShapesVideo
 from prunevid_qwen.evaluation.statistics import clustered_mean
+from prunevid_qwen.evaluation.store import Lines, keep_lines, read_lines, surroundings
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, QUESTION_TYPES, Question, make_questions
 from prunevid_qwen.receipt import versions
 from research.shapes_run import RESULTS, command_of
@@ -112,18 +113,18 @@ def measure(
     """
     done = _complete_seeds(raw, condition)
     raw.parent.mkdir(parents=True, exist_ok=True)
-    for number in range(videos):
-        seed = FIRST_SEED + number
-        if seed not in done:
-            with raw.open("a") as lines:  # a scene's lines are written together: an interruption loses one scene
-                lines.write("".join(json.dumps(asdict(answer)) + "\n" for answer in _ask_about(ask, seed, condition)))
-        if progress is not None:
-            progress(number + 1)
+    with Lines(raw) as lines:
+        for number in range(videos):
+            seed = FIRST_SEED + number
+            if seed not in done:  # a scene's lines are written together: an interruption loses one scene
+                lines.add(*(asdict(answer) for answer in _ask_about(ask, seed, condition)))
+            if progress is not None:
+                progress(number + 1)
 
 
 def read_answers(raw: Path, videos: int) -> list[Answer]:
     """Read back what ``measure`` wrote about the first ``videos`` scenes."""
-    answers = [Answer(**json.loads(line)) for line in raw.read_text().splitlines()]
+    answers = [Answer(**line) for line in read_lines(raw)]
     return [answer for answer in answers if answer.seed < FIRST_SEED + videos]
 
 
@@ -179,22 +180,11 @@ def _ask_about(ask: Ask, seed: int, condition: Condition) -> Iterator[Answer]:
 
 
 def _complete_seeds(raw: Path, condition: Condition) -> set[int]:
-    """Scenes already asked about; a last line cut short by a kill is taken off together with its scene."""
-    if not raw.exists():
-        return set()
-    answers = []
-    for line in raw.read_text().splitlines():
-        try:
-            answers.append(Answer(**json.loads(line)))
-        except ValueError:
-            break
-    seeds = {answer.seed for answer in answers}
-    needed = {seed: 4 * len(make_questions(ShapesVideo(condition, seed).scene, seed)) for seed in seeds}
-    complete = {seed for seed, count in needed.items() if sum(answer.seed == seed for answer in answers) == count}
-    kept = [answer for answer in answers if answer.seed in complete]
-    beside = raw.with_name(f"{raw.name}.new")  # an interruption leaves one of the two whole
-    beside.write_text("".join(json.dumps(asdict(answer)) + "\n" for answer in kept))
-    beside.replace(raw)
+    """Return the scenes asked about; what a kill left of another one is taken out of the file."""
+    asked = Counter(line["seed"] for line in read_lines(raw))
+    needed = {seed: 4 * len(make_questions(ShapesVideo(condition, seed).scene, seed)) for seed in asked}
+    complete = {seed for seed, count in asked.items() if count == needed[seed]}
+    keep_lines(raw, lambda line: line["seed"] in complete)
     return complete
 
 

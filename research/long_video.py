@@ -24,9 +24,9 @@ import typer
 
 from prunevid_qwen import PruneVidQwen25VL, get_paper_config
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.evaluation.efficiency.folder import hardware
 from prunevid_qwen.evaluation.efficiency.memory import peak_memory
+from prunevid_qwen.evaluation.store import surroundings
 from research.shapes_run import RUNS, command_of
 
 HEIGHT, WIDTH, SQUARE, SCENE = 280, 392, 40, 600

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.config import PruneVidConfig, get_config
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
+from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage1_merge import merge_video, refine_segments

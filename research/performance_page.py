@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, each from the committed raw results alone; `marked_page.fill` puts them there."""
+"""The tables of docs/performance.md, each from the committed raw results alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.efficiency.tables import growth_table, overhead_table, table
+from prunevid_qwen.evaluation.efficiency.tables import growth_table, overhead_table
+from prunevid_qwen.evaluation.report.page import Table
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
 
@@ -58,7 +59,7 @@ def _speed(rows: list[Row]) -> list[str]:
          *(_times(row["speedup"][name]) for name in ("first_token", "decode_per_token", "end_to_end"))]
         for row in _compared(rows)
     ]  # fmt: skip
-    return table(head, lines)
+    return _table(head, lines)
 
 
 def _sentences(rows: list[Row]) -> list[str]:
@@ -74,7 +75,7 @@ def _parts(rows: list[Row]) -> list[str]:
         for row in rows
         if "error" not in row
     ]  # fmt: skip
-    return table(head, lines)
+    return _table(head, lines)
 
 
 def _eaten(rows: list[Row]) -> list[str]:
@@ -83,7 +84,7 @@ def _eaten(rows: list[Row]) -> list[str]:
         [str(row["frames"]), row["variant"], *(f"{row['difference_ms'].get(name, 0.0):+.1f}" for name in names)]
         for row in _compared(rows)
     ]
-    return table(["frames", "ms", *(name.replace("_", " ") for name in names)], lines)
+    return _table(["frames", "ms", *(name.replace("_", " ") for name in names)], lines)
 
 
 def _memory(rows: list[Row]) -> list[str]:
@@ -97,7 +98,7 @@ def _memory(rows: list[Row]) -> list[str]:
         for row in rows
         if "error" not in row
     ]  # fmt: skip
-    return table(head, lines)
+    return _table(head, lines)
 
 
 def _stage1(rows: list[Row]) -> list[str]:
@@ -108,7 +109,7 @@ def _stage1(rows: list[Row]) -> list[str]:
          f"{row['authors_ms'] / row['target_ms']:.0f}x"]
         for row in rows
     ]  # fmt: skip
-    return table(head, lines)
+    return _table(head, lines)
 
 
 def _passes(rows: list[Row]) -> list[str]:
@@ -119,7 +120,7 @@ def _passes(rows: list[Row]) -> list[str]:
          f"{row['merge_video_ms']['median']:.1f}", f"{row['over_passes']:.2f}"]
         for row in largest
     ]  # fmt: skip
-    return table(["ms", *names, "their sum", "stage 1", "ratio"], lines)
+    return _table(["ms", *names, "their sum", "stage 1", "ratio"], lines)
 
 
 def _hour(run: Row) -> list[str]:
@@ -136,7 +137,11 @@ def _hour(run: Row) -> list[str]:
         ["decoder over the prompt", f"{seconds['prefill']:.2f} s"],
         ["first token", f"{seconds['first_token']:.1f} s"],
     ]
-    return [_what_ran(run), "", *table(["3,600 frames at one a second", ""], lines)]
+    return [_what_ran(run), "", *_table(["3,600 frames at one a second", ""], lines)]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return Table(head, rows).markdown(others=" ---: ")
 
 
 def _shape(row: Row) -> str:

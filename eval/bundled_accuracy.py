@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 
 from prunevid_qwen import PruneVidQwen25VL, get_config
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.evaluation.bundled_accuracy import FIRST_SEED, measure, package_answers, read_answers, summarise
-from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
+from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 
 ROOT = Path(__file__).resolve().parents[1]

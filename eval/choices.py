@@ -18,12 +18,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.cli.bench import Bars
-from prunevid_qwen.evaluation.accuracy_folder import pack_answers
-from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants
 from prunevid_qwen.evaluation.choices_report import blocks, write_choices_report
 from prunevid_qwen.evaluation.choices_summary import write_choices_summary
 from prunevid_qwen.evaluation.marked_page import fill
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run, pack_answers
 from prunevid_qwen.loading import bundled_model
 
 ROOT = Path(__file__).resolve().parents[1]

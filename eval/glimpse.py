@@ -17,10 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.cli.bench import Bars
-from prunevid_qwen.evaluation.accuracy_folder import pack_answers
-from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.glimpse_accuracy import QUICK_VIDEOS, VIDEOS, glimpse_run, write_glimpse_summary
 from prunevid_qwen.evaluation.glimpse_plots import draw_glimpse
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run, pack_answers
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 
 RUNS = Path(__file__).resolve().parents[1] / "runs"

@@ -137,8 +137,8 @@ def main() -> None:
     import torch
 
     from prunevid_qwen import PruneVidQwen25VL, get_paper_config
-    from prunevid_qwen.evaluation.accuracy_folder import surroundings
     from prunevid_qwen.evaluation.efficiency.folder import hardware
+    from prunevid_qwen.evaluation.store import surroundings
 
     if options.threads:
         torch.set_num_threads(options.threads)

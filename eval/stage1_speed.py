@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.config import PruneVidConfig, get_paper_config, get_reference_config
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
+from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage1_merge import merge_video, refine_segments

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
+import json
+import sys
 from itertools import pairwise
 
 import pytest
 
-from prunevid_qwen.errors import SetupError
-from prunevid_qwen.evaluation.accuracy_answers import read_answers, read_run
-from prunevid_qwen.evaluation.accuracy_findings import WIDEST_TIE, findings, points
-from prunevid_qwen.evaluation.accuracy_report import report, write_report
-from prunevid_qwen.evaluation.accuracy_summary import summarise
-from prunevid_qwen.evaluation.accuracy_tables import accuracy_table, evidence_table, unreachable_list
 from prunevid_qwen.evaluation.report.plots import spread
+from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
+from prunevid_qwen.evaluation.shapes.page import report, write_report
+from prunevid_qwen.evaluation.shapes.summary import summarise
+from prunevid_qwen.evaluation.shapes.tables import accuracy_table, evidence_table, points, unreachable_list
 
 from .accuracy_folders import small_run, write_run
 
@@ -32,7 +32,7 @@ def summary(tmp_path):
 def test_the_report_is_written_twice_alike(tmp_path):
     pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
     first, second = (write_run(tmp_path / name, *small_run()) for name in ("first", "second"))
-    assert write_report(first) == first / "report.md"
+    assert write_report(first) == (first / "report.md", None)
     write_report(second)
     plots = {f"{name}_{theme}.{kind}" for name in ("accuracy", "evidence", "types") for theme in ("light", "dark")
              for kind in ("svg", "png")}  # fmt: skip
@@ -109,19 +109,12 @@ def test_the_report_says_what_was_run(summary):
     assert "minutes" not in text
 
 
-def test_without_matplotlib_the_extra_is_named_and_the_summary_kept(tmp_path, monkeypatch):
+def test_without_matplotlib_the_report_has_no_plots_and_the_extra_is_named(tmp_path, monkeypatch):
     folder = write_run(tmp_path, *small_run())
-    original = builtins.__import__
-
-    def refuse(name, *rest, **named):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError("No module named 'matplotlib'")
-        return original(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SetupError, match=r"prunevid_qwen\[bench\]"):
-        write_report(folder)
-    assert (folder / "summary.json").exists()
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path, why = write_report(folder)
+    assert "prunevid_qwen[bench]" in why and "<picture>" not in path.read_text() and (folder / "summary.json").exists()
+    assert report(json.loads((folder / "summary.json").read_text()), plots=False) == path.read_text()
 
 
 def test_points_have_a_sign_and_a_true_minus():

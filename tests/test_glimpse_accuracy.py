@@ -10,10 +10,10 @@ import pytest
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation import glimpse_accuracy, glimpse_page, glimpse_plots
-from prunevid_qwen.evaluation.accuracy_answers import CellName, read_answers
-from prunevid_qwen.evaluation.accuracy_run import accuracy_run
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, glimpse_methods, glimpse_run, write_glimpse_summary
 from prunevid_qwen.evaluation.marked_page import block_names, fill
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
+from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "eval" / "results"

@@ -77,7 +77,7 @@ class TrainGlimpsePlusRequest:
         from accelerate import PartialState
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.accuracy_folder import surroundings
+        from prunevid_qwen.evaluation.store import surroundings
 
         if not self.verbose:
             library.set_verbosity_error()

@@ -80,7 +80,7 @@ class TrainGlimpseRequest:
         from accelerate import PartialState
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.accuracy_folder import surroundings
+        from prunevid_qwen.evaluation.store import surroundings
         from prunevid_qwen.training.glimpse.train import train
 
         if not self.verbose:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from prunevid_qwen.evaluation.scenes import Condition, ShapesVideo
+from prunevid_qwen.evaluation.shapes.videos import Condition, ShapesVideo
 from prunevid_qwen.evaluation.statistics import clustered_mean
 from prunevid_qwen.moving_shapes import (
     FIRST_HELD_OUT_SEED,

@@ -9,9 +9,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.accuracy_comparison import COST_MARGIN
-from prunevid_qwen.evaluation.accuracy_findings import percent, points, stands_out
-from prunevid_qwen.evaluation.accuracy_tables import PARTIAL, UNREACHABLE, difference
+from prunevid_qwen.evaluation.report.intervals import excludes_zero
+from prunevid_qwen.evaluation.shapes.comparison import COST_MARGIN
+from prunevid_qwen.evaluation.shapes.tables import PARTIAL, UNREACHABLE, difference, percent, points
 
 OTHER_COST = "‡"
 _NOTHING = "\N{EN DASH}"
@@ -102,7 +102,7 @@ def _bases(figures: Row) -> list[str]:
 
 def _standing_out(figures: Row) -> list[str]:
     compared = [row for row in figures["rows"] if not row["is_base"] and row["n"]]
-    found = [row for row in compared if stands_out(row["difference_interval"])]
+    found = [row for row in compared if excludes_zero(row["difference_interval"])]
     lines = [
         f"{len(found)} of {len(compared)} comparisons leave out 0; about {len(compared) / 20:.0f} would if no option "
         "mattered at all."

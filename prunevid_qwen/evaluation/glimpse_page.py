@@ -8,7 +8,7 @@ from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.glimpse_accuracy import SELECTORS, SHARES, THRESHOLDS, method_name
-from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 
 _SAID = {
     "glimpse": "`glimpse`, fixed share",

@@ -1,4 +1,4 @@
-"""The accuracy report: what was run, what came out, how to read it, and what it cannot say."""
+"""The accuracy report: the run, its findings and tables, how to read it, and the limits of its claims."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.accuracy_findings import WIDEST_TIE, findings
-from prunevid_qwen.evaluation.accuracy_plots import draw_plots
-from prunevid_qwen.evaluation.accuracy_summary import write_summary
-from prunevid_qwen.evaluation.accuracy_tables import (
+from prunevid_qwen.errors import SetupError
+from prunevid_qwen.evaluation.report.page import page
+from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
+from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
+from prunevid_qwen.evaluation.shapes.plots import draw_plots
+from prunevid_qwen.evaluation.shapes.summary import write_summary
+from prunevid_qwen.evaluation.shapes.tables import (
     PARTIAL,
     accuracy_table,
     evidence_table,
@@ -17,7 +20,9 @@ from prunevid_qwen.evaluation.accuracy_tables import (
     token_table,
     unreachable_list,
 )
-from prunevid_qwen.evaluation.methods import LEAST_KEEP_RATIO
+from prunevid_qwen.evaluation.store import replace
+
+REPORT = "report.md"
 
 _HOW_TO_READ = f"""\
 - **Tokens** are visual tokens averaged over the decoder's layers, as a share of the whole video's: in one column every
@@ -48,76 +53,77 @@ authors' 14, which is meant for frames of 140 to 196 tokens. How the model was t
 order of close methods to change on a real model."""
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path) -> tuple[Path, str | None]:
     """Write ``summary.json``, the plots and ``report.md`` from a run's ``answers.jsonl`` and ``run.json``.
 
     Args:
         folder: of a complete run; ``answers.jsonl.xz`` will do.
 
-    Returns: the path of ``report.md``.
+    Returns: the path of ``report.md``; and why it has no plots, None where they are drawn.
 
     Raises:
         ConfigError: the run is not complete, and what to do.
-        SetupError: matplotlib is not installed; the summary is written by then.
     """
     summary = json.loads(write_summary(folder).read_text(encoding="utf-8"))
-    draw_plots(summary, folder)
-    path = folder / "report.md"
-    path.write_text(report(summary), encoding="utf-8")
-    return path
+    missing = None
+    try:
+        draw_plots(summary, folder)
+    except SetupError as error:  # an hour of answers needs no plot
+        missing = str(error)
+    path = folder / REPORT
+    replace(path, report(summary, plots=missing is None).encode())
+    return path, missing
 
 
-def report(summary: dict[str, Any]) -> str:
+def report(summary: dict[str, Any], plots: bool = True) -> str:
     """Return the report in markdown.
 
     Args:
-        summary: as ``accuracy_summary.summarise`` returns it.
+        summary: as `summary.summarise` returns it.
+        plots: whether they are drawn beside it.
     """
     figures = summary["figures"]
     conditions = ", ".join(f"{name} ({row['videos']})" for name, row in figures["conditions"].items())
-    parts = [
+
+    def picture(name: str, alternative: str) -> str:
+        dark = f'<source media="(prefers-color-scheme: dark)" srcset="{name}_dark.svg">'
+        return f'<picture>{dark}<img alt="{alternative}" src="{name}_light.svg"></picture>' if plots else ""
+
+    return page(
         "# Does pruning keep the answers?",
         f"{figures['questions']} questions about {figures['videos']} held-out videos ({conditions}), asked of the "
         "bundled model under every method at every budget. Written by `prunevid bench accuracy`; do not edit.",
-        _picture("accuracy", "Accuracy against layer-averaged tokens, by method"),
+        picture("accuracy", "Accuracy against layer-averaged tokens, by method"),
         "## What it says",
         *(f"**{head}**\n\n" + "\n".join(f"- {line}" for line in lines) for head, lines in findings(figures).items()),
         "## Accuracy",
         "Percent right, and the difference to unpruned on the same questions in points with its 95 % interval.",
-        "\n".join(accuracy_table(figures)),
+        accuracy_table(figures),
         "## By type of question",
         "Difference to unpruned in points.",
-        _picture("types", "Accuracy against layer-averaged tokens, by type of question"),
-        "\n".join(group_tables(figures, "by_type")),
+        picture("types", "Accuracy against layer-averaged tokens, by type of question"),
+        group_tables(figures, "by_type"),
         "## By way of asking and by condition",
-        "\n".join(group_tables(figures, "by_way")),
-        "\n".join(group_tables(figures, "by_condition")),
+        group_tables(figures, "by_way"),
+        group_tables(figures, "by_condition"),
         "## Evidence recall",
         "Percent of the tokens on the asked-about objects that survive / percent of all tokens that survive.",
-        _picture("evidence", "Evidence recall against the share of tokens kept"),
-        "\n".join(evidence_table(figures)),
+        picture("evidence", "Evidence recall against the share of tokens kept"),
+        evidence_table(figures),
         "## Tokens",
         "Layer-averaged tokens achieved / the paper's retained ratio (after stage 2, against tokens in), in percent. "
         "The config that reaches each cell stands in `summary.json`.",
-        "\n".join(token_table(figures)),
+        token_table(figures),
         "## Out of reach",
-        "\n".join(unreachable_list(figures)),
+        unreachable_list(figures),
         "## How to read it",
         _HOW_TO_READ,
         "## What it cannot say",
         _LIMITS,
         "## What was run",
-        "\n".join(_what_was_run(summary["run"])),
+        _what_was_run(summary["run"]),
         "Is a change better than this, by how much, and is it noise? Run the same command into another folder with "
         "`--against` this one: it says so, question by question.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _picture(name: str, alternative: str) -> str:
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{name}_dark.svg">'
-        f'<img alt="{alternative}" src="{name}_light.svg"></picture>'
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,9 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.asking import Questioner
-from prunevid_qwen.evaluation.methods import Method
-from prunevid_qwen.evaluation.scenes import CALIBRATION_VIDEOS, Condition, calibration_videos
+from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.questioner import Questioner
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer
@@ -35,7 +35,7 @@ _QUESTIONS = 4  # of each calibration video, where the decoder has to run
 
 @dataclass(frozen=True)
 class Cell:
-    """A method at a budget on one kind of video.
+    """A method at a budget on one kind of video, as the record stores it.
 
     Args:
         method: its name.
@@ -57,9 +57,10 @@ class Cell:
     why: str
     counted: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
-        return asdict(self)
+    @property
+    def whole_config(self) -> PruneVidConfig:
+        """The config with its defaults."""
+        return PruneVidConfig.from_record(self.config)
 
 
 class Calibration:
@@ -85,23 +86,14 @@ class Calibration:
         """
         base, settings = method.base_config(self.condition), method.settings(self.condition, self._fits)
         configs = [base.replace(**setting) for setting in settings]
-        by_size = any("max_frames" in setting or "max_pixels" in setting for setting in settings)
-        if by_size:
-            tokens = [self.questioners[0].look(config).features.shape[0] for config in configs]
-            return [self._sized(method, budget, configs, tokens) for budget in budgets]
+        if any("max_frames" in setting or "max_pixels" in setting for setting in settings):
+            sizes = [self.questioners[0].look(config).features.shape[0] for config in configs]
+            return [self._sized(method, budget, configs, sizes) for budget in budgets]
         wanted = [None] if len(configs) == 1 else budgets
         cells = [self._fitted(method, budget, configs, self.planned, "planned") for budget in wanted]
-        if any(not self._holds(cell) for cell in cells):
+        if any(not self._holds(cell.whole_config) for cell in cells):
             cells = [self._fitted(method, budget, configs, self.asked, "asked") for budget in wanted]
         return cells
-
-    def _fits(self, config: PruneVidConfig) -> bool:
-        """Say whether the model has room for what a config asks for."""
-        try:
-            compile_plan(config, self.layers)
-        except ConfigError:
-            return False
-        return True
 
     def planned(self, config: PruneVidConfig) -> float:
         """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
@@ -112,6 +104,19 @@ class Calibration:
         """Mean layer-averaged share under ``config`` while questions are asked, in (0, 1]."""
         shares = [share for questioner in self.questioners for share in self._asked_shares(questioner, config)]
         return sum(shares) / len(shares)
+
+    def _fits(self, config: PruneVidConfig) -> bool:
+        """Tell whether the model has room for what a config asks for."""
+        try:
+            compile_plan(config, self.layers)
+        except ConfigError:
+            return False
+        return True
+
+    def _holds(self, config: PruneVidConfig) -> bool:
+        """Ask about one video to see whether the planned count is what the decoder does."""
+        planned = self._planned_share(config, 0)
+        return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
 
     def _fitted(
         self,
@@ -135,8 +140,8 @@ class Calibration:
         why = _why_not(share, budget, NEAR, k == 0, k == len(configs) - 1)
         return self._cell(method, budget, configs[k], share, why, counted)
 
-    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig], tokens: list[int]) -> Cell:
-        shares = [count / self.condition.tokens for count in tokens]
+    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig], sizes: list[int]) -> Cell:
+        shares = [count / self.condition.tokens for count in sizes]
         share, config = min(zip(shares, configs, strict=True), key=lambda each: abs(each[0] - budget))
         why = _why_not(share, budget, NEAR_FOR_SIZES, False, False)
         return self._cell(method, budget, config, share, why and f"no such size: {why}", "planned")
@@ -150,15 +155,9 @@ class Calibration:
         status = "unreachable" if why else "ok"
         return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
 
-    def _holds(self, cell: Cell) -> bool:
-        """Ask about one video to see whether the planned count is what the decoder does."""
-        config = PruneVidConfig.from_record(cell.config)
-        planned = self._planned_share(config, 0)
-        return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
-
     def _asked_shares(self, questioner: Questioner, config: PruneVidConfig) -> list[float]:
         whole = self.layers * self.condition.tokens
-        return [sum(asked.tokens) / whole for asked in questioner.ask(config)]
+        return [sum(reply.tokens) / whole for reply in questioner.ask(config)]
 
     def _planned_share(self, config: PruneVidConfig, number: int) -> float:
         plan = compile_plan(config, self.layers)
@@ -186,8 +185,8 @@ class Calibration:
     def _after_stage1(
         self, before: Reducer | None, number: int, config: PruneVidConfig
     ) -> tuple[TokenLayout, torch.Tensor]:
-        encoded = self.questioners[number].look(config)
-        layout, hidden = _bare_layout(encoded.medium.grid, encoded.features), encoded.features
+        look = self.questioners[number].look(config)
+        layout, hidden = _bare_layout(look.medium.grid, look.features), look.features
         if before is None:
             return layout, hidden
         key = before, number, config.max_frames, config.max_pixels  # the same merger sees other tokens of other frames
@@ -203,13 +202,8 @@ def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
     count = features.shape[0]
     side = math.isqrt(t * h * w // count)  # patches per side of a token
     block = Block("video", (t, h // side, w // side), 0, count)
-    return TokenLayout(
-        count + 1,
-        torch.arange(count),
-        torch.tensor([count]),
-        (block,),
-        torch.zeros(count, dtype=torch.long),
-    )
+    groups = torch.zeros(count, dtype=torch.long)
+    return TokenLayout(count + 1, torch.arange(count), torch.tensor([count]), (block,), groups)
 
 
 def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:

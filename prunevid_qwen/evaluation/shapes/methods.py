@@ -1,4 +1,4 @@
-"""What the accuracy benchmark compares: every registered method, alone and together, and the plain controls."""
+"""The curves of the benchmark: every registered method, alone and together, and the plain controls."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.table import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.accuracy_answers import BLANK, UNPRUNED
-from prunevid_qwen.evaluation.scenes import Condition
+from prunevid_qwen.evaluation.shapes.videos import Condition
 from prunevid_qwen.reducer import registered, says
+
+UNPRUNED = "unpruned"
+BLANK = "blank"
+"""The unpruned model shown a grey video."""
+
+JUDGED = ("prunevid", "recommended")
+"""Curves that are compared with every other one at their budget, question by question."""
+
+CONTROLS = ("random", "uniform", "pool", "fewer frames", "smaller frames")
+"""Curves that need no method at all: a method that ties with one of these at equal cost is not worth its code."""
 
 BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
 """Layer-averaged shares of the visual tokens."""
 
 LEAST_KEEP_RATIO = 0.2
 """Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
-
 
 LEVERS = ("keep_ratio", "cluster_ratio", "tau", "max_frames", "max_pixels")
 
@@ -40,7 +48,6 @@ class Method:
         options: `PruneVidConfig` options that differ from `base_config`.
         levers: options that are moved to reach a budget, of ``LEVERS``; None takes the ratios of the enabled stages. ()
             asks the config once as it stands, with no budget.
-        least_keep_ratio: see ``LEAST_KEEP_RATIO``; read where both ratios are levers.
 
     Raises:
         ConfigError: an unknown lever, or an option that no config has.
@@ -49,7 +56,6 @@ class Method:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     levers: tuple[str, ...] | None = None
-    least_keep_ratio: float = LEAST_KEEP_RATIO
 
     def __post_init__(self) -> None:
         for lever in self.levers or ():
@@ -69,19 +75,12 @@ class Method:
         groups = config.has("min_cluster_tokens") and "min_cluster_tokens" not in self.options
         return config.replace(min_cluster_tokens=1) if groups else config
 
-    def moved_levers(self, config: PruneVidConfig) -> tuple[str, ...]:
-        """Return the levers that reach a budget."""
-        if self.levers is not None:
-            return self.levers
-        levers = (says(config.selector, 2).lever, says(config.merger, 1).lever)
-        return tuple(dict.fromkeys(lever for lever in levers if lever is not None))
-
     def settings(
         self, condition: Condition, fits: Callable[[PruneVidConfig], bool] = lambda _: True
     ) -> list[dict[str, Any]]:
         """List the positions of the levers, from the lightest pruning to the hardest.
 
-        With both ratios: selection from 1 down to ``least_keep_ratio`` at the config's ``cluster_ratio``, then merging
+        With both ratios: selection from 1 down to ``LEAST_KEEP_RATIO`` at the config's ``cluster_ratio``, then merging
         down to 0.005. Before them, merging from 1 to the config's ``cluster_ratio``, so that light budgets are reached.
 
         Args:
@@ -90,15 +89,22 @@ class Method:
                 its layers. Selection then ends at the least share that it can.
         """
         config = self.base_config(condition)
-        levers = self.moved_levers(config)
+        levers = self.levers
+        if levers is None:
+            own = (says(config.selector, 2).lever, says(config.merger, 1).lever)
+            levers = tuple(dict.fromkeys(lever for lever in own if lever is not None))
+
+        def least(lever: str, start: int) -> int:
+            steps = range(start, _STEPS)
+            return next((k for k in steps if fits(config.replace(**{lever: k / _STEPS}))), _STEPS)
+
         if not levers:
             return [{}]
         if set(levers) == {"keep_ratio", "cluster_ratio"}:
-            start = round(_STEPS * config.cluster_ratio)
-            least = _least("keep_ratio", round(_STEPS * self.least_keep_ratio), config, fits)
+            start, end = round(_STEPS * config.cluster_ratio), least("keep_ratio", round(_STEPS * LEAST_KEEP_RATIO))
             merged = [(_STEPS, c) for c in range(_STEPS, start, -1)]
-            selected = [(k, start) for k in range(_STEPS, least, -1)]
-            hardest = [(least, c) for c in range(start, 0, -1)]
+            selected = [(k, start) for k in range(_STEPS, end, -1)]
+            hardest = [(end, c) for c in range(start, 0, -1)]
             pairs = [*merged, *selected, *hardest]
             return [{"keep_ratio": k / _STEPS, "cluster_ratio": c / _STEPS} for k, c in pairs]
         if len(levers) > 1:
@@ -107,13 +113,7 @@ class Method:
             return [{"max_frames": count} for count in range(condition.frames, 0, -2)]
         if levers[0] == "max_pixels":
             return [{"max_pixels": side * side} for side in range(condition.height, 0, -28)]
-        least = _least(levers[0], 1, config, fits)
-        return [{levers[0]: share / _STEPS} for share in range(_STEPS, least - 1, -1)]
-
-
-def _least(lever: str, least: int, config: PruneVidConfig, fits: Callable[[PruneVidConfig], bool]) -> int:
-    """Return the first position of a lever, from ``least`` on, that fits."""
-    return next((step for step in range(least, _STEPS) if fits(config.replace(**{lever: step / _STEPS}))), _STEPS)
+        return [{levers[0]: share / _STEPS} for share in range(_STEPS, least(levers[0], 1) - 1, -1)]
 
 
 def uses_chance(config: PruneVidConfig) -> bool:
@@ -122,11 +122,13 @@ def uses_chance(config: PruneVidConfig) -> bool:
 
 
 def standard_methods() -> list[Method]:
-    """List what the benchmark compares by default; whatever is registered appears by itself."""
+    """List the curves that are compared by default; a registered method appears by itself."""
     paper = PruneVidConfig()
     told = {name for name in registered(2) if says(options_class("selector", name)(), 2).told}
     selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
     mergers = [name for name in registered(1) if name != paper.merger_name]
+    start, chosen = paper.flat(), get_recommended_config().flat()
+    recommended = {name: value for name, value in chosen.items() if value != start[name]}
     return [
         Method(UNPRUNED, ALL_OFF, levers=()),
         Method(BLANK, ALL_OFF, levers=()),
@@ -139,7 +141,7 @@ def standard_methods() -> list[Method]:
         *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
-        _recommended(),
+        Method("recommended", recommended, levers=("keep_ratio",)),  # its merging is part of the recommendation
     ]
 
 
@@ -150,12 +152,6 @@ def _selector(name: str) -> dict[str, Any]:
     return {"selector": name, **at_one, **says(options(), 2).lever_needs}
 
 
-def _recommended() -> Method:
-    start, chosen = PruneVidConfig().flat(), get_recommended_config().flat()
-    changes = {name: value for name, value in chosen.items() if value != start[name]}
-    return Method("recommended", changes, levers=("keep_ratio",))  # its merging is part of the recommendation
-
-
 def methods_called(names: list[str]) -> list[Method]:
     """Return the standard methods of these names, in the standard order; all for no names.
 
@@ -163,9 +159,8 @@ def methods_called(names: list[str]) -> list[Method]:
         ConfigError: an unknown name.
     """
     known = standard_methods()
+    there = [method.name for method in known]
     for name in names:
-        if name not in {method.name for method in known}:
-            raise ConfigError(
-                f"no method is called {quoted(name)}: there are {', '.join(method.name for method in known)}"
-            )
+        if name not in there:
+            raise ConfigError(f"no method is called {quoted(name)}: there are {', '.join(there)}")
     return [method for method in known if not names or method.name in names]

@@ -1,7 +1,8 @@
-"""Run the accuracy benchmark: every question of every video under every method and budget, resumable at any moment.
+"""Run the benchmark: every question of every video under every method and budget, resumable at any moment.
 
 A folder holds ``run.json`` (what was asked of what, and the fitted configs) and ``answers.jsonl`` (a line for each
-question). A video's lines are written together, so a killed run loses the videos it was at and nothing else.
+question). A video's lines are written together, so a killed run loses the videos it was at and nothing else; cells are
+stored as they are fitted.
 """
 
 from __future__ import annotations
@@ -11,26 +12,15 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.accuracy_folder import (
-    ANSWERS,
-    MAY_GROW,
-    empty_folder,
-    read_record,
-    surroundings,
-    unpack_answers,
-    whole_videos,
-    write_record,
-)
-from prunevid_qwen.evaluation.accuracy_work import Asking
-from prunevid_qwen.evaluation.calibrate import Cell
-from prunevid_qwen.evaluation.methods import BUDGETS, Method, standard_methods
-from prunevid_qwen.evaluation.scenes import (
+from prunevid_qwen.evaluation.shapes.budgets import Cell
+from prunevid_qwen.evaluation.shapes.methods import BUDGETS, LEAST_KEEP_RATIO, UNPRUNED, Method, methods_called
+from prunevid_qwen.evaluation.shapes.videos import (
     CALIBRATION_SEED,
     CALIBRATION_VIDEOS,
     CONDITIONS,
@@ -38,12 +28,16 @@ from prunevid_qwen.evaluation.scenes import (
     ShapesVideo,
     benchmark_videos,
 )
-from prunevid_qwen.evaluation.workers import Workers, workers
+from prunevid_qwen.evaluation.shapes.workers import Asking, Each, Worker, cells_for, workers
+from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines, pack, read_lines, unpack
 from prunevid_qwen.loading import bundled_model
-from prunevid_qwen.receipt import versions
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done ("calibrating", "asking"), how much of it is done and how much there is."""
+"""Told what is being done ("calibrating" by method and condition, "asking" by video), how much is done, of how much."""
+
+ANSWERS = "answers.jsonl"
+FILES = (ANSWERS, f"{ANSWERS}.xz", "summary.json", "report.md", "comparison.md")
+GROWS = ("videos",)  # the option in which a run that goes on may differ from its beginning: it may ask about more
 
 VIDEOS = 100
 
@@ -94,8 +88,8 @@ class AccuracyRun:
                 raise ConfigError(f"{name} is at least 1, got {getattr(self.asking, name)}")
         if self.asking.calibration_videos > CALIBRATION_VIDEOS:
             raise ConfigError(f"there are {CALIBRATION_VIDEOS} calibration videos of a kind")
-        if "unpruned" not in names:
-            object.__setattr__(self, "methods", (standard_methods()[0], *self.methods))
+        if UNPRUNED not in names:
+            object.__setattr__(self, "methods", (*methods_called([UNPRUNED]), *self.methods))
         if not self.conditions:
             object.__setattr__(self, "conditions", tuple(CONDITIONS))
         self.list_videos()
@@ -110,22 +104,25 @@ class AccuracyRun:
         Raises:
             ConfigError: there is no such model.
         """
+        model = Path(bundled_model() if self.asking.model == "bundled" else self.asking.model) / "model.safetensors"
+        if not model.is_file():
+            raise ConfigError(f"no weights at {model}: the model is 'bundled' or the folder of an exported one")
         return {
             "methods": [
                 {
                     "name": method.name,
                     "options": dict(method.options),
                     "levers": None if method.levers is None else list(method.levers),
-                    "least_keep_ratio": method.least_keep_ratio,
+                    "least_keep_ratio": LEAST_KEEP_RATIO,
                 }
                 for method in self.methods
             ],
             "budgets": list(self.budgets),
             "conditions": list(self.conditions),
             "first_seed": self.first_seed,
-            MAY_GROW: self.videos,
+            "videos": self.videos,
             **asdict(self.asking),
-            "model_sha256": _digest(self.asking.model),
+            "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
         }
 
 
@@ -154,62 +151,82 @@ def accuracy_run(
     Raises:
         ConfigError: the folder holds answers of a run with other options, model or versions.
         SetupError: a worker process was ended from outside.
+        KeyboardInterrupt: the run was stopped; the same call goes on where it was.
     """
     if worker_count is not None and worker_count < 1:
         raise ConfigError(f"workers are at least 1, got {worker_count}")
     began, tell = time.monotonic(), progress or (lambda what, done, total: None)
-    options, videos = run.to_dict(), run.list_videos()  # complains before anything is thrown away
-    folder.mkdir(parents=True, exist_ok=True)
-    if restart:
-        empty_folder(folder)
-    record = read_record(folder, options) or _new_record(run, command)
-    unpack_answers(folder)
-    record["options"], record["seeds"] = options, [videos[0].seed, videos[-1].seed]
-    with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos))) as processes:
-        if "cells" not in record:
-            record["cells"] = _calibrate(processes, run, tell)
-        write_record(folder, record)
-        cells = [Cell(**cell) for cell in record["cells"]]
-        done = whole_videos(folder, {video.name: run.asking.lines_of(video, cells) for video in videos})
-        left = [video for video in videos if video.name not in done]
-        tell("asking", len(done), len(videos))
-        with (folder / ANSWERS).open("a", encoding="utf-8") as file:
-            for number, lines in enumerate(processes.ask(left, cells), 1):
-                file.write(lines)  # a video's lines at once
-                file.flush()
-                os.fsync(file.fileno())
-                tell("asking", len(done) + number, len(videos))
-    record["minutes"] = round(record["minutes"] + (time.monotonic() - began) / 60, 1)
-    write_record(folder, record)
-    return folder / ANSWERS
+    held, answers, videos = RunFolder(folder, FILES), folder / ANSWERS, run.list_videos()
+    record = held.begin(run.to_dict(), _about(run, command), restart, GROWS)
+    record["seeds"] = [videos[0].seed, videos[-1].seed]
+    spent = record["minutes"]
+
+    def write_record() -> None:
+        record["minutes"] = round(spent + (time.monotonic() - began) / 60, 1)
+        held.write_record(record)
+
+    unpack(answers)
+    try:
+        with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos))) as each:
+            for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
+                record["cells"] = [asdict(cell) for cell in cells]
+                write_record()
+            cells = [Cell(**cell) for cell in record["cells"]]
+            done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
+            left = [video for video in videos if video.name not in done]
+            tell("asking", len(done), len(videos))
+            with Lines(answers) as file:
+                for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
+                    file.add(*lines)  # a video's lines at once
+                    tell("asking", len(done) + number, len(videos))
+    finally:
+        write_record()
+    return answers
 
 
-def _calibrate(processes: Workers, run: AccuracyRun, tell: Progress) -> list[dict[str, Any]]:
-    tell("calibrating", 0, len(run.conditions))
-    cells: list[Cell] = []
-    for number, found in enumerate(processes.calibrate(run.conditions, run.methods, run.budgets), 1):
-        cells += found
-        tell("calibrating", number, len(run.conditions))
-    # conditions came in any order; methods and budgets keep theirs
-    return [cell.to_dict() for cell in sorted(cells, key=lambda cell: run.conditions.index(cell.condition))]
+def pack_answers(folder: Path) -> Path:
+    """Replace ``answers.jsonl`` by ``answers.jsonl.xz``, a seventieth of the size, and return that."""
+    # neighbours are alike: one method's answers to one question in a row of budgets
+    return pack(folder / ANSWERS, lambda row: (row["condition"], row["seed"], row["question"]))
 
 
-def _new_record(run: AccuracyRun, command: str | None) -> dict[str, Any]:
-    calibrated = CALIBRATION_SEED + run.asking.calibration_videos - 1
+def _about(run: AccuracyRun, command: str | None) -> dict[str, Any]:
     return {
         "what": "questions about held-out moving shapes, under every method and budget",
         "command": " ".join(sys.argv) if command is None else command,
         "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
-        "calibration_seeds": [CALIBRATION_SEED, calibrated],
-        "versions": versions(),
-        **surroundings(),
+        "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.asking.calibration_videos - 1],
         "minutes": 0.0,
     }
 
 
-def _digest(model: str) -> str:
-    """Fingerprint of a model's weights."""
-    path = Path(bundled_model() if model == "bundled" else model) / "model.safetensors"
-    if not path.is_file():
-        raise ConfigError(f"no weights at {path}: the model is 'bundled' or the folder of an exported one")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress) -> Iterator[list[Cell]]:
+    """Fit what is not fitted yet; yields all cells after each method, in the order of conditions and methods."""
+    jobs = [(condition, method.name) for condition in run.conditions for method in run.methods]
+    done = {(cell.condition, cell.method) for cell in cells}
+    methods = {method.name: method for method in run.methods}
+    left = [(condition, methods[name], run.budgets) for condition, name in jobs if (condition, name) not in done]
+    if left:
+        tell("calibrating", len(done), len(jobs))
+    for number, found in enumerate(each(Worker.calibrate, left), 1):
+        # jobs end in any order; the budgets of a method keep theirs
+        cells = sorted([*cells, *found], key=lambda cell: jobs.index((cell.condition, cell.method)))
+        yield cells
+        tell("calibrating", len(done) + number, len(jobs))
+
+
+def _whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[str, int]]:
+    """Return which videos have all their lines, and take the lines of others out of the file.
+
+    Args:
+        path: of the answers.
+        wanted: how many lines each video has when it is done.
+    """
+
+    def name(line: dict[str, Any]) -> tuple[str, int]:
+        return line.get("condition", ""), line.get("seed", -1)
+
+    counts = Counter(map(name, read_lines(path)))
+    done = {video for video, count in counts.items() if count == wanted.get(video)}
+    keep_lines(path, lambda line: name(line) in done)
+    return done

@@ -1,4 +1,4 @@
-"""The raw answers of the accuracy benchmark, read back: a row for a question, a column for a method and its budget."""
+"""The raw answers of a run, read back: a row for a question, a column for a method and its budget."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.store import RunFolder
 
 Floats = npt.NDArray[np.float64]
-UNPRUNED = "unpruned"
-BLANK = "blank"  # the unpruned model shown a grey video
+COMMAND = "prunevid bench accuracy"
+_MEASURED, _MAY_LACK = ("correct", "layer_average"), ("retained", "evidence_kept", "kept")
+_AGAIN = f"run `{COMMAND}` again, it goes on where it was"
 
 
 class CellName(NamedTuple):
@@ -30,25 +32,22 @@ class CellName(NamedTuple):
     def __str__(self) -> str:
         return self.method if self.budget is None else f"{self.method} at {self.budget:.0%}"
 
+    @property
+    def order(self) -> tuple[str, float]:
+        """Sorts by method, then from no budget to small ones."""
+        return self.method, -2.0 if self.budget is None else -self.budget
+
 
 class QuestionName(NamedTuple):
-    """What tells one question from all others; sorts as the summary does."""
+    """Tells one question from all others; sorts as the summary does."""
 
     condition: str
     seed: int
     question: int
 
 
-@dataclass(frozen=True)
-class Question:
-    """A question as it was asked, the same for every method.
-
-    Args:
-        type: one of ``moving_shapes.QUESTION_TYPES``.
-        multiple_choice: whether a letter was asked for.
-        text: the words.
-        expected: the right answer.
-    """
+class Question(NamedTuple):
+    """A question as it was asked, the same for every method; ``type`` is one of ``moving_shapes.QUESTION_TYPES``."""
 
     type: str
     multiple_choice: bool
@@ -121,14 +120,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is none, or it is not JSON.
     """
-    path = folder / "run.json"
-    try:
-        run: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"no run.json in {folder}: give the folder that `prunevid bench accuracy` wrote") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}): run the benchmark again with --restart") from None
-    return run
+    return RunFolder(folder).record(COMMAND)
 
 
 def read_answers(folder: Path) -> Answers:
@@ -143,27 +135,31 @@ def read_answers(folder: Path) -> Answers:
     """
     path = answers_file(folder)
     if path is None:
-        raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `prunevid bench accuracy` first")
+        raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{COMMAND}` first")
     questions: dict[QuestionName, Question] = {}
-    given: dict[CellName, dict[QuestionName, dict[int | None, tuple[float, ...]]]] = defaultdict(
-        lambda: defaultdict(dict)
-    )
+    given: dict[CellName, dict[QuestionName, dict[int | None, list[float]]]] = defaultdict(lambda: defaultdict(dict))
     for number, line in _lines(path):
-        cell, name, question, random_seed, figures = _parse(line, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            name = QuestionName(str(row["condition"]), int(row["seed"]), int(row["question"]))
+            question = Question(row["type"], bool(row["multiple_choice"]), row["text"], row["expected"])
+            cell = CellName(row["method"], None if row["budget"] is None else float(row["budget"]))
+            figures = [float(row[figure]) for figure in _MEASURED]
+            figures += [np.nan if row[figure] is None else float(row[figure]) for figure in _MAY_LACK]
+            random_seed = row.get("random_seed")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{where} is no answer ({type(error).__name__}: {error}): {_AGAIN}") from None
         if questions.setdefault(name, question) != question:
-            raise ConfigError(f"{path}, line {number}: {name} was worded otherwise before: two runs are mixed")
+            raise ConfigError(f"{where}: {name} was worded otherwise before: two runs are mixed")
         if random_seed in given[cell][name]:
-            raise ConfigError(f"{path}, line {number}: {cell} answers {name} a second time; take one of the lines out")
+            raise ConfigError(f"{where}: {cell} answers {name} a second time; take one of the lines out")
         given[cell][name][random_seed] = figures
     if not questions:
-        raise ConfigError(f"{path} is empty: run `prunevid bench accuracy` again, it goes on where it was")
+        raise ConfigError(f"{path} is empty: {_AGAIN}")
     names = tuple(sorted(questions))
-    columns = {cell: _column(cell, given[cell], names) for cell in sorted(given, key=_cell_order)}
+    columns = {cell: _column(cell, given[cell], names) for cell in sorted(given, key=lambda cell: cell.order)}
     return Answers(names, tuple(questions[name] for name in names), columns)
-
-
-def _cell_order(cell: CellName) -> tuple[str, float]:
-    return cell.method, 2.0 if cell.budget is None else cell.budget
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -173,35 +169,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _parse(
-    line: str, where: str
-) -> tuple[CellName, QuestionName, Question, int | None, tuple[float, float, float, float, float]]:
-    try:
-        row = json.loads(line)
-        name = QuestionName(str(row["condition"]), int(row["seed"]), int(row["question"]))
-        question = Question(row["type"], bool(row["multiple_choice"]), row["text"], row["expected"])
-        budget = None if row["budget"] is None else float(row["budget"])
-        figures = (
-            float(row["correct"]),
-            float(row["layer_average"]),
-            _or_nan(row["retained"]),
-            _or_nan(row["evidence_kept"]),
-            _or_nan(row["kept"]),
-        )
-        return CellName(row["method"], budget), name, question, row.get("random_seed"), figures
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{where} is no answer ({type(error).__name__}: {error}): "
-            "run `prunevid bench accuracy` again, it goes on where it was"
-        ) from None
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else float(value)
-
-
 def _column(
-    cell: CellName, given: dict[QuestionName, dict[int | None, tuple[float, ...]]], names: tuple[QuestionName, ...]
+    cell: CellName, given: dict[QuestionName, dict[int | None, list[float]]], names: tuple[QuestionName, ...]
 ) -> Column:
     """Average the random seeds; a video is answered whole or not at all, under every seed."""
     seeds = {frozenset(by_seed) for by_seed in given.values()}
@@ -211,7 +180,7 @@ def _column(
     missing = [name for name in names if name[:2] in videos and name not in given]
     if missing:
         raise ConfigError(f"{cell} has no answer to {missing[0]} ({len(missing)} missing): run it again, it goes on")
-    figures = np.full((5, len(names)), np.nan)
+    figures = np.full((len(_MEASURED) + len(_MAY_LACK), len(names)), np.nan)
     for place, name in enumerate(names):
         if name in given:
             figures[:, place] = np.mean(list(given[name].values()), axis=0)

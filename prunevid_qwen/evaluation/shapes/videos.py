@@ -1,4 +1,4 @@
-"""The videos of the accuracy benchmark: four kinds of moving shapes, a seed each, and what is asked about them."""
+"""The videos of the benchmark: four kinds of moving shapes, a seed each, and the questions about them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ShapesVideo:
 
     @cached_property
     def scene(self) -> Scene:
-        """What is seen in it."""
+        """The shapes and how they move."""
         return self.condition.scene(self.seed)
 
     def frames(self, count: int) -> np.ndarray:
@@ -76,7 +76,7 @@ class ShapesVideo:
         return words[:half] + letters[: count - half]
 
     def shows(self, question: Question) -> np.ndarray:
-        """Say which tokens show which object the question is about: [objects asked about, T * h * w] bool."""
+        """Tell which tokens show which object the question is about: [objects asked about, T * h * w] bool."""
         cover = token_cover(self.scene, frame_times(self.condition.frames))[list(question.objects)]
         return cover.reshape(len(cover), -1) > LEAST_COVER
 
@@ -85,7 +85,7 @@ def benchmark_videos(count: int, first_seed: int = FIRST_SEED, conditions: tuple
     """List the videos ``first_seed``, ``first_seed + 1``, ...: conditions take turns.
 
     Args:
-        count: how many, at least 1.
+        count: at least 1.
         first_seed: of a range that neither training nor calibration touches.
         conditions: names; none means all.
 

@@ -9,30 +9,28 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.accuracy_summary import JUDGED
-from prunevid_qwen.evaluation.plot_style import (
-    HIGHLIGHTED,
-    THEMES,
-    Theme,
-    load_matplotlib,
-    settings,
-    spread,
-    style_of,
-)
+from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, Theme, draw, heading, legend, spread, style_of
+from prunevid_qwen.evaluation.shapes.methods import JUDGED
+from prunevid_qwen.evaluation.shapes.tables import Row, in_order
 
 TYPES_SHOWN = ("recommended", "prunevid", "uniform", "random", "fewer frames", "smaller frames")
 _TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05, 0.02, 0.01)
 _LABEL_GAP = 11.5  # points between the baselines of two labels
+_COLUMNS = 4  # of the plot by type
+
+End = tuple[str, float | None, float]
+"""A label, and the end of its curve; None is the right edge of the plot."""
 
 
-def draw_plots(summary: dict[str, Any], folder: Path) -> list[Path]:
+def draw_plots(summary: Row, folder: Path) -> list[Path]:
     """Draw accuracy, evidence recall and question types into ``<plot>_<theme>.svg`` and ``.png``.
 
     Args:
-        summary: as ``accuracy_summary.summarise`` returns it.
+        summary: as `summary.summarise` returns it.
         folder: exists already.
 
     Returns: the files, in a fixed order.
@@ -40,73 +38,58 @@ def draw_plots(summary: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         SetupError: matplotlib is not installed.
     """
-    matplotlib = load_matplotlib()
-    from matplotlib.figure import Figure
-
-    plots: dict[str, tuple[tuple[float, float], Callable[[Any, dict[str, Any], Theme], None]]] = {
+    plots: dict[str, tuple[tuple[float, float], Callable[[Row, Any, Theme], None]]] = {
         "accuracy": ((10.0, 6.0), _draw_accuracy),
         "evidence": ((8.0, 5.4), _draw_evidence),
         "types": ((10.0, 5.6), _draw_types),
     }
-    written = []
-    for name, (size, draw) in plots.items():
-        for theme in THEMES:
-            with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings(theme)}):
-                figure = Figure(figsize=size)
-                draw(figure, summary["figures"], theme)
-                for ending, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
-                    path = folder / f"{name}_{theme.name}.{ending}"
-                    figure.savefig(path, dpi=160, metadata=metadata)
-                    written.append(path)
-    return written
+    return [
+        path
+        for name, (size, fill) in plots.items()
+        for path in draw(folder / name, size, partial(fill, summary["figures"]))
+    ]
 
 
-def methods_shown(figures: dict[str, Any]) -> list[str]:
+def methods_shown(figures: Row) -> list[str]:
     """Return every method with a budget, the highlighted ones first and in their own order."""
-    found = {cell["method"] for cell in figures["cells"] if cell["budget"] is not None}
-    return [name for name in HIGHLIGHTED if name in found] + sorted(found - HIGHLIGHTED.keys())
+    return in_order({cell["method"] for cell in figures["cells"] if cell["budget"] is not None})
 
 
-def _cells(figures: dict[str, Any], method: str) -> list[dict[str, Any]]:
+def _cells(figures: Row, method: str) -> list[Row]:
     cells = [cell for cell in figures["cells"] if cell["method"] == method and cell["budget"] is not None]
     return sorted(cells, key=lambda cell: -cell["achieved"])
 
 
-def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
+def _draw_accuracy(figures: Row, figure: Any, theme: Theme) -> None:
     axes = figure.add_axes((0.07, 0.16, 0.70, 0.68))
     unpruned = 100 * figures["unpruned"]["accuracy"]
-    ends: list[tuple[str, float | None, float]] = []
+    ends: list[End] = []
     short = []
     for method in methods_shown(figures):
         cells = _cells(figures, method)
         xs = [100 * cell["achieved"] for cell in cells]
         ys = [unpruned + 100 * cell["difference"] for cell in cells]
-        style = style_of(method, theme)
-        axes.plot(xs, ys, **style)
-        _hollow(axes, cells, xs, ys, style, theme)
-        if all(cell["difference_interval"] for cell in cells):
-            low, high = ([unpruned + 100 * cell["difference_interval"][end] for cell in cells] for end in (0, 1))
-            _uncertainty(axes, method, xs, low, high, style["color"])
+        spans = [cell["difference_interval"] for cell in cells]
+        _curve(axes, method, cells, xs, ys, theme, spans, unpruned)
         if _ends_early(figures, method):
             short.append(method)
         else:
             ends.append((method, xs[-1], ys[-1]))
     axes.axhline(unpruned, color=theme.ink, linewidth=1.1, zorder=3)
-    references: list[tuple[str, float | None, float]] = [("unpruned", None, unpruned)]
+    references: list[End] = [("unpruned", None, unpruned)]
     if figures["blank"]:
         floor = 100 * figures["blank"]["accuracy"]
         axes.axhline(floor, color=theme.ink, linewidth=1.1, linestyle=":", zorder=3)
         references.append(("no video", None, floor))
     achieved = [cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None]
     _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0))
-    lines = axes.get_lines()
-    lowest = min((min(line.get_ydata()) for line in lines if len(line.get_ydata())), default=0)
+    lowest = min((min(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())), default=0)
     axes.set_ylim(max(0, lowest - 4), min(101.5, unpruned + 6))
     axes.set_xlabel("visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)")
     axes.set_ylabel("questions answered right, %")
     axes.grid(axis="y")
     _label_ends(axes, [*references, *ends], theme)
-    _heading(
+    heading(
         figure,
         theme,
         "How many answers survive pruning?",
@@ -118,29 +101,9 @@ def _draw_accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     _note(figure, theme, [*notes, *_hollow_note(figures, "placed by the difference to unpruned on the others")])
 
 
-def _ends_early(figures: dict[str, Any], method: str) -> bool:
-    """Whether a quiet curve ends far from the others' end: it is named below the plot, not across it."""
-    smallest = min(cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None)
-    return method not in HIGHLIGHTED and min(cell["achieved"] for cell in _cells(figures, method)) > 2.5 * smallest
-
-
-def _hollow_note(figures: dict[str, Any], partial: str) -> list[str]:
-    if any(cell["unreached"] for cell in figures["cells"]):
-        return [f"Hollow: some conditions out of reach; {partial}."]
-    return []
-
-
-def _uncertainty(axes: Any, method: str, xs: list[float], low: list[float], high: list[float], colour: str) -> None:
-    """Draw intervals: a band for the methods, bars for the controls, nothing for what stands back."""
-    if method in JUDGED:
-        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0, zorder=1)
-    elif method in HIGHLIGHTED:
-        axes.vlines(xs, low, high, color=colour, linewidth=1.1, alpha=0.55, zorder=3)
-
-
-def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
+def _draw_evidence(figures: Row, figure: Any, theme: Theme) -> None:
     axes = figure.add_axes((0.09, 0.16, 0.66, 0.68))
-    ends: list[tuple[str, float | None, float]] = []
+    ends: list[End] = []
     kept, short = [], []
     for method in methods_shown(figures):
         cells = [cell for cell in _cells(figures, method) if cell["evidence"]]
@@ -152,12 +115,7 @@ def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
         cells.sort(key=lambda cell: -cell["evidence"]["kept"])
         xs = [100 * cell["evidence"]["kept"] for cell in cells]
         ys = [100 * cell["evidence"]["recall"] for cell in cells]
-        style = style_of(method, theme)
-        axes.plot(xs, ys, **style)
-        _hollow(axes, cells, xs, ys, style, theme)
-        if all(cell["evidence"]["recall_interval"] for cell in cells):
-            low, high = ([100 * cell["evidence"]["recall_interval"][end] for cell in cells] for end in (0, 1))
-            _uncertainty(axes, method, xs, low, high, style["color"])
+        _curve(axes, method, cells, xs, ys, theme, [cell["evidence"]["recall_interval"] for cell in cells])
         kept += xs
         ends.append((method, xs[-1], ys[-1]))
     if kept:
@@ -171,7 +129,7 @@ def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     axes.set_ylabel("tokens on the asked-about object that survive, %")
     axes.grid(axis="y")
     _label_ends(axes, ends, theme)
-    _heading(
+    heading(
         figure,
         theme,
         "Do the tokens that matter survive?",
@@ -181,12 +139,11 @@ def _draw_evidence(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     _note(figure, theme, [*notes, *_hollow_note(figures, "the others alone are shown")])
 
 
-def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
+def _draw_types(figures: Row, figure: Any, theme: Theme) -> None:
     types = sorted(figures["unpruned"]["by_type"])
     methods = [method for method in TYPES_SHOWN if _cells(figures, method)]
-    columns = 4
-    rows = max(1, -(-len(types) // columns))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    rows = max(1, -(-len(types) // _COLUMNS))
+    grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
     figure.subplots_adjust(left=0.065, right=0.985, bottom=0.11, top=0.78, wspace=0.08, hspace=0.26)
     achieved = [cell["achieved"] for method in methods for cell in _cells(figures, method)]
     handles = {}
@@ -195,33 +152,25 @@ def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
             axes.set_visible(False)
             continue
         kind = types[place]
-        before = 100 * figures["unpruned"]["by_type"][kind]["accuracy"]
+        unpruned = figures["unpruned"]["by_type"][kind]
+        before = 100 * unpruned["accuracy"]
         for method in methods:
             cells = [cell for cell in _cells(figures, method) if kind in cell["by_type"]]
             xs = [100 * cell["achieved"] for cell in cells]
             ys = [before + 100 * cell["by_type"][kind]["difference"] for cell in cells]
-            style = {**style_of(method, theme), "markersize": 4}
-            handles[method] = axes.plot(xs, ys, **style)[0]
-            _hollow(axes, cells, xs, ys, style, theme)
+            handles[method] = _curve(axes, method, cells, xs, ys, theme, markersize=4)
         axes.axhline(before, color=theme.ink, linewidth=1.0, zorder=3)
         if figures["blank"]:
-            axes.axhline(
-                100 * figures["blank"]["by_type"][kind]["accuracy"],
-                color=theme.ink, linewidth=1.0, linestyle=":", zorder=3,
-            )  # fmt: skip
-        asked = figures["unpruned"]["by_type"][kind]["n"]
-        axes.set_title(f"{kind}  ({asked} questions)", fontsize=9.5, loc="left", color=theme.ink)
-        _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0), sparse=True)
+            floor = 100 * figures["blank"]["by_type"][kind]["accuracy"]
+            axes.axhline(floor, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
+        axes.set_title(f"{kind}  ({unpruned['n']} questions)", fontsize=9.5, loc="left", color=theme.ink)
+        _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0), (50, 25, 10, 5))
         axes.grid(axis="y")
     grid.flat[0].set_ylim(0, 106)
     figure.supxlabel("visual tokens, averaged over the decoder's layers, % (log; fewer →)", fontsize=9.5, y=0.02)
     figure.supylabel("questions answered right, %", fontsize=9.5, x=0.012)
-    legend = figure.legend(
-        handles.values(), handles.keys(), loc="upper left", bbox_to_anchor=(0.055, 0.885), ncols=6, frameon=False
-    )
-    for text in legend.get_texts():
-        text.set_color(theme.ink)
-    _heading(
+    legend(figure, handles, theme, (0.055, 0.885), ncols=6)
+    heading(
         figure,
         theme,
         "Which questions suffer?",
@@ -229,37 +178,75 @@ def _draw_types(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     )
 
 
-def _hollow(
-    axes: Any, cells: list[dict[str, Any]], xs: list[float], ys: list[float], style: dict[str, Any], theme: Theme
-) -> None:
-    """Mark cells that some conditions could not reach."""
-    partial = [k for k, cell in enumerate(cells) if cell["unreached"]]
-    if partial:
-        look = {"marker": style["marker"], "markersize": style["markersize"], "zorder": style["zorder"] + 1}
+def _curve(
+    axes: Any,
+    method: str,
+    cells: list[Row],
+    xs: list[float],
+    ys: list[float],
+    theme: Theme,
+    spans: list[list[float] | None] | None = None,
+    start: float = 0.0,
+    **look: Any,
+) -> Any:
+    """Draw a method's curve: hollow markers where some conditions are out of reach, intervals as bands or bars.
+
+    Args:
+        axes: matplotlib's.
+        method: its name: a band for the judged ones, bars for other highlighted ones, no interval for the rest.
+        cells: one for each point.
+        xs: in percent.
+        ys: in percent.
+        theme: of the page.
+        spans: of each point the interval, as shares; drawn where all have one.
+        start: what the spans are counted from, in percent.
+        look: changes of the style.
+    """
+    style = {**style_of(method, theme), **look}
+    line = axes.plot(xs, ys, **style)[0]
+    partial_ones = [k for k, cell in enumerate(cells) if cell["unreached"]]
+    if partial_ones:
+        shape = {"marker": style["marker"], "markersize": style["markersize"], "zorder": style["zorder"] + 1}
         edge = {"markerfacecolor": theme.page, "markeredgecolor": style["color"], "markeredgewidth": 1.2}
-        axes.plot([xs[k] for k in partial], [ys[k] for k in partial], linestyle="none", **look, **edge)
+        axes.plot([xs[k] for k in partial_ones], [ys[k] for k in partial_ones], linestyle="none", **shape, **edge)
+    known = [span for span in spans or () if span]
+    if spans and len(known) == len(spans):
+        low, high = ([start + 100 * span[end] for span in known] for end in (0, 1))
+        if method in JUDGED:
+            axes.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
+        elif method in HIGHLIGHTED:
+            axes.vlines(xs, low, high, color=style["color"], linewidth=1.1, alpha=0.55, zorder=3)
+    return line
 
 
-def _token_axis(axes: Any, smallest: float, largest: float, sparse: bool = False) -> None:
-    """Set a logarithmic axis of shares in percent that runs from many tokens to few."""
+def _ends_early(figures: Row, method: str) -> bool:
+    """Whether a quiet curve ends far from the others' end: it is named below the plot, not across it."""
+    smallest = min(cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None)
+    return method not in HIGHLIGHTED and min(cell["achieved"] for cell in _cells(figures, method)) > 2.5 * smallest
+
+
+def _hollow_note(figures: Row, others: str) -> list[str]:
+    hollow = any(cell["unreached"] for cell in figures["cells"])
+    return [f"Hollow: some conditions out of reach; {others}."] if hollow else []
+
+
+def _token_axis(axes: Any, smallest: float, largest: float, alone: tuple[float, ...] | None = None) -> None:
+    """Set a logarithmic axis of shares in percent that runs from many tokens to few; ``alone`` are its only ticks."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set_xscale("log")
     ticks = [100 * tick for tick in _TICKS if smallest / 1.1 <= tick <= largest * 1.1]
-    if sparse:
-        ticks = [tick for tick in ticks if tick in (50, 25, 10, 5)]
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if alone is None or tick in alone]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     axes.set_xlim(108 * largest, 95 * smallest)
 
 
-def _label_ends(axes: Any, ends: list[tuple[str, float | None, float]], theme: Theme) -> None:
+def _label_ends(axes: Any, ends: list[End], theme: Theme) -> None:
     """Write each method's name beside the plot, as near to the end of its curve as the others leave room."""
     low, high = axes.get_ylim()
     height = 72 * axes.figure.get_figheight() * axes.get_position().height  # points
-    gap = _LABEL_GAP * (high - low) / height
-    places = spread([end for _, _, end in ends], gap, low, high)
+    places = spread([end for _, _, end in ends], _LABEL_GAP * (high - low) / height, low, high)
     edge = axes.get_xlim()[1]
     for (name, x, y), place in zip(ends, places, strict=True):
         loud = name in HIGHLIGHTED
@@ -283,11 +270,6 @@ def _label_ends(axes: Any, ends: list[tuple[str, float | None, float]], theme: T
             fontweight="bold" if loud else "normal",
             va="center_baseline",
         )
-
-
-def _heading(figure: Any, theme: Theme, title: str, below: str) -> None:
-    figure.text(0.015, 0.955, title, fontsize=14, fontweight="bold", color=theme.ink, va="center")
-    figure.text(0.015, 0.905, below, fontsize=9.5, color=theme.quiet, va="center")
 
 
 def _note(figure: Any, theme: Theme, notes: list[str]) -> None:

@@ -1,8 +1,13 @@
-"""Ask a model about one video under one config: the package's own pruning, one batch, one line for each question."""
+"""Ask a model about one video under one config: the package's own pruning, one batch, one line for each question.
+
+The vision tower is most of the work on a short prompt and does not know the question: each look at a video is encoded
+once, and the stock ``generate`` gets it from memory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,12 +18,12 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
+from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.bundled_accuracy import is_correct
-from prunevid_qwen.evaluation.scenes import SECONDS, ShapesVideo
-from prunevid_qwen.evaluation.shared_vision import EncodedVideo, encode_video, shared_vision
+from prunevid_qwen.evaluation.shapes.videos import SECONDS, ShapesVideo
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
 from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -33,9 +38,24 @@ MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second s
 _SMALLEST_FRAME = 28 * 28
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A video as one sampling and size show it.
+
+    Args:
+        held: what the vision tower made of it, to answer from.
+        features: [N, D] the visual tokens that the decoder gets.
+        medium: the video without its pixels, to be put into prompts.
+    """
+
+    held: EncodedVideos
+    features: Tensor
+    medium: Medium
+
+
 @dataclass(frozen=True)
-class Asked:
-    """One question with what came of it.
+class Reply:
+    """What came of one question.
 
     Args:
         given: the model's answer.
@@ -49,7 +69,7 @@ class Asked:
 
 
 class Questioner:
-    """Asks one model about one video at a time; each look at the video is encoded once.
+    """Asks one model about one video.
 
     Args:
         model: whose answers are wanted; its own config is not read.
@@ -67,28 +87,29 @@ class Questioner:
         media = model.preprocessor.media
         self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
         self._layers = len(adapter_for(model.model).parts.layers)
-        self._encoded: dict[tuple[int, int | None, VisionQuery | None], tuple[EncodedVideo, dict[str, Tensor]]] = {}
+        self._looks: dict[tuple[int, int | None, VisionQuery | None], tuple[Look, dict[str, Tensor]]] = {}
 
-    def look(self, config: PruneVidConfig) -> EncodedVideo:
+    def look(self, config: PruneVidConfig) -> Look:
         """Encode the video as ``config`` samples and resizes it."""
         return self._look(config)[0]
 
-    def ask(self, config: PruneVidConfig) -> list[Asked]:
+    def ask(self, config: PruneVidConfig) -> list[Reply]:
         """Ask every question under ``config`` in one batch.
 
         Raises:
             PruningNotApplied: pruning was asked for and did not happen.
         """
-        encoded, inputs = self._look(config)
+        look, inputs = self._look(config)
         stock = self.model.model
+        tower = adapter_for(stock).parts.vision
         marks = [torch.from_numpy(self.video.shows(question).any(0)) for question in self.questions]
-        with shared_vision(stock, encoded), pruned(stock, config, marks) as trace:
+        with vision_from_memory(tower, look.held), pruned(stock, config, marks) as trace:
             output = stock.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
         new = output[:, inputs["input_ids"].shape[1] :]
         given = self.model.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [
-            Asked(text.strip(), sample.widths(trace.layers), _what_is_left(sample))
+            Reply(text.strip(), sample.widths(trace.layers), _what_is_left(sample))
             for text, sample in zip(given, trace.samples, strict=True)
         ]
 
@@ -102,9 +123,10 @@ class Questioner:
         visual = self.video.condition.tokens
         same_tokens = self.look(config).features.shape[0] == visual
         out = []
-        for number, (question, asked) in enumerate(zip(self.questions, self.ask(config), strict=True)):
+        for number, (question, reply) in enumerate(zip(self.questions, self.ask(config), strict=True)):
             shows = self.video.shows(question)
-            recall = evidence_recall(asked.left, shows) if same_tokens and not self.video.blank else None
+            recall = evidence_recall(reply.left, shows) if same_tokens and not self.video.blank else None
+            left = round(reply.left.n_out / visual, 6)
             out.append(
                 {
                     "seed": self.video.seed,
@@ -114,27 +136,32 @@ class Questioner:
                     "multiple_choice": question.multiple_choice,
                     "text": question.text,
                     "expected": question.answer,
-                    "given": asked.given,
-                    "correct": is_correct(asked.given, question.answer),
+                    "given": reply.given,
+                    "correct": is_correct(reply.given, question.answer),
                     **about,
                     "visual": visual,
-                    "tokens": asked.tokens,
-                    "layer_average": round(sum(asked.tokens) / (len(asked.tokens) * visual), 6),
-                    "retained": round(asked.left.n_out / visual, 6),
+                    "tokens": reply.tokens,
+                    "layer_average": round(sum(reply.tokens) / (len(reply.tokens) * visual), 6),
+                    "retained": left,
                     "evidence": int(shows.any(0).sum()),
                     "evidence_kept": None if recall is None else round(recall, 6),
-                    "kept": round(asked.left.n_out / visual, 6),
+                    "kept": left,
                 }
             )
         return out
 
-    def _look(self, config: PruneVidConfig) -> tuple[EncodedVideo, dict[str, Tensor]]:
-        taps = compile_plan(config, self._layers).needs.vision
-        look = (config.max_frames, config.max_pixels, taps)
-        if look not in self._encoded:
-            encoded = encode_video(self.model.model, self._medium(config), taps)
-            self._encoded[look] = encoded, self._inputs(encoded.medium)
-        return self._encoded[look]
+    @torch.no_grad()
+    def _look(self, config: PruneVidConfig) -> tuple[Look, dict[str, Tensor]]:
+        seen = compile_plan(config, self._layers).needs.vision
+        key = (config.max_frames, config.max_pixels, seen)
+        if key not in self._looks:
+            adapter, medium = adapter_for(self.model.model), self._medium(config)
+            held = EncodedVideos(adapter.parts.vision)
+            with nullcontext() if seen is None else watched_vision(adapter, seen):
+                features = held.encode(medium.pixels, medium.grid)
+            shown = replace(medium, pixels=held.hold(features))
+            self._looks[key] = Look(held, features.tokens, shown), self._inputs(shown)
+        return self._looks[key]
 
     def _medium(self, config: PruneVidConfig) -> Medium:
         if self.through_files:
@@ -157,8 +184,14 @@ class Questioner:
         return {name: value.to(device) for name, value in batch.items()}
 
 
+def is_correct(given: str, expected: str) -> bool:
+    """Judge an answer: its first word, without brackets and stops, must be the expected one, capitals included."""
+    words = given.replace("(", " ").replace(")", " ").replace(".", " ").split()
+    return bool(words) and words[0] == expected
+
+
 def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
-    """Say which share of what shows the asked-about objects is left after pruning.
+    """Return which share of what shows the asked-about objects is left after pruning.
 
     A token that was dropped counts 0. One that was merged counts the share of its group's members that show the same
     object: evidence averaged with background is part evidence.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,10 @@ import numpy.typing as npt
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.accuracy_answers import (
-    Answers,
-    Column,
-    Floats,
-    answers_file,
-    read_answers,
-    read_run,
-)
-from prunevid_qwen.evaluation.accuracy_summary import summarise, written
-from prunevid_qwen.evaluation.statistics import paired_difference
-
-Places = npt.NDArray[np.int_]
+from prunevid_qwen.evaluation.report.intervals import excludes_zero, paired_difference, to_dict
+from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.shapes.answers import Answers, Column, answers_file, read_answers, read_run
+from prunevid_qwen.evaluation.shapes.summary import summarise
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 COST_MARGIN = 0.05
@@ -47,7 +40,7 @@ class CellComparison:
     method: str
     budget: float | None
     difference: float
-    interval: tuple[float, float] | None
+    interval: list[float] | None
     n: int
     videos: int
     tokens: tuple[float, float]
@@ -56,7 +49,7 @@ class CellComparison:
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``within noise``; without an interval nothing can be told from noise."""
-        if self.interval is None or self.interval[0] <= 0 <= self.interval[1]:
+        if not excludes_zero(self.interval):
             return NOISE
         return BETTER if self.difference > 0 else WORSE
 
@@ -93,38 +86,33 @@ def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
                 f"{name} is another question in each run: give both the same --questions; if they have it, the scenes "
                 "or questions changed in between, so run the baseline again"
             )
-    videos = new.videos[here]
+
+    def pair(ours: Column, theirs: Column) -> list[npt.NDArray[Any]]:
+        """What both were asked: right or not and tokens, new and old, and the video of each question."""
+        both = ours.asked[here] & theirs.asked[there]
+        i, j = here[both], there[both]
+        return [ours.correct[i], theirs.correct[j], ours.layer_average[i], theirs.layer_average[j], new.videos[i]]
+
     compared = []
-    for method in sorted({cell.method for cell in new.columns}):
-        cells = sorted(
-            (cell for cell in new.columns.keys() & baseline.columns.keys() if cell.method == method),
-            key=lambda cell: -(cell.budget or 2.0),
-        )
-        pairs = [_pair(new.columns[cell], here, baseline.columns[cell], there, videos) for cell in cells]
-        known = [(cell, pair) for cell, pair in zip(cells, pairs, strict=True) if pair[0].size]
+    shared = sorted(new.columns.keys() & baseline.columns.keys(), key=lambda cell: cell.order)
+    for method, cells in groupby(shared, key=lambda cell: cell.method):
+        pairs = [(cell.budget, pair(new.columns[cell], baseline.columns[cell])) for cell in cells]
+        known = [(budget, parts) for budget, parts in pairs if parts[0].size]
         if len(known) > 1:
-            together = [np.concatenate(parts) for parts in zip(*(pair for _, pair in known), strict=True)]
-            compared.append(replace(_compare_pair(method, None, *together), together=True))
-        compared += [_compare_pair(method, cell.budget, *pair) for cell, pair in known]
+            together = [np.concatenate(parts) for parts in zip(*(parts for _, parts in known), strict=True)]
+            compared.append(replace(_compared(method, None, *together), together=True))
+        compared += [_compared(method, budget, *parts) for budget, parts in known]
     return compared
 
 
-def _pair(new: Column, here: Places, old: Column, there: Places, videos: Places) -> tuple[Any, ...]:
-    """What both were asked: right or not and tokens, new and old, and the video of each question."""
-    both = new.asked[here] & old.asked[there]
-    here, there = here[both], there[both]
-    tokens = (new.layer_average[here], old.layer_average[there])
-    return new.correct[here], old.correct[there], *tokens, videos[both]
-
-
-def _compare_pair(
-    method: str, budget: float | None, new: Floats, old: Floats, new_tokens: Floats, old_tokens: Floats, videos: Any
+def _compared(
+    method: str, budget: float | None, new: Any, old: Any, ours: Any, theirs: Any, videos: Any
 ) -> CellComparison:
-    row = written(difference=paired_difference(new, old, videos))
-    ends = row["difference_interval"]
-    interval = (ends[0], ends[1]) if ends else None
-    tokens = (float(new_tokens.mean()), float(old_tokens.mean()))
-    return CellComparison(method, budget, row["difference"], interval, row["n"], row["videos"], tokens)
+    row = to_dict(difference=paired_difference(new, old, videos))
+    tokens = (float(ours.mean()), float(theirs.mean()))
+    return CellComparison(
+        method, budget, row["difference"], row["difference_interval"], row["n"], row["videos"], tokens
+    )
 
 
 def compare_folders(new: Path, baseline: Path) -> str:
@@ -143,31 +131,26 @@ def compare_folders(new: Path, baseline: Path) -> str:
                 f"no answers.jsonl or answers.jsonl.xz in {folder}: without raw answers there are no pairs"
             )
     ours, theirs = read_answers(new), read_answers(baseline)
-    said, said_before = read_run(new), read_run(baseline)
-    summarise(ours, said), summarise(theirs, said_before)  # refuses what is not complete
+    run, run_before = read_run(new), read_run(baseline)
+    summarise(ours, run), summarise(theirs, run_before)  # refuses what is not complete
     rows = compare(ours, theirs)
+    head = ("method", "budget", "tokens, new", "tokens, baseline", "points", "interval", "questions", "verdict")
     lines = [
         f"# {new.name} against {baseline.name}",
         "",
         _headline([row for row in rows if not row.together]),
         "",
-        *_what_differs(said, said_before),
+        *_what_differs(run, run_before),
         "Points are new less baseline, paired over the questions that both were asked; intervals are 95 %, bootstrap",
         "over videos. A row with budget `all` takes a method's budgets together: a question counts once for each.",
         "",
-        "| method | budget | tokens, new | tokens, baseline | points | interval | questions | verdict |",
-        "|---|---|---|---|---|---|---|---|",
-        *(_line(row) for row in rows),
+        *Table(head, [_cells(row) for row in rows]).markdown("---"),
+        "",
     ]
-    only = [
-        f"- only in {side.name}: {', '.join(map(str, sorted(names, key=str)))}"
-        for side, names in (
-            (new, set(ours.columns) - set(theirs.columns)),
-            (baseline, set(theirs.columns) - set(ours.columns)),
-        )
-        if names
-    ]
-    return "\n".join([*lines, "", *only]).rstrip() + "\n"
+    for side, names in ((new, ours.columns.keys() - theirs.columns), (baseline, theirs.columns.keys() - ours.columns)):
+        if names:
+            lines.append(f"- only in {side.name}: {', '.join(sorted(map(str, names)))}")
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _headline(rows: list[CellComparison]) -> str:
@@ -175,34 +158,35 @@ def _headline(rows: list[CellComparison]) -> str:
     by_chance = f"about {max(1, round(0.05 * len(rows)))} would stand out by chance alone"
     noise = len(rows) - better - worse
     verdict = f"Of {len(rows)} cells {better} are {BETTER}, {worse} {WORSE}, {noise} {NOISE} ({by_chance})."
-    costly = [row for row in rows if not row.same_cost]
+    costly = sum(not row.same_cost for row in rows)
     if costly:
-        verdict += f" {len(costly)} do not cost the same in both runs (marked *): their points are not at equal cost."
+        verdict += f" {costly} do not cost the same in both runs (marked *): their points are not at equal cost."
     return verdict
 
 
 def _what_differs(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
     lines = []
-    for key in ("commit", "versions", "options", "machine"):
-        if new.get(key) != old.get(key):
-            lines.append(f"- {key}: {_differing(new.get(key), old.get(key))}")
+    for name in ("commit", "versions", "options", "machine"):
+        ours, theirs = new.get(name), old.get(name)
+        if ours == theirs:
+            continue
+        parts = {"": (ours, theirs)}
+        if isinstance(ours, dict) and isinstance(theirs, dict):
+            both = sorted(ours.keys() | theirs.keys())
+            parts = {f"{key} ": (ours.get(key), theirs.get(key)) for key in both if ours.get(key) != theirs.get(key)}
+        lines.append(f"- {name}: " + ", ".join(f"{key}{now} (baseline {then})" for key, (now, then) in parts.items()))
     return ["What differs between the runs:", "", *lines, ""] if lines else ["Same commit, versions and options.", ""]
 
 
-def _differing(new: object, old: object) -> str:
-    if isinstance(new, dict) and isinstance(old, dict):
-        keys = sorted(key for key in new.keys() | old.keys() if new.get(key) != old.get(key))
-        return ", ".join(f"{key} {new.get(key)} (baseline {old.get(key)})" for key in keys)
-    return f"{new} (baseline {old})"
-
-
-def _line(row: CellComparison) -> str:
-    budget = "all" if row.together else "" if row.budget is None else f"{100 * row.budget:g} %"
-    tokens = " | ".join(percent(share, 1) for share in row.tokens)
-    interval = (
-        "one video" if row.interval is None else "{:+.1f} to {:+.1f}".format(*(100 * end for end in row.interval))
-    )
-    verdict = row.verdict if row.verdict == NOISE else f"**{row.verdict}**"
-    star = "" if row.same_cost else " *"
-    points = f"{100 * row.difference:+.1f}"
-    return f"| {row.method} | {budget} | {tokens}{star} | {points} | {interval} | {row.n} | {verdict} |"
+def _cells(row: CellComparison) -> list[str]:
+    new, old = (percent(share, 1) for share in row.tokens)
+    return [
+        row.method,
+        "all" if row.together else "" if row.budget is None else f"{100 * row.budget:g} %",
+        new,
+        old if row.same_cost else f"{old} *",
+        f"{100 * row.difference:+.1f}",
+        "one video" if row.interval is None else "{:+.1f} to {:+.1f}".format(*(100 * end for end in row.interval)),
+        str(row.n),
+        row.verdict if row.verdict == NOISE else f"**{row.verdict}**",
+    ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from itertools import pairwise
 
 import pytest
 
+from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.report.plots import spread
 from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
 from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
@@ -32,7 +32,7 @@ def summary(tmp_path):
 def test_the_report_is_written_twice_alike(tmp_path):
     pytest.importorskip("matplotlib", reason="plots need the extra `bench`")
     first, second = (write_run(tmp_path / name, *small_run()) for name in ("first", "second"))
-    assert write_report(first) == (first / "report.md", None)
+    assert write_report(first) == first / "report.md"
     write_report(second)
     plots = {f"{name}_{theme}.{kind}" for name in ("accuracy", "evidence", "types") for theme in ("light", "dark")
              for kind in ("svg", "png")}  # fmt: skip
@@ -109,12 +109,14 @@ def test_the_report_says_what_was_run(summary):
     assert "minutes" not in text
 
 
-def test_without_matplotlib_the_report_has_no_plots_and_the_extra_is_named(tmp_path, monkeypatch):
+def test_without_matplotlib_the_summary_is_kept_and_the_report_shows_no_plots(tmp_path, monkeypatch):
     folder = write_run(tmp_path, *small_run())
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    path, why = write_report(folder)
-    assert "prunevid_qwen[bench]" in why and "<picture>" not in path.read_text() and (folder / "summary.json").exists()
-    assert report(json.loads((folder / "summary.json").read_text()), plots=False) == path.read_text()
+    with pytest.raises(SetupError, match=r"prunevid_qwen\[bench\]"):
+        write_report(folder)
+    assert (folder / "summary.json").exists() and not (folder / "report.md").exists()
+    text = write_report(folder, plots=False).read_text()
+    assert "<picture>" not in text and "## Accuracy" in text
 
 
 def test_points_have_a_sign_and_a_true_minus():

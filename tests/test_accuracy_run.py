@@ -274,6 +274,7 @@ def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
     monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
     words = ["bench", "accuracy", "--out", str(copy), "--workers", "1"]
     with monkeypatch.context() as bare:
+        bare.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
         bare.setitem(sys.modules, "matplotlib", None)
         assert main(words) == 0
     assert "prunevid_qwen[bench]" in capsys.readouterr().err

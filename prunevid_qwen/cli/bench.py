@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,10 +85,15 @@ class AccuracyRequest:
             except KeyboardInterrupt:
                 typer.echo(f"what was measured is in {self.out}: the same command goes on where it was", err=True)
                 raise
-        with bars.console.status("Drawing the plots"):
-            report, why_no_plots = write_report(self.out)
-        if why_no_plots:
-            typer.echo(f"no plots: {why_no_plots}", err=True)
+        plots = importlib.util.find_spec("matplotlib") is not None
+        if not plots:
+            typer.echo(
+                "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). What was measured is "
+                "kept: the same command draws it later, and measures nothing again",
+                err=True,
+            )
+        with bars.console.status("Writing the report"):
+            report = write_report(self.out, plots)
         typer.echo(f"report: {report}\nsummary: {self.out / 'summary.json'}")
         if self.against is not None:
             from prunevid_qwen.evaluation.shapes.comparison import compare_folders

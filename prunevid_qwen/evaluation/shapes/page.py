@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.report.page import page
 from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
 from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
@@ -53,26 +52,25 @@ authors' 14, which is meant for frames of 140 to 196 tokens. How the model was t
 order of close methods to change on a real model."""
 
 
-def write_report(folder: Path) -> tuple[Path, str | None]:
+def write_report(folder: Path, plots: bool = True) -> Path:
     """Write ``summary.json``, the plots and ``report.md`` from a run's ``answers.jsonl`` and ``run.json``.
 
     Args:
         folder: of a complete run; ``answers.jsonl.xz`` will do.
+        plots: draw them; without, the report shows none.
 
-    Returns: the path of ``report.md``; and why it has no plots, None where they are drawn.
+    Returns: the path of ``report.md``.
 
     Raises:
         ConfigError: the run is not complete, and what to do.
+        SetupError: matplotlib is not installed; the summary is written by then.
     """
     summary = json.loads(write_summary(folder).read_text(encoding="utf-8"))
-    missing = None
-    try:
+    if plots:
         draw_plots(summary, folder)
-    except SetupError as error:  # an hour of answers needs no plot
-        missing = str(error)
     path = folder / REPORT
-    replace(path, report(summary, plots=missing is None).encode())
-    return path, missing
+    replace(path, report(summary, plots).encode())
+    return path
 
 
 def report(summary: dict[str, Any], plots: bool = True) -> str:

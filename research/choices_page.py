@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.accuracy_comparison import COST_MARGIN
-from prunevid_qwen.evaluation.accuracy_findings import percent, points, stands_out
-from prunevid_qwen.evaluation.accuracy_tables import PARTIAL, UNREACHABLE, difference
+from prunevid_qwen.evaluation.report.intervals import excludes_zero
 from prunevid_qwen.evaluation.report.page import Table, page
+from prunevid_qwen.evaluation.shapes.comparison import COST_MARGIN
+from prunevid_qwen.evaluation.shapes.tables import PARTIAL, UNREACHABLE, difference, percent, points
 
 OTHER_COST = "‡"
 _NOTHING = "\N{EN DASH}"
@@ -99,9 +99,11 @@ def _bases(figures: Row) -> list[str]:
 
 def _standing_out(figures: Row) -> list[str]:
     compared = [row for row in figures["rows"] if not row["is_base"] and row["n"]]
-    found = sorted((row for row in compared if stands_out(row["difference_interval"])), key=lambda r: -r["difference"])
+    found = sorted(
+        (row for row in compared if excludes_zero(row["difference_interval"])), key=lambda r: -r["difference"]
+    )
     rows = []
-    for row in found:
+    for row in sorted(found, key=lambda row: -row["difference"]):
         low, high = (points(end) for end in row["difference_interval"])
         shown = f"{points(row['difference'])} [{low}, {high}]{_marks(row)}"
         rows.append(

@@ -9,8 +9,8 @@ from typing import Any
 import typer
 
 from prunevid_qwen.cli.bench import Bars
-from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
 from prunevid_qwen.evaluation.report.page import json_text
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, accuracy_run
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "runs", ROOT / "eval" / "results"

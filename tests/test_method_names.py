@@ -24,8 +24,6 @@ STAYS = {
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/train_glimpse_plus_request.py": "a folder of a training run",
-    "evaluation/accuracy_findings.py": "the curve that another one is compared with, by its name in stored results",
-    "evaluation/accuracy_summary.py": "the curves that the benchmark judges, by their names in stored results",
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/summary.py": "colours of curves",
     "evaluation/efficiency/plots.py": "colours of curves",

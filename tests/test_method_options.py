@@ -32,7 +32,7 @@ from prunevid_qwen.config.methods import (
 )
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
-from prunevid_qwen.evaluation.methods import Method, uses_chance
+from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import (
     _REDUCERS,

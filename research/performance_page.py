@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.efficiency.tables import growth_table, overhead_table
-from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.speed.speed_page import growth_table, overhead_table, table
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
 
@@ -59,7 +58,7 @@ def _speed(rows: list[Row]) -> list[str]:
          *(_times(row["speedup"][name]) for name in ("first_token", "decode_per_token", "end_to_end"))]
         for row in _compared(rows)
     ]  # fmt: skip
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _sentences(rows: list[Row]) -> list[str]:
@@ -75,7 +74,7 @@ def _parts(rows: list[Row]) -> list[str]:
         for row in rows
         if "error" not in row
     ]  # fmt: skip
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _eaten(rows: list[Row]) -> list[str]:
@@ -84,7 +83,7 @@ def _eaten(rows: list[Row]) -> list[str]:
         [str(row["frames"]), row["variant"], *(f"{row['difference_ms'].get(name, 0.0):+.1f}" for name in names)]
         for row in _compared(rows)
     ]
-    return _table(["frames", "ms", *(name.replace("_", " ") for name in names)], lines)
+    return table(["frames", "ms", *(name.replace("_", " ") for name in names)], lines)
 
 
 def _memory(rows: list[Row]) -> list[str]:
@@ -98,7 +97,7 @@ def _memory(rows: list[Row]) -> list[str]:
         for row in rows
         if "error" not in row
     ]  # fmt: skip
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _stage1(rows: list[Row]) -> list[str]:
@@ -109,7 +108,7 @@ def _stage1(rows: list[Row]) -> list[str]:
          f"{row['authors_ms'] / row['target_ms']:.0f}x"]
         for row in rows
     ]  # fmt: skip
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _passes(rows: list[Row]) -> list[str]:
@@ -120,7 +119,7 @@ def _passes(rows: list[Row]) -> list[str]:
          f"{row['merge_video_ms']['median']:.1f}", f"{row['over_passes']:.2f}"]
         for row in largest
     ]  # fmt: skip
-    return _table(["ms", *names, "their sum", "stage 1", "ratio"], lines)
+    return table(["ms", *names, "their sum", "stage 1", "ratio"], lines)
 
 
 def _hour(run: Row) -> list[str]:
@@ -137,11 +136,7 @@ def _hour(run: Row) -> list[str]:
         ["decoder over the prompt", f"{seconds['prefill']:.2f} s"],
         ["first token", f"{seconds['first_token']:.1f} s"],
     ]
-    return [_what_ran(run), "", *_table(["3,600 frames at one a second", ""], lines)]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return Table(head, rows).markdown(others=" ---: ")
+    return [_what_ran(run), "", *table(["3,600 frames at one a second", ""], lines)]
 
 
 def _shape(row: Row) -> str:

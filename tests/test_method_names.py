@@ -26,8 +26,7 @@ STAYS = {
     "cli/train_glimpse_plus_request.py": "a folder of a training run",
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/summary.py": "colours of curves",
-    "evaluation/efficiency/plots.py": "colours of curves",
-    "evaluation/efficiency/variants.py": "the controls that the speed benchmark runs beside a config, by its own names",
+    "evaluation/speed/speed_plots.py": "colours of curves",
     "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
 }
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.efficiency.findings import PARTS, Row
-from prunevid_qwen.evaluation.efficiency.variants import KEEP_EVERYTHING, STOCK
+from prunevid_qwen.evaluation.report.page import Row
+from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK
 
 NOTICEABLE = 1.05  # less than that is called the same
 _NAMES = {
@@ -37,15 +35,15 @@ def sentence(row: Row, new_tokens: int) -> str:
         return "The stock model could not run here: nothing to compare with."
     if row["variant"] == KEEP_EVERYTHING:
         return _keeping(row)
-    prefill, first = row["speedup"]["prefill"]["median"], row["speedup"]["first_token"]["median"]
-    whole = row["speedup"]["end_to_end"]["median"]
-    said = f"Prefill {faster(prefill)} (predicted {row['predicted']['prefill']:.1f}x"
+    ratio = {part: value["median"] for part, value in row["speedup"].items()}
+    said = f"Prefill {faster(ratio['prefill'])} (predicted {row['predicted']['prefill']:.1f}x"
     if row["parts_ms"]["stage1"]["median"] > 0:
-        said += f"; {row['speedup']['prefill_with_stage1']['median']:.1f}x with stage 1"
+        said += f"; {ratio['prefill_with_stage1']:.1f}x with stage 1"
     if row["reached"] < _SHORT:
-        said += f"; most of what is missing: {_largest(row['difference_ms'])}"
-    said += f"); to first token {faster(first)}{_because(row, prefill, first)}"
-    return f"{said}; end to end with {new_tokens} new tokens {faster(whole)}."
+        largest = max(_EATERS, key=lambda name: row["difference_ms"][name])
+        said += f"; most of what is missing: {_EATERS[largest]}"
+    first = f"to first token {faster(ratio['first_token'])}{_because(row, ratio['prefill'], ratio['first_token'])}"
+    return f"{said}); {first}; end to end with {new_tokens} new tokens {faster(ratio['end_to_end'])}."
 
 
 def faster(ratio: float) -> str:
@@ -61,22 +59,28 @@ def noise_of(rows: list[Row]) -> list[str]:
     """Name the cells whose stock times spread too widely to be believed."""
     found = []
     for row in rows:
-        if row["variant"] != STOCK or "error" in row:
-            continue
-        time = row["ms"]["first_token"]
-        spread = (time["high"] - time["low"]) / time["median"]
-        if spread > _NOISY:
-            found.append(
-                f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token spreads "
-                f"by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this machine"
-            )
+        if row["variant"] == STOCK and "error" not in row:
+            time = row["ms"]["first_token"]
+            spread = (time["high"] - time["low"]) / time["median"]
+            if spread > _NOISY:
+                found.append(
+                    f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token "
+                    f"spreads by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this "
+                    "machine"
+                )
     return found
 
 
+def eaten(difference: dict[str, float]) -> str:
+    """Say what eats the difference between the predicted and the measured time of the decoder."""
+    parts = [f"{name} {difference[key]:+.1f}" for key, name in {"stage1": "stage 1", **_EATERS}.items()]
+    return f"{difference['predicted']:.1f} ms predicted, {difference['measured']:.1f} measured: {', '.join(parts)}"
+
+
 def _shares(row: Row) -> list[tuple[str, float]]:
-    total = sum(row["parts_ms"][part]["median"] for part in PARTS)
-    shares = [(part, row["parts_ms"][part]["median"] / total) for part in PARTS]
-    return sorted(shares, key=lambda pair: -pair[1])
+    medians = {part: value["median"] for part, value in row["parts_ms"].items()}
+    total = sum(medians.values())
+    return sorted(((part, value / total) for part, value in medians.items()), key=lambda pair: -pair[1])
 
 
 def _because(row: Row, prefill: float, first: float) -> str:
@@ -90,10 +94,6 @@ def _because(row: Row, prefill: float, first: float) -> str:
     return ", because " + " and ".join(said) if said else ""
 
 
-def _largest(difference: dict[str, float]) -> str:
-    return _EATERS[max(_EATERS, key=lambda name: difference[name])]
-
-
 def _keeping(row: Row) -> str:
     first, step = row["added_ms"]["first_token"]["median"], row["added_ms"]["decode_per_token"]["median"]
     share = row["added_ms"]["end_to_end_share"]["median"]
@@ -102,10 +102,3 @@ def _keeping(row: Row) -> str:
         f"All stages on and nothing dropped: {first:+.1f} ms to the first token, {step:+.2f} ms a token, "
         f"{100 * share:+.1f} % end to end; {same}."
     )
-
-
-def eaten(difference: dict[str, float]) -> str:
-    """Say what eats the difference between the predicted and the measured time of the decoder."""
-    names = {"stage1": "stage 1", **_EATERS}
-    parts: list[Any] = [f"{name} {difference[key]:+.1f}" for key, name in names.items()]
-    return f"{difference['predicted']:.1f} ms predicted, {difference['measured']:.1f} measured: {', '.join(parts)}"

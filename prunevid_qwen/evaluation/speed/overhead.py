@@ -7,16 +7,17 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.evaluation.efficiency.inputs import Prompt, make_inputs
-from prunevid_qwen.evaluation.efficiency.shapes import build_model, shape_called
-from prunevid_qwen.evaluation.efficiency.timing import Quantiles, timed_tokens
-from prunevid_qwen.evaluation.efficiency.variants import KEEP_EVERYTHING, competitors
+from prunevid_qwen.evaluation.report.intervals import Quantiles
+from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, KEEPS_ALL
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
+from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.timing import timed_tokens
 
 OVERHEAD = "overhead"
 
 # prompt, new tokens, rounds: enough for the difference to stand out of the noise in minutes on two cores
-_SIZES = {"tiny": (Prompt(16, 4, 5), 32, 60)}
-_OTHERS = (Prompt(8, 10, 14), 16, 12)
+_SIZES = {"tiny": (PromptSize(16, 4, 5), 32, 60)}
+_OTHERS = (PromptSize(8, 10, 14), 16, 12)
 
 
 def measure_overhead(
@@ -35,22 +36,20 @@ def measure_overhead(
 
     Yields: for each shape the prompt, the length of the answers and the seconds of every pair.
     """
-    config = next(variant.config for variant in competitors(("paper",)) if variant.name == KEEP_EVERYTHING)
     for name in shapes:
-        prompt, new_tokens, count = _SIZES.get(name, _OTHERS)
+        size, new_tokens, count = _SIZES.get(name, _OTHERS)
         model = build_model(shape_called(name), device, dtype, attention)
-        inputs = make_inputs(prompt, model.config, device, dtype)
+        inputs = make_inputs(size, model.config, device, dtype)
         pairs = []
-        what = f"hooks' cost on {name}"
         for number in range(-2, count):  # two rounds of warm-up
-            tell(what, max(number, 0), count)
-            turns = (None, config) if number % 2 else (config, None)
+            tell(f"hooks' cost on {name}", max(number, 0), count)
+            turns = (None, KEEPS_ALL) if number % 2 else (KEEPS_ALL, None)
             times = {turn is None: timed_tokens(model, inputs, turn, new_tokens)[0] for turn in turns}
             if number >= 0:
                 pairs.append({"stock": times[True], KEEP_EVERYTHING: times[False]})
-        tell(what, count, count)
+        tell(f"hooks' cost on {name}", count, count)
         yield {
-            "kind": OVERHEAD, "shape": name, "prompt_tokens": prompt.length, "new_tokens": new_tokens, "pairs": pairs,
+            "kind": OVERHEAD, "shape": name, "prompt_tokens": size.length, "new_tokens": new_tokens, "pairs": pairs,
         }  # fmt: skip
 
 
@@ -62,16 +61,14 @@ def overhead_of(line: dict[str, Any]) -> dict[str, Any]:
     """
     pairs = [(pair["stock"], pair[KEEP_EVERYTHING]) for pair in line["pairs"]]
 
-    def differences(name: str) -> list[float]:
+    def added_ms(name: str) -> list[float]:
         return [1000 * (ours[name] - stock[name]) for stock, ours in pairs]
 
-    shares = [ours["end_to_end"] / stock["end_to_end"] - 1 for stock, ours in pairs]
-    return {
-        "shape": line["shape"],
-        "prompt_tokens": line["prompt_tokens"],
-        "new_tokens": line["new_tokens"],
-        "stock_ms": Quantiles.of([1000 * stock["end_to_end"] for stock, _ in pairs]).to_dict(),
-        "prefill_ms": Quantiles.of(differences("first_token")).to_dict(),
-        "decode_ms": Quantiles.of(differences("decode_per_token")).to_dict(),
-        "generate_share": Quantiles.of(shares).to_dict(),
+    found = {
+        "stock_ms": [1000 * stock["end_to_end"] for stock, _ in pairs],
+        "prefill_ms": added_ms("first_token"),
+        "decode_ms": added_ms("decode_per_token"),
+        "generate_share": [ours["end_to_end"] / stock["end_to_end"] - 1 for stock, ours in pairs],
     }
+    about = {name: line[name] for name in ("shape", "prompt_tokens", "new_tokens")}
+    return {**about, **{name: Quantiles.of(values).to_dict() for name, values in found.items()}}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,15 +13,16 @@ from typing import Any
 import torch
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.efficiency.folder import MEASUREMENTS, add_line, cell_of, open_folder, read_lines
-from prunevid_qwen.evaluation.efficiency.growth import GROWTH, measure_growth
-from prunevid_qwen.evaluation.efficiency.inputs import Prompt, make_inputs
-from prunevid_qwen.evaluation.efficiency.measure import Contest
-from prunevid_qwen.evaluation.efficiency.overhead import OVERHEAD, measure_overhead
-from prunevid_qwen.evaluation.efficiency.shapes import Shape, build_model, shape_called, shape_of
-from prunevid_qwen.evaluation.efficiency.variants import competitors
-from prunevid_qwen.evaluation.efficiency.video import read_prompt
 from prunevid_qwen.evaluation.engine.reading import media_reader
+from prunevid_qwen.evaluation.speed.competitors import competitors
+from prunevid_qwen.evaluation.speed.contest import Contest
+from prunevid_qwen.evaluation.speed.findings import MEASUREMENTS, cell_of
+from prunevid_qwen.evaluation.speed.growth import GROWTH, measure_growth
+from prunevid_qwen.evaluation.speed.model_shapes import Shape, build_model, shape_called, shape_of
+from prunevid_qwen.evaluation.speed.overhead import OVERHEAD, measure_overhead
+from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.video_prompt import read_prompt
+from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model, choose_device, load_model
 
@@ -27,6 +30,8 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
+_FILES = (MEASUREMENTS, "efficiency.json", "efficiency.csv", "report.md")
 
 
 @dataclass(frozen=True)
@@ -86,27 +91,26 @@ class SpeedRun:
         if not self.frames or not self.batches:
             raise ConfigError("name at least one number of frames and one batch")
         competitors(self.presets)
-        self.prompts()
+        self.sizes()
 
-    def prompts(self) -> list[Prompt]:
+    def sizes(self) -> list[PromptSize]:
         """List what is measured, the smallest first."""
         return [
-            Prompt(frames, *self.grid, self.text_tokens, self.content, batch)
+            PromptSize(frames, *self.grid, self.text_tokens, self.content, batch)
             for batch in sorted(set(self.batches))
             for frames in sorted(set(self.frames))
         ]
 
     def fixed(self) -> dict[str, Any]:
         """Return what has to be equal for measurements to stand in one table."""
-        grows = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
-        options = {name: value for name, value in asdict(self).items() if name not in grows}
+        options = {name: value for name, value in asdict(self).items() if name not in _GROWS}
         return {**options, "grid": list(self.grid), "presets": list(self.presets)}
 
 
 def speed_run(
     folder: Path, run: SpeedRun, restart: bool = False, tell: Progress = lambda *_: None, command: str = ""
 ) -> Path:
-    """Measure what is not yet measured.
+    """Measure what is not yet measured; every round is stored as soon as all have had their turn.
 
     Args:
         folder: of the results; an unfinished run of the same options goes on.
@@ -118,59 +122,81 @@ def speed_run(
     Returns: the path of the measurements.
 
     Raises:
-        ConfigError: the folder holds another run, or an option is wrong.
+        ConfigError: the folder holds another run, one of other code or on other hardware, or an option is wrong.
         SetupError: the device is not there.
         PruningNotApplied: pruning was asked for and did not happen.
     """
     if run.threads is not None:
         torch.set_num_threads(run.threads)
     choose_device(run.device)
-    _media(run)  # a model that cannot be measured is refused before a file is touched
-    open_folder(folder, run.fixed(), command, restart)
-    done = read_lines(folder) if (folder / MEASUREMENTS).exists() else []
+    # a model that cannot be measured is refused before a file is touched
+    media = None if run.model_path is None else media_reader(run.model_path, {})
+    machine = hardware(run.device)
+    what = "time, memory and FLOPs with and without pruning, taken in turns"
+    about = {"what": what, "command": command, "hardware": machine}
+    if RunFolder(folder, _FILES).begin(run.fixed(), about, restart)["hardware"] != machine:
+        raise ConfigError(f"{folder} holds a run on other hardware: pass --restart, or another folder")
+    done = keep_lines(folder / MEASUREMENTS)
     kinds = {line["kind"] for line in done}
-    if run.contest:
-        _contests(folder, run, done, tell)
-    if run.overhead and OVERHEAD not in kinds:
-        name = "0.5b" if torch.device(run.device).type == "cpu" else run.shape
-        for line in measure_overhead(("tiny", name), torch.device(run.device), DTYPES[run.dtype], run.attention, tell):
-            add_line(folder, line)
-    if run.growth and GROWTH not in kinds:
-        add_line(folder, measure_growth(torch.device(run.device), DTYPES[run.dtype], tell))
+    device, dtype = torch.device(run.device), DTYPES[run.dtype]
+    with Lines(folder / MEASUREMENTS) as lines:
+        if run.contest:
+            _contests(lines, run, media, done, tell)
+        if run.overhead and OVERHEAD not in kinds:
+            shapes = ("tiny", "0.5b" if device.type == "cpu" else run.shape)
+            for line in measure_overhead(shapes, device, dtype, run.attention, tell):
+                lines.add(line)
+        if run.growth and GROWTH not in kinds:
+            lines.add(measure_growth(device, dtype, tell))
     return folder / MEASUREMENTS
 
 
-def _contests(folder: Path, run: SpeedRun, done: list[dict[str, Any]], tell: Progress) -> None:
-    todo = []
-    for prompt in run.prompts():
-        cell = (prompt.frames, prompt.batch)
-        had = sum(line["kind"] == "round" and cell_of(line) == cell for line in done)
-        if had < run.repeats:
-            todo.append((prompt, had, any(line["kind"] == "facts" and cell_of(line) == cell for line in done)))
-    if not todo:
+def hardware(device: str) -> dict[str, Any]:
+    """Say what is measured on."""
+    found: dict[str, Any] = {
+        "device": device,
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.device(device).type == "cuda":
+        about = torch.cuda.get_device_properties(torch.device(device))
+        found |= {"gpu": about.name, "gpu_memory": about.total_memory, "cuda": torch.version.cuda}
+        found["capability"] = list(torch.cuda.get_device_capability(torch.device(device)))
+    return found
+
+
+def _contests(
+    lines: Lines, run: SpeedRun, media: MediaReader | None, done: list[dict[str, Any]], tell: Progress
+) -> None:
+    held = [(line["kind"], cell_of(line)) for line in done if line["kind"] in ("facts", "round")]
+    missing = {size: run.repeats - held.count(("round", (size.frames, size.batch))) for size in run.sizes()}
+    missing = {size: rounds for size, rounds in missing.items() if rounds > 0}
+    if not missing:
         return
     tell("building the model", 0, 1)
     model, shape = _model(run)
     tell("building the model", 1, 1)
-    for prompt, had, known in todo:
-        _contest(folder, run, model, shape, prompt, had, known, tell)
+    for size, rounds in missing.items():
+        known = ("facts", (size.frames, size.batch)) in held
+        _contest(lines, run, (model, shape, media), size, rounds, known, tell)
 
 
 def _contest(
-    folder: Path, run: SpeedRun, model: Any, shape: Shape, prompt: Prompt, had: int, known: bool, tell: Progress
-) -> None:
-    cell = {"frames": prompt.frames, "batch": prompt.batch}
-    named = f"{prompt.frames} frames, batch {prompt.batch}"
+    lines: Lines, run: SpeedRun, measured: tuple[Any, Shape, MediaReader | None], size: PromptSize, rounds: int,
+    known: bool, tell: Progress,
+) -> None:  # fmt: skip
+    """Measure so many rounds with one prompt, and what each competitor did where that is not known."""
+    model, shape, media = measured
+    cell, named = {"frames": size.frames, "batch": size.batch}, f"{size.frames} frames, batch {size.batch}"
     read = None
     if run.video is None:
-        inputs = make_inputs(prompt, model.config, model.device, model.dtype)
+        inputs = make_inputs(size, model.config, model.device, model.dtype)
     else:
-        found = read_prompt(run.video, prompt, model, _media(run), folder / "videos", run.repeats)
-        prompt, inputs = found.prompt, found.inputs
-        read = {"seconds": list(found.seconds), "video": found.facts}
-    variants = competitors(run.presets)
-    contest = Contest(model, shape, prompt, inputs, variants, run.new_tokens)
-    steps, total = 0, len(variants) + run.warmup + run.repeats - had
+        size, inputs, read = read_prompt(run.video, size, model, media, lines.path.parent / "videos", run.repeats)
+    entered = competitors(run.presets)
+    contest = Contest(model, shape, size, inputs, entered, run.new_tokens)
+    steps, total = 0, len(entered) + run.warmup + rounds
     tell(named, 0, total)
 
     def step() -> None:
@@ -180,12 +206,12 @@ def _contest(
 
     about = contest.prepare(step)
     if not known:
-        add_line(folder, {"kind": "facts", **cell, "read": read, "variants": about})
+        lines.add({"kind": "facts", **cell, "read": read, "variants": about})
     for _ in contest.rounds(run.warmup):
         step()
     process = time.time()
-    for times in contest.rounds(run.repeats - had):
-        add_line(folder, {"kind": "round", **cell, "process": process, "times": times})
+    for times in contest.rounds(rounds):
+        lines.add({"kind": "round", **cell, "process": process, "times": times})
         step()
 
 
@@ -193,14 +219,6 @@ def _model(run: SpeedRun) -> tuple[Any, Shape]:
     if run.model_path is None:
         shape = shape_called(run.shape)
         return build_model(shape, torch.device(run.device), DTYPES[run.dtype], run.attention), shape
-    arguments = {"dtype": run.dtype, "attn_implementation": run.attention}
-    model = load_model(_source(run.model_path), run.device, arguments)
+    source = bundled_model() if run.model_path == "bundled" else run.model_path
+    model = load_model(source, run.device, {"dtype": run.dtype, "attn_implementation": run.attention})
     return model, shape_of(model.config)
-
-
-def _source(model_path: str) -> str:
-    return bundled_model() if model_path == "bundled" else model_path
-
-
-def _media(run: SpeedRun) -> MediaReader | None:
-    return None if run.model_path is None else media_reader(run.model_path, {})

@@ -16,8 +16,6 @@ CUDA = "torch.cuda.max_memory_allocated"
 RESIDENT = "peak resident size of the process (VmHWM), reset before the run"
 NOT_MEASURED = "not measured: needs CUDA or Linux"
 
-_RESET, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-
 
 @dataclass
 class Peak:
@@ -55,8 +53,12 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
         torch.cuda.synchronize(device)
         found.peak = torch.cuda.max_memory_allocated(device)
         return
-    _give_back()
-    if not _reset():
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)  # what the C library holds free would hide the first megabytes of the work
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is resident
+    except OSError:  # another system, or a container that forbids it
         yield Peak(NOT_MEASURED)
         return
     found = Peak(RESIDENT, _resident("VmRSS"))
@@ -64,27 +66,9 @@ def peak_memory(device: torch.device) -> Iterator[Peak]:
     found.peak = _resident("VmHWM")
 
 
-def _reset() -> bool:
-    """Make the peak what is resident now; False where that cannot be done."""
-    try:
-        _RESET.write_text("5", encoding="ascii")
-    except OSError:  # another system, or a container that forbids it
-        return False
-    return True
-
-
-def _give_back() -> None:
-    """Make the C library return what it holds free, or it would hide the first megabytes of the work."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)
-
-
 def _resident(name: str) -> int:
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(name + ":"):
-            return 1024 * int(line.split()[1])
-    raise RuntimeError(f"{_STATUS} has no {name}")
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in status if line.startswith(f"{name}:"))
 
 
 def cache_storage(cache: Any) -> int:

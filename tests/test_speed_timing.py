@@ -10,17 +10,18 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
-from prunevid_qwen.evaluation.efficiency.growth import exponent, measure_growth, video_features
-from prunevid_qwen.evaluation.efficiency.inputs import Prompt, make_inputs, pixels_of
-from prunevid_qwen.evaluation.efficiency.measure import OUT_OF_MEMORY, Contest
-from prunevid_qwen.evaluation.efficiency.memory import NOT_MEASURED, cache_storage, peak_memory
-from prunevid_qwen.evaluation.efficiency.overhead import measure_overhead, overhead_of
-from prunevid_qwen.evaluation.efficiency.shapes import SHAPES, build_model, shape_called
-from prunevid_qwen.evaluation.efficiency.timing import Quantiles, timed_parts, timed_tokens
-from prunevid_qwen.evaluation.efficiency.variants import KEEP_EVERYTHING, STOCK, Variant, competitors, control_config
+from prunevid_qwen.evaluation.report.intervals import Quantiles
+from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK, Competitor, competitors, control_config
+from prunevid_qwen.evaluation.speed.contest import OUT_OF_MEMORY, Contest
+from prunevid_qwen.evaluation.speed.growth import exponent, measure_growth, video_features
+from prunevid_qwen.evaluation.speed.memory import NOT_MEASURED, cache_storage, peak_memory
+from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_called
+from prunevid_qwen.evaluation.speed.overhead import measure_overhead, overhead_of
+from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs, pixels_of
+from prunevid_qwen.evaluation.speed.timing import timed_parts, timed_tokens
 
 TINY, CPU = SHAPES["tiny"], torch.device("cpu")
-PROMPT = Prompt(4, 4, 5, 12)
+PROMPT = PromptSize(4, 4, 5, 12)
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +95,7 @@ def test_an_answer_of_another_length_is_refused(model, inputs, monkeypatch):
         return torch.zeros(1, inputs["input_ids"].shape[1] + max_new_tokens - 1, dtype=torch.long)
 
     monkeypatch.setattr(type(model), "generate", one_token_less)
-    with pytest.raises(SetupError, match="5 tokens were asked for, 4 came"):
+    with pytest.raises(SetupError, match=r"5 .* 4 "):
         timed_tokens(model, inputs, None, 5)
 
 
@@ -107,7 +108,7 @@ def test_quantiles_are_the_20_and_80_percent_ones():
 
 @pytest.mark.parametrize(("content", "moving"), [("still", 0), ("half", 10), ("moving", 20)])
 def test_the_pixels_move_where_it_is_said(content, moving):
-    prompt = Prompt(6, 4, 5, content=content)
+    prompt = PromptSize(6, 4, 5, content=content)
     video = pixels_of(prompt, 0).view(3, 20, -1)
     likeness = torch.nn.functional.cosine_similarity(video[0], video[2], dim=-1)
     assert int((likeness < 0.5).sum()) == moving
@@ -116,7 +117,7 @@ def test_the_pixels_move_where_it_is_said(content, moving):
 
 
 def test_every_row_of_a_batch_has_its_own_video_and_words(model):
-    prompt = Prompt(5, 4, 5, 12, batch=2)
+    prompt = PromptSize(5, 4, 5, 12, batch=2)
     made = make_inputs(prompt, model.config, CPU, torch.float32)
     assert made["input_ids"].shape == (2, prompt.length) == (2, 3 * 20 + 12)
     pixels = made["pixel_values_videos"].view(2, -1)
@@ -128,18 +129,18 @@ def test_every_row_of_a_batch_has_its_own_video_and_words(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"content": "movng"}, "did you mean 'moving'"),
-        ({"text_tokens": 3}, "text_tokens is at least 4"),
-        ({"frames": 0}, "frames is at least 1"),
+        ({"content": "movng"}, "moving"),
+        ({"text_tokens": 3}, "text_tokens"),
+        ({"frames": 0}, "frames"),
     ],
 )
 def test_an_impossible_prompt_is_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Prompt(**{"frames": 4, "rows": 2, "columns": 2, **options})
+        PromptSize(**{"frames": 4, "rows": 2, "columns": 2, **options})
 
 
 def test_an_unknown_shape_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match="did you mean '7b_small'"):
+    with pytest.raises(ConfigError, match="7b_small"):
         shape_called("7bsmall")
 
 
@@ -191,7 +192,7 @@ def test_a_view_into_a_larger_cache_counts_as_the_larger_one():
 def test_competitors_keep_their_order_and_names_are_their_own():
     names = [variant.name for variant in competitors(("paper", "recommended"))]
     assert names == [STOCK, KEEP_EVERYTHING, "paper", "recommended", "random", "uniform"]
-    for presets, message in (((), "at least one"), (("paper", "paper"), "twice"), (("papr",), "did you mean 'paper'")):
+    for presets, message in (((), "--preset"), (("paper", "paper"), "paper"), (("papr",), "'paper'")):
         with pytest.raises(ConfigError, match=message):
             competitors(presets)
     with pytest.raises(ConfigError, match="glimpse"):
@@ -230,8 +231,8 @@ def test_the_contest_goes_round_in_turns_and_reports_equal_tokens(model, inputs,
 
 
 def test_keep_everything_that_does_not_is_an_error(model, inputs):
-    loses = Variant(KEEP_EVERYTHING, PruneVidConfig())
-    with pytest.raises(PruningNotApplied, match="the comparison would be void"):
+    loses = Competitor(KEEP_EVERYTHING, PruneVidConfig())
+    with pytest.raises(PruningNotApplied, match=KEEP_EVERYTHING):
         Contest(model, TINY, PROMPT, inputs, [loses], 2).prepare()
 
 
@@ -249,7 +250,7 @@ def test_who_runs_out_of_memory_leaves_and_the_others_go_on(model, inputs, monke
     found = contest.prepare()
     assert found["paper"] == {"error": OUT_OF_MEMORY}
     assert "nothing to follow" in found["random"]["error"]
-    assert [variant.name for variant in contest.variants] == [STOCK, KEEP_EVERYTHING]
+    assert [variant.name for variant in contest.entered] == [STOCK, KEEP_EVERYTHING]
 
 
 # ---- overhead and growth
@@ -263,7 +264,7 @@ def test_overhead_pairs_neighbours_and_takes_turns_in_front(monkeypatch):
         times = {"first_token": 1.0, "decode_per_token": 0.1, "end_to_end": 2.0}
         return ({name: 1.01 * value for name, value in times.items()} if config else times), None
 
-    monkeypatch.setattr("prunevid_qwen.evaluation.efficiency.overhead.timed_tokens", timed)
+    monkeypatch.setattr("prunevid_qwen.evaluation.speed.overhead.timed_tokens", timed)
     (line,) = measure_overhead(("tiny",), CPU, torch.float32, "sdpa")
     found = overhead_of(line)
     assert found["generate_share"]["median"] == pytest.approx(0.01)
@@ -278,7 +279,7 @@ def test_growth_fits_the_exponent_of_the_medians(monkeypatch):
         clock["seconds"] = features.shape[0] ** 1.5
         return clock["seconds"], 7
 
-    monkeypatch.setattr("prunevid_qwen.evaluation.efficiency.growth.stage1_seconds", stage1)
+    monkeypatch.setattr("prunevid_qwen.evaluation.speed.growth.stage1_seconds", stage1)
     line = measure_growth(CPU, torch.float32, positions=(2, 4, 8))
     assert line["exponent"] == pytest.approx(1.5)
     assert [point["frames"] for point in line["points"]] == [4, 8, 16]

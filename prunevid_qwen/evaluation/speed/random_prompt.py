@@ -17,20 +17,20 @@ from torch import Tensor
 
 from prunevid_qwen.config.checks import unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.efficiency.shapes import CHANNELS, FIRST_WORD, MERGE, PATCH, PATCH_FRAMES
+from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, FIRST_WORD, MERGE, PATCH, PATCH_FRAMES
 
 MOVING_SHARE = {"still": 0.0, "half": 0.5, "moving": 1.0}
 NOISE = 0.02  # of a pixel's standard deviation
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """What every row of a batch holds.
+class PromptSize:
+    """How much every row of a batch holds.
 
     Args:
         frames: of its video; two make a temporal position.
         rows, columns: tokens of a position.
-        text_tokens: beside the video; a third of them before it.
+        text_tokens: beside the video, at least 4; a third of them before it.
         content: of the video: "still", "half" or "moving".
         batch: rows, each with a video of its own.
     """
@@ -77,61 +77,60 @@ class Prompt:
         return self.visual_tokens + self.text_tokens
 
 
-def pixels_of(prompt: Prompt, random_seed: int) -> Tensor:
+def pixels_of(size: PromptSize, random_seed: int) -> Tensor:
     """Draw one video as the vision tower takes it.
 
     Returns:
         [patches, 1176] fp32, of mean 0 and variance about 1; the ``MERGE``² patches of a token follow each other.
     """
     generator = torch.Generator().manual_seed(random_seed)
-    cells = prompt.rows * prompt.columns
+    cells = size.rows * size.columns
     width = MERGE * MERGE * CHANNELS * PATCH_FRAMES * PATCH * PATCH
     still = torch.randn(1, cells, width, generator=generator)
-    moving = torch.randperm(cells, generator=generator)[: round(MOVING_SHARE[prompt.content] * cells)]
-    video = still.expand(prompt.positions, -1, -1).clone()
-    video[:, moving] = torch.randn(prompt.positions, len(moving), width, generator=generator)
+    moving = torch.randperm(cells, generator=generator)[: round(MOVING_SHARE[size.content] * cells)]
+    video = still.expand(size.positions, -1, -1).clone()
+    video[:, moving] = torch.randn(size.positions, len(moving), width, generator=generator)
     video += NOISE * torch.randn(video.shape, generator=generator)
-    return video.view(prompt.positions * cells * MERGE * MERGE, -1)
+    return video.view(size.positions * cells * MERGE * MERGE, -1)
 
 
-def make_inputs(prompt: Prompt, config: Any, device: torch.device, dtype: torch.dtype, seed: int = 0) -> dict[str, Any]:
-    """Make what `generate` takes.
+def make_inputs(
+    size: PromptSize, config: Any, device: torch.device, dtype: torch.dtype, seed: int = 0
+) -> dict[str, Any]:
+    """Make what `generate` takes of random pixels and words.
 
     Args:
-        prompt: what a row holds.
+        size: of the prompt.
         config: of the model: its special tokens and vocabulary.
         device, dtype: of the model.
         seed: of pixels and words.
     """
-    pixels = torch.cat([pixels_of(prompt, 1000 * seed + row) for row in range(prompt.batch)])
-    grid = torch.tensor([[prompt.positions, MERGE * prompt.rows, MERGE * prompt.columns]])
-    seconds = torch.ones(1)
-    return around(pixels, grid, seconds, prompt, config, device, dtype, seed)
+    pixels = torch.cat([pixels_of(size, 1000 * seed + row) for row in range(size.batch)])
+    return around(pixels, 1.0, size, config, device, dtype, seed)
 
 
 def around(
-    pixels: Tensor, grid: Tensor, seconds: Tensor, prompt: Prompt, config: Any, device: torch.device,
-    dtype: torch.dtype, seed: int = 0,
+    pixels: Tensor, seconds: float, size: PromptSize, config: Any, device: torch.device, dtype: torch.dtype,
+    seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
-    """Write the text around videos.
+    """Write random words around videos.
 
     Args:
         pixels: [patches, 1176] of all rows.
-        grid: [1, 3] (t, h, w) in patches, the same for every row.
-        seconds: [1] seconds of a temporal position.
-        prompt: what a row holds; its frames, rows and columns are those of ``grid``.
+        seconds: of a temporal position.
+        size: of the prompt; its frames, rows and columns are those of the pixels.
         config, device, dtype, seed: as in `make_inputs`.
     """
     generator = torch.Generator().manual_seed(seed)
     special = [getattr(config, f"{name}_token_id") for name in ("image", "video", "vision_start", "vision_end")]
     known = torch.arange(FIRST_WORD, min(config.get_text_config().vocab_size, 100_000))
     known = known[~torch.isin(known, torch.tensor(special))]
-    words = known[torch.randint(len(known), (prompt.batch, prompt.text_tokens - 2), generator=generator)]
-    head = prompt.words_before
-    ones = torch.ones(prompt.batch, 1, dtype=torch.long)
+    words = known[torch.randint(len(known), (size.batch, size.text_tokens - 2), generator=generator)]
+    head = size.words_before
+    ones = torch.ones(size.batch, 1, dtype=torch.long)
     ids = torch.cat([
         words[:, :head], ones * config.vision_start_token_id,
-        (ones * config.video_token_id).expand(-1, prompt.visual_tokens), ones * config.vision_end_token_id,
+        (ones * config.video_token_id).expand(-1, size.visual_tokens), ones * config.vision_end_token_id,
         words[:, head:],
     ], dim=1)  # fmt: skip
     inputs = {
@@ -139,7 +138,7 @@ def around(
         "attention_mask": torch.ones_like(ids),
         "mm_token_type_ids": 2 * (ids == config.video_token_id).int(),
         "pixel_values_videos": pixels.to(dtype),
-        "video_grid_thw": grid.expand(prompt.batch, -1).contiguous(),
-        "second_per_grid_ts": seconds.expand(prompt.batch).contiguous(),
+        "video_grid_thw": torch.tensor([[size.positions, MERGE * size.rows, MERGE * size.columns]] * size.batch),
+        "second_per_grid_ts": torch.full((size.batch,), float(seconds)),
     }
     return {name: value.to(device) for name, value in inputs.items()}

@@ -41,6 +41,11 @@ class Shape:
     full_attention: tuple[int, ...] = (7, 15, 23, 31)
     window: int = 112
 
+    @property
+    def head(self) -> int:
+        """Channels of one attention head of the decoder."""
+        return self.hidden // self.heads
+
 
 SHAPES: dict[str, Shape] = {
     "tiny": Shape(6, 64, 96, 4, 2, 300, False, 2, 32, 48, 2, (1,), 56),
@@ -70,8 +75,7 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, attentio
 
     Args:
         shape: the sizes.
-        device: where.
-        dtype: of the weights.
+        device, dtype: of the weights.
         attention: transformers' name of the attention kernel.
         random_seed: of the weights; normal, of standard deviation 1 / sqrt(inputs), so that attention is not uniform.
     """
@@ -79,7 +83,7 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, attentio
 
     with torch.device(device):
         model = Qwen2_5_VLForConditionalGeneration._from_config(
-            model_config(shape), attn_implementation=attention, dtype=dtype
+            _model_config(shape), attn_implementation=attention, dtype=dtype
         )
     generator = torch.Generator(device).manual_seed(random_seed)
     with torch.no_grad():
@@ -94,12 +98,11 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, attentio
     return model.eval()
 
 
-def model_config(shape: Shape) -> Any:
-    """Return the transformers config of a shape."""
+def _model_config(shape: Shape) -> Any:
     from transformers import Qwen2_5_VLConfig
 
-    head = shape.hidden // shape.heads
-    sections = {128: [16, 24, 24], 64: [8, 12, 12]}.get(head, [head // 2 - 2 * (3 * head // 16), *[3 * head // 16] * 2])
+    side = 3 * shape.head // 16  # rotary frequencies that tell rows, and as many that tell columns
+    sections = {128: [16, 24, 24], 64: [8, 12, 12]}.get(shape.head, [shape.head // 2 - 2 * side, side, side])
     text = {
         "vocab_size": shape.vocabulary, "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
         "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,

@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.efficiency.facts import facts_of
-from prunevid_qwen.evaluation.efficiency.flops import (
+from prunevid_qwen.evaluation.speed.facts import facts_of
+from prunevid_qwen.evaluation.speed.flops import (
     cluster_flops,
     decode_flops,
     decoder_flops,
@@ -20,13 +20,13 @@ from prunevid_qwen.evaluation.efficiency.flops import (
     macs_fastvid,
     vision_flops,
 )
-from prunevid_qwen.evaluation.efficiency.inputs import Prompt, make_inputs
-from prunevid_qwen.evaluation.efficiency.shapes import SHAPES, build_model, shape_of
-from prunevid_qwen.evaluation.efficiency.timing import timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_of
+from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.timing import timed_parts, timed_tokens
 from prunevid_qwen.tokens import Block, TokenMap
 
 TINY, CPU = SHAPES["tiny"], torch.device("cpu")
-PROMPT = Prompt(frames=8, rows=5, columns=7, text_tokens=20, batch=2)  # windows at the edges are cut both ways
+PROMPT = PromptSize(frames=8, rows=5, columns=7, text_tokens=20, batch=2)  # windows at the edges are cut both ways
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_scores_by_the_next_layer_are_counted_exactly(model, options):
 
 @pytest.mark.parametrize("config", [None, PruneVidConfig(), PruneVidConfig(enable_cache_compression=False)])
 def test_a_step_of_decoding_is_counted_exactly(model, config):
-    prompt = Prompt(4, 4, 5, 12)
+    prompt = PromptSize(4, 4, 5, 12)
     inputs = make_inputs(prompt, model.config, CPU, torch.float32)
     parts = timed_parts(model, inputs, config)
     facts = facts_of(prompt, TINY, config, parts.trace, parts.cache, 4)

@@ -12,8 +12,8 @@ from prunevid_qwen.evaluation.accuracy_answers import CellName, read_answers
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
 from prunevid_qwen.evaluation.accuracy_work import Asking
 from prunevid_qwen.evaluation.methods import Method, methods_called
+from prunevid_qwen.evaluation.report.intervals import paired_difference
 from prunevid_qwen.evaluation.scenes import FIRST_SEED
-from prunevid_qwen.evaluation.statistics import paired_difference
 
 BUDGET = 0.16
 CONDITIONS = ("plain", "clutter")

@@ -13,7 +13,7 @@ from prunevid_qwen.evaluation.accuracy_findings import WIDEST_TIE, findings, poi
 from prunevid_qwen.evaluation.accuracy_report import report, write_report
 from prunevid_qwen.evaluation.accuracy_summary import summarise
 from prunevid_qwen.evaluation.accuracy_tables import accuracy_table, evidence_table, unreachable_list
-from prunevid_qwen.evaluation.plot_style import spread
+from prunevid_qwen.evaluation.report.plots import spread
 
 from .accuracy_folders import small_run, write_run
 

@@ -30,9 +30,9 @@ from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
 from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
-from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.run import Reproduction
+from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device

@@ -1,19 +1,27 @@
-"""Fingerprints of what could change an answer: models, files, records. Hashes stand for what is long."""
+"""What could change a line: code, machine, models, files, options. Hashes stand for what is long."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-from collections.abc import Callable
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.plugins import load_plugin
 from prunevid_qwen.errors import SetupError, quoted
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 
+CODE = "code_sha256"
+"""Where a record has `code_digest`."""
+
+_PACKAGE = Path(__file__).resolve().parents[2]
 _PIECE = 2**22
 _LARGE = 10**9  # bytes, from which on reading them is worth a bar
 
@@ -21,6 +29,35 @@ _KNOWN: dict[tuple[Any, ...], str] = {}
 
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""
+
+
+def code_digest() -> str:
+    """Fingerprint this package's Python files: which state of the methods answered, committed or not."""
+    found = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        found.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def surroundings() -> dict[str, Any]:
+    """Return the code's fingerprint, its commit, whether the package differs from that, and the machine."""
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", *words], cwd=_PACKAGE.parent, capture_output=True, text=True, check=False)
+        except OSError:
+            return ""
+        return done.stdout.strip()
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    processors = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        CODE: code_digest(),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", _PACKAGE.name)),
+        "machine": f"{platform.machine()}, {os.cpu_count()} x {(processors or [platform.processor()])[0]}",
+    }
 
 
 def digest(path: Path, tell: Progress = lambda *_: None) -> str:
@@ -125,3 +162,34 @@ def config_options(config: PruneVidConfig) -> dict[str, Any]:
         if option.endswith("_path") and isinstance(value, str) and Path(value).exists():
             options[f"content of {option}"] = digest(Path(value))
     return options
+
+
+def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
+    """Return what of the plug-ins of a run another one must share, flat; nothing where there is none.
+
+    Args:
+        plugins: as `prunevid_qwen.config.plugins.load_plugin` takes them: a file counts by its bytes, a module by its
+            installed version, or by its own file's bytes where no version is installed with it.
+
+    Raises:
+        ConfigError, SetupError: as there.
+    """
+    found = {}
+    for source in plugins:
+        load_plugin(source)
+        path = Path(source)
+        if path.is_file():
+            found[f"plugin: {path.stem}"] = digest(path)
+        else:
+            found[f"plugin: {source}"] = _version_of(source)
+    return found
+
+
+def _version_of(module: str) -> str:
+    from importlib.metadata import packages_distributions, version
+
+    names = packages_distributions().get(module.partition(".")[0])
+    if names:
+        return version(names[0])
+    file = importlib.import_module(module).__file__
+    return "unknown" if file is None else digest(Path(file))

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prunevid_qwen.evaluation.statistics import DRAWS, clustered_mean, paired_difference
+from prunevid_qwen.evaluation.report.intervals import (
+    DRAWS,
+    clustered_mean,
+    joint_error,
+    mean_of_clusters,
+    mean_of_strata,
+    normal_interval,
+    paired_difference,
+    standard_error,
+    to_dict,
+)
 
 
 def rows(videos: int = 9, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -110,3 +120,33 @@ def test_what_cannot_be_averaged_is_refused(values, clusters, complaint):
 def test_a_pair_needs_both():
     with pytest.raises(ValueError, match="needs both"):
         paired_difference([1, 0], [1], [0, 0])
+
+
+def test_one_stratum_of_lone_rows_has_the_textbook_error():
+    values = np.random.default_rng(3).random(40)
+    names = [str(k) for k in range(40)]
+    expected = values.std(ddof=1) / np.sqrt(40)
+    assert standard_error(values, names) == pytest.approx(expected)
+    found = mean_of_strata(values, [""] * 40, names)
+    assert (found.value, found.standard_error) == pytest.approx((values.mean(), expected))
+
+
+def test_clusters_and_strata_weigh_the_same_whatever_their_size():
+    assert mean_of_clusters([1.0, 1.0, 1.0, 0.0], [2, 2, 2, 5]) == 0.5
+    found = mean_of_strata([1.0, 1.0, 1.0, 0.0, 0.0], ["a", "a", "a", "b", "b"], ["1", "2", "3", "4", "5"])
+    assert found.value == 0.5
+    assert mean_of_strata([1.0, 1.0], ["a", "a"], ["1", "1"]).standard_error is None
+
+
+def test_errors_of_independent_means_join_and_an_unknown_one_leaves_no_interval():
+    assert joint_error([0.3, 0.4]) == pytest.approx(0.25)
+    assert joint_error([0.3, None]) is None and joint_error([]) is None
+    assert normal_interval(0.5, 0.1) == pytest.approx([0.304, 0.696])
+    assert normal_interval(0.5, None) is None
+
+
+def test_what_is_stored_is_rounded_and_has_no_negative_zero():
+    stored = to_dict(difference=clustered_mean([0.0, -1e-9, 0.0, 0.0], [0, 0, 1, 1]))
+    assert stored == {"n": 4, "videos": 2, "difference": 0.0, "difference_interval": [0.0, 0.0]}
+    assert "-" not in str(stored)
+    assert to_dict(accuracy=clustered_mean([1.0], [3]))["accuracy_interval"] is None

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets import Media, Record, check, names, read_dataset, write_submission
+from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, names, read_dataset
 from prunevid_qwen.evaluation.datasets.choices import given_letter, letter_at, without_letters
-from prunevid_qwen.evaluation.datasets.mvbench import TASKS
+from prunevid_qwen.evaluation.protocol.exports import write_submission
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import HARD_OPTIONS, HARD_QUESTION, Clips
+
+TASKS = tuple(benchmark("mvbench").each)
 
 
 @pytest.fixture(scope="module")

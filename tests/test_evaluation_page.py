@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from prunevid_qwen.cli.commands import app
-from prunevid_qwen.evaluation.protocol.presets import PRESETS
-from prunevid_qwen.evaluation.protocol.reading import Output, Reading
+from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
+from prunevid_qwen.evaluation.protocol.presets import presets
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.reproduction.cost import gigabytes
 from prunevid_qwen.evaluation.reproduction.describe import cost_of
@@ -42,7 +42,7 @@ def test_options_of_commands_exist() -> None:
 
 
 def test_every_protocol_is_in_the_table() -> None:
-    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(PRESETS)
+    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
 
 
 def said(reading: Reading, ours: bool) -> set[str]:

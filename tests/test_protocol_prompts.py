@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
-from prunevid_qwen.evaluation.protocol.prompts import DATASETS, PROMPTS, prompt_of, subtitles_at
+from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts, subtitles_at
 
 RECORD = Record("1", (), "What {x} is\n100 % 'it'?", ("a cat", "哪里", "has (B)"), "A", {"task": "t"})
 CAREFULLY = (
@@ -41,8 +42,12 @@ TEXTS = {
     ("videomme_official", "videomme"): (None, f"{SELECT}\n{Q}\n{DOTS}\nThe best answer is:", ""),
     ("qwen", "videomme"): (None, f"{SELECT}\nQuestion: {Q}\n{DOTS}\nThe best answer is:", ""),
     ("letter_subtitles", "longvideobench"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
+    ("lmms", "nextqa"): (None, f"{Q}\n{DOTS}", ""),
+    ("lmms", "tempcompass"): (None, f"{Q}\n{DOTS}\nPlease directly give the best option:", ""),
     ("letter", "vstar"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
 }  # fmt: skip
+SUBTITLES = {("lmms_subtitles", "videomme"), ("letter_subtitles", "videomme")}
+"""Tested with subtitles."""
 
 
 @pytest.mark.parametrize(("name", "dataset"), TEXTS)
@@ -52,11 +57,10 @@ def test_the_text_is_the_harnesses(name: str, dataset: str) -> None:
 
 
 def test_every_prompt_is_tested_here() -> None:
-    written = {prompt.name for prompt in PROMPTS}
-    assert written == {name for name, _ in TEXTS} | {"lmms_subtitles"}
-    assert all(prompt.source and set(prompt.datasets) <= set(DATASETS) for prompt in PROMPTS)
-    keys = [(prompt.name, dataset) for prompt in PROMPTS for dataset in prompt.datasets]
-    assert len(keys) == len(set(keys))
+    assert {prompt.name for prompt in prompts()} == {name for name, _ in TEXTS} | {"lmms_subtitles"}
+    keys = [(prompt.name, dataset) for prompt in prompts() for dataset in prompt.datasets]
+    assert len(keys) == len(set(keys)) and set(keys) - {("videochat2", "egoschema")} <= {*TEXTS, *SUBTITLES}
+    assert all(prompt.source for prompt in prompts()) and all(prompt_of("letter", name) for name in names())
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from typing import Any
 
 from prunevid_qwen.evaluation.datasets.places import packed
 from prunevid_qwen.evaluation.datasets.probing import damage
-from prunevid_qwen.evaluation.datasets.record import Media, Record
-from prunevid_qwen.evaluation.datasets.registry import Dataset, Problem
+from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Problem, Record
 
 Tell = Callable[[str, int, int], None]
 

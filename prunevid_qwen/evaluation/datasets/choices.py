@@ -54,14 +54,18 @@ def letter_at(index: object, options: Sequence[str], where: str) -> str:
 
 
 def given_letter(letter: str, options: Sequence[str], where: str) -> str:
-    """Return an answer that is given as a letter, with or without brackets.
+    """Return an answer that is given as a letter, with or without brackets, or as "B. its text".
 
     Raises:
-        ConfigError: no option has it.
+        ConfigError: no option has it, or the text is another option's.
     """
     bare = letter.strip().strip("().:")
     if len(bare) == 1 and bare in LETTERS[: len(options)]:
         return bare
+    if label := _LABEL.match(letter):
+        named = label[1] or label[2]
+        if letter_of(letter[label.end() :], options, where) == named:
+            return named
     raise ConfigError(
         f"{where}: the answer is {quoted(letter)}, expected one of {', '.join(LETTERS[: len(options)])}: download the "
         "annotation file again"

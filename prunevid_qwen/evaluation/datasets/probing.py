@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.lengths import promised_bytes
-from prunevid_qwen.evaluation.datasets.registry import ProblemKind
+from prunevid_qwen.evaluation.datasets.record import ProblemKind
 from prunevid_qwen.video.frames import IMAGE_SUFFIXES, natural_order
 
 _SHOWN = 5

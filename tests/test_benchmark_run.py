@@ -28,6 +28,8 @@ from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLE
         ("longvideobench", 2, 2),
         ("mlvu", 7, 7),
         ("vstar", 3, 4),  # one is too wide for the model
+        ("nextqa", 4, 4),
+        ("tempcompass", 5, 5),
     ],
 )
 def test_every_data_set_gets_from_its_folder_to_a_table(

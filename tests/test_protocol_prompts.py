@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
+from prunevid_qwen.evaluation.protocol import presets as presets_module
+from prunevid_qwen.evaluation.protocol import prompts as prompts_module
+from prunevid_qwen.evaluation.protocol.presets import presets
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts, subtitles_at
 
 RECORD = Record("1", (), "What {x} is\n100 % 'it'?", ("a cat", "哪里", "has (B)"), "A", {"task": "t"})
@@ -112,3 +117,35 @@ def test_an_unknown_prompt_or_data_set_names_those_there_are() -> None:
         prompt_of("lmms", "mlvu")
     with pytest.raises(ConfigError, match="did you mean 'longvideobench'"):
         prompt_of("letter", "longvideobnch")
+
+
+@pytest.mark.parametrize(
+    ("file", "now", "then", "said"),
+    [
+        ("prompts", "[mvbench, egoschema]", "[mvbnch]", ["'mvbnch'", "'mvbench'"]),
+        ("prompts", 'prefill: "Best option:("', 'prefil: "x"', ["'prefil'", "'prefill'"]),
+        ("prompts", 'options_lead: "\\n"', "options_lead: 3", ["a text", "3"]),
+        ("presets", "frames: 16", "frames: 15.5", ["frames", "15.5"]),
+        ("presets", "sampler: mvbench_mid", "sampler: mid", ["sampler", "'mid'"]),
+        ("presets", "seconds_per_grid: one", "seconds_a_grid: one", ["'seconds_a_grid'", "'seconds_per_grid'"]),
+    ],
+)
+def test_a_wrong_line_of_prompts_or_presets_is_named(
+    file: str, now: str, then: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (prompts_module, presets_module):
+        name = Path(module.__file__ or "").with_suffix(".yaml").name
+        text = Path(module.__file__ or "").with_name(name).read_text(encoding="utf-8")
+        assert now in text or not name.startswith(file)
+        (tmp_path / name).write_text(text.replace(now, then), encoding="utf-8")
+        monkeypatch.setattr(module, "__file__", str(tmp_path / "module.py"))
+    for known in (prompts, presets):
+        known.cache_clear()
+    try:
+        with pytest.raises(ConfigError) as error:
+            presets()
+    finally:
+        for known in (prompts, presets):
+            known.cache_clear()
+    assert re.match(rf"{tmp_path / file}\.yaml:\d+: ", str(error.value)), str(error.value)
+    assert all(each in str(error.value) for each in said), str(error.value)

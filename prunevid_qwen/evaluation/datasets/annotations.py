@@ -49,8 +49,8 @@ class Row:
         if value is None or isinstance(value, (dict, list)):
             raise ConfigError(
                 f"{self.where} has no {quoted(name)} (it has "
-                f"{excerpt(', '.join(self.values)) or 'nothing'}): is this the data set's "
-                "own annotation file? Download it again"
+                f"{excerpt(', '.join(self.values)) or 'nothing'}): is this the data set's own annotation file? "
+                "Download it again, or name the right column in the benchmark's YAML file"
             )
         return str(value)
 

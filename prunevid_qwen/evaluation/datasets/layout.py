@@ -127,6 +127,10 @@ class MediaFiles:
     kind: MediaKind = "video"
     python: Literal["", "mvbench"] = ""
 
+    def __post_init__(self) -> None:
+        if not self.path and not self.python:
+            raise ConfigError('media needs path: how a row names its video, such as ["{video}.mp4"]')
+
 
 @dataclass(frozen=True)
 class SubtitleFiles:

@@ -11,14 +11,13 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.evaluation.datasets import mvbench
 from prunevid_qwen.evaluation.datasets.annotations import Row, Shelves, matching, rows, table
-from prunevid_qwen.evaluation.datasets.choices import given_letter, letter_at, letter_of, without_letters
+from prunevid_qwen.evaluation.datasets.choices import letter_of, without_letters
 from prunevid_qwen.evaluation.datasets.layout import Benchmark, Fields, Form, bare, benchmark, names
 from prunevid_qwen.evaluation.datasets.places import existing, first_there, video_place
 from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Problem, Record, Subtitle
 from prunevid_qwen.evaluation.datasets.subtitles import read_subtitles
 
 _OPTION = re.compile(r"^\s*(?:\([A-Z]\)|[A-Z][.)]\s)", re.MULTILINE)
-_LETTERS = {"letter": given_letter, "index": letter_at, "text": letter_of}
 _PYTHON = {"mvbench": mvbench.media}
 
 
@@ -146,7 +145,7 @@ class _Reader:
         answer = None
         if fields.answer is not None:
             ((kind, column),) = fields.answer.items()
-            answer = _LETTERS[kind](row.text(column), options, row.where)
+            answer = letter_of(row.text(column), kind, options, row.where)
         filled = {group: row.fill(text) for group, text in fields.groups.items()}
         groups = {group: fields.words.get(group, {}).get(text, text) for group, text in filled.items() if text}
         media = self._media(row)
@@ -178,8 +177,7 @@ class _Reader:
         if place.python:
             return _PYTHON[place.python](row, self.folder)
         paths = [row.fill(path) for path in place.path if all(row.values.get(c) is not None for c in _columns(path))]
-        if not paths:
-            raise ConfigError(f"{row.where} has none of the columns that {', '.join(place.path)} name its media by")
+        paths = paths or [row.fill(place.path[0])]  # names the column that is not there
         patterns = tuple(row.fill(folder) for folder in place.folders)
         if patterns not in self.folders:
             found = [each for pattern in patterns for each in _below(self.folder, pattern)]

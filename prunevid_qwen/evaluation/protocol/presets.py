@@ -36,7 +36,7 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
                 if _fits(plain[preset], dataset):
                     Protocol.from_dict(_choices(plain[preset], dataset))
             except ConfigError as error:
-                raise choices["prompt"].error(str(error)) from error
+                raise choices["prompt"].error(error) from error
     return plain
 
 

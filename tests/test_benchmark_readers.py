@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import shutil
+import textwrap
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, layout, names, read_dataset
 from prunevid_qwen.evaluation.datasets.choices import letter_of, without_letters
 from prunevid_qwen.evaluation.protocol.exports import write_submission
+from prunevid_qwen.evaluation.protocol.presets import protocol_for
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
+from prunevid_qwen.evaluation.protocol.scorers import columns_of
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import HARD_OPTIONS, HARD_QUESTION, Clips
 
@@ -403,6 +406,34 @@ def test_a_column_that_no_row_has_is_named_with_those_there_are(
         with pytest.raises(ConfigError) as error:
             read_dataset(f"wrong{number}", tmp_path)
         assert "test-0.parquet, record 0" in str(error.value) and "(it has" in str(error.value), str(error.value)
+
+
+def test_every_benchmark_has_a_miniature_folder() -> None:
+    assert set(folders.WRITERS) == set(names()), "tests/benchmark_folders.py writes each benchmark's folder"
+
+
+def test_the_example_of_contributing_is_a_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: Clips
+) -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^   ```yaml\n(.*?)^   ```", text, re.MULTILINE | re.DOTALL)
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    (tmp_path / "myqa.yaml").write_text(textwrap.dedent(example), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        read_dataset("My-QA", tmp_path)
+    assert "test.csv" in str(error.value) and "videos.zip" in str(error.value)
+    head = "video,question,answer,qid,type,a0,a1,a2\n"
+    (tmp_path / "test.csv").write_text(head + "".join(f"v,Q?,{n},{n},why,x,y,z\n" for n in range(3)), encoding="utf-8")
+    clips.put(tmp_path / "videos" / "v.mp4")
+    data = read_dataset("my_qa", tmp_path)
+    assert [record.id for record in data.records] == ["v_0", "v_1", "v_2"]
+    assert "".join(record.answer or "" for record in data.records) == "ABC" and data.records[0].options == (
+        "x",
+        "y",
+        "z",
+    )
+    assert check(data).complete and check(data).by_group == {"why": (3, 3)} and not check(data).notes
+    assert protocol_for("myqa").prompt == "letter" and columns_of("myqa") == {"lmms": "lmms_mvbench"}
 
 
 @pytest.mark.parametrize("name", names())

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from prunevid_qwen.cli.commands import app
+from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
 from prunevid_qwen.evaluation.protocol.presets import presets
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
@@ -39,6 +40,10 @@ def test_options_of_commands_exist() -> None:
         known = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200"}).output
         for option in (word for word in words if word.startswith("--")):
             assert f"{option} " in known, (path, option)
+
+
+def test_every_benchmark_is_in_the_table() -> None:
+    assert {row[0].strip("`") for row in table("name")[1:]} == set(names()), "a row for each under Where the data lies"
 
 
 def test_every_protocol_is_in_the_table() -> None:

@@ -86,6 +86,7 @@ def test_every_file_of_data_is_in_the_wheel() -> None:
     code = (
         "import json, os, sys; from setuptools import Distribution\n"
         "os.chdir(sys.argv[1]); found = Distribution({'license': 'x'}); found.parse_config_files()\n"
+        "found.include_package_data = False  # which would write an egg-info folder here, and read what git holds\n"
         "command = found.get_command_obj('build_py'); command.ensure_finalized()\n"
         "print(json.dumps([f'{source}/{file}' for _, source, _, files in command.data_files for file in files]))"
     )

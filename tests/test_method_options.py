@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, table
+from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.methods import (
     DPPOptions,
     FastVOptions,
@@ -21,7 +22,6 @@ from prunevid_qwen.config.methods import (
     UniformMergeOptions,
     UniformOptions,
 )
-from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnknownOption
 from prunevid_qwen.reducer import (
     made_by,

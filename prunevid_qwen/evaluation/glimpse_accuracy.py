@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.evaluation.accuracy_answers import UNPRUNED, Answers, CellName, Column, read_answers, read_run
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun
 from prunevid_qwen.evaluation.accuracy_work import Asking

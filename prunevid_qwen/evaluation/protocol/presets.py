@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
 from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 if TYPE_CHECKING:

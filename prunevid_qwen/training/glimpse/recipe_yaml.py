@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunevid_qwen.config.checks import check_names
+from prunevid_qwen.config.option_checks import check_names
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.training.glimpse.recipe_values import plain, read_yaml, write_yaml
 

@@ -14,7 +14,7 @@ import torch
 from prunevid_qwen import check_reducer
 from prunevid_qwen.config import PruneVidConfig, table
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnknownOption
-from prunevid_qwen.evaluation.methods import Method, uses_chance
+from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import (
     _REDUCERS,
@@ -25,11 +25,8 @@ from prunevid_qwen.reducer import (
     says,
 )
 from prunevid_qwen.tokens import TokenMap
-from tests.registry import registry
 from tests.test_method_options import OPTIONS, PACKAGE
 from tests.test_receipt import BIKES, told
-
-__all__ = ["registry"]
 
 # ---- what a method says of itself
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.efficiency.tables import table
+from prunevid_qwen.evaluation.speed.speed_page import table
 
 SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform")
 BUDGETS = (0.25, 0.16, 0.10, 0.05)

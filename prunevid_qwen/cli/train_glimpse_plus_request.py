@@ -147,8 +147,8 @@ class TrainGlimpsePlusRequest:
             yield {"exact_match": exact_match, "judge": judge_reward(ask, self.judge_workers)}
 
     def _summed_up(self, done: dict[str, Any]) -> dict[str, Any]:
-        from prunevid_qwen.evaluation.plus_summary import draw_plus, said, summarise
         from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
+        from prunevid_qwen.training.glimpse_plus.summary import draw_plus, said, summarise
         from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
 
         folder = RunFolder(self.out)

@@ -131,6 +131,6 @@ class TrainGlimpseRequest:
             )
             typer.echo(said, err=True)
             return
-        from prunevid_qwen.evaluation.glimpse_curve import draw_curve
+        from prunevid_qwen.training.glimpse.curve_plot import draw_curve
 
         draw_curve(folder.lines(CURVE), folder.lines(EVALUATION), self.out / "curve.svg")

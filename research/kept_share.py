@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run from a checkout without installing
 
 from prunevid_qwen import PruneVidQwen25VL
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
+from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 
 RESULT = ROOT / "eval" / "results" / "kept_share.json"

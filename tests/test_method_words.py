@@ -26,11 +26,9 @@ from prunevid_qwen.reducer import (
     reducer_class,
     register,
 )
-from tests.registry import configs_of, registry
+from tests.command_configs import configs_of
 from tests.test_reducer_contract import evidence, only_what_it_asks_for
 from tests.test_registered_methods import Every
-
-__all__ = ["registry"]
 
 # ---- the command line
 

@@ -12,19 +12,17 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOptions, get_config
 from prunevid_qwen.config.methods import OracleOptions
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.methods import Method
-from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import register
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import TokenMap
+from tests.command_configs import configs_of
 from tests.models import MIXED, ONE_VIDEO, make_inputs, tiny_model
-from tests.registry import configs_of, registry
 from tests.schedule_layouts import places_of, several_images, widths
-
-__all__ = ["registry"]
 
 # ---- where cuts stand
 

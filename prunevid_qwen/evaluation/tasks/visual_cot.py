@@ -1,7 +1,6 @@
-"""Visual-CoT style sets, answered by an engine and scored: free answers to questions about single images.
+"""Visual-CoT style sets, answered by an engine: questions about single images, whose raw answers are kept.
 
-Every raw answer is kept, so answers can be judged again, by another judge, on another day. A stopped run goes on where
-it was.
+They can be judged again, by another judge, on another day. A stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -23,9 +22,16 @@ from prunevid_qwen.evaluation.engine.local import Engine, here
 from prunevid_qwen.evaluation.engine.reading import ByConfig, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.storing import Progress, answers_of, store_answers
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
-from prunevid_qwen.evaluation.store import RunFolder, config_options, digest_of, keep_lines, model_options
+from prunevid_qwen.evaluation.store import (
+    RunFolder,
+    config_options,
+    digest_of,
+    keep_lines,
+    model_options,
+    plugin_options,
+)
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
-from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, lacks, read_samples
+from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -38,6 +44,7 @@ BRIEF = "Answer the question using a single word or phrase."
 
 _FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
 _TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
+_ASKED = ("set", "id", "config", "image", "question", "reference")
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,8 @@ class ImageQuestion(Question):
 
     def about(self) -> Line:
         """Return what a line says of the sample."""
-        asked = self.sample
-        return {
-            "set": asked.set, "id": asked.id, "image": asked.image, "question": asked.question,
-            "reference": asked.answer,
-        }  # fmt: skip
+        about = {name: getattr(self.sample, name) for name in ("set", "id", "image", "question")}
+        return {**about, "reference": self.sample.answer}
 
 
 @dataclass(frozen=True)
@@ -86,11 +90,7 @@ class LimitedImage(Media):
 
 @dataclass(frozen=True)
 class ByImage:
-    """Reads each image with its own limit of pixels, as ``prunevid ask`` does under a config with that limit.
-
-    Args:
-        readings: by limit.
-    """
+    """Reads each image by the reading of its own limit of pixels: as ``prunevid ask`` does under such a config."""
 
     readings: Mapping[int | None, ByConfig]
 
@@ -112,6 +112,7 @@ class VisualCotRun:
         max_new_tokens: of the longest answer.
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        plugins: see `Answering`.
     """
 
     data: tuple[Path, ...]
@@ -122,6 +123,7 @@ class VisualCotRun:
     max_new_tokens: int = MAX_NEW_TOKENS
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     def samples(self) -> list[Sample]:
         """Read what is asked.
@@ -137,14 +139,12 @@ class VisualCotRun:
         """Yield what is asked: all configs about one sample before the next; neighbours of one image share it."""
         steps: list[tuple[tuple[Media, ...], tuple[Question, tuple[str, ...]]]] = []
         for sample in samples:
-            question, path = ImageQuestion(sample, self.suffix, lacks(sample)), ""
-            if question.error is None:
-                try:
-                    path = str(image_path(sample, self.images).absolute())  # other processes stand in other folders
-                except MediaError as error:
-                    question = ImageQuestion(sample, self.suffix, str(error))
+            try:  # other processes stand in other folders
+                question, path = ImageQuestion(sample, self.suffix), str(image_path(sample, self.images).absolute())
+            except MediaError as error:
+                question, path = ImageQuestion(sample, self.suffix, str(error)), ""
             for limit, same in groupby(self.configs, key=lambda each: each[1].max_pixels):
-                media = (LimitedImage("image", path, max_pixels=limit),) if question.error is None else ()
+                media = (LimitedImage("image", path, max_pixels=limit),) if path else ()
                 steps.append((media, (question, tuple(name for name, _ in same))))
         for media, own in groupby(steps, key=lambda step: step[0]):
             yield Task(media, tuple(asked for _, asked in own))
@@ -152,12 +152,13 @@ class VisualCotRun:
     def answers(self, tasks: Sequence[Task], engine: Engine) -> Generator[Line, None, None]:
         """Answer tasks; a model is loaded if there is an image to show it."""
         if not any(task.media for task in tasks):
-            for question, names in (asked for task in tasks for asked in task.questions):
-                yield from ({**question.about(), "config": name, "error": question.error} for name in names)
+            asked = ((question, name) for task in tasks for question, names in task.questions for name in names)
+            yield from ({**question.about(), "config": name, "error": question.error} for question, name in asked)
             return
         # an image is one chunk, whatever a config says of a video's
         configs = tuple((name, config.replace(vision_chunk_tokens=None)) for name, config in self.configs)
-        answering = Answering(configs, self.model_path, self.loading, {"max_new_tokens": self.max_new_tokens})
+        limit = {"max_new_tokens": self.max_new_tokens}
+        answering = Answering(configs, self.model_path, self.loading, limit, self.plugins)
         try:
             media = media_reader(self.model_path, self.loading)
         except UnsupportedError:  # a model whose inputs the library makes, or one that is refused when it is loaded
@@ -178,6 +179,7 @@ class VisualCotRun:
             options[f"records of {name}"] = f"{len(own)} records, {digest_of(own)}"
         options |= {"suffix": self.suffix, "max_new_tokens": self.max_new_tokens}
         options |= model_options(self.model_path, self.loading, choose_device(self.loading.get("device")))
+        options |= plugin_options(self.plugins)
         options["configs"] = [name for name, _ in self.configs]
         for name, config in self.configs:
             options |= {f"{name}: {option}": value for option, value in config_options(config).items()}
@@ -252,11 +254,10 @@ def answer_run(
 
 
 def _stored(line: Line) -> Line:
-    first = {name: line[name] for name in ("set", "id", "config", "image", "question", "reference")}
-    stored = {**first, "answer": None, "tokens": None, "kept_ratio": None, "generated_tokens": None, "seconds": None}
+    stored = {name: line[name] for name in _ASKED}
+    stored |= dict.fromkeys(("answer", "tokens", "kept_ratio", "generated_tokens", "seconds"))
     if line["error"] is None:
-        spent = line["seconds"]
-        # the vision tower is in no first token of an engine: it encodes an image once for all configs
+        spent = line["seconds"]  # of an engine without the vision tower, which encodes an image once for all configs
         reached = spent.get("first_token") or sum(spent[part] for part in _FIRST_TOKEN)
         stored |= {
             "answer": line["raw"].strip(),

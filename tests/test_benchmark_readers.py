@@ -383,8 +383,10 @@ def test_a_wrong_file_of_a_benchmark_is_named_by_its_line(tmp_path: Path, monkey
         ("repositories:", "repository:", ["repository", "repositories"]),
         ("path: [", "paths: [", ["paths", "path"]),
         ("strip: true", "strip: yes please", ["strip", "true or false"]),
+        ('media: {path: ["{video}.mp4", "{vidor}.mp4"], ', "media: {", ["media", "path"]),
     )):  # fmt: skip
         name = f"wrong{number}"
+        assert now in text
         (tmp_path / f"{name}.yaml").write_text(text.replace(now, then), encoding="utf-8")
         with pytest.raises(ConfigError) as error:
             benchmark(name)
@@ -434,6 +436,30 @@ def test_the_example_of_contributing_is_a_benchmark(
     )
     assert check(data).complete and check(data).by_group == {"why": (3, 3)} and not check(data).notes
     assert protocol_for("myqa").prompt == "letter" and columns_of("myqa") == {"lmms": "lmms_mvbench"}
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "said"),
+    [
+        ("{type[0]}", "{type[0}", "'{type[0}'"),
+        ("{type[0]}", "{type[9]}", "'{type[9]}'"),
+        ("[test.csv, nextqa", '["{tsk}.csv", nextqa', "'tsk'"),
+        ("prepared: MC/test", 'prepared: "{tsk}/test"', "'tsk'"),
+    ],
+)
+def test_braces_that_cannot_be_filled_in_are_shown(
+    now: str, then: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    assert now in text
+    if "prepared" not in now:
+        folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
+    name = f"wrong{layout.bare(tmp_path.name)}"
+    (tmp_path / f"{name}.yaml").write_text(text.replace(now, then), encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        read_dataset(name, tmp_path)
+    assert said in str(error.value)
 
 
 @pytest.mark.parametrize("name", names())

@@ -79,6 +79,15 @@ def test_setup_py_tells_the_version(tmp_path: Path) -> None:
     assert done.stdout.split()[-1:] == [__version__], done.stderr
 
 
+def test_every_file_of_data_is_in_the_wheel() -> None:
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["package-data"]
+    package = ROOT / "prunevid_qwen"
+    packed = {path for pattern in asked["prunevid_qwen"] for path in package.glob(pattern)}
+    data = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert {path for path in data if path.suffix != ".py"} <= packed
+
+
 @pytest.mark.parametrize("series", ["3.10", "3.12", "3.13"])
 def test_torch_free_parts_on_other_pythons(series: str, tmp_path: Path) -> None:
     found = sorted(PYENV.glob(f"{series}.*/bin/python"))

@@ -22,10 +22,10 @@ _LFS = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of an annotation file, with where it stands, for messages.
+    """One row of an annotation file; a value that it lacks, or of another kind than is asked for, is a `ConfigError`.
 
     Args:
-        where: such as "json/action_count.json, record 3".
+        where: such as "json/action_count.json, record 3", for messages.
         values: by column.
     """
 
@@ -37,20 +37,23 @@ class Row:
 
     def fill(self, template: str) -> str:
         """Fill in a text with braces, as `layout` describes it."""
-        return template.format_map(self)
+        try:
+            return template.format_map(self)
+        except ConfigError:
+            raise
+        except (ValueError, LookupError, AttributeError) as error:
+            raise ConfigError(
+                f"{self.where}: {quoted(template)} cannot be filled in ({error}): mend its braces"
+            ) from error
 
     def text(self, name: str) -> str:
-        """Return a value that every record has, as text and otherwise verbatim.
-
-        Raises:
-            ConfigError: there is none.
-        """
+        """Return a value that every record has, as text and otherwise verbatim."""
         value = self.values.get(name)
         if value is None or isinstance(value, (dict, list)):
             raise ConfigError(
-                f"{self.where} has no {quoted(name)} (it has "
-                f"{excerpt(', '.join(self.values)) or 'nothing'}): is this the data set's own annotation file? "
-                "Download it again, or name the right column in the benchmark's YAML file"
+                f"{self.where} has no {quoted(name)} (it has {excerpt(', '.join(self.values)) or 'nothing'}): is this "
+                "the data set's own annotation file? Download it again, or name the right column in the benchmark's "
+                "YAML file"
             )
         return str(value)
 
@@ -60,36 +63,26 @@ class Row:
         return "" if value is None else str(value)
 
     def seconds(self, name: str) -> float | None:
-        """Return a number, None where there is none.
-
-        Raises:
-            ConfigError: it is no finite number.
-        """
-        value = self.values.get(name)
-        if value is None or value == "":
-            return None
+        """Return a finite number, None where there is none."""
+        value = self.maybe(name)
         try:
-            number = float(value)
-        except (TypeError, ValueError):
+            number = float(value or "nan")
+        except ValueError:
             number = math.nan
-        if not math.isfinite(number):
-            raise ConfigError(
-                f"{self.where}: {name} is {quoted(value)}, expected seconds: download the annotation file again"
-            )
-        return number
+        if value and not math.isfinite(number):
+            raise self._wrong(name, "seconds")
+        return number if value else None
 
     def texts(self, name: str) -> tuple[str, ...]:
-        """Return a list that every record has, each of its items as text.
-
-        Raises:
-            ConfigError: there is none, or it is no list.
-        """
+        """Return a list that every record has, each of its items as text."""
         value = self.values.get(name)
         if not isinstance(value, list) or not value:
-            raise ConfigError(
-                f"{self.where}: {name} is {quoted(value)}, expected a list: download the annotation file again"
-            )
+            raise self._wrong(name, "a list")
         return tuple(str(item) for item in value)
+
+    def _wrong(self, name: str, expected: str) -> ConfigError:
+        got = quoted(self.values.get(name))
+        return ConfigError(f"{self.where}: {name} is {got}, expected {expected}: download the annotation file again")
 
 
 @dataclass(frozen=True)
@@ -165,34 +158,32 @@ def rows(paths: Sequence[Path]) -> list[Row]:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
         for number, record in enumerate(values):
+            where = f"{path}, record {number}"
             if not isinstance(record, dict):
-                raise ConfigError(
-                    f"{path}, record {number} is {type(record).__name__}, expected an object of named values"
-                )
-            found.append(Row(f"{path}, record {number}", record))
+                raise ConfigError(f"{where} is {type(record).__name__}, expected an object of named values")
+            found.append(Row(where, record))
     return found
 
 
 def table(path: Path) -> dict[str, Any]:
     """Read a .json file of one object; see `rows` for the errors."""
-    found = _json(path)
-    if not isinstance(found, dict):
-        raise ConfigError(f"{path} holds {type(found).__name__}, expected one object of values: is it the right file?")
+    found: dict[str, Any] = _json(path, dict, "one object of values")
     return found
 
 
 def _list(path: Path) -> list[Any]:
-    found = _json(path)
-    if not isinstance(found, list):
-        raise ConfigError(f"{path} holds {type(found).__name__}, expected a list of records: is this the right file?")
+    found: list[Any] = _json(path, list, "a list of records")
     return found
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, kind: type, expected: str) -> Any:
     try:
-        return json.loads(_text(path))
+        found = json.loads(_text(path))
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON ({error}): was its download cut short? Download it again") from error
+    if not isinstance(found, kind):
+        raise ConfigError(f"{path} holds {type(found).__name__}, expected {expected}: is this the right file?")
+    return found
 
 
 def _lines(path: Path) -> list[Any]:

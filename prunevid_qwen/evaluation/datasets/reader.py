@@ -64,19 +64,17 @@ class _Reader:
 
     def read(self) -> Dataset:
         known, records, files = self.known, dict[str, Record](), list[Path]()
-        wanted: Mapping[str, Mapping[str, Any]] = known.each or {"": {}}
-        for task, columns in wanted.items():
+        for task, columns in (known.each or {"": {}}).items():
             own = {"part": self.part, **columns, **({"task": task} if task else {})}
-            found = self._find(own)
-            if found is None:
-                if task:
-                    path = self.folder / self._files(own)[0]
-                    said = f"the {columns['questions']} questions of {task} are in it"
-                    self.problems[str(path)] = Problem("missing", str(path), said)
-                continue
-            form, paths = found
-            files += [*paths, *self._joined(form).values()]
-            for record in self._records(form, paths, own):
+            form, paths, joined = self._find(own)
+            if task and not paths:
+                path = self.folder / self._patterns(form, own)[0]
+                said = f"the {columns['questions']} questions of {task} are in it"
+                self.problems[str(path)] = Problem("missing", str(path), said)
+            files += [*paths, *joined.values()] if paths else []
+            for number, row in enumerate(self._rows(form, paths, joined)):
+                values = {"row": number, **row.values, **own}
+                record = self._record(dataclasses.replace(row, values=values), known.fields(form))
                 if records.setdefault(record.id, record) is not record:
                     raise ConfigError(
                         f"{known.title}: questions {list(records).index(record.id)} and {len(records)} both have the "
@@ -84,45 +82,50 @@ class _Reader:
                         "edited; download it again, or let id in the benchmark's YAML file tell them apart"
                     )
         if not files:
-            raise self._no_questions({"part": self.part, "task": next(iter(wanted)), **next(iter(wanted.values()))})
+            raise self._no_questions()
         return Dataset(
             known.name, known.title, self.part, self.folder, tuple(records.values()), tuple(files), known.by,
             known.parts[self.part].questions, tuple(self.problems.values()), tuple(self._notes(records)),
             tuple(known.advice.items()),
         )  # fmt: skip
 
-    def _files(self, own: Mapping[str, Any], form: Form | None = None) -> list[str]:
-        return [pattern.format_map(own) for pattern in (form or self.known.parts[self.part]).files]
-
-    def _find(self, own: Mapping[str, Any]) -> tuple[Form, list[Path]] | None:
-        """Return the first form whose files are there: in the user's folder, a snapshot, the cache of `datasets`."""
+    @property
+    def forms(self) -> tuple[Form, ...]:
         part = self.known.parts[self.part]
-        forms = [form for form in (part, *part.otherwise) if self._has_joins(form)]
+        return part, *part.otherwise
+
+    def _patterns(self, form: Form, own: Mapping[str, Any]) -> list[str]:
+        return [Row(f"{self.known.name}.yaml, files", own).fill(pattern) for pattern in form.files]
+
+    def _find(self, own: Mapping[str, Any]) -> tuple[Form, list[Path], dict[str, Path]]:
+        """Return the first form whose files are there, these, and those of its joins; without any, the first form.
+
+        They are looked for in the user's folder, in cached snapshots, in what `datasets` prepared.
+        """
+        joined: list[tuple[Form, dict[str, Path]]] = []
+        for form in self.forms:
+            found = {name: self._first(join.file) for name, join in form.joins.items()}
+            there = {name: path for name, path in found.items() if path}
+            if all(name in there or not join.needed for name, join in form.joins.items()):
+                joined.append((form, there))
         for root in self.shelves.roots:
-            for form in forms:
-                for pattern in self._files(own, form):
-                    if found := matching(root, pattern):
-                        return form, found
-        for form in forms:
-            config, _, split = form.prepared.format_map(own).rpartition("/")
-            if config and (found := self.shelves.prepared(config, split)):
-                return form, found
-        return None
+            for form, there in joined:
+                for pattern in self._patterns(form, own):
+                    if paths := matching(root, pattern):
+                        return form, paths, there
+        for form, there in joined:
+            config, _, split = Row(f"{self.known.name}.yaml, prepared", own).fill(form.prepared).rpartition("/")
+            if config and (paths := self.shelves.prepared(config, split)):
+                return form, paths, there
+        return self.forms[0], [], {}
 
-    def _joined(self, form: Form) -> dict[str, Path]:
-        """Return the files of the joins that are there."""
-        found = {
-            name: next((path for root in self.shelves.roots for path in matching(root, join.file)), None)
-            for name, join in form.joins.items()
-        }
-        return {name: path for name, path in found.items() if path}
+    def _first(self, pattern: str) -> Path | None:
+        return next((path for root in self.shelves.roots for path in matching(root, pattern)), None)
 
-    def _has_joins(self, form: Form) -> bool:
-        return {name for name, join in form.joins.items() if join.needed} <= set(self._joined(form))
-
-    def _records(self, form: Form, paths: list[Path], own: Mapping[str, Any]) -> Iterator[Record]:
-        fields, found = self.known.fields(form), rows(paths)
-        for name, path in self._joined(form).items():
+    @staticmethod
+    def _rows(form: Form, paths: list[Path], joined: Mapping[str, Path]) -> list[Row]:
+        found = rows(paths)
+        for name, path in joined.items() if paths else ():
             join, values = form.joins[name], table(path)
             keys = [row.text(join.by) for row in found]
             if join.only and (absent := [key for key in values if key not in set(keys)]):
@@ -135,8 +138,7 @@ class _Reader:
                 for row, key in zip(found, keys, strict=True)
                 if key in values or not join.only
             ]
-        for number, row in enumerate(found):
-            yield self._record(dataclasses.replace(row, values={"row": number, **row.values, **own}), fields)
+        return found
 
     def _record(self, row: Row, fields: Fields) -> Record:
         name = row.fill(fields.id)
@@ -223,15 +225,17 @@ class _Reader:
             silent = list(said.values()).count(False)
             yield f"{silent} of {len(said)} videos have no subtitles ({self.says.silent} in the published set)"
 
-    def _no_questions(self, own: Mapping[str, Any]) -> ConfigError:
-        known, part = self.known, self.known.parts[self.part]
+    def _no_questions(self) -> ConfigError:
+        known = self.known
         for pattern, instead in known.refused.items():
             if matching(self.folder, pattern):
                 return ConfigError(f"{self.folder} {instead}")
+        task, columns = next(iter((known.each or {"": {}}).items()))
         looked_for = ", or ".join(
-            " and ".join([self._files(own, form)[0], *(join.file for join in form.joins.values() if join.needed)])
-            for form in (part, *part.otherwise)
-        )
+            " and ".join([self._patterns(form, {"part": self.part, "task": task, **columns})[0],
+                          *(join.file for join in form.joins.values() if join.needed)])
+            for form in self.forms
+        )  # fmt: skip
         held = sorted(path.name for path in self.folder.iterdir())
         shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "") or "nothing"
         below = [self.folder / each for each in held if bare(each) == known.name and (self.folder / each).is_dir()]

@@ -91,13 +91,12 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that cannot be used as it is.
+    """A file or folder that cannot be used as it is.
 
-    Args:
-        kind: "missing", "unreadable" (nothing of it can be used) or "damaged" (a part of it can).
-        path: of the file or folder.
-        why: one clause.
-        records: ids of the questions that need it.
+    kind: "missing", "unreadable" (nothing of it can be used) or "damaged" (a part of it can).
+    path: of it.
+    why: one clause.
+    records: ids of the questions that need it.
     """
 
     kind: ProblemKind
@@ -110,17 +109,16 @@ class Problem:
 class Dataset:
     """What a folder holds of a benchmark.
 
-    Args:
-        name, title: "videomme" and "Video-MME".
-        part: such as "subset" and "full" of EgoSchema.
-        folder: as named by the user.
-        records: in the order of the annotation files; ids are unique.
-        annotations: files that the records were read from, for a fingerprint of the questions.
-        by: the group of a record that published tables break down first.
-        published: questions of the complete benchmark.
-        problems: annotation and subtitle files that are missing or broken.
-        notes: sentences on what is unusual and no error.
-        advice: (part of a path, what to do when files with it are missing).
+    name, title: "videomme" and "Video-MME".
+    part: such as "subset" and "full" of EgoSchema.
+    folder: as named by the user.
+    records: in the order of the annotation files; ids are unique.
+    annotations: files that the records were read from.
+    by: the group of a record that published tables break down first.
+    published: questions of the complete benchmark.
+    problems: annotation and subtitle files that are missing or broken.
+    notes: sentences on what is unusual and no error.
+    advice: (part of a path, what to do when files with it are missing).
     """
 
     name: str

@@ -17,7 +17,7 @@ from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.efficiency.flops import decoder_flops, vision_flops
 from prunevid_qwen.evaluation.efficiency.shapes import SHAPES
-from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.reproduction import budget, comparison, cost, fastvid, flashvid, run, timing
 from prunevid_qwen.evaluation.reproduction.budget import Depth, budget_asked, kept_for, mean_over_layers
 from prunevid_qwen.evaluation.reproduction.describe import cost_of, describe

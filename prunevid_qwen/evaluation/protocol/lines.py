@@ -1,15 +1,13 @@
-"""Stored answers, one JSON line each, read from any number of files and joined so that their order does not matter."""
+"""Stored answers of any number of processes, checked and joined so that their order does not matter."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, excerpt, quoted
-from prunevid_qwen.evaluation import store
 
 _NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
 
@@ -114,18 +112,3 @@ def join(lines: Iterable[Line]) -> Joined:
 def _order(line: Line) -> tuple[Any, ...]:
     rest = json.dumps([line.answer, line.options, sorted(line.groups.items()), line.run])
     return line.error is not None, line.raw or "", line.error or "", rest
-
-
-def read_lines(paths: Iterable[Path]) -> list[Line]:
-    """Read stored answers; a last line that a kill cut short is passed over.
-
-    Raises:
-        ConfigError: no such file, or a line that is not a stored answer; file and line are named.
-    """
-    lines = []
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f"no answers at {path}: name a .jsonl file of a run")
-        found = store.read_lines(path)
-        lines += [Line.from_dict(line, f"{path}:{number}") for number, line in enumerate(found, 1)]
-    return lines

@@ -9,13 +9,14 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
-from prunevid_qwen.evaluation.benchmark.report import write_export, write_tables
-from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth, budget_asked
 from prunevid_qwen.evaluation.reproduction.model_files import depth_of
 from prunevid_qwen.evaluation.reproduction.published import Asked, PublishedTable, Row, Setting, Timed
+from prunevid_qwen.evaluation.store import read_lines
+from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export, write_tables
 
 Found = dict[str, Any]
 
@@ -41,7 +42,7 @@ def compare(table: PublishedTable, setting: Setting, folder: Path) -> Found:
         if not (own / RECORD).is_file():
             found["asked"].append(_entry(each, setting, NOT_RUN, {}, None, None))
             continue
-        record = recorded(own, table.name)
+        record = run_folder(own).record(table.name)
         for said in deviations(table, setting, each, record):
             deviating.setdefault(said, []).append(each.title)
         found["asked"].append(_scored(each, setting, own, record))
@@ -171,7 +172,7 @@ def _depth(record: Mapping[str, Any]) -> Depth | None:
 
 def _exports(folder: Path, record: Mapping[str, Any]) -> list[Found]:
     """Write the files that the authors of a data set score, and count what is in them."""
-    lines = [line for path in answer_files(folder) for line in whole_lines(path)]
+    lines = [line for path in answer_files(folder) for line in read_lines(path)]
     asked = int(record["options"]["questions"].partition(",")[0])
     made = []
     for name in record["configs"]:

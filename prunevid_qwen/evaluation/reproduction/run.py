@@ -10,17 +10,16 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.checks import unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.benchmark.question import spread
-from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, Progress, answer_run
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
-from prunevid_qwen.evaluation.engine.asking import NamedConfigs
-from prunevid_qwen.evaluation.engine.folder import WHOLE, Shard
+from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, read_media
+from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.reproduction.model_files import check_files, depth_of, folder_of
 from prunevid_qwen.evaluation.reproduction.published import Asked, PublishedTable, Setting, Timed
+from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import MediaReader
 

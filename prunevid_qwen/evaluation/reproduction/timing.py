@@ -15,8 +15,6 @@ from typing import Any
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.benchmark.question import BenchmarkQuestion, spread
-from prunevid_qwen.evaluation.benchmark.run import Progress, under
 from prunevid_qwen.evaluation.datasets import Dataset
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.efficiency.flops import (
@@ -28,11 +26,13 @@ from prunevid_qwen.evaluation.efficiency.flops import (
 from prunevid_qwen.evaluation.efficiency.memory import peak_memory
 from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
 from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
-from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
+from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
+from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.run import Reproduction
-from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
+from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device
@@ -85,7 +85,8 @@ def measure(
     stored = {name: {} if config is None else config_options(config) for name, config in rows}
     about = {"what": "times of pruning on images", "device name": _name_of(device), "protocol": protocol.to_dict(),
              "command": command}  # fmt: skip
-    hashes = begin(folder, options, stored, about, restart)
+    run_folder(folder).begin(options, about, restart, configs=stored)
+    hashes = {name: run_hash(options, config) for name, config in stored.items()}
     done = answered(folder, hashes)
     records = spread(data.records, images)
     left = [record for record in records if any((name, record.id) not in done for name, _ in rows)]
@@ -94,7 +95,7 @@ def measure(
         return
     timer = _Timer.load(asked, rows, protocol, new_tokens)
     timer.warm_up(data)
-    with Part.of(folder, WHOLE) as part:
+    with Lines(answers_of(folder)) as part:
         for number, record in enumerate(left, 1 + len(records) - len(left)):
             for line in timer.lines(record):
                 part.add({**line, "run": hashes[line["config"]]})

@@ -12,12 +12,12 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
 from prunevid_qwen.evaluation.efficiency.timing import Quantiles
-from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.reproduction.comparison import deviations
 from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
 from prunevid_qwen.evaluation.reproduction.page import FIGURES, PAGE, deviation_lines, head, table_lines
 from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Timed
-from prunevid_qwen.evaluation.visual_cot.folder import replace
+from prunevid_qwen.evaluation.store import read_lines, replace
 
 TIMES = ("vision", "decoder", "first_token", "decode_per_token", "end_to_end")
 
@@ -52,10 +52,10 @@ def figures_of(table: PublishedTable, setting: Timed, folder: Path) -> dict[str,
     found |= {"images": 0, "of": setting.images, "device": None}
     if not (own / RECORD).is_file():
         return found
-    record = recorded(own, table.name)
+    record = run_folder(own).record(table.name)
     found["device"] = record["device name"]
     lines: dict[str, dict[str, Any]] = {row.name: {} for row in setting.rows}
-    for line in (line for path in answer_files(own) for line in whole_lines(path)):
+    for line in (line for path in answer_files(own) for line in read_lines(path)):
         if line["error"] is None and line["config"] in lines:
             if "seconds" not in line or "flops" not in line:
                 raise ConfigError(f"{own} holds answers, not measurements: pass --restart or another folder")

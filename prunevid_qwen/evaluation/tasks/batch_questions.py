@@ -1,4 +1,4 @@
-"""Questions of a user, one JSON object a line: checked whole before a model is loaded, and needing none."""
+"""Questions of a user, a file of them or some about a folder: checked whole before a model is loaded."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
-from prunevid_qwen.inputs.messages import Item, read_messages
+from prunevid_qwen.evaluation.engine.conversations import MEDIUM, Conversation, read_conversation, texts_of
+from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.video.data_uris import is_data_uri, named
+from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_order
 from prunevid_qwen.video.paths import local_path
 from prunevid_qwen.video.sampling import check_request
 
 _VIDEOS, _IMAGES, _RANGE = ("video", "video_path"), ("image", "images"), ("start", "end")
-_RANGES = (*_RANGE, "video_start", "video_end")  # of an item
 _ASKED = ("question", "messages", *_VIDEOS, *_IMAGES, *_RANGE)
+_NAMES = (("id",), ("question",), ("messages",), _VIDEOS, _IMAGES, ("start",), ("end",))  # () holds words for one thing
 _PLACEHOLDERS = ("<|video_pad|>", "<|image_pad|>")
+_SHORT = 3  # letters of a name that has too many neighbours: "idx" is no misspelt "id"
 _SHOWN = 20  # bad lines in one message
-_PLACE = "medium"  # of an item of content: which of the question's media stands there
 
 
 @dataclass(frozen=True)
-class BulkQuestion:
+class BatchQuestion(Conversation):
     """A line of a file of questions, as an engine asks it.
 
     Args:
-        number: of the line, from 1.
         given_id: as it stands there; the line's number where none does.
         media: in the order of the prompt.
         conversation: chat messages; ``{"medium": 0}`` stands where the first of the media belongs.
@@ -40,7 +41,6 @@ class BulkQuestion:
         extra: what else stands in the line, handed through.
     """
 
-    number: int
     given_id: str | int
     media: tuple[Media, ...]
     conversation: tuple[dict[str, Any], ...]
@@ -49,24 +49,16 @@ class BulkQuestion:
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def id(self) -> str:
+    def id(self) -> str:  # type: ignore[override]
         """The same whether it was given as text or as a number."""
         return str(self.given_id)
-
-    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[Any]) -> list[dict[str, Any]]:
-        """Return the chat messages with media where they belong."""
-
-        def content(given: Any) -> Any:
-            return given if isinstance(given, str) else [items[e[_PLACE]] if _PLACE in e else e for e in given]
-
-        return [{"role": each["role"], "content": content(each["content"])} for each in self.conversation]
 
     def about(self) -> dict[str, Any]:
         """Return what an answer's line says of the question itself."""
         return {"id": self.given_id, "question": self.question, "asked": self.asked, "extra": self.extra}
 
 
-def read_questions(path: Path, system: str | None = None, limit: int | None = None) -> list[BulkQuestion]:
+def read_questions(path: Path, system: str | None = None, limit: int | None = None) -> list[BatchQuestion]:
     """Read a file of questions.
 
     A line has "question" and its media, "video" (or "video_path") and "image" (or "images"), each a path or a list of
@@ -84,21 +76,15 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
     Raises:
         ConfigError: no such file, no question in it, or bad lines, each with its number and what is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no UTF-8: {error}"
-        raise ConfigError(
-            f"cannot read the questions in {path} ({reason}): one JSON object a line is expected"
-        ) from None
-    questions: list[BulkQuestion] = []
+    text = _text_of(path, "one JSON object a line is expected")
+    questions: list[BatchQuestion] = []
     wrong: list[str] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            question = _question(line, number, path.resolve().parent, system)
+            question = _question(_object(line), number, path.resolve().parent, system)
             if question.id in seen:
                 raise ConfigError(f"id {quoted(question.id)} is that of line {seen[question.id]} too")
         except ConfigError as error:
@@ -114,19 +100,94 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
     return questions[:limit]
 
 
-def missing_media(questions: Sequence[BulkQuestion]) -> list[str]:
+def questions_for_folder(
+    folder: Path, questions: Sequence[str], system: str | None = None, limit: int | None = None
+) -> list[BatchQuestion]:
+    """Ask the same of every video and image of a folder and of the folders in it, in the order of their names.
+
+    Args:
+        folder: hidden files in it are passed over.
+        questions: at least one; all about one file come together. The id of each is the file's path in the folder, and
+            the question's number behind a #, from 1: questions may be added at the end later.
+        system: as for `read_questions`.
+        limit: only so many, from the beginning.
+
+    Raises:
+        ConfigError: no such folder, nothing to look at in it, no question, or one that cannot be asked.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"no folder at {folder}: give one of videos or images, or a file of questions")
+    if not questions:
+        raise ConfigError(f"no question about {folder}: pass --question, or --question-file with a question a line")
+    inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    names = [each.as_posix() for each in inside if not any(part.startswith(".") for part in each.parts)]
+    kinds = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
+    shown = [(kind, name) for name in names for kind, known in kinds.items() if name.lower().endswith(known)]
+    if not shown:
+        raise ConfigError(
+            f"{folder} holds neither video ({', '.join(VIDEO_SUFFIXES)}) nor image ({', '.join(IMAGE_SUFFIXES)})"
+        )
+    found: list[BatchQuestion] = []
+    for kind, name in sorted(shown, key=lambda each: natural_order(each[1])):
+        for number, question in enumerate(questions, 1):
+            given = {"id": f"{name}#{number}", kind: name, "question": question}
+            found.append(_question(given, len(found) + 1, folder.resolve(), system))
+    return found[:limit]
+
+
+def read_question_file(path: Path) -> list[str]:
+    """Read a text file with a question a line; empty lines are passed over.
+
+    Raises:
+        ConfigError: no such file, or no question in it.
+    """
+    lines = [line.strip() for line in _text_of(path, "a question a line is expected").splitlines()]
+    if not any(lines):
+        raise ConfigError(f"{path} holds no question: write one a line")
+    return [line for line in lines if line]
+
+
+def _text_of(path: Path, expected: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else f"no UTF-8: {error}"
+        raise ConfigError(f"cannot read the questions in {path} ({reason}): {expected}") from None
+
+
+def missing_media(questions: Sequence[BatchQuestion]) -> list[str]:
     """Return the paths at which nothing is, each once, in order."""
     paths = dict.fromkeys(media.path for question in questions for media in question.media)
     return [path for path in paths if not is_data_uri(path) and not os.path.exists(path)]
 
 
-def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQuestion:
+def _object(line: str) -> dict[str, Any]:
     try:
         given = json.loads(line)
     except ValueError as error:
         raise ConfigError(f"no JSON ({error})") from None
     if not isinstance(given, dict):
         raise ConfigError(f"a JSON object is expected, got {line.strip():.60}")
+    return given
+
+
+def _check_spelling(given: dict[str, Any]) -> None:
+    """Refuse a key that is nearly one that is not there: it would be handed through, and something else asked."""
+    missing = [name for names in _NAMES if not any(name in given for name in names) for name in names]
+    if "messages" in given:
+        missing = [name for name in missing if name == "id"]
+    elif any(name in given for name in (*_VIDEOS, *_IMAGES)):
+        missing.remove("messages")
+    for key in given:
+        if key in ("id", *_ASKED):
+            continue
+        near = difflib.get_close_matches(key.lower(), missing, n=1, cutoff=0.8)
+        if near and (key.lower() == near[0] or len(near[0]) > _SHORT):
+            raise ConfigError(f"{quoted(key)} is no key that is read: did you mean {near[0]!r}?")
+
+
+def _question(given: dict[str, Any], number: int, folder: Path, system: str | None) -> BatchQuestion:
+    _check_spelling(given)
     name = given.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
         raise ConfigError(f"id is text or a whole number, got {quoted(name)}")
@@ -141,8 +202,7 @@ def _question(line: str, number: int, folder: Path, system: str | None) -> BulkQ
     else:
         media, conversation, question = _plain(given, folder)
     asked = hashlib.sha256(json.dumps({key: given[key] for key in _ASKED if key in given}, sort_keys=True).encode())
-    return BulkQuestion(
-        number,
+    return BatchQuestion(
         name,
         media,
         (*before, *conversation),
@@ -159,15 +219,13 @@ def _plain(given: dict[str, Any], folder: Path) -> tuple[tuple[Media, ...], list
     _check_text(question)
     videos, images = (_paths(given, names) for names in (_VIDEOS, _IMAGES))
     if not videos and not images:
-        close = [key for key in given if difflib.get_close_matches(key, (*_VIDEOS, *_IMAGES), n=1, cutoff=0.7)]
-        hint = f"; is {close[0]!r} meant to be one?" if close else ""
-        raise ConfigError(f'nothing to look at: give "video" or "image"{hint}')
+        raise ConfigError('nothing to look at: give "video" or "image"')
     start, end = (given.get(key) for key in _RANGE)
     if not videos and (start is not None or end is not None):
         raise ConfigError("start and end are seconds of a video, and it has none")
     media = [_media("video", path, folder, start, end) for path in videos]
     media += [_media("image", path, folder) for path in images]
-    content = [*({_PLACE: place} for place in range(len(media))), {"type": "text", "text": question}]
+    content = [*({MEDIUM: place} for place in range(len(media))), {"type": "text", "text": question}]
     return tuple(media), [{"role": "user", "content": content}], question
 
 
@@ -187,45 +245,23 @@ def _paths(given: dict[str, Any], names: Sequence[str]) -> list[str]:
 def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
     if not isinstance(given, list) or not given:
         raise ConfigError(f"messages is a list of chat messages, got {quoted(given, 60)}")
-    media: list[Media] = []
-    conversation: list[dict[str, Any]] = []
-    question = ""
-    for role, content in read_messages(given):
-        if isinstance(content, str):
-            _check_text(content)
-            texts = [content]
-            conversation.append({"role": role, "content": content})
-        else:
-            items = list(_items(content, media, folder))
-            texts = [item["text"] for item in items if "text" in item]
-            conversation.append({"role": role, "content": items})
-        if role == "user" and texts:
-            question = "\n".join(texts)
+
+    def medium(item: Item, _: int) -> Media:
+        if not isinstance(item.held, str) or not item.held.strip():
+            raise ConfigError(f"a {item.kind} of a line is a path, got {quoted(item.held, 60)}")
+        return _media(item.kind, item.held, folder, item.options.get("start"), item.options.get("end"))
+
+    conversation, media = read_conversation(given, medium)
+    for message in conversation:
+        for text in texts_of(message):
+            _check_text(text)
+    asked = [texts for message in conversation if message["role"] == "user" and (texts := texts_of(message))]
+    question = "\n".join(asked[-1]) if asked else ""
     if not question.strip():
         raise ConfigError("no message of the user has a text")
     if not media:
         raise ConfigError("nothing to look at: no item of its messages is a video or an image")
     return tuple(media), conversation, question
-
-
-def _items(content: Sequence[Item], media: list[Media], folder: Path) -> Iterator[dict[str, Any]]:
-    for item in content:
-        if item.kind == "text":
-            _check_text(item.held)
-            yield {"type": "text", "text": item.held}
-            continue
-        others = [name for name in item.given if name not in _RANGES]
-        if others:
-            takes = (
-                "beside a video start and end are read" if item.kind == "video" else "beside an image nothing is read"
-            )
-            raise ConfigError(
-                f"{takes}; got {', '.join(others)}: such options stand on the command line, for all questions"
-            )
-        if not isinstance(item.held, str) or not item.held.strip():
-            raise ConfigError(f"a {item.kind} of a line is a path, got {quoted(item.held, 60)}")
-        yield {_PLACE: len(media)}
-        media.append(_media(item.kind, item.held, folder, item.options.get("start"), item.options.get("end")))
 
 
 def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = None) -> Media:

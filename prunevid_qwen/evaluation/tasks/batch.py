@@ -7,30 +7,30 @@ they are.
 from __future__ import annotations
 
 import itertools
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.accuracy_folder import RECORD
-from prunevid_qwen.evaluation.bulk_questions import BulkQuestion
-from prunevid_qwen.evaluation.engine.asking import Answering
-from prunevid_qwen.evaluation.engine.folder import Part, begin, whole_lines
+from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByConfig, media_reader
+from prunevid_qwen.evaluation.engine.storing import Progress, store_answers
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.store.identity import config_options, model_options, reader_options
-from prunevid_qwen.evaluation.visual_cot.folder import replace
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done and how much there is."""
+from prunevid_qwen.evaluation.store import (
+    RunFolder,
+    config_options,
+    keep_lines,
+    model_options,
+    plugin_options,
+    read_lines,
+    reader_options,
+    run_hash,
+)
+from prunevid_qwen.evaluation.tasks.batch_questions import BatchQuestion
 
 MAX_NEW_TOKENS = 512
 
@@ -41,7 +41,7 @@ _OF_ANSWERS = ("tokens", "kept_ratio", "seconds", "media")
 
 
 @dataclass(frozen=True)
-class BulkRun:
+class BatchRun:
     """What is asked, and who answers.
 
     Args:
@@ -51,14 +51,16 @@ class BulkRun:
         max_new_tokens: of the longest answer.
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        plugins: see `Answering`.
     """
 
-    questions: tuple[BulkQuestion, ...]
+    questions: tuple[BatchQuestion, ...]
     config: tuple[str, PruneVidConfig]
     system: str | None = None
     max_new_tokens: int = MAX_NEW_TOKENS
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     def tasks(self, done: Iterable[str] = ()) -> list[Task]:
         """Return what is left to ask: neighbours about the same media share a task, which reads and encodes them once.
@@ -81,7 +83,8 @@ class BulkRun:
 
     def answering(self) -> Answering:
         """Say who answers."""
-        return Answering((self.config,), self.model_path, self.loading, {"max_new_tokens": self.max_new_tokens})
+        limit = {"max_new_tokens": self.max_new_tokens}
+        return Answering((self.config,), self.model_path, self.loading, limit, self.plugins)
 
     def options(self, device: str) -> dict[str, Any]:
         """Return what could change an answer, beside the question: each answer's line has a hash of its own."""
@@ -93,12 +96,13 @@ class BulkRun:
             **config_options(config),
             **reader_options(config.video_backend),
             **model_options(self.model_path, self.loading, device),
+            **plugin_options(self.plugins),
         }
 
 
-def answer_bulk(
+def answer_batch(
     out: Path,
-    run: BulkRun,
+    run: BatchRun,
     engine: Engine,
     device: str,
     restart: bool = False,
@@ -124,30 +128,28 @@ def answer_bulk(
     """
     began, total, (name, config) = time.perf_counter(), len(run.questions), run.config
     reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
-    with _alone(out) as folder:
-        if restart:
-            out.unlink(missing_ok=True)
-        elif out.exists() and out.stat().st_size and not (folder / RECORD).exists():
-            raise ConfigError(
-                f"{out} exists, and no {folder / RECORD} says of what run: pass --restart or another --out"
-            )
-        about = {"what": "questions of a user", "command": command}
-        hashes = begin(folder, run.options(device), {name: config_options(config)}, about, restart)
-        done = _answered(out, run.questions, hashes[name])
-        tasks = run.tasks(done)
-        tell("answering", len(done), total)
-        if tasks:
-            with Part(out) as part, closing(engine(tasks, reading, run.answering())) as lines:
-                for number, line in enumerate(lines, len(done) + 1):
-                    part.add(_stored(line, hashes[name]))
-                    tell("answering", number, total)
-        found = _answered(out, run.questions, hashes[name], keep_failed=True)
+    options, configs = run.options(device), {name: config_options(config)}
+    about = {"what": "questions of a user", "command": command}
+    RunFolder(out.with_name(f"{out.name}.run"), shown=out).begin(options, about, restart, configs=configs)
+    own = run_hash(options, configs[name])
+    tasks = run.tasks(_answered(out, run.questions, own))
+    keep_lines(out, lambda line: line["error"] is None)
+    store_answers(
+        out,
+        tasks,
+        lambda: engine(tasks, reading, run.answering()),
+        total,
+        tell,
+        lambda line: _stored(line, own),
+        "wait for it, or pass another file",
+    )
+    found = _answered(out, run.questions, own)
     return {
         "out": str(out),
         "questions": total,
         "answered": len(found),
         "failed": total - len(found),
-        "run": hashes[name],
+        "run": own,
         "seconds": time.perf_counter() - began,
     }
 
@@ -159,15 +161,17 @@ def _stored(line: Line, run: str) -> Line:
     return {**first, "config": line["config"], "run": run, "asked": line["asked"], **rest, "extra": line["extra"]}
 
 
-def _answered(out: Path, questions: Sequence[BulkQuestion], run: str, keep_failed: bool = False) -> set[str]:
-    """Return the ids of questions that have an answer, and take lines without one out of the file, to be made anew."""
-    if not out.exists():
-        return set()
+def _answered(out: Path, questions: Sequence[BatchQuestion], run: str) -> set[str]:
+    """Return the ids of questions that have an answer.
+
+    Raises:
+        ConfigError: a line is of another run, or answers another question of the same id.
+    """
     asked = {question.id: question.asked for question in questions}
-    lines = whole_lines(out)
-    for number, line in enumerate(lines, 1):
-        where, otherwise = f"{out}:{number}", "pass --restart or another --out"
-        if not isinstance(line, dict) or not {"id", "asked", "run", "error"} <= line.keys():
+    found = set()
+    for number, line in enumerate(read_lines(out), 1):
+        where, otherwise = f"{out}:{number}", "pass --restart or another file"
+        if not {"id", "asked", "run", "error"} <= line.keys():
             raise ConfigError(f"{where} is no answer of a run: take the line out, or {otherwise}")
         if line["run"] != run:
             raise ConfigError(f"{where} is of another run (hash {line['run']:.12}, now {run:.12}): {otherwise}")
@@ -176,30 +180,6 @@ def _answered(out: Path, questions: Sequence[BulkQuestion], run: str, keep_faile
                 f"{where} answers another question of id {quoted(line['id'])} "
                 f"({quoted(line['question'], 60)}): give the new one an id of its own, or {otherwise}"
             )
-    good = [line for line in lines if line["error"] is None]
-    if len(good) < len(lines) and not keep_failed:
-        replace(out, b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in good))
-    return {str(line["id"]) for line in good} & asked.keys()
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[Path]:
-    """Make the folder beside a file of answers, and see to it that one process at a time is at them."""
-    folder = out.with_name(f"{out.name}.run")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "batch.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise ConfigError(f"another process is writing {out}: wait for it, or pass another --out") from None
-    try:
-        yield folder
-    except ConfigError as error:
-        if str(folder) not in str(error):
-            raise
-        # what is said of the folder of a run holds for a file of answers
-        raise ConfigError(
-            str(error).replace(str(folder), str(out)).replace("another folder", "another --out")
-        ) from error
-    finally:
-        lock.release()
+        if line["error"] is None:
+            found.add(str(line["id"]))
+    return found & asked.keys()

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.benchmark.run import BASELINE
-from prunevid_qwen.evaluation.benchmark.tokens import DEFINITIONS, token_rows, token_table
 from prunevid_qwen.evaluation.datasets import read_dataset
-from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
-from prunevid_qwen.evaluation.protocol.lines import Line, join, read_lines
+from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.outputs import Output
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.summary import summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text
-from prunevid_qwen.evaluation.visual_cot.folder import replace
+from prunevid_qwen.evaluation.store import read_lines, replace
+from prunevid_qwen.evaluation.tasks.benchmark import BASELINE
 
 SUMMARY, TABLE, REPORT = "summary.json", "summary.csv", "report.md"
 
 _COMMAND = "prunevid eval run"
+
+_COUNTS = ("visual", "after_stage1", "after_stage2", "layer_average", "prompt", "generated")
+
+DEFINITIONS = {
+    "visual": "visual tokens of a prompt, out of the vision encoder",
+    "after_stage1": "of these, those that enter the decoder",
+    "after_stage2": "those that the layers after layer M see",
+    "layer_average": "mean over the decoder's layers",
+    "kept": "after_stage2 / visual of each prompt, its mean; papers' retained ratio",
+    "layer_average_kept": "layer_average / visual of each prompt, its mean: compares methods that prune at different "
+    "depths",
+}
 
 
 def write_tables(folder: Path) -> dict[str, Any]:
@@ -42,7 +55,7 @@ def write_tables(folder: Path) -> dict[str, Any]:
             f"file for its authors with `prunevid eval export {folder}`"
         )
     protocol = Protocol.from_dict(record["protocol"])
-    stored = [line for path in answer_files(folder) for line in whole_lines(path)]
+    stored = [line for path in answer_files(folder) for line in read_lines(path)]
     configs = [name for name in record["configs"] if any(line["config"] == name for line in stored)]
     configs.sort(key=lambda name: name != BASELINE)
     summary = summarise(
@@ -92,7 +105,7 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
     record = _record(folder)
     name = config or _only(record)
     data = read_dataset(record["dataset"], Path(record["data"]), record["part"])
-    lines = read_lines(answer_files(folder))
+    lines = [Line.from_dict(line) for path in answer_files(folder) for line in read_lines(path)]
     if record["dataset"] == "videomme":
         path = path or folder / f"videomme {_as_file(name)}.json"
         replace(path, official_text(data.records, lines, name).encode())
@@ -109,7 +122,7 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    record = recorded(folder, _COMMAND)
+    record = run_folder(folder).record(_COMMAND)
     if "manifest" not in record:
         raise ConfigError(
             f"{folder} holds another kind of run ({record.get('what', 'it does not say which')}): give the folder of a "
@@ -127,3 +140,40 @@ def _only(record: dict[str, Any]) -> str:
     if len(names) != 1:
         raise ConfigError(f"the run has the configs {', '.join(names)}: say whose answers with --config")
     return str(names[0])
+
+
+def token_rows(lines: Iterable[Mapping[str, Any]], configs: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the mean counts of each config, over its answered questions.
+
+    Args:
+        lines: as stored; several of one question and config count once.
+        configs: in the order of the tables.
+    """
+    found: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in configs}
+    for line in lines:
+        if line["error"] is None and line["config"] in found:
+            found[line["config"]].setdefault(line["id"], line["tokens"])
+    return [_row(name, [counts for _, counts in sorted(own.items())]) for name, own in found.items() if own]
+
+
+def _row(config: str, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    seen = [each for each in counts if each["visual"]]
+    return {
+        "config": config,
+        "prompts": len(counts),
+        **{name: fmean(each[name] for each in counts) for name in _COUNTS},
+        "kept": fmean(each["after_stage2"] / each["visual"] for each in seen) if seen else None,
+        "layer_average_kept": fmean(each["layer_average"] / each["visual"] for each in seen) if seen else None,
+    }
+
+
+def token_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    head = ("config", "prompts", "visual", "after stage 1", "after stage 2", "kept", "layer average", "answer")
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for row in rows:
+        cells = [row["config"], str(row["prompts"])]
+        cells += [f"{row[name]:.1f}" for name in ("visual", "after_stage1", "after_stage2")]
+        cells += ["" if row[name] is None else percent(row[name], 1) for name in ("kept", "layer_average_kept")]
+        lines.append(f"| {' | '.join([*cells, format(row['generated'], '.1f')])} |")
+    return lines

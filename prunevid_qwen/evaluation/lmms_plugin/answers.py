@@ -7,13 +7,12 @@ from itertools import groupby, islice
 from typing import Any
 
 from prunevid_qwen.errors import PruningNotApplied
-from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
+from prunevid_qwen.evaluation.engine.answering import Answering, Encoded
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.reading import Read
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.lmms_eval_plugin.arguments import ModelArguments
-from prunevid_qwen.evaluation.lmms_eval_plugin.chat import ByRequest, ChatQuestion
-from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation
+from prunevid_qwen.evaluation.lmms_plugin.arguments import ModelArguments
+from prunevid_qwen.evaluation.lmms_plugin.chat import ByRequest, ChatQuestion
 
 TOGETHER = 16
 """Neighbours about the same media that are asked at once: their video is read and encoded once."""
@@ -34,14 +33,13 @@ class Answers:
 
     def __init__(self, arguments: ModelArguments, loading: dict[str, Any], on_error: OnError) -> None:
         self._workers, self._on_error = arguments.workers, on_error
-        self._configs = ((_CONFIG, arguments.config),)
-        self.model = Answering(self._configs, arguments.pretrained, loading).load().model
-        media = self.model.preprocessor.media
         config = arguments.config
+        self._answerer = Answering(((_CONFIG, config),), arguments.pretrained, loading).load()
+        self.model = self._answerer.model
+        media = self.model.preprocessor.media
         self._reading = ByRequest(
             arguments.protocol, media.video, media.image, config.video_backend, config.video_time_limit
         )
-        self._answerers: dict[Generation, Answerer] = {}
 
     def answer(self, questions: Iterable[ChatQuestion]) -> Generator[Line, None, None]:
         """Yield a line for each question, in order; the next ones are taken, and their media read, meanwhile.
@@ -52,36 +50,23 @@ class Answers:
         return run_here(tasks_of(questions), self._reading, self._lines, self._workers)
 
     def _lines(self, task: Task, read: Read) -> Iterator[Line]:
-        left: list[ChatQuestion] = [question for question, _ in task.questions]  # type: ignore[misc]
-        while left:
+        encoded = Encoded(self._answerer, read.media)
+        for question, _ in task.questions:
+            fault: Exception | None = None
             try:
-                for line in self._try(task, left, read):
-                    asked = left.pop(0)
-                    if line["error"] is not None:
-                        self._on_error(f"{asked.id}: {line['error']}", None)
-                    yield line
+                line = self._answerer.line(question, _CONFIG, read, encoded)
             except PruningNotApplied:
                 raise
             except Exception as error:
-                asked = left.pop(0)
-                said = f"{type(error).__name__}: {error}"
-                self._on_error(f"{asked.id}: {said}", error)
-                yield {**asked.about(), "error": said}
-
-    def _try(self, task: Task, questions: list[ChatQuestion], read: Read) -> Iterator[Line]:
-        if questions[0].error is not None:
-            return iter([{**question.about(), "error": question.error} for question in questions])
-        again = Task(task.media, tuple((question, (_CONFIG,)) for question in questions))
-        return self._answerer(questions[0].generation).answer(again, read)
-
-    def _answerer(self, generation: Generation) -> Answerer:
-        if generation not in self._answerers:
-            self._answerers[generation] = Answerer(self.model, self._configs, dict(generation.arguments))
-        return self._answerers[generation]
+                fault = error
+                line = {**question.about(), "error": f"{type(error).__name__}: {error}"}
+            if line["error"] is not None:
+                self._on_error(f"{question.id}: {line['error']}", fault)
+            yield line
 
 
 def tasks_of(questions: Iterable[ChatQuestion]) -> Iterator[Task]:
-    """Yield the tasks of questions, in order: neighbours that share media and arguments are one."""
-    for (media, _, _), same in groupby(questions, key=lambda each: (each.media, each.generation, each.error is None)):
+    """Yield the tasks of questions, in order: neighbours that share media are one."""
+    for media, same in groupby(questions, key=lambda question: question.media):
         while together := tuple(islice(same, TOGETHER)):
             yield Task(media, tuple((question, (_CONFIG,)) for question in together))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
@@ -21,10 +19,11 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from prunevid_qwen.errors import PruningNotApplied, SetupError, abridged
 from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.lmms_eval_plugin.answers import Answers
-from prunevid_qwen.evaluation.lmms_eval_plugin.arguments import placed, read_arguments
-from prunevid_qwen.evaluation.lmms_eval_plugin.chat import ChatQuestion, chat_question
-from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation, read_generation
+from prunevid_qwen.evaluation.lmms_plugin.answers import Answers
+from prunevid_qwen.evaluation.lmms_plugin.arguments import placed, read_arguments
+from prunevid_qwen.evaluation.lmms_plugin.chat import ChatQuestion, chat_question
+from prunevid_qwen.evaluation.lmms_plugin.generation import Generation, read_generation
+from prunevid_qwen.evaluation.store import Lines
 from prunevid_qwen.tokens.device import input_device
 
 
@@ -59,6 +58,12 @@ class PruneVidQwen(lmms):
         loading = placed(self.arguments.loading, processes, str(self.accelerator.device))
         self._answers = Answers(self.arguments, loading, self._note)
         self._device = input_device(self._answers.model.model)
+        self._open = ExitStack()
+        self._records: Lines | None = None
+        if self.arguments.records is not None:
+            folder = Path(self.arguments.records)
+            folder.mkdir(parents=True, exist_ok=True)
+            self._records = self._open.enter_context(Lines(folder / f"rank_{self._rank}.jsonl"))
         self.errors: list[str] = []
         if "pretrained" not in given and self._rank == 0:
             logger.warning(
@@ -104,7 +109,8 @@ class PruneVidQwen(lmms):
             with closing(self._answers.answer(self._question(*each) for each in asked)) as lines:
                 for (_, generation), line in zip(asked, lines, strict=True):
                     done.append(line)
-                    self._keep(line)
+                    if self._records is not None:
+                        self._records.add(line)
                     if len(done) == len(asked):  # lmms-eval need not come back after the last answer
                         lines.close()
                         self._tell(done)
@@ -127,16 +133,6 @@ class PruneVidQwen(lmms):
     def _note(self, said: str, error: BaseException | None) -> None:
         self.errors.append(said)
         logger.opt(exception=error).error(abridged(f"no answer to {said}"))
-
-    def _keep(self, line: Line) -> None:
-        if self.arguments.records is None:
-            return
-        path = Path(self.arguments.records) / f"rank_{self._rank}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
 
     def _tell(self, done: Sequence[Line]) -> None:
         """Log this rank's figures; lmms-eval puts those of rank 0 into its results under "throughput"."""
@@ -173,6 +169,7 @@ class PruneVidQwen(lmms):
 
     def clean(self) -> None:
         """Let go of the model: lmms-eval may put a judge on the same GPU."""
+        self._open.close()
         del self._answers
         super().clean()
 

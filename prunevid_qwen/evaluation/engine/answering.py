@@ -18,6 +18,7 @@ from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, Features, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.engine.processes import Plugins
 from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 from prunevid_qwen.forward.hooks import pruned
@@ -29,7 +30,6 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.tokens.trace import Trace
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 
@@ -43,6 +43,8 @@ GREEDY: dict[str, Any] = {
 }
 """The most probable token, whatever a checkpoint's generation_config prefers: no penalty, no temperature."""
 
+_SECONDS = ("read", "merge", "select", "compact", "prefill", "decode", "total")
+
 
 @dataclass(frozen=True)
 class Answering:
@@ -53,12 +55,14 @@ class Answering:
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
         generation: arguments of transformers' ``generate``, over `GREEDY`.
+        plugins: files and modules that register methods of the configs; every process of the run loads them first.
     """
 
     configs: NamedConfigs
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
+    plugins: Plugins = ()
 
     def __post_init__(self) -> None:
         chunks = {config.vision_chunk_tokens for _, config in self.configs}
@@ -69,9 +73,7 @@ class Answering:
             )
 
     def load(self) -> Answerer:
-        """Load the model; a config that does not fit it is refused here, and first of all a model that is read for
-        by the library.
-        """
+        """Load the model; one that the library reads for is refused first, then a config that does not fit it."""
         media_reader(self.model_path, self.loading)
         given = {name: value for name, value in self.loading.items() if value is not None}
         model = PruneVidQwen25VL.from_pretrained(self.model_path, config=self.configs[0][1], **given)
@@ -99,58 +101,62 @@ class Answerer:
         Raises:
             PruningNotApplied: pruning was asked for and did not happen.
         """
-        encoded = _Encoded(self, read.media)
+        encoded = Encoded(self, read.media)
         for question, names in task.questions:
             for name in names:
-                line = {**question.about(), "config": name, "error": read.error, "raw": None}
-                if read.error is None:
-                    try:
-                        line |= self._ask(question, self.configs[name], encoded, read)
-                    except torch.OutOfMemoryError:  # one video may be too large where all others fit
-                        line["error"] = "out of GPU memory: fewer frames or smaller max_pixels need less"
-                yield line
+                yield self.line(question, name, read, encoded)
+
+    def line(self, question: Question, name: str, read: Read, encoded: Encoded) -> Line:
+        """Answer one question under one config.
+
+        Args:
+            question: as in a task.
+            name: of the config.
+            read: the task's media.
+            encoded: made of them; several questions share it.
+
+        Raises:
+            PruningNotApplied: as in `answer`.
+        """
+        line = {**question.about(), "config": name, "error": question.error or read.error, "raw": None}
+        if line["error"] is None:
+            try:
+                line |= self._ask(question, self.configs[name], encoded, read)
+            except torch.OutOfMemoryError:  # one video may be too large where all others fit
+                line["error"] = "out of GPU memory: fewer frames or smaller max_pixels need less"
+        return line
 
     @torch.inference_mode()
-    def _ask(self, question: Question, config: PruneVidConfig, encoded: _Encoded, read: Read) -> Line:
+    def _ask(self, question: Question, config: PruneVidConfig, encoded: Encoded, read: Read) -> Line:
         began = time.perf_counter()
         held, media = encoded.under(config)
         items = [{"type": medium.kind, medium.kind: medium} for medium in media]
-        messages = question.messages(items, read.media)
-        sample = self.model.preprocessor.sample(messages, config)
+        sample = self.model.preprocessor.sample(question.messages(items, read.media), config)
         stock = self.model.model
         device = input_device(stock)
         inputs = {name: value.to(device) for name, value in self.model.preprocessor.batch([sample]).items()}
         with vision_from_memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
-            output = stock.generate(**inputs, **self.generation)
+            output = stock.generate(**inputs, **{**self.generation, **question.generation})
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
-        new = output[0, inputs["input_ids"].shape[1] :]
+        width = inputs["input_ids"].shape[1]
+        new = output[0, width:]
         raw = self.model.tokenizer.decode(new, skip_special_tokens=True)
+        generated = int((new != self.model.tokenizer.pad_token_id).sum())
         seconds = {"read": read.seconds, "total": time.perf_counter() - began}
+        facts, kinds = [medium.facts for medium in read.media], [medium.kind for medium in read.media]
+        whole = receipt(trace, 0, config, facts, kinds, width, {}, seconds, generated)
+        tokens = whole["tokens"]
         return {
             "raw": raw,
             "prompt": sample.text,
-            **self._receipt(trace, config, read, seconds, inputs, new),
-            "media": encoded.facts,
-        }
-
-    def _receipt(
-        self, trace: Trace, config: PruneVidConfig, read: Read, seconds: dict[str, float], inputs: Any, new: Any
-    ) -> Line:
-        generated = int((new != self.model.tokenizer.pad_token_id).sum())
-        facts, kinds = [medium.facts for medium in read.media], [medium.kind for medium in read.media]
-        width = inputs["input_ids"].shape[1]
-        whole = receipt(trace, 0, config, facts, kinds, width, {}, seconds, generated)
-        tokens, spent = whole["tokens"], whole["seconds"]
-        return {
             "tokens": {**tokens, "prompt": width, "generated": generated},
             "kept_ratio": tokens["after_stage2"] / tokens["visual"] if tokens["visual"] else None,
-            "seconds": {
-                part: spent[part] for part in ("read", "merge", "select", "compact", "prefill", "decode", "total")
-            },
+            "seconds": {part: whole["seconds"][part] for part in _SECONDS},
+            "media": facts,
         }
 
 
-class _Encoded:
+class Encoded:
     """The media of a task as the vision tower sees them: once for all configs whose selectors look at the same blocks.
 
     Its features are those of `PruneVidQwen25VL.generate`, bit for bit: the chunks are the same.
@@ -158,19 +164,13 @@ class _Encoded:
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
-        self._layers = len(answerer.adapter.parts.layers)
         self._held: dict[VisionQuery | None, tuple[EncodedVideos, list[Medium]]] = {}
-
-    @property
-    def facts(self) -> list[dict[str, Any]]:
-        """What is stored of the media."""
-        return [medium.facts for medium in self._media]
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos, list[Medium]]:
         """Return the features, and what stands for each medium in a prompt."""
-        taps = compile_plan(config, self._layers).needs.vision
+        adapter = self._answerer.adapter
+        taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
         if taps not in self._held:
-            adapter = self._answerer.adapter
             held = EncodedVideos(adapter.parts.vision)
             with nullcontext() if taps is None else watched_vision(adapter, taps):
                 made = [self._encode(held, medium, config.vision_chunk_tokens) for medium in self._media]

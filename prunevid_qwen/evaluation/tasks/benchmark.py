@@ -2,30 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.benchmark.question import spread, tasks_of
 from prunevid_qwen.evaluation.datasets import Dataset, read_dataset
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.engine.asking import Answering, NamedConfigs
-from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, Shard, answered, begin
+from prunevid_qwen.evaluation.engine.answering import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader
-from prunevid_qwen.evaluation.engine.tasks import without
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader
+from prunevid_qwen.evaluation.engine.storing import (
+    WHOLE,
+    Progress,
+    Shard,
+    answered,
+    answers_of,
+    run_folder,
+    store_answers,
+)
+from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options, reader_options
+from prunevid_qwen.evaluation.store import (
+    config_options,
+    digest_of,
+    model_options,
+    plugin_options,
+    reader_options,
+    run_hash,
+)
 from prunevid_qwen.loading import choose_device
 
-Progress = Callable[[str, int, int], None]
-
 BASELINE = "baseline"
+_SHARE_IT = "wait for it, or share the work between processes with --shard 0/2 and --shard 1/2"
+
+
+@dataclass(frozen=True)
+class BenchmarkQuestion(Question):
+    """A record as a protocol asks it."""
+
+    record: Record
+    protocol: Protocol
+
+    @property
+    def id(self) -> str:  # type: ignore[override]
+        """That of the record."""
+        return self.record.id
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
+        """Write the question; subtitles are those at the moments of the frames taken."""
+        said = None
+        if self.protocol.subtitles == "frames":
+            shown = zip(self.record.media, media, strict=True)
+            said = [line for each, read in shown for line in subtitles_at(each.subtitles, read.timestamps)]
+        return self.protocol.text.write(self.record, said).messages(items)
+
+    def about(self) -> Line:
+        """Return what scorers need, and every choice of the protocol."""
+        return {
+            "id": self.record.id,
+            "question": self.record.question,
+            "options": list(self.record.options),
+            "answer": self.record.answer,
+            "groups": dict(self.record.groups),
+            "protocol": self.protocol.to_dict(),
+        }
+
+
+def tasks_of(records: Sequence[Record], protocol: Protocol, configs: Sequence[str]) -> Iterator[Task]:
+    """Yield the tasks of a run, in the order of the records; neighbours with the same media are one.
+
+    Args:
+        records: to be asked.
+        protocol: how.
+        configs: names of those that answer.
+    """
+    for media, same in groupby(records, key=lambda record: record.media):
+        yield Task(media, tuple((BenchmarkQuestion(record, protocol), tuple(configs)) for record in same))
+
+
+def spread(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
+    """Take ``limit`` records, equally spaced, so that a first try sees every part of a data set; None takes all."""
+    if limit is None or limit >= len(records):
+        return records
+    return [records[i * len(records) // limit] for i in range(limit)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +107,10 @@ class BenchmarkRun:
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
         device: kind that answers; None for what ``loading`` gives here.
+        plugins: see `Answering`.
+
+    Raises:
+        ConfigError: configs read videos in different ways.
     """
 
     dataset: str
@@ -53,6 +122,7 @@ class BenchmarkRun:
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
     device: str | None = None
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         heeded = tuple((name, under(self.protocol, name, config)) for name, config in self.configs)
@@ -74,18 +144,15 @@ class BenchmarkRun:
     def answering(self) -> Answering:
         """Say who answers."""
         limit = {"max_new_tokens": self.protocol.max_new_tokens}
-        return Answering(self.configs, self.model_path, self.loading, limit)
-
-    def _device(self) -> str:
-        return self.device or choose_device(self.loading.get("device"))
+        return Answering(self.configs, self.model_path, self.loading, limit, self.plugins)
 
     def options(self, data: Dataset, tell: Progress = lambda *_: None) -> dict[str, Any]:
         """Return what two runs must share for their answers to stand in one table, flat: a difference has a name.
 
         Videos count by their names, not their bytes: whoever adds missing ones goes on with the same run.
         """
-        identity = self.protocol.identity()
-        config = self.configs[0][1]
+        identity, config = self.protocol.identity(), self.configs[0][1]
+        device = self.device or choose_device(self.loading.get("device"))
         return {
             "dataset": data.name,
             "part": data.part,
@@ -96,7 +163,8 @@ class BenchmarkRun:
             "video_backend": config.video_backend,
             **reader_options(config.video_backend),
             "vision_chunk_tokens": config.vision_chunk_tokens,
-            **model_options(self.model_path, self.loading, self._device(), tell),
+            **model_options(self.model_path, self.loading, device, tell),
+            **plugin_options(self.plugins),
         }
 
 
@@ -133,38 +201,32 @@ def answer_run(
         )
     reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
     data = data or run.read()
-    names = [name for name, _ in run.configs]
-    hashes = begin(
-        folder,
-        run.options(data, tell),
-        {name: config_options(config) for name, config in run.configs},
-        {
-            "what": f"{data.title}, with and without pruning",
-            "dataset": data.name,
-            "part": data.part,
-            "data": str(data.folder.resolve()),
-            "protocol": run.protocol.to_dict(),
-            "manifest": _manifest(data),
-            "command": command,
-        },
-        restart,
-    )
-    asked = spread(data.records, run.limit)
+    options = run.options(data, tell)
+    configs = {name: config_options(config) for name, config in run.configs}
+    about = {
+        "what": f"{data.title}, with and without pruning",
+        "dataset": data.name,
+        "part": data.part,
+        "data": str(data.folder.resolve()),
+        "protocol": run.protocol.to_dict(),
+        "manifest": _manifest(data),
+        "command": command,
+    }
+    run_folder(folder).begin(options, about, restart, configs=configs)
+    hashes = {name: run_hash(options, config) for name, config in configs.items()}
     done = answered(folder, hashes)
     number, count = shard
     # what is left depends on who has answered by now, whose share it is must not
-    own = list(tasks_of(asked, run.protocol, names))[number::count]
-    tasks = [left for task in own if (left := without(task, done)) is not None]
-    total = sum(task.answers for task in own)
-    finished = total - sum(task.answers for task in tasks)
-    tell("answering", finished, total)
-    if not tasks:
-        return
-    with Part.of(folder, shard) as part, closing(engine(tasks, reading, run.answering())) as lines:
-        for line in lines:
-            part.add({**line, "run": hashes[line["config"]]})
-            finished += 1
-            tell("answering", finished, total)
+    own = list(tasks_of(spread(data.records, run.limit), run.protocol, list(configs)))[number::count]
+    store_answers(
+        answers_of(folder, shard),
+        tasks := [left for task in own if (left := without(task, done)) is not None],
+        lambda: engine(tasks, reading, run.answering()),
+        sum(task.answers for task in own),
+        tell,
+        lambda line: {**line, "run": hashes[line["config"]]},
+        _SHARE_IT,
+    )
 
 
 def _manifest(data: Dataset) -> dict[str, Any] | None:

@@ -101,6 +101,7 @@ def test_missing_replaced_clips_point_to_their_archive(mvbench: Path) -> None:
     assert of_media(report) == found and report.askable == 36
     assert report.next_steps[0].startswith(f"unpack {mvbench / 'video' / 'data0613.zip'}")
     assert sum("data0613.zip: unpack" in step for step in report.next_steps) == 1
+    assert not any(step.startswith("put ") for step in report.next_steps)  # better is known
 
 
 def test_the_wrong_folder_is_said_to_be_wrong(whole: dict[str, Path], tmp_path: Path, capsys: Any) -> None:
@@ -141,6 +142,7 @@ def test_one_in_twenty_broken_or_missing_is_named_one_by_one(mvbench: Path, caps
         ("missing", ["state_change/0"]),
     ]
     assert found["askable"] == 38 and found["counts"] == {"missing": 1, "unreadable": 1}
+    assert [step.split()[0] for step in found["next_steps"]] == ["put", "download", "or"]
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,18 @@ def poisoned_memory() -> Iterator[None]:
     """A kernel that leaves a part of its output unwritten gives NaN, not what happened to stand there."""
     with poisoned():
         yield
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Takes out again what a test registers."""
+    from prunevid_qwen.config import option_classes
+    from prunevid_qwen.reducer import _REDUCERS
+
+    reducers, classes = dict(_REDUCERS), {part: dict(known) for part, known in option_classes._CLASSES.items()}
+    yield
+    _REDUCERS.clear()
+    _REDUCERS.update(reducers)
+    for part, known in classes.items():
+        option_classes._CLASSES[part].clear()
+        option_classes._CLASSES[part].update(known)

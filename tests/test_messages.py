@@ -29,8 +29,8 @@ from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.inputs.sources import videos_of
 from prunevid_qwen.loading import check_source, choose_device
 from prunevid_qwen.reducer import reducer_class
-from prunevid_qwen.training.tokenizer import build_tokenizer
 from prunevid_qwen.video import read_image, read_video
+from research.bundled_model.tokenizer import build_tokenizer
 from tests.media import encode, frame
 
 ASKED = {"type": "text", "text": "What?"}

@@ -18,22 +18,15 @@ LOOKS_UP = {"get", "startswith", "endswith", "index"}
 # file -> why what it asks for is no method, or why it may ask
 STAYS = {
     "config/presets.py": "the name of a preset",
-    "config/reading.py": "how frames are sampled: uniformly",
+    "config/media_reading.py": "how frames are sampled: uniformly",
     "video/sampling.py": "how frames are sampled: uniformly",
     "evaluation/protocol/outputs.py": "what a harness does with an answer that it cannot read: draw one",
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/train_glimpse_plus_request.py": "a folder of a training run",
-    "evaluation/accuracy_findings.py": "the curve that another one is compared with, by its name in stored results",
-    "evaluation/accuracy_summary.py": "the curves that the benchmark judges, by their names in stored results",
-    "evaluation/glimpse_accuracy.py": "the benchmark of that method: its curve against the others",
-    "evaluation/glimpse_page.py": "words of that benchmark's tables",
-    "evaluation/glimpse_plots.py": "colours of that benchmark's curves",
-    "evaluation/plot_style.py": "colours of curves",
-    "evaluation/plus_summary.py": "colours of curves",
-    "evaluation/efficiency/plots.py": "colours of curves",
-    "evaluation/efficiency/variants.py": "the controls that the speed benchmark runs beside a config, by its own names",
-    "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
+    "evaluation/report/plots.py": "colours of curves",
+    "training/glimpse_plus/summary.py": "colours of curves",
+    "evaluation/speed/speed_plots.py": "colours of curves",
 }
 
 

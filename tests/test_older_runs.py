@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.reproduce import reproduce
 from prunevid_qwen.errors import ConfigError
 
 RUNS = Path(__file__).resolve().parent / "data" / "runs_3a0e2fd"
@@ -129,8 +128,9 @@ SHAPES = [
 
 def write_shapes_tables(folder: Path) -> None:
     """No command writes these of a stored run, without asking anything: so this is the one place that calls inside."""
-    from prunevid_qwen.evaluation.accuracy_comparison import compare_folders
-    from prunevid_qwen.evaluation.accuracy_report import report, write_summary
+    from prunevid_qwen.evaluation.shapes.comparison import compare_folders
+    from prunevid_qwen.evaluation.shapes.page import report
+    from prunevid_qwen.evaluation.shapes.summary import write_summary
 
     (folder / "report.md").write_text(report(json.loads(write_summary(folder).read_text())))
     (folder / "comparison.md").write_text(compare_folders(folder, folder))
@@ -147,7 +147,6 @@ def test_tables_of_the_accuracy_benchmark(run: Path) -> None:
 def test_an_unfinished_accuracy_benchmark_has_no_tables(
     run: Path, torn: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the command asks for it first")
     if not torn:
         answers = run / "unfinished" / "answers.jsonl"
         answers.write_bytes(b"".join(answers.read_bytes().splitlines(keepends=True)[:-1]))
@@ -162,7 +161,6 @@ def test_an_unfinished_accuracy_benchmark_has_no_tables(
 def test_an_accuracy_benchmark_of_other_code_does_not_go_on(
     run: Path, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("matplotlib", reason="the command asks for it first")
     refused([*SHAPES, "--out", folder], run / folder, capsys)
 
 
@@ -239,12 +237,18 @@ def test_visual_cot_answers_without_a_record_have_no_tables(run: Path, capsys: p
     refused(["eval", "visual-cot", "--judge_only", "--out", "finished", "--json"], run / "finished", capsys)
 
 
-# ---- eval/reproduce
+# ---- prunevid reproduce
 
 MINIATURE = [
     "--device", "cpu", "--workers", "0", "--min_pixels", "784", "--max_pixels", "6272", "--model_path", "bundled",
     "--limit", "2", "--json",
 ]  # fmt: skip
+
+
+def reproduce(name: str, words: list[str]) -> int:
+    return main(["reproduce", name, *words])
+
+
 TABLE_6 = partial(reproduce, "prunevid_table6")
 VSTAR = partial(reproduce, "glimpseprune_vstar")
 

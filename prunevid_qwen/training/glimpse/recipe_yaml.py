@@ -1,18 +1,52 @@
-"""What recipes share: options by name, from a YAML file and back. Imports no torch."""
+"""What recipes share: options by name, from a YAML file or a recipe of the package, and back. Imports no torch."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunevid_qwen.config.checks import check_names
+from prunevid_qwen.config.option_checks import check_names
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.training.glimpse.recipe_values import plain, read_yaml, write_yaml
+from prunevid_qwen.evaluation.yaml_data import read_yaml
+from prunevid_qwen.training.glimpse.recipe_values import plain
 
 if TYPE_CHECKING:
     from typing import Self
+
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+logger = logging.getLogger(__name__)
+
+
+def recipe_names() -> list[str]:
+    """List the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_file(given: str | Path) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        given: the name of one that comes with the package ("glimpse"), or the path of a YAML file. A name is taken
+            before a file without ending that is called the same. ``train/glimpse.yaml``, where the package's recipes
+            were once, is taken as ``glimpse`` for one release where there is no such file.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    path, names = Path(given), recipe_names()
+    if str(path) in names:
+        return RECIPES / f"{path}.yaml"
+    if path.is_file():
+        return path
+    if path.parent.name == "train" and path.suffix == ".yaml" and path.stem in names:
+        logger.warning("--recipe %s is now --recipe %s", path, path.stem)
+        return RECIPES / f"{path.stem}.yaml"
+    raise ConfigError(f"there is no recipe {str(given)!r}: give the path of a YAML file, or one of {', '.join(names)}")
 
 
 class YamlRecipe:
@@ -20,11 +54,9 @@ class YamlRecipe:
 
     Attributes:
         CALLED: what messages call it.
-        EXAMPLE: a file that shows one.
     """
 
     CALLED: ClassVar[str]
-    EXAMPLE: ClassVar[str]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed; unknown names are refused as in `from_dict`."""
@@ -36,7 +68,9 @@ class YamlRecipe:
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """Return every option as YAML text; also write it to ``path`` when given."""
-        text = write_yaml(self.to_dict())
+        import yaml
+
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
@@ -52,22 +86,30 @@ class YamlRecipe:
         return cls(**options)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Self:
-        """Read a recipe from a YAML file.
+    def from_yaml(cls, recipe: str | Path) -> Self:
+        """Read a recipe of the package by its name, or from a YAML file.
+
+        Args:
+            recipe: as `recipe_file` takes it.
 
         Raises:
-            ConfigError: the file is missing or is no mapping of options, or an option is unknown or bad.
-            SetupError: PyYAML is not installed.
+            ConfigError: there is no such recipe, it is no mapping of options, or an option is unknown or bad; file and
+                line are named.
         """
-        path = Path(path)
+        held = read_yaml(recipe_file(recipe))
+        if not isinstance(held.value, dict):
+            raise held.error(f"{cls.CALLED} is a mapping of options to values")
         try:
-            text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot read the recipe {path} ({error.strerror}): see {cls.EXAMPLE}") from None
-        held = read_yaml(text, str(path))
-        if not isinstance(held, dict):
-            raise ConfigError(f"{path} holds a {type(held).__name__}, a recipe is a mapping of options to values")
-        try:
-            return cls.from_dict(held)
+            return cls.from_dict(held.plain())
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            wrong = (each for name, each in held.value.items() if cls._refusal({name: each.plain()}) == str(error))
+            raise next(wrong, held).error(str(error)) from None
+
+    @classmethod
+    def _refusal(cls, options: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with these options beside the defaults."""
+        try:
+            cls.from_dict(options)
+        except ConfigError as error:
+            return str(error)
+        return None

@@ -25,7 +25,7 @@ from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests.method_reference import layout_of
 from tests.models import MIXED, ONE_VIDEO, make_inputs, tiny_model
-from tests.test_method_options import configs_of, registry  # noqa: F401  # a fixture
+from tests.test_method_options import configs_of
 
 QUESTION = 5
 
@@ -216,7 +216,7 @@ class Stairs(StairsOptions):
 STOOD: list[tuple[Any, ...]] = []
 
 
-def test_somebodys_method_acts_several_times(registry: None) -> None:  # noqa: F811
+def test_somebodys_method_acts_several_times(registry: None) -> None:
     register("stairs", StairsOptions)(type("Stairs", (Stairs,), {"several": True, "__module__": __name__}))
     STOOD.clear()
     config = PruneVidConfig(merger=None, selector="stairs")
@@ -227,7 +227,7 @@ def test_somebodys_method_acts_several_times(registry: None) -> None:  # noqa: F
     assert PruneVidConfig.from_json(config.replace(layers=(1, 3, 5)).to_json()).selector.layers == (1, 3, 5)
 
 
-def test_a_method_that_does_not_say_so_acts_once(registry: None) -> None:  # noqa: F811
+def test_a_method_that_does_not_say_so_acts_once(registry: None) -> None:
     register("stairs", StairsOptions)(Stairs)
     with pytest.raises(ConfigError, match="stairs"):
         compile_plan(PruneVidConfig(merger=None, selector="stairs"), 6)

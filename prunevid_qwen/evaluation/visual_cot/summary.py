@@ -15,7 +15,7 @@ import numpy as np
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_folder import ANSWERS
-from prunevid_qwen.evaluation.statistics import paired_difference
+from prunevid_qwen.evaluation.report.intervals import paired_difference
 from prunevid_qwen.evaluation.visual_cot.configs import BASELINE
 from prunevid_qwen.evaluation.visual_cot.folder import Line, recorded, whole_lines
 from prunevid_qwen.evaluation.visual_cot.judge import INSTRUCTIONS, Judge

@@ -15,6 +15,7 @@ from prunevid_qwen import check_reducer
 from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnknownOption
 from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import (
     _REDUCERS,
@@ -56,7 +57,7 @@ def test_levers_follow_the_methods() -> None:
         ({"enable_stage1": False, "enable_stage2": False}, ()), ({"merger": "uniform", "selector": "fastv"},
         ("keep_ratio", "cluster_ratio")),
     ):  # fmt: skip
-        assert Method("it", options).moved_levers(PruneVidConfig().replace(**options)) == levers
+        assert tuple(Method("it", options).settings(CONDITIONS["plain"])[0]) == levers
 
 
 def test_a_reducer_may_say_it_too(registry: None) -> None:
@@ -67,9 +68,11 @@ def test_a_reducer_may_say_it_too(registry: None) -> None:
     register("every", EveryOptions)(Says)
     config = PruneVidConfig(selector="every")
     assert says(config.selector).lever == "step" and uses_chance(config)
-    assert Method("every", {"selector": "every", "enable_stage1": False}).moved_levers(config.replace(merger=None)) == (
-        "step",
+    moved = Method("every", {"selector": "every", "enable_stage1": False}).settings(
+        CONDITIONS["plain"], lambda _: False
     )
+    assert tuple(moved[0]) == ("step",)
+
 
 
 def test_nobody_asks_a_config_for_the_name_of_a_method() -> None:

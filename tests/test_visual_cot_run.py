@@ -221,7 +221,10 @@ def test_missing_images_are_named_counted_and_asked_once_they_are_there(
     assert len(asked) == 12 and rows(out)["shapes", FEW]["answered"] == 4
 
 
-def test_a_broken_image_alone_is_no_score(root: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_broken_image_alone_is_no_score(
+    root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PruneVidQwen25VL, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
     assert evaluate(root / "benchmark", tmp_path) == 2  # no such folder of data
     data = ["--data", str(root / "benchmark"), "--images", str(tmp_path), "--max_new_tokens", "8"]
     assert main(["eval", "visual-cot", *data, "--out", str(tmp_path / "run")]) == 2

@@ -220,7 +220,7 @@ class Stopped:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("what", "times"), [("calibrating", 1), ("calibrating", 3), ("asking", 1), ("asking", 2)])
+@pytest.mark.parametrize(("what", "times"), [("calibrating", 3), ("asking", 2)])
 def test_a_stopped_run_goes_on_with_what_it_has_and_ends_with_the_same_bytes(
     what: str, times: int, finished: Path, tmp_path: Path
 ) -> None:

@@ -42,7 +42,7 @@ def _video(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
             return "damaged", f"it was cut short: its header promises {promised} bytes, {size} are there"
         return None
     from prunevid_qwen.video import read_video
-    from prunevid_qwen.video.record import Remark
+    from prunevid_qwen.video.video_read import Remark
 
     video = read_video(path, max_frames=2, time_limit=None)
     wrong = [_without(path, note) for note in video.warnings if not isinstance(note, Remark)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
-from prunevid_qwen.config.checks import check_count, unknown
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, INSTEAD, under
 from prunevid_qwen.evaluation.protocol.presets import protocol_named

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, MediaError, UnknownOption, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.layout import names
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.config.checks import check_count, check_names, checked_names, unknown
+from prunevid_qwen.config.option_checks import check_count, check_names, checked_names, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.samplers import (

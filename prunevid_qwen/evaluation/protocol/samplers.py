@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from prunevid_qwen.config.checks import check_count, is_number
+from prunevid_qwen.config.option_checks import check_count, is_number
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 SAMPLERS = ("mvbench_mid", "linspace", "fps")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.reproduction.budget import Depth

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.benchmark.question import spread
 from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, Progress, answer_run

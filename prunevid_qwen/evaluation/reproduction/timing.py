@@ -31,7 +31,7 @@ from prunevid_qwen.evaluation.speed.flops import (
 )
 from prunevid_qwen.evaluation.speed.memory import peak_memory
 from prunevid_qwen.evaluation.speed.model_shapes import MERGE, shape_of
-from prunevid_qwen.evaluation.speed.timing import Parts, timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.timed_run import TimedParts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
@@ -181,7 +181,7 @@ class _Timer:
         return {name: value.to(device) for name, value in batch.items()}, None, (rows, columns)
 
     def _facts(
-        self, config: PruneVidConfig | None, parts: Parts, inputs: dict[str, Any], grid: tuple[int, int]
+        self, config: PruneVidConfig | None, parts: TimedParts, inputs: dict[str, Any], grid: tuple[int, int]
     ) -> dict[str, Any]:
         shape = shape_of(self.model.model.config)
         visual, length = grid[0] * grid[1], inputs["input_ids"].shape[1]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
-from prunevid_qwen.config.checks import is_number
+from prunevid_qwen.config.option_checks import is_number
 from prunevid_qwen.errors import ConfigError, quoted
 
 _SAID = {int: "a whole number", str: "a text", bool: "true or false"}

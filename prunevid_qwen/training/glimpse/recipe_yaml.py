@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunevid_qwen.config.checks import check_names
+from prunevid_qwen.config.option_checks import check_names
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.yaml_data import read_yaml
 from prunevid_qwen.training.glimpse.recipe_values import plain

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.forward.batch import gather_tokens, left_padded
 from prunevid_qwen.forward.evidence import Sight
+from prunevid_qwen.forward.padding import gather_tokens, left_padded
 from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.kernels.products import without_autocast

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config.base import check_budgets, fixed_share
-from prunevid_qwen.config.checks import is_number, unknown
 from prunevid_qwen.config.flat import FLAT, SCHEMES, pruning_layer_of
 from prunevid_qwen.config.flat import READING as FLAT_READING
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import check_budgets, fixed_share
 from prunevid_qwen.config.methods import PruneVidMergeOptions, PruneVidOptions
+from prunevid_qwen.config.option_checks import is_number, unknown
+from prunevid_qwen.config.option_classes import name_of, options_class
 from prunevid_qwen.config.placing import carried, other_budget, place
-from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.stored import flat_options, nested_options, read_flat, read_nested
-from prunevid_qwen.config.table import name_of, options_class
 from prunevid_qwen.errors import ConfigError, excerpt, quoted
 
 REPORTING = ("verbose", "collect_stats")

@@ -16,14 +16,14 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.forward.hooks import pruned
-from prunevid_qwen.tokens.timestamps import Seconds
+from prunevid_qwen.tokens.timestamps import Stopwatch
 from prunevid_qwen.tokens.trace import Timestamp, Trace
 
 _STAGES = {"stage1": "merge", "stage2": "select", "stage3": "compact"}  # part -> its name in a trace's seconds
 
 
 @dataclass(frozen=True)
-class Parts:
+class TimedParts:
     """What `timed_parts` saw.
 
     Args:
@@ -109,7 +109,7 @@ def timed_tokens(
     }, new
 
 
-def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | None) -> Parts:
+def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | None) -> TimedParts:
     """Time the parts of the way to the first token, by hooks around the stock modules; None is the stock model.
 
     Returns:
@@ -119,7 +119,7 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
     """
     parts, device, stamps = adapter_for(model).parts, inputs["input_ids"].device, TokenStamps()
     watched = {"vision": parts.vision, "decoder": parts.decoder, "lm_head": model.get_output_embeddings()}
-    spans, open_calls, output, trace = Seconds(), dict[str, Timestamp](), dict[str, Any](), None
+    spans, open_calls, output, trace = Stopwatch(), dict[str, Timestamp](), dict[str, Any](), None
 
     def enters(name: str) -> Any:
         def note(_module: Any, _args: Any) -> None:
@@ -150,4 +150,4 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
     seconds["layers"] = seconds["decoder"] - seconds["stage1"] - seconds["stage2"] - seconds["stage3"]
     seconds["first_token"] = start.seconds_until(stamps.moments[0])
     seconds["rest"] = seconds["first_token"] - seconds["vision"] - seconds["decoder"] - seconds["lm_head"]
-    return Parts(seconds, trace, cache_of(output["decoder"]))
+    return TimedParts(seconds, trace, cache_of(output["decoder"]))

@@ -12,20 +12,20 @@ from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import layer_mask
-from prunevid_qwen.adapters.pictures import Pictures
+from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.adapters.seams import cache_name, cache_of, check_not_checkpointed, first_argument, require_arguments
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.forward.attention import Rope, own_scores
-from prunevid_qwen.forward.batch import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.decoding import mend
 from prunevid_qwen.forward.evidence import Sight, prepare
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.media_checks import check_countable, check_shown, check_text, may_show
+from prunevid_qwen.forward.padding import consecutive, gather_positions, gather_tokens
 from prunevid_qwen.forward.plan import Plan, Step
+from prunevid_qwen.forward.plan_steps import merge, select
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.forward.prompt import embeddings, fetch, read_prompt, still_to_come
-from prunevid_qwen.forward.steps import merge, select
 from prunevid_qwen.forward.vision_times import VisionTimes
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
 from prunevid_qwen.tokens.device import moved

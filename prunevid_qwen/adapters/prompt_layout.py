@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from prunevid_qwen.adapters.pictures import CODES, Picture
+from prunevid_qwen.adapters.picture_grids import CODES, PictureGrid
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.tokens import Block, TokenLayout
 
 
-def layout_of(types: Tensor, shown: Sequence[Picture], question_end: int) -> TokenLayout | None:
+def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) -> TokenLayout | None:
     """Say what each token of one unpadded sample is; None when none is visual.
 
     Args:

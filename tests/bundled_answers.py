@@ -1,4 +1,4 @@
-"""Ask the bundled model many questions about drawn frames in one pass: for tests and for looks during training."""
+"""Ask the bundled model many questions about drawn frames in one pass, by the forward that it was trained with."""
 
 from __future__ import annotations
 

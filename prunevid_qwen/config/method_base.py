@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from prunevid_qwen.config.amounts import count_of
-from prunevid_qwen.config.checks import check_count, check_share, is_number, unknown
+from prunevid_qwen.config.option_checks import check_count, check_share, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 Layers = tuple[int | float, ...] | int | float | None

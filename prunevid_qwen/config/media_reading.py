@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prunevid_qwen.config.checks import check_count, checked_names, is_number, unknown
+from prunevid_qwen.config.option_checks import check_count, checked_names, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 CHOICES: dict[str, tuple[str, ...]] = {

@@ -27,7 +27,7 @@ _CARRIED = "_prunevid_pictures"  # attribute of features: plain tuples, which lo
 
 
 @dataclass(frozen=True)
-class Picture:
+class PictureGrid:
     """One raster of visual tokens, as it stands in a prompt: an image, a video, or a tile of one.
 
     Args:
@@ -47,7 +47,7 @@ class Picture:
         return self.grid[0] * self.grid[1] * self.grid[2] if self.cells is None else len(self.cells)
 
 
-Read = Callable[[str, Mapping[str, Any], Any], Sequence[Picture] | None]
+Read = Callable[[str, Mapping[str, Any], Any], Sequence[PictureGrid] | None]
 """`Adapter.pictures`: from a kind, what its features were asked for with, and the features."""
 
 
@@ -61,7 +61,7 @@ class Pictures(threading.local):
 
     def __init__(self, read: Read, kinds: Sequence[str]) -> None:
         self._read, self._kinds = read, tuple(kinds)
-        self._made: dict[str, list[Picture] | None] = {}
+        self._made: dict[str, list[PictureGrid] | None] = {}
         self._inside = False
 
     @contextmanager
@@ -89,10 +89,10 @@ class Pictures(threading.local):
         for kind, features in (ahead or {}).items():
             if kind in self._kinds and features is not None:
                 carried = getattr(features, _CARRIED, None)
-                known = self._read(kind, {}, features) if carried is None else [Picture(*each) for each in carried]
+                known = self._read(kind, {}, features) if carried is None else [PictureGrid(*each) for each in carried]
                 self._note(kind, known)
 
-    def deal(self, types: Sequence[Tensor]) -> list[tuple[Picture, ...]]:
+    def deal(self, types: Sequence[Tensor]) -> list[tuple[PictureGrid, ...]]:
         """Hand each row of a prompt what it shows, in order.
 
         Args:
@@ -102,7 +102,7 @@ class Pictures(threading.local):
         Raises:
             UnsupportedError: what was noted is not what the rows show.
         """
-        out: list[tuple[Picture, ...]] = [()] * len(types)
+        out: list[tuple[PictureGrid, ...]] = [()] * len(types)
         for kind in self._kinds:
             wanted = [int((row == CODES[kind]).sum()) for row in types]
             if not sum(wanted):
@@ -116,7 +116,7 @@ class Pictures(threading.local):
             out = [(*had, *new) for had, new in zip(out, _dealt(kind, made, wanted), strict=True)]
         return out
 
-    def _note(self, kind: str, known: Sequence[Picture] | None) -> None:
+    def _note(self, kind: str, known: Sequence[PictureGrid] | None) -> None:
         before = self._made.get(kind, [])
         self._made[kind] = None if known is None or before is None else [*before, *known]
 
@@ -140,16 +140,16 @@ class Pictures(threading.local):
         return get_features
 
 
-def _dealt(kind: str, made: Sequence[Picture], wanted: Sequence[int]) -> list[tuple[Picture, ...]]:
+def _dealt(kind: str, made: Sequence[PictureGrid], wanted: Sequence[int]) -> list[tuple[PictureGrid, ...]]:
     """Cut what was made, in order, into rows of so many tokens."""
     there, asked = sum(each.tokens for each in made), sum(wanted)
     times = asked // there if there else 0
-    left, out = iter(made), list[tuple[Picture, ...]]()
+    left, out = iter(made), list[tuple[PictureGrid, ...]]()
     for number, count in enumerate(wanted):
         if times and number % times:
             out.append(out[-1])
             continue
-        own: list[Picture] = []
+        own: list[PictureGrid] = []
         while sum(each.tokens for each in own) < count and (following := next(left, None)) is not None:
             own.append(following)
         out.append(tuple(own))

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
-from prunevid_qwen.config.base import check_amounts, checked_layers
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.method_base import check_amounts, checked_layers
+from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.contract.promises import check_plan, failures_of, promised
 from prunevid_qwen.contract.samples import CONTENT, LAYOUTS, evidence, only_what_it_asks_for
 from prunevid_qwen.contract.variants import EVERYTHING, variants_of, varied

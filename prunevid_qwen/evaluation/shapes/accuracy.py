@@ -173,21 +173,20 @@ def accuracy_run(
         held.write_record(record)
 
     unpack(answers)
-    try:
-        with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos)), run.plugins) as each:
-            for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
-                record["cells"] = [asdict(cell) for cell in cells]
-                write_record()
-            cells = [Cell(**cell) for cell in record["cells"]]
-            done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
-            left = [video for video in videos if video.name not in done]
-            tell("asking", len(done), len(videos))
-            with Lines(answers) as file:
-                for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
-                    file.add(*lines)  # a video's lines at once
-                    tell("asking", len(done) + number, len(videos))
-    finally:
+    with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos)), run.plugins) as each:
+        for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
+            record["cells"] = [asdict(cell) for cell in cells]
+            write_record()
+        cells = [Cell(**cell) for cell in record["cells"]]
+        done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
+        left = [video for video in videos if video.name not in done]
         write_record()
+        tell("asking", len(done), len(videos))
+        with Lines(answers) as file:
+            for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
+                file.add(*lines)  # a video's lines at once
+                tell("asking", len(done) + number, len(videos))
+    write_record()
     return answers
 
 

@@ -12,15 +12,14 @@ import pytest
 
 from prunevid_qwen import ConfigError
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.config.plugins import load_plugin
-from prunevid_qwen.config.table import options_class
 from prunevid_qwen.evaluation.engine.local import here
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
 from prunevid_qwen.evaluation.store import read_lines
 from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder
-from tests.test_method_options import registry
 
-__all__ = ["registry"]
 SPREAD = Path(__file__).parent / "plugins" / "spread.py"
 CLIP = Path(__file__).resolve().parents[1] / "prunevid_qwen" / "bundled" / "clips" / "late_square.mp4"
 
@@ -61,6 +60,8 @@ def test_a_plug_in_is_part_of_a_run_by_its_code_where_one_is_given(run: BatchRun
         answer(run, out, here(0))
     with pytest.raises(ConfigError, match="plugin: spread was"):
         answer(replace(run, plugins=()), out, here(0))
+    shapes = AccuracyRun((), plugins=(str(source),))
+    assert set(shapes.to_dict()) - set(replace(shapes, plugins=()).to_dict()) == {"plugin: spread"}
 
 
 @pytest.mark.nightly

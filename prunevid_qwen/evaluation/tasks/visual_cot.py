@@ -1,6 +1,7 @@
-"""Visual-CoT style sets, answered by an engine: questions about single images, whose raw answers are kept.
+"""Visual-CoT style sets, answered by an engine and scored: free answers to questions about single images.
 
-They can be judged again, by another judge, on another day. A stopped run goes on where it was.
+Every raw answer is kept, so answers can be judged again, by another judge, on another day. A stopped run goes on where
+it was.
 """
 
 from __future__ import annotations
@@ -31,7 +32,13 @@ from prunevid_qwen.evaluation.store import (
     plugin_options,
 )
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
-from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
+from prunevid_qwen.evaluation.tasks.visual_cot_records import (
+    ImageQuestion,
+    Sample,
+    data_files,
+    image_path,
+    read_samples,
+)
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -43,42 +50,8 @@ BRIEF = "Answer the question using a single word or phrase."
 """What LLaVA-1.5 made usual for short answers, and GlimpsePrune appends on request."""
 
 _FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
-_TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
 _ASKED = ("set", "id", "config", "image", "question", "reference")
-
-
-@dataclass(frozen=True)
-class ImageQuestion(Question):
-    """A sample as it is asked.
-
-    Args:
-        sample: which.
-        suffix: on a line of its own behind the question; "" is none.
-        error: why it cannot be asked, or None.
-    """
-
-    sample: Sample
-    suffix: str
-    error: str | None = None
-
-    @property
-    def id(self) -> str:  # type: ignore[override]
-        """Set and position."""
-        return self.sample.name
-
-    @property
-    def text(self) -> str:
-        """The question, suffix included."""
-        return f"{self.sample.question}\n{self.suffix}" if self.suffix else self.sample.question
-
-    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
-        """Write the question behind its image."""
-        return [{"role": "user", "content": [*items, {"type": "text", "text": self.text}]}]
-
-    def about(self) -> Line:
-        """Return what a line says of the sample."""
-        about = {name: getattr(self.sample, name) for name in ("set", "id", "image", "question")}
-        return {**about, "reference": self.sample.answer}
+_TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
 
 
 @dataclass(frozen=True)
@@ -179,11 +152,10 @@ class VisualCotRun:
             options[f"records of {name}"] = f"{len(own)} records, {digest_of(own)}"
         options |= {"suffix": self.suffix, "max_new_tokens": self.max_new_tokens}
         options |= model_options(self.model_path, self.loading, choose_device(self.loading.get("device")))
-        options |= plugin_options(self.plugins)
         options["configs"] = [name for name, _ in self.configs]
         for name, config in self.configs:
             options |= {f"{name}: {option}": value for option, value in config_options(config).items()}
-        return options
+        return options | plugin_options(self.plugins)
 
 
 def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool = True) -> NamedConfigs:

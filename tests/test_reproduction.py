@@ -133,7 +133,7 @@ def test_a_budget_of_several_cuts_is_the_mean_of_what_each_leaves(
 def test_what_several_cuts_cost_is_what_each_layer_does() -> None:
     work = cost.Work(questions=1, videos=0, tokens=4000, gigabytes=1.0, why="", text=0, answer=0)
     config = PruneVidConfig(enable_stage1=False, selector="pyramiddrop")
-    flops = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7).total
+    flops = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7)["total"]
     seconds = 3600 * cost.estimate([("one", work)], [config]).hours - cost.OVERHEAD
     assert seconds * cost.SPEED == pytest.approx(flops, rel=0.01)
 
@@ -246,7 +246,7 @@ def test_a_script_says_in_its_file_and_its_help_what_it_is(
 
 def test_the_estimate_counts_as_the_speed_benchmark_does() -> None:
     shape, tokens, text = SHAPES["7b"], 4096, 100
-    counted = decoder_flops(shape, [tokens + text] * 11 + [tokens // 4 + text] * 17).total
+    counted = decoder_flops(shape, [tokens + text] * 11 + [tokens // 4 + text] * 17)["total"]
     assert cost.prefill_flops(tokens, text, (1.0, 0.25), 11) == pytest.approx(counted, rel=0.01)
     assert pytest.approx(vision_flops(shape, (16, 16, 16)) / 4096, rel=0.05) == cost.VISION
     work = cost.Work(questions=3600, videos=0, tokens=0, gigabytes=1.0, why="", text=0, answer=0)

@@ -198,7 +198,7 @@ class _Timer:
             "tokens": {"visual": visual, "text": text, "kept": kept, "layer": boundary},
             "cache_length": sum(held) / len(held),
             "flops": {
-                "decoder": decoder_flops(shape, widths).total + lm_head_flops(shape),
+                "decoder": decoder_flops(shape, widths)["total"] + lm_head_flops(shape),
                 "vision": vision_flops(shape, (1, *grid)),
                 "decode_step": decode_flops(shape, [n + 1 for n in held]),
             },

@@ -27,7 +27,6 @@ STAYS = {
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/summary.py": "colours of curves",
     "evaluation/speed/speed_plots.py": "colours of curves",
-    "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
 }
 
 

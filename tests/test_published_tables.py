@@ -181,19 +181,19 @@ def test_a_table_is_described_with_its_setting_its_figures_and_its_cost(table: P
 
 def test_the_estimate_counts_as_the_speed_benchmark_does() -> None:
     shape, tokens, text = SHAPES["7b"], 4096, 100
-    counted = decoder_flops(shape, [tokens + text] * 11 + [tokens // 4 + text] * 17).total
+    counted = decoder_flops(shape, [tokens + text] * 11 + [tokens // 4 + text] * 17)["total"]
     mean = (11 * prefill_flops(tokens + text) + 17 * prefill_flops(tokens // 4 + text)) / 28
     assert mean == pytest.approx(counted, rel=0.01)
     assert pytest.approx(vision_flops(shape, (16, 16, 16)) / 4096, rel=0.05) == estimate.VISION
     config = PruneVidConfig(enable_stage2=False, merger="uniform", cluster_ratio=1.0)
     _, seconds = answer_cost([config, config], 4096, text, answer=5)
-    whole = decoder_flops(shape, [tokens + text] * 28).total
+    whole = decoder_flops(shape, [tokens + text] * 28)["total"]
     assert seconds == pytest.approx(whole / estimate.SPEED + 5 * estimate.DECODE + estimate.OVERHEAD, rel=0.01)
 
 
 def test_several_cuts_cost_the_flops_of_each_layer() -> None:
     config = PruneVidConfig(enable_stage1=False, selector="pyramiddrop")
-    counted = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7).total
+    counted = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7)["total"]
     flops, seconds = answer_cost([config], 4000, text=0)
     assert flops == pytest.approx(counted, rel=0.01)
     assert seconds == pytest.approx(flops / estimate.SPEED + estimate.OVERHEAD)

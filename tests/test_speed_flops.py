@@ -14,14 +14,14 @@ from prunevid_qwen.evaluation.speed.flops import (
     cluster_flops,
     decode_flops,
     decoder_flops,
+    facts_of,
     lm_head_flops,
     macs_fastv,
     macs_fastvid,
     vision_flops,
 )
 from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_of
-from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
-from prunevid_qwen.evaluation.speed.run_facts import facts_of
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
 from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 from prunevid_qwen.tokens import Block, TokenMap
 
@@ -55,7 +55,7 @@ def test_the_stock_models_parts_are_counted_exactly(model):
         count for name, count in counts.items() if name.endswith((".visual", "VisionTransformerPretrainedModel"))
     )
     assert tower == vision_flops(TINY, (4, 5, 7), 2)  # since 5.18 `generate` calls it outside the model
-    assert layers_of(counts) == decoder_flops(TINY, [PROMPT.length] * TINY.layers, 2).total
+    assert layers_of(counts) == decoder_flops(TINY, [PROMPT.length] * TINY.layers, 2)["total"]
     assert of(counts, "lm_head") == lm_head_flops(TINY, 2)
 
 
@@ -110,8 +110,8 @@ def test_a_step_of_decoding_is_counted_exactly(model, config):
 def test_the_causal_half_is_what_a_causal_kernel_computes():
     n, d = 7, TINY.hidden
     pairs = sum(1 for query in range(n) for key in range(n) if key <= query)
-    assert decoder_flops(TINY, [n]).attention_causal == 4 * pairs * d
-    assert decoder_flops(TINY, [n]).attention == 4 * n * n * d
+    assert decoder_flops(TINY, [n])["attention_causal"] == 4 * pairs * d
+    assert decoder_flops(TINY, [n])["attention"] == 4 * n * n * d
 
 
 def test_clustering_counts_the_points_of_each_group_once():
@@ -136,7 +136,7 @@ def test_the_papers_formulas_give_the_papers_figures(formula, tokens, tera):
 
 
 def test_the_7b_costs_what_the_specification_computed():
-    assert decoder_flops(SHAPES["7b"], [2148] * 28).total / 1e12 == pytest.approx(29.9, rel=0.01)
+    assert decoder_flops(SHAPES["7b"], [2148] * 28)["total"] / 1e12 == pytest.approx(29.9, rel=0.01)
     assert vision_flops(SHAPES["7b"], (16, 8, 16)) / 1e12 == pytest.approx(10.5, rel=0.02)
 
 

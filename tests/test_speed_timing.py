@@ -17,7 +17,7 @@ from prunevid_qwen.evaluation.speed.growth import exponent, measure_growth, vide
 from prunevid_qwen.evaluation.speed.memory import NOT_MEASURED, cache_storage, peak_memory
 from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_called
 from prunevid_qwen.evaluation.speed.overhead import measure_overhead, overhead_of
-from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs, pixels_of
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, pixels_of
 from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 
 TINY, CPU = SHAPES["tiny"], torch.device("cpu")

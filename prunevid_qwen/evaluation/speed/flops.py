@@ -1,59 +1,46 @@
-"""What a forward has to compute: floating point operations (2 for each multiply-add) of every part, and the papers'.
+"""What one run did, apart from its time: tokens at every stage, cache, and floating point operations of every part.
 
-Counted are matrix products: projections, attention, SwiGLU, patch embedding, merger, output layer, and the distance
-products of clustering. Not counted, as in torch's FlopCounterMode, with which a test compares: norms, softmax, rotary
-embedding, additions. Attention is counted in full (every query with every key), as papers and FlopCounterMode do; the
-half that causal kernels compute stands beside it.
+FLOPs are 2 for each multiply-add of a matrix product: projections, attention, SwiGLU, patch embedding, merger, output
+layer, and the distance products of clustering. Not counted, as in torch's FlopCounterMode, with which a test compares:
+norms, softmax, rotary embedding, additions. Attention is counted in full (every query with every key), as papers and
+FlopCounterMode do; the half that causal kernels compute stands beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.evaluation.speed.memory import cache_storage
 from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, MERGE, PATCH, PATCH_FRAMES, Shape
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
+from prunevid_qwen.reducer import made_by
+from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens import Block, TokenMap
+from prunevid_qwen.tokens.trace import DOOR, Trace
 
 
-@dataclass(frozen=True)
-class DecoderFlops:
-    """FLOPs of the decoder's layers.
-
-    Args:
-        linear: projections and SwiGLU.
-        attention: every query with every key.
-        attention_causal: every query with the keys up to its own.
-    """
-
-    linear: int
-    attention: int
-    attention_causal: int
-
-    @property
-    def total(self) -> int:
-        """With attention in full."""
-        return self.linear + self.attention
-
-    def to_dict(self) -> dict[str, int]:
-        """Return all of it, ready for JSON; ``total_causal`` is with attention's causal half."""
-        return {**asdict(self), "total": self.total, "total_causal": self.linear + self.attention_causal}
-
-
-def decoder_flops(shape: Shape, widths: Sequence[int], batch: int = 1) -> DecoderFlops:
+def decoder_flops(shape: Shape, widths: Sequence[int], batch: int = 1) -> dict[str, int]:
     """Count a prefill.
 
     Args:
         shape: of the model.
         widths: tokens that each layer runs on, text and padding included.
         batch: rows.
+
+    Returns: ``linear`` (projections and SwiGLU), ``attention`` of every query with every key, ``attention_causal`` of
+        every query with the keys up to its own, and the ``total`` and ``total_causal`` of either with ``linear``.
     """
-    return DecoderFlops(
-        linear=batch * sum(_layer_linear(shape, n) for n in widths),
-        attention=batch * sum(4 * n * n * shape.hidden for n in widths),
-        attention_causal=batch * sum(2 * n * (n + 1) * shape.hidden for n in widths),
-    )
+    linear = batch * sum(_layer_linear(shape, n) for n in widths)
+    full = batch * sum(4 * n * n * shape.hidden for n in widths)
+    causal = batch * sum(2 * n * (n + 1) * shape.hidden for n in widths)
+    return {
+        "linear": linear, "attention": full, "attention_causal": causal, "total": linear + full,
+        "total_causal": linear + causal,
+    }  # fmt: skip
 
 
 def decode_flops(shape: Shape, held: Sequence[int], batch: int = 1) -> int:
@@ -92,20 +79,6 @@ def vision_flops(shape: Shape, grid: tuple[int, int, int], batch: int = 1) -> in
         attention += positions * sum(4 * n * n * d for n in lengths)
     merger = 2 * (patches // unit) * unit * d * (unit * d + shape.hidden)
     return batch * (embedding + shape.vision_depth * linear + attention + merger)
-
-
-def score_flops(shape: Shape, asking: int, width: int, rows: int, keys: bool) -> int:
-    """Count one step's attention scores of one row; what else its method computes is not counted.
-
-    Args:
-        shape: of the model.
-        asking: tokens whose queries are made.
-        width: keys that the queries are multiplied with.
-        rows: queries that are.
-        keys: the keys are made too, and not read from the cache.
-    """
-    made = 2 * width * shape.hidden * shape.kv_heads * shape.head if keys else 0
-    return 2 * shape.hidden * (asking * shape.hidden + rows * width) + made
 
 
 def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, least: int) -> int:
@@ -147,3 +120,99 @@ def macs_fastvid(shape: Shape, widths: Sequence[int]) -> int:
     """Multiply-adds of visual tokens by FastVID's and FlashVID's formula: grouped heads, three FFN matrices."""
     d, m, grouped = shape.hidden, shape.ffn, shape.heads + shape.kv_heads
     return sum(2 * n * d * d * grouped // shape.heads + 2 * n * n * d + 3 * n * d * m for n in widths)
+
+
+def facts_of(
+    size: PromptSize, shape: Shape, config: PruneVidConfig | None, trace: Trace | None, cache: Any, itemsize: int
+) -> dict[str, Any]:
+    """Collect the facts of one prefill.
+
+    Args:
+        size: of the prompt.
+        shape: of the model.
+        config: what was pruned; None is the stock model.
+        trace: of `pruned`; None is the stock model.
+        cache: after the prefill.
+        itemsize: bytes of one number in it.
+
+    Returns:
+        Ready for JSON. Token counts are means over the rows; ``widths`` are what each layer ran on, the widest row's,
+        text included, ``visual_widths`` the visual tokens in it.
+    """
+    batch, layers, given = size.batch, shape.layers, size.visual_tokens
+    seen = [[given] * layers for _ in range(batch)]  # visual tokens of each layer, by row
+    first = second = float(given)
+    boundary, cluster, places = None, 0, list[int]()
+    if trace is not None and config is not None:
+        seen = [sample.widths(layers) for sample in trace.samples]
+        first = sum(sample.after_stage1 for sample in trace.samples) / batch
+        second = sum(sample.after_stage2 for sample in trace.samples) / batch
+        boundary = trace.layer if config.enable_stage2 else None
+        if config.has("min_cluster_tokens"):
+            cluster = sum(
+                cluster_flops(sample.merged, sample.blocks, shape.hidden, config.min_cluster_tokens)
+                for sample in trace.samples
+                if sample.merged is not None
+            )
+        places = [at for at in trace.steps_at if at > DOOR]
+    visual = [max(each) for each in zip(*seen, strict=True)]
+    widths = [n + size.text_tokens for n in visual]
+    lengths = list(size_of(cache)[0])
+    layer_average = sum(map(sum, seen)) / (layers * batch)
+    scores = [] if config is None else _scores(config, size, [widths[at] for at in places])
+    entry = 2 * shape.kv_heads * shape.head * itemsize  # bytes of a token's keys and values in one layer
+    compressed = config is not None and config.enable_cache_compression and config.enable_stage2
+    return {
+        "batch": batch,
+        "grid": [size.positions, size.rows, size.columns],
+        "layer": boundary,
+        "tokens": {
+            "text": size.text_tokens, "visual": given, "after_stage1": first, "after_stage2": second,
+            "layer_average": layer_average,
+        },
+        "R1": first / given,
+        "R2": second / given,
+        "R_layer": layer_average / given,
+        "R_kv": sum(lengths) / (layers * size.length),
+        "widths": widths,
+        "visual_widths": visual,
+        "scores": scores,
+        "cluster": cluster,
+        "cache_lengths": lengths,
+        "cache_bytes": {
+            "computed": batch * entry * sum([widths[-1]] * layers if compressed else widths),
+            "measured": cache_storage(cache),
+            "unpruned": batch * entry * layers * size.length,
+        },
+        "flops": {
+            "vision": vision_flops(shape, (size.positions, size.rows, size.columns), batch),
+            "stage1": cluster,
+            "decoder": decoder_flops(shape, widths, batch),
+            "stage2": batch * sum(_score_flops(shape, **each) for each in scores),
+            "lm_head": lm_head_flops(shape, batch),
+            "decode_step": decode_flops(shape, [n + 1 for n in lengths], batch),
+            "macs_fastv": batch * macs_fastv(shape, visual),
+            "macs_fastvid": batch * macs_fastvid(shape, visual),
+        },
+    }  # fmt: skip
+
+
+def _scores(config: PruneVidConfig, size: PromptSize, widths: list[int]) -> list[dict[str, Any]]:
+    """Say of each step between the layers, which came to so many tokens, what attention it computes anew."""
+    query = None if config.selector is None else made_by(config.selector, config=config).needs.attention
+    if query is None:
+        return []
+    asking = 1 if query.tokens == "last" else size.question_tokens
+    rows = 1 if query.rows == "last" else asking
+    keys = query.source == "pre_rope" or query.projections == "next"
+    return [{"asking": asking, "width": width, "rows": rows, "keys": keys} for width in widths]
+
+
+def _score_flops(shape: Shape, asking: int, width: int, rows: int, keys: bool) -> int:
+    """Count one step's attention scores of one row; what else its method computes is not counted.
+
+    Queries are made of ``asking`` tokens, ``rows`` of them are multiplied with ``width`` keys; ``keys`` are made too
+    where they are not read from the cache.
+    """
+    made = 2 * width * shape.hidden * shape.kv_heads * shape.head if keys else 0
+    return 2 * shape.hidden * (asking * shape.hidden + rows * width) + made

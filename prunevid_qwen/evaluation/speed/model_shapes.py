@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -98,22 +98,28 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, attentio
     return model.eval()
 
 
+_TEXT = {  # of `Shape`, and its name in the decoder's config
+    "layers": "num_hidden_layers", "hidden": "hidden_size", "ffn": "intermediate_size",
+    "heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "vocabulary": "vocab_size",
+}  # fmt: skip
+_VISION = {  # in the vision tower's
+    "vision_depth": "depth", "vision_hidden": "hidden_size", "vision_ffn": "intermediate_size",
+    "vision_heads": "num_heads", "full_attention": "fullatt_block_indexes", "window": "window_size",
+}  # fmt: skip
+
+
 def _model_config(shape: Shape) -> Any:
     from transformers import Qwen2_5_VLConfig
 
     side = 3 * shape.head // 16  # rotary frequencies that tell rows, and as many that tell columns
     sections = {128: [16, 24, 24], 64: [8, 12, 12]}.get(shape.head, [shape.head // 2 - 2 * side, side, side])
-    text = {
-        "vocab_size": shape.vocabulary, "hidden_size": shape.hidden, "intermediate_size": shape.ffn,
-        "num_hidden_layers": shape.layers, "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,
+    text = {name: getattr(shape, field) for field, name in _TEXT.items()} | {
         "max_position_embeddings": 128000, "bos_token_id": None, "eos_token_id": None, "pad_token_id": PAD,
         "rope_parameters": {"rope_type": "default", "mrope_section": sections, "rope_theta": 1000000.0},
         "tie_word_embeddings": shape.tied,
     }  # fmt: skip
-    vision = {
-        "depth": shape.vision_depth, "hidden_size": shape.vision_hidden, "intermediate_size": shape.vision_ffn,
-        "num_heads": shape.vision_heads, "fullatt_block_indexes": list(shape.full_attention),
-        "window_size": shape.window, "out_hidden_size": shape.hidden, "patch_size": PATCH,
+    vision = {name: getattr(shape, field) for field, name in _VISION.items()} | {
+        "fullatt_block_indexes": list(shape.full_attention), "out_hidden_size": shape.hidden, "patch_size": PATCH,
         "spatial_merge_size": MERGE, "temporal_patch_size": PATCH_FRAMES, "tokens_per_second": 2,
     }  # fmt: skip
     return Qwen2_5_VLConfig(
@@ -131,10 +137,7 @@ def shape_of(config: Any) -> Shape:
     if config.model_type != "qwen2_5_vl":
         raise ConfigError(f"the speed benchmark counts the FLOPs of qwen2_5_vl, got {config.model_type!r}")
     text, vision = config.get_text_config(), config.vision_config
-    return replace(
-        SHAPES["7b"], layers=text.num_hidden_layers, hidden=text.hidden_size, ffn=text.intermediate_size,
-        heads=text.num_attention_heads, kv_heads=text.num_key_value_heads, vocabulary=text.vocab_size,
-        tied=bool(config.tie_word_embeddings), vision_depth=vision.depth, vision_hidden=vision.hidden_size,
-        vision_ffn=vision.intermediate_size, vision_heads=vision.num_heads,
-        full_attention=tuple(vision.fullatt_block_indexes), window=vision.window_size,
-    )  # fmt: skip
+    sizes = {field: getattr(text, name) for field, name in _TEXT.items()}
+    sizes |= {field: getattr(vision, name) for field, name in _VISION.items()}
+    sizes["full_attention"] = tuple(sizes["full_attention"])
+    return Shape(**sizes, tied=bool(config.tie_word_embeddings))

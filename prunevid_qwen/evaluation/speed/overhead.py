@@ -10,7 +10,7 @@ import torch
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, KEEPS_ALL
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
-from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
 from prunevid_qwen.evaluation.speed.timed_run import timed_tokens
 
 OVERHEAD = "overhead"

@@ -18,9 +18,8 @@ from prunevid_qwen.evaluation.speed.contest import Contest
 from prunevid_qwen.evaluation.speed.growth import GROWTH, measure_growth
 from prunevid_qwen.evaluation.speed.model_shapes import Shape, build_model, shape_called, shape_of
 from prunevid_qwen.evaluation.speed.overhead import OVERHEAD, measure_overhead
-from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, read_prompt
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS, cell_of
-from prunevid_qwen.evaluation.speed.video_prompt import read_prompt
 from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines
 from prunevid_qwen.evaluation.store.identity import Progress
 from prunevid_qwen.inputs.qwen.media import MediaReader

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,19 +21,12 @@ from prunevid_qwen.tokens.trace import Timestamp, Trace
 _STAGES = {"stage1": "merge", "stage2": "select", "stage3": "compact"}  # part -> its name in a trace's seconds
 
 
-@dataclass(frozen=True)
-class TimedParts:
-    """What `timed_parts` saw.
+class TimedParts(NamedTuple):
+    """What `timed_parts` saw."""
 
-    Args:
-        seconds: of each part up to the first token.
-        trace: of `pruned`; None for the stock model.
-        cache: what the decoder left in the cache.
-    """
-
-    seconds: dict[str, float]
-    trace: Trace | None
-    cache: Any
+    seconds: dict[str, float]  # of each part up to the first token
+    trace: Trace | None  # of `pruned`; None for the stock model
+    cache: Any  # as the decoder left it
 
 
 class TokenStamps(StoppingCriteria):

@@ -1,4 +1,4 @@
-"""Each row of README's list of refusals has calls here that are refused, and each call that is tried has a row."""
+"""Each row of docs/models.md's list of refusals has calls here that are refused, and each call that is tried has a row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.test_pruning_equals_masking import TINY
 from tests.test_right_padding import padded
 
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
-README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (PACKAGE.parent / "docs" / "models.md").read_text(encoding="utf-8")
 CONFIG = PruneVidConfig(**TINY)
 STEP = {"input_ids": torch.tensor([[20]])}
 
@@ -303,7 +303,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
 
 
 def rows() -> list[str]:
-    section = README.partition("## What is refused")[2].partition("\n## ")[0]
+    section = PAGE.partition("## What is refused")[2].partition("\n## ")[0]
     return [row for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) if row != "refused"]
 
 

@@ -9,8 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from prunevid_qwen.cli.commands import app
-from prunevid_qwen.evaluation.protocol.presets import PRESETS
-from prunevid_qwen.evaluation.protocol.reading import Output, Reading
+from prunevid_qwen.evaluation.datasets import names
+from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
+from prunevid_qwen.evaluation.protocol.presets import presets
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.reproduction.cost import gigabytes
 from prunevid_qwen.evaluation.reproduction.describe import cost_of
@@ -41,8 +42,12 @@ def test_options_of_commands_exist() -> None:
             assert f"{option} " in known, (path, option)
 
 
+def test_every_benchmark_is_in_the_table() -> None:
+    assert {row[0].strip("`") for row in table("name")[1:]} == set(names()), "a row for each under Where the data lies"
+
+
 def test_every_protocol_is_in_the_table() -> None:
-    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(PRESETS)
+    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
 
 
 def said(reading: Reading, ours: bool) -> set[str]:

@@ -15,7 +15,6 @@ from PIL import Image
 
 from prunevid_qwen.cli import main, train_glimpse_request
 from prunevid_qwen.cli.train_glimpse import build_recipe
-from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -199,9 +198,16 @@ def test_a_conversion_overwrites_only_what_it_is_told_to(tmp_path: Path, capsys:
     assert main(["convert-glimpse", str(tmp_path / "nowhere"), str(tmp_path / "x")]) == 2
 
 
-def test_recipes_are_read_from_files_alone(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot read the recipe"):
-        build_recipe(tmp_path / "none.yaml", {})
+def test_a_recipe_of_the_package_goes_by_name_outside_a_clone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", "kind=moving_shapes", "--data", "samples=2", "--model_path", "bundled", "--check"]
+    assert main(["train-glimpse", "--recipe", "glimpse", *words]) == 0
+    assert main(["train-glimpse", "--recipe", "train/glimpse.yaml", *words]) == 0  # as it was once
+    capsys.readouterr()
+    assert main(["train-glimpse", "--recipe", "none.yaml", *words]) == 2
+    assert "glimpse_tiny" in capsys.readouterr().err
 
 
 def test_the_demo_answers_with_the_bundled_predictor_and_shows_its_count(capsys: pytest.CaptureFixture[str]) -> None:

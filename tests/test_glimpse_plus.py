@@ -10,7 +10,6 @@ import torch
 
 from prunevid_qwen.cli.train_glimpse_plus import build_recipe, train_glimpse_plus
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.evaluation.plus_summary import said, summarise
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.training.glimpse.run_folder import RunFolder
@@ -19,6 +18,7 @@ from prunevid_qwen.training.glimpse_plus.entries import PromptReader, open_entri
 from prunevid_qwen.training.glimpse_plus.policy import Prompts, box_config, draw, score
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward, normalised
+from prunevid_qwen.training.glimpse_plus.summary import said, summarise
 from tests.glimpse_plus import PLUS, plus
 from tests.models import RAGGED, make_inputs, tiny_model
 from tests.stub_judge import StubJudge
@@ -204,14 +204,14 @@ def test_the_command_lines_judge_is_an_endpoint() -> None:
 
 
 def test_the_committed_recipe_is_the_published_one() -> None:
-    recipe = GlimpsePlusRecipe.from_yaml(ROOT / "train" / "glimpse_plus.yaml")
+    recipe = GlimpsePlusRecipe.from_yaml("glimpse_plus")
     assert recipe == GlimpsePlusRecipe() and recipe.needs_judge and len(recipe.data) == 23
     assert recipe.accumulation(4) == 8  # four GPUs: a group at a time, eight forwards
     assert recipe.glimpse_recipe("merged").effective_batch == 16
 
 
 def test_the_tiny_recipe_is_complete() -> None:
-    recipe = GlimpsePlusRecipe.from_yaml(ROOT / "train" / "glimpse_plus_tiny.yaml")
+    recipe = GlimpsePlusRecipe.from_yaml("glimpse_plus_tiny")
     assert not recipe.needs_judge and recipe.beta == 0.04 and recipe.temperature == 1.0
     assert all(entry["held_out"] for entry in recipe.eval_data)
     assert GlimpsePlusRecipe.from_dict(recipe.to_dict()) == recipe
@@ -286,5 +286,5 @@ def test_the_committed_summary_follows_from_the_committed_lines() -> None:
     made = summarise(folder.lines("curve.jsonl"), folder.lines("held_out.jsonl"), 32)
     assert {name: held[name] for name in made} == made and made["training"]["rise_in_errors"] > 3
     assert made["held_out"][0]["from"] == "boxes" and made["held_out"][0]["difference"]["interval"][0] > 0.3
-    recipe = GlimpsePlusRecipe.from_yaml(ROOT / "train" / "glimpse_plus_tiny.yaml")
+    recipe = GlimpsePlusRecipe.from_yaml("glimpse_plus_tiny")
     assert held["grpo"]["recipe"] == recipe.to_dict()

@@ -15,6 +15,7 @@ from prunevid_qwen.training.glimpse import recipe_values
 from prunevid_qwen.training.glimpse.base import _published_taps, facts_for, make_trainee
 from prunevid_qwen.training.glimpse.opened import open_recipe, spec_of
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from prunevid_qwen.training.glimpse.recipe_yaml import RECIPES, recipe_file, recipe_names
 from tests.models import tiny_model
 from tests.patience import PATIENCE
 
@@ -30,14 +31,14 @@ def test_every_option_says_its_range_and_source() -> None:
 
 
 def test_the_published_file_is_the_defaults() -> None:
-    published, defaults = GlimpseRecipe.from_yaml(ROOT / "train" / "glimpse.yaml").to_dict(), GlimpseRecipe().to_dict()
+    published, defaults = GlimpseRecipe.from_yaml("glimpse").to_dict(), GlimpseRecipe().to_dict()
     assert published.pop("data") == {**defaults.pop("data"), "box_type": "pixels"}
     differ = {name for name in defaults if published[name] != defaults[name]}
     assert differ == {"workers"}  # which changes nothing of what comes out
 
 
 def test_every_line_of_the_published_file_names_its_source() -> None:
-    lines = (ROOT / "train" / "glimpse.yaml").read_text(encoding="utf-8").splitlines()
+    lines = (RECIPES / "glimpse.yaml").read_text(encoding="utf-8").splitlines()
     options = [line for line in lines if ":" in line and not line.startswith("#")]
     silent = [line for line in options if not any(who in line for who in ("paper", "authors", "trainer", "ours"))]
     assert silent == ["data:", "steps: null"]
@@ -45,7 +46,7 @@ def test_every_line_of_the_published_file_names_its_source() -> None:
 
 
 def test_the_tiny_file_trains_the_bundled_model_on_shapes() -> None:
-    recipe = GlimpseRecipe.from_yaml(ROOT / "train" / "glimpse_tiny.yaml")
+    recipe = GlimpseRecipe.from_yaml("glimpse_tiny")
     opened = open_recipe(recipe)
     assert recipe.model_path == "bundled" and recipe.eval_data["held_out"] is True
     assert len(opened["data"]) > len(opened["eval_data"]) >= 1
@@ -106,8 +107,39 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):
             GlimpseRecipe.from_yaml(path)
-    with pytest.raises(ConfigError, match=r"cannot read the recipe .*see train/glimpse\.yaml"):
-        GlimpseRecipe.from_yaml(tmp_path / "none.yaml")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"recipe\.yaml"):
+        GlimpseRecipe.from_yaml(path)
+
+
+def test_recipes_of_the_package_go_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no clone around
+    assert recipe_names() == ["glimpse", "glimpse_plus", "glimpse_plus_tiny", "glimpse_tiny"]
+    assert GlimpseRecipe.from_yaml("glimpse_tiny") == GlimpseRecipe.from_yaml(RECIPES / "glimpse_tiny.yaml")
+    Path("mine.yaml").write_text("steps: 7")
+    assert GlimpseRecipe.from_yaml(Path("mine.yaml")).steps == 7
+    Path("glimpse").mkdir()  # the folder of a run
+    assert recipe_file(Path("glimpse")) == RECIPES / "glimpse.yaml"
+
+
+def test_the_old_path_of_a_recipe_is_its_name_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for old in ("train/glimpse_tiny.yaml", str(ROOT / "train" / "glimpse_tiny.yaml")):
+        caplog.clear()
+        assert recipe_file(old) == RECIPES / "glimpse_tiny.yaml"
+        assert len(caplog.records) == 1 and "--recipe glimpse_tiny" in caplog.text
+    Path("train").mkdir()
+    Path("train/glimpse.yaml").write_text("steps: 7")  # a file of one's own is what it says
+    assert recipe_file("train/glimpse.yaml") == Path("train/glimpse.yaml")
+
+
+@pytest.mark.parametrize("given", ["glimps", "none.yaml", "train/none.yaml", "other/glimpse.yaml", "."])
+def test_an_unknown_recipe_lists_the_known_ones(given: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        recipe_file(given)
+    assert all(name in str(error.value) for name in (given, *recipe_names()))
 
 
 def test_without_pyyaml_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

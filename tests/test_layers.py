@@ -28,7 +28,8 @@ FLOORS = (
     ("inputs",),
     ("answers",),
     ("model",),
-    ("evaluation", "training"),
+    ("evaluation",),
+    ("training",),  # stores its runs as evaluation does
     ("cli",),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

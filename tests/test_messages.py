@@ -29,8 +29,8 @@ from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.inputs.sources import videos_of
 from prunevid_qwen.loading import check_source, choose_device
 from prunevid_qwen.reducer import reducer_class
-from prunevid_qwen.training.tokenizer import build_tokenizer
 from prunevid_qwen.video import read_image, read_video
+from research.bundled_model.tokenizer import build_tokenizer
 from tests.media import encode, frame
 
 ASKED = {"type": "text", "text": "What?"}
@@ -295,7 +295,7 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
     "batch question": lambda text, folder: asked({"video": "a", "question": [text]}, folder),
     "batch messages": lambda text, folder: asked({"messages": [{"role": "user", "content": [text]}]}, folder),
     "batch line": lambda text, folder: asked([text], folder),
-    "answer of a benchmark": lambda text, _: letter_of(text, [text + "a", text + "b"], "line 1"),
+    "answer of a benchmark": lambda text, _: letter_of(text, "text", [text + "a", text + "b"], "line 1"),
     "lmms": lambda text, _: under_lmms_eval({"type": text}),
     "lmms url": lambda text, _: under_lmms_eval({"type": "video", "url": f"http://{text}"}),
     "lmms argument": lambda text, _: read_generation({"temperature": text}),

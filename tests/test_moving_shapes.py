@@ -129,7 +129,7 @@ def test_clauses_ask_the_same_in_other_words():
 
 
 def test_training_never_sees_a_held_out_seed():
-    from prunevid_qwen.training import batches
+    from research.bundled_model import batches
 
     taken = []
     real = batches.make_scene

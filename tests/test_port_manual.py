@@ -30,9 +30,9 @@ from prunevid_qwen import (
 )
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PRESETS
-from prunevid_qwen.evaluation.fingerprint import config_options
+from prunevid_qwen.evaluation.store.identity import config_options
 from prunevid_qwen.loading import bundled_model
-from prunevid_qwen.training.architecture import build_model, deepen
+from research.bundled_model.architecture import build_model, deepen
 
 ID = "Qwen/Qwen2.5-VL-7B-Instruct"
 LAYERS = 28

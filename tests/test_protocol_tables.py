@@ -15,14 +15,13 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.figures import mean_of_strata
+from prunevid_qwen.evaluation.protocol.exports import official_text
 from prunevid_qwen.evaluation.protocol.lines import Line, join, read_lines
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text, warnings_of
-from prunevid_qwen.evaluation.protocol.videomme_export import official_text
-from prunevid_qwen.evaluation.visual_cot.summary import standard_error
+from prunevid_qwen.evaluation.report.intervals import mean_of_strata, standard_error
 
 PROTOCOL = protocol_named("lmms", "videomme")
 OPTIONS = ("one", "two", "three", "four")
@@ -212,7 +211,7 @@ def test_hidden_answers_are_not_scored() -> None:
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     stranger = line("paper", replace(RECORDS[0], id="999-1"), "A")
-    (tmp_path / "a.jsonl").write_text("{}\n{broken\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text("[1]\n", encoding="utf-8")
     (tmp_path / "c.jsonl").write_bytes(b"\xff\xfe\n")
     for wrong, said in (
@@ -224,8 +223,8 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         (lambda: join([replace(LINES[0], run="x"), replace(LINES[1], run="y")]), "2 different runs"),
         (lambda: read_lines([tmp_path / "none.jsonl"]), "no answers at"),
         (lambda: read_lines([tmp_path / "a.jsonl"]), r"a.jsonl:1 lacks id, config"),
-        (lambda: read_lines([tmp_path / "b.jsonl"]), "not a stored answer"),
-        (lambda: read_lines([tmp_path / "c.jsonl"]), "not a JSON line"),
+        (lambda: read_lines([tmp_path / "b.jsonl"]), r"b\.jsonl:1 is not a stored"),
+        (lambda: read_lines([tmp_path / "c.jsonl"]), r"c\.jsonl:1 is not a JSON line"),
         (lambda: line("a", RECORDS[0], None), "neither an answer nor an error"),
         (lambda: line("a", replace(RECORDS[0], options=(), answer="x"), "x"), "visual-cot"),
         (lambda: Manifest.from_dict({"by": "x"}), "a manifest has"),

@@ -56,8 +56,8 @@ def generate(case: Any = ONE_VIDEO, inputs: Any = None, **options: Any) -> None:
 
 def of_an_unknown_cache() -> None:
     from prunevid_qwen import PruneVidQwen25VL
-    from prunevid_qwen.training.architecture import build_model
-    from prunevid_qwen.training.tokenizer import build_tokenizer
+    from research.bundled_model.architecture import build_model
+    from research.bundled_model.tokenizer import build_tokenizer
 
     model = PruneVidQwen25VL(build_model(0).eval(), CONFIG, tokenizer=build_tokenizer())
     talk = [

@@ -15,7 +15,7 @@ from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.evaluation.fingerprint import digest
+from prunevid_qwen.evaluation.store.identity import digest
 from prunevid_qwen.evaluation.visual_cot.answering import BRIEF
 from prunevid_qwen.evaluation.visual_cot.identity import options_of
 from prunevid_qwen.evaluation.visual_cot.run import VisualCotRun

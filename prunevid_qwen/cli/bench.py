@@ -13,7 +13,7 @@ import typer
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.bench_speed import register_speed
 from prunevid_qwen.cli.help import EXIT_CODES, PanelledCommand
-from prunevid_qwen.errors import ConfigError, SetupError, quoted
+from prunevid_qwen.errors import ConfigError, quoted
 
 _EPILOG = """\
 [bold]Examples[/bold]
@@ -69,39 +69,47 @@ class AccuracyRequest:
         """Ask, show how far it is, write the report and say where; return the exit code.
 
         Raises:
-            SetupError: matplotlib is missing, which is said before an hour of asking.
+            KeyboardInterrupt: the run was stopped; how to go on has been said.
         """
-        if importlib.util.find_spec("matplotlib") is None:
-            raise SetupError("the report's plots need matplotlib: pip install 'prunevid_qwen[bench]'")
-        from prunevid_qwen.evaluation.accuracy_answers import read_answers
-        from prunevid_qwen.evaluation.accuracy_report import write_report
-        from prunevid_qwen.evaluation.accuracy_run import accuracy_run
+        from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run, pack_answers
+        from prunevid_qwen.evaluation.shapes.answers import read_answers
+        from prunevid_qwen.evaluation.shapes.page import write_report
 
         if self.against is not None:
             read_answers(self.against)  # complains now, not after an hour of asking
+        asked = self._asked()
 
         with Bars() as bars:
-            accuracy_run(self.out, self._asked(), self.workers, self.restart, bars.tell, self.command)
-        with bars.console.status("Drawing the plots"):
-            report = write_report(self.out)
+            try:
+                accuracy_run(self.out, asked, self.workers, self.restart, bars.tell, self.command)
+            except KeyboardInterrupt:
+                typer.echo(f"what was measured is in {self.out}: the same command goes on where it was", err=True)
+                raise
+        plots = importlib.util.find_spec("matplotlib") is not None
+        if not plots:
+            typer.echo(
+                "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). What was measured is "
+                "kept: the same command draws it later, and measures nothing again",
+                err=True,
+            )
+        with bars.console.status("Writing the report"):
+            report = write_report(self.out, plots)
         typer.echo(f"report: {report}\nsummary: {self.out / 'summary.json'}")
         if self.against is not None:
-            from prunevid_qwen.evaluation.accuracy_comparison import compare_folders
+            from prunevid_qwen.evaluation.shapes.comparison import compare_folders
 
             comparison = compare_folders(self.out, self.against)
             (self.out / "comparison.md").write_text(comparison, encoding="utf-8")
             typer.echo(comparison)
         if self.pack:
-            from prunevid_qwen.evaluation.accuracy_folder import pack_answers
-
             with bars.console.status("Packing the answers"):
                 typer.echo(f"answers: {pack_answers(self.out)}")
         return 0
 
     def _asked(self) -> Any:
-        from prunevid_qwen.evaluation.accuracy_run import QUICK, AccuracyRun
-        from prunevid_qwen.evaluation.accuracy_work import Asking
-        from prunevid_qwen.evaluation.methods import methods_called
+        from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun
+        from prunevid_qwen.evaluation.shapes.methods import methods_called
+        from prunevid_qwen.evaluation.shapes.workers import Asking
 
         start: dict[str, Any] = dict(QUICK) if self.quick else {}
         asking: dict[str, Any] = {**start.pop("asking", {}), "model": self.model_path}

@@ -77,7 +77,7 @@ class SpeedRequest:
     def _measure(self) -> None:
         from transformers.utils import logging
 
-        from prunevid_qwen.evaluation.efficiency.run import SpeedRun, speed_run
+        from prunevid_qwen.evaluation.speed.speed_run import SpeedRun, speed_run
         from prunevid_qwen.loading import choose_device
 
         logging.set_verbosity_error()
@@ -100,20 +100,16 @@ class SpeedRequest:
             speed_run(self.out, asked, self.restart, bars.tell, self.command)
 
     def _report(self, folder: Path) -> dict[str, Any]:
-        from prunevid_qwen.evaluation.efficiency.report import summarise, write_report
+        from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-        plots: list[str] = []
-        if importlib.util.find_spec("matplotlib") is not None:
-            from prunevid_qwen.evaluation.efficiency.plots import draw_plots
-
-            plots = draw_plots(folder, summarise(folder))
-        else:
+        drawable = importlib.util.find_spec("matplotlib") is not None
+        if not drawable:
             typer.echo(
                 "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). The measurements are "
                 f"kept: --plots_from {folder} draws them later, on another machine too",
                 err=True,
             )
-        return write_report(folder, plots)
+        return write_report(folder, plots=drawable)
 
 
 def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:

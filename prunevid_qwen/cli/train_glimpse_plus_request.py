@@ -77,7 +77,7 @@ class TrainGlimpsePlusRequest:
         from accelerate import PartialState
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.accuracy_folder import surroundings
+        from prunevid_qwen.evaluation.store import surroundings
 
         if not self.verbose:
             library.set_verbosity_error()
@@ -147,8 +147,8 @@ class TrainGlimpsePlusRequest:
             yield {"exact_match": exact_match, "judge": judge_reward(ask, self.judge_workers)}
 
     def _summed_up(self, done: dict[str, Any]) -> dict[str, Any]:
-        from prunevid_qwen.evaluation.plus_summary import draw_plus, said, summarise
         from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
+        from prunevid_qwen.training.glimpse_plus.summary import draw_plus, said, summarise
         from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
 
         folder = RunFolder(self.out)

@@ -80,7 +80,7 @@ class TrainGlimpseRequest:
         from accelerate import PartialState
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.accuracy_folder import surroundings
+        from prunevid_qwen.evaluation.store import surroundings
         from prunevid_qwen.training.glimpse.train import train
 
         if not self.verbose:
@@ -131,6 +131,6 @@ class TrainGlimpseRequest:
             )
             typer.echo(said, err=True)
             return
-        from prunevid_qwen.evaluation.glimpse_curve import draw_curve
+        from prunevid_qwen.training.glimpse.curve_plot import draw_curve
 
         draw_curve(folder.lines(CURVE), folder.lines(EVALUATION), self.out / "curve.svg")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import lzma
-import os
-import platform
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.store import RECORD as RECORD
+from prunevid_qwen.evaluation.store import code_digest as code_digest
+from prunevid_qwen.evaluation.store import replace
+from prunevid_qwen.evaluation.store import surroundings as surroundings
 from prunevid_qwen.receipt import versions
 
-ANSWERS, RECORD = "answers.jsonl", "run.json"
+ANSWERS = "answers.jsonl"
 
 MAY_GROW = "videos"
 """The one option in which a run that goes on may differ from its beginning: it may ask about more."""
@@ -75,7 +75,7 @@ def pack_answers(folder: Path) -> Path:
     """
     answers, packed = folder / ANSWERS, folder / _PACKED
     lines = sorted(answers.read_text(encoding="utf-8").splitlines(keepends=True), key=_packing_order)
-    _replace(packed, lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME))
+    replace(packed, lzma.compress("".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME))
     answers.unlink()
     return packed
 
@@ -84,13 +84,13 @@ def unpack_answers(folder: Path) -> None:
     """Make ``answers.jsonl`` of the packed answers, so that a run can go on; nothing where there are none."""
     answers, packed = folder / ANSWERS, folder / _PACKED
     if packed.exists() and not answers.exists():
-        _replace(answers, lzma.decompress(packed.read_bytes()))
+        replace(answers, lzma.decompress(packed.read_bytes()))
     packed.unlink(missing_ok=True)
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
     """Write ``run.json``; a kill leaves the old or the new one."""
-    _replace(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    replace(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def whole_videos(folder: Path, wanted: dict[VideoName, int]) -> set[VideoName]:
@@ -116,7 +116,7 @@ def whole_videos(folder: Path, wanted: dict[VideoName, int]) -> set[VideoName]:
     done = {name for name, count in counts.items() if count == wanted.get(name)}
     whole = "".join(line for name, line in kept if name in done)
     if whole != text:
-        _replace(path, whole.encode())
+        replace(path, whole.encode())
     return done
 
 
@@ -137,44 +137,3 @@ def _packing_order(line: str) -> tuple[str, str, int, str]:
     """Neighbours are alike: one method's answers to one question in a row of budgets."""
     row = json.loads(line)
     return row["condition"], row["seed"], row["question"], line
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file so that a kill, a full disk or a power cut leaves the old one or the new one."""
-    beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-
-
-def code_digest() -> str:
-    """Fingerprint of this package's Python files: which state of the methods answered, committed or not."""
-    package = Path(__file__).resolve().parents[1]
-    found = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()
-
-
-def surroundings() -> dict[str, Any]:
-    """Return the code's fingerprint, its commit, whether the package differs from that, and the machine."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*words: str) -> str:
-        try:
-            done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False)
-        except OSError:
-            return ""
-        return done.stdout.strip()
-
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    processors = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        _CODE: code_digest(),
-        "commit": git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", "prunevid_qwen")),
-        "machine": f"{platform.machine()}, {os.cpu_count()} x {(processors or [platform.processor()])[0]}",
-    }

@@ -26,7 +26,7 @@ from prunevid_qwen.evaluation.engine.folder import Part, begin, whole_lines
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByConfig, media_reader
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.fingerprint import config_options, model_options, reader_options
+from prunevid_qwen.evaluation.store.identity import config_options, model_options, reader_options
 from prunevid_qwen.evaluation.visual_cot.folder import replace
 
 Progress = Callable[[str, int, int], None]

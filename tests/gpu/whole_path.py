@@ -19,8 +19,8 @@ from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.training.architecture import build_model
-from prunevid_qwen.training.tokenizer import build_tokenizer
+from research.bundled_model.architecture import build_model
+from research.bundled_model.tokenizer import build_tokenizer
 from tests.models import CASES, make_inputs, tiny_model
 from tests.tolerances import LOGITS, close
 

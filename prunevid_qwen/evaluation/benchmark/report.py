@@ -11,16 +11,15 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.benchmark.run import BASELINE
 from prunevid_qwen.evaluation.benchmark.tokens import DEFINITIONS, token_rows, token_table
 from prunevid_qwen.evaluation.datasets import read_dataset
-from prunevid_qwen.evaluation.datasets.egoschema_submission import write_submission
 from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
 from prunevid_qwen.evaluation.protocol.lines import Line, join, read_lines
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.outputs import Output
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.protocol.reading import Output
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.summary import summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text
-from prunevid_qwen.evaluation.protocol.videomme_export import official_text
 from prunevid_qwen.evaluation.visual_cot.folder import replace
 
 SUMMARY, TABLE, REPORT = "summary.json", "summary.csv", "report.md"

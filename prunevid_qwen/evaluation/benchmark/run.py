@@ -17,10 +17,10 @@ from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, Shard, answered,
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader
 from prunevid_qwen.evaluation.engine.tasks import without
-from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options, reader_options
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options, reader_options
 from prunevid_qwen.loading import choose_device
 
 Progress = Callable[[str, int, int], None]

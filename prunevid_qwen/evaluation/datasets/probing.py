@@ -7,8 +7,7 @@ from pathlib import Path
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.lengths import promised_bytes
-from prunevid_qwen.evaluation.datasets.registry import ProblemKind
-from prunevid_qwen.video.frames import IMAGE_SUFFIXES, natural_order
+from prunevid_qwen.evaluation.datasets.record import ProblemKind
 
 _SHOWN = 5
 
@@ -67,6 +66,8 @@ def _image(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
 
 
 def _frames(folder: Path, decode: bool) -> tuple[ProblemKind, str] | None:
+    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, natural_order
+
     if not folder.is_dir():
         return "unreadable", "it is a file, expected a folder of frames"
     try:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout  # torch brings it: the system lets go of
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD, code_digest, read_record, surroundings, write_record
 from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.fingerprint import digest_of
+from prunevid_qwen.evaluation.store.identity import digest_of
 from prunevid_qwen.receipt import versions
 
 _ANSWERS, _LOCK = "answers*.jsonl", "run.lock"

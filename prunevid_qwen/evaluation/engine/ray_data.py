@@ -24,7 +24,7 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, import_ray, joined
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.fingerprint import reader_options
+from prunevid_qwen.evaluation.store.identity import reader_options
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.video.data_uris import named
 

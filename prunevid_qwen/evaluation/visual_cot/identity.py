@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from prunevid_qwen.evaluation.fingerprint import config_options, digest_of, model_options
+from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options
 from prunevid_qwen.evaluation.visual_cot.configs import NamedConfigs
 from prunevid_qwen.evaluation.visual_cot.records import Sample
 from prunevid_qwen.loading import choose_device

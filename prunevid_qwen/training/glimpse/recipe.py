@@ -90,7 +90,6 @@ class GlimpseRecipe(YamlRecipe):
     """
 
     CALLED: ClassVar[str] = "a recipe"
-    EXAMPLE: ClassVar[str] = "train/glimpse.yaml"
 
     model_path: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     dtype: str = "bfloat16"
@@ -151,7 +150,7 @@ class GlimpseRecipe(YamlRecipe):
         if not self.model_path:
             raise ConfigError("model_path is a hub id, a folder or 'bundled', got ''")
         if not self.data:
-            raise ConfigError("data says what to train on: give it at least a kind, as in train/glimpse.yaml")
+            raise ConfigError("data says what to train on: give it at least a kind, as in the recipe 'glimpse'")
         if self.effective_batch % self.per_device_batch:
             raise ConfigError(
                 f"effective_batch={self.effective_batch} is not a multiple of "

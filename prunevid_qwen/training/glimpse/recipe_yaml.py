@@ -1,8 +1,9 @@
-"""What recipes share: options by name, from a YAML file and back. Imports no torch."""
+"""What recipes share: options by name, from a YAML file or a recipe of the package, and back. Imports no torch."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,16 +16,46 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+logger = logging.getLogger(__name__)
+
+
+def recipe_names() -> list[str]:
+    """List the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def recipe_file(given: str | Path) -> Path:
+    """Return the file of a recipe.
+
+    Args:
+        given: the name of one that comes with the package ("glimpse"), or the path of a YAML file. A name is taken
+            before a file without ending that is called the same. ``train/glimpse.yaml``, where the package's recipes
+            were once, is taken as ``glimpse`` for one release where there is no such file.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    path, names = Path(given), recipe_names()
+    if str(path) in names:
+        return RECIPES / f"{path}.yaml"
+    if path.is_file():
+        return path
+    if path.parent.name == "train" and path.suffix == ".yaml" and path.stem in names:
+        logger.warning("--recipe %s is now --recipe %s", path, path.stem)
+        return RECIPES / f"{path.stem}.yaml"
+    raise ConfigError(f"there is no recipe {str(given)!r}: give the path of a YAML file, or one of {', '.join(names)}")
+
+
 class YamlRecipe:
     """A frozen dataclass of options that is written in YAML.
 
     Attributes:
         CALLED: what messages call it.
-        EXAMPLE: a file that shows one.
     """
 
     CALLED: ClassVar[str]
-    EXAMPLE: ClassVar[str]
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some options changed; unknown names are refused as in `from_dict`."""
@@ -52,18 +83,21 @@ class YamlRecipe:
         return cls(**options)
 
     @classmethod
-    def from_yaml(cls, path: str | Path) -> Self:
-        """Read a recipe from a YAML file.
+    def from_yaml(cls, recipe: str | Path) -> Self:
+        """Read a recipe of the package by its name, or from a YAML file.
+
+        Args:
+            recipe: as `recipe_file` takes it.
 
         Raises:
-            ConfigError: the file is missing or is no mapping of options, or an option is unknown or bad.
+            ConfigError: there is no such recipe, it is no mapping of options, or an option is unknown or bad.
             SetupError: PyYAML is not installed.
         """
-        path = Path(path)
+        path = recipe_file(recipe)
         try:
             text = path.read_text(encoding="utf-8")
-        except OSError as error:
-            raise ConfigError(f"cannot read the recipe {path} ({error.strerror}): see {cls.EXAMPLE}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the recipe {path}: {error}") from None
         held = read_yaml(text, str(path))
         if not isinstance(held, dict):
             raise ConfigError(f"{path} holds a {type(held).__name__}, a recipe is a mapping of options to values")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 import shutil
 import zipfile
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import torch
 
 from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.evaluation.store import Lines, keep_lines, read_lines, replace
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.recipe import FREE
 
@@ -64,7 +64,7 @@ class RunFolder:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint: an interruption leaves the old one or the new one."""
-        self._replace(CHECKPOINT, lambda file: torch.save({**state, "versions": _versions()}, file))
+        self.write(CHECKPOINT, lambda file: torch.save({**state, "versions": _versions()}, file))
 
     def record(self) -> dict[str, Any] | None:
         """Return what train.json holds, or None where the run is not finished or its predictor is gone."""
@@ -76,45 +76,28 @@ class RunFolder:
 
     def write_record(self, record: Mapping[str, Any]) -> Path:
         """Write train.json and return its path."""
-        text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-        return self._replace(RECORD, lambda file: file.write(text.encode()))
+        return self.write(RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
     def add(self, name: str, line: Mapping[str, Any]) -> None:
         """Append a line to a curve; after the return it outlives a kill."""
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / name).open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with Lines(self.path / name) as lines:
+            lines.add(dict(line))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Read a curve, without a last line that a kill has torn."""
-        path = self.path / name
-        found = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-        return [json.loads(line) for line in found]
+        return read_lines(self.path / name)
 
     def cut(self, step: int) -> None:
         """Take lines that are younger than a checkpoint off the curves: its steps will be done again."""
         for name in (CURVE, EVALUATION):
-            if (self.path / name).exists():
-                kept = [line for line in self.lines(name) if line["step"] <= step]
-                data = b"".join(json.dumps(line).encode() + b"\n" for line in kept)
-                self._replace(name, lambda file, data=data: file.write(data))  # type: ignore[misc]
+            keep_lines(self.path / name, lambda line: line["step"] <= step)
 
-    def write(self, name: str, text: str) -> None:
-        """Write a file whole or not at all, whatever comes in between."""
-        self._replace(name, lambda file: file.write(text.encode()))
-
-    def _replace(self, name: str, write: Callable[[BinaryIO], Any]) -> Path:
+    def write(self, name: str, data: str | Callable[[BinaryIO], Any]) -> Path:
+        """Write a file whole or not at all, whatever comes in between, and return its path."""
         self.path.mkdir(parents=True, exist_ok=True)
-        path = self.path / name
-        beside = path.with_name(f"{name}.new")
-        with beside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        return path
+        replace(self.path / name, data.encode() if isinstance(data, str) else data)
+        return self.path / name
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """GlimpsePlusRecipe: everything that decides what a GlimpsePrune+ run comes to, in one frozen, validated dataclass.
 
 Imports no torch. Defaults are the published ones for Qwen2.5-VL-7B (arXiv 2508.01548, appendix, and its authors'
-configs); train/glimpse_plus.yaml says of each where it is from.
+configs); recipes/glimpse_plus.yaml says of each where it is from.
 """
 
 from __future__ import annotations
@@ -91,7 +91,6 @@ class GlimpsePlusRecipe(YamlRecipe):
     """
 
     CALLED: ClassVar[str] = "a GlimpsePrune+ recipe"
-    EXAMPLE: ClassVar[str] = "train/glimpse_plus.yaml"
 
     model_path: str = "Qwen/Qwen2.5-VL-7B-Instruct"
     dtype: str = "bfloat16"
@@ -146,7 +145,9 @@ class GlimpsePlusRecipe(YamlRecipe):
         if not self.model_path:
             raise ConfigError("model_path is a hub id, a folder or 'bundled', got ''")
         if not self.data:
-            raise ConfigError("data lists what to train on: give it at least one entry, as in train/glimpse_plus.yaml")
+            raise ConfigError(
+                "data lists what to train on: give it at least one entry, as in the recipe 'glimpse_plus'"
+            )
         for entry in (*self.data, *self.eval_data):
             if entry.get("reward", REWARDS[0]) not in REWARDS:
                 raise ConfigError(unknown("the reward of an entry of data is one of", entry["reward"], REWARDS))

@@ -1,0 +1,1 @@
+"""How results are summed up and shown: intervals, tables and pages, plots. Knows nothing of how they were measured."""

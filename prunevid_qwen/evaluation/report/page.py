@@ -1,0 +1,172 @@
+"""The one writer of results: Markdown to read, CSV to compute with, JSON to keep, and a table for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = dict[str, Any]
+
+_GAP = "  "  # between two columns of a terminal table
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under the names of their columns.
+
+    Args:
+        head: the columns' names.
+        rows: of as many cells each.
+    """
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(f"a row of {len(row)} cells under {len(self.head)} columns: {list(row)}")
+
+    def markdown(self, first: str = " --- ", others: str | None = None) -> list[str]:
+        """Return the lines of the table in Markdown; a bar or a line break inside a cell is written as / or a space.
+
+        Args:
+            first: what stands under the first column's name: " --- ", or "---" for a rule without spaces.
+            others: what stands under the others' names: " ---: " puts them to the right; None is as the first.
+        """
+        rule = [first, *[first if others is None else others] * (len(self.head) - 1)]
+        return [_markdown(self.head), f"|{'|'.join(rule)}|", *map(_markdown, self.rows)]
+
+    def terminal(self, width: int | None = None, keys: int = 1) -> str:
+        """Return the table for a terminal: no line is longer than ``width``.
+
+        Columns that do not fit beside each other follow below, each time with the first ones; a cell that does not fit
+        is broken into lines.
+
+        Args:
+            width: in characters, at least 8 for each of ``keys``; None is the terminal's own.
+            keys: how many columns say what a row is about, and are repeated; at least 1.
+        """
+        width = width or shutil.get_terminal_size().columns
+        keys = min(keys, len(self.head))
+        columns = [[_plain(cell) for cell in column] for column in zip(self.head, *self.rows, strict=True)]
+        widths = [max(map(len, column)) for column in columns]
+        if sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
+            return _block(columns, widths, range(len(columns)))
+        room = max(1, (width // 2 - len(_GAP) * keys) // keys)  # what is repeated takes half of the width at most
+        widths[:keys] = [min(each, room) for each in widths[:keys]]
+        start = sum(widths[:keys]) + len(_GAP) * keys
+        widths[keys:] = [min(each, max(1, width - start)) for each in widths[keys:]]
+        blocks: list[list[int]] = []
+        free = 0
+        for place in range(keys, len(columns)):
+            if not blocks or widths[place] + len(_GAP) > free:
+                blocks.append(list(range(keys)))
+                free = width - start + len(_GAP)
+            blocks[-1].append(place)
+            free -= widths[place] + len(_GAP)
+        return "\n\n".join(_block(columns, widths, block) for block in blocks or [list(range(keys))])
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
+    r"""Return a line for each row under the names of all; a row that lacks a name leaves it empty.
+
+    Args:
+        rows: flat; see `flat`.
+        end: of a line, "\n" or "\r\n".
+    """
+    rows = list(rows)
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, restval="", lineterminator=end)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def json_text(summary: Any, sort_keys: bool = False, ascii_alone: bool = False) -> str:
+    """Return a summary as JSON, ended by a newline.
+
+    Args:
+        summary: without NaN and infinity, which JSON does not have.
+        sort_keys: so that the order of making it does not show.
+        ascii_alone: escape every other letter.
+
+    Raises:
+        ValueError: a number that JSON does not have.
+    """
+    return json.dumps(summary, indent=1, sort_keys=sort_keys, ensure_ascii=ascii_alone, allow_nan=False) + "\n"
+
+
+def page(*parts: str | Iterable[str]) -> str:
+    """Return a page: parts with an empty line between them; a part may be lines. Empty ones are left out."""
+    texts = [part if isinstance(part, str) else "\n".join(part) for part in parts]
+    return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def flat(row: Mapping[str, Any]) -> Row:
+    """Return a row of a summary without dictionaries in it, for `csv_text`.
+
+    A difference (with "value" and "interval") becomes NAME, NAME_low, NAME_high and its number of pairs; what else has
+    parts becomes NAME_PART; parts that have parts themselves (columns, by scorer) drop the outer name.
+    """
+    found: Row = {}
+    for name, value in row.items():
+        if name == "difference":
+            low, high = (value and value["interval"]) or (None, None)
+            found |= {name: value and value["value"], f"{name}_low": low, f"{name}_high": high}
+            found["pairs"] = value and value["pairs"]
+        elif not isinstance(value, dict):
+            found[name] = value
+        elif all(isinstance(part, dict) for part in value.values()):
+            found |= {f"{each}_{part}": number for each, own in value.items() for part, number in own.items()}
+        else:
+            found |= {f"{name}_{part}": number for part, number in value.items()}
+    return found
+
+
+def difference_text(found: Mapping[str, Any] | None, of: int | None = None, scale: float = 1, digits: int = 3) -> str:
+    """Write a paired difference with its sign and interval: "+0.012 (-0.001 to +0.025) of 90/100".
+
+    Args:
+        found: "value", "interval" (or None) and "pairs"; None gives an empty text.
+        of: how many pairs there could be; says how many there are where that differs.
+        scale: 100 for points.
+        digits: behind the point.
+    """
+    if found is None:
+        return ""
+    text = f"{scale * found['value']:+.{digits}f}"
+    if found["interval"] is not None:
+        low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
+        text += f" ({low} to {high})"
+    return text if of is None or found["pairs"] == of else f"{text} of {found['pairs']}/{of}"
+
+
+def _markdown(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"
+
+
+def _plain(cell: str) -> str:
+    return " ".join(cell.replace("**", "").replace("<br>", " ").split())
+
+
+def _block(columns: list[list[str]], widths: list[int], places: Sequence[int]) -> str:
+    lines: list[str] = []
+    for number in range(len(columns[0])):
+        cells = [textwrap.wrap(columns[place][number], widths[place]) or [""] for place in places]
+        for line in range(max(map(len, cells))):
+            parts = [
+                (cell[line] if line < len(cell) else "").ljust(widths[place])
+                for cell, place in zip(cells, places, strict=True)
+            ]
+            lines.append(_GAP.join(parts).rstrip())
+        if number == 0:
+            lines.append(_GAP.join("-" * widths[place] for place in places))
+    return "\n".join(lines)

@@ -1,0 +1,231 @@
+"""The one style of all plots: two themes, a colour, marker and dash for each method that matters, labels kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import SetupError
+
+
+@dataclass(frozen=True)
+class Theme:
+    """Colours of a plot that lies on a light or a dark page.
+
+    Args:
+        name: ends the files' names.
+        page: behind everything.
+        ink: text and axes.
+        quiet: what stands back: other methods, notes.
+        grid: lines behind the curves.
+    """
+
+    name: str
+    page: str
+    ink: str
+    quiet: str
+    grid: str
+
+
+LIGHT = Theme("light", "#ffffff", "#1f2328", "#8c959f", "#e7eaee")
+DARK = Theme("dark", "#0d1117", "#e6edf3", "#7d8590", "#21262d")
+THEMES = (LIGHT, DARK)
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one method is drawn; colours are apart for colour-blind eyes too, and marker and dash say the same again.
+
+    Args:
+        light: colour on a light page.
+        dark: colour on a dark page.
+        marker: matplotlib's letter.
+        dash: matplotlib's line style: solid for methods, broken for controls.
+        width: of the line, in points.
+    """
+
+    light: str
+    dark: str
+    marker: str
+    dash: str
+    width: float
+
+    def colour(self, theme: Theme) -> str:
+        """Return the colour on this page."""
+        return self.light if theme is LIGHT else self.dark
+
+
+HIGHLIGHTED: dict[str, Style] = {
+    "prunevid": Style("#0072b2", "#4c9bff", "o", "-", 2.6),
+    "recommended": Style("#d55e00", "#ff8a4c", "D", "-", 2.6),
+    "random": Style("#555b63", "#b7bfc8", "X", "--", 1.7),
+    "uniform": Style("#008f68", "#2fc79a", "s", "--", 1.7),
+    "pool": Style("#c0609a", "#e79cc8", "P", "--", 1.7),
+    "fewer frames": Style("#b07a00", "#f0b429", "v", "-.", 1.7),
+    "smaller frames": Style("#35a0d8", "#a5e3f9", "^", "-.", 1.7),
+}
+"""The methods that a plot is read for; every other one is a thin quiet line."""
+
+
+def style_of(method: str, theme: Theme) -> dict[str, Any]:
+    """Return matplotlib's arguments for the line of a method."""
+    if method not in HIGHLIGHTED:
+        return {"color": theme.quiet, "linewidth": 0.9, "linestyle": "-", "marker": ".", "markersize": 3.5, "zorder": 2}
+    style = HIGHLIGHTED[method]
+    return {
+        "color": style.colour(theme),
+        "linewidth": style.width,
+        "linestyle": style.dash,
+        "marker": style.marker,
+        "markersize": 6,
+        "markeredgewidth": 0.8,
+        "markeredgecolor": theme.page,
+        "zorder": 5 if style.dash == "-" else 4,
+    }
+
+
+def settings(theme: Theme) -> dict[str, Any]:
+    """Return matplotlib's rc settings: the theme, and everything that makes the same figures give the same bytes."""
+    return {
+        "svg.hashsalt": "prunevid_qwen",
+        "svg.fonttype": "path",
+        "font.family": "DejaVu Sans",  # comes with matplotlib
+        "font.size": 9.5,
+        "figure.facecolor": theme.page,
+        "savefig.facecolor": theme.page,
+        "axes.facecolor": theme.page,
+        "axes.edgecolor": theme.grid,
+        "axes.labelcolor": theme.ink,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": True,
+        "text.color": theme.ink,
+        "xtick.color": theme.ink,
+        "ytick.color": theme.ink,
+        "xtick.minor.size": 0,
+        "grid.color": theme.grid,
+        "grid.linewidth": 0.8,
+        "path.simplify": False,
+    }
+
+
+def load_matplotlib() -> Any:
+    """Return matplotlib, which only plots need.
+
+    Raises:
+        SetupError: it is not installed; names the extra that brings it.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise SetupError(
+            f"plots need matplotlib ({error}): pip install 'prunevid_qwen[bench]'. What was measured is kept; the same "
+            "command draws it later, and measures nothing again"
+        ) from None
+    return matplotlib
+
+
+def draw(
+    path: Path,
+    size: tuple[float, float],
+    fill: Callable[[Any, Theme], None],
+    themes: Sequence[Theme] = THEMES,
+    endings: Sequence[str] = ("svg", "png"),
+    layout: Any = None,
+    names_its_maker: bool = False,
+) -> list[Path]:
+    """Draw a plot into ``<path>_<theme>.<ending>`` for each theme and ending; the same figures give the same bytes.
+
+    Args:
+        path: without theme and ending; its folder exists.
+        size: width and height in inches.
+        fill: puts the plot into an empty figure, in the colours of a theme.
+        themes: light and dark pages.
+        endings: kinds of files.
+        layout: matplotlib's layout engine, such as "constrained".
+        names_its_maker: leave matplotlib's name and version in the files.
+
+    Returns: the files, theme by theme.
+
+    Raises:
+        SetupError: matplotlib is not installed.
+    """
+    matplotlib = load_matplotlib()
+    from matplotlib.figure import Figure
+
+    maker: dict[str, dict[str, None]] = {"svg": {"Creator": None}, "png": {"Software": None}}
+    written = []
+    for theme in themes:
+        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings(theme)}):
+            figure = Figure(figsize=size, layout=layout)
+            fill(figure, theme)
+            for ending in endings:
+                about = {"Date": None} if ending == "svg" else {}
+                about |= {} if names_its_maker else maker[ending]
+                file = path.with_name(f"{path.name}_{theme.name}.{ending}")
+                figure.savefig(file, dpi=160, metadata=about)
+                written.append(file)
+    return written
+
+
+def heading(figure: Any, theme: Theme, title: str, below: str, places: tuple[float, float] = (0.955, 0.905)) -> None:
+    """Write a title over a plot and a line below it.
+
+    Args:
+        figure: matplotlib's.
+        theme: of the page.
+        title: short.
+        below: one line on what is shown.
+        places: of both, as shares of the figure's height.
+    """
+    figure.text(0.015, places[0], title, fontsize=14, fontweight="bold", color=theme.ink, va="center")
+    figure.text(0.015, places[1], below, fontsize=9.5, color=theme.quiet, va="center")
+
+
+def legend(figure: Any, handles: dict[str, Any], theme: Theme, place: tuple[float, float], **look: Any) -> None:
+    """Write a legend without a frame.
+
+    Args:
+        figure: matplotlib's.
+        handles: by label.
+        theme: of the page.
+        place: of its upper left corner, in shares of the figure.
+        look: matplotlib's other arguments.
+    """
+    look = {"loc": "upper left", "bbox_to_anchor": place, "frameon": False, **look}
+    for text in figure.legend(handles.values(), handles.keys(), **look).get_texts():
+        text.set_color(theme.ink)
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Place labels as near to where they belong as a gap between neighbours allows.
+
+    Args:
+        wanted: where each label belongs, in any unit and order.
+        gap: least distance between two labels, in the same unit.
+        low: lowest place allowed.
+        high: highest place allowed; where not all fit, the gap shrinks.
+
+    Returns: a place for each, in the order given; the order of the places is that of the wishes.
+    """
+    if not wanted:
+        return []
+    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
+    order = sorted(range(len(wanted)), key=lambda k: (wanted[k], k))
+    blocks: list[list[float]] = []  # mean wish of the first label, labels: neighbours that touch move as one
+    for rank, k in enumerate(order):
+        blocks.append([wanted[k] - rank * gap, 1])
+        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
+            mean, count = blocks.pop()
+            blocks[-1] = [
+                (blocks[-1][0] * blocks[-1][1] + mean * count) / (blocks[-1][1] + count),
+                blocks[-1][1] + count,
+            ]
+    starts = [min(max(mean, low), high - (len(wanted) - 1) * gap) for mean, count in blocks for _ in range(int(count))]
+    places = [0.0] * len(wanted)
+    for rank, k in enumerate(order):
+        places[k] = starts[rank] + rank * gap
+    return places

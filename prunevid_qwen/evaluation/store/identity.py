@@ -1,0 +1,195 @@
+"""What could change a line: code, machine, models, files, options. Hashes stand for what is long."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.plugins import load_plugin
+from prunevid_qwen.errors import SetupError, quoted
+from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
+from prunevid_qwen.video.backends import BACKENDS, load_backend
+
+CODE = "code_sha256"
+"""Where a record has `code_digest`."""
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+_PIECE = 2**22
+_LARGE = 10**9  # bytes, from which on reading them is worth a bar
+
+_KNOWN: dict[tuple[Any, ...], str] = {}
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done and how much there is."""
+
+
+def code_digest() -> str:
+    """Fingerprint this package's Python files: which state of the methods answered, committed or not."""
+    found = hashlib.sha256()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        found.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def surroundings() -> dict[str, Any]:
+    """Return the code's fingerprint, its commit, whether the package differs from that, and the machine."""
+
+    def git(*words: str) -> str:
+        try:
+            done = subprocess.run(["git", *words], cwd=_PACKAGE.parent, capture_output=True, text=True, check=False)
+        except OSError:
+            return ""
+        return done.stdout.strip()
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    processors = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        CODE: code_digest(),
+        "commit": git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(git("status", "--porcelain", "--untracked-files=no", _PACKAGE.name)),
+        "machine": f"{platform.machine()}, {os.cpu_count()} x {(processors or [platform.processor()])[0]}",
+    }
+
+
+def digest(path: Path, tell: Progress = lambda *_: None) -> str:
+    """Fingerprint a file, or all files of a folder with their names; a large model's takes as long as reading it.
+
+    Hidden files do not count: ``hf download --local-dir`` leaves the time of the download in ``.cache``.
+    """
+    found, done = hashlib.sha256(), 0
+    files = [path] if path.is_file() else _files(path)
+    total = sum(each.stat().st_size for each in files)
+    for each in files:
+        found.update(each.relative_to(path).as_posix().encode() + b"\0")
+        with each.open("rb") as file:
+            while piece := file.read(_PIECE):
+                found.update(piece)
+                done += len(piece)
+                if total > _LARGE:
+                    tell("fingerprint of the model, MB", done // 10**6, total // 10**6)
+        found.update(b"\0")
+    return f"sha256 {found.hexdigest()}"
+
+
+def _files(folder: Path) -> list[Path]:
+    seen = (each for each in folder.rglob("*") if not any(p.startswith(".") for p in each.relative_to(folder).parts))
+    return sorted(each for each in seen if each.is_file())
+
+
+def digest_of(value: Any) -> str:
+    """Fingerprint JSON."""
+    return f"sha256 {hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()}"
+
+
+def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress = lambda *_: None) -> str:
+    """Fingerprint a model: the bytes of a folder, or the commit of a hub id, which names its bytes.
+
+    Raises:
+        ConfigError: it is neither a folder of a model nor a hub id.
+        SetupError: it is not there.
+    """
+    folder = Path(bundled_model() if model_path == "bundled" else model_path)
+    check_source(str(folder))
+    if folder.is_dir():
+        # one process may run several data sets: tens of gigabytes are read once, unless a file was touched
+        files = _files(folder)
+        seen = (str(folder), *((str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files))
+        if seen not in _KNOWN:
+            _KNOWN[seen] = digest(folder, tell)
+        return _KNOWN[seen]
+    from transformers.utils import cached_file
+
+    hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
+    try:
+        config = cached_file(model_path, "config.json", **hub)
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SetupError(
+            f"cannot find the model {quoted(model_path)}: {reason}\nWithout network, copy its folder "
+            "here and pass that as --model_path; bundled needs no download"
+        ) from error
+    return f"commit {Path(config).parent.name}"  # .../snapshots/<commit>/config.json
+
+
+def reader_options(backend: str) -> dict[str, str]:
+    """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors in another way.
+
+    Args:
+        backend: ``video_backend``; frames are always chosen with PyAV.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    libraries = {"pyav": "av", "pillow": "PIL"}
+    if backend != "pyav":
+        load_backend(backend)
+        libraries[backend] = BACKENDS[backend][1].split(".")[0]
+    modules = {name: importlib.import_module(library) for name, library in libraries.items()}
+    return {f"reader: {name}": str(getattr(module, "__version__", "unknown")) for name, module in modules.items()}
+
+
+def model_options(
+    model_path: str, loading: dict[str, Any], device: str, tell: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Return what of a model and its loading two runs must share, flat.
+
+    Args:
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``from_pretrained``; None means its default.
+        device: that answers; its number does not matter.
+        tell: told of the progress.
+    """
+    given = {name: value for name, value in loading.items() if value is not None and name != "local_files_only"}
+    options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading, tell)}
+    options |= {f"loading: {name}": given[name] for name in sorted(given) if name != "device"}
+    options["device"] = device.split(":")[0]
+    return options
+
+
+def config_options(config: PruneVidConfig) -> dict[str, Any]:
+    """Return every option of a config, and the content of the files that it names."""
+    options = config.flat()
+    for option, value in config.flat().items():
+        if option.endswith("_path") and isinstance(value, str) and Path(value).exists():
+            options[f"content of {option}"] = digest(Path(value))
+    return options
+
+
+def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
+    """Return what of the plug-ins of a run another one must share, flat; nothing where there is none.
+
+    Args:
+        plugins: as `prunevid_qwen.config.plugins.load_plugin` takes them: a file counts by its bytes, a module by its
+            installed version, or by its own file's bytes where no version is installed with it.
+
+    Raises:
+        ConfigError, SetupError: as there.
+    """
+    found = {}
+    for source in plugins:
+        load_plugin(source)
+        path = Path(source)
+        if path.is_file():
+            found[f"plugin: {path.stem}"] = digest(path)
+        else:
+            found[f"plugin: {source}"] = _version_of(source)
+    return found
+
+
+def _version_of(module: str) -> str:
+    from importlib.metadata import packages_distributions, version
+
+    names = packages_distributions().get(module.partition(".")[0])
+    if names:
+        return version(names[0])
+    file = importlib.import_module(module).__file__
+    return "unknown" if file is None else digest(Path(file))

@@ -1,4 +1,4 @@
-"""Each row of docs/models.md's list of refusals has calls here that are refused, and each call that is tried has a row."""
+"""Each row of the list of refusals in docs/models.md has calls here that are refused, and each call has a row."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ HOOKS = ("forward", "stage3_kv", "adapters")
 NOT_A_CALL = (
     "merges tokens inside the decoder",  # a method of ones own
     "was left while another thread was inside a call",  # test_threads reaches it
-    "was encoded where the prompt has grid",  # the row of features made outside the block; test_taps reaches it
+    "encoded an image or video of",  # the row of features made outside the block; test_taps reaches it
 )
 
 # how the row's first cell begins -> who raises it, and calls

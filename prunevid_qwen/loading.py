@@ -43,11 +43,11 @@ def choose_device(device: str | None) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no driver or GPU answers"
         raise SetupError(
-            f"device={quoted(device)} was requested, but torch {torch.__version__} finds no GPU "
+            f"device={quoted(device)} was asked for, but torch {torch.__version__} finds no GPU "
             f"({build}): leave device unset or pass device='cpu'"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise SetupError("device='mps' was requested, but this machine has none: leave device unset or pass 'cpu'")
+        raise SetupError("device='mps' was asked for, but this machine has none: leave device unset or pass 'cpu'")
     return str(device)
 
 

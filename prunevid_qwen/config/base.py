@@ -235,8 +235,8 @@ def layer_after(before: int | float | None, layers: int) -> int:
         return resolve_layer(before, layers)
     if before > layers:
         raise ConfigError(
-            f"layers={before} (the same as pruning_layer={before - 1}), but this model has {layers} layers: give "
-            f"layers from 1 to {layers}, or None for the default"
+            f"layers={before} (the same as pruning_layer={before - 1}), but this model has layers 0 to {layers - 1} "
+            f"({layers} layers): give layers from 1 to {layers}, or None for the default"
             f"{_as_share('layers', before - 1, layers)}"
         )
     return before - 1

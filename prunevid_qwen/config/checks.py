@@ -23,7 +23,7 @@ def is_number(value: object) -> bool:
 def check_share(name: str, value: object) -> None:
     """Raise `ConfigError` unless ``value`` is a number in (0, 1]; a percentage is offered as a share."""
     if not is_number(value):
-        raise ConfigError(f"{name} is a number in (0, 1], got {quoted(value)} ({type(value).__name__})")
+        raise ConfigError(f"{name} is a number in (0, 1], got {type(value).__name__} {quoted(value)}")
     assert isinstance(value, (int, float))
     if 0 < value <= 1:
         return

@@ -150,9 +150,8 @@ class Run(threading.local):
         used = getattr(config, "use_cache", True) if use_cache is None else use_cache
         if not used and self.logits.for_next_token:
             raise UnsupportedError(
-                "with use_cache=False, generate would run the dropped tokens again in every step: leave use_cache "
-                "unset, or leave the `pruned` block for this call. A forward of your own may use it without "
-                "logits_to_keep=1"
+                "with use_cache=False, generate would run the dropped tokens again each step: leave use_cache unset, "
+                "or leave the `pruned` block for this call. A forward without logits_to_keep=1 may use it"
             )
         name = cache_name(kwargs)
         lent = not used and kwargs[name] is None

@@ -292,7 +292,7 @@ def _with_keep_ratio(options: Mapping[str, Any]) -> dict[str, Any]:
     options = dict(options)
     if "pruning_rate" in options:
         if "keep_ratio" in options:
-            raise ConfigError("keep_ratio and pruning_rate set one budget twice: give keep_ratio alone")
+            raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
         rate = options.pop("pruning_rate")
         if not is_number(rate) or not 0 <= rate < 1:
             raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {quoted(rate)}")

@@ -435,7 +435,7 @@ WRONG = {
     "blank question": ({"question": "  "}, ConfigError, "no question"),
     "a dict of questions": ({"question": {"What?": 1}}, ConfigError, "no question"),
     "one blank of two": ({"question": ["a", ""]}, ConfigError, "no question"),
-    "messages and question": ({"messages": [{"role": "user", "content": "a"}], "question": "a"}, ConfigError, "messages.*question"),
+    "messages and question": ({"messages": [{"role": "user", "content": "a"}], "question": "a"}, ConfigError, "alone"),
     "no messages": ({"messages": []}, ConfigError, "empty"),
     "seconds beside messages": (
         {"messages": [{"role": "user", "content": "a"}], "start": 1.0}, ConfigError, "own item",

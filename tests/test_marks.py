@@ -93,5 +93,5 @@ def test_what_are_no_marks_is_a_sentence(marks: Any, said: str) -> None:
 def test_two_marks_are_not_dealt_out_to_four_prompts() -> None:
     """They would be under beams, where rows are repetitions; these rows are not."""
     four = [[("text", 4), ("video", 2, 3, 3), ("text", 6)]] * 4
-    with pytest.raises(ConfigError, match="4 prompts.*got 2"):
+    with pytest.raises(ConfigError, match=r"4 prompts.*got 2"):
         kept(four, [torch.ones(18)] * 2)

@@ -1,25 +1,24 @@
-"""The share of visual tokens that `paper` keeps, at both ends: ``python research/kept_share.py``.
+"""The share of visual tokens that `paper` keeps: ``python -m research.kept_share``.
 
-Writes eval/results/kept_share.json: the demo's clip, in which a few objects move, and a camera that pans over a photo (scikit-learn's
-china.jpg), so that every pixel moves. Both are shown to the bundled toy: how much merges is a matter of the video and of its encoder.
+Writes eval/results/kept_share.json: the demo's clip, in which a few objects move, and a camera that pans over a photo
+(scikit-learn's china.jpg), so that every pixel moves. Both are shown to the bundled toy: how much merges depends on the
+video and on the vision encoder.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
+import typer
 from sklearn.datasets import load_sample_image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run from a checkout without installing
-
 from prunevid_qwen import PruneVidQwen25VL
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
+from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 
+ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "eval" / "results" / "kept_share.json"
 
 
@@ -38,13 +37,13 @@ def main() -> None:
         rows.append({"video": name, "tokens": stats["tokens"], "cut_after_layer": at, "layers": layers, **config})
     record = {
         "what": "visual tokens under `paper`: all, after each stage, and averaged over the decoder's layers",
-        "command": "python research/kept_share.py",
+        "command": "python -m research.kept_share",
         "rows": rows,
         "versions": versions(),
         **surroundings(),
     }
     RESULT.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{RESULT}: {rows}")
+    typer.echo(f"{RESULT}: {rows}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.efficiency.tables import table
+from prunevid_qwen.evaluation.speed.speed_page import table
 
 SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform")
 BUDGETS = (0.25, 0.16, 0.10, 0.05)
@@ -39,9 +39,10 @@ def _kept(rows: list[Row]) -> str:
     before, keep = row["cut_after_layer"] + 1, row["keep_ratio"]
     whole = (before + (row["layers"] - before) * keep) / row["layers"]
     return (
-        f"With the default preset the late layers see {late[0]} of the demo clip's visual tokens. Averaged over all layers, which "
-        f"is the cost of\nthe prompt, it is {average[0]}. A camera that pans over a photo leaves {late[1]} and {average[1]}; a video "
-        f"in which nothing merges, {percent(keep, 0)} and {percent(whole, 0)}."
+        f"Under the default preset late layers see {late[0]} of the demo clip's visual tokens. Averaged over all "
+        "layers, which is\nthe cost of the prompt, it is "
+        f"{average[0]}. A camera that pans over a photo leaves {late[1]} and {average[1]}; a video in which nothing\n"
+        f"merges, {percent(keep, 0)} and {percent(whole, 0)}."
     )
 
 
@@ -63,8 +64,8 @@ def _lost(figures: Row) -> str:
     lines = [[f"`{method}`", *(_points(cells[method, budget]) for budget in BUDGETS)] for method in SHOWN]
     unpruned, blank = (percent(figures[name]["accuracy"], 1) for name in ("unpruned", "blank"))
     said = (
-        f"{figures['questions']} questions about {figures['videos']} videos; {unpruned} right unpruned, {blank} without a "
-        "video. Intervals are of 95 %, clustered by video."
+        f"{figures['questions']} questions about {figures['videos']} videos; {unpruned} right unpruned, {blank} "
+        "without a video. Intervals are of 95 %, clustered by video."
     )
     return "\n".join([*table(head, lines), "", said])
 

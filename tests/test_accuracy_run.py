@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli import main
-from prunevid_qwen.cli.bench import AccuracyRequest
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.shapes import workers as spreading
 from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, _whole_videos, accuracy_run
 from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
 from prunevid_qwen.evaluation.shapes.summary import write_summary
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, FIRST_SEED
+from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
 from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
 from prunevid_qwen.evaluation.store import code_digest
 
@@ -208,81 +205,6 @@ def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
         raise spreading.BrokenProcessPool
 
 
-# ---- the command line
-
-
-@pytest.fixture
-def requested(monkeypatch: pytest.MonkeyPatch) -> list[AccuracyRequest]:
-    caught: list[AccuracyRequest] = []
-    monkeypatch.setattr(AccuracyRequest, "run", lambda self: caught.append(self) or 0)
-    return caught
-
-
-def test_the_command_line_says_what_is_asked(requested: list[AccuracyRequest]) -> None:
-    words = ["bench", "accuracy", "--out", "x", "--methods", "prunevid, stage 1 + random", "--budgets", "0.16,0.1"]
-    assert main([*words, "--first-seed", "1003500000", "--through_files", "--workers", "2", "--quick"]) == 0
-    (request,) = requested
-    assert request.methods == ("prunevid", "stage 1 + random") and request.budgets == (0.16, 0.1)
-    run = request._asked()
-    assert [method.name for method in run.methods] == ["unpruned", "prunevid", "stage 1 + random"]
-    assert (run.videos, run.first_seed, run.asking.through_files) == (16, 1003500000, True)
-    assert (run.asking.random_seeds, run.asking.calibration_videos) == (1, 8)
-    assert AccuracyRequest(Path("x"))._asked() == AccuracyRun(tuple(methods_called([])))
-    assert set(AccuracyRequest(Path("x"))._asked().conditions) == set(CONDITIONS)
-
-
-@pytest.mark.parametrize(
-    "words", [["--budgets", "a lot"], ["--videos", "0"], ["--workers", "none"], ["--what"], ["--budgets", "0.1,16%"]]
-)
-def test_bad_options_exit_with_2(words: list[str], requested: list[AccuracyRequest]) -> None:
-    assert main(["bench", "accuracy", *words]) == 2
-    assert not requested
-
-
-@pytest.mark.usefixtures("asks_nothing")
-def test_a_run_ends_with_its_report(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
-    assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 0
-    assert (copy / "report.md").is_file() and str(copy / "report.md") in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("asks_nothing")
-def test_packed_answers_go_on_and_are_compared(
-    copy: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
-    words = ["bench", "accuracy", "--out", str(copy), "--workers", "1", "--pack"]
-    assert main(words) == 0 and not (copy / "answers.jsonl").exists()
-    summary = (copy / "summary.json").read_bytes()
-    assert main([*words, "--against", str(finished)]) == 0  # goes on from what was packed, and has nothing to ask
-    assert (copy / "answers.jsonl.xz").exists() and not (copy / "answers.jsonl").exists()
-    assert (copy / "summary.json").read_bytes() == summary == write_summary(copy).read_bytes()
-    comparison = (copy / "comparison.md").read_text()
-    assert "0 are better, 0 worse" in comparison and comparison in capsys.readouterr().out
-    assert main([*words, "--against", str(copy / "nowhere")]) == 2
-
-
-@pytest.mark.usefixtures("asks_nothing")
-def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
-    words = ["bench", "accuracy", "--out", str(copy), "--workers", "1"]
-    with monkeypatch.context() as bare:
-        bare.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
-        bare.setitem(sys.modules, "matplotlib", None)
-        assert main(words) == 0
-    assert "prunevid_qwen[bench]" in capsys.readouterr().err
-    assert "<picture>" not in (copy / "report.md").read_text() and not list(copy.glob("*.svg"))
-    assert main(words) == 0 and "<picture>" in (copy / "report.md").read_text()
-    assert len(list(copy.glob("*.svg"))) == len(list(copy.glob("*.png"))) == 6
-
-
 # ---- stopped at every kind of place
 
 
@@ -298,7 +220,7 @@ class Stopped:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("what", "times"), [("calibrating", 1), ("calibrating", 3), ("asking", 1), ("asking", 2)])
+@pytest.mark.parametrize(("what", "times"), [("calibrating", 3), ("asking", 2)])
 def test_a_stopped_run_goes_on_with_what_it_has_and_ends_with_the_same_bytes(
     what: str, times: int, finished: Path, tmp_path: Path
 ) -> None:
@@ -312,23 +234,17 @@ def test_a_stopped_run_goes_on_with_what_it_has_and_ends_with_the_same_bytes(
     assert {**ours, "minutes": 0} == {**theirs, "minutes": 0}
 
 
-def test_the_bar_of_the_calibration_moves_with_each_method(tmp_path: Path) -> None:
+def test_the_bar_of_the_calibration_moves_with_each_method_which_is_stored_by_then(tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
+    stop = Stopped("asking", 1)
+
+    def look(what: str, done: int, total: int) -> None:
+        told.append((what, done, total))
+        cells = json.loads((tmp_path / "run.json").read_text()).get("cells", [])  # a kill finds these
+        assert len({(cell["condition"], cell["method"]) for cell in cells}) == (done if what == "calibrating" else 8)
+        stop(what, done, total)
+
     with pytest.raises(KeyboardInterrupt):
-        stop = Stopped("asking", 1)
         run = replace(SMALL, conditions=("plain", "shake"), budgets=(0.25,))
-        accuracy_run(tmp_path, run, worker_count=1, progress=lambda *f: (told.append(f), stop(*f))[0])
-    assert [each for each in told if each[0] == "calibrating"] == [("calibrating", k, 8) for k in range(9)]
-
-
-def test_who_stops_the_command_reads_how_to_go_on(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stop(self: Worker, *job: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: replace(SMALL, videos=4))
-    monkeypatch.setattr(Worker, "ask", stop)
-    before = (copy / "answers.jsonl").read_bytes()
-    assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 130
-    assert str(copy) in capsys.readouterr().err and (copy / "answers.jsonl").read_bytes() == before
+        accuracy_run(tmp_path, run, worker_count=1, progress=look)
+    assert told == [*(("calibrating", k, 8) for k in range(9)), ("asking", 0, 3)]

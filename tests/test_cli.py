@@ -19,7 +19,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
-from prunevid_qwen.config.table import classes_of, names_in
+from prunevid_qwen.config.option_classes import classes_of, names_in
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
 from tests.patience import PATIENCE
 

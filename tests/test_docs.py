@@ -34,7 +34,7 @@ def blocks(page: str, kind: str) -> list[str]:
 
 
 def commands(page: str) -> list[list[str]]:
-    """The words of each `prunevid` command; a line that ends in a backslash goes on, `...` stands for what came before."""
+    """The words of each `prunevid` command; a backslash at a line's end joins lines, `...` stands for earlier words."""
     lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
     parsed = [shlex.split(line, comments=True) for line in lines]
     return [words for words in parsed if words and words[0] == "prunevid" and "..." not in words]

@@ -18,7 +18,7 @@ LOOKS_UP = {"get", "startswith", "endswith", "index"}
 # file -> why what it asks for is no method, or why it may ask
 STAYS = {
     "config/presets.py": "the name of a preset",
-    "config/reading.py": "how frames are sampled: uniformly",
+    "config/media_reading.py": "how frames are sampled: uniformly",
     "video/sampling.py": "how frames are sampled: uniformly",
     "evaluation/protocol/outputs.py": "what a harness does with an answer that it cannot read: draw one",
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
@@ -27,7 +27,6 @@ STAYS = {
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/summary.py": "colours of curves",
     "evaluation/speed/speed_plots.py": "colours of curves",
-    "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
 }
 
 

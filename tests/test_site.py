@@ -1,4 +1,4 @@
-"""The site is built without a warning: every link leads somewhere, every page stands in the menu, every name of the API exists."""
+"""The site is built without a warning: every link leads somewhere, every page is in the menu, every API name exists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A hook of mkdocs: pages link to files of the repository, and the site has those too.
 
-A link such as ``../PAPERS.md`` works where a page is read in the repository. For the site, Markdown files and pictures outside
-``docs/`` are added to it, and what no browser shows (code, raw results, folders) becomes its path.
+A link such as ``../PAPERS.md`` works where a page is read in the repository. Markdown files and pictures outside
+``docs/`` are added to the site. A link to code, a raw result or a folder becomes its path.
 """
 
 from __future__ import annotations

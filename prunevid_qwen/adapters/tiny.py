@@ -14,11 +14,11 @@ import torch
 PAD, EOS, START, END, IMAGE, VIDEO, VOCAB = 0, 1, 2, 3, 4, 5, 300
 MERGE, PATCH, SIDE = 2, 14, 4
 
-Sample = Sequence[tuple[Any, ...]]
+TinyRow = Sequence[tuple[Any, ...]]
 """One prompt: a list of ("text", n), ("video", T, H, W) and ("image", H, W), in tokens as the decoder gets them."""
 
 
-class Media(Protocol):
+class TinyMedia(Protocol):
     """Collects the images and videos of some prompts."""
 
     def show(self, kind: str, size: Sequence[int], numbers: torch.Generator) -> tuple[list[int], list[int]]:
@@ -31,7 +31,7 @@ class Media(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class TinyBatch:
     """What the self-check shows a model: two rows of unlike length, so that one is padded.
 
     Args:
@@ -42,7 +42,7 @@ class Shown:
         options: of a config, beside those of every family.
     """
 
-    rows: tuple[Sample, Sample]
+    rows: tuple[TinyRow, TinyRow]
     text: tuple[int, int]
     tokens: tuple[tuple[int, ...], tuple[int, ...]]
     merged: tuple[tuple[int, ...], tuple[int, ...]]
@@ -63,8 +63,8 @@ class TinyFamily:
 
     name: str
     parts: Callable[[dict[str, Any]], dict[str, Any]]
-    media: Callable[[], Media]
-    shown: Shown
+    media: Callable[[], TinyMedia]
+    shown: TinyBatch
     typed: bool = False
 
 
@@ -136,14 +136,14 @@ class _LlavaMedia:
         return {"pixel_values": torch.stack(self.pixels)} if self.pixels else {}
 
 
-_SCENES = Shown(  # an image, which passes, and videos
+_SCENES = TinyBatch(  # an image, which passes, and videos
     (
         (("text", 2), ("image", 3, 3), ("text", 1), ("video", 2, 4, 4), ("text", 5)),
         (("text", 3), ("video", 3, 2, 4), ("text", 5)),
     ),
     (12, 10), ((9, 32), (24,)), ((9, 16), (12,)),
 )  # fmt: skip
-_IMAGES = Shown(  # two of them side by side
+_IMAGES = TinyBatch(  # two of them side by side
     (
         (("text", 3), ("image", SIDE, SIDE), ("image", SIDE, SIDE), ("text", 5)),
         (("text", 2), ("image", SIDE, SIDE), ("text", 5)),
@@ -201,7 +201,7 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
     return model.to(dtype).eval()
 
 
-def tiny_inputs(samples: Sequence[Sample], seed: int = 0, family: str = "qwen2_5_vl") -> dict[str, Any]:
+def tiny_inputs(samples: Sequence[TinyRow], seed: int = 0, family: str = "qwen2_5_vl") -> dict[str, Any]:
     """Make left-padded inputs. Videos are a still scene with noise on some cells, so that stage 1 finds static tokens.
 
     Args:

@@ -57,7 +57,7 @@ class BatchRequest:
 
     def run(self) -> int:
         """Answer what is missing, say what was done, and return the exit code."""
-        from prunevid_qwen.evaluation.bulk_questions import missing_media, read_questions
+        from prunevid_qwen.evaluation.tasks.batch_questions import missing_media, read_questions
 
         questions = read_questions(self.questions, self.system, self.limit)
         self._warn_of(missing_media(questions))
@@ -79,15 +79,15 @@ class BatchRequest:
     def _answer(self, questions: Sequence[Any]) -> dict[str, Any]:
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.bulk import BulkRun, answer_bulk
+        from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 
         if not self.verbose:
             library.set_verbosity_error()
             library.disable_progress_bar()
-        run = BulkRun(tuple(questions), self.config, self.system, self.max_new_tokens, self.model_path, self.loading)
+        run = BatchRun(tuple(questions), self.config, self.system, self.max_new_tokens, self.model_path, self.loading)
         how = (self.engine, self.workers, self.ray_address, self.replicas, self.loading.get("device"), self.verbose)
         with Bars() as bars, engine_of(*how, bars.tell) as (engine, device):
-            return answer_bulk(self.out, run, engine, device, self.restart, bars.tell, self.command)
+            return answer_batch(self.out, run, engine, device, self.restart, bars.tell, self.command)
 
     def _warn_of(self, missing: Sequence[str]) -> None:
         for path in missing[:_SHOWN]:

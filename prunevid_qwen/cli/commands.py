@@ -157,3 +157,20 @@ register_eval(app, _SETTINGS)
 register_train_glimpse(app)
 register_train_glimpse_plus(app)
 register_convert_glimpse(app)
+
+
+@app.command(
+    "reproduce",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
+)
+def _reproduce(
+    context: typer.Context, name: Annotated[str | None, typer.Argument(help="Of the table.", show_default=False)] = None
+) -> Any:
+    """Run a published table anew and put its figures, as theirs, beside ours."""
+    from prunevid_qwen.cli.reproduce import asked_of
+    from prunevid_qwen.evaluation.published.table import table_names
+
+    if name in (None, "--help", "-h"):
+        typer.echo(f"Usage: prunevid reproduce {{{'|'.join(table_names())}}} [OPTIONS], or NAME --help")
+        return 0
+    return asked_of(name, context.args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, quoted
@@ -62,9 +63,9 @@ def engine_of(
         yield here(workers or 0), choose_device(device)
         return
     from prunevid_qwen.evaluation.engine.ray_cluster import joined
-    from prunevid_qwen.evaluation.engine.ray_data import on_ray
+    from prunevid_qwen.evaluation.engine.ray_data import run_on_ray
 
     tell("starting Ray", 0, 1)
     with joined(ray_address, verbose) as cluster:
         tell("starting Ray", 1, 1)
-        yield on_ray(replicas=replicas, readers=workers, verbose=verbose), cluster.device(device)
+        yield partial(run_on_ray, replicas=replicas, readers=workers, verbose=verbose), cluster.device(device)

@@ -74,8 +74,8 @@ class RunRequest:
 
     def asked(self) -> Any:
         """Return the run."""
-        from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun
         from prunevid_qwen.evaluation.protocol.presets import protocol_for
+        from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun
 
         return BenchmarkRun(
             self.dataset,
@@ -91,7 +91,7 @@ class RunRequest:
     def _evaluate(self) -> dict[str, Any]:
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.benchmark.run import answer_run
+        from prunevid_qwen.evaluation.tasks.benchmark import answer_run
 
         run = self.asked()
         data = run.read()
@@ -123,7 +123,7 @@ class RunRequest:
         return show_tables(self.out, self.as_json)
 
     def _say_what_is_missing(self, data: Any) -> None:
-        from prunevid_qwen.evaluation.benchmark.question import spread
+        from prunevid_qwen.evaluation.tasks.benchmark import spread
 
         asked = spread(data.records, self.limit)
         paths = {media.path for record in asked for media in record.media}
@@ -145,8 +145,8 @@ class RunRequest:
 
     def _dry_run(self) -> dict[str, Any]:
         """Do everything up to the model: questions, protocol, configs, the model's files, one video."""
-        from prunevid_qwen.evaluation.benchmark.question import spread
         from prunevid_qwen.evaluation.engine.reading import read_media
+        from prunevid_qwen.evaluation.tasks.benchmark import spread
 
         run = self.asked()
         data = run.read()

@@ -56,7 +56,7 @@ class ExportRequest:
 
     def run(self) -> int:
         """Write the file."""
-        from prunevid_qwen.evaluation.benchmark.report import write_export
+        from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export
 
         typer.echo(str(write_export(self.folder, self.config, self.file, self.partial)))
         return 0
@@ -96,8 +96,8 @@ def register_tables(target: typer.Typer) -> None:
 
 def show_tables(folder: Path, quiet: bool = False) -> dict[str, Any]:
     """Write a run's tables; print the warnings and the table of all questions unless ``quiet``."""
-    from prunevid_qwen.evaluation.benchmark.report import REPORT, write_tables
     from prunevid_qwen.evaluation.protocol.tables import warnings_of
+    from prunevid_qwen.evaluation.tasks.benchmark_tables import REPORT, write_tables
 
     summary = write_tables(folder)
     if not quiet:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.base import Layers
-from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import classes_of, names_in, options_class
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import Layers
+from prunevid_qwen.config.option_classes import classes_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 
 FULL_NAMES = "full_names"

@@ -1,4 +1,4 @@
-"""The scripts of eval/reproduce: one command for all published tables. Loads torch only when it runs."""
+"""``prunevid reproduce NAME``: one command for all published tables. Loads torch only when it runs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from prunevid_qwen.cli.app import main
 from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
 from prunevid_qwen.cli.help import PanelledCommand
 from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
 from prunevid_qwen.cli.reproduce_request import ReproduceRequest
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.reproduction.describe import describe
-from prunevid_qwen.evaluation.reproduction.published import PublishedTable
-from prunevid_qwen.evaluation.reproduction.tables import TABLES
+from prunevid_qwen.evaluation.published.estimate import describe
+from prunevid_qwen.evaluation.published.table import PublishedTable, published_table
 
 _WHAT, _HOW, _LESS = "What is run", "How it runs", "Deviations, told on the page"
 # dashes are accepted for underscores, as in `prunevid`
@@ -36,19 +34,18 @@ _EPILOG = """
 """
 
 
-def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
-    """Run the script of a published table and return its exit code.
+def asked_of(name: str, words: Sequence[str]) -> Any:
+    """Read the words after a table's name; return the request, or an exit code where ``--help`` was all.
 
-    Args:
-        name: of `TABLES`.
-        arguments: the words after the script's name; None takes those of this process.
+    Raises:
+        ConfigError: there is no such table.
     """
     app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode="rich")
-    table = TABLES[name]
+    table = published_table(name)
     epilog = escape("\n".join(describe(table))) + "\n" + _EPILOG
     text = f"Run a published table anew and put its figures, as theirs, beside ours: {table.table}."
     app.command(name, help=text, epilog=epilog, cls=PanelledCommand)(_command(table))
-    return main(sys.argv[1:] if arguments is None else arguments, f"{name}.py", app)
+    return typer.main.get_command(app).main(list(words), f"prunevid reproduce {name}", standalone_mode=False)
 
 
 def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A call of a script of eval/reproduce: the runs of its settings, their progress and their pages."""
+"""A call of ``prunevid reproduce``: the runs of its settings, their progress and their pages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ import typer
 from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.engines import engine_of
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
-from prunevid_qwen.evaluation.reproduction.published import PublishedTable, Setting, Timed
+from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+from prunevid_qwen.evaluation.published.table import PublishedTable, Setting
 
 if TYPE_CHECKING:
-    from prunevid_qwen.evaluation.reproduction.run import Reproduction
+    from prunevid_qwen.evaluation.published.reproduce import Reproduction
 
 
 @dataclass(frozen=True)
 class ReproduceRequest:
-    """One call of a script.
+    """One call of ``prunevid reproduce``.
 
     Args:
         table: whose figures.
@@ -73,7 +73,7 @@ class ReproduceRequest:
 
     def _told(self) -> dict[str, Any]:
         settings = self.table.settings_called(self.settings)
-        if self.new_tokens and not any(isinstance(setting, Timed) for setting in settings):
+        if self.new_tokens and not any(setting.timed for setting in settings):
             raise ConfigError(
                 f"--new_tokens is the length of timed answers, and nothing of {self.table.name} that was asked for is "
                 "timed: leave it out"
@@ -113,46 +113,46 @@ class ReproduceRequest:
             typer.echo(f"what was answered is in {self.out}: the same command goes on where it was", err=True)
             raise
         if self.shard[1] > 1:
-            typer.echo(f"share {self.shard[0]} of {self.shard[1]} is answered; when all are, run this script once more "
+            typer.echo(f"share {self.shard[0]} of {self.shard[1]} is answered; when all are, run it once more "
                        f"with --page_only --out {self.out}", err=True)  # fmt: skip
             return {"out": str(self.out), "shard": list(self.shard)}
         return {setting.name: self._page(setting) for setting in settings}
 
-    def _asked(self, setting: Setting | Timed) -> Reproduction:
-        from prunevid_qwen.evaluation.reproduction.run import Reproduction
+    def _asked(self, setting: Setting) -> Reproduction:
+        from prunevid_qwen.evaluation.published.reproduce import Reproduction
 
         return Reproduction(
             self.table, setting, self.data, self.only, self.changes, self.limit, self.model_path, self.glimpse_path,
             self.loading,
         )  # fmt: skip
 
-    def _run(self, setting: Setting | Timed, asked: Reproduction, engine: Any, bars: Bars) -> None:
-        from prunevid_qwen.evaluation.reproduction.run import reproduce
+    def _run(self, setting: Setting, asked: Reproduction, engine: Any, bars: Bars) -> None:
+        from prunevid_qwen.evaluation.published.reproduce import reproduce
 
         folder = self.out / setting.name
 
         def tell(what: str, done: int, total: int) -> None:
             bars.tell(what if len(self.table.settings) == 1 else f"{setting.name}, {what}", done, total)
 
-        if isinstance(setting, Timed):
-            from prunevid_qwen.evaluation.reproduction.timing import measure
+        if setting.timed:
+            from prunevid_qwen.evaluation.published.timing import measure
 
             if self.shard[0]:
                 return  # times are of one process: the first share's
             if self.engine == "ray":
                 typer.echo(f"note: {setting.name} is measured by this process, on this machine's device", err=True)
             tokens, images = self.new_tokens or setting.new_tokens, min(setting.images, self.limit or setting.images)
-            [each] = asked.asked
+            [each] = asked.sets
             measure(asked, folder / each.name, tokens, images, self.restart, tell, self.command)
         else:
             reproduce(asked, folder, engine, self.shard, self.restart, tell, self.command)
 
-    def _page(self, setting: Setting | Timed) -> dict[str, Any]:
-        from prunevid_qwen.evaluation.reproduction.page import PAGE, write_page
-        from prunevid_qwen.evaluation.reproduction.timing_page import write_timing_page
+    def _page(self, setting: Setting) -> dict[str, Any]:
+        from prunevid_qwen.evaluation.published.page import PAGE, write_page
+        from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
         folder = self.out / setting.name
-        if isinstance(setting, Timed):
+        if setting.timed:
             found = write_timing_page(self.table, setting, folder)
             states = [f"{found['images']} of {found['of']} images were measured"]
         else:
@@ -168,8 +168,8 @@ class ReproduceRequest:
             typer.echo(f"page: {folder / PAGE}")
         return found
 
-    def _dry_run(self, setting: Setting | Timed, asked: Reproduction) -> dict[str, Any]:
-        from prunevid_qwen.evaluation.reproduction.run import check
+    def _dry_run(self, setting: Setting, asked: Reproduction) -> dict[str, Any]:
+        from prunevid_qwen.evaluation.published.reproduce import check
 
         found = check(asked)
         if not self.as_json:

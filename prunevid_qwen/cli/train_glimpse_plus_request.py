@@ -122,7 +122,7 @@ class TrainGlimpsePlusRequest:
         if not self.judge:
             yield {"exact_match": exact_match}
             return
-        from prunevid_qwen.evaluation.visual_cot.judge import Judge, Marked, NotJudged, score_in
+        from prunevid_qwen.evaluation.tasks.judge import Judge, Marked, NotJudged, score_in
 
         log, judge = logging.getLogger(__name__), Judge(**self.judge)
         try:

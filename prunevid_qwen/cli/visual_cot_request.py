@@ -77,9 +77,9 @@ class VisualCotRequest:
     def _evaluate(self) -> dict[str, Any]:
         from transformers.utils import logging as library
 
-        from prunevid_qwen.evaluation.visual_cot.judge import Judge
-        from prunevid_qwen.evaluation.visual_cot.report import report_text, warnings_of
-        from prunevid_qwen.evaluation.visual_cot.run import answer_run, score_run
+        from prunevid_qwen.evaluation.tasks.judge import Judge
+        from prunevid_qwen.evaluation.tasks.visual_cot import answer_run
+        from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
 
         judge = Judge(**self.judge) if self.judge else None
         if judge is not None:
@@ -110,7 +110,7 @@ class VisualCotRequest:
         return {"samples": len(samples), "problems": found}
 
     def _problems(self, samples: Any, decode: bool, bars: Bars) -> list[str]:
-        from prunevid_qwen.evaluation.visual_cot.images import problems
+        from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
 
         return list(problems(samples, self.images, decode, bars.tell))
 
@@ -124,9 +124,7 @@ class VisualCotRequest:
             typer.echo(said, err=True)
 
     def _asked(self) -> Any:
-        from prunevid_qwen.evaluation.visual_cot.answering import BRIEF, MAX_NEW_TOKENS
-        from prunevid_qwen.evaluation.visual_cot.configs import competitors
-        from prunevid_qwen.evaluation.visual_cot.run import VisualCotRun
+        from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, MAX_NEW_TOKENS, VisualCotRun, competitors
 
         return VisualCotRun(
             self.data,

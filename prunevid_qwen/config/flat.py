@@ -10,11 +10,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from prunevid_qwen.config.base import CHOICES as OF_METHODS
-from prunevid_qwen.config.base import check_layer, check_option
-from prunevid_qwen.config.checks import checked_names, unknown
-from prunevid_qwen.config.reading import CHOICES as OF_READING
-from prunevid_qwen.config.reading import Reading
+from prunevid_qwen.config.media_reading import CHOICES as OF_READING
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import CHOICES as OF_METHODS
+from prunevid_qwen.config.method_base import check_layer, check_option
+from prunevid_qwen.config.option_checks import checked_names, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 SCHEMES = ("reference", "hf")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from prunevid_qwen.config.checks import nearest
+from prunevid_qwen.config.option_checks import nearest
 from prunevid_qwen.errors import ConfigError, quoted
 
 _T = TypeVar("_T")

@@ -1,42 +1,29 @@
-"""Stored answers, one JSON line each, read from any number of files and joined so that their order does not matter."""
+"""Stored answers of any number of processes, checked and joined so that their order does not matter."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, excerpt, quoted
-from prunevid_qwen.evaluation import store
 
 _NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
 
 
 @dataclass(frozen=True)
 class Line:
-    """What one configuration answered to one question.
+    """What one configuration answered to one question."""
 
-    Args:
-        id: of the record.
-        config: name of the configuration.
-        raw: what the model generated, unchanged; None where there is an error.
-        answer: the right letter, or None where the authors keep it.
-        options: their texts, without letters.
-        groups: of the record; "video" says whose questions share a video (without it, every question stands alone).
-        error: why there is no answer, or None.
-        run: hash of everything that could change an answer, or None.
-    """
-
-    id: str
-    config: str
-    raw: str | None
-    answer: str | None
-    options: tuple[str, ...]
-    groups: Mapping[str, str]
-    error: str | None = None
-    run: str | None = None
+    id: str  # of the record
+    config: str  # name of the configuration
+    raw: str | None  # what the model generated, unchanged; None where there is an error
+    answer: str | None  # the right letter, or None where the authors keep it
+    options: tuple[str, ...]  # their texts, without letters
+    groups: Mapping[str, str]  # of the record; without "video" every question stands alone
+    error: str | None = None  # why there is no answer
+    run: str | None = None  # hash of everything that could change an answer
 
     @property
     def video(self) -> str:
@@ -71,15 +58,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Joined:
-    """Lines of a run, one for each configuration and question, sorted.
+    """Lines of a run, one for each configuration and question, sorted."""
 
-    Args:
-        lines: by configuration, then id.
-        conflicts: (config, id) that were answered more than once, and differently.
-    """
-
-    lines: tuple[Line, ...]
-    conflicts: tuple[tuple[str, str], ...]
+    lines: tuple[Line, ...]  # by configuration, then id
+    conflicts: tuple[tuple[str, str], ...]  # (config, id) that were answered more than once, and differently
 
 
 def join(lines: Iterable[Line]) -> Joined:
@@ -114,18 +96,3 @@ def join(lines: Iterable[Line]) -> Joined:
 def _order(line: Line) -> tuple[Any, ...]:
     rest = json.dumps([line.answer, line.options, sorted(line.groups.items()), line.run])
     return line.error is not None, line.raw or "", line.error or "", rest
-
-
-def read_lines(paths: Iterable[Path]) -> list[Line]:
-    """Read stored answers; a last line that a kill cut short is passed over.
-
-    Raises:
-        ConfigError: no such file, or a line that is not a stored answer; file and line are named.
-    """
-    lines = []
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f"no answers at {path}: name a .jsonl file of a run")
-        found = store.read_lines(path)
-        lines += [Line.from_dict(line, f"{path}:{number}") for number, line in enumerate(found, 1)]
-    return lines

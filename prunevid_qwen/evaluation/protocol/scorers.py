@@ -20,12 +20,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.layout import benchmark
 from prunevid_qwen.evaluation.protocol import harness_scorers as harness
+from prunevid_qwen.evaluation.protocol.free_answers import normalised
 from prunevid_qwen.evaluation.protocol.outputs import LETTERS, Output, Reading
-from prunevid_qwen.evaluation.visual_cot.scoring import normalised
 
 Scorer = Callable[[Output], Reading]
 

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,15 +29,12 @@ from prunevid_qwen.evaluation.shapes.videos import (
     benchmark_videos,
 )
 from prunevid_qwen.evaluation.shapes.workers import Asking, Each, Worker, cells_for, workers
-from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines, pack, read_lines, unpack
+from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines, pack, plugin_options, read_lines, unpack
+from prunevid_qwen.evaluation.store.identity import Progress
 from prunevid_qwen.loading import bundled_model
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done ("calibrating" by method and condition, "asking" by video), how much is done, of how much."""
 
 ANSWERS = "answers.jsonl"
 FILES = (ANSWERS, f"{ANSWERS}.xz", "summary.json", "report.md", "comparison.md")
-GROWS = ("videos",)  # the option in which a run that goes on may differ from its beginning: it may ask about more
 
 VIDEOS = 100
 
@@ -60,6 +57,7 @@ class AccuracyRun:
         videos: how many, at least 1, conditions taking turns. The one option that may grow when a run goes on.
         first_seed: the first video's.
         asking: how each video is asked about.
+        plugins: files and modules that register methods; every process loads them, and their code is part of the run.
 
     Raises:
         ConfigError: an option out of its range or given twice, two methods of one name, or an unknown condition.
@@ -71,6 +69,7 @@ class AccuracyRun:
     videos: int = VIDEOS
     first_seed: int = FIRST_SEED
     asking: Asking = field(default_factory=Asking)
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
@@ -123,6 +122,7 @@ class AccuracyRun:
             "videos": self.videos,
             **asdict(self.asking),
             "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            **plugin_options(self.plugins),
         }
 
 
@@ -142,7 +142,7 @@ def accuracy_run(
         worker_count: processes of one thread, at least 1; None takes one for each core. With more than one, a script
             needs the usual ``if __name__ == "__main__":``.
         restart: throw away what the folder holds.
-        progress: told how far it is.
+        progress: told how far it is: "calibrating" by method and condition, "asking" by video.
         command: what a person typed, for the record; None is this process's.
 
     Returns:
@@ -157,7 +157,14 @@ def accuracy_run(
         raise ConfigError(f"workers are at least 1, got {worker_count}")
     began, tell = time.monotonic(), progress or (lambda what, done, total: None)
     held, answers, videos = RunFolder(folder, FILES), folder / ANSWERS, run.list_videos()
-    record = held.begin(run.to_dict(), _about(run, command), restart, GROWS)
+    about = {
+        "what": "questions about held-out moving shapes, under every method and budget",
+        "command": " ".join(sys.argv) if command is None else command,
+        "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
+        "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.asking.calibration_videos - 1],
+        "minutes": 0.0,
+    }
+    record = held.begin(run.to_dict(), about, restart, grows=("videos",))
     record["seeds"] = [videos[0].seed, videos[-1].seed]
     spent = record["minutes"]
 
@@ -166,21 +173,20 @@ def accuracy_run(
         held.write_record(record)
 
     unpack(answers)
-    try:
-        with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos))) as each:
-            for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
-                record["cells"] = [asdict(cell) for cell in cells]
-                write_record()
-            cells = [Cell(**cell) for cell in record["cells"]]
-            done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
-            left = [video for video in videos if video.name not in done]
-            tell("asking", len(done), len(videos))
-            with Lines(answers) as file:
-                for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
-                    file.add(*lines)  # a video's lines at once
-                    tell("asking", len(done) + number, len(videos))
-    finally:
+    with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos)), run.plugins) as each:
+        for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
+            record["cells"] = [asdict(cell) for cell in cells]
+            write_record()
+        cells = [Cell(**cell) for cell in record["cells"]]
+        done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
+        left = [video for video in videos if video.name not in done]
         write_record()
+        tell("asking", len(done), len(videos))
+        with Lines(answers) as file:
+            for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
+                file.add(*lines)  # a video's lines at once
+                tell("asking", len(done) + number, len(videos))
+    write_record()
     return answers
 
 
@@ -188,16 +194,6 @@ def pack_answers(folder: Path) -> Path:
     """Replace ``answers.jsonl`` by ``answers.jsonl.xz``, a seventieth of the size, and return that."""
     # neighbours are alike: one method's answers to one question in a row of budgets
     return pack(folder / ANSWERS, lambda row: (row["condition"], row["seed"], row["question"]))
-
-
-def _about(run: AccuracyRun, command: str | None) -> dict[str, Any]:
-    return {
-        "what": "questions about held-out moving shapes, under every method and budget",
-        "command": " ".join(sys.argv) if command is None else command,
-        "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
-        "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.asking.calibration_videos - 1],
-        "minutes": 0.0,
-    }
 
 
 def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress) -> Iterator[list[Cell]]:
@@ -216,12 +212,7 @@ def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress)
 
 
 def _whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[str, int]]:
-    """Return which videos have all their lines, and take the lines of others out of the file.
-
-    Args:
-        path: of the answers.
-        wanted: how many lines each video has when it is done.
-    """
+    """Return which videos have all their lines, as many as wanted, and take the lines of others out of the file."""
 
     def name(line: dict[str, Any]) -> tuple[str, int]:
         return line.get("condition", ""), line.get("seed", -1)

@@ -1,6 +1,6 @@
-"""Qwen2.5-VL answers questions about videos with a fifth of the visual tokens (PruneVid, arXiv 2412.16117).
+"""Visual token pruning for stock Hugging Face vision-language models: PruneVid (arXiv 2412.16117) and other methods.
 
-Importing this package changes nothing and loads neither torch nor transformers: names are resolved on first use.
+Importing this package changes nothing, and loads neither torch nor transformers. Names are loaded on first use.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""The exceptions a user can meet, and the exit code each one has on the command line; how much they quote."""
+"""The exceptions of this package, with their exit codes on the command line, and the shortening of long input."""
 
 from __future__ import annotations
 
 import re
 
-QUOTED = 200  # characters of anybody's input that a message holds at most
+QUOTED = 200  # largest number of characters of a quoted input in a message
 
 
 class PruneVidError(Exception):
-    """Base of every error raised on purpose by this package; no word of its message is longer than `QUOTED`."""
+    """Base class of all errors that this package raises on purpose. Exit code 1 on the command line."""
 
     exit_code = 1
 
@@ -17,43 +17,43 @@ class PruneVidError(Exception):
 
 
 class ConfigError(PruneVidError, ValueError):
-    """An option, preset or argument is wrong: it names what came, what was expected and the next step."""
+    """An option, preset or argument is wrong: the message has the expected value and the next step. Exit code 2."""
 
     exit_code = 2
 
 
 class UnknownOption(ConfigError, TypeError):
-    """A name that no option has; a TypeError too, as Python's own error for it is."""
+    """An option does not exist. It is also a TypeError, as is Python's own error for an unknown argument."""
 
 
 class UnsupportedError(ConfigError):
-    """A model family, cache or generation mode that pruning cannot serve correctly."""
+    """Pruning does not support a model family, a kind of cache or a way of generating."""
 
 
 class SetupError(PruneVidError, RuntimeError):
-    """Something outside the call is missing: a device, a package, a supported version, the network."""
+    """Something outside the call is missing: a device, a package, a supported version, the network. Exit code 3."""
 
     exit_code = 3
 
 
 class MediaError(PruneVidError, ValueError):
-    """A video or image is missing, empty, unreadable, or holds no frame in the asked range."""
+    """A video or image is missing, empty or unreadable, or has no frame in the requested range. Exit code 4."""
 
     exit_code = 4
 
 
 class PruningNotApplied(PruneVidError, RuntimeError):
-    """Pruning was asked for, there was something to prune, and it did not happen."""
+    """Pruning was requested and possible, and did not happen. Exit code 5."""
 
     exit_code = 5
 
 
 class ContractBroken(PruneVidError, AssertionError):
-    """A method breaks a promise of all reducers, see `check_reducer`: which one, on what, and how to mend it.
+    """A method breaks the contract of reducers, see `check_reducer`.
 
     Args:
-        given: the message.
-        promise: which one, in a word or two.
+        given: the message: the broken promise, the sample, and a way to fix it.
+        promise: name of the broken promise, in a word or two.
     """
 
     def __init__(self, *given: object, promise: str = "") -> None:
@@ -62,7 +62,7 @@ class ContractBroken(PruneVidError, AssertionError):
 
 
 def excerpt(value: object, limit: int = QUOTED) -> str:
-    """Return what somebody passed for a message: a text as it is, else its repr; the middle of a long one left out."""
+    """Return a value for a message: text unchanged, any other value as its repr, a long one without its middle."""
     text = value if isinstance(value, str) else repr(value)
     if len(text) <= limit:
         return text
@@ -71,10 +71,10 @@ def excerpt(value: object, limit: int = QUOTED) -> str:
 
 
 def quoted(value: object, limit: int = QUOTED) -> str:
-    """Return the repr of what somebody passed, as `excerpt` does."""
+    """Return the repr of a value for a message, shortened as by `excerpt`."""
     return excerpt(repr(value), limit)
 
 
 def abridged(message: str) -> str:
-    """Return a message in which the middle of each word above `QUOTED` characters is left out: a path, a data URI."""
+    """Return a message without the middle of each word above `QUOTED` characters, such as a path or a data URI."""
     return re.sub(rf"\S{{{QUOTED + 1},}}", lambda word: excerpt(word[0]), message)

@@ -43,7 +43,7 @@ def choose_device(device: str | None) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         build = "this torch is a CPU build" if torch.version.cuda is None else "no driver or GPU answers"
         raise SetupError(
-            f"device={quoted(device)} was asked for, but torch {torch.__version__} sees no GPU "
+            f"device={quoted(device)} was asked for, but torch {torch.__version__} finds no GPU "
             f"({build}): leave device unset or pass device='cpu'"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
@@ -87,8 +87,8 @@ def load_model(source: str, device: str | None, arguments: dict[str, Any]) -> An
     except RuntimeError as error:
         if "torchvision" in str(error):
             raise SetupError(
-                "the installed torchvision does not match torch, and transformers cannot import the model beside it. "
-                "It is not needed here: pip uninstall torchvision"
+                "the installed torchvision does not match torch, so transformers cannot import the model. This package "
+                "does not need torchvision: pip uninstall torchvision"
             ) from error
         raise
     return (model if where is None else model.to(where)).eval()
@@ -122,7 +122,7 @@ def config_of(source: str, hub: dict[str, Any]) -> Any:
     if made and not any(name.endswith("ForConditionalGeneration") for name in made):
         # of LLaVA there are checkpoints that share a model type with transformers' own and no name of a weight
         raise UnsupportedError(
-            f"{source} holds a {', '.join(made)}, which is other code than transformers'. Pass a conversion of it, "
+            f"{source} holds a {', '.join(made)}, a class that transformers does not have: pass a converted model, "
             "such as those under llava-hf/ on the hub"
         )
     return config
@@ -170,7 +170,7 @@ def _unreachable(source: str, error: Exception) -> SetupError:
     name = source.rstrip("/").split("/")[-1]
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return SetupError(
-        f"cannot load {quoted(source)}: {reason}\nWithout network, download it where there is one "
-        f"(`hf download {source} --local-dir {name}`), copy the folder here and pass model_path='./{name}'; "
-        "model_path='bundled' needs no download"
+        f"cannot load {quoted(source)}: {reason}\nIf this machine has no network, download the model on "
+        f"another one (`hf download {source} --local-dir {name}`), copy the folder here and pass "
+        f"model_path='./{name}'. model_path='bundled' needs no download"
     )

@@ -1,4 +1,4 @@
-"""PrunedVLM: a stock vision-language model that answers questions about what it is shown with pruned tokens."""
+"""PrunedVLM: a stock vision-language model that answers questions about videos and images with pruned tokens."""
 
 from __future__ import annotations
 
@@ -42,27 +42,26 @@ _log = logging.getLogger(__name__)
 
 
 class PrunedVLM:
-    """Loads a model and answers questions about videos and images, with the pruning that ``config`` says.
+    """A stock model that answers questions about videos and images with pruned tokens.
 
-    `PruneVidQwen25VL` is the same class. Qwen-VL models are shown videos and images, LLaVA-1.5 images.
+    `PruneVidQwen25VL` is the same class. Qwen-VL models accept videos and images, LLaVA-1.5 images.
 
     Args:
-        model_path: a hub id, a folder, "bundled" (a tiny model of moving shapes inside the package), or a loaded model;
-            with a loaded model pass its ``processor``, or of a Qwen-VL its ``tokenizer``.
-        config: what to prune: a config, or as `pruned` takes it a `Plan` or a list of methods. None is the paper's
-            (`get_paper_config`). A list has stage 1 only where a merger stands in it. Only a
-            config says how videos are read and what is reported; a plan or a list goes with the defaults of both.
-        device: "cuda", "cpu", ...; None takes the GPU when there is one. Not together with ``device_map``.
-        tokenizer: for a loaded Qwen-VL.
-        processor: for a loaded model. Of a Qwen-VL the settings and the tokenizer are used, of another model all.
-        arguments: what transformers' ``from_pretrained`` takes: ``dtype`` ("auto" by default: the checkpoint's;
-            float32 for "bundled"), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``,
-            ``token``, ``cache_dir``, ``local_files_only``.
+        model_path: a hub id, a folder, "bundled" (a toy model of moving shapes inside the package), or a loaded model.
+            A loaded model needs its ``processor``; a Qwen-VL may have its ``tokenizer`` instead.
+        config: the pruning: a `PruneVidConfig`, a `Plan`, or a list of methods as in `pruned`. None is
+            `get_paper_config`. A plan or a list reads videos and reports with the defaults of `PruneVidConfig`.
+        device: "cuda", "cpu", ... None takes a GPU if there is one. Not together with ``device_map``.
+        tokenizer: tokenizer of a loaded Qwen-VL.
+        processor: processor of a loaded model. For a Qwen-VL its settings and its tokenizer are used.
+        arguments: arguments of transformers' ``from_pretrained``: ``dtype`` (by default the checkpoint's, float32 for
+            "bundled"), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``, ``token``,
+            ``cache_dir``, ``local_files_only``.
 
     Raises:
-        ConfigError: arguments that contradict each other, or a path that is none.
-        SetupError: the model, its processor, the device or the network is not there.
-        UnsupportedError: a model of a family that is not known.
+        ConfigError: two arguments exclude each other, or ``model_path`` is neither a folder nor a hub id.
+        SetupError: the model, its processor, the device or the network is missing.
+        UnsupportedError: pruning does not support the model's family.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ class PrunedVLM:
         if isinstance(model_path, (str, Path)):
             self.name = str(model_path)
             if device is not None and arguments.get("device_map") is not None:
-                raise ConfigError("device and device_map say the same thing twice: pass one of them")
+                raise ConfigError("device and device_map both place the model: pass one of them")
             if tokenizer is not None or processor is not None:
-                raise ConfigError("tokenizer and processor are for a loaded model: a path brings its own")
+                raise ConfigError("tokenizer and processor are for a loaded model: leave them out with a path")
             source = bundled_model() if self.name == "bundled" else self.name
             arguments = {name: value for name, value in arguments.items() if value is not None}
             arguments.setdefault("dtype", "float32" if self.name == "bundled" else "auto")
@@ -92,7 +91,9 @@ class PrunedVLM:
             self.frontend: Frontend = frontend_for(family).from_pretrained(source, family, **hub)
         else:
             if arguments:
-                raise ConfigError(f"{', '.join(arguments)} are for loading, but a loaded model was passed")
+                raise ConfigError(
+                    f"{', '.join(arguments)} are for loading, but a loaded model was passed: leave them out"
+                )
             adapter_for(model_path)
             self.name = str(getattr(model_path, "name_or_path", "") or type(model_path).__name__)
             self.model = model_path if device is None else model_path.to(choose_device(device))
@@ -102,7 +103,7 @@ class PrunedVLM:
         self._prune_by(what)
 
     def _prune_by(self, what: Pruning) -> None:
-        """Note what is pruned, in ``config`` or in ``plan``; `ConfigError` where it does not fit the model."""
+        """Store the config or the plan; `ConfigError` if it does not fit the model."""
         self.plan: Plan | None = None
         if isinstance(what, PruneVidConfig):
             self.config = what
@@ -119,11 +120,11 @@ class PrunedVLM:
 
     @classmethod
     def from_pretrained(cls, model_path: Any, config: Pruning | None = None, **arguments: Any) -> Any:
-        """Do what the constructor does; for those who look for transformers' name."""
+        """Return ``cls(model_path, config, **arguments)``: the constructor under transformers' name."""
         return cls(model_path, config, **arguments)
 
     def with_config(self, config: Pruning) -> PrunedVLM:
-        """Return one with another config or plan that shares this one's weights (and takes turns with it)."""
+        """Return a copy with another config or plan that shares the weights. Threads take turns at them."""
         check_kinds(config)
         twin = object.__new__(type(self))
         twin.__dict__.update(self.__dict__)
@@ -132,12 +133,12 @@ class PrunedVLM:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer in use."""
+        """The model's tokenizer."""
         return self.frontend.tokenizer
 
     @property
     def preprocessor(self) -> Preprocessor:
-        """The frontend of a Qwen-VL, whose parts read media ahead of any model; `UnsupportedError` for other models."""
+        """The object that makes a Qwen-VL's inputs from messages; `UnsupportedError` for other families."""
         if not isinstance(self.frontend, Preprocessor):
             raise read_by_library(self.name, self.model.config.model_type)
         return self.frontend
@@ -160,37 +161,37 @@ class PrunedVLM:
     ) -> Any:
         """Answer a question, or several in one padded batch.
 
-        A video is read, resized and encoded in chunks of ``config.vision_chunk_tokens``, the next of them read while
-        one is encoded, so that an hour of video needs little more memory than a minute. What several questions share
-        is encoded once.
+        A video is read, resized and encoded in chunks of ``config.vision_chunk_tokens`` visual tokens. The next chunk
+        is read while one is encoded, so an hour of video needs little more memory than a minute. A video that several
+        questions share is encoded once.
 
         Args:
             video_path: a file, a folder of frames, a list of images (the frames of one video), an array
-                ``[T, H, W, 3]``, or a list of those: several videos in one prompt. With a list of questions it is
-                shared, or a list with one entry for each question.
+                ``[T, H, W, 3]``, or a list of these for several videos in one prompt. Several questions share it, or
+                have a list with one entry for each.
             question: a string, or a list of strings.
-            images: a path, PIL image or array, or a list of them; with a list of questions shared by all.
-            messages: instead of video, images and question: a conversation in chat format, see `Preprocessor.sample`.
-                With the ``past_key_values`` of its last answer it is a text follow-up: the whole conversation, of which
-                what that cache holds is compared and not read again. The cache goes on in place.
-            start: seconds from which frames are taken.
-            end: seconds up to which.
-            max_new_tokens: the longest answer; None is 512, unless ``generation_config`` or ``max_length`` is passed.
-            return_stats: add the receipt under "stats"; None does what ``config.collect_stats`` says.
-            streamer: a transformers streamer, for a single question; it is ended on errors too.
-            progress: called with the frames encoded so far and those of all videos, after each chunk of a video.
-            generate_arguments: everything else that transformers' ``generate`` takes.
+            images: a path, PIL image or array, or a list of them. Several questions share it.
+            messages: a conversation in chat format, instead of video, images and question; see `Preprocessor.sample`.
+                With the ``past_key_values`` of the last answer, the last message is a text follow-up: pass the whole
+                conversation, and only the new text is read. The call changes the cache in place.
+            start: seconds at which the frames begin.
+            end: seconds at which the frames end.
+            max_new_tokens: most tokens of an answer. 512 by default, without ``generation_config`` and ``max_length``.
+            return_stats: add the receipt under "stats". None means ``config.collect_stats``.
+            streamer: a transformers streamer, for a single question.
+            progress: called after each chunk of a video with the numbers of frames encoded so far and in all.
+            generate_arguments: other arguments of transformers' ``generate``.
 
         Returns:
-            ``{"answer": str, "stats": dict}`` for one question, a list of such for several. "answers" holds all
-            sequences when ``num_return_sequences`` asks for more than one. With ``return_dict_in_generate=True`` there
-            are "output", what ``generate`` returned, and "past_key_values", the cache for a follow-up, too.
+            ``{"answer": str, "stats": dict}`` for one question, a list of these for several. With
+            ``num_return_sequences`` above 1, "answers" has all sequences. With ``return_dict_in_generate=True`` there
+            are also "output", the return value of ``generate``, and "past_key_values", the cache for a follow-up.
 
         Raises:
-            ConfigError: no question, arguments that contradict each other, or a conversation that does not begin with
-                what ``past_key_values`` holds (`UnsupportedError` where it shows something new, or of several rows).
+            ConfigError: no question, arguments that exclude each other, or a conversation other than the cache's.
+            UnsupportedError: a follow-up has a new video or image, or several rows.
             MediaError: a video or image is missing or unreadable.
-            PruningNotApplied: pruning was asked for and did not happen.
+            PruningNotApplied: the requested pruning did not happen.
         """
         began = time.perf_counter()
         generate_arguments = limited({"max_new_tokens": max_new_tokens, **generate_arguments})
@@ -202,7 +203,7 @@ class PrunedVLM:
         given = (video_path, question, images, messages, start, end)
         with opened_samples(self.frontend, self.config, tower, *given) as (opened, single):
             if streamer is not None and not single:
-                raise ConfigError("a streamer shows one answer at a time: pass one question")
+                raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
             read = time.perf_counter() - began
             # whoever gets tensors may want to change them in place, which inference mode forbids for good
             returned = returns_tensors(self.model, generate_arguments)
@@ -253,9 +254,9 @@ class PrunedVLM:
         end: float | None = None,
         progress: Progress | None = None,
     ) -> Prepared:
-        """Read and encode what `generate` would, and answer nothing yet: `answer` does, as often as it is called.
+        """Read and encode the videos and images of questions, for any number of calls of `answer`.
 
-        Args are `generate`'s; videos are sampled, and the encoder is looked into, as ``config`` says.
+        The arguments are those of `generate`. This object's config samples the videos and reads the vision encoder.
         """
         began = time.perf_counter()
         given = (video_path, question, images, messages, start, end)
@@ -268,14 +269,14 @@ class PrunedVLM:
 
     @ends_streamer
     def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
-        """Answer what `prepare` read and encoded, here or in one that shares the weights (`with_config`).
+        """Answer prepared questions, with this config or with another that shares the weights (`with_config`).
 
         Args:
-            prepared: stays as it is. Options of its sampling are not looked at again.
+            prepared: the return value of `prepare`. It does not change, and its videos are not sampled again.
             generate_arguments: as in `generate`.
 
         Returns:
-            As `generate`, with stats: seconds of reading and of the encoder are those of ``prepared``.
+            As in `generate`. In the receipt, the seconds of reading and of the encoder are those of `prepare`.
         """
         began = time.perf_counter()
         generate_arguments = with_cache_named(self.model, limited(generate_arguments))

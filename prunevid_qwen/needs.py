@@ -1,4 +1,4 @@
-"""What a reducer may ask for, and what it is then shown."""
+"""Needs: the evidence that a reducer asks for. Evidence: all that it may read."""
 
 from __future__ import annotations
 
@@ -24,21 +24,23 @@ _VISION = ("states", "received", "cls", "keys")
 
 @dataclass(frozen=True)
 class AttentionQuery:
-    """Which question -> visual attention a reducer wants to see.
+    """A query for the attention from the question's tokens to the visual tokens.
 
     Args:
-        source: "post_rope" (the model's own, causal) or "pre_rope" (before rotary embedding, no causal mask).
-        heads: "max" or "mean" over heads, first.
-        rows: "max" or "mean" over the question's tokens, then; "last" is the last one alone; "each" keeps them apart.
-        tokens: which text tokens are the question: "all" after the last visual one, "question" (the user's words) or
-            "last", as in `TokenLayout.asking`.
-        projections: "own": the queries and keys of the layer on whose output the step acts; "next": those that the
-            layer after it makes of that output. At the decoder's door there is only "next": layer 0 on the embeddings.
-        top_heads: only so many heads, those with the largest sum of probability over rows and visual tokens (of equal
-            ones the first); None for all.
+        source: "post_rope" is the model's own causal attention. "pre_rope" is before rotary embedding, without the
+            causal mask.
+        heads: reduction over heads, which comes first: "max" or "mean".
+        rows: reduction over the question's tokens: "max" or "mean". "last" takes the last token alone. "each" does not
+            reduce.
+        tokens: text tokens of the question. "all" is everything after the last visual token, "question" the user's
+            words, "last" the last token; see `TokenLayout.asking`.
+        projections: "own" uses the queries and keys of the layer on whose output the step acts. "next" uses those of
+            the layer after it, made of that output. The decoder's door has only "next": layer 0 on the embeddings.
+        top_heads: number of heads used: those with the largest sum of probability over rows and visual tokens. Of equal
+            heads the first is used. None means all heads.
 
     Raises:
-        ConfigError: a word that is none of these, or ``top_heads`` below 1.
+        ConfigError: a value is none of these words, or ``top_heads`` is below 1.
     """
 
     source: str = "post_rope"
@@ -53,21 +55,21 @@ class AttentionQuery:
             if getattr(self, name) not in known:
                 raise ConfigError(f"attention's {name} is one of {', '.join(known)}, got {quoted(getattr(self, name))}")
         if self.top_heads is not None and self.top_heads < 1:
-            raise ConfigError(f"top_heads is a number of heads from 1 on, or None for all; got {self.top_heads}")
+            raise ConfigError(f"top_heads is a number of heads, at least 1, or None for all; got {self.top_heads}")
 
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Extra tokens that follow the prompt through the first layers to see what they attend to, and leave no trace.
+    """Extra tokens whose attention to the prompt is read in the first layers.
 
-    They stand at the places after the prompt's last token, attend to the whole prompt and, causally, to each other; no
+    Their positions follow the prompt's last token. They attend to the whole prompt and, causally, to each other. No
     other token sees them, and no cache, position or output holds them.
 
     Args:
-        vectors: [L, P, D] for P tokens: their input embeddings, then what is added to their states before layers 1, 2
-            and so on (a deep prompt); L the layers of the model that it was made for.
-        layers: whose attention is read, ascending, below L.
-        heads: attention heads that each of these layers has to have.
+        vectors: [L, P, D] for P tokens in a model of L layers. Entry 0 is their input embeddings; entry l is added to
+            their states before layer l (a deep prompt).
+        layers: layers whose attention is read, ascending, below L.
+        heads: number of attention heads that the model must have.
     """
 
     vectors: Tensor
@@ -77,18 +79,18 @@ class Probe:
 
 @dataclass(frozen=True)
 class VisionQuery:
-    """What a reducer wants to see of blocks of the vision tower.
+    """A query for values from blocks of the vision tower.
 
     Args:
-        blocks: indices from 0, in the order in which the reducer wants them; from the end where negative.
-        width: channels that the tower's blocks have to have, for a method that was trained on them; None for any.
-        what: one or several of "states" (the block's output), "received" (the attention that a patch gets: the mean
-            over the patches that it is computed with, and over heads), "cls" (the attention that the tower's CLS token
-            pays it, the mean over heads; of towers with such a token) and "keys" (after rotary embedding where the
-            tower has one, the mean over heads).
+        blocks: indices of the blocks, from 0, in the order of the result. Negative ones count from the end.
+        width: number of channels that the blocks must have, for a method that was trained on them. None means any.
+        what: one or several of these words. "states": the block's output. "received": the attention that a patch gets,
+            averaged over the patches of the same window (or image) and over heads. "cls": the attention from the
+            tower's CLS token to a patch, averaged over heads; only for towers with such a token. "keys": the keys,
+            after rotary embedding if the tower has one, averaged over heads.
 
     Raises:
-        ConfigError: no block, or a word that is none of these.
+        ConfigError: there is no block, or a word is none of these.
     """
 
     blocks: tuple[int, ...]
@@ -99,13 +101,13 @@ class VisionQuery:
         object.__setattr__(self, "blocks", tuple(self.blocks))
         object.__setattr__(self, "what", (self.what,) if isinstance(self.what, str) else tuple(self.what))
         if not self.blocks:
-            raise ConfigError("a query of the vision tower names its blocks, got none")
+            raise ConfigError("a VisionQuery needs at least one block, got none: pass blocks=(-1,) for the last one")
         if not self.kinds or any(each not in _VISION for each in self.kinds):
-            raise ConfigError(f"of a block of the vision tower a query asks {', '.join(_VISION)}; got {self.what!r}")
+            raise ConfigError(f"what of a VisionQuery is one or several of {', '.join(_VISION)}; got {self.what!r}")
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """``what``, as the tuple that it is kept as."""
+        """``what`` as a tuple."""
         return tuple(self.what)
 
 
@@ -128,26 +130,26 @@ def _named(kind: type) -> str:
 
 @dataclass(frozen=True)
 class Needs:
-    """Evidence that costs something, gathered only for a reducer that asks. A field for each kind, as users come.
+    """The evidence that a reducer asks for, besides the layout and the states. It is computed only on request.
 
-    Each is to be had at the decoder's door and between any two layers, but for a probe.
+    All of it is available at the decoder's door and between any two layers, except for a probe.
 
     Args:
-        attention: which attention, if any.
-        question: the states of which text tokens: "all" after the last visual one, "question" (the user's words),
-            "last", or "" for none; True is "all". A reducer at the door that does not ask for them decides once for all
-            questions about the same video in a batch.
-        probe: tokens to send along, if any; not at the decoder's door, and by one step of a plan alone.
-        vision: what blocks of the vision tower, if any; one such query in a plan.
-        marks: what the caller of `pruned` says of each token.
-        layers: before which layers alone the reducer can act, because it was trained there; None for any.
+        attention: query for attention, or None.
+        question: text tokens whose states are needed. "all" (or True) is everything after the last visual token,
+            "question" the user's words, "last" the last token, "" none. A reducer at the decoder's door without it
+            decides once for all questions about the same video in a batch.
+        probe: extra tokens whose attention is read, or None. Not at the decoder's door, and for one step of a plan.
+        vision: query for blocks of the vision tower, or None. All steps of a plan share one query.
+        marks: the marks that the caller passed to `pruned`.
+        layers: the only layers before which the reducer can act, because it was trained for them. None means any.
         keys: the keys of the visual tokens.
-        taps: the name of ``vision`` in 0.1.
-        layer: in 0.1, the layer after which alone the reducer can act: ``layers=(layer + 1,)``.
+        taps: name of ``vision`` in 0.1.
+        layer: in 0.1 the only layer after which the reducer can act: ``layers=(layer + 1,)``.
 
     Raises:
-        ConfigError: a field is of another kind, ``question`` is none of these words, or an old name stands beside its
-            new one.
+        ConfigError: a field has the wrong type, ``question`` is none of these words, or both an old name and its new
+            name are set.
     """
 
     attention: AttentionQuery | None = None
@@ -182,34 +184,32 @@ class Needs:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a reducer may look at: one sample, never a model.
+    """All that a reducer may read: one sample, never the model. Evidence that `Needs` did not ask for is None.
 
     Args:
-        layout: what each position of the sample is. ``layout.blocks`` are the videos and images: rows
-            ``block.start`` to ``block.stop`` of all that is [N, ...] here.
+        layout: the kind of each position of the sample. ``layout.blocks`` are the videos and images. Each one owns the
+            rows ``block.start`` to ``block.stop`` of every [N, ...] tensor here.
         hidden: [N, D] states of the visual tokens at this depth, model dtype.
-        question: [Q', D] states of the text tokens that `Needs.question` asked for; [0, D] when it did not.
-        attention: [N] fp32, natural logarithm of the attention probability, reduced over heads and question tokens as
-            `Needs.attention` asked, or [Q', N] for each question token by itself; None when it did not ask. Reduced as
-            it is computed: the whole [H, Q, N] array is what long videos cannot afford.
-        probe: [L, H, P, N] fp32 attention logits (queries by keys by the layer's scale, no mask, no softmax) of the
-            tokens of `Needs.probe` in its layers; None when it did not ask.
-        taps: ``vision["states"]``, its name in 0.1.
-        marks: [N] fp32 in [0, 1] what the caller says of each token (of a merged one, the most said of a member); None
-            when it did not ask.
-        vision: for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's dtype,
-            "received" and "cls" [L, N] fp32, "keys" [L, N, d] fp32: the mean over the patches of a token (and then over
-            its members, where a step before merged); None when it did not ask.
-        keys: [Hkv, N, d] the visual tokens' keys, model dtype: as the layer on whose output the step acts has cached
-            them; at the decoder's door as layer 0 makes them of the embeddings. None when it did not ask.
-        step: which of this reducer's steps in the plan it is, from 0.
-        layer: on whose output the step acts, from 0; -1 at the decoder's door.
-        start: visual tokens that the sample had before any step of the plan.
-        note: what the reducer's own `prepare` returned for this sample; None where it has no such method.
-        entered: visual tokens of each of the layout's blocks as this reducer's first step was given them; () where that
-            is not known, and the layout's are these.
-        steps_at: on whose outputs this reducer's steps act, ascending, this one among them; () where that is not known.
-        depth: layers of the decoder; 0 where that is not known.
+        question: [Q', D] states of the text tokens of `Needs.question`; [0, D] without it.
+        attention: [N] fp32 natural logarithms of the attention probabilities, reduced over heads and question tokens as
+            in `Needs.attention`; or [Q', N] with ``rows="each"``. The full [H, Q, N] array never exists.
+        probe: [L, H, P, N] fp32 attention logits of the tokens of `Needs.probe` in its layers (scaled products of
+            queries and keys, no mask, no softmax).
+        taps: name of ``vision["states"]`` in 0.1.
+        marks: [N] fp32 in [0, 1], the caller's mark of each token. A merged token has the largest of its members.
+        vision: a tensor for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's
+            dtype, "received" and "cls" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over the patches of a token,
+            then over the members of a merged token.
+        keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
+            acts. At the decoder's door they are those of layer 0 on the embeddings.
+        step: number of this step among the reducer's steps, from 0.
+        layer: the layer on whose output the step acts, from 0; -1 at the decoder's door.
+        start: number of the sample's visual tokens before any step of the plan.
+        note: the return value of the reducer's own `prepare` for this sample; None without such a method.
+        entered: number of visual tokens of each block before this reducer's first step; () if unknown, and then equal
+            to the layout's.
+        steps_at: the layers on whose outputs this reducer's steps act, ascending, with this one; () if unknown.
+        depth: number of decoder layers; 0 if unknown.
     """
 
     layout: TokenLayout

@@ -1,4 +1,4 @@
-"""The one protocol of stages 1 and 2, what it may look at, and the registry of its implementations."""
+"""Reducer: the protocol of stages 1 and 2, and the registry of its implementations."""
 
 from __future__ import annotations
 
@@ -25,74 +25,73 @@ from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
 @runtime_checkable
 class Reducer(Protocol):
-    """One reduction step of stage 1 or 2: pure, deterministic, sees evidence and never a model."""
+    """A method of stage 1 or 2. It is pure and deterministic, and reads evidence, never the model."""
 
     @property
     def needs(self) -> Needs:
-        """Evidence beyond layout and states that `plan` reads."""
+        """The evidence that `plan` reads besides layout and states."""
         ...
 
     def plan(self, seen: Evidence) -> TokenMap:
-        """Decide which visual tokens stay: a map over ``seen.layout.visual``."""
+        """Decide which visual tokens are left, and return a map over ``seen.layout.visual``."""
         ...
 
 
 @runtime_checkable
 class Prepares(Protocol):
-    """A reducer that looks at a sample once, before any step, and is handed what it made of it at its steps."""
+    """A reducer that reads each sample once before any step, and gets its own result back at its steps."""
 
     def prepare(self, seen: Evidence) -> Any:
-        """Look at a prompt as it came; what is returned comes back at each of this reducer's steps as ``seen.note``.
+        """Read a prompt before any step. The return value is ``seen.note`` at each of this reducer's steps.
 
-        Once for each sample, whatever steps of the plan this reducer stands in. ``seen`` holds the layout before any
-        step, the input embeddings of the visual tokens (``hidden``) and of the text tokens that ``needs.question``
-        names (``question``), and nothing else. Text keeps its order from then on, so row i of ``question`` is the i-th
-        of them at every step.
+        It is called once for each sample. ``seen`` has the layout before any step and the input embeddings of the
+        visual tokens (``hidden``) and of ``needs.question`` (``question``, whose row i is the same token at every
+        step).
         """
         ...
 
 
 @runtime_checkable
 class ChecksPlaces(Protocol):
-    """A reducer that can act at some places of a decoder only."""
+    """A reducer that can act after some layers of a decoder only."""
 
     def check_places(self, places: Sequence[int], depth: int) -> None:
-        """Refuse places at which it cannot act, when a plan is compiled.
+        """Check the layers of the reducer's steps when a plan is compiled.
 
         Args:
-            places: on whose outputs its steps act, ascending, -1 being the decoder's door.
-            depth: layers of the decoder.
+            places: the layers on whose outputs its steps act, ascending; -1 is the decoder's door.
+            depth: number of decoder layers.
 
         Raises:
-            ConfigError: so it is.
+            ConfigError: the reducer cannot act there.
         """
         ...
 
 
 def merges(reducer: Reducer) -> bool:
-    """Say whether a reducer declares, by a class attribute ``merges = True``, that it may merge inside the decoder.
+    """Return True if a reducer's class has ``merges = True``: it may merge tokens inside the decoder.
 
-    Without it one that stands between two layers may only drop.
+    Without it, a reducer between two layers may only drop tokens.
     """
     return bool(getattr(reducer, "merges", False))
 
 
 @runtime_checkable
 class GivesReasons(Protocol):
-    """A stage 1 reducer that knows when it may rightly change nothing."""
+    """A stage 1 reducer that can explain why it changed nothing."""
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
-        """Say why all tokens of these videos and images may come through, as a receipt's note; None: they may not."""
+        """Return the reason, for the receipt, why these videos and images may stay unchanged; None: they may not."""
         ...
 
 
 def why_unchanged(reducer: Reducer, blocks: Sequence[Block]) -> str | None:
-    """Say why a stage 1 reducer may leave every token of a sample as it came; None: then it did not do its work.
+    """Return the reason why a stage 1 reducer may leave a sample unchanged; None: an unchanged sample is an error.
 
-    One that gives no reasons has to change every sample with a video of two tokens or more.
+    A reducer without `why_unchanged` must change every sample with a video of two tokens or more.
 
     Args:
-        reducer: of stage 1.
+        reducer: a reducer of stage 1.
         blocks: the sample's videos and images, whole.
     """
     if isinstance(reducer, GivesReasons):
@@ -108,32 +107,32 @@ _LEVERS = {1: ("cluster_ratio", "keep_ratio"), 2: ("keep_ratio",)}
 
 
 def register(name: str, options: type | None = None, stage: int = 2) -> Callable[[R], R]:
-    """Enter a reducer class and its options under the paper's own name, for stage 1 (before the decoder) or 2.
+    """Register a reducer class and its options as a method: stage 1 is before the decoder, stage 2 inside it.
 
-    The class is made by its ``from_options(options)`` where it has one; else, where it extends ``options``, with the
-    same fields; else by calling it with the options.
+    Use it as a class decorator: ``@register("mine", MineOptions)``. The reducer is made by the class's
+    ``from_options(options)`` if it has one. Else a class that extends ``options`` is called with the same fields, and
+    any other class with the options.
 
     Args:
-        name: how configs and command lines call it.
-        options: a frozen dataclass of this method's own, with a default for each field. ``layers`` in it says before
-            which decoder layer a stage 2 reducer acts; a class without it acts at the depth's default. None, for one
-            release, for a reducer written for 0.1: made by its ``from_config(config)``, with all flat options of its
-            stage; a `FutureWarning` says so.
+        name: name of the method in configs and on the command line.
+        options: a frozen dataclass of the method's own options, with a default for each field. A field ``layers`` holds
+            the decoder layers before which a stage 2 reducer acts; without it the depth's default is used. None is for
+            reducers written for 0.1: made by ``from_config(config)``, with all flat options of their stage and a
+            `FutureWarning`.
         stage: 1 or 2.
 
     Raises:
-        ValueError: ``name`` is no text or is taken in that stage, there is no such stage, or the options are another
-            method's or no such dataclass.
+        ValueError: ``name`` is no text or is taken, ``stage`` is wrong, or ``options`` is taken or no frozen dataclass.
     """
 
     if not isinstance(name, str) or not name:
-        raise ValueError(f'register takes the name of the method: @register("name", ItsOptions); got {quoted(name)}')
+        raise ValueError(f'register needs the name of the method, @register("name", ItsOptions); got {quoted(name)}')
     if stage not in _PARTS:
         raise ValueError(f"stage is 1 (before the decoder) or 2 (inside it), got {quoted(stage)}")
     if options is None:
         warnings.warn(
-            f"reducer {quoted(name)} has no options of its own: write them as a frozen dataclass and register both, "
-            f"@register({name!r}, ItsOptions); from_config goes with the next release",
+            f"reducer {quoted(name)} has no options of its own, and from_config will be removed in the next release: "
+            f"write its options as a frozen dataclass and register both, @register({name!r}, ItsOptions)",
             FutureWarning,
             stacklevel=2,
         )
@@ -142,8 +141,8 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
         if (stage, name) in _REDUCERS:
             other = _REDUCERS[stage, name]
             raise ValueError(
-                f"reducer {quoted(name)} is taken by {other.__module__}.{other.__qualname__}: choose another name, and "
-                "register a class once"
+                f"the name {quoted(name)} is taken by {other.__module__}.{other.__qualname__}: choose another name, "
+                "and register each class once"
             )
         enter(_PARTS[stage], name, options or flat_options_of(_PARTS[stage], cls.__name__), cls)
         _REDUCERS[stage, name] = cls
@@ -153,15 +152,15 @@ def register(name: str, options: type | None = None, stage: int = 2) -> Callable
 
 
 def made_by(options: Any, stage: int = 2, config: PruneVidConfig | None = None) -> Reducer:
-    """Make the reducer that these options belong to.
+    """Make the reducer of these options.
 
     Args:
-        options: of a registered method of that stage.
+        options: options of a registered method of that stage.
         stage: 1 or 2.
-        config: that they are part of, for a reducer with ``from_config``; None for one of these options alone.
+        config: the config of the options, for a reducer with ``from_config``. None: a config of these options alone.
 
     Raises:
-        ConfigError: they are no registered method's, or its own refusal.
+        ConfigError: the options belong to no registered method, or the method refuses them.
     """
     cls: Any = reducer_class(name_of(_PARTS[stage], options), stage)
     if isinstance(options, FlatMethodOptions):
@@ -175,31 +174,31 @@ def made_by(options: Any, stage: int = 2, config: PruneVidConfig | None = None) 
         made = cls(options)
     if not is_reducer(made):
         raise ConfigError(
-            f"{cls.__name__} is registered as {_PARTS[stage]} {quoted(name_of(_PARTS[stage], options))} and is no "
-            "reducer: give it `needs` (a Needs) and `plan(seen) -> TokenMap`"
+            f"{cls.__name__}, registered as {_PARTS[stage]} {quoted(name_of(_PARTS[stage], options))}, is no reducer: "
+            "give it `needs` (a Needs) and `plan(seen) -> TokenMap`"
         )
     return made  # type: ignore[no-any-return]
 
 
 def needs_of(reducer: Reducer) -> Needs:
-    """Return what a reducer asks for.
+    """Return the needs of a reducer.
 
     Raises:
-        ConfigError: that is no `Needs`.
+        ConfigError: they are no `Needs`.
     """
     needs: Any = reducer.needs
     if not isinstance(needs, Needs):
         raise ConfigError(
-            f"{type(reducer).__name__}.needs is {quoted(needs)}: give it Needs(), with what `plan` reads beyond states"
+            f"{type(reducer).__name__}.needs is {quoted(needs)}: give it Needs(), with the evidence that `plan` reads"
         )
     return needs
 
 
 def decided_by(reducer: Reducer, seen: Evidence) -> TokenMap:
-    """Let a reducer decide.
+    """Return a reducer's decision.
 
     Raises:
-        ConfigError: what it returns is no map of the tokens that it was shown.
+        ConfigError: it is no map over the visual tokens of ``seen``.
     """
     step: Any = reducer.plan(seen)
     if not isinstance(step, TokenMap):
@@ -210,15 +209,15 @@ def decided_by(reducer: Reducer, seen: Evidence) -> TokenMap:
     n = seen.layout.visual.numel()
     if step.n_in != n:
         raise ConfigError(
-            f"{type(reducer).__name__}.plan returned a map of {step.n_in} tokens, and it was shown {n}: map all of "
-            "seen.layout.visual, TokenMap.keep(index, seen.layout.visual.numel()); check_reducer checks the rest"
+            f"{type(reducer).__name__}.plan returned a map of {step.n_in} tokens, but the sample has {n} visual "
+            "tokens: map all of them, TokenMap.keep(index, seen.layout.visual.numel()); check_reducer checks the rest"
         )
     return step
 
 
 @dataclass(frozen=True)
 class Sayings:
-    """What a method says of itself; see `MethodOptions` for the meaning of each."""
+    """The attributes of a method; `MethodOptions` explains each."""
 
     lever: str | None = None
     lever_needs: Mapping[str, Any] = field(default_factory=dict)
@@ -229,10 +228,10 @@ class Sayings:
 
 
 def says(options: Any, stage: int = 2) -> Sayings:
-    """Return what the method of these options says of itself: on its reducer, else on its options.
+    """Return the attributes of a method: from its reducer, else from its options.
 
     Args:
-        options: of a registered method of that stage, a reducer itself, or None for a stage that is off.
+        options: options of a registered method of that stage, a reducer, or None for a stage that is off.
         stage: 1 or 2.
     """
     plain = Sayings()
@@ -248,15 +247,15 @@ def says(options: Any, stage: int = 2) -> Sayings:
 
 
 def most(own: Any, layout: TokenLayout, step: int = 0) -> int | None:
-    """Return how many visual tokens a method may leave of a sample at most; None: what is seen decides.
+    """Return the largest number of visual tokens that a method may leave of a sample; None: it depends on the content.
 
-    A method that does not say so (``most(layout, step)`` of its options or its reducer) is held to a ``keep_ratio`` or
-    ``keep_tokens`` of each video and image, where it has one.
+    It is ``most(layout, step)`` of the options or the reducer. Without that method it is the ``keep_ratio`` or
+    ``keep_tokens`` of each video and image, added up.
 
     Args:
-        own: its options, or its reducer.
-        layout: of what comes to the step.
-        step: which of the method's steps it is, from 0.
+        own: the method's options or reducer.
+        layout: layout of the tokens before the step.
+        step: number of the step among the method's steps, from 0.
     """
     if hasattr(own, "most"):
         said: int | None = own.most(layout, step)
@@ -268,12 +267,12 @@ def most(own: Any, layout: TokenLayout, step: int = 0) -> int | None:
 
 
 def is_reducer(what: object) -> bool:
-    """Tell a reducer from options: it decides."""
+    """Return True if ``what`` is a reducer and not options: it has ``plan`` and ``needs``."""
     return not isinstance(what, type) and callable(getattr(what, "plan", None)) and hasattr(what, "needs")
 
 
 def registered_as(cls: type) -> tuple[int, str] | None:
-    """Return stage and name under which a reducer class, or its class of options, is registered; None: it is not."""
+    """Return the stage and the name of a registered reducer class or options class; None if it is not registered."""
     for (stage, name), known in _REDUCERS.items():
         if cls is known or cls is options_class(_PARTS[stage], name):
             return stage, name
@@ -281,10 +280,10 @@ def registered_as(cls: type) -> tuple[int, str] | None:
 
 
 def reducer_class(name: str, stage: int = 2) -> type[Reducer]:
-    """Return the reducer of a stage that is registered as ``name``.
+    """Return the reducer class of a stage that is registered as ``name``.
 
     Raises:
-        ConfigError: no such reducer; the nearest name is offered.
+        ConfigError: there is no such method. The message suggests the nearest name.
     """
     if (stage, name) not in _REDUCERS:
         known = registered(stage)

@@ -71,12 +71,12 @@ WRONG = {
     "blank question": ({"question": "  "}, ConfigError, "no question"),
     "a dict of questions": ({"question": {"What?": 1}}, ConfigError, "no question"),
     "one blank of two": ({"question": ["a", ""]}, ConfigError, "no question"),
-    "messages and question": ({"messages": [{"role": "user", "content": "a"}], "question": "a"}, ConfigError, "either"),
+    "messages and question": ({"messages": [{"role": "user", "content": "a"}], "question": "a"}, ConfigError, "alone"),
     "no messages": ({"messages": []}, ConfigError, "empty"),
     "seconds beside messages": (
         {"messages": [{"role": "user", "content": "a"}], "start": 1.0}, ConfigError, "own item",
     ),
-    "seconds without a video": ({"question": "a", "end": 1.0}, ConfigError, "video_path is not given"),
+    "seconds without a video": ({"question": "a", "end": 1.0}, ConfigError, "end.*video_path"),
     "no role": ({"messages": [{"content": "a"}]}, ConfigError, "role and content"),
     "item without source": (
         {"messages": [{"role": "user", "content": [{"type": "video"}]}]}, ConfigError, "has its source",
@@ -130,7 +130,7 @@ def test_wrong_models(tmp_path: Path, model: PruneVidQwen25VL) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_cuda_asked_for_and_absent(model: PruneVidQwen25VL) -> None:
-    with pytest.raises(SetupError, match="sees no GPU"):
+    with pytest.raises(SetupError, match="GPU"):
         PruneVidQwen25VL(model.model, device="cuda", tokenizer=model.tokenizer)
 
 

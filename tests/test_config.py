@@ -155,7 +155,7 @@ def test_a_json_list_is_no_config(tmp_path: Path) -> None:
 
 def test_pruning_rate_is_accepted_at_the_door_and_never_beside_keep_ratio() -> None:
     assert PruneVidConfig.from_dict({"pruning_rate": 0.75}).keep_ratio == 0.25
-    with pytest.raises(ConfigError, match="twice"):
+    with pytest.raises(ConfigError, match="keep_ratio and pruning_rate"):
         PruneVidConfig.from_dict({"pruning_rate": 0.75, "keep_ratio": 0.25})
     with pytest.raises(ConfigError, match="share removed"):
         PruneVidConfig.from_dict({"pruning_rate": 75})
@@ -166,7 +166,7 @@ def test_pruning_rate_is_accepted_at_the_door_and_never_beside_keep_ratio() -> N
 def test_replace_takes_a_rate_instead_of_its_own_ratio() -> None:
     config = get_aggressive_config().replace(pruning_rate=0.75)
     assert (config.keep_ratio, config.cluster_ratio) == (0.25, 0.25)
-    with pytest.raises(ConfigError, match="twice"):
+    with pytest.raises(ConfigError, match="keep_ratio and pruning_rate"):
         config.replace(pruning_rate=0.5, keep_ratio=0.5)
 
 
@@ -214,11 +214,11 @@ def test_layers(asked: Any, layers: int, layer: int) -> None:
 
 
 def test_a_layer_beyond_the_model() -> None:
-    with pytest.raises(ConfigError, match=r"has 6 layers \(0 to 5\).*pass pruning_layer=0\.36.*pruning_layer=2"):
+    with pytest.raises(ConfigError, match=r"pruning_layer=10.*0 to 5.*pruning_layer=0\.36.*pruning_layer=2"):
         resolve_layer(10, 6)
-    with pytest.raises(ConfigError, match=r"pruning_layer=6, but this model has 6 layers"):
+    with pytest.raises(ConfigError, match=r"pruning_layer=6.*0 to 5"):
         resolve_layer(6, 6)
-    with pytest.raises(ConfigError, match=r"pass pruning_layer=0\.96.*pruning_layer=5"):
+    with pytest.raises(ConfigError, match=r"pruning_layer=0\.96.*pruning_layer=5"):
         resolve_layer(27, 6)
     with pytest.raises(ConfigError) as error:
         resolve_layer(28, 6)  # a 7B model has no such layer either

@@ -252,7 +252,7 @@ def test_two_prompts_in_a_row_equal_two_processes() -> None:
 
 def test_a_layer_beyond_the_model_names_the_share() -> None:
     with (
-        pytest.raises(ConfigError, match=r"6 layers \(0 to 5\).*share of 0\.36"),
+        pytest.raises(ConfigError, match=r"pruning_layer=10.*6 layers.*0\.36"),
         pruned(tiny_model(), PruneVidConfig(pruning_layer=10)),
     ):
         pass

@@ -124,7 +124,7 @@ def test_the_backend_and_the_time_limit_are_those_asked_for(library: Library, tm
 
 def test_a_backend_that_chooses_by_itself_is_refused(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pyav_reader, "CHOOSES_ITSELF", True, raising=False)
-    with pytest.raises(ConfigError, match="a protocol needs its own"):
+    with pytest.raises(ConfigError, match="pyav"):
         read_frames(library("h264.mp4"), lambda *_: (0,))
 
 

@@ -420,5 +420,5 @@ def test_caches_that_are_of_no_such_call_are_refused(model: PruneVidQwen25VL, ta
 
 def test_an_answer_that_ended_is_not_gone_on_with(model: PruneVidQwen25VL, video: Path) -> None:
     ended = Talk(model, video, **ending(True))
-    with pytest.raises(ConfigError, match="nothing to answer"):
+    with pytest.raises(ConfigError, match="nothing after"):
         ask(model, *ended.whole[:2], past_key_values=ended.cache)

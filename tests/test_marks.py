@@ -41,10 +41,10 @@ def test_a_merged_token_is_marked_as_its_most_marked_member() -> None:
 @pytest.mark.parametrize(
     ("marks", "said"),
     [
-        (None, r"keeps what its caller marks: pass pruned\(model, config, marks=\[...\]\).* got none"),
-        ([torch.ones(80)] * 3, "for each of the 2 prompts of the batch; got 3"),
-        ([torch.ones(80), torch.ones(80)], r"prompt 1 has 86 visual tokens, its marks are \[80\]"),
-        ([torch.ones(80), None], "prompt 1 has 86 visual tokens, its marks are none"),
+        (None, r"marks=\[.*got none"),
+        ([torch.ones(80)] * 3, "2 prompts.*got 3"),
+        ([torch.ones(80), torch.ones(80)], r"prompt 1 has 86 visual tokens.*\[80\]"),
+        ([torch.ones(80), None], "prompt 1 has 86 visual tokens.*None"),
     ],
 )
 def test_marks_that_do_not_fit_are_refused(marks: Any, said: str) -> None:
@@ -77,7 +77,7 @@ def test_marks_may_be_one_tensor_bools_numpy_or_numbers() -> None:
 @pytest.mark.parametrize(
     ("marks", "said"),
     [
-        (torch.ones(80), "for each of the 1 prompts of the batch; got 80"),
+        (torch.ones(80), "1 prompts.*got 80"),
         ([torch.full((80,), 255)], r"marks of prompt 0 lie outside \[0, 1\]"),
         ([torch.full((80,), float("nan"))], r"marks of prompt 0 lie outside \[0, 1\]"),
         ([-torch.ones(80)], r"marks of prompt 0 lie outside \[0, 1\]"),
@@ -93,5 +93,5 @@ def test_what_are_no_marks_is_a_sentence(marks: Any, said: str) -> None:
 def test_two_marks_are_not_dealt_out_to_four_prompts() -> None:
     """They would be under beams, where rows are repetitions; these rows are not."""
     four = [[("text", 4), ("video", 2, 3, 3), ("text", 6)]] * 4
-    with pytest.raises(ConfigError, match="for each of the 4 prompts of the batch; got 2"):
+    with pytest.raises(ConfigError, match=r"4 prompts.*got 2"):
         kept(four, [torch.ones(18)] * 2)

@@ -106,7 +106,7 @@ def test_smart_resize_equals_the_stock_one():
 
 def test_smart_resize_refuses_a_ribbon():
     assert smart_resize(10, 2000) == (28, 812)
-    with pytest.raises(MediaError, match=r"2010x10 \(width x height\) is more than 200 times as long"):
+    with pytest.raises(MediaError, match=r"2010x10 \(width x height\).* 200"):
         smart_resize(10, 2010)
     with pytest.raises(MediaError, match="crop it"):
         image_pixels(np.zeros((2010, 10, 3), np.uint8), IMAGE)
@@ -132,11 +132,11 @@ def test_total_pixels_over_784_are_the_tokens_of_the_whole_video():
 
 def test_a_budget_too_small_names_the_smallest_that_works():
     frames = np.zeros((8, 280, 280, 3), np.uint8)
-    with pytest.raises(ConfigError, match=r"max_pixels=1000 is below the 3136 .*works is max_pixels=3136"):
+    with pytest.raises(ConfigError, match=r"max_pixels=1000 .*max_pixels=3136"):
         video_pixels(frames, IMAGE, max_pixels=1000)
     with pytest.raises(
         ConfigError,
-        match=r"total_pixels=10000 leaves 2500 pixels to each of 4 pairs.*at least 3136.*total_pixels=12544",
+        match=r"total_pixels=10000 .*2500.* 4 pairs.*3136.*total_pixels=12544",
     ):
         video_pixels(frames, IMAGE, total_pixels=10000)
     assert video_pixels(frames, IMAGE, max_pixels=3136, total_pixels=12544)[1].tolist() == [[4, 4, 4]]
@@ -159,7 +159,7 @@ def test_options_from_both_spellings_of_the_folder_json():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"do_resize": False}, "sets do_resize to false"),
+        ({"do_resize": False}, "do_resize=false"),
         ({"rescale_factor": 1.0}, "rescale_factor=1.0"),
         ({"resample": 2}, "resample=2"),
         ({"min_pixels": 5000, "max_pixels": 4000}, "min_pixels=5000 is above max_pixels=4000"),

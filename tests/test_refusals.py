@@ -21,7 +21,7 @@ def test_a_cache_of_two_lengths_is_refused_under_another_layer() -> None:
     with pruned(model, CONFIG.replace(enable_cache_compression=False)), torch.no_grad():
         cache = cache_of(model(**make_inputs(ONE_VIDEO)))
     for other in ({"pruning_layer": 3}, {"enable_stage2": False}):
-        with pruned(model, CONFIG.replace(**other)), torch.no_grad(), pytest.raises(UnsupportedError, match="same"):
+        with pruned(model, CONFIG.replace(**other)), torch.no_grad(), pytest.raises(UnsupportedError, match="config"):
             model(input_ids=torch.tensor([[20]]), **{CACHE: cache})
 
 
@@ -32,15 +32,15 @@ def test_prompt_lookup_after_a_prefix_is_refused() -> None:
     with pruned(model, CONFIG), torch.no_grad():
         model(input_ids=inputs["input_ids"][:, :4], **{CACHE: cache})
         model.model.rope_deltas = None
-        with pytest.raises(UnsupportedError, match="whole prompt arrives again"):
+        with pytest.raises(UnsupportedError, match="whole prompt"):
             model.generate(**inputs, **{CACHE: cache}, max_new_tokens=4, prompt_lookup_num_tokens=2)
 
 
 REFUSED = {
-    "use_cache=False": ({"use_cache": False}, "Leave use_cache unset"),
+    "use_cache=False": ({"use_cache": False}, "use_cache"),
     "static": ({"cache_implementation": "static"}, "StaticCache"),
     "offloaded": ({"cache_implementation": "offloaded"}, "offloaded"),
-    "chunked": ({"prefill_chunk_size": 16}, "chunked prefill"),
+    "chunked": ({"prefill_chunk_size": 16}, "prefill_chunk_size"),
 }
 
 
@@ -49,7 +49,7 @@ def test_refused_modes(name: str) -> None:
     options, message = REFUSED[name]
     if name == "chunked":
         # newer releases refuse raw pixels in pieces themselves; ours has to hold where they do not
-        message = r"(?i)chunked prefill"
+        message = r"(?i)chunk"
         try:
             tiny_model().generate(**make_inputs(ONE_VIDEO), max_new_tokens=1, **options)
         except RuntimeError as error:

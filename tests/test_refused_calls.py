@@ -1,4 +1,4 @@
-"""Each row of README's list of refusals has calls here that are refused, and each call that is tried has a row."""
+"""Each row of the list of refusals in docs/models.md has calls here that are refused, and each call has a row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.test_pruning_equals_masking import TINY
 from tests.test_right_padding import padded
 
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
-README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (PACKAGE.parent / "docs" / "models.md").read_text(encoding="utf-8")
 CONFIG = PruneVidConfig(**TINY)
 STEP = {"input_ids": torch.tensor([[20]])}
 
@@ -240,7 +240,7 @@ HOOKS = ("forward", "stage3_kv", "adapters")
 NOT_A_CALL = (
     "merges tokens inside the decoder",  # a method of ones own
     "was left while another thread was inside a call",  # test_threads reaches it
-    "was encoded where the prompt has grid",  # the row of features made outside the block; test_taps reaches it
+    "encoded an image or video of",  # the row of features made outside the block; test_taps reaches it
 )
 
 # how the row's first cell begins -> who raises it, and calls
@@ -303,7 +303,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
 
 
 def rows() -> list[str]:
-    section = README.partition("## What is refused")[2].partition("\n## ")[0]
+    section = PAGE.partition("## What is refused")[2].partition("\n## ")[0]
     return [row for row in re.findall(r"^\| (.*?) \|", section, re.MULTILINE) if row != "refused"]
 
 

@@ -145,7 +145,7 @@ def test_a_range_begins_with_the_frame_on_the_screen():
     assert frames_in_range(*slides, 6.0, 10.0, "x.mp4") == (1, 2)
     assert frames_in_range(*slides, 20.0, None, "x.mp4") == (2, 2)
     assert frames_in_range(*slides, 20.0, 99.0, "x.mp4") == (2, 2)
-    with pytest.raises(MediaError, match=r"start=3 s is beyond x\.mp4, which lasts 3\.00 s"):
+    with pytest.raises(MediaError, match=r"start=3 s .*x\.mp4 \(3\.00 s\)"):
         frames_in_range([0.0, 1.0, 2.0], 3.0, 3.0, None, "x.mp4")
 
 

@@ -138,11 +138,11 @@ def test_rows_get_their_own_also_when_they_are_repeated(samples: Any, repeats: i
 
 def test_features_that_were_made_elsewhere_are_refused() -> None:
     shown = watched(MIXED)
-    with pytest.raises(UnsupportedError, match=r"shows 0 images and 3 videos, the vision encoder was seen to encode"):
+    with pytest.raises(UnsupportedError, match=r"0 images and 3 videos"):
         shown.take(layouts(RAGGED))
-    with pytest.raises(UnsupportedError, match="encode 0 and 0"):
+    with pytest.raises(UnsupportedError, match="encoded 0 and 0"):
         shown.take(layouts(MIXED))  # handed out once
-    with pytest.raises(UnsupportedError, match=r"of 80 tokens was encoded where the prompt has grid \(2, 4, 4\)"):
+    with pytest.raises(UnsupportedError, match=r"80 tokens.*grid \(2, 4, 4\)"):
         watched(ONE_VIDEO).take(layouts([[("video", 2, 4, 4), ("text", 1)]]))
     model, config = tiny_model(), glimpse.config()
     inputs = make_inputs(CASES["one_video"])
@@ -151,7 +151,7 @@ def test_features_that_were_made_elsewhere_are_refused() -> None:
         ahead = {"video": model.model.get_video_features(pixels, grid)}
     if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
         pytest.skip("this release of transformers takes no features that were encoded ahead")
-    with pruned(model, config), pytest.raises(UnsupportedError, match="outside `pruned`"):
+    with pruned(model, config), pytest.raises(UnsupportedError, match="made elsewhere"):
         model(**inputs, mm_encoder_outputs=ahead)
 
 
@@ -225,7 +225,7 @@ def test_features_made_ahead_carry_their_own_taps_and_no_longer_than_needed() ->
         assert not any(isinstance(x, torch.Tensor) for x in vars(ahead[0])["_prunevid_taps"][1])
         inputs = make_inputs(ONE_VIDEO)
         other = model.model.get_video_features(inputs["pixel_values_videos"], inputs["video_grid_thw"])
-    with pruned(model, config), pytest.raises(UnsupportedError, match="encode 0 and 0"), torch.no_grad():
+    with pruned(model, config), pytest.raises(UnsupportedError, match="encoded 0 and 0"), torch.no_grad():
         model(**rest[0], mm_encoder_outputs={"video": other})  # its taps may be of other blocks
 
 
@@ -267,7 +267,7 @@ def test_a_tower_of_other_blocks_is_refused() -> None:
     model = tiny_model()
     for taps in (VisionTaps((1,), 32), VisionTaps((0,), 48)):
         with (
-            pytest.raises(ConfigError, match=r"this model's vision encoder has 1 of 32: it was made for another model"),
+            pytest.raises(ConfigError, match=r"has 1 blocks of width 32"),
             watched_vision(adapter_for(model), taps),
         ):
             pass

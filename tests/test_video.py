@@ -94,7 +94,7 @@ def test_start_and_end_in_seconds(library):
     video = read_video(library("h264.mp4"), max_frames=3, start=0.5, end=1.0)
     assert video.indices == (12, 18, 24) and numbers_of(video.frames) == [12, 18, 24, 24]
     assert read_video(library("h264.mp4"), max_frames=2, start=1.5, end=100.0).indices == (36, 47)
-    with pytest.raises(MediaError, match=r"start=5 s is beyond .*h264\.mp4, which lasts 2\.00 s"):
+    with pytest.raises(MediaError, match=r"start=5 s .*h264\.mp4 \(2\.00 s\)"):
         read_video(library("h264.mp4"), start=5.0)
     assert read_video(library("h264.mp4"), start=0.01, end=0.02).indices == (0,)
     assert read_video(library("h264.mp4"), max_frames=2, start=0.51, end=1.01).indices == (12, 24)

@@ -15,7 +15,7 @@ from prunevid_qwen.errors import UnsupportedError
 
 _Class = TypeVar("_Class", bound=type)
 
-HOW_TO_ADD = 'CONTRIBUTING.md, "A new model", says how to add a family'
+HOW_TO_ADD = 'To add a family, see "A new model" in CONTRIBUTING.md'
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def family_of(model_type: str | None, what: str = "the model") -> Family:
     known = _FAMILIES.get(model_type or "")
     if known is None:
         raise UnsupportedError(
-            f"pruning does not know model_type {model_type!r} ({what}). It knows {', '.join(families())}; {HOW_TO_ADD}"
+            f"model_type {model_type!r} ({what}) is not supported. Supported: {', '.join(families())}. {HOW_TO_ADD}"
         )
     return known
 
@@ -95,13 +95,13 @@ def adapter_for(model: nn.Module) -> Adapter:
     family = family_of(getattr(getattr(base, "config", None), "model_type", None), f"a {type(base).__name__}")
     if not hasattr(base, "lm_head"):
         raise UnsupportedError(
-            f"a {type(base).__name__} has no lm_head: pruning takes the whole model, as …ForConditionalGeneration "
-            "loads it, and finds its parts itself"
+            f"a {type(base).__name__} has no lm_head: pass the whole model, a ...ForConditionalGeneration, not a part "
+            "of it"
         )
     if (getattr(base, "tp_size", None) or 1) > 1 or getattr(base, "_tp_plan_applied", False):
         raise UnsupportedError(
-            "tensor parallelism is not supported: each rank sees only its own heads and would keep other tokens. "
-            "Use device_map instead"
+            "tensor parallelism is not supported, because each rank has only some heads and would keep other tokens: "
+            "use device_map instead"
         )
     adapter: Adapter = family.adapter(base)
     return adapter

@@ -44,13 +44,13 @@ class Llava(TextDecoder):
         seen, decoder = model.config.vision_config, model.config.text_config.model_type
         if decoder not in DECODERS:
             raise UnsupportedError(
-                f"this llava has a {decoder} for a decoder, and how its queries and keys are made is not known here; "
-                f"supported are {', '.join(DECODERS)}"
+                f"this llava's decoder is a {decoder}, which is not supported; supported decoders are "
+                f"{', '.join(DECODERS)}"
             )
         if seen.model_type not in TOWERS:
             raise UnsupportedError(
-                f"this llava has a {seen.model_type} for a vision tower, and its grids are not known here; supported "
-                f"are {', '.join(TOWERS)}"
+                f"this llava's vision tower is a {seen.model_type}, which is not supported; supported towers are "
+                f"{', '.join(TOWERS)}"
             )
         super().__init__(model, {"image": "vision_tower"})
         self.side = int(seen.image_size) // int(seen.patch_size)
@@ -114,8 +114,8 @@ class Llava(TextDecoder):
         """
         if "cls" in query.kinds and not self.has_cls:
             raise ConfigError(
-                f"the vision encoder of this llava, a {self.config.vision_config.model_type}, has no CLS token whose "
-                'attention could be read: ask for "received", the attention that a patch gets from all others'
+                f"the vision encoder of this llava, a {self.config.vision_config.model_type}, has no CLS token: use "
+                'what="received" in VisionQuery, the attention from the other patches'
             )
         return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
 

@@ -59,8 +59,8 @@ def by_token(mask: Any) -> Tensor | None:
     if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):
         return mask
     raise UnsupportedError(
-        "a prepared attention mask came with a pruned cache, which holds fewer entries than the mask has columns: pass "
-        "attention_mask [B, tokens so far], or none"
+        "a prepared attention mask came with a pruned cache, which has fewer entries than the mask has columns: pass "
+        "attention_mask [B, tokens so far], or no mask"
     )
 
 

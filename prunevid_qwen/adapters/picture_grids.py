@@ -110,8 +110,8 @@ class Pictures(threading.local):
             made = self._made.get(kind, [])
             if made is None:
                 raise UnsupportedError(
-                    f"the features of an {kind} are of no size that this model makes, so nothing says what their grid "
-                    "is: pass pixels, or ask the model for the features inside `pruned`"
+                    f"the features of an {kind} have a size that this model does not make, so their grid is unknown: "
+                    "pass pixels, or let the model make the features inside the `pruned` block"
                 )
             out = [(*had, *new) for had, new in zip(out, _dealt(kind, made, wanted), strict=True)]
         return out
@@ -155,7 +155,7 @@ def _dealt(kind: str, made: Sequence[PictureGrid], wanted: Sequence[int]) -> lis
         out.append(tuple(own))
     if [sum(each.tokens for each in row) for row in out] != list(wanted) or next(left, None) is not None:
         raise UnsupportedError(
-            f"the prompts have {list(wanted)} {kind} tokens, and the features that came are of "
-            f"{[each.tokens for each in made]}: they were made for other prompts. Pass the pixels of these"
+            f"the prompts have {list(wanted)} {kind} tokens, but the features have {[each.tokens for each in made]}: "
+            "pass the pixels of these prompts"
         )
     return out

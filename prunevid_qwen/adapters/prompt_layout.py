@@ -48,8 +48,7 @@ def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) ->
     question = torch.arange(int(visual[-1]) + 1, min(question_end, types.numel()), device=types.device)
     if not question.numel():
         raise ConfigError(
-            "no token follows the last image or video, so no question can be asked of it: put the question (or at "
-            "least the generation prompt) after it"
+            "no token follows the last image or video: put the question (or at least the generation prompt) after it"
         )
     sizes = torch.tensor([block.stop - block.start for block in blocks], device=types.device)
     stratum = torch.arange(len(blocks), device=types.device).repeat_interleave(sizes)

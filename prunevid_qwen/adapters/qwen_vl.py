@@ -141,13 +141,13 @@ class QwenVL(TextDecoder):
         if came is not None:
             what = list(came.shape) if isinstance(came, Tensor) else type(came).__name__
             return (
-                f"position_ids came as {what}, and images and videos are told by [3, B, S] of time, height and width "
-                "(or [4, B, S], with the text's own before them). Leave position_ids out and pass mm_token_type_ids "
-                "and the grids, or make them with model.model.get_rope_index"
+                f"position_ids are {what}, expected [3, B, S] of time, height and width (or [4, B, S], with text "
+                "positions first): leave position_ids out and pass mm_token_type_ids and the grids, or make them with "
+                "model.model.get_rope_index"
             )
         return (
-            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. After a cached prefix "
-            "transformers before 5.18 goes on counting from an earlier prompt: set model.model.rope_deltas = None first"
+            "the decoder got no (t, h, w) positions: pass mm_token_type_ids and the grids. With a cached beginning, "
+            "transformers before 5.18 counts on from an earlier prompt: set model.model.rope_deltas = None first"
         )
 
     @property
@@ -200,7 +200,7 @@ class QwenVL(TextDecoder):
                 self.tokens_per_second,
             )
         except ValueError as error:
-            raise ConfigError(f"placeholders and grids do not belong together: {error}. Pass both as made") from error
+            raise ConfigError(f"placeholders and grids do not match ({error}): pass both unchanged") from error
 
     def _merged(self, grids: Tensor | None) -> list[tuple[int, int, int]]:
         if grids is None:
@@ -222,8 +222,8 @@ class QwenVL(TextDecoder):
         """
         if "cls" in query.kinds:
             raise ConfigError(
-                f"the vision encoder of {self.family} has no CLS token whose attention could be read: ask for "
-                '"received", the attention that a patch gets from all others'
+                f"the vision encoder of {self.family} has no CLS token: use "
+                'what="received" in VisionQuery, the attention from the other patches'
             )
         return watched_blocks(self.vision_blocks, query.blocks, query.kinds, note)
 

@@ -27,8 +27,8 @@ def check_transformers(version: str) -> None:
     numbers = tuple(int(part) for part in version.split(".")[:2])
     if numbers < OLDEST:
         raise SetupError(
-            f"transformers {version} is not supported, 5.6 or newer is needed: in 5.3 to 5.5 every frame of a video "
-            "gets the same time position, and older releases have other seams. pip install -U 'transformers>=5.6'"
+            f"transformers {version} is not supported (5.3 to 5.5 give every frame of a video the same time position): "
+            "pip install -U 'transformers>=5.6'"
         )
 
 

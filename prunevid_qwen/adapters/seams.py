@@ -36,8 +36,8 @@ def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
     """
     there = f" (it has {', '.join(map(str, came))})" if came else ""
     return SetupError(
-        f"transformers {transformers_release()} has no {wanted!r} in {place}{there}, where pruning reads it: this "
-        f"release is not supported yet. {PIP_NEWEST}"
+        f"transformers {transformers_release()} has no {wanted!r} in {place}{there}, which pruning needs: this release "
+        f"is not supported yet. {PIP_NEWEST}"
     )
 
 
@@ -89,9 +89,9 @@ def check_not_checkpointed(layers: Iterable[nn.Module], filled: bool) -> None:
     """
     if not filled and checkpointed(layers):
         raise UnsupportedError(
-            "gradient checkpointing keeps the layers from their cache and runs them anew in the backward pass, so no "
-            "token can be dropped between them. Prune by stage 1 alone (enable_stage2=False, "
-            "enable_cache_compression=False), or call model.gradient_checkpointing_disable()"
+            "gradient checkpointing runs the layers without a cache, so stages 2 and 3 cannot prune: prune by stage 1 "
+            "alone (enable_stage2=False, enable_cache_compression=False), or call "
+            "model.gradient_checkpointing_disable()"
         )
 
 

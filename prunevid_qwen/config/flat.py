@@ -84,8 +84,8 @@ class FlatOptions:
             best ``keep_ratio`` instead.
         max_keep_ratio: largest share that ``keep_threshold`` may keep, in (0, 1]. None means no cap.
         min_keep_tokens: smallest number of tokens that ``keep_threshold`` keeps, at least 1.
-        budget_scope: ``keep_threshold``, ``max_keep_ratio`` and ``min_keep_tokens`` count all images and videos of a
-            "sample" together, as the authors of GlimpsePrune do, or each "image" or video by itself.
+        budget_scope: "sample" counts all images and videos of a prompt together for ``keep_threshold``,
+            ``max_keep_ratio`` and ``min_keep_tokens``, as GlimpsePrune's authors do. "image" counts each by itself.
         glimpse_path: folder or hub id of the predictor of selector "glimpse". "bundled" is that of the bundled model.
         pruning_layer: tokens are dropped after this decoder layer, counted from 0. A float in (0, 1) is a share of the
             depth. None is the layer that the selector was trained for, else 10 in models of at least 20 layers and

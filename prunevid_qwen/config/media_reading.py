@@ -1,4 +1,4 @@
-"""Reading: how videos and images are read. Imports no torch."""
+"""Reading: the options of sampling and reading videos and images. Imports no torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
 @checked_names("Reading has")
 @dataclass(frozen=True)
 class Reading:
-    """How a video is sampled and read.
+    """Options of sampling and reading a video.
 
     Args:
-        max_frames: frames sampled from a video at most, at least 2.
-        sampling: "uniform" takes ``max_frames``, equally spaced; "fps" takes ``fps`` a second, at most those.
+        max_frames: largest number of frames taken of a video, at least 2.
+        sampling: "uniform" takes ``max_frames`` frames, equally spaced. "fps" takes ``fps`` frames a second, at most
+            ``max_frames``.
         fps: frames a second for ``sampling="fps"``, above 0.
-        max_pixels: pixels a frame at most, or None for the model's own limit.
-        total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.
-        backend: which library reads video files.
-        time_limit: seconds that reading one video may take, above 0, or None; checked between frames.
-        chunk_tokens: visual tokens that the vision encoder takes at once, at least 1, or None for no limit.
+        max_pixels: largest number of pixels of a frame. None means the model's own limit.
+        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token. None means no limit.
+        backend: library that reads video files.
+        time_limit: seconds that reading a video may take, above 0, checked between frames. None means no limit.
+        chunk_tokens: visual tokens that the vision encoder takes at once, at least 1. None means no limit.
 
     Raises:
         ConfigError: a value is outside its range or of the wrong type.

@@ -1,6 +1,6 @@
-"""The options of the methods before the decoder, with their papers' defaults. Imports no torch.
+"""The options of the mergers, with their papers' defaults. Imports no torch.
 
-The source of each default stands in PAPERS.md.
+PAPERS.md has the source of each default.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from prunevid_qwen.config.option_checks import checked_names
 @checked_names("PruneVidMergeOptions has")
 @dataclass(frozen=True)
 class PruneVidMergeOptions(MethodOptions):
-    """PruneVid's stage 1 (arXiv 2412.16117, section 3.1).
+    """Options of PruneVid's stage 1 (arXiv 2412.16117, section 3.1).
 
     Args:
-        tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
-            strictly greater. 1 means that nothing is static.
-        cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering.
-        temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
-        dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
+        tau: static threshold in (0, 1]. A location is static if its mean cosine similarity over a segment is greater.
+            At 1 nothing is static.
+        cluster_ratio: clusters per token of a group, in (0, 1]. At 1 nothing is clustered.
+        temporal_segment_ratio: temporal segments per temporal position, in (0, 1].
+        dpc_knn_k: neighbours of the DPC-KNN density, at least 1. A group of fewer points uses all of them.
         min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
-        merged_position: whose (t, h, w) a merged token takes: its cluster "center", the rounded "mean" of its members,
-            or its "first" member.
-        token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
-        merge_images: merge images too (one temporal position); off, they pass.
-        cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
-            number on the points of the video that are farthest from a denser one.
-        static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
+        merged_position: the (t, h, w) of a merged token is that of its cluster's "center", the rounded "mean" of its
+            members, or that of its "first" member.
+        token_order: "spatiotemporal" sorts merged tokens by (t, h, w). "grouped" is the authors' order.
+        merge_images: merge images too. An image is one temporal position.
+        cluster_scope: "per_group" gives each static or dynamic group its share of the clusters. "video" gives the same
+            number to the points of the video that are farthest from a denser one.
+        static_cluster_ratio: clusters per static token of a segment, in (0, 1]. None means ``cluster_ratio``.
     """
 
     tau: float = 0.8
@@ -48,13 +48,13 @@ class PruneVidMergeOptions(MethodOptions):
 @checked_names("RLTOptions has")
 @dataclass(frozen=True)
 class RLTOptions(MethodOptions):
-    """Run-length tokenization.
+    """Options of run-length tokenization (arXiv 2411.05222): each location is merged while it looks the same.
 
     Args:
-        tau: a position continues the run where its cosine similarity with the one before is strictly greater, in
-            (0, 1]; 1 merges nothing.
-        temporal_segment_ratio: runs are at most ``max(1, round(1 / temporal_segment_ratio))`` positions long, in
-            (0, 1]: as long as PruneVid's segments are on average.
+        tau: a location's run goes on while its cosine similarity with the position before is greater; in (0, 1]. At 1
+            nothing is merged.
+        temporal_segment_ratio: in (0, 1]. A run has at most ``max(1, round(1 / temporal_segment_ratio))`` temporal
+            positions, the average length of PruneVid's segments.
     """
 
     lever: ClassVar[str | None] = "tau"
@@ -66,12 +66,12 @@ class RLTOptions(MethodOptions):
 @checked_names("PoolOptions has")
 @dataclass(frozen=True)
 class PoolOptions(MethodOptions):
-    """Average pooling, a control.
+    """Options of a control that averages equal cells of tokens.
 
     Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
+        cluster_ratio: share of the tokens of a video that is left, in (0, 1].
         merge_images: reduce images too.
-        keep_tokens: tokens left of each video or image instead of a share, at least 1, or None.
+        keep_tokens: number of tokens left of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -84,12 +84,12 @@ class PoolOptions(MethodOptions):
 @checked_names("UniformMergeOptions has")
 @dataclass(frozen=True)
 class UniformMergeOptions(MethodOptions):
-    """Equally spaced tokens, a control.
+    """Options of a control that keeps equally spaced tokens.
 
     Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
+        cluster_ratio: share of the tokens of a video that is left, in (0, 1].
         merge_images: reduce images too.
-        keep_tokens: tokens left of each video or image instead of a share, at least 1, or None.
+        keep_tokens: number of tokens left of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -102,13 +102,13 @@ class UniformMergeOptions(MethodOptions):
 @checked_names("RandomMergeOptions has")
 @dataclass(frozen=True)
 class RandomMergeOptions(MethodOptions):
-    """Tokens drawn at random, a control.
+    """Options of a control that keeps random tokens.
 
     Args:
-        cluster_ratio: tokens left per token of a video, in (0, 1].
-        random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
+        cluster_ratio: share of the tokens of a video that is left, in (0, 1].
+        random_seed: at least 0. Equal seeds and sizes keep equal tokens, on every device.
         merge_images: reduce images too.
-        keep_tokens: tokens left of each video or image instead of a share, at least 1, or None.
+        keep_tokens: number of tokens left of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True

@@ -1,6 +1,6 @@
-"""The options of each method, one small frozen dataclass a method, with its paper's defaults. Imports no torch.
+"""The options of each method: one frozen dataclass for each, with its paper's defaults. Imports no torch.
 
-The source of each default stands in PAPERS.md.
+PAPERS.md has the source of each default.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ from prunevid_qwen.errors import ConfigError
 @checked_names("PruneVidOptions has")
 @dataclass(frozen=True)
 class PruneVidOptions(MethodOptions):
-    """PruneVid's stage 2 (arXiv 2412.16117, section 3.2).
+    """Options of PruneVid's stage 2 (arXiv 2412.16117, section 3.2).
 
     Args:
-        keep_ratio: share kept, in (0, 1].
-        selection_scope: "global" keeps ``max(1, int(n * keep_ratio))`` of each video or image; "per_group" keeps
-            ``int(n * keep_ratio)`` of every static group and of every temporal position's dynamic tokens. A video or
-            image always keeps one token.
-        attention_source: "post_rope" or "pre_rope".
+        keep_ratio: share of the tokens kept, in (0, 1].
+        selection_scope: "global" keeps ``max(1, int(n * keep_ratio))`` of the n tokens of each video or image.
+            "per_group" keeps ``int(n * keep_ratio)`` of every static group and of every temporal position's dynamic
+            tokens. Each video or image keeps at least one token.
+        attention_source: "post_rope" scores by the model's own attention, "pre_rope" before rotary embedding and
+            without the causal mask.
         attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
-        question_tokens: "all", "question" or "last": which text asks.
-        layers: the decoder layer that first sees what is kept.
-        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
+        question_tokens: text tokens whose attention is read. "all" is everything after the last video or image,
+            "question" the user's words, "last" the prompt's last token.
+        layers: the first decoder layer that sees only the kept tokens.
+        keep_tokens: number of tokens kept of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -54,21 +56,23 @@ class PruneVidOptions(MethodOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep_tokens is not None and self.selection_scope == "per_group":
-            raise ConfigError('keep_tokens counts those of a whole video or image: pass selection_scope="global"')
+            raise ConfigError('keep_tokens counts the tokens of a whole video or image: pass selection_scope="global"')
 
 
 @checked_names("DPPOptions has")
 @dataclass(frozen=True)
 class DPPOptions(MethodOptions):
-    """Selection by a determinantal point process.
+    """Options of the selection by a determinantal point process (DPP): attended tokens that differ from one another.
 
     Args:
-        keep_ratio: share kept, in (0, 1].
-        attention_source: "post_rope" or "pre_rope".
+        keep_ratio: share of the tokens kept, in (0, 1].
+        attention_source: "post_rope" scores by the model's own attention, "pre_rope" before rotary embedding and
+            without the causal mask.
         attention_aggregation: "max" or "mean" over question tokens, after the maximum over heads.
-        question_tokens: "all", "question" or "last": which text asks.
-        layers: the decoder layer that first sees what is kept.
-        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
+        question_tokens: text tokens whose attention is read. "all" is everything after the last video or image,
+            "question" the user's words, "last" the prompt's last token.
+        layers: the first decoder layer that sees only the kept tokens.
+        keep_tokens: number of tokens kept of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -84,12 +88,13 @@ class DPPOptions(MethodOptions):
 @checked_names("FastVOptions has")
 @dataclass(frozen=True)
 class FastVOptions(MethodOptions):
-    """FastV (arXiv 2403.06764, section 4).
+    """Options of FastV (arXiv 2403.06764, section 4).
 
     Args:
-        keep_ratio: share kept, in (0, 1]: 1 - R of the paper, whose R is 0.5.
-        layers: K of the paper, which is 2: the decoder layer, from 0, that first sees what is kept.
-        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
+        keep_ratio: share of the tokens kept, in (0, 1]. It is 1 - R of the paper, whose R is 0.5.
+        layers: the first decoder layer, counted from 0, that sees only the kept tokens. It is K of the paper, whose K
+            is 2.
+        keep_tokens: number of tokens kept of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -102,12 +107,12 @@ class FastVOptions(MethodOptions):
 @checked_names("UniformOptions has")
 @dataclass(frozen=True)
 class UniformOptions(MethodOptions):
-    """Equally spaced tokens, a control.
+    """Options of a control that keeps equally spaced tokens.
 
     Args:
-        keep_ratio: share kept, in (0, 1].
-        layers: the decoder layer that first sees what is kept.
-        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
+        keep_ratio: share of the tokens kept, in (0, 1].
+        layers: the first decoder layer that sees only the kept tokens.
+        keep_tokens: number of tokens kept of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -120,13 +125,13 @@ class UniformOptions(MethodOptions):
 @checked_names("RandomOptions has")
 @dataclass(frozen=True)
 class RandomOptions(MethodOptions):
-    """Tokens drawn at random, a control.
+    """Options of a control that keeps random tokens.
 
     Args:
-        keep_ratio: share kept, in (0, 1].
-        random_seed: the same seed and sizes keep the same tokens, on every device; at least 0.
-        layers: the decoder layer that first sees what is kept.
-        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None.
+        keep_ratio: share of the tokens kept, in (0, 1].
+        random_seed: at least 0. Equal seeds and sizes keep equal tokens, on every device.
+        layers: the first decoder layer that sees only the kept tokens.
+        keep_tokens: number of tokens kept of each video or image, at least 1, instead of a share. None means the share.
     """
 
     exact: ClassVar[bool] = True
@@ -143,17 +148,19 @@ class ThresholdOptions(MethodOptions):
     """Budgets of a method that gives each token a probability (GlimpsePrune, arXiv 2508.01548).
 
     Args:
-        keep_ratio: share kept under ``keep_threshold=None``, in (0, 1]; 1 keeps everything in any case.
-        keep_threshold: probability above which a token is kept, in [0, 1); None keeps exactly ``keep_ratio``.
-        max_keep_ratio: share that the threshold may keep at most, in (0, 1], or None.
-        min_keep_tokens: the best so many are kept in any case, at least 1.
-        budget_scope: "sample" counts all images and videos together, "image" each of them by itself.
-        layers: the decoder layer that first sees what is kept; None for where the method was trained to act, if it was.
-        keep_tokens: tokens kept of each video or image instead of a share, at least 1, or None; under
-            ``keep_threshold=None``.
+        keep_ratio: share of the tokens kept, in (0, 1], with ``keep_threshold=None``. 1 keeps all tokens, with any
+            threshold.
+        keep_threshold: tokens of a greater probability are kept; in [0, 1). None keeps the best ``keep_ratio`` instead.
+        max_keep_ratio: largest share that the threshold may keep, in (0, 1]. None means no cap.
+        min_keep_tokens: smallest number of tokens that the threshold keeps, at least 1.
+        budget_scope: "sample" counts all images and videos of a prompt together, "image" each by itself.
+        layers: the first decoder layer that sees only the kept tokens. None is the layer for which the method was
+            trained, or the depth's default.
+        keep_tokens: number of tokens kept of each video or image, at least 1, with ``keep_threshold=None``. None means
+            a share.
 
     Raises:
-        ConfigError: a value is out of its range, or two of them contradict each other.
+        ConfigError: a value is out of its range, or two values contradict each other.
     """
 
     lever_needs: ClassVar[Mapping[str, Any]] = MappingProxyType({"keep_threshold": None})
@@ -169,28 +176,28 @@ class ThresholdOptions(MethodOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.keep_ratio == 1 and self.max_keep_ratio not in (None, 1):
-            raise ConfigError("keep_ratio=1 keeps everything, and max_keep_ratio caps nothing: drop one")
+            raise ConfigError("keep_ratio=1 keeps all tokens, so max_keep_ratio has no effect: give one of them")
         if self.keep_tokens is not None and self.keep_threshold is not None:
             raise ConfigError(
-                f"this selector keeps the tokens above keep_threshold={self.keep_threshold:g} and would not read "
-                f"keep_tokens={self.keep_tokens}: pass keep_threshold=None beside it"
+                f"this selector keeps the tokens above keep_threshold={self.keep_threshold:g}, so "
+                f"keep_tokens={self.keep_tokens} has no effect: pass keep_threshold=None too"
             )
         if self.keep_ratio == 1:
             return
         if self.keep_threshold is None:
             if self.max_keep_ratio is not None:
                 raise ConfigError(
-                    "keep_threshold=None keeps exactly keep_ratio, and max_keep_ratio caps nothing: drop one"
+                    "keep_threshold=None keeps exactly keep_ratio, so max_keep_ratio has no effect: leave it out"
                 )
         elif self.keep_ratio != ThresholdOptions.keep_ratio:
             raise ConfigError(
-                f"this selector keeps the tokens above keep_threshold={self.keep_threshold:g} and would not read "
-                f"keep_ratio={self.keep_ratio:g}: pass max_keep_ratio={self.keep_ratio:g} to keep that share at most, "
-                "or keep_threshold=None beside it to keep exactly that share"
+                f"this selector keeps the tokens above keep_threshold={self.keep_threshold:g}, so "
+                f"keep_ratio={self.keep_ratio:g} has no effect: pass max_keep_ratio={self.keep_ratio:g} to keep at "
+                "most that share, or keep_threshold=None too to keep exactly that share"
             )
 
     def most(self, layout: Any, step: int = 0) -> int | None:
-        """Say how many visual tokens may be left at most; None under a threshold without a cap."""
+        """Return the largest number of visual tokens that may be left; None for a threshold without a cap."""
         share = self.keep_ratio
         if self.keep_threshold is not None and self.keep_ratio != 1:
             if self.max_keep_ratio is None:
@@ -206,7 +213,10 @@ class ThresholdOptions(MethodOptions):
 @checked_names("OracleOptions has")
 @dataclass(frozen=True)
 class OracleOptions(ThresholdOptions):
-    """What the caller of `pruned` marked; the marks are the probabilities. See `ThresholdOptions`."""
+    """Options of a control that keeps tokens marked by the caller of `pruned`.
+
+    The marks are the probabilities, and the options those of `ThresholdOptions`.
+    """
 
     told: ClassVar[bool] = True
 
@@ -214,10 +224,10 @@ class OracleOptions(ThresholdOptions):
 @checked_names("GlimpseOptions has")
 @dataclass(frozen=True)
 class GlimpseOptions(ThresholdOptions):
-    """GlimpsePrune (arXiv 2508.01548): a trained predictor's probabilities. See `ThresholdOptions`.
+    """Options of GlimpsePrune (arXiv 2508.01548): those of `ThresholdOptions`, and the predictor of the probabilities.
 
     Args:
-        glimpse_path: folder or hub id of the predictor, or "bundled": that of the bundled model.
+        glimpse_path: folder or hub id of the predictor. "bundled" is the predictor of the bundled model.
     """
 
     trained: ClassVar[bool] = True

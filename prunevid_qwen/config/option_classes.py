@@ -72,8 +72,8 @@ def options_class(part: str, name: Any) -> type:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(
-            f"no {part} is called {quoted(name)}.{hint} Known: {', '.join(sorted(known))}. One of your own has to be "
-            "registered first: import its file, or pass --plugin FILE to prunevid ask"
+            f"no {part} is called {quoted(name)}.{hint} Known: {', '.join(sorted(known))}. A method of your own must "
+            "be registered first: import its file, or pass --plugin FILE on the command line"
         )
     return known[name]
 

@@ -63,7 +63,7 @@ def _parts_of(name: str, classes: Mapping[str, type | None], off: Mapping[str, t
     if len(having) == 2:
         if name not in _OWNERS:
             both = " and ".join(f"{each}.{name}" for each in having)
-            raise ConfigError(f"merger and selector both have {name}: say which, {both}")
+            raise ConfigError(f"merger and selector both have an option {name}: give its full name, {both}")
         return (_OWNERS[name],)
     if having:
         return having

@@ -1,7 +1,7 @@
-"""PruneVidConfig: a merger, a selector, how videos are read, the cache and positions. Imports no torch.
+"""PruneVidConfig: merger, selector, reading of videos, cache and positions. Imports no torch.
 
-Each method has its own options (`methods.py`), which full names say: "selector.keep_ratio". The flat names that the
-port's users know ("keep_ratio") stay valid everywhere, and `placing.py` says to whom each belongs.
+Each method has its own options (`methods.py`) with full names such as "selector.keep_ratio". The flat names known from
+the port ("keep_ratio") are valid everywhere; `placing.py` assigns each of them to a method.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from prunevid_qwen.config.stored import flat_options, nested_options, read_flat,
 from prunevid_qwen.errors import ConfigError, excerpt, quoted
 
 REPORTING = ("verbose", "collect_stats")
-"""Fields that say what is reported of a run and do not change it."""
+"""Fields that change the report of a run and not its answer."""
 
 _STAGES = {"merger": "enable_stage1", "selector": "enable_stage2"}
 _DEFAULTS: dict[str, type] = {"merger": PruneVidMergeOptions, "selector": PruneVidOptions}
@@ -35,28 +35,29 @@ _UNSET: Any = type("Unset", (), {"__repr__": lambda _self: "the paper's"})()
 
 @dataclass(frozen=True, init=False)
 class PruneVidConfig:
-    """What is pruned, where and how hard; how a video is sampled. Ranges are checked on construction.
+    """The pruning methods with their budgets, and the sampling of videos. Values are checked on construction.
 
-    Flat names are taken beside the fields, and can be read: ``PruneVidConfig(keep_ratio=0.2).keep_ratio``. One that the
-    chosen methods lack is refused; read, it gives the default of the time when a config was flat.
+    Besides the fields it takes options by their flat names, and these can be read:
+    ``PruneVidConfig(keep_ratio=0.2).keep_ratio``. A flat name that the chosen methods lack is refused by the
+    constructor. Reading it gives the default of version 0.1.
 
     Args:
-        merger: stage 1: the options of a method, its name (``"rlt"``: its paper's defaults), or None for no stage 1.
-        selector: stage 2: the options of a method, its name, or None for no stage 2.
-        reading: how videos are sampled and read.
-        compress_cache: stage 3, cut the cache of the layers before the selector to the kept tokens. Where it is left
-            out: yes, but for a selector that merges inside the decoder (``merges_inside`` of its options), with which
-            it is refused.
-        position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
+        merger: stage 1: the options of a method, or its name (``"rlt"``: its paper's defaults). None turns it off.
+        selector: stage 2: the options of a method, or its name. None turns it off.
+        reading: options of sampling and reading videos.
+        compress_cache: stage 3, cut the caches of the layers before the selector to the kept tokens. The default is
+            True. For a selector that merges inside the decoder the default is False, and True is refused.
+        position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with. "hf" leaves those of
             the installed transformers.
-        verbose: let `PrunedVLM.generate` log a line for each stage, see `stage_log`.
-        collect_stats: let it return "stats", unless its ``return_stats`` says otherwise. These two only report: configs
-            that differ in them are equal, and `to_dict`, JSON and receipts leave them out. `pruned` reads neither.
+        verbose: `PrunedVLM.generate` logs a line for each stage.
+        collect_stats: `PrunedVLM.generate` returns the receipt under "stats", unless ``return_stats=False`` is passed.
+            `pruned` ignores ``verbose`` and ``collect_stats``. Configs that differ in these two alone are equal, and
+            `to_dict`, JSON and receipts leave both out.
         flat: options by flat name, see `FlatOptions`. ``enable_stage1=False`` and ``enable_stage2=False`` turn a stage
-            off; the options of a stage that is off are accepted and forgotten.
+            off. The options of a stage that is off are accepted and dropped.
 
     Raises:
-        ConfigError: a value is outside its range or of the wrong type, or a name is no option of the chosen methods.
+        ConfigError: a value is outside its range or of the wrong type, or the chosen methods have no option of a name.
     """
 
     merger: Any = field(default_factory=PruneVidMergeOptions)
@@ -80,7 +81,7 @@ class PruneVidConfig:
     ) -> None:
         compress = flat.pop("enable_cache_compression", _UNSET)
         if compress is not _UNSET and compress_cache is not _UNSET and compress != compress_cache:
-            raise ConfigError("compress_cache and enable_cache_compression contradict each other: give one of them")
+            raise ConfigError("compress_cache and enable_cache_compression are one option: give one of them")
         compress_cache = compress if compress_cache is _UNSET else compress_cache
         chosen, off = {}, {}
         for part, given in (("merger", merger), ("selector", selector)):
@@ -106,14 +107,14 @@ class PruneVidConfig:
         if self.compress_cache and not usual:
             raise ConfigError(
                 f"selector {self.selector_name!r} may merge tokens between two layers, and the caches of the layers "
-                "before it hold no row that stands for several: leave compress_cache (enable_cache_compression) out or "
-                "False, or turn its merging off"
+                "before it hold no merged tokens: leave compress_cache (enable_cache_compression) out or False, or "
+                "turn its merging off"
             )
         if position_scheme not in SCHEMES:
             raise ConfigError(unknown("position_scheme is one of", position_scheme, SCHEMES))
 
     def __getattr__(self, name: str) -> Any:
-        """Return an option by its flat name; that of no chosen method has its default of the flat config."""
+        """Return an option by its flat name. An option that no chosen method has gives its default of version 0.1."""
         if name not in FLAT:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         if name in FLAT_READING:
@@ -127,12 +128,12 @@ class PruneVidConfig:
 
     @property
     def enable_stage1(self) -> bool:
-        """Whether tokens are reduced before the decoder."""
+        """True if stage 1 is on: a merger reduces tokens before the decoder."""
         return self.merger is not None
 
     @property
     def enable_stage2(self) -> bool:
-        """Whether tokens are selected inside the decoder."""
+        """True if stage 2 is on: a selector keeps tokens inside the decoder."""
         return self.selector is not None
 
     @property
@@ -142,31 +143,31 @@ class PruneVidConfig:
 
     @property
     def merger_name(self) -> str | None:
-        """The registered name of the stage 1 method; None where the stage is off."""
+        """The registered name of the merger; None if stage 1 is off."""
         return None if self.merger is None else name_of("merger", self.merger)
 
     @property
     def selector_name(self) -> str | None:
-        """The registered name of the stage 2 method; None where the stage is off."""
+        """The registered name of the selector; None if stage 2 is off."""
         return None if self.selector is None else name_of("selector", self.selector)
 
     @property
     def fixed_keep_ratio(self) -> float | None:
-        """The share that stage 2 is asked to keep, or None: what it sees decides, or it is a count."""
+        """The share that the selector keeps of every video; None if its budget is a count or depends on the content."""
         return float(self.keep_ratio) if self.selector is None else fixed_share(self.selector)
 
     def has(self, name: str) -> bool:
-        """Tell whether a chosen method has an option of this name."""
+        """Return True if a chosen method has an option of this name."""
         return hasattr(self.merger, name) or hasattr(self.selector, name)
 
     def replace(self, **changes: Any) -> PruneVidConfig:
         """Return a copy with some options changed, by flat or full names (``**{"selector.keep_ratio": 0.2}``).
 
-        Another method (``selector="fastv"``) starts with its own defaults, and takes over what was set of the options
-        that both have. A method that is named for a stage that was off turns it on.
+        Another method (``selector="fastv"``) has its own defaults. Options that both methods have keep their value if
+        it was changed before. Naming a method turns its stage on. ``pruning_rate`` is accepted as in `from_dict`.
 
         Raises:
-            ConfigError: as the constructor; ``pruning_rate`` is taken as in `from_dict`.
+            ConfigError: as in the constructor.
         """
         changes, chosen = _with_keep_ratio(changes), {}
         for part, switch in _STAGES.items():
@@ -186,26 +187,28 @@ class PruneVidConfig:
         return type(self)(**{**own, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every option that decides an answer by its full name, nested, ready for JSON: format 2."""
+        """Return all options that affect an answer, nested by their full names and ready for JSON (format 2)."""
         return nested_options(self)
 
     def flat(self) -> dict[str, Any]:
-        """Return the same by flat names, as receipts and records of runs hold them.
+        """Return the options of `to_dict` by flat names, as in receipts and records of runs.
 
-        An option that no chosen method has stands there with its default; one without a flat name has its full name.
+        An option that no chosen method has is included with its default. One without a flat name has its full name.
         """
         return flat_options(self)
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> PruneVidConfig:
-        """Build from what `to_dict` gives, or from flat names without a "format"; the default for what is left out.
+        """Return the config with the options of a dict: from `to_dict`, or by flat names. Missing options have
+        defaults.
 
-        Without a format names and defaults are those of 3a0e2fd, and its rules: an option that the chosen methods do
-        not have is passed over where it holds that version's default. ``pruning_rate`` (the share removed) is accepted
-        instead of ``keep_ratio``, never beside it.
+        A dict without "format" has the flat names and the defaults of version 0.1. An option that the chosen methods
+        lack is then ignored if it has that version's default. ``pruning_rate`` (the share removed) is accepted instead
+        of ``keep_ratio``.
 
         Raises:
-            ConfigError: an unknown name (the nearest known one is offered), one that the methods lack, or a bad value.
+            ConfigError: a name is unknown (the message suggests the nearest), the methods lack an option, or a value is
+                out of range.
         """
         if "format" in options:
             return cls(**read_nested(options))
@@ -213,7 +216,7 @@ class PruneVidConfig:
 
     @classmethod
     def from_record(cls, options: Mapping[str, Any]) -> PruneVidConfig:
-        """Build from what a run stored of a config, by flat names: what its methods did not read is passed over.
+        """Return the config that a run stored by flat names. Options that its methods did not read are ignored.
 
         Raises:
             ConfigError: as in `from_dict`.
@@ -221,7 +224,7 @@ class PruneVidConfig:
         return cls(**read_flat(options, strict=False))
 
     def to_json(self, path: str | Path | None = None) -> str:
-        """Return `to_dict` as JSON text; also write it to ``path`` when given."""
+        """Return `to_dict` as JSON text, and write it to ``path`` if given."""
         text = json.dumps(self.to_dict(), indent=2) + "\n"
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
@@ -229,10 +232,10 @@ class PruneVidConfig:
 
     @classmethod
     def from_json(cls, source: str | Path) -> PruneVidConfig:
-        """Read `from_dict`'s options from a JSON file, or from JSON text (anything that starts with a brace).
+        """Return the config in a JSON file, or in JSON text that starts with a brace; see `from_dict`.
 
         Raises:
-            ConfigError: the file is missing, the text is not a JSON object, or an option is unknown or bad.
+            ConfigError: the file is missing, the text is no JSON object, or an option is unknown or out of range.
         """
         text = str(source)
         if not text.lstrip().startswith("{"):
@@ -252,12 +255,12 @@ class PruneVidConfig:
 
 
 def _choose(part: str, given: Any, enabled: Any) -> tuple[Any, type | None]:
-    """Return the options that a stage starts with (None: off), and the class that was named for one that is off."""
+    """Return a stage's options before flat names (None: off), and the class named for a stage that is off."""
     switch = _STAGES[part]
     if enabled is not _UNSET and not isinstance(enabled, bool):
         raise ConfigError(f"{switch} is True or False, got {quoted(enabled)}")
     if enabled is True and given is None:
-        raise ConfigError(f"{part}=None turns the stage off, and {switch}=True on: drop one")
+        raise ConfigError(f"{part}=None turns the stage off, but {switch}=True turns it on: leave one out")
     if given is None:
         return None, None
     if given is _UNSET:
@@ -271,7 +274,7 @@ def _choose(part: str, given: Any, enabled: Any) -> tuple[Any, type | None]:
 
 
 def _compresses(selector: Any) -> bool:
-    """Say whether caches before a selector are cut unless a config says otherwise."""
+    """Return the default of ``compress_cache`` for a selector."""
     return not getattr(selector, "merges_inside", False)
 
 

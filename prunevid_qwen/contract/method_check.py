@@ -23,23 +23,24 @@ _BEFORE: dict[str, Reducer | None] = {
     "merged tokens": PruneVidMerge(min_cluster_tokens=3, token_order="grouped"),
     "dropped tokens": RandomMerge(merge_images=True),
 }
-"""What may stand at the decoder's door before a selector."""
+"""The mergers before which a selector is checked."""
 
 
 def check_reducer(what: Any) -> None:
-    """Check a method against the contract of reducers, on made-up videos and images; takes seconds.
+    """Check a method against the contract of reducers, on synthetic videos and images. This takes seconds.
 
-    It has to decide on each of them, the same each time, without changing what it is shown; about each video and image
-    by itself, leaving at least one token of it; within its own budget. A selector is also shown what mergers leave, and
-    may only drop unless it says ``merges = True``. With options that ask for everything it keeps everything.
+    The contract: A method decides on every sample, and gives the same result each time. It does not change the
+    evidence. It decides about each video and image separately, and leaves at least one token of each. It stays within
+    its budget, and keeps all tokens if the budget is everything. A selector also works after each kind of merger, and
+    only drops tokens unless its class has ``merges = True``.
 
     Args:
-        what: a registered class, its class of options, such options, or a reducer. Of options, those whose names
-            methods share (``keep_ratio``, ``selection_scope``, ...) are varied.
+        what: a registered class, its options class, an instance of these options, or a reducer. Options that several
+            methods share (``keep_ratio``, ``selection_scope``, ...) are tried with several values.
 
     Raises:
-        ContractBroken: a promise is broken; it names which, on what, and how to mend it.
-        ConfigError: ``what`` is none of these, or a budget of it is out of range.
+        ContractBroken: the method breaks the contract. The message names the promise, the sample and a way to fix it.
+        ConfigError: ``what`` is none of these, or a budget is out of range.
     """
     stage, given = _given(what)
     check_amounts(given)
@@ -60,12 +61,12 @@ def _given(what: Any) -> tuple[int, Any]:
     if isinstance(what, type):
         if known is None and not callable(getattr(what, "plan", None)):
             raise ConfigError(
-                f"no method is made of {what.__name__}: pass a class that @register(name, ItsOptions) has entered, its "
-                "options, or a reducer"
+                f"{what.__name__} is no method: pass a class registered by @register(name, ItsOptions), its options, "
+                "or a reducer"
             )
         return known[0] if known else 2, _options_of(what, known)
     if known is None and not is_reducer(what):
-        raise ConfigError(f"a method is options of a registered one, or a reducer; got {quoted(what)}")
+        raise ConfigError(f"a method is a registered class, its options, or a reducer; got {quoted(what)}")
     return known[0] if known else 2, what
 
 
@@ -75,8 +76,8 @@ def _options_of(cls: type, known: tuple[int, str] | None) -> Any:
             return cls()
         except TypeError as error:
             raise ConfigError(
-                f"{cls.__name__} is not made without arguments ({excerpt(str(error))}): pass one that is made, or give "
-                "each option a default"
+                f"{cls.__name__} needs arguments ({excerpt(str(error))}): pass an instance, or give each option a "
+                "default"
             ) from error
     return options_class("merger" if known[0] == 1 else "selector", known[1])()
 

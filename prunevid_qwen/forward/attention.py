@@ -30,8 +30,8 @@ def check_heads(plan: Plan, heads: int) -> None:
         query = step.by.needs.attention
         if query is not None and query.top_heads is not None and query.top_heads > heads:
             raise ConfigError(
-                f"{step.name!r} reads the {query.top_heads} heads that attend most, and this model has {heads}: ask "
-                "for fewer"
+                f"{step.name!r} needs top_heads={query.top_heads}, but this model has {heads} heads: give a smaller "
+                "top_heads"
             )
 
 
@@ -142,6 +142,6 @@ def _prefix(state: Prefill, b: int) -> Tensor:
 def _check_prefix(state: Prefill, query: AttentionQuery) -> None:
     if query.source == "pre_rope" and state.past:
         raise UnsupportedError(
-            "attention_source='pre_rope' needs the whole prompt in one forward, but the cache holds a prefix: use "
+            "attention_source='pre_rope' needs the whole prompt in one forward, but a cache holds its beginning: use "
             "'post_rope', or start without a cache"
         )

@@ -107,15 +107,15 @@ class EvidenceCollector:
         fits = times and len(rows) == times * len(marks)
         if not fits or any(n % times and not torch.equal(ids[n], ids[n - 1]) for n in range(len(rows))):
             raise ConfigError(
-                "the selector keeps what its caller marks: pass pruned(model, config, marks=[...]), one for each of "
-                f"the {len(rows)} prompts of the batch; got {len(marks) if marks else 'none'}"
+                "the selector keeps marked tokens: pass pruned(model, config, marks=[...]) with one entry for each of "
+                f"the {len(rows)} prompts; got {len(marks) if marks else 'none'}"
             )
         for number, row in enumerate(rows):
             given, wanted = marks[number // times], 0 if row.layout is None else row.layout.visual.numel()
             if wanted != (0 if given is None else given.numel()):
                 raise ConfigError(
-                    f"prompt {number // times} has {wanted} visual tokens, its marks are "
-                    f"{'none' if given is None else list(given.shape)}: give one number in [0, 1] for each token"
+                    f"prompt {number // times} has {wanted} visual tokens, but its marks are "
+                    f"{'None' if given is None else list(given.shape)}: give one number in [0, 1] for each token"
                 )
             row.marks = given if wanted else None
 

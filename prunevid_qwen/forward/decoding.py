@@ -51,8 +51,8 @@ def _masks(config: Any, cache: PrunedCache, embeds: Tensor, mask: Any, cuts: Col
     after = [span.first - 1 for span in cache.spans[1:]]
     if not set(after) <= set(cuts):
         raise UnsupportedError(
-            f"this cache was pruned after layer {' and '.join(map(str, after))}, and layers before and after that hold "
-            "other tokens or positions: continue it under the same config"
+            f"this cache was pruned after layer {' and '.join(map(str, after))}, so its layers hold different tokens "
+            "or positions: continue it under the config that filled it"
         )
     mask, width = by_token(mask), embeds.shape[1]
     new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)

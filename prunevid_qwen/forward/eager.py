@@ -40,8 +40,8 @@ def uncompiled() -> Iterator[None]:
             stance = torch.compiler.set_stance("force_eager")
         except RuntimeError as error:
             raise UnsupportedError(
-                "`pruned` was opened inside a function that torch.compile has compiled, and a model is pruned "
-                "uncompiled: open it outside that function, or leave the function uncompiled"
+                "`pruned` was opened inside a compiled function, but models are pruned uncompiled: open the block "
+                "outside that function, or do not compile the function"
             ) from error
         _open.first = stance if _open.count == 0 else _open.first
         _open.count += 1

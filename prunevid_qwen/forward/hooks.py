@@ -57,26 +57,27 @@ _lock = threading.Lock()
 def pruned(
     model: nn.Module, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
-    """Prune every prompt that ``model`` is given inside the block; restore the model on leaving, whatever happens.
+    """Prune every prompt of ``model`` inside the block, and restore the model afterwards, also after an error.
 
-    ``with pruned(model, config) as trace: model.generate(**inputs)``. Works with stock `generate` (greedy, sampling,
-    beams, prompt lookup, streamers) and with hand-written loops, for batches of any mix of videos, images and texts.
+    ``with pruned(model, config) as trace: model.generate(**inputs)``. It works with stock ``generate`` (greedy,
+    sampling, beams, prompt lookup, streamers) and with a loop of your own, for batches of any mix of videos, images and
+    texts.
 
     Args:
         model: a stock transformers model of a supported family.
-        config: what to prune: options, a `Plan` of steps, or a list of methods (options of registered ones such as
-            ``FastVOptions()``, reducers with ``layers``, `Step`s; see `plan_of`). A list is all that is done: stage 1
-            only where a merger stands in it. None is the paper's config.
-        marks: for a selector that keeps what its caller marks ("oracle"): for each prompt of a batch [N] in [0, 1] over
-            its visual tokens in order, before stage 1; None for a text.
+        config: the pruning: a `PruneVidConfig`, a `Plan` of steps, or a list of methods. Entries of a list are options
+            of registered methods (such as ``FastVOptions()``), reducers with ``layers``, or `Step`s. Only the listed
+            methods are applied. None is `get_paper_config`.
+        marks: for the selector "oracle", which keeps marked tokens: for each prompt of the batch a tensor [N] in [0, 1]
+            over its visual tokens in order, before stage 1. None for a text.
 
     Yields:
-        The trace, which describes the last prompt; `Trace` says of which thread.
+        The trace of the last prompt. With several threads, see `Trace`.
 
     Raises:
-        UnsupportedError: unknown family, tensor parallelism, or the model is being pruned already.
+        UnsupportedError: the family is unknown, the model is tensor-parallel, or it is inside `pruned` already.
         ConfigError: the config or plan does not fit the model.
-        SetupError: nobody tested the installed transformers, and its self-check failed; see `selfcheck`.
+        SetupError: this release of transformers is not among the tested ones, and its self-check failed.
     """
     adapter = adapter_for(model)
     ensure_checked(adapter.family, attached)
@@ -85,12 +86,12 @@ def pruned(
 
 
 def self_check(family: str) -> SelfCheck:
-    """Check, on a tiny random model of a family and the CPU, that pruning works with the installed transformers.
+    """Check on a tiny random model, on the CPU, that pruning works with the installed transformers.
 
-    Takes about a second, always runs, remembers nothing, and leaves everything as found.
+    It takes about a second. It runs at each call, stores no result and changes nothing.
 
     Args:
-        family: a ``model_type`` that pruning knows, such as "qwen2_5_vl"; see `adapters.families`.
+        family: ``model_type`` of a supported family, such as "qwen2_5_vl"; see `adapters.families`.
     """
     return selfcheck.self_check(family, attached)
 
@@ -99,7 +100,7 @@ def self_check(family: str) -> SelfCheck:
 def attached(
     adapter: Adapter, config: Pruning | None = None, marks: Sequence[Tensor | None] | None = None
 ) -> Iterator[Trace]:
-    """`pruned` without the question whether somebody tested this release: what the self-check itself is made with."""
+    """`pruned` without the check of transformers' release. The self-check itself uses it."""
     parts = adapter.parts
     layers = len(parts.layers)
     plan = plan_of(get_paper_config() if config is None else config, layers)
@@ -107,16 +108,16 @@ def attached(
     with _lock:
         if parts.root in _active:
             raise UnsupportedError(
-                "this model is inside `pruned` already, here or in another thread: leave that context first, or load "
-                "a second model (weights can be shared between processes, contexts cannot be nested)"
+                "this model is inside a `pruned` block already, here or in another thread: leave that block first, or "
+                "load a second model. Blocks on one model cannot be nested"
             )
         _active.add(parts.root)
     try:
         check_heads(plan, adapter.heads)
         if plan.places == "packed" and adapter.spatial:
             raise ConfigError(
-                f"places='packed' counts positions anew after each step, and those of {adapter.family} tell time, "
-                "height and width: leave places='kept'"
+                f"places='packed' renumbers positions after each step, but positions of {adapter.family} are times, "
+                "heights and widths: use places='kept'"
             )
         collector = EvidenceCollector(adapter, plan.needs, marks)
         logits = Logits(parts.model)

@@ -101,9 +101,9 @@ class Logits(threading.local):
         if gone.numel():
             b, at = gone[0].tolist()
             raise UnsupportedError(
-                f"logits_to_keep={keep} asks for the token at position {rows.shape[1] - width + at} of row {b}, that "
-                "pruning has dropped or merged. Ask for fewer (all tokens after the last image or video are there), "
-                "or for 0: the logits of all tokens that are left"
+                f"logits_to_keep={keep} includes position {rows.shape[1] - width + at} of row {b}, whose token is "
+                "dropped or merged. Give a smaller number (all tokens after the last image or video are left), or 0 "
+                "for the logits of all tokens that are left"
             )
 
     def placed(self, out: Any) -> Any:
@@ -205,18 +205,18 @@ def _check_labels(labels: Any, keep: Any, shifted: Any, state: Prefill) -> None:
     if not isinstance(labels, Tensor) or labels.shape != state.came.shape:
         came = list(labels.shape) if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
         raise ConfigError(
-            f"labels are {came}, the prompt is {list(state.came.shape)}: give a tensor of one label for each of its "
-            "tokens, -100 where nothing is to be predicted"
+            f"labels are {came}, but the prompt is {list(state.came.shape)}: give one label for each token of the "
+            "prompt, and -100 for tokens without a prediction"
         )
     if not _counts_from_the_end(keep) or keep:
         raise UnsupportedError(
-            "labels came with logits_to_keep, and the prompt is pruned: a loss needs the logits of all tokens that are "
-            "left. Leave logits_to_keep out"
+            "the loss of a pruned prompt needs the logits of all tokens that are left, but logits_to_keep came with "
+            "labels: leave logits_to_keep out"
         )
     if shifted is not None:
         raise UnsupportedError(
-            "shift_labels came, and the prompt is pruned: the label of a dropped token's successor would be lost. Pass "
-            "labels alone, which are gathered with the tokens that are left"
+            "shift_labels cannot be used with a pruned prompt, because the label after a dropped token would be lost: "
+            "pass labels instead"
         )
 
 
@@ -232,9 +232,8 @@ def _check_positions(rows: Tensor, keep: Any) -> None:
         b, at = divmod(gone[0], rows.shape[1])
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
         raise UnsupportedError(
-            f"logits_to_keep asks for position {at} of row {b}{more}, which is padding or a visual token that pruning "
-            "has dropped or merged. Ask for positions of text, [B, P] where they differ between the rows, or for "
-            "0: all that are left"
+            f"logits_to_keep has position {at} of row {b}{more}, which is padding or a dropped or merged visual token. "
+            "Give positions of text, [B, P] if they differ between rows, or 0 for all tokens that are left"
         )
 
 

@@ -47,20 +47,20 @@ def check_shown(
         )
         shown = "pixels" if media else shown
         raise UnsupportedError(
-            f"inputs_embeds came with {shown}: pruning has to know which tokens are visual, and only their ids tell. "
-            "Pass input_ids, not inputs_embeds"
+            f"inputs_embeds came with {shown}, but pruning finds the visual tokens by their ids: pass input_ids, not "
+            "inputs_embeds"
         )
     if blind and not follows and ids is not None:
         if whole is not None and ids.shape[1] < whole.shape[1]:
             raise UnsupportedError(
-                f"a prompt of {whole.shape[1]} tokens arrives in pieces, {ids.shape[1]} of them without pixels, as "
-                "under chunked prefill in some releases of transformers (which then answer blindly): chunked prefill "
-                "is not supported. Unset prefill_chunk_size"
+                f"a prompt of {whole.shape[1]} tokens came in pieces, {ids.shape[1]} tokens of it without pixels. "
+                "Chunked prefill is not supported (some releases of transformers lose the pixels under it): unset "
+                "prefill_chunk_size"
             )
         raise UnsupportedError(
-            "a prompt with images or videos came without their pixels, and would be answered blindly. A model that is "
-            "its own assistant is shown none by transformers: pass another object as assistant_model (it may be a "
-            "copy, which is not pruned), or leave it out. In any other call pass the pixels"
+            "a prompt with images or videos came without their pixels: pass the pixels. If this model is its own "
+            "assistant_model, transformers gives the assistant no pixels: pass another object (a copy will do, and is "
+            "not pruned), or leave assistant_model out"
         )
 
 
@@ -91,8 +91,8 @@ def check_countable(mask: Any) -> None:
     if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
         what = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
         raise UnsupportedError(
-            f"the attention mask came as {what}, and positions are counted by one of two dimensions, in transformers "
-            "too. Pass attention_mask [B, S], or position_ids [3, B, S] beside a prepared mask"
+            f"the attention mask is {what}, but positions are counted from a mask of two dimensions: pass "
+            "attention_mask [B, S], or pass position_ids [3, B, S] too"
         )
 
 

@@ -1,4 +1,4 @@
-"""Plan: which reducers act on one model, where, and what happens to the cache; a config is compiled to one."""
+"""Plan: the reducers of one model, their layers, and the handling of the cache. A config is compiled to a plan."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ _NOTHING = Needs()
 
 @dataclass(frozen=True)
 class Step:
-    """One reduction.
+    """One reduction of the visual tokens.
 
     Args:
-        at: the layer on whose output it acts, counted from 0; `DOOR` (-1) is the decoder's door, before layer 0.
-        by: decides what is left; inside the decoder one that does not declare ``merges = True`` may only drop.
-        name: of its method, for receipts; its class's where it is left out.
-        options: that ``by`` was made from, for receipts, which read budgets there; None: ``by`` itself is read.
+        at: the layer on whose output the step acts, counted from 0. -1 is the decoder's door, before layer 0.
+        by: the reducer that decides which tokens are left. Inside the decoder it may only drop tokens, unless its class
+            has ``merges = True``.
+        name: name of the method in receipts. By default the reducer's class name.
+        options: options of the method. Receipts read the budget from them. None: they read it from ``by``.
 
     Raises:
         ConfigError: ``at`` is no whole number, or ``by`` is no reducer.
@@ -52,7 +53,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if not is_reducer(self.by):
-            raise ConfigError(f"a step is by a reducer, which has `needs` and `plan(seen)`; got {_no_reducer(self.by)}")
+            raise ConfigError(f"a step's `by` is a reducer with `needs` and `plan(seen)`; got {_no_reducer(self.by)}")
         if not isinstance(self.at, int) or isinstance(self.at, bool):
             raise ConfigError(
                 f"a step's `at` is the layer on whose output it acts, from 0, or {DOOR} for the decoder's door; "
@@ -64,9 +65,9 @@ class Step:
 
 
 def _no_reducer(by: Any) -> str:
-    """Name what was given instead of a reducer, and what to pass if it is a method's class or options."""
+    """Describe a value that is no reducer, with the next step if it is a method's class or its options."""
     if isinstance(by, type) and hasattr(by, "plan"):
-        return f"the class {by.__name__}: make one of it"
+        return f"the class {by.__name__}: pass an instance, {by.__name__}(...)"
     known = registered_as(by if isinstance(by, type) else type(by))
     if known is None:
         return f"the class {by.__name__}" if isinstance(by, type) else f"a {type(by).__name__}"
@@ -77,20 +78,20 @@ def _no_reducer(by: Any) -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to one model.
+    """The pruning of one model, step by step.
 
     Args:
-        steps: the reductions, in the order in which they act; at most one at a place.
-        compress: stage 3, cut the cache of the layers before each step to what it kept. Where a step merges between two
-            layers that cannot be: the layers before it hold no row that stands for a group.
-        position_scheme: "reference" or "hf".
-        vision_chunk_tokens: visual tokens that the vision encoder takes at once, None for no limit.
-        places: "kept": every token keeps its position, a merged one that of its group's `rep`. "packed": after each
-            step positions are counted anew without gaps, and while decoding from there on; for families whose
-            positions count tokens, not for those whose positions tell time, height and width.
+        steps: the reductions in the order of their layers, at most one after each layer.
+        compress: stage 3, cut the caches of the layers before each step to the kept tokens. Use False if a step merges
+            between two layers, because the caches before it hold no merged tokens.
+        position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with. "hf" leaves those of
+            the installed transformers.
+        vision_chunk_tokens: visual tokens that the vision encoder takes at once. None means no limit.
+        places: "kept" leaves each token its position; a merged token has that of its group's `TokenMap.rep`. "packed"
+            renumbers the positions without gaps after each step, for families with one-dimensional positions (LLaVA).
 
     Raises:
-        ConfigError: a field is out of its range, or ``steps`` are no steps.
+        ConfigError: a field is out of its range, or an entry of ``steps`` is no `Step`.
     """
 
     steps: tuple[Step, ...] = ()
@@ -106,8 +107,8 @@ class Plan:
         for step in self.steps:
             if not isinstance(step, Step):
                 raise ConfigError(
-                    f"a plan's steps are Steps, got {quoted(step)}: say where it acts, Step(at=2, by=...), or pass a "
-                    "list of methods instead of a plan"
+                    f"a plan's steps are Step objects, got {quoted(step)}: pass Step(at=2, by=...), or a list of "
+                    "methods instead of a plan"
                 )
         if not isinstance(self.compress, bool):
             raise ConfigError(f"compress is True or False, got {quoted(self.compress)}")
@@ -119,7 +120,7 @@ class Plan:
             raise ConfigError(f"places is 'kept' or 'packed', got {quoted(self.places)}")
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Plan:
-        """Return itself: nothing in it changes, and a copied cache is still of this plan."""
+        """Return this plan itself: it cannot change, and the copy of a cache still belongs to it."""
         return self
 
     @property
@@ -134,11 +135,11 @@ class Plan:
 
     @property
     def needs(self) -> Needs:
-        """Evidence from outside the layers that the plan's steps ask for: probe, vision and marks."""
+        """The evidence that the steps need from outside the layers: probe, vision and marks."""
         return self.needs_after(DOOR - 1)
 
     def needs_after(self, at: int) -> Needs:
-        """Say what is gathered from outside the layers for the steps after a place: probe, vision and marks."""
+        """Return the evidence from outside the layers for the steps after layer ``at``: probe, vision and marks."""
         later = [step.by.needs for step in self.steps if step.at > at]
         if not later:
             return _NOTHING
@@ -146,24 +147,25 @@ class Plan:
         return Needs(probe=probe, vision=seen, marks=any(each.marks for each in later))
 
     def places_of(self, by: Reducer) -> tuple[int, ...]:
-        """Say where the steps of one reducer stand, in order."""
+        """Return the layers (`Step.at`) of one reducer's steps, in order."""
         return tuple(each.at for each in self.steps if each.by is by)
 
     def number_of(self, step: Step) -> int:
-        """Say which of its reducer's steps in this plan a step is, from 0."""
+        """Return the number of a step among its reducer's steps, from 0."""
         return self.places_of(step.by).index(step.at)
 
 
 def _check(plan: Plan, layers: int) -> None:
-    """Refuse a step at no place of the model, out of order, where its evidence is not to be had, or that cannot merge.
+    """Check the steps against a decoder of ``layers`` layers.
 
     Raises:
-        ConfigError: so it is.
+        ConfigError: the model lacks a step's layer, the steps are out of order, a step's evidence does not exist at its
+            layer, or a step merges before caches that are to be cut.
     """
     for step in plan.steps:
         if not DOOR <= step.at < layers:
             raise ConfigError(
-                f"step {step.name!r} acts after layer {step.at}, and this model has layers 0 to {layers - 1}: give one "
+                f"step {step.name!r} acts after layer {step.at}, but this model has layers 0 to {layers - 1}: give one "
                 f"of these, or {DOOR} for the decoder's door"
             )
         own = needs_of(step.by).layers
@@ -176,7 +178,8 @@ def _check(plan: Plan, layers: int) -> None:
     for one, other in pairwise(plan.steps):
         if one.at >= other.at:
             raise ConfigError(
-                f"steps act in order, one at a place; {other.name!r} at {other.at} comes after {one.name!r} at {one.at}"
+                f"steps must be in the order of their layers, one for each layer, but {other.name!r} at {other.at} "
+                f"comes after {one.name!r} at {one.at}"
             )
     _check_outside(plan)
     for step in plan.steps:
@@ -185,8 +188,8 @@ def _check(plan: Plan, layers: int) -> None:
     merging = [repr(step.name) for step in plan.cuts if merges(step.by)]
     if plan.compress and merging:
         raise ConfigError(
-            f"{' and '.join(merging)} may merge tokens between two layers, and the caches of the layers before it hold "
-            "no row that stands for several: leave these caches whole (compress=False, enable_cache_compression=False)"
+            f"{' and '.join(merging)} may merge tokens between two layers, but the caches of the layers before hold no "
+            "merged tokens: leave these caches whole (compress=False, enable_cache_compression=False)"
         )
 
 
@@ -196,55 +199,55 @@ def _check_attention(step: Step, layers: int) -> None:
         return
     if query.projections == "own" and step.at == DOOR:
         raise ConfigError(
-            f"{step.name!r} asks for the attention of the layer that has run, and none has at the decoder's door: ask "
-            'with projections="next" for that of layer 0 on the embeddings, or let it act after a layer'
+            f"{step.name!r} needs the attention of the layer before it, but no layer runs before the decoder's door: "
+            'use projections="next" for the attention of layer 0, or let the step act after a layer'
         )
     if query.projections == "next" and step.at + 1 == layers:
         raise ConfigError(
-            f"{step.name!r} asks for the attention of the layer after layer {step.at}, and that is the last one: let "
-            f"it act after layer {layers - 2} at the latest"
+            f"{step.name!r} needs the attention of the layer after layer {step.at}, which is the last layer: let it "
+            f"act after layer {layers - 2} or before"
         )
 
 
 def _check_outside(plan: Plan) -> None:
-    """A probe is sent for one step and looks before anything is cut; the vision tower is looked into in one way."""
+    """Check for at most one probe, before the first cut, and for a single query of the vision tower."""
     queries = {step.by.needs.vision: repr(step.name) for step in plan.steps if step.by.needs.vision is not None}
     if len(queries) > 1:
         raise ConfigError(
-            f"{' and '.join(queries.values())} ask for different things of the vision tower, which is looked into in "
-            "one way a plan: let them ask for the same, or leave one out"
+            f"{' and '.join(queries.values())} have different queries of the vision tower, but a plan can have one: "
+            "give both the same VisionQuery, or leave one out"
         )
     asking = [step for step in plan.steps if step.by.needs.probe is not None]
     if not asking:
         return
     if len(asking) > 1:
         raise ConfigError(
-            f"{' and '.join(repr(step.name) for step in asking)} send a probe along, which is done for one step of a "
-            "plan: leave the others out"
+            f"{' and '.join(repr(step.name) for step in asking)} each need a probe, but a plan can have one: leave the "
+            "others out"
         )
     (step,) = asking
     if step.at == DOOR:
         raise ConfigError(
-            f"the probe of {step.name!r} goes through layers, and none has run at the decoder's door: let it act after "
-            "a layer"
+            f"the probe of {step.name!r} runs through layers, but no layer runs before the decoder's door: let the "
+            "step act after a layer"
         )
     last = step.by.needs.probe.layers[-1]  # type: ignore[union-attr]
     if last > plan.cuts[0].at:
         raise ConfigError(
-            f"the probe of {step.name!r} looks at the whole prompt until layer {last}, and {plan.cuts[0].name!r} cuts "
-            f"it after layer {plan.cuts[0].at}: let no step act before the probe has looked"
+            f"the probe of {step.name!r} needs the whole prompt until layer {last}, but {plan.cuts[0].name!r} cuts it "
+            f"after layer {plan.cuts[0].at}: move that step after layer {last}"
         )
 
 
 def compile_plan(what: PruneVidConfig | Plan, layers: int) -> Plan:
-    """Compile ``what`` for a decoder of ``layers`` layers; a plan stays as it is.
+    """Compile a config for a decoder of ``layers`` layers; a plan is checked and returned.
 
-    A config becomes at most one step at the door and, for each layer of its selector, one between the layers: the same
-    reducer stands in all of these.
+    A config becomes at most one step at the decoder's door, and one step for each layer of its selector. These share
+    one reducer.
 
     Raises:
-        ConfigError: ``pruning_layer`` is beyond the model or not where the selector was trained to act, ``merger`` or
-            ``selector`` is unknown, or the plan cannot be carried out.
+        ConfigError: the model lacks the layer ``pruning_layer``, the selector was trained for another layer, ``merger``
+            or ``selector`` is unknown, or the steps do not fit the model.
     """
     plan = what if isinstance(what, Plan) else _of_config(what, layers)
     _check(plan, layers)
@@ -263,14 +266,14 @@ def _of_config(config: PruneVidConfig, layers: int) -> Plan:
 
 
 def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int, ...]:
-    """Say after which layers a config's selector acts; a float is a share of the depth."""
+    """Return the layers after which a config's selector acts."""
     own = config.selector
     before = own.layers_for(layers) if hasattr(own, "layers_for") else getattr(own, "layers", None)
     before = before if isinstance(before, (tuple, list, NoneType)) else (before,)
     if before is not None and len(before) > 1 and not getattr(selector, "several", False):
         raise ConfigError(
-            f"selector {config.selector_name!r} acts before one layer, got layers={tuple(before)}: a method that acts "
-            "several times says `several = True`"
+            f"selector {config.selector_name!r} acts once, got layers={tuple(before)}: give one layer. A method of "
+            "your own that acts several times needs `several = True` in its class"
         )
     trained = needs_of(selector).layers
     if trained is None or (before is not None and len(before) > 1):
@@ -279,8 +282,8 @@ def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int
     at = trained[0] - 1
     if at >= layers:
         raise ConfigError(
-            f"selector {config.selector_name!r} acts after layer {at}, where it was trained, but this model has "
-            f"{layers} layers: it was made for another model"
+            f"selector {config.selector_name!r} was trained to act after layer {at}, but this model has {layers} "
+            "layers: use a predictor that was trained for this model"
         )
     if before is not None and layer_after(before[0], layers) != at:
         raise ConfigError(

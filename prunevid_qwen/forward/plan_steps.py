@@ -137,8 +137,8 @@ def select(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tens
         row.forget(later)
         if not merges(step.by) and not chosen.is_selection:
             raise UnsupportedError(
-                f"{type(step.by).__name__} merges tokens inside the decoder, where keys are cached and rotated "
-                "already: a stage 2 method may only drop, unless it declares `merges = True`. Merge in stage 1"
+                f"{type(step.by).__name__} merges tokens inside the decoder, where it may only drop them: merge in "
+                "stage 1, or set `merges = True` in its class"
             )
         if row.probe is not None:
             row.probe = chosen.take(row.probe, -1)

@@ -37,8 +37,8 @@ def check_probe(adapter: Adapter, probe: Probe) -> None:
             f"{layers} layers, width {width} and {heads} heads" for layers, width, heads in (wanted, model)
         )
         raise ConfigError(
-            f"the selector's probe was made for a model of {made_for}; this model has {this}: name the predictor that "
-            "was trained for it (--glimpse_path)"
+            f"the selector's predictor was made for a model of {made_for}, but this model has {this}: pass "
+            "glimpse_path (--glimpse_path) of a predictor for this model"
         )
 
 

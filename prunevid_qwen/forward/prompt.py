@@ -74,7 +74,7 @@ def embeddings(kwargs: dict[str, Any], by_root: bool, named: Sequence[str]) -> T
     embeds: Tensor | None = kwargs.get("inputs_embeds")
     if embeds is None:
         raise UnsupportedError(
-            "the decoder is called without inputs_embeds: call the model itself with input_ids, or pass "
+            "the decoder was called without inputs_embeds: call the whole model with input_ids, or pass "
             "inputs_embeds=model.get_input_embeddings()(input_ids)"
         )
     return embeds
@@ -138,8 +138,8 @@ def read_prompt(
     valid = torch.ones_like(ids, dtype=torch.bool) if flat is None else flat[:, -length:].bool()
     if for_an_answer and not bool(valid[:, -1].all()):
         raise UnsupportedError(
-            "padding on the right, and the logits of the last tokens are asked for, as generate does: the answer would "
-            "go on from a padding token. Pad on the left (tokenizer.padding_side = 'left'), or call the model without "
+            "the batch is padded on the right, and the answer would continue a padding token: pad on the left "
+            "(tokenizer.padding_side = 'left'). A forward of your own may be padded on the right without "
             "logits_to_keep"
         )
     at = [own.nonzero()[:, 0] for own in valid]
@@ -166,13 +166,13 @@ def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:
         if bool((steps != 1).any()):
             if getattr(cache_of(kwargs), "lent", False):  # the library looks for such rows where there is no cache
                 raise UnsupportedError(
-                    "use_cache=False came with text positions (the first row of position_ids) that begin anew or leave "
-                    "some out: the library then reads a row as several prompts, and pruning as one. Pass each prompt "
-                    "as a row of its own, with attention_mask"
+                    "with use_cache=False the text positions (the first row of position_ids) start again or have gaps. "
+                    "transformers reads such a row as several prompts, pruning as one: pass each prompt as a row of "
+                    "its own, with attention_mask"
                 )
             return (
-                "tokens would be dropped, and the text's own positions (the first row of position_ids) begin anew or "
-                "leave some out, as where several prompts are packed into one row: not supported. "
+                "the text positions (the first row of position_ids) start again or have gaps, as for several prompts "
+                "packed into one row, which pruning does not support. "
                 "Pass each prompt as a row of its own, with attention_mask"
             )
     return None
@@ -195,8 +195,8 @@ def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
     whole = whole.repeat_interleave(ids.shape[0] // whole.shape[0], dim=0)
     if past and torch.equal(whole, ids[:, : whole.shape[1]]):
         raise UnsupportedError(
-            "the whole prompt arrives again although the cache holds its beginning, as assisted decoding in "
-            "transformers does (which is then wrong without pruning too): start without a cache"
+            "the whole prompt came again, but the cache holds its beginning already (assisted decoding in transformers "
+            "does this, and is then wrong without pruning too): start without a cache"
         )
     prompt = whole[:, past:]
     shared = min(prompt.shape[1], length)
@@ -204,7 +204,7 @@ def _prompt_end(ids: Tensor, past: int, whole: Tensor | None) -> int:
         return length
     if prompt.shape[1] > length:
         raise UnsupportedError(
-            f"the prompt has {prompt.shape[1]} tokens and arrives in pieces of {length}: chunked prefill is not "
-            "supported, since stage 2 has to see question and video together. Unset prefill_chunk_size"
+            f"the prompt has {prompt.shape[1]} tokens and came in pieces of {length}. Chunked prefill is not "
+            "supported, because stage 2 needs the question and the video together: unset prefill_chunk_size"
         )
     return prompt.shape[1]

@@ -150,8 +150,8 @@ class Run(threading.local):
         used = getattr(config, "use_cache", True) if use_cache is None else use_cache
         if not used and self.logits.for_next_token:
             raise UnsupportedError(
-                "use_cache=False came with logits_to_keep=1, as generate calls the model: every step would run the "
-                "dropped tokens again. Leave use_cache unset, ask for all logits, or leave `pruned` for this call"
+                "with use_cache=False, generate would run the dropped tokens again each step: leave use_cache unset, "
+                "or leave the `pruned` block for this call. A forward without logits_to_keep=1 may use it"
             )
         name = cache_name(kwargs)
         lent = not used and kwargs[name] is None

@@ -22,19 +22,19 @@ _KINDS = "what to prune is a PruneVidConfig, a Plan, or a list of methods (their
 def plan_of(what: Pruning, layers: int) -> Plan:
     """Compile ``what`` for a decoder of ``layers`` layers.
 
-    A list or tuple holds methods, in any order; they act where each stands, from the decoder's door on:
+    A list or tuple holds methods in any order. An entry is one of these:
 
-    - options of a registered method (``FastVOptions(keep_ratio=0.3)``): a merger's at the door, a selector's at its
-      ``layers``;
-    - a reducer that has ``layers`` (before which layer, or layers, it acts; None: where it was trained to, else the
-      depth's default), or whose class is registered as a merger: at the door;
-    - a `Step`, which says it for any reducer.
+    - Options of a registered method (``FastVOptions(keep_ratio=0.3)``). A merger acts at the decoder's door, a selector
+      before its ``layers``.
+    - A reducer. One registered as a merger acts at the decoder's door. Any other needs ``layers``, the layers before
+      which it acts; None is the layer for which it was trained, or the depth's default.
+    - A `Step`, which names the layer of any reducer.
 
-    A list is all that is done: without a merger in it there is no stage 1, which a `PruneVidConfig` has by default.
-    Such a plan has a plan's defaults, and leaves caches whole where one of its methods may merge between two layers.
+    Only the listed methods are applied. (A `PruneVidConfig` has a merger by default.) The plan has the defaults of
+    `Plan`, but its caches stay whole if a method may merge between two layers.
 
     Raises:
-        ConfigError: it is none of these, or cannot be carried out; see `compile_plan`.
+        ConfigError: ``what`` is none of these, or does not fit the model; see `compile_plan`.
     """
     check_kinds(what)
     if isinstance(what, (PruneVidConfig, Plan)):
@@ -45,7 +45,7 @@ def plan_of(what: Pruning, layers: int) -> Plan:
 
 
 def _said(what: object) -> str:
-    return f"the class {what.__name__}: make one of it" if isinstance(what, type) else f"a {type(what).__name__}"
+    return f"the class {what.__name__}: pass an instance" if isinstance(what, type) else f"a {type(what).__name__}"
 
 
 def alike(one: Plan | None, other: Plan | None) -> bool:
@@ -59,10 +59,10 @@ def alike(one: Plan | None, other: Plan | None) -> bool:
 
 
 def check_kinds(what: object) -> None:
-    """Refuse what does not say what to prune: neither a config nor a plan nor a list of methods.
+    """Check that ``what`` is a config, a plan or a list of methods.
 
     Raises:
-        ConfigError: so it is; it names what came.
+        ConfigError: it is none of these.
     """
     if isinstance(what, (PruneVidConfig, Plan)):
         return
@@ -90,8 +90,8 @@ def _places(reducer: Any, layers: int) -> tuple[int, ...]:
     trained = needs_of(reducer).layers
     if not hasattr(reducer, "layers") and trained is None:
         raise ConfigError(
-            f"{_said(reducer)} does not say where it acts: give it `layers` (3: layer 3 sees what is left first), "
-            "or put it into a Step(at=2, by=...)"
+            f"{_said(reducer)} has no layer: give it `layers` (3: layer 3 is the first with fewer tokens), or pass "
+            "Step(at=2, by=...)"
         )
     given = reducer.layers_for(layers) if hasattr(reducer, "layers_for") else getattr(reducer, "layers", None)
     own = checked_layers(given, most=None)

@@ -45,8 +45,8 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
     if query.width not in (None, width) or any(not -count <= block < count for block in query.blocks):
         of_width = "" if query.width is None else f" of {query.width} channels"
         raise ConfigError(
-            f"the method looks into blocks {list(query.blocks)}{of_width}, this model's vision encoder has {count} of "
-            f"{width}: it was made for another model"
+            f"the method reads blocks {list(query.blocks)}{of_width}, but this model's vision encoder has {count} "
+            f"blocks of width {width}: use a method or a predictor that was made for this model"
         )
     query = replace(query, blocks=tuple(block % count for block in query.blocks))
     here, stock = _Seen(), tower.forward
@@ -175,10 +175,9 @@ class VisionEvidence(threading.local):
         times = next(iter(repeats))
         if not times or any(wanted[k] != times * len(items[k]) for k in _KINDS):
             raise UnsupportedError(
-                f"the prompt shows {wanted['image']} images and {wanted['video']} videos, the vision encoder was seen "
-                f"to encode {len(items['image'])} and {len(items['video'])}: features that were made outside `pruned`, "
-                "or were used for a prompt before, bring nothing of its blocks. Pass pixels, or prepare with the "
-                "config that answers"
+                f"the prompt has {wanted['image']} images and {wanted['video']} videos, but the vision encoder encoded "
+                f"{len(items['image'])} and {len(items['video'])} in this block, and this method reads its blocks. "
+                "Features made elsewhere lack them: pass pixels, or call prepare with the config that answers"
             )
         out: list[Tensor | None] = []
         for number, row in enumerate(rows):
@@ -189,7 +188,8 @@ class VisionEvidence(threading.local):
             for block, taps in zip(row, own, strict=True):
                 if len(taps) != block.stop - block.start:
                     raise UnsupportedError(
-                        f"an image or video of {len(taps)} tokens was encoded where the prompt has grid {block.grid}"
+                        f"the vision encoder encoded an image or video of {len(taps)} tokens, but the prompt's has "
+                        f"grid {block.grid}"
                     )
             out.append(torch.cat(own) if own else None)
         return out

@@ -104,7 +104,7 @@ class Encoding:
 
     def _whole(self, medium: Medium) -> tuple[Medium, list[tuple[Timestamp, Timestamp]]]:
         if is_placeholder(medium.pixels):
-            raise ConfigError("this video was encoded elsewhere and carries no pixels: pass the video itself")
+            raise ConfigError("this video was encoded elsewhere and has no pixels: pass the video itself")
         busy: list[tuple[Timestamp, Timestamp]] = []
         held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy))
         return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy

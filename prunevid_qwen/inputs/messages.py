@@ -63,7 +63,7 @@ def _message(message: Any) -> tuple[str, str | list[Item]]:
         raise ConfigError(f"a message is a dict with role and content, got {excerpt(message, 80)}")
     others = [name for name in _said(message) if name not in ("role", "content") and message[name] != []]
     if others:
-        raise UnknownOption(f"of a message role and content are read; got {excerpt(others[0], 80)!r} too: leave it out")
+        raise UnknownOption(f"a message has role and content alone; got {excerpt(others[0], 80)!r} too: leave it out")
     if "content" not in message:
         raise ConfigError(f"a message is a dict with role and content, got {excerpt(message, 80)}")
     role, content = message["role"], message["content"]
@@ -100,7 +100,7 @@ def read_item(item: Any) -> Item:
             f"an item of type {kind} has its source under {kind!r}, 'path', 'url' or '{kind}_url', got {came}"
         )
     if len(named) > 1:
-        raise ConfigError(f"{' and '.join(named)} of an item say the same thing: give {named[0]!r} alone")
+        raise ConfigError(f"{' and '.join(named)} of an item all name its source: give {named[0]!r} alone")
     source = given.pop(named[0])
     if named[0] in _OPENAI:
         source = _of_openai(source, named[0])
@@ -131,7 +131,7 @@ def _of_openai(source: Any, name: str) -> str:
         held = _said(source)
         source = held.pop("url", None)
         if held.pop("detail", "auto") != "auto":
-            raise ConfigError(f"detail of {name} is not read: pass max_pixels in the item, or detail='auto'")
+            raise ConfigError(f"detail of {name} is not supported: pass max_pixels in the item, or detail='auto'")
         for key in held:
             raise UnknownOption(unknown(f"{name} has", key, ("url", "detail")))
     if not isinstance(source, str):
@@ -146,11 +146,11 @@ def _options(kind: str, given: dict[str, Any]) -> dict[str, Any]:
             raise UnknownOption(unknown(f"an item of type {kind} takes", name, known))
         meant = _SAME.get(name, name)
         if meant in options:
-            raise ConfigError(f"{name} and another key of the item both say {meant}: give one of them")
+            raise ConfigError(f"{name} and another key of the item both set {meant}: give one of them")
         options[meant] = _number(name, value)
     for one, other in _EITHER:
         if one in given and other in given:
-            raise ConfigError(f"{one} of an item says what {other} says: give one of them")
+            raise ConfigError(f"{one} and {other} of an item set the same option: give one of them")
     if "nframes" in given or "fps" in given:
         options["sampling"] = "fps" if "fps" in given else "uniform"
     size = options.pop("resized_height", None), options.pop("resized_width", None)

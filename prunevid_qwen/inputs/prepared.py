@@ -83,8 +83,8 @@ def limited(arguments: dict[str, Any]) -> dict[str, Any]:
     made = [name for name in _MADE if name in arguments]
     if made:
         raise ConfigError(
-            f"{', '.join(made)} of generate are made here of the question and its media: leave them out, or call the "
-            "model itself inside pruned(...)"
+            f"generate makes {', '.join(made)} itself, from the question and its media: leave them out, or call the "
+            "stock model inside pruned(...)"
         )
     given = {name: value for name, value in arguments.items() if name != "max_new_tokens" or value is not None}
     if any(given.get(name) is not None for name in ("max_new_tokens", "max_length", "generation_config")):

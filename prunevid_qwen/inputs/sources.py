@@ -85,9 +85,9 @@ def conversations(
     """
     if messages is not None:
         if video_path is not None or question is not None or images is not None:
-            raise ConfigError("messages bring their own videos, images and question: pass either, not both")
+            raise ConfigError("messages hold their own videos, images and question: pass messages alone, or none")
         if start is not None or end is not None:
-            raise ConfigError('start and end stand in the video\'s own item: {"type": "video", "start": 1.5, ...}')
+            raise ConfigError('put start and end into the video\'s own item: {"type": "video", "start": 1.5, ...}')
         return [list(messages)], True
     single = isinstance(question, str)
     questions = [question] if single else list(question) if isinstance(question, Sequence) else []
@@ -96,7 +96,7 @@ def conversations(
     pictures = [] if images is None else list(images) if isinstance(images, (list, tuple)) else [images]
     range_given = {name: value for name, value in (("start", start), ("end", end)) if value is not None}
     if range_given and video_path is None:
-        raise ConfigError(f"{' and '.join(range_given)}: seconds of a video, but video_path is not given")
+        raise ConfigError(f"{' and '.join(range_given)} need a video: pass video_path too, or leave them out")
     # a video that several questions share is read once; the source is held so that no other gets its id
     shared: dict[int, tuple[Any, Any]] = {}
 

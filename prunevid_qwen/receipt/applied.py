@@ -31,8 +31,8 @@ def check_applied(trace: Trace, what: PruneVidConfig | Plan, shown: Sequence[int
         seen = [sample.tokens for sample in trace.samples]
         if seen != [tokens for tokens in shown for _ in range(times)] or not seen:
             raise PruningNotApplied(
-                f"the prompts hold {list(shown)} visual tokens, and the hooks saw {seen}: the model ran past them (a "
-                "compiled or replaced forward?), so nothing is known of its pruning"
+                f"the prompts have {list(shown)} visual tokens, but the hooks saw {seen}, so the model was not pruned: "
+                "call the model itself, not a compiled or replaced forward"
             )
     stages = Stages.of(what)
     for number, sample in enumerate(trace.samples):

@@ -1,4 +1,4 @@
-"""TokenLayout: what each position of a sample's sequence is, and its blocks: the videos and images."""
+"""TokenLayout: the kind of each position of a sample's sequence, and its blocks: the videos and images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Block:
 
     Args:
         kind: "video" or "image".
-        grid: (T, H, W) merged tokens before any reduction.
-        start: index of its first token among the sample's visual tokens, as they come to the step: a row of
-            `Evidence.hidden`, not a position in the sequence.
-        stop: one past its last, counted alike.
-        unplaced: how many tokens it has beside those of its grid, before any reduction: newlines, CLS.
+        grid: (T, H, W) visual tokens in time, height and width before any reduction.
+        start: index of its first token among the sample's visual tokens before the step: a row of `Evidence.hidden`,
+            not a position in the sequence.
+        stop: the index after its last token.
+        unplaced: number of its tokens outside the grid, before any reduction: newlines, CLS.
     """
 
     kind: str
@@ -33,19 +33,19 @@ class Block:
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What each position of one sample's sequence is, without padding; it flows from stage to stage.
+    """The kind of each position of one sample's sequence, without padding. Each step makes a new layout.
 
     Args:
-        length: S, tokens in the sequence.
+        length: S, number of tokens in the sequence.
         visual: [N] int64 positions of the visual tokens, in sequence order.
         question: [Q] int64 positions of the question: all tokens after the last visual one.
         blocks: the videos and images, which partition the visual tokens in order.
-        stratum: [N] int64: visual tokens compete for the budget inside their stratum; one stratum never spans blocks.
-        words: (start, stop) in ``question`` of what the user said there, without the tokens of the chat template; None
-            when that is not known.
-        cells: [N] int64 which cell of its block's grid (t * H * W + row * W + column) each visual token stands for, -1
-            for one without a place there (a newline, CLS); None while all blocks are whole and all tokens have a place.
-        split: some block stands in several runs of the sequence, with text between them.
+        stratum: [N] int64: visual tokens of the same stratum compete for the same budget. A stratum lies in one block.
+        words: (start, stop) of the user's words in ``question``, without the tokens of the chat template; None if
+            unknown.
+        cells: [N] int64: the cell of each visual token in its block's grid, t * H * W + row * W + column; -1 for a
+            token outside the grid (a newline, CLS). None: all blocks are whole and all tokens are in the grid.
+        split: True if text lies between the tokens of some block.
     """
 
     length: int
@@ -58,13 +58,13 @@ class TokenLayout:
     split: bool = False
 
     def asking(self, tokens: str) -> Tensor:
-        """Return the positions of the text that asks, at least one of ``question``, [Q'] int64.
+        """Return the positions of the question's tokens whose attention is read, [Q'] int64 with Q' at least 1.
 
         Args:
-            tokens: "all" of ``question``, "question" for its ``words`` (all where these are not known), or "last".
+            tokens: "all" of ``question``; "question" for the user's ``words`` (all if unknown); or "last".
 
         Raises:
-            ValueError: ``tokens`` is something else.
+            ValueError: ``tokens`` is none of these.
         """
         if tokens == "all" or (tokens == "question" and self.words is None):
             return self.question
@@ -72,17 +72,17 @@ class TokenLayout:
             return self.question[slice(*self.words)]
         if tokens == "last":
             return self.question[-1:]
-        raise ValueError(f"the text that asks is 'all', 'question' or 'last', got {tokens!r}")
+        raise ValueError(f"question tokens are 'all', 'question' or 'last', got {tokens!r}")
 
     def shows_like(self, other: TokenLayout) -> bool:
-        """Say whether the same places hold the same videos and images: kinds and grids, not what is seen in them."""
+        """Return True if both layouts have videos and images of the same kinds and grids at the same positions."""
         if self.blocks != other.blocks or not torch.equal(self.visual, other.visual):
             return False
         return self.cells is None or other.cells is None or torch.equal(self.cells, other.cells)
 
     @property
     def block_of(self) -> Tensor:
-        """[N] int64: the index in ``blocks`` of each visual token's block."""
+        """[N] int64: index of each visual token's block in ``blocks``."""
         sizes = [b.stop - b.start for b in self.blocks]
         if len(sizes) == 1:
             return torch.zeros(sizes[0], dtype=torch.long, device=self.visual.device)
@@ -91,21 +91,21 @@ class TokenLayout:
 
     @property
     def run_of(self) -> Tensor:
-        """[N] int64: the number of the run of consecutive places, of one block, in which each visual token stands."""
+        """[N] int64: number of each visual token's run: consecutive positions of one block."""
         new = torch.ones_like(self.visual)
         new[1:] = (self.visual[1:] != self.visual[:-1] + 1) | (self.block_of[1:] != self.block_of[:-1])
         return new.cumsum(0) - 1
 
     @property
     def cell_of(self) -> Tensor:
-        """[N] int64: ``cells``, counted where all blocks are whole. A merged token stands where its group does."""
+        """[N] int64: ``cells``, also for whole blocks. A merged token has the cell of its group's ``rep``."""
         if self.cells is not None:
             return self.cells
         device = self.visual.device
         return torch.cat([torch.arange(b.stop - b.start, device=device) for b in self.blocks])
 
     def to(self, device: torch.device) -> TokenLayout:
-        """Return the same layout with its tensors on ``device``."""
+        """Return the layout with its tensors on ``device``."""
         if self.visual.device == device:
             return self
         visual, question, stratum = (moved(x, device) for x in (self.visual, self.question, self.stratum))
@@ -113,17 +113,21 @@ class TokenLayout:
         return replace(self, visual=visual, question=question, stratum=stratum, cells=cells)
 
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
-        """Lift ``step``, a map over the visual tokens, to the sequence: text keeps its place.
+        """Apply a map over the visual tokens to the whole sequence.
 
-        Each block's groups fill the first slots of that block in the map's order, so a method may reorder tokens inside
-        a video and never across one. Of a block in several runs each run's groups fill the first slots of that run: a
-        group stands in the run of its ``rep``, and no token crosses the text between runs.
+        Text stays in its order. The groups of a block fill its first positions in the map's order, so a method may
+        reorder tokens inside a block only. If text lies between the tokens of a block, a group stays in the run of its
+        ``rep``.
+
+        Args:
+            step: the map over the visual tokens.
 
         Returns:
-            The layout of what is left, and the map over the whole sequence, without the mix of ``step``: `made` has it.
+            The layout of the tokens that are left, and the map over the whole sequence. This map has no mix; `made`
+            applies the mix of ``step``.
 
         Raises:
-            ValueError: the map is for another number of tokens, its groups mix or reorder blocks, or reorder runs.
+            ValueError: the map has another number of tokens, or moves or merges tokens across blocks or runs.
         """
         n_visual = self.visual.numel()
         if step.n_in != n_visual:
@@ -176,21 +180,21 @@ class TokenLayout:
         check_on_device(
             (run_out[1:] >= run_out[:-1]).all(),
             lambda: (
-                "a video stands in several runs with text between them, and a reducer may not move tokens across "
-                "it: order its groups by `layout.run_of[rep]`"
+                "there is text between the tokens of a video, and a reducer may not move tokens across it: order its "
+                "groups by `layout.run_of[rep]`"
             ),
         )
         rank = torch.arange(rep.numel(), device=rep.device) - torch.searchsorted(run_out, run_out)
         return self.visual[torch.searchsorted(run_in, run_out) + rank]
 
     def made(self, x: Tensor, step: TokenMap, left: TokenLayout, whole: TokenMap) -> Tensor:
-        """Make the states of what is left after `apply`: text as it came, each group of ``step`` by its mean or mix.
+        """Return the states of the tokens left by `apply`: text unchanged, each group of ``step`` by its mean or mix.
 
         Args:
             x: [S, ...] states of the whole sequence.
-            step: as `apply` was given it.
-            left: as it returned it.
-            whole: as it returned it.
+            step: the argument of `apply`.
+            left: the layout that `apply` returned.
+            whole: the map that `apply` returned.
         """
         if step.mix is None:
             return whole.mean(x)

@@ -1,4 +1,4 @@
-"""TokenMap: what joins what, decided once and applied to features, positions, masks and caches."""
+"""TokenMap: which tokens are kept, dropped or merged; applied to features, positions, masks and caches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from prunevid_qwen.tokens.device import check_on_device, moved
 
 @dataclass(frozen=True)
 class Mix:
-    """What the groups of a map are made of, where that is no mean: ``sum(weight * token)`` over a group's entries.
+    """Weights for the groups of a map. Without a mix, a group is the mean of its members.
 
-    Weights need not add up to 1, and a token may stand in several groups.
+    With a mix, a group is ``sum(weight * token)`` over its entries. Weights need not add up to 1, and a token may be in
+    several groups.
 
     Args:
         source: [E] int64 in [0, n_in): the token of each entry.
-        group: [E] int64 in [0, n_out): the group that it goes into.
-        weight: [E] fp32.
+        group: [E] int64 in [0, n_out): the group of each entry.
+        weight: [E] fp32: the weight of each entry.
     """
 
     source: Tensor
@@ -32,20 +33,21 @@ class Mix:
 
 @dataclass(frozen=True)
 class TokenMap:
-    """A partial many-to-one map of tokens: decided once, applied to features, positions, masks and caches.
+    """A decision about n_in tokens: each is kept, dropped or merged into one of n_out groups.
 
-    ``target[i] = -1`` drops token ``i``; a target of its own keeps it; a shared target merges it.
+    ``target[i] = -1`` drops token i. Tokens with the same target are merged into that group. A token that is alone in
+    its group is kept.
 
     Args:
-        target: [n_in] int64 in [-1, n_out).
-        rep: [n_out] int64 in [0, n_in): the input token whose place (position, mask, cache row) the group takes. For a
-            selection it is the member itself; for a merge it may be any token, such as the rounded mean of the members.
-        stratum: [n_out] int64 or None: the budget class in which each group competes at the next stage; None inherits
-            that of ``rep``.
-        mix: what each group is made of, None for the mean of its members; places, masks and cache rows go by ``rep``.
+        target: [n_in] int64 in [-1, n_out): the group of each token, or -1.
+        rep: [n_out] int64 in [0, n_in): the input token whose position, mask and cache row each group takes. For a kept
+            token it is the token itself. For a merge it may be any token, such as the nearest to the members' mean.
+        stratum: [n_out] int64 or None: groups share the next stage's budget with the groups of the same stratum. None
+            means the strata of ``rep``.
+        mix: weights of the members. None means the mean of the members.
 
     Raises:
-        ValueError: a target, rep or entry of the mix is out of range, or a group has no member or no entry.
+        ValueError: a target, a rep or an entry of the mix is out of range, or a group has no member or no entry.
     """
 
     target: Tensor
@@ -76,7 +78,9 @@ class TokenMap:
     def _check_mix(self, mix: Mix) -> None:
         entries = {x.numel() for x in (mix.source, mix.group, mix.weight)}
         if len(entries) > 1 or mix.weight.dtype != torch.float32:
-            raise ValueError(f"a mix has a source, a group and an fp32 weight for each entry, got {sorted(entries)}")
+            raise ValueError(
+                f"a mix needs a source, a group and an fp32 weight for each entry, got sizes {sorted(entries)}"
+            )
         for name, x, end in (("source", mix.source, self.n_in), ("group", mix.group, self.n_out)):
             inside = ((x >= 0) & (x < end)).all()
             check_on_device(inside, lambda name=name, end=end: f"{name}s of a mix lie in [0, {end})")  # type: ignore[misc]
@@ -85,29 +89,33 @@ class TokenMap:
 
     @classmethod
     def trusted(cls, target: Tensor, rep: Tensor, stratum: Tensor | None = None, mix: Mix | None = None) -> TokenMap:
-        """Make a map that is valid by construction, without the checks: seven small kernels on a GPU."""
+        """Return a map without checking it. The checks are seven small kernels on a GPU."""
         made = object.__new__(cls)
         for name, value in (("target", target), ("rep", rep), ("stratum", stratum), ("mix", mix)):
             object.__setattr__(made, name, value)
         return made
 
     def _in_order(self) -> TokenMap:
-        """Note that the map only drops and keeps the order, which its maker knows, so that nobody asks the device."""
+        """Mark the map as one that only drops tokens and keeps their order, to save a question to the device."""
         object.__setattr__(self, "_only_drops", True)
         return self
 
     @classmethod
     def identity(cls, n: int, device: torch.device | str | None = None) -> TokenMap:
-        """Every one of ``n`` tokens keeps its place."""
+        """Return the map that keeps all of ``n`` tokens."""
         index = torch.arange(n, device=device)
         return cls.trusted(index, index)._in_order()
 
     @classmethod
     def keep(cls, index: Tensor, n_in: int) -> TokenMap:
-        """Select tokens: ``index`` [K] int64 in any order without repeats, out of ``n_in``; the order is restored.
+        """Return the map that keeps the tokens of ``index`` and drops all others. Kept tokens stay in their order.
+
+        Args:
+            index: [K] int64 in [0, n_in), in any order, without repeats.
+            n_in: number of tokens.
 
         Raises:
-            ValueError: an index is out of range or stands there twice.
+            ValueError: an index is out of range or repeated.
         """
         rep = index.sort().values
         fits = (rep >= 0) & (rep < n_in)
@@ -119,7 +127,7 @@ class TokenMap:
 
     @classmethod
     def concat(cls, maps: list[TokenMap]) -> TokenMap:
-        """Put maps of consecutive blocks of tokens side by side; strata are kept apart and renumbered."""
+        """Join the maps of consecutive blocks of tokens into one. Strata of different maps stay different."""
         if len(maps) == 1:
             return maps[0]
         targets, reps, strata = [], [], []
@@ -140,23 +148,23 @@ class TokenMap:
 
     @property
     def n_in(self) -> int:
-        """Tokens that go in."""
+        """Number of tokens before the map."""
         return self.target.numel()
 
     @property
     def n_out(self) -> int:
-        """Tokens that come out."""
+        """Number of tokens after the map: its groups."""
         return self.rep.numel()
 
     @property
     def sizes(self) -> Tensor:
-        """Members of each group, [n_out] int64."""
+        """Number of members of each group, [n_out] int64."""
         member = (self.target >= 0).long()
         return torch.zeros_like(self.rep).scatter_add_(0, self.target.clamp(min=0), member) if self.n_out else self.rep
 
     @property
     def is_identity(self) -> bool:
-        """True when every token keeps its place; asks the device only where as many come out as go in by merging."""
+        """True if the map keeps every token. This waits for the device only if a merging map has n_in groups."""
         if self.n_in != self.n_out:
             return False
         if self._only_drops:
@@ -168,7 +176,7 @@ class TokenMap:
 
     @property
     def is_selection(self) -> bool:
-        """True when groups hold one token each, in their own place: the map only drops. `keep` and `then` know."""
+        """True if the map only drops tokens: every group is one token with its own place."""
         places = torch.arange(self.n_out, device=self.rep.device)
         return self._only_drops or (
             self.mix is None
@@ -178,7 +186,7 @@ class TokenMap:
 
     @property
     def alone(self) -> Tensor:
-        """[n_out] bool: the group is one token as it came, and nothing else."""
+        """[n_out] bool: the group is a single unchanged token."""
         if self.mix is None:
             return self.sizes == 1
         own = (self.target[self.mix.source] == self.mix.group) & (self.mix.weight == 1)
@@ -189,11 +197,11 @@ class TokenMap:
 
     @property
     def unmixed(self) -> TokenMap:
-        """The same map where only the members of a group are asked for, not what it is made of."""
+        """The same map without its mix."""
         return self if self.mix is None else TokenMap.trusted(self.target, self.rep, self.stratum)
 
     def to(self, device: torch.device) -> TokenMap:
-        """Return the same map with its tensors on ``device``."""
+        """Return the map with its tensors on ``device``."""
         if self.rep.device == device:
             return self
         stratum = None if self.stratum is None else moved(self.stratum, device)
@@ -202,11 +210,11 @@ class TokenMap:
         return there._in_order() if self._only_drops else there
 
     def then(self, other: TokenMap) -> TokenMap:
-        """Return the map that does ``self`` first and ``other`` on what is left.
+        """Return the composition: ``self`` first, then ``other`` on the tokens that are left.
 
         Raises:
-            ValueError: ``other`` does not take as many tokens as ``self`` gives, or one of them mixes: what is made of
-                what is made has no mix of its own. `unmixed` says which tokens go where.
+            ValueError: ``other.n_in`` is not ``self.n_out``, or one of the maps has a mix. Compose maps with a mix by
+                `unmixed`.
         """
         if self.mix is not None or other.mix is not None:
             raise ValueError("maps with a mix are applied one after the other; compose them `unmixed`")
@@ -222,9 +230,8 @@ class TokenMap:
     def mean(self, x: Tensor) -> Tensor:
         """Average the members of each group in fp32, in token order: [n_in, ...] -> [n_out, ...], same dtype.
 
-        With a mix it is that sum instead. The result is the same bit for bit in every run. A group of one comes out as
-        it went in (of a map that is not known to be a selection, fp64 as fp32): the device is not asked whether it is
-        one.
+        With a mix the result is the weighted sum. It is the same bit for bit in every run. A group of one token is
+        unchanged, but a merging map rounds fp64 to fp32.
         """
         if self._only_drops:
             return x.index_select(0, self.rep)
@@ -233,12 +240,12 @@ class TokenMap:
         return cluster_mean(x, self.target, self.n_out)
 
     def take(self, x: Tensor, dim: int) -> Tensor:
-        """Pick each group's place along ``dim``: positions, rotary angles, masks, cache rows."""
+        """Take the entry of each group's ``rep`` along ``dim``: for positions, rotary angles, masks and cache rows."""
         return x.index_select(dim, self.rep.to(x.device))
 
 
 def _joined(maps: Sequence[TokenMap]) -> Mix:
-    """The mix of maps of consecutive tokens; a map without one is the mean of its members."""
+    """Return the mix of joined maps. A map without a mix has equal weights."""
     parts = []
     n_in = n_out = 0
     for each in maps:

@@ -1,4 +1,4 @@
-"""What one run under `pruned` did: read by receipts, by tests and by people, written by the hooks alone."""
+"""Trace: the record of a run inside `pruned`. Only the hooks write it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DOOR = -1  # where a step stands that acts before the first layer; others stand 
 
 @dataclass(frozen=True)
 class Reduction:
-    """What one step of a plan did to one row.
+    """The reduction of one row of the batch by one step of a plan.
 
     Args:
-        at: the layer after which it acted, `DOOR` before the first one.
-        name: of its method.
-        map: over the visual tokens that came to it.
+        at: the layer after which the step acted; -1 before the first layer.
+        name: name of the method.
+        map: map over the visual tokens before the step.
     """
 
     at: int
@@ -34,14 +34,14 @@ class Reduction:
 
 @dataclass(frozen=True)
 class SampleTrace:
-    """What happened to one row of the batch in the last prefill.
+    """The reductions of one row of the batch in the last prefill.
 
     Args:
-        blocks: its videos and images before any reduction; empty for a text.
-        tokens: visual tokens before any reduction.
-        length: tokens of the whole sequence before any reduction.
-        reductions: what each step did, in order; none for a text.
-        cells: [tokens] int64 as in `TokenLayout`, where not every token stands in its block's grid.
+        blocks: the row's videos and images before any reduction; empty for a text.
+        tokens: number of visual tokens before any reduction.
+        length: number of tokens of the whole sequence before any reduction.
+        reductions: the reductions in order; empty for a text.
+        cells: [tokens] int64 as in `TokenLayout`; None if every token is in its block's grid.
     """
 
     blocks: tuple[Block, ...]
@@ -52,14 +52,14 @@ class SampleTrace:
 
     @property
     def merged(self) -> TokenMap | None:
-        """The map of stage 1, at the decoder's door, over all visual tokens; None when it did not run."""
+        """The map of stage 1 over all visual tokens; None if it did not run."""
         return next((each.map for each in self.reductions if each.at == DOOR), None)
 
     @property
     def kept(self) -> TokenMap | None:
-        """The map of stage 2 over the tokens that entered the decoder; None when it did not run.
+        """The map of stage 2 over the visual tokens that entered the decoder; None if it did not run.
 
-        Of several steps between the layers: what they did together.
+        Several steps between the layers are composed into one map.
         """
         cuts = [each.map for each in self.reductions if each.at > DOOR]
         # under a device map each step decides on the device of its layer
@@ -67,16 +67,16 @@ class SampleTrace:
 
     @property
     def after_stage1(self) -> int:
-        """Visual tokens that entered the decoder."""
+        """Number of visual tokens that entered the decoder."""
         return self.tokens if self.merged is None else self.merged.n_out
 
     @property
     def after_stage2(self) -> int:
-        """Visual tokens that the layers after the last step saw."""
+        """Number of visual tokens in the layers after the last step."""
         return self.reductions[-1].map.n_out if self.reductions else self.tokens
 
     def widths(self, layers: int) -> list[int]:
-        """Visual tokens that each of the model's ``layers`` layers saw."""
+        """Number of visual tokens in each of the model's ``layers`` layers."""
         out = [self.tokens] * layers
         for each in self.reductions:
             first = each.at + 1
@@ -87,8 +87,8 @@ class SampleTrace:
     def static_ratio(self) -> float:
         """Share of the visual tokens that stage 1 merged over time.
 
-        Of PruneVid these are the static ones: their features looked alike over a segment. A picture that scrolls over
-        similar content may look alike too, so this does not say that nothing moved.
+        For PruneVid these are the static tokens, whose features are alike over a segment. Similar content that moves
+        can be alike too, so a high share does not prove a still video.
         """
         if self.merged is None or not self.tokens:
             return 0.0
@@ -108,7 +108,7 @@ class SampleTrace:
 
 @dataclass
 class _Answer:
-    """What is known of one prefill and the decoding after it."""
+    """The record of one prefill and of the decoding after it."""
 
     samples: tuple[SampleTrace, ...] = ()
     cache_lengths: tuple[int, ...] = ()
@@ -117,22 +117,22 @@ class _Answer:
 
 
 class Trace:
-    """What `pruned` yields: the last prefill and the decoding after it.
+    """The record that `pruned` yields: the last prefill and the decoding after it.
 
-    Where threads share a model, the thread that opened the block reads of the prompt that began last, in whichever
-    thread; any other thread reads of its own last prompt, or of that one as long as it has none.
+    If threads share a model, the thread that opened the block reads the newest prompt of any thread. Every other thread
+    reads its own last prompt, or the newest one before it has any.
 
     Args:
-        position_scheme: "reference" or "hf", as used.
-        layer: M, after which the last step stands.
-        layers: decoder layers of the model.
-        prefills: prompts seen in this context, pruned or not, of all threads.
-        samples: one entry a row of the last prefill (beams are rows).
-        cache_lengths: physical entries of each layer's cache after the last prefill.
+        position_scheme: the scheme in use, "reference" or "hf".
+        layer: M, the layer after which the last step acts.
+        layers: number of decoder layers.
+        prefills: number of prompts in this block, pruned or not, of all threads.
+        samples: one entry for each row of the last prefill (beams are rows).
+        cache_lengths: number of entries in each layer's cache after the last prefill.
         cache_bytes: bytes of keys and values after the last prefill.
-        seconds: parts "vision", "merge" (stage 1), "select" (stage 2), "compact" (stage 3), "prefill" (the decoder, all
-            three inside it) and "decode"; besides, those of each step.
-        steps_at: where the plan's steps stand, as `Reduction.at`; () where that is not known.
+        seconds: times of the parts "vision", "merge" (stage 1), "select" (stage 2), "compact" (stage 3), "prefill" (the
+            decoder, including the three stages) and "decode", and of each step.
+        steps_at: the layers of the plan's steps, as in `Reduction.at`; () if unknown.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Trace:
 
     @property
     def samples(self) -> tuple[SampleTrace, ...]:
-        """One entry a row of the prompt."""
+        """One entry for each row of the prompt."""
         return self._read.samples
 
     @samples.setter
@@ -194,7 +194,7 @@ class Trace:
 
     @property
     def cache_lengths(self) -> tuple[int, ...]:
-        """Physical entries of each layer's cache after the prefill."""
+        """Number of entries in each layer's cache after the prefill."""
         return self._read.cache_lengths
 
     @cache_lengths.setter
@@ -212,7 +212,7 @@ class Trace:
 
     @property
     def seconds(self) -> Stopwatch:
-        """Moments of the prefill and of the decoding."""
+        """Times of the prefill and of the decoding."""
         return self._read.seconds
 
     @property
@@ -227,7 +227,7 @@ class Trace:
 
     @property
     def kept(self) -> list[Tensor]:
-        """For each sample, the places of the visual tokens that are left after the last stage, [K] int64."""
+        """For each sample, the indices of the visual tokens that are left after the last step, [K] int64."""
         out = []
         for sample in self.samples:
             places = torch.arange(sample.tokens)

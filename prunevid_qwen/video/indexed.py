@@ -72,7 +72,7 @@ def read_frames(
     """
     asked = ask(source, fps=fps, backend=backend, time_limit=time_limit)
     if getattr(asked.module, "CHOOSES_ITSELF", False):
-        raise ConfigError(f"video_backend={backend!r} chooses frames by itself, a protocol needs its own: pass 'pyav'")
+        raise ConfigError(f"video_backend={backend!r} chooses frames by itself, unlike the protocol: pass 'pyav'")
     timeline, said = asked.timeline, list[str]()
     count, rate = len(timeline.seconds), 1.0 / timeline.frame_seconds
     indices = tuple(choose(count, rate))

@@ -42,7 +42,7 @@ def local_path(source: str | os.PathLike[str], folder: str | os.PathLike[str] = 
     if not text.strip():
         raise MediaError("an empty path was passed: pass the path of a video, an image or a folder of frames")
     if is_data_uri(text):
-        raise MediaError(f"{named(text)} stands where a file is read: only images may come so, save it to a file first")
+        raise MediaError(f"{named(text)} is a data URI, which only images may be: save it to a file and pass the path")
     file = _FILE.match(text)
     if file is None:
         if _URL.match(text):

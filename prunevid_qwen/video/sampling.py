@@ -75,7 +75,7 @@ def frames_in_range(
         MediaError: ``start`` is beyond the video.
     """
     if start is not None and start >= duration:
-        raise MediaError(f"start={start:g} s is beyond {name}, which lasts {duration:.2f} s: pass a smaller start")
+        raise MediaError(f"start={start:g} s is after the end of {name} ({duration:.2f} s): pass a smaller start")
     first = 0 if start is None else max(0, bisect.bisect_right(seconds, start + _EDGE) - 1)
     last = len(seconds) - 1 if end is None else bisect.bisect_right(seconds, end + _EDGE) - 1
     return first, max(first, last)

@@ -20,7 +20,7 @@ from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.forward.pruning import alike
 from prunevid_qwen.inputs.frontends import Frontend
 
-START_ANEW = "To start anew, pass the whole conversation without past_key_values"
+START_ANEW = "To start without the cache, pass the whole conversation without past_key_values"
 
 _marks: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # of each model that filled a cache
 
@@ -107,29 +107,29 @@ def held_by(model: nn.Module, config: PruneVidConfig, cache: Any, plan: Plan | N
     rows = next((len(layer.keys) for layer in cache.layers if getattr(layer, "keys", None) is not None), 1)
     if rows != 1:
         raise UnsupportedError(
-            f"the cache holds {rows} rows, as after several questions, beams or answers: a follow-up goes on from the "
-            f"cache of one question with one answer. {START_ANEW}"
+            f"the cache has {rows} rows (several questions, beams or answers), but a follow-up needs the cache of one "
+            f"question with one answer. {START_ANEW}"
         )
     held: Held | None = getattr(cache, "conversation", None)
     if held is None:
         raise ConfigError(
-            "nothing is known of what this cache holds: a follow-up goes on from the cache that generate() of this "
-            f"class returned for one question (return_dict_in_generate=True). {START_ANEW}"
+            "the conversation of this cache is unknown: pass the cache that PrunedVLM.generate() returned for one "
+            f"question (return_dict_in_generate=True). {START_ANEW}"
         )
     if held.model != _marks.get(model):
-        raise ConfigError(f"another model filled this cache: pass it to the one that did. {START_ANEW}")
+        raise ConfigError(f"another model filled this cache: pass it to that model. {START_ANEW}")
     # what is only said of an answer is not among them
     ours, theirs = config.flat(), held.config.flat()
     other = [name for name in ours if ours[name] != theirs.get(name)]
     if other:
         said = ", ".join(f"{name}={theirs.get(name)!r} and here {ours[name]!r}" for name in other[:3])
-        raise ConfigError(f"the cache was filled under another config ({excerpt(said)}): use that one. {START_ANEW}")
+        raise ConfigError(f"the cache was filled under another config ({excerpt(said)}): use that config. {START_ANEW}")
     if not alike(plan, held.plan):
-        raise ConfigError(f"the cache was filled under another plan: use that one. {START_ANEW}")
+        raise ConfigError(f"the cache was filled under another plan: use that plan. {START_ANEW}")
     if int(cache.get_seq_length()) != held.length:
         raise ConfigError(
-            f"the cache holds {int(cache.get_seq_length())} tokens, and held {held.length} when its answer was "
-            f"returned: something else used it, cropped it, or failed over it. {START_ANEW}"
+            f"the cache has {int(cache.get_seq_length())} tokens, but had {held.length} when its answer was returned: "
+            f"another call used or cropped it. {START_ANEW}"
         )
     return held
 
@@ -145,18 +145,18 @@ def check_media(media: tuple[Shown, ...], held: Held) -> None:
         if came != known:
             changed = " (changed since)" if str(came) == str(known) else ""
             raise ConfigError(
-                f"video or image {number} of the conversation is {came}{changed}, and the cache holds {known}: show "
-                f"what was shown then. {START_ANEW}"
+                f"video or image {number} of the conversation is {came}{changed}, but the cache has {known}: pass the "
+                f"same one as before. {START_ANEW}"
             )
     if len(media) > len(held.media):
         raise UnsupportedError(
-            f"a follow-up that shows something new is not supported: the cache holds {len(held.media)} videos and "
-            f"images, the conversation shows {len(media)}, first {media[len(held.media)]}. {START_ANEW}"
+            f"a follow-up cannot have a new video or image: the cache has {len(held.media)} videos and images, the "
+            f"conversation {len(media)}; the first new one is {media[len(held.media)]}. {START_ANEW}"
         )
     if len(media) < len(held.media):
         raise ConfigError(
-            f"the conversation shows {len(media)} videos and images, and the cache holds {len(held.media)}: pass the "
-            f"whole conversation, with {held.media[len(media)]}"
+            f"the conversation has {len(media)} videos and images, but the cache has {len(held.media)}: pass the whole "
+            f"conversation, with {held.media[len(media)]}"
         )
 
 

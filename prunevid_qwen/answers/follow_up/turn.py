@@ -96,8 +96,8 @@ def check_starts_anew(arguments: Mapping[str, Any]) -> None:
     """
     if cache_given(arguments) is not None:
         raise ConfigError(
-            "answer() answers what prepare() read, from the beginning, and past_key_values holds something: ask a "
-            "follow-up with generate(messages=..., past_key_values=...)"
+            "answer() starts without a cache, but past_key_values holds tokens: ask a follow-up with "
+            "generate(messages=..., past_key_values=...)"
         )
 
 
@@ -121,8 +121,8 @@ def next_turn(asked: ChatModel, given: tuple[Any, ...], question: Any, arguments
     messages = given[0]
     if messages is None or question is not None or any(each is not None for each in given[1:]):
         raise ConfigError(
-            "a cache that holds something came with other arguments than messages: a follow-up is asked with messages= "
-            f"alone, the whole conversation up to the new question. {START_ANEW}"
+            "a follow-up takes messages= alone besides its cache: pass the whole conversation up to the new question "
+            f"as messages. {START_ANEW}"
         )
     _check_arguments(model, arguments)
     held = held_by(model, asked.config, cache, asked.plan)
@@ -135,8 +135,8 @@ def next_turn(asked: ChatModel, given: tuple[Any, ...], question: Any, arguments
     if after and after[0] not in special:
         if not _closes_turns(frontend, special):
             raise UnsupportedError(
-                "the chat template of this model ends an answer with no special token, so its tokens cannot be told "
-                f"from those of the next turn: no follow-up goes on from its cache. {START_ANEW}"
+                "this model's chat template ends an answer without a special token, so follow-ups from a cache are not "
+                f"supported. {START_ANEW}"
             )
         raise another("the last answer", held.answer, text[len(held.text) :])
     ids, stops = held.ids.tolist(), model.generation_config.eos_token_id
@@ -146,8 +146,8 @@ def next_turn(asked: ChatModel, given: tuple[Any, ...], question: Any, arguments
     ids += after
     if len(ids) <= held.length:
         raise ConfigError(
-            "the conversation ends where the cache ends, so there is nothing to answer: add the answer and a new "
-            "question of the user to messages"
+            "the conversation has nothing after the cache's last answer: add that answer and a new question of the "
+            "user to messages"
         )
     whole = torch.tensor([ids], device=input_device(model))
     if held.deltas is not None:  # those on the model are of whatever it read last
@@ -175,11 +175,11 @@ def _check_arguments(model: Any, arguments: Mapping[str, Any]) -> None:
     }
     many = [name for name in ("num_beams", "num_return_sequences") if (asked.pop(name) or 1) > 1]
     if many:
-        raise UnsupportedError(f"a follow-up has one row, as its cache: leave {' and '.join(many)} unset. {START_ANEW}")
+        raise UnsupportedError(f"a follow-up has a single row: leave {' and '.join(many)} unset. {START_ANEW}")
     asked["assistant_model"] = arguments.get("assistant_model")
     assisted = [name for name, value in asked.items() if value is not None]
     if assisted:
         raise UnsupportedError(
-            "assisted decoding in transformers gives the whole prompt to a cache that holds its beginning already: "
-            f"leave {' and '.join(assisted)} unset in a follow-up. {START_ANEW}"
+            "a follow-up cannot use assisted decoding, which passes the whole prompt again: leave "
+            f"{' and '.join(assisted)} unset. {START_ANEW}"
         )

@@ -29,8 +29,8 @@ def frontend_for(model_type: str) -> type[Frontend]:
     name = family_of(model_type).frontend
     if name not in FRONTENDS:
         raise UnsupportedError(
-            f"the family {model_type} is registered with the frontend {name!r}, and there are {', '.join(FRONTENDS)}: "
-            "name one of these, or enter yours in prunevid_qwen.inputs.frontends.FRONTENDS before a model is loaded"
+            f"the family {model_type} is registered with the frontend {name!r}, which does not exist: use one of "
+            f"{', '.join(FRONTENDS)}, or add yours to prunevid_qwen.inputs.frontends.FRONTENDS before loading a model"
         )
     return FRONTENDS[name]
 
@@ -73,6 +73,6 @@ def read_by_library(what: str, model_type: str) -> UnsupportedError:
     """Make the error for a model whose inputs only the library's processor makes, called ``what``."""
     own = ", ".join(each for each in families() if frontend_for(each) is Preprocessor)
     return UnsupportedError(
-        f"{what} is of the family {model_type}, whose inputs transformers' processor makes; this reads videos and "
-        f"images itself, which it can for {own} alone. `prunevid ask` and PrunedVLM.generate answer with it"
+        f"{what} is of the family {model_type}, but this call supports {own} alone, whose inputs this package makes: "
+        f"use `prunevid ask` or PrunedVLM.generate"
     )

@@ -84,6 +84,6 @@ def not_shown(kind: str, model_type: str, reads: Sequence[str], what: str = "the
     """
     shown = " and ".join(f"{each}s" for each in reads)
     return UnsupportedError(
-        f"{what} is of the family {model_type}, which is shown {shown} here, and no {kind}. Pass pictures as images= "
-        f"(--image), such as some frames of the video, or choose a model that takes {kind}s, such as a Qwen2.5-VL"
+        f"{what} is of the family {model_type}, which accepts {shown} and no {kind}: pass pictures as images= "
+        f"(--image), such as some frames of the video, or choose a model that accepts {kind}s, such as a Qwen2.5-VL"
     )

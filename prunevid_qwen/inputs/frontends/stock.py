@@ -84,11 +84,11 @@ class StockFrontend:
         """
         if processor is None:
             raise ConfigError(
-                f"a loaded {model.config.model_type} model needs its processor= (AutoProcessor.from_pretrained): its "
-                "images are read by that"
+                f"a loaded {model.config.model_type} model needs its processor, which reads its images: pass "
+                "processor=AutoProcessor.from_pretrained(...)"
             )
         if tokenizer is not None:
-            raise ConfigError("the processor brings its tokenizer: pass processor= alone")
+            raise ConfigError("the processor has a tokenizer already: pass processor= alone")
         return cls(processor, model.config)
 
     # ---- prompts
@@ -146,8 +146,8 @@ class StockFrontend:
         shown = sum(each["type"] == "image" for turn in plain for each in turn["content"])
         if text.count(self.image_token) != shown:
             raise ConfigError(
-                f"the prompt has {text.count(self.image_token)} placeholders {self.image_token}, but brings {shown} "
-                f"images: leave {self.image_token} out of the text, and check that the chat template knows images"
+                f"the prompt has {text.count(self.image_token)} placeholders {self.image_token}, but {shown} images: "
+                f"leave {self.image_token} out of the text, and check that the chat template supports images"
             )
         return text
 

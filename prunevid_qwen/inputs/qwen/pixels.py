@@ -87,7 +87,7 @@ class PixelOptions:
         """
         for step in ("do_resize", "do_rescale", "do_normalize"):
             if settings.get(step, True) is False:
-                raise ConfigError(f"the preprocessor config sets {step} to false, this reader always does it")
+                raise ConfigError(f"the preprocessor config sets {step}=false: only true is supported")
         scale, resample = settings.get("rescale_factor", 1 / 255), settings.get("resample", 3)
         if not math.isclose(scale, 1 / 255, rel_tol=1e-6) or resample not in (3, "bicubic"):
             raise ConfigError(
@@ -125,8 +125,8 @@ def smart_resize(
     """
     if max(height, width) > _MAX_ASPECT * min(height, width):
         raise MediaError(
-            f"a frame of {width}x{height} (width x height) is more than {_MAX_ASPECT} times as long as it is wide, "
-            f"which the model cannot take: crop it"
+            f"a frame of {width}x{height} (width x height) has an aspect ratio above {_MAX_ASPECT}, which the model "
+            f"cannot take: crop it"
         )
     # round() to even and float square roots, in this order: other orders differ by one factor on some sizes.
     rows, columns = round(height / factor) * factor, round(width / factor) * factor
@@ -234,8 +234,7 @@ def frame_limit(count: int, options: PixelOptions, max_pixels: int | None, total
     limit = options.max_pixels if max_pixels is None else max_pixels
     if limit < options.min_pixels:
         raise ConfigError(
-            f"max_pixels={limit} is below the {options.min_pixels} pixels that this model gives a frame at least: "
-            f"the smallest that works is max_pixels={options.min_pixels}"
+            f"max_pixels={limit} is below this model's smallest frame: pass max_pixels={options.min_pixels} or more"
         )
     if total_pixels is None:
         return limit
@@ -243,9 +242,9 @@ def frame_limit(count: int, options: PixelOptions, max_pixels: int | None, total
     share = total_pixels // steps
     if share < options.min_pixels:
         raise ConfigError(
-            f"total_pixels={total_pixels} leaves {share} pixels to each of {steps} pairs of frames, this model gives a "
-            f"frame at least {options.min_pixels}: the smallest that works for {count} frames is "
-            f"total_pixels={options.min_pixels * steps}, or take fewer frames"
+            f"total_pixels={total_pixels} leaves {share} pixels for each of {steps} pairs of frames, but this model "
+            f"needs {options.min_pixels}: pass total_pixels={options.min_pixels * steps} or more for {count} frames, "
+            "or take fewer frames"
         )
     return min(limit, share)
 

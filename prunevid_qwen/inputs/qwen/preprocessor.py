@@ -52,7 +52,7 @@ class Preprocessor:
         self.pad_ids = {kind: tokenizer.convert_tokens_to_ids(pad) for kind, pad in self.pads.items()}
         if any(number is None or number == tokenizer.unk_token_id for number in self.pad_ids.values()):
             raise SetupError(
-                f"the tokenizer does not know {', '.join(self.pads.values())}: it is none of a Qwen-VL model"
+                f"the tokenizer has no {' and '.join(self.pads.values())}: pass the tokenizer of a Qwen-VL model"
             )
 
     @classmethod
@@ -79,7 +79,7 @@ class Preprocessor:
             ConfigError: neither is given.
         """
         if processor is None and tokenizer is None:
-            raise ConfigError("a loaded model needs its tokenizer= or processor=")
+            raise ConfigError("a loaded model needs its tokenizer or processor: pass tokenizer= or processor=")
         source = str(getattr(model, "name_or_path", "") or "")
         if processor is not None:
             media = MediaReader.of_processor(processor)
@@ -137,16 +137,16 @@ class Preprocessor:
         shown = [kind for kind in shown if kind != "text"]
         if written != shown:
             raise ConfigError(
-                f"the prompt has placeholders for {written or 'no media'}, but brings {shown or 'none'}: leave "
-                f"{', '.join(self.pads.values())} out of the text, and check that the tokenizer's chat template knows "
-                "images and videos"
+                f"the prompt has placeholders for {written or 'no media'}, but media {shown or 'none'}: leave "
+                f"{', '.join(self.pads.values())} out of the text, and check that the tokenizer's chat template "
+                "supports images and videos"
             )
         return text
 
     def _read(self, item: Item, config: PruneVidConfig, read_video: ReadVideo) -> Medium | VideoFeed:
         if isinstance(item.held, (Medium, VideoFeed)):
             if item.held.kind != item.kind:
-                raise ConfigError(f"an item of type {item.kind} holds a {item.held.kind}: give it that type")
+                raise ConfigError(f"an item of type {item.kind} holds a {item.held.kind}: correct its type")
             return item.held
         if item.kind == "video":
             return read_video(item.held, config, **item.options)  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.bench import Bars
+from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
 
 ROOT = Path(__file__).resolve().parents[1]

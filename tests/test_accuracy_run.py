@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli import main
-from prunevid_qwen.cli.bench import AccuracyRequest
+from prunevid_qwen.cli import bench, main
+from prunevid_qwen.cli.output import Result
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation import accuracy_run as running
 from prunevid_qwen.evaluation import workers as spreading
@@ -210,49 +210,52 @@ def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
 
 
 @pytest.fixture
-def requested(monkeypatch: pytest.MonkeyPatch) -> list[AccuracyRequest]:
-    caught: list[AccuracyRequest] = []
-    monkeypatch.setattr(AccuracyRequest, "run", lambda self: caught.append(self) or 0)
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AccuracyRun, int | None]]:
+    """Each run that the command line would carry out, and with how many workers; nothing is asked."""
+    caught: list[tuple[AccuracyRun, int | None]] = []
+    monkeypatch.setattr(running, "accuracy_run", lambda out, run, workers, *_: caught.append((run, workers)))
+    monkeypatch.setattr(bench, "_accuracy_report", lambda *_: Result())
     return caught
 
 
-def test_the_command_line_says_what_is_asked(requested: list[AccuracyRequest]) -> None:
+def test_the_command_line_says_what_is_asked(asked: list[tuple[AccuracyRun, int | None]]) -> None:
     words = ["bench", "accuracy", "--out", "x", "--methods", "prunevid, stage 1 + random", "--budgets", "0.16,0.1"]
     assert main([*words, "--first-seed", "1003500000", "--through_files", "--workers", "2", "--quick"]) == 0
-    (request,) = requested
-    assert request.methods == ("prunevid", "stage 1 + random") and request.budgets == (0.16, 0.1)
-    run = request._asked()
+    ((run, workers),) = asked
+    assert run.budgets == (0.16, 0.1) and workers == 2
     assert [method.name for method in run.methods] == ["unpruned", "prunevid", "stage 1 + random"]
     assert (run.videos, run.first_seed, run.asking.through_files) == (16, 1003500000, True)
     assert (run.asking.random_seeds, run.asking.calibration_videos) == (1, 8)
-    assert AccuracyRequest(Path("x"))._asked() == AccuracyRun(tuple(methods_called([])))
-    assert set(AccuracyRequest(Path("x"))._asked().conditions) == set(CONDITIONS)
+    assert main(["bench", "accuracy"]) == 0
+    assert asked[1][0] == AccuracyRun(tuple(methods_called([]))) and set(asked[1][0].conditions) == set(CONDITIONS)
+    assert main([*words, "--dry_run"]) == 0 and len(asked) == 2
 
 
 @pytest.mark.parametrize(
     "words", [["--budgets", "a lot"], ["--videos", "0"], ["--workers", "none"], ["--what"], ["--budgets", "0.1,16%"]]
 )
-def test_bad_options_exit_with_2(words: list[str], requested: list[AccuracyRequest]) -> None:
+def test_bad_options_exit_with_2(words: list[str], asked: list[tuple[AccuracyRun, int | None]]) -> None:
     assert main(["bench", "accuracy", *words]) == 2
-    assert not requested
+    assert not asked
 
 
-def test_a_run_ends_with_its_report(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line ask for the finished run, of which nothing is left to ask."""
+    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
     monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
+
+
+def test_a_run_ends_with_its_report(small: None, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
     assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 0
     assert (copy / "report.md").is_file() and str(copy / "report.md") in capsys.readouterr().out
 
 
 def test_packed_answers_go_on_and_are_compared(
-    copy: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: None, copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
-    monkeypatch.setattr(AccuracyRequest, "_asked", lambda self: SMALL)
-    monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
     words = ["bench", "accuracy", "--out", str(copy), "--workers", "1", "--pack"]
     assert main(words) == 0 and not (copy / "answers.jsonl").exists()
     summary = (copy / "summary.json").read_bytes()
@@ -264,7 +267,11 @@ def test_packed_answers_go_on_and_are_compared(
     assert main([*words, "--against", str(copy / "nowhere")]) == 2
 
 
-def test_missing_matplotlib_is_said_before_asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_matplotlib_it_measures_and_says_how_to_draw_later(
+    small: None, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
-    monkeypatch.setattr(running, "accuracy_run", lambda *_: pytest.fail("asked without a way to report"))
-    assert main(["bench", "accuracy", "--out", str(tmp_path)]) == 3
+    assert main(["bench", "accuracy", "--out", str(copy)]) == 0
+    said = capsys.readouterr()
+    assert "matplotlib" in said.err and str(copy / "summary.json") in said.out
+    assert (copy / "summary.json").is_file() and not (copy / "report.md").exists()

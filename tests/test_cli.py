@@ -17,7 +17,8 @@ import typer
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.commands import app
-from prunevid_qwen.cli.options import build_config, field_help, spell_out_booleans
+from prunevid_qwen.cli.options import build_config, spell_out_booleans
+from prunevid_qwen.cli.values import field_help
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.table import classes_of, names_in
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
@@ -134,13 +135,13 @@ def ask(*words: str) -> int:
 
 
 def test_every_field_is_an_option_with_its_sentence_and_default(capsys: pytest.CaptureFixture[str]) -> None:
-    assert ask("--help") == 0
+    assert ask("--help-all") == 0
     shown = re.sub(r"[\s│]+", " ", capsys.readouterr().out)
     said = field_help(FlatOptions)
     assert list(said) == [field.name for field in fields(FlatOptions)], "the docstring names exactly the fields"
     for name in OPTIONS:
         assert f"--{name} " in shown
-        sentence = said[name].replace("``", "")
+        sentence = said[name].replace("`", "")
         assert sentence[:1].upper() + sentence[1:] in shown
     for part in ("merger", "selector"):
         for method, own in classes_of(part).items():
@@ -373,7 +374,7 @@ def test_people_see_the_answer_and_the_tokens_kept(
     monkeypatch.setenv("COLUMNS", "160")  # no cell wraps
     assert ask("--video_path", clip, "--question", "What [colour]?", "--verbose") == 0
     shown = capsys.readouterr().out
-    assert "What [colour]?" in shown and "Answer: red" in shown.replace("a library talks\n", "")
+    assert "What [colour]?" in shown and "Answer: red" in shown
     for part in (
         "200",
         "100",
@@ -531,7 +532,7 @@ def test_demo_falls_back_on_the_bundled_clip(model: list[StubModel], clip: str, 
 def test_presets_are_named_in_help(capsys: Any) -> None:
     assert main(["--help"], program="demo.py") == 0
     shown = capsys.readouterr().out
-    assert "Usage: demo.py [OPTIONS]" in shown
+    assert "Usage: demo.py [" in shown
     assert all(preset in shown for preset in PRESETS)
 
 
@@ -573,8 +574,8 @@ def test_every_command_that_can_be_stopped_and_gone_on_with_says_its_exit_codes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = dict(commands(typer.main.get_command(app)))
-    long = [names for names, command in found.items() if "stopped run" in f"{command.epilog} {command.help}"]
-    assert {("batch",), ("eval", "run"), ("bench", "speed"), ("train-glimpse",)} <= set(long)
+    long = [names for names, command in found.items() if "stopped run" in f"{command.explained} {command.help}"]
+    assert {("batch",), ("eval", "run"), ("bench", "speed"), ("train", "glimpse")} <= set(long)
     for names in [*long, ("ask",), ("demo",)]:
         assert main([*names, "--help"]) == 0
         said = capsys.readouterr().out

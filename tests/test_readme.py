@@ -44,7 +44,7 @@ def test_options_exist() -> None:
 
     from prunevid_qwen.cli.commands import app
 
-    helps = (["ask", "--help"], ["bench", "accuracy", "--help"], ["eval", "run", "--help"])
+    helps = (["ask", "--help-all"], ["bench", "accuracy", "--help"], ["eval", "run", "--help-all"])
     known = "".join(CliRunner().invoke(app, asked, env={"COLUMNS": "200"}).output for asked in helps)
     options = {
         option for command in COMMANDS for option in re.findall(r"--(\w+)", command) if "prunevid ask" in command

@@ -6,13 +6,15 @@ import json
 import runpy
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prunevid_qwen import PruneVidQwen25VL
-from prunevid_qwen.cli.reproduce import reproduce
+from prunevid_qwen.cli import main
+from prunevid_qwen.cli.exit_codes import EXIT_CODES
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.efficiency.flops import decoder_flops, vision_flops
@@ -44,6 +46,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vstar(root / "vstar")
     shapes_mvbench(root / "mvbench", videos=1, questions=1)
     return root
+
+
+def reproduce(name: str, words: Sequence[str]) -> int:
+    return main(["reproduce", name, *words])
 
 
 def call(root: Path, name: str, sets: tuple[str, ...], *words: str) -> int:
@@ -229,7 +235,7 @@ def test_a_script_says_in_its_file_and_its_help_what_it_is(
         runpy.run_path(str(file), run_name="__main__")
     assert left.value.code == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert said.endswith("goes on") and " ".join(describe(table)[0].split()) in said
+    assert all(f" {code} " in said for code in EXIT_CODES) and " ".join(describe(table)[0].split()) in said
     hours = sum(cost_of(setting).hours for setting in table.settings)
     assert f"About {round(hours)} hours" in head
     for setting in table.settings:
@@ -265,7 +271,7 @@ def test_a_missing_data_set_is_named_with_what_to_do(root: Path, capsys: pytest.
     assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
     assert call(root, "fastvid", ("videomme",), "--only", "mvbench") == 2
     assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
-    assert reproduce("fastvid", ["--data", "videomme"]) == 2
+    assert reproduce("flashvid", ["--data", "videomme"]) == 2
     assert "--data is NAME=FOLDER" in capsys.readouterr().err
     assert reproduce("fastvid", ["--data", f"videomme={root / 'nowhere'}", "--model_path", "bundled"]) == 2
     assert "nowhere is to be the folder of Video-MME" in " ".join(capsys.readouterr().err.split())
@@ -307,7 +313,7 @@ def test_a_dry_run_that_can_read_nothing_says_so(
     said = capsys.readouterr()
     assert "missing: 3 media, whose questions will have no answer" in said.out and "up to the model" not in said.out
     assert "none of the media of MVBench (test) can be read" in said.err
-    assert f"prunevid eval check mvbench {tmp_path / 'mvbench'}" in said.err
+    assert f"prunevid eval check mvbench --data {tmp_path / 'mvbench'}" in said.err
 
 
 @pytest.mark.parametrize("path", ["/nowhere/model", "./model", "a/b/c"])
@@ -385,7 +391,7 @@ def test_the_page_never_hides_that_it_is_partial(ran: Path) -> None:
 def test_deviations_come_from_what_was_recorded(root: Path, ran: Path) -> None:
     before = page(ran)
     words = ("--page_only", "--out", str(ran.parent))  # says nothing of frames, pixels or the model
-    assert reproduce("flashvid", list(words)) == 0
+    assert reproduce("flashvid", words) == 0
     assert page(ran) == before
     said = figures(ran)["deviations"]
     for words in (

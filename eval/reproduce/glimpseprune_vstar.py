@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # run from a checkout without installing
 
-from prunevid_qwen.cli.reproduce import reproduce
+from prunevid_qwen.cli import main
 
 if __name__ == "__main__":  # worker processes import this file too
-    sys.exit(reproduce("glimpseprune_vstar"))
+    sys.exit(main(["reproduce", "glimpseprune_vstar", *sys.argv[1:]]))

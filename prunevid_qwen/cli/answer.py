@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from prunevid_qwen.cli.groups import BUNDLED
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, judge, middle_turn, sentence
 from prunevid_qwen.config import ALL_OFF
@@ -38,19 +39,16 @@ class Outcome:
 
 def load(request: Request) -> Any:
     """Load the model a request names; one that is not shown videos is refused before its weights are read."""
-    from transformers.utils import logging
-
     from prunevid_qwen import PrunedVLM
     from prunevid_qwen.inputs.frontends import check_reads
     from prunevid_qwen.loading import HUB_ARGUMENTS
 
-    if not request.verbose:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-    loading = {name: value for name, value in request.loading.items() if value is not None}
-    if request.videos and request.model_path != "bundled":
-        check_reads(request.model_path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
-    return PrunedVLM.from_pretrained(request.model_path, config=request.config, **loading)
+    request.output.calm_libraries()
+    path, loading = request.model.model_path, request.model.loading
+    loading = {name: value for name, value in loading.items() if value is not None}
+    if request.videos and path != BUNDLED:
+        check_reads(path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
+    return PrunedVLM.from_pretrained(path, config=request.config, **loading)
 
 
 def answer(

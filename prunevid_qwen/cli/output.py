@@ -1,0 +1,112 @@
+"""How a command is shown: what it returns, and the options that every command has for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from prunevid_qwen.cli.option import opt
+from prunevid_qwen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from prunevid_qwen.cli.bars import Bars
+
+PANEL = "Output"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did.
+
+    Args:
+        told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
+        show: prints it for people, on stdout.
+        exit_code: see `prunevid_qwen.cli.exit_codes`.
+    """
+
+    told: dict[str, Any] = field(default_factory=dict)
+    show: Callable[[], None] = lambda: None
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Output:
+    """How every command reports. While one works, stdout is for the answer alone: libraries print on stderr."""
+
+    as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, name="json")
+    quiet: bool = opt(False, "The result alone: no bars, no notes.", None, PANEL)
+    verbose: bool = opt(False, "The log, and tracebacks of errors.", None, PANEL)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+
+    def note(self, text: str) -> None:
+        """Say something on stderr that is not the result."""
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    def note_toy(self, model_path: str) -> None:
+        """Say before a run that the toy answers, in colour on a terminal."""
+        if model_path == "bundled":
+            said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
+            self.note(typer.style(said, fg="yellow"))
+
+    def bars(self) -> Bars:
+        """Return progress bars on stderr, that show nothing under ``--quiet``."""
+        from prunevid_qwen.cli.bars import Bars
+
+        return Bars(self.quiet)
+
+    def calm_libraries(self) -> None:
+        """Keep transformers' warnings and bars back, unless the log was asked for."""
+        from transformers.utils import logging
+
+        if not self.verbose:
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+
+    @contextmanager
+    def keeping(self, where: Path | str) -> Iterator[None]:
+        """Say, where the work inside is interrupted, what was kept and how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.note(f"what was answered is in {where}: the same command goes on where it was")
+            raise
+
+
+@dataclass(frozen=True)
+class FileOutput(Output):
+    """How a command reports whose result is one object."""
+
+    out: Path | None = opt(None, "Also write the JSON object to this file.", "FILE", PANEL)
+
+    def __post_init__(self) -> None:
+        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
+            raise ConfigError(f"--out {self.out} is a file to write, in a folder that exists")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command with its arguments, to be run once they are all read.
+
+    Args:
+        work: the command's function; returns a `Result`.
+        given: its arguments.
+        output: how it reports.
+        log: the least level of the log that is shown without ``--verbose``.
+    """
+
+    work: Callable[..., Result]
+    given: dict[str, Any]
+    output: Output
+    log: int
+
+
+def typed() -> str:
+    """Return what was typed, for the record of a run."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

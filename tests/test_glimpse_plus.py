@@ -253,7 +253,7 @@ def test_a_judge_is_asked_for_before_anything_loads(capsys: pytest.CaptureFixtur
     assert main(["train", "glimpse-plus"]) == 2
     assert "--judge_base_url and --judge_model" in capsys.readouterr().err
     assert main(["train", "glimpse-plus", "--judge_base_url", "http://localhost:8000/v1"]) == 2
-    assert "--judge_model is missing" in capsys.readouterr().err
+    assert "needs --judge_model" in capsys.readouterr().err
     assert JudgeOptions(judge_base_url="http://here/v1", judge_model="m").arguments()["model"] == "m"
 
 

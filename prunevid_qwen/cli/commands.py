@@ -9,10 +9,12 @@ import typer
 from prunevid_qwen.cli.ask import register_ask
 from prunevid_qwen.cli.batch import register_batch
 from prunevid_qwen.cli.bench import register_bench
+from prunevid_qwen.cli.config import register_config
 from prunevid_qwen.cli.convert_glimpse import register_convert_glimpse
 from prunevid_qwen.cli.eval_check import register_check
 from prunevid_qwen.cli.eval_run import register_run
 from prunevid_qwen.cli.eval_visual_cot import register_visual_cot
+from prunevid_qwen.cli.methods import register_methods
 from prunevid_qwen.cli.reproduce import register_reproduce
 from prunevid_qwen.cli.train import register_glimpse
 from prunevid_qwen.cli.train_plus import register_glimpse_plus
@@ -63,6 +65,8 @@ register_ask(app, "ask")
 register_ask(app, "demo")
 register_ask(demo_app, "demo.py")
 register_batch(app)
+register_methods(app)
+register_config(_group("config", "Show, compare and save configs: presets, files, and options over them."))
 evaluate = _group("eval", "Evaluate on data sets: scores with and without pruning.")
 register_run(evaluate)
 register_check(evaluate)

@@ -14,7 +14,7 @@ from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import Documented, opt, word
 from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, Options, named_configs
-from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.cli.output import Output, Result, terminal_table, typed
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
@@ -121,9 +121,9 @@ def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Output) -
 
     def show() -> None:
         page = (folder / REPORT).read_text(encoding="utf-8")
-        for title in ("## All questions", "## Tokens"):
+        for title, keys, columns in (("## All questions", 2, 5), ("## Tokens", 1, 7)):  # the page has the others
             section = page.partition(title)[2].partition("\n## ")[0]
-            typer.echo("\n".join(line for line in section.splitlines() if line.startswith("|")) + "\n")
+            typer.echo(terminal_table(section, keys, columns) + "\n")
         for warning in warnings_of(summary):
             typer.echo(f"note: {warning}")
         typer.echo(f"report: {folder / REPORT}")

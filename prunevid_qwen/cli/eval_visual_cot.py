@@ -12,7 +12,7 @@ from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, Pruning, named_configs
-from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.cli.output import Output, Result, terminal_table, typed
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 _EPILOG = """\
@@ -96,8 +96,8 @@ def visual_cot(
         summary = score_run(out, scorer, marker, judge.judge_workers, bars.tell)
 
     def show() -> None:
-        table = [line for line in report_text(summary).splitlines() if line.startswith("|")]
-        typer.echo("\n".join([*warnings_of(summary), *table, f"report: {out / 'report.md'}"]))
+        table = terminal_table(report_text(summary), keys=2, columns=6)
+        typer.echo("\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
 
     return Result(summary, show)
 

@@ -134,7 +134,7 @@ class JudgeOptions:
             return {}
         for name in ("judge_base_url", "judge_model"):
             if not getattr(self, name):
-                raise ConfigError(f"--judge_base_url and --judge_model belong together: --{name} is missing")
+                raise ConfigError(f"a judge needs --{name}: --judge_base_url and --judge_model belong together")
         if not self.judge_base_url.startswith(("http://", "https://")):
             raise ConfigError(
                 f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(self.judge_base_url)}"

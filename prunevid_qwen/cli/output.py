@@ -107,6 +107,21 @@ class Call:
     log: int
 
 
+def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> str:
+    """Return the table in a page's Markdown for a terminal, at most as wide as that.
+
+    Args:
+        markdown: whose lines that begin with a bar are the table.
+        keys: how many columns say what a row is about.
+        columns: how many are shown; None for all.
+    """
+    from prunevid_qwen.evaluation.report.page import Table
+
+    lines = [line.strip().strip("|") for line in markdown.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")][:columns] for line in lines]
+    return Table(head, rows).terminal(keys=keys)
+
+
 def typed() -> str:
     """Return what was typed, for the record of a run."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

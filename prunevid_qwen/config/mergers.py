@@ -48,7 +48,7 @@ class PruneVidMergeOptions(MethodOptions):
 @checked_names("RLTOptions has")
 @dataclass(frozen=True)
 class RLTOptions(MethodOptions):
-    """Run-length tokenization.
+    """Run-length tokenization (arXiv 2411.05222).
 
     Args:
         tau: a position continues the run where its cosine similarity with the one before is strictly greater, in

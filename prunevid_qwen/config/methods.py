@@ -60,7 +60,7 @@ class PruneVidOptions(MethodOptions):
 @checked_names("DPPOptions has")
 @dataclass(frozen=True)
 class DPPOptions(MethodOptions):
-    """Selection by a determinantal point process.
+    """Selection by a determinantal point process (arXiv 1207.6083; the question as quality: 2506.10967).
 
     Args:
         keep_ratio: share kept, in (0, 1].

@@ -9,7 +9,7 @@ TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint check format test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny gpu-check gpu-bench clean
+.PHONY: help demo test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny wheel gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ check: lint test  ## lint, then test: what to run before a commit
 format: .venv/dev.stamp  ## Let ruff rewrite what it can
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
+
+docs: .venv/dev.stamp  ## Build the site into site/; a link that leads nowhere is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
 
 test-matrix: .venv/dev.stamp  ## Run the tests under each supported transformers (writes eval/results/test_matrix.json)
 	@$(BIN)/python tools/test_matrix.py $(ARGS)
@@ -65,6 +68,9 @@ bench-long: .venv/dev.stamp  ## An hour of video: time and host memory, in minut
 train-glimpse-tiny: .venv/dev.stamp  ## Train the bundled model's glimpse predictor (writes runs/glimpse_tiny)
 	@$(BIN)/python train/glimpse.py --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1 $(ARGS)
 
+wheel:  ## Build sdist and wheel into dist/, check them, and run the wheel in an empty environment
+	@$(PYTHON) tools/make_wheel.py $(ARGS)
+
 gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as it is (writes runs/gpu_check.json)
 	@$(PYTHON) tools/gpu_check.py $(ARGS)
 
@@ -72,8 +78,8 @@ gpu-bench:  ## Time, memory, FLOPs of a 7B shape on a GPU (writes eval/results/e
 	@$(PYTHON) eval/efficiency.py --shape 7b --dtype bfloat16 --device cuda --frames 32,128 \
 		--out eval/results/efficiency_gpu $(ARGS)
 
-clean:  ## Remove .venv, .venv-matrix, .venv-lmms and every cache
-	rm -rf .venv .venv-matrix .venv-lmms build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## Remove .venv, .venv-matrix, .venv-lmms, .venv-wheel and every cache
+	rm -rf .venv .venv-matrix .venv-lmms .venv-wheel build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Order-only chains keep two pips from running at once under make -j.

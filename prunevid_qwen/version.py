@@ -1,6 +1,6 @@
 """The package's version, and the releases of transformers that it was tested with: each said here alone."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # The releases that `make test-matrix` runs the tests under: the oldest supported, the newest, and those between where a
 # seam moved or a year turned. Any other has to pass the self-check first.

@@ -22,9 +22,9 @@ import typer
 
 from prunevid_qwen import PruneVidQwen25VL, get_config
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.bundled_accuracy import is_correct
-from prunevid_qwen.evaluation.scenes import CONDITIONS, Condition, ShapesVideo
-from prunevid_qwen.evaluation.statistics import clustered_mean
+from prunevid_qwen.evaluation.report.intervals import clustered_mean
+from prunevid_qwen.evaluation.shapes.questioner import is_correct
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, Condition, ShapesVideo
 from prunevid_qwen.evaluation.store import Lines, keep_lines, read_lines, surroundings
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, QUESTION_TYPES, Question, make_questions
 from prunevid_qwen.receipt import versions

@@ -13,10 +13,10 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.base import resolve_layer
 from prunevid_qwen.config.presets import get_recommended_config
-from prunevid_qwen.evaluation.accuracy_run import AccuracyRun
-from prunevid_qwen.evaluation.accuracy_work import Asking
-from prunevid_qwen.evaluation.methods import Method
-from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
+from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
+from prunevid_qwen.evaluation.shapes.workers import Asking
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 
 CHOICES_SEED = FIRST_HELD_OUT_SEED + 6_000_000
@@ -162,5 +162,5 @@ def _variant(base: Method, tried: Tried, value: Any, layers: int) -> Variant:
     if tried.option == "selector":  # at the base's layer and budget, whatever their papers say
         also |= {"pruning_layer": config.pruning_layer, "keep_ratio": config.keep_ratio}
     name = f"{base.name}, {tried.option} {value}"
-    method = Method(name, {**base.options, **also, tried.option: value}, levers, base.least_keep_ratio)
+    method = Method(name, {**base.options, **also, tried.option: value}, levers)
     return Variant(base.name, tried.option, value, method, False)

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.accuracy_comparison import COST_MARGIN
-from prunevid_qwen.evaluation.accuracy_findings import percent, points, stands_out
-from prunevid_qwen.evaluation.accuracy_tables import PARTIAL, UNREACHABLE, difference
+from prunevid_qwen.evaluation.report.intervals import excludes_zero
+from prunevid_qwen.evaluation.report.page import Table, page
+from prunevid_qwen.evaluation.shapes.comparison import COST_MARGIN
+from prunevid_qwen.evaluation.shapes.tables import PARTIAL, UNREACHABLE, difference, percent, points
 
 OTHER_COST = "‡"
 _NOTHING = "\N{EN DASH}"
@@ -53,7 +54,7 @@ def blocks(summary: Row) -> dict[str, str]:
 def report(summary: Row) -> str:
     """Return all tables on one page."""
     known = blocks(summary)
-    parts = [
+    return page(
         "# Choosing defaults: the figures",
         "Written by `make bench-choices`; do not edit. What we conclude stands in `docs/choices.md`.",
         known.pop("run"),
@@ -63,8 +64,7 @@ def report(summary: Row) -> str:
         "## What stands out",
         known.pop("stands out"),
         *(f"## {name.replace(' ', ': ')}\n\n{table}" for name, table in known.items()),
-    ]
-    return "\n\n".join(parts) + "\n"
+    )
 
 
 def _what_was_run(summary: Row) -> list[str]:
@@ -81,57 +81,55 @@ def _what_was_run(summary: Row) -> list[str]:
 
 def _bases(figures: Row) -> list[str]:
     head = ["at", "", "right", "tokens", "against unpruned", "against paper", "keep_ratio / cluster_ratio"]
-    lines = [f"| {' | '.join(head)} |", "|" + len(head) * "---|"]
+    rows = []
     against = {row["budget"]: row for row in figures["recommended_against_paper"]}
     for row in figures["bases"]:
-        budget = f"{percent(row['budget'], 0)} %"
+        shown = [f"{percent(row['budget'], 0)} %", row["base"]]
         if not row["n"]:
-            lines.append(f"| {budget} | {row['base']} | {UNREACHABLE} | | | | |")
+            rows.append([*shown, UNREACHABLE, "", "", "", ""])
             continue
         ratios = ", ".join(f"{name} {keep:g} / {merge:g}" for name, (keep, merge) in row["ratios"].items())
         pair = against[row["budget"]] if row["base"] == "recommended" else {"n": 0}
-        shown = f"{difference(pair)}{_cost(pair)}" if pair["n"] else ""
+        other = f"{difference(pair)}{_cost(pair)}" if pair["n"] else ""
         mark = f" {PARTIAL}" if row["unreached"] else ""
-        lines.append(
-            f"| {budget} | {row['base']} | {percent(row['accuracy'])}{mark} | {percent(row['tokens'])} | "
-            f"{difference(row)} | {shown} | {ratios} |"
-        )
-    return lines + _reasons([{**row, "value": row["base"]} for row in figures["bases"]])
+        figures_of = [f"{percent(row['accuracy'])}{mark}", percent(row["tokens"]), difference(row), other, ratios]
+        rows.append([*shown, *figures_of])
+    return _table(head, rows) + _reasons([{**row, "value": row["base"]} for row in figures["bases"]])
 
 
 def _standing_out(figures: Row) -> list[str]:
     compared = [row for row in figures["rows"] if not row["is_base"] and row["n"]]
-    found = [row for row in compared if stands_out(row["difference_interval"])]
-    lines = [
-        f"{len(found)} of {len(compared)} comparisons leave out 0; about {len(compared) / 20:.0f} would if no option "
-        "mattered at all."
-    ]
-    if found:
-        lines += ["", "| base | option | value | at | difference |", "|---|---|---|---|---|"]
+    found = sorted(
+        (row for row in compared if excludes_zero(row["difference_interval"])), key=lambda r: -r["difference"]
+    )
+    rows = []
     for row in sorted(found, key=lambda row: -row["difference"]):
         low, high = (points(end) for end in row["difference_interval"])
-        lines.append(
-            f"| {row['base']} | `{row['option']}` | {row['value']} | {percent(row['budget'], 0)} % | "
-            f"{points(row['difference'])} [{low}, {high}]{_marks(row)} |"
+        shown = f"{points(row['difference'])} [{low}, {high}]{_marks(row)}"
+        rows.append(
+            [row["base"], f"`{row['option']}`", str(row["value"]), f"{percent(row['budget'], 0)} %", shown],
         )
-    return lines
+    said = (
+        f"{len(found)} of {len(compared)} comparisons leave out 0; about {len(compared) / 20:.0f} would if no option "
+        "mattered at all."
+    )
+    return [said, "", *_table(["base", "option", "value", "at", "difference"], rows)] if found else [said]
 
 
 def _option(rows: list[Row]) -> list[str]:
     budgets = sorted({row["budget"] for row in rows}, reverse=True)
-    values = list(dict.fromkeys(row["value"] for row in rows))
-    lines = [
-        "| value " + "".join(f"| at {percent(b, 0)} %: right | tokens | difference " for b in budgets) + "|",
-        "|" + "---|" * (1 + 3 * len(budgets)),
-    ]
-    for value in values:
+    head = [name for b in budgets for name in (f"at {percent(b, 0)} %: right", "tokens", "difference")]
+    lines = []
+    for value in dict.fromkeys(row["value"] for row in rows):
         own = {row["budget"]: row for row in rows if row["value"] == value}
         is_base = all(row["is_base"] for row in own.values())
-        shown = [f"{value} (the base's)" if is_base else str(value)]
-        for budget in budgets:
-            shown += _three(own[budget])
-        lines.append("| " + " | ".join(shown) + " |")
-    return lines + _reasons(rows)
+        shown = f"{value} (the base's)" if is_base else str(value)
+        lines.append([shown, *(cell for budget in budgets for cell in _three(own[budget]))])
+    return _table(["value", *head], lines) + _reasons(rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    return Table(head, rows).markdown("---")
 
 
 def _three(row: Row) -> list[str]:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.accuracy_answers import UNPRUNED, Answers, CellName, Column
-from prunevid_qwen.evaluation.accuracy_summary import written
-from prunevid_qwen.evaluation.statistics import clustered_mean, paired_difference
+from prunevid_qwen.evaluation.report.intervals import clustered_mean, paired_difference, to_dict
+from prunevid_qwen.evaluation.shapes.answers import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.methods import UNPRUNED
 from research.choices import PAPER, RECOMMENDED, Variant, base_methods
 
 SCHEMA = 1
@@ -66,7 +66,7 @@ def summarise_choices(answers: Answers, run: dict[str, Any], variants: Sequence[
         "figures": {
             "questions": len(answers.names),
             "videos": len(set(answers.videos)),
-            "unpruned": written(accuracy=clustered_mean(whole.correct[everyone], answers.videos)),
+            "unpruned": to_dict(accuracy=clustered_mean(whole.correct[everyone], answers.videos)),
             "bases": bases,
             "recommended_against_paper": [
                 {"budget": budget} | _against(answers, CellName(RECOMMENDED, budget), CellName(PAPER, budget))
@@ -129,7 +129,7 @@ def _against(answers: Answers, own: CellName, other: CellName) -> dict[str, Any]
     return {
         "tokens": _tokens(ours, both),
         "other_tokens": _tokens(theirs, both),
-        **written(
+        **to_dict(
             accuracy=clustered_mean(ours.correct[both], clusters),
             difference=paired_difference(ours.correct[both], theirs.correct[both], clusters),
         ),

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.config.table import options_class
-from prunevid_qwen.evaluation.accuracy_answers import UNPRUNED, Answers, CellName, Column
-from prunevid_qwen.evaluation.accuracy_run import AccuracyRun
-from prunevid_qwen.evaluation.accuracy_work import Asking
-from prunevid_qwen.evaluation.methods import Method
-from prunevid_qwen.evaluation.statistics import Estimate, clustered_mean, paired_difference
+from prunevid_qwen.evaluation.report.intervals import Estimate, clustered_mean, paired_difference
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
+from prunevid_qwen.evaluation.shapes.answers import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.methods import UNPRUNED, Method
+from prunevid_qwen.evaluation.shapes.workers import Asking
 from prunevid_qwen.reducer import says
 
 SHARES = (0.50, 0.25, 0.15, 0.10, 0.05, 0.02)
@@ -27,6 +27,9 @@ SELECTORS = ("glimpse", "prunevid", "oracle", "random", "uniform")
 
 THRESHOLDS = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the glimpse where it decides itself how many tokens it keeps; 0.5 is the default."""
+
+TYPES = ("exists", "color", "shape", "direction", "first", "last", "brief", "count")
+"""Types of question, in the order of tables and plots."""
 
 VIDEOS, QUICK_VIDEOS = 60, 8
 _SCHEMA = 1

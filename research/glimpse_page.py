@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.scenes import CONDITIONS
-from research.glimpse import SELECTORS, SHARES, THRESHOLDS, method_name
+from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
+from research.glimpse import SELECTORS, SHARES, THRESHOLDS, TYPES, method_name
 
 _SAID = {
     "glimpse": "`glimpse`, fixed share",
@@ -17,7 +18,6 @@ _SAID = {
     "random": "`random`",
     "uniform": "`uniform`",
 }
-_TYPES = ("exists", "color", "shape", "direction", "first", "last", "brief", "count")
 
 
 def glimpse_tables(results: Path) -> dict[str, str]:
@@ -48,48 +48,47 @@ def _run(figures: dict[str, Any], run: dict[str, Any]) -> str:
 
 
 def _lost(figures: dict[str, Any]) -> str:
-    head = " | ".join(f"{share:.0%}".replace("%", " %") for share in SHARES)
-    lines = [f"| points lost at | {head} |", "|---|" + "---|" * len(SHARES)]
-    for selector in SELECTORS:
-        cells = [_signed(figures["methods"][method_name(selector, share)]["lost"]) for share in SHARES]
-        lines.append(f"| {_SAID[selector]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [_SAID[selector], *(_signed(figures["methods"][method_name(selector, share)]["lost"]) for share in SHARES)]
+        for selector in SELECTORS
+    ]
+    return _table(["points lost at", *(percent(share) for share in SHARES)], rows)
 
 
 def _against(figures: dict[str, Any]) -> str:
     _, *others = SELECTORS  # all but the glimpse itself
-    lines = ["| glimpse less | " + " | ".join(_SAID[other] for other in others) + " |", "|---|" + "---|" * len(others)]
-    for share in SHARES:
-        row = figures["glimpse_against"][f"{share:.0%}"]
-        lines.append(f"| at {100 * share:.0f} % | " + " | ".join(_signed(row[other]) for other in others) + " |")
-    return "\n".join(lines)
+    rows = [
+        [f"at {percent(share)}", *(_signed(figures["glimpse_against"][f"{share:.0%}"][other]) for other in others)]
+        for share in SHARES
+    ]
+    return _table(["glimpse less", *(_SAID[other] for other in others)], rows)
 
 
 def _thresholds(figures: dict[str, Any]) -> str:
-    lines = ["| | tokens kept | evidence kept | points lost |", "|---|---|---|---|"]
-    for name, said in (
-        *((method_name("glimpse", threshold=t), f"`keep_threshold={t:g}`") for t in THRESHOLDS),
-        (method_name("oracle", threshold=0.5), "true boxes"),
-    ):
-        row = figures["methods"][name]
-        kept, evidence = percent(row["kept"], 1), percent(row["evidence_kept"])
-        lines.append(f"| {said} | {kept} | {evidence} | {_signed(row['lost'])} |")
-    return "\n".join(lines)
+    points = {method_name("glimpse", threshold=t): f"`keep_threshold={t:g}`" for t in THRESHOLDS}
+    points[method_name("oracle", threshold=0.5)] = "true boxes"
+    rows = [
+        [said, percent(row["kept"], 1), percent(row["evidence_kept"]), _signed(row["lost"])]
+        for name, said in points.items()
+        for row in [figures["methods"][name]]
+    ]
+    text = _table(["", "tokens kept", "evidence kept", "points lost"], rows)
+    return text.replace("|  |", "| |", 1)  # as the committed page has its empty name
 
 
 def _adaptive(figures: dict[str, Any]) -> str:
-    kinds, rows = tuple(CONDITIONS), figures["adaptive"]
-    lines = [
-        f"| question | n | tokens kept, mean | quartiles | {' | '.join(kinds)} |",
-        "|---|---|---|---|" + "---|" * len(kinds),
-    ]
-    for name in _TYPES:
-        if name in rows:
-            quartiles = ", ".join(f"{100 * q:.1f}" for q in rows[name]["quartiles"])
-            means = [rows.get(f"{kind} {name}", {}).get("mean") for kind in kinds]
-            by_kind = " | ".join("" if mean is None else f"{100 * mean:.1f}" for mean in means)
-            lines.append(f"| {name} | {rows[name]['n']} | {percent(rows[name]['mean'], 1)} | {quartiles} | {by_kind} |")
-    return "\n".join(lines)
+    found, rows = figures["adaptive"], []
+    for name in (each for each in TYPES if each in found):
+        row = found[name]
+        means = [found.get(f"{kind} {name}", {}).get("mean") for kind in CONDITIONS]
+        by_kind = ["" if mean is None else f"{100 * mean:.1f}" for mean in means]
+        quartiles = ", ".join(f"{100 * q:.1f}" for q in row["quartiles"])
+        rows.append([name, str(row["n"]), percent(row["mean"], 1), quartiles, *by_kind])
+    return _table(["question", "n", "tokens kept, mean", "quartiles", *CONDITIONS], rows)
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(Table(head, rows).markdown("---"))
 
 
 def _signed(estimate: dict[str, Any]) -> str:

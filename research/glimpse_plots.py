@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.plot_style import THEMES, Theme, load_matplotlib, settings
-from research.glimpse import SELECTORS, SHARES, THRESHOLDS, method_name
+from prunevid_qwen.evaluation.report.plots import Theme, draw
+from research.glimpse import SELECTORS, SHARES, THRESHOLDS, TYPES, method_name
 
 _CURVES = {
     "glimpse": ("glimpse, fixed share", "#d55e00", "#ff8a4c", "D", "-"),
@@ -17,7 +17,6 @@ _CURVES = {
     "uniform": ("uniform", "#b07a00", "#f0b429", "v", "--"),
 }
 _ADAPTIVE = ("glimpse, by threshold", "#c0609a", "#e79cc8", "P", "-")
-_TYPES = ("exists", "color", "shape", "direction", "first", "last", "brief", "count")
 _BINS = 24
 
 
@@ -31,18 +30,15 @@ def draw_glimpse(summary: dict[str, Any], folder: Path) -> list[Path]:
     Raises:
         SetupError: matplotlib is not installed.
     """
-    matplotlib = load_matplotlib()
-    from matplotlib.figure import Figure
-
-    written = []
-    for theme in THEMES:
-        with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings(theme)}):
-            for name, size, draw in (("accuracy", (8.6, 5.2), _accuracy), ("adaptive", (8.6, 6.4), _histograms)):
-                figure = Figure(figsize=size, layout="constrained")
-                draw(figure, summary["figures"], theme)
-                path = folder / f"{name}_{theme.name}.svg"
-                figure.savefig(path, metadata={"Date": None, "Creator": None})
-                written.append(path)
+    figures, written = summary["figures"], []
+    for name, size, fill in (("accuracy", (8.6, 5.2), _accuracy), ("adaptive", (8.6, 6.4), _histograms)):
+        written += draw(
+            folder / name,
+            size,
+            lambda figure, theme, fill=fill: fill(figure, figures, theme),  # type: ignore[misc]
+            endings=("svg",),
+            layout="constrained",
+        )
     return written
 
 
@@ -73,7 +69,7 @@ def _accuracy(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
 
 def _histograms(figure: Any, figures: dict[str, Any], theme: Theme) -> None:
     adaptive = figures["adaptive"]
-    types = [name for name in _TYPES if name in adaptive]
+    types = [name for name in TYPES if name in adaptive]
     colour = _ADAPTIVE[1] if theme.name == "light" else _ADAPTIVE[2]
     top = max(max(adaptive[name]["shares"]) for name in types)
     panels = figure.subplots(len(types), 1, sharex=True)

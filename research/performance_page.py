@@ -1,4 +1,4 @@
-"""The tables of docs/performance.md, each from the committed raw results alone; `marked_page.fill` puts them there."""
+"""The tables of docs/performance.md, each from the committed raw results alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.efficiency.tables import growth_table, overhead_table, table
+from prunevid_qwen.evaluation.speed.speed_page import growth_table, overhead_table, table
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
 

@@ -6,11 +6,12 @@ import types
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints, is_typeddict
 
+from prunevid_qwen.evaluation.report.page import Table
 from prunevid_qwen.receipt.keys import TABLES, Key
 
 
 def receipt_tables(results: Path | None = None) -> dict[str, str]:
-    """Return a block of Markdown for each table of `receipt_keys`, by its name in lower case.
+    """Return a block of Markdown for each table of `receipt.keys`, by its name in lower case.
 
     Args:
         results: not read; the tables of other pages come from there.
@@ -19,12 +20,12 @@ def receipt_tables(results: Path | None = None) -> dict[str, str]:
 
 
 def _table(table: Any) -> str:
-    lines = [str(table.__doc__), "", "| Key | Type | Unit | Says |", "|---|---|---|---|"]
+    rows = []
     for name, hint in get_type_hints(table, include_extras=True).items():
         kind, key = get_args(hint)
         assert isinstance(key, Key)
-        lines.append(f"| `{name}` | {_written(kind)} | {key.unit} | {key.meaning} |")
-    return "\n".join(lines)
+        rows.append([f"`{name}`", _written(kind), key.unit, key.meaning])
+    return "\n".join([str(table.__doc__), "", *Table(["Key", "Type", "Unit", "Says"], rows).markdown("---")])
 
 
 def _written(kind: Any) -> str:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.efficiency.tables import table
+from prunevid_qwen.evaluation.report.page import Table
 
 RESULT = "test_matrix.json"
 
@@ -26,7 +26,7 @@ def release_tables(results: Path) -> dict[str, str]:
          _commit(row), row.get("day", "not noted")]
         for row in rows
     ]  # fmt: skip
-    return {"transformers": "\n".join([how_they_were_run(rows), "", *table(head, lines)])}
+    return {"transformers": "\n".join([how_they_were_run(rows), "", *Table(head, lines).markdown(others=" ---: ")])}
 
 
 def how_they_were_run(rows: list[Row]) -> str:

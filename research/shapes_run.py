@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import typer
 
 from prunevid_qwen.cli.bars import Bars
-from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
+from prunevid_qwen.evaluation.report.page import json_text
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, accuracy_run
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "runs", ROOT / "eval" / "results"
@@ -38,5 +38,5 @@ def answer(folder: Path, run: AccuracyRun, workers: int | None, restart: bool, m
 def write_summary(folder: Path, summary: dict[str, Any]) -> Path:
     """Write ``summary.json``: the same figures, the same bytes."""
     path = folder / "summary.json"
-    path.write_text(json.dumps(summary, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(json_text(summary, sort_keys=True, ascii_alone=True), encoding="utf-8")
     return path

@@ -112,3 +112,18 @@ def poisoned_memory() -> Iterator[None]:
     """A kernel that leaves a part of its output unwritten gives NaN, not what happened to stand there."""
     with poisoned():
         yield
+
+
+@pytest.fixture
+def registry() -> Iterator[None]:
+    """Takes out again what a test registers."""
+    from prunevid_qwen.config import table
+    from prunevid_qwen.reducer import _REDUCERS
+
+    reducers, classes = dict(_REDUCERS), {part: dict(known) for part, known in table._CLASSES.items()}
+    yield
+    _REDUCERS.clear()
+    _REDUCERS.update(reducers)
+    for part, known in classes.items():
+        table._CLASSES[part].clear()
+        table._CLASSES[part].update(known)

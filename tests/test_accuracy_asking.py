@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -12,14 +11,14 @@ import torch
 
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config, pruned
 from prunevid_qwen import reducer as registry
+from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.config import PruneVidConfig, table
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.accuracy_work import Asking, Worker
-from prunevid_qwen.evaluation.asking import Questioner, evidence_recall
-from prunevid_qwen.evaluation.calibrate import NEAR, Calibration
-from prunevid_qwen.evaluation.methods import BUDGETS, Method, methods_called, standard_methods, uses_chance
-from prunevid_qwen.evaluation.scenes import (
+from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
+from prunevid_qwen.evaluation.shapes.methods import BUDGETS, Method, methods_called, standard_methods, uses_chance
+from prunevid_qwen.evaluation.shapes.questioner import Questioner, evidence_recall
+from prunevid_qwen.evaluation.shapes.videos import (
     CALIBRATION_SEED,
     CONDITIONS,
     FIRST_SEED,
@@ -27,7 +26,7 @@ from prunevid_qwen.evaluation.scenes import (
     benchmark_videos,
     calibration_videos,
 )
-from prunevid_qwen.evaluation.shared_vision import encode_video, shared_vision
+from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
 from prunevid_qwen.forward import hooks
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -65,7 +64,7 @@ def test_shared_vision_gives_the_answers_and_logits_of_encoding_every_row() -> N
     model, questions = bundled(), VIDEO.questions(4)
     pixels, grid = video_pixels(VIDEO.frames(16), model.preprocessor.media.video)
     medium = Medium("video", pixels, grid, 1.0, {})
-    encoded = encode_video(model.model, medium)
+    look = Questioner(model, VIDEO, questions).look(MERGE)
 
     def generate(shown: Medium):
         samples = []
@@ -80,8 +79,8 @@ def test_shared_vision_gives_the_answers_and_logits_of_encoding_every_row() -> N
         return out, trace
 
     plain, plain_trace = generate(medium)
-    with shared_vision(model.model, encoded):
-        shared, shared_trace = generate(encoded.medium)
+    with vision_from_memory(model.model.model.visual, look.held):
+        shared, shared_trace = generate(look.medium)
     tokens_apart(plain.logits)
     assert torch.equal(shared.sequences, plain.sequences)
     for ours, theirs in zip(shared.logits, plain.logits, strict=True):
@@ -92,10 +91,10 @@ def test_shared_vision_gives_the_answers_and_logits_of_encoding_every_row() -> N
 
 def test_shared_vision_refuses_another_grid_and_leaves_no_trace() -> None:
     model = bundled()
-    encoded = Questioner(model, VIDEO, VIDEO.questions(1)).look(MERGE)
+    look = Questioner(model, VIDEO, VIDEO.questions(1)).look(MERGE)
     tower = model.model.model.visual
-    with pytest.raises(ValueError, match="grid"), shared_vision(model.model, encoded):
-        tower(encoded.medium.pixels[:128], grid_thw=torch.tensor([[2, 8, 8]]))
+    with pytest.raises(ValueError, match="grid"), vision_from_memory(tower, look.held):
+        tower(look.medium.pixels[:128], grid_thw=torch.tensor([[2, 8, 8]]))
     assert "forward" not in vars(tower)
 
 
@@ -203,8 +202,8 @@ def test_a_blank_video_is_grey_and_asked_the_same() -> None:
 
 def test_a_worker_shows_grey_to_blank_alone() -> None:
     worker = Worker(Asking(questions=8, calibration_videos=1))
-    cells = worker.calibrate("plain", methods_called(["unpruned", "blank"]), ())
-    said = [json.loads(line) for line in worker.ask(VIDEO, cells).splitlines()]
+    cells = [cell for method in methods_called(["unpruned", "blank"]) for cell in worker.calibrate("plain", method, ())]
+    said = worker.ask(VIDEO, cells)
     right = {name: [line["correct"] for line in said if line["method"] == name] for name in ("unpruned", "blank")}
     assert len(right["blank"]) == len(right["unpruned"]) and sum(right["blank"]) < sum(right["unpruned"])
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import pytest
 
-from prunevid_qwen.evaluation.accuracy_answers import CellName, read_answers
-from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
-from prunevid_qwen.evaluation.accuracy_work import Asking
-from prunevid_qwen.evaluation.methods import Method, methods_called
 from prunevid_qwen.evaluation.report.intervals import paired_difference
-from prunevid_qwen.evaluation.scenes import FIRST_SEED
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, accuracy_run
+from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers
+from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
+from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
+from prunevid_qwen.evaluation.shapes.workers import Asking
 
 BUDGET = 0.16
 CONDITIONS = ("plain", "clutter")

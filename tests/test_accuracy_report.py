@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 from itertools import pairwise
 
 import pytest
 
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.evaluation.accuracy_answers import read_answers, read_run
-from prunevid_qwen.evaluation.accuracy_findings import WIDEST_TIE, findings, points
-from prunevid_qwen.evaluation.accuracy_report import report, write_report
-from prunevid_qwen.evaluation.accuracy_summary import summarise
-from prunevid_qwen.evaluation.accuracy_tables import accuracy_table, evidence_table, unreachable_list
 from prunevid_qwen.evaluation.report.plots import spread
+from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
+from prunevid_qwen.evaluation.shapes.page import report, write_report
+from prunevid_qwen.evaluation.shapes.summary import summarise
+from prunevid_qwen.evaluation.shapes.tables import accuracy_table, evidence_table, points, unreachable_list
 
 from .accuracy_folders import small_run, write_run
 
@@ -109,19 +109,14 @@ def test_the_report_says_what_was_run(summary):
     assert "minutes" not in text
 
 
-def test_without_matplotlib_the_extra_is_named_and_the_summary_kept(tmp_path, monkeypatch):
+def test_without_matplotlib_the_summary_is_kept_and_the_report_shows_no_plots(tmp_path, monkeypatch):
     folder = write_run(tmp_path, *small_run())
-    original = builtins.__import__
-
-    def refuse(name, *rest, **named):
-        if name.split(".")[0] == "matplotlib":
-            raise ImportError("No module named 'matplotlib'")
-        return original(name, *rest, **named)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(SetupError, match=r"prunevid_qwen\[bench\]"):
         write_report(folder)
-    assert (folder / "summary.json").exists()
+    assert (folder / "summary.json").exists() and not (folder / "report.md").exists()
+    text = write_report(folder, plots=False).read_text()
+    assert "<picture>" not in text and "## Accuracy" in text
 
 
 def test_points_have_a_sign_and_a_true_minus():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ import pytest
 from prunevid_qwen.cli import bench, main
 from prunevid_qwen.cli.output import Result
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.evaluation import accuracy_run as running
-from prunevid_qwen.evaluation import workers as spreading
-from prunevid_qwen.evaluation.accuracy_folder import code_digest, empty_folder, whole_videos
-from prunevid_qwen.evaluation.accuracy_run import AccuracyRun, accuracy_run
-from prunevid_qwen.evaluation.accuracy_summary import write_summary
-from prunevid_qwen.evaluation.accuracy_work import Asking
-from prunevid_qwen.evaluation.calibrate import Cell
-from prunevid_qwen.evaluation.methods import Method, methods_called
-from prunevid_qwen.evaluation.scenes import CONDITIONS, FIRST_SEED, ShapesVideo
+from prunevid_qwen.evaluation.shapes import accuracy as running
+from prunevid_qwen.evaluation.shapes import workers as spreading
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, _whole_videos, accuracy_run
+from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
+from prunevid_qwen.evaluation.shapes.summary import write_summary
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, FIRST_SEED
+from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
+from prunevid_qwen.evaluation.store import code_digest
 
 SMALL = AccuracyRun(
     tuple(methods_called(["prunevid", "random", "smaller frames"])),
@@ -54,12 +53,16 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
 
 
-class AskNothing:
-    """Stands for the workers where nothing may be asked."""
+@pytest.fixture
+def asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No model is loaded, and whoever fits or asks fails."""
 
-    def ask(self, videos: Sequence[ShapesVideo], cells: Sequence[Cell]) -> Any:
-        assert not videos, "a finished video was asked about again"
-        return iter(())
+    def refuse(self: Worker, *job: Any) -> Any:
+        raise AssertionError(f"done before, and done again: {job}")
+
+    monkeypatch.setattr(Worker, "__init__", lambda self, asking: None)
+    monkeypatch.setattr(Worker, "calibrate", refuse)
+    monkeypatch.setattr(Worker, "ask", refuse)
 
 
 def test_every_video_is_asked_every_question_under_every_cell(finished: Path) -> None:
@@ -101,15 +104,15 @@ def test_wherever_the_file_was_cut_whole_videos_stay(tmp_path: Path) -> None:
     edges = (len(parts[0]) - 1, len(parts[0]), len(text) - 1, len(text))
     for cut in sorted({*range(0, len(text), 7), *edges}):
         path.write_text(text[:cut])
-        done = whole_videos(tmp_path, wanted)
+        done = _whole_videos(path, wanted)
         count = (cut >= len(parts[0])) + (cut >= len(text))
         assert done == set(list(wanted)[:count]), cut
         assert path.read_text() == "".join(parts[:count]), cut
 
 
-def test_a_finished_run_asks_nothing_again(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("asks_nothing")
+def test_a_finished_run_asks_nothing_again(copy: Path) -> None:
     before = (copy / "answers.jsonl").read_bytes()
-    monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
     accuracy_run(copy, SMALL, worker_count=1)
     assert (copy / "answers.jsonl").read_bytes() == before
 
@@ -155,7 +158,7 @@ def test_another_state_of_the_code_is_refused(copy: Path, before: str | None) ->
     record = json.loads((copy / "run.json").read_text())
     assert record["code_sha256"] == code_digest()
     (copy / "run.json").write_text(json.dumps({**record, "code_sha256": before}))
-    with pytest.raises(ConfigError, match=rf"code_sha256 was {before!r}, is now '\w{{64}}'. Pass --restart"):
+    with pytest.raises(ConfigError, match=rf"code_sha256 was {before!r}, is now '\w{{64}}'.*--restart"):
         accuracy_run(copy, SMALL, worker_count=1)
 
 
@@ -179,8 +182,8 @@ def test_restart_throws_nothing_away_for_a_run_that_cannot_begin(copy: Path) -> 
 
 def test_restart_leaves_no_comparison_of_the_run_before(copy: Path) -> None:
     (copy / "comparison.md").write_text("of the answers before")
-    empty_folder(copy)
-    assert not list(copy.iterdir())
+    accuracy_run(copy, replace(SMALL, videos=1), worker_count=1, restart=True)
+    assert {path.name for path in copy.iterdir() if path.suffix != ".lock"} == {"answers.jsonl", "run.json"}
 
 
 def test_a_run_refuses_what_makes_no_sense() -> None:
@@ -239,23 +242,22 @@ def test_bad_options_exit_with_2(words: list[str], asked: list[tuple[AccuracyRun
     assert not asked
 
 
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the command line ask for the finished run, of which nothing is left to ask."""
-    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
-    monkeypatch.setattr(spreading, "_ThisProcess", lambda asking: AskNothing())
-
-
-def test_a_run_ends_with_its_report(small: None, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("asks_nothing")
+def test_a_run_ends_with_its_report(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
     assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 0
     assert (copy / "report.md").is_file() and str(copy / "report.md") in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("asks_nothing")
 def test_packed_answers_go_on_and_are_compared(
-    small: None, copy: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+    copy: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("matplotlib")
+    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
     words = ["bench", "accuracy", "--out", str(copy), "--workers", "1", "--pack"]
     assert main(words) == 0 and not (copy / "answers.jsonl").exists()
     summary = (copy / "summary.json").read_bytes()
@@ -267,11 +269,69 @@ def test_packed_answers_go_on_and_are_compared(
     assert main([*words, "--against", str(copy / "nowhere")]) == 2
 
 
-def test_without_matplotlib_it_measures_and_says_how_to_draw_later(
-    small: None, copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.usefixtures("asks_nothing")
+def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
-    assert main(["bench", "accuracy", "--out", str(copy)]) == 0
-    said = capsys.readouterr()
-    assert "matplotlib" in said.err and str(copy / "summary.json") in said.out
-    assert (copy / "summary.json").is_file() and not (copy / "report.md").exists()
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
+    words = ["bench", "accuracy", "--out", str(copy), "--workers", "1"]
+    with monkeypatch.context() as bare:
+        bare.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
+        bare.setitem(sys.modules, "matplotlib", None)
+        assert main(words) == 0
+    assert "prunevid_qwen[bench]" in capsys.readouterr().err
+    assert "<picture>" not in (copy / "report.md").read_text() and not list(copy.glob("*.svg"))
+    assert main(words) == 0 and "<picture>" in (copy / "report.md").read_text()
+    assert len(list(copy.glob("*.svg"))) == len(list(copy.glob("*.png"))) == 6
+
+
+# ---- stopped at every kind of place
+
+
+class Stopped:
+    """Tells how far a run is, and presses Ctrl-C once it has been told something so often."""
+
+    def __init__(self, what: str, times: int) -> None:
+        self.what, self.times, self.told = what, times, list[tuple[str, int, int]]()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        self.told.append((what, done, total))
+        if len([each for each in self.told if each[0] == self.what]) == self.times:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("what", "times"), [("calibrating", 1), ("calibrating", 3), ("asking", 1), ("asking", 2)])
+def test_a_stopped_run_goes_on_with_what_it_has_and_ends_with_the_same_bytes(
+    what: str, times: int, finished: Path, tmp_path: Path
+) -> None:
+    folder, stopped, told = tmp_path / "run", Stopped(what, times), list[tuple[str, int, int]]()
+    with pytest.raises(KeyboardInterrupt):
+        accuracy_run(folder, SMALL, worker_count=1, progress=stopped, command="a test")
+    accuracy_run(folder, SMALL, worker_count=1, progress=lambda *how_far: told.append(how_far))
+    assert told[0] == stopped.told[-1] == (what, times - 1, 4 if what == "calibrating" else 3), "done, and done again"
+    assert (folder / "answers.jsonl").read_bytes() == (finished / "answers.jsonl").read_bytes()
+    ours, theirs = (json.loads((each / "run.json").read_text()) for each in (folder, finished))
+    assert {**ours, "minutes": 0} == {**theirs, "minutes": 0}
+
+
+def test_the_bar_of_the_calibration_moves_with_each_method(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        stop = Stopped("asking", 1)
+        run = replace(SMALL, conditions=("plain", "shake"), budgets=(0.25,))
+        accuracy_run(tmp_path, run, worker_count=1, progress=lambda *f: (told.append(f), stop(*f))[0])
+    assert [each for each in told if each[0] == "calibrating"] == [("calibrating", k, 8) for k in range(9)]
+
+
+def test_who_stops_the_command_reads_how_to_go_on(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(self: Worker, *job: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: replace(SMALL, videos=4))
+    monkeypatch.setattr(Worker, "ask", stop)
+    before = (copy / "answers.jsonl").read_bytes()
+    assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 130
+    assert str(copy) in capsys.readouterr().err and (copy / "answers.jsonl").read_bytes() == before

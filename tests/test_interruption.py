@@ -169,19 +169,18 @@ os._exit(code)
 WORKING = """
 import os, signal, sys
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation import accuracy_work
-from prunevid_qwen.evaluation.workers import workers
+from prunevid_qwen.evaluation.shapes import workers
 
-accuracy_work.Worker = lambda asking: None  # in the workers too, which import this file
+workers.Worker = lambda asking: None  # in the workers too, which import this file
 
-def wait(path):
+def wait(worker, path):
     with open(path, "w") as file:
         file.write(f"{os.getpid()}\\n")
     signal.pause()
 
 def work():
-    with workers(None, 2) as each:
-        list(each._each(wait, [(sys.argv[1],), (sys.argv[2],)]))
+    with workers.workers(None, 2) as each:
+        list(each(wait, [(sys.argv[1],), (sys.argv[2],)]))
 
 if __name__ == "__main__":
     for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):

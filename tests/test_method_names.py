@@ -24,12 +24,9 @@ STAYS = {
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/train_glimpse_plus_request.py": "a folder of a training run",
-    "evaluation/accuracy_findings.py": "the curve that another one is compared with, by its name in stored results",
-    "evaluation/accuracy_summary.py": "the curves that the benchmark judges, by their names in stored results",
-    "evaluation/plot_style.py": "colours of curves",
+    "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/summary.py": "colours of curves",
-    "evaluation/efficiency/plots.py": "colours of curves",
-    "evaluation/efficiency/variants.py": "the controls that the speed benchmark runs beside a config, by its own names",
+    "evaluation/speed/speed_plots.py": "colours of curves",
     "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
 }
 

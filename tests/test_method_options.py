@@ -7,7 +7,6 @@ import json
 import pickle
 import re
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +32,7 @@ from prunevid_qwen.config.methods import (
 )
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
-from prunevid_qwen.evaluation.methods import Method, uses_chance
+from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import (
     _REDUCERS,
@@ -52,18 +51,6 @@ from tests.test_reducer_contract import evidence, only_what_it_asks_for
 
 PACKAGE = Path(table.__file__).parents[1]
 OPTIONS = [(part, name) for part in ("merger", "selector") for name in table._CLASSES[part]]
-
-
-@pytest.fixture
-def registry() -> Iterator[None]:
-    """Takes out again what a test registers."""
-    reducers, classes = dict(_REDUCERS), {part: dict(known) for part, known in table._CLASSES.items()}
-    yield
-    _REDUCERS.clear()
-    _REDUCERS.update(reducers)
-    for part, known in classes.items():
-        table._CLASSES[part].clear()
-        table._CLASSES[part].update(known)
 
 
 # ---- to whom a name belongs

@@ -17,8 +17,6 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.cli.exit_codes import EXIT_CODES
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.efficiency.flops import decoder_flops, vision_flops
-from prunevid_qwen.evaluation.efficiency.shapes import SHAPES
 from prunevid_qwen.evaluation.engine.asking import Answering
 from prunevid_qwen.evaluation.reproduction import budget, comparison, cost, fastvid, flashvid, run, timing
 from prunevid_qwen.evaluation.reproduction.budget import Depth, budget_asked, kept_for, mean_over_layers
@@ -26,6 +24,8 @@ from prunevid_qwen.evaluation.reproduction.describe import cost_of, describe
 from prunevid_qwen.evaluation.reproduction.published import BASELINE_ROW, PublishedTable, Setting, Timed
 from prunevid_qwen.evaluation.reproduction.run import Reproduction
 from prunevid_qwen.evaluation.reproduction.tables import TABLES
+from prunevid_qwen.evaluation.speed.flops import decoder_flops, vision_flops
+from prunevid_qwen.evaluation.speed.model_shapes import SHAPES
 from tests.benchmark_folders import Clips, egoschema, videomme, vstar
 from tests.shapes_benchmark import shapes_mvbench
 

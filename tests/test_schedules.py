@@ -14,8 +14,8 @@ from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOp
 from prunevid_qwen.config.methods import OracleOptions
 from prunevid_qwen.config.schedules import RANK
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.methods import Method
-from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.kernels.dpc_knn import reference as clusters_of

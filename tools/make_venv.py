@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
-EXTRAS = {"base": [], "dev": ["dev", "bench", "decord", "opencv"]}
+EXTRAS = {"base": [], "dev": ["dev", "bench", "decord", "docs", "opencv"]}
 NEEDED_FOR_TESTS = "pytest"
 TOLD_EVERY = 30  # seconds, where stdout is no terminal
 

@@ -23,7 +23,6 @@ import lmms_folder as folder
 from lmms_harness import PYTHON, Harness, Key, Outcome, key_of, lines_of, of
 
 from prunevid_qwen.config import get_config
-from prunevid_qwen.evaluation.accuracy_folder import surroundings
 from prunevid_qwen.evaluation.benchmark.question import BenchmarkQuestion
 from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun
 from prunevid_qwen.evaluation.engine.local import run_here
@@ -34,6 +33,7 @@ from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.reading import Output
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.summary import summarise
+from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -72,8 +72,8 @@ def accuracy(
     run = accuracy_run_of(quick, names_in_text(methods), names_in_text(conditions), given, asking)
     if dry_run:
         return _described(run.to_dict())
-    from prunevid_qwen.evaluation.accuracy_answers import read_answers
-    from prunevid_qwen.evaluation.accuracy_run import accuracy_run
+    from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
+    from prunevid_qwen.evaluation.shapes.answers import read_answers
 
     if against is not None:
         read_answers(against)  # complains now, not after an hour of asking
@@ -86,9 +86,9 @@ def accuracy_run_of(
     quick: bool, methods: tuple[str, ...], conditions: tuple[str, ...], given: dict[str, Any], asking: dict[str, Any]
 ) -> Any:
     """Return the run; None among the values takes the default of the full or of the quick run."""
-    from prunevid_qwen.evaluation.accuracy_run import QUICK, AccuracyRun
-    from prunevid_qwen.evaluation.accuracy_work import Asking
-    from prunevid_qwen.evaluation.methods import methods_called
+    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun
+    from prunevid_qwen.evaluation.shapes.methods import methods_called
+    from prunevid_qwen.evaluation.shapes.workers import Asking
 
     start: dict[str, Any] = dict(QUICK) if quick else {}
     made = Asking(**{**start.pop("asking", {}), **{name: value for name, value in asking.items() if value is not None}})
@@ -97,25 +97,21 @@ def accuracy_run_of(
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Output) -> Result:
-    told: dict[str, Any] = {"out": str(out), "summary": str(out / "summary.json")}
-    if importlib.util.find_spec("matplotlib") is None:
-        from prunevid_qwen.evaluation.accuracy_summary import write_summary
+    from prunevid_qwen.evaluation.shapes.page import write_report
 
-        write_summary(out)
-        output.note(f"{_NO_PLOTS}the same command draws them and writes the report, where matplotlib is")
-    else:
-        from prunevid_qwen.evaluation.accuracy_report import write_report
-
-        told["report"] = str(write_report(out))
+    plots = importlib.util.find_spec("matplotlib") is not None
+    if not plots:
+        output.note(f"{_NO_PLOTS}the same command draws it later, and measures nothing again")
+    told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:
-        from prunevid_qwen.evaluation.accuracy_comparison import compare_folders
+        from prunevid_qwen.evaluation.shapes.comparison import compare_folders
 
         comparison = compare_folders(out, against)
         (out / "comparison.md").write_text(comparison, encoding="utf-8")
         told["comparison"] = str(out / "comparison.md")
     if pack:
-        from prunevid_qwen.evaluation.accuracy_folder import pack_answers
+        from prunevid_qwen.evaluation.shapes.accuracy import pack_answers
 
         told["answers"] = str(pack_answers(out))
 
@@ -185,7 +181,7 @@ def speed(
         run = _speed_run_of(device, quick, options)
         if dry_run:
             return _described(dataclasses.asdict(run))
-        from prunevid_qwen.evaluation.efficiency.run import speed_run
+        from prunevid_qwen.evaluation.speed.speed_run import speed_run
 
         output.calm_libraries()
         with output.keeping(out), output.bars() as bars:
@@ -200,7 +196,7 @@ def register_bench(bench: typer.Typer) -> None:
 
 
 def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
-    from prunevid_qwen.evaluation.efficiency.run import SpeedRun
+    from prunevid_qwen.evaluation.speed.speed_run import SpeedRun
     from prunevid_qwen.loading import choose_device
 
     start: dict[str, Any] = {"device": choose_device(device or None)}
@@ -212,14 +208,10 @@ def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
 
 
 def _speed_report(folder: Path, output: Output) -> Result:
-    from prunevid_qwen.evaluation.efficiency.report import summarise, write_report
+    from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-    plots: list[str] = []
-    if importlib.util.find_spec("matplotlib") is not None:
-        from prunevid_qwen.evaluation.efficiency.plots import draw_plots
-
-        plots = draw_plots(folder, summarise(folder))
-    else:
+    plots = importlib.util.find_spec("matplotlib") is not None
+    if not plots:
         output.note(f"{_NO_PLOTS}--plots_from {folder} draws them later, on another machine too")
     summary = write_report(folder, plots)
 

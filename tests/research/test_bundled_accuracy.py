@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prunevid_qwen.evaluation.scenes import CONDITIONS
+from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.moving_shapes import Question
 from research.bundled_accuracy import FIRST_SEED, measure, read_answers, summarise
 

@@ -13,11 +13,11 @@ import pytest
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
 from prunevid_qwen.config import CHOICES, PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation import accuracy_run
-from prunevid_qwen.evaluation.accuracy_answers import read_answers, read_run
-from prunevid_qwen.evaluation.accuracy_folder import pack_answers, unpack_answers
-from prunevid_qwen.evaluation.calibrate import NEAR, Calibration
-from prunevid_qwen.evaluation.scenes import CALIBRATION_SEED, CALIBRATION_VIDEOS, CONDITIONS, FIRST_SEED
+from prunevid_qwen.evaluation.shapes.accuracy import VIDEOS, pack_answers
+from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, CONDITIONS, FIRST_SEED
+from prunevid_qwen.evaluation.store import unpack
 from research import bundled_accuracy
 from research.choices import (
     CHOICES_BUDGETS,
@@ -103,7 +103,7 @@ def test_seeds_meet_no_others() -> None:
     ours = range(CHOICES_SEED, CHOICES_SEED + 10 * CHOICES_VIDEOS)
     assert [video.seed for video in run.list_videos()] == list(ours[:CHOICES_VIDEOS])
     for first, count in (
-        (FIRST_SEED, accuracy_run.VIDEOS),
+        (FIRST_SEED, VIDEOS),
         (CALIBRATION_SEED, CALIBRATION_VIDEOS),
         (bundled_accuracy.FIRST_SEED, 1000),
     ):
@@ -275,7 +275,7 @@ def test_packed_answers_are_the_same_and_go_on(folder: Path, summary: dict[str, 
     assert packed[0] == packed[1] and len(packed[0]) < sum(map(len, text)) / 20
     again = json.loads(json.dumps(summarise_choices(read_answers(place), read_run(folder), VARIANTS)))
     assert again == summary
-    unpack_answers(place)
+    unpack(place / "answers.jsonl")
     assert sorted((place / "answers.jsonl").read_text().splitlines(keepends=True)) == sorted(text)
     assert not (place / "answers.jsonl.xz").exists()
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.accuracy_answers import CellName, read_answers, read_run
-from prunevid_qwen.evaluation.accuracy_run import accuracy_run
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
+from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers, read_run
 from research import glimpse, glimpse_page, glimpse_plots
 from research.glimpse import SELECTORS, glimpse_methods, glimpse_run, summarise_glimpse
 from research.shapes_run import write_summary

@@ -1,6 +1,6 @@
 """What a table would take: GPU hours and disk, by arithmetic that is shown. An estimate; nothing of it was measured.
 
-Counted is a Qwen2.5-VL-7B; a test compares the constants with `efficiency.flops`. Reading videos is work of CPUs beside
+Counted is a Qwen2.5-VL-7B; a test compares the constants with `speed.flops`. Reading videos is work of CPUs beside
 the GPU and not counted: with too few workers it is what takes long.
 """
 

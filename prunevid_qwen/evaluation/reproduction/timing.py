@@ -19,19 +19,19 @@ from prunevid_qwen.evaluation.benchmark.question import BenchmarkQuestion, sprea
 from prunevid_qwen.evaluation.benchmark.run import Progress, under
 from prunevid_qwen.evaluation.datasets import Dataset
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.efficiency.flops import (
+from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
+from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.reproduction.run import Reproduction
+from prunevid_qwen.evaluation.speed.flops import (
     decode_flops,
     decoder_flops,
     lm_head_flops,
     vision_flops,
 )
-from prunevid_qwen.evaluation.efficiency.memory import peak_memory
-from prunevid_qwen.evaluation.efficiency.shapes import MERGE, shape_of
-from prunevid_qwen.evaluation.efficiency.timing import Parts, timed_parts, timed_tokens
-from prunevid_qwen.evaluation.engine.folder import WHOLE, Part, answered, begin
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, media_reader, read_media
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.reproduction.run import Reproduction
+from prunevid_qwen.evaluation.speed.memory import peak_memory
+from prunevid_qwen.evaluation.speed.model_shapes import MERGE, shape_of
+from prunevid_qwen.evaluation.speed.timing import Parts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.store.identity import config_options, digest_of, model_options
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels

@@ -11,8 +11,8 @@ from typing import Any
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.accuracy_folder import RECORD
-from prunevid_qwen.evaluation.efficiency.timing import Quantiles
 from prunevid_qwen.evaluation.engine.folder import answer_files, recorded, whole_lines
+from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.reproduction.comparison import deviations
 from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
 from prunevid_qwen.evaluation.reproduction.page import FIGURES, PAGE, deviation_lines, head, table_lines

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.plot_style import HIGHLIGHTED, LIGHT, load_matplotlib, settings
+from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, LIGHT, load_matplotlib, settings
 
 Line = dict[str, Any]
 

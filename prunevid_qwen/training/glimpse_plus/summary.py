@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.evaluation.plot_style import HIGHLIGHTED, LIGHT, load_matplotlib, settings
-from prunevid_qwen.evaluation.statistics import clustered_mean, paired_difference
+from prunevid_qwen.evaluation.report.intervals import clustered_mean, paired_difference
+from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, LIGHT, load_matplotlib, settings
 
 Line = Mapping[str, Any]
 

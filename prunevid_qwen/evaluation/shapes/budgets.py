@@ -1,0 +1,234 @@
+"""Find the config with which a method reaches a budget: one for each kind of video, as a user would set it.
+
+Budgets are layer-averaged tokens. Merging is decided on the encoded video alone, and how many tokens a selector keeps
+seldom depends on which, so most settings are weighed without running the decoder. Where that count turns out wrong (a
+selector that adapts to the question), the decoder is run instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.questioner import Questioner
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, Condition, calibration_videos
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer
+from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
+from prunevid_qwen.tokens.trace import Reduction, SampleTrace
+
+NEAR, NEAR_FOR_SIZES = 0.08, 0.2
+"""How far, relative to the budget, a cell may be from it: one token of 128 is 8 % of a budget of 10 %, and frames and
+their sizes come in coarse steps."""
+
+_QUESTIONS = 4  # of each calibration video, where the decoder has to run
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method at a budget on one kind of video, as the record stores it.
+
+    Args:
+        method: its name.
+        budget: layer-averaged share asked for; None where nothing is fitted.
+        condition: name of the kind of video.
+        config: options that differ from `PruneVidConfig`'s defaults: what to set to get this.
+        achieved: mean layer-averaged share over the calibration videos, of the nearest setting.
+        status: "ok" or "unreachable".
+        why: for an unreachable cell, what stands in the way; else "".
+        counted: "planned" from the encoded videos, or "asked" where the decoder had to run.
+    """
+
+    method: str
+    budget: float | None
+    condition: str
+    config: dict[str, Any]
+    achieved: float
+    status: str
+    why: str
+    counted: str
+
+    @property
+    def whole_config(self) -> PruneVidConfig:
+        """The config with its defaults."""
+        return PruneVidConfig.from_record(self.config)
+
+
+class Calibration:
+    """Fits methods to budgets on one kind of video.
+
+    Args:
+        model: whose depth and vision tower count.
+        condition: the kind of video.
+        videos: how many of its calibration videos to use, at least 1.
+    """
+
+    def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int = CALIBRATION_VIDEOS) -> None:
+        self.model, self.condition = model, condition
+        chosen = calibration_videos(condition, videos)
+        self.questioners = [Questioner(model, video, video.questions(_QUESTIONS)) for video in chosen]
+        self.layers = int(model.model.config.get_text_config().num_hidden_layers)
+        self._merged: dict[tuple[Reducer, int, int, int | None], tuple[TokenLayout, torch.Tensor]] = {}
+
+    def cells(self, method: Method, budgets: Sequence[float]) -> list[Cell]:
+        """Fit ``method`` to every budget; a method without levers gives one cell, with no budget.
+
+        Returns: in the order of ``budgets``.
+        """
+        base, settings = method.base_config(self.condition), method.settings(self.condition, self._fits)
+        configs = [base.replace(**setting) for setting in settings]
+        if any("max_frames" in setting or "max_pixels" in setting for setting in settings):
+            sizes = [self.questioners[0].look(config).features.shape[0] for config in configs]
+            return [self._sized(method, budget, configs, sizes) for budget in budgets]
+        wanted = [None] if len(configs) == 1 else budgets
+        cells = [self._fitted(method, budget, configs, self.planned, "planned") for budget in wanted]
+        if any(not self._holds(cell.whole_config) for cell in cells):
+            cells = [self._fitted(method, budget, configs, self.asked, "asked") for budget in wanted]
+        return cells
+
+    def planned(self, config: PruneVidConfig) -> float:
+        """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
+        shares = [self._planned_share(config, k) for k in range(len(self.questioners))]
+        return sum(shares) / len(shares)
+
+    def asked(self, config: PruneVidConfig) -> float:
+        """Mean layer-averaged share under ``config`` while questions are asked, in (0, 1]."""
+        shares = [share for questioner in self.questioners for share in self._asked_shares(questioner, config)]
+        return sum(shares) / len(shares)
+
+    def _fits(self, config: PruneVidConfig) -> bool:
+        """Tell whether the model has room for what a config asks for."""
+        try:
+            compile_plan(config, self.layers)
+        except ConfigError:
+            return False
+        return True
+
+    def _holds(self, config: PruneVidConfig) -> bool:
+        """Ask about one video to see whether the planned count is what the decoder does."""
+        planned = self._planned_share(config, 0)
+        return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
+
+    def _fitted(
+        self,
+        method: Method,
+        budget: float | None,
+        configs: list[PruneVidConfig],
+        measure: Callable[[PruneVidConfig], float],
+        counted: str,
+    ) -> Cell:
+        low, high = 0, len(configs) - 1  # the first setting that is not above the budget lies in low..high, if any does
+        if budget is None:
+            return self._cell(method, None, configs[0], measure(configs[0]), "", counted)
+        while low < high:
+            middle = (low + high) // 2
+            if measure(configs[middle]) <= budget:
+                high = middle
+            else:
+                low = middle + 1
+        near = [k for k in (low, low - 1) if k >= 0]
+        share, k = min(((measure(configs[k]), k) for k in near), key=lambda each: abs(each[0] - budget))
+        why = _why_not(share, budget, NEAR, k == 0, k == len(configs) - 1)
+        return self._cell(method, budget, configs[k], share, why, counted)
+
+    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig], sizes: list[int]) -> Cell:
+        shares = [count / self.condition.tokens for count in sizes]
+        share, config = min(zip(shares, configs, strict=True), key=lambda each: abs(each[0] - budget))
+        why = _why_not(share, budget, NEAR_FOR_SIZES, False, False)
+        return self._cell(method, budget, config, share, why and f"no such size: {why}", "planned")
+
+    def _cell(
+        self, method: Method, budget: float | None, config: PruneVidConfig, share: float, why: str, counted: str
+    ) -> Cell:
+        defaults = PruneVidConfig().flat()
+        flat = config.flat().items()
+        changes = {name: value for name, value in flat if name not in defaults or value != defaults[name]}
+        status = "unreachable" if why else "ok"
+        return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
+
+    def _asked_shares(self, questioner: Questioner, config: PruneVidConfig) -> list[float]:
+        whole = self.layers * self.condition.tokens
+        return [sum(reply.tokens) / whole for reply in questioner.ask(config)]
+
+    def _planned_share(self, config: PruneVidConfig, number: int) -> float:
+        plan = compile_plan(config, self.layers)
+        layout, hidden = self._after_stage1(None if plan.door is None else plan.door.by, number, config)
+        entered, cuts = hidden.shape[0], []
+        first: dict[int, tuple[int, ...]] = {}
+        for step in plan.cuts:
+            sizes = tuple(block.stop - block.start for block in layout.blocks)
+            # no decoder has run: any scores serve, since it is only counted how many are kept
+            seen = replace(
+                _any_evidence(step.by.needs, layout, hidden),
+                step=plan.number_of(step),
+                layer=step.at,
+                entered=first.setdefault(id(step.by), sizes),
+                steps_at=plan.places_of(step.by),
+                depth=self.layers,
+            )
+            note = step.by.prepare(seen) if isinstance(step.by, Prepares) else None
+            kept = step.by.plan(replace(seen, note=note))
+            cuts.append(Reduction(step.at, step.name, kept))
+            layout, hidden = layout.apply(kept)[0], kept.take(hidden, 0)
+        widths = SampleTrace((), entered, layout.length, tuple(cuts)).widths(self.layers)
+        return sum(widths) / (self.layers * self.condition.tokens)
+
+    def _after_stage1(
+        self, before: Reducer | None, number: int, config: PruneVidConfig
+    ) -> tuple[TokenLayout, torch.Tensor]:
+        look = self.questioners[number].look(config)
+        layout, hidden = _bare_layout(look.medium.grid, look.features), look.features
+        if before is None:
+            return layout, hidden
+        key = before, number, config.max_frames, config.max_pixels  # the same merger sees other tokens of other frames
+        if key not in self._merged:
+            step: TokenMap = before.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1])))
+            self._merged[key] = layout.apply(step)[0], step.mean(hidden)
+        return self._merged[key]
+
+
+def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
+    """The video's tokens and one question token after them."""
+    t, h, w = grid[0].tolist()
+    count = features.shape[0]
+    side = math.isqrt(t * h * w // count)  # patches per side of a token
+    block = Block("video", (t, h // side, w // side), 0, count)
+    groups = torch.zeros(count, dtype=torch.long)
+    return TokenLayout(count + 1, torch.arange(count), torch.tensor([count]), (block,), groups)
+
+
+def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:
+    """All that a selector of a fixed share asks for, of the right sizes."""
+    count, probe, seen = hidden.shape[0], needs.probe, needs.vision
+    scores = torch.linspace(-1.0, -9.0, count)
+    if needs.attention is not None and needs.attention.rows == "each":
+        scores = scores[None]
+    return Evidence(
+        layout,
+        hidden,
+        hidden.new_zeros(1, hidden.shape[1]),
+        scores if needs.attention is not None else None,
+        None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
+        None if seen is None else torch.zeros(len(seen.blocks), count, seen.width or 1),
+        torch.linspace(1.0, 0.0, count) if needs.marks else None,
+    )
+
+
+def _why_not(share: float, budget: float, near: float, lightest: bool, hardest: bool) -> str:
+    """Say what keeps a method from a budget, or "" when it is there."""
+    if abs(share - budget) <= near * budget:
+        return ""
+    if lightest and share < budget:
+        return f"at its lightest it leaves {percent(share, 1)} of the tokens"
+    if hardest and share > budget:
+        return f"at its hardest it leaves {percent(share, 1)} of the tokens"
+    return f"the nearest it comes is {percent(share, 1)} of the tokens"

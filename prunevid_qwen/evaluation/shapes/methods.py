@@ -1,0 +1,166 @@
+"""The curves of the benchmark: every registered method, alone and together, and the plain controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import prunevid_qwen.stage1_merge
+import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
+from prunevid_qwen.config.table import names_in, options_class
+from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.evaluation.shapes.videos import Condition
+from prunevid_qwen.reducer import registered, says
+
+UNPRUNED = "unpruned"
+BLANK = "blank"
+"""The unpruned model shown a grey video."""
+
+JUDGED = ("prunevid", "recommended")
+"""Curves that are compared with every other one at their budget, question by question."""
+
+CONTROLS = ("random", "uniform", "pool", "fewer frames", "smaller frames")
+"""Curves that need no method at all: a method that ties with one of these at equal cost is not worth its code."""
+
+BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
+"""Layer-averaged shares of the visual tokens."""
+
+LEAST_KEEP_RATIO = 0.2
+"""Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
+
+LEVERS = ("keep_ratio", "cluster_ratio", "tau", "max_frames", "max_pixels")
+
+_STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
+
+_STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
+_STAGE_2 = {"enable_stage1": False}
+_SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what looks alike over time alone, until selection is not enough
+
+
+@dataclass(frozen=True)
+class Method:
+    """One curve of the plot.
+
+    Args:
+        name: as in tables and plots.
+        options: `PruneVidConfig` options that differ from `base_config`.
+        levers: options that are moved to reach a budget, of ``LEVERS``; None takes the ratios of the enabled stages. ()
+            asks the config once as it stands, with no budget.
+
+    Raises:
+        ConfigError: an unknown lever, or an option that no config has.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    levers: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for lever in self.levers or ():
+            if lever not in LEVERS:
+                raise ConfigError(
+                    f"method {quoted(self.name)}: no lever is called {quoted(lever)}: there are {', '.join(LEVERS)}"
+                )
+        PruneVidConfig().replace(**self.options)
+
+    def base_config(self, condition: Condition) -> PruneVidConfig:
+        """Return the config before any lever is moved.
+
+        ``min_cluster_tokens`` is 1: the authors' 14 is meant for frames of 140 to 196 tokens, these have 16 or 36.
+        """
+        start = {"max_frames": condition.frames, "max_pixels": condition.height * condition.width}
+        config = PruneVidConfig().replace(**{**start, **self.options})
+        groups = config.has("min_cluster_tokens") and "min_cluster_tokens" not in self.options
+        return config.replace(min_cluster_tokens=1) if groups else config
+
+    def settings(
+        self, condition: Condition, fits: Callable[[PruneVidConfig], bool] = lambda _: True
+    ) -> list[dict[str, Any]]:
+        """List the positions of the levers, from the lightest pruning to the hardest.
+
+        With both ratios: selection from 1 down to ``LEAST_KEEP_RATIO`` at the config's ``cluster_ratio``, then merging
+        down to 0.005. Before them, merging from 1 to the config's ``cluster_ratio``, so that light budgets are reached.
+
+        Args:
+            condition: the kind of video.
+            fits: whether a model has room for a config: a method that cuts late cannot be asked for every average over
+                its layers. Selection then ends at the least share that it can.
+        """
+        config = self.base_config(condition)
+        levers = self.levers
+        if levers is None:
+            own = (says(config.selector, 2).lever, says(config.merger, 1).lever)
+            levers = tuple(dict.fromkeys(lever for lever in own if lever is not None))
+
+        def least(lever: str, start: int) -> int:
+            steps = range(start, _STEPS)
+            return next((k for k in steps if fits(config.replace(**{lever: k / _STEPS}))), _STEPS)
+
+        if not levers:
+            return [{}]
+        if set(levers) == {"keep_ratio", "cluster_ratio"}:
+            start, end = round(_STEPS * config.cluster_ratio), least("keep_ratio", round(_STEPS * LEAST_KEEP_RATIO))
+            merged = [(_STEPS, c) for c in range(_STEPS, start, -1)]
+            selected = [(k, start) for k in range(_STEPS, end, -1)]
+            hardest = [(end, c) for c in range(start, 0, -1)]
+            pairs = [*merged, *selected, *hardest]
+            return [{"keep_ratio": k / _STEPS, "cluster_ratio": c / _STEPS} for k, c in pairs]
+        if len(levers) > 1:
+            raise ConfigError(f"method {quoted(self.name)}: {' and '.join(levers)} cannot be moved together")
+        if levers[0] == "max_frames":
+            return [{"max_frames": count} for count in range(condition.frames, 0, -2)]
+        if levers[0] == "max_pixels":
+            return [{"max_pixels": side * side} for side in range(condition.height, 0, -28)]
+        return [{levers[0]: share / _STEPS} for share in range(_STEPS, least(levers[0], 1) - 1, -1)]
+
+
+def uses_chance(config: PruneVidConfig) -> bool:
+    """Tell whether ``random_seed`` changes what this config keeps."""
+    return says(config.merger, 1).chance or says(config.selector, 2).chance
+
+
+def standard_methods() -> list[Method]:
+    """List the curves that are compared by default; a registered method appears by itself."""
+    paper = PruneVidConfig()
+    told = {name for name in registered(2) if says(options_class("selector", name)(), 2).told}
+    selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
+    mergers = [name for name in registered(1) if name != paper.merger_name]
+    start, chosen = paper.flat(), get_recommended_config().flat()
+    recommended = {name: value for name, value in chosen.items() if value != start[name]}
+    return [
+        Method(UNPRUNED, ALL_OFF, levers=()),
+        Method(BLANK, ALL_OFF, levers=()),
+        Method("prunevid", _SELECT_FIRST),
+        Method("prunevid published"),
+        Method("stage 1", _STAGE_1),
+        Method("stage 2", _STAGE_2),
+        *(Method(f"stage 2 {name}", {**_STAGE_2, **_selector(name)}) for name in selectors),
+        *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **_selector(name)}) for name in selectors),
+        *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
+        Method("fewer frames", ALL_OFF, levers=("max_frames",)),
+        Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
+        Method("recommended", recommended, levers=("keep_ratio",)),  # its merging is part of the recommendation
+    ]
+
+
+def _selector(name: str) -> dict[str, Any]:
+    # all that cut once at one layer, whatever their papers say: what is compared is the choice of tokens
+    options = options_class("selector", name)
+    at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
+    return {"selector": name, **at_one, **says(options(), 2).lever_needs}
+
+
+def methods_called(names: list[str]) -> list[Method]:
+    """Return the standard methods of these names, in the standard order; all for no names.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    known = standard_methods()
+    there = [method.name for method in known]
+    for name in names:
+        if name not in there:
+            raise ConfigError(f"no method is called {quoted(name)}: there are {', '.join(there)}")
+    return [method for method in known if not names or method.name in names]

@@ -1,0 +1,165 @@
+"""What one process of the benchmark does, and how the work is spread over several.
+
+A result never depends on their number: each job is done in one process, by one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config
+from prunevid_qwen.errors import SetupError
+from prunevid_qwen.evaluation.shapes.budgets import Calibration, Cell
+from prunevid_qwen.evaluation.shapes.methods import BLANK, Method, uses_chance
+from prunevid_qwen.evaluation.shapes.questioner import Questioner
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, CONDITIONS, ShapesVideo
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.processes.interruption import leave_signals_to_parent, starting_processes
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How every video is asked about.
+
+    Args:
+        model: "bundled" or the folder of an exported model that knows moving shapes.
+        questions: about each video, at most: simple scenes hold fewer facts.
+        random_seeds: how often a method that draws by chance is asked.
+        through_files: read real mp4 files instead of the drawn frames.
+        calibration_videos: of each kind, 1 to 48.
+    """
+
+    model: str = "bundled"
+    questions: int = 12
+    random_seeds: int = 2
+    through_files: bool = False
+    calibration_videos: int = CALIBRATION_VIDEOS
+
+    def seeds(self, config: PruneVidConfig) -> list[int | None]:
+        """Return the random seeds under which ``config`` is asked; [None] where nothing is drawn."""
+        return list(range(self.random_seeds)) if uses_chance(config) else [None]
+
+    def lines_of(self, video: ShapesVideo, cells: Sequence[Cell]) -> int:
+        """Count the lines that ``video`` has once it is done."""
+        asks = sum(len(self.seeds(cell.whole_config)) for cell in cells_for(video, cells))
+        return asks * len(video.questions(self.questions))
+
+
+def cells_for(video: ShapesVideo, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells under which ``video`` is asked about."""
+    return [cell for cell in cells if cell.condition == video.condition.name and cell.status == "ok"]
+
+
+class Worker:
+    """Holds the model of one process.
+
+    Args:
+        asking: how videos are asked about.
+    """
+
+    def __init__(self, asking: Asking) -> None:
+        from transformers.utils import logging as library_logging
+
+        library_logging.disable_progress_bar()
+        if multiprocessing.parent_process() is not None:  # a process of its own: the caller's says it once
+            logging.getLogger("prunevid_qwen").setLevel(logging.ERROR)
+        self.asking = asking
+        self.model = PruneVidQwen25VL(asking.model, get_baseline_config(), device="cpu", dtype="float32")
+        self._calibration: tuple[str, Calibration] | None = None
+
+    def calibrate(self, condition: str, method: Method, budgets: Sequence[float]) -> list[Cell]:
+        """Fit a method to every budget on one kind of video."""
+        if self._calibration is None or self._calibration[0] != condition:  # jobs of one condition follow each other
+            found = Calibration(self.model, CONDITIONS[condition], self.asking.calibration_videos)
+            self._calibration = condition, found
+        return self._calibration[1].cells(method, budgets)
+
+    def ask(self, video: ShapesVideo, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+        """Ask about ``video`` under all its cells: its lines."""
+        self._calibration = None  # is over: the memory of its videos is free
+        questions = video.questions(self.asking.questions)
+        shown = {
+            blank: Questioner(self.model, replace(video, blank=blank), questions, self.asking.through_files)
+            for blank in (False, True)
+        }
+        known: dict[tuple[bool, PruneVidConfig], list[dict[str, Any]]] = {}  # two budgets may come to one config
+        out = []
+        for cell in cells_for(video, cells):
+            config = cell.whole_config
+            for seed in self.asking.seeds(config):
+                drawn = config if seed is None else config.replace(random_seed=seed)
+                asked = cell.method == BLANK, drawn
+                if asked not in known:
+                    known[asked] = shown[asked[0]].lines(drawn)
+                about = {"method": cell.method, "budget": cell.budget, "random_seed": seed}
+                out += [{**line, **about} for line in known[asked]]
+        return out
+
+
+Each = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
+"""Does something with a worker and the words of each job, in any order: ``each(Worker.ask, [(video, cells), ...])``."""
+
+
+@contextmanager
+def workers(asking: Asking, count: int) -> Iterator[Each]:
+    """Start ``count`` processes of one thread each; one means this process. Leaving the block ends them at once.
+
+    Yields: what does jobs, and gives each result as it is ready.
+
+    Raises:
+        SetupError: a process was ended from outside.
+    """
+    if count == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            worker = Worker(asking)
+            yield lambda do, jobs: (do(worker, *job) for job in jobs)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    others = set(multiprocessing.active_children())
+    # spawned: a fork of a process with torch's threads in it can hang
+    with starting_processes():
+        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start, (asking,))
+
+    def each(do: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        with starting_processes():
+            futures = [pool.submit(_here, do, job) for job in jobs]
+        return (future.result() for future in as_completed(futures))
+
+    try:
+        yield each
+    except BrokenProcessPool as error:
+        raise SetupError(
+            "a worker process was ended from outside, perhaps for want of memory: run the same command again, it goes "
+            "on where it was; --workers 1 needs the least"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()  # one that still starts would hold SIGTERM back
+
+
+_worker: Worker | None = None  # of this process, where it is one of several
+
+
+def _start(asking: Asking) -> None:
+    """Begin a worker process: one thread, and signals are for the parent to answer."""
+    global _worker
+    leave_signals_to_parent(terminable=True)
+    torch.set_num_threads(1)
+    _worker = Worker(asking)
+
+
+def _here(do: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    return do(_worker, *job)

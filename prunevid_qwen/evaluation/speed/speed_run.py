@@ -1,0 +1,224 @@
+"""The speed benchmark from beginning to end: every number of frames and batch, resumable after every round."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.engine.reading import media_reader
+from prunevid_qwen.evaluation.speed.competitors import competitors
+from prunevid_qwen.evaluation.speed.contest import Contest
+from prunevid_qwen.evaluation.speed.findings import MEASUREMENTS, cell_of
+from prunevid_qwen.evaluation.speed.growth import GROWTH, measure_growth
+from prunevid_qwen.evaluation.speed.model_shapes import Shape, build_model, shape_called, shape_of
+from prunevid_qwen.evaluation.speed.overhead import OVERHEAD, measure_overhead
+from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.video_prompt import read_prompt
+from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.loading import bundled_model, choose_device, load_model
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done and how much there is."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
+_FILES = (MEASUREMENTS, "efficiency.json", "efficiency.csv", "report.md")
+
+
+@dataclass(frozen=True)
+class SpeedRun:
+    """What is measured.
+
+    Args:
+        shape: of random weights; not read with ``model_path``.
+        model_path: a hub id or folder of real weights, or None.
+        device: "cpu", "cuda", ...
+        dtype: "float32", "bfloat16" or "float16".
+        attention: transformers' name of the attention kernel, the same for all.
+        presets: names or JSON files of configs; the controls follow the first.
+        frames: of the videos, one measurement each.
+        batches: rows, one measurement each.
+        grid: tokens of a temporal position, (rows, columns).
+        text_tokens: beside the video.
+        content: of random pixels: "still", "half" or "moving".
+        video: None for random pixels, "generated" or a file.
+        new_tokens: of every answer.
+        repeats: rounds that count.
+        warmup: rounds before them that do not, beside two runs of each competitor.
+        threads: of torch on the CPU; None leaves them.
+        contest: measure the competitors at all; False for `growth` or `overhead` alone.
+        growth: also measure stage 1 alone, up to an hour of video.
+        overhead: also measure what the hooks cost when nothing is pruned.
+    """
+
+    shape: str = "7b_small"
+    model_path: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    presets: tuple[str, ...] = ("paper", "recommended")
+    frames: tuple[int, ...] = (16, 32)
+    batches: tuple[int, ...] = (1,)
+    grid: tuple[int, int] = (10, 14)
+    text_tokens: int = 60
+    content: str = "half"
+    video: str | None = None
+    new_tokens: int = 64
+    repeats: int = 5
+    warmup: int = 1
+    threads: int | None = None
+    contest: bool = True
+    growth: bool = False
+    overhead: bool = False
+
+    def __post_init__(self) -> None:
+        if self.model_path is None:
+            shape_called(self.shape)
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {self.dtype!r}")
+        for name, least in (("new_tokens", 2), ("repeats", 1), ("warmup", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is at least {least}, got {getattr(self, name)}")
+        if not self.frames or not self.batches:
+            raise ConfigError("name at least one number of frames and one batch")
+        competitors(self.presets)
+        self.sizes()
+
+    def sizes(self) -> list[PromptSize]:
+        """List what is measured, the smallest first."""
+        return [
+            PromptSize(frames, *self.grid, self.text_tokens, self.content, batch)
+            for batch in sorted(set(self.batches))
+            for frames in sorted(set(self.frames))
+        ]
+
+    def fixed(self) -> dict[str, Any]:
+        """Return what has to be equal for measurements to stand in one table."""
+        options = {name: value for name, value in asdict(self).items() if name not in _GROWS}
+        return {**options, "grid": list(self.grid), "presets": list(self.presets)}
+
+
+def speed_run(
+    folder: Path, run: SpeedRun, restart: bool = False, tell: Progress = lambda *_: None, command: str = ""
+) -> Path:
+    """Measure what is not yet measured; every round is stored as soon as all have had their turn.
+
+    Args:
+        folder: of the results; an unfinished run of the same options goes on.
+        run: what to measure.
+        restart: throw away what the folder holds.
+        tell: told of the progress.
+        command: what was typed, for the record.
+
+    Returns: the path of the measurements.
+
+    Raises:
+        ConfigError: the folder holds another run, one of other code or on other hardware, or an option is wrong.
+        SetupError: the device is not there.
+        PruningNotApplied: pruning was asked for and did not happen.
+    """
+    if run.threads is not None:
+        torch.set_num_threads(run.threads)
+    choose_device(run.device)
+    # a model that cannot be measured is refused before a file is touched
+    media = None if run.model_path is None else media_reader(run.model_path, {})
+    machine = hardware(run.device)
+    what = "time, memory and FLOPs with and without pruning, taken in turns"
+    about = {"what": what, "command": command, "hardware": machine}
+    if RunFolder(folder, _FILES).begin(run.fixed(), about, restart)["hardware"] != machine:
+        raise ConfigError(f"{folder} holds a run on other hardware: pass --restart, or another folder")
+    done = keep_lines(folder / MEASUREMENTS)
+    kinds = {line["kind"] for line in done}
+    device, dtype = torch.device(run.device), DTYPES[run.dtype]
+    with Lines(folder / MEASUREMENTS) as lines:
+        if run.contest:
+            _contests(lines, run, media, done, tell)
+        if run.overhead and OVERHEAD not in kinds:
+            shapes = ("tiny", "0.5b" if device.type == "cpu" else run.shape)
+            for line in measure_overhead(shapes, device, dtype, run.attention, tell):
+                lines.add(line)
+        if run.growth and GROWTH not in kinds:
+            lines.add(measure_growth(device, dtype, tell))
+    return folder / MEASUREMENTS
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """Say what is measured on."""
+    found: dict[str, Any] = {
+        "device": device,
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.device(device).type == "cuda":
+        about = torch.cuda.get_device_properties(torch.device(device))
+        found |= {"gpu": about.name, "gpu_memory": about.total_memory, "cuda": torch.version.cuda}
+        found["capability"] = list(torch.cuda.get_device_capability(torch.device(device)))
+    return found
+
+
+def _contests(
+    lines: Lines, run: SpeedRun, media: MediaReader | None, done: list[dict[str, Any]], tell: Progress
+) -> None:
+    held = [(line["kind"], cell_of(line)) for line in done if line["kind"] in ("facts", "round")]
+    missing = {size: run.repeats - held.count(("round", (size.frames, size.batch))) for size in run.sizes()}
+    missing = {size: rounds for size, rounds in missing.items() if rounds > 0}
+    if not missing:
+        return
+    tell("building the model", 0, 1)
+    model, shape = _model(run)
+    tell("building the model", 1, 1)
+    for size, rounds in missing.items():
+        known = ("facts", (size.frames, size.batch)) in held
+        _contest(lines, run, (model, shape, media), size, rounds, known, tell)
+
+
+def _contest(
+    lines: Lines, run: SpeedRun, measured: tuple[Any, Shape, MediaReader | None], size: PromptSize, rounds: int,
+    known: bool, tell: Progress,
+) -> None:  # fmt: skip
+    """Measure so many rounds with one prompt, and what each competitor did where that is not known."""
+    model, shape, media = measured
+    cell, named = {"frames": size.frames, "batch": size.batch}, f"{size.frames} frames, batch {size.batch}"
+    read = None
+    if run.video is None:
+        inputs = make_inputs(size, model.config, model.device, model.dtype)
+    else:
+        size, inputs, read = read_prompt(run.video, size, model, media, lines.path.parent / "videos", run.repeats)
+    entered = competitors(run.presets)
+    contest = Contest(model, shape, size, inputs, entered, run.new_tokens)
+    steps, total = 0, len(entered) + run.warmup + rounds
+    tell(named, 0, total)
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+        tell(named, steps, total)
+
+    about = contest.prepare(step)
+    if not known:
+        lines.add({"kind": "facts", **cell, "read": read, "variants": about})
+    for _ in contest.rounds(run.warmup):
+        step()
+    process = time.time()
+    for times in contest.rounds(rounds):
+        lines.add({"kind": "round", **cell, "process": process, "times": times})
+        step()
+
+
+def _model(run: SpeedRun) -> tuple[Any, Shape]:
+    if run.model_path is None:
+        shape = shape_called(run.shape)
+        return build_model(shape, torch.device(run.device), DTYPES[run.dtype], run.attention), shape
+    source = bundled_model() if run.model_path == "bundled" else run.model_path
+    model = load_model(source, run.device, {"dtype": run.dtype, "attn_implementation": run.attention})
+    return model, shape_of(model.config)

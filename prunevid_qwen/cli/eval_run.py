@@ -45,7 +45,7 @@ _EXPORT = """\
 [bold]Examples[/bold]
   prunevid eval export runs/videomme --config paper       for the authors'
                                                           eval_your_results.py
-  prunevid eval export runs/egoschema --file answers.csv  .json for the server,
+  prunevid eval export runs/egoschema --out answers.csv   .json for the server,
                                                           .csv for Kaggle
 """
 DATASETS = "mvbench, videomme, egoschema, longvideobench, mlvu or vstar."

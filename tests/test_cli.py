@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.options import build_config, spell_out_booleans
+from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.values import field_help
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.table import classes_of, names_in
+from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import UnknownOption
 from tests.stub_model import StubModel, ask, clip, model
 

@@ -17,7 +17,6 @@ import torch
 from prunevid_qwen import check_reducer
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.full_names import typed_values
 from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, table
 from prunevid_qwen.config.methods import (
     DPPOptions,
@@ -31,6 +30,7 @@ from prunevid_qwen.config.methods import (
     UniformOptions,
 )
 from prunevid_qwen.config.reading import Reading
+from prunevid_qwen.config.typed import typed_values
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnknownOption
 from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
 from prunevid_qwen.forward.plan import compile_plan

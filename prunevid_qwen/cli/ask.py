@@ -13,9 +13,10 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, Changes, Pruning, build_config
+from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, Changes, Pruning
 from prunevid_qwen.cli.output import PANEL, FileOutput, Result
 from prunevid_qwen.cli.request import Request, sorted_words
+from prunevid_qwen.config.typed import build_config
 
 EXAMPLES = """\
 [bold]Examples[/bold]

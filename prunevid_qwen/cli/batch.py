@@ -13,8 +13,9 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, Pruning, named_config
+from prunevid_qwen.cli.options import CONFIG_KIND, Pruning
 from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.config.typed import named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 
 _EPILOG = """\

@@ -13,7 +13,7 @@ from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, load_plugins
 from prunevid_qwen.cli.output import Output, Result, typed
-from prunevid_qwen.cli.values import names_in_text, read_value
+from prunevid_qwen.config.typed import names_in_text, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 
 _ACCURACY = """\

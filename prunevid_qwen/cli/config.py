@@ -10,10 +10,11 @@ import typer
 
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, Pruning, build_config
+from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, Pruning
 from prunevid_qwen.cli.output import FileOutput, Output, Result
 from prunevid_qwen.cli.values import shown
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import ConfigError
 
 _SHOW = """\

@@ -13,8 +13,9 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import Documented, opt, word
-from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, Options, named_configs
+from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, Options
 from prunevid_qwen.cli.output import Output, Result, terminal_table, typed
+from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 from prunevid_qwen.evaluation.protocol.protocol import Protocol

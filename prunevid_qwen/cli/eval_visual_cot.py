@@ -11,8 +11,9 @@ from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.cli.options import CONFIGS_HELP, Pruning, named_configs
+from prunevid_qwen.cli.options import CONFIGS_HELP, Pruning
 from prunevid_qwen.cli.output import Output, Result, terminal_table, typed
+from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 _EPILOG = """\

@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
-from prunevid_qwen.cli.values import field_help, kind_of, kinds_of, read_value, sentence, shown
-from prunevid_qwen.config import CHOICES, PruneVidConfig, get_config
-from prunevid_qwen.config.base import Layers, MethodOptions
+from prunevid_qwen.cli.values import field_help, kind_of, sentence, shown
+from prunevid_qwen.config import CHOICES, get_config
+from prunevid_qwen.config.base import MethodOptions
 from prunevid_qwen.config.plugins import load_plugin
 from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.config.table import STAGES, classes_of, names_in, options_class
+from prunevid_qwen.config.typed import PARTS, kind_of_option
 from prunevid_qwen.errors import ConfigError
 
 FULL_NAMES = "full_names"
 """The hidden option, taken any number of times, that carries each full name and its value to a command."""
-PARTS = ("merger", "selector", "reading")
 
 
 def take_full_names(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -54,38 +54,6 @@ def full_names_of_each() -> list[str]:
         for method, cls in classes_of(part).items()
     ]
     return [*lines, f"reading: {', '.join(names_in(Reading))}"]
-
-
-def typed_values(base: PruneVidConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the texts of full names as the types that the options of the chosen methods have.
-
-    Args:
-        base: the config that they are put onto.
-        given: all options that were given: "merger" and "selector" among them say whose options they are.
-
-    Raises:
-        ConfigError: a text is none of the types, or the option's type is none that a text can say.
-    """
-    return {name: read_value(name, text, _kind_of(name, base, given)) for name, text in given.items() if "." in name}
-
-
-def _kind_of(name: str, base: PruneVidConfig, given: Mapping[str, Any]) -> Any:
-    part, _, field = name.partition(".")
-    if part == "reading":
-        return get_type_hints(Reading).get(field, str)
-    chosen = given.get(part)
-    own = getattr(base, part)
-    cls = options_class(part, chosen) if chosen is not None else None if own is None else type(own)
-    # what it lacks is refused by the config
-    return str if cls is None else _kind_of_option(field, get_type_hints(cls).get(field, str))
-
-
-def _kind_of_option(name: str, kind: Any) -> Any:
-    """Return the type that a command line reads an option as: its own; ``layers`` take shares whatever they say."""
-    if name != "layers":
-        return kind
-    alone = any(each in (int, float) for each in kinds_of(kind))  # not only as a tuple
-    return Layers if alone else tuple[int | float, ...] | None
 
 
 def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[str]]:
@@ -169,7 +137,7 @@ def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, s
             default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
             text = f"{sentence(said.get(each.name, ''))} Default: {shown(default)}.".strip()
             choices = CHOICES.get(each.name, ()) if issubclass(cls, MethodOptions) else ()
-            kind = kind_of(_kind_of_option(each.name, hints.get(each.name, str)), choices)
+            kind = kind_of(kind_of_option(each.name, hints.get(each.name, str)), choices)
             entries.append((f"--{part}.{each.name}", kind, text))
         panels[f"Options of {part} {name}"] = entries
     return panels

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Protocol, get_type_hints, runtime_checkable
 
 import typer
 
-from prunevid_qwen.cli.values import field_help, kind_of, read_value, sentence, shown
+from prunevid_qwen.cli.values import field_help, kind_of, sentence, shown
+from prunevid_qwen.config.typed import read_value
 
 _SAID = "option"
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
-from prunevid_qwen.cli.full_names import FULL_NAMES, PARTS, typed_values
+from prunevid_qwen.cli.full_names import FULL_NAMES
 from prunevid_qwen.cli.option import Opt, Parameter
-from prunevid_qwen.cli.values import FALSE, TRUE, field_help, kind_of, names_in_text, read_value, sentence, shown
-from prunevid_qwen.config import CHOICES, FlatOptions, PruneVidConfig, get_config, option_types
+from prunevid_qwen.cli.values import field_help, kind_of, sentence, shown
+from prunevid_qwen.config import CHOICES, FlatOptions, option_types
 from prunevid_qwen.config.plugins import load_plugin
+from prunevid_qwen.config.typed import FALSE, TRUE
 from prunevid_qwen.errors import ConfigError, quoted
 
 CONFIG_KIND = "PRESET|FILE.json"
@@ -104,70 +103,6 @@ def load_plugins(sources: list[str] | None) -> tuple[str, ...]:
     for source in sources or ():
         load_plugin(source)
     return tuple(sources or ())
-
-
-def build_config(base: str, given: Mapping[str, Any]) -> PruneVidConfig:
-    """Return the preset or JSON file ``base`` with the options that were given on top.
-
-    Raises:
-        ConfigError: an unknown preset, a value that is no number, or one out of its range.
-    """
-    kinds = {**option_types(), "pruning_rate": float}
-    said = {name: text for name, text in given.items() if text is not None}
-    changes = {name: read_value(name, text, kinds[name]) for name, text in said.items() if "." not in name}
-    config = get_config(base)
-    return config.replace(**changes, **typed_values(config, said))
-
-
-def named_config(base: str, given: Mapping[str, Any]) -> tuple[str, PruneVidConfig]:
-    """Return a config under a name that says how it differs from the preset or file of that name."""
-    changed = [f"{name}={value}" for name, value in given.items() if value is not None]
-    name = Path(base).stem if base.endswith(".json") else base
-    if name == "baseline" != base:  # a file of that name is no baseline
-        name = base
-    whole = name if name == "baseline" else " ".join([name, *changed])
-    return whole, build_config(base, given)
-
-
-def named_configs(
-    text: str, given: Mapping[str, Any], kept_by_baseline: Collection[str] | None = None
-) -> tuple[tuple[str, PruneVidConfig], ...]:
-    """Return the configs of ``a,b+keep_ratio=0.2``, each with the options that were given on top.
-
-    Args:
-        text: names with commas between, each with its own changes behind ``+``.
-        given: options of all of them.
-        kept_by_baseline: flat names of those that the baseline takes too; None for all.
-
-    Raises:
-        ConfigError: no such config or option, a bad value, or two of one name.
-    """
-    configs = tuple(_changed(name, given, kept_by_baseline) for name in names_in_text(text))
-    for name, count in Counter(name for name, _ in configs).items():
-        if count > 1:
-            raise ConfigError(f"two configs are called {quoted(name)}: their answers could not be told apart")
-    return configs
-
-
-def _changed(name: str, given: Mapping[str, Any], kept: Collection[str] | None) -> tuple[str, PruneVidConfig]:
-    base, *changes = name.split("+")
-    own = {}
-    for change in changes:
-        option, equals, value = change.partition("=")
-        if not equals:
-            raise ConfigError(f"{quoted(name)}: a change is NAME+OPTION=VALUE, such as paper+keep_ratio=0.2")
-        if option not in given and option.partition(".")[0] not in PARTS:
-            known = {*option_types(), "pruning_rate"}
-            hint = "the protocol says how videos are read" if option in known else "see --help-all"
-            raise ConfigError(f"{quoted(name)}: no option {quoted(option)} of pruning; {hint}")
-        own[option] = value
-    if base != "baseline":
-        return named_config(base, {**given, **own})
-    if own:
-        raise ConfigError(f"{quoted(name)}: the baseline is the model without pruning; nothing of it can be changed")
-    if kept is not None:
-        given = {each: value for each, value in given.items() if each in kept or each.startswith("reading.")}
-    return named_config(base, given)
 
 
 def spell_out_booleans(arguments: list[str]) -> list[str]:

@@ -1,67 +1,15 @@
-"""Texts of a command line as the types of the options that they are for, and what ``--help`` says of these types."""
+"""What ``--help`` says of an option: its kind of value, its default, and the sentence of its class's docstring."""
 
 from __future__ import annotations
 
 import inspect
 import re
-import types
-import typing
 from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_origin
 
-from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.config.typed import kinds_of
 
-TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
 _KINDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "NAME", type(None): "none"}
-
-
-def kinds_of(kind: Any) -> tuple[Any, ...]:
-    """Return the members of a union, or the type alone."""
-    return get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-
-
-def read_value(name: str, text: Any, kind: Any) -> Any:
-    """Read a text as one of the types of an option; what is no text is returned as it is.
-
-    Args:
-        name: of the option, for the message.
-        text: as typed. Members of a tuple or list have commas between.
-        kind: bool, int, float, str, None, a Literal, a tuple or list of these, or a union of all.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    if not isinstance(text, str):
-        return text
-    kinds = kinds_of(kind)
-    plain = [each for each in kinds if each in _WORDS]
-    rows = [each for each in kinds if get_origin(each) in (tuple, list)]
-    words = {str(word): word for each in kinds if get_origin(each) is Literal for word in get_args(each)}
-    if type(None) in plain and text.lower() == "none":
-        return None
-    if text in words:
-        return words[text]
-    if rows and ("," in text or set(plain) <= {type(None)}):
-        made = [read_value(name, each.strip(), get_args(rows[0])[0]) for each in text.split(",") if each.strip()]
-        return made if get_origin(rows[0]) is list else tuple(made)
-    if bool in plain and text.lower() in TRUE + FALSE:
-        return text.lower() in TRUE
-    for number in (int, float):
-        if number in plain:
-            try:
-                return number(text)
-            except ValueError:
-                continue
-    if str in plain:
-        return text
-    wanted = " or ".join([*words, *(_WORDS[each] for each in _WORDS if each in plain)])
-    raise ConfigError(f"{name} is {wanted or 'nothing that a command line can say'}, got {quoted(text)}")
-
-
-def names_in_text(text: str) -> tuple[str, ...]:
-    """Return the names in a text with commas between."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def kind_of(kind: Any, choices: Sequence[str] = ()) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.engine import folder
+from prunevid_qwen.evaluation.engine.storing import answer_files
+from prunevid_qwen.evaluation.store import read_lines
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ("report.md", "summary.csv", "summary.json")
@@ -88,7 +89,7 @@ def stubbed(dozen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
-    return [line for path in folder.answer_files(out) for line in folder.whole_lines(path)]
+    return [line for path in answer_files(out) for line in read_lines(path)]
 
 
 def row(out: Path, config: str = FEW, axis: str = "all") -> dict[str, Any]:

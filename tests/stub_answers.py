@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from prunevid_qwen.evaluation.engine import local
-from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.reading import Read
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
+
+
+@dataclass(frozen=True)
+class StubQuestion(Question):
+    """A question that no model is asked."""
+
+    id: str
+
+    def messages(self, items: Any, media: Any) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": [*items]}]
+
+    def about(self) -> Line:
+        return {"id": self.id}
 
 
 class StubAnswerer:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.engine import folder
+from prunevid_qwen.evaluation.engine.storing import answer_files
+from prunevid_qwen.evaluation.store import read_lines
 from tests.benchmark_folders import Clips, mvbench
 from tests.benchmark_runs import DOZEN, ROOT, SMALL, lines, row, run, tables
 from tests.patience import PATIENCE
@@ -26,11 +27,11 @@ from tests.patience import PATIENCE
 _STOPPED = """
 import json, multiprocessing, os, signal, sys
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.engine.folder import Part
+from prunevid_qwen.evaluation.store import Lines
 
 at, share, note, number = int(sys.argv[1]), float(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 model = sys.argv[5]
-add, count = Part.add, 0
+add, count = Lines.add, 0
 
 def dying(self, line):
     global count
@@ -49,7 +50,7 @@ def dying(self, line):
 if __name__ == "__main__":
     for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
         signal.signal(each, handler)  # as in a terminal: a job in the background finds SIGINT ignored
-    Part.add = dying
+    Lines.add = dying
     if model == "stub":
         import pytest
         from tests import stub_answers
@@ -127,7 +128,7 @@ def test_shards_in_any_order_give_the_same_tables(
     for number in (2, 0, 1):
         assert run(dozen, tmp_path, *DOZEN, "--shard", f"{number}/3") == 0
     assert f"prunevid eval tables {tmp_path}" in capsys.readouterr().err
-    shares = [folder.whole_lines(path) for path in folder.answer_files(tmp_path)]
+    shares = [read_lines(path) for path in answer_files(tmp_path)]
     assert [len(share) for share in shares] == [4, 4, 4]
     assert main(["eval", "tables", str(tmp_path)]) == 0 and tables(tmp_path) == tables(stubbed)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.benchmark.question import spread
 from prunevid_qwen.evaluation.datasets import read_dataset
-from prunevid_qwen.evaluation.engine import asking
+from prunevid_qwen.evaluation.engine import answering
+from prunevid_qwen.evaluation.tasks.benchmark import spread
 from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLES, lines, row, run, tables
 
 # ---- every data set, end to end
@@ -123,7 +123,7 @@ def test_the_page_says_what_answered(finished: Path) -> None:
 def test_where_nothing_is_there_no_model_is_loaded(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(answering.Answering, "load", lambda self: pytest.fail("a model was loaded"))
     shutil.copytree(shapes / "json", tmp_path / "data" / "json")
     (tmp_path / "data" / "video").mkdir()
     assert run(tmp_path / "data", tmp_path / "out", *SHAPES) == 4
@@ -135,8 +135,8 @@ def test_one_decoding_and_one_encoding_serve_all_questions_and_configs(
     dozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded = []
-    encode = asking._Encoded._encode
-    monkeypatch.setattr(asking._Encoded, "_encode", lambda *given: encoded.append(1) or encode(*given))
+    encode = answering.Encoded._encode
+    monkeypatch.setattr(answering.Encoded, "_encode", lambda *given: encoded.append(1) or encode(*given))
     assert run(dozen, tmp_path, *DOZEN) == 0
     assert len(lines(tmp_path)) == 3 * 2 * 2 and len(encoded) == 3
 
@@ -162,7 +162,7 @@ def test_nothing_left_to_do_loads_no_model(
     out = Path(shutil.copytree(stubbed, tmp_path / "run"))
     for name in TABLES:
         (out / name).unlink()
-    monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(answering.Answering, "load", lambda self: pytest.fail("a model was loaded"))
     assert run(dozen, out, *DOZEN) == 0
     assert tables(out) == tables(stubbed)
     for name in TABLES:
@@ -189,7 +189,7 @@ def test_configs_added_later_stand_beside_the_others(
 def test_a_dry_run_stops_before_the_model(
     shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(asking.Answering, "load", lambda self: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(answering.Answering, "load", lambda self: pytest.fail("a model was loaded"))
     assert run(shapes, tmp_path / "out", *SHAPES, "--dry_run", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["questions"], told["answers"], told["configs"]) == (36, 108, list(CONFIGS))

@@ -22,8 +22,8 @@ from tests.models import CACHE, CASES, MIXED, ONE_VIDEO, RAGGED, VOCAB, make_inp
 from tests.one_row import seen_by
 from tests.pruned_generation import OUT, same_logits, skip_if_the_library_mixes_beams_up
 from tests.recomputing import recomputed
+from tests.step_plans import MERGE
 from tests.test_generation import member
-from tests.test_steps import MERGE
 from tests.tolerances import close, tokens_apart
 
 pytestmark = pytest.mark.usefixtures("scores_apart")

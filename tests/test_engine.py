@@ -19,11 +19,11 @@ import torch
 from prunevid_qwen import ConfigError, PruneVidQwen25VL, PruningNotApplied, get_config
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine import asking, local
-from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
+from prunevid_qwen.evaluation.engine import answering, local
+from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, read_media
-from prunevid_qwen.evaluation.engine.tasks import Task, without
+from prunevid_qwen.evaluation.engine.tasks import Question, Task, without
 from prunevid_qwen.moving_shapes import make_scene, render, write_frames
 from tests.patience import PATIENCE
 from tests.tolerances import LOGITS, close
@@ -35,7 +35,7 @@ GLIMPSE = get_config("glimpse").replace(max_frames=8)
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(Question):
     """A question as a chat message."""
 
     id: str
@@ -110,7 +110,7 @@ def test_chunks_of_the_vision_tower_give_the_features_of_generate(model: PruneVi
     asked = task(folders[1], ("small",))
     answerer = Answerer(model, (("small", small),), {"max_new_tokens": 2})
     read = read_media(reading(model, small), asked.media)
-    encoded = asking._Encoded(answerer, read.media)
+    encoded = answering.Encoded(answerer, read.media)
     rows: list[int] = []
     handle = model.model.model.visual.register_forward_pre_hook(lambda _module, args: rows.append(args[0].shape[0]))
     try:
@@ -118,7 +118,7 @@ def test_chunks_of_the_vision_tower_give_the_features_of_generate(model: PruneVi
     finally:
         handle.remove()
     assert rows == [16 * 4] * 4  # a position has 16 tokens of 4 patches, and two are more than 20
-    whole = asking._Encoded(answerer, read.media).under(PAPER)[0].features[0].tokens
+    whole = answering.Encoded(answerer, read.media).under(PAPER)[0].features[0].tokens
     assert held.features[0].tokens.shape == whole.shape and int(medium.grid[0, 0]) == 4
     close(held.features[0].tokens, whole, LOGITS)
 
@@ -158,7 +158,7 @@ def test_memory_that_runs_out_is_an_error_and_pruning_that_did_not_happen_ends_t
     def nothing(*_: Any) -> None:
         raise PruningNotApplied("nothing happened")
 
-    monkeypatch.setattr(asking, "check_applied", nothing)
+    monkeypatch.setattr(answering, "check_applied", nothing)
     with pytest.raises(PruningNotApplied):
         next(answerer.answer(asked, read))
 
@@ -291,8 +291,8 @@ def test_leaving_in_the_middle_ends_the_workers(
     model: PruneVidQwen25VL, folders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools = []
-    start = local._Readers._start
-    monkeypatch.setattr(local._Readers, "_start", lambda self, n: pools.append(start(self, n)) or pools[-1])
+    start = local.start_pool
+    monkeypatch.setattr(local, "start_pool", lambda *given, **more: pools.append(start(*given, **more)) or pools[-1])
     lines = run_here([task(path, ("paper",)) for path in folders], reading(model), lambda *_: [{"id": "x"}], 2)
     next(lines)
     processes = list(pools[0]._processes.values())

@@ -13,10 +13,8 @@ from prunevid_qwen.cli.old_spellings import OPTIONS
 from prunevid_qwen.evaluation.protocol.presets import PRESETS
 from prunevid_qwen.evaluation.protocol.reading import Output, Reading
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
-from prunevid_qwen.evaluation.reproduction.cost import gigabytes
-from prunevid_qwen.evaluation.reproduction.describe import cost_of
-from prunevid_qwen.evaluation.reproduction.published import Setting
-from prunevid_qwen.evaluation.reproduction.tables import TABLES
+from prunevid_qwen.evaluation.published.estimate import cost_of, gigabytes
+from tests.published_rows import TABLES
 
 TEXT = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text(encoding="utf-8")
 COMMANDS = [
@@ -36,9 +34,9 @@ def test_options_of_commands_exist() -> None:
     asked = [command.split() for command in COMMANDS if command.startswith("prunevid ")]
     assert len(asked) > 8
     for _, *words in asked:
-        path = words[: 2 if words[0] == "eval" else 1]
+        path = words[: 2 if words[0] in ("eval", "reproduce") else 1]
         known = CliRunner().invoke(app, [*path, "--help-all"], env={"COLUMNS": "200"}).output
-        for option in (word for word in words if word.startswith("--")):
+        for option in (word for word in words if word.startswith("--") and word != "--help"):
             assert f"{option} " in known or option in OPTIONS.get(tuple(path), {}), (path, option)
 
 
@@ -64,14 +62,14 @@ def test_scorers_say_what_the_table_says(row: list[str]) -> None:
             assert said(reading, scorer == "ours") == {cell}, (answer, scorer)
 
 
-def test_estimates_and_baselines_are_those_of_the_scripts() -> None:
-    rows = {row[0].strip("`").removesuffix(".py"): row for row in table("Script")[1:]}
+def test_estimates_and_baselines_are_those_of_the_published_tables() -> None:
+    rows = {row[0].strip("`"): row for row in table("Name")[1:]}
     assert set(rows) == set(TABLES)
     for name, row in rows.items():
         costs = [cost_of(setting) for setting in TABLES[name].settings]
         hours = [round(cost.hours) for cost in costs]
         told = " + ".join(map(str, hours)) if min(hours) else str(round(sum(cost.hours for cost in costs)))
         assert row[5] == f"{told}; {gigabytes(max(cost.gigabytes for cost in costs)).removesuffix(' GB')}"
-        base = next(setting for setting in TABLES[name].settings if isinstance(setting, Setting)).rows[0].published
-        for part, figure in base.items():  # by duration they stand in the scripts
-            assert "/" in part or f"{figure.score:.1f}" in row[4], part
+        base = next(setting for setting in TABLES[name].settings if not setting.timed).rows[0].theirs
+        for part, score in base.items():
+            assert "/" in part or f"{score:.1f}" in row[4], part

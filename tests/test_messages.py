@@ -18,10 +18,10 @@ from PIL import Image
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
-from prunevid_qwen.evaluation.bulk_questions import read_questions
 from prunevid_qwen.evaluation.datasets.choices import letter_of
-from prunevid_qwen.evaluation.lmms_eval_plugin.chat import chat_question
-from prunevid_qwen.evaluation.lmms_eval_plugin.generation import Generation, read_generation
+from prunevid_qwen.evaluation.lmms_plugin.chat import chat_question
+from prunevid_qwen.evaluation.lmms_plugin.generation import Generation, read_generation
+from prunevid_qwen.evaluation.tasks.batch_questions import read_questions
 from prunevid_qwen.inputs.messages import Item, read_item, read_messages
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions

@@ -23,11 +23,11 @@ STAYS = {
     "evaluation/protocol/reading.py": "what a harness does with an answer that it cannot read: draw one",
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
-    "cli/train_glimpse_plus_request.py": "a folder of a training run",
+    "cli/train_plus.py": "a folder of a training run",
+    "cli/old_spellings.py": "the command `train glimpse`",
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/summary.py": "colours of curves",
     "evaluation/speed/speed_plots.py": "colours of curves",
-    "evaluation/reproduction/flashvid.py": "notes beside the rows of a published table",
 }
 
 

@@ -25,7 +25,7 @@ from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import reducer_class
 from prunevid_qwen.stage2_select import FastV
 from tests.models import tiny_model
-from tests.test_method_options import configs_of
+from tests.registry import configs_of
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 FILE = str(Path(__file__).parent / "plugins" / "spread.py")

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.reproduce import reproduce
 from prunevid_qwen.errors import ConfigError
 
 RUNS = Path(__file__).resolve().parent / "data" / "runs_3a0e2fd"
@@ -238,12 +237,18 @@ def test_visual_cot_answers_without_a_record_have_no_tables(run: Path, capsys: p
     refused(["eval", "visual-cot", "--judge_only", "--out", "finished", "--json"], run / "finished", capsys)
 
 
-# ---- eval/reproduce
+# ---- prunevid reproduce
 
 MINIATURE = [
     "--device", "cpu", "--workers", "0", "--min_pixels", "784", "--max_pixels", "6272", "--model_path", "bundled",
     "--limit", "2", "--json",
 ]  # fmt: skip
+
+
+def reproduce(name: str, words: list[str]) -> int:
+    return main(["reproduce", name, *words])
+
+
 TABLE_6 = partial(reproduce, "prunevid_table6")
 VSTAR = partial(reproduce, "glimpseprune_vstar")
 

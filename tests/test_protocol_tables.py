@@ -16,13 +16,14 @@ import pytest
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.figures import mean_of_strata
-from prunevid_qwen.evaluation.protocol.lines import Line, join, read_lines
+from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text, warnings_of
 from prunevid_qwen.evaluation.protocol.videomme_export import official_text
-from prunevid_qwen.evaluation.visual_cot.summary import standard_error
+from prunevid_qwen.evaluation.report.intervals import standard_error
+from prunevid_qwen.evaluation.store import read_lines
 
 PROTOCOL = protocol_named("lmms", "videomme")
 OPTIONS = ("one", "two", "three", "four")
@@ -171,7 +172,7 @@ def test_the_same_lines_give_the_same_bytes_in_any_order_and_from_any_files(tmp_
             text = "".join(f"{each}\n" for each in shuffled[worker::workers])
             paths[-1].write_text(text + torn, encoding="utf-8")
         random.Random(seed).shuffle(paths)
-        summary = summarise(read_lines(paths), MANIFEST, PROTOCOL)
+        summary = summarise([Line.from_dict(line) for path in paths for line in read_lines(path)], MANIFEST, PROTOCOL)
         tables.add((json_text(summary), csv_text(summary), markdown_text(summary)))
     assert len(tables) == 1
 
@@ -222,10 +223,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         (lambda: summarise(LINES, MANIFEST, PROTOCOL, ["baseline"]), "answers of paper"),
         (lambda: summarise(LINES, MANIFEST, protocol_named("lmms", "mvbench")), "does not go with"),
         (lambda: join([replace(LINES[0], run="x"), replace(LINES[1], run="y")]), "2 different runs"),
-        (lambda: read_lines([tmp_path / "none.jsonl"]), "no answers at"),
-        (lambda: read_lines([tmp_path / "a.jsonl"]), r"a.jsonl:1 lacks id, config"),
-        (lambda: read_lines([tmp_path / "b.jsonl"]), "not a stored answer"),
-        (lambda: read_lines([tmp_path / "c.jsonl"]), "not a JSON line"),
+        (lambda: Line.from_dict({"a": 1}, "a.jsonl:1"), r"a.jsonl:1 lacks id, config"),
         (lambda: line("a", RECORDS[0], None), "neither an answer nor an error"),
         (lambda: line("a", replace(RECORDS[0], options=(), answer="x"), "x"), "visual-cot"),
         (lambda: Manifest.from_dict({"by": "x"}), "a manifest has"),

@@ -34,7 +34,7 @@ from prunevid_qwen.adapters import families, family_of, table
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
 from prunevid_qwen.errors import UnknownOption
-from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.inputs.frontends import FRONTENDS, StockFrontend, frontend_for
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe

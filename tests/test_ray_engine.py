@@ -22,7 +22,7 @@ from prunevid_qwen.cli.request import bundled_clip
 from prunevid_qwen.config import get_config
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.asking import Answering
+from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.ray_cluster import Cluster, joined
 from prunevid_qwen.evaluation.engine.ray_data import (
@@ -37,7 +37,7 @@ from prunevid_qwen.evaluation.engine.ray_data import (
     run_on_ray,
 )
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, ReadMedia
-from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model
 from tests.media import encode
@@ -58,7 +58,7 @@ def cluster() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Question):
     id: str
     text: str
 

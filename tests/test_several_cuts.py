@@ -26,8 +26,8 @@ from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, same_logits, text_follow_up
 from tests.recomputing import recomputed
+from tests.step_plans import oracle
 from tests.test_family_oracles import identical
-from tests.test_steps import oracle
 from tests.tolerances import LOGITS, spacing
 
 

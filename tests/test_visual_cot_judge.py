@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.visual_cot import judging
-from prunevid_qwen.evaluation.visual_cot.run import VisualCotRun
+from prunevid_qwen.evaluation.tasks import judge as judging
 from tests.patience import PATIENCE
 from tests.stub_judge import StubJudge, by_equality
 from tests.visual_cot_set import FEW, write_sets
@@ -67,7 +67,7 @@ def test_from_records_to_judged_tables_in_one_command(tmp_path: Path, capsys: An
 
 
 def test_equal_answers_are_judged_once_and_never_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VisualCotRun, "load", lambda self: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(PruneVidQwen25VL, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
     answers = [json.loads(line) for line in (run / "answers.jsonl").read_text().splitlines()]
     different = {(line["question"], line["reference"], line["answer"]) for line in answers}
     assert len(different) < len(answers)

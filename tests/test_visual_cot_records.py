@@ -9,8 +9,14 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.evaluation.visual_cot.images import image_path, problems
-from prunevid_qwen.evaluation.visual_cot.records import BOX_REQUEST, Sample, data_files, read_samples
+from prunevid_qwen.evaluation.tasks.visual_cot_records import (
+    BOX_REQUEST,
+    Sample,
+    data_files,
+    image_path,
+    problems,
+    read_samples,
+)
 from tests.visual_cot_set import still, write_sets
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +15,10 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.store.identity import digest
-from prunevid_qwen.evaluation.visual_cot.answering import BRIEF
-from prunevid_qwen.evaluation.visual_cot.identity import options_of
-from prunevid_qwen.evaluation.visual_cot.run import VisualCotRun
-from tests.visual_cot_set import FEW, still, write_sets
+from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, ImageQuestion, VisualCotRun
+from tests.visual_cot_set import FEW, LINE, lines, still, write_sets
 
 TABLES = ("report.md", "summary.csv", "summary.json")
-LINE = {
-    "set", "id", "config", "image", "question", "reference", "answer", "tokens", "kept_ratio", "generated_tokens",
-    "seconds", "error",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +50,14 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every question that reaches a model."""
     questions: list[str] = []
-    generate = PruneVidQwen25VL.generate
+    messages = ImageQuestion.messages
 
-    def watched(self: Any, *given: Any, **named: Any) -> Any:
-        questions.append(named["question"])
-        return generate(self, *given, **named)
+    def watched(self: ImageQuestion, *given: Any) -> Any:
+        questions.append(self.text)
+        return messages(self, *given)
 
-    monkeypatch.setattr(PruneVidQwen25VL, "generate", watched)
+    monkeypatch.setattr(ImageQuestion, "messages", watched)
     return questions
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def rows(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -133,20 +122,20 @@ def test_a_killed_run_comes_to_the_same_tables(
 
 
 def test_a_finished_run_loads_no_model(root: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VisualCotRun, "load", lambda self: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(PruneVidQwen25VL, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
     assert evaluate(root, copy) == 0
 
 
 def test_ctrl_c_loses_nothing(root: Path, finished: Path, tmp_path: Path, asked: list[str], monkeypatch: Any) -> None:
-    generate = PruneVidQwen25VL.generate
+    messages = ImageQuestion.messages
 
-    def interrupted(self: Any, *given: Any, **named: Any) -> Any:
+    def interrupted(self: ImageQuestion, *given: Any) -> Any:
         if len(asked) == 5:
             raise KeyboardInterrupt
-        return generate(self, *given, **named)
+        return messages(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PruneVidQwen25VL, "generate", interrupted)
+        patch.setattr(ImageQuestion, "messages", interrupted)
         assert evaluate(root, tmp_path) == 130
     assert len(lines(tmp_path)) == 5 and not (tmp_path / "report.md").exists()
     assert evaluate(root, tmp_path, "--judge_only") == 0  # what is there can be looked at
@@ -185,21 +174,24 @@ def test_changed_records_are_refused_and_restart_takes_them(root: Path, copy: Pa
 
 
 def test_weights_and_files_that_configs_name_are_part_of_a_run(tmp_path: Path) -> None:
+    def options(model: str, configs: Any = ()) -> dict[str, Any]:
+        return VisualCotRun((), tmp_path, configs, model_path=model, loading={"device": "cpu"}).options([])
+
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "weights").write_bytes(b"1")
-    with pytest.raises(ConfigError, match=r"has no config\.json"):  # before a folder of results is that model's
-        options_of([], (), str(tmp_path / "model"), {}, "", 8)
+    with pytest.raises(ConfigError):  # it has no config.json: before a folder of results is that model's
+        options(str(tmp_path / "model"))
     (tmp_path / "model" / "config.json").write_text("{}")
-    run: Callable[[], dict[str, Any]] = lambda: options_of([], (), str(tmp_path / "model"), {"device": "cpu"}, "", 8)  # noqa: E731
-    before = run()
+    before = options(str(tmp_path / "model"))
     (tmp_path / "model" / "weights").write_bytes(b"2")
-    assert run()["model"] != before["model"] and run()["device"] == "cpu"
+    after = options(str(tmp_path / "model"))
+    assert after["model"] != before["model"] and after["device"] == "cpu"
     assert digest(tmp_path / "model") != digest(tmp_path / "model" / "weights")
-    assert "content of" not in str(options_of([], (("c", PruneVidConfig()),), "bundled", {"device": "cpu"}, "", 8))
-    with pytest.raises(SetupError, match="cannot find the model 'no/such'"):
-        options_of([], (), "no/such", {}, "", 8)
-    with pytest.raises(ConfigError, match="no model folder at '/no/such', and that is no hub id"):
-        options_of([], (), "/no/such", {}, "", 8)
+    assert "content of" not in str(options("bundled", (("c", PruneVidConfig()),)))
+    with pytest.raises(SetupError):
+        options("no/such")
+    with pytest.raises(ConfigError):
+        options("/no/such")
 
 
 def test_missing_images_are_named_counted_and_asked_once_they_are_there(
@@ -220,10 +212,12 @@ def test_missing_images_are_named_counted_and_asked_once_they_are_there(
     assert found["mean of sets", FEW]["answered"] == 4 and len(lines(out)) == 16
     table = [line.split(" | ") for line in page.splitlines() if line.startswith("| ") and "/" in line]
     assert table and all(cells[3].endswith(f" of {cells[2]}") for cells in table)
-    assert len(asked) == 12  # reading the damaged one was tried
+    assert len(asked) == 8
+    with_error = [line["id"] for line in lines(out) if line["error"]]
+    assert with_error == [0, 0, 1, 1, 2, 2, 3, 3]  # of colors two, of shapes two, each under both configs
     hidden.rename(image)
     assert evaluate(other, out) == 0
-    assert len(asked) == 20 and rows(out)["shapes", FEW]["answered"] == 4
+    assert len(asked) == 12 and rows(out)["shapes", FEW]["answered"] == 4
 
 
 def test_a_broken_image_alone_is_no_score(root: Path, tmp_path: Path, capsys: Any) -> None:
@@ -235,10 +229,15 @@ def test_a_broken_image_alone_is_no_score(root: Path, tmp_path: Path, capsys: An
 
 def test_brief_greedy_and_limit_reach_the_model(root: Path, tmp_path: Path, monkeypatch: Any, asked: list[str]) -> None:
     given: list[dict[str, Any]] = []
-    generate = PruneVidQwen25VL.generate
-    monkeypatch.setattr(
-        PruneVidQwen25VL, "generate", lambda self, **named: given.append(named) or generate(self, **named)
-    )
+    load = PruneVidQwen25VL.from_pretrained
+
+    def watched(*where: Any, **how: Any) -> Any:
+        model = load(*where, **how)
+        generate = model.model.generate
+        monkeypatch.setattr(model.model, "generate", lambda **named: given.append(named) or generate(**named))
+        return model
+
+    monkeypatch.setattr(PruneVidQwen25VL, "from_pretrained", watched)
     assert evaluate(root, tmp_path, "--brief", "--limit", "1", "--no_baseline") == 0
     assert len(given) == 2 and asked[0].endswith(f"?\n{BRIEF}") and BRIEF not in lines(tmp_path)[0]["question"]
     assert given[0]["do_sample"] is False and given[0]["repetition_penalty"] == 1 and given[0]["max_new_tokens"] == 8

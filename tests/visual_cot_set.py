@@ -9,13 +9,23 @@ from typing import Any
 from PIL import Image
 
 from prunevid_qwen.config import get_config
-from prunevid_qwen.evaluation.visual_cot.records import BOX_REQUEST
+from prunevid_qwen.evaluation.tasks.visual_cot_records import BOX_REQUEST
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Scene, make_scene, render
 
 FEW = "few"
 """Name of the config that `write_sets` lays beside the images: of 16 tokens one is left, and not a well chosen one."""
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 6_000_000
+
+LINE = {
+    "set", "id", "config", "image", "question", "reference", "answer", "tokens", "kept_ratio", "generated_tokens",
+    "seconds", "error",
+}  # fmt: skip
+"""What a stored line of answers holds."""
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def still(number: int) -> Scene:

@@ -23,8 +23,6 @@ import lmms_folder as folder
 from lmms_harness import PYTHON, Harness, Key, Outcome, key_of, lines_of, of
 
 from prunevid_qwen.config import get_config
-from prunevid_qwen.evaluation.benchmark.question import BenchmarkQuestion
-from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.tasks import Task
 from prunevid_qwen.evaluation.protocol.lines import Line
@@ -34,6 +32,7 @@ from prunevid_qwen.evaluation.protocol.reading import Output
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.summary import summarise
 from prunevid_qwen.evaluation.store import surroundings
+from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, BenchmarkRun
 from prunevid_qwen.receipt import versions
 
 ROOT = Path(__file__).resolve().parent.parent

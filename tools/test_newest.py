@@ -30,7 +30,7 @@ BESIDE = ROOT / ".venv-matrix"
 ORACLES = (
     "tests/test_seams.py", "tests/test_keep_everything.py", "tests/test_pruning_equals_masking.py",
     "tests/test_context.py", "tests/test_cache.py", "tests/test_generation.py", "tests/test_positions.py",
-    "tests/test_steps.py", "tests/test_family_oracles.py",
+    "tests/test_steps.py", "tests/test_steps_generation.py", "tests/test_family_oracles.py",
 )  # fmt: skip
 NEVER = re.compile(r"torch|torchvision|triton|nvidia-.*")  # gigabytes, and another arithmetic than the tests'
 CANARY = """

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -65,8 +63,8 @@ def batch(
     if out.resolve() == questions.resolve():
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
     named = named_config(config, pruning.given)
-    from prunevid_qwen.evaluation.benchmark.question import spread
-    from prunevid_qwen.evaluation.bulk_questions import missing_media
+    from prunevid_qwen.evaluation.tasks.batch_questions import missing_media
+    from prunevid_qwen.evaluation.tasks.benchmark import spread
 
     asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
     _warn_of(missing_media(asked), output)
@@ -74,17 +72,17 @@ def batch(
         told = {"questions": len(asked), "missing": missing_media(asked), "config": named[0], "out": str(out)}
         said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
         return Result(told, lambda: typer.echo(said))
-    from prunevid_qwen.evaluation.bulk import BulkRun, answer_bulk
+    from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 
     output.calm_libraries()
-    run = BulkRun(tuple(asked), named, system, max_new_tokens, model.model_path, model.loading)
+    run = BatchRun(tuple(asked), named, system, max_new_tokens, model.model_path, model.loading, pruning.plugins)
     output.note_toy(model.model_path)
     with (
         output.keeping(out),
         output.bars() as bars,
         engine.opened(model.device, output.verbose, bars.tell) as (opened, device),
     ):
-        told = answer_bulk(out, run, opened, device, restart, bars.tell, typed())
+        told = answer_batch(out, run, opened, device, restart, bars.tell, typed())
     failed = f"; {told['failed']} could not be answered, their lines say why" if told["failed"] else ""
     said = f"{told['answered']} of {told['questions']} questions are answered in {out}{failed}"
     return Result(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
@@ -96,7 +94,7 @@ def register_batch(app: typer.Typer) -> None:
 
 
 def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str | None) -> list[Any]:
-    from prunevid_qwen.evaluation.bulk_questions import read_questions
+    from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder, read_questions
 
     if not path.is_dir():
         if texts or file is not None:
@@ -107,33 +105,7 @@ def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str 
             texts = [*texts, *(line for line in file.read_text(encoding="utf-8").splitlines() if line.strip())]
         except OSError as error:
             raise ConfigError(f"cannot read --question_file {file} ({error.strerror})") from None
-    if not texts:
-        raise ConfigError(f'{path} is a folder: say what is asked about its files with --question "..."')
-    return questions_for_folder(path, texts, system)
-
-
-def questions_for_folder(folder: Path, texts: Sequence[str], system: str | None = None) -> list[Any]:
-    """Return a question about each video and image directly in a folder, for each of the texts.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    from prunevid_qwen.evaluation.bulk_questions import read_questions
-    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_order
-
-    lines = []
-    for path in sorted(folder.resolve().iterdir(), key=lambda each: natural_order(each.name)):
-        suffix = path.suffix.lower()
-        kind = "video" if suffix in VIDEO_SUFFIXES else "image" if suffix in IMAGE_SUFFIXES else None
-        names = [path.name] if len(texts) == 1 else [f"{path.name}#{number}" for number in range(1, len(texts) + 1)]
-        if kind:
-            lines += [{"id": name, kind: str(path), "question": text} for name, text in zip(names, texts, strict=True)]
-    if not lines:
-        raise ConfigError(f"{folder} holds no video and no image (known: {', '.join(VIDEO_SUFFIXES)} ...)")
-    with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "questions.jsonl"
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        return list(read_questions(file, system))
+    return list(questions_for_folder(path, texts, system))
 
 
 def _warn_of(missing: Sequence[str], output: Output) -> None:

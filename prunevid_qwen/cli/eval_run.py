@@ -78,15 +78,23 @@ def run(
     pruning: Annotated[Changes, Options(without=BY_PROTOCOL)],
 ) -> Result:
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
-    from prunevid_qwen.evaluation.benchmark.run import BenchmarkRun, answer_run
     from prunevid_qwen.evaluation.datasets import benchmark
     from prunevid_qwen.evaluation.protocol.presets import protocol_for
+    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run
 
     known = benchmark(name).name
     made = named_configs(configs, pruning.given, KEPT_BY_BASELINE)
     out = out or Path("runs") / known
     asked = BenchmarkRun(
-        known, data, protocol_for(known, protocol, **choices), made, part, limit, model.model_path, model.loading
+        known,
+        data,
+        protocol_for(known, protocol, **choices),
+        made,
+        part,
+        limit,
+        model.model_path,
+        model.loading,
+        plugins=pruning.plugins,
     )
     read = asked.read()
     questions = _that_can_be_asked(read, limit, f"prunevid eval check {known} --data {data}", output)
@@ -115,8 +123,8 @@ def run(
 
 def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Output) -> Result:
     """Score the stored answers of a run and write its tables: no model, no videos."""
-    from prunevid_qwen.evaluation.benchmark.report import REPORT, write_tables
     from prunevid_qwen.evaluation.protocol.tables import warnings_of
+    from prunevid_qwen.evaluation.tasks.benchmark_tables import REPORT, write_tables
 
     summary = write_tables(folder)
 
@@ -141,7 +149,7 @@ def export(
     output: Output,
 ) -> Result:
     """Write the answers of a run in the format that Video-MME's or EgoSchema's authors score."""
-    from prunevid_qwen.evaluation.benchmark.report import write_export
+    from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export
 
     path = str(write_export(folder, config, out, partial))
     return Result({"out": path}, lambda: typer.echo(path))
@@ -160,7 +168,7 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Output) -
     Raises:
         MediaError: all are.
     """
-    from prunevid_qwen.evaluation.benchmark.question import spread
+    from prunevid_qwen.evaluation.tasks.benchmark import spread
 
     asked = spread(data.records, limit)
     paths = {media.path for record in asked for media in record.media}

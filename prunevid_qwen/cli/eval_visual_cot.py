@@ -63,11 +63,15 @@ def visual_cot(
     if scorer == "judge" and not marking:
         raise ConfigError("a judge needs --judge_base_url and --judge_model, see --help; --scorer contained needs none")
     made = named_configs(configs, pruning.given)
-    from prunevid_qwen.evaluation.visual_cot.answering import BRIEF, MAX_NEW_TOKENS
-    from prunevid_qwen.evaluation.visual_cot.configs import competitors
-    from prunevid_qwen.evaluation.visual_cot.judge import Judge
-    from prunevid_qwen.evaluation.visual_cot.report import report_text, warnings_of
-    from prunevid_qwen.evaluation.visual_cot.run import VisualCotRun, answer_run, score_run
+    from prunevid_qwen.evaluation.tasks.judge import Judge
+    from prunevid_qwen.evaluation.tasks.visual_cot import (
+        BRIEF,
+        MAX_NEW_TOKENS,
+        VisualCotRun,
+        answer_run,
+        competitors,
+    )
+    from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
 
     def asked() -> Any:
         return VisualCotRun(
@@ -118,7 +122,7 @@ def _checked(samples: Any, images: Path, output: Output) -> Result:
 
 
 def _problems(samples: Any, images: Path, decode: bool, bars: Bars) -> list[str]:
-    from prunevid_qwen.evaluation.visual_cot.images import problems
+    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
 
     return list(problems(samples, images, decode, bars.tell))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,12 +87,13 @@ class EngineOptions:
             yield here(workers), choose_device(device)
             return
         from prunevid_qwen.evaluation.engine.ray_cluster import joined
-        from prunevid_qwen.evaluation.engine.ray_data import on_ray
+        from prunevid_qwen.evaluation.engine.ray_data import run_on_ray
 
         tell("starting Ray", 0, 1)
         with joined(self.ray_address, verbose) as cluster:
             tell("starting Ray", 1, 1)
-            yield on_ray(replicas=self.replicas, readers=self.workers, verbose=verbose), cluster.device(device)
+            run = functools.partial(run_on_ray, replicas=self.replicas, readers=self.workers, verbose=verbose)
+            yield run, cluster.device(device)
 
 
 @dataclass(frozen=True)

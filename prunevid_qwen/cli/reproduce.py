@@ -73,16 +73,16 @@ def reproduce(
     output: Output,
 ) -> Result:
     """Run a published table anew and put its figures, as theirs, beside ours."""
-    from prunevid_qwen.evaluation.reproduction.tables import TABLES as PUBLISHED
+    from prunevid_qwen.evaluation.published.table import published_table
 
-    table = PUBLISHED[name]
+    table = published_table(name)
     if model.glimpse_path and table.glimpse is None:
         raise ConfigError(f"no row of {name} has a predictor: leave --glimpse_path out")
     if page_only and (dry_run or restart):
         raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
     run = _Run(table, out or Path("runs") / "reproduce" / name, less, restart, output)
     settings = table.settings_called(tuple(setting or ()))
-    if less.new_tokens and not any(run.timed(each) for each in settings):
+    if less.new_tokens and not any(each.timed for each in settings):
         raise ConfigError(
             f"--new_tokens is the length of timed answers, and nothing of {name} that was asked for is timed: leave it "
             "out"
@@ -119,11 +119,11 @@ def register_reproduce(group: typer.Typer) -> None:
 
 
 def _explained(name: str) -> str:
-    from prunevid_qwen.evaluation.reproduction.describe import describe
-    from prunevid_qwen.evaluation.reproduction.tables import TABLES as PUBLISHED
+    from prunevid_qwen.evaluation.published.estimate import describe
+    from prunevid_qwen.evaluation.published.table import published_table
 
     example = f"\n[bold]Examples[/bold]\n  prunevid reproduce {name} --data ~/data/SET --dry_run\n"
-    return escape("\n".join(describe(PUBLISHED[name]))) + "\n" + example
+    return escape("\n".join(describe(published_table(name)))) + "\n" + example
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,9 @@ class _Run:
     restart: bool
     output: Output
 
-    def timed(self, setting: Any) -> bool:
-        """Tell whether a setting measures time and memory instead of answers."""
-        from prunevid_qwen.evaluation.reproduction.published import Timed
-
-        return isinstance(setting, Timed)
-
     def asked(self, setting: Any, data: dict[str, Path], only: tuple[str, ...], model: TableModel) -> Any:
         """Return what is run of a setting."""
-        from prunevid_qwen.evaluation.reproduction.run import Reproduction
+        from prunevid_qwen.evaluation.published.reproduce import Reproduction
 
         path = model.model_path or self.table.model
         return Reproduction(
@@ -169,34 +163,34 @@ class _Run:
 
     def answer(self, setting: Any, asked: Any, engine: Any, shards: ShardedEngineOptions, bars: Bars) -> None:
         """Answer what is missing of a setting."""
-        from prunevid_qwen.evaluation.reproduction.run import reproduce as answered
+        from prunevid_qwen.evaluation.published.reproduce import reproduce as answered
 
         folder = self.out / setting.name
 
         def tell(what: str, done: int, total: int) -> None:
             bars.tell(what if len(self.table.settings) == 1 else f"{setting.name}, {what}", done, total)
 
-        if not self.timed(setting):
+        if not setting.timed:
             answered(asked, folder, engine, shards.share, self.restart, tell, typed())
             return
-        from prunevid_qwen.evaluation.reproduction.timing import measure
+        from prunevid_qwen.evaluation.published.timing import measure
 
         if shards.share[0]:
             return  # times are of one process: the first share's
         if shards.engine == "ray":
             self.output.note(f"note: {setting.name} is measured by this process, on this machine's device")
         tokens = self.less.new_tokens or setting.new_tokens
-        [each] = asked.asked
+        [each] = asked.sets
         images = min(setting.images, self.less.limit or setting.images)
         measure(asked, folder / each.name, tokens, images, self.restart, tell, typed())
 
     def pages(self, settings: Sequence[Any]) -> Result:
         """Write the page of each setting."""
-        from prunevid_qwen.evaluation.reproduction.page import PAGE, write_page
-        from prunevid_qwen.evaluation.reproduction.timing_page import write_timing_page
+        from prunevid_qwen.evaluation.published.page import PAGE, write_page
+        from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
         told = {
-            each.name: (write_timing_page if self.timed(each) else write_page)(self.table, each, self.out / each.name)
+            each.name: (write_timing_page if each.timed else write_page)(self.table, each, self.out / each.name)
             for each in settings
         }
 
@@ -217,8 +211,8 @@ class _Run:
 
     def checked(self, asked: Sequence[tuple[Any, Any]]) -> Result:
         """Say what would be run, what it would take, and of which data set nothing can be read."""
-        from prunevid_qwen.evaluation.reproduction.describe import cost_lines, figure_lines
-        from prunevid_qwen.evaluation.reproduction.run import check
+        from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+        from prunevid_qwen.evaluation.published.reproduce import check
 
         told: dict[str, Any] = {
             setting.name: {"asked": check(each), "cost": cost_lines(setting)} for setting, each in asked
@@ -264,7 +258,7 @@ def _show(each: dict[str, Any]) -> None:
 
 def _folders(given: Sequence[str], table: Any) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    own = {each.dataset for setting in table.settings for each in setting.asked}
+    own = {each.data.dataset for setting in table.settings for each in setting.sets}
     for text in given:
         name, equals, folder = text.partition("=")
         if not equals and len(own) == 1 and len(given) == 1 and text:

@@ -114,7 +114,7 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
     if not judge:
         yield {"exact_match": exact_match}
         return
-    from prunevid_qwen.evaluation.visual_cot.judge import Judge, Marked, NotJudged, score_in
+    from prunevid_qwen.evaluation.tasks.judge import Judge, Marked, NotJudged, score_in
 
     log, marker = logging.getLogger(__name__), Judge(**judge)
     try:

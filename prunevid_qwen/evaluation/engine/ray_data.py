@@ -19,24 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunevid_qwen.errors import PruneVidError, SetupError
-from prunevid_qwen.evaluation.accuracy_folder import code_digest
 from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.processes import Plugins, load_once
 from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, import_ray, joined
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
+from prunevid_qwen.evaluation.engine.storing import Progress
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.store.identity import reader_options
+from prunevid_qwen.evaluation.store import code_digest, plugin_options, reader_options
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.video.data_uris import named
 
 if TYPE_CHECKING:  # readers, one for each CPU, import no more than they need
-    from prunevid_qwen.evaluation.engine.asking import Answerer, Answering
+    from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
 
 Row = dict[str, Any]
 Same = tuple[tuple[str, str], ...]
 """Name and version of what has to be the same on every machine."""
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done and how much there is."""
 
 TRIES = 3
 """Processes that may die of a task, reading it or answering it, before it is given up."""
@@ -67,7 +65,8 @@ def run_on_ray(
 
     Args:
         tasks: each answered once.
-        reading, answering: how media are read, and who answers; both travel to every machine.
+        reading, answering: how media are read, and who answers; both travel to every machine. The files of plug-ins do
+            not: each machine has them, at the same place.
         address: as in `joined`.
         replicas: models; None is one for each GPU of the cluster, one where there is none.
         readers: tasks that are read at once; None is as many as CPUs are free.
@@ -89,6 +88,8 @@ def run_on_ray(
             answering = replace(answering, loading={**answering.loading, "device": device})
         if Path(answering.model_path).is_dir():  # workers have working directories of their own
             answering = replace(answering, model_path=str(Path(answering.model_path).resolve()))
+        files = (str(Path(each).resolve()) if Path(each).is_file() else each for each in answering.plugins)
+        answering = replace(answering, plugins=tuple(files))
         cpus = reader_cpus or cluster.reader_cpus()
         left = dict(enumerate(tasks))
         if not left:
@@ -108,11 +109,6 @@ def run_on_ray(
             raise SetupError(f"Ray ended, but {len(left)} tasks did not come back: run again to go on with them")
 
 
-def on_ray(**options: Any) -> Callable[[Iterable[Task], Reading, Answering], Generator[Line, None, None]]:
-    """Return the engine of a Ray cluster: `run_on_ray` with these options."""
-    return functools.partial(run_on_ray, **options)
-
-
 def _pipeline(
     ray: Any,
     tasks: dict[int, Task],
@@ -126,7 +122,8 @@ def _pipeline(
     dumps = ray.cloudpickle.dumps  # unlike pickle it carries what was defined in a notebook
     rows = [{"number": number, "task": dumps(task)} for number, task in tasks.items()]
     tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
-    shared = {"tries": tries, "same": _installed()}
+    plugins = answering.plugins
+    shared = {"tries": tries, "same": _installed(plugins), "plugins": plugins}
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     data.context.enable_progress_bars = False
     data.context.print_on_execution_start = False
@@ -187,14 +184,16 @@ def _try(tries: Any, what: str) -> Iterator[bool]:
         tries.end.remote(what)
 
 
-def _read(row: Row, reading: bytes, tries: Any, same: Same) -> Row:
+def _read(row: Row, reading: bytes, tries: Any, same: Same, plugins: Plugins = ()) -> Row:
     """Read the media of a task; runs in whatever process Ray has for it."""
     from ray import cloudpickle
 
     def read() -> bytes:
         media = cloudpickle.loads(row["task"]).media
         with _try(tries, f"reading {row['number']}") as may:
-            found = read_media(_reading_of(reading, same), media) if may else Read((), _killed("read", media), 0.0)
+            found = Read((), _killed("read", media), 0.0)
+            if may:
+                found = read_media(_reading_of(reading, same, plugins), media)
         dumped: bytes = cloudpickle.dumps(found)
         if len(dumped) > _LARGEST:
             said = f"its frames are {len(dumped) / 2**30:.1f} GiB, and Ray carries 2: take fewer or smaller ones"
@@ -205,11 +204,12 @@ def _read(row: Row, reading: bytes, tries: Any, same: Same) -> Row:
 
 
 @functools.cache
-def _reading_of(pickled: bytes, same: Same) -> Reading:
+def _reading_of(pickled: bytes, same: Same, plugins: Plugins) -> Reading:
     import torch
     from ray import cloudpickle
 
-    _check_same(same)
+    _check_same(same, plugins)
+    load_once(plugins)
     torch.set_num_threads(1)  # readers are as many as CPUs
     reading: Reading = cloudpickle.loads(pickled)
     return reading
@@ -218,16 +218,17 @@ def _reading_of(pickled: bytes, same: Same) -> Reading:
 class _Replica:
     """A model that answers tasks; lives in a process of its own."""
 
-    def __init__(self, answering: bytes, on_gpu: bool, tries: Any, same: Same) -> None:
+    def __init__(self, answering: bytes, on_gpu: bool, tries: Any, same: Same, plugins: Plugins = ()) -> None:
         self._answerer: Answerer | None = None
         self._tries = tries
-        self._loaded = _caught("made", lambda: self._load(answering, on_gpu, same))
+        self._loaded = _caught("made", lambda: self._load(answering, on_gpu, same, plugins))
 
-    def _load(self, pickled: bytes, on_gpu: bool, same: Same) -> None:
+    def _load(self, pickled: bytes, on_gpu: bool, same: Same, plugins: Plugins) -> None:
         import torch
         from ray import cloudpickle
 
-        _check_same(same)
+        _check_same(same, plugins)
+        load_once(plugins)
         if on_gpu:
             torch.set_num_threads(_THREADS_BESIDE_GPU)
         self._answerer = cloudpickle.loads(pickled).load()
@@ -264,27 +265,24 @@ def _caught(name: str, work: Callable[[], Any]) -> Row:
     try:
         return {name: work(), "fault": None}
     except Exception as error:
-        where = f"on {_machine()}:\n{traceback.format_exc()}"
+        where = f"on {platform.node()}:\n{traceback.format_exc()}"
         plain = error if isinstance(error, PruneVidError) else RuntimeError(f"{type(error).__name__}: {error}")
         return {name: None, "fault": cloudpickle.dumps((plain.with_traceback(None), where))}
 
 
-def _check_same(same: Same) -> None:
-    for (name, wanted), (_, here) in zip(same, _installed(), strict=True):
+def _check_same(same: Same, plugins: Plugins = ()) -> None:
+    for (name, wanted), (_, here) in zip(same, _installed(plugins), strict=True):
         if here != wanted:
             what = "other code of prunevid_qwen" if name == "code" else f"{name} {here}, not {wanted}"
             raise SetupError(
-                f"{_machine()} has {what}: answers of both do not belong into one table; install the same on every "
-                "machine of the cluster"
+                f"{platform.node()} has {what}: answers of both do not belong into one table; install the same on "
+                "every machine of the cluster"
             )
 
 
-def _installed() -> Same:
-    return (*versions().items(), *reader_options("pyav").items(), ("code", code_digest()))
-
-
-def _machine() -> str:
-    return platform.node()
+def _installed(plugins: Plugins = ()) -> Same:
+    own = (*versions().items(), *reader_options("pyav").items(), ("code", code_digest()))
+    return (*own, *plugin_options(plugins).items())
 
 
 @contextlib.contextmanager

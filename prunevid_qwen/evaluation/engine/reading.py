@@ -7,7 +7,7 @@ for a pipe between processes or machines, whatever room ``/dev/shm`` has.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,19 @@ class ReadMedia:
     facts: dict[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class HeldImage(Media):
+    """An image that a data set holds itself, and no file; ``path`` says whose it is, and tells it from others.
+
+    Args:
+        image: uint8 RGB ``[h, w, 3]``.
+        note: what was done to its colours, or None.
+    """
+
+    image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
+    note: str | None = None
+
+
 @dataclass(frozen=True)
 class ByProtocol:
     """Reads media as a benchmark's protocol says: frames by number, pixels between its limits.
@@ -83,14 +96,8 @@ class ByProtocol:
         Raises:
             MediaError: missing, unreadable, or no frame in the range that the question is about.
         """
-        return self._image(media) if media.kind == "image" else self._video(media)
-
-    def _image(self, media: Media) -> ReadMedia:
-        image, note = read_picture(media.path)
-        frame = fitted_frame(image, self._limits(self.image, 1))
-        return ReadMedia("image", frame[None], 1.0, (), _image_facts(media, image, frame, note))
-
-    def _video(self, media: Media) -> ReadMedia:
+        if media.kind == "image":
+            return _image(media, self._limits(self.image, 1))
         chosen: list[Any] = []
         first = 1 if media.kind == "frames" else 0
 
@@ -152,11 +159,8 @@ class ByConfig:
             MediaError: missing or unreadable.
         """
         if media.kind == "image":
-            image, note = read_picture(media.path)
             limit = self.config.max_pixels
-            options = self.image if limit is None else replace(self.image, max_pixels=limit)
-            frame = fitted_frame(image, options)
-            return ReadMedia("image", frame[None], 1.0, (), _image_facts(media, image, frame, note))
+            return _image(media, self.image if limit is None else replace(self.image, max_pixels=limit))
         given = {name: value for name in ("start", "end") if (value := getattr(media, name)) is not None}
         if media.fps is not None:
             given["fps"] = media.fps
@@ -165,10 +169,13 @@ class ByConfig:
         return ReadMedia("video", frames, seconds, tuple(facts["timestamps"]), facts)
 
 
-def _image_facts(media: Media, image: np.ndarray, frame: np.ndarray, note: str | None) -> dict[str, Any]:
-    source = named(media.path)
+def _image(media: Media, options: PixelOptions) -> ReadMedia:
+    image, note = (media.image, media.note) if isinstance(media, HeldImage) else read_picture(media.path)
+    frame, source = fitted_frame(image, options), named(media.path)
     facts: dict[str, Any] = {"source": source, "size": list(image.shape[:2]), "resized": list(frame.shape[:2])}
-    return facts if note is None else {**facts, "warnings": [f"{source}: {note}"]}
+    if note is not None:
+        facts["warnings"] = [f"{source}: {note}"]
+    return ReadMedia("image", frame[None], 1.0, (), facts)
 
 
 Reading = ByProtocol | ByConfig

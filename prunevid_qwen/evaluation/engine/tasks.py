@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ReadMedia
@@ -13,14 +14,16 @@ Line = dict[str, Any]
 """What is stored of one question under one config; JSON."""
 
 
-class Question(Protocol):
-    """A question of any kind."""
+class Question(ABC):
+    """A question of any kind; ``id`` is unique within the run."""
 
-    @property
-    def id(self) -> str:
-        """Unique within the run."""
-        ...
+    id: str
+    error: str | None = None
+    """Why it cannot be asked, if that is known beforehand: it becomes the error of its lines."""
+    generation: Mapping[str, Any] = {}
+    """Arguments of ``generate`` that are this question's own, over those of the run."""
 
+    @abstractmethod
     def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
         """Return the chat messages.
 
@@ -28,11 +31,10 @@ class Question(Protocol):
             items: what stands for each medium in a message's content.
             media: as they were read: what is asked may depend on the frames taken.
         """
-        ...
 
+    @abstractmethod
     def about(self) -> Line:
         """Return what a line says of the question itself, whatever is answered."""
-        ...
 
 
 @dataclass(frozen=True)

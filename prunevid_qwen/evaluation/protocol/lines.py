@@ -1,11 +1,10 @@
-"""Stored answers, one JSON line each, read from any number of files and joined so that their order does not matter."""
+"""Stored answers of any number of processes, checked and joined so that their order does not matter."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, excerpt, quoted
@@ -115,33 +114,6 @@ def join(lines: Iterable[Line]) -> Joined:
         if len({line.raw for line in same if line.error is None}) > 1:
             conflicts.append(key)
     return Joined(tuple(kept), tuple(conflicts))
-
-
-def read_lines(paths: Iterable[Path]) -> list[Line]:
-    """Read stored answers; a last line that a kill cut short is passed over.
-
-    Raises:
-        ConfigError: no such file, or a line that is not a stored answer; file and line are named.
-    """
-    lines = []
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f"no answers at {path}: name a .jsonl file of a run")
-        whole = path.read_bytes()
-        for number, text in enumerate(whole[: whole.rfind(b"\n") + 1].split(b"\n"), 1):
-            if text.strip():
-                lines.append(Line.from_dict(_parsed(text, f"{path}:{number}"), f"{path}:{number}"))
-    return lines
-
-
-def _parsed(text: bytes, where: str) -> Mapping[str, Any]:
-    try:
-        line = json.loads(text)
-    except ValueError as error:  # also bytes that are no UTF-8
-        raise ConfigError(f"{where} is not a JSON line ({error}): take it out and run again") from error
-    if not isinstance(line, dict):
-        raise ConfigError(f"{where} is not a stored answer, but {quoted(line, 80)}: take it out")
-    return line
 
 
 def _rest(line: Line) -> str:

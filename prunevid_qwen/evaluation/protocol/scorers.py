@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from prunevid_qwen.evaluation.protocol import harness_scorers as harness
+from prunevid_qwen.evaluation.protocol.free_answers import normalised
 from prunevid_qwen.evaluation.protocol.reading import LETTERS, Output, Reading
-from prunevid_qwen.evaluation.visual_cot.scoring import normalised
 
 Scorer = Callable[[Output], Reading]
 

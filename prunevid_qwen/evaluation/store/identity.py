@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.plugins import load_plugin
-from prunevid_qwen.errors import SetupError, quoted
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 
@@ -168,28 +167,27 @@ def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
     """Return what of the plug-ins of a run another one must share, flat; nothing where there is none.
 
     Args:
-        plugins: as `prunevid_qwen.config.plugins.load_plugin` takes them: a file counts by its bytes, a module by its
-            installed version, or by its own file's bytes where no version is installed with it.
+        plugins: as `prunevid_qwen.config.plugins.load_plugin` takes them. A file counts by its bytes, a module by the
+            version of the package that brings it, else by the bytes of its own file.
 
     Raises:
-        ConfigError, SetupError: as there.
+        ConfigError: there is no such file or module.
     """
-    found = {}
-    for source in plugins:
-        load_plugin(source)
-        path = Path(source)
-        if path.is_file():
-            found[f"plugin: {path.stem}"] = digest(path)
-        else:
-            found[f"plugin: {source}"] = _version_of(source)
-    return found
+    return {f"plugin: {Path(source).stem if _is_file(source) else source}": _plugin(source) for source in plugins}
 
 
-def _version_of(module: str) -> str:
+def _is_file(source: str) -> bool:
+    return source.endswith(".py") or Path(source).is_file()
+
+
+def _plugin(source: str) -> str:
     from importlib.metadata import packages_distributions, version
 
-    names = packages_distributions().get(module.partition(".")[0])
-    if names:
+    names = packages_distributions().get(source.partition(".")[0])
+    if names and not _is_file(source):
         return version(names[0])
-    file = importlib.import_module(module).__file__
-    return "unknown" if file is None else digest(Path(file))
+    spec = None if _is_file(source) else importlib.util.find_spec(source)
+    file = Path(source if spec is None else spec.origin or "")
+    if not file.is_file():
+        raise ConfigError(f"no plug-in at {quoted(source)}: pass a .py file or the name of a module")
+    return digest(file)

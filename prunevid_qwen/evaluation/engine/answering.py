@@ -1,0 +1,199 @@
+"""Answering the questions of a task: media encoded once, each question by itself under each config.
+
+One question is one prompt, never padded beside others: an answer depends on nothing but the question, the media and
+the config, however a run is spread over processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from prunevid_qwen.adapters import adapter_for, visual_tokens
+from prunevid_qwen.adapters.vision import EncodedVideos, Features, vision_from_memory
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.engine.processes import Plugins
+from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia, media_reader
+from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.inputs.qwen.media import Medium
+from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.receipt import check_applied, receipt
+from prunevid_qwen.reducer import VisionQuery
+from prunevid_qwen.tokens.device import input_device
+
+NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
+
+GREEDY: dict[str, Any] = {
+    "do_sample": False,
+    "num_beams": 1,
+    "repetition_penalty": 1.0,
+    "temperature": None,
+    "top_p": None,
+    "top_k": None,
+}
+"""The most probable token, whatever a checkpoint's generation_config prefers: no penalty, no temperature."""
+
+_SECONDS = ("read", "merge", "select", "compact", "prefill", "decode", "total")
+
+
+@dataclass(frozen=True)
+class Answering:
+    """Who answers, as something that travels: a process makes an `Answerer` of it.
+
+    Args:
+        configs: name and config of each.
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        generation: arguments of transformers' ``generate``, over `GREEDY`.
+        plugins: files and modules that register methods of the configs; every process of the run loads them first.
+    """
+
+    configs: NamedConfigs
+    model_path: str = "bundled"
+    loading: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] = field(default_factory=dict)
+    plugins: Plugins = ()
+
+    def __post_init__(self) -> None:
+        chunks = {config.vision_chunk_tokens for _, config in self.configs}
+        if len(chunks) != 1:
+            raise ConfigError(
+                "configs that share a video's features encode it in the same chunks: vision_chunk_tokens is "
+                f"{', '.join(map(str, sorted(chunks, key=str)))}; give all the same, or run them one by one"
+            )
+
+    def load(self) -> Answerer:
+        """Load the model; one that the library reads for is refused first, then a config that does not fit it."""
+        media_reader(self.model_path, self.loading)
+        given = {name: value for name, value in self.loading.items() if value is not None}
+        model = PruneVidQwen25VL.from_pretrained(self.model_path, config=self.configs[0][1], **given)
+        for _, config in self.configs[1:]:
+            model.with_config(config)
+        return Answerer(model, self.configs, self.generation)
+
+
+class Answerer:
+    """A loaded model that answers tasks under several configs.
+
+    Args:
+        model: its own config is not read.
+        configs: name and config of each; they encode videos in chunks of the same size.
+        generation: arguments of transformers' ``generate``, over `GREEDY`.
+    """
+
+    def __init__(self, model: PruneVidQwen25VL, configs: NamedConfigs, generation: dict[str, Any]) -> None:
+        self.model, self.configs, self.generation = model, dict(configs), {**GREEDY, **generation}
+        self.adapter = adapter_for(model.model)
+
+    def answer(self, task: Task, read: Read) -> Iterator[Line]:
+        """Answer every question of a task under every config that it names, one line each.
+
+        Raises:
+            PruningNotApplied: pruning was asked for and did not happen.
+        """
+        encoded = Encoded(self, read.media)
+        for question, names in task.questions:
+            for name in names:
+                yield self.line(question, name, read, encoded)
+
+    def line(self, question: Question, name: str, read: Read, encoded: Encoded) -> Line:
+        """Answer one question under one config.
+
+        Args:
+            question: as in a task.
+            name: of the config.
+            read: the task's media.
+            encoded: made of them; several questions share it.
+
+        Raises:
+            PruningNotApplied: as in `answer`.
+        """
+        line = {**question.about(), "config": name, "error": question.error or read.error, "raw": None}
+        if line["error"] is None:
+            try:
+                line |= self._ask(question, self.configs[name], encoded, read)
+            except torch.OutOfMemoryError:  # one video may be too large where all others fit
+                line["error"] = "out of GPU memory: fewer frames or smaller max_pixels need less"
+        return line
+
+    @torch.inference_mode()
+    def _ask(self, question: Question, config: PruneVidConfig, encoded: Encoded, read: Read) -> Line:
+        began = time.perf_counter()
+        held, media = encoded.under(config)
+        items = [{"type": medium.kind, medium.kind: medium} for medium in media]
+        sample = self.model.preprocessor.sample(question.messages(items, read.media), config)
+        stock = self.model.model
+        device = input_device(stock)
+        inputs = {name: value.to(device) for name, value in self.model.preprocessor.batch([sample]).items()}
+        with vision_from_memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
+            output = stock.generate(**inputs, **{**self.generation, **question.generation})
+        check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
+        width = inputs["input_ids"].shape[1]
+        new = output[0, width:]
+        raw = self.model.tokenizer.decode(new, skip_special_tokens=True)
+        generated = int((new != self.model.tokenizer.pad_token_id).sum())
+        seconds = {"read": read.seconds, "total": time.perf_counter() - began}
+        facts, kinds = [medium.facts for medium in read.media], [medium.kind for medium in read.media]
+        whole = receipt(trace, 0, config, facts, kinds, width, {}, seconds, generated)
+        tokens = whole["tokens"]
+        return {
+            "raw": raw,
+            "prompt": sample.text,
+            "tokens": {**tokens, "prompt": width, "generated": generated},
+            "kept_ratio": tokens["after_stage2"] / tokens["visual"] if tokens["visual"] else None,
+            "seconds": {part: whole["seconds"][part] for part in _SECONDS},
+            "media": facts,
+        }
+
+
+class Encoded:
+    """The media of a task as the vision tower sees them: once for all configs whose selectors look at the same blocks.
+
+    Its features are those of `PruneVidQwen25VL.generate`, bit for bit: the chunks are the same.
+    """
+
+    def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
+        self._answerer, self._media = answerer, media
+        self._held: dict[VisionQuery | None, tuple[EncodedVideos, list[Medium]]] = {}
+
+    def under(self, config: PruneVidConfig) -> tuple[EncodedVideos, list[Medium]]:
+        """Return the features, and what stands for each medium in a prompt."""
+        adapter = self._answerer.adapter
+        taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
+        if taps not in self._held:
+            held = EncodedVideos(adapter.parts.vision)
+            with nullcontext() if taps is None else watched_vision(adapter, taps):
+                made = [self._encode(held, medium, config.vision_chunk_tokens) for medium in self._media]
+            self._held[taps] = held, made
+        return self._held[taps]
+
+    def _encode(self, held: EncodedVideos, read: ReadMedia, chunk_tokens: int | None) -> Medium:
+        reader = self._answerer.model.preprocessor.media
+        options = reader.image if read.kind == "image" else reader.video
+        depth = options.temporal_patch_size
+        tokens = (read.frames.shape[1] // options.factor) * (read.frames.shape[2] // options.factor)
+        whole = -(-len(read.frames) // depth)
+        at_once = whole if chunk_tokens is None else max(1, chunk_tokens // tokens)
+        parts = []
+        for at in range(0, whole, at_once):
+            pixels, grid = fitted_pixels(read.frames[at * depth : (at + at_once) * depth], options)
+            parts.append(held.encode(pixels.to(held.tower.dtype), grid))
+        grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
+        return Medium(read.kind, held.hold(_joined(parts)), grid, read.seconds_per_grid, read.facts)
+
+
+def _joined(parts: list[Features]) -> Features:
+    if len(parts) == 1:
+        return parts[0]
+    taps = [part.taps for part in parts if part.taps is not None]
+    return Features(torch.cat([part.tokens for part in parts]), torch.cat(taps) if taps else None)

@@ -1,0 +1,124 @@
+"""lmms-eval's chat messages as media and a question of our engine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.conversations import Conversation, read_conversation
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, HeldImage, ReadMedia
+from prunevid_qwen.evaluation.engine.tasks import Line
+from prunevid_qwen.evaluation.lmms_plugin.generation import Generation
+from prunevid_qwen.inputs.messages import Item
+from prunevid_qwen.video.data_uris import is_data_uri
+from prunevid_qwen.video.frames import read_picture
+from prunevid_qwen.video.paths import local_path
+
+_SAME = {"start_time": "start", "end_time": "end", "video_start": "start", "video_end": "end"}
+
+
+class ByRequest(ByProtocol):
+    """Reads media as a protocol says; whatever is wrong with a file is a `MediaError`."""
+
+    def read(self, media: Media) -> ReadMedia:
+        """Read one video, folder of frames or image.
+
+        Raises:
+            MediaError: it cannot be read.
+        """
+        try:
+            return super().read(media)
+        except (MediaError, OSError, MemoryError):
+            raise
+        except Exception as error:  # a decoder's own: it is this file's business, and no reason to end the run
+            raise MediaError(f"{media.path} cannot be read: {type(error).__name__}: {error}") from error
+
+
+@dataclass(frozen=True)
+class ChatQuestion(Conversation):
+    """One request.
+
+    Args:
+        id: unique within the run.
+        how: it is answered.
+        conversation: chat messages with places for media.
+        media: in order of their numbers.
+        error: why it cannot be asked, or None.
+    """
+
+    id: str
+    how: Generation
+    conversation: tuple[dict[str, Any], ...] = ()
+    media: tuple[Media, ...] = ()
+    error: str | None = None
+
+    @property
+    def generation(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Arguments of ``generate``."""
+        return dict(self.how.arguments)
+
+    def about(self) -> Line:
+        """Return its name: the rest is lmms-eval's to store."""
+        return {"id": self.id}
+
+
+def chat_question(
+    name: str, how: Generation, messages: Sequence[Any], system: str | None, prefill: str
+) -> ChatQuestion:
+    """Read the messages that a task's ``doc_to_messages`` gives.
+
+    Args:
+        name: of the request.
+        how: it is answered.
+        messages: role and content; content is a text or a list of items with a type, and a text or a url.
+        system: instead of the task's own system message; None leaves it.
+        prefill: how the answer begins, or "".
+
+    Raises:
+        ConfigError: audio, or a message of another form.
+        MediaError: a medium that is no file here.
+    """
+    turns, media = read_conversation(
+        [_ours(message) for message in messages], lambda item, number: _medium(f"{name}, {item.kind} {number}", item)
+    )
+    if system is not None:
+        turns = [{"role": "system", "content": system}, *(turn for turn in turns if turn["role"] != "system")]
+    if prefill:
+        if turns[-1]["role"] == "assistant":
+            raise ConfigError(f"{name} begins the assistant's answer itself: leave prefill out")
+        turns.append({"role": "assistant", "content": prefill})
+    return ChatQuestion(name, how, tuple(turns), tuple(media))
+
+
+def _ours(message: Any) -> Any:
+    """Return a message in the words of `read_messages`; what is malformed stays so, and is refused there."""
+    content = message.get("content") if isinstance(message, Mapping) else None
+    if isinstance(content, str) or not isinstance(content, Sequence):
+        return message
+    return {**message, "content": [_renamed(item) if isinstance(item, Mapping) else item for item in content]}
+
+
+def _renamed(item: Mapping[str, Any]) -> dict[str, Any]:
+    said = {_SAME.get(key, key): value for key, value in item.items() if value is not None}
+    if said.get("type") == "video" and isinstance(said.get("url"), Mapping):  # a task's own description of a part of it
+        return {**said, "url": None, **_renamed(said["url"]), "type": "video"}
+    return said
+
+
+def _medium(where: str, item: Item) -> Media:
+    if item.kind == "image" and (is_data_uri(item.held) or not isinstance(item.held, (str, os.PathLike))):
+        image, note = read_picture(item.held)
+        return HeldImage("image", where, image=image, note=note)
+    if not isinstance(item.held, (str, os.PathLike)):
+        raise MediaError(f"{where} is a path, got {type(item.held).__name__}: prunevid_qwen reads files")
+    try:
+        path = local_path(item.held)
+    except MediaError as error:
+        raise MediaError(f"{where}: {error}") from None
+    if item.kind == "image":
+        return Media("image", path)
+    return Media("frames" if os.path.isdir(path) else "video", path, item.options.get("start"), item.options.get("end"))

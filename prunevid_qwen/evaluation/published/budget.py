@@ -1,0 +1,166 @@
+"""Budgets of methods that prune at different depths, made equal: FlashVID's definition, solved for one option.
+
+A share m of the visual tokens enters the decoder and runs through its first K layers, a share r through the other
+L - K. The budget b is the mean over layers: b * L = m * K + r * (L - K).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
+from types import SimpleNamespace
+from typing import Any
+
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.config.base import MethodOptions, resolve_layer
+from prunevid_qwen.config.checks import check_share
+from prunevid_qwen.errors import ConfigError
+
+_MANY = 10_000_000  # tokens, of which a rounded one is nothing
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How deep a model is.
+
+    Args:
+        layers: of its decoder.
+        glimpse: the layer, from 0, after which its GlimpsePrune predictor was trained to select; None for two thirds
+            of the depth, as all published ones (18 of 28 layers, 23 of 36).
+    """
+
+    layers: int
+    glimpse: int | None = None
+
+    @property
+    def glimpse_layer(self) -> int:
+        """The layer after which GlimpsePrune selects."""
+        return -(-2 * self.layers // 3) - 1 if self.glimpse is None else self.glimpse
+
+
+PUBLISHED_DEPTH = Depth(28)
+"""Qwen2.5-VL-7B, which all tables are of."""
+
+
+def mean_over_layers(entering: float, kept: float, first: int, layers: int) -> float:
+    """Return b for m ``entering``, r ``kept``, K ``first`` and L ``layers``."""
+    return (entering * first + kept * (layers - first)) / layers
+
+
+def kept_for(budget: float, first: int, layers: int, entering: float = 1.0) -> float:
+    """Return r: the share of all visual tokens that a selection after ``first`` layers may keep.
+
+    Raises:
+        ConfigError: the first layers alone spend the budget.
+    """
+    check_share("budget", budget)
+    left = budget * layers - entering * first
+    if left <= 0:
+        raise ConfigError(
+            f"{first} of {layers} layers that see {percent(entering, 1)} of the tokens are "
+            f"{percent(entering * first / layers, 1)} on average, and the budget is {percent(budget, 1)}: select "
+            "earlier, or take a larger budget"
+        )
+    return min(1.0, left / (layers - first))
+
+
+def entering_for(budget: float, keep_ratio: float, first: int, layers: int) -> float:
+    """Return m, where a selection after ``first`` layers keeps r = ``keep_ratio`` * m; m is b where nothing selects.
+
+    Raises:
+        ConfigError: m would be more than all tokens.
+    """
+    check_share("budget", budget)
+    entering = budget if first == layers else budget * layers / (first + keep_ratio * (layers - first))
+    if entering > 1:
+        raise ConfigError(
+            f"a budget of {percent(budget, 1)} is not spent at keep_ratio={keep_ratio}: take a larger one"
+        )
+    return entering
+
+
+def spending(config: PruneVidConfig, option: str, budget: float, depth: Depth) -> PruneVidConfig:
+    """Return a config whose ``option`` ("keep_ratio" or "cluster_ratio") is solved for a budget.
+
+    A merger whose groups each leave a token stays within it only with ``min_cluster_tokens=1``; the authors' 14 is
+    meant for frames of 140 to 196 tokens.
+
+    Raises:
+        ConfigError: no value of the option spends it.
+    """
+    first = (*_layers_before(config, depth), depth.layers)[0]
+    if option == "keep_ratio":
+        share = kept_for(budget, first, depth.layers)
+    else:
+        share = entering_for(budget, getattr(config.selector, "keep_ratio", 1.0), first, depth.layers)
+    return config.replace(**{option: share})
+
+
+def budget_of(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
+    """Return the mean over layers that a config asks for, and whether it is met exactly.
+
+    Else it is the most that a video leaves; one whose groups are small can exceed even that, since each leaves a token
+    and ``min_cluster_tokens`` may leave them whole.
+    """
+    shares, exact = layer_shares(config, depth)
+    return fmean(shares), exact
+
+
+def layer_shares(config: PruneVidConfig, depth: Depth, free: float = 1.0) -> tuple[list[float], bool]:
+    """Return the share of the visual tokens that each layer sees, and whether it is exactly that or may be less.
+
+    A selector that is asked for an average over layers has that average in each.
+
+    Args:
+        config: what is pruned.
+        depth: of the model.
+        free: the share that a cut leaves where the video decides and nothing caps it.
+    """
+    entering, exact = _entering(config.merger)
+    own, shares = config.selector, [entering]
+    if getattr(own, "averages", False) and getattr(own, "keep_ratio", None) is not None:
+        return [entering * own.keep_ratio] * depth.layers, exact
+    before = _layers_before(config, depth)
+    for step in range(len(before)):
+        left = _left(config, step, shares[-1] / entering)
+        exact = exact and left is not None and getattr(own, "max_keep_ratio", None) is None
+        shares.append(shares[-1] * (free if left is None else left))
+    edges = (0, *before, depth.layers)
+    spans = zip(shares, pairwise(edges), strict=True)
+    return [share for share, (start, stop) in spans for _ in range(start, stop)], exact
+
+
+def _layers_before(config: PruneVidConfig, depth: Depth) -> list[int]:
+    """Return how many layers run before each cut."""
+    own = config.selector
+    if own is None:
+        return []
+    if getattr(own, "trained", False) and config.pruning_layer is None:
+        return [depth.glimpse_layer + 1]
+    layers = own.layers_for(depth.layers) if isinstance(own, MethodOptions) else getattr(own, "layers", None)
+    layers = layers if isinstance(layers, (tuple, list)) else (layers,)
+    return [resolve_layer(at - 1 if isinstance(at, int) else at, depth.layers) + 1 for at in layers]
+
+
+def _entering(merger: Any) -> tuple[float, bool]:
+    """Return the share that enters the decoder, and whether it is exactly that."""
+    share = getattr(merger, "cluster_ratio", getattr(merger, "keep_ratio", None))
+    if share is None or getattr(merger, "keep_tokens", None) is not None:
+        return 1.0, merger is None
+    return share, getattr(merger, "exact", False)
+
+
+def _left(config: PruneVidConfig, step: int, came: float) -> float | None:
+    """Return the share of what comes to a cut, ``came`` of what entered, that it leaves; None: the video decides."""
+    own = config.selector
+    if config.fixed_keep_ratio is not None and getattr(own, "most_layers", 1) == 1:
+        return config.fixed_keep_ratio
+    if getattr(own, "max_keep_ratio", None) is not None:
+        return float(own.max_keep_ratio)
+    size = round(_MANY * came)
+    if getattr(own, "keep_tokens", None) is not None or not isinstance(own, MethodOptions):
+        return None
+    most = own.most(SimpleNamespace(blocks=(SimpleNamespace(kind="video", start=0, stop=size),)), step)
+    return None if most is None else most / size

@@ -1,0 +1,144 @@
+"""A published table in words, and what it would take: GPU hours and disk, by arithmetic that is shown.
+
+The estimate is of a Qwen2.5-VL-7B; nothing of it was measured, and a test compares its constants with the FLOPs of the
+speed benchmark. Reading videos is work of CPUs beside the GPU and not counted: with too few workers it takes longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config
+from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, layer_shares
+from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
+
+LAYERS, HIDDEN = 28, 3584
+LINEAR = 13.05e9
+"""FLOPs of one token in the decoder's products with weights, all 28 layers: 2 for each of 6.5 billion."""
+ATTENTION = 4 * HIDDEN * LAYERS
+"""FLOPs of one pair of tokens in attention."""
+VISION = 5.4e9
+"""FLOPs of one visual token in the vision tower: four patches, 32 blocks, a frame's own full attention included."""
+SPEED = 0.4 * 312e12
+"""FLOP/s: 40 % of what an A100 promises in bfloat16."""
+DECODE = 0.03
+"""Seconds a token of the answer: 28 to 30 ms on an A100 in GlimpsePrune's table 7."""
+OVERHEAD = 0.15
+"""Seconds an answer for everything else: assumed."""
+FREE = 0.2
+"""Share that a cut leaves where the video decides: assumed."""
+TIMED_ROUNDS = 5.0
+"""How often a timed row answers an image: twice to warm up and for memory, three times for the clock."""
+
+TEXT = 120  # tokens of a prompt beside the visual ones
+WEIGHTS_GB = 16.6  # 8.29 billion weights of 2 bytes
+LINE_KB = 4  # a stored answer
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An estimate.
+
+    Args:
+        hours: of one A100.
+        gigabytes: of data and answers, without the model's weights.
+        lines: the arithmetic, a line a data set.
+    """
+
+    hours: float
+    gigabytes: float
+    lines: tuple[str, ...]
+
+
+def prefill_flops(width: float) -> float:
+    """Count the decoder's FLOPs for a prompt whose layers all see ``width`` tokens, text included."""
+    return LINEAR * width + ATTENTION * width * width
+
+
+def answer_cost(
+    configs: Sequence[PruneVidConfig], tokens: int, text: int = TEXT, answer: int = 0
+) -> tuple[float, float]:
+    """Return the decoder's FLOPs for a prompt and the seconds of an answer, means over configs.
+
+    Args:
+        configs: of a model of 28 layers.
+        tokens: visual tokens of the prompt before pruning.
+        text: other tokens of the prompt.
+        answer: tokens of the answer.
+    """
+    shares = [layer_shares(config, PUBLISHED_DEPTH, free=FREE)[0] for config in configs]
+    flops = sum(fmean(prefill_flops(tokens * share + text) for share in each) for each in shares) / len(configs)
+    return flops, flops / SPEED + answer * DECODE + OVERHEAD
+
+
+def cost_of(setting: Setting) -> Cost:
+    """Estimate what a setting would take; videos are encoded once for all rows."""
+    configs = [row.ours.config(PUBLISHED_DEPTH) for row in setting.rows if row.ours is not None]
+    if setting.timed:  # the stock model takes part, as long as what prunes nothing
+        configs += [get_baseline_config() for row in setting.rows if row.ours is None]
+    lines, hours, whole, rounds = [], 0.0, 0.0, TIMED_ROUNDS if setting.timed else 1.0
+    for each in setting.sets:
+        data = each.data
+        questions, videos = (setting.images or number for number in (data.questions, data.videos))
+        vision = videos * each.tokens * VISION / SPEED
+        flops, answer = answer_cost(configs, each.tokens, answer=each.answer)
+        answers = questions * len(configs)
+        disk = data.gigabytes + answers * LINE_KB / 1e6
+        hours, whole = hours + rounds * (vision + answers * answer) / 3600, whole + disk
+        lines.append(
+            f"{data.title}: {videos} videos x {each.tokens} tokens x {VISION / 1e9:.1f} GFLOP / "
+            f"{SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, once; {questions} questions x "
+            f"{len(configs)} configs x ({flops / 1e12:.0f} TFLOP / {SPEED / 1e12:.0f} TFLOP/s + {each.answer} x "
+            f"{DECODE} s + {OVERHEAD} s) = {answers * answer / 3600:.1f} h answering"
+            f"{'' if rounds == 1 else f'; all {rounds:g} times'}; disk {gigabytes(disk)} ({data.why})"
+        )
+    return Cost(hours, whole, tuple(lines))
+
+
+def gigabytes(value: float) -> str:
+    """Say a size in whole gigabytes."""
+    return f"{value:.0f} GB" if value >= 1 else "less than 1 GB"
+
+
+def cost_lines(setting: Setting) -> list[str]:
+    """Say what a setting would take, with the arithmetic."""
+    cost = cost_of(setting)
+    return [
+        f"About {cost.hours:.1f} hours of one A100, {gigabytes(cost.gigabytes)} of data and answers, {WEIGHTS_GB} GB "
+        "of weights. An estimate by the arithmetic below, no measurement; reading videos is work of CPUs and not in "
+        "it, an archive needs its room again while it is unpacked.",
+        *cost.lines,
+    ]
+
+
+def figure_lines(setting: Setting) -> list[str]:
+    """List the published figures, a line a row."""
+    if setting.timed:
+        return list(setting.figures)
+    said = []
+    for row in (row for row in setting.rows if row.theirs):
+        cells = ", ".join(f"{name} {score:.1f}" for name, score in row.theirs.items())
+        kept = f" (kept: {row.kept})" if row.name != BASELINE_ROW else ""
+        said.append(f"{row.name}: {cells}{kept}{'' if row.ours else '; not implemented here'}")
+    return said
+
+
+def describe(table: PublishedTable) -> list[str]:
+    """Return the lines of ``--help``."""
+    lines = [f"{table.paper}, {table.table}.", table.source]
+    for setting in table.settings:
+        lines += [
+            "",
+            f"Setting {setting.name}",
+            f"  frames: {setting.frames}",
+            f"  pixels: {setting.pixels}",
+            f"  prompt: {setting.prompt}",
+            "  not known:",
+            *(f"    {each}" for each in setting.unknown),
+            "  published (theirs, in per cent):" if not setting.timed else "  published (theirs):",
+            *(f"    {each}" for each in figure_lines(setting)),
+            f"  it would take: {cost_lines(setting)[0]}",
+        ]
+    return lines

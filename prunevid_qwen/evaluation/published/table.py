@@ -1,0 +1,281 @@
+"""Published tables, read from the YAML files beside this one: whose figures, under which setting, how we answer.
+
+Nothing in them is measured by this project: a figure is others', and stands beside the unpruned score of its own
+table, without which it says nothing. ``sets.yaml`` holds what the tables share, the data sets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from prunevid_qwen.config import PruneVidConfig, get_config
+from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.protocol.presets import protocol_named
+from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth, spending
+from prunevid_qwen.evaluation.yaml_data import build, read_yaml
+
+FOLDER = Path(__file__).parent
+BASELINE_ROW = "baseline"
+
+_SETS = "sets"
+_SHALLOW = 20  # layers below which a number of `Ours.after` means the first layer
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set as it is published, for estimates: counts are published, bytes are reasoned guesses.
+
+    Args:
+        title: in tables.
+        dataset: of `datasets.names()`.
+        questions, videos: how many.
+        gigabytes: of the download.
+        why: where the gigabytes come from.
+        part: of the data set; None for its first.
+        axis: groups that tables print too ("duration"); figures of a group are named "videomme/short".
+    """
+
+    title: str
+    dataset: str
+    questions: int
+    videos: int
+    gigabytes: float
+    why: str
+    part: str | None = None
+    axis: str | None = None
+
+
+@dataclass(frozen=True)
+class SetOfTable:
+    """A data set under a table's protocol.
+
+    Args:
+        name: of ``sets.yaml``; in folders, figures and options: "mvbench", "egoschema-full".
+        protocol: frames, pixels, text. In YAML the choices of `Protocol` but for its data set, or a ``preset`` and the
+            choices that differ from it.
+        tokens: visual tokens of a prompt before pruning, guessed from frames, pixels and the usual size of its videos.
+        answer: tokens of an answer.
+    """
+
+    name: str
+    protocol: Any
+    tokens: int
+    answer: int = 3
+
+    def __post_init__(self) -> None:
+        if self.name not in data_sets():
+            raise ConfigError(unknown("the data sets are", self.name, data_sets()))
+        if not isinstance(self.protocol, Protocol):
+            choices, dataset = dict(self.protocol), self.data.dataset
+            preset = choices.pop("preset", None)
+            made = protocol_named(preset, dataset, **choices) if preset else Protocol.from_dict(
+                {"dataset": dataset, **choices}
+            )  # fmt: skip
+            object.__setattr__(self, "protocol", made)
+
+    @property
+    def data(self) -> DataSet:
+        """The data set itself."""
+        return data_sets()[self.name]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our config of a row; it depends on how deep the model is.
+
+    Args:
+        preset: of `get_config`.
+        options: over it, by their flat names.
+        after: the layer, from 0, after which it selects; "predictor" for the one that the model's predictor was trained
+            for. A number is of a deep model: one of fewer than 20 layers selects after its first.
+        budget: share of the visual tokens that a layer sees on average; None for what the options say.
+        spends: the option that is solved for the budget.
+    """
+
+    preset: str = "paper"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    after: int | Literal["predictor"] | None = None
+    budget: float | None = None
+    spends: Literal["keep_ratio", "cluster_ratio"] = "cluster_ratio"
+
+    def __post_init__(self) -> None:
+        self.config(PUBLISHED_DEPTH)  # what is wrong is said with the line it stands in
+
+    def config(self, depth: Depth) -> PruneVidConfig:
+        """Return the config for a model.
+
+        Raises:
+            ConfigError: the model is so shallow that its first layers alone spend the budget.
+        """
+        made = get_config(self.preset).replace(**self.options)
+        if self.after is not None:
+            layer = depth.glimpse_layer if self.after == "predictor" else self.after if depth.layers >= _SHALLOW else 0
+            made = made.replace(pruning_layer=layer)
+        return made if self.budget is None else spending(made, self.spends, self.budget, depth)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        name: of the method with its budget; also the config's in a run. The unpruned row is "baseline".
+        theirs: name of a data set, or of one of its groups -> published score in per cent; empty where ours stands
+            alone.
+        ours: None where the method is not implemented here; in a timed setting that is the stock model.
+        kept: what was kept, in the table's own words.
+        note: what does not match, or is not known.
+        baseline: the unpruned scores beside ``theirs``, where they are of another table.
+    """
+
+    name: str
+    theirs: Mapping[str, float] = field(default_factory=dict)
+    ours: Ours | None = None
+    kept: str = ""
+    note: str = ""
+    baseline: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a table was made, as far as it is known; of several candidates each is one.
+
+    Args:
+        name: of the folder, and of ``--setting``.
+        frames, pixels, prompt: in words, for people.
+        sets: the data sets.
+        rows: the baseline first; of a timed setting, who is measured, in the order of their turns.
+        unknown: what the source does not say, or where sources contradict each other.
+        images: how many, equally spaced, are timed instead of scored; 0 where nothing is timed.
+        new_tokens: of every timed answer.
+        figures: lines of others' figures of times.
+    """
+
+    name: str
+    frames: str
+    pixels: str
+    prompt: str
+    sets: tuple[SetOfTable, ...]
+    rows: tuple[Row, ...]
+    unknown: tuple[str, ...] = ()
+    images: int = 0
+    new_tokens: int = 0
+    figures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.timed and (len(self.sets) != 1 or self.new_tokens < 2):
+            raise ConfigError(
+                f"times are of one data set and answers of at least 2 new_tokens; got {len(self.sets)} sets and "
+                f"new_tokens {self.new_tokens}"
+            )
+        first = self.rows[0].name if self.rows else "no row"
+        if not self.timed and first != BASELINE_ROW:
+            raise ConfigError(f"the first row is {BASELINE_ROW}, got {first}")
+
+    @property
+    def timed(self) -> bool:
+        """Whether times are measured instead of scores."""
+        return self.images > 0
+
+    def base(self, row: Row) -> Mapping[str, float]:
+        """Return the unpruned scores that stand beside a row's."""
+        return self.rows[0].theirs if row.baseline is None else row.baseline
+
+    def published(self, row: Row, name: str) -> dict[str, float] | None:
+        """Return a published score, the unpruned one and their difference in points; None where the row has none."""
+        if name not in row.theirs:
+            return None
+        score, base = row.theirs[name], self.base(row)[name]
+        return {"score": score, "baseline": base, "difference": round(score - base, 6)}
+
+    def groups(self, name: str) -> list[str]:
+        """Return the groups of a data set that the table prints."""
+        return [each.removeprefix(f"{name}/") for each in self.rows[0].theirs if each.startswith(f"{name}/")]
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table of a paper.
+
+    Args:
+        paper: authors' title, place and number.
+        table: which table, and what it is about.
+        source: how the figures came here, and how sure that is.
+        model: hub id.
+        settings: candidates for how it was made.
+        glimpse: hub id of the predictor, where rows need one.
+        name: of its file, and of its default folder.
+    """
+
+    paper: str
+    table: str
+    source: str
+    model: str
+    settings: tuple[Setting, ...]
+    glimpse: str | None = None
+    name: str = ""
+
+    def settings_called(self, names: tuple[str, ...]) -> tuple[Setting, ...]:
+        """Return settings by name; all for no names.
+
+        Raises:
+            ConfigError: there is none of that name; the nearest is offered.
+        """
+        known = {setting.name: setting for setting in self.settings}
+        for name in names:
+            if name not in known:
+                raise ConfigError(unknown(f"the settings of {self.name} are", name, tuple(known)))
+        return tuple(setting for setting in self.settings if not names or setting.name in names)
+
+
+def table_names() -> tuple[str, ...]:
+    """Return the names of the tables; none is read."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem != _SETS))
+
+
+@cache
+def published_table(name: str) -> PublishedTable:
+    """Return a table by name.
+
+    Raises:
+        ConfigError: there is none, or its file is wrong: the message begins with file and line.
+    """
+    if name not in table_names():
+        raise ConfigError(unknown("the published tables are", name, table_names()))
+    return read_table(FOLDER / f"{name}.yaml")
+
+
+def read_table(path: Path) -> PublishedTable:
+    """Read the file of a table.
+
+    Raises:
+        ConfigError: it does not hold what `PublishedTable` lists, or figures of a data set that its setting lacks.
+    """
+    found = read_yaml(path)
+    table = dataclasses.replace(build(found, PublishedTable), name=path.stem)
+    for setting, read in zip(table.settings, found.value["settings"].value, strict=True):
+        sets = {each.name for each in setting.sets}
+        for row, place in zip(setting.rows, read.value["rows"].value, strict=True):
+            base = setting.base(row)
+            for name in row.theirs:
+                if name.partition("/")[0] not in sets or name not in base:
+                    said = unknown(f"figures of {row.name!r} are of", name, [each for each in base if each in sets])
+                    raise place.value["theirs"].value[name].error(said)
+    return table
+
+
+@cache
+def data_sets() -> Mapping[str, DataSet]:
+    """Return the data sets of the tables by name.
+
+    Raises:
+        ConfigError: ``sets.yaml`` is wrong, with the line.
+    """
+    return build(read_yaml(FOLDER / f"{_SETS}.yaml"), Mapping[str, DataSet])  # type: ignore[type-abstract]

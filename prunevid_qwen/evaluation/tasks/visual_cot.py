@@ -1,0 +1,299 @@
+"""Visual-CoT style sets, answered by an engine and scored: free answers to questions about single images.
+
+Every raw answer is kept, so answers can be judged again, by another judge, on another day. A stopped run goes on where
+it was.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig
+from prunevid_qwen.errors import ConfigError, MediaError, UnsupportedError
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.answering import GREEDY, Answering, NamedConfigs
+from prunevid_qwen.evaluation.engine.local import Engine, here
+from prunevid_qwen.evaluation.engine.reading import ByConfig, ReadMedia, media_reader
+from prunevid_qwen.evaluation.engine.storing import Progress, answers_of, store_answers
+from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
+from prunevid_qwen.evaluation.store import RunFolder, config_options, digest_of, keep_lines, model_options
+from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
+from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, lacks, read_samples
+from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
+from prunevid_qwen.loading import choose_device
+from prunevid_qwen.model import PruneVidQwen25VL
+
+MAX_NEW_TOKENS = 1024
+"""The limit in GlimpsePrune's evaluation."""
+
+BRIEF = "Answer the question using a single word or phrase."
+"""What LLaVA-1.5 made usual for short answers, and GlimpsePrune appends on request."""
+
+_FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
+_TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
+
+
+@dataclass(frozen=True)
+class ImageQuestion(Question):
+    """A sample as it is asked.
+
+    Args:
+        sample: which.
+        suffix: on a line of its own behind the question; "" is none.
+        error: why it cannot be asked, or None.
+    """
+
+    sample: Sample
+    suffix: str
+    error: str | None = None
+
+    @property
+    def id(self) -> str:  # type: ignore[override]
+        """Set and position."""
+        return self.sample.name
+
+    @property
+    def text(self) -> str:
+        """The question, suffix included."""
+        return f"{self.sample.question}\n{self.suffix}" if self.suffix else self.sample.question
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
+        """Write the question behind its image."""
+        return [{"role": "user", "content": [*items, {"type": "text", "text": self.text}]}]
+
+    def about(self) -> Line:
+        """Return what a line says of the sample."""
+        asked = self.sample
+        return {
+            "set": asked.set, "id": asked.id, "image": asked.image, "question": asked.question,
+            "reference": asked.answer,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LimitedImage(Media):
+    """An image that configs read with at most so many pixels; None is the model's own limit."""
+
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
+class ByImage:
+    """Reads each image with its own limit of pixels, as ``prunevid ask`` does under a config with that limit.
+
+    Args:
+        readings: by limit.
+    """
+
+    readings: Mapping[int | None, ByConfig]
+
+    def read(self, media: LimitedImage) -> ReadMedia:
+        """Read one image; a `MediaError` says that it is missing or unreadable."""
+        return self.readings[media.max_pixels].read(media)
+
+
+@dataclass(frozen=True)
+class VisualCotRun:
+    """What a run asks, and whom.
+
+    Args:
+        data: files, or folders of files: a set each.
+        images: folder under which the records' image paths lie.
+        configs: from `competitors`.
+        limit: samples of each set, from its beginning; None takes all.
+        suffix: behind every question; "" is none.
+        max_new_tokens: of the longest answer.
+        model_path: "bundled", a folder or a hub id.
+        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+    """
+
+    data: tuple[Path, ...]
+    images: Path
+    configs: NamedConfigs
+    limit: int | None = None
+    suffix: str = ""
+    max_new_tokens: int = MAX_NEW_TOKENS
+    model_path: str = "bundled"
+    loading: dict[str, Any] = field(default_factory=dict)
+
+    def samples(self) -> list[Sample]:
+        """Read what is asked.
+
+        Raises:
+            ConfigError: no such file, or records of no known form.
+        """
+        if not self.images.is_dir():
+            raise ConfigError(f"no folder of images at {self.images}: --images is what the records' paths start from")
+        return [sample for path in data_files(self.data) for sample in read_samples(path)[: self.limit]]
+
+    def tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
+        """Yield what is asked: all configs about one sample before the next; neighbours of one image share it."""
+        steps: list[tuple[tuple[Media, ...], tuple[Question, tuple[str, ...]]]] = []
+        for sample in samples:
+            question, path = ImageQuestion(sample, self.suffix, lacks(sample)), ""
+            if question.error is None:
+                try:
+                    path = str(image_path(sample, self.images).absolute())  # other processes stand in other folders
+                except MediaError as error:
+                    question = ImageQuestion(sample, self.suffix, str(error))
+            for limit, same in groupby(self.configs, key=lambda each: each[1].max_pixels):
+                media = (LimitedImage("image", path, max_pixels=limit),) if question.error is None else ()
+                steps.append((media, (question, tuple(name for name, _ in same))))
+        for media, own in groupby(steps, key=lambda step: step[0]):
+            yield Task(media, tuple(asked for _, asked in own))
+
+    def answers(self, tasks: Sequence[Task], engine: Engine) -> Generator[Line, None, None]:
+        """Answer tasks; a model is loaded if there is an image to show it."""
+        if not any(task.media for task in tasks):
+            for question, names in (asked for task in tasks for asked in task.questions):
+                yield from ({**question.about(), "config": name, "error": question.error} for name in names)
+            return
+        # an image is one chunk, whatever a config says of a video's
+        configs = tuple((name, config.replace(vision_chunk_tokens=None)) for name, config in self.configs)
+        answering = Answering(configs, self.model_path, self.loading, {"max_new_tokens": self.max_new_tokens})
+        try:
+            media = media_reader(self.model_path, self.loading)
+        except UnsupportedError:  # a model whose inputs the library makes, or one that is refused when it is loaded
+            yield from _by_library(tasks, answering)
+            return
+        limits = {config.max_pixels: ByConfig(config, media.video, media.image) for _, config in self.configs}
+        yield from engine(tasks, ByImage(limits), answering)
+
+    def options(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return what two runs must share for their answers to stand in one table, flat, so a difference has a name.
+
+        Images count by their paths, not their pixels: sets of a hundred gigabytes are not read to compare two runs,
+        and whoever adds missing images goes on with the same run.
+        """
+        options: dict[str, Any] = {"sets": list(dict.fromkeys(sample.set for sample in samples))}
+        for name in options["sets"]:
+            own = [asdict(sample) for sample in samples if sample.set == name]
+            options[f"records of {name}"] = f"{len(own)} records, {digest_of(own)}"
+        options |= {"suffix": self.suffix, "max_new_tokens": self.max_new_tokens}
+        options |= model_options(self.model_path, self.loading, choose_device(self.loading.get("device")))
+        options["configs"] = [name for name, _ in self.configs]
+        for name, config in self.configs:
+            options |= {f"{name}: {option}": value for option, value in config_options(config).items()}
+        return options
+
+
+def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool = True) -> NamedConfigs:
+    """Return the configs of a run, the baseline first.
+
+    The baseline is the first other config with all stages off: as in ``prunevid ask --compare`` it reads and resizes
+    images in the same way, whatever that config says of it, so that only pruning differs.
+
+    Args:
+        given: name and config of each; one called "baseline" only says that it is wanted.
+        with_baseline: run it though nobody named it.
+
+    Raises:
+        ConfigError: nothing to run, or two of one name.
+    """
+    for name, count in Counter(name for name, _ in given).items():
+        if count > 1:
+            raise ConfigError(f"two configs are called {name!r}: their answers could not be told apart")
+    others = tuple((name, config) for name, config in given if name != BASELINE)
+    if not (with_baseline or len(others) < len(given)):
+        if not others:
+            raise ConfigError("no config to run: name one, or leave out --no_baseline")
+        return others
+    like = (others or tuple(given) or ((BASELINE, PruneVidConfig()),))[0][1]
+    return ((BASELINE, like.replace(**ALL_OFF)), *others)
+
+
+def answer_run(
+    folder: Path,
+    run: VisualCotRun,
+    samples: list[Sample],
+    restart: bool = False,
+    tell: Progress = lambda *_: None,
+    command: str = "",
+    engine: Engine | None = None,
+) -> None:
+    """Answer what the folder does not hold yet; what failed before is tried again.
+
+    Args:
+        folder: of the results; made if missing.
+        run: what is asked.
+        samples: its samples.
+        restart: throw away what the folder holds, judgements too.
+        tell: told of the progress.
+        command: what was typed, for the record.
+        engine: that answers; None for this process, with a thread that reads ahead.
+
+    Raises:
+        ConfigError: the folder holds a run of something else.
+        SetupError: the model or the device is not there.
+        PruningNotApplied: pruning was asked for and did not happen.
+    """
+    options = run.options(samples)
+    about = {
+        "what": "questions about single images, with and without pruning",
+        "command": command,
+        "samples": {name: sum(sample.set == name for sample in samples) for name in options["sets"]},
+        "configs": {name: config.flat() for name, config in run.configs},
+        "options_sha256": digest_of(options).removeprefix("sha256 "),
+    }
+    path = answers_of(folder)
+    RunFolder(folder, (path.name, JUDGEMENTS, *TABLES)).begin(options, about, restart)
+    kept = keep_lines(path, lambda line: line["error"] is None)
+    done = {(line["config"], f"{line['set']}/{line['id']}") for line in kept}
+    tasks = [left for task in run.tasks(samples) if (left := without(task, done)) is not None]
+    total = len(samples) * len(run.configs)
+    store_answers(path, tasks, lambda: run.answers(tasks, engine or here(0)), total, tell, _stored)
+
+
+def _stored(line: Line) -> Line:
+    first = {name: line[name] for name in ("set", "id", "config", "image", "question", "reference")}
+    stored = {**first, "answer": None, "tokens": None, "kept_ratio": None, "generated_tokens": None, "seconds": None}
+    if line["error"] is None:
+        spent = line["seconds"]
+        # the vision tower is in no first token of an engine: it encodes an image once for all configs
+        reached = spent.get("first_token") or sum(spent[part] for part in _FIRST_TOKEN)
+        stored |= {
+            "answer": line["raw"].strip(),
+            "tokens": {name: line["tokens"][name] for name in _TOKENS},
+            "kept_ratio": line["kept_ratio"],
+            "generated_tokens": line["tokens"]["generated"],
+            "seconds": {"first_token": reached, "total": spent["total"] + spent["read"]},
+        }
+    return {**stored, "error": line["error"]}
+
+
+def _by_library(tasks: Iterable[Task], answering: Answering) -> Iterator[Line]:
+    """Answer as an engine does, with a model whose inputs the library's processor makes: it reads one image a time."""
+    loading = {name: value for name, value in answering.loading.items() if value is not None}
+    model = PruneVidQwen25VL.from_pretrained(answering.model_path, config=answering.configs[0][1], **loading)
+    under = {name: model.with_config(config) for name, config in answering.configs}
+    given = {**GREEDY, **answering.generation, "return_stats": True}
+    for media, (question, names) in ((task.media, asked) for task in tasks for asked in task.questions):
+        assert isinstance(question, ImageQuestion)
+        for name in names:
+            line = {**question.about(), "config": name, "error": question.error}
+            try:
+                for image in media:
+                    line |= _as_engine(under[name].generate(images=image.path, question=question.text, **given))
+            except MediaError as error:  # of one sample: the others can still be asked, and coverage says so
+                line["error"] = str(error)
+            except torch.OutOfMemoryError:
+                line["error"] = "out of GPU memory"
+            yield line
+
+
+def _as_engine(result: dict[str, Any]) -> Line:
+    stats = result["stats"]
+    tokens, seconds = stats["tokens"], stats["seconds"]
+    return {
+        "raw": result["answer"],
+        "tokens": {**tokens, "generated": stats["generated_tokens"]},
+        "kept_ratio": tokens["after_stage2"] / tokens["visual"],
+        "seconds": {**seconds, "total": seconds["total"] - seconds["read"]},
+    }

@@ -13,7 +13,7 @@ from typing import Any
 from prunevid_qwen.adapters import check_transformers, family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.config import PruneVidConfig, option_types
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
 from prunevid_qwen.version import TESTED
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import count_of
-from prunevid_qwen.config.base import fixed_share
 from prunevid_qwen.config.flat_methods import FlatMethodOptions, flat_options_of
-from prunevid_qwen.config.table import enter, name_of, names_in, options_class
+from prunevid_qwen.config.method_base import fixed_share
+from prunevid_qwen.config.option_classes import enter, name_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.needs import AttentionQuery as AttentionQuery
 from prunevid_qwen.needs import Evidence as Evidence

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.base import resolve_layer
+from prunevid_qwen.config.method_base import resolve_layer
 from prunevid_qwen.config.presets import get_recommended_config
 from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
 from prunevid_qwen.evaluation.shapes.methods import Method

@@ -99,16 +99,12 @@ def _bases(figures: Row) -> list[str]:
 
 def _standing_out(figures: Row) -> list[str]:
     compared = [row for row in figures["rows"] if not row["is_base"] and row["n"]]
-    found = sorted(
-        (row for row in compared if excludes_zero(row["difference_interval"])), key=lambda r: -r["difference"]
-    )
+    found = [row for row in compared if excludes_zero(row["difference_interval"])]
     rows = []
     for row in sorted(found, key=lambda row: -row["difference"]):
         low, high = (points(end) for end in row["difference_interval"])
         shown = f"{points(row['difference'])} [{low}, {high}]{_marks(row)}"
-        rows.append(
-            [row["base"], f"`{row['option']}`", str(row["value"]), f"{percent(row['budget'], 0)} %", shown],
-        )
+        rows.append([row["base"], f"`{row['option']}`", str(row["value"]), f"{percent(row['budget'], 0)} %", shown])
     said = (
         f"{len(found)} of {len(compared)} comparisons leave out 0; about {len(compared) / 20:.0f} would if no option "
         "mattered at all."

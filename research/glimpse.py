@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.evaluation.report.intervals import Estimate, clustered_mean, paired_difference
 from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
 from prunevid_qwen.evaluation.shapes.answers import Answers, CellName, Column

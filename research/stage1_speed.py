@@ -26,8 +26,8 @@ from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage1_merge import merge_video, refine_segments
+from prunevid_qwen.stage1_merge.prunevid.merge_options import MergeOptions
 from prunevid_qwen.stage1_merge.prunevid.on_cpu import VideoMerge
-from prunevid_qwen.stage1_merge.prunevid.options import MergeOptions
 from research.shapes_run import RESULTS, command_of
 
 SHAPES = ((8, 10, 14, 2048), (16, 12, 12, 4096), (32, 10, 14, 3584), (64, 10, 14, 3584))

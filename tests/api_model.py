@@ -16,8 +16,8 @@ from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import make_scene, write_frames, write_video
 from prunevid_qwen.moving_shapes.drawing import render
-from prunevid_qwen.training.architecture import build_model
-from prunevid_qwen.training.tokenizer import build_tokenizer
+from research.bundled_model.architecture import build_model
+from research.bundled_model.tokenizer import build_tokenizer
 
 CONFIG = get_paper_config()
 ASKED = "what color is the circle ?"

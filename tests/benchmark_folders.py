@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,7 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
-from prunevid_qwen.evaluation.datasets import mvbench as mvbench_reader
-from prunevid_qwen.evaluation.datasets.mlvu import TASKS as MLVU_TASKS
-from prunevid_qwen.evaluation.datasets.vstar import LETTER_REQUEST
+from prunevid_qwen.evaluation.datasets import benchmark
 from tests.media import FAST_VP9, encode, frame
 
 FRAMES, RATE, SIZE = 12, 6, (48, 64)
@@ -102,19 +101,19 @@ def mvbench(root: Path, clips: Clips, branch: str = "main", video: str = "video"
     """Two questions a task; of branch "video" the clips are cut and in mp4. `video` "" is how lmms-eval unpacks it."""
     (root / video).mkdir(parents=True, exist_ok=True)
     configs = []
-    for task, where in mvbench_reader.TASKS.items():
-        records = []
+    for task, where in benchmark("mvbench").each.items():
+        whole, bound, records = where["whole"], where.get("bound"), []
         for number in (1, 2):
-            name = _NAMES.get(where.whole, f"{task}_{{}}.mp4").format(number)
+            name = _NAMES.get(whole, f"{task}_{{}}.mp4").format(number)
             record = mvbench_record(task, number, name)
-            if where.bound:
+            if bound:
                 record |= {"start": 0.5, "end": 1.5, "accurate_start": 0.6, "fps": 3}
             if branch == "main":
-                _put(root / video / where.whole / name, clips)
+                _put(root / video / whole / name, clips)
             else:
-                cut = f"{Path(name).stem}_0.5_1.5.mp4" if where.bound else str(Path(name).with_suffix(".mp4"))
+                cut = f"{Path(name).stem}_0.5_1.5.mp4" if bound else str(Path(name).with_suffix(".mp4"))
                 record["video"] = cut
-                clips.put(root / video / where.cut / cut)
+                clips.put(root / video / where["cut"] / cut)
             records.append(record)
         write_json(root / "json" / f"{task}.json", records)
         configs.append(f"- config_name: {task}\n  data_files: json/{task}.json\n")
@@ -249,13 +248,18 @@ def longvideobench(root: Path, clips: Clips) -> Path:
 
 def mlvu(root: Path, clips: Clips) -> Path:
     """One question a task with options, all about videos of one name; and a task of free generation, to be left out."""
-    for task, (name, _) in MLVU_TASKS.items():
+    for task, where in benchmark("mlvu").each.items():
+        name = where["name"]
         record = {"video": "movie101_1.mp4", "duration": 2.0, "question": f"{task}?", "question_type": task}
         record |= {"candidates": ["3", "4", "A man", "3"], "answer": "3" if task == "count" else "A man"}
         write_json(root / "json" / f"{name}.json", [record])
         clips.put(root / "video" / name / "movie101_1.mp4")
     write_json(root / "json" / "9_summary.json", [{"video": "x.mp4", "question": "Sum up.", "answer": "long"}])
     return root
+
+
+LETTER_REQUEST = "Answer with the option's letter from the given choices directly."
+"""What V*'s file appends to every question."""
 
 
 def vstar(root: Path) -> Path:
@@ -286,6 +290,45 @@ def vstar(root: Path) -> Path:
     return root
 
 
+def nextqa_rows() -> list[dict[str, Any]]:
+    """Two videos; an option with a comma, a quotation mark and a line break, which csv has in quotes; spaces."""
+    hard = ("hold the child's hand, tight", 'say "yes"', "turn\nround", " walk ", "run")
+    asked = ((4010069381, "CH", 0), (4010069381, "TN", 6), (2435100235, "DL", 0), (2435100235, "TC", 1))
+    return [
+        {"video": video, "frame_count": 12, "width": 64, "height": 48, "question": f" what of {kind} {{x}}",
+         "answer": number, "qid": qid, "type": kind, **{f"a{k}": option for k, option in enumerate(hard)}}
+        for number, (video, kind, qid) in enumerate(asked)
+    ]  # fmt: skip
+
+
+def nextqa(root: Path, clips: Clips) -> Path:
+    """As the authors have it: csv files, and videos where VidOR has them; the second is known by its number alone."""
+    rows = nextqa_rows()
+    root.mkdir(parents=True, exist_ok=True)
+    for part, own in (("test", rows), ("val", rows[:1])):
+        with (root / f"{part}.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(own)
+    write_json(root / "map_vid_vidorID.json", {"4010069381": "1164/4010069381", "2435100235": "0005/2435100235"})
+    clips.put(root / "NExTVideo" / "1164" / "4010069381.mp4")
+    clips.put(root / "NExTVideo" / "2435100235.mp4")
+    return root
+
+
+def tempcompass(root: Path, clips: Clips) -> Path:
+    """One question an aspect, with two to four options, about two videos."""
+    rows = []
+    for number, dim in enumerate(("action", "direction", "speed", "order", "attribute_change")):
+        options = [f"{letter}. a {letter.lower()}. {{x}}" for letter in "ABCD"[: 2 + number % 3]]
+        asked = f"What happens in the video ({dim})?"
+        rows.append({"video_id": f"{10 + number % 2}_{dim[0]}", "question": "\n".join([asked, *options]),
+                     "answer": options[number % 2], "dim": dim})  # fmt: skip
+        clips.put(root / "videos" / f"{rows[-1]['video_id']}.mp4")
+    write_parquet(root / "multi-choice" / "test-00000-of-00001.parquet", rows)
+    return root
+
+
 WRITERS = {
     "mvbench": mvbench,
     "videomme": videomme,
@@ -293,6 +336,8 @@ WRITERS = {
     "longvideobench": longvideobench,
     "mlvu": mlvu,
     "vstar": lambda root, clips: vstar(root),
+    "nextqa": nextqa,
+    "tempcompass": tempcompass,
 }
 
 

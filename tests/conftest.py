@@ -117,13 +117,13 @@ def poisoned_memory() -> Iterator[None]:
 @pytest.fixture
 def registry() -> Iterator[None]:
     """Takes out again what a test registers."""
-    from prunevid_qwen.config import table
+    from prunevid_qwen.config import option_classes
     from prunevid_qwen.reducer import _REDUCERS
 
-    reducers, classes = dict(_REDUCERS), {part: dict(known) for part, known in table._CLASSES.items()}
+    reducers, classes = dict(_REDUCERS), {part: dict(known) for part, known in option_classes._CLASSES.items()}
     yield
     _REDUCERS.clear()
     _REDUCERS.update(reducers)
     for part, known in classes.items():
-        table._CLASSES[part].clear()
-        table._CLASSES[part].update(known)
+        option_classes._CLASSES[part].clear()
+        option_classes._CLASSES[part].update(known)

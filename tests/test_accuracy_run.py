@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +11,12 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli import bench, main
-from prunevid_qwen.cli.output import Result
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.evaluation.shapes import accuracy as running
 from prunevid_qwen.evaluation.shapes import workers as spreading
 from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, _whole_videos, accuracy_run
 from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
 from prunevid_qwen.evaluation.shapes.summary import write_summary
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, FIRST_SEED
+from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
 from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
 from prunevid_qwen.evaluation.store import code_digest
 
@@ -209,83 +205,6 @@ def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
         raise spreading.BrokenProcessPool
 
 
-# ---- the command line
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[AccuracyRun, int | None]]:
-    """Each run that the command line would carry out, and with how many workers; nothing is asked."""
-    caught: list[tuple[AccuracyRun, int | None]] = []
-    monkeypatch.setattr(running, "accuracy_run", lambda out, run, workers, *_: caught.append((run, workers)))
-    monkeypatch.setattr(bench, "_accuracy_report", lambda *_: Result())
-    return caught
-
-
-def test_the_command_line_says_what_is_asked(asked: list[tuple[AccuracyRun, int | None]]) -> None:
-    words = ["bench", "accuracy", "--out", "x", "--methods", "prunevid, stage 1 + random", "--budgets", "0.16,0.1"]
-    assert main([*words, "--first-seed", "1003500000", "--through_files", "--workers", "2", "--quick"]) == 0
-    ((run, workers),) = asked
-    assert run.budgets == (0.16, 0.1) and workers == 2
-    assert [method.name for method in run.methods] == ["unpruned", "prunevid", "stage 1 + random"]
-    assert (run.videos, run.first_seed, run.asking.through_files) == (16, 1003500000, True)
-    assert (run.asking.random_seeds, run.asking.calibration_videos) == (1, 8)
-    assert main(["bench", "accuracy"]) == 0
-    assert asked[1][0] == AccuracyRun(tuple(methods_called([]))) and set(asked[1][0].conditions) == set(CONDITIONS)
-    assert main([*words, "--dry_run"]) == 0 and len(asked) == 2
-
-
-@pytest.mark.parametrize(
-    "words", [["--budgets", "a lot"], ["--videos", "0"], ["--workers", "none"], ["--what"], ["--budgets", "0.1,16%"]]
-)
-def test_bad_options_exit_with_2(words: list[str], asked: list[tuple[AccuracyRun, int | None]]) -> None:
-    assert main(["bench", "accuracy", *words]) == 2
-    assert not asked
-
-
-@pytest.mark.usefixtures("asks_nothing")
-def test_a_run_ends_with_its_report(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
-    assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 0
-    assert (copy / "report.md").is_file() and str(copy / "report.md") in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("asks_nothing")
-def test_packed_answers_go_on_and_are_compared(
-    copy: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
-    words = ["bench", "accuracy", "--out", str(copy), "--workers", "1", "--pack"]
-    assert main(words) == 0 and not (copy / "answers.jsonl").exists()
-    summary = (copy / "summary.json").read_bytes()
-    assert main([*words, "--against", str(finished)]) == 0  # goes on from what was packed, and has nothing to ask
-    assert (copy / "answers.jsonl.xz").exists() and not (copy / "answers.jsonl").exists()
-    assert (copy / "summary.json").read_bytes() == summary == write_summary(copy).read_bytes()
-    comparison = (copy / "comparison.md").read_text()
-    assert "0 are better, 0 worse" in comparison and comparison in capsys.readouterr().out
-    assert main([*words, "--against", str(copy / "nowhere")]) == 2
-
-
-@pytest.mark.usefixtures("asks_nothing")
-def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: SMALL)
-    words = ["bench", "accuracy", "--out", str(copy), "--workers", "1"]
-    with monkeypatch.context() as bare:
-        bare.setattr("prunevid_qwen.cli.bench.importlib.util.find_spec", lambda name: None)
-        bare.setitem(sys.modules, "matplotlib", None)
-        assert main(words) == 0
-    assert "prunevid_qwen[bench]" in capsys.readouterr().err
-    assert "<picture>" not in (copy / "report.md").read_text() and not list(copy.glob("*.svg"))
-    assert main(words) == 0 and "<picture>" in (copy / "report.md").read_text()
-    assert len(list(copy.glob("*.svg"))) == len(list(copy.glob("*.png"))) == 6
-
-
 # ---- stopped at every kind of place
 
 
@@ -322,16 +241,3 @@ def test_the_bar_of_the_calibration_moves_with_each_method(tmp_path: Path) -> No
         run = replace(SMALL, conditions=("plain", "shake"), budgets=(0.25,))
         accuracy_run(tmp_path, run, worker_count=1, progress=lambda *f: (told.append(f), stop(*f))[0])
     assert [each for each in told if each[0] == "calibrating"] == [("calibrating", k, 8) for k in range(9)]
-
-
-def test_who_stops_the_command_reads_how_to_go_on(
-    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def stop(self: Worker, *job: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(bench, "accuracy_run_of", lambda *_: replace(SMALL, videos=4))
-    monkeypatch.setattr(Worker, "ask", stop)
-    before = (copy / "answers.jsonl").read_bytes()
-    assert main(["bench", "accuracy", "--out", str(copy), "--workers", "1"]) == 130
-    assert str(copy) in capsys.readouterr().err and (copy / "answers.jsonl").read_bytes() == before

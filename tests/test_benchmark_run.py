@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.datasets import read_dataset
+from prunevid_qwen.evaluation.datasets import names, read_dataset
 from prunevid_qwen.evaluation.engine import answering
 from prunevid_qwen.evaluation.tasks.benchmark import spread
 from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLES, lines, row, run, tables
@@ -19,17 +19,24 @@ from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLE
 # ---- every data set, end to end
 
 
-@pytest.mark.parametrize(
-    ("dataset", "answered", "of"),
-    [
-        ("mvbench", 40, 40),
-        ("videomme", 9, 9),
-        ("egoschema", 2, 2),
-        ("longvideobench", 2, 2),
-        ("mlvu", 7, 7),
-        ("vstar", 3, 4),  # one is too wide for the model
-    ],
-)
+ANSWERED = [
+    ("mvbench", 40, 40),
+    ("videomme", 9, 9),
+    ("egoschema", 2, 2),
+    ("longvideobench", 2, 2),
+    ("mlvu", 7, 7),
+    ("vstar", 3, 4),  # one is too wide for the model
+    ("nextqa", 4, 4),
+    ("tempcompass", 5, 5),
+]
+"""Each benchmark, its questions that can be answered, and all of its miniature folder."""
+
+
+def test_every_benchmark_is_run_here() -> None:
+    assert {name for name, _, _ in ANSWERED} == set(names()), "a line in ANSWERED for each benchmark"
+
+
+@pytest.mark.parametrize(("dataset", "answered", "of"), ANSWERED)
 def test_every_data_set_gets_from_its_folder_to_a_table(
     sets: dict[str, Path], tmp_path: Path, dataset: str, answered: int, of: int, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,8 +16,8 @@ from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
 from prunevid_qwen.evaluation.shapes.questioner import is_correct
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, make_questions, make_scene, render
 from research.bundled_accuracy import package_answers
-from research.bundled_model.answering import answer_questions
 from research.bundled_model.tokenizer import SPECIAL_TOKENS, VOCABULARY, WORDS
+from tests.bundled_answers import answer_questions
 
 BUNDLED = Path(prunevid_qwen.__file__).parent / "bundled"
 FOLDER, CLIPS = BUNDLED / "model", BUNDLED / "clips"

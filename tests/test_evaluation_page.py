@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.old_spellings import OPTIONS
-from prunevid_qwen.evaluation.protocol.presets import PRESETS
-from prunevid_qwen.evaluation.protocol.reading import Output, Reading
+from prunevid_qwen.evaluation.datasets import names
+from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
+from prunevid_qwen.evaluation.protocol.presets import presets
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.published.estimate import cost_of, gigabytes
 from tests.published_rows import TABLES
@@ -40,8 +41,12 @@ def test_options_of_commands_exist() -> None:
             assert f"{option} " in known or option in OPTIONS.get(tuple(path), {}), (path, option)
 
 
+def test_every_benchmark_is_in_the_table() -> None:
+    assert {row[0].strip("`") for row in table("name")[1:]} == set(names()), "a row for each under Where the data lies"
+
+
 def test_every_protocol_is_in_the_table() -> None:
-    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(PRESETS)
+    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
 
 
 def said(reading: Reading, ours: bool) -> set[str]:

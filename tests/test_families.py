@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen.adapters import QwenVL, adapter_for, families, family_of, register_family, table
+from prunevid_qwen.adapters import QwenVL, adapter_for, families, family_of, family_table, register_family
 from prunevid_qwen.errors import UnsupportedError
 from tests.models import tiny_model
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.numeric
 
 
 def test_a_registered_class_is_what_models_of_its_types_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_FAMILIES", dict(table._FAMILIES))
+    monkeypatch.setattr(family_table, "_FAMILIES", dict(family_table._FAMILIES))
 
     @register_family("toy_vl", "toy_vl_moe")
     class Toy:
@@ -44,7 +44,7 @@ def test_an_unknown_family_is_refused_with_those_that_are_known_and_the_page(unk
 
 
 def test_two_adapters_for_one_type_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "_FAMILIES", dict(table._FAMILIES))
+    monkeypatch.setattr(family_table, "_FAMILIES", dict(family_table._FAMILIES))
     with pytest.raises(ValueError, match="qwen2_vl"):
         register_family("qwen2_vl")(type("Other", (), {}))
     assert family_of("qwen2_vl").adapter is QwenVL

@@ -13,8 +13,8 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.forward.evidence import Sight
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Step, compile_plan
+from prunevid_qwen.forward.plan_steps import merge
 from prunevid_qwen.forward.prefill import Prefill, SampleState
-from prunevid_qwen.forward.steps import merge
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.stage1_merge import Pool
 from prunevid_qwen.stage3_kv.cache import PrunedCache

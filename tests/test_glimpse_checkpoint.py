@@ -15,7 +15,7 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
-from prunevid_qwen.stage2_select.glimpse.checkpoint import load_predictor
+from prunevid_qwen.stage2_select.glimpse.predictor import load_predictor
 from tests.glimpse import FACTS, random_predictor
 from tests.tolerances import FEATURES, close
 

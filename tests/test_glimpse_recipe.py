@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli.values import field_help
-from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.training.glimpse import recipe_values
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.training.glimpse.base import _published_taps, facts_for, make_trainee
 from prunevid_qwen.training.glimpse.opened import open_recipe, spec_of
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -102,7 +101,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
     for text, said in (
         ("[1, 2]", "a recipe is a mapping"),
         ("a: [", "is not YAML"),
-        ("steps: 0", r"recipe\.yaml: steps is"),
+        ("steps: 0", r"recipe\.yaml:1: steps is"),
     ):
         path.write_text(text)
         with pytest.raises(ConfigError, match=said):
@@ -142,10 +141,16 @@ def test_an_unknown_recipe_lists_the_known_ones(given: str) -> None:
     assert all(name in str(error.value) for name in (given, *recipe_names()))
 
 
-def test_without_pyyaml_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(SetupError, match=r"prunevid_qwen\[train\]"):
-        recipe_values.read_yaml("a: 1", "here")
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("steps: 3\nlearning_rate: -1\n", 2), ("steps: 3\n\nstep: 4\n", 3), ("data:\n  kind: visual_cot\nsteps: x\n", 3)],
+)
+def test_a_bad_option_is_named_by_its_line(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        GlimpseRecipe.from_yaml(path)
+    assert f"{path}:{line}: " in str(error.value)
 
 
 def test_options_of_data_are_checked_by_name() -> None:

@@ -48,7 +48,7 @@ IMPORT_NO_TORCH = {"errors", "version", "processes", "config", "moving_shapes", 
 IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
     "adapters": "all that is known of a model family, of the library's calls, masks and files",
     "stage3_kv": "its cache is a transformers cache",
-    "forward/run": "makes the cache of a batch",
+    "forward/pruned_run": "makes the cache of a batch",
     "forward/hooks": "finds what generate() calls",
     "forward/selfcheck": "which release is installed",
     "loading": "from_pretrained",

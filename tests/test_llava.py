@@ -7,7 +7,7 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.llava import LINE, TAIL
-from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import cache_of, transformers_release
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
@@ -122,7 +122,7 @@ def test_an_earlier_prompt_is_no_part_of_a_longer_one(before: str) -> None:
 def test_the_users_words_end_before_vicunas_tail(question: list[int], words: tuple[int, int] | None) -> None:
     adapter = adapter_for(family_model("llava"))
     ids = torch.tensor([1, 3148, *[IMAGE] * 16, *question])
-    layout = adapter.layout(ids, None, len(ids), [Picture("image", (1, 4, 4))])
+    layout = adapter.layout(ids, None, len(ids), [PictureGrid("image", (1, 4, 4))])
     assert layout is not None and layout.words == words
     assert layout.question.tolist() == list(range(18, len(ids)))
 

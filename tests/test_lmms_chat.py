@@ -72,7 +72,7 @@ def test_messages_become_media_and_a_question(tmp_path: Path) -> None:
 def test_system_and_prefill_are_ours() -> None:
     given = [turn(text("Theirs."), role="system"), turn(text())]
     assert chat_question("a", PLAIN, given, "Ours.", "(").messages((), ()) == [
-        {"role": "system", "content": "Ours."}, turn(text()), {"role": "assistant", "content": "("},
+        turn(text("Ours."), role="system"), turn(text()), turn(text("("), role="assistant"),
     ]  # fmt: skip
     assert chat_question("a", PLAIN, given, None, "").messages((), ()) == given
     with pytest.raises(ConfigError, match="begins the assistant's answer itself"):

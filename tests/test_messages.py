@@ -295,7 +295,7 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
     "batch question": lambda text, folder: asked({"video": "a", "question": [text]}, folder),
     "batch messages": lambda text, folder: asked({"messages": [{"role": "user", "content": [text]}]}, folder),
     "batch line": lambda text, folder: asked([text], folder),
-    "answer of a benchmark": lambda text, _: letter_of(text, [text + "a", text + "b"], "line 1"),
+    "answer of a benchmark": lambda text, _: letter_of(text, "text", [text + "a", text + "b"], "line 1"),
     "lmms": lambda text, _: under_lmms_eval({"type": text}),
     "lmms url": lambda text, _: under_lmms_eval({"type": "video", "url": f"http://{text}"}),
     "lmms argument": lambda text, _: read_generation({"temperature": text}),

@@ -18,9 +18,9 @@ LOOKS_UP = {"get", "startswith", "endswith", "index"}
 # file -> why what it asks for is no method, or why it may ask
 STAYS = {
     "config/presets.py": "the name of a preset",
-    "config/reading.py": "how frames are sampled: uniformly",
+    "config/media_reading.py": "how frames are sampled: uniformly",
     "video/sampling.py": "how frames are sampled: uniformly",
-    "evaluation/protocol/reading.py": "what a harness does with an answer that it cannot read: draw one",
+    "evaluation/protocol/outputs.py": "what a harness does with an answer that it cannot read: draw one",
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/train_plus.py": "a folder of a training run",

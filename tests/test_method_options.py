@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, table
+from prunevid_qwen.config import PRESETS, PruneVidConfig, get_aggressive_config, get_config, option_classes
+from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.methods import (
     DPPOptions,
     FastVOptions,
@@ -21,7 +22,6 @@ from prunevid_qwen.config.methods import (
     UniformMergeOptions,
     UniformOptions,
 )
-from prunevid_qwen.config.reading import Reading
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnknownOption
 from prunevid_qwen.reducer import (
     made_by,
@@ -31,8 +31,8 @@ from prunevid_qwen.reducer import (
 from tests.test_receipt import BIKES, applied, told
 from tests.test_reducer_contract import evidence, only_what_it_asks_for
 
-PACKAGE = Path(table.__file__).parents[1]
-OPTIONS = [(part, name) for part in ("merger", "selector") for name in table._CLASSES[part]]
+PACKAGE = Path(option_classes.__file__).parents[1]
+OPTIONS = [(part, name) for part in ("merger", "selector") for name in option_classes._CLASSES[part]]
 
 
 # ---- to whom a name belongs
@@ -114,9 +114,9 @@ def test_presets_can_be_copied_and_sent(name: str) -> None:
 
 @pytest.mark.parametrize(("part", "name"), OPTIONS)
 def test_every_method_is_made_by_its_options(part: str, name: str) -> None:
-    stage = table.STAGES[part]
-    own = table.options_class(part, name)()
-    assert table.name_of(part, own) == name
+    stage = option_classes.STAGES[part]
+    own = option_classes.options_class(part, name)()
+    assert option_classes.name_of(part, own) == name
     assert isinstance(made_by(own, stage), reducer_class(name, stage))
 
 
@@ -146,16 +146,16 @@ def test_a_stage_is_turned_off_and_on() -> None:
 
 COUNTED = [
     (part, name) for part, name in OPTIONS
-    if "keep_tokens" in table.names_in(table.options_class(part, name)) and name != "glimpse"
+    if "keep_tokens" in option_classes.names_in(option_classes.options_class(part, name)) and name != "glimpse"
 ]  # fmt: skip
 
 
 def counted(part: str, name: str, keep_tokens: int) -> Any:
-    own = table.options_class(part, name)
-    exact = dict(says(own(), table.STAGES[part]).lever_needs)
-    if "recycle" in table.names_in(own):  # what is recycled comes back in groups
+    own = option_classes.options_class(part, name)
+    exact = dict(says(own(), option_classes.STAGES[part]).lever_needs)
+    if "recycle" in option_classes.names_in(own):  # what is recycled comes back in groups
         exact["recycle"] = 0.0
-    return made_by(own(keep_tokens=keep_tokens, **exact), table.STAGES[part])
+    return made_by(own(keep_tokens=keep_tokens, **exact), option_classes.STAGES[part])
 
 
 @pytest.mark.parametrize(("part", "name"), COUNTED)
@@ -169,7 +169,9 @@ def test_a_count_is_kept_of_each_video_and_image(part: str, name: str, keep_toke
 
 def test_every_method_that_can_hold_a_count_holds_one() -> None:
     assert set(OPTIONS) - set(COUNTED) == {("merger", "prunevid"), ("merger", "rlt"), ("selector", "glimpse")}
-    assert "keep_tokens" in table.names_in(table.options_class("selector", "glimpse"))  # as the oracle: one budget
+    assert "keep_tokens" in option_classes.names_in(
+        option_classes.options_class("selector", "glimpse")
+    )  # as the oracle: one budget
 
 
 @pytest.mark.parametrize("options", [

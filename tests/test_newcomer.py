@@ -24,8 +24,8 @@ from prunevid_qwen.forward.pruning import plan_of
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import reducer_class
 from prunevid_qwen.stage2_select import FastV
+from tests.command_configs import configs_of
 from tests.models import tiny_model
-from tests.registry import configs_of
 
 CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
 FILE = str(Path(__file__).parent / "plugins" / "spread.py")

@@ -1,6 +1,7 @@
 """What is installed: one version, light imports, no network, and the torch-free parts on every supported Python."""
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -77,6 +78,23 @@ def test_setup_py_tells_the_version(tmp_path: Path) -> None:
         check=False,
     )
     assert done.stdout.split()[-1:] == [__version__], done.stderr
+
+
+def test_every_file_of_data_is_in_the_wheel() -> None:
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("no setuptools in this environment")
+    code = (
+        "import json, os, sys; from setuptools import Distribution\n"
+        "os.chdir(sys.argv[1]); found = Distribution({'license': 'x'}); found.parse_config_files()\n"
+        "found.include_package_data = False  # which would write an egg-info folder here, and read what git holds\n"
+        "command = found.get_command_obj('build_py'); command.ensure_finalized()\n"
+        "print(json.dumps([f'{source}/{file}' for _, source, _, files in command.data_files for file in files]))"
+    )
+    done = python(code, str(ROOT))
+    assert done.returncode == 0, done.stderr
+    packed = {Path(path).as_posix() for path in json.loads(done.stdout.splitlines()[-1])}
+    there = [path.relative_to(ROOT).as_posix() for path in (ROOT / "prunevid_qwen").rglob("*.yaml")]
+    assert len(there) > 9 and set(there) <= packed, set(there) - packed
 
 
 @pytest.mark.parametrize("series", ["3.10", "3.12", "3.13"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from prunevid_qwen.adapters.pictures import Picture, Pictures
+from prunevid_qwen.adapters.picture_grids import PictureGrid, Pictures
 from prunevid_qwen.errors import SetupError, UnsupportedError
 
 WIDE, HIGH, TILE = (1, 2, 3), (1, 3, 1), (1, 1, 2)
@@ -34,12 +34,12 @@ class Root(nn.Module):
         return Features(of="video")
 
 
-def read(kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+def read(kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
     grids = given.get("image_sizes" if kind == "image" else "grids")
     if grids is None:
         return None
     newline = (0, 1, -1)
-    return [Picture(kind, grid, newline if grid == TILE else None) for grid in grids]
+    return [PictureGrid(kind, grid, newline if grid == TILE else None) for grid in grids]
 
 
 def noting() -> tuple[Root, Pictures]:
@@ -51,7 +51,7 @@ def types(*rows: str) -> list[torch.Tensor]:
     return [torch.tensor(["tiv".index(letter) for letter in row]) for row in rows]
 
 
-def grids(dealt: list[tuple[Picture, ...]]) -> list[list[tuple[int, int, int]]]:
+def grids(dealt: list[tuple[PictureGrid, ...]]) -> list[list[tuple[int, int, int]]]:
     return [[each.grid for each in row] for row in dealt]
 
 

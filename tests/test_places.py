@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.adapters.layouts import layout_of
-from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.picture_grids import PictureGrid
+from prunevid_qwen.adapters.prompt_layout import layout_of
 from prunevid_qwen.adapters.tiny import IMAGE, SIDE
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
@@ -46,7 +46,7 @@ PLACES = pytest.mark.parametrize("cells", CELLS.values(), ids=CELLS.keys())
 def layout_with(cells: Tensor) -> TokenLayout:
     """A prompt of 4 tokens of text, a video, and 5 of text."""
     types = torch.tensor([0] * 4 + [2] * cells.numel() + [0] * 5)
-    layout = layout_of(types, [Picture("video", GRID, tuple(cells.tolist()))], types.numel())
+    layout = layout_of(types, [PictureGrid("video", GRID, tuple(cells.tolist()))], types.numel())
     assert layout is not None
     return layout
 
@@ -158,7 +158,7 @@ def test_a_video_that_has_lost_tokens_is_not_taken_for_a_grid() -> None:
 def split_layout(runs: list[int]) -> TokenLayout:
     """Each frame of a video behind two tokens of text; an image, and a question."""
     types = [kind for n in runs for kind in (0, 0, *[2] * n)] + [0, 1, 1, 1, 0, 0, 0]
-    shown = [Picture("video", (len(runs), 1, runs[0]), tuple(range(sum(runs)))), Picture("image", (1, 1, 3))]
+    shown = [PictureGrid("video", (len(runs), 1, runs[0]), tuple(range(sum(runs)))), PictureGrid("image", (1, 1, 3))]
     layout = layout_of(torch.tensor(types), shown, len(types))
     assert layout is not None
     return layout
@@ -201,7 +201,7 @@ def test_one_run_is_what_it_was(data: st.DataObject) -> None:
     """Runs that are blocks: slots are those of blocks, bit for bit."""
     sizes = data.draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
     types = torch.tensor([kind for n in sizes for kind in (0, *[1] * n)] + [0, 0])
-    layout = layout_of(types, [Picture("image", (1, 1, n)) for n in sizes], types.numel())
+    layout = layout_of(types, [PictureGrid("image", (1, 1, n)) for n in sizes], types.numel())
     assert layout is not None and not layout.split
     step = TokenMap.concat([data.draw(token_maps(n)) for n in sizes])
     for (one, first), (other, second) in [(layout.apply(step), replace(layout, split=True).apply(step))]:
@@ -211,7 +211,7 @@ def test_one_run_is_what_it_was(data: st.DataObject) -> None:
 
 def test_pictures_without_text_between_them_are_blocks() -> None:
     types = torch.tensor([0] + [1] * 5 + [0])
-    layout = layout_of(types, [Picture("image", (1, 1, 2)), Picture("image", (1, 1, 3))], 7)
+    layout = layout_of(types, [PictureGrid("image", (1, 1, 2)), PictureGrid("image", (1, 1, 3))], 7)
     assert layout is not None and not layout.split
     assert [(b.start, b.stop) for b in layout.blocks] == [(0, 2), (2, 5)]
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
-from prunevid_qwen.evaluation.protocol.prompts import DATASETS, PROMPTS, prompt_of, subtitles_at
+from prunevid_qwen.evaluation.protocol import presets as presets_module
+from prunevid_qwen.evaluation.protocol import prompts as prompts_module
+from prunevid_qwen.evaluation.protocol.presets import presets
+from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts, subtitles_at
 
 RECORD = Record("1", (), "What {x} is\n100 % 'it'?", ("a cat", "哪里", "has (B)"), "A", {"task": "t"})
 CAREFULLY = (
@@ -41,8 +47,12 @@ TEXTS = {
     ("videomme_official", "videomme"): (None, f"{SELECT}\n{Q}\n{DOTS}\nThe best answer is:", ""),
     ("qwen", "videomme"): (None, f"{SELECT}\nQuestion: {Q}\n{DOTS}\nThe best answer is:", ""),
     ("letter_subtitles", "longvideobench"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
+    ("lmms", "nextqa"): (None, f"{Q}\n{DOTS}", ""),
+    ("lmms", "tempcompass"): (None, f"{Q}\n{DOTS}\nPlease directly give the best option:", ""),
     ("letter", "vstar"): (None, f"{Q}\n{DOTS}\n{LETTER}", ""),
 }  # fmt: skip
+SUBTITLES = {("lmms_subtitles", "videomme"), ("letter_subtitles", "videomme")}
+"""Tested with subtitles."""
 
 
 @pytest.mark.parametrize(("name", "dataset"), TEXTS)
@@ -52,11 +62,10 @@ def test_the_text_is_the_harnesses(name: str, dataset: str) -> None:
 
 
 def test_every_prompt_is_tested_here() -> None:
-    written = {prompt.name for prompt in PROMPTS}
-    assert written == {name for name, _ in TEXTS} | {"lmms_subtitles"}
-    assert all(prompt.source and set(prompt.datasets) <= set(DATASETS) for prompt in PROMPTS)
-    keys = [(prompt.name, dataset) for prompt in PROMPTS for dataset in prompt.datasets]
-    assert len(keys) == len(set(keys))
+    assert {prompt.name for prompt in prompts()} == {name for name, _ in TEXTS} | {"lmms_subtitles"}
+    keys = [(prompt.name, dataset) for prompt in prompts() for dataset in prompt.datasets]
+    assert len(keys) == len(set(keys)) and set(keys) - {("videochat2", "egoschema")} <= {*TEXTS, *SUBTITLES}
+    assert all(prompt.source for prompt in prompts()) and all(prompt_of("letter", name) for name in names())
 
 
 @pytest.mark.parametrize(
@@ -108,3 +117,35 @@ def test_an_unknown_prompt_or_data_set_names_those_there_are() -> None:
         prompt_of("lmms", "mlvu")
     with pytest.raises(ConfigError, match="did you mean 'longvideobench'"):
         prompt_of("letter", "longvideobnch")
+
+
+@pytest.mark.parametrize(
+    ("file", "now", "then", "said"),
+    [
+        ("prompts", "[mvbench, egoschema]", "[mvbnch]", ["'mvbnch'", "'mvbench'"]),
+        ("prompts", 'prefill: "Best option:("', 'prefil: "x"', ["'prefil'", "'prefill'"]),
+        ("prompts", 'options_lead: "\\n"', "options_lead: 3", ["a text", "3"]),
+        ("presets", "frames: 16", "frames: 15.5", ["frames", "15.5"]),
+        ("presets", "sampler: mvbench_mid", "sampler: mid", ["sampler", "'mid'"]),
+        ("presets", "seconds_per_grid: one", "seconds_a_grid: one", ["'seconds_a_grid'", "'seconds_per_grid'"]),
+    ],
+)
+def test_a_wrong_line_of_prompts_or_presets_is_named(
+    file: str, now: str, then: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (prompts_module, presets_module):
+        name = Path(module.__file__ or "").with_suffix(".yaml").name
+        text = Path(module.__file__ or "").with_name(name).read_text(encoding="utf-8")
+        assert now in text or not name.startswith(file)
+        (tmp_path / name).write_text(text.replace(now, then), encoding="utf-8")
+        monkeypatch.setattr(module, "__file__", str(tmp_path / "module.py"))
+    for known in (prompts, presets):
+        known.cache_clear()
+    try:
+        with pytest.raises(ConfigError) as error:
+            presets()
+    finally:
+        for known in (prompts, presets):
+            known.cache_clear()
+    assert re.match(rf"{tmp_path / file}\.yaml:\d+: ", str(error.value)), str(error.value)
+    assert all(each in str(error.value) for each in said), str(error.value)

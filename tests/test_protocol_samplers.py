@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.evaluation.protocol.presets import PRESETS, presets_for, protocol_named
-from prunevid_qwen.evaluation.protocol.prompts import DATASETS, prompt_of
+from prunevid_qwen.evaluation.datasets import names
+from prunevid_qwen.evaluation.protocol.presets import presets, presets_for, protocol_named
+from prunevid_qwen.evaluation.protocol.prompts import prompt_of
 from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol
 from prunevid_qwen.evaluation.protocol.samplers import by_rate, linspace, mvbench_mid
 
@@ -125,11 +126,11 @@ def test_numbers_out_of_range_are_named(wrong) -> None:
 
 
 def test_every_preset_is_valid_where_it_says() -> None:
-    for dataset in DATASETS:
+    for dataset in names():
         for name in presets_for(dataset):
             protocol = protocol_named(name, dataset)
             assert Protocol.from_dict(json.loads(json.dumps(protocol.to_dict()))) == protocol
-    assert set().union(*map(presets_for, DATASETS)) == set(PRESETS)
+    assert set().union(*map(presets_for, names())) == set(presets())
     assert presets_for("mvbench") == ("mvbench_videochat2", "lmms", "letter")
     assert protocol_named("lmms", "longvideobench").max_new_tokens == 32
     assert (

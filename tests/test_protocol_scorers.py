@@ -3,60 +3,76 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunevid_qwen.evaluation.protocol.prompts import DATASETS
-from prunevid_qwen.evaluation.protocol.reading import Output, Reading
-from prunevid_qwen.evaluation.protocol.scorers import COLUMNS, SCORERS, ours
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets import benchmark, names
+from prunevid_qwen.evaluation.protocol import scorers
+from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
+from prunevid_qwen.evaluation.protocol.scorers import SCORERS, columns_of, ours
 
 OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")
 LEFT_OUT, DRAWN, NOTHING, ALL = "left out", "drawn", "", "ABCD"
 HARNESSES = (
     "mvbench", "pllava", "lmms_mvbench", "videomme", "lmms_videomme", "lmms_egoschema", "lmms_longvideobench", "mlvu",
+    "lmms_nextqa", "lmms_tempcompass",
 )  # fmt: skip
 
 # string: ours, then what HARNESSES read: a letter, letters that all pass, "" (wrong), left out, or drawn
 STRINGS: dict[str, tuple[str, ...]] = {
-    "C": ("C", "C", "C", "C", "C", "C", "C", "C", "C"),
-    "c": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "(C)": ("C", "C", "C", "C", "C", "C", "C", "C", "C"),
-    "(c": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "(c)": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "C.": ("C", "C", "C", "C", "C", "C", "C", "C", NOTHING),
-    "C)": ("C", "C", "C", "C", "C", "C", DRAWN, "C", "C"),
-    "C:": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING),
-    "C. text": ("C", "C", "C", "C", "C", "C", "C", "C", NOTHING),
-    " C\n": ("C", "C", "C", "C", "C", "C", DRAWN, "C", "C"),
-    "**C**": ("C", NOTHING, NOTHING, "C", "C", "C", DRAWN, "C", NOTHING),
-    "Answer: C": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "A", NOTHING),
-    "The answer is C.": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING),
-    "Best option: (C)": ("C", NOTHING, NOTHING, "C", "B", "C", "C", "C", "C"),
-    "Best answer: C": ("C", NOTHING, NOTHING, "C", "B", "C", "C", "C", NOTHING),
-    "Option C": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING),
-    "Definitely C": (NOTHING, NOTHING, NOTHING, "C", "D", "C", "C", "D", NOTHING),
-    "C or A": (NOTHING, "C", "C", "C", "C", "C", "C", "C", NOTHING),
-    "Both A and C": (NOTHING, NOTHING, NOTHING, "A", "B", "C", "A", "B", NOTHING),
-    "A man runs": (NOTHING, "A", "A", "A", "A", "A", "A", "A", NOTHING),
-    "a dog": (NOTHING, "A", "A", "A", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "I think it is B because A is wrong": (NOTHING, NOTHING, NOTHING, "B", "B", "A", "B", "B", NOTHING),
-    "Closes The door": ("C", NOTHING, NOTHING, NOTHING, "C", "C", DRAWN, "C", NOTHING),
-    "closes the door": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "closes the door.": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "closes the door, holds the cup": (NOTHING, NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "None": (NOTHING, NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "F": (NOTHING, NOTHING, NOTHING, "F", LEFT_OUT, NOTHING, DRAWN, DRAWN, "F"),
-    "": (NOTHING, ALL, NOTHING, LEFT_OUT, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    " ": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    ".": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "(": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "<think>A or B?</think>C": ("C", NOTHING, NOTHING, "A", "A", "C", "A", "A", NOTHING),
-    r"\boxed{C}": ("C", NOTHING, NOTHING, "C", "C", "C", DRAWN, "C", NOTHING),
-    "\uff23": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING),
-    "E": (NOTHING, NOTHING, NOTHING, "E", LEFT_OUT, NOTHING, "E", "E", "E"),
-}
+    "C": ("C", "C", "C", "C", "C", "C", "C", "C", "C", "C", "C"),
+    "c": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "(C)": ("C", "C", "C", "C", "C", "C", "C", "C", "C", "C", LEFT_OUT),
+    "(c": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "(c)": ("C", "C", "C", "C", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "C.": ("C", "C", "C", "C", "C", "C", "C", "C", NOTHING, "C", "C"),
+    "C)": ("C", "C", "C", "C", "C", "C", DRAWN, "C", "C", DRAWN, "C"),
+    "C:": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING, "C", LEFT_OUT),
+    "C. text": ("C", "C", "C", "C", "C", "C", "C", "C", NOTHING, "C", "C"),
+    " C\n": ("C", "C", "C", "C", "C", "C", DRAWN, "C", "C", DRAWN, LEFT_OUT),
+    "**C**": ("C", NOTHING, NOTHING, "C", "C", "C", DRAWN, "C", NOTHING, DRAWN, LEFT_OUT),
+    "Answer: C": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "A", NOTHING, "C", LEFT_OUT),
+    "The answer is C.": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING, "C", LEFT_OUT),
+    "Best option: (C)": ("C", NOTHING, NOTHING, "C", "B", "C", "C", "C", "C", "C", LEFT_OUT),
+    "Best answer: C": ("C", NOTHING, NOTHING, "C", "B", "C", "C", "C", NOTHING, "C", LEFT_OUT),
+    "Option C": ("C", NOTHING, NOTHING, "C", "C", "C", "C", "C", NOTHING, "C", LEFT_OUT),
+    "Definitely C": (NOTHING, NOTHING, NOTHING, "C", "D", "C", "C", "D", NOTHING, "C", LEFT_OUT),
+    "C or A": (NOTHING, "C", "C", "C", "C", "C", "C", "C", NOTHING, "A", LEFT_OUT),
+    "Both A and C": (NOTHING, NOTHING, NOTHING, "A", "B", "C", "A", "B", NOTHING, "C", LEFT_OUT),
+    "A man runs": (NOTHING, "A", "A", "A", "A", "A", "A", "A", NOTHING, "A", LEFT_OUT),
+    "a dog": (NOTHING, "A", "A", "A", LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "I think it is B because A is wrong": (NOTHING, NOTHING, NOTHING, "B", "B", "A", "B", "B", NOTHING, "A", LEFT_OUT),
+    "Closes The door": ("C", NOTHING, NOTHING, NOTHING, "C", "C", DRAWN, "C", NOTHING, DRAWN, LEFT_OUT),
+    "closes the door": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "closes the door.": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "closes the door, holds the cup": (
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        NOTHING,
+        LEFT_OUT,
+        NOTHING,
+        DRAWN,
+        DRAWN,
+        NOTHING,
+        "B",
+        LEFT_OUT,
+    ),
+    "None": (NOTHING, NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "F": (NOTHING, NOTHING, NOTHING, "F", LEFT_OUT, NOTHING, DRAWN, DRAWN, "F", DRAWN, LEFT_OUT),
+    "": (NOTHING, ALL, NOTHING, LEFT_OUT, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    " ": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    ".": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "(": (NOTHING, ALL, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "<think>A or B?</think>C": ("C", NOTHING, NOTHING, "A", "A", "C", "A", "A", NOTHING, "A", LEFT_OUT),
+    r"\boxed{C}": ("C", NOTHING, NOTHING, "C", "C", "C", DRAWN, "C", NOTHING, DRAWN, LEFT_OUT),
+    "\uff23": ("C", NOTHING, NOTHING, NOTHING, LEFT_OUT, NOTHING, DRAWN, DRAWN, NOTHING, DRAWN, LEFT_OUT),
+    "E": (NOTHING, NOTHING, NOTHING, "E", LEFT_OUT, NOTHING, "E", "E", "E", "E", LEFT_OUT),
+}  # fmt: skip
 
 
 def said(reading: Reading) -> str:
@@ -74,8 +90,28 @@ def test_every_string_of_the_specs(raw: str) -> None:
 def test_every_scorer_is_in_that_table() -> None:
     assert set(SCORERS) == {"ours", "lmms_mlvu", *HARNESSES}
     assert SCORERS["lmms_mlvu"] is SCORERS["lmms_videomme"]
-    assert set(COLUMNS) == set(DATASETS)
-    assert {scorer for columns in COLUMNS.values() for scorer in columns.values()} | {"ours"} == set(SCORERS)
+    assert {scorer for name in names() for scorer in columns_of(name).values()} | {"ours"} == set(SCORERS)
+
+
+@pytest.mark.parametrize(
+    ("raw", "letter"),
+    [
+        ("(A) or (C), I say (A)", "A"),  # the last place of each, and the last of these
+        ("C.x or B.y", "B"),  # of a letter with a dot the place is not looked at: the first of the alphabet
+        ("i would say that he holds the cup and opens the door", "A"),
+        ("holds the cup", DRAWN),  # five words or fewer
+    ],
+)
+def test_of_several_letters_or_texts_lmms_nextqa_takes_the_last(raw: str, letter: str) -> None:
+    assert said(SCORERS["lmms_nextqa"](Output(raw, OPTIONS))) == letter
+
+
+def test_a_scorer_that_there_is_none_of_is_named_with_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = replace(benchmark("vstar"), scorers={"lmms": "lms_mvbench"})
+    monkeypatch.setattr(scorers, "benchmark", lambda name: wrong)
+    with pytest.raises(ConfigError) as error:
+        columns_of("vstar")
+    assert all(each in str(error.value) for each in ("vstar.yaml", "'lms_mvbench'", "'lmms_mvbench'"))
 
 
 @pytest.mark.parametrize("raw", ["", "(", ".", " "])

@@ -15,14 +15,13 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.figures import mean_of_strata
+from prunevid_qwen.evaluation.protocol.exports import official_text
 from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text, warnings_of
-from prunevid_qwen.evaluation.protocol.videomme_export import official_text
-from prunevid_qwen.evaluation.report.intervals import standard_error
+from prunevid_qwen.evaluation.report.intervals import mean_of_strata, standard_error
 from prunevid_qwen.evaluation.store import read_lines
 
 PROTOCOL = protocol_named("lmms", "videomme")
@@ -213,7 +212,7 @@ def test_hidden_answers_are_not_scored() -> None:
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     stranger = line("paper", replace(RECORDS[0], id="999-1"), "A")
-    (tmp_path / "a.jsonl").write_text("{}\n{broken\n", encoding="utf-8")
+    (tmp_path / "a.jsonl").write_text("{}\n", encoding="utf-8")
     (tmp_path / "b.jsonl").write_text("[1]\n", encoding="utf-8")
     (tmp_path / "c.jsonl").write_bytes(b"\xff\xfe\n")
     for wrong, said in (

@@ -30,7 +30,7 @@ from prunevid_qwen import (
     get_fastv_config,
     pruned,
 )
-from prunevid_qwen.adapters import families, family_of, table
+from prunevid_qwen.adapters import families, family_of, family_table
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
 from prunevid_qwen.errors import UnknownOption
@@ -430,7 +430,7 @@ def test_families_that_are_not_known_are_listed(folder: Path, tmp_path: Path) ->
 
 
 def test_a_frontend_that_nobody_knows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(table._FAMILIES, "llava", replace(family_of("llava"), frontend="mine"))
+    monkeypatch.setitem(family_table._FAMILIES, "llava", replace(family_of("llava"), frontend="mine"))
     with pytest.raises(UnsupportedError, match="stock"):
         frontend_for("llava")
     monkeypatch.setitem(FRONTENDS, "mine", StockFrontend)

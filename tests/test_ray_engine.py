@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ import pytest
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.request import bundled_clip
 from prunevid_qwen.config import get_config
-from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
+from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import run_here
@@ -28,8 +27,6 @@ from prunevid_qwen.evaluation.engine.ray_cluster import Cluster, joined
 from prunevid_qwen.evaluation.engine.ray_data import (
     TRIES,
     Tries,
-    _caught,
-    _check_same,
     _installed,
     _read,
     _Replica,
@@ -273,59 +270,10 @@ def test_only_work_that_did_not_end_is_counted(cluster: None) -> None:
         assert not may
 
 
-def test_a_bug_elsewhere_keeps_its_name_and_its_traceback() -> None:
-    caught = _caught("made", lambda: {}["a bug"])
-    error, where = ray.cloudpickle.loads(caught["fault"])
-    assert repr(error) == """RuntimeError("KeyError: 'a bug'")""" and "Traceback" in where
-    assert _caught("made", lambda: 7) == {"made": 7, "fault": None}
-
-
-def test_machines_with_other_code_or_versions_are_named() -> None:
-    same = dict(_installed())
-    _check_same(tuple(same.items()))
-    with pytest.raises(SetupError, match="has other code of prunevid_qwen: answers of both do not belong"):
-        _check_same(tuple({**same, "code": "another"}.items()))
-    with pytest.raises(SetupError, match=r"has torch 2\S+, not 1\.0: .*on every machine"):
-        _check_same(tuple({**same, "torch": "1.0"}.items()))
-
-
-def test_what_a_cluster_has_room_for() -> None:
-    small, large = Cluster(2.0, 0, 2.0), Cluster(192.0, 16, 96.0)
-    assert (small.device(None), small.replicas(None, "cpu"), small.reader_cpus()) == ("cpu", 1, 0.5)
-    assert (large.device(None), large.replicas(None, "cuda"), large.reader_cpus()) == ("cuda", 16, 1.0)
-    assert large.replicas(40, "cuda") == 40  # machines can be on their way
-    assert large.device("cpu") == "cpu" and large.replicas(None, "cpu") == 1
-    with pytest.raises(ConfigError, match="7 replicas leave no CPU to read videos with: 2 CPUs have room for 6"):
-        small.replicas(7, "cpu")
-    with pytest.raises(SetupError, match="has 2 CPUs, no GPU"):
-        small.device("cuda")
-    with pytest.raises(ConfigError, match="device is cuda or cpu, got 'cuda:1'"):
-        large.device("cuda:1")
-
-
 def test_a_cluster_that_is_there_is_taken_and_left(cluster: None) -> None:
     with joined("192.0.2.1:6379") as cluster:  # an address is for whoever belongs to none yet
         assert cluster == Cluster(2.0, 0, 2.0)
     assert ray.is_initialized()
-
-
-@pytest.mark.parametrize(
-    ("address", "error", "said"),
-    [
-        ("ray://127.0.0.1:10001", ConfigError, "address of a Ray cluster is auto or host:port"),
-        ("127.0.0.1:9", SetupError, "no Ray cluster at '127.0.0.1:9': .*refused\nStart one"),
-    ],
-)
-def test_an_address_where_nobody_answers_is_named(address: str, error: type, said: str, monkeypatch: Any) -> None:
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    with pytest.raises(error, match=said), joined(address):
-        pytest.fail("joined")
-
-
-def test_without_ray_the_extra_is_named(monkeypatch: Any) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SetupError, match=r"pip install 'prunevid_qwen\[ray\]'"), joined():
-        pytest.fail("joined")
 
 
 @pytest.mark.nightly

@@ -13,7 +13,7 @@ import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage registers its reducers
 from prunevid_qwen import Evidence, Mix, Needs, TokenMap, check_reducer
 from prunevid_qwen.config import FastVOptions, PruneVidConfig
-from prunevid_qwen.config.table import names_in, options_class
+from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.contract import LAYOUTS as LAYOUTS
 from prunevid_qwen.contract import evidence as evidence
 from prunevid_qwen.contract import only_what_it_asks_for as only_what_it_asks_for

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from prunevid_qwen import check_reducer
-from prunevid_qwen.config import PruneVidConfig, table
+from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnknownOption
-from prunevid_qwen.evaluation.methods import Method, uses_chance
+from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import (
     _REDUCERS,
@@ -25,17 +25,17 @@ from prunevid_qwen.reducer import (
     says,
 )
 from prunevid_qwen.tokens import TokenMap
-from tests.registry import registry
 from tests.test_method_options import OPTIONS, PACKAGE
 from tests.test_receipt import BIKES, told
-
-__all__ = ["registry"]
 
 # ---- what a method says of itself
 
 
 def test_methods_say_what_spends_their_budget() -> None:
-    said = {(part, name): says(table.options_class(part, name)(), table.STAGES[part]) for part, name in OPTIONS}
+    said = {
+        (part, name): says(option_classes.options_class(part, name)(), option_classes.STAGES[part])
+        for part, name in OPTIONS
+    }
     assert {key: each.lever for key, each in said.items() if key[0] == "selector"} == {
         key: "keep_ratio" for key in said if key[0] == "selector"
     }

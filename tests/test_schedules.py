@@ -20,11 +20,9 @@ from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import register
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import TokenMap
+from tests.command_configs import configs_of
 from tests.models import MIXED, ONE_VIDEO, make_inputs, tiny_model
-from tests.registry import configs_of, registry
 from tests.schedule_layouts import places_of, several_images, widths
-
-__all__ = ["registry"]
 
 # ---- where cuts stand
 

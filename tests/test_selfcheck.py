@@ -12,9 +12,9 @@ import torch
 from prunevid_qwen.adapters import families
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.forward.hooks import self_check
-from prunevid_qwen.forward.run import Run
+from prunevid_qwen.forward.pruned_run import Run
 from prunevid_qwen.forward.selfcheck import checks
-from prunevid_qwen.forward.selfcheck.oracle import units_apart
+from prunevid_qwen.forward.selfcheck.masked_forward import units_apart
 from prunevid_qwen.version import TESTED
 from tests.models import tiny_model
 from tests.untested_release import FAMILY, UNTESTED, enter, untested

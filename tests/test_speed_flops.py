@@ -10,7 +10,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.speed.facts import facts_of
 from prunevid_qwen.evaluation.speed.flops import (
     cluster_flops,
     decode_flops,
@@ -22,7 +21,8 @@ from prunevid_qwen.evaluation.speed.flops import (
 )
 from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_of
 from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
-from prunevid_qwen.evaluation.speed.timing import timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.run_facts import facts_of
+from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 from prunevid_qwen.tokens import Block, TokenMap
 
 TINY, CPU = SHAPES["tiny"], torch.device("cpu")

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.speed.memory import NOT_MEASURED, cache_storage, p
 from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_called
 from prunevid_qwen.evaluation.speed.overhead import measure_overhead, overhead_of
 from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs, pixels_of
-from prunevid_qwen.evaluation.speed.timing import timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 
 TINY, CPU = SHAPES["tiny"], torch.device("cpu")
 PROMPT = PromptSize(4, 4, 5, 12)

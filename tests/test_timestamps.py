@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen.tokens.timestamps import Seconds, Timestamp
+from prunevid_qwen.tokens.timestamps import Stopwatch, Timestamp
 
 
 class Event:
@@ -53,7 +53,7 @@ def test_a_decoder_that_ends_on_another_gpu_is_timed(gpus: list[Any]) -> None:
     start = Timestamp.now(first.device)
     first.time = 2.0
     second.time = 5.0
-    seconds = Seconds()
+    seconds = Stopwatch()
     seconds.add("prefill", start, Timestamp.now(second.device, start))
     assert seconds.total("prefill") == 5.0
     assert first.time == 5.0, "the next step begins there, with what the second GPU made"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from prunevid_qwen.forward.batch import consecutive
+from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from tests.tolerances import close
 

@@ -186,7 +186,7 @@ def test_unusual_names(library, tmp_path, monkeypatch, name):
 def test_the_time_limit_names_the_file_and_the_knob(library, monkeypatch):
     path = library("h264.mp4")
     ticks = itertools.count(0.0, 0.01)
-    monkeypatch.setattr("prunevid_qwen.video.record.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("prunevid_qwen.video.video_read.time.monotonic", lambda: next(ticks))
     with pytest.raises(MediaError, match=r"reading .*h264\.mp4 took more than 0\.1 s: pass a larger time_limit"):
         read_video(path, time_limit=0.1)
     assert read_video(path, max_frames=2, time_limit=None).indices == (0, 47)

@@ -17,7 +17,7 @@ from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.video import FramesChanged, open_video, read_video
 from prunevid_qwen.video import pyav as pyav_reader
 from prunevid_qwen.video.prefetch import Prefetch
-from prunevid_qwen.video.record import Deadline
+from prunevid_qwen.video.video_read import Deadline
 from tests.media import FORMATS, Library, cut, encode, frame, losing
 
 ASKED = "what color is the circle ?"
@@ -224,7 +224,7 @@ def test_a_size_that_changes_midway_is_refused(library: Library, monkeypatch: py
 
 def test_the_time_limit_is_for_reading_alone(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("prunevid_qwen.video.record.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("prunevid_qwen.video.video_read.time.monotonic", lambda: now[0])
     stream = open_video(library("h264.mp4"), max_frames=48, time_limit=1.0)
     for _ in stream.chunks(4):
         now[0] += 100.0  # an encoder that takes its time

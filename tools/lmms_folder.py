@@ -10,11 +10,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests' folders are no part of the package
 
-from prunevid_qwen.evaluation.datasets.mvbench import TASKS
+from prunevid_qwen.evaluation.datasets import benchmark
 from prunevid_qwen.moving_shapes import make_questions, render, write_video
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 
 tests_folders: Any = importlib.import_module("tests.benchmark_folders")  # Any: tests are not type-checked
+
+_TASKS = benchmark("mvbench").each
 
 FIRST_SEED = 1_007_000_000
 """Where the videos begin; nobody was trained on them."""
@@ -80,7 +82,7 @@ def write_home(home: Path) -> Path:
     clips = tests_folders.Clips(home / "clips")
     root: Path = tests_folders.mvbench(home / "mvbench_video", clips, "video", video="")
     conditions = list(CONDITIONS.values())
-    for number, (task, where) in enumerate(TASKS.items()):
+    for number, (task, where) in enumerate(_TASKS.items()):
         path = root / "json" / f"{task}.json"
         records = json.loads(path.read_text(encoding="utf-8"))
         for place in (0, 2):
@@ -90,7 +92,7 @@ def write_home(home: Path) -> Path:
             asked = questions[(number + place) % len(questions)]
             first = Path(records[0]["video"])
             name = str(first if place == 0 else first.with_name(f"{first.stem}_b.mp4"))
-            write_video(root / where.cut / name, render(scene, 12 + 2 * (number % 5)), RATE)
+            write_video(root / where["cut"] / name, render(scene, 12 + 2 * (number % 5)), RATE)
             record = {"video": name, "question": asked.text.split("\n")[0], "candidates": list(asked.options)}
             records[place : place + 1] = [{**record, "answer": asked.word}]
         path.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
@@ -106,13 +108,13 @@ def write_tasks(folder: Path, data: Path, installed: Path) -> list[str]:
         installed: folder of the lmms_eval package.
     """
     folder.mkdir(parents=True)
-    for task in TASKS:
+    for task in _TASKS:
         theirs = installed / "tasks" / "mvbench" / f"mvbench_{task}.yaml"
         assert theirs.is_file(), f"lmms-eval has no {theirs}: another release than this was written for?"
         text = f"include: {theirs}\ntask: {name_of(task)}\ndataset_path: {data}\ndataset_kwargs: {{}}\n"
         (folder / f"{name_of(task)}.yaml").write_text(text, encoding="utf-8")
     _write_mixed(folder, data)
-    return [name_of(task) for task in TASKS]
+    return [name_of(task) for task in _TASKS]
 
 
 def name_of(task: str) -> str:

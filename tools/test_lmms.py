@@ -27,8 +27,8 @@ from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.tasks import Task
 from prunevid_qwen.evaluation.protocol.lines import Line
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.outputs import Output
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.reading import Output
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.summary import summarise
 from prunevid_qwen.evaluation.store import surroundings

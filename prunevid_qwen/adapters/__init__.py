@@ -2,14 +2,14 @@
 
 from prunevid_qwen.adapters.adapter import Adapter as Adapter
 from prunevid_qwen.adapters.adapter import Parts as Parts
+from prunevid_qwen.adapters.family_table import Family as Family
+from prunevid_qwen.adapters.family_table import adapter_for as adapter_for
+from prunevid_qwen.adapters.family_table import families as families
+from prunevid_qwen.adapters.family_table import family_of as family_of
+from prunevid_qwen.adapters.family_table import register_family as register_family
+from prunevid_qwen.adapters.family_table import visual_tokens as visual_tokens
 from prunevid_qwen.adapters.llava import Llava as Llava
 from prunevid_qwen.adapters.qwen_vl import QwenVL as QwenVL
 from prunevid_qwen.adapters.releases import check_transformers as check_transformers
 from prunevid_qwen.adapters.releases import library_agrees as library_agrees
 from prunevid_qwen.adapters.releases import warn_once_about_positions as warn_once_about_positions
-from prunevid_qwen.adapters.table import Family as Family
-from prunevid_qwen.adapters.table import adapter_for as adapter_for
-from prunevid_qwen.adapters.table import families as families
-from prunevid_qwen.adapters.table import family_of as family_of
-from prunevid_qwen.adapters.table import register_family as register_family
-from prunevid_qwen.adapters.table import visual_tokens as visual_tokens

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
 
@@ -78,7 +78,7 @@ class Adapter(Protocol):
         """Return 0 for text, 1 for image and 2 for video tokens."""
         ...
 
-    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
         """Read the grids of images or videos off what their features were asked for with, and off the features.
 
         Args:
@@ -93,7 +93,7 @@ class Adapter(Protocol):
         ...
 
     def layout(
-        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[Picture] = ()
+        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[PictureGrid] = ()
     ) -> TokenLayout | None:
         """Say what each token of one unpadded sample is; None for a text.
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.layouts import layout_of
-from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.family_table import register_family
+from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE
+from prunevid_qwen.adapters.prompt_layout import layout_of
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
-from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import joined
 from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
@@ -66,7 +66,7 @@ class Llava(TextDecoder):
         """Return 0 for text and 1 for image tokens, same shape as ``ids``."""
         return (ids == self.config.image_token_id).long() * IMAGE
 
-    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
         """Make one raster of each image; of strategy "full" CLS stands before it, without a place."""
         made = getattr(features, "pooler_output", None)
         if made is None:
@@ -75,10 +75,10 @@ class Llava(TextDecoder):
         if any(size not in (cells, cells + 1) for size in sizes):
             return None
         led = (-1, *range(cells))
-        return [Picture("image", (1, self.side, self.side), led if size > cells else None) for size in sizes]
+        return [PictureGrid("image", (1, self.side, self.side), led if size > cells else None) for size in sizes]
 
     def layout(
-        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[Picture] = ()
+        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[PictureGrid] = ()
     ) -> TokenLayout | None:
         """Say what each token of one unpadded sample is; None when it has no image."""
         layout = layout_of(self.types(ids), shown, question_end)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.layouts import layout_of
-from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.family_table import register_family
+from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE, TEXT, VIDEO, grid_of, reference_positions, runs
+from prunevid_qwen.adapters.prompt_layout import layout_of
 from prunevid_qwen.adapters.releases import library_agrees, warn_once_about_positions
 from prunevid_qwen.adapters.seams import first_argument, missing_seam, require_arguments, taken, transformers_release
-from prunevid_qwen.adapters.table import register_family
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import vision_in_chunks
 from prunevid_qwen.adapters.vision_blocks import Note, watched_blocks
@@ -69,7 +69,7 @@ class QwenVL(TextDecoder):
         return image + (ids == self.config.video_token_id).long() * VIDEO
 
     def layout(
-        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[Picture] = ()
+        self, ids: Tensor, positions: Tensor | None, question_end: int, shown: Sequence[PictureGrid] = ()
     ) -> TokenLayout | None:
         """Say what each token of one unpadded sample is.
 
@@ -89,7 +89,7 @@ class QwenVL(TextDecoder):
         types = self.types(ids)
         try:
             seen = [
-                Picture(_KIND[kind], grid_of(positions[:, start:stop]))
+                PictureGrid(_KIND[kind], grid_of(positions[:, start:stop]))
                 for kind, start, stop in runs(types[:question_end].tolist())
                 if kind != TEXT
             ]

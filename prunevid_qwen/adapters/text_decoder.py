@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.pictures import Picture
+from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
 
 Rope = tuple[Tensor, Tensor]
@@ -52,7 +52,7 @@ class TextDecoder:
         """
         return any(not is_empty(kwargs.get(name)) for name in self.media)
 
-    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[Picture] | None:
+    def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
         """Read the grids off what was asked for; None where they cannot be told."""
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ Sample = Sequence[tuple[Any, ...]]
 """One prompt: a list of ("text", n), ("video", T, H, W) and ("image", H, W), in tokens as the decoder gets them."""
 
 
-class Media(Protocol):
+class TinyMedia(Protocol):
     """Collects the images and videos of some prompts."""
 
     def show(self, kind: str, size: Sequence[int], numbers: torch.Generator) -> tuple[list[int], list[int]]:
@@ -31,7 +31,7 @@ class Media(Protocol):
 
 
 @dataclass(frozen=True)
-class Shown:
+class TinyBatch:
     """What the self-check shows a model: two rows of unlike length, so that one is padded.
 
     Args:
@@ -63,8 +63,8 @@ class TinyFamily:
 
     name: str
     parts: Callable[[dict[str, Any]], dict[str, Any]]
-    media: Callable[[], Media]
-    shown: Shown
+    media: Callable[[], TinyMedia]
+    shown: TinyBatch
     typed: bool = False
 
 
@@ -136,14 +136,14 @@ class _LlavaMedia:
         return {"pixel_values": torch.stack(self.pixels)} if self.pixels else {}
 
 
-_SCENES = Shown(  # an image, which passes, and videos
+_SCENES = TinyBatch(  # an image, which passes, and videos
     (
         (("text", 2), ("image", 3, 3), ("text", 1), ("video", 2, 4, 4), ("text", 5)),
         (("text", 3), ("video", 3, 2, 4), ("text", 5)),
     ),
     (12, 10), ((9, 32), (24,)), ((9, 16), (12,)),
 )  # fmt: skip
-_IMAGES = Shown(  # two of them side by side
+_IMAGES = TinyBatch(  # two of them side by side
     (
         (("text", 3), ("image", SIDE, SIDE), ("image", SIDE, SIDE), ("text", 5)),
         (("text", 2), ("image", SIDE, SIDE), ("text", 5)),

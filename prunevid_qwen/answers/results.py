@@ -11,13 +11,13 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.qwen.media import VideoFeed
-from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.receipt import receipt
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import SampleTrace, Trace
 
 
-class Answering(Protocol):
+class AnsweringModel(Protocol):
     """Of a `PrunedVLM` what is read here."""
 
     name: str
@@ -28,9 +28,9 @@ class Answering(Protocol):
 
 
 def results_of(
-    who: Answering,
+    who: AnsweringModel,
     output: Any,
-    samples: Sequence[Sample],
+    samples: Sequence[PromptSource],
     inputs: dict[str, Any],
     trace: Trace,
     seconds: dict[str, float],

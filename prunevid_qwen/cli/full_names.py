@@ -9,10 +9,10 @@ from typing import get_type_hints
 
 from prunevid_qwen.cli.values import field_help, kind_of, sentence, shown
 from prunevid_qwen.config import CHOICES, get_config
-from prunevid_qwen.config.base import MethodOptions
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import MethodOptions
+from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in, options_class
 from prunevid_qwen.config.plugins import load_plugin
-from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import STAGES, classes_of, names_in, options_class
 from prunevid_qwen.config.typed import PARTS, kind_of_option
 from prunevid_qwen.errors import ConfigError
 

@@ -13,7 +13,7 @@ from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import load_plugins
 from prunevid_qwen.cli.output import FileOutput, Output, Result
-from prunevid_qwen.config.table import STAGES, classes_of, names_in
+from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in
 from prunevid_qwen.errors import ConfigError, quoted
 
 _METHODS = """\

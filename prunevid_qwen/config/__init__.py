@@ -1,10 +1,11 @@
 """The options of every method, how videos are read, flat names, and presets. Imports no torch."""
 
-from prunevid_qwen.config.base import resolve_layer as resolve_layer
 from prunevid_qwen.config.flat import ALL_OFF as ALL_OFF
 from prunevid_qwen.config.flat import CHOICES as CHOICES
 from prunevid_qwen.config.flat import FlatOptions as FlatOptions
 from prunevid_qwen.config.flat import option_types as option_types
+from prunevid_qwen.config.media_reading import Reading as Reading
+from prunevid_qwen.config.method_base import resolve_layer as resolve_layer
 from prunevid_qwen.config.methods import DPPOptions as DPPOptions
 from prunevid_qwen.config.methods import FastVOptions as FastVOptions
 from prunevid_qwen.config.methods import GlimpseOptions as GlimpseOptions
@@ -20,7 +21,6 @@ from prunevid_qwen.config.methods import SparseVLMOptions as SparseVLMOptions
 from prunevid_qwen.config.methods import ThresholdOptions as ThresholdOptions
 from prunevid_qwen.config.methods import UniformMergeOptions as UniformMergeOptions
 from prunevid_qwen.config.methods import UniformOptions as UniformOptions
-from prunevid_qwen.config.options import PruneVidConfig as PruneVidConfig
 from prunevid_qwen.config.presets import PRESETS as PRESETS
 from prunevid_qwen.config.presets import get_aggressive_config as get_aggressive_config
 from prunevid_qwen.config.presets import get_baseline_config as get_baseline_config
@@ -32,4 +32,4 @@ from prunevid_qwen.config.presets import get_paper_config as get_paper_config
 from prunevid_qwen.config.presets import get_recommended_config as get_recommended_config
 from prunevid_qwen.config.presets import get_reference_config as get_reference_config
 from prunevid_qwen.config.presets import get_stage1_only_config as get_stage1_only_config
-from prunevid_qwen.config.reading import Reading as Reading
+from prunevid_qwen.config.prunevid_config import PruneVidConfig as PruneVidConfig

@@ -5,7 +5,7 @@ What differs does not read the same, and a part reads neither as 0 nor as all.
 
 from __future__ import annotations
 
-from prunevid_qwen.config.checks import check_share
+from prunevid_qwen.config.option_checks import check_share
 
 _UNITS = ("B", "KiB", "MiB", "GiB")
 _NOTHING = 1e-9  # per cent; closer than that to 0 or 100 is rounding of the arithmetic

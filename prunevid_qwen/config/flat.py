@@ -10,11 +10,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from prunevid_qwen.config.base import CHOICES as OF_METHODS
-from prunevid_qwen.config.base import check_layer, check_option
-from prunevid_qwen.config.checks import checked_names, unknown
-from prunevid_qwen.config.reading import CHOICES as OF_READING
-from prunevid_qwen.config.reading import Reading
+from prunevid_qwen.config.media_reading import CHOICES as OF_READING
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import CHOICES as OF_METHODS
+from prunevid_qwen.config.method_base import check_layer, check_option
+from prunevid_qwen.config.option_checks import checked_names, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 SCHEMES = ("reference", "hf")
@@ -52,65 +52,67 @@ class FlatOptions:
     """The options of 3a0e2fd by their flat names, with that version's defaults. Ranges are checked on construction.
 
     Args:
-        enable_stage1: reduce the tokens of each video before the decoder, by ``merger``.
-        merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens; "rlt" merges
-            each location while it looks the same (reads ``tau`` and ``temporal_segment_ratio``); "pool" (averages of
-            equal cells), "uniform" (a grid) and "random" are controls, which read ``cluster_ratio``, ``merge_images``
-            and ``random_seed`` alone.
-        tau: static threshold in (0, 1]: a location is static where its mean cosine similarity over a segment is
-            strictly greater. 1 means that nothing is static.
-        cluster_ratio: clusters per token of a group in (0, 1]; 1 merges nothing by clustering. A control merger leaves
+        enable_stage1: merge the visual tokens of each video before the decoder, by ``merger``.
+        merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens. "rlt" merges each
+            location while it looks the same; it reads ``tau`` and ``temporal_segment_ratio``. "pool" (averages of equal
+            cells), "uniform" (a grid) and "random" are controls; they read ``cluster_ratio``, ``merge_images`` and
+            ``random_seed``.
+        tau: static threshold in (0, 1]. A location is static if its mean cosine similarity over a segment is greater.
+            At 1 nothing is static.
+        cluster_ratio: clusters per token of a group, in (0, 1]. At 1 nothing is clustered. A control merger leaves
             ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.
-        static_cluster_ratio: clusters per static token of a segment, in (0, 1], or None for ``cluster_ratio``.
-        cluster_scope: "per_group" gives each static or dynamic group its share of clusters; "video" spends the same
-            number on the points of the video that are farthest from a denser one: a plain background gets few, a busy
-            place many.
-        temporal_segment_ratio: temporal segments asked for per temporal position, in (0, 1].
-        dpc_knn_k: neighbours of the DPC-KNN density, at least 1 (clipped to the number of points).
+        static_cluster_ratio: clusters per static token of a segment, in (0, 1]. None means ``cluster_ratio``.
+        cluster_scope: "per_group" gives each static or dynamic group its share of the clusters. "video" gives the same
+            number to the points of the video that are farthest from a denser one: few to a plain background, many to a
+            busy place.
+        temporal_segment_ratio: temporal segments per temporal position, in (0, 1].
+        dpc_knn_k: neighbours of the DPC-KNN density, at least 1. A group of fewer points uses all of them.
         min_cluster_tokens: groups of at most this many tokens are not clustered, at least 0.
-        merged_position: whose (t, h, w) a merged token takes: its cluster "center", the rounded "mean" of its members,
-            or its "first" member.
-        token_order: "spatiotemporal" sorts merged tokens by (t, h, w); "grouped" is the authors' order.
-        merge_images: let stage 1 also merge images (one temporal position); off, they pass unmerged.
+        merged_position: the (t, h, w) of a merged token is that of its cluster's "center", the rounded "mean" of its
+            members, or that of its "first" member.
+        token_order: "spatiotemporal" sorts merged tokens by (t, h, w). "grouped" is the authors' order.
+        merge_images: stage 1 merges images too. An image is one temporal position.
         enable_stage2: keep the visual tokens that the question attends to, after layer ``pruning_layer``.
-        selector: registered name of the stage 2 method. "prunevid" keeps what the question attends to, "dpp" also what
-            differs, "fastv" what the last token attends to; "pyramiddrop" and "sparsevlm" cut at several layers;
-            "uniform" and "random" are controls. "glimpse" asks a trained predictor, "oracle" whoever calls `pruned`
-            with marks; both keep as many tokens as ``keep_threshold`` says.
-        keep_ratio: share of the visual tokens entering stage 2 that is kept, in (0, 1]; alpha in the paper. 1 keeps
-            all. Selectors with a threshold read another value only under ``keep_threshold=None``. Of one that cuts at
-            several layers it is the average over all layers of the decoder.
-        keep_threshold: "glimpse" and "oracle" keep the tokens whose probability is strictly greater, in [0, 1); None
-            keeps the best ``keep_ratio`` instead, whatever their probabilities.
-        max_keep_ratio: share that ``keep_threshold`` may keep at most, in (0, 1], or None for no cap.
-        min_keep_tokens: tokens that ``keep_threshold`` keeps at least, the best ones, at least 1.
-        budget_scope: what shares and counts of the last three are of: all images and videos of a "sample" together, as
-            the authors of GlimpsePrune count, or each "image" or video by itself.
-        glimpse_path: folder or hub id of the predictor of selector "glimpse", or "bundled": that of the bundled model.
-        pruning_layer: index M of the decoder layer after which tokens are dropped (int), or a share of the depth
-            (float in (0, 1)), or None: where the selector was trained to act if it was, else 10 for models of at least
-            20 layers, ``int(layers * 10 / 28)`` below.
-        attention_source: "post_rope" scores by the model's own causal attention; "pre_rope" as the authors' code,
-            before rotary embedding and without the causal mask.
-        selection_scope: "global" keeps the best of each video; "per_group" the best of every static or dynamic group.
+        selector: registered name of the stage 2 method. "prunevid" keeps what the question attends to. "dpp" also
+            prefers tokens that differ. "fastv" keeps what the last token attends to. "pyramiddrop" and "sparsevlm" cut
+            at several layers. "uniform" and "random" are controls. "glimpse" asks a trained predictor, "oracle" the
+            marks given to `pruned`; both keep as many tokens as ``keep_threshold`` allows.
+        keep_ratio: share kept of the visual tokens that enter stage 2, in (0, 1]; alpha in the paper. At 1 all stay. A
+            selector with a threshold reads it under ``keep_threshold=None`` alone. Of a selector that cuts at several
+            layers it is the average over all layers of the decoder.
+        keep_threshold: "glimpse" and "oracle" keep the tokens whose probability is greater, in [0, 1). None keeps the
+            best ``keep_ratio`` instead.
+        max_keep_ratio: largest share that ``keep_threshold`` may keep, in (0, 1]. None means no cap.
+        min_keep_tokens: smallest number of tokens that ``keep_threshold`` keeps, at least 1.
+        budget_scope: ``keep_threshold``, ``max_keep_ratio`` and ``min_keep_tokens`` count all images and videos of a
+            "sample" together, as the authors of GlimpsePrune do, or each "image" or video by itself.
+        glimpse_path: folder or hub id of the predictor of selector "glimpse". "bundled" is that of the bundled model.
+        pruning_layer: tokens are dropped after this decoder layer, counted from 0. A float in (0, 1) is a share of the
+            depth. None is the layer that the selector was trained for, else 10 in models of at least 20 layers and
+            ``int(layers * 10 / 28)`` in shallower ones.
+        attention_source: "post_rope" scores by the model's own causal attention. "pre_rope" scores as the authors' code
+            does: before rotary embedding, without the causal mask.
+        selection_scope: "global" keeps the best tokens of each video, "per_group" the best of every static or dynamic
+            group.
         attention_aggregation: "max" or "mean" over the question's tokens, after the maximum over heads.
-        question_tokens: which text asks. "all" after the last video or image, the template's own tokens included;
-            "question", of these the user's words in that turn (all, where there are none or the turn has no end
-            token); "last", the prompt's last token.
-        random_seed: of the "random" merger and selector, at least 0: equal seeds and sizes keep equal tokens.
-        enable_cache_compression: stage 3, cut the cache of layers 0..M to the kept tokens.
-        position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with; "hf" leaves those of
+        question_tokens: text that asks. "all" is everything after the last video or image, the template's own tokens
+            included. "question" is the user's words in it; where there are none, or the turn has no end token, it is
+            "all". "last" is the prompt's last token.
+        random_seed: of the "random" merger and selector, at least 0. Equal seeds and sizes keep equal tokens.
+        enable_cache_compression: stage 3, cut the caches of the earlier layers to the kept tokens.
+        position_scheme: "reference" gives the M-RoPE positions that Qwen2.5-VL was trained with. "hf" leaves those of
             the installed transformers.
-        max_frames: frames sampled from a video at most, at least 2.
-        video_sampling: "uniform" takes ``max_frames``, equally spaced; "fps" takes ``fps`` a second, at most those.
+        max_frames: largest number of frames taken of a video, at least 2.
+        video_sampling: "uniform" takes ``max_frames`` frames, equally spaced. "fps" takes ``fps`` frames a second, at
+            most ``max_frames``.
         fps: frames a second for ``video_sampling="fps"``, above 0.
-        max_pixels: pixels a frame at most, or None for the model's own limit.
-        total_pixels: pixels of a whole video at most (divided by 784 it is its visual tokens), or None.
-        video_backend: which library reads video files.
-        video_time_limit: seconds that reading one video may take, above 0, or None; checked between frames.
-        vision_chunk_tokens: visual tokens that the vision encoder takes at once, at least 1, or None for no limit: it
-            bounds the memory of pixels and encoder. A temporal position is never divided. Prompts within it are encoded
-            in one call; the features of larger ones differ in the last bit or not at all.
+        max_pixels: largest number of pixels of a frame. None means the model's own limit.
+        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token. None means no limit.
+        video_backend: library that reads video files.
+        video_time_limit: seconds that reading a video may take, above 0, checked between frames. None means no limit.
+        vision_chunk_tokens: visual tokens that the vision encoder takes at once, at least 1. It bounds the memory of
+            pixels and encoder; features of larger prompts differ in the last bit or not at all. A temporal position is
+            never divided. None means no limit.
 
     Raises:
         ConfigError: a value is outside its range or of the wrong type.

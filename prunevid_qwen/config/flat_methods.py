@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from prunevid_qwen.config.base import MethodOptions
 from prunevid_qwen.config.flat import FLAT, MERGER, SELECTOR, option_types
+from prunevid_qwen.config.method_base import MethodOptions
 
 
 class FlatMethodOptions(MethodOptions):

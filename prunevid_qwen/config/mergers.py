@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from prunevid_qwen.config.base import MethodOptions
-from prunevid_qwen.config.checks import checked_names
+from prunevid_qwen.config.method_base import MethodOptions
+from prunevid_qwen.config.option_checks import checked_names
 
 
 @checked_names("PruneVidMergeOptions has")

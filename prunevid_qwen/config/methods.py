@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 from prunevid_qwen.config.amounts import count_of
-from prunevid_qwen.config.base import Layers, MethodOptions
-from prunevid_qwen.config.checks import checked_names
 from prunevid_qwen.config.mergers import MERGERS as MERGERS
 from prunevid_qwen.config.mergers import PoolOptions as PoolOptions
 from prunevid_qwen.config.mergers import PruneVidMergeOptions as PruneVidMergeOptions
 from prunevid_qwen.config.mergers import RandomMergeOptions as RandomMergeOptions
 from prunevid_qwen.config.mergers import RLTOptions as RLTOptions
 from prunevid_qwen.config.mergers import UniformMergeOptions as UniformMergeOptions
+from prunevid_qwen.config.method_base import Layers, MethodOptions
+from prunevid_qwen.config.option_checks import checked_names
 from prunevid_qwen.config.schedules import PyramidDropOptions as PyramidDropOptions
 from prunevid_qwen.config.schedules import SparseVLMOptions as SparseVLMOptions
 from prunevid_qwen.errors import ConfigError

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prunevid_qwen.config.base import MethodOptions
-from prunevid_qwen.config.checks import nearest, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
-from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import classes_of, name_of, names_in
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import MethodOptions
+from prunevid_qwen.config.option_checks import nearest, unknown
+from prunevid_qwen.config.option_classes import classes_of, name_of, names_in
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 Placed = dict[str, dict[str, Any]]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from prunevid_qwen.config.checks import unknown
 from prunevid_qwen.config.flat import ALL_OFF
-from prunevid_qwen.config.options import PruneVidConfig
+from prunevid_qwen.config.option_checks import unknown
+from prunevid_qwen.config.prunevid_config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
-from prunevid_qwen.config.base import Layers, MethodOptions, scaled_layers
-from prunevid_qwen.config.checks import check_count, check_share, checked_names, is_number, unknown
+from prunevid_qwen.config.method_base import Layers, MethodOptions, scaled_layers
+from prunevid_qwen.config.option_checks import check_count, check_share, checked_names, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 PAPER_DEPTH = 32

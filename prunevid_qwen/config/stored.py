@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from prunevid_qwen.config.checks import check_names, unknown
 from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, FlatOptions, layers_of, pruning_layer_of
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.option_checks import check_names, unknown
+from prunevid_qwen.config.option_classes import built_in, name_of, names_in, options_class
 from prunevid_qwen.config.placing import lacking
-from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import built_in, name_of, names_in, options_class
 from prunevid_qwen.errors import ConfigError, UnknownOption, quoted
 
 FORMAT = 2

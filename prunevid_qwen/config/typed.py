@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from prunevid_qwen.config.base import Layers
 from prunevid_qwen.config.flat import option_types
-from prunevid_qwen.config.options import PruneVidConfig
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import Layers
+from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.config.presets import get_config
-from prunevid_qwen.config.reading import Reading
-from prunevid_qwen.config.table import options_class
+from prunevid_qwen.config.prunevid_config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, quoted
 
 PARTS = ("merger", "selector", "reading")

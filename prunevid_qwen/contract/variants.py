@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from prunevid_qwen.config.table import names_in
+from prunevid_qwen.config.option_classes import names_in
 from prunevid_qwen.errors import ConfigError
 
 VARIANTS: dict[str, dict[str, Any]] = {

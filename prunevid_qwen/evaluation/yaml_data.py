@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from prunevid_qwen.config.checks import nearest
+from prunevid_qwen.config.option_checks import nearest
 from prunevid_qwen.errors import ConfigError, quoted
 
 _T = TypeVar("_T")
 
 _SAID: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class _Placed(ConfigError):
+    """An error whose message begins with file and line."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Marked:
             return {name: each.plain() for name, each in self.value.items()}
         return [each.plain() for each in self.value] if isinstance(self.value, list) else self.value
 
-    def error(self, said: str) -> ConfigError:
-        """Return an error that begins with the place."""
-        return ConfigError(f"{self.where}: {said}")
+    def error(self, said: str | ConfigError) -> ConfigError:
+        """Return an error that begins with the place; an error that has one already stays as it is."""
+        return said if isinstance(said, _Placed) else _Placed(f"{self.where}: {said}")
 
 
 def read_yaml(path: Path) -> Marked:
@@ -165,7 +169,7 @@ def _dataclass(found: Marked, kind: type, name: str) -> Any:
     try:
         return kind(**values)
     except ConfigError as error:
-        raise found.error(str(error)) from error
+        raise found.error(error) from error
 
 
 def _got(value: Any) -> str:

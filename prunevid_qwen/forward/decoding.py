@@ -12,7 +12,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import by_token, layer_mask
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.forward.batch import grown
+from prunevid_qwen.forward.padding import grown
 from prunevid_qwen.stage3_kv.cache import PrunedCache
 
 

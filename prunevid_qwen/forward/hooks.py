@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter, adapter_for
 from prunevid_qwen.adapters.attachments import hook
-from prunevid_qwen.adapters.pictures import Pictures
+from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward import selfcheck
@@ -44,8 +44,8 @@ from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.eager import uncompiled
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Step
+from prunevid_qwen.forward.pruned_run import Run
 from prunevid_qwen.forward.pruning import Pruning, plan_of
-from prunevid_qwen.forward.run import Run
 from prunevid_qwen.forward.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.tokens.trace import Trace
 

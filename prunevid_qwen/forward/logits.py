@@ -17,7 +17,7 @@ from torch import Tensor
 from prunevid_qwen.adapters.attachments import StandIn, replaced
 from prunevid_qwen.adapters.seams import missing_seam, require_arguments, taken, with_logits
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.forward.batch import gather_tokens
+from prunevid_qwen.forward.padding import gather_tokens
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.tokens.device import moved
 

@@ -10,9 +10,9 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.base import check_budgets, layer_after
-from prunevid_qwen.config.checks import check_count, unknown
 from prunevid_qwen.config.flat import SCHEMES
+from prunevid_qwen.config.method_base import check_budgets, layer_after
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.reducer import (
     ChecksPlaces,

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.forward.batch import consecutive
-from prunevid_qwen.forward.prompt import Prompt
+from prunevid_qwen.forward.padding import consecutive
+from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache
 from prunevid_qwen.tokens import TokenLayout
@@ -91,7 +91,7 @@ class Prefill:
         self.came, self.spans = self.valid, [Span(0, self.valid)]
 
     @classmethod
-    def of(cls, prompt: Prompt, cache: PrunedCache, past: int) -> Prefill:
+    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int) -> Prefill:
         """Start on a prompt."""
         rows = [SampleState(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid

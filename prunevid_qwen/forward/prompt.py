@@ -11,15 +11,15 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import padding_in
-from prunevid_qwen.adapters.pictures import Pictures
+from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.adapters.seams import cache_name, cache_of, require_arguments
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.forward.batch import on_host
+from prunevid_qwen.forward.padding import on_host
 from prunevid_qwen.tokens import TokenLayout
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class VisualPrompt:
     """One block of token ids with visual tokens, all of it on the CPU.
 
     Args:
@@ -114,7 +114,7 @@ def _counted(ids: Tensor, kwargs: dict[str, Any]) -> Tensor | None:
 
 def read_prompt(
     adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int, for_an_answer: bool, pictures: Pictures
-) -> Prompt:
+) -> VisualPrompt:
     """Say what every token of a prompt is.
 
     Args:
@@ -152,7 +152,7 @@ def read_prompt(
     ]
     lengths = [row.numel() for row in rows]
     past_valid = flat[:, :past].bool() if past and flat is not None and flat.shape[1] >= past + length else None
-    return Prompt(tuple(layouts), tuple(lengths), valid, past_valid, _fixed(copy, kwargs))
+    return VisualPrompt(tuple(layouts), tuple(lengths), valid, past_valid, _fixed(copy, kwargs))
 
 
 def _fixed(copy: HostCopy, kwargs: dict[str, Any]) -> str | None:

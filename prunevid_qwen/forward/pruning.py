@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.base import checked_layers, layer_after
+from prunevid_qwen.config.method_base import checked_layers, layer_after
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.reducer import is_reducer, merges, needs_of, registered_as

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prunevid_qwen.config.checks import check_count, unknown
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError, UnknownOption, excerpt
 
 _OPENAI = {"image_url": "image", "video_url": "video"}

@@ -16,7 +16,7 @@ from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.encoding import Encoding, Progress
 from prunevid_qwen.inputs.frontends import Frontend
-from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 
 _MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_type_ids", "pixel_values",
          "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")  # fmt: skip
@@ -35,7 +35,7 @@ class Prepared:
             "total".
     """
 
-    samples: tuple[Sample, ...]
+    samples: tuple[PromptSource, ...]
     single: bool
     encoded: EncodedVideos | None
     inputs: dict[str, Tensor]
@@ -45,7 +45,7 @@ class Prepared:
     def of(
         cls,
         frontend: Frontend,
-        opened: Sequence[Sample],
+        opened: Sequence[PromptSource],
         single: bool,
         encoded: EncodedVideos | None,
         progress: Progress | None,

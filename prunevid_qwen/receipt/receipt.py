@@ -12,7 +12,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.table import names_in
+from prunevid_qwen.config.option_classes import names_in
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt.applied import warnings_of
 from prunevid_qwen.receipt.keys import SCHEMA, Method, Methods, PlanFacts, Stage1, Stage2, Stage3, StepRow

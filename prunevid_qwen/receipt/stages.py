@@ -11,7 +11,7 @@ import torch
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.base import fixed_share
+from prunevid_qwen.config.method_base import fixed_share
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.reducer import is_reducer, made_by, most, registered_as, says, why_unchanged
 from prunevid_qwen.tokens import Block, TokenLayout

@@ -18,7 +18,7 @@ _MANY = 100_000  # tokens, of which a rounded one is nothing
 _NEAR = 1e-6  # a share of a number of tokens that is whole stays whole
 
 
-class Budget(Protocol):
+class ScheduleBudget(Protocol):
     """Options that hold a budget as an average over layers; one of the two is set."""
 
     @property
@@ -51,7 +51,7 @@ def processed(left: Sequence[int], tokens: int, places: Sequence[int], depth: in
     return tokens * edges[0] + sum(n * (stop - start) for n, (start, stop) in zip(left, pairwise(edges), strict=True))
 
 
-def spending(schedules: Schedules, budget: Budget, tokens: int, seen: Evidence) -> float:
+def spending(schedules: Schedules, budget: ScheduleBudget, tokens: int, seen: Evidence) -> float:
     """Return the number in (0, 1] of the schedule that spends a budget on a video or image: the largest within it.
 
     One token of each is always left, and where a share is less than that it is exceeded.
@@ -83,7 +83,7 @@ def spending(schedules: Schedules, budget: Budget, tokens: int, seen: Evidence) 
     return low / _GRID
 
 
-def check_budget(schedules: Schedules, budget: Budget, places: Sequence[int], depth: int, name: str) -> None:
+def check_budget(schedules: Schedules, budget: ScheduleBudget, places: Sequence[int], depth: int, name: str) -> None:
     """Refuse a share that these cuts cannot meet, since the layers before the first one see everything.
 
     Raises:

@@ -48,7 +48,7 @@ class Timestamp:
 
 
 @dataclass
-class Seconds:
+class Stopwatch:
     """Moments of the last prefill and of the decoding after it, paired; `total` turns them into seconds."""
 
     pairs: dict[str, list[tuple[Timestamp, Timestamp]]] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.tokens.timestamps import Seconds as Seconds
+from prunevid_qwen.tokens.timestamps import Stopwatch as Stopwatch
 from prunevid_qwen.tokens.timestamps import Timestamp as Timestamp
 
 DOOR = -1  # where a step stands that acts before the first layer; others stand after the layer that they are named by
@@ -113,7 +113,7 @@ class _Answer:
     samples: tuple[SampleTrace, ...] = ()
     cache_lengths: tuple[int, ...] = ()
     cache_bytes: int = 0
-    seconds: Seconds = field(default_factory=Seconds)
+    seconds: Stopwatch = field(default_factory=Stopwatch)
 
 
 class Trace:
@@ -144,12 +144,12 @@ class Trace:
         samples: tuple[SampleTrace, ...] = (),
         cache_lengths: tuple[int, ...] = (),
         cache_bytes: int = 0,
-        seconds: Seconds | None = None,
+        seconds: Stopwatch | None = None,
         steps_at: tuple[int, ...] = (),
     ) -> None:
         self.position_scheme, self.layer, self.layers, self.prefills = position_scheme, layer, layers, prefills
         self.steps_at = steps_at
-        self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Seconds())
+        self._last = _Answer(samples, cache_lengths, cache_bytes, seconds or Stopwatch())
         self._own = threading.local()
         self._opener = threading.current_thread()
         self._lock = threading.Lock()
@@ -211,7 +211,7 @@ class Trace:
         self._written.cache_bytes = value
 
     @property
-    def seconds(self) -> Seconds:
+    def seconds(self) -> Stopwatch:
         """Moments of the prefill and of the decoding."""
         return self._read.seconds
 

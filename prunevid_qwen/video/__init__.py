@@ -2,7 +2,7 @@
 
 from prunevid_qwen.video.frames import read_image
 from prunevid_qwen.video.reader import read_video
-from prunevid_qwen.video.record import Video
 from prunevid_qwen.video.stream import FramesChanged, VideoStream, open_video
+from prunevid_qwen.video.video_read import Video
 
 __all__ = ["FramesChanged", "Video", "VideoStream", "open_video", "read_image", "read_video"]

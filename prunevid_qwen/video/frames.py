@@ -13,9 +13,9 @@ import numpy as np
 
 from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.video.data_uris import is_data_uri, named
-from prunevid_qwen.video.pictures import Animation, open_image, pictures_in, reading, rgb
-from prunevid_qwen.video.record import Remark, Timeline
+from prunevid_qwen.video.image_files import Animation, open_image, pictures_in, reading, rgb
 from prunevid_qwen.video.sniff import is_webp_or_tiff
+from prunevid_qwen.video.video_read import Remark, Timeline
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".avif")
 

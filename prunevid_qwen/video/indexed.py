@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.video.reader import Asked, ask, check_frames
-from prunevid_qwen.video.record import about
+from prunevid_qwen.video.reader import OpenedVideo, ask, check_frames
+from prunevid_qwen.video.video_read import about
 
 # (frames of the source, its mean frames a second) -> indices from 0, never falling; one may come several times
 Choose = Callable[[int, float], Sequence[int]]
@@ -105,7 +105,7 @@ def read_frames(
     )
 
 
-def _decoded(asked: Asked, wanted: list[int], said: list[str]) -> Any:
+def _decoded(asked: OpenedVideo, wanted: list[int], said: list[str]) -> Any:
     """Yield (index, frame) of what decodes; what a seek passed over is looked for from the beginning."""
     if asked.images:
         for i in wanted:

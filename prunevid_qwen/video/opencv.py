@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from prunevid_qwen.errors import MediaError
-from prunevid_qwen.video.record import Deadline, Timeline
+from prunevid_qwen.video.video_read import Deadline, Timeline
 
 
 def fetch(

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import MediaError
-from prunevid_qwen.video.pictures import WHITE_BELOW
-from prunevid_qwen.video.record import Deadline, Remark, Timeline
+from prunevid_qwen.video.image_files import WHITE_BELOW
 from prunevid_qwen.video.sniff import explain_unreadable
 from prunevid_qwen.video.streams import best, videos
+from prunevid_qwen.video.video_read import Deadline, Remark, Timeline
 
 # Decoding fewer frames than this costs less than a seek, which empties the decoder's threads.
 SEEK_GAP = 24

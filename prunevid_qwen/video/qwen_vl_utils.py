@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prunevid_qwen.errors import MediaError, SetupError
-from prunevid_qwen.video.record import Deadline, Timeline
+from prunevid_qwen.video.video_read import Deadline, Timeline
 
 # It offers no reading by number: it is told the range and the count, and spaces the frames by number.
 CHOOSES_ITSELF = True

@@ -14,8 +14,8 @@ from prunevid_qwen.errors import ConfigError, MediaError, abridged, quoted
 from prunevid_qwen.video import frames as frame_sources
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 from prunevid_qwen.video.paths import Named, local_file, local_path
-from prunevid_qwen.video.record import Deadline, Remark, Timeline, Video, about
 from prunevid_qwen.video.sampling import Choice, check_request, choose_frames, frames_in_range
+from prunevid_qwen.video.video_read import Deadline, Remark, Timeline, Video, about
 
 logger = logging.getLogger("prunevid_qwen")
 
@@ -80,7 +80,7 @@ def read_video(
 
 
 @dataclass(frozen=True)
-class Asked:
+class OpenedVideo:
     """A source that was opened, and which of its frames are wanted; nothing is decoded yet.
 
     Args:
@@ -116,7 +116,7 @@ def ask(
     backend: str = "pyav",
     time_limit: float | None = 120.0,
     min_frames: int = 2,
-) -> Asked:
+) -> OpenedVideo:
     """Check what is asked of a video, open it and read when its frames are shown; see `read_video`."""
     check_request(max_frames, sampling, fps, start, end, min_frames)
     if backend not in BACKENDS:
@@ -137,7 +137,7 @@ def ask(
             check_alike(name, backend)
     usable = frames_in_range(timeline.seconds, timeline.duration, start, end, name)
     how = {"max_frames": max_frames, "sampling": sampling, "fps": fps, "min_frames": min_frames}
-    return Asked(name, backend, module, images, timeline, usable, how, (start, end), deadline)
+    return OpenedVideo(name, backend, module, images, timeline, usable, how, (start, end), deadline)
 
 
 def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
@@ -158,7 +158,7 @@ def _open_frames(source: Any, fps: float) -> frame_sources.FrameSource | None:
     )
 
 
-def choose(asked: Asked, timeline: Timeline | None = None, lost: Collection[int] = ()) -> Choice:
+def choose(asked: OpenedVideo, timeline: Timeline | None = None, lost: Collection[int] = ()) -> Choice:
     """Choose among the frames in the range that was asked for.
 
     Args:
@@ -188,7 +188,7 @@ def choose(asked: Asked, timeline: Timeline | None = None, lost: Collection[int]
 Fetch = Callable[[str, list[int], Timeline, Deadline], tuple[dict[int, Any], list[str]]]
 
 
-def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], list[str]]:
+def fetch(asked: OpenedVideo, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], list[str]]:
     """Choose and decode; choose again without the frames that did not decode.
 
     Args:
@@ -224,7 +224,7 @@ def fetch(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], 
     return _fetch_what_decodes(asked, read)
 
 
-def _fetch_what_decodes(asked: Asked, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], list[str]]:
+def _fetch_what_decodes(asked: OpenedVideo, read: Fetch) -> tuple[Timeline, Choice, dict[int, Any], list[str]]:
     from prunevid_qwen.video.timeline import timeline_by_decoding
 
     name, listed = asked.name, len(asked.timeline.seconds)
@@ -245,7 +245,9 @@ def _in_order(timeline: Timeline, indices: list[int]) -> Choice:
     return Choice(tuple(indices), times, covered / max(len(times), 1))
 
 
-def _pack(asked: Asked, timeline: Timeline, chosen: Choice, found: dict[int, np.ndarray], notes: list[str]) -> Video:
+def _pack(
+    asked: OpenedVideo, timeline: Timeline, chosen: Choice, found: dict[int, np.ndarray], notes: list[str]
+) -> Video:
     indices = chosen.indices
     check_frames(asked.name, indices, {found[i].shape[:2] for i in indices})
     height, width = found[indices[0]].shape[:2]
@@ -266,7 +268,7 @@ def check_frames(name: str, chosen: Sequence[int], sizes: set[tuple[int, ...]]) 
         raise MediaError(f"{name} changes its size midway ({shown}): convert it to one size, or read one part of it")
 
 
-def record(asked: Asked, timeline: Timeline, chosen: Choice, frames: np.ndarray, notes: list[str]) -> Video:
+def record(asked: OpenedVideo, timeline: Timeline, chosen: Choice, frames: np.ndarray, notes: list[str]) -> Video:
     """Say what was read; warn of what was wrong with it.
 
     Args:

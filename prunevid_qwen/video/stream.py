@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from prunevid_qwen.errors import MediaError
-from prunevid_qwen.video.reader import Asked, ask, check_frames, choose, fetch, record
-from prunevid_qwen.video.record import Deadline, Timeline, Video, about
+from prunevid_qwen.video.reader import OpenedVideo, ask, check_frames, choose, fetch, record
+from prunevid_qwen.video.video_read import Deadline, Timeline, Video, about
 
 _PIECE = 32  # frames of a damaged file that are held at once
 
@@ -31,7 +31,7 @@ class VideoStream:
         MediaError: as `read_video`.
     """
 
-    def __init__(self, asked: Asked) -> None:
+    def __init__(self, asked: OpenedVideo) -> None:
         self._asked = asked
         self._timeline = asked.timeline
         self._notes: list[str] = []

@@ -6,7 +6,7 @@ import itertools
 import os
 from typing import Any
 
-from prunevid_qwen.video.record import Remark
+from prunevid_qwen.video.video_read import Remark
 
 _DEFAULT = 0x1  # AV_DISPOSITION_DEFAULT
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC; PyAV 12 has no name for it

@@ -8,10 +8,10 @@ from typing import Any
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.video.pyav import can_seek, decoded, open_container
-from prunevid_qwen.video.record import Deadline, Remark, Timeline
 from prunevid_qwen.video.sampling import is_steady
 from prunevid_qwen.video.sniff import has_end_mark
 from prunevid_qwen.video.streams import several_videos
+from prunevid_qwen.video.video_read import Deadline, Remark, Timeline
 
 # Recordings in these containers are joined end to end, each with a clock of its own. A longer step ahead is then taken
 # for such a join, as ffmpeg's -dts_delta_threshold does.

@@ -52,7 +52,7 @@ class Held:
     plan: Plan | None = None
 
 
-class Asked(Protocol):
+class ChatModel(Protocol):
     """Who answers: of a `PrunedVLM` what is read here."""
 
     model: Any
@@ -62,7 +62,12 @@ class Asked(Protocol):
 
 
 def remember(
-    asked: Asked, arguments: Mapping[str, Any], output: Any, prompt: Tensor, text: str, media: tuple[Shown, ...]
+    asked: ChatModel,
+    arguments: Mapping[str, Any],
+    output: Any,
+    prompt: Tensor,
+    text: str,
+    media: tuple[Shown, ...],
 ) -> None:
     """Write beside the entries of a cache what it holds now; a cache of several rows goes on from none of them.
 

@@ -10,11 +10,11 @@ import torch
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.seams import CACHE_NAMES, cache_of, cache_parameter
-from prunevid_qwen.answers.follow_up.held import START_ANEW, Asked, another, check_media, held_by, new_text
+from prunevid_qwen.answers.follow_up.held import START_ANEW, ChatModel, another, check_media, held_by, new_text
 from prunevid_qwen.answers.follow_up.shown import Shown, shown_in
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.inputs.frontends import Frontend
-from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import Trace
@@ -34,7 +34,7 @@ class Turn:
         entries: that each of its layers holds, and the bytes of all, before the call.
     """
 
-    sample: Sample
+    sample: PromptSource
     media: tuple[Shown, ...]
     inputs: dict[str, Any]
     cached: int
@@ -101,7 +101,7 @@ def check_starts_anew(arguments: Mapping[str, Any]) -> None:
         )
 
 
-def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: dict[str, Any]) -> Turn:
+def next_turn(asked: ChatModel, given: tuple[Any, ...], question: Any, arguments: dict[str, Any]) -> Turn:
     """Compare a conversation with the cache that it goes on from; takes the cache out of ``arguments``.
 
     The model counts positions from the cache's prompt afterwards: nobody else may use it until the call ends.
@@ -153,7 +153,7 @@ def next_turn(asked: Asked, given: tuple[Any, ...], question: Any, arguments: di
     if held.deltas is not None:  # those on the model are of whatever it read last
         adapter_for(model).deltas = held.deltas.clone()
     inputs = {"input_ids": whole, "attention_mask": torch.ones_like(whole), name: cache}
-    return Turn(Sample(text, ()), media, inputs, held.length, size_of(cache))
+    return Turn(PromptSource(text, ()), media, inputs, held.length, size_of(cache))
 
 
 def _closes_turns(frontend: Frontend, special: set[int]) -> bool:

@@ -1,19 +1,18 @@
 """Benchmarks as downloaded, each turned into the same records; nothing here downloads, decodes or knows a model.
 
-`registry` names the readers and finds one; a reader is a file called as its paper calls the data set. `annotations`
-reads json, jsonl, parquet and what the `datasets` library left in its cache; `places` finds the files that they name;
-`choices` turns options and answers of every spelling into texts and letters; `subtitles` reads what is said. `check`
-says what is missing or unreadable before a model is loaded; `egoschema_submission` writes what EgoSchema's server
-marks.
+A YAML file called as its paper calls the data set says where its questions and media lie (`layout` is its schema), and
+`reader` reads by it. `annotations` reads json, jsonl, csv, parquet and what the `datasets` library left in its cache;
+`places` finds the files that they name; `choices` turns options and answers of every spelling into texts and letters;
+`subtitles` reads what is said. `check` says what is missing or unreadable before a model is loaded.
 """
 
-from prunevid_qwen.evaluation.datasets import egoschema, longvideobench, mlvu, mvbench, videomme, vstar  # noqa: F401
 from prunevid_qwen.evaluation.datasets.check import Report, check
-from prunevid_qwen.evaluation.datasets.egoschema_submission import write_submission
-from prunevid_qwen.evaluation.datasets.record import Media, Record, Subtitle
-from prunevid_qwen.evaluation.datasets.registry import Dataset, benchmark, names, read_dataset
+from prunevid_qwen.evaluation.datasets.layout import Benchmark, benchmark, names
+from prunevid_qwen.evaluation.datasets.reader import read_dataset
+from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Record, Subtitle
 
 __all__ = [
+    "Benchmark",
     "Dataset",
     "Media",
     "Record",
@@ -23,5 +22,4 @@ __all__ = [
     "check",
     "names",
     "read_dataset",
-    "write_submission",
 ]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.datasets.places import packed
 from prunevid_qwen.evaluation.datasets.probing import damage
-from prunevid_qwen.evaluation.datasets.record import Media, Record
-from prunevid_qwen.evaluation.datasets.registry import Dataset, Problem
+from prunevid_qwen.evaluation.datasets.record import Dataset, Problem
 
 Tell = Callable[[str, int, int], None]
 
@@ -83,29 +83,30 @@ def check(dataset: Dataset, decode: bool = False, tell: Tell = lambda *_: None) 
     for record in dataset.records:
         for media in record.media:
             wanted.setdefault((media.kind, media.path), []).append(record.id)
-    found = _Found(list(dataset.problems))
+    found: dict[str, Problem] = {}
+    counts: Counter[str] = Counter()  # of files under a folder that is not there: it stands once for all of them
     unusable: set[str] = set()
     for number, ((kind, path), ids) in enumerate(wanted.items(), 1):
         problem = _problem(kind, Path(path), decode, tuple(ids))
         if problem is not None:
-            found.add(problem)
             if problem.kind != "damaged":
                 unusable.update(ids)
+            folder = next(each for each in (Path(path), *Path(path).parents) if each.parent.exists())
+            if problem.kind == "missing" and folder != Path(path):
+                counts[str(folder)] += 1
+                why = f"the whole folder, {counts[str(folder)]} of whose files are asked about"
+                problem = dataclasses.replace(problem, path=str(folder), why=why)
+            before = found[problem.path].records if problem.path in found else ()
+            found[problem.path] = dataclasses.replace(problem, records=(*before, *problem.records))
         tell("checking", number, len(wanted))
-    counted: dict[str, list[int]] = {}
+    problems = (*dataset.problems, *found.values())
+    by_group: dict[str, tuple[int, int]] = {}
     for record in dataset.records:
-        counts = counted.setdefault(record.groups.get(dataset.by, ""), [0, 0])
-        counts[0] += record.id not in unusable
-        counts[1] += 1
-    return Report(
-        dataset,
-        len(wanted),
-        tuple(found.problems),
-        len(dataset.records) - len(unusable),
-        {name: (good, all_) for name, (good, all_) in counted.items()},
-        (*dataset.notes, *_notes(dataset)),
-        tuple(_next_steps(dataset, found.problems, len(wanted))),
-    )
+        good, all_ = by_group.get(record.groups.get(dataset.by, ""), (0, 0))
+        by_group[record.groups.get(dataset.by, "")] = good + (record.id not in unusable), all_ + 1
+    steps = tuple(_next_steps(dataset, problems, len(wanted)))
+    askable = len(dataset.records) - len(unusable)
+    return Report(dataset, len(wanted), problems, askable, by_group, (*dataset.notes, *_notes(dataset)), steps)
 
 
 def _problem(kind: str, path: Path, decode: bool, ids: tuple[str, ...]) -> Problem | None:
@@ -115,72 +116,43 @@ def _problem(kind: str, path: Path, decode: bool, ids: tuple[str, ...]) -> Probl
     return found and Problem(found[0], str(path), found[1], ids)
 
 
-@dataclass
-class _Found:
-    """Problems so far; a folder that is not there stands once for all of its files."""
-
-    problems: list[Problem]
-    folders: dict[Path, tuple[int, int]] = field(default_factory=dict)  # -> place in `problems`, files asked about
-
-    def add(self, problem: Problem) -> None:
-        folder = Path(problem.path).parent
-        if problem.kind != "missing" or folder.exists():
-            self.problems.append(problem)
-            return
-        while not folder.parent.exists():
-            folder = folder.parent
-        place, files = self.folders.get(folder, (len(self.problems), 0))
-        before = self.problems[place].records if files else ()
-        why = f"the whole folder, {files + 1} of whose files are asked about"
-        self.problems[place : place + 1] = [Problem("missing", str(folder), why, (*before, *problem.records))]
-        self.folders[folder] = place, files + 1
-
-
-def _notes(dataset: Dataset) -> Iterable[str]:
+def _notes(dataset: Dataset) -> Iterator[str]:
     count = len(dataset.records)
     if count != dataset.published:
         yield f"{count} questions were found, the published set has {dataset.published}: scores are of these {count}"
-    for what, odd in (
-        ("end where they begin or before it", _empty_windows),
-        ("have two options of the same text (the first counts as the answer where it is one of them)", _equal_options),
+    early = [
+        record.id
+        for record in dataset.records
+        for media in record.media
+        if media.start is not None and media.end is not None and media.end <= media.start
+    ]
+    equal = [record.id for record in dataset.records if len(set(record.options)) < len(record.options)]
+    for what, ids in (
+        ("end where they begin or before it", early),
+        ("have two options of the same text (the first counts as the answer where it is one of them)", equal),
     ):
-        found = [record.id for record in dataset.records if odd(record)]
-        if found:
-            yield f"{len(found)} questions {what}, such as {found[0]}"
+        if ids:
+            yield f"{len(ids)} questions {what}, such as {ids[0]}"
 
 
-def _empty_windows(record: Record) -> bool:
-    return any(_ends_early(media) for media in record.media)
-
-
-def _ends_early(media: Media) -> bool:
-    return media.start is not None and media.end is not None and media.end <= media.start
-
-
-def _equal_options(record: Record) -> bool:
-    return len(set(record.options)) < len(record.options)
-
-
-def _next_steps(dataset: Dataset, problems: list[Problem], media: int) -> Iterable[str]:
+def _next_steps(dataset: Dataset, problems: tuple[Problem, ...], media: int) -> Iterator[str]:
     missing = [problem for problem in problems if problem.kind == "missing"]
     broken = [problem for problem in problems if problem.kind != "missing"]
-    steps: list[str] = []
-    if missing:
-        archives = packed(dataset.folder)
-        if archives:
-            more = f" and {len(archives) - 1} more" if len(archives) > 1 else ""
-            steps.append(f"unpack {archives[0]}{more}: there are archives in the folder that may hold what is missing")
-        steps += dict.fromkeys(
-            sentence for part, sentence in dataset.advice if any(part in problem.path for problem in missing)
-        )
-        if sum(len(problem.records) for problem in missing) >= len(dataset.records) and media:
-            steps.append(f"nothing was found: is {dataset.folder} the right folder?")
-        if not steps:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            steps.append(f"put {missing[0].path}{more} there: the published set has them")
+    archives = packed(dataset.folder) if missing else []
+    advice = [said for part, said in dataset.advice if any(part in problem.path for problem in missing)]
+    nothing = bool(media) and sum(len(problem.records) for problem in missing) >= len(dataset.records)
+    if archives:
+        yield f"unpack {_and_more(archives)}: there are archives in the folder that may hold what is missing"
+    yield from dict.fromkeys(advice)
+    if missing and nothing:
+        yield f"nothing was found: is {dataset.folder} the right folder?"
+    if missing and not (archives or advice or nothing):
+        yield f"put {_and_more([each.path for each in missing])} there: the published set has them"
     if broken:
-        more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
-        steps.append(f"download {broken[0].path}{more} again")
-    yield from steps
+        yield f"download {_and_more([each.path for each in broken])} again"
     if problems:
         yield "or go on without them: a run leaves their questions out, and its tables say of how many the scores are"
+
+
+def _and_more(paths: list[Any]) -> str:
+    return f"{paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")

@@ -22,47 +22,41 @@ def without_letters(options: Sequence[str]) -> tuple[str, ...]:
     return tuple(option[label.end() :] for option, label in zip(options, labels, strict=True) if label)
 
 
-def letter_of(text: str, options: Sequence[str], where: str) -> str:
-    """Return the letter of an answer that is given as an option's text; of equal options, the first one's.
+def letter_of(answer: object, kind: str, options: Sequence[str], where: str) -> str:
+    """Return an answer's letter.
+
+    Args:
+        answer: as annotated.
+        kind: "letter": with or without brackets, or "B. its text"; "index": a position from 0; "text": an option's own,
+            of equal options the first one's.
+        options: texts without letters.
+        where: of the row, for the message.
 
     Raises:
         ConfigError: it is none of the options.
     """
-    for same in (lambda option: option == text, lambda option: option.strip() == text.strip()):
-        for letter, option in zip(LETTERS, options, strict=False):
-            if same(option):
+    letters, text = LETTERS[: len(options)], str(answer)
+    if kind == "index":
+        expected = f"a number from 0 to {len(options) - 1}"
+        if text.strip().isascii() and text.strip().isdigit() and int(text) < len(options):
+            return LETTERS[int(text)]
+    elif kind == "text":
+        expected = f"one of the options {quoted(list(options), 110)}"
+        stripped = [option.strip() for option in options]
+        for among, wanted in ((list(options), text), (stripped, text.strip())):
+            if wanted in among:
+                return LETTERS[among.index(wanted)]
+    else:
+        expected = f"one of {', '.join(letters)}"
+        bare = text.strip().strip("().:")
+        if len(bare) == 1 and bare in letters:
+            return bare
+        label = _LABEL.match(text)
+        if label and (label[1] or label[2]) in letters:
+            letter = label[1] or label[2]
+            if options[LETTERS.index(letter)].strip() == text[label.end() :].strip():
                 return letter
     raise ConfigError(
-        f"{where}: the answer {quoted(text, 90)} is none of the options {quoted(list(options), 110)}: the "
-        "annotation file is damaged or was edited, download it again"
-    )
-
-
-def letter_at(index: object, options: Sequence[str], where: str) -> str:
-    """Return the letter of an answer that is given as a position from 0 (a number, or a string of one).
-
-    Raises:
-        ConfigError: there is no such option.
-    """
-    text = str(index).strip()
-    if text.isascii() and text.isdigit() and int(text) < len(options):
-        return LETTERS[int(text)]
-    raise ConfigError(
-        f"{where}: the answer is option number {quoted(index)}, expected 0 to {len(options) - 1}: "
-        "download the annotation file again"
-    )
-
-
-def given_letter(letter: str, options: Sequence[str], where: str) -> str:
-    """Return an answer that is given as a letter, with or without brackets.
-
-    Raises:
-        ConfigError: no option has it.
-    """
-    bare = letter.strip().strip("().:")
-    if len(bare) == 1 and bare in LETTERS[: len(options)]:
-        return bare
-    raise ConfigError(
-        f"{where}: the answer is {quoted(letter)}, expected one of {', '.join(LETTERS[: len(options)])}: download the "
-        "annotation file again"
+        f"{where}: the answer is {quoted(answer, 90)}, expected {expected}: the annotation file is damaged or was "
+        "edited, download it again"
     )

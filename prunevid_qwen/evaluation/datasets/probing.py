@@ -7,8 +7,7 @@ from pathlib import Path
 
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.lengths import promised_bytes
-from prunevid_qwen.evaluation.datasets.registry import ProblemKind
-from prunevid_qwen.video.frames import IMAGE_SUFFIXES, natural_order
+from prunevid_qwen.evaluation.datasets.record import ProblemKind
 
 _SHOWN = 5
 
@@ -43,7 +42,7 @@ def _video(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
             return "damaged", f"it was cut short: its header promises {promised} bytes, {size} are there"
         return None
     from prunevid_qwen.video import read_video
-    from prunevid_qwen.video.record import Remark
+    from prunevid_qwen.video.video_read import Remark
 
     video = read_video(path, max_frames=2, time_limit=None)
     wrong = [_without(path, note) for note in video.warnings if not isinstance(note, Remark)]
@@ -67,6 +66,8 @@ def _image(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
 
 
 def _frames(folder: Path, decode: bool) -> tuple[ProblemKind, str] | None:
+    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, natural_order
+
     if not folder.is_dir():
         return "unreadable", "it is a file, expected a folder of frames"
     try:

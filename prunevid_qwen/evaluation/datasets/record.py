@@ -1,4 +1,4 @@
-"""One question of a benchmark, the same whatever folder it came from.
+"""One question of a benchmark, the same whatever folder it came from, and a folder's questions with what it lacks.
 
 A reader turns a folder as downloaded into these and knows nothing of prompts, frames or scores; what comes after it
 knows nothing of folders. Nothing here opens a file.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 MediaKind = Literal["video", "image", "frames"]
+ProblemKind = Literal["missing", "unreadable", "damaged"]
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -85,3 +87,48 @@ class Record:
     def answer_text(self) -> str | None:
         """The right option's text, or the answer itself of an open question; None where it is hidden."""
         return self.options[self.letters.index(self.answer)] if self.answer and self.options else self.answer
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file or folder that cannot be used as it is.
+
+    kind: "missing", "unreadable" (nothing of it can be used) or "damaged" (a part of it can).
+    path: of it.
+    why: one clause.
+    records: ids of the questions that need it.
+    """
+
+    kind: ProblemKind
+    path: str
+    why: str
+    records: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a folder holds of a benchmark.
+
+    name, title: "videomme" and "Video-MME".
+    part: such as "subset" and "full" of EgoSchema.
+    folder: as named by the user.
+    records: in the order of the annotation files; ids are unique.
+    annotations: files that the records were read from.
+    by: the group of a record that published tables break down first.
+    published: questions of the complete benchmark.
+    problems: annotation and subtitle files that are missing or broken.
+    notes: sentences on what is unusual and no error.
+    advice: (part of a path, what to do when files with it are missing).
+    """
+
+    name: str
+    title: str
+    part: str
+    folder: Path
+    records: tuple[Record, ...]
+    annotations: tuple[Path, ...]
+    by: str
+    published: int
+    problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
+    advice: tuple[tuple[str, str], ...] = ()

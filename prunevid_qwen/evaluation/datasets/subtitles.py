@@ -17,6 +17,11 @@ _TAG = re.compile(r"<[^<>]*>|\{\\[^{}]*\}")
 _NUMBER = re.compile(r"\n\s*\d+\s*\Z")
 
 
+def read_subtitles(path: Path, first: float = 0.0, duration: float | None = None) -> tuple[Subtitle, ...]:
+    """Read a .srt file, or a .json file as `read_longvideobench` does, which alone heeds the seconds."""
+    return read_srt(path) if path.suffix == ".srt" else read_longvideobench(path, first, duration)
+
+
 def read_srt(path: Path) -> tuple[Subtitle, ...]:
     """Read a SubRip file: tags are taken out, lines of a cue joined, cues without text left out, the order kept.
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from prunevid_qwen.errors import PruneVidError, SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.processes import Plugins, load_once
-from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, import_ray, joined
+from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, Cluster, import_ray, joined
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
@@ -53,7 +53,6 @@ def run_on_ray(
     address: str | None = None,
     replicas: int | None = None,
     readers: int | None = None,
-    reader_cpus: float | None = None,
     verbose: bool = False,
     tell: Progress = lambda *_: None,
 ) -> Generator[Line, None, None]:
@@ -70,7 +69,6 @@ def run_on_ray(
         address: as in `joined`.
         replicas: models; None is one for each GPU of the cluster, one where there is none.
         readers: tasks that are read at once; None is as many as CPUs are free.
-        reader_cpus: what each of them reserves; None is a CPU, half of one on small machines.
         verbose: show Ray's own log.
         tell: told when the cluster is there.
 
@@ -90,11 +88,10 @@ def run_on_ray(
             answering = replace(answering, model_path=str(Path(answering.model_path).resolve()))
         files = (str(Path(each).resolve()) if Path(each).is_file() else each for each in answering.plugins)
         answering = replace(answering, plugins=tuple(files))
-        cpus = reader_cpus or cluster.reader_cpus()
         left = dict(enumerate(tasks))
         if not left:
             return
-        pipeline = _pipeline(ray, left, reading, answering, device == "cuda", min(count, len(left)), readers, cpus)
+        pipeline = _pipeline(ray, left, reading, answering, device == "cuda", min(count, len(left)), readers, cluster)
         try:
             with contextlib.closing(_made(pipeline)) as rows:
                 for number, made in rows:
@@ -117,7 +114,7 @@ def _pipeline(
     on_gpu: bool,
     replicas: int,
     readers: int | None,
-    reader_cpus: float,
+    cluster: Cluster,
 ) -> Any:
     dumps = ray.cloudpickle.dumps  # unlike pickle it carries what was defined in a notebook
     rows = [{"number": number, "task": dumps(task)} for number, task in tasks.items()]
@@ -132,7 +129,7 @@ def _pipeline(
         _read,
         fn_kwargs={"reading": dumps(reading), **shared},
         compute=ray.data.TaskPoolStrategy(size=readers),
-        num_cpus=reader_cpus,
+        num_cpus=cluster.reader_cpus(),
     ).map(
         _Replica,
         fn_constructor_kwargs={"answering": dumps(answering), "on_gpu": on_gpu, **shared},

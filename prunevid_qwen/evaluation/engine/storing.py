@@ -13,6 +13,7 @@ from pathlib import Path
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.evaluation.store import Lines, RunFolder, read_lines
+from prunevid_qwen.evaluation.store import Progress as Progress
 
 _ANSWERS = "answers*.jsonl"
 
@@ -20,9 +21,6 @@ Shard = tuple[int, int]
 """(which, of how many): the part of the tasks that one process answers."""
 
 WHOLE: Shard = (0, 1)
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done and how much there is."""
 
 
 def run_folder(path: Path) -> RunFolder:

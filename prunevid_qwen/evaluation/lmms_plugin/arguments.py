@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
-from prunevid_qwen.config.checks import check_count, unknown
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, INSTEAD, under
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
@@ -89,10 +89,11 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
             raise ConfigError(f"prunevid_qwen takes {_INSTEAD[name]!r} for what you call {quoted(name)}: pass that")
         if name not in KINDS:
             raise ConfigError(unknown("a model argument of prunevid_qwen is one of", name, tuple(KINDS)))
-    values = {name: value_of(name, value, KINDS[name]) for name, value in given.items()}
+    values = {name: _typed(name, value, KINDS[name]) for name, value in given.items()}
     own = {name: values[name] for name in _OWN if name in values}
     protocol = protocol_named("lmms", "mvbench", **{name: values[name] for name in READING if name in values})
-    config = _config(own.pop("config", "paper"), values, protocol)
+    base = own.pop("config", "paper")
+    changes = {name: values[name] for name in (*_CONFIG, "pruning_rate") if name in values}
     own.pop("pruning_rate", None)
     check_count("workers", own.get("workers", 1), 0)
     if own.get("max_new_tokens") is not None:
@@ -100,34 +101,16 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
     loading = {name: values[name] for name in _LOADING if values.get(name) is not None}
     if len({"device", "device_map"} & set(loading)) == 2:
         raise ConfigError("device and device_map say the same thing twice: pass one of them")
-    return ModelArguments(
-        own.pop("pretrained", "bundled"),
-        loading,
-        config,
-        protocol,
-        **own,
-    )
+    config = under(protocol, base, get_config(base)).replace(**changes)
+    return ModelArguments(own.pop("pretrained", "bundled"), loading, config, protocol, **own)
 
 
-def _config(base: str, values: Mapping[str, Any], protocol: Protocol) -> PruneVidConfig:
-    changes = {name: values[name] for name in (*_CONFIG, "pruning_rate") if name in values}
-    return under(protocol, base, get_config(base)).replace(**changes)
-
-
-def value_of(name: str, value: Any, kind: Any) -> Any:
-    """Return a value as its type, whatever lmms-eval took it for.
-
-    Args:
-        name: of the argument, for the error.
-        value: int, float, bool or str.
-        kind: a type, or a union of some of int, float, bool, str and None.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """Return a value as one of the types in ``kind``, whatever lmms-eval took it for."""
     kinds = get_args(kind) or (kind,)
     if isinstance(value, str):
-        value = _unquoted(value)
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
         if type(None) in kinds and value.lower() == "none":
             return None
         if bool in kinds and value.lower() in _TRUE + _FALSE:
@@ -159,11 +142,6 @@ def value_of(name: str, value: Any, kind: Any) -> Any:
     raise ConfigError(f"{name} is {wanted}, got {quoted(value)}{hint}")
 
 
-def _unquoted(text: str) -> str:
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    return text[1:-1] if quoted else text
-
-
 def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, Any]:
     """Return the loading arguments of one of several processes, each of which holds a whole model.
 
@@ -179,15 +157,13 @@ def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, An
         return dict(loading)
     if "device_map" in loading:
         raise ConfigError(
-            f"device_map={quoted(loading['device_map'])} spreads one model over the GPUs, but "
-            f"{processes} processes were "
-            "started, each with a model of its own: leave device_map out, or start one process"
+            f"device_map={quoted(loading['device_map'])} spreads one model over the GPUs, but {processes} processes "
+            "were started, each with a model of its own: leave device_map out, or start one process"
         )
     asked = loading.get("device")
     if asked is not None and asked != own.split(":")[0]:
         raise ConfigError(
-            f"device={quoted(asked)} was asked for in each of {processes} processes, and this one was "
-            f"given {own}: leave "
-            "device out (on a machine with GPUs, ACCELERATE_USE_CPU=true starts processes on the CPU)"
+            f"device={quoted(asked)} was asked for in each of {processes} processes, and this one was given {own}: "
+            "leave device out (on a machine with GPUs, ACCELERATE_USE_CPU=true starts processes on the CPU)"
         )
     return {**loading, "device": own}

@@ -86,12 +86,16 @@ def chat_question(
         [_ours(message) for message in messages], lambda item, number: _medium(f"{name}, {item.kind} {number}", item)
     )
     if system is not None:
-        turns = [{"role": "system", "content": system}, *(turn for turn in turns if turn["role"] != "system")]
+        turns = [_turn("system", system), *(turn for turn in turns if turn["role"] != "system")]
     if prefill:
         if turns[-1]["role"] == "assistant":
             raise ConfigError(f"{name} begins the assistant's answer itself: leave prefill out")
-        turns.append({"role": "assistant", "content": prefill})
+        turns.append(_turn("assistant", prefill))
     return ChatQuestion(name, how, tuple(turns), tuple(media))
+
+
+def _turn(role: str, text: str) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _ours(message: Any) -> Any:

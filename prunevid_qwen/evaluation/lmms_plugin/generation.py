@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.config.checks import check_count, is_number, unknown
+from prunevid_qwen.config.option_checks import check_count, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
 
 LONGEST = 128

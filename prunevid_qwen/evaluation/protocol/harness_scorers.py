@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from prunevid_qwen.evaluation.protocol.reading import LETTERS, Output, Reading, only
+from prunevid_qwen.evaluation.protocol.outputs import LETTERS, Output, Reading, only
 
 
 def mvbench(output: Output) -> Reading:
@@ -144,6 +144,33 @@ def lmms_egoschema(output: Output) -> Reading:
         ways = [(letter, f"{letter}. {option}".lower()) for letter, option in labelled]
         found = [(text.lower().rfind(way), letter) for letter, way in ways if way in text.lower()]
     return only(min(found, key=lambda each: each[0])[1] if found else "", "random")
+
+
+def lmms_nextqa(output: Output) -> Reading:
+    """lmms-eval's nextqa (MMMU's parser, mended): of several letters or texts, that whose last place is the last.
+
+    A letter counts at "(C)", else " C ", whatever form it was found in. Otherwise it draws.
+    """
+    text = output.raw
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    text, letters = f" {text} ", "ABCDE"
+    for form in ("({})", "{} ", "{}."):
+        if found := [letter for letter in letters if form.format(letter) in text]:
+            at = "({})" if form == "({})" else " {} "
+            return Reading(max(found, key=lambda letter: text.rfind(at.format(letter))))
+    texts = {letter: option.lower() for letter, option in zip(letters, output.options, strict=False)}
+    found = [letter for letter, option in texts.items() if option in text.lower()] if len(text.split()) > 5 else []
+    return only(max(found, key=lambda letter: text.lower().rfind(texts[letter])) if found else "", "random")
+
+
+def lmms_tempcompass(output: Output) -> Reading:
+    """lmms-eval's tempcompass_multi_choice, and the authors' own: "C", or an answer that begins "C." or "C)".
+
+    Anything else goes to a language model there, which is not asked here: the answer is not counted.
+    """
+    first, after = output.raw[:1], output.raw[1:2]
+    return only(first if first and first in "ABCD" and after in ("", ".", ")") else "", "left_out")
 
 
 _LVB_PREFIXES = (

@@ -51,26 +51,20 @@ class Line:
         missing = [name for name in _NEEDED if name not in line]
         if missing:
             raise ConfigError(f"{where} lacks {', '.join(missing)}: got {excerpt(', '.join(line)) or 'nothing'}")
-        raw, options, error = line["raw"], line["options"], line["error"]
+        raw, options, groups, error = (line[name] for name in ("raw", "options", "groups", "error"))
+        where = f"{where} ({line['id']})"
         if error is None and not isinstance(raw, str):
-            raise ConfigError(f"{where} ({line['id']}) has neither an answer nor an error: raw is {quoted(raw)}")
+            raise ConfigError(f"{where} has neither an answer nor an error: raw is {quoted(raw)}")
         if isinstance(options, str) or not isinstance(options, Sequence) or not options:
             raise ConfigError(
-                f"{where} ({line['id']}) has the options {quoted(options)}: only multiple-choice "
-                "questions are scored here, free answers by `prunevid eval visual-cot`"
+                f"{where} has the options {quoted(options)}: only multiple-choice questions are scored here, free "
+                "answers by `prunevid eval visual-cot`"
             )
-        if not isinstance(line["groups"], Mapping):
-            raise ConfigError(f"{where} ({line['id']}): groups are names and values, got {quoted(line['groups'])}")
-        return cls(
-            str(line["id"]),
-            str(line["config"]),
-            None if error is not None else raw,
-            line["answer"],
-            tuple(options),
-            dict(line["groups"]),
-            error,
-            line.get("run"),
-        )
+        if not isinstance(groups, Mapping):
+            raise ConfigError(f"{where}: groups are names and values, got {quoted(groups)}")
+        raw = None if error is not None else raw
+        name, config = str(line["id"]), str(line["config"])
+        return cls(name, config, raw, line["answer"], tuple(options), dict(groups), error, line.get("run"))
 
 
 @dataclass(frozen=True)
@@ -109,12 +103,12 @@ def join(lines: Iterable[Line]) -> Joined:
             )
     kept, conflicts = [], []
     for key, same in sorted(found.items()):
-        same.sort(key=lambda line: (line.error is not None, line.raw or "", line.error or "", _rest(line)))
-        kept.append(same[0])
+        kept.append(min(same, key=_order))
         if len({line.raw for line in same if line.error is None}) > 1:
             conflicts.append(key)
     return Joined(tuple(kept), tuple(conflicts))
 
 
-def _rest(line: Line) -> str:
-    return json.dumps([line.answer, line.options, sorted(line.groups.items()), line.run])
+def _order(line: Line) -> tuple[Any, ...]:
+    rest = json.dumps([line.answer, line.options, sorted(line.groups.items()), line.run])
+    return line.error is not None, line.raw or "", line.error or "", rest

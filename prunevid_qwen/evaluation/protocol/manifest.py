@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prunevid_qwen.errors import ConfigError
-
-if TYPE_CHECKING:
-    from prunevid_qwen.evaluation.datasets.record import Record
-
-PUBLISHED_GROUPS = {"mvbench": 20, "videomme": 3, "longvideobench": 4, "mlvu": 7, "vstar": 2}
-"""Groups that published averages are over: MVBench's tasks, Video-MME's durations, MLVU's seven of the dev split."""
+from prunevid_qwen.evaluation.datasets.layout import benchmark
+from prunevid_qwen.evaluation.datasets.record import Record
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Manifest:
     @property
     def groups_published(self) -> int:
         """How many groups the average over `by` is of, where the data set is complete."""
-        return max(len(self.groups.get(self.by, {})), PUBLISHED_GROUPS.get(self.dataset, 0))
+        return max(len(self.groups.get(self.by, {})), benchmark(self.dataset).groups)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the counts, ready for the JSON record of a run."""

@@ -1,8 +1,4 @@
-"""A question as each harness writes it, to the letter. Strings are facts about those harnesses, with their source.
-
-Left out because their exact text is not known: Qwen's own MVBench prompt (a reply in QwenLM/Qwen3-VL issue 715, of
-which only a part is stored), lmms-eval's MLVU prompt (its data set holds questions already laid out) and VLMEvalKit's.
-"""
+"""A question as each harness writes it, to the letter: the strings stand in prompts.yaml, with their source."""
 
 from __future__ import annotations
 
@@ -10,15 +6,15 @@ import dataclasses
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
-
-if TYPE_CHECKING:
-    from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
-
-DATASETS = ("mvbench", "videomme", "egoschema", "longvideobench", "mlvu", "vstar")
+from prunevid_qwen.evaluation.datasets.layout import names
+from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
+from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class Written:
         return said
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prompt:
     """How a harness writes a question of one or more data sets.
 
@@ -52,7 +48,7 @@ class Prompt:
 
     Args:
         name: as in `Protocol.prompt`.
-        datasets: for which it is that harness's.
+        datasets: the benchmarks for which it is that harness's; () is all.
         source: which harness, which release or file, as the project's specs name it.
         question_lead: before the question.
         options_lead: between question and options.
@@ -66,7 +62,7 @@ class Prompt:
     """
 
     name: str
-    datasets: tuple[str, ...]
+    datasets: tuple[str, ...] = ()
     source: str
     question_lead: str
     options_lead: str
@@ -102,9 +98,13 @@ class Prompt:
             raise ConfigError(f"prompt {quoted(self.name)} shows no subtitles: pass subtitles=None, or another prompt")
         return self.subtitles_lead + "\n".join(subtitles) + "\n" if subtitles else self.without_subtitles
 
+    def is_for(self, dataset: str) -> bool:
+        """Whether a benchmark can be asked so."""
+        return not self.datasets or dataset in self.datasets
+
     def to_dict(self) -> dict[str, Any]:
-        """Return every string of it, for a run's record and hash."""
-        return dataclasses.asdict(self)
+        """Return every string that a model is shown, and the name, for a run's record and hash."""
+        return {name: text for name, text in dataclasses.asdict(self).items() if name not in ("datasets", "source")}
 
 
 def subtitles_at(subtitles: Sequence[Subtitle], seconds: Sequence[float]) -> tuple[str, ...]:
@@ -112,72 +112,22 @@ def subtitles_at(subtitles: Sequence[Subtitle], seconds: Sequence[float]) -> tup
     return tuple(cue.text for cue in subtitles if any(cue.start <= moment < cue.end for moment in seconds))
 
 
-_MVBENCH_SYSTEM = (
-    "Carefully watch the video and pay attention to the cause and sequence of events, the detail and movement of "
-    "objects, and the action and pose of persons. Based on your observations, select the best option that accurately "
-    "addresses the question."
-)
-_MLVU_SYSTEM = (
-    "Carefully watch this video and pay attention to every detail. Based on your observations, select the best option "
-    "that accurately addresses the question."
-)
-_SELECT = (
-    "Select the best answer to the following multiple-choice question based on the video{}. Respond with only the "
-    "letter (A, B, C, or D) of the correct option.\n"
-)
-_FROM_VIDEO, _FROM_BOTH = _SELECT.format(""), _SELECT.format(" and the subtitles")
-_LETTER = "Answer with the option's letter from the given choices directly."
-_LAID_OUT = {"question_lead": "Question: ", "options_lead": "\nOptions:\n", "label": "(X) "}
-_PLAIN = {"question_lead": "", "options_lead": "\n", "label": "X. "}
+@cache
+def prompts() -> tuple[Prompt, ...]:
+    """Return the prompts of prompts.yaml.
 
-PROMPTS = (
-    Prompt(
-        "videochat2", ("mvbench", "egoschema"),
-        "VideoChat2's MVBench notebook (Ask-Anything, video_chat2/mvbench.ipynb); PruneVid asks EgoSchema so too",
-        **_LAID_OUT, tail="\nOnly give the best option.", system=_MVBENCH_SYSTEM + "\n", prefill="Best option:(",
-    ),
-    Prompt(
-        "mlvu", ("mlvu",), "MLVU's multiple-choice evaluation script; it lays questions out as MVBench does",
-        **_LAID_OUT, tail="\nOnly give the best option.", system=_MLVU_SYSTEM, prefill="Best Option: (",
-    ),
-    Prompt(
-        "lmms", ("mvbench",), "lmms-eval 0.7.3, tasks/mvbench",
-        question_lead="Question:", options_lead="\nOption:\n", label="(X) ", tail="\nOnly give the best option.\n",
-    ),
-    Prompt(
-        "lmms", ("videomme",), "lmms-eval 0.7.3, tasks/videomme (its text names subtitles that it does not show)",
-        **_PLAIN, head=_FROM_BOTH, tail=f"\n\n{_LETTER}",
-    ),
-    Prompt(
-        "lmms_subtitles", ("videomme",), "lmms-eval 0.7.3, tasks/videomme_w_subtitle",
-        **_PLAIN, head=_FROM_BOTH, tail="\nThe best answer is:",
-        subtitles_lead="This video's subtitles are listed below: \n",
-        without_subtitles="This video's subtitles are listed below: \nNo subtitles available\n",
-    ),
-    Prompt("lmms", ("egoschema",), "lmms-eval 0.7.3, tasks/egoschema", **_PLAIN, tail=f"\n{_LETTER}"),
-    Prompt(
-        "lmms", ("longvideobench",), "lmms-eval 0.7.3, tasks/longvideobench (val_v)", **_PLAIN, tail=f"\n{_LETTER}\n",
-    ),
-    Prompt(
-        "videomme_official", ("videomme",), "README of BradyFU/Video-MME",
-        **_PLAIN, head=_FROM_VIDEO, tail="\nThe best answer is:",
-        subtitles_lead="This video's subtitles are listed below:\n",
-    ),
-    Prompt(
-        "qwen", ("videomme",), "Qwen's own script (QwenLM/Qwen3-VL, evaluation/VideoMME)",
-        **{**_PLAIN, "question_lead": "Question: "}, head=_FROM_VIDEO, tail="\nThe best answer is:",
-    ),
-    Prompt(
-        "letter", DATASETS, "ours, for data sets without a prompt of their own: lmms-eval's for EgoSchema",
-        **_PLAIN, tail=f"\n{_LETTER}",
-    ),
-    Prompt(
-        "letter_subtitles", ("videomme", "longvideobench"),
-        "ours: the same after the subtitles, as Video-MME shows them; LongVideoBench's own text with subtitles between "
-        "the frames is not here",
-        **_PLAIN, tail=f"\n{_LETTER}", subtitles_lead="This video's subtitles are listed below:\n",
-    ),
-)  # fmt: skip
+    Raises:
+        ConfigError: the file is wrong, or names a benchmark that there is none of.
+    """
+    found = []
+    for name, forms in read_as(Path(__file__).with_name("prompts.yaml"), dict[str, tuple[Marked, ...]]).items():
+        for form in forms:
+            prompt = build(Marked({"name": Marked(name, form.where), **form.value}, form.where), Prompt, "a prompt")
+            for dataset in prompt.datasets:
+                if dataset not in names():
+                    raise form.error(unknown("a data set is one of", dataset, names()))
+            found.append(prompt)
+    return tuple(found)
 
 
 def prompt_of(name: str, dataset: str) -> Prompt:
@@ -186,11 +136,11 @@ def prompt_of(name: str, dataset: str) -> Prompt:
     Raises:
         ConfigError: an unknown data set, or a harness that has none for it; those that have are named.
     """
-    if dataset not in DATASETS:
-        raise ConfigError(unknown("a data set is one of", dataset, DATASETS))
-    there = {prompt.name: prompt for prompt in PROMPTS if dataset in prompt.datasets}
+    if dataset not in names():
+        raise ConfigError(unknown("a data set is one of", dataset, names()))
+    there = {prompt.name: prompt for prompt in prompts() if prompt.is_for(dataset)}
     if name not in there:
-        elsewhere = [each for prompt in PROMPTS if prompt.name == name for each in prompt.datasets]
+        elsewhere = [each for prompt in prompts() if prompt.name == name for each in prompt.datasets]
         known = f" ({quoted(name)} is known for {', '.join(elsewhere)})" if elsewhere else ""
         raise ConfigError(f"{dataset} can be asked by prompt {', '.join(there)}; got {quoted(name)}{known}")
     return there[name]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.config.checks import check_count, check_names, checked_names, unknown
+from prunevid_qwen.config.option_checks import check_count, check_names, checked_names, unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of
+from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.samplers import (
     SAMPLERS,
     SECONDS_RULES,
@@ -37,8 +37,8 @@ class Protocol:
     """How a benchmark is asked. Ranges are checked on construction; decoding is always greedy.
 
     Args:
-        dataset: a name of `prompts.DATASETS`.
-        prompt: whose text the questions have; see `prompts.PROMPTS`.
+        dataset: a benchmark's name.
+        prompt: whose text the questions have; see prompts.yaml.
         sampler: "mvbench_mid", "linspace" or "fps"; see `samplers`.
         frames: frames of a video; at most so many under "fps". At least 2, even but for "mvbench_mid".
         min_frames: frames at least under "fps", even, from 2 to ``frames``.
@@ -79,11 +79,10 @@ class Protocol:
         ):  # fmt: skip
             if getattr(self, name) not in allowed:
                 raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))
-        for name, least in (("frames", 2), ("min_frames", 2), ("max_new_tokens", 1), ("min_pixels", TOKEN_PIXELS),
-                            ("max_pixels", TOKEN_PIXELS)):  # fmt: skip
-            check_count(name, getattr(self, name), least)
-        if self.total_pixels is not None:
-            check_count("total_pixels", self.total_pixels, TOKEN_PIXELS)
+        least = {"frames": 2, "min_frames": 2, "max_new_tokens": 1, "min_pixels": TOKEN_PIXELS}
+        for name, lowest in {**least, "max_pixels": TOKEN_PIXELS, "total_pixels": TOKEN_PIXELS}.items():
+            if name != "total_pixels" or self.total_pixels is not None:
+                check_count(name, getattr(self, name), lowest)
         check_rate("fps", self.fps)
         object.__setattr__(self, "fps", float(self.fps))  # 2 and 2.0 are one run
         if self.max_pixels < self.min_pixels:
@@ -96,11 +95,11 @@ class Protocol:
             check_even("min_frames", self.min_frames)
             if self.frames < self.min_frames:
                 raise ConfigError(f"frames={self.frames} is below min_frames={self.min_frames}: pass more frames")
-        shows = text.subtitles_lead is not None
-        if self.subtitles != "none" and not shows:
+        if self.subtitles != "none" and text.subtitles_lead is None:
+            shows = [each.name for each in prompts() if each.subtitles_lead and each.is_for(self.dataset)]
             raise ConfigError(
-                f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none', or the prompt "
-                "letter_subtitles, for videomme also videomme_official or lmms_subtitles"
+                f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none'"
+                + (f", or prompt {' or '.join(shows)}" if shows else f" ({self.dataset} has no prompt with them)")
             )
         if self.subtitles == "none" and text.without_subtitles:
             raise ConfigError(f"prompt {self.prompt!r} is the one with subtitles: pass subtitles='frames' with it")
@@ -165,5 +164,4 @@ class Protocol:
 
     def identity(self) -> dict[str, Any]:
         """Return what it is that could change an answer: every choice, every string of the prompt, the arithmetic."""
-        text = {name: value for name, value in self.text.to_dict().items() if name not in ("source", "datasets")}
-        return {"protocol": self.to_dict(), "prompt": text, "arithmetic": _ARITHMETIC}
+        return {"protocol": self.to_dict(), "prompt": self.text.to_dict(), "arithmetic": _ARITHMETIC}

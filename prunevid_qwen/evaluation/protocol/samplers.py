@@ -3,6 +3,10 @@
 "mvbench_mid" is that of MVBench's notebook (Ask-Anything, video_chat2/mvbench.ipynb), which PLLaVA and PruneVid took
 over: the middle of each of N equal segments. "linspace" and "fps" are those of qwen-vl-utils 0.0.14, which Qwen's own
 scripts and lmms-eval 0.7.3 go through: equally spaced frames, both ends included.
+
+In all of them ``count`` is the number of frames of the video (at least 1), ``fps`` its mean frames a second (above 0),
+``start`` and ``end`` are seconds or None. A number outside its range is a `ConfigError`, a range without a frame a
+`MediaError`.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 
-from prunevid_qwen.config.checks import check_count, is_number
+from prunevid_qwen.config.option_checks import check_count, is_number
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 SAMPLERS = ("mvbench_mid", "linspace", "fps")
@@ -41,38 +45,23 @@ class Sampled:
         "range": 2 * covered / frames, the 2 / sampled_fps of transformers from 5.0 on and of qwen-vl-utils.
         "one": 1.0 for every video, what lmms-eval in effect ran under transformers 4.49 to 4.57 (lmms-eval issue 1393):
         published figures of that time are of this rule.
-
-        Raises:
-            ConfigError: another rule.
         """
-        if rule == "one":
-            return 1.0
-        if rule == "range":
-            return 2 * self.covered / len(self.indices)
-        raise ConfigError(f"seconds_per_grid is one of {', '.join(SECONDS_RULES)}; got {quoted(rule)}")
+        if rule not in SECONDS_RULES:
+            raise ConfigError(f"seconds_per_grid is one of {', '.join(SECONDS_RULES)}; got {quoted(rule)}")
+        return 1.0 if rule == "one" else 2 * self.covered / len(self.indices)
 
 
 def mvbench_mid(
     count: int, fps: float, frames: int, start: float | None = None, end: float | None = None, first_number: int = 0
 ) -> Sampled:
-    """Take the middle of each of ``frames`` equal segments, as MVBench's notebook does.
+    """Take the middle of each of ``frames`` equal segments (at least 1); a clip of fewer frames repeats some.
 
     ``first + int-floored (segment / 2 + round(segment * i))`` with ``segment = (last - first) / frames``; bounds become
-    frame numbers by rounding ``seconds * fps`` (halves to even) and are cut to the video. A clip of fewer frames
-    repeats some.
+    frame numbers by rounding ``seconds * fps`` (halves to even) and are cut to the video.
 
     Args:
-        count: frames of the video, at least 1.
-        fps: its mean frames a second, above 0.
-        frames: wanted, at least 1.
-        start: seconds, or None for the beginning.
-        end: seconds, or None for the end; beyond the video it means the end.
         first_number: what the first frame is called: 0 for video files, 1 for frame folders (``00001.jpg``), whose
             bounds therefore fall one frame earlier. Returned indices count from 0 either way.
-
-    Raises:
-        ConfigError: a number outside its range.
-        MediaError: no frame lies between start and end.
     """
     _check(count, fps, frames, 1)
     check_count("first_number", first_number, 0)
@@ -86,26 +75,15 @@ def mvbench_mid(
 
 
 def linspace(count: int, fps: float, frames: int, start: float | None = None, end: float | None = None) -> Sampled:
-    """Take ``frames`` equally spaced frames, both ends included, as qwen-vl-utils does under ``nframes``.
+    """Take ``frames`` (even) equally spaced frames, both ends included, as qwen-vl-utils does under ``nframes``.
 
     A range of fewer frames gives as many as it has, made even; a single one is taken twice, because the model takes
-    frames in pairs (qwen-vl-utils refuses it). Halves round to even.
-
-    Args:
-        count: frames of the video, at least 1.
-        fps: its mean frames a second, above 0.
-        frames: wanted, even, at least 2.
-        start: seconds, or None; the range begins with the first frame not before it.
-        end: seconds, or None; the range ends with the last frame not after it. Equal to ``start``: what is shown then.
-
-    Raises:
-        ConfigError: a number outside its range.
-        MediaError: no frame lies between start and end.
+    frames in pairs (qwen-vl-utils refuses it). Halves round to even. The range is from the first frame not before
+    ``start`` to the last one not after ``end``; where the two are equal it is the frame shown then.
     """
     _check(count, fps, frames, 2)
     check_even("frames", frames)
-    first, last = _range(count, fps, start, end)
-    return _spread(first, last, fps, frames)
+    return _spread(*_range(count, fps, start, end), fps, frames)
 
 
 def by_rate(
@@ -117,22 +95,10 @@ def by_rate(
     start: float | None = None,
     end: float | None = None,
 ) -> Sampled:
-    """Take ``wanted`` frames a second, equally spaced, as qwen-vl-utils does under ``fps``.
+    """Take ``wanted`` frames a second (above 0) of the range that `linspace` takes, as qwen-vl-utils under ``fps``.
 
-    ``seconds * wanted`` frames, at least ``min_frames``, at most ``max_frames`` and what there is, floored to even.
-
-    Args:
-        count: frames of the video, at least 1.
-        fps: its mean frames a second, above 0.
-        wanted: frames a second to take, above 0.
-        min_frames: even, at least 2.
-        max_frames: even, not below ``min_frames``.
-        start: as in `linspace`.
-        end: as in `linspace`.
-
-    Raises:
-        ConfigError: a number outside its range.
-        MediaError: no frame lies between start and end.
+    ``seconds * wanted`` frames, at least ``min_frames``, at most ``max_frames`` (both even) and what there is, floored
+    to even.
     """
     _check(count, fps, max_frames, 2)
     check_rate("fps", wanted)

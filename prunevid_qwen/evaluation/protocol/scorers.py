@@ -20,9 +20,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from prunevid_qwen.config.option_checks import unknown
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets.layout import benchmark
 from prunevid_qwen.evaluation.protocol import harness_scorers as harness
 from prunevid_qwen.evaluation.protocol.free_answers import normalised
-from prunevid_qwen.evaluation.protocol.reading import LETTERS, Output, Reading
+from prunevid_qwen.evaluation.protocol.outputs import LETTERS, Output, Reading
 
 Scorer = Callable[[Output], Reading]
 
@@ -123,18 +126,21 @@ SCORERS: Mapping[str, Scorer] = MappingProxyType(
         "lmms_egoschema": harness.lmms_egoschema,
         "lmms_longvideobench": harness.lmms_longvideobench,
         "lmms_mlvu": harness.lmms_abcd,
+        "lmms_nextqa": harness.lmms_nextqa,
+        "lmms_tempcompass": harness.lmms_tempcompass,
     }
 )
 """Every scorer by name."""
 
-COLUMNS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "mvbench": {"official": "mvbench", "pllava": "pllava", "lmms": "lmms_mvbench"},
-        "videomme": {"official": "videomme", "pllava": "pllava", "lmms": "lmms_videomme"},
-        "egoschema": {"pllava": "pllava", "lmms": "lmms_egoschema"},
-        "longvideobench": {"lmms": "lmms_longvideobench"},
-        "mlvu": {"official": "mlvu", "lmms": "lmms_mlvu"},
-        "vstar": {},
-    }
-)
-"""For each data set, the columns beside ours -> scorer. "pllava" is what PruneVid scores all its tables with."""
+
+def columns_of(dataset: str) -> Mapping[str, str]:
+    """Return the columns beside ours in a data set's tables -> scorer; "pllava" is what PruneVid scores with.
+
+    Raises:
+        ConfigError: its YAML file names a scorer that there is none of.
+    """
+    columns = benchmark(dataset).scorers
+    for name, scorer in columns.items():
+        if scorer not in SCORERS:
+            raise ConfigError(f"{dataset}.yaml, scorers, {name}: {unknown('a scorer is one of', scorer, SCORERS)}")
+    return columns

@@ -8,13 +8,13 @@ from statistics import fmean
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.figures import mean_of_strata
 from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.outputs import Output
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.protocol.reading import Output
-from prunevid_qwen.evaluation.protocol.scorers import COLUMNS, SCORERS
-from prunevid_qwen.evaluation.statistics import paired_difference
+from prunevid_qwen.evaluation.protocol.scorers import SCORERS, columns_of
+from prunevid_qwen.evaluation.report.intervals import mean_of_strata, normal_interval, paired_difference
+from prunevid_qwen.evaluation.report.page import Row
 
 ALL, MEAN = "all", "mean"
 """Axes of the two rows that are of no group: every question weighs the same; every group of ``Manifest.by`` does."""
@@ -32,8 +32,6 @@ DEFINITIONS = {
     "would draw at random counts as 1 / options",
 }
 
-Row = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -43,6 +41,11 @@ class Scored:
     scores: Mapping[str, float | None]
     unparsed: bool = False
     drawn: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Ours, in [0, 1]."""
+        return self.scores["ours"] or 0.0
 
 
 def score(line: Line, columns: Mapping[str, str], prefill: str) -> Scored:
@@ -91,7 +94,7 @@ def summarise(
     if protocol.dataset != manifest.dataset:
         raise ConfigError(f"a protocol for {protocol.dataset} does not go with the questions of {manifest.dataset}")
     joined = join(lines)
-    columns = COLUMNS[manifest.dataset]
+    columns = columns_of(manifest.dataset)
     scored = [score(line, columns, protocol.text.prefill) for line in joined.lines if line.answer is not None]
     if not any(each.scores for each in scored):
         said = next((f" (the first error: {each.line.error})" for each in scored), "")
@@ -160,47 +163,39 @@ def _row(
     if axis == MEAN:
         row["groups"], row["of_groups"] = len(set(strata)), manifest.groups_published
     row["partial"] = len(own) < count or manifest.is_part or row.get("groups") != row.get("of_groups")
-    values = [each.scores["ours"] or 0.0 for each in own]
+    values = [each.score for each in own]
     found = mean_of_strata(values, strata, [each.line.video for each in own]) if own else None
     row["score"] = found and found.value
     row["standard_error"] = found and found.standard_error
-    row["floor"] = sum(values) / count if axis != MEAN else _floor(own, manifest)
+    sums: dict[str, float] = {}
+    for value, stratum in zip(values, strata, strict=True):
+        sums[stratum] = sums.get(stratum, 0.0) + value
+    if axis == MEAN:  # a group that is not there could all be wrong
+        shares = (sums.get(name, 0.0) / of for name, of in manifest.groups[manifest.by].items())
+        row["floor"] = sum(shares) / manifest.groups_published
+    else:
+        row["floor"] = sum(values) / count
     pairs = [(each, base[each.line.id]) for each in own if each.line.id in base]
     row["difference"] = _difference(pairs, manifest.by if axis == MEAN else None) if pairs else None
     row["columns"] = {name: _column(name, own, strata) for name in columns}
     return row
 
 
-def _floor(own: Sequence[Scored], manifest: Manifest) -> float:
-    sums = dict.fromkeys(manifest.groups[manifest.by], 0.0)
-    for each in own:
-        sums[each.line.groups[manifest.by]] += each.scores["ours"] or 0.0
-    return sum(right / manifest.groups[manifest.by][group] for group, right in sums.items()) / manifest.groups_published
-
-
 def _column(name: str, own: Sequence[Scored], strata: Sequence[str]) -> dict[str, Any]:
-    counted = [(each.scores[name], stratum) for each, stratum in zip(own, strata, strict=True)]
-    kept = [(value, stratum) for value, stratum in counted if value is not None]
-    value = None
-    if kept:
-        values, groups = [value for value, _ in kept], [stratum for _, stratum in kept]
-        value = mean_of_strata(values, groups, [str(i) for i in range(len(kept))]).value
+    kept = [(each.scores[name], stratum) for each, stratum in zip(own, strata, strict=True)]
+    counted = [(value, stratum, str(i)) for i, (value, stratum) in enumerate(kept) if value is not None]
+    value = mean_of_strata(*zip(*counted, strict=True)).value if counted else None
     drawn = sum(name in each.drawn for each in own)
-    return {"score": value, "counted": len(kept), "drawn_rate": drawn / len(own) if own else None}
+    return {"score": value, "counted": len(counted), "drawn_rate": drawn / len(own) if own else None}
 
 
 def _difference(pairs: Sequence[tuple[Scored, Scored]], by: str | None) -> dict[str, Any]:
-    ours = [mine.scores["ours"] or 0.0 for mine, _ in pairs]
-    theirs = [other.scores["ours"] or 0.0 for _, other in pairs]
+    ours, theirs = [mine.score for mine, _ in pairs], [other.score for _, other in pairs]
     videos = [mine.line.video for mine, _ in pairs]
     strata = [mine.line.groups[by] if by else "" for mine, _ in pairs]
     mean = mean_of_strata([a - b for a, b in zip(ours, theirs, strict=True)], strata, videos)
-    interval = None
+    interval = normal_interval(mean.value, mean.standard_error)
     if by is None:
         drawn = paired_difference(ours, theirs, videos).interval
         interval = drawn and list(drawn)
-    elif mean.standard_error is not None:
-        interval = [mean.value - 1.96 * mean.standard_error, mean.value + 1.96 * mean.standard_error]
-    return {
-        "value": mean.value, "interval": interval, "standard_error": mean.standard_error, "pairs": len(pairs),
-    }  # fmt: skip
+    return {"value": mean.value, "interval": interval, "standard_error": mean.standard_error, "pairs": len(pairs)}

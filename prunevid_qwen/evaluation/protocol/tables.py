@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Row
+from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN
+from prunevid_qwen.evaluation.report import page
+from prunevid_qwen.evaluation.report.page import Row, Table, difference_text, json_text
+
+__all__ = ["csv_text", "json_text", "markdown_text", "score_text", "warnings_of"]
 
 _WIDE = 8  # groups that still fit beside each other
 
 
-def json_text(summary: dict[str, Any]) -> str:
-    """Return every figure; scores and rates are shares from 0 to 1."""
-    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
 def csv_text(summary: dict[str, Any]) -> str:
     """Return a line for each row; scores and rates are shares from 0 to 1, and "partial" says which are of a part."""
-    flat = [_flat(row) for row in summary["rows"]]
-    names = list(dict.fromkeys(name for row in flat for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
-    return text.getvalue()
+    return page.csv_text(map(page.flat, summary["rows"]))
 
 
 def markdown_text(summary: dict[str, Any]) -> str:
@@ -46,7 +36,7 @@ def markdown_text(summary: dict[str, Any]) -> str:
     axes = list(dict.fromkeys(row["axis"] for row in rows if row["axis"] not in (ALL, MEAN)))
     for title, own in (("all", (ALL, MEAN)), *((axis, (axis,)) for axis in axes)):
         shown = [_cells(row, summary) for row in rows if row["axis"] in own]
-        lines += [f"## By {title}" if title != "all" else "## All questions", "", *_table(head, shown), ""]
+        lines += [f"## By {title}" if title != "all" else "## All questions", "", *Table(head, shown).markdown(), ""]
     lines += [f"- {name}: {text}" for name, text in summary["definitions"].items()]
     return "\n".join([*lines, ""])
 
@@ -131,7 +121,7 @@ def _wide(summary: dict[str, Any], groups: Sequence[str]) -> list[str]:
         [name, cells[name, ALL, "all questions"], cells[name, MEAN, by], *(cells[name, by, group] for group in groups)]
         for name in summary["configs"]
     ]
-    return _table(head, shown)
+    return Table(head, shown).markdown()
 
 
 def _cells(row: Row, summary: dict[str, Any]) -> list[str]:
@@ -143,44 +133,12 @@ def _cells(row: Row, summary: dict[str, Any]) -> list[str]:
         said += _of(row, found["counted"], part)
         columns.append(said + (f" ({percent(found['drawn_rate'], 1)} drawn)" if found["drawn_rate"] else ""))
     return [
-        name, row["config"], f"{row['answered']}/{row['samples']}", score_text(row, part), _difference(row), *columns,
+        name, row["config"], f"{row['answered']}/{row['samples']}", score_text(row, part),
+        difference_text(row["difference"], row["samples"], 100, 1), *columns,
         "none" if row["unparsed_rate"] is None else percent(row["unparsed_rate"], 1), percent(row["error_rate"], 1),
     ]  # fmt: skip
-
-
-def _difference(row: Row) -> str:
-    found = row["difference"]
-    if found is None:
-        return ""
-    text = f"{100 * found['value']:+.1f}"
-    if found["interval"] is not None:
-        text += " ({:+.1f} to {:+.1f})".format(*(100 * bound for bound in found["interval"]))
-    return text if found["pairs"] == row["samples"] else f"{text} of {found['pairs']}/{row['samples']}"
 
 
 def _is_part(summary: dict[str, Any]) -> bool:
     manifest = summary["manifest"]
     return manifest["published"] is not None and manifest["samples"] + manifest["hidden"] < manifest["published"]
-
-
-def _flat(row: Row) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in row.items():
-        if name == "difference":
-            low, high = (value and value["interval"]) or (None, None)
-            flat |= {"difference": value and value["value"], "difference_low": low, "difference_high": high}
-            flat["pairs"] = value and value["pairs"]
-        elif name == "columns":
-            flat |= {f"{column}_{part}": number for column, found in value.items() for part, number in found.items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-    head = list(head)
-    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/').replace(chr(10), ' ') for cell in cells)} |"

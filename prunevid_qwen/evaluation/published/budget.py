@@ -14,8 +14,8 @@ from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.config.base import MethodOptions, resolve_layer
-from prunevid_qwen.config.checks import check_share
+from prunevid_qwen.config.method_base import MethodOptions, resolve_layer
+from prunevid_qwen.config.option_checks import check_share
 from prunevid_qwen.errors import ConfigError
 
 _MANY = 10_000_000  # tokens, of which a rounded one is nothing

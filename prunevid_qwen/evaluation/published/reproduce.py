@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunevid_qwen.config import PruneVidConfig, get_config
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.presets import protocol_named
 from prunevid_qwen.evaluation.protocol.protocol import Protocol

@@ -23,7 +23,7 @@ from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.flops import decode_flops, decoder_flops, lm_head_flops, vision_flops
 from prunevid_qwen.evaluation.speed.memory import peak_memory
 from prunevid_qwen.evaluation.speed.model_shapes import MERGE, shape_of
-from prunevid_qwen.evaluation.speed.timing import Parts, timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.timed_run import TimedParts, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -161,7 +161,7 @@ class _Timer:
         return {name: value.to(self.device) for name, value in batch.items()}, None, (rows, columns)
 
     def _facts(
-        self, config: PruneVidConfig | None, parts: Parts, inputs: dict[str, Any], grid: tuple[int, int]
+        self, config: PruneVidConfig | None, parts: TimedParts, inputs: dict[str, Any], grid: tuple[int, int]
     ) -> Line:
         shape = shape_of(self.stock.config)
         visual, length = grid[0] * grid[1], inputs["input_ids"].shape[1]

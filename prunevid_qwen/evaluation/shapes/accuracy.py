@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,14 +30,11 @@ from prunevid_qwen.evaluation.shapes.videos import (
 )
 from prunevid_qwen.evaluation.shapes.workers import Asking, Each, Worker, cells_for, workers
 from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines, pack, read_lines, unpack
+from prunevid_qwen.evaluation.store.identity import Progress
 from prunevid_qwen.loading import bundled_model
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done ("calibrating" by method and condition, "asking" by video), how much is done, of how much."""
 
 ANSWERS = "answers.jsonl"
 FILES = (ANSWERS, f"{ANSWERS}.xz", "summary.json", "report.md", "comparison.md")
-GROWS = ("videos",)  # the option in which a run that goes on may differ from its beginning: it may ask about more
 
 VIDEOS = 100
 
@@ -142,7 +139,7 @@ def accuracy_run(
         worker_count: processes of one thread, at least 1; None takes one for each core. With more than one, a script
             needs the usual ``if __name__ == "__main__":``.
         restart: throw away what the folder holds.
-        progress: told how far it is.
+        progress: told how far it is: "calibrating" by method and condition, "asking" by video.
         command: what a person typed, for the record; None is this process's.
 
     Returns:
@@ -157,7 +154,14 @@ def accuracy_run(
         raise ConfigError(f"workers are at least 1, got {worker_count}")
     began, tell = time.monotonic(), progress or (lambda what, done, total: None)
     held, answers, videos = RunFolder(folder, FILES), folder / ANSWERS, run.list_videos()
-    record = held.begin(run.to_dict(), _about(run, command), restart, GROWS)
+    about = {
+        "what": "questions about held-out moving shapes, under every method and budget",
+        "command": " ".join(sys.argv) if command is None else command,
+        "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
+        "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.asking.calibration_videos - 1],
+        "minutes": 0.0,
+    }
+    record = held.begin(run.to_dict(), about, restart, grows=("videos",))
     record["seeds"] = [videos[0].seed, videos[-1].seed]
     spent = record["minutes"]
 
@@ -188,16 +192,6 @@ def pack_answers(folder: Path) -> Path:
     """Replace ``answers.jsonl`` by ``answers.jsonl.xz``, a seventieth of the size, and return that."""
     # neighbours are alike: one method's answers to one question in a row of budgets
     return pack(folder / ANSWERS, lambda row: (row["condition"], row["seed"], row["question"]))
-
-
-def _about(run: AccuracyRun, command: str | None) -> dict[str, Any]:
-    return {
-        "what": "questions about held-out moving shapes, under every method and budget",
-        "command": " ".join(sys.argv) if command is None else command,
-        "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
-        "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.asking.calibration_videos - 1],
-        "minutes": 0.0,
-    }
 
 
 def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress) -> Iterator[list[Cell]]:

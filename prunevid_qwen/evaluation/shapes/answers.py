@@ -108,12 +108,6 @@ class Answers:
         return np.array([place[name[:2]] for name in self.names])
 
 
-def answers_file(folder: Path) -> Path | None:
-    """Return the raw answers of a run, packed or not, or None if the folder holds none."""
-    found = [folder / name for name in ("answers.jsonl", "answers.jsonl.xz") if (folder / name).is_file()]
-    return found[0] if found else None
-
-
 def read_run(folder: Path) -> dict[str, Any]:
     """Return what ``run.json`` says of a run: its command, options, versions and cells.
 
@@ -133,7 +127,7 @@ def read_answers(folder: Path) -> Answers:
         ConfigError: no file, a line that is no answer, an answer given twice, a question worded in two ways, or a
             method that left out questions of a video that it was asked about.
     """
-    path = answers_file(folder)
+    path = next((folder / name for name in ("answers.jsonl", "answers.jsonl.xz") if (folder / name).is_file()), None)
     if path is None:
         raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{COMMAND}` first")
     questions: dict[QuestionName, Question] = {}

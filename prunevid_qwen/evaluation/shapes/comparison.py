@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import excludes_zero, paired_difference, to_dict
 from prunevid_qwen.evaluation.report.page import Table
-from prunevid_qwen.evaluation.shapes.answers import Answers, Column, answers_file, read_answers, read_run
+from prunevid_qwen.evaluation.shapes.answers import Answers, Column, read_answers, read_run
 from prunevid_qwen.evaluation.shapes.summary import summarise
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
@@ -29,22 +29,20 @@ class CellComparison:
     Args:
         method: its name.
         budget: the share asked for; None where nothing was asked for, and where all budgets are taken together.
+        together: whether this takes all budgets of the method.
         difference: new accuracy less the baseline's, in [-1, 1].
         interval: 95 %, over videos; None with fewer than two of them.
         n: questions compared.
-        videos: videos compared.
         tokens: mean layer-averaged share over the compared questions, (new, baseline).
-        together: whether this takes all budgets of the method.
     """
 
     method: str
     budget: float | None
+    together: bool
     difference: float
     interval: list[float] | None
     n: int
-    videos: int
     tokens: tuple[float, float]
-    together: bool = False
 
     @property
     def verdict(self) -> str:
@@ -96,23 +94,18 @@ def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
     compared = []
     shared = sorted(new.columns.keys() & baseline.columns.keys(), key=lambda cell: cell.order)
     for method, cells in groupby(shared, key=lambda cell: cell.method):
-        pairs = [(cell.budget, pair(new.columns[cell], baseline.columns[cell])) for cell in cells]
-        known = [(budget, parts) for budget, parts in pairs if parts[0].size]
+        pairs = [(cell.budget, False, pair(new.columns[cell], baseline.columns[cell])) for cell in cells]
+        known = [each for each in pairs if each[2][0].size]
         if len(known) > 1:
-            together = [np.concatenate(parts) for parts in zip(*(parts for _, parts in known), strict=True)]
-            compared.append(replace(_compared(method, None, *together), together=True))
-        compared += [_compared(method, budget, *parts) for budget, parts in known]
+            known.insert(
+                0, (None, True, [np.concatenate(parts) for parts in zip(*(p for *_, p in known), strict=True)])
+            )
+        for budget, together, (right, before, ours, theirs, videos) in known:
+            row = to_dict(difference=paired_difference(right, before, videos))
+            found = (row["difference"], row["difference_interval"], row["n"])
+            tokens = (float(ours.mean()), float(theirs.mean()))
+            compared.append(CellComparison(method, budget, together, *found, tokens))
     return compared
-
-
-def _compared(
-    method: str, budget: float | None, new: Any, old: Any, ours: Any, theirs: Any, videos: Any
-) -> CellComparison:
-    row = to_dict(difference=paired_difference(new, old, videos))
-    tokens = (float(ours.mean()), float(theirs.mean()))
-    return CellComparison(
-        method, budget, row["difference"], row["difference_interval"], row["n"], row["videos"], tokens
-    )
 
 
 def compare_folders(new: Path, baseline: Path) -> str:
@@ -125,11 +118,6 @@ def compare_folders(new: Path, baseline: Path) -> str:
     Raises:
         ConfigError: a folder holds no complete run, or the two were not asked the same questions.
     """
-    for folder in (new, baseline):
-        if answers_file(folder) is None:
-            raise ConfigError(
-                f"no answers.jsonl or answers.jsonl.xz in {folder}: without raw answers there are no pairs"
-            )
     ours, theirs = read_answers(new), read_answers(baseline)
     run, run_before = read_run(new), read_run(baseline)
     summarise(ours, run), summarise(theirs, run_before)  # refuses what is not complete

@@ -9,7 +9,7 @@ from typing import Any
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
-from prunevid_qwen.config.table import names_in, options_class
+from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.shapes.videos import Condition
 from prunevid_qwen.reducer import registered, says

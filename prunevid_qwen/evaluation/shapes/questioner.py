@@ -46,11 +46,13 @@ class Look:
         held: what the vision tower made of it, to answer from.
         features: [N, D] the visual tokens that the decoder gets.
         medium: the video without its pixels, to be put into prompts.
+        inputs: the batch of all questions about it.
     """
 
     held: EncodedVideos
     features: Tensor
     medium: Medium
+    inputs: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,21 @@ class Questioner:
         media = model.preprocessor.media
         self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
         self._layers = len(adapter_for(model.model).parts.layers)
-        self._looks: dict[tuple[int, int | None, VisionQuery | None], tuple[Look, dict[str, Tensor]]] = {}
+        self._looks: dict[tuple[int, int | None, VisionQuery | None], Look] = {}
 
+    @torch.no_grad()
     def look(self, config: PruneVidConfig) -> Look:
-        """Encode the video as ``config`` samples and resizes it."""
-        return self._look(config)[0]
+        """Encode the video as ``config`` samples and resizes it, once."""
+        seen = compile_plan(config, self._layers).needs.vision
+        key = (config.max_frames, config.max_pixels, seen)
+        if key not in self._looks:
+            adapter, medium = adapter_for(self.model.model), self._medium(config)
+            held = EncodedVideos(adapter.parts.vision)
+            with nullcontext() if seen is None else watched_vision(adapter, seen):
+                features = held.encode(medium.pixels, medium.grid)
+            shown = replace(medium, pixels=held.hold(features))
+            self._looks[key] = Look(held, features.tokens, shown, self._inputs(shown))
+        return self._looks[key]
 
     def ask(self, config: PruneVidConfig) -> list[Reply]:
         """Ask every question under ``config`` in one batch.
@@ -99,14 +111,13 @@ class Questioner:
         Raises:
             PruningNotApplied: pruning was asked for and did not happen.
         """
-        look, inputs = self._look(config)
-        stock = self.model.model
+        look, stock = self.look(config), self.model.model
         tower = adapter_for(stock).parts.vision
         marks = [torch.from_numpy(self.video.shows(question).any(0)) for question in self.questions]
         with vision_from_memory(tower, look.held), pruned(stock, config, marks) as trace:
-            output = stock.generate(**inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
-        check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
-        new = output[:, inputs["input_ids"].shape[1] :]
+            output = stock.generate(**look.inputs, max_new_tokens=MAX_NEW_TOKENS, do_sample=False)
+        check_applied(trace, config, visual_tokens(stock, look.inputs["input_ids"]))
+        new = output[:, look.inputs["input_ids"].shape[1] :]
         given = self.model.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [
             Reply(text.strip(), sample.widths(trace.layers), _what_is_left(sample))
@@ -149,19 +160,6 @@ class Questioner:
                 }
             )
         return out
-
-    @torch.no_grad()
-    def _look(self, config: PruneVidConfig) -> tuple[Look, dict[str, Tensor]]:
-        seen = compile_plan(config, self._layers).needs.vision
-        key = (config.max_frames, config.max_pixels, seen)
-        if key not in self._looks:
-            adapter, medium = adapter_for(self.model.model), self._medium(config)
-            held = EncodedVideos(adapter.parts.vision)
-            with nullcontext() if seen is None else watched_vision(adapter, seen):
-                features = held.encode(medium.pixels, medium.grid)
-            shown = replace(medium, pixels=held.hold(features))
-            self._looks[key] = Look(held, features.tokens, shown), self._inputs(shown)
-        return self._looks[key]
 
     def _medium(self, config: PruneVidConfig) -> Medium:
         if self.through_files:

@@ -77,7 +77,12 @@ class ShapesVideo:
 
     def shows(self, question: Question) -> np.ndarray:
         """Tell which tokens show which object the question is about: [objects asked about, T * h * w] bool."""
-        cover = token_cover(self.scene, frame_times(self.condition.frames))[list(question.objects)]
+        return self._covered[list(question.objects)]
+
+    @cached_property
+    def _covered(self) -> np.ndarray:
+        """Which tokens show each object of the scene: [objects, T * h * w] bool."""
+        cover = token_cover(self.scene, frame_times(self.condition.frames))
         return cover.reshape(len(cover), -1) > LEAST_COVER
 
 

@@ -13,11 +13,11 @@ from prunevid_qwen.adapters import visual_tokens
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK, Competitor, control_config
-from prunevid_qwen.evaluation.speed.facts import facts_of
 from prunevid_qwen.evaluation.speed.memory import peak_memory
 from prunevid_qwen.evaluation.speed.model_shapes import Shape
 from prunevid_qwen.evaluation.speed.random_prompt import PromptSize
-from prunevid_qwen.evaluation.speed.timing import timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.run_facts import facts_of
+from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 from prunevid_qwen.receipt import check_applied
 
 OUT_OF_MEMORY = "out of memory"

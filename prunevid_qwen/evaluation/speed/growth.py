@@ -14,7 +14,7 @@ from torch import Tensor
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.speed.memory import peak_memory
-from prunevid_qwen.evaluation.speed.timing import synchronise
+from prunevid_qwen.evaluation.speed.timed_run import synchronise
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, TokenLayout

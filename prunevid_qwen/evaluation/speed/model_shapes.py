@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from prunevid_qwen.config.checks import unknown
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
 
 PAD, START, END, IMAGE, VIDEO, FIRST_WORD = 0, 1, 2, 3, 4, 10

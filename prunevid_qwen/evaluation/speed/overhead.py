@@ -11,7 +11,7 @@ from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, KEEPS_ALL
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
 from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
-from prunevid_qwen.evaluation.speed.timing import timed_tokens
+from prunevid_qwen.evaluation.speed.timed_run import timed_tokens
 
 OVERHEAD = "overhead"
 

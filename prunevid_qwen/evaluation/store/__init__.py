@@ -1,5 +1,6 @@
 """One run folder for all that runs: the record of what was asked, and lines that outlive a kill."""
 
+from prunevid_qwen.evaluation.store.identity import Progress as Progress
 from prunevid_qwen.evaluation.store.identity import code_digest as code_digest
 from prunevid_qwen.evaluation.store.identity import config_options as config_options
 from prunevid_qwen.evaluation.store.identity import digest as digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -30,6 +31,7 @@ Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done and how much there is."""
 
 
+@functools.cache  # what is edited now is not what this process runs
 def code_digest() -> str:
     """Fingerprint this package's Python files: which state of the methods answered, committed or not."""
     found = hashlib.sha256()

@@ -13,7 +13,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
-from prunevid_qwen.evaluation.engine.conversations import MEDIUM, Conversation, read_conversation, texts_of
+from prunevid_qwen.evaluation.engine.conversations import Conversation, read_conversation, texts_of
 from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_order
@@ -196,11 +196,10 @@ def _question(given: dict[str, Any], number: int, folder: Path, system: str | No
         twice = [key for key in _ASKED if key in given and key != "messages"]
         if twice:
             raise ConfigError(f"messages bring their own question and media: leave out {', '.join(twice)}")
-        media, conversation, question = _conversation(given["messages"], folder)
-        if system is not None and conversation[0]["role"] == "system":
-            raise ConfigError("it has a system message of its own, and --system gives another")
-    else:
-        media, conversation, question = _plain(given, folder)
+    messages = given["messages"] if "messages" in given else _as_messages(given)
+    media, conversation, question = _conversation(messages, folder)
+    if system is not None and conversation[0]["role"] == "system":
+        raise ConfigError("it has a system message of its own, and --system gives another")
     asked = hashlib.sha256(json.dumps({key: given[key] for key in _ASKED if key in given}, sort_keys=True).encode())
     return BatchQuestion(
         name,
@@ -212,21 +211,20 @@ def _question(given: dict[str, Any], number: int, folder: Path, system: str | No
     )
 
 
-def _plain(given: dict[str, Any], folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
+def _as_messages(given: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write a plain line as the conversation that it stands for."""
     question = given.get("question")
     if not isinstance(question, str) or not question.strip():
         raise ConfigError(f"question is a text, got {quoted(question)}" if "question" in given else "no question")
-    _check_text(question)
     videos, images = (_paths(given, names) for names in (_VIDEOS, _IMAGES))
     if not videos and not images:
         raise ConfigError('nothing to look at: give "video" or "image"')
-    start, end = (given.get(key) for key in _RANGE)
-    if not videos and (start is not None or end is not None):
+    seconds = {key: given.get(key) for key in _RANGE}
+    if not videos and any(value is not None for value in seconds.values()):
         raise ConfigError("start and end are seconds of a video, and it has none")
-    media = [_media("video", path, folder, start, end) for path in videos]
-    media += [_media("image", path, folder) for path in images]
-    content = [*({MEDIUM: place} for place in range(len(media))), {"type": "text", "text": question}]
-    return tuple(media), [{"role": "user", "content": content}], question
+    content = [{"type": "video", "video": path, **seconds} for path in videos]
+    content += [{"type": "image", "image": path} for path in images]
+    return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
 
 
 def _paths(given: dict[str, Any], names: Sequence[str]) -> list[str]:

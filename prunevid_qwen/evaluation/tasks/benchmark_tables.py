@@ -11,16 +11,15 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import read_dataset
-from prunevid_qwen.evaluation.datasets.egoschema_submission import write_submission
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
+from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
 from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.protocol.outputs import Output
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.protocol.reading import Output
 from prunevid_qwen.evaluation.protocol.scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.summary import summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text
-from prunevid_qwen.evaluation.protocol.videomme_export import official_text
 from prunevid_qwen.evaluation.store import read_lines, replace
 from prunevid_qwen.evaluation.tasks.benchmark import BASELINE
 

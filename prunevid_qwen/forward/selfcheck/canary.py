@@ -10,14 +10,14 @@ import torch
 from prunevid_qwen.adapters import seams
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.forward.selfcheck.checks import Attach, SelfCheck, attentions, self_check
-from prunevid_qwen.forward.selfcheck.verdicts import Key, code_fingerprint, is_remembered, remember
+from prunevid_qwen.forward.selfcheck.verdicts import VerdictKey, code_fingerprint, is_remembered, remember
 from prunevid_qwen.version import PIP_NEWEST, TESTED
 
 logger = logging.getLogger("prunevid_qwen")
 
 _SHOWN = 4  # findings of a failed check in an error's text
 _lock = threading.Lock()
-_known: dict[Key, SelfCheck | None] = {}  # of this process; None for what an earlier one saw pass
+_known: dict[VerdictKey, SelfCheck | None] = {}  # of this process; None for what an earlier one saw pass
 
 
 def ensure_checked(family: str, attach: Attach) -> None:
@@ -35,7 +35,7 @@ def ensure_checked(family: str, attach: Attach) -> None:
     release = seams.transformers_release()
     if release in TESTED or torch.compiler.is_compiling():
         return
-    key = Key(family, release, str(torch.__version__), "+".join(attentions()), code_fingerprint())
+    key = VerdictKey(family, release, str(torch.__version__), "+".join(attentions()), code_fingerprint())
     with _lock:  # a second thread waits for the first one's check
         if key not in _known:
             _known[key] = None if is_remembered(key) else _checked(key, attach)
@@ -44,7 +44,7 @@ def ensure_checked(family: str, attach: Attach) -> None:
         raise SetupError(_what_differed(found)) from next((c.error for c in found.failed if c.error), None)
 
 
-def _checked(key: Key, attach: Attach) -> SelfCheck:
+def _checked(key: VerdictKey, attach: Attach) -> SelfCheck:
     found = self_check(key.family, attach)
     if found.ok:
         logger.info(

@@ -18,7 +18,7 @@ from prunevid_qwen.adapters.tiny import FAMILIES, tiny_inputs, tiny_model
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
 from prunevid_qwen.forward.selfcheck.aside import aside
-from prunevid_qwen.forward.selfcheck.oracle import decoder_inputs, masked_logits, units_apart
+from prunevid_qwen.forward.selfcheck.masked_forward import decoder_inputs, masked_logits, units_apart
 from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens.trace import Trace

@@ -26,7 +26,7 @@ ABOVE = ("evaluation", "training", "cli", "moving_shapes")  # rooms that pruning
 
 
 @dataclass(frozen=True)
-class Key:
+class VerdictKey:
     """What a verdict holds for.
 
     Args:
@@ -74,7 +74,7 @@ def folder() -> Path:
         raise SetupError(f"there is no home folder to keep a cache in ({error}): set XDG_CACHE_HOME") from error
 
 
-def is_remembered(key: Key) -> bool:
+def is_remembered(key: VerdictKey) -> bool:
     """Tell whether a check has passed for exactly this key. A file that cannot be read or understood is as none."""
     try:
         held = json.loads(_file(key).read_text(encoding="utf-8"))
@@ -83,7 +83,7 @@ def is_remembered(key: Key) -> bool:
     return isinstance(held, dict) and held.get("passed") is True and held.get("key") == asdict(key)
 
 
-def remember(key: Key, seconds: float) -> None:
+def remember(key: VerdictKey, seconds: float) -> None:
     """Write down that a check has passed. Where that cannot be done, say so once a process."""
     text = json.dumps({"passed": True, "key": asdict(key), "seconds": round(seconds, 3)}, indent=2) + "\n"
     try:
@@ -110,6 +110,6 @@ def _say_once(reason: str) -> None:
     )
 
 
-def _file(key: Key) -> Path:
+def _file(key: VerdictKey) -> Path:
     name = f"selfcheck-{key.family}-transformers-{key.transformers}-torch-{key.torch}.json"
     return folder() / re.sub(r"[^\w.+-]", "_", name)

@@ -11,7 +11,7 @@ from torch import Tensor
 from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
-from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 
 
 class Frontend(Protocol):
@@ -43,7 +43,7 @@ class Frontend(Protocol):
         messages: Sequence[dict[str, Any]],
         config: PruneVidConfig,
         read_video: Callable[..., Any] | None = None,
-    ) -> Sample:
+    ) -> PromptSource:
         """Read what a conversation shows and write it as text; see `inputs.qwen.preprocessor`."""
         ...
 
@@ -51,7 +51,7 @@ class Frontend(Protocol):
         """Write a conversation as text, as `sample` does, and read nothing of what it shows."""
         ...
 
-    def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    def batch(self, samples: Sequence[PromptSource]) -> dict[str, Tensor]:
         """Make the inputs of ``generate``, padded on the left: input_ids and attention_mask [B, S], pixels and more."""
         ...
 

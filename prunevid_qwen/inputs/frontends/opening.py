@@ -8,14 +8,14 @@ from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.inputs.frontends.frontend import Frontend
-from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.inputs.sources import conversations
 
 
 @contextmanager
 def opened_samples(
     frontend: Frontend, config: PruneVidConfig, tower: Any, video_path: Any, question: Any, *given: Any
-) -> Iterator[tuple[list[Sample], bool]]:
+) -> Iterator[tuple[list[PromptSource], bool]]:
     """Open what a call shows; yield its prompts, and whether one question was asked and not a list.
 
     Args:

@@ -19,7 +19,7 @@ from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, quoted
 from prunevid_qwen.inputs.frontends.frontend import not_shown
 from prunevid_qwen.inputs.frontends.templates import DEFAULT_TEMPLATES
 from prunevid_qwen.inputs.messages import Item, read_messages
-from prunevid_qwen.inputs.qwen.preprocessor import Sample
+from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.video.picture import Picture
 
 
@@ -98,7 +98,7 @@ class StockFrontend:
         messages: Sequence[dict[str, Any]],
         config: PruneVidConfig,
         read_video: Callable[..., Any] | None = None,
-    ) -> Sample:
+    ) -> PromptSource:
         """Read the images of a conversation and write it as text.
 
         Args:
@@ -121,7 +121,7 @@ class StockFrontend:
                 (read_video or self._refuse)(each.held, config, **each.options)
             return _plain(each)
 
-        return Sample(self._written(messages, item), tuple(media))
+        return PromptSource(self._written(messages, item), tuple(media))
 
     def text(self, messages: Sequence[dict[str, Any]]) -> str:
         """Write a conversation as text, as `sample` does, and read nothing of what it shows."""
@@ -185,7 +185,7 @@ class StockFrontend:
 
     # ---- inputs
 
-    def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    def batch(self, samples: Sequence[PromptSource]) -> dict[str, Tensor]:
         """Let the processor make everything that the stock ``generate`` takes, padded on the left."""
         pictures = [each for sample in samples for each in sample.media if isinstance(each, Picture)]
         texts = [sample.text for sample in samples]

@@ -28,7 +28,7 @@ ReadVideo = Callable[..., Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class PromptSource:
     """One prompt: the text of the chat template and its media, in order; a video may only be opened yet."""
 
     text: str
@@ -91,7 +91,7 @@ class Preprocessor:
 
     def sample(
         self, messages: Sequence[dict[str, Any]], config: PruneVidConfig, read_video: ReadVideo | None = None
-    ) -> Sample:
+    ) -> PromptSource:
         """Read the media of a conversation and write it as text.
 
         Args:
@@ -118,7 +118,7 @@ class Preprocessor:
             return _plain(each)
 
         text = self._written(messages, item)
-        return Sample(text, tuple(media))
+        return PromptSource(text, tuple(media))
 
     def text(self, messages: Sequence[dict[str, Any]]) -> str:
         """Write a conversation as text, as `sample` does, and read nothing of what it shows."""
@@ -169,7 +169,7 @@ class Preprocessor:
 
     # ---- inputs
 
-    def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
+    def batch(self, samples: Sequence[PromptSource]) -> dict[str, Tensor]:
         """Tokenize and left-pad samples of different lengths; concatenate their pixels in order.
 
         Returns:
@@ -197,7 +197,7 @@ class Preprocessor:
                     out["second_per_grid_ts"] = torch.tensor([medium.seconds_per_grid for medium in media])
         return out
 
-    def _ids(self, sample: Sample) -> list[int]:
+    def _ids(self, sample: PromptSource) -> list[int]:
         pieces, done = [], 0
         for medium, (kind, at) in zip(_read(sample), _placeholders(sample.text, self.pads), strict=True):
             count = int(medium.grid.prod()) // self.media.merge_size**2
@@ -213,7 +213,7 @@ def _plain(item: Item) -> dict[str, Any]:
     return {"type": "text", "text": item.held} if item.kind == "text" else {"type": item.kind}
 
 
-def _read(sample: Sample) -> list[Medium]:
+def _read(sample: PromptSource) -> list[Medium]:
     media = [medium for medium in sample.media if isinstance(medium, Medium)]
     if len(media) < len(sample.media):
         raise ConfigError("a video of this sample was opened, but is not encoded yet: how long it is is not known")

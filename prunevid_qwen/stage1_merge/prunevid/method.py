@@ -11,12 +11,12 @@ from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.methods import PruneVidMergeOptions
-from prunevid_qwen.config.table import names_in
+from prunevid_qwen.config.option_classes import names_in
 from prunevid_qwen.kernels.launch import MOST_ON_GPU, wants_triton, where_of
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
+from prunevid_qwen.stage1_merge.prunevid.merge_options import MergeOptions
 from prunevid_qwen.stage1_merge.prunevid.on_cpu import VideoMerge
-from prunevid_qwen.stage1_merge.prunevid.options import MergeOptions
 from prunevid_qwen.tokens import Block, TokenMap
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.kernels.dpc_knn import Clusters, denser_distances, dpc_knn
 from prunevid_qwen.kernels.temporal_similarity import frame_means, time_means
-from prunevid_qwen.stage1_merge.prunevid.options import MergeOptions
+from prunevid_qwen.stage1_merge.prunevid.merge_options import MergeOptions
 from prunevid_qwen.stage1_merge.prunevid.segments import temporal_segments
 from prunevid_qwen.stage1_merge.prunevid.static import static_locations
 from prunevid_qwen.tokens import TokenMap

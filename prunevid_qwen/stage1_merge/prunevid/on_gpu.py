@@ -19,7 +19,7 @@ from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.kernels.dpc_knn_triton import Points, ragged_clusters, ragged_denser_distances
 from prunevid_qwen.kernels.temporal_similarity_triton import over_space, over_time
 from prunevid_qwen.kernels.triton_segments import contiguous_segments
-from prunevid_qwen.stage1_merge.prunevid.options import MergeOptions
+from prunevid_qwen.stage1_merge.prunevid.merge_options import MergeOptions
 from prunevid_qwen.tokens import TokenMap
 
 

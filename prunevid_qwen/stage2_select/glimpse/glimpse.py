@@ -10,7 +10,7 @@ from torch import Tensor
 from prunevid_qwen.config.methods import GlimpseOptions
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.reducer import Evidence, Needs, Probe, VisionQuery, register
-from prunevid_qwen.stage2_select.glimpse.checkpoint import GlimpseVIP, load_predictor
+from prunevid_qwen.stage2_select.glimpse.predictor import GlimpseVIP, load_predictor
 from prunevid_qwen.stage2_select.threshold import Budget
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 

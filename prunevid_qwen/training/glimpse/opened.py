@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from prunevid_qwen.config.checks import check_names
+from prunevid_qwen.config.option_checks import check_names
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.training.glimpse.check import CheckReport, check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_type_hints
 
-from prunevid_qwen.config.checks import check_count, checked_names, unknown
+from prunevid_qwen.config.option_checks import check_count, checked_names, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.training.glimpse.recipe_values import check_number, typed
 from prunevid_qwen.training.glimpse.recipe_yaml import YamlRecipe

@@ -1,4 +1,4 @@
-"""Values of a recipe: brought into their type, kept in their range, read from YAML and written as plain values."""
+"""Values of a recipe: brought into their type, kept in their range, and read from YAML."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
 
-from prunevid_qwen.config.checks import is_number
-from prunevid_qwen.errors import ConfigError, SetupError, quoted
+from prunevid_qwen.config.option_checks import is_number
+from prunevid_qwen.errors import ConfigError, quoted
 
 _SAID = {int: "a whole number", str: "a text", bool: "true or false"}
 
@@ -58,28 +58,18 @@ def check_number(name: str, value: float, least: float | None = 0, below: float 
 
 
 def read_yaml(text: str, where: str) -> Any:
-    """Read YAML as plain values.
+    """Read a value that is written in YAML.
 
     Raises:
         ConfigError: it is no YAML; ``where`` is named.
-        SetupError: PyYAML is not installed.
     """
-    yaml = _library()
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         said = " ".join(str(error).split())
         raise ConfigError(f"{where} is not YAML: {said:.200}") from None
-
-
-def write_yaml(values: Mapping[str, Any]) -> str:
-    """Write plain values as YAML, in their order.
-
-    Raises:
-        SetupError: PyYAML is not installed.
-    """
-    text: str = _library().safe_dump(plain(values), sort_keys=False, allow_unicode=True)
-    return text
 
 
 def _number(name: str, value: Any) -> float:
@@ -90,11 +80,3 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise ConfigError(f"{name} is a number, got {quoted(value)}")
     return number
-
-
-def _library() -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise SetupError("recipes are read with PyYAML: pip install 'prunevid_qwen[train]'") from None
-    return yaml

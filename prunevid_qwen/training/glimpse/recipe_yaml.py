@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from prunevid_qwen.config.checks import check_names
+from prunevid_qwen.config.option_checks import check_names
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.training.glimpse.recipe_values import plain, read_yaml, write_yaml
+from prunevid_qwen.evaluation.yaml_data import read_yaml
+from prunevid_qwen.training.glimpse.recipe_values import plain
 
 if TYPE_CHECKING:
     from typing import Self
@@ -67,7 +68,9 @@ class YamlRecipe:
 
     def to_yaml(self, path: str | Path | None = None) -> str:
         """Return every option as YAML text; also write it to ``path`` when given."""
-        text = write_yaml(self.to_dict())
+        import yaml
+
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         if path is not None:
             Path(path).write_text(text, encoding="utf-8")
         return text
@@ -90,18 +93,23 @@ class YamlRecipe:
             recipe: as `recipe_file` takes it.
 
         Raises:
-            ConfigError: there is no such recipe, it is no mapping of options, or an option is unknown or bad.
-            SetupError: PyYAML is not installed.
+            ConfigError: there is no such recipe, it is no mapping of options, or an option is unknown or bad; file and
+                line are named.
         """
-        path = recipe_file(recipe)
+        held = read_yaml(recipe_file(recipe))
+        if not isinstance(held.value, dict):
+            raise held.error(f"{cls.CALLED} is a mapping of options to values")
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the recipe {path}: {error}") from None
-        held = read_yaml(text, str(path))
-        if not isinstance(held, dict):
-            raise ConfigError(f"{path} holds a {type(held).__name__}, a recipe is a mapping of options to values")
-        try:
-            return cls.from_dict(held)
+            return cls.from_dict(held.plain())
         except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
+            wrong = (each for name, each in held.value.items() if cls._refusal({name: each.plain()}) == str(error))
+            raise next(wrong, held).error(str(error)) from None
+
+    @classmethod
+    def _refusal(cls, options: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with these options beside the defaults."""
+        try:
+            cls.from_dict(options)
+        except ConfigError as error:
+            return str(error)
+        return None

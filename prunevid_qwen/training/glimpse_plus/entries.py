@@ -12,7 +12,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
-from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor, Sample
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor, PromptSource
 from prunevid_qwen.training.glimpse.data import open_data
 from prunevid_qwen.training.glimpse.opened import IGNORED, Tell, look_at, spec_of, usable
 from prunevid_qwen.training.glimpse.records import BoxData, BoxRecord, Chosen, check_index
@@ -110,7 +110,7 @@ class PromptReader:
     def __init__(self, entries: Entries, preprocessor: Preprocessor, max_pixels: int | None) -> None:
         self.entries, self.preprocessor = entries, preprocessor
         self._config = PruneVidConfig(max_pixels=max_pixels)
-        self._held: OrderedDict[int, tuple[Sample, torch.Tensor]] = OrderedDict()
+        self._held: OrderedDict[int, tuple[PromptSource, torch.Tensor]] = OrderedDict()
 
     def columns(self, indices: Sequence[int]) -> dict[str, list[Any]]:
         """Return what rewards and trl are told of some records, a list for each column."""
@@ -132,7 +132,7 @@ class PromptReader:
         read = [self._read(index) for index in indices]
         return Prompts(self.preprocessor.batch([sample for sample, _ in read]), tuple(marks for _, marks in read))
 
-    def _read(self, index: int) -> tuple[Sample, torch.Tensor]:
+    def _read(self, index: int) -> tuple[PromptSource, torch.Tensor]:
         if index in self._held:
             self._held.move_to_end(index)
             return self._held[index]

@@ -1,0 +1,112 @@
+"""Stored answers as the files that benchmarks' authors score: Video-MME's own script, EgoSchema's server and Kaggle."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import string
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.evaluation.datasets.record import Record
+from prunevid_qwen.evaluation.protocol.lines import Line, join
+
+NO_OPTION = -1
+"""Stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess."""
+
+_OF_VIDEO = ("duration", "domain", "sub_category")
+
+
+def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
+    """Return one configuration's answers in the format of Video-MME's ``eval_your_results.py``.
+
+    Responses are the raw answers. A question without one has the response "", which that script leaves out of its
+    denominator; `summary` says how many there are.
+
+    Args:
+        records: of the whole data set; ids are its question ids ("001-1").
+        lines: stored answers, of this and other configurations.
+        config: whose.
+
+    Raises:
+        ConfigError: that configuration has no line, or a record is none of Video-MME.
+    """
+    answers = {line.id: line.raw for line in join(lines).lines if line.config == config}
+    if not answers:
+        raise ConfigError(f"no answers of {quoted(config)} to export: name a configuration of the run")
+    videos: dict[str, dict[str, Any]] = {}
+    for record in records:
+        video, dash, _ = record.id.rpartition("-")
+        lacking = [name for name in (*_OF_VIDEO, "task_type") if name not in record.groups]
+        if not dash or lacking:
+            raise ConfigError(
+                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1"
+                + (f" and whose groups have {', '.join(lacking)}" if lacking else "")
+            )
+        about = {name: record.groups[name] for name in _OF_VIDEO}
+        entry = videos.setdefault(video, {"video_id": video, **about, "questions": []})
+        entry["questions"].append(
+            {
+                "question_id": record.id,
+                "task_type": record.groups["task_type"],
+                "question": record.question,
+                "options": [f"{string.ascii_uppercase[i]}. {text}" for i, text in enumerate(record.options)],
+                "answer": record.answer,
+                "response": answers.get(record.id) or "",
+            }
+        )
+    return json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n"
+
+
+def write_submission(
+    path: Path, records: Sequence[Record], answers: Mapping[str, str | None], partial: bool = False
+) -> Path:
+    """Write the answers to EgoSchema's questions, the number of an option for each; uploading is left to people.
+
+    Args:
+        path: ends in .json (``{q_uid: number}``, for the server) or .csv (``q_uid,answer``, for Kaggle).
+        records: the questions of part "full", in whose order the file is written.
+        answers: letters by id; None where a model's words name no option.
+        partial: leave out questions that have no entry in ``answers``, instead of refusing.
+
+    Returns: the path.
+
+    Raises:
+        ConfigError: another ending; questions without an entry; an entry that is no letter of its question, or of no
+            question.
+    """
+    asked = {record.id: record for record in records}
+    if strange := [name for name in answers if name not in asked]:
+        raise ConfigError(
+            f"{len(strange)} answers are to no question of EgoSchema, such as {quoted(strange[0])}: is this its run?"
+        )
+    absent = [name for name in asked if name not in answers]
+    if absent and not partial:
+        raise ConfigError(
+            f"{len(absent)} of {len(asked)} questions have no answer, such as {absent[0]}: the server marks all of "
+            "them; go on with the run, or write a part of it on purpose (partial=True)"
+        )
+    numbers = {name: _number(record, answers[name]) for name, record in asked.items() if name in answers}
+    text = io.StringIO()
+    if path.suffix == ".json":
+        text.write(json.dumps(numbers, indent=0) + "\n")
+    elif path.suffix == ".csv":
+        csv.writer(text, lineterminator="\n").writerows([("q_uid", "answer"), *numbers.items()])
+    else:
+        raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    return path
+
+
+def _number(record: Record, answer: str | None) -> int:
+    if answer is None:
+        return NO_OPTION
+    if len(answer) != 1 or answer not in record.letters:
+        raise ConfigError(
+            f"the answer to {record.id} is {quoted(answer)}, expected one of {', '.join(record.letters)} or None"
+        )
+    return record.letters.index(answer)

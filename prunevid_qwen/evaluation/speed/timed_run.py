@@ -1,0 +1,153 @@
+"""One timed run: token by token with nothing hooked, or part by part. Waits for the device before and after alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.seams import cache_of
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import SetupError
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.tokens.timestamps import Stopwatch
+from prunevid_qwen.tokens.trace import Timestamp, Trace
+
+_STAGES = {"stage1": "merge", "stage2": "select", "stage3": "compact"}  # part -> its name in a trace's seconds
+
+
+@dataclass(frozen=True)
+class TimedParts:
+    """What `timed_parts` saw.
+
+    Args:
+        seconds: of each part up to the first token.
+        trace: of `pruned`; None for the stock model.
+        cache: what the decoder left in the cache.
+    """
+
+    seconds: dict[str, float]
+    trace: Trace | None
+    cache: Any
+
+
+class TokenStamps(StoppingCriteria):
+    """Notes the moment after each token was chosen; never stops anything, never waits for the device."""
+
+    def __init__(self) -> None:
+        self.moments: list[Timestamp] = []
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
+        """Note the moment."""
+        self.moments.append(Timestamp.now(input_ids.device))
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@contextmanager
+def _fixed_length(model: Any) -> Iterator[None]:
+    """Take the model's own generation settings away, so that every answer is greedy and of the length wanted."""
+    before = model.generation_config
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.generation_config = before
+
+
+def _generate(model: Any, inputs: dict[str, Any], new_tokens: int, stamps: TokenStamps) -> Tensor:
+    output = model.generate(
+        **inputs, do_sample=False, max_new_tokens=new_tokens, stopping_criteria=StoppingCriteriaList([stamps])
+    )
+    new: Tensor = output[:, inputs["input_ids"].shape[1] :]
+    if new.shape[1] != new_tokens or len(stamps.moments) != new_tokens:
+        raise SetupError(f"{new_tokens} tokens were asked for, {new.shape[1]} came: the answers are not comparable")
+    return new
+
+
+def timed_tokens(
+    model: Any, inputs: dict[str, Any], config: PruneVidConfig | None, new_tokens: int
+) -> tuple[dict[str, float], Tensor]:
+    """Time a whole `generate` with nothing of the benchmark hooked on the model; None is the stock model.
+
+    Entering and leaving `pruned` is part of the time: it is part of every answer.
+
+    Returns:
+        Seconds: ``first_token`` (tensors on the device to the first token chosen), ``decode_per_token`` = (last -
+        first) / (n - 1), ``end_to_end``; and the new tokens [B, n].
+
+    Raises:
+        SetupError: the answer has another length.
+    """
+    device, stamps = inputs["input_ids"].device, TokenStamps()
+    with _fixed_length(model), ExitStack() as stack:
+        synchronise(device)
+        start = Timestamp.now(device)
+        if config is not None:
+            stack.enter_context(pruned(model, config))
+        new = _generate(model, inputs, new_tokens, stamps)
+        stack.close()
+        synchronise(device)
+        end = Timestamp.now(device)
+    first, last = stamps.moments[0], stamps.moments[-1]
+    return {
+        "first_token": start.seconds_until(first),
+        "decode_per_token": first.seconds_until(last) / (new_tokens - 1) if new_tokens > 1 else 0.0,
+        "end_to_end": start.seconds_until(end),
+    }, new
+
+
+def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | None) -> TimedParts:
+    """Time the parts of the way to the first token, by hooks around the stock modules; None is the stock model.
+
+    Returns:
+        Seconds: ``vision`` (the tower), ``decoder`` (all of it: stages, hooks and layers), of it ``stage1``,
+        ``stage2``, ``stage3`` and what is left, ``layers``; ``lm_head``; ``rest`` up to the first token chosen
+        (positions, embedding, Python between the parts); ``first_token``, all together.
+    """
+    parts, device, stamps = adapter_for(model).parts, inputs["input_ids"].device, TokenStamps()
+    watched = {"vision": parts.vision, "decoder": parts.decoder, "lm_head": model.get_output_embeddings()}
+    spans, open_calls, output, trace = Stopwatch(), dict[str, Timestamp](), dict[str, Any](), None
+
+    def enters(name: str) -> Any:
+        def note(_module: Any, _args: Any) -> None:
+            open_calls.setdefault(name, Timestamp.now(device))  # the outermost call, where one is inside another
+
+        return note
+
+    def leaves(name: str) -> Any:
+        def note(_module: Any, _args: Any, out: Any) -> None:
+            spans.add(name, open_calls.pop(name), Timestamp.now(device))
+            output[name] = out
+
+        return note
+
+    with _fixed_length(model), ExitStack() as stack:
+        for name, module in watched.items():  # before the hooks of `pruned`, which are part of what is timed
+            stack.callback(module.register_forward_pre_hook(enters(name)).remove)
+        synchronise(device)
+        start = Timestamp.now(device)
+        if config is not None:
+            trace = stack.enter_context(pruned(model, config))
+        for name, module in watched.items():  # after them
+            stack.callback(module.register_forward_hook(leaves(name)).remove)
+        _generate(model, inputs, 1, stamps)
+        synchronise(device)
+    seconds = {name: spans.total(name) for name in watched}
+    seconds |= {name: 0.0 if trace is None else trace.seconds.total(part) for name, part in _STAGES.items()}
+    seconds["layers"] = seconds["decoder"] - seconds["stage1"] - seconds["stage2"] - seconds["stage3"]
+    seconds["first_token"] = start.seconds_until(stamps.moments[0])
+    seconds["rest"] = seconds["first_token"] - seconds["vision"] - seconds["decoder"] - seconds["lm_head"]
+    return TimedParts(seconds, trace, cache_of(output["decoder"]))

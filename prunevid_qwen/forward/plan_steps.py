@@ -1,0 +1,161 @@
+"""The steps of a plan over one prompt: what they decide, and the rows as they leave them.
+
+Nothing here hooks a model or is hooked: `run` calls these from the seams.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.evidence import Sight
+from prunevid_qwen.forward.padding import gather_tokens, left_padded
+from prunevid_qwen.forward.plan import Step
+from prunevid_qwen.forward.prefill import Prefill
+from prunevid_qwen.kernels.products import without_autocast
+from prunevid_qwen.needs import Needs
+from prunevid_qwen.reducer import decided_by, merges
+from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens.trace import Reduction
+
+
+def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Stage 1: decide once for each sample, average its embeddings.
+
+    Args:
+        state: of the prompt; layouts and maps are written into its rows.
+        step: at the door.
+        sight: what it sees: the embeddings [B, S, D] that the decoder was given.
+        later: what the steps after it ask for.
+
+    Returns:
+        index [B, K] (whose place each token takes), on the CPU valid [B, K], and the new embeddings [B, K, D], or None
+        when nothing changed.
+    """
+    places: list[Tensor] = []
+    features: list[Tensor] = []
+    maps: list[TokenMap | None] = [None] * len(state.rows)
+    embeds = sight.hidden
+    with torch.no_grad():
+        twins = _showing_the_same(state, sight)
+    for b, row in enumerate(state.rows):
+        if row.layout is None:
+            continue
+        if b in twins:  # beams, or many questions about a video: decide once for all
+            sight.entered(b)
+            maps[b] = maps[twins[b]]
+            continue
+        maps[b] = _decided(step, sight, b)
+    for row in state.rows:
+        row.forget(later)
+    if not _note(state, maps, step):
+        return None
+    for b, (row, chosen) in enumerate(zip(state.rows, maps, strict=True)):
+        at = state.places(b, embeds.device)
+        own = embeds[b].index_select(0, at)
+        if row.layout is not None and chosen is not None:
+            before = row.layout.to(embeds.device)
+            row.layout, whole = before.apply(chosen)
+            at, own = whole.take(at, 0), before.made(own, chosen, row.layout, whole)
+        places.append(at)
+        features.append(own)
+    index, valid = left_padded(places)
+    return index, valid, _stacked(features, index.shape[1])
+
+
+def _decided(step: Step, sight: Sight, b: int) -> TokenMap:
+    with torch.no_grad():
+        seen = sight.of(b)
+        with without_autocast(sight.device):  # evidence is made as the model makes its own
+            return decided_by(step.by, seen)
+
+
+def _stacked(rows: list[Tensor], width: int) -> Tensor:
+    """Pad rows [n, D] on the left: [B, width, D]; padding carries no other token's content."""
+    out = rows[0].new_zeros(len(rows), width, rows[0].shape[-1])
+    for b, own in enumerate(rows):
+        out[b, width - own.shape[0] :] = own
+    return out
+
+
+def _note(state: Prefill, maps: list[TokenMap | None], step: Step) -> bool:
+    """Write into the rows what a step decided; say whether that changes any of them."""
+    for row, chosen in zip(state.rows, maps, strict=True):
+        if chosen is not None:
+            row.reductions.append(Reduction(step.at, step.name, chosen))
+    # the longest row may keep all while another one shrinks: equal length does not mean unchanged
+    if all(chosen is None or chosen.is_identity for chosen in maps):
+        return False
+    state.check_free()
+    return True
+
+
+def _showing_the_same(state: Prefill, sight: Sight) -> dict[int, int]:
+    """Rows that show a reducer the same as the row with visual tokens before them, and that row.
+
+    Nothing that it may look at differs, but for how long the question is. The host asks the device once for all rows,
+    and only if some have videos of equal grids.
+    """
+    pairs, same = [], []
+    shown = [(b, row.layout) for b, row in enumerate(state.rows) if row.layout is not None]
+    for (before, one), (b, other) in pairwise(shown):
+        alike = sight.alike(before, b) if one.shows_like(other) else None
+        if alike is not None:
+            pairs.append((before, b))
+            same.append(alike)
+    equal = torch.stack(same).tolist() if same else []
+    return {b: before for (before, b), each in zip(pairs, equal, strict=True) if each}
+
+
+def select(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Stage 2: decide for each sample which visual tokens the later layers see.
+
+    The decision is taken without gradients; they pass through what is left.
+
+    Args:
+        state: of the prompt; layouts and maps are written into its rows.
+        step: between two layers.
+        sight: what it sees: the output [B, S, D] of the layer after which it stands.
+        later: what the steps after it ask for.
+
+    Returns:
+        index [B, K] (whose place each token takes) and, on the CPU, valid [B, K] of what is left, and its states
+        [B, K, D]; or None when nothing changed.
+
+    Raises:
+        UnsupportedError: the method merges and does not declare it.
+    """
+    maps: list[TokenMap | None] = [None] * len(state.rows)
+    hidden = sight.hidden
+    for b, row in enumerate(state.rows):
+        if row.layout is None:
+            continue
+        chosen = maps[b] = _decided(step, sight, b)
+        row.forget(later)
+        if not merges(step.by) and not chosen.is_selection:
+            raise UnsupportedError(
+                f"{type(step.by).__name__} merges tokens inside the decoder, where keys are cached and rotated "
+                "already: a stage 2 method may only drop, unless it declares `merges = True`. Merge in stage 1"
+            )
+        if row.probe is not None:
+            row.probe = chosen.take(row.probe, -1)
+    state.acted.append(step.at)
+    if not _note(state, maps, step):
+        return None
+    places: list[Tensor] = []
+    states: list[Tensor] = []
+    for b, (row, kept) in enumerate(zip(state.rows, maps, strict=True)):
+        at = state.places(b, hidden.device)
+        own = hidden[b].index_select(0, at) if merges(step.by) else None
+        if row.layout is not None and kept is not None:
+            before = row.layout.to(hidden.device)
+            row.layout, whole = before.apply(kept)
+            at, own = whole.take(at, 0), None if own is None else before.made(own, kept, row.layout, whole)
+        places.append(at)
+        if own is not None:
+            states.append(own)
+    index, valid = left_padded(places)
+    return index, valid, _stacked(states, index.shape[1]) if states else gather_tokens(hidden, index)

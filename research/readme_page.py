@@ -40,8 +40,8 @@ def _kept(rows: list[Row]) -> str:
     whole = (before + (row["layers"] - before) * keep) / row["layers"]
     return (
         f"With the default preset, late layers see {late[0]} of the demo clip's visual tokens. Averaged over all "
-        f"layers, which is the\ncost of the prompt, it is {average[0]}. A camera that pans over a photo leaves {late[1]} "
-        f"and {average[1]}; a video in which nothing merges,\n{percent(keep, 0)} and {percent(whole, 0)}."
+        f"layers, which is the\ncost of the prompt, it is {average[0]}. A camera that pans over a photo leaves "
+        f"{late[1]} and {average[1]}; a video in which nothing merges,\n{percent(keep, 0)} and {percent(whole, 0)}."
     )
 
 

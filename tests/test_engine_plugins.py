@@ -18,9 +18,7 @@ from prunevid_qwen.evaluation.engine.local import here
 from prunevid_qwen.evaluation.store import read_lines
 from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder
-from tests.test_method_options import registry
 
-__all__ = ["registry"]
 SPREAD = Path(__file__).parent / "plugins" / "spread.py"
 CLIP = Path(__file__).resolve().parents[1] / "prunevid_qwen" / "bundled" / "clips" / "late_square.mp4"
 

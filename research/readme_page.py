@@ -39,9 +39,10 @@ def _kept(rows: list[Row]) -> str:
     before, keep = row["cut_after_layer"] + 1, row["keep_ratio"]
     whole = (before + (row["layers"] - before) * keep) / row["layers"]
     return (
-        f"With the default preset, late layers see {late[0]} of the demo clip's visual tokens. Averaged over all "
-        f"layers, which is the\ncost of the prompt, it is {average[0]}. A camera that pans over a photo leaves "
-        f"{late[1]} and {average[1]}; a video in which nothing merges,\n{percent(keep, 0)} and {percent(whole, 0)}."
+        f"Under the default preset late layers see {late[0]} of the demo clip's visual tokens. Averaged over all "
+        "layers, which is\nthe cost of the prompt, it is "
+        f"{average[0]}. A camera that pans over a photo leaves {late[1]} and {average[1]}; a video in which nothing\n"
+        f"merges, {percent(keep, 0)} and {percent(whole, 0)}."
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config
 from prunevid_qwen import reducer as registry
-from prunevid_qwen.config import PruneVidConfig, table
+from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
@@ -150,7 +150,7 @@ class HalfTheAttention(HalfOptions):
 
 def test_a_selector_that_adapts_is_counted_while_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._REDUCERS, (2, "half"), HalfTheAttention)
-    monkeypatch.setitem(table._CLASSES["selector"], "half", HalfOptions)
+    monkeypatch.setitem(option_classes._CLASSES["selector"], "half", HalfOptions)
     calibration = Calibration(bundled(), PLAIN, 1)
     (cell,) = calibration.cells(Method("half", {"selector": "half"}), (0.14,))
     assert cell.counted == "asked" and cell.status == "ok"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from prunevid_qwen.errors import SetupError
+from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.report.plots import spread
 from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
 from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
@@ -16,6 +19,8 @@ from prunevid_qwen.evaluation.shapes.summary import summarise
 from prunevid_qwen.evaluation.shapes.tables import accuracy_table, evidence_table, points, unreachable_list
 
 from .accuracy_folders import small_run, write_run
+
+COMMITTED = Path(__file__).resolve().parents[1] / "eval" / "results" / "moving_shapes"
 
 
 def plain(lines):
@@ -43,6 +48,17 @@ def test_the_report_is_written_twice_alike(tmp_path):
     text = (first / "report.md").read_text()
     assert all(f'"{name}"' in text for name in plots if name.endswith("svg")), "a plot that the report does not show"
     assert (first / "accuracy_light.svg").read_bytes() != (first / "accuracy_dark.svg").read_bytes()
+
+
+def test_the_committed_page_follows_from_its_summary():
+    summary = json.loads((COMMITTED / "summary.json").read_text())
+    assert report(summary) == (COMMITTED / "report.md").read_text()
+
+
+@pytest.mark.nightly
+def test_the_committed_summary_follows_from_its_answers():
+    found = json_text(summarise(read_answers(COMMITTED), read_run(COMMITTED)), sort_keys=True, ascii_alone=True)
+    assert found == (COMMITTED / "summary.json").read_text()
 
 
 def test_every_finding_follows_from_the_figures(summary):

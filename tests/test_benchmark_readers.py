@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 import pickle
-import re
 import shutil
-import textwrap
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
 import pytest
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, layout, names, read_dataset
+from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, names, read_dataset
 from prunevid_qwen.evaluation.datasets.choices import letter_of, without_letters
 from prunevid_qwen.evaluation.protocol.exports import write_submission
-from prunevid_qwen.evaluation.protocol.presets import protocol_for
-from prunevid_qwen.evaluation.protocol.prompts import prompt_of
-from prunevid_qwen.evaluation.protocol.scorers import columns_of
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import HARD_OPTIONS, HARD_QUESTION, Clips
 
@@ -319,153 +312,3 @@ def test_an_explicit_cache_wins_over_the_library_s(whole: dict[str, Path], tmp_p
     (tmp_path / "empty").mkdir()
     data = read_dataset("vstar", tmp_path / "empty", cache=tmp_path / "mine")
     assert len(data.records) == 4 and check(data).complete  # the images lie beside the questions
-
-
-def test_nextqa(whole: dict[str, Path], tmp_path: Path) -> None:
-    data = read_dataset("NExT-QA", whole["nextqa"])
-    first = data.records[0]
-    assert (first.id, first.question, first.answer) == ("4010069381_0", "what of CH {x}", "A")
-    assert first.options == ("hold the child's hand, tight", 'say "yes"', "turn\nround", "walk", "run")
-    assert first.groups == {"kind": "causal", "type": "CH", "video": "4010069381"}
-    assert [record.groups["kind"] for record in data.records] == ["causal", "temporal", "descriptive", "temporal"]
-    videos = whole["nextqa"] / "NExTVideo"
-    assert first.media == (Media("video", str(videos / "1164" / "4010069381.mp4")),)  # as VidOR has it
-    assert data.records[2].media == (Media("video", str(videos / "2435100235.mp4")),)
-    assert data.published == 8564 and len(read_dataset("nextqa", whole["nextqa"], "val").records) == 1
-    assert len(data.annotations) == 2
-    # the hub's table, and videos that all lie flat
-    folders.write_parquet(tmp_path / "MC" / "test-00000-of-00001.parquet", folders.nextqa_rows())
-    for record in data.records:
-        target = tmp_path / "NExTVideo" / f"{record.groups['video']}.mp4"
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(record.media[0].path, target)
-    mirrored = read_dataset("nextqa", tmp_path)
-    assert [replace(r, media=()) for r in mirrored.records] == [replace(r, media=()) for r in data.records]
-    assert check(mirrored).complete
-    with pytest.raises(ConfigError) as error:  # the hub has no table of part val
-        read_dataset("nextqa", tmp_path, "val")
-    assert "val.csv" in str(error.value)
-
-
-def test_a_csv_that_was_cut_short_is_said_to_be(whole: dict[str, Path], tmp_path: Path) -> None:
-    text = (whole["nextqa"] / "test.csv").read_text(encoding="utf-8")
-    for wrong in (text[: text.rindex(",")], text.replace("TN", "TN,more")):
-        (tmp_path / "test.csv").write_text(wrong, encoding="utf-8")
-        with pytest.raises(ConfigError, match=r"test\.csv, record \d .*Download it again"):
-            read_dataset("nextqa", tmp_path)
-
-
-def test_tempcompass(whole: dict[str, Path], tmp_path: Path) -> None:
-    data = read_dataset("tempcompass", whole["tempcompass"])
-    first, second, third = data.records[:3]
-    assert (first.id, first.question) == ("10_a/0", "What happens in the video (action)?")
-    assert first.options == ("a a. {x}", "a b. {x}") and second.options == ("a a. {x}", "a b. {x}", "a c. {x}")
-    assert (first.answer, second.answer, third.letters) == ("A", "B", "ABCD")
-    assert Counter(record.groups["dim"] for record in data.records) == dict.fromkeys(
-        ("action", "direction", "speed", "order", "attribute_change"), 1
-    )
-    # what the harness shows is the text of the table
-    (path,) = data.annotations
-    for record, row in zip(data.records, pyarrow.parquet.read_table(path).to_pylist(), strict=True):
-        shown = prompt_of("lmms", "tempcompass").write(record).user
-        assert shown == row["question"] + "\nPlease directly give the best option:"
-        assert f"{record.answer}. {record.answer_text}" == row["answer"]
-
-
-def test_a_wrong_file_of_a_benchmark_is_named_by_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
-    monkeypatch.setattr(layout, "_FILES", tmp_path)
-    for number, (now, then, said) in enumerate((
-        ("by: kind", "by: knd", ["'knd'", "kind, type, video"]),
-        ("answer: {index: answer}", "answer: {number: answer}", ["letter, index, text", "number"]),
-        ('video: "{video}"}', 'vido: "{video}"}', ["video"]),
-        ("questions: 4996", "questions: many", ["a whole number", "many"]),
-        ("repositories:", "repository:", ["repository", "repositories"]),
-        ("path: [", "paths: [", ["paths", "path"]),
-        ("strip: true", "strip: yes please", ["strip", "true or false"]),
-        ('media: {path: ["{video}.mp4", "{vidor}.mp4"], ', "media: {", ["media", "path"]),
-    )):  # fmt: skip
-        name = f"wrong{number}"
-        assert now in text
-        (tmp_path / f"{name}.yaml").write_text(text.replace(now, then), encoding="utf-8")
-        with pytest.raises(ConfigError) as error:
-            benchmark(name)
-        assert len(re.findall(rf"{name}\.yaml:\d+: ", str(error.value))) == 1, str(error.value)
-        assert all(each in str(error.value) for each in said), str(error.value)
-
-
-def test_a_column_that_no_row_has_is_named_with_those_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
-    monkeypatch.setattr(layout, "_FILES", tmp_path)
-    folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
-    for number, (now, then) in enumerate((
-        ("[a0, a1", "[b0, a1"), ("{type[0]}", "{tpe[0]}"), ("{index: answer}", "{index: anser}"), ("_{qid}", "_{qi}"),
-        ('path: ["{video}.mp4", "{vidor}.mp4"]', 'path: ["{vid}.mp4"]'),
-    )):  # fmt: skip
-        (tmp_path / f"wrong{number}.yaml").write_text(text.replace(now, then), encoding="utf-8")
-        with pytest.raises(ConfigError) as error:
-            read_dataset(f"wrong{number}", tmp_path)
-        assert "test-0.parquet, record 0" in str(error.value) and "(it has" in str(error.value), str(error.value)
-
-
-def test_every_benchmark_has_a_miniature_folder() -> None:
-    assert set(folders.WRITERS) == set(names()), "tests/benchmark_folders.py writes each benchmark's folder"
-
-
-def test_the_example_of_contributing_is_a_benchmark(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clips: Clips
-) -> None:
-    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"^   ```yaml\n(.*?)^   ```", text, re.MULTILINE | re.DOTALL)
-    monkeypatch.setattr(layout, "_FILES", tmp_path)
-    (tmp_path / "myqa.yaml").write_text(textwrap.dedent(example), encoding="utf-8")
-    with pytest.raises(ConfigError) as error:
-        read_dataset("My-QA", tmp_path)
-    assert "test.csv" in str(error.value) and "videos.zip" in str(error.value)
-    head = "video,question,answer,qid,type,a0,a1,a2\n"
-    (tmp_path / "test.csv").write_text(head + "".join(f"v,Q?,{n},{n},why,x,y,z\n" for n in range(3)), encoding="utf-8")
-    clips.put(tmp_path / "videos" / "v.mp4")
-    data = read_dataset("my_qa", tmp_path)
-    assert [record.id for record in data.records] == ["v_0", "v_1", "v_2"]
-    assert "".join(record.answer or "" for record in data.records) == "ABC" and data.records[0].options == (
-        "x",
-        "y",
-        "z",
-    )
-    assert check(data).complete and check(data).by_group == {"why": (3, 3)} and not check(data).notes
-    assert protocol_for("myqa").prompt == "letter" and columns_of("myqa") == {"lmms": "lmms_mvbench"}
-
-
-@pytest.mark.parametrize(
-    ("now", "then", "said"),
-    [
-        ("{type[0]}", "{type[0}", "'{type[0}'"),
-        ("{type[0]}", "{type[9]}", "'{type[9]}'"),
-        ("[test.csv, nextqa", '["{tsk}.csv", nextqa', "'tsk'"),
-        ("prepared: MC/test", 'prepared: "{tsk}/test"', "'tsk'"),
-    ],
-)
-def test_braces_that_cannot_be_filled_in_are_shown(
-    now: str, then: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
-    monkeypatch.setattr(layout, "_FILES", tmp_path)
-    assert now in text
-    if "prepared" not in now:
-        folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
-    name = f"wrong{layout.bare(tmp_path.name)}"
-    (tmp_path / f"{name}.yaml").write_text(text.replace(now, then), encoding="utf-8")
-    with pytest.raises(ConfigError) as error:
-        read_dataset(name, tmp_path)
-    assert said in str(error.value)
-
-
-@pytest.mark.parametrize("name", names())
-def test_every_file_of_a_benchmark_can_be_read_and_is_called_as_its_title(name: str) -> None:
-    known = benchmark(name)
-    assert layout.bare(known.title) == known.name == name and known.source and known.layout
-    assert benchmark(known.title) is known
-    if known.each:
-        assert sum(each["questions"] for each in known.each.values()) == next(iter(known.parts.values())).questions

@@ -15,6 +15,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.config.plugins import load_plugin
 from prunevid_qwen.evaluation.engine.local import here
+from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
 from prunevid_qwen.evaluation.store import read_lines
 from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder
@@ -59,6 +60,8 @@ def test_a_plug_in_is_part_of_a_run_by_its_code_where_one_is_given(run: BatchRun
         answer(run, out, here(0))
     with pytest.raises(ConfigError, match="plugin: spread was"):
         answer(replace(run, plugins=()), out, here(0))
+    shapes = AccuracyRun((), plugins=(str(source),))
+    assert set(shapes.to_dict()) - set(replace(shapes, plugins=()).to_dict()) == {"plugin: spread"}
 
 
 @pytest.mark.nightly

@@ -212,9 +212,6 @@ def test_hidden_answers_are_not_scored() -> None:
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
     stranger = line("paper", replace(RECORDS[0], id="999-1"), "A")
-    (tmp_path / "a.jsonl").write_text("{}\n", encoding="utf-8")
-    (tmp_path / "b.jsonl").write_text("[1]\n", encoding="utf-8")
-    (tmp_path / "c.jsonl").write_bytes(b"\xff\xfe\n")
     for wrong, said in (
         (lambda: summarise([*LINES, stranger], MANIFEST, PROTOCOL), "which has 7"),
         (lambda: summarise([], MANIFEST, PROTOCOL), "no answer to score"),

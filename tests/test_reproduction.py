@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,16 @@ def test_deviations_come_from_what_was_recorded(root: Path, ran: Path) -> None:
         assert words in said
     assert any(words.startswith("FastV 25 %: keep_ratio 0.142857") for words in said)
     assert "| FastV 10 % | 63.6 | -4.4 | not run |" in before
+
+
+def test_a_page_is_written_where_the_model_is_gone(ran: Path, tmp_path: Path) -> None:
+    shutil.copytree(ran, tmp_path / "32frames")
+    record = tmp_path / "32frames/mvbench/run.json"
+    record.write_text(record.read_text().replace('"model_path": "bundled"', '"model_path": "/gone/model"'))
+    assert prunevid("flashvid", "--page_only", "--out", str(tmp_path)) == 0
+    rows = rows_of(tmp_path / "32frames", "mvbench")
+    assert rows["FastV 25 %"]["asked"] is None and rows["FastV 25 %"]["ours"] is not None
+    assert rows_of(ran, "mvbench")["FastV 25 %"]["asked"]["exact"]
 
 
 def test_another_predictor_revision_or_dtype_is_a_deviation() -> None:

@@ -26,16 +26,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_line_is_what_the_model_answers_alone(root: Path) -> None:
-    # three sizes of images and two chunk sizes of videos in one run; a config is answered as if it were the only one
-    large = get_config("glimpse").replace(max_pixels=50176, vision_chunk_tokens=4)
+    # two sizes of images and two chunk sizes of videos in one run; a config is answered as if it were the only one
+    small = get_config("glimpse").replace(max_pixels=6272, vision_chunk_tokens=4)  # 8 tokens of 16
     configs = competitors(
-        [("few", get_config(str(root / "few.json"))), ("large", large), ("paper", get_config("paper"))]
+        [("few", get_config(str(root / "few.json"))), ("small", small), ("paper", get_config("paper"))]
     )
     run = VisualCotRun((root / "benchmark",), root, configs, limit=1, max_new_tokens=8)
     samples = run.samples()
     model = PruneVidQwen25VL.from_pretrained("bundled")
     found = {(line["set"], line["config"]): line for line in run.answers(list(run.tasks(samples)), here(0))}
     assert len(found) == 2 * 4
+    assert [found["shapes", name]["tokens"]["visual"] for name, _ in configs] == [16, 16, 4, 16]
     for sample in samples:
         for name, config in configs:
             alone = model.with_config(config).generate(

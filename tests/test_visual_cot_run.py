@@ -15,7 +15,8 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.store.identity import digest
-from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, ImageQuestion, VisualCotRun
+from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, VisualCotRun
+from prunevid_qwen.evaluation.tasks.visual_cot_records import ImageQuestion
 from tests.visual_cot_set import FEW, LINE, lines, still, write_sets
 
 TABLES = ("report.md", "summary.csv", "summary.json")
@@ -220,7 +221,10 @@ def test_missing_images_are_named_counted_and_asked_once_they_are_there(
     assert len(asked) == 12 and rows(out)["shapes", FEW]["answered"] == 4
 
 
-def test_a_broken_image_alone_is_no_score(root: Path, tmp_path: Path, capsys: Any) -> None:
+def test_a_broken_image_alone_is_no_score(
+    root: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PruneVidQwen25VL, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
     assert evaluate(root / "benchmark", tmp_path) == 2  # no such folder of data
     data = ["--data", str(root / "benchmark"), "--images", str(tmp_path), "--max_new_tokens", "8"]
     assert main(["eval", "visual-cot", *data, "--out", str(tmp_path / "run")]) == 2

@@ -7,6 +7,7 @@ it counts as right and what it does then, in the words of `prunevid_qwen.evaluat
 from __future__ import annotations
 
 import json
+import os
 import random
 import string
 import sys
@@ -25,11 +26,16 @@ def main() -> None:
     decord: Any = types.ModuleType("decord")
     decord.VideoReader = decord.cpu = None
     sys.modules.setdefault("decord", decord)
+    os.environ.setdefault("HF_HOME", os.devnull)  # two of them ask for it
     from lmms_eval.tasks.egoschema import utils as egoschema
     from lmms_eval.tasks.longvideobench import utils as longvideobench
     from lmms_eval.tasks.mlvu import utils as mlvu
     from lmms_eval.tasks.mvbench import utils as mvbench
+    from lmms_eval.tasks.nextqa import utils as nextqa
+    from lmms_eval.tasks.tempcompass import utils as tempcompass
     from lmms_eval.tasks.videomme import utils as videomme
+
+    tempcompass.get_eval_result = lambda _: ("", "judged")  # a language model is asked what no rule reads
 
     given = json.load(sys.stdin)
     listed = [f"{letter}. {option}" for letter, option in zip(LETTERS, given["options"], strict=True)]
@@ -41,6 +47,16 @@ def main() -> None:
             return "", "left_out"
         return _read("".join(letter for letter in string.ascii_uppercase if mvbench.mcq_acc(letter, text)))
 
+    def of_tempcompass(text: str) -> tuple[str, str]:
+        ratings = {}
+        for line in listed[:4]:
+            doc = {"video_id": "", "question": "", "dim": "speed", "answer": line}
+            found = tempcompass.tempcompass_process_results_multi_choice(doc, [text])
+            ratings[line[0]] = found["avg_accuracy"]["rating"]
+        if "judged" in ratings.values():
+            return "", "left_out"
+        return _read("".join(letter for letter, rating in ratings.items() if rating))
+
     scorers: dict[str, Callable[[str], tuple[str, str]]] = {
         "lmms_mvbench": of_mvbench,
         "lmms_videomme": lambda text: _read(videomme.extract_characters_regex(text)),
@@ -49,6 +65,12 @@ def main() -> None:
         "lmms_longvideobench": lambda text: _drawn(
             lambda: longvideobench.parse_multi_choice_response(text, list(LETTERS), {})
         ),
+        "lmms_nextqa": lambda text: _drawn(
+            lambda: nextqa.parse_multi_choice_response(
+                text, list(LETTERS), dict(zip(LETTERS, given["options"], strict=True))
+            )
+        ),
+        "lmms_tempcompass": of_tempcompass,
     }
     json.dump({name: {text: ask(text) for text in given["strings"]} for name, ask in scorers.items()}, sys.stdout)
 

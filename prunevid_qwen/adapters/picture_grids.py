@@ -47,7 +47,7 @@ class PictureGrid:
         return self.grid[0] * self.grid[1] * self.grid[2] if self.cells is None else len(self.cells)
 
 
-Read = Callable[[str, Mapping[str, Any], Any], Sequence[PictureGrid] | None]
+ReadGrids = Callable[[str, Mapping[str, Any], Any], Sequence[PictureGrid] | None]
 """`Adapter.pictures`: from a kind, what its features were asked for with, and the features."""
 
 
@@ -59,7 +59,7 @@ class Pictures(threading.local):
         kinds: whose features are asked for; none where a family's positions tell the grids.
     """
 
-    def __init__(self, read: Read, kinds: Sequence[str]) -> None:
+    def __init__(self, read: ReadGrids, kinds: Sequence[str]) -> None:
         self._read, self._kinds = read, tuple(kinds)
         self._made: dict[str, list[PictureGrid] | None] = {}
         self._inside = False

@@ -14,7 +14,7 @@ import torch
 PAD, EOS, START, END, IMAGE, VIDEO, VOCAB = 0, 1, 2, 3, 4, 5, 300
 MERGE, PATCH, SIDE = 2, 14, 4
 
-Sample = Sequence[tuple[Any, ...]]
+TinyRow = Sequence[tuple[Any, ...]]
 """One prompt: a list of ("text", n), ("video", T, H, W) and ("image", H, W), in tokens as the decoder gets them."""
 
 
@@ -42,7 +42,7 @@ class TinyBatch:
         options: of a config, beside those of every family.
     """
 
-    rows: tuple[Sample, Sample]
+    rows: tuple[TinyRow, TinyRow]
     text: tuple[int, int]
     tokens: tuple[tuple[int, ...], tuple[int, ...]]
     merged: tuple[tuple[int, ...], tuple[int, ...]]
@@ -201,7 +201,7 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
     return model.to(dtype).eval()
 
 
-def tiny_inputs(samples: Sequence[Sample], seed: int = 0, family: str = "qwen2_5_vl") -> dict[str, Any]:
+def tiny_inputs(samples: Sequence[TinyRow], seed: int = 0, family: str = "qwen2_5_vl") -> dict[str, Any]:
     """Make left-padded inputs. Videos are a still scene with noise on some cells, so that stage 1 finds static tokens.
 
     Args:

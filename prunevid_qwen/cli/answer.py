@@ -16,8 +16,6 @@ _WARM_UP_TOKENS = 2
 _LEAST_TURNS, _MOST_TURNS = 3, 7
 _LONGEST = 60.0  # seconds after which no turn beyond the least is begun
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -55,7 +53,7 @@ def answer(
     model: Any,
     request: Request,
     stream: Callable[[Any], Any] = lambda model: None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Answer a request.
 
@@ -78,7 +76,7 @@ def answer(
 def compare(
     model: Any,
     request: Request,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] = lambda words: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:

@@ -17,7 +17,7 @@ import typer
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.old_spellings import respelt
 from prunevid_qwen.cli.options import spell_out_booleans
-from prunevid_qwen.cli.output import Call, FileOutput
+from prunevid_qwen.cli.output import Call, FileReporting
 from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
 
@@ -87,7 +87,7 @@ def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
 def _run(call: Call) -> int:
     """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
     output = call.output
-    out = output.out if isinstance(output, FileOutput) else None
+    out = output.out if isinstance(output, FileReporting) else None
     logging.basicConfig(level=logging.INFO if output.verbose else call.log, format="%(name)s: %(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object
         result = call.work(**call.given)

@@ -13,8 +13,8 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, Changes, Pruning
-from prunevid_qwen.cli.output import PANEL, FileOutput, Result
+from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, Changes, PruningOptions
+from prunevid_qwen.cli.output import PANEL, Done, FileReporting
 from prunevid_qwen.cli.request import Request, sorted_words
 from prunevid_qwen.config.typed import build_config
 
@@ -31,7 +31,7 @@ EXAMPLES = """\
 
 
 @dataclass(frozen=True)
-class Question:
+class AskOptions:
     """What is asked about which files."""
 
     words: list[str] = word(None, "VIDEO|IMAGE... QUESTION", "Files, and the question in quotes.")
@@ -44,7 +44,7 @@ class Question:
     start: float | None = opt(None, "From this second of the video.", "SECONDS", SAMPLING, rest=True)
     end: float | None = opt(None, "Up to this second of the video.", "SECONDS", SAMPLING, rest=True)
 
-    def request(self, model: ModelOptions, output: FileOutput, pruning: Changes) -> Request:
+    def request(self, model: ModelOptions, output: FileReporting, pruning: Changes) -> Request:
         """Return all of it in one, with the config."""
         built = build_config(self.config, pruning.given)
         videos, images, question = sorted_words(list(self.words or ()), self.question)
@@ -62,12 +62,12 @@ class Question:
         )
 
 
-def ask(*, asked: Question, model: ModelOptions, output: FileOutput, pruning: Pruning) -> Result:
+def ask(*, asked: AskOptions, model: ModelOptions, output: FileReporting, pruning: PruningOptions) -> Done:
     """Answer a question about videos or images with pruned tokens."""
     return _answered(asked.request(model, output, pruning))
 
 
-def demo(*, asked: Question, model: ModelOptions, output: FileOutput, pruning: Pruning) -> Result:
+def demo(*, asked: AskOptions, model: ModelOptions, output: FileReporting, pruning: PruningOptions) -> Done:
     """The same as ask; without a video, about the clip that comes with the package."""
     return _answered(asked.request(model, output, pruning).or_bundled_clip())
 
@@ -77,7 +77,7 @@ def register_ask(app: typer.Typer, name: str) -> None:
     command(app, name, EXAMPLES)(ask if name == "ask" else demo)
 
 
-def _answered(request: Request) -> Result:
+def _answered(request: Request) -> Done:
     request.check()
     # Imported only now: everything above answers in tenths of a second, without torch.
     from prunevid_qwen.cli.answer import answer, compare, load
@@ -98,7 +98,7 @@ def _answered(request: Request) -> Result:
     if output.as_json:
         for note in report.notes(outcome):
             output.note(note)
-    return Result(as_json(request, outcome), lambda: report.show(outcome))
+    return Done(as_json(request, outcome), lambda: report.show(outcome))
 
 
 @contextlib.contextmanager

@@ -11,8 +11,8 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, Pruning
-from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
+from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.config.typed import named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 
@@ -56,9 +56,9 @@ def batch(
     dry_run: bool = opt(False, "Read the questions, say which media are missing, and ask nothing."),
     model: ModelOptions,
     engine: EngineOptions,
-    output: Output,
-    pruning: Pruning,
-) -> Result:
+    output: Reporting,
+    pruning: PruningOptions,
+) -> Done:
     """Answer a file of questions about videos and images, on one GPU or on many; a stopped run goes on."""
     if out.resolve() == questions.resolve():
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
@@ -71,7 +71,7 @@ def batch(
     if dry_run:
         told = {"questions": len(asked), "missing": missing_media(asked), "config": named[0], "out": str(out)}
         said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
-        return Result(told, lambda: typer.echo(said))
+        return Done(told, lambda: typer.echo(said))
     from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 
     output.calm_libraries()
@@ -85,7 +85,7 @@ def batch(
         told = answer_batch(out, run, opened, device, restart, bars.tell, typed())
     failed = f"; {told['failed']} could not be answered, their lines say why" if told["failed"] else ""
     said = f"{told['answered']} of {told['questions']} questions are answered in {out}{failed}"
-    return Result(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
+    return Done(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
 
 
 def register_batch(app: typer.Typer) -> None:
@@ -108,7 +108,7 @@ def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str 
     return list(questions_for_folder(path, texts, system))
 
 
-def _warn_of(missing: Sequence[str], output: Output) -> None:
+def _warn_of(missing: Sequence[str], output: Reporting) -> None:
     for path in missing[:_SHOWN]:
         output.note(f"missing: {excerpt(path)}")
     if missing:

@@ -12,7 +12,7 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, load_plugins
-from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.config.typed import names_in_text, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -63,8 +63,8 @@ def accuracy(
     dry_run: bool = opt(False, "Say what would be asked, and ask nothing.", None, _RUNS),
     pack: bool = opt(False, "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _RUNS),
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
     given = {"videos": videos, "first_seed": first_seed, "budgets": _numbers("budgets", budgets, float) or None}
     of_each = {"questions": questions, "random_seeds": random_seeds}
@@ -96,7 +96,7 @@ def accuracy_run_of(
     return AccuracyRun(tuple(methods_called(list(methods))), conditions=conditions, asking=made, **start)
 
 
-def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Output) -> Result:
+def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.shapes.page import write_report
 
     plots = importlib.util.find_spec("matplotlib") is not None
@@ -122,7 +122,7 @@ def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Output
         if comparison is not None:
             typer.echo(comparison)
 
-    return Result(told, show)
+    return Done(told, show)
 
 
 def speed(
@@ -158,8 +158,8 @@ def speed(
     dry_run: bool = opt(False, "Say what would be measured, and measure nothing.", None, _RUNS),
     plots_from: Path | None = opt(None, "Only draw and write the report of this folder.", "FOLDER", _RUNS),
     plugin: list[str] | None = opt(None, "Python file, or module, that registers methods.", "FILE|MODULE", _RUNS),
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Time, memory and FLOPs with and without pruning: the stock model, ours and controls, in turns."""
     parts = names_in_text(only)
     for part in parts:
@@ -207,7 +207,7 @@ def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
     return SpeedRun(**{**start, **options})
 
 
-def _speed_report(folder: Path, output: Output) -> Result:
+def _speed_report(folder: Path, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
     plots = importlib.util.find_spec("matplotlib") is not None
@@ -222,16 +222,16 @@ def _speed_report(folder: Path, output: Output) -> Result:
             typer.echo(f"noisy: {said}")
         typer.echo(f"report: {folder / 'report.md'}\nsummary: {folder / 'efficiency.json'}")
 
-    return Result(summary, show)
+    return Done(summary, show)
 
 
-def _described(run: dict[str, Any]) -> Result:
+def _described(run: dict[str, Any]) -> Done:
     def show() -> None:
         for name, value in run.items():
             typer.echo(f"{name}: {value}")
         typer.echo("nothing was measured; leave out --dry_run to run")
 
-    return Result(run, show)
+    return Done(run, show)
 
 
 def _numbers(name: str, text: str, kind: type = int) -> tuple[Any, ...]:

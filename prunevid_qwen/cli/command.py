@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.cli.option import Fields, Group, Parameter, from_field
-from prunevid_qwen.cli.output import Call, Output, Result
+from prunevid_qwen.cli.option import DataclassOptions, Group, Parameter, from_field
+from prunevid_qwen.cli.output import Call, Done, Reporting
 
 
 def command(
@@ -23,7 +23,7 @@ def command(
     log: int = logging.ERROR,
     text: str | None = None,
     fixed: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
+) -> Callable[[Callable[..., Done]], Callable[..., Done]]:
     """Register a function as a command; its docstring's first paragraph is the help.
 
     Args:
@@ -36,7 +36,7 @@ def command(
         fixed: parameters that are no options, with their values.
     """
 
-    def add(work: Callable[..., Result]) -> Callable[..., Result]:
+    def add(work: Callable[..., Done]) -> Callable[..., Done]:
         said = text or inspect.cleandoc(work.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
         entry, rest = _entry(work, log, fixed or {})
         behind: Any = staticmethod(epilog) if callable(epilog) else epilog
@@ -47,9 +47,7 @@ def command(
     return add
 
 
-def _entry(
-    work: Callable[..., Result], log: int, fixed: Mapping[str, Any]
-) -> tuple[Callable[..., Call], frozenset[str]]:
+def _entry(work: Callable[..., Done], log: int, fixed: Mapping[str, Any]) -> tuple[Callable[..., Call], frozenset[str]]:
     """Return the function that typer calls, whose signature is the options, and the options of ``--help-all`` alone."""
     groups: dict[str, tuple[Group, tuple[str, ...]]] = {}
     options: list[Parameter] = []
@@ -65,7 +63,7 @@ def _entry(
 
     def entry(**given: Any) -> Call:
         made = {name: group.made({each: given.pop(each) for each in names}) for name, (group, names) in groups.items()}
-        output = next((each for each in made.values() if isinstance(each, Output)), Output())
+        output = next((each for each in made.values() if isinstance(each, Reporting)), Reporting())
         return Call(work, {**given, **made, **fixed}, output, log)
 
     entry.__name__ = work.__name__
@@ -76,4 +74,4 @@ def _entry(
 def _group(annotation: Any) -> Group | None:
     if get_origin(annotation) is Annotated:
         return next((each for each in get_args(annotation)[1:] if isinstance(each, Group)), None)
-    return Fields(annotation) if dataclasses.is_dataclass(annotation) else None  # type: ignore[arg-type]
+    return DataclassOptions(annotation) if dataclasses.is_dataclass(annotation) else None  # type: ignore[arg-type]

@@ -10,8 +10,8 @@ import typer
 
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, Pruning
-from prunevid_qwen.cli.output import FileOutput, Output, Result
+from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, PruningOptions
+from prunevid_qwen.cli.output import Done, FileReporting, Reporting
 from prunevid_qwen.cli.values import shown
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
@@ -34,19 +34,21 @@ _SAVE = """\
 """
 
 
-def show(*, preset: str = word("paper", CONFIG_KIND, PRESETS_HELP), output: FileOutput, pruning: Pruning) -> Result:
+def show(
+    *, preset: str = word("paper", CONFIG_KIND, PRESETS_HELP), output: FileReporting, pruning: PruningOptions
+) -> Done:
     """Show every option of a preset or a file, by its full name."""
     config = build_config(preset, pruning.given)
     lines = [f"{name} {shown(value)}" for name, value in _flat(config).items()]
-    return Result(json.loads(config.to_json()), lambda: typer.echo("\n".join(lines)))
+    return Done(json.loads(config.to_json()), lambda: typer.echo("\n".join(lines)))
 
 
 def diff(
     *,
     first: str = word(..., "PRESET|FILE", "One config."),
     second: str = word(..., "PRESET|FILE", "The other."),
-    output: FileOutput,
-) -> Result:
+    output: FileReporting,
+) -> Done:
     """Show the options in which two presets or files differ."""
     one, two = (_flat(build_config(each, {})) for each in (first, second))
     names = [name for name in {**one, **two} if one.get(name, "-") != two.get(name, "-")]
@@ -58,7 +60,7 @@ def diff(
         rows = [(name, *map(shown, pair)) for name, pair in told.items()]
         typer.echo(Table(("option", first, second), rows).terminal() if rows else "the same options")
 
-    return Result({"first": first, "second": second, "differ": told}, tell)
+    return Done({"first": first, "second": second, "differ": told}, tell)
 
 
 def save(
@@ -66,9 +68,9 @@ def save(
     preset: str = word("paper", CONFIG_KIND, PRESETS_HELP),
     out: Path = opt(..., "The file to write.", "FILE.json"),
     force: bool = opt(False, "Write over a file that is there."),
-    output: Output,
-    pruning: Pruning,
-) -> Result:
+    output: Reporting,
+    pruning: PruningOptions,
+) -> Done:
     """Write a preset, with the options beside it, as a file that --config takes."""
     config = build_config(preset, pruning.given)
     if out.exists() and not force:
@@ -76,7 +78,7 @@ def save(
     if out.suffix != ".json" or not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out} is a .json file to write, in a folder that exists")
     config.to_json(out)
-    return Result({"out": str(out)}, lambda: typer.echo(f"wrote {out}; use it: prunevid ask ... --config {out}"))
+    return Done({"out": str(out)}, lambda: typer.echo(f"wrote {out}; use it: prunevid ask ... --config {out}"))
 
 
 def register_config(group: typer.Typer) -> None:

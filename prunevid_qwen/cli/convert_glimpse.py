@@ -9,7 +9,7 @@ import typer
 
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.output import Output, Result
+from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -36,8 +36,8 @@ def convert_glimpse(
     force: bool = opt(False, "Write into a folder that holds something."),
     revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
     local_files_only: bool = opt(False, "Never ask the network for the predictor."),
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT."""
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype is one of {', '.join(_DTYPES)}; got {quoted(dtype)}")
@@ -67,7 +67,7 @@ def convert_glimpse(
             "learnable_embeddings, of which the vectors were made"
         )
     told = {"out": str(written), "bytes": written.stat().st_size, "parameters": vip, "layers": facts.layers}
-    return Result(told, lambda: typer.echo("\n".join(lines)))
+    return Done(told, lambda: typer.echo("\n".join(lines)))
 
 
 def register_convert_glimpse(app: typer.Typer) -> None:

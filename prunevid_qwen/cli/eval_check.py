@@ -11,7 +11,7 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.old_spellings import hint
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.output import FileOutput, Result
+from prunevid_qwen.cli.output import Done, FileReporting
 from prunevid_qwen.errors import ConfigError, MediaError
 
 _EPILOG = """\
@@ -41,8 +41,8 @@ def check(
         "long as reading all bytes takes. Without it, files are opened, and their length is compared with what their "
         "header promises.",
     ),
-    output: FileOutput,
-) -> Result:
+    output: FileReporting,
+) -> Done:
     """Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded."""
     if folder is not None and data is None:
         output.note(hint("`eval check NAME DIR`", "`eval check NAME --data DIR`"))
@@ -54,7 +54,7 @@ def check(
 
     with output.bars() as bars:
         report = checked(read_dataset(dataset, place, part, subtitles), decode, bars.tell)
-    return Result(report.to_dict(), lambda: _show(report), 0 if report.complete else MediaError.exit_code)
+    return Done(report.to_dict(), lambda: _show(report), 0 if report.complete else MediaError.exit_code)
 
 
 def register_check(evaluate: typer.Typer) -> None:

@@ -13,8 +13,8 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import Documented, opt, word
-from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, Options
-from prunevid_qwen.cli.output import Output, Result, terminal_table, typed
+from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, FlatNames
+from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
@@ -73,10 +73,10 @@ def run(
     ),
     model: ModelOptions,
     engine: ShardedEngineOptions,
-    output: Output,
+    output: Reporting,
     choices: Annotated[dict[str, Any], Documented(Protocol, _PROTOCOL, without=("dataset",))],
-    pruning: Annotated[Changes, Options(without=BY_PROTOCOL)],
-) -> Result:
+    pruning: Annotated[Changes, FlatNames(without=BY_PROTOCOL)],
+) -> Done:
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
     from prunevid_qwen.evaluation.datasets import benchmark
     from prunevid_qwen.evaluation.protocol.presets import protocol_for
@@ -111,17 +111,17 @@ def run(
     number, of = engine.share
     if of > 1:
         output.note(f"share {number} of {of} is answered; when all are: prunevid eval tables {out}")
-        return Result({"out": str(out), "shard": [number, of]})
+        return Done({"out": str(out), "shard": [number, of]})
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
     if record["manifest"] is None:
         names = list(record["configs"])
         whose = f" --config '{names[-1]}'" if len(names) > 1 else ""
         said = f"answered; their authors score them: prunevid eval export {out}{whose}"
-        return Result({"out": str(out)}, lambda: typer.echo(said))
+        return Done({"out": str(out)}, lambda: typer.echo(said))
     return tables(folder=out, output=output)
 
 
-def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Output) -> Result:
+def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Reporting) -> Done:
     """Score the stored answers of a run and write its tables: no model, no videos."""
     from prunevid_qwen.evaluation.protocol.tables import warnings_of
     from prunevid_qwen.evaluation.tasks.benchmark_tables import REPORT, write_tables
@@ -137,7 +137,7 @@ def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Output) -
             typer.echo(f"note: {warning}")
         typer.echo(f"report: {folder / REPORT}")
 
-    return Result(summary, show)
+    return Done(summary, show)
 
 
 def export(
@@ -146,13 +146,13 @@ def export(
     config: str | None = opt(None, "Whose answers. Default: the only one.", "NAME"),
     out: Path | None = opt(None, "Where to. Default: beside the answers.", "FILE"),
     partial: bool = opt(False, "EgoSchema: leave out questions without an answer."),
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Write the answers of a run in the format that Video-MME's or EgoSchema's authors score."""
     from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export
 
     path = str(write_export(folder, config, out, partial))
-    return Result({"out": path}, lambda: typer.echo(path))
+    return Done({"out": path}, lambda: typer.echo(path))
 
 
 def register_run(evaluate: typer.Typer) -> None:
@@ -162,7 +162,7 @@ def register_run(evaluate: typer.Typer) -> None:
     command(evaluate, "export", _EXPORT)(export)
 
 
-def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Output) -> Sequence[Any]:
+def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting) -> Sequence[Any]:
     """Return the questions, and say which of their media are missing.
 
     Raises:
@@ -186,7 +186,7 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Output) -
     return asked
 
 
-def _described(run: Any, data: Any, asked: Sequence[Any]) -> Result:
+def _described(run: Any, data: Any, asked: Sequence[Any]) -> Done:
     """Do everything up to the model: questions, protocol, configs, the model's files, one video."""
     from prunevid_qwen.evaluation.engine.reading import read_media
 
@@ -209,4 +209,4 @@ def _described(run: Any, data: Any, asked: Sequence[Any]) -> Result:
         typer.echo(f"first media read: {found}")
         typer.echo("all is there up to the model; leave out --dry_run to run")
 
-    return Result(told, show)
+    return Done(told, show)

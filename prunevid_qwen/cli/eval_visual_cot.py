@@ -11,8 +11,8 @@ from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.cli.options import CONFIGS_HELP, Pruning
-from prunevid_qwen.cli.output import Output, Result, terminal_table, typed
+from prunevid_qwen.cli.options import CONFIGS_HELP, PruningOptions
+from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
@@ -50,9 +50,9 @@ def visual_cot(
     judge_only: bool = opt(False, "Score the answers that --out holds; no model is loaded.", None, _SCORE),
     judge: JudgeTimes,
     model: ModelOptions,
-    output: Output,
-    pruning: Pruning,
-) -> Result:
+    output: Reporting,
+    pruning: PruningOptions,
+) -> Done:
     """Answer Visual-CoT's questions about images with and without pruning, and score the answers."""
     if restart and judge_only:
         raise ConfigError("--restart throws away the answers that --judge_only would score: pass one of them")
@@ -104,7 +104,7 @@ def visual_cot(
         table = terminal_table(report_text(summary), keys=2, columns=6)
         typer.echo("\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
 
-    return Result(summary, show)
+    return Done(summary, show)
 
 
 def register_visual_cot(evaluate: typer.Typer) -> None:
@@ -112,13 +112,13 @@ def register_visual_cot(evaluate: typer.Typer) -> None:
     command(evaluate, "visual-cot", _EPILOG)(visual_cot)
 
 
-def _checked(samples: Any, images: Path, output: Output) -> Result:
+def _checked(samples: Any, images: Path, output: Reporting) -> Done:
     with output.bars() as bars:
         found = _problems(samples, images, True, bars)
     _warn(found, output, len(found))
     said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
     told = {"samples": len(samples), "problems": found}
-    return Result(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
+    return Done(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
 
 
 def _problems(samples: Any, images: Path, decode: bool, bars: Bars) -> list[str]:
@@ -127,7 +127,7 @@ def _problems(samples: Any, images: Path, decode: bool, bars: Bars) -> list[str]
     return list(problems(samples, images, decode, bars.tell))
 
 
-def _warn(found: list[str], output: Output, shown: int = _SHOWN) -> None:
+def _warn(found: list[str], output: Reporting, shown: int = _SHOWN) -> None:
     for problem in found[:shown]:
         output.note(f"missing: {problem}")
     if len(found) > shown:

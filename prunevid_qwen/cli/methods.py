@@ -12,7 +12,7 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import load_plugins
-from prunevid_qwen.cli.output import FileOutput, Output, Result
+from prunevid_qwen.cli.output import Done, FileReporting, Reporting
 from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -131,8 +131,8 @@ def method_rows() -> list[dict[str, Any]]:
 def methods(
     *,
     plugin: list[str] | None = opt(None, "Python file, or module, that registers methods of your own.", "FILE|MODULE"),
-    output: FileOutput,
-) -> Result:
+    output: FileReporting,
+) -> Done:
     """List the methods: paper, stage, what each needs, whether it is trained, and the option that spends its budget."""
     load_plugins(plugin)
     rows = method_rows()
@@ -148,7 +148,7 @@ def methods(
         typer.echo(Table(("method", "stage", "paper", "budget", "trained", "looks at"), cells).terminal(keys=2))
         typer.echo("\nits options: prunevid ask --selector NAME --help, or --merger NAME")
 
-    return Result({"methods": rows}, show)
+    return Done({"methods": rows}, show)
 
 
 def new_method(
@@ -156,8 +156,8 @@ def new_method(
     name: str = word(..., "NAME", "What configs and command lines will call it."),
     merger: bool = opt(False, "A merger, before the decoder, instead of a selector inside it."),
     out: Path | None = opt(None, "The file to write. Default: NAME.py.", "FILE.py"),
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Write a file with a method of your own that works, for you to change."""
     part = "merger" if merger else "selector"
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
@@ -175,7 +175,7 @@ def new_method(
         f'check it: python -c "import {path.stem}; from prunevid_qwen import check_reducer; '
         f'check_reducer({path.stem}.{cls})"',
     ]
-    return Result({"out": str(path), part: name}, lambda: typer.echo("\n".join(lines)))
+    return Done({"out": str(path), part: name}, lambda: typer.echo("\n".join(lines)))
 
 
 def register_methods(app: typer.Typer) -> None:

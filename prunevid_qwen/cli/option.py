@@ -108,7 +108,7 @@ class Group(Protocol):
 
 
 @dataclass(frozen=True)
-class Fields:
+class DataclassOptions:
     """The fields of a dataclass as options."""
 
     cls: type

@@ -58,7 +58,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Options:
+class FlatNames:
     """An option for each flat name of a config, one for full names, and ``--plugin``.
 
     Args:
@@ -95,7 +95,7 @@ class Options:
         return Changes(values, plugins)
 
 
-Pruning = Annotated[Changes, Options()]
+PruningOptions = Annotated[Changes, FlatNames()]
 
 
 def load_plugins(sources: list[str] | None) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ PANEL = "Output"
 
 
 @dataclass(frozen=True)
-class Result:
+class Done:
     """What a command did.
 
     Args:
@@ -36,7 +36,7 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Output:
+class Reporting:
     """How every command reports. While one works, stdout is for the answer alone: libraries print on stderr."""
 
     as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, name="json")
@@ -80,7 +80,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class FileOutput(Output):
+class FileReporting(Reporting):
     """How a command reports whose result is one object."""
 
     out: Path | None = opt(None, "Also write the JSON object to this file.", "FILE", PANEL)
@@ -95,15 +95,15 @@ class Call:
     """A command with its arguments, to be run once they are all read.
 
     Args:
-        work: the command's function; returns a `Result`.
+        work: the command's function; returns a `Done`.
         given: its arguments.
         output: how it reports.
         log: the least level of the log that is shown without ``--verbose``.
     """
 
-    work: Callable[..., Result]
+    work: Callable[..., Done]
     given: dict[str, Any]
-    output: Output
+    output: Reporting
     log: int
 
 

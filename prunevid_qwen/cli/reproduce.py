@@ -15,7 +15,7 @@ from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 _LESS = "Deviations, told on the page"
@@ -70,8 +70,8 @@ def reproduce(
     less: Less,
     model: TableModel,
     engine: ShardedEngineOptions,
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Run a published table anew and put its figures, as theirs, beside ours."""
     from prunevid_qwen.evaluation.published.table import published_table
 
@@ -80,7 +80,7 @@ def reproduce(
         raise ConfigError(f"no row of {name} has a predictor: leave --glimpse_path out")
     if page_only and (dry_run or restart):
         raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
-    run = _Run(table, out or Path("runs") / "reproduce" / name, less, restart, output)
+    run = _Reproducing(table, out or Path("runs") / "reproduce" / name, less, restart, output)
     settings = table.settings_called(tuple(setting or ()))
     if less.new_tokens and not any(each.timed for each in settings):
         raise ConfigError(
@@ -108,7 +108,7 @@ def reproduce(
         output.note(
             f"share {number} of {of} is answered; when all are: prunevid reproduce {name} --page_only --out {run.out}"
         )
-        return Result({"out": str(run.out), "shard": [number, of]})
+        return Done({"out": str(run.out), "shard": [number, of]})
     return run.pages(settings)
 
 
@@ -127,7 +127,7 @@ def _explained(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _Reproducing:
     """One call: the table and what is the same for all of its settings.
 
     Args:
@@ -142,7 +142,7 @@ class _Run:
     out: Path
     less: Less
     restart: bool
-    output: Output
+    output: Reporting
 
     def asked(self, setting: Any, data: dict[str, Path], only: tuple[str, ...], model: TableModel) -> Any:
         """Return what is run of a setting."""
@@ -184,7 +184,7 @@ class _Run:
         images = min(setting.images, self.less.limit or setting.images)
         measure(asked, folder / each.name, tokens, images, self.restart, tell, typed())
 
-    def pages(self, settings: Sequence[Any]) -> Result:
+    def pages(self, settings: Sequence[Any]) -> Done:
         """Write the page of each setting."""
         from prunevid_qwen.evaluation.published.page import PAGE, write_page
         from prunevid_qwen.evaluation.published.timing_page import write_timing_page
@@ -207,9 +207,9 @@ class _Run:
                     typer.echo(f"note: {count} deviations from the published setting; the page names them")
                 typer.echo(f"page: {self.out / name / PAGE}")
 
-        return Result(told, show)
+        return Done(told, show)
 
-    def checked(self, asked: Sequence[tuple[Any, Any]]) -> Result:
+    def checked(self, asked: Sequence[tuple[Any, Any]]) -> Done:
         """Say what would be run, what it would take, and of which data set nothing can be read."""
         from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
         from prunevid_qwen.evaluation.published.reproduce import check
@@ -237,7 +237,7 @@ class _Run:
 
         for each in unread:
             typer.echo(f"error: {each}", err=True)
-        return Result(told, show, MediaError.exit_code if unread else 0)
+        return Done(told, show, MediaError.exit_code if unread else 0)
 
 
 def _show(each: dict[str, Any]) -> None:

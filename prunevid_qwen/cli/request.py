@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from prunevid_qwen.cli.groups import BUNDLED, ModelOptions
-from prunevid_qwen.cli.output import Output
+from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
 
@@ -40,7 +40,7 @@ class Request:
     max_new_tokens: int = 64
     model: ModelOptions = field(default_factory=ModelOptions)
     compare: bool = False
-    output: Output = field(default_factory=Output)
+    output: Reporting = field(default_factory=Reporting)
     expected: str | None = None
 
     def or_bundled_clip(self) -> Request:

@@ -14,7 +14,7 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import TrainingOptions
 from prunevid_qwen.cli.option import Documented, opt
-from prunevid_qwen.cli.output import Output, Result, typed
+from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
@@ -43,8 +43,8 @@ def glimpse(
         dict[str, Any], Documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS, defaults=True)
     ],
     training: TrainingOptions,
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is."""
     made = glimpse_recipe(recipe, options)
     if training.no_check and made.skip_bad:
@@ -64,7 +64,7 @@ def glimpse(
                 _draw(out, output)
             raise
     if not is_main_process():
-        return Result()
+        return Done()
     _draw(out, output)
 
     def show() -> None:
@@ -76,7 +76,7 @@ def glimpse(
             f"predictor: {out / 'model'}\ntry it: prunevid ask ... --selector glimpse --glimpse_path {out / 'model'}"
         )
 
-    return Result(record, show)
+    return Done(record, show)
 
 
 def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecipe:
@@ -100,7 +100,7 @@ def register_glimpse(train: typer.Typer) -> None:
 
 
 @contextmanager
-def training_run(training: TrainingOptions, output: Output, out: Path) -> Iterator[dict[str, Any]]:
+def training_run(training: TrainingOptions, output: Reporting, out: Path) -> Iterator[dict[str, Any]]:
     """Ready the libraries, and yield what the run's record says of where it ran."""
     import torch
 
@@ -124,7 +124,7 @@ def is_main_process() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _checked(recipe: GlimpseRecipe, output: Output) -> Result:
+def _checked(recipe: GlimpseRecipe, output: Reporting) -> Done:
     from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
 
     with output.bars() as bars:
@@ -140,10 +140,10 @@ def _checked(recipe: GlimpseRecipe, output: Output) -> Result:
             for line in report.lines():
                 typer.echo(f"{name}: {line}")
 
-    return Result(told, show, MediaError.exit_code if told["problems"] else 0)
+    return Done(told, show, MediaError.exit_code if told["problems"] else 0)
 
 
-def _draw(out: Path, output: Output) -> None:
+def _draw(out: Path, output: Reporting) -> None:
     from prunevid_qwen.training.glimpse.run_folder import CURVE, EVALUATION, RunFolder
 
     folder = RunFolder(out)

@@ -16,7 +16,7 @@ import typer
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.cli.output import Output, Result
+from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.cli.train import is_main_process, pairs, training_run
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
@@ -50,8 +50,8 @@ def glimpse_plus(
     no_glimpse: bool = opt(False, "Stop at the merged model; without it the same command goes on."),
     judge: JudgeOptions,
     training: TrainingOptions,
-    output: Output,
-) -> Result:
+    output: Reporting,
+) -> Done:
     """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor."""
     made = plus_recipe(recipe, options or [])
     marking = judge.arguments()
@@ -64,7 +64,7 @@ def glimpse_plus(
         raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
     if training.dry_run:
         said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
-        return Result(made.to_dict(), lambda: typer.echo(said))
+        return Done(made.to_dict(), lambda: typer.echo(said))
     from prunevid_qwen.training.glimpse_plus.train import check_installed, train_plus
 
     check_installed()
@@ -87,7 +87,7 @@ def glimpse_plus(
             made, out, by_name, restart=training.restart, check=not training.no_check, device=training.device,
             with_glimpse=not no_glimpse, about=about, tell=tell,
         )  # fmt: skip
-    return _summed_up(out, made, done) if is_main_process() else Result()
+    return _summed_up(out, made, done) if is_main_process() else Done()
 
 
 def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
@@ -144,7 +144,7 @@ def register_glimpse_plus(train: typer.Typer) -> None:
     command(train, "glimpse-plus", _PLUS, log=logging.WARNING)(glimpse_plus)
 
 
-def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Result:
+def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:
     from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
     from prunevid_qwen.training.glimpse_plus.summary import draw_plus, said, summarise
     from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
@@ -164,4 +164,4 @@ def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Re
             typer.echo(f"predictor: {model}\ntry it: prunevid ask ... -m {out / MERGED} --selector glimpse "
                        f"--glimpse_path {model}")  # fmt: skip
 
-    return Result(summary, show)
+    return Done(summary, show)

@@ -13,10 +13,10 @@ from prunevid_qwen.needs import Evidence, VisionQuery
 from prunevid_qwen.reducer import Prepares, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout
 
-Shown = tuple[str, tuple[int, int, int]]
+ShownMedium = tuple[str, tuple[int, int, int]]
 _VIDEO, _SMALL, _IMAGE = ("video", (4, 4, 6)), ("video", (2, 2, 2)), ("image", (1, 4, 5))
 _ONE_FRAME, _ONE_TOKEN, _ONE_COLUMN = ("video", (1, 5, 5)), ("video", (1, 1, 1)), ("video", (6, 1, 1))
-LAYOUTS: dict[str, tuple[Shown, ...]] = {
+LAYOUTS: dict[str, tuple[ShownMedium, ...]] = {
     "one video": (_VIDEO,),
     "two videos": (_VIDEO, _SMALL),
     "an image": (_IMAGE,),

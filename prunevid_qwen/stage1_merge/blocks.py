@@ -12,7 +12,7 @@ from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, Mix, TokenMap
 
-Box = tuple[range, range, range]
+CellBox = tuple[range, range, range]
 """Temporal positions, rows and columns of a cell."""
 
 IMAGES_PASS = "nothing to do: images pass unmerged"
@@ -114,7 +114,7 @@ def _whole_grid(block: Block) -> tuple[int, int, int]:
     return block.grid
 
 
-def equal_boxes(grid: tuple[int, int, int], count: int) -> list[Box]:
+def equal_boxes(grid: tuple[int, int, int], count: int) -> list[CellBox]:
     """Cut a grid into exactly ``count`` boxes of about the same size and about as long as they are high and wide.
 
     Time is cut into stretches, each stretch into bands of rows, each band into boxes side by side. All three axes are
@@ -137,7 +137,7 @@ def equal_boxes(grid: tuple[int, int, int], count: int) -> list[Box]:
     return boxes
 
 
-def middle(grid: tuple[int, int, int], box: Box) -> int:
+def middle(grid: tuple[int, int, int], box: CellBox) -> int:
     """Return the raster index of a box's middle cell, the earlier and lower one of two."""
     _, h, w = grid
     t, y, x = (part[(len(part) - 1) // 2] for part in box)

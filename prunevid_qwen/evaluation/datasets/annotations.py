@@ -22,15 +22,10 @@ _LFS = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Row:
-    """One row of an annotation file; a value that it lacks, or of another kind than is asked for, is a `ConfigError`.
+    """One row of an annotation file; a value that it lacks, or that is of another kind, is a `ConfigError`."""
 
-    Args:
-        where: such as "json/action_count.json, record 3", for messages.
-        values: by column.
-    """
-
-    where: str
-    values: Mapping[str, Any]
+    where: str  # such as "json/action_count.json, record 3", for messages
+    values: Mapping[str, Any]  # by column
 
     def __getitem__(self, name: str) -> str:
         return self.text(name) if not name.endswith("?") else self.maybe(name[:-1])
@@ -87,17 +82,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Shelves:
-    """Where annotation files may lie.
+    """Where annotation files may lie."""
 
-    Args:
-        folder: the one the user named; it comes first.
-        repositories: of the hub, "owner/name", whose cached files are looked at next.
-        cache: the folder that holds the caches "hub" and "datasets"; None for the library's own.
-    """
-
-    folder: Path
-    repositories: tuple[str, ...]
-    cache: Path | None = None
+    folder: Path  # the one the user named; it comes first
+    repositories: tuple[str, ...]  # of the hub, "owner/name", whose cached files are looked at next
+    cache: Path | None = None  # the folder that holds the caches "hub" and "datasets"; None for the library's own
 
     @property
     def roots(self) -> Iterator[Path]:

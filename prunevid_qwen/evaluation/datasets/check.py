@@ -18,25 +18,15 @@ Tell = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found.
-
-    Args:
-        dataset: what was checked.
-        media: videos, images and frame folders that the questions name.
-        problems: each file once; those of annotations and subtitles first.
-        askable: questions whose media are all there and whole enough to be asked.
-        by_group: value of `Dataset.by` -> (questions that can be asked, all), in the order of the records.
-        notes: sentences on what is unusual and no problem.
-        next_steps: what to do, most useful first.
-    """
+    """What `check` found."""
 
     dataset: Dataset
-    media: int
-    problems: tuple[Problem, ...]
-    askable: int
-    by_group: dict[str, tuple[int, int]]
-    notes: tuple[str, ...]
-    next_steps: tuple[str, ...]
+    media: int  # videos, images and frame folders that the questions name
+    problems: tuple[Problem, ...]  # each file once; those of annotations and subtitles first
+    askable: int  # questions whose media are all there and whole enough to be asked
+    by_group: dict[str, tuple[int, int]]  # value of `Dataset.by`, in order -> (questions that can be asked, all)
+    notes: tuple[str, ...]  # sentences on what is unusual and no problem
+    next_steps: tuple[str, ...]  # what to do, most useful first
 
     @property
     def complete(self) -> bool:

@@ -1,9 +1,9 @@
 """What a benchmark's YAML file says: where its questions and media lie, and which column is what.
 
-`<name>.yaml` beside this file makes a benchmark known by that name; the dataclasses here are its schema. Texts with
-braces are filled in for each row of the annotation file: ``{column}`` with its value, ``{column[0]}`` with the first
-letter of that, ``{column?}`` with nothing where a row has none, ``{row}`` with the row's number from 0, ``{part}`` with
-the part's name.
+`<name>.yaml` beside this file makes a benchmark known by that name; the dataclasses here are its schema, with a comment
+at each name. Texts with braces are filled in for each row of the annotation file: ``{column}`` with its value,
+``{column[0]}`` with the first letter of that, ``{column?}`` with nothing where a row has none, ``{row}`` with the row's
+number from 0, ``{part}`` with the part's name.
 """
 
 from __future__ import annotations
@@ -25,33 +25,21 @@ _FILES = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Fields:
-    """Which column of a row is what.
+    """Which column of a row is what."""
 
-    Args:
-        id: of the record, filled in; unique, and the same on every machine.
-        question: filled in.
-        options: the column of a list, one column for each option, or None: they stand in the question, a line each,
-            marked (A) or A.
-        answer: its column, and what is in it: ``{letter: column}`` ("B", "(B)" or "B. its text"), ``{index: column}``
-            (from 0) or ``{text: column}`` (the option's own); None where the authors keep it.
-        groups: name -> value, filled in; "video" says whose questions share a video. An empty one is left out.
-        labelled: options of the list begin with their letters, which are taken off.
-        filler: options of this text at the end are none.
-        tail: text at the question's end that belongs to a prompt, and is taken off.
-        strip: take spaces off both ends of question and options, as the harness does.
-        words: group -> value -> a word for it.
-    """
-
-    id: str
-    question: str
+    id: str  # of the record, filled in; unique, and the same on every machine
+    question: str  # filled in
+    # the column of a list; one column for each option; or null: they stand in the question, a line each, as (A) or A.
     options: str | tuple[str, ...] | None
+    # {letter: column} ("B", "(B)" or "B. its text"), {index: column} (from 0), {text: column} (the option's own); null
+    # where the authors keep it
     answer: Mapping[str, str] | None
-    groups: Mapping[str, str]
-    labelled: bool = False
-    filler: str = ""
-    tail: str = ""
-    strip: bool = False
-    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    groups: Mapping[str, str]  # name -> value, filled in; an empty one is left out. "video": whose questions share one
+    labelled: bool = False  # options of the list begin with their letters, which are taken off
+    filler: str = ""  # options of this text at the end are none
+    tail: str = ""  # text at the question's end that belongs to a prompt, and is taken off
+    strip: bool = False  # take spaces off both ends of question and options, as the harness does
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # group -> value -> a word for it
 
     def __post_init__(self) -> None:
         if self.answer is not None and (len(self.answer) != 1 or set(self.answer) - {"letter", "index", "text"}):
@@ -62,49 +50,30 @@ class Fields:
 
 @dataclass(frozen=True)
 class Join:
-    """A .json file of one object, whose value for a column of the row is one more column.
+    """A .json file of one object, whose value for a column of the row is one more column."""
 
-    Args:
-        file: its pattern.
-        by: the column.
-        only: rows that it has no value for are no questions; without it they lack the column.
-        needed: without the file the questions are looked for elsewhere.
-    """
-
-    file: str
-    by: str
-    only: bool = False
-    needed: bool = True
+    file: str  # its pattern
+    by: str  # the column
+    only: bool = False  # rows that it has no value for are no questions; without it they lack the column
+    needed: bool = True  # without the file the questions are looked for in the next form
 
 
 @dataclass(frozen=True)
 class Form:
-    """One way in which the questions come.
+    """One way in which the questions come."""
 
-    Args:
-        files: patterns of annotation files; the first that finds any counts.
-        prepared: "config/split" of what the `datasets` library made of the repository, or "".
-        joins: column -> where its values stand.
-        record: fields that differ from the benchmark's own.
-    """
-
-    files: tuple[str, ...]
-    prepared: str = ""
-    joins: Mapping[str, Join] = field(default_factory=dict)
-    record: Marked | None = None
+    files: tuple[str, ...]  # patterns of annotation files; the first that finds any counts
+    prepared: str = ""  # "config/split" of what the `datasets` library made of the repository
+    joins: Mapping[str, Join] = field(default_factory=dict)  # column -> where its values stand
+    record: Marked | None = None  # fields that differ from the benchmark's own
 
 
 @dataclass(frozen=True)
 class Part(Form):
-    """A part of a benchmark, such as val and test.
+    """A part of a benchmark, such as val and test."""
 
-    Args:
-        questions: as published.
-        otherwise: further forms, looked for after this one.
-    """
-
-    questions: int = 0
-    otherwise: tuple[Form, ...] = ()
+    questions: int = 0  # as published, at least 1
+    otherwise: tuple[Form, ...] = ()  # further forms, looked for after this one
 
     def __post_init__(self) -> None:
         if self.questions < 1:
@@ -113,19 +82,12 @@ class Part(Form):
 
 @dataclass(frozen=True)
 class MediaFiles:
-    """Where videos or images lie.
+    """Where videos or images lie."""
 
-    Args:
-        path: filled in; several are tried in order, and one is passed over where a row lacks its column.
-        folders: in which; patterns of the user's folder, "." itself.
-        kind: "video", under any usual ending, or "image".
-        python: a function of this package that finds them instead, for what cannot be said here.
-    """
-
-    path: tuple[str, ...] = ()
-    folders: tuple[str, ...] = (".",)
-    kind: MediaKind = "video"
-    python: Literal["", "mvbench"] = ""
+    path: tuple[str, ...] = ()  # filled in; several are tried in order, but for one whose column a row lacks
+    folders: tuple[str, ...] = (".",)  # in which: patterns in the user's folder, "." itself
+    kind: MediaKind = "video"  # "video", under any usual ending, or "image"
+    python: Literal["", "mvbench"] = ""  # the function of this package that finds them instead
 
     def __post_init__(self) -> None:
         if not self.path and not self.python:
@@ -134,62 +96,37 @@ class MediaFiles:
 
 @dataclass(frozen=True)
 class SubtitleFiles:
-    """Where subtitles lie: .srt, or .json as LongVideoBench has them.
+    """Where subtitles lie: .srt, or .json as LongVideoBench has them."""
 
-    Args:
-        path: filled in.
-        folders: the first that is there counts.
-        archive: in which they are downloaded, for messages.
-        first, duration: columns of seconds, "" for none: where the clip begins in the video that the times are of, and
-            how long it is.
-        silent: how many videos have none in the published set; "" where each has some.
-    """
-
-    path: str
-    folders: tuple[str, ...]
-    archive: str
-    first: str = ""
-    duration: str = ""
-    silent: str = ""
+    path: str  # filled in
+    folders: tuple[str, ...]  # the first that is there counts
+    archive: str  # in which they are downloaded, for messages
+    first: str = ""  # column of seconds: where the clip begins in the video that the times are of
+    duration: str = ""  # column of seconds
+    silent: str = ""  # how many videos have none in the published set; "" where each has some
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark that can be read.
+    """A benchmark that can be read."""
 
-    Args:
-        title: as in its paper; without its signs and in small letters it is the file's name.
-        source: paper, and where the layout is described.
-        by: the group that published tables break down first.
-        layout: what its folder holds, a line each, for messages.
-        parts: the first is the default.
-        record: see `Fields`.
-        media: see `MediaFiles`.
-        repositories: of the hub, whose cached files are looked at after the folder.
-        subtitles: see `SubtitleFiles`; None where there are none.
-        each: a file for each of these ("{task}" in texts), with columns of its own for its rows; "questions" of it
-            counts. One that is missing is a problem of the folder and no error.
-        refused: pattern -> what to do instead, where the folder holds nothing but that.
-        advice: part of a path -> what to do when a file with it is missing.
-        scorers: column of the tables -> scorer of `protocol.scorers` that reads the same answers beside ours.
-        groups: how many of them a published average over `by` is of; 0 for those that are found.
-    """
-
-    title: str
-    source: str
-    by: str
-    layout: str
-    parts: Mapping[str, Part]
-    record: Marked
+    title: str  # as in its paper; in small letters and without its signs it is the file's name
+    source: str  # paper, and where the layout is described
+    by: str  # the group that published tables break down first
+    layout: str  # what its folder holds, a line each, for messages
+    parts: Mapping[str, Part]  # the first is the default
+    record: Marked  # see Fields
     media: MediaFiles
-    repositories: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()  # of the hub, whose cached files are looked at after the folder
     subtitles: SubtitleFiles | None = None
+    # a file for each of these ("{task}" in texts), with columns of its own for its rows; "questions" of it counts. One
+    # that is missing is a problem of the folder and no error
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    refused: Mapping[str, str] = field(default_factory=dict)
-    advice: Mapping[str, str] = field(default_factory=dict)
-    scorers: Mapping[str, str] = field(default_factory=dict)
-    groups: int = 0
-    name: str = ""
+    refused: Mapping[str, str] = field(default_factory=dict)  # pattern -> what to do where a folder holds only that
+    advice: Mapping[str, str] = field(default_factory=dict)  # part of a path -> what to do when such a file is missing
+    scorers: Mapping[str, str] = field(default_factory=dict)  # column of the tables -> one of protocol/scorers.py
+    groups: int = 0  # how many of them a published average over `by` is of; 0 for those that are found
+    name: str = ""  # set when it is read
 
     def __post_init__(self) -> None:
         for part in self.parts.values():

@@ -38,12 +38,5 @@ def existing(folders: Iterable[Path]) -> tuple[Path, ...]:
 
 def packed(folder: Path) -> list[Path]:
     """List archives that lie in a folder or one below it."""
-    return sorted(
-        {
-            path
-            for pattern in _ARCHIVES
-            for depth in ("", "*/")
-            for path in folder.glob(depth + pattern)
-            if path.is_file()
-        }
-    )
+    patterns = [depth + pattern for pattern in _ARCHIVES for depth in ("", "*/")]
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})

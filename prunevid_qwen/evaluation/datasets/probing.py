@@ -45,7 +45,7 @@ def _video(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
     from prunevid_qwen.video.video_read import Remark
 
     video = read_video(path, max_frames=2, time_limit=None)
-    wrong = [_without(path, note) for note in video.warnings if not isinstance(note, Remark)]
+    wrong = [note.removeprefix(f"{path}: ") for note in video.warnings if not isinstance(note, Remark)]
     return ("damaged", "; ".join(wrong)) if wrong else None
 
 
@@ -82,23 +82,11 @@ def _frames(folder: Path, decode: bool) -> tuple[ProblemKind, str] | None:
         found = _image(folder / name, decode)
         if found is not None:
             return found[0], f"{name}: {found[1]}"
-    return _gaps(names)
-
-
-def _gaps(names: list[str]) -> tuple[ProblemKind, str] | None:
     stems = [Path(name).stem for name in names]
     if not all(stem.isascii() and stem.isdigit() for stem in stems):
         return None
-    there = {int(stem) for stem in stems}
-    absent = [number for number in range(1, max(there) + 1) if number not in there]
-    if not absent:
-        return None
+    last, there = max(map(int, stems)), set(map(int, stems))
+    absent = [number for number in range(1, last + 1) if number not in there]
     shown = ", ".join(map(str, absent[:_SHOWN])) + (", ..." if len(absent) > _SHOWN else "")
-    return (
-        "damaged",
-        f"{len(absent)} of {max(there)} frames are not there (number {shown}): later ones would move in time",
-    )
-
-
-def _without(path: Path, note: str) -> str:
-    return note.removeprefix(f"{path}: ")
+    why = f"{len(absent)} of {last} frames are not there (number {shown}): later ones would move in time"
+    return ("damaged", why) if absent else None

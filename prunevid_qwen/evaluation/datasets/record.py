@@ -6,6 +6,7 @@ knows nothing of folders. Nothing here opens a file.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Literal
 MediaKind = Literal["video", "image", "frames"]
 ProblemKind = Literal["missing", "unreadable", "damaged"]
 
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+LETTERS = string.ascii_uppercase
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,42 +30,27 @@ class Subtitle:
 
 @dataclass(frozen=True)
 class Media:
-    """Where one video, image or folder of frames lies, and which part of it the question is about.
+    """Where one video, image or folder of frames lies, and which part of it the question is about."""
 
-    kind: "video" (a file), "image" (a file) or "frames" (a folder with one picture a frame).
-    path: where the data set says it is, whether or not it exists there.
-    start, end: seconds; None for the file's own. Passed on as the annotation has them: `end` may lie after the last
-        frame, and the two may be equal or swapped.
-    fps: pictures a second of a frame folder; None for files, which know theirs.
-    subtitles: in the order of the file, whole video; () where the data set has none for it.
-    """
-
-    kind: MediaKind
-    path: str
+    kind: MediaKind  # "frames" is a folder with one picture a frame
+    path: str  # where the data set says it is, whether or not it exists there
+    # seconds, None for the file's own; as annotated: `end` may lie after the last frame, or before `start`
     start: float | None = None
     end: float | None = None
-    fps: float | None = None
-    subtitles: tuple[Subtitle, ...] = ()
+    fps: float | None = None  # pictures a second of a frame folder; None for files, which know theirs
+    subtitles: tuple[Subtitle, ...] = ()  # in the order of the file, whole video
 
 
 @dataclass(frozen=True)
 class Record:
-    """One question.
+    """One question."""
 
-    id: unique within the data set, and the same on every machine.
-    media: what is shown, in order.
-    question: verbatim.
-    options: their texts without letters, verbatim and in order: the first is A. () for an open question.
-    answer: the letter among `options`, the text itself for an open question, None where the authors keep it.
-    groups: what results are averaged over ("task", "duration", "domain", ...), and "video": whose questions share a
-        video and therefore luck.
-    """
-
-    id: str
-    media: tuple[Media, ...]
-    question: str
-    options: tuple[str, ...] = ()
-    answer: str | None = None
+    id: str  # unique within the data set, and the same on every machine
+    media: tuple[Media, ...]  # what is shown, in order
+    question: str  # verbatim
+    options: tuple[str, ...] = ()  # their texts without letters, verbatim: the first is A. () for an open question
+    answer: str | None = None  # the letter, the text itself for an open question, None where the authors keep it
+    # what results are averaged over ("task", "duration", ...), and "video": whose questions share a video and its luck
     groups: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -91,44 +77,26 @@ class Record:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file or folder that cannot be used as it is.
+    """A file or folder that cannot be used as it is."""
 
-    kind: "missing", "unreadable" (nothing of it can be used) or "damaged" (a part of it can).
-    path: of it.
-    why: one clause.
-    records: ids of the questions that need it.
-    """
-
-    kind: ProblemKind
+    kind: ProblemKind  # "unreadable": nothing of it can be used; "damaged": a part of it can
     path: str
-    why: str
-    records: tuple[str, ...] = ()
+    why: str  # one clause
+    records: tuple[str, ...] = ()  # ids of the questions that need it
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a folder holds of a benchmark.
+    """What a folder holds of a benchmark."""
 
-    name, title: "videomme" and "Video-MME".
-    part: such as "subset" and "full" of EgoSchema.
-    folder: as named by the user.
-    records: in the order of the annotation files; ids are unique.
-    annotations: files that the records were read from.
-    by: the group of a record that published tables break down first.
-    published: questions of the complete benchmark.
-    problems: annotation and subtitle files that are missing or broken.
-    notes: sentences on what is unusual and no error.
-    advice: (part of a path, what to do when files with it are missing).
-    """
-
-    name: str
-    title: str
-    part: str
-    folder: Path
-    records: tuple[Record, ...]
-    annotations: tuple[Path, ...]
-    by: str
-    published: int
-    problems: tuple[Problem, ...] = ()
-    notes: tuple[str, ...] = ()
-    advice: tuple[tuple[str, str], ...] = ()
+    name: str  # "videomme"
+    title: str  # "Video-MME"
+    part: str  # such as "subset" and "full" of EgoSchema
+    folder: Path  # as named by the user
+    records: tuple[Record, ...]  # in the order of the annotation files; ids are unique
+    annotations: tuple[Path, ...]  # files that the records were read from
+    by: str  # the group of a record that published tables break down first
+    published: int  # questions of the complete benchmark
+    problems: tuple[Problem, ...] = ()  # annotation and subtitle files that are missing or broken
+    notes: tuple[str, ...] = ()  # sentences on what is unusual and no error
+    advice: tuple[tuple[str, str], ...] = ()  # (part of a path, what to do when files with it are missing)

@@ -1,7 +1,8 @@
 """What other harnesses' scorers say of an answer, in our own words, odd behaviour included; nothing is ever drawn.
 
-Each takes an `Output` and returns a `Reading`. Those of lmms-eval were compared with 0.7.3's own functions, on
-the strings of the tests and on random ones; the others follow the behaviour that the project's specs (1.4) measured.
+Each takes an `Output` and returns a `Reading`. Those of lmms-eval were compared with 0.7.3's own functions, on the
+strings of the tests and on random ones (nextqa and tempcompass on 30,000); the others follow the behaviour that the
+project's specs (1.4) measured.
 """
 
 from __future__ import annotations

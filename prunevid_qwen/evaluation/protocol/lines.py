@@ -14,27 +14,16 @@ _NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
 
 @dataclass(frozen=True)
 class Line:
-    """What one configuration answered to one question.
+    """What one configuration answered to one question."""
 
-    Args:
-        id: of the record.
-        config: name of the configuration.
-        raw: what the model generated, unchanged; None where there is an error.
-        answer: the right letter, or None where the authors keep it.
-        options: their texts, without letters.
-        groups: of the record; "video" says whose questions share a video (without it, every question stands alone).
-        error: why there is no answer, or None.
-        run: hash of everything that could change an answer, or None.
-    """
-
-    id: str
-    config: str
-    raw: str | None
-    answer: str | None
-    options: tuple[str, ...]
-    groups: Mapping[str, str]
-    error: str | None = None
-    run: str | None = None
+    id: str  # of the record
+    config: str  # name of the configuration
+    raw: str | None  # what the model generated, unchanged; None where there is an error
+    answer: str | None  # the right letter, or None where the authors keep it
+    options: tuple[str, ...]  # their texts, without letters
+    groups: Mapping[str, str]  # of the record; without "video" every question stands alone
+    error: str | None = None  # why there is no answer
+    run: str | None = None  # hash of everything that could change an answer
 
     @property
     def video(self) -> str:
@@ -69,15 +58,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Joined:
-    """Lines of a run, one for each configuration and question, sorted.
+    """Lines of a run, one for each configuration and question, sorted."""
 
-    Args:
-        lines: by configuration, then id.
-        conflicts: (config, id) that were answered more than once, and differently.
-    """
-
-    lines: tuple[Line, ...]
-    conflicts: tuple[tuple[str, str], ...]
+    lines: tuple[Line, ...]  # by configuration, then id
+    conflicts: tuple[tuple[str, str], ...]  # (config, id) that were answered more than once, and differently
 
 
 def join(lines: Iterable[Line]) -> Joined:

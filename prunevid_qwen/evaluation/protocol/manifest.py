@@ -14,23 +14,14 @@ from prunevid_qwen.evaluation.datasets.record import Record
 
 @dataclass(frozen=True)
 class Manifest:
-    """The questions of a data set as it was found, counted.
+    """The questions of a data set as it was found, counted."""
 
-    Args:
-        dataset: "mvbench", ...
-        by: the axis that published tables break down first: "task", "duration", ...
-        published: questions of the complete data set, or None where that is not known.
-        samples: questions with a known answer.
-        hidden: questions whose answers the authors keep.
-        groups: axis -> group -> its questions with a known answer; groups in the order of the data set.
-    """
-
-    dataset: str
-    by: str
-    published: int | None
-    samples: int
-    hidden: int
-    groups: Mapping[str, Mapping[str, int]]
+    dataset: str  # "mvbench", ...
+    by: str  # the axis that published tables break down first: "task", "duration", ...
+    published: int | None  # questions of the complete data set, or None where that is not known
+    samples: int  # questions with a known answer
+    hidden: int  # questions whose answers the authors keep
+    groups: Mapping[str, Mapping[str, int]]  # axis -> group, in the order of the data set -> its samples
 
     @classmethod
     def of(cls, records: Iterable[Record], dataset: str, by: str, published: int | None) -> Manifest:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass
 
-LETTERS = string.ascii_uppercase
+from prunevid_qwen.evaluation.datasets.record import LETTERS
 
 
 @dataclass(frozen=True)
 class Output:
-    """One stored answer to a multiple-choice question.
+    """One stored answer to a multiple-choice question."""
 
-    Args:
-        raw: what the model generated, unchanged, without the prefill.
-        options: texts of the options, without letters, at least one.
-        prefill: how the prompt began the answer, or "".
-    """
-
-    raw: str
-    options: tuple[str, ...]
-    prefill: str = ""
+    raw: str  # what the model generated, unchanged, without the prefill
+    options: tuple[str, ...]  # their texts, without letters, at least one
+    prefill: str = ""  # how the prompt began the answer
 
     @property
     def letters(self) -> str:
@@ -32,17 +25,13 @@ class Output:
 class Reading:
     """What a scorer reads.
 
-    Args:
-        accepted: letters that it would count as right, each for itself: one where it read a letter; several where its
-            test is loose; "" where it counts no letter.
-        then: what it does with the answer. "reads": as ``accepted`` says. "unparsed": wrong. "left_out": takes the
-            question out of the denominator. "random": draws an option, which we never do.
-        rule: which of our rules read it, or why none did; "" for other harnesses.
+    ``then`` says what it does with the answer. "reads": as ``accepted`` says. "unparsed": wrong. "left_out": takes the
+    question out of the denominator. "random": draws an option, which we never do.
     """
 
-    accepted: str
+    accepted: str  # letters that it would count as right, each for itself: several where its test is loose, "" for none
     then: str = "reads"
-    rule: str = ""
+    rule: str = ""  # which of our rules read it, or why none did; "" for other harnesses
 
     @property
     def letter(self) -> str | None:
@@ -52,12 +41,7 @@ class Reading:
     def score(self, answer: str | None, options: int) -> float | None:
         """Return what the scorer gives, in [0, 1]; a random draw counts as its expectation, 1 / options.
 
-        Args:
-            answer: the right letter, or None where the authors keep it.
-            options: how many there are, at least 1.
-
-        Returns:
-            None where the question is left out, or its answer is not known.
+        None where the question is left out, or where ``answer`` (the right letter) is not known.
         """
         if answer is None or self.then == "left_out":
             return None

@@ -13,6 +13,7 @@ from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.layout import names
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.scorers import columns_of
 from prunevid_qwen.evaluation.yaml_data import Marked, read_as
 
 
@@ -78,9 +79,10 @@ def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> Proto
     """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it.
 
     Raises:
-        ConfigError: as `protocol_named`, or a choice that the sampler does not look at.
+        ConfigError: as `protocol_named`, a choice that the sampler does not look at, or a scorer that there is none of.
     """
     fits = presets_for(dataset)
+    columns_of(dataset)  # a misspelt scorer would be found when all is answered
     default = next(each for each in ("lmms", dataset, "letter") if each in fits)
     protocol = protocol_named(name or default, dataset, **changes)
     idle = [choice for choice in ("fps", "min_frames") if choice in changes and protocol.sampler != "fps"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,23 +12,17 @@ from typing import Any
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.layout import names
-from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
+from prunevid_qwen.evaluation.datasets.record import LETTERS, Record, Subtitle
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 
 
 @dataclass(frozen=True)
 class Written:
-    """A question as text.
+    """A question as text."""
 
-    Args:
-        system: the system message, or None for the one that the chat template writes by itself.
-        user: what follows the video in the user's message.
-        prefill: how the assistant's answer begins, or "".
-    """
-
-    system: str | None
-    user: str
-    prefill: str = ""
+    system: str | None  # the system message, or None for the one that the chat template writes by itself
+    user: str  # what follows the video in the user's message
+    prefill: str = ""  # how the assistant's answer begins
 
     def messages(self, media: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return chat messages with ``media`` (items such as ``{"type": "video", "video": path}``) before the text."""
@@ -45,34 +38,20 @@ class Prompt:
     """How a harness writes a question of one or more data sets.
 
     The user's text is head, question_lead, the question, options_lead, the options (a line each), tail.
-
-    Args:
-        name: as in `Protocol.prompt`.
-        datasets: the benchmarks for which it is that harness's; () is all.
-        source: which harness, which release or file, as the project's specs name it.
-        question_lead: before the question.
-        options_lead: between question and options.
-        label: how an option is marked; ``X`` stands for its letter.
-        tail: after the options; for an open question it is left out with ``options_lead``.
-        head: before everything but subtitles.
-        system: as in `Written`.
-        prefill: as in `Written`.
-        subtitles_lead: before the subtitles, a line each; None where the harness shows none.
-        without_subtitles: instead of lead and subtitles where a video has none.
     """
 
-    name: str
-    datasets: tuple[str, ...] = ()
-    source: str
-    question_lead: str
-    options_lead: str
-    label: str
-    tail: str
-    head: str = ""
-    system: str | None = None
-    prefill: str = ""
-    subtitles_lead: str | None = None
-    without_subtitles: str = ""
+    name: str  # as in `Protocol.prompt`
+    datasets: tuple[str, ...] = ()  # the benchmarks for which it is that harness's; () is all
+    source: str  # which harness, which release or file
+    question_lead: str  # before the question
+    options_lead: str  # between question and options
+    label: str  # how an option is marked; X stands for its letter
+    tail: str  # after the options; for an open question it is left out with options_lead
+    head: str = ""  # before everything but subtitles
+    system: str | None = None  # as in `Written`
+    prefill: str = ""  # as in `Written`
+    subtitles_lead: str | None = None  # before the subtitles, a line each; None where the harness shows none
+    without_subtitles: str = ""  # instead of lead and subtitles where a video has none
 
     def write(self, record: Record, subtitles: Sequence[str] | None = None) -> Written:
         """Write a question; braces, percent signs and line breaks in it stay as they are.
@@ -86,17 +65,18 @@ class Prompt:
         """
         user = self.head + self.question_lead + record.question
         if record.options:
-            marked = zip(string.ascii_uppercase, record.options, strict=False)
-            lines = [self.label.replace("X", letter) + text for letter, text in marked]
+            lines = [
+                self.label.replace("X", letter) + text for letter, text in zip(LETTERS, record.options, strict=False)
+            ]
             user += self.options_lead + "\n".join(lines) + self.tail
-        return Written(self.system, self._said(subtitles) + user, self.prefill)
-
-    def _said(self, subtitles: Sequence[str] | None) -> str:
-        if subtitles is None:
-            return ""
-        if self.subtitles_lead is None:
-            raise ConfigError(f"prompt {quoted(self.name)} shows no subtitles: pass subtitles=None, or another prompt")
-        return self.subtitles_lead + "\n".join(subtitles) + "\n" if subtitles else self.without_subtitles
+        said = ""
+        if subtitles is not None:
+            if self.subtitles_lead is None:
+                raise ConfigError(
+                    f"prompt {quoted(self.name)} shows no subtitles: pass subtitles=None, or another prompt"
+                )
+            said = self.subtitles_lead + "\n".join(subtitles) + "\n" if subtitles else self.without_subtitles
+        return Written(self.system, said + user, self.prefill)
 
     def is_for(self, dataset: str) -> bool:
         """Whether a benchmark can be asked so."""

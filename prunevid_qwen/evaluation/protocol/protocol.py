@@ -112,18 +112,7 @@ class Protocol:
     def sample(
         self, count: int, fps: float, start: float | None = None, end: float | None = None, first_number: int = 0
     ) -> Sampled:
-        """Choose the frames of a video.
-
-        Args:
-            count: frames of the video.
-            fps: its mean frames a second.
-            start: seconds, or None.
-            end: seconds, or None.
-            first_number: 1 for a folder of frames; see `mvbench_mid`, which alone reads it.
-
-        Raises:
-            MediaError: no frame lies between start and end.
-        """
+        """Choose the frames of a video; `samplers` has the arguments, of which "mvbench_mid" alone reads the last."""
         if self.sampler == "mvbench_mid":
             return mvbench_mid(count, fps, self.frames, start, end, first_number)
         if self.sampler == "linspace":

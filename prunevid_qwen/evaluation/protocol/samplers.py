@@ -27,17 +27,11 @@ _NO_START, _NO_END = -100_000.0, 100_000.0
 
 @dataclass(frozen=True)
 class Sampled:
-    """The frames taken of one video.
+    """The frames taken of one video."""
 
-    Args:
-        indices: positions in the video, from 0, never falling; a short video repeats some.
-        timestamps: seconds of each after the first frame of the video, under a constant frame rate.
-        covered: seconds that they stand for: those of the range that was asked for.
-    """
-
-    indices: tuple[int, ...]
-    timestamps: tuple[float, ...]
-    covered: float
+    indices: tuple[int, ...]  # positions in the video, from 0, never falling; a short video repeats some
+    timestamps: tuple[float, ...]  # seconds of each after the first frame of the video, under a constant frame rate
+    covered: float  # seconds that they stand for: those of the range that was asked for
 
     def seconds_per_grid(self, rule: str) -> float:
         """Return the seconds between two temporal positions (two frames each) that the model is told.

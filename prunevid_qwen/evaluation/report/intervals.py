@@ -44,11 +44,6 @@ class Estimate:
     n: int
     videos: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0; never without an interval."""
-        return excludes_zero(self.interval)
-
 
 def excludes_zero(interval: Sequence[float] | None) -> bool:
     """Tell whether an interval leaves out 0; without one, nothing can be told from noise."""
@@ -96,14 +91,7 @@ def clustered_mean(
 def paired_difference(
     values: npt.ArrayLike, others: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0
 ) -> Estimate:
-    """Average ``values - others``, both about the same questions in the same order; arguments as `clustered_mean`.
-
-    Args:
-        values: ``[n]``, of what is judged.
-        others: ``[n]``, of what it is judged against.
-        clusters: ``[n]``, which video each question belongs to.
-        draws: how often the clusters are drawn.
-        random_seed: the draws' seed.
+    """Average ``values - others``, both ``[n]`` about the same questions in the same order; else as `clustered_mean`.
 
     Raises:
         ValueError: lengths that differ, or as `clustered_mean`.

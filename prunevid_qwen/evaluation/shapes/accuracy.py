@@ -29,7 +29,7 @@ from prunevid_qwen.evaluation.shapes.videos import (
     benchmark_videos,
 )
 from prunevid_qwen.evaluation.shapes.workers import Asking, Each, Worker, cells_for, workers
-from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines, pack, read_lines, unpack
+from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines, pack, plugin_options, read_lines, unpack
 from prunevid_qwen.evaluation.store.identity import Progress
 from prunevid_qwen.loading import bundled_model
 
@@ -57,6 +57,7 @@ class AccuracyRun:
         videos: how many, at least 1, conditions taking turns. The one option that may grow when a run goes on.
         first_seed: the first video's.
         asking: how each video is asked about.
+        plugins: files and modules that register methods; every process loads them, and their code is part of the run.
 
     Raises:
         ConfigError: an option out of its range or given twice, two methods of one name, or an unknown condition.
@@ -68,6 +69,7 @@ class AccuracyRun:
     videos: int = VIDEOS
     first_seed: int = FIRST_SEED
     asking: Asking = field(default_factory=Asking)
+    plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
@@ -120,6 +122,7 @@ class AccuracyRun:
             "videos": self.videos,
             **asdict(self.asking),
             "model_sha256": hashlib.sha256(model.read_bytes()).hexdigest(),
+            **plugin_options(self.plugins),
         }
 
 
@@ -170,21 +173,20 @@ def accuracy_run(
         held.write_record(record)
 
     unpack(answers)
-    try:
-        with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos))) as each:
-            for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
-                record["cells"] = [asdict(cell) for cell in cells]
-                write_record()
-            cells = [Cell(**cell) for cell in record["cells"]]
-            done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
-            left = [video for video in videos if video.name not in done]
-            tell("asking", len(done), len(videos))
-            with Lines(answers) as file:
-                for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
-                    file.add(*lines)  # a video's lines at once
-                    tell("asking", len(done) + number, len(videos))
-    finally:
+    with workers(run.asking, min(worker_count or os.cpu_count() or 1, len(videos)), run.plugins) as each:
+        for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
+            record["cells"] = [asdict(cell) for cell in cells]
+            write_record()
+        cells = [Cell(**cell) for cell in record["cells"]]
+        done = _whole_videos(answers, {video.name: run.asking.lines_of(video, cells) for video in videos})
+        left = [video for video in videos if video.name not in done]
         write_record()
+        tell("asking", len(done), len(videos))
+        with Lines(answers) as file:
+            for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
+                file.add(*lines)  # a video's lines at once
+                tell("asking", len(done) + number, len(videos))
+    write_record()
     return answers
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,12 +18,12 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import SetupError
+from prunevid_qwen.evaluation.engine.processes import Plugins, end_pool, start_pool, submit
 from prunevid_qwen.evaluation.shapes.budgets import Calibration, Cell
 from prunevid_qwen.evaluation.shapes.methods import BLANK, Method, uses_chance
 from prunevid_qwen.evaluation.shapes.questioner import Questioner
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, CONDITIONS, ShapesVideo
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.processes.interruption import leave_signals_to_parent, starting_processes
 
 
 @dataclass(frozen=True)
@@ -110,8 +110,13 @@ Each = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
 
 
 @contextmanager
-def workers(asking: Asking, count: int) -> Iterator[Each]:
+def workers(asking: Asking, count: int, plugins: Plugins = ()) -> Iterator[Each]:
     """Start ``count`` processes of one thread each; one means this process. Leaving the block ends them at once.
+
+    Args:
+        asking: how videos are asked about.
+        count: of processes.
+        plugins: that processes load before a config of their methods arrives.
 
     Yields: what does jobs, and gives each result as it is ready.
 
@@ -127,14 +132,10 @@ def workers(asking: Asking, count: int) -> Iterator[Each]:
         finally:
             torch.set_num_threads(threads)
         return
-    others = set(multiprocessing.active_children())
-    # spawned: a fork of a process with torch's threads in it can hang
-    with starting_processes():
-        pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start, (asking,))
+    pool = start_pool(count, _begin, asking, plugins=plugins)
 
     def each(do: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        with starting_processes():
-            futures = [pool.submit(_here, do, job) for job in jobs]
+        futures = [submit(pool, _here, do, job) for job in jobs]
         return (future.result() for future in as_completed(futures))
 
     try:
@@ -145,19 +146,14 @@ def workers(asking: Asking, count: int) -> Iterator[Each]:
             "on where it was; --workers 1 needs the least"
         ) from error
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in set(multiprocessing.active_children()) - others:
-            child.kill()  # one that still starts would hold SIGTERM back
+        end_pool(pool)
 
 
 _worker: Worker | None = None  # of this process, where it is one of several
 
 
-def _start(asking: Asking) -> None:
-    """Begin a worker process: one thread, and signals are for the parent to answer."""
+def _begin(asking: Asking) -> None:
     global _worker
-    leave_signals_to_parent(terminable=True)
-    torch.set_num_threads(1)
     _worker = Worker(asking)
 
 

@@ -23,7 +23,7 @@ def sentence(row: Row, new_tokens: int) -> str:
     """Say what a row means.
 
     Args:
-        row: of `findings.rows_of`.
+        row: of `speed_findings.rows_of`.
         new_tokens: of every answer.
     """
     if "error" in row:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.report.page import Row, Table, csv_text, json_text
-from prunevid_qwen.evaluation.speed.findings import PARTS, WHOLE, summarise
 from prunevid_qwen.evaluation.speed.sentences import eaten
+from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE, summarise
 from prunevid_qwen.evaluation.speed.speed_plots import draw_plots
 from prunevid_qwen.evaluation.store import replace
 
@@ -71,7 +71,7 @@ def report_text(summary: dict[str, Any], plots: Sequence[str]) -> str:
     """Write the report of a run.
 
     Args:
-        summary: of `findings.summarise`.
+        summary: of `speed_findings.summarise`.
         plots: names of files that were drawn.
     """
     out = ["# Speed with and without pruning", "", *_about(summary)]

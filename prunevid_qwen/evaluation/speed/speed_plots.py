@@ -32,7 +32,7 @@ def draw_plots(folder: Path, summary: dict[str, Any]) -> list[str]:
 
     Args:
         folder: where to.
-        summary: of `findings.summarise`.
+        summary: of `speed_findings.summarise`.
 
     Raises:
         SetupError: matplotlib is not installed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,16 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.reading import media_reader
 from prunevid_qwen.evaluation.speed.competitors import competitors
 from prunevid_qwen.evaluation.speed.contest import Contest
-from prunevid_qwen.evaluation.speed.findings import MEASUREMENTS, cell_of
 from prunevid_qwen.evaluation.speed.growth import GROWTH, measure_growth
 from prunevid_qwen.evaluation.speed.model_shapes import Shape, build_model, shape_called, shape_of
 from prunevid_qwen.evaluation.speed.overhead import OVERHEAD, measure_overhead
 from prunevid_qwen.evaluation.speed.random_prompt import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS, cell_of
 from prunevid_qwen.evaluation.speed.video_prompt import read_prompt
 from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines
+from prunevid_qwen.evaluation.store.identity import Progress
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model, choose_device, load_model
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done and how much there is."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")

@@ -23,9 +23,23 @@ from prunevid_qwen.evaluation.engine.local import Engine, here
 from prunevid_qwen.evaluation.engine.reading import ByConfig, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.storing import Progress, answers_of, store_answers
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
-from prunevid_qwen.evaluation.store import RunFolder, config_options, digest_of, keep_lines, model_options
+from prunevid_qwen.evaluation.store import (
+    RunFolder,
+    config_options,
+    digest_of,
+    keep_lines,
+    model_options,
+    plugin_options,
+)
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
-from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, lacks, read_samples
+from prunevid_qwen.evaluation.tasks.visual_cot_records import (
+    ImageQuestion,
+    Sample,
+    data_files,
+    image_path,
+    lacks,
+    read_samples,
+)
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -38,43 +52,6 @@ BRIEF = "Answer the question using a single word or phrase."
 
 _FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
 _TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
-
-
-@dataclass(frozen=True)
-class ImageQuestion(Question):
-    """A sample as it is asked.
-
-    Args:
-        sample: which.
-        suffix: on a line of its own behind the question; "" is none.
-        error: why it cannot be asked, or None.
-    """
-
-    sample: Sample
-    suffix: str
-    error: str | None = None
-
-    @property
-    def id(self) -> str:  # type: ignore[override]
-        """Set and position."""
-        return self.sample.name
-
-    @property
-    def text(self) -> str:
-        """The question, suffix included."""
-        return f"{self.sample.question}\n{self.suffix}" if self.suffix else self.sample.question
-
-    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
-        """Write the question behind its image."""
-        return [{"role": "user", "content": [*items, {"type": "text", "text": self.text}]}]
-
-    def about(self) -> Line:
-        """Return what a line says of the sample."""
-        asked = self.sample
-        return {
-            "set": asked.set, "id": asked.id, "image": asked.image, "question": asked.question,
-            "reference": asked.answer,
-        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,6 +89,7 @@ class VisualCotRun:
         max_new_tokens: of the longest answer.
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
+        plugins: see `Answering`.
     """
 
     data: tuple[Path, ...]
@@ -122,6 +100,7 @@ class VisualCotRun:
     max_new_tokens: int = MAX_NEW_TOKENS
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     def samples(self) -> list[Sample]:
         """Read what is asked.
@@ -157,7 +136,8 @@ class VisualCotRun:
             return
         # an image is one chunk, whatever a config says of a video's
         configs = tuple((name, config.replace(vision_chunk_tokens=None)) for name, config in self.configs)
-        answering = Answering(configs, self.model_path, self.loading, {"max_new_tokens": self.max_new_tokens})
+        limit = {"max_new_tokens": self.max_new_tokens}
+        answering = Answering(configs, self.model_path, self.loading, limit, self.plugins)
         try:
             media = media_reader(self.model_path, self.loading)
         except UnsupportedError:  # a model whose inputs the library makes, or one that is refused when it is loaded
@@ -181,7 +161,7 @@ class VisualCotRun:
         options["configs"] = [name for name, _ in self.configs]
         for name, config in self.configs:
             options |= {f"{name}: {option}": value for option, value in config_options(config).items()}
-        return options
+        return options | plugin_options(self.plugins)
 
 
 def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool = True) -> NamedConfigs:

@@ -17,6 +17,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.evaluation.engine.reading import ReadMedia
+from prunevid_qwen.evaluation.engine.tasks import Line, Question
 from prunevid_qwen.video import read_image
 
 Box = tuple[float, float, float, float]
@@ -238,3 +240,40 @@ def _damage(path: Path, decode: bool) -> str | None:
     ) as error:  # what Pillow's readers raise
         return f"{path} is no readable image ({error})"
     return None
+
+
+@dataclass(frozen=True)
+class ImageQuestion(Question):
+    """A sample as it is asked.
+
+    Args:
+        sample: which.
+        suffix: on a line of its own behind the question; "" is none.
+        error: why it cannot be asked, or None.
+    """
+
+    sample: Sample
+    suffix: str
+    error: str | None = None
+
+    @property
+    def id(self) -> str:  # type: ignore[override]
+        """Set and position."""
+        return self.sample.name
+
+    @property
+    def text(self) -> str:
+        """The question, suffix included."""
+        return f"{self.sample.question}\n{self.suffix}" if self.suffix else self.sample.question
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
+        """Write the question behind its image."""
+        return [{"role": "user", "content": [*items, {"type": "text", "text": self.text}]}]
+
+    def about(self) -> Line:
+        """Return what a line says of the sample."""
+        asked = self.sample
+        return {
+            "set": asked.set, "id": asked.id, "image": asked.image, "question": asked.question,
+            "reference": asked.answer,
+        }  # fmt: skip

@@ -26,7 +26,7 @@ from prunevid_qwen.tokens.trace import Trace
 Attach = Callable[[Adapter, PruneVidConfig | Plan], AbstractContextManager[Trace]]
 """`hooks.attached`: prunes every prompt of the adapter's model inside the block, and asks no canary."""
 
-Figures = dict[str, Any]
+Measured = dict[str, Any]
 
 LAYERS, LAYER, STEPS = 3, 1, 2
 HALF: dict[str, Any] = {
@@ -62,7 +62,7 @@ class Check:
 
     name: str
     ok: bool
-    figures: Figures = field(default_factory=dict)
+    figures: Measured = field(default_factory=dict)
     seconds: float = 0.0
     error: Exception | None = None
 
@@ -146,7 +146,7 @@ def _of_one(family: str, attention: str, attach: Attach) -> Iterator[Check]:
         yield _judged(f"counts of {stages}, {attention}", partial(subject.counts, stages))
 
 
-def _judged(name: str, body: Callable[[], tuple[bool, Figures]]) -> Check:
+def _judged(name: str, body: Callable[[], tuple[bool, Measured]]) -> Check:
     start = time.perf_counter()
     try:
         ok, figures = body()
@@ -164,7 +164,7 @@ class _Subject:
         self.family, self.attention, self.attach, self.case = family, attention, attach, FAMILIES[family].shown
         self.made: dict[str, tuple[Any, Trace]] = {}  # by stages
 
-    def make(self) -> tuple[bool, Figures]:
+    def make(self) -> tuple[bool, Measured]:
         """Build the model and have it answer without us."""
         self.model = tiny_model(self.family, LAYERS, self.attention, torch.float64)
         self.adapter = adapter_for(self.model)
@@ -175,7 +175,7 @@ class _Subject:
         new = self.stock.sequences.shape[1] - self.inputs["input_ids"].shape[1]
         return new == STEPS + 1, {"tokens made": new, "asked": STEPS + 1}
 
-    def keeps_everything(self) -> tuple[bool, Figures]:
+    def keeps_everything(self) -> tuple[bool, Measured]:
         """With every stage on and nothing to drop, logits are the stock model's, bit for bit."""
         with self.attach(self.adapter, self._config("all stages", **KEEP)) as trace:
             ours = self._generate()
@@ -184,16 +184,20 @@ class _Subject:
         apart, allowed = units_apart(got, stock), 0
         if apart and not torch.equal(_logits(self._generate()), stock):
             allowed = UNITS  # this machine's stock model does not repeat itself to the bit: nor can ours
-        figures: Figures = {"units in the last place": apart, "allowed": allowed, "tokens kept by both stages": kept}
+        figures: Measured = {
+            "units in the last place": apart,
+            "allowed": allowed,
+            "tokens kept by both stages": kept,
+        }
         return apart <= allowed and kept == [sum(self.case.tokens[b]) for b in self.rows], figures
 
-    def forwards(self) -> tuple[bool, Figures]:
+    def forwards(self) -> tuple[bool, Measured]:
         """A plain forward, as in hand-written loops, gives what `generate` gives."""
         with self.attach(self.adapter, self._config("all stages")), torch.no_grad():
             got = self.model(**self.inputs).logits[:, -1]
         return _within(got, _logits(self._pruned("all stages")[0])[:, 0])
 
-    def equals_masking(self, stages: str) -> tuple[bool, Figures]:
+    def equals_masking(self, stages: str) -> tuple[bool, Measured]:
         """Logits after the prompt and in the decode steps are those of the stock model with the dropped masked."""
         out, trace = self._pruned(stages)
         wanted = []
@@ -209,7 +213,7 @@ class _Subject:
                 wanted.append(masked_logits(self.model, self.adapter, prompt, new, row, compress))
         return _within(_logits(out), torch.stack(wanted))
 
-    def counts(self, stages: str) -> tuple[bool, Figures]:
+    def counts(self, stages: str) -> tuple[bool, Measured]:
         """As many tokens as asked after each stage, and as many entries in each layer's cache after decoding."""
         out, trace = self._pruned(stages)
         config, case = self._config(stages), self.case
@@ -251,6 +255,6 @@ def _logits(out: Any) -> Tensor:
     return torch.stack(out.logits, dim=1)  # [B, 1 + STEPS, vocabulary]
 
 
-def _within(got: Tensor, wanted: Tensor) -> tuple[bool, Figures]:
+def _within(got: Tensor, wanted: Tensor) -> tuple[bool, Measured]:
     apart = units_apart(got.double(), wanted.double())
     return apart <= UNITS, {"units in the last place": apart, "allowed": UNITS}

@@ -1,0 +1,145 @@
+"""One word, one thing: no two files of one name in the package, and no two classes, but for those that say why.
+
+A file may be called as the folder that it stands in; files of ``cli`` are called after their commands. Names of types
+(``Row = dict[str, Any]``) count where they stand for different types.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
+
+MERGE = "of rooms that are being rewritten: goes, or gets its reason, when they are merged"
+
+# name -> where it stands, and why it means one thing in all of these places (or why it cannot be helped)
+FILES: dict[str, tuple[str, str]] = {
+    "answers": ("evaluation/lmms_eval_plugin, evaluation/shapes, prunevid_qwen", MERGE),
+    "check": ("evaluation/datasets, training/glimpse", MERGE),
+    "comparison": ("evaluation/reproduction, evaluation/shapes", MERGE),
+    "configs": ("evaluation/protocol, evaluation/visual_cot", MERGE),
+    "folder": ("evaluation/engine, evaluation/visual_cot", MERGE),
+    "glimpse": ("evaluation/reproduction, stage2_select, training", "a method has its paper's name wherever it stands"),
+    "identity": ("evaluation/store, evaluation/visual_cot", MERGE),
+    "layout": ("evaluation/datasets, tokens", MERGE),
+    "lines": ("evaluation/protocol, evaluation/store", MERGE),
+    "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
+    "model": ("evaluation/lmms_eval_plugin, prunevid_qwen", "the API's, and what lmms-eval calls so"),
+    "page": ("evaluation/report, evaluation/reproduction, evaluation/shapes", MERGE),
+    "plots": ("evaluation/report, evaluation/shapes", MERGE),
+    "presets": ("config, evaluation/protocol", "of a config, and of an evaluation"),
+    "prunevid": (
+        "evaluation/reproduction, stage1_merge, stage2_select",
+        "a method has its paper's name wherever it stands",
+    ),
+    "random": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
+    "reader": ("evaluation/datasets, video", MERGE),
+    "reading": ("evaluation/engine, training/glimpse", MERGE),
+    "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
+    "records": ("evaluation/visual_cot, training/glimpse", MERGE),
+    "report": ("evaluation, evaluation/benchmark, evaluation/visual_cot", MERGE),
+    "run": ("evaluation/benchmark, evaluation/reproduction, evaluation/visual_cot", MERGE),
+    "run_folder": ("evaluation/store, training/glimpse", MERGE),
+    "shapes": ("evaluation, training/glimpse", MERGE),
+    "summary": ("evaluation/protocol, evaluation/shapes, evaluation/visual_cot, training/glimpse_plus", MERGE),
+    "tables": ("evaluation/protocol, evaluation/reproduction, evaluation/shapes", MERGE),
+    "tokens": ("evaluation/benchmark, prunevid_qwen", MERGE),
+    "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
+    "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
+}
+CLASSES: dict[str, tuple[str, str]] = {
+    "Answers": ("evaluation/lmms_eval_plugin, evaluation/shapes", MERGE),
+    "Line": (
+        "evaluation/engine, evaluation/protocol, evaluation/store, evaluation/visual_cot, training/glimpse, "
+        "training/glimpse_plus",
+        MERGE,
+    ),
+    "Marked": ("evaluation, evaluation/visual_cot", MERGE),
+    "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
+    "Outcome": ("cli, training/glimpse", MERGE),
+    "Part": ("evaluation/datasets, evaluation/engine", MERGE),
+    "Progress": (
+        "cli, evaluation, evaluation/benchmark, evaluation/engine, evaluation/store, evaluation/visual_cot, "
+        "inputs, training/glimpse",
+        "a function that is told how far something is: with its name where it may be one of several things",
+    ),
+    "Question": ("evaluation/engine, evaluation/shapes, moving_shapes", MERGE),
+    "Reading": ("config, evaluation/engine, evaluation/protocol", MERGE),
+    "Record": ("evaluation/datasets, evaluation/store", MERGE),
+    "Report": ("cli, evaluation/datasets", MERGE),
+    "Row": (
+        "evaluation/datasets, evaluation/engine, evaluation/report, evaluation/reproduction, "
+        "evaluation/shapes, evaluation/visual_cot",
+        MERGE,
+    ),
+    "RunFolder": ("evaluation/store, training/glimpse", MERGE),
+    "Tell": ("evaluation/datasets, training/glimpse, training/glimpse_plus", MERGE),
+    "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),
+}
+
+Places = dict[str, set[str]]
+
+
+def files_of(package: Path) -> Places:
+    """Folders in which a file or package of each name stands."""
+    found: Places = defaultdict(set)
+    for path in package.rglob("*.py"):
+        name, folder = (path.stem, path.parent) if path.name != "__init__.py" else (path.parent.name, path.parents[1])
+        place = folder.relative_to(package.parent).as_posix()
+        if path.parent != package / "cli" and not (path.name != "__init__.py" and name == folder.name):
+            found[name].add(place.removeprefix(f"{package.name}/"))
+    return {name: places for name, places in found.items() if len(places) > 1}
+
+
+def classes_of(package: Path) -> Places:
+    """Folders in which a class, or a name for a type, of each name is defined; one type under one name counts once."""
+    found: dict[str, dict[str, str]] = defaultdict(dict)  # name -> file -> what it is
+    for path in package.rglob("*.py"):
+        file = path.relative_to(package).as_posix()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name][file] = file
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+                if name[0].isupper() and not name.isupper():
+                    found[name][file] = ast.unparse(node.value)
+    return {
+        name: {file.rpartition("/")[0] or package.name for file in places}
+        for name, places in found.items()
+        if len(set(places.values())) > 1
+    }
+
+
+def complaints(found: Places, allowed: dict[str, tuple[str, str]]) -> list[str]:
+    """Lines for the table: of names that are not in it, stand elsewhere too, or no longer collide."""
+    listed = {name: set(places.split(", ")) for name, (places, _) in allowed.items()}
+    wrong = [f'"{name}": ("{", ".join(sorted(places))}", "why"),' for name, places in sorted(found.items())
+             if listed.get(name) != places]  # fmt: skip
+    return [*wrong, *(f"{name!r} is one thing now: take it off the table" for name in listed if name not in found)]
+
+
+@pytest.mark.parametrize(("found", "allowed"), [(files_of, FILES), (classes_of, CLASSES)], ids=["files", "classes"])
+def test_a_name_stands_for_one_thing(found: object, allowed: dict[str, tuple[str, str]]) -> None:
+    assert callable(found)
+    wrong = complaints(found(PACKAGE), allowed)
+    assert not wrong, "\n".join(["rename one, or say why not in the table of this file:", *wrong])
+
+
+def test_collisions_are_seen(tmp_path: Path) -> None:
+    texts = {
+        "one/__init__.py": "", "two/__init__.py": "", "one/run.py": "class Row: ...", "two/run.py": "class Row: ...",
+        "one/one.py": "Line = list[int]\nCAP = 3", "two/plan.py": "Line = list[int]\nCAP = 4\nMark = int",
+        "two/one/__init__.py": "Mark = str", "cli/plan.py": "",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / "package" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "package" / name).write_text(text, encoding="utf-8")
+    files, classes = files_of(tmp_path / "package"), classes_of(tmp_path / "package")
+    assert files == {"run": {"one", "two"}, "one": {"package", "two"}}
+    assert classes == {"Row": {"one", "two"}, "Mark": {"two", "two/one"}}
+    assert complaints(files, {"run": ("one, two", ""), "one": ("package", "")}) == ['"one": ("package, two", "why"),']
+    assert len(complaints({}, {"run": ("one, two", "")})) == 1

@@ -11,10 +11,10 @@ import pytest
 
 from prunevid_qwen import check_reducer
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.methods import method_rows
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.config.plugins import load_plugin
+from prunevid_qwen.contract.listing import method_rows
 from prunevid_qwen.reducer import made_by, reducer_class
 from tests.stub_model import StubModel, ask, clip, model
 

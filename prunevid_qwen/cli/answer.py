@@ -34,6 +34,17 @@ class Outcome:
     verdict: str | None = None
     comparison: dict[str, Any] | None = None
 
+    def told(self, request: Request) -> dict[str, Any]:
+        """Return what --json prints."""
+        found: dict[str, Any] = {"question": request.question, "answer": self.answer, "stats": self.stats}
+        if request.expected is not None:
+            found["expected_answer"] = request.expected
+        if self.baseline is not None:
+            same = self.baseline["answer"] == self.answer
+            found |= {"baseline": self.baseline, "same_answer": same, "verdict": self.verdict}
+            found |= {"comparison": self.comparison, "warmed_up": True}
+        return found
+
 
 def load(request: Request) -> Any:
     """Load the model a request names; one that is not shown videos is refused before its weights are read."""

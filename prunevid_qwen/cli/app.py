@@ -17,7 +17,7 @@ import typer
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.old_spellings import respelt
 from prunevid_qwen.cli.options import spell_out_booleans
-from prunevid_qwen.cli.output import Call, FileReporting
+from prunevid_qwen.cli.output import Call, FileReporting, outline
 from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
 
@@ -93,10 +93,12 @@ def _run(call: Call) -> int:
         result = call.work(**call.given)
     if out is not None:
         out.write_text(_json(result.told), encoding="utf-8")
-    if not output.as_json:
-        result.show()
-    elif result.told:
+    if output.as_json and result.told:
         typer.echo(_json(result.told), nl=False)
+    elif not output.as_json and result.show is not None:
+        result.show()
+    elif result.told and not output.as_json:
+        typer.echo(outline(result.told))
     return result.exit_code
 
 

@@ -81,11 +81,12 @@ def _answered(request: Request) -> Done:
     request.check()
     # Imported only now: everything above answers in tenths of a second, without torch.
     from prunevid_qwen.cli.answer import answer, compare, load
-    from prunevid_qwen.cli.report import Report, as_json
+    from prunevid_qwen.cli.report import Report
 
     output, report = request.output, Report(request)
     with _noting(report.logged) if output.verbose else contextlib.nullcontext():
-        with report.waiting("Loading the model"):
+        with report.telling() as tell:
+            tell("Loading the model")
             model = load(request)
         if output.as_json:
             output.note(f"Model: {request.who()}")
@@ -98,7 +99,7 @@ def _answered(request: Request) -> Done:
     if output.as_json:
         for note in report.notes(outcome):
             output.note(note)
-    return Done(as_json(request, outcome), lambda: report.show(outcome))
+    return Done(outcome.told(request), lambda: report.show(outcome))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.config.typed import named_config
-from prunevid_qwen.errors import ConfigError, MediaError, excerpt
+from prunevid_qwen.errors import ConfigError, MediaError
 
 _EPILOG = """\
 [bold]Questions[/bold]: one JSON object a line; paths start from the file's folder
@@ -39,7 +39,6 @@ _EPILOG = """\
   ... --engine ray                      every GPU of this machine
   ... --engine ray --ray_address auto   every GPU of this machine's cluster
 """
-_SHOWN = 5  # missing files; the answers' lines name all
 
 
 def batch(
@@ -67,7 +66,9 @@ def batch(
     from prunevid_qwen.evaluation.tasks.benchmark import spread
 
     asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
-    _warn_of(missing_media(asked), output)
+    output.note_missing(
+        missing_media(asked), ": questions about them get a line that says so, and are asked again by the next run"
+    )
     if dry_run:
         told = {"questions": len(asked), "missing": missing_media(asked), "config": named[0], "out": str(out)}
         said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
@@ -106,12 +107,3 @@ def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str 
         except OSError as error:
             raise ConfigError(f"cannot read --question_file {file} ({error.strerror})") from None
     return list(questions_for_folder(path, texts, system))
-
-
-def _warn_of(missing: Sequence[str], output: Reporting) -> None:
-    for path in missing[:_SHOWN]:
-        output.note(f"missing: {excerpt(path)}")
-    if missing:
-        more = f" ({len(missing) - _SHOWN} more are not shown)" if len(missing) > _SHOWN else ""
-        output.note(f"{len(missing)} media are missing{more}: questions about them get a line that says so, and are "
-                    "asked again by the next run")  # fmt: skip

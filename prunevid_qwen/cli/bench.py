@@ -71,7 +71,7 @@ def accuracy(
     asking = {"model": model_path, "through_files": through_files, **of_each}
     run = accuracy_run_of(quick, names_in_text(methods), names_in_text(conditions), given, asking)
     if dry_run:
-        return _described(run.to_dict())
+        return Done(run.to_dict())
     from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
     from prunevid_qwen.evaluation.shapes.answers import read_answers
 
@@ -180,7 +180,7 @@ def speed(
         load_plugins(plugin)
         run = _speed_run_of(device, quick, options)
         if dry_run:
-            return _described(dataclasses.asdict(run))
+            return Done(dataclasses.asdict(run))
         from prunevid_qwen.evaluation.speed.speed_run import speed_run
 
         output.calm_libraries()
@@ -223,15 +223,6 @@ def _speed_report(folder: Path, output: Reporting) -> Done:
         typer.echo(f"report: {folder / 'report.md'}\nsummary: {folder / 'efficiency.json'}")
 
     return Done(summary, show)
-
-
-def _described(run: dict[str, Any]) -> Done:
-    def show() -> None:
-        for name, value in run.items():
-            typer.echo(f"{name}: {value}")
-        typer.echo("nothing was measured; leave out --dry_run to run")
-
-    return Done(run, show)
 
 
 def _numbers(name: str, text: str, kind: type = int) -> tuple[Any, ...]:

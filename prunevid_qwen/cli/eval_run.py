@@ -14,7 +14,7 @@ from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import Documented, opt, word
 from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, FlatNames
-from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
+from prunevid_qwen.cli.output import Done, Reporting, outline, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
@@ -51,7 +51,6 @@ _EXPORT = """\
 """
 DATASETS = "mvbench, videomme, egoschema, longvideobench, mlvu or vstar."
 _PROTOCOL = "Protocol (over --protocol's own choices)"
-_SHOWN = 5  # missing files; `prunevid eval check` lists all
 
 
 def run(
@@ -173,16 +172,9 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
     asked = spread(data.records, limit)
     paths = {media.path for record in asked for media in record.media}
     missing = sorted(path for path in paths if not Path(path).exists())
-    for path in missing[:_SHOWN]:
-        output.note(f"missing: {path}")
     if len(missing) == len(paths):
         raise MediaError(f"none of the {len(paths)} media that would be asked about is there; what to do: {how}")
-    if missing:
-        more = f" ({len(missing) - _SHOWN} more are not shown)" if len(missing) > _SHOWN else ""
-        output.note(
-            f"{len(missing)} of {len(paths)} media are missing{more}; scores will be of the other questions. All of "
-            f"them, and what to do: {how}"
-        )
+    output.note_missing(missing, f"; scores will be of the other questions. All of them, and what to do: {how}")
     return asked
 
 
@@ -204,9 +196,7 @@ def _described(run: Any, data: Any, asked: Sequence[Any]) -> Done:
 
     def show() -> None:
         typer.echo(f"{data.title} ({data.part}): {len(asked)} questions, {answers} answers by {', '.join(names)}")
-        for name, value in options.items():
-            typer.echo(f"  {name}: {value}")
-        typer.echo(f"first media read: {found}")
+        typer.echo(outline({"options": options, "first media read": found}))
         typer.echo("all is there up to the model; leave out --dry_run to run")
 
     return Done(told, show)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, excerpt
 
 if TYPE_CHECKING:
     from prunevid_qwen.cli.bars import Bars
@@ -26,12 +26,12 @@ class Done:
 
     Args:
         told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
-        show: prints it for people, on stdout.
+        show: prints it for people, on stdout; None: each name and value of ``told`` on a line.
         exit_code: see `prunevid_qwen.cli.exit_codes`.
     """
 
     told: dict[str, Any] = field(default_factory=dict)
-    show: Callable[[], None] = lambda: None
+    show: Callable[[], None] | None = None
     exit_code: int = 0
 
 
@@ -54,6 +54,14 @@ class Reporting:
         if model_path == "bundled":
             said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
             self.note(typer.style(said, fg="yellow"))
+
+    def note_missing(self, paths: Sequence[str], more: str, shown: int = 5) -> None:
+        """Name missing files, at most so many of them, and say what becomes of their questions."""
+        for path in paths[:shown]:
+            self.note(f"missing: {excerpt(path)}")
+        left = f" ({len(paths) - shown} more are not shown)" if len(paths) > shown else ""
+        if paths:
+            self.note(f"{len(paths)} media are missing{left}{more}")
 
     def bars(self) -> Bars:
         """Return progress bars on stderr, that show nothing under ``--quiet``."""
@@ -105,6 +113,18 @@ class Call:
     given: dict[str, Any]
     output: Reporting
     log: int
+
+
+def outline(told: Mapping[str, Any], indent: str = "") -> str:
+    """Return what a command was told as lines: a name and its value, what has parts with them below."""
+    lines = []
+    for name, value in told.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{name}:", outline(value, indent + "  ")]
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            lines.append(f"{indent}{name}: {text}")
+    return "\n".join(lines)
 
 
 def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -13,11 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prunevid_qwen.cli.answer import Outcome
-from prunevid_qwen.cli.details import details
 from prunevid_qwen.cli.groups import BUNDLED
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, first_token_seconds
 from prunevid_qwen.config.amounts import percent, sizes
+from prunevid_qwen.config.flat import READING
 from prunevid_qwen.errors import abridged
 
 _PARTS = {
@@ -28,6 +28,8 @@ _PARTS = {
     "select": "stage 2, selecting",
     "compact": "stage 3, cutting the cache",
 }
+
+_CORE = ("enable_cache_compression", "position_scheme", *READING)
 
 
 class Report:
@@ -41,17 +43,8 @@ class Report:
         self.logged: set[str] = set()  # warnings that a person has read already, under --verbose
 
     @contextlib.contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Show that something is going on, on a terminal only."""
-        if not self.err.is_terminal:
-            yield
-            return
-        with self.err.status(f"{what} ..."):
-            yield
-
-    @contextlib.contextmanager
     def telling(self) -> Iterator[Callable[[str], None]]:
-        """Give `compare` a line that says what it is at, on a terminal only; there is none before it is first told."""
+        """Give a line that says what is going on, on a terminal only; there is none before it is first told."""
         status = self.err.status("")
         try:
 
@@ -165,20 +158,6 @@ class Report:
         return notes
 
 
-def as_json(request: Request, outcome: Outcome) -> dict[str, Any]:
-    """Return what --json prints."""
-    found: dict[str, Any] = {"question": request.question, "answer": outcome.answer, "stats": outcome.stats}
-    if request.expected is not None:
-        found["expected_answer"] = request.expected
-    if outcome.baseline is not None:
-        found["baseline"] = outcome.baseline
-        found["same_answer"] = outcome.baseline["answer"] == outcome.answer
-        found["verdict"] = outcome.verdict
-        found["comparison"] = outcome.comparison
-        found["warmed_up"] = True
-    return found
-
-
 def tokens_table(stats: Stats) -> Table:
     """Return what each stage left of the visual tokens and of the cache."""
     tokens, visual = stats["tokens"], stats["tokens"]["visual"]
@@ -284,3 +263,25 @@ def comparison_table(pruned: Stats, full: Stats) -> Table:
     row("seconds in all", lambda s: s["seconds"]["total"], "{:.3f}".format)
     row("tokens generated", lambda s: s["generated_tokens"], str)
     return table
+
+
+def details(stats: Stats) -> str:
+    """Return them as lines; of options those of the methods, which alone were read."""
+    lines = []
+    for video in stats["input"].get("videos", ()):
+        times = " ".join(f"{time:.2f}" for time in video["timestamps"])
+        lines.append(f"{video['source']}: read by {video['backend']}, grid {video['grid']}, frames at {times} s")
+    lines.append(f"positions: {stats['position_scheme']}; {stats['dtype']}, attention {stats['attn_implementation']}")
+    lines.append(" ".join(f"{name} {version}" for name, version in stats["versions"].items()))
+    methods = stats.get("methods")
+    if methods is None:  # a plan, or a receipt of 0.1
+        lines.append(_written(stats["config"] or stats["plan"]))
+    else:
+        for part, own in methods.items():
+            lines.append(f"{part} " + ("off" if own is None else f"{own['name']}: {_written(own['options'])}"))
+        lines.append(_written({name: stats["config"][name] for name in _CORE}))
+    return "\n".join(lines)
+
+
+def _written(options: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in options.items())

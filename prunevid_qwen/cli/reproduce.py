@@ -15,7 +15,7 @@ from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.cli.output import Done, Reporting, outline, typed
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 _LESS = "Deviations, told on the page"
@@ -229,7 +229,7 @@ class _Reproducing:
             for setting, _ in asked:
                 typer.echo(f"{self.table.name}, setting {setting.name}: {self.table.paper}, {self.table.table}")
                 for each in told[setting.name]["asked"]:
-                    _show(each)
+                    typer.echo(_planned(each))
                 typer.echo("\n  ".join(["published, theirs:", *figure_lines(setting)]))
                 typer.echo("\n  ".join(["what the whole of it would take:", *told[setting.name]["cost"]]) + "\n")
             if not unread:
@@ -240,20 +240,21 @@ class _Reproducing:
         return Done(told, show, MediaError.exit_code if unread else 0)
 
 
-def _show(each: dict[str, Any]) -> None:
+def _planned(each: dict[str, Any]) -> str:
+    """Return what would be asked of a data set, as lines."""
     part = "" if each["of"] == each["published"] else f", which has {each['published']} as published"
-    typer.echo(f"{each['title']}: {each['questions']} of {each['of']} questions{part}; {each['answers']} answers by "
-               f"{', '.join(each['configs'])}")  # fmt: skip
-    for name, why in each["not on this model"].items():
-        typer.echo(f"  not on this model: {name}: {why}")
-    typer.echo(f"  protocol: {', '.join(f'{name} {value}' for name, value in each['protocol'].items())}")
-    typer.echo(f"  model: {each['model']}")
+    configs = ", ".join(each["configs"])
+    told = {"not on this model": each["not on this model"], "protocol": each["protocol"], "model": each["model"]}
     if each["missing"]:
-        typer.echo(
-            f"  missing: {each['missing']} media, whose questions will have no answer; the first is "
-            f"{each['first missing']}; all: prunevid eval check {each['dataset']} --data {each['folder']}"
+        told["missing"] = (
+            f"{each['missing']} media, whose questions will have no answer; the first is {each['first missing']}; all: "
+            f"prunevid eval check {each['dataset']} --data {each['folder']}"
         )
-    typer.echo(f"  first media read: {each['first'] or 'none could be read'}")
+    told["first media read"] = each["first"] or "none could be read"
+    head = (
+        f"{each['title']}: {each['questions']} of {each['of']} questions{part}; {each['answers']} answers by {configs}"
+    )
+    return f"{head}\n{outline({name: value for name, value in told.items() if value}, '  ')}"
 
 
 def _folders(given: Sequence[str], table: Any) -> dict[str, Path]:

@@ -189,6 +189,9 @@ def test_weights_and_files_that_configs_name_are_part_of_a_run(tmp_path: Path) -
     assert after["model"] != before["model"] and after["device"] == "cpu"
     assert digest(tmp_path / "model") != digest(tmp_path / "model" / "weights")
     assert "content of" not in str(options("bundled", (("c", PruneVidConfig()),)))
+    plugin = Path(__file__).parent / "plugins" / "spread.py"
+    planned = VisualCotRun((), tmp_path, (), loading={"device": "cpu"}, plugins=(str(plugin),))
+    assert planned.options([])["plugin: spread"] == digest(plugin)
     with pytest.raises(SetupError):
         options("no/such")
     with pytest.raises(ConfigError):

@@ -20,21 +20,21 @@ from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
-from prunevid_qwen.evaluation.speed.flops import decode_flops, decoder_flops, lm_head_flops, vision_flops
-from prunevid_qwen.evaluation.speed.memory import peak_memory
-from prunevid_qwen.evaluation.speed.model_shapes import MERGE, shape_of
-from prunevid_qwen.evaluation.speed.timed_run import TimedParts, timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.competitors import Competitor
+from prunevid_qwen.evaluation.speed.contest import Contest
+from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, shape_of
+from prunevid_qwen.evaluation.speed.random_prompt import PromptSize
+from prunevid_qwen.evaluation.speed.timed_run import timed_tokens
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.receipt import check_applied
-from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens.device import input_device
 
 WARM_UP, ROUNDS = 3, 3
+_OUT_OF_MEMORY = "out of GPU memory: smaller max_pixels need less"
 Competitors = tuple[tuple[str, PruneVidConfig | None], ...]
 Line = dict[str, Any]
 
@@ -128,23 +128,16 @@ class _Timer:
                 return
             except torch.OutOfMemoryError:  # one image may be too large where all others fit
                 torch.cuda.empty_cache()
-                error = "out of GPU memory: smaller max_pixels need less"
+                error = _OUT_OF_MEMORY
         yield from ({**base, "config": name, "error": error} for name, _ in self.rows)
 
     def _measured(self, inputs: dict[str, Any], grid: tuple[int, int]) -> list[Line]:
-        found, rounds = dict[str, Line](), {name: list[dict[str, float]]() for name, _ in self.rows}
-        for name, config in self.rows:
-            parts = timed_parts(self.stock, inputs, config)
-            with peak_memory(self.device) as memory:
-                timed_tokens(self.stock, inputs, config, self.new_tokens)
-            found[name] = {**self._facts(config, parts, inputs, grid), "memory": memory.to_dict()}
-        for _ in range(ROUNDS):
-            for name, config in self.rows:
-                whole, _ = timed_tokens(self.stock, inputs, config, self.new_tokens)
-                seconds = timed_parts(self.stock, inputs, config).seconds
-                rounds[name].append({**whole, **{part: seconds[part] for part in ("vision", "decoder")}})
-        times = {name: {part: median(one[part] for one in own) for part in own[0]} for name, own in rounds.items()}
-        return [{"config": name, "error": None, "seconds": times[name], **found[name]} for name, _ in self.rows]
+        text = inputs["input_ids"].shape[1] - grid[0] * grid[1]
+        size = PromptSize(PATCH_FRAMES, *grid, text_tokens=text)  # an image is one temporal position
+        entered = [Competitor(name, config) for name, config in self.rows]
+        contest = Contest(self.stock, shape_of(self.stock.config), size, inputs, entered, self.new_tokens)
+        found, rounds = contest.prepare(), list(contest.rounds(ROUNDS))
+        return [_line(name, about, [each[name] for each in rounds if name in each]) for name, about in found.items()]
 
     def _inputs(self, record: Record) -> tuple[dict[str, Any], str | None, tuple[int, int]]:
         question = Record(record.id, record.media, record.question, (), None, record.groups)  # free-form: no options
@@ -160,25 +153,26 @@ class _Timer:
         rows, columns = (int(side) // MERGE for side in grid[0, 1:])
         return {name: value.to(self.device) for name, value in batch.items()}, None, (rows, columns)
 
-    def _facts(
-        self, config: PruneVidConfig | None, parts: TimedParts, inputs: dict[str, Any], grid: tuple[int, int]
-    ) -> Line:
-        shape = shape_of(self.stock.config)
-        visual, length = grid[0] * grid[1], inputs["input_ids"].shape[1]
-        seen, kept, boundary = [visual] * shape.layers, visual, None
-        if config is not None and parts.trace is not None:
-            check_applied(parts.trace, config, [visual])
-            [sample] = parts.trace.samples
-            seen, kept = sample.widths(shape.layers), sample.after_stage2
-            boundary = parts.trace.layer if config.enable_stage2 else None
-        text = length - visual
-        held, _ = size_of(parts.cache)
-        return {
-            "tokens": {"visual": visual, "text": text, "kept": kept, "layer": boundary},
-            "cache_length": sum(held) / len(held),
-            "flops": {
-                "decoder": decoder_flops(shape, [n + text for n in seen]).total + lm_head_flops(shape),
-                "vision": vision_flops(shape, (1, *grid)),
-                "decode_step": decode_flops(shape, [n + 1 for n in held]),
-            },
-        }
+
+def _line(name: str, about: dict[str, Any], rounds: list[dict[str, Any]]) -> Line:
+    if "error" in about:
+        return {"config": name, "error": _OUT_OF_MEMORY}
+    facts, flops = about["facts"], about["facts"]["flops"]
+    tokens, lengths = facts["tokens"], facts["cache_lengths"]
+    seconds = {part: median(one[part] for one in rounds) for part in ("first_token", "decode_per_token", "end_to_end")}
+    seconds |= {part: median(one["parts"][part] for one in rounds) for part in ("vision", "decoder")}
+    return {
+        "config": name,
+        "error": None,
+        "seconds": seconds,
+        "tokens": {
+            "visual": tokens["visual"], "text": tokens["text"], "kept": int(tokens["after_stage2"]),
+            "layer": facts["layer"],
+        },
+        "cache_length": sum(lengths) / len(lengths),
+        "flops": {
+            "decoder": flops["decoder"]["total"] + flops["lm_head"], "vision": flops["vision"],
+            "decode_step": flops["decode_step"],
+        },
+        "memory": about["memory"],
+    }  # fmt: skip

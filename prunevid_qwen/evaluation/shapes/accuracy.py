@@ -212,12 +212,7 @@ def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress)
 
 
 def _whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[str, int]]:
-    """Return which videos have all their lines, and take the lines of others out of the file.
-
-    Args:
-        path: of the answers.
-        wanted: how many lines each video has when it is done.
-    """
+    """Return which videos have all their lines, as many as wanted, and take the lines of others out of the file."""
 
     def name(line: dict[str, Any]) -> tuple[str, int]:
         return line.get("condition", ""), line.get("seed", -1)

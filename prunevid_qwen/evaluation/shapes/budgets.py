@@ -8,6 +8,7 @@ selector that adapts to the question), the decoder is run instead.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -126,16 +127,11 @@ class Calibration:
         measure: Callable[[PruneVidConfig], float],
         counted: str,
     ) -> Cell:
-        low, high = 0, len(configs) - 1  # the first setting that is not above the budget lies in low..high, if any does
         if budget is None:
             return self._cell(method, None, configs[0], measure(configs[0]), "", counted)
-        while low < high:
-            middle = (low + high) // 2
-            if measure(configs[middle]) <= budget:
-                high = middle
-            else:
-                low = middle + 1
-        near = [k for k in (low, low - 1) if k >= 0]
+        # shares fall from setting to setting: the first that is not above the budget, or the last of all
+        first = bisect_left(configs, -budget, hi=len(configs) - 1, key=lambda config: -measure(config))
+        near = [k for k in (first, first - 1) if k >= 0]
         share, k = min(((measure(configs[k]), k) for k in near), key=lambda each: abs(each[0] - budget))
         why = _why_not(share, budget, NEAR, k == 0, k == len(configs) - 1)
         return self._cell(method, budget, configs[k], share, why, counted)

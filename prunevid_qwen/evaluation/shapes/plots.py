@@ -189,18 +189,10 @@ def _curve(
     start: float = 0.0,
     **look: Any,
 ) -> Any:
-    """Draw a method's curve: hollow markers where some conditions are out of reach, intervals as bands or bars.
+    """Draw a method's curve, a point for each cell, in percent: hollow markers where some conditions are out of reach.
 
-    Args:
-        axes: matplotlib's.
-        method: its name: a band for the judged ones, bars for other highlighted ones, no interval for the rest.
-        cells: one for each point.
-        xs: in percent.
-        ys: in percent.
-        theme: of the page.
-        spans: of each point the interval, as shares; drawn where all have one.
-        start: what the spans are counted from, in percent.
-        look: changes of the style.
+    Intervals (``spans``, as shares counted from ``start`` percent, where all cells have one) are a band for the judged
+    methods, bars for the other highlighted ones.
     """
     style = {**style_of(method, theme), **look}
     line = axes.plot(xs, ys, **style)[0]

@@ -37,7 +37,6 @@ from prunevid_qwen.evaluation.tasks.visual_cot_records import (
     Sample,
     data_files,
     image_path,
-    lacks,
     read_samples,
 )
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
@@ -51,6 +50,7 @@ BRIEF = "Answer the question using a single word or phrase."
 """What LLaVA-1.5 made usual for short answers, and GlimpsePrune appends on request."""
 
 _FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
+_ASKED = ("set", "id", "config", "image", "question", "reference")
 _TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
 
 
@@ -63,11 +63,7 @@ class LimitedImage(Media):
 
 @dataclass(frozen=True)
 class ByImage:
-    """Reads each image with its own limit of pixels, as ``prunevid ask`` does under a config with that limit.
-
-    Args:
-        readings: by limit.
-    """
+    """Reads each image by the reading of its own limit of pixels: as ``prunevid ask`` does under such a config."""
 
     readings: Mapping[int | None, ByConfig]
 
@@ -116,14 +112,12 @@ class VisualCotRun:
         """Yield what is asked: all configs about one sample before the next; neighbours of one image share it."""
         steps: list[tuple[tuple[Media, ...], tuple[Question, tuple[str, ...]]]] = []
         for sample in samples:
-            question, path = ImageQuestion(sample, self.suffix, lacks(sample)), ""
-            if question.error is None:
-                try:
-                    path = str(image_path(sample, self.images).absolute())  # other processes stand in other folders
-                except MediaError as error:
-                    question = ImageQuestion(sample, self.suffix, str(error))
+            try:  # other processes stand in other folders
+                question, path = ImageQuestion(sample, self.suffix), str(image_path(sample, self.images).absolute())
+            except MediaError as error:
+                question, path = ImageQuestion(sample, self.suffix, str(error)), ""
             for limit, same in groupby(self.configs, key=lambda each: each[1].max_pixels):
-                media = (LimitedImage("image", path, max_pixels=limit),) if question.error is None else ()
+                media = (LimitedImage("image", path, max_pixels=limit),) if path else ()
                 steps.append((media, (question, tuple(name for name, _ in same))))
         for media, own in groupby(steps, key=lambda step: step[0]):
             yield Task(media, tuple(asked for _, asked in own))
@@ -131,8 +125,8 @@ class VisualCotRun:
     def answers(self, tasks: Sequence[Task], engine: Engine) -> Generator[Line, None, None]:
         """Answer tasks; a model is loaded if there is an image to show it."""
         if not any(task.media for task in tasks):
-            for question, names in (asked for task in tasks for asked in task.questions):
-                yield from ({**question.about(), "config": name, "error": question.error} for name in names)
+            asked = ((question, name) for task in tasks for question, names in task.questions for name in names)
+            yield from ({**question.about(), "config": name, "error": question.error} for question, name in asked)
             return
         # an image is one chunk, whatever a config says of a video's
         configs = tuple((name, config.replace(vision_chunk_tokens=None)) for name, config in self.configs)
@@ -232,11 +226,10 @@ def answer_run(
 
 
 def _stored(line: Line) -> Line:
-    first = {name: line[name] for name in ("set", "id", "config", "image", "question", "reference")}
-    stored = {**first, "answer": None, "tokens": None, "kept_ratio": None, "generated_tokens": None, "seconds": None}
+    stored = {name: line[name] for name in _ASKED}
+    stored |= dict.fromkeys(("answer", "tokens", "kept_ratio", "generated_tokens", "seconds"))
     if line["error"] is None:
-        spent = line["seconds"]
-        # the vision tower is in no first token of an engine: it encodes an image once for all configs
+        spent = line["seconds"]  # of an engine without the vision tower, which encodes an image once for all configs
         reached = spent.get("first_token") or sum(spent[part] for part in _FIRST_TOKEN)
         stored |= {
             "answer": line["raw"].strip(),

@@ -170,8 +170,11 @@ def image_path(sample: Sample, root: Path) -> Path:
     """Find the image of a sample: under the root as the record has it, else in the folder of its data set.
 
     Raises:
-        MediaError: the record names none, or it is at none of these places.
+        MediaError: the sample cannot be asked: its record lacks something, or the image is at none of these places.
     """
+    for what, text in (("question", sample.question), ("reference answer", sample.answer)):
+        if not text:
+            raise MediaError(f"{sample.name} has no {what}")
     if not sample.image:
         raise MediaError(f"{sample.name} names no image")
     places = [root / sample.image, root / sample.dataset / sample.image]
@@ -200,26 +203,16 @@ def problems(
     """
     seen: dict[Path, str | None] = {}
     for number, sample in enumerate(samples, 1):
-        problem = lacks(sample)
-        if problem is None:
-            try:
-                path = image_path(sample, root)
-                if path not in seen:
-                    seen[path] = _damage(path, decode)
-                problem = seen[path] and f"{sample.name}: {seen[path]}"
-            except MediaError as error:
-                problem = str(error)
+        try:
+            path = image_path(sample, root)
+            if path not in seen:
+                seen[path] = _damage(path, decode)
+            problem = seen[path] and f"{sample.name}: {seen[path]}"
+        except MediaError as error:
+            problem = str(error)
         if problem:
             yield problem
         tell("checking", number, len(samples))
-
-
-def lacks(sample: Sample) -> str | None:
-    """Say what a record lacks to be asked and scored, or None."""
-    for what, text in (("question", sample.question), ("reference answer", sample.answer)):
-        if not text:
-            return f"{sample.name} has no {what}"
-    return None
 
 
 def _damage(path: Path, decode: bool) -> str | None:
@@ -272,8 +265,5 @@ class ImageQuestion(Question):
 
     def about(self) -> Line:
         """Return what a line says of the sample."""
-        asked = self.sample
-        return {
-            "set": asked.set, "id": asked.id, "image": asked.image, "question": asked.question,
-            "reference": asked.answer,
-        }  # fmt: skip
+        about = {name: getattr(self.sample, name) for name in ("set", "id", "image", "question")}
+        return {**about, "reference": self.sample.answer}

@@ -181,3 +181,16 @@ def test_questions_of_a_file_are_asked_about_each(tmp_path: Path, capsys: Any) -
     assert json.loads(capsys.readouterr().out)["questions"] == 2
     (tmp_path / "q.jsonl").write_text('{"video": "b.mp4", "question": "?"}\n')
     assert main(["batch", str(tmp_path / "q.jsonl"), *words]) == 2, "a file of questions has its own"
+
+
+# ---- bench
+
+
+def test_a_plug_ins_method_is_measured_beside_the_others(registry: None, tmp_path: Path, capsys: Any) -> None:
+    spread = str(Path(__file__).parent / "plugins" / "spread.py")
+    words = ["bench", "accuracy", "--out", str(tmp_path / "x"), "--dry_run", "--json"]
+    assert main([*words, "--plugin", spread, "--methods", "spread,random"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {"unpruned", "random", "spread"} == {each["name"] for each in said["methods"]}
+    assert any("spread" in name and name.startswith("plugin") for name in said)
+    assert main([*words, "--methods", "sprad"]) == 2

@@ -13,6 +13,7 @@ from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, load_plugins
 from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.config.typed import names_in_text, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -47,7 +48,7 @@ def accuracy(
     *,
     out: Path = opt(Path("runs/moving_shapes"), "Folder of the results. Default: runs/moving_shapes.", "FOLDER", _RUNS),
     quick: bool = opt(False, "A few minutes: fewer videos and budgets, one random seed.", None, _RUNS),
-    methods: str = opt("", "Names as in the report, with commas between. Default: all.", "NAMES", _ASKED),
+    methods: str = opt("", "As in the report, or of --plugin, with commas between. Default: all.", "NAMES", _ASKED),
     conditions: str = opt("", "plain, long, clutter, shake. Default: all.", "NAMES", _ASKED),
     budgets: str = opt("", "Shares of the tokens, averaged over the layers, such as 0.16,0.1.", "SHARES", _ASKED),
     videos: int | None = opt(None, "How many. May grow in a later run.", "INT", _ASKED, least=1),
@@ -62,11 +63,17 @@ def accuracy(
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
     dry_run: bool = opt(False, "Say what would be asked, and ask nothing.", None, _RUNS),
     pack: bool = opt(False, "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _RUNS),
+    plugin: list[str] | None = opt(None, "Python file, or module, that registers methods.", "FILE|MODULE", _RUNS),
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
     output: Reporting,
 ) -> Done:
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
-    given = {"videos": videos, "first_seed": first_seed, "budgets": _numbers("budgets", budgets, float) or None}
+    given = {
+        "plugins": load_plugins(plugin) or None,
+        "videos": videos,
+        "first_seed": first_seed,
+        "budgets": _numbers("budgets", budgets, float) or None,
+    }
     of_each = {"questions": questions, "random_seeds": random_seeds}
     asking = {"model": model_path, "through_files": through_files, **of_each}
     run = accuracy_run_of(quick, names_in_text(methods), names_in_text(conditions), given, asking)
@@ -87,13 +94,23 @@ def accuracy_run_of(
 ) -> Any:
     """Return the run; None among the values takes the default of the full or of the quick run."""
     from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun
-    from prunevid_qwen.evaluation.shapes.methods import methods_called
+    from prunevid_qwen.evaluation.shapes.methods import Method, methods_called, standard_methods
     from prunevid_qwen.evaluation.shapes.workers import Asking
 
     start: dict[str, Any] = dict(QUICK) if quick else {}
     made = Asking(**{**start.pop("asking", {}), **{name: value for name, value in asking.items() if value is not None}})
     start |= {name: value for name, value in given.items() if value is not None}
-    return AccuracyRun(tuple(methods_called(list(methods))), conditions=conditions, asking=made, **start)
+    standard = {method.name for method in standard_methods()}
+    others = ("selector", "enable_stage1"), ("merger", "enable_stage2")  # of a plug-in: alone, the other stage off
+    own = [
+        Method(name, {part: name, off: False})
+        for part, off in others
+        for name in methods
+        if name not in standard and name in classes_of(part)
+    ]
+    called = [name for name in methods if name not in {each.name for each in own}]
+    compared = [*(methods_called(called) if called or not own else ()), *own]
+    return AccuracyRun(tuple(compared), conditions=conditions, asking=made, **start)
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:

@@ -76,7 +76,7 @@ def visual_cot(
     def asked() -> Any:
         return VisualCotRun(
             tuple(data or ()), images, competitors(made, not no_baseline), limit, BRIEF if brief else "",
-            max_new_tokens or MAX_NEW_TOKENS, model.model_path, model.loading,
+            max_new_tokens or MAX_NEW_TOKENS, model.model_path, model.loading, plugins=pruning.plugins,
         )  # fmt: skip
 
     if dry_run:

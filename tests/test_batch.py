@@ -192,9 +192,9 @@ def test_ctrl_c_loses_nothing(
 
 def test_a_limit_may_grow_and_so_may_the_file(root: Path, finished: Path, tmp_path: Path, asked: list[str]) -> None:
     out = tmp_path / "a.jsonl"
-    assert batch(root / "questions.jsonl", out, "--limit", "2") == 0 and asked == ["color", "70"]
+    assert batch(root / "questions.jsonl", out, "--limit", "2") == 0 and asked == ["color", "4"]
     assert batch(root / "questions.jsonl", out) == 0 and len(asked) == 6
-    assert timeless(out) == timeless(finished)
+    assert sorted(timeless(out), key=str) == sorted(timeless(finished), key=str)
     more = write(root, [*reversed(QUESTIONS[:2]), {**QUESTIONS[0], "id": "again"}], "more.jsonl")
     assert batch(more, out) == 0 and asked[6:] == ["again"]
 

@@ -1,4 +1,4 @@
-"""``prunevid train-glimpse`` and ``prunevid convert-glimpse``: options, exit codes, what is written."""
+"""``prunevid train glimpse`` and ``prunevid convert-glimpse``: options, exit codes, what is written."""
 
 import json
 import re
@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from prunevid_qwen.cli import main, train_glimpse_request
-from prunevid_qwen.cli.train_glimpse import build_recipe
+from prunevid_qwen.cli import main, train
+from prunevid_qwen.cli.option import Documented
+from prunevid_qwen.cli.train import glimpse_recipe
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -22,6 +23,7 @@ from tests.glimpse_training import base_model, small
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = Documented(GlimpseRecipe, "", pairs=("data", "eval_data"))
 PUBLISHED = ROOT / "tests" / "data" / "glimpse_checkpoint"
 
 
@@ -48,7 +50,7 @@ def picture_set(folder: Path, missing: bool = False) -> list[str]:
 
 
 def test_help_names_every_option_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train-glimpse", "--help"]) == 0
+    assert main(["train", "glimpse", "--help-all"]) == 0
     shown = capsys.readouterr().out
     for field in fields(GlimpseRecipe):
         assert f"--{field.name} " in shown, field.name
@@ -57,7 +59,7 @@ def test_help_names_every_option_of_a_recipe(capsys: pytest.CaptureFixture[str])
 def test_help_loads_no_torch() -> None:
     code = (
         "import sys\nfrom prunevid_qwen.cli import main\n"
-        "assert main(['train-glimpse', '--help']) == main(['convert-glimpse', '--help']) == 0\n"
+        "assert main(['train', 'glimpse', '--help']) == main(['convert-glimpse', '--help']) == 0\n"
         "assert not {'torch', 'numpy', 'transformers', 'accelerate', 'yaml'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL)
@@ -68,20 +70,20 @@ def test_options_override_the_file(recipe: Path) -> None:
         "learning_rate": "1e-4", "steps": "none", "selected_layers": "3,5", "betas": "0.8, 0.9", "seed": "7",
         "skip_bad": True, "width": None, "data": ["samples=9", "conditions={long: 1}"],
     }  # fmt: skip
-    made = build_recipe(recipe, given)
+    made = glimpse_recipe(recipe, OPTIONS.made(given))
     assert made.learning_rate == 1e-4 and made.steps is None and made.selected_layers == (3, 5)
     assert made.betas == (0.8, 0.9) and made.seed == 7 and made.skip_bad and made.width == 16
     assert made.data == {"kind": "moving_shapes", "samples": 9, "conditions": {"long": 1}}
-    assert build_recipe(recipe, {"data": ["kind=visual_cot", "path=a.jsonl"]}).data == {
+    assert glimpse_recipe(recipe, {"data": ["kind=visual_cot", "path=a.jsonl"]}).data == {
         "kind": "visual_cot", "path": "a.jsonl",
     }  # fmt: skip
-    assert build_recipe(None, {}) == GlimpseRecipe()
+    assert glimpse_recipe("glimpse", {}) == GlimpseRecipe.from_yaml("glimpse")
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--steps", "many"], "steps is a whole number, got 'many'"),
+        (["--steps", "many"], "steps is a whole number.*, got 'many'"),
         (["--data", "samples"], "--data takes OPTION=VALUE"),
         (["--data", "sample=3"], "did you mean 'samples'.*data has"),
         (["--check", "--no_check"], "contradict"),
@@ -93,7 +95,7 @@ def test_options_override_the_file(recipe: Path) -> None:
 def test_what_cannot_be_meant_is_a_sentence(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
 ) -> None:
-    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), *words]) == 2
+    assert main(["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), *words]) == 2
     assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
@@ -105,7 +107,7 @@ def test_check_looks_at_the_data_and_loads_no_model(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "load_base", lambda *_: pytest.fail("the model was loaded"))
-    words = ["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--check"]
+    words = ["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--check"]
     assert main([*words, *picture_set(tmp_path)]) == 0
     assert "data: all 2 records can be trained on" in capsys.readouterr().out
     (tmp_path / "two.png").unlink()
@@ -116,7 +118,7 @@ def test_check_looks_at_the_data_and_loads_no_model(
 
 
 def test_bad_records_are_refused_or_left_out(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--steps", "1"]
+    words = ["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--steps", "1"]
     words += picture_set(tmp_path, missing=True)
     assert main(words) == 4
     assert "1 of 2 records cannot be trained on" in capsys.readouterr().err
@@ -131,7 +133,7 @@ def test_a_run_says_what_came_out_and_leaves_a_predictor(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(out), "--json"]) == 0
+    assert main(["train", "glimpse", "--recipe", str(recipe), "--out", str(out), "--json"]) == 0
     said = capsys.readouterr()
     record = json.loads(said.out)
     assert record == json.loads((out / "train.json").read_text())
@@ -139,16 +141,16 @@ def test_a_run_says_what_came_out_and_leaves_a_predictor(
     assert {"prunevid_qwen", "torch", "transformers", "accelerate"} <= record["versions"].keys()
     assert "training 2/2  lm " in said.err and "evaluating at step 2  lm " in said.err
     assert GlimpseVIP.from_pretrained(out / "model").facts.layers == 8
-    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(out)]) == 0
+    assert main(["train", "glimpse", "--recipe", str(recipe), "--out", str(out)]) == 0
     assert f"predictor: {out / 'model'}" in capsys.readouterr().out
 
 
 def test_the_curve_is_drawn_where_matplotlib_is(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
+    words = ["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr(train_glimpse_request.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(train.importlib.util, "find_spec", lambda name: None)
         assert main(words) == 0
     assert capsys.readouterr().err.count("no curve.svg: matplotlib is not installed") == 1
     assert not (tmp_path / "out" / "curve.svg").exists()
@@ -164,7 +166,7 @@ def test_ctrl_c_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", stop)
-    assert main(["train-glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]) == 130
+    assert main(["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]) == 130
     assert f"the same command goes on from {tmp_path / 'out'}" in capsys.readouterr().err
 
 
@@ -203,10 +205,10 @@ def test_a_recipe_of_the_package_goes_by_name_outside_a_clone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--data", "kind=moving_shapes", "--data", "samples=2", "--model_path", "bundled", "--check"]
-    assert main(["train-glimpse", "--recipe", "glimpse", *words]) == 0
-    assert main(["train-glimpse", "--recipe", "train/glimpse.yaml", *words]) == 0  # as it was once
+    assert main(["train", "glimpse", "--recipe", "glimpse", *words]) == 0
+    assert main(["train", "glimpse", "--recipe", "train/glimpse.yaml", *words]) == 0  # as it was once
     capsys.readouterr()
-    assert main(["train-glimpse", "--recipe", "none.yaml", *words]) == 2
+    assert main(["train", "glimpse", "--recipe", "none.yaml", *words]) == 2
     assert "glimpse_tiny" in capsys.readouterr().err
 
 

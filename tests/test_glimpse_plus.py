@@ -1,6 +1,5 @@
 """GlimpsePrune+ without trl: the pruned policy, rewards, records, recipes, what can be typed and what is summed up."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from prunevid_qwen.cli.train_glimpse_plus import build_recipe, train_glimpse_plus
+from prunevid_qwen.cli import main
+from prunevid_qwen.cli.groups import JudgeOptions
+from prunevid_qwen.cli.train_plus import plus_recipe, rewards
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
@@ -188,16 +189,16 @@ def test_the_command_lines_judge_is_an_endpoint() -> None:
     pytest.importorskip("openai", reason="the judge's client: pip install 'prunevid_qwen[judge]'")
     given = {"question": ["q", "q"], "answer": ["Red.", "Red."], "reward": ["judge", "judge"]}
     with StubJudge() as stub:
-        request = train_glimpse_plus(judge_base_url=stub.url, judge_model="stub")
-        with request.rewards() as rewards:
-            assert rewards["judge"](completions=["red", "blue"], **given) == [1.0, 0.5]
+        judge = JudgeOptions(judge_base_url=stub.url, judge_model="stub").arguments()
+        with rewards(judge) as by_name:
+            assert by_name["judge"](completions=["red", "blue"], **given) == [1.0, 0.5]
             stub.failures = [400]  # one answer is refused, the next is not
-            assert None in rewards["judge"](completions=["one", "two"], **given)
+            assert None in by_name["judge"](completions=["one", "two"], **given)
     with (
         pytest.raises(SetupError, match=r"'stub' at http.* does not answer .*the same command goes on"),
-        dataclasses.replace(request, judge={**request.judge, "retries": 0}).rewards() as rewards,
+        rewards({**judge, "retries": 0}) as by_name,
     ):
-        rewards["judge"](completions=["red", "red"], **given)
+        by_name["judge"](completions=["red", "red"], **given)
 
 
 # ---- recipes and what can be typed
@@ -243,17 +244,17 @@ def test_processes_that_cannot_share_a_step_are_refused() -> None:
 
 def test_options_go_over_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(plus().to_yaml())
-    assert build_recipe(tmp_path / "own.yaml", ["steps=7", "learning_rate=1e-5"]) == plus(steps=7, learning_rate=1e-5)
+    assert plus_recipe(tmp_path / "own.yaml", ["steps=7", "learning_rate=1e-5"]) == plus(steps=7, learning_rate=1e-5)
     with pytest.raises(ConfigError, match="OPTION=VALUE"):
-        build_recipe(None, ["steps"])
+        plus_recipe("glimpse_plus", ["steps"])
 
 
-def test_a_judge_is_asked_for_before_anything_loads() -> None:
-    with pytest.raises(ConfigError, match="pass --judge_base_url and --judge_model"):
-        train_glimpse_plus()
-    with pytest.raises(ConfigError, match="belong together"):
-        train_glimpse_plus(judge_base_url="http://localhost:8000/v1")
-    assert train_glimpse_plus(judge_base_url="http://here/v1", judge_model="m").judge["model"] == "m"
+def test_a_judge_is_asked_for_before_anything_loads(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "glimpse-plus"]) == 2
+    assert "--judge_base_url and --judge_model" in capsys.readouterr().err
+    assert main(["train", "glimpse-plus", "--judge_base_url", "http://localhost:8000/v1"]) == 2
+    assert "needs --judge_model" in capsys.readouterr().err
+    assert JudgeOptions(judge_base_url="http://here/v1", judge_model="m").arguments()["model"] == "m"
 
 
 def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ import torch
 
 from prunevid_qwen import check_reducer
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.full_names import typed_values
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.methods import (
     FastVOptions,
 )
+from prunevid_qwen.config.typed import typed_values
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import (

@@ -288,7 +288,7 @@ def test_a_wrong_option_of_a_command_without_plug_ins_loads_none(
 ) -> None:
     path = tmp_path / "loaded.py"
     path.write_text("raise RuntimeError('it was loaded')")
-    for words in (["batch", "q.jsonl", "a.jsonl"], ["eval", "run", "mvbench"]):
+    for words in (["eval", "tables", "runs"], ["eval", "check", "mvbench"]):
         assert main([*words, "--plugin", str(path), "--help"]) == 2
         assert main([*words, "--plugin", str(path)]) == 2
         assert "it was loaded" not in capsys.readouterr().err

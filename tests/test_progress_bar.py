@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.cli.report import Report
 from prunevid_qwen.cli.request import Request
 
@@ -14,7 +15,7 @@ from prunevid_qwen.cli.request import Request
 def bar_of(moves: list[tuple[int, int]], as_json: bool = False, **console: Any) -> str:
     """What `Report.encoding` writes while videos are encoded."""
     written = io.StringIO()
-    report = Report(Request(as_json=as_json))
+    report = Report(Request(output=Reporting(as_json)))
     report.err = Console(file=written, width=100, **console)
     with report.encoding() as progress:
         for move in moves:

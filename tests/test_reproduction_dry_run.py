@@ -26,7 +26,7 @@ def test_a_missing_data_set_is_named_with_what_to_do(root: Path, capsys: pytest.
     assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
     assert call(root, "fastvid", ("videomme",), "--only", "mvbench") == 2
     assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
-    assert prunevid("fastvid", "--data", "videomme") == 2
+    assert prunevid("flashvid", "--data", "videomme") == 2
     assert "--data is NAME=FOLDER" in capsys.readouterr().err
     assert prunevid("fastvid", "--data", f"videomme={root / 'nowhere'}", "--model_path", "bundled") == 2
     assert "nowhere is to be the folder of Video-MME" in " ".join(capsys.readouterr().err.split())
@@ -69,7 +69,7 @@ def test_a_dry_run_that_can_read_nothing_says_so(
     said = capsys.readouterr()
     assert "missing: 3 media, whose questions will have no answer" in said.out and "up to the model" not in said.out
     assert "none of the media of MVBench (test) can be read" in said.err
-    assert f"prunevid eval check mvbench {tmp_path / 'mvbench'}" in said.err
+    assert f"prunevid eval check mvbench --data {tmp_path / 'mvbench'}" in said.err
 
 
 @pytest.mark.parametrize("path", ["/nowhere/model", "./model", "a/b/c"])

@@ -15,6 +15,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,6 +25,7 @@ PYTHON = VENV / "bin" / "python"
 LOG = VENV / "install.log"
 EXTRAS = {"base": [], "dev": ["dev", "bench", "decord", "docs", "opencv"]}
 NEEDED_FOR_TESTS = "pytest"
+TOLD_EVERY = 30  # seconds, where stdout is no terminal
 
 
 def fail(message):
@@ -87,6 +90,13 @@ def purelib(python):
     return Path(subprocess.check_output([str(python), "-c", code], universal_newlines=True).strip())
 
 
+def tell_at_intervals(latest, done):
+    """Print what is being installed each half minute, where nobody sees the line that a terminal has for it."""
+    began = time.monotonic()
+    while not done.wait(TOLD_EVERY):
+        print("  {:.0f} s: {}".format(time.monotonic() - began, latest[0]), flush=True)
+
+
 def pip(*arguments):
     """Run pip install, showing one line for each package on its way; return whether it succeeded."""
     command = [str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
@@ -99,13 +109,18 @@ def pip(*arguments):
             command, cwd=str(ROOT), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
         )
         assert process.stdout is not None
+        latest, done = ["pip starts"], threading.Event()
+        if not sys.stdout.isatty():
+            threading.Thread(target=tell_at_intervals, args=(latest, done), daemon=True).start()
         for line in process.stdout:
             log.write(line)
             words = line.split()
+            latest[0] = " ".join(words)[:76]
             if sys.stdout.isatty() and words[:1] in (["Collecting"], ["Downloading"], ["Installing"]):
                 print("\r\033[K  {}".format(" ".join(words)[:76]), end="", flush=True)
         if sys.stdout.isatty():
             print("\r\033[K", end="", flush=True)
+        done.set()
         return process.wait() == 0
 
 
@@ -183,7 +198,7 @@ def main():
     kind = gpu_kind()
     create(system_site_packages=kind == "system")
     said = {
-        "none": "no GPU: torch's CPU build, about a minute and 1.3 GB the first time",
+        "none": "no GPU: torch's CPU build, some minutes and 1.3 GB the first time",
         "system": "a GPU: using the torch of {}, installing only what is missing".format(sys.executable),
         "bare": "a GPU: installing torch with its libraries, several GB",
     }

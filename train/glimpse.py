@@ -1,6 +1,6 @@
 """Train GlimpsePrune's predictor for a frozen model: ``python train/glimpse.py --help``.
 
-The same as ``prunevid train-glimpse``, without installing, and what accelerate launches on several GPUs:
+The same as ``prunevid train glimpse``, without installing, and what accelerate launches on several GPUs:
 ``accelerate launch --multi_gpu train/glimpse.py --recipe train/glimpse.yaml --out runs/glimpse_7b``.
 """
 
@@ -14,4 +14,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run from a check
 from prunevid_qwen.cli import main
 
 if __name__ == "__main__":  # processes that read data import this file too
-    sys.exit(main(["train-glimpse", *sys.argv[1:]]))
+    sys.exit(main(["train", "glimpse", *sys.argv[1:]]))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from prunevid_qwen.cli.groups import BUNDLED
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, judge, middle_turn, sentence
 from prunevid_qwen.config import ALL_OFF
@@ -14,8 +15,6 @@ from prunevid_qwen.config import ALL_OFF
 _WARM_UP_TOKENS = 2
 _LEAST_TURNS, _MOST_TURNS = 3, 7
 _LONGEST = 60.0  # seconds after which no turn beyond the least is begun
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -35,29 +34,37 @@ class Outcome:
     verdict: str | None = None
     comparison: dict[str, Any] | None = None
 
+    def told(self, request: Request) -> dict[str, Any]:
+        """Return what --json prints."""
+        found: dict[str, Any] = {"question": request.question, "answer": self.answer, "stats": self.stats}
+        if request.expected is not None:
+            found["expected_answer"] = request.expected
+        if self.baseline is not None:
+            same = self.baseline["answer"] == self.answer
+            found |= {"baseline": self.baseline, "same_answer": same, "verdict": self.verdict}
+            found |= {"comparison": self.comparison, "warmed_up": True}
+        return found
+
 
 def load(request: Request) -> Any:
     """Load the model a request names; one that is not shown videos is refused before its weights are read."""
-    from transformers.utils import logging
-
     from prunevid_qwen import PrunedVLM
     from prunevid_qwen.inputs.frontends import check_reads
     from prunevid_qwen.loading import HUB_ARGUMENTS
 
-    if not request.verbose:
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-    loading = {name: value for name, value in request.loading.items() if value is not None}
-    if request.videos and request.model_path != "bundled":
-        check_reads(request.model_path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
-    return PrunedVLM.from_pretrained(request.model_path, config=request.config, **loading)
+    request.output.calm_libraries()
+    path, loading = request.model.model_path, request.model.loading
+    loading = {name: value for name, value in loading.items() if value is not None}
+    if request.videos and path != BUNDLED:
+        check_reads(path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
+    return PrunedVLM.from_pretrained(path, config=request.config, **loading)
 
 
 def answer(
     model: Any,
     request: Request,
     stream: Callable[[Any], Any] = lambda model: None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Answer a request.
 
@@ -80,7 +87,7 @@ def answer(
 def compare(
     model: Any,
     request: Request,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] = lambda words: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:

@@ -9,14 +9,15 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import typer
 
 from prunevid_qwen.cli.commands import app, demo_app
+from prunevid_qwen.cli.old_spellings import respelt
 from prunevid_qwen.cli.options import spell_out_booleans
-from prunevid_qwen.cli.request import Request, RunsItself
+from prunevid_qwen.cli.output import Call, FileReporting, outline
 from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
 
@@ -38,23 +39,22 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
         commands: of a script of its own; None for those of ``program``.
 
     Returns:
-        0 answered; 2 bad option; 3 environment; 4 media; 5 pruning not applied; 129, 130 or 143 ended by SIGHUP,
-        SIGINT (Ctrl-C) or SIGTERM. What is none of these is a bug, and its traceback is not hidden.
+        One of `EXIT_CODES`. What is none of these is a bug, and its traceback is not hidden.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
 
     def work() -> int:
         command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
+        spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
         try:
-            request = command.main(spell_out_booleans(words), prog_name=program, standalone_mode=False)
+            call = command.main(spell_out_booleans(spelt), prog_name=program, standalone_mode=False)
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
             raise KeyboardInterrupt from error
         with interruptible():
-            if isinstance(request, RunsItself):
-                return request.run()
-            if not isinstance(request, Request):  # --help and --version are done by now
-                return int(request or 0)
-            return _answer(request)
+            if isinstance(call, functools.partial):
+                call()
+                return 0
+            return _run(call) if isinstance(call, Call) else int(call or 0)  # --help and --version are done by now
 
     return _exit_code(work, program, "--json" in words, "--verbose" in words)
 
@@ -76,23 +76,34 @@ def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
         sys.exit(_exit_code(interruptibly, sys.argv[0], False, False))
 
     @functools.wraps(work)
-    def later(*given: Any, **options: Any) -> Any:
-        return _Script(functools.partial(work, *given, **options))
+    def later(*given: Any, **options: Any) -> Any:  # after the options are read: there, a signal is the parser's
+        return functools.partial(work, *given, **options)
 
     commands = typer.Typer(add_completion=False)
     commands.command()(later)
     sys.exit(main(program=sys.argv[0], commands=commands))
 
 
-class _Script:
-    """A script's work, done after its options are read: there, a signal would be the option parser's."""
+def _run(call: Call) -> int:
+    """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
+    output = call.output
+    out = output.out if isinstance(output, FileReporting) else None
+    logging.basicConfig(level=logging.INFO if output.verbose else call.log, format="%(name)s: %(message)s")
+    with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object
+        result = call.work(**call.given)
+    if out is not None:
+        out.write_text(_json(result.told), encoding="utf-8")
+    if output.as_json and result.told:
+        typer.echo(_json(result.told), nl=False)
+    elif not output.as_json and result.show is not None:
+        result.show()
+    elif result.told and not output.as_json:
+        typer.echo(outline(result.told))
+    return result.exit_code
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
 
-    def run(self) -> int:
-        self._work()
-        return 0
+def _json(told: dict[str, Any]) -> str:
+    return json.dumps(told, ensure_ascii=False, indent=2, default=str) + "\n"
 
 
 def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bool) -> int:
@@ -110,43 +121,6 @@ def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bo
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else program
         return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
-
-
-def _answer(request: Request) -> int:
-    request.check()
-    # Imported only now: everything above answers in tenths of a second, without torch.
-    from prunevid_qwen.cli.answer import answer, compare, load
-    from prunevid_qwen.cli.report import Report
-
-    # What a person must know of a video stands in the receipt's warnings, which the report shows.
-    logging.basicConfig(level=logging.INFO if request.verbose else logging.ERROR, format="%(name)s: %(message)s")
-    report = Report(request)
-    # Libraries that print must not spoil the one object that stdout carries under --json.
-    quiet_stdout = contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext()
-    with quiet_stdout, _noting(report.logged) if request.verbose else contextlib.nullcontext():
-        with report.waiting("Loading the model"):
-            model = load(request)
-        if request.compare:
-            with report.encoding() as progress, report.telling() as tell:
-                outcome = compare(model, request, progress=progress, tell=tell)
-        else:
-            with report.encoding() as progress:
-                outcome = answer(model, request, stream=report.streamer, progress=progress)
-    report.show(outcome)
-    return 0
-
-
-@contextlib.contextmanager
-def _noting(logged: set[str]) -> Iterator[None]:
-    """Note the warnings that are logged inside the block, so that the report does not show them a second time."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: logged.add(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("prunevid_qwen")
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

@@ -1,19 +1,20 @@
-"""``prunevid batch``: what is asked for, checked without torch."""
+"""``prunevid batch``: a file of questions, or one question about each file of a folder."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.batch_request import BatchRequest
-from prunevid_qwen.cli.engines import ENGINES, check_engine
-from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
-from prunevid_qwen.cli.options import named_config, takes_config_options
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.cli.command import command
+from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
+from prunevid_qwen.cli.option import opt, word
+from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
+from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.config.typed import named_config
+from prunevid_qwen.errors import ConfigError, MediaError
 
 _EPILOG = """\
 [bold]Questions[/bold]: one JSON object a line; paths start from the file's folder
@@ -23,6 +24,7 @@ _EPILOG = """\
     {"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Why?"}]}]}
   Lines without an id are called by their number; keys of your own come back
   under "extra". Neighbours about the same media read and encode them once.
+  Or a folder: --question is asked about each of its videos and images.
 
 [bold]Answers[/bold]: one JSON object a line, in the order in which they come; always
   the most probable token (greedy), whatever the model's generation_config
@@ -30,100 +32,78 @@ _EPILOG = """\
   What failed is asked again, and questions can be added to the file.
 
 [bold]Examples[/bold]
-  prunevid batch questions.jsonl --out answers.jsonl \\
-      --model_path Qwen/Qwen2.5-VL-7B-Instruct
+  prunevid batch questions.jsonl --out answers.jsonl -m Qwen/Qwen2.5-VL-7B-Instruct
+  prunevid batch videos/ --question "What happens?" --out answers.jsonl
+  prunevid batch videos/ --question_file questions.txt --out answers.jsonl --dry_run
   ... --limit 20                        a first try; without it, the rest
   ... --engine ray                      every GPU of this machine
   ... --engine ray --ray_address auto   every GPU of this machine's cluster
-
-[bold]Exit codes[/bold]
-  0 all answered; 2 bad option, bad lines or another run's --out, and nothing
-  was asked; 3 environment; 4 some could not be answered, their lines say why;
-  5 pruning was asked for and not applied;
-  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM:
-  what was answered is kept, and the same command goes on
 """
-_WHAT, _HOW = "What is asked", "How it runs"
 
 
-def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", help=text, metavar=metavar, rich_help_panel=panel, **more)
-
-
-def _batch(
-    questions: Annotated[Path, typer.Argument(metavar="QUESTIONS.jsonl", help="One JSON object a line, see below.")],
-    out: Annotated[Path, _option("out", "File of the answers.", "ANSWERS.jsonl", _WHAT)],
-    config: Annotated[
-        str, _option("config", "Preset or JSON file, see `prunevid ask --help`. Default: paper.", "NAME|FILE", _WHAT)
-    ] = "paper",
-    max_new_tokens: Annotated[
-        int, _option("max_new_tokens", "Longest answer. Default: 512.", "INT", _WHAT, min=1)
-    ] = 512,
-    system: Annotated[
-        str | None, _option("system", "Message of the system before every question. Default: none.", "TEXT", _WHAT)
-    ] = None,
-    limit: Annotated[
-        int | None, _option("limit", "So many questions, from the beginning. It may grow.", "INT", _WHAT, min=1)
-    ] = None,
-    engine: Annotated[
-        str, _option("engine", "local: this machine's one model. ray: a cluster's.", "|".join(ENGINES), _HOW)
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        _option(
-            "workers",
-            "Processes that read ahead; 0: a thread. Default: the CPUs less one, 4 at most; all that are free on Ray.",
-            "INT",
-            _HOW,
-            min=0,
-        ),
-    ] = None,
-    ray_address: Annotated[
-        str | None, _option("ray_address", "auto, or host:port. Default: a cluster of this machine.", "ADDRESS", _HOW)
-    ] = None,
-    replicas: Annotated[
-        int | None, _option("replicas", "Models on the cluster. Default: one for each GPU.", "INT", _HOW, min=1)
-    ] = None,
-    restart: Annotated[bool, _option("restart", "Throw away what the file of answers holds.", None, _HOW)] = False,
-    as_json: Annotated[bool, _option("json", "What was done, as one JSON object on stdout.", None, _HOW)] = False,
-    verbose: Annotated[bool, _option("verbose", "Log; tracebacks of errors.", None, _HOW)] = False,
-    model_path: Annotated[
-        str, _option("model_path", "Hub id or folder. Default: bundled, which knows shapes alone.", "ID|FOLDER", MODEL)
-    ] = "bundled",
-    device: Device = None,
-    dtype: Dtype = None,
-    attn_implementation: Attention = None,
-    revision: Revision = None,
-    local_files_only: LocalFilesOnly = False,
-    **options: Any,
-) -> BatchRequest:
-    """Say what is asked for; nothing runs here."""
+def batch(
+    *,
+    questions: Path = word(..., "QUESTIONS.jsonl|FOLDER", "One JSON object a line, see below; or a folder of media."),
+    out: Path = opt(..., "File of the answers.", "ANSWERS.jsonl"),
+    question: list[str] | None = opt(None, "Of a folder: asked about each file. Repeat it for several.", "TEXT"),
+    question_file: Path | None = opt(None, "Of a folder: a file with a question a line.", "FILE"),
+    config: str = opt("paper", "Preset or JSON file, see `prunevid config show`. Default: paper.", CONFIG_KIND),
+    max_new_tokens: int = opt(512, "Longest answer. Default: 512.", "INT", least=1),
+    system: str | None = opt(None, "Message of the system before every question. Default: none.", "TEXT"),
+    limit: int | None = opt(None, "So many questions, equally spaced over the file. It may grow.", "INT", least=1),
+    restart: bool = opt(False, "Throw away what the file of answers holds."),
+    dry_run: bool = opt(False, "Read the questions, say which media are missing, and ask nothing."),
+    model: ModelOptions,
+    engine: EngineOptions,
+    output: Reporting,
+    pruning: PruningOptions,
+) -> Done:
+    """Answer a file of questions about videos and images, on one GPU or on many; a stopped run goes on."""
     if out.resolve() == questions.resolve():
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
-    return BatchRequest(
-        questions=questions,
-        out=out,
-        config=named_config(config, options),
-        max_new_tokens=max_new_tokens,
-        system=system,
-        limit=limit,
-        engine=engine,
-        workers=check_engine(engine, workers, ray_address, replicas),
-        ray_address=ray_address,
-        replicas=replicas,
-        model_path=model_path,
-        loading={
-            "device": device, "dtype": dtype, "attn_implementation": attn_implementation, "revision": revision,
-            "local_files_only": local_files_only,
-        },
-        restart=restart,
-        as_json=as_json,
-        verbose=verbose,
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    )  # fmt: skip
+    named = named_config(config, pruning.given)
+    from prunevid_qwen.evaluation.tasks.batch_questions import missing_media
+    from prunevid_qwen.evaluation.tasks.benchmark import spread
+
+    asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
+    output.note_missing(
+        missing_media(asked), ": questions about them get a line that says so, and are asked again by the next run"
+    )
+    if dry_run:
+        told = {"questions": len(asked), "missing": missing_media(asked), "config": named[0], "out": str(out)}
+        said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
+        return Done(told, lambda: typer.echo(said))
+    from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
+
+    output.calm_libraries()
+    run = BatchRun(tuple(asked), named, system, max_new_tokens, model.model_path, model.loading, pruning.plugins)
+    output.note_toy(model.model_path)
+    with (
+        output.keeping(out),
+        output.bars() as bars,
+        engine.opened(model.device, output.verbose, bars.tell) as (opened, device),
+    ):
+        told = answer_batch(out, run, opened, device, restart, bars.tell, typed())
+    failed = f"; {told['failed']} could not be answered, their lines say why" if told["failed"] else ""
+    said = f"{told['answered']} of {told['questions']} questions are answered in {out}{failed}"
+    return Done(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
 
 
 def register_batch(app: typer.Typer) -> None:
     """Give the command line ``batch``."""
-    text = "Answer a file of questions about videos and images, on one GPU or on many; a stopped run goes on."
-    app.command("batch", help=text, epilog=_EPILOG, cls=PanelledCommand)(takes_config_options(_batch))
+    command(app, "batch", _EPILOG)(batch)
+
+
+def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str | None) -> list[Any]:
+    from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder, read_questions
+
+    if not path.is_dir():
+        if texts or file is not None:
+            raise ConfigError(f"--question and --question_file are for a folder, and {path} is none")
+        return list(read_questions(path, system))
+    if file is not None:
+        try:
+            texts = [*texts, *(line for line in file.read_text(encoding="utf-8").splitlines() if line.strip())]
+        except OSError as error:
+            raise ConfigError(f"cannot read --question_file {file} ({error.strerror})") from None
+    return list(questions_for_folder(path, texts, system))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.help import PanelledCommand
+from prunevid_qwen.cli.command import command
+from prunevid_qwen.cli.option import opt, word
+from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, quoted
 
@@ -23,91 +24,55 @@ The published folder works as it is too; ours is safetensors instead of a pickle
 _DTYPES = ("float32", "bfloat16")
 
 
-@dataclass(frozen=True)
-class ConvertGlimpseRequest:
-    """One call of ``prunevid convert-glimpse``.
-
-    Args:
-        source: folder or hub id.
-        out: folder to write.
-        dtype: of the tensors on disk.
-        force: write into a folder that holds something.
-        hub: ``revision`` and ``local_files_only``.
-    """
-
-    source: str
-    out: Path
-    dtype: str = "float32"
-    force: bool = False
-    hub: dict[str, Any] = field(default_factory=dict)
-
-    def run(self) -> int:
-        """Load, write, and say what became of it; return the exit code.
-
-        Raises:
-            ConfigError: the folder to write holds something, or is the source.
-        """
-        if self.out.exists() and Path(self.source).is_dir() and self.out.samefile(self.source):
-            raise ConfigError(f"{self.out} is the source itself: name another folder, so that the published one stays")
-        if self.out.is_file() or (self.out.is_dir() and any(self.out.iterdir()) and not self.force):
-            raise ConfigError(f"{self.out} is there already: name another folder, or pass --force to write into it")
-        import torch
-
-        from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
-
-        predictor = GlimpseVIP.from_pretrained(self.source, **self.hub)
-        folder = predictor.save_pretrained(self.out, getattr(torch, self.dtype))
-        vip = sum(parameter.numel() for parameter in predictor.vip.parameters())
-        facts = predictor.facts
-        written = folder / "model.safetensors"
-        typer.echo(
-            f"wrote {written} ({_size(written)}): {vip:,} parameters of the predictor and {facts.layers} glimpse "
-            f"vectors of {facts.hidden_size} channels, {self.dtype}; for {facts.layers} layers, dropping after layer "
-            f"{facts.reduce_layer}"
-        )
-        self._say_what_was_left(facts.hidden_size)
-        return 0
-
-    def _say_what_was_left(self, width: int) -> None:
-        published = _published_file(self.source, self.hub.get("revision"))
-        if published is not None:
-            typer.echo(
-                f"left out of {published.name} ({_size(published)}): le_proj and le_norm, "
-                f"{width * width + 2 * width:,} parameters that make the glimpse vectors and are needed to train on, "
-                "never to answer; learnable_embeddings, of which the vectors were made"
-            )
-
-
 def convert_glimpse(
-    source: Annotated[str, typer.Argument(help="Published folder or hub id.", metavar="SOURCE")],
-    out: Annotated[Path, typer.Argument(help="Folder to write.", metavar="OUT")],
-    dtype: Annotated[
-        str,
-        typer.Option(
-            "--dtype",
-            help="Of the tensors on disk; bfloat16 is half the size and rounds the glimpse vectors. Default: float32.",
-            metavar="|".join(_DTYPES),
-        ),
-    ] = "float32",
-    force: Annotated[bool, typer.Option("--force", help="Write into a folder that holds something.")] = False,
-    revision: Annotated[
-        str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.", metavar="NAME")
-    ] = None,
-    local_files_only: Annotated[
-        bool, typer.Option("--local_files_only", help="Never ask the network for the predictor.")
-    ] = False,
-) -> ConvertGlimpseRequest:
-    """Say what is asked for; nothing runs here."""
+    *,
+    source: str = word(..., "SOURCE", "Published folder or hub id."),
+    out: Path = word(..., "OUT", "Folder to write."),
+    dtype: str = opt(
+        "float32",
+        "Of the tensors on disk; bfloat16 is half the size and rounds the glimpse vectors. Default: float32.",
+        "|".join(_DTYPES),
+    ),
+    force: bool = opt(False, "Write into a folder that holds something."),
+    revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
+    local_files_only: bool = opt(False, "Never ask the network for the predictor."),
+    output: Reporting,
+) -> Done:
+    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT."""
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype is one of {', '.join(_DTYPES)}; got {quoted(dtype)}")
-    hub = {"revision": revision, "local_files_only": local_files_only or None}
-    return ConvertGlimpseRequest(source, out, dtype, force, {name: v for name, v in hub.items() if v is not None})
+    if out.exists() and Path(source).is_dir() and out.samefile(source):
+        raise ConfigError(f"{out} is the source itself: name another folder, so that the published one stays")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
+        raise ConfigError(f"{out} is there already: name another folder, or pass --force to write into it")
+    import torch
+
+    from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
+
+    given: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or None}
+    predictor = GlimpseVIP.from_pretrained(source, **{name: each for name, each in given.items() if each is not None})
+    written = predictor.save_pretrained(out, getattr(torch, dtype)) / "model.safetensors"
+    facts, published = predictor.facts, _published_file(source, revision)
+    vip = sum(parameter.numel() for parameter in predictor.vip.parameters())
+    lines = [
+        f"wrote {written} ({_size(written)}): {vip:,} parameters of the predictor and {facts.layers} glimpse vectors "
+        f"of {facts.hidden_size} channels, {dtype}; for {facts.layers} layers, dropping after layer "
+        f"{facts.reduce_layer}"
+    ]
+    if published is not None:
+        width = facts.hidden_size
+        lines.append(
+            f"left out of {published.name} ({_size(published)}): le_proj and le_norm, {width * width + 2 * width:,} "
+            "parameters that make the glimpse vectors and are needed to train on, never to answer; "
+            "learnable_embeddings, of which the vectors were made"
+        )
+    told = {"out": str(written), "bytes": written.stat().st_size, "parameters": vip, "layers": facts.layers}
+    return Done(told, lambda: typer.echo("\n".join(lines)))
 
 
 def register_convert_glimpse(app: typer.Typer) -> None:
     """Give the command line ``convert-glimpse``."""
-    text = "Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT."
-    app.command("convert-glimpse", help=text, epilog=_EPILOG, cls=PanelledCommand)(convert_glimpse)
+    command(app, "convert-glimpse", _EPILOG)(convert_glimpse)
 
 
 def _size(path: Path) -> str:

@@ -2,94 +2,64 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.bars import Bars
-from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.cli.command import command
+from prunevid_qwen.cli.old_spellings import hint
+from prunevid_qwen.cli.option import opt, word
+from prunevid_qwen.cli.output import Done, FileReporting
+from prunevid_qwen.errors import ConfigError, MediaError
 
 _EPILOG = """\
 [bold]Examples[/bold]
-  prunevid eval check mvbench ~/data/MVBench
-  prunevid eval check videomme ~/data/Video-MME --subtitles
-  prunevid eval check egoschema ~/data/EgoSchema --part full --decode
-  ... --json > missing.json     every file, with the questions that need it
+  prunevid eval check mvbench --data ~/data/MVBench
+  prunevid eval check videomme --data ~/data/Video-MME --subtitles
+  prunevid eval check egoschema --data ~/data/EgoSchema --part full --decode
+  ... --out missing.json        every file, with the questions that need it
 
 [bold]Data sets[/bold]
   mvbench, videomme, egoschema, longvideobench, mlvu, vstar. Nothing is ever
   downloaded; questions are also looked for in the cache of `datasets`.
-
-[bold]Exit codes[/bold]
-  0 complete; 2 bad option, or no such data set in the folder;
-  3 a package is missing; 4 something is missing, unreadable or damaged
 """
 _MOST = 200  # lines; --json has all
 
 
-@dataclass(frozen=True)
-class CheckRequest:
-    """One call of ``prunevid eval check``; the arguments are those of `read_dataset` and `check`."""
+def check(
+    *,
+    dataset: str = word(..., "NAME", "Of the data set: see below."),
+    folder: Path | None = word(None, "DIR", "As --data.", hidden=True),
+    data: Path | None = opt(None, "The folder it was downloaded to.", "DIR"),
+    part: str | None = opt(None, "subset (default) or full of egoschema; val or test of longvideobench.", "NAME"),
+    subtitles: bool = opt(False, "Read the subtitles too (videomme, longvideobench)."),
+    decode: bool = opt(
+        False,
+        "Read every video to its end and decode its first and last frame: finds what is broken inside, and takes as "
+        "long as reading all bytes takes. Without it, files are opened, and their length is compared with what their "
+        "header promises.",
+    ),
+    output: FileReporting,
+) -> Done:
+    """Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded."""
+    if folder is not None and data is None:
+        output.note(hint("`eval check NAME DIR`", "`eval check NAME --data DIR`"))
+    place = data or folder
+    if place is None or (data and folder):
+        raise ConfigError(f"name the data set's folder once: prunevid eval check {dataset} --data DIR")
+    from prunevid_qwen.evaluation.datasets import check as checked
+    from prunevid_qwen.evaluation.datasets import read_dataset
 
-    dataset: str
-    folder: Path
-    part: str | None = None
-    subtitles: bool = False
-    decode: bool = False
-    as_json: bool = False
-    verbose: bool = False
-
-    def run(self) -> int:
-        """Check, report, and return the exit code."""
-        from prunevid_qwen.evaluation.datasets import check, read_dataset
-
-        logging.basicConfig(level=logging.INFO if self.verbose else logging.CRITICAL, format="%(name)s: %(message)s")
-        dataset = read_dataset(self.dataset, self.folder, self.part, self.subtitles)
-        with Bars() as bars:
-            report = check(dataset, self.decode, bars.tell)
-        if self.as_json:
-            typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
-        else:
-            _show(report)
-        return 0 if report.complete else MediaError.exit_code
-
-
-def _check(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Its name: see below.")],
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder it was downloaded to.")],
-    part: Annotated[
-        str | None,
-        typer.Option(
-            "--part", help="subset (default) or full of egoschema; val or test of longvideobench.", metavar="P"
-        ),
-    ] = None,
-    subtitles: Annotated[
-        bool, typer.Option("--subtitles", help="Read the subtitles too (videomme, longvideobench).")
-    ] = False,
-    decode: Annotated[
-        bool,
-        typer.Option(
-            "--decode",
-            help="Read every video to its end and decode its first and last frame: finds what is broken inside, and "
-            "takes as long as reading all bytes takes. Without it, files are opened, and their length is compared with "
-            "what their header promises.",
-        ),
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show the log; tracebacks of errors.")] = False,
-) -> CheckRequest:
-    return CheckRequest(dataset, folder, part, subtitles, decode, as_json, verbose)
+    with output.bars() as bars:
+        report = checked(read_dataset(dataset, place, part, subtitles), decode, bars.tell)
+    return Done(report.to_dict(), lambda: _show(report), 0 if report.complete else MediaError.exit_code)
 
 
-def register_check(target: typer.Typer) -> None:
-    """Give ``eval`` its command ``check``."""
-    text = "Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded."
-    target.command("check", help=text, epilog=_EPILOG, cls=PanelledCommand)(_check)
+def register_check(evaluate: typer.Typer) -> None:
+    """Give the group its command ``check``."""
+    command(evaluate, "check", _EPILOG, log=logging.CRITICAL)(check)
 
 
 def _show(report: Any) -> None:

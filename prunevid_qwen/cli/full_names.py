@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+import dataclasses
+import difflib
+from collections.abc import Collection, Mapping, Sequence
+from typing import get_type_hints
 
-from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.cli.values import field_help, kind_of, sentence, shown
+from prunevid_qwen.config import CHOICES, get_config
 from prunevid_qwen.config.media_reading import Reading
-from prunevid_qwen.config.method_base import Layers
-from prunevid_qwen.config.option_classes import classes_of, names_in, options_class
-from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.config.method_base import MethodOptions
+from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in, options_class
+from prunevid_qwen.config.plugins import load_plugin
+from prunevid_qwen.config.typed import PARTS, kind_of_option
+from prunevid_qwen.errors import ConfigError
 
 FULL_NAMES = "full_names"
 """The hidden option, taken any number of times, that carries each full name and its value to a command."""
-PARTS = ("merger", "selector", "reading")
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
 
 
 def take_full_names(words: list[str]) -> tuple[list[str], dict[str, str]]:
@@ -56,62 +56,88 @@ def full_names_of_each() -> list[str]:
     return [*lines, f"reading: {', '.join(names_in(Reading))}"]
 
 
-def typed_values(base: PruneVidConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the texts of full names as the types that the options of the chosen methods have.
+def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[str]]:
+    """Return the values that were typed of the options that say which methods there are.
 
     Args:
-        base: the config that they are put onto.
-        given: all options that were given: "merger" and "selector" among them say whose options they are.
+        words: of the command line: ``--selector NAME`` or ``--selector=NAME``.
+        options: those that the command has. One without ``plugin`` loads none, whatever was typed.
+    """
+    typed: dict[str, list[str]] = {name: [] for name in ("plugin", "config", *STAGES)}
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        option, equals, value = word.partition("=")
+        name = option[2:].replace("-", "_")
+        if option.startswith("--") and name in typed and name in options and (equals or after):
+            typed[name].append(value if equals else after)
+    return typed
+
+
+def named_methods(typed: Mapping[str, list[str]]) -> dict[str, tuple[str, type]]:
+    """Return name and options class of each method that was typed, by "merger" and "selector".
+
+    Plug-ins that were typed are loaded: only for a command line that nobody is going to carry out.
+
+    Args:
+        typed: see `typed_of`.
 
     Raises:
-        ConfigError: a text is none of the types, or the option's type is none that a text can say.
+        ConfigError, SetupError: there is no such plug-in or method, or the plug-in fails.
     """
-    return {name: _typed(name, text, _kind_of(name, base, given)) for name, text in given.items() if "." in name}
+    for source in typed["plugin"]:
+        load_plugin(source)
+    named = {part: typed[part][-1:] for part in STAGES}
+    return {part: (name, options_class(part, name)) for part, given in named.items() for name in given}
 
 
-def _kind_of(name: str, base: PruneVidConfig, given: Mapping[str, Any]) -> Any:
-    part, _, field = name.partition(".")
-    if part == "reading":
-        return get_type_hints(Reading).get(field, str)
-    chosen = given.get(part)
-    own = getattr(base, part)
-    cls = options_class(part, chosen) if chosen is not None else None if own is None else type(own)
-    # what it lacks is refused by the config
-    return str if cls is None else kind_of_option(field, get_type_hints(cls).get(field, str))
+def offered(option: str, typed: Mapping[str, list[str]]) -> tuple[list[str], bool]:
+    """Say which full names may be meant by an option that a command does not have.
+
+    Args:
+        option: as typed, ``--distance``.
+        typed: see `typed_of`.
+
+    Returns:
+        The full names, and whether they are of that very name. Options of methods that were not chosen stand behind
+        what would choose them.
+
+    Raises:
+        ConfigError, SetupError: as `named_methods`, or there is no such config.
+    """
+    asked = option.lstrip("-").replace("-", "_")
+    named = named_methods(typed)
+    config = get_config((typed["config"] or ["paper"])[-1])
+    classes: dict[str, type | None] = {}
+    for part in STAGES:
+        own = getattr(config, part)
+        classes[part] = named[part][1] if part in named else None if own is None else type(own)
+    classes["reading"] = Reading
+    full = [f"--{part}.{name}" for part, cls in classes.items() for name in names_in(cls)]
+    exact = [each for each in full if each.endswith(f".{asked}")] or [
+        f"--{part} {name} --{part}.{asked}"
+        for part in STAGES
+        for name, cls in classes_of(part).items()
+        if asked in names_in(cls)
+    ]
+    if exact:
+        return exact, True
+    if "." in asked:
+        return difflib.get_close_matches(f"--{asked}", full, n=1), False
+    close = difflib.get_close_matches(asked, [each.rpartition(".")[2] for each in full], n=1)
+    return [each for each in full if each.rpartition(".")[2] in close], False
 
 
-def kind_of_option(name: str, kind: Any) -> Any:
-    """Return the type that a command line reads an option as: its own; ``layers`` take shares whatever they say."""
-    if name != "layers":
-        return kind
-    kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    alone = any(each in (int, float) for each in kinds)  # not only as a tuple
-    return Layers if alone else tuple[int | float, ...] | None
-
-
-def _typed(name: str, text: Any, kind: Any) -> Any:
-    if not isinstance(text, str):
-        return text
-    kinds = get_args(kind) if get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-    plain = [each for each in kinds if each in _WORDS]
-    rows = [each for each in kinds if get_origin(each) in (tuple, list)]
-    words = {str(word): word for each in kinds if get_origin(each) is Literal for word in get_args(each)}
-    if type(None) in plain and text.lower() == "none":
-        return None
-    if text in words:
-        return words[text]
-    if rows and ("," in text or set(plain) <= {type(None)}):
-        made = [_typed(name, each.strip(), get_args(rows[0])[0]) for each in text.split(",") if each.strip()]
-        return made if get_origin(rows[0]) is list else tuple(made)
-    if bool in plain and text.lower() in _TRUE + _FALSE:
-        return text.lower() in _TRUE
-    for number in (int, float):
-        if number in plain:
-            try:
-                return number(text)
-            except ValueError:
+def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, str, str]]]:
+    """Return the options of each method that was typed: (full name, kind of value, help), by a title."""
+    panels = {}
+    for part, (name, cls) in named_methods(typed).items():
+        said, hints, entries = field_help(cls), get_type_hints(cls), []
+        for each in dataclasses.fields(cls):
+            if not each.init:
                 continue
-    if str in plain:
-        return text
-    wanted = " or ".join([*words, *(_WORDS[each] for each in _WORDS if each in plain)])
-    raise ConfigError(f"{name} is {wanted or 'nothing that a command line can say'}, got {quoted(text)}")
+            default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+            text = f"{sentence(said.get(each.name, ''))} Default: {shown(default)}.".strip()
+            choices = CHOICES.get(each.name, ()) if issubclass(cls, MethodOptions) else ()
+            kind = kind_of(kind_of_option(each.name, hints.get(each.name, str)), choices)
+            entries.append((f"--{part}.{each.name}", kind, text))
+        panels[f"Options of {part} {name}"] = entries
+    return panels

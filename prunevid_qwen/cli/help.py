@@ -11,30 +11,40 @@ from rich.console import Console, Group
 from rich.markup import escape
 from rich.padding import Padding
 from rich.panel import Panel
+from rich.table import Table
 
-from prunevid_qwen.cli.full_names import FULL_NAMES, full_names_of_each, take_full_names
-from prunevid_qwen.cli.method_options import method_panels, offered, typed_of
-from prunevid_qwen.cli.options import field_help
+from prunevid_qwen.cli.exit_codes import EXIT_CODES
+from prunevid_qwen.cli.full_names import (
+    FULL_NAMES,
+    full_names_of_each,
+    method_panels,
+    offered,
+    take_full_names,
+    typed_of,
+)
 
-_TYPED = "prunevid_qwen.typed"  # what was typed of methods, kept with the context for the help
+_TYPED, _ALL = "prunevid_qwen.typed", "prunevid_qwen.all"  # kept with the context, for the help
 _NoSuchOption: Any = sys.modules[typer.BadParameter.__module__].NoSuchOption  # click's, wherever typer keeps its click
 WIDEST = 100
 _DEFAULT_PANEL = "Options"
 _FULL_PANEL = "Options of one method, by full name, such as --selector.layers 3"
-EXIT_CODES = """
-[bold]Exit codes[/bold]
-  0 done; 2 bad option; 3 environment (device, package, network); 4 media or data;
-  5 pruning was asked for and not applied;
-  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM:
-  what is stored stays whole, and the same command goes on
-"""
+_ALL_WORDS = ("--help-all", "--help_all")
 
 
 class PanelledCommand(typer.core.TyperCommand):
     """A command whose help names every option in full, at any width."""
 
+    rest: frozenset[str] = frozenset()
+    """Parameters that ``--help`` leaves out and ``--help-all`` shows."""
+    explained: Any = ""
+    """Behind the options, in rich's markup: what files look like, examples; or a function that returns it."""
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; full names (``--selector.layers 2``) go to the one option that takes them all."""
+        asks_all = any(word in _ALL_WORDS for word in args) or ("--help" in args and "--all" in args)
+        if asks_all:
+            ctx.meta[_ALL] = True
+            args = ["--help", *(word for word in args if word not in (*_ALL_WORDS, "--help", "--all"))]
         if not any(each.name == FULL_NAMES for each in self.params):
             return super().parse_args(ctx, args)
         ctx.meta[_TYPED] = typed = typed_of(args, {str(each.name) for each in self.params})
@@ -51,35 +61,48 @@ class PanelledCommand(typer.core.TyperCommand):
         """Print the help; the formatter, which knows plain text alone, is left empty."""
         console = Console(highlight=False)
         console.width = min(console.width, WIDEST)
-        places = "".join(f" {each.metavar}" for each in self.params if each.param_type_name == "argument")
-        console.print(f"\n[bold]Usage:[/bold] {escape(ctx.command_path)}{places} [yellow]\\[OPTIONS][/yellow]\n")
+        words = [each for each in self.params if each.param_type_name == "argument" and not getattr(each, "hidden", 0)]
+        places = "".join(f" {each.metavar}" if each.required else f" [{each.metavar}]" for each in words)
+        console.print(
+            f"\n[bold]Usage:[/bold] {escape(ctx.command_path)}{escape(places)} [yellow]\\[OPTIONS][/yellow]\n"
+        )
         console.print(Padding(escape(self.help or ""), (0, 0, 1, 0)))
-        methods = self._of_methods(ctx)  # before the panels, which list those of plug-ins too
+        methods = method_panels(ctx.meta[_TYPED]) if _TYPED in ctx.meta else {}  # first: they may load plug-ins
         for title, entries in self._panels(ctx).items():
             console.print(Panel(Group(*entries), title=title, title_align="left", border_style="dim"))
         for title, options in methods.items():
             entries = [each for name, kind, text in options for each in _entry(name, kind, text)]
             console.print(Panel(Group(*entries), title=escape(title), title_align="left", border_style="dim"))
-        console.print(self.epilog or "")
-
-    def _of_methods(self, ctx: Any) -> dict[str, list[tuple[str, str, str]]]:
-        return method_panels(ctx.meta[_TYPED], field_help) if _TYPED in ctx.meta else {}
+        left_out = sum(each.name in self.rest for each in self.params)
+        if left_out and not ctx.meta.get(_ALL):
+            console.print(f"{left_out} more options: {escape(ctx.command_path)} --help-all\n")
+        explained = self.explained
+        console.print(explained() if callable(explained) else explained)
+        console.print("[bold]Exit codes[/bold]")
+        codes = Table.grid(padding=(0, 2))
+        for code, meaning in EXIT_CODES.items():
+            codes.add_row(f"  {code}", escape(meaning))
+        console.print(codes)
+        console.print()
 
     def _panels(self, ctx: Any) -> dict[str, list[Any]]:
         panels: dict[str, list[Any]] = {}
         for option in self.get_params(ctx):
-            if getattr(option, "hidden", False):
+            if getattr(option, "hidden", False) or (option.name in self.rest and not ctx.meta.get(_ALL)):
                 continue
             entries = panels.setdefault(getattr(option, "rich_help_panel", None) or _DEFAULT_PANEL, [])
-            names = ", ".join(option.opts)
+            names = ", ".join(sorted(option.opts, key=len))
+            if option.param_type_name == "argument":
+                names = str(option.metavar)
             if getattr(option, "secondary_opts", None):
                 names += " / " + ", ".join(option.secondary_opts)
-            entries += _entry(names, option.metavar, getattr(option, "help", None) or "")
-        if any(each.name == FULL_NAMES for each in self.params):
+            kind = None if option.param_type_name == "argument" else option.metavar
+            entries += _entry(names, kind, getattr(option, "help", None) or "")
+        if any(each.name == FULL_NAMES for each in self.params) and ctx.meta.get(_ALL):
             panels[_FULL_PANEL] = [*map(escape, full_names_of_each())]
         return panels
 
 
 def _entry(names: str, kind: str | None, text: str) -> tuple[Any, Any]:
     shown = f" [yellow]{escape(kind)}[/yellow]" if kind else ""
-    return f"[bold cyan]{names}[/bold cyan]{shown}", Padding(escape(text), (0, 0, 0, 4))
+    return f"[bold cyan]{escape(names)}[/bold cyan]{shown}", Padding(escape(text), (0, 0, 0, 4))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rich import box
@@ -15,10 +13,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prunevid_qwen.cli.answer import Outcome
-from prunevid_qwen.cli.details import details
+from prunevid_qwen.cli.groups import BUNDLED
 from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, first_token_seconds
 from prunevid_qwen.config.amounts import percent, sizes
+from prunevid_qwen.config.flat import READING
 from prunevid_qwen.errors import abridged
 
 _PARTS = {
@@ -30,29 +29,22 @@ _PARTS = {
     "compact": "stage 3, cutting the cache",
 }
 
+_CORE = ("enable_cache_compression", "position_scheme", *READING)
+
 
 class Report:
     """Shows one request's outcome: people read stdout, or a program does and people read stderr."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.out = Console(highlight=False)
+        self.out = Console(file=request.output.stdout, highlight=False)
         self.err = Console(stderr=True, highlight=False)
         self.begun = False
         self.logged: set[str] = set()  # warnings that a person has read already, under --verbose
 
     @contextlib.contextmanager
-    def waiting(self, what: str) -> Iterator[None]:
-        """Show that something is going on, on a terminal only."""
-        if not self.err.is_terminal:
-            yield
-            return
-        with self.err.status(f"{what} ..."):
-            yield
-
-    @contextlib.contextmanager
     def telling(self) -> Iterator[Callable[[str], None]]:
-        """Give `compare` a line that says what it is at, on a terminal only; there is none before it is first told."""
+        """Give a line that says what is going on, on a terminal only; there is none before it is first told."""
         status = self.err.status("")
         try:
 
@@ -68,7 +60,7 @@ class Report:
     @contextlib.contextmanager
     def encoding(self) -> Iterator[Callable[[int, int], None] | None]:
         """Give `generate` a bar to move while it reads and encodes a long video, on a terminal only."""
-        if self.request.as_json or not self.err.is_interactive:
+        if self.request.output.as_json or self.request.output.quiet or not self.err.is_interactive:
             yield None
             return
         words = TextColumn("reading and encoding"), BarColumn(), MofNCompleteColumn(), TextColumn("frames")
@@ -90,7 +82,7 @@ class Report:
 
     def streamer(self, model: Any) -> Any:
         """Return a transformers streamer that prints the question, then the answer's words as they come."""
-        if self.request.as_json:
+        if self.request.output.as_json:
             return None
         from transformers import TextStreamer
 
@@ -103,7 +95,8 @@ class Report:
                 if not text and not report.begun:  # the end of nothing
                     return
                 report.begin_answer()
-                super().on_finalized_text(text, stream_end=stream_end)
+                report.out.file.write(text + "\n" * stream_end)  # stdout, which is stderr for libraries meanwhile
+                report.out.file.flush()
 
         return AnswerStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
@@ -113,6 +106,11 @@ class Report:
             self.begun = True
             from prunevid_qwen.video.data_uris import named
 
+            if self.request.output.quiet:
+                return
+            model = f"[bold]Model:[/bold] {escape(self.request.who())}"
+            toy = self.request.model.model_path == BUNDLED
+            self.out.print(model, style="yellow" if toy else None, soft_wrap=True)
             sources = ", ".join(map(named, (*self.request.videos, *self.request.images)))
             self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
             self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
@@ -120,29 +118,26 @@ class Report:
             self.out.file.flush()
 
     def show(self, outcome: Outcome) -> None:
-        """Print the outcome; the notes that a person should see go to stderr under --json."""
-        if self.request.as_json:
-            sys.stdout.write(json.dumps(as_json(self.request, outcome), indent=2, default=str) + "\n")
-        else:
-            self._show_answer(outcome)
-        notes = self.err if self.request.as_json else self.out
-        for note in self._notes(outcome):
-            notes.print(escape(note))
-
-    def _show_answer(self, outcome: Outcome) -> None:
+        """Print the outcome for people: under ``--quiet`` the answer alone."""
+        quiet = self.request.output.quiet
         if not self.begun:  # --compare times both whole, or the answer is empty
             self.begin_answer()
             self.out.print(escape(outcome.answer), soft_wrap=True)
+        if quiet:
+            return
         if outcome.baseline is not None:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(outcome.baseline['answer'])}", soft_wrap=True)
             self.out.print(comparison_table(outcome.stats, outcome.baseline["stats"]))
         else:
             self.out.print(tokens_table(outcome.stats))
             self.out.print(escape(times_line(outcome.stats)))
-        if self.request.verbose:
+        if self.request.output.verbose:
             self.out.print(escape(details(outcome.stats)), soft_wrap=True)
+        for note in self.notes(outcome):
+            self.out.print(escape(note))
 
-    def _notes(self, outcome: Outcome) -> list[str]:
+    def notes(self, outcome: Outcome) -> list[str]:
+        """Return the verdict, the warnings and the right answer: what a person has to see whatever a program reads."""
         notes = []
         if outcome.verdict is not None:
             same = outcome.baseline is not None and outcome.baseline["answer"] == outcome.answer
@@ -160,26 +155,7 @@ class Report:
         for seen in (*outcome.stats["input"].get("videos", ()), *outcome.stats["input"].get("images", ())):
             warnings += seen.get("warnings", ())
         notes += [f"warning: {warning}" for warning in warnings if abridged(warning) not in self.logged]
-        if self.request.model_knows_shapes_only:
-            notes.append(
-                "The bundled model has only ever seen moving shapes; for real videos pass "
-                "--model_path Qwen/Qwen2.5-VL-7B-Instruct (or a folder that holds it)."
-            )
         return notes
-
-
-def as_json(request: Request, outcome: Outcome) -> dict[str, Any]:
-    """Return what --json prints."""
-    found: dict[str, Any] = {"question": request.question, "answer": outcome.answer, "stats": outcome.stats}
-    if request.expected is not None:
-        found["expected_answer"] = request.expected
-    if outcome.baseline is not None:
-        found["baseline"] = outcome.baseline
-        found["same_answer"] = outcome.baseline["answer"] == outcome.answer
-        found["verdict"] = outcome.verdict
-        found["comparison"] = outcome.comparison
-        found["warmed_up"] = True
-    return found
 
 
 def tokens_table(stats: Stats) -> Table:
@@ -287,3 +263,25 @@ def comparison_table(pruned: Stats, full: Stats) -> Table:
     row("seconds in all", lambda s: s["seconds"]["total"], "{:.3f}".format)
     row("tokens generated", lambda s: s["generated_tokens"], str)
     return table
+
+
+def details(stats: Stats) -> str:
+    """Return them as lines; of options those of the methods, which alone were read."""
+    lines = []
+    for video in stats["input"].get("videos", ()):
+        times = " ".join(f"{time:.2f}" for time in video["timestamps"])
+        lines.append(f"{video['source']}: read by {video['backend']}, grid {video['grid']}, frames at {times} s")
+    lines.append(f"positions: {stats['position_scheme']}; {stats['dtype']}, attention {stats['attn_implementation']}")
+    lines.append(" ".join(f"{name} {version}" for name, version in stats["versions"].items()))
+    methods = stats.get("methods")
+    if methods is None:  # a plan, or a receipt of 0.1
+        lines.append(_written(stats["config"] or stats["plan"]))
+    else:
+        for part, own in methods.items():
+            lines.append(f"{part} " + ("off" if own is None else f"{own['name']}: {_written(own['options'])}"))
+        lines.append(_written({name: stats["config"][name] for name in _CORE}))
+    return "\n".join(lines)
+
+
+def _written(options: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in options.items())

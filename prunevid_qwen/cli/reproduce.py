@@ -1,172 +1,270 @@
-"""``prunevid reproduce NAME``: one command for all published tables. Loads torch only when it runs."""
+"""``prunevid reproduce``: a published table run anew, with its figures, as theirs, beside ours."""
 
 from __future__ import annotations
 
-import inspect
-import sys
+import functools
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.markup import escape
 
-from prunevid_qwen.cli.engines import ENGINES, check_engine, shard_of
-from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, LocalFilesOnly, Revision
-from prunevid_qwen.cli.reproduce_request import ReproduceRequest
-from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.published.estimate import describe
-from prunevid_qwen.evaluation.published.table import PublishedTable, published_table
+from prunevid_qwen.cli.bars import Bars
+from prunevid_qwen.cli.command import command
+from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
+from prunevid_qwen.cli.option import opt
+from prunevid_qwen.cli.output import Done, Reporting, outline, typed
+from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
-_WHAT, _HOW, _LESS = "What is run", "How it runs", "Deviations, told on the page"
-# dashes are accepted for underscores, as in `prunevid`
-_SETTINGS = {
-    "token_normalize_func": lambda token: token.replace("-", "_"),
-    "help_option_names": ["--help", "-h"],
+_LESS = "Deviations, told on the page"
+TABLES = {
+    "prunevid_table6": "PruneVid's Qwen2.5-VL rows: MVBench, Video-MME, EgoSchema.",
+    "fastvid": "FastVID's Qwen2.5-VL rows: Video-MME at 768 frames.",
+    "flashvid": "FlashVID's Qwen2.5-VL rows at 25 to 10 % of the tokens.",
+    "glimpseprune_vstar": "GlimpsePrune on V*: accuracy, and time and memory.",
 }
-_EPILOG = """
-[bold]Exit codes[/bold]
-  0 done, whatever the coverage; 2 bad option or missing data set; 3 environment;
-  4 --dry_run could read none of a data set's media;
-  5 pruning was asked for and not applied;
-  130 ended by Ctrl-C, 129 by a closed terminal (SIGHUP), 143 by SIGTERM: the same command goes on
-"""
+"""The published tables by name, and a line on each; what they are in full, the evaluation package knows."""
 
 
-def asked_of(name: str, words: Sequence[str]) -> Any:
-    """Read the words after a table's name; return the request, or an exit code where ``--help`` was all.
+@dataclass(frozen=True)
+class Less:
+    """What a run may have otherwise than the table, which its page says."""
 
-    Raises:
-        ConfigError: there is no such table.
-    """
-    app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode="rich")
+    limit: int | None = opt(None, "So many questions a data set, equally spaced. It may grow.", "INT", _LESS, least=1)
+    frames: int | None = opt(None, "Frames a video, at most.", "INT", _LESS)
+    min_pixels: int | None = opt(None, "Pixels a frame at least.", "INT", _LESS)
+    max_pixels: int | None = opt(None, "Pixels a frame at most.", "INT", _LESS)
+    total_pixels: int | None = opt(None, "Pixels a video at most.", "INT", _LESS)
+    new_tokens: int | None = opt(None, "Tokens of a timed answer.", "INT", _LESS, least=2)
+
+    def changes(self) -> dict[str, int]:
+        """Return those of the protocol."""
+        names = ("frames", "min_pixels", "max_pixels", "total_pixels")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True)
+class TableModel(ModelOptions):
+    """Which model answers instead of the table's."""
+
+    model_path: str = opt("", "Hub id, folder or bundled. Default: the table's.", "ID|FOLDER", "Model", short="-m")
+    glimpse_path: str | None = opt(
+        None, "The predictor's. Default: the published one.", "ID|FOLDER", "Model", rest=True
+    )
+
+
+def reproduce(
+    *,
+    name: str,
+    data: list[str] | None = opt(
+        None, "A data set's folder: --data DIR where the table has one, --data NAME=DIR once for each.", "[NAME=]DIR"
+    ),
+    only: list[str] | None = opt(None, "Run this data set alone, once for each.", "NAME"),
+    setting: list[str] | None = opt(None, "One setting alone, of those below. Default: all.", "NAME"),
+    out: Path | None = opt(None, "Default: runs/reproduce/ and the table's name.", "FOLDER"),
+    restart: bool = opt(False, "Throw away what the folders hold."),
+    dry_run: bool = opt(False, "Check everything up to the model, and say what it would take."),
+    page_only: bool = opt(False, "Ask nothing: write the page of what is there."),
+    less: Less,
+    model: TableModel,
+    engine: ShardedEngineOptions,
+    output: Reporting,
+) -> Done:
+    """Run a published table anew and put its figures, as theirs, beside ours."""
+    from prunevid_qwen.evaluation.published.table import published_table
+
     table = published_table(name)
-    epilog = escape("\n".join(describe(table))) + "\n" + _EPILOG
-    text = f"Run a published table anew and put its figures, as theirs, beside ours: {table.table}."
-    app.command(name, help=text, epilog=epilog, cls=PanelledCommand)(_command(table))
-    return typer.main.get_command(app).main(list(words), f"prunevid reproduce {name}", standalone_mode=False)
+    if model.glimpse_path and table.glimpse is None:
+        raise ConfigError(f"no row of {name} has a predictor: leave --glimpse_path out")
+    if page_only and (dry_run or restart):
+        raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
+    run = _Reproducing(table, out or Path("runs") / "reproduce" / name, less, restart, output)
+    settings = table.settings_called(tuple(setting or ()))
+    if less.new_tokens and not any(each.timed for each in settings):
+        raise ConfigError(
+            f"--new_tokens is the length of timed answers, and nothing of {name} that was asked for is timed: leave it "
+            "out"
+        )
+    if page_only:
+        return run.pages(settings)
+    folders = _folders(data or (), table)
+    asked = [(each, run.asked(each, folders, tuple(only or ()), model)) for each in settings]
+    if dry_run:  # what is missing is said before anything runs
+        return run.checked(asked)
+    output.calm_libraries()
+    for _, each in asked:
+        each.read()
+    with (
+        output.keeping(run.out),
+        output.bars() as bars,
+        engine.opened(model.device, output.verbose, bars.tell) as (opened, device),  # one of all settings, one model
+    ):
+        for each, asking in asked:
+            run.answer(each, replace(asking, device=device), opened, engine, bars)
+    number, of = engine.share
+    if of > 1:
+        output.note(
+            f"share {number} of {of} is answered; when all are: prunevid reproduce {name} --page_only --out {run.out}"
+        )
+        return Done({"out": str(run.out), "shard": [number, of]})
+    return run.pages(settings)
 
 
-def _option(name: str, text: str, metavar: str | None, panel: str, **more: Any) -> Any:
-    return typer.Option(f"--{name}", help=text, metavar=metavar, rich_help_panel=panel, **more)
+def register_reproduce(group: typer.Typer) -> None:
+    """Give the group a command for each published table."""
+    for name, text in TABLES.items():
+        command(group, name, functools.partial(_explained, name), text=text, fixed={"name": name})(reproduce)
 
 
-def _command(table: PublishedTable) -> Any:
-    """Return the command of a table: `_asked` without its first parameter, as typer reads signatures."""
+def _explained(name: str) -> str:
+    from prunevid_qwen.evaluation.published.estimate import describe
+    from prunevid_qwen.evaluation.published.table import published_table
 
-    def command(**given: Any) -> ReproduceRequest:
-        return _asked(table, **given)
-
-    parameters = list(inspect.signature(_asked, eval_str=True).parameters.values())[1:]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    return command
+    example = f"\n[bold]Examples[/bold]\n  prunevid reproduce {name} --data ~/data/SET --dry_run\n"
+    return escape("\n".join(describe(published_table(name)))) + "\n" + example
 
 
-def _asked(
-    table: PublishedTable,
-    data: Annotated[
-        list[str] | None,
-        _option("data", "Folder of a data set, once for each: mvbench, videomme, ...", "NAME=FOLDER", _WHAT),
-    ] = None,
-    only: Annotated[list[str] | None, _option("only", "Run this data set alone, once for each.", "NAME", _WHAT)] = None,
-    setting: Annotated[
-        list[str] | None, _option("setting", "One setting alone, of those below. Default: all.", "NAME", _WHAT)
-    ] = None,
-    out: Annotated[
-        Path | None, _option("out", "Default: runs/reproduce/ and the table's name.", "FOLDER", _HOW)
-    ] = None,
-    engine: Annotated[
-        str, _option("engine", "local: this machine's one model. ray: a cluster's.", "|".join(ENGINES), _HOW)
-    ] = "local",
-    workers: Annotated[
-        int | None,
-        _option(
-            "workers",
-            "Processes that read ahead; 0: a thread. Default: the CPUs less one, 4 at most.",
-            "INT",
-            _HOW,
-            min=0,
-        ),
-    ] = None,
-    ray_address: Annotated[
-        str | None, _option("ray_address", "auto, or a cluster's. Default: one of this machine.", "ADDRESS", _HOW)
-    ] = None,
-    replicas: Annotated[
-        int | None, _option("replicas", "Models on the cluster. Default: one a GPU.", "INT", _HOW, min=1)
-    ] = None,
-    shard: Annotated[
-        str, _option("shard", "This process's share, from 0/N; then once --page_only.", "I/N", _HOW)
-    ] = "0/1",
-    restart: Annotated[bool, _option("restart", "Throw away what the folders hold.", None, _HOW)] = False,
-    dry_run: Annotated[
-        bool, _option("dry_run", "Check everything up to the model, and say what it would take.", None, _HOW)
-    ] = False,
-    page_only: Annotated[
-        bool, _option("page_only", "Ask nothing: write the page of what is there.", None, _HOW)
-    ] = False,
-    as_json: Annotated[bool, _option("json", "The figures as one JSON object on stdout.", None, _HOW)] = False,
-    verbose: Annotated[bool, _option("verbose", "Log; tracebacks of errors.", None, _HOW)] = False,
-    model_path: Annotated[
-        str | None, _option("model_path", "Hub id, folder or bundled. Default: the table's.", "ID|FOLDER", MODEL)
-    ] = None,
-    glimpse_path: Annotated[
-        str | None,
-        _option("glimpse_path", "The predictor's. Default: the published one.", "ID|FOLDER", MODEL),
-    ] = None,
-    device: Device = None,
-    dtype: Dtype = None,
-    attn_implementation: Attention = None,
-    revision: Revision = None,
-    local_files_only: LocalFilesOnly = False,
-    limit: Annotated[
-        int | None,
-        _option("limit", "So many questions a data set, equally spaced. It may grow.", "INT", _LESS, min=1),
-    ] = None,
-    frames: Annotated[int | None, _option("frames", "Frames a video, at most.", "INT", _LESS)] = None,
-    min_pixels: Annotated[int | None, _option("min_pixels", "Pixels a frame at least.", "INT", _LESS)] = None,
-    max_pixels: Annotated[int | None, _option("max_pixels", "Pixels a frame at most.", "INT", _LESS)] = None,
-    total_pixels: Annotated[int | None, _option("total_pixels", "Pixels a video at most.", "INT", _LESS)] = None,
-    new_tokens: Annotated[int | None, _option("new_tokens", "Tokens of a timed answer.", "INT", _LESS, min=2)] = None,
-) -> ReproduceRequest:
-    """Say what is asked for; nothing runs here."""
-    if glimpse_path and table.glimpse is None:
-        raise ConfigError(f"no row of {table.name} has a predictor: leave --glimpse_path out")
-    changes = {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels, "total_pixels": total_pixels}
-    return ReproduceRequest(
-        table=table,
-        settings=tuple(setting or ()),
-        data=_folders(data or ()),
-        only=tuple(only or ()),
-        out=out or Path("runs") / "reproduce" / table.name,
-        engine=engine,
-        workers=check_engine(engine, workers, ray_address, replicas),
-        ray_address=ray_address,
-        replicas=replicas,
-        shard=shard_of(shard),
-        restart=restart,
-        dry_run=dry_run,
-        page_only=page_only,
-        as_json=as_json,
-        verbose=verbose,
-        model_path=model_path or table.model,
-        glimpse_path=glimpse_path,
-        loading={
-            "device": device, "dtype": dtype, "attn_implementation": attn_implementation, "revision": revision,
-            "local_files_only": local_files_only,
-        },
-        limit=limit,
-        changes={name: value for name, value in changes.items() if value is not None},
-        new_tokens=new_tokens,
-        command=" ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class _Reproducing:
+    """One call: the table and what is the same for all of its settings.
+
+    Args:
+        table: whose figures.
+        out: folder; each setting has one in it, and each data set one in that.
+        less: what is otherwise than in the table.
+        restart: throw away what the folders hold.
+        output: how to report.
+    """
+
+    table: Any
+    out: Path
+    less: Less
+    restart: bool
+    output: Reporting
+
+    def asked(self, setting: Any, data: dict[str, Path], only: tuple[str, ...], model: TableModel) -> Any:
+        """Return what is run of a setting."""
+        from prunevid_qwen.evaluation.published.reproduce import Reproduction
+
+        path = model.model_path or self.table.model
+        return Reproduction(
+            self.table,
+            setting,
+            data,
+            only,
+            self.less.changes(),
+            self.less.limit,
+            path,
+            model.glimpse_path,
+            model.loading,
+        )
+
+    def answer(self, setting: Any, asked: Any, engine: Any, shards: ShardedEngineOptions, bars: Bars) -> None:
+        """Answer what is missing of a setting."""
+        from prunevid_qwen.evaluation.published.reproduce import reproduce as answered
+
+        folder = self.out / setting.name
+
+        def tell(what: str, done: int, total: int) -> None:
+            bars.tell(what if len(self.table.settings) == 1 else f"{setting.name}, {what}", done, total)
+
+        if not setting.timed:
+            answered(asked, folder, engine, shards.share, self.restart, tell, typed())
+            return
+        from prunevid_qwen.evaluation.published.timing import measure
+
+        if shards.share[0]:
+            return  # times are of one process: the first share's
+        if shards.engine == "ray":
+            self.output.note(f"note: {setting.name} is measured by this process, on this machine's device")
+        tokens = self.less.new_tokens or setting.new_tokens
+        [each] = asked.sets
+        images = min(setting.images, self.less.limit or setting.images)
+        measure(asked, folder / each.name, tokens, images, self.restart, tell, typed())
+
+    def pages(self, settings: Sequence[Any]) -> Done:
+        """Write the page of each setting."""
+        from prunevid_qwen.evaluation.published.page import PAGE, write_page
+        from prunevid_qwen.evaluation.published.timing_page import write_timing_page
+
+        told = {
+            each.name: (write_timing_page if each.timed else write_page)(self.table, each, self.out / each.name)
+            for each in settings
+        }
+
+        def show() -> None:
+            for name, found in told.items():
+                if "asked" in found:
+                    states = [f"{each['title']}: {each['state']}" for each in found["asked"]]
+                else:
+                    states = [f"{found['images']} of {found['of']} images were measured"]
+                for state in states:
+                    typer.echo(f"{name}, {state}")
+                if found["deviations"]:
+                    count = len(found["deviations"])
+                    typer.echo(f"note: {count} deviations from the published setting; the page names them")
+                typer.echo(f"page: {self.out / name / PAGE}")
+
+        return Done(told, show)
+
+    def checked(self, asked: Sequence[tuple[Any, Any]]) -> Done:
+        """Say what would be run, what it would take, and of which data set nothing can be read."""
+        from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+        from prunevid_qwen.evaluation.published.reproduce import check
+
+        told: dict[str, Any] = {
+            setting.name: {"asked": check(each), "cost": cost_lines(setting)} for setting, each in asked
+        }
+        unread = [
+            f"setting {name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
+            f"prunevid eval check {each['dataset']} --data {each['folder']}"
+            for name, found in told.items()
+            for each in found["asked"]
+            if each["first"] is None
+        ]
+
+        def show() -> None:
+            for setting, _ in asked:
+                typer.echo(f"{self.table.name}, setting {setting.name}: {self.table.paper}, {self.table.table}")
+                for each in told[setting.name]["asked"]:
+                    typer.echo(_planned(each))
+                typer.echo("\n  ".join(["published, theirs:", *figure_lines(setting)]))
+                typer.echo("\n  ".join(["what the whole of it would take:", *told[setting.name]["cost"]]) + "\n")
+            if not unread:
+                typer.echo("all else is there up to the model; leave out --dry_run to run")
+
+        for each in unread:
+            typer.echo(f"error: {each}", err=True)
+        return Done(told, show, MediaError.exit_code if unread else 0)
 
 
-def _folders(given: Sequence[str]) -> dict[str, Path]:
+def _planned(each: dict[str, Any]) -> str:
+    """Return what would be asked of a data set, as lines."""
+    part = "" if each["of"] == each["published"] else f", which has {each['published']} as published"
+    configs = ", ".join(each["configs"])
+    told = {"not on this model": each["not on this model"], "protocol": each["protocol"], "model": each["model"]}
+    if each["missing"]:
+        told["missing"] = (
+            f"{each['missing']} media, whose questions will have no answer; the first is {each['first missing']}; all: "
+            f"prunevid eval check {each['dataset']} --data {each['folder']}"
+        )
+    told["first media read"] = each["first"] or "none could be read"
+    head = (
+        f"{each['title']}: {each['questions']} of {each['of']} questions{part}; {each['answers']} answers by {configs}"
+    )
+    return f"{head}\n{outline({name: value for name, value in told.items() if value}, '  ')}"
+
+
+def _folders(given: Sequence[str], table: Any) -> dict[str, Path]:
     found: dict[str, Path] = {}
+    own = {each.data.dataset for setting in table.settings for each in setting.sets}
     for text in given:
         name, equals, folder = text.partition("=")
-        if not (equals and name and folder):
+        if not equals and len(own) == 1 and len(given) == 1 and text:
+            name, folder = next(iter(own)), text
+        elif not (equals and name and folder):
             raise ConfigError(f"--data is NAME=FOLDER, such as mvbench=~/data/MVBench; got {quoted(text)}")
         if name in found:
             raise ConfigError(f"--data names {name} twice: {found[name]} and {folder}")

@@ -1,4 +1,4 @@
-"""What a command line asks for, checked as far as that can be done without loading torch."""
+"""What ``prunevid ask`` is asked, checked as far as that can be done without loading torch."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
+from prunevid_qwen.cli.groups import BUNDLED, ModelOptions
+from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, SetupError
-
-
-@runtime_checkable
-class RunsItself(Protocol):
-    """What a command returns whose work is more than one answer: all of it in a call, the exit code from it."""
-
-    def run(self) -> int:
-        """Do it and return the exit code."""
-        ...
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 
 
 @dataclass(frozen=True)
@@ -33,10 +25,9 @@ class Request:
         config: how to prune and to sample.
         start, end: seconds of the video between which frames are taken.
         max_new_tokens: the longest answer.
-        model_path: "bundled", a hub id or a folder.
-        loading: arguments of ``PrunedVLM.from_pretrained``; None means its default.
+        model: which one, and how it is loaded.
         compare: answer without pruning too.
-        as_json, verbose: how to report.
+        output: how to report.
         expected: the right answer where it is known (the bundled clip's).
     """
 
@@ -47,11 +38,9 @@ class Request:
     start: float | None = None
     end: float | None = None
     max_new_tokens: int = 64
-    model_path: str = "bundled"
-    loading: dict[str, Any] = field(default_factory=dict)
+    model: ModelOptions = field(default_factory=ModelOptions)
     compare: bool = False
-    as_json: bool = False
-    verbose: bool = False
+    output: Reporting = field(default_factory=Reporting)
     expected: str | None = None
 
     def or_bundled_clip(self) -> Request:
@@ -72,20 +61,56 @@ class Request:
         """
         if not (self.videos or self.images):
             raise ConfigError(
-                "nothing to ask about: pass --video_path or --image (`prunevid demo` brings its own clip)"
+                'nothing to ask about: prunevid ask video.mp4 "What happens?", or pass --video_path or --image '
+                "(`prunevid demo` brings its own clip)"
             )
         if not (self.question or "").strip():
-            raise ConfigError('no question: pass --question "..."')
+            raise ConfigError('no question: pass it behind the video, or --question "..."')
         for kind, paths in (("video", self.videos), ("image", self.images)):
             for path in paths:
                 _check_file(kind, path)
 
-    @property
-    def model_knows_shapes_only(self) -> bool:
-        """Whether the tiny bundled model is asked about media it has never learnt to see."""
-        if self.model_path != "bundled":
-            return False
-        return bool(self.images) or any(not _is_bundled(path) for path in self.videos)
+    def who(self) -> str:
+        """Say in a line which model answers, and whether it can know what it is shown."""
+        if self.model.model_path != BUNDLED:
+            return self.model.model_path
+        if not self.images and all(_is_bundled(path) for path in self.videos):
+            return f"{BUNDLED}, a toy that knows moving coloured shapes and nothing else"
+        return (
+            f"{BUNDLED}, a toy that has only ever seen moving shapes. For real videos pass -m "
+            "Qwen/Qwen2.5-VL-7B-Instruct, or a folder that holds it"
+        )
+
+
+def sorted_words(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:
+    """Tell videos, images and the question apart among words without ``--``: ``video.mp4 "What happens?"``.
+
+    Args:
+        words: as typed, in any order.
+        question: what ``--question`` says, or None.
+
+    Raises:
+        ConfigError: two of them are no files.
+    """
+    from prunevid_qwen.video.data_uris import is_data_uri
+    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+
+    videos: list[str] = []
+    images: list[str] = []
+    for word in words:
+        suffix = os.path.splitext(word)[1].lower()
+        if is_data_uri(word) or suffix in IMAGE_SUFFIXES:
+            images.append(word)
+        elif suffix in VIDEO_SUFFIXES or os.path.exists(word):
+            videos.append(word)
+        elif question is None:
+            question = word
+        else:
+            raise ConfigError(
+                f"{quoted(word)} is no file here, and the question is {quoted(question)}: pass the paths of the videos "
+                "and one question"
+            )
+    return videos, images, question
 
 
 def bundled_clip() -> tuple[str, str, str]:

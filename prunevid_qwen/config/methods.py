@@ -62,7 +62,7 @@ class PruneVidOptions(MethodOptions):
 @checked_names("DPPOptions has")
 @dataclass(frozen=True)
 class DPPOptions(MethodOptions):
-    """Options of the selection by a determinantal point process (DPP): attended tokens that differ from one another.
+    """Options of the selection by a determinantal point process (arXiv 1207.6083; the question as quality: 2506.10967).
 
     Args:
         keep_ratio: share of the tokens kept, in (0, 1].

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.config import PruneVidConfig, get_config
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError
 
 STOCK, KEEP_EVERYTHING = "stock", "keep everything"
@@ -47,7 +48,7 @@ def competitors(presets: Sequence[str]) -> list[Competitor]:
         raise ConfigError("name at least one preset to measure: --preset paper")
     if len(set(presets)) < len(presets):
         raise ConfigError(f"a preset is named twice: {', '.join(presets)}")
-    configs = {name: get_config(name) for name in presets}
+    configs = {name: named_configs(name)[0][1] for name in presets}
     for name in (STOCK, KEEP_EVERYTHING, *CONTROLS):
         if name in configs:
             raise ConfigError(f"{name!r} is the name of a competitor that always runs: rename the file")

@@ -1,0 +1,189 @@
+"""Groups of options that several commands share: the model, the engine, a judge, a training."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunevid_qwen.cli.option import opt
+from prunevid_qwen.errors import ConfigError, quoted
+
+MODEL, ENGINE, JUDGE, TRAINING = "Model", "Engine", "Judge", "Training"
+BUNDLED = "bundled"
+"""The toy that comes with the package: the command's default, since it answers without a network."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model answers, and how it is loaded."""
+
+    model_path: str = opt(
+        BUNDLED,
+        "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: "
+        "bundled, a toy that knows moving coloured shapes and nothing else.",
+        "ID|FOLDER",
+        MODEL,
+        short="-m",
+    )
+    device: str | None = opt(None, "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", MODEL)
+    dtype: str | None = opt(None, "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", MODEL, rest=True)
+    attn_implementation: str | None = opt(None, "sdpa, eager or flash_attention_2.", "NAME", MODEL, rest=True)
+    revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME", MODEL, rest=True)
+    local_files_only: bool = opt(False, "Never ask the network for a model.", None, MODEL, rest=True)
+
+    @property
+    def loading(self) -> dict[str, Any]:
+        """The arguments of ``from_pretrained``; None means its default."""
+        names = ("device", "dtype", "attn_implementation", "revision", "local_files_only")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where a run answers: this machine's one model, or a Ray cluster's."""
+
+    engine: str = opt("local", "local: this machine's one model. ray: a cluster's.", "local|ray", ENGINE)
+    workers: int | None = opt(
+        None,
+        "Processes that read ahead; 0: a thread. Default: the CPUs less one, 4 at most; all that are free on Ray.",
+        "INT",
+        ENGINE,
+        least=0,
+    )
+    ray_address: str | None = opt(None, "auto, or host:port. Default: a cluster of this machine.", "ADDRESS", ENGINE)
+    replicas: int | None = opt(None, "Models on the cluster. Default: one for each GPU.", "INT", ENGINE, least=1)
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise ConfigError(f"engine is one of local, ray; got {quoted(self.engine)}")
+        if self.engine != "ray" and (self.ray_address or self.replicas):
+            raise ConfigError("--ray_address and --replicas are for --engine ray")
+        if self.engine == "ray" and self.workers == 0:
+            raise ConfigError(
+                "--workers 0 reads in a thread of this process, which --engine ray cannot: pass 1 or more"
+            )
+
+    @contextmanager
+    def opened(
+        self, device: str | None, verbose: bool, tell: Callable[[str, int, int], None]
+    ) -> Iterator[tuple[Any, str]]:
+        """Yield the engine and the device that answers, which is part of a run's identity.
+
+        Args:
+            device: what was given, or None.
+            verbose: show a cluster's log.
+            tell: told that a cluster starts.
+        """
+        if self.engine == "local":
+            from prunevid_qwen.evaluation.engine.local import here
+            from prunevid_qwen.loading import choose_device
+
+            workers = max(1, min(4, (os.cpu_count() or 2) - 1)) if self.workers is None else self.workers
+            yield here(workers), choose_device(device)
+            return
+        from prunevid_qwen.evaluation.engine.ray_cluster import joined
+        from prunevid_qwen.evaluation.engine.ray_data import run_on_ray
+
+        tell("starting Ray", 0, 1)
+        with joined(self.ray_address, verbose) as cluster:
+            tell("starting Ray", 1, 1)
+            run = functools.partial(run_on_ray, replicas=self.replicas, readers=self.workers, verbose=verbose)
+            yield run, cluster.device(device)
+
+
+@dataclass(frozen=True)
+class ShardedEngineOptions(EngineOptions):
+    """The same, of a run whose folder several processes may share."""
+
+    shard: str = opt("0/1", "This process's share of a run whose folder several share, from 0/N.", "I/N", ENGINE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number, slash, count = self.shard.partition("/")
+        if not (slash and number.isdigit() and count.isdigit() and int(number) < int(count)):
+            raise ConfigError(f"shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {quoted(self.shard)}")
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which share, of how many."""
+        number, count = self.shard.split("/")
+        return int(number), int(count)
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """A language model behind an OpenAI-compatible endpoint, that marks free answers."""
+
+    judge_base_url: str = opt("", "OpenAI-compatible endpoint, such as http://localhost:8000/v1.", "URL", JUDGE)
+    judge_model: str = opt("", "As that endpoint calls it.", "NAME", JUDGE)
+    judge_api_key_file: Path | None = opt(
+        None, "Holds the key, alone on one line. Default: none is needed.", "FILE", JUDGE
+    )
+    judge_workers: int = opt(4, "Requests at once. Default: 4.", "INT", JUDGE, least=1)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Judge`; {} where none was named.
+
+        Raises:
+            ConfigError: an address without a model or the reverse, one that is no address, or no key in the file.
+        """
+        if not self.judge_base_url and not self.judge_model:
+            return {}
+        for name in ("judge_base_url", "judge_model"):
+            if not getattr(self, name):
+                raise ConfigError(f"a judge needs --{name}: --judge_base_url and --judge_model belong together")
+        if not self.judge_base_url.startswith(("http://", "https://")):
+            raise ConfigError(
+                f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(self.judge_base_url)}"
+            )
+        return {"base_url": self.judge_base_url.rstrip("/"), "model": self.judge_model, **self._key()}
+
+    def _key(self) -> dict[str, str]:
+        path = self.judge_api_key_file
+        if path is None:
+            return {}
+        try:
+            key = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(f"cannot read --judge_api_key_file {path} ({error.strerror})") from None
+        if not key:
+            raise ConfigError(f"--judge_api_key_file {path} is empty: it holds the key alone, on one line")
+        return {"api_key": key}
+
+
+@dataclass(frozen=True)
+class JudgeTimes(JudgeOptions):
+    """The same, with how long it is waited for."""
+
+    judge_timeout: float = opt(60.0, "Until a request is given up. Default: 60.", "SECONDS", JUDGE, least=1)
+    judge_retries: int = opt(4, "Of a failed request, waiting longer each time. Default: 4.", "INT", JUDGE, least=0)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `Judge`; {} where none was named."""
+        own = super().arguments()
+        return own and {**own, "timeout": self.judge_timeout, "retries": self.judge_retries}
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training runs, whatever it trains."""
+
+    no_check: bool = opt(False, "Do not look at the records before training.", None, TRAINING)
+    restart: bool = opt(False, "Throw away what the folder holds.", None, TRAINING)
+    dry_run: bool = opt(False, "Only look at every record and say what is wrong (exit code 4).", None, TRAINING)
+    device: str | None = opt(None, "cpu leaves a GPU alone. Default: what accelerate finds.", "cpu", TRAINING)
+    threads: int | None = opt(None, "Of torch on the CPU. Default: torch's.", "INT", TRAINING, least=1)
+
+    def __post_init__(self) -> None:
+        if self.dry_run and self.no_check:
+            raise ConfigError("--dry_run and --no_check contradict each other: pass one of them")
+        if self.device not in (None, "cpu"):
+            raise ConfigError(
+                f"--device takes cpu, got {quoted(self.device)}: GPUs are chosen with CUDA_VISIBLE_DEVICES or by "
+                "accelerate launch"
+            )

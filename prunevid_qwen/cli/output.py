@@ -1,0 +1,147 @@
+"""How a command is shown: what it returns, and the options that every command has for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+import typer
+
+from prunevid_qwen.cli.option import opt
+from prunevid_qwen.errors import ConfigError, excerpt
+
+if TYPE_CHECKING:
+    from prunevid_qwen.cli.bars import Bars
+
+PANEL = "Output"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command did.
+
+    Args:
+        told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
+        show: prints it for people, on stdout; None: each name and value of ``told`` on a line.
+        exit_code: see `prunevid_qwen.cli.exit_codes`.
+    """
+
+    told: dict[str, Any] = field(default_factory=dict)
+    show: Callable[[], None] | None = None
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """How every command reports. While one works, stdout is for the answer alone: libraries print on stderr."""
+
+    as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, name="json")
+    quiet: bool = opt(False, "The result alone: no bars, no notes.", None, PANEL)
+    verbose: bool = opt(False, "The log, and tracebacks of errors.", None, PANEL)
+    stdout: TextIO = field(default_factory=lambda: sys.stdout)
+
+    def note(self, text: str) -> None:
+        """Say something on stderr that is not the result."""
+        if not self.quiet:
+            typer.echo(text, err=True)
+
+    def note_toy(self, model_path: str) -> None:
+        """Say before a run that the toy answers, in colour on a terminal."""
+        if model_path == "bundled":
+            said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
+            self.note(typer.style(said, fg="yellow"))
+
+    def note_missing(self, paths: Sequence[str], more: str, shown: int = 5) -> None:
+        """Name missing files, at most so many of them, and say what becomes of their questions."""
+        for path in paths[:shown]:
+            self.note(f"missing: {excerpt(path)}")
+        left = f" ({len(paths) - shown} more are not shown)" if len(paths) > shown else ""
+        if paths:
+            self.note(f"{len(paths)} media are missing{left}{more}")
+
+    def bars(self) -> Bars:
+        """Return progress bars on stderr, that show nothing under ``--quiet``."""
+        from prunevid_qwen.cli.bars import Bars
+
+        return Bars(self.quiet)
+
+    def calm_libraries(self) -> None:
+        """Keep transformers' warnings and bars back, unless the log was asked for."""
+        from transformers.utils import logging
+
+        if not self.verbose:
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+
+    @contextmanager
+    def keeping(self, where: Path | str) -> Iterator[None]:
+        """Say, where the work inside is interrupted, what was kept and how to go on."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.note(f"what was answered is in {where}: the same command goes on where it was")
+            raise
+
+
+@dataclass(frozen=True)
+class FileReporting(Reporting):
+    """How a command reports whose result is one object."""
+
+    out: Path | None = opt(None, "Also write the JSON object to this file.", "FILE", PANEL)
+
+    def __post_init__(self) -> None:
+        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
+            raise ConfigError(f"--out {self.out} is a file to write, in a folder that exists")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A command with its arguments, to be run once they are all read.
+
+    Args:
+        work: the command's function; returns a `Done`.
+        given: its arguments.
+        output: how it reports.
+        log: the least level of the log that is shown without ``--verbose``.
+    """
+
+    work: Callable[..., Done]
+    given: dict[str, Any]
+    output: Reporting
+    log: int
+
+
+def outline(told: Mapping[str, Any], indent: str = "") -> str:
+    """Return what a command was told as lines: a name and its value, what has parts with them below."""
+    lines = []
+    for name, value in told.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{name}:", outline(value, indent + "  ")]
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            lines.append(f"{indent}{name}: {text}")
+    return "\n".join(lines)
+
+
+def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> str:
+    """Return the table in a page's Markdown for a terminal, at most as wide as that.
+
+    Args:
+        markdown: whose lines that begin with a bar are the table.
+        keys: how many columns say what a row is about.
+        columns: how many are shown; None for all.
+    """
+    from prunevid_qwen.evaluation.report.page import Table
+
+    lines = [line.strip().strip("|") for line in markdown.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip() for cell in line.split("|")][:columns] for line in lines]
+    return Table(head, rows).terminal(keys=keys)
+
+
+def typed() -> str:
+    """Return what was typed, for the record of a run."""
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,167 @@
+"""``prunevid train glimpse-plus``: a model learns to answer from boxes alone; then its predictor is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from prunevid_qwen.cli.command import command
+from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
+from prunevid_qwen.cli.option import opt
+from prunevid_qwen.cli.output import Done, Reporting
+from prunevid_qwen.cli.train import is_main_process, pairs, training_run
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
+from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
+
+_PLUS = """\
+[bold]Examples[/bold]
+  prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
+  vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
+  accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
+      --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8
+  prunevid ask ... -m runs/glimpse_plus_7b/merged --selector glimpse \\
+      --glimpse_path runs/glimpse_plus_7b/glimpse/model
+
+A stopped run goes on where it was: give the same command again.
+On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
+48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
+'prunevid_qwen\\[grpo,train]'. A recipe's own file says of each option where its value is from.
+"""
+_REWARDS = ("reward", "kl", "entropy", "policy_gap")
+
+
+def glimpse_plus(
+    *,
+    recipe: str = opt(
+        "glimpse_plus", "Name of a recipe, or a YAML file. Default: glimpse_plus, the published one.", "NAME|FILE"
+    ),
+    options: list[str] | None = opt(
+        None, "An option over the recipe's, in YAML: steps=20, beta=0.1. Repeat it.", "OPTION=VALUE", name="set"
+    ),
+    out: Path = opt(Path("runs/glimpse_plus"), "Folder of the run. Default: runs/glimpse_plus.", "FOLDER"),
+    no_glimpse: bool = opt(False, "Stop at the merged model; without it the same command goes on."),
+    judge: JudgeOptions,
+    training: TrainingOptions,
+    output: Reporting,
+) -> Done:
+    """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor."""
+    made = plus_recipe(recipe, options or [])
+    marking = judge.arguments()
+    if made.needs_judge and not marking:
+        raise ConfigError(
+            "the recipe scores free answers by a judge: pass --judge_base_url and --judge_model, or give every entry "
+            "of its data reward: exact_match"
+        )
+    if training.no_check and made.skip_bad:
+        raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
+    if training.dry_run:
+        said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
+        return Done(made.to_dict(), lambda: typer.echo(said))
+    from prunevid_qwen.training.glimpse_plus.train import check_installed, train_plus
+
+    check_installed()
+    if not output.verbose:
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # trl's own
+    with (
+        training_run(training, output, out) as about,
+        rewards(marking, judge.judge_workers) as by_name,
+        output.bars() as bars,
+    ):
+
+        def tell(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            of_ours = "reward" in figures  # the predictor's own figures are for the bars to show
+            bars.tell_figures(what, done, total, {} if of_ours else figures)
+            if of_ours:
+                said = "  ".join(f"{name} {figures[name] or 0:.3f}" for name in _REWARDS if name in figures)
+                bars.console.print(f"step {done}/{total}  {said}", highlight=False, soft_wrap=True)
+
+        done = train_plus(
+            made, out, by_name, restart=training.restart, check=not training.no_check, device=training.device,
+            with_glimpse=not no_glimpse, about=about, tell=tell,
+        )  # fmt: skip
+    return _summed_up(out, made, done) if is_main_process() else Done()
+
+
+def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
+    """Return a recipe with OPTION=VALUE on top.
+
+    Raises:
+        ConfigError: no such recipe, an unknown option, or a bad value.
+    """
+    base = GlimpsePlusRecipe.from_yaml(recipe)
+    changes = pairs("--set", "steps=20", given)
+    return base.replace(**changes) if changes else base
+
+
+@contextmanager
+def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, Any]]:
+    """Give the rewards of GlimpsePrune+ by name; a judge's connection is open inside the block.
+
+    Args:
+        judge: arguments of `Judge`; {} is none.
+        workers: requests to it at once.
+    """
+    from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward
+
+    if not judge:
+        yield {"exact_match": exact_match}
+        return
+    from prunevid_qwen.evaluation.tasks.judge import Judge, Marked, NotJudged, score_in
+
+    log, marker = logging.getLogger(__name__), Judge(**judge)
+    try:
+        opened = marker.open()
+    except SetupError as error:
+        raise SetupError(f"the judge is asked through the openai client: {error}") from error
+    with opened as client:
+
+        def ask(question: str, reference: str, answer: str) -> float | None:
+            try:
+                return score_in(marker.reply(client, Marked(question, reference, answer)))
+            except NotJudged as error:
+                log.warning("not judged: %s", error)
+                return None
+            except SetupError as error:
+                raise SetupError(
+                    f"the judge {marker.model!r} at {marker.base_url} does not answer ({error.__cause__ or error}): "
+                    "start its server, or correct --judge_base_url, --judge_model and --judge_api_key_file. The last "
+                    "checkpoint is kept: the same command goes on from it"
+                ) from error
+
+        yield {"exact_match": exact_match, "judge": judge_reward(ask, workers)}
+
+
+def register_glimpse_plus(train: typer.Typer) -> None:
+    """Give the group its command ``glimpse-plus``."""
+    command(train, "glimpse-plus", _PLUS, log=logging.WARNING)(glimpse_plus)
+
+
+def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:
+    from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
+    from prunevid_qwen.training.glimpse_plus.summary import draw_plus, said, summarise
+    from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
+
+    folder = RunFolder(out)
+    curve, held_out = folder.lines(CURVE), folder.lines(HELD_OUT)
+    summary = {**summarise(curve, held_out, recipe.group * recipe.questions_per_step), **done}
+    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
+    (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is not None:
+        draw_plus(curve, summary, out / "curve.svg")
+
+    def show() -> None:
+        typer.echo("\n".join([*said(summary), f"model: {out / MERGED}"]))
+        if done["glimpse"] is not None:
+            model = out / GLIMPSE / "model"
+            typer.echo(f"predictor: {model}\ntry it: prunevid ask ... -m {out / MERGED} --selector glimpse "
+                       f"--glimpse_path {model}")  # fmt: skip
+
+    return Done(summary, show)

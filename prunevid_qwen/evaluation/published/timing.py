@@ -23,7 +23,7 @@ from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.competitors import Competitor
 from prunevid_qwen.evaluation.speed.contest import Contest
 from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, shape_of
-from prunevid_qwen.evaluation.speed.random_prompt import PromptSize
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.timed_run import timed_tokens
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread

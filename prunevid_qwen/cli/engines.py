@@ -63,9 +63,10 @@ def engine_of(
         yield here(workers or 0), choose_device(device)
         return
     from prunevid_qwen.evaluation.engine.ray_cluster import joined
-    from prunevid_qwen.evaluation.engine.ray_data import run_on_ray
 
     tell("starting Ray", 0, 1)
-    with joined(ray_address, verbose) as cluster:
+    with joined(ray_address, verbose) as cluster:  # which says what to install where there is no Ray
+        from prunevid_qwen.evaluation.engine.ray_data import run_on_ray
+
         tell("starting Ray", 1, 1)
         yield partial(run_on_ray, replicas=replicas, readers=workers, verbose=verbose), cluster.device(device)

@@ -24,15 +24,6 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.ray_cluster import Cluster, joined
-from prunevid_qwen.evaluation.engine.ray_data import (
-    TRIES,
-    Tries,
-    _installed,
-    _read,
-    _Replica,
-    _try,
-    run_on_ray,
-)
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 from prunevid_qwen.inputs.qwen.media import MediaReader
@@ -42,6 +33,15 @@ from tests.patience import PATIENCE
 from tests.shapes_benchmark import shapes_mvbench
 
 ray = pytest.importorskip("ray", reason="the Ray engine needs the extra [ray]")
+from prunevid_qwen.evaluation.engine.ray_data import (  # noqa: E402
+    TRIES,
+    Tries,
+    _installed,
+    _read,
+    _Replica,
+    _try,
+    run_on_ray,
+)
 
 CONFIGS = (("baseline", get_config("baseline")), ("paper", get_config("paper")))
 ANSWERING = Answering(CONFIGS, generation={"max_new_tokens": 4})

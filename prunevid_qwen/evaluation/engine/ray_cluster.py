@@ -1,4 +1,4 @@
-"""A Ray cluster for a while: joined where there is one, else started on this machine. Ray is imported only here."""
+"""A Ray cluster for a while: joined where there is one, else started on this machine."""
 
 from __future__ import annotations
 

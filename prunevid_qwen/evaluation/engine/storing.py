@@ -86,11 +86,8 @@ def store_answers(
 
     Args:
         path, otherwise: as of `Lines`.
-        tasks: what is left.
-        answer: begins to answer them; not called where nothing is left.
+        answer: begins to answer the tasks; not called where nothing is left.
         total: lines of the whole run; those that ``tasks`` will not give are there.
-        tell: told of the progress.
-        stored: what is stored of a line.
     """
     done = total - sum(task.answers for task in tasks)
     tell("answering", done, total)

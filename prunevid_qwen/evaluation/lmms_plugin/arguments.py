@@ -181,7 +181,7 @@ def read_generation(given: Mapping[str, Any] | None, max_new_tokens: int | None 
     for until in (given.get("until"), given.get("stop_sequences")):
         stops += [until] if isinstance(until, str) else list(until or ())
     if not all(isinstance(stop, str) for stop in stops):
-        raise ConfigError(f"until is a text or a list of texts, got {quoted(given.get('until'))}")
+        raise ConfigError(f"until is a text or a list of texts, got {quoted(stops)}")
     return Generation(arguments, tuple(dict.fromkeys(filter(None, stops))))
 
 

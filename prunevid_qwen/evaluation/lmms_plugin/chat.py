@@ -56,8 +56,7 @@ def chat_question(
     """Read the messages that a task's ``doc_to_messages`` gives.
 
     Args:
-        name: of the request.
-        generation: arguments of ``generate``.
+        name, generation: of the request: its id, and arguments of ``generate``.
         messages: role and content; content is a text or a list of items with a type, and a text or a url.
         system: instead of the task's own system message; None leaves it.
         prefill: how the answer begins, or "".

@@ -62,7 +62,7 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
     Args:
         path: of the file.
         system: a first message of the system, before every question.
-        limit: how many, from the beginning; all lines are checked.
+        limit: how many are returned, from the beginning; all lines are checked.
 
     Raises:
         ConfigError: no such file, no question in it, or bad lines, each with its number and what is wrong.
@@ -96,12 +96,8 @@ def questions_for_folder(
 ) -> list[BatchQuestion]:
     """Ask the same of every video and image of a folder and of the folders in it, in the order of their names.
 
-    Args:
-        folder: hidden files in it are passed over.
-        questions: at least one; all about one file come together. The id of each is the file's path in the folder, and
-            the question's number behind a #, from 1: questions may be added at the end later.
-        system: as for `read_questions`.
-        limit: only so many, from the beginning.
+    All about one file come together. The id of each is the file's path in the folder, and the question's number behind
+    a #, from 1: questions may be added at the end later. Hidden files are passed over.
 
     Raises:
         ConfigError: no such folder, nothing to look at in it, no question, or one that cannot be asked.
@@ -189,7 +185,8 @@ def _question(given: dict[str, Any], number: int, folder: Path, system: str | No
     if not isinstance(messages, list) or not messages:
         raise ConfigError(f"messages is a list of chat messages, got {quoted(messages, 60)}")
     conversation, media = read_conversation(messages, lambda item, _: _medium(item, folder))
-    texts = [_texts_of(message["content"]) for message in conversation]
+    contents = [message["content"] for message in conversation]
+    texts = [[own] if isinstance(own, str) else [item["text"] for item in own if "text" in item] for own in contents]
     marks = [mark for mark in _PLACEHOLDERS if any(mark in text for own in texts for text in own)]
     if marks:
         raise ConfigError(f"the text holds {marks[0]}, which stands for a video or an image: leave it out")
@@ -231,10 +228,6 @@ def _as_messages(given: dict[str, Any]) -> list[dict[str, Any]]:
     if seconds and content[0]["type"] != "video":
         raise ConfigError("start and end are seconds of a video, and it has none")
     return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
-
-
-def _texts_of(content: Any) -> list[str]:
-    return [content] if isinstance(content, str) else [item["text"] for item in content if "text" in item]
 
 
 def _medium(item: Item, folder: Path) -> Media:

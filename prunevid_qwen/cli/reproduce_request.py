@@ -141,9 +141,9 @@ class ReproduceRequest:
                 return  # times are of one process: the first share's
             if self.engine == "ray":
                 typer.echo(f"note: {setting.name} is measured by this process, on this machine's device", err=True)
-            tokens, images = self.new_tokens or setting.new_tokens, min(setting.images, self.limit or setting.images)
             [each] = asked.sets
-            measure(asked, folder / each.name, tokens, images, self.restart, tell, self.command)
+            tokens = self.new_tokens or setting.new_tokens
+            measure(asked, folder / each.name, tokens, self.restart, tell, self.command)
         else:
             reproduce(asked, folder, engine, self.shard, self.restart, tell, self.command)
 

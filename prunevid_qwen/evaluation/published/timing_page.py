@@ -12,7 +12,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.published.comparison import Found, deviations
 from prunevid_qwen.evaluation.published.estimate import figure_lines
-from prunevid_qwen.evaluation.published.page import deviation_lines, head, tail, write_both
+from prunevid_qwen.evaluation.published.page import write_both
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Table
@@ -40,12 +40,13 @@ def write_timing_page(table: PublishedTable, setting: Setting, folder: Path) -> 
     own = folder / setting.sets[0].name
     found: Found = {"table": table.name, "setting": setting.name, "deviations": [], "rows": [], "errors": []}
     found |= {"images": 0, "of": setting.images, "device": None}
-    if (own / RECORD).is_file():
+    ran = (own / RECORD).is_file()
+    if ran:
         record = run_folder(own).record(table.name)
         found["deviations"] = _deviations(table, setting, record)
         found["device"] = record["device name"]
         _summarise(own, [row.name for row in setting.rows], found)
-    write_both(folder, found, _lines(table, setting, found))
+    write_both(table, setting, folder, found, ran, _body(setting, found), _READING)
     return found
 
 
@@ -97,21 +98,14 @@ def _deviations(table: PublishedTable, setting: Setting, record: Mapping[str, An
     return said
 
 
-def _lines(table: PublishedTable, setting: Setting, found: Found) -> list[str]:
-    lines = head(table, setting)
-    if found["device"] is not None:
-        lines += deviation_lines(found["deviations"])
-    count = f"{found['images']} of {found['of']} images"
-    partial = found["images"] < found["of"]
-    lines += ["## Coverage", "", f"**PARTIAL**: {count} were measured." if partial else f"{count} were measured.", ""]
+def _body(setting: Setting, found: Found) -> list[str]:
+    partial = "**PARTIAL**: " if found["images"] < found["of"] else ""
+    lines = ["## Coverage", "", f"{partial}{found['images']} of {found['of']} images were measured.", ""]
     lines += [f"- not measured: {error}" for error in found["errors"]] + ([""] if found["errors"] else [])
     lines += ["## Published, theirs", "", *(f"- {each}" for each in figure_lines(setting)), "", "## Ours", ""]
-    if found["rows"]:
-        lines += [f"On {found['device']}.", "", *_tables(found["rows"])]
-    else:
-        lines += ["Nothing was measured."]
-    return [*lines, "", *tail(setting, _READING), "- Times, memory and speed-ups need the GPU that they are about; "
-            "tokens, cache lengths and FLOPs need none, only the model."]  # fmt: skip
+    if not found["rows"]:
+        return [*lines, "Nothing was measured.", ""]
+    return [*lines, f"On {found['device']}.", "", *_tables(found["rows"]), ""]
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -30,31 +30,21 @@ _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 class Reproduction:
     """A setting of a table, with what the user has.
 
-    Args:
-        table, setting: which; the setting is one of the table's.
-        data: folder of each data set, by its name.
-        only: data sets to run, by name; () for all of the setting.
-        changes: choices of the protocols that are changed, for a smaller GPU or a test; the page tells of them.
-        limit: questions (or timed images) of a data set, equally spaced; None for as many as the setting has.
-        model_path: "bundled", a folder or a hub id.
-        glimpse_path: the predictor's; None for the table's, or the bundled model's own.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        device: kind that answers; None for what ``loading`` gives here.
-
     Raises:
         ConfigError: a data set that the setting does not have, or one without a folder.
     """
 
     table: PublishedTable
-    setting: Setting
-    data: Mapping[str, Path]
-    only: tuple[str, ...] = ()
+    setting: Setting  # of the table
+    data: Mapping[str, Path]  # name of each data set -> its folder
+    only: tuple[str, ...] = ()  # data sets to run, by name; () for all of the setting
+    # choices of the protocols that are changed, for a smaller GPU or a test; the page tells of them
     changes: Mapping[str, Any] = field(default_factory=dict)
-    limit: int | None = None
-    model_path: str = "bundled"
-    glimpse_path: str | None = None
-    loading: dict[str, Any] = field(default_factory=dict)
-    device: str | None = None
+    limit: int | None = None  # questions (or timed images) of a data set, equally spaced; None for the setting's
+    model_path: str = "bundled"  # or a folder, or a hub id
+    glimpse_path: str | None = None  # the predictor's; None for the table's, or the bundled model's own
+    loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
+    device: str | None = None  # kind that answers; None for what ``loading`` gives here
 
     def __post_init__(self) -> None:
         if self.setting.timed:

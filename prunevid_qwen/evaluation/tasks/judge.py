@@ -72,21 +72,13 @@ class NotJudged(Exception):
 
 @dataclass(frozen=True)
 class Judge:
-    """An OpenAI-compatible endpoint (vLLM, llama.cpp, SGLang, a hosted API) and the model to ask there.
+    """An OpenAI-compatible endpoint (vLLM, llama.cpp, SGLang, a hosted API) and the model to ask there."""
 
-    Args:
-        base_url: up to and with the version, such as http://localhost:8000/v1.
-        model: as the endpoint calls it.
-        api_key: local servers take any.
-        timeout: seconds until a request is given up.
-        retries: of each request; the client waits longer each time, or as long as the endpoint says.
-    """
-
-    base_url: str
-    model: str
-    api_key: str = "none"
-    timeout: float = 60.0
-    retries: int = 4
+    base_url: str  # up to and with the version, such as http://localhost:8000/v1
+    model: str  # as the endpoint calls it
+    api_key: str = "none"  # local servers take any
+    timeout: float = 60.0  # seconds until a request is given up
+    retries: int = 4  # of each request; the client waits longer each time, or as long as the endpoint says
 
     def key(self, marked: Marked) -> str:
         """Fingerprint everything that a score depends on: equal keys are judged once."""

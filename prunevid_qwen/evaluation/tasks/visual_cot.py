@@ -69,29 +69,17 @@ class ByImage:
 
 @dataclass(frozen=True)
 class VisualCotRun:
-    """What a run asks, and whom.
+    """What a run asks, and whom."""
 
-    Args:
-        data: files, or folders of files: a set each.
-        images: folder under which the records' image paths lie.
-        configs: from `competitors`.
-        limit: samples of each set, from its beginning; None takes all.
-        suffix: behind every question; "" is none.
-        max_new_tokens: of the longest answer.
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        plugins: see `Answering`.
-    """
-
-    data: tuple[Path, ...]
-    images: Path
-    configs: NamedConfigs
-    limit: int | None = None
-    suffix: str = ""
-    max_new_tokens: int = MAX_NEW_TOKENS
-    model_path: str = "bundled"
-    loading: dict[str, Any] = field(default_factory=dict)
-    plugins: tuple[str, ...] = ()
+    data: tuple[Path, ...]  # files, or folders of files: a set each
+    images: Path  # folder under which the records' image paths lie
+    configs: NamedConfigs  # from `competitors`
+    limit: int | None = None  # samples of each set, from its beginning; None takes all
+    suffix: str = ""  # behind every question
+    max_new_tokens: int = MAX_NEW_TOKENS  # of the longest answer
+    model_path: str = "bundled"  # or a folder, or a hub id
+    loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
+    plugins: tuple[str, ...] = ()  # see `Answering`
 
     def samples(self) -> list[Sample]:
         """Read what is asked.

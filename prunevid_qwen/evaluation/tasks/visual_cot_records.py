@@ -31,27 +31,16 @@ BOX_REQUEST = "Please provide the bounding box coordinate of the region that can
 
 @dataclass(frozen=True)
 class Sample(Question):
-    """One question about one image; what a record lacks is empty here, and `problems` names it.
+    """One question about one image; what a record lacks is empty here, and `problems` names it."""
 
-    Args:
-        set: name of the file it stands in, without the suffix: a row of the table.
-        number: position in that file, from 0.
-        image: path as the record has it.
-        question: without placeholder and request for a box.
-        answer: the reference.
-        dataset: where the image comes from ("v7w", "docvqa"): the folder of its images.
-        suffix: asked on a line of its own behind the question; "" is none.
-        error: why it cannot be asked, or None.
-    """
-
-    set: str
-    number: int
-    image: str
-    question: str
-    answer: str
-    dataset: str = ""
-    suffix: str = ""
-    error: str | None = None
+    set: str  # name of the file it stands in, without the suffix: a row of the table
+    number: int  # position in that file, from 0
+    image: str  # path as the record has it
+    question: str  # without placeholder and request for a box
+    answer: str  # the reference
+    dataset: str = ""  # where the image comes from ("v7w", "docvqa"): the folder of its images
+    suffix: str = ""  # asked on a line of its own behind the question
+    error: str | None = None  # why it cannot be asked
 
     @property
     def id(self) -> str:  # type: ignore[override]

@@ -23,8 +23,6 @@ from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
 
-_INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-
 
 @dataclass(frozen=True)
 class Reproduction:
@@ -97,14 +95,6 @@ class Reproduction:
         made: Protocol = each.protocol.replace(**self.changes)
         return made
 
-    def run_of(self, each: SetOfTable, configs: NamedConfigs) -> BenchmarkRun:
-        """Return the run of a data set."""
-        dataset = each.data.dataset
-        return BenchmarkRun(
-            dataset, self.data[dataset], self.protocol(each), configs, each.data.part, self.limit, self.model_path,
-            self.loading, self.device,
-        )  # fmt: skip
-
     def read(self) -> list[tuple[SetOfTable, Dataset]]:
         """Read the questions of every data set; no video is opened.
 
@@ -139,7 +129,11 @@ def reproduce(
         def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
-        answer_run(folder / each.name, asked.run_of(each, configs), engine, shard, restart, told, command, data)
+        run = BenchmarkRun(
+            each.data.dataset, asked.data[each.data.dataset], asked.protocol(each), configs, each.data.part,
+            asked.limit, asked.model_path, asked.loading, asked.device,
+        )  # fmt: skip
+        answer_run(folder / each.name, run, engine, shard, restart, told, command, data)
 
 
 def check(asked: Reproduction) -> list[dict[str, Any]]:
@@ -227,10 +221,10 @@ def check_files(model_path: str) -> str:
     folder = Path(_folder(model_path))
     if not folder.is_dir():
         return f"{model_path}: not a folder here, so its files were not looked at"
-    index, wanted = folder / _INDEX, [_WEIGHTS]
+    index, wanted = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.is_file():
-        wanted = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    missing = [name for name in wanted if not (folder / name).is_file()]
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise SetupError(
             f"{folder} lacks {len(missing)} of {len(wanted)} files of weights, the first is {missing[0]}: was its "

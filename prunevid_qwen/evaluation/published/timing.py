@@ -17,6 +17,7 @@ import torch
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
+from prunevid_qwen.evaluation.engine.tasks import Line
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
@@ -34,7 +35,6 @@ from prunevid_qwen.tokens.device import input_device
 
 ROUNDS = 3
 _OUT_OF_MEMORY = "out of GPU memory: smaller max_pixels need less"
-Line = dict[str, Any]
 
 
 def measure(

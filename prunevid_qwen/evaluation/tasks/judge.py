@@ -120,15 +120,13 @@ class Judge:
             )
         except openai.APITimeoutError as error:
             raise NotJudged(f"no reply within {self.timeout:g} s") from error
-        except openai.APIConnectionError as error:
+        except (
+            openai.APIConnectionError, openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError,
+        ) as error:  # fmt: skip
             raise SetupError(
-                f"no judge answers at {self.base_url} ({error.__cause__ or error}): start its server or correct "
-                f"--judge-base-url. {_KEPT}"
-            ) from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise SetupError(
-                f"the judge at {self.base_url} refuses the request for {self.model!r} ({error.message}): check "
-                f"--judge-base-url (it ends with /v1 on most servers), --judge-model and --judge-api-key-file. {_KEPT}"
+                f"no judge answers at {self.base_url} for {self.model!r} ({error.__cause__ or error.message}): start "
+                "its server, or check --judge-base-url (it ends with /v1 on most servers), --judge-model and "
+                f"--judge-api-key-file. {_KEPT}"
             ) from error
         except openai.APIError as error:  # the endpoint's own failures, after all retries
             raise NotJudged(error.message) from error
@@ -143,9 +141,7 @@ def score_in(reply: str) -> float | None:
     Thoughts in <think> tags do not count, marks of emphasis do not matter, and nothing is clamped or guessed.
     """
     said = {text.rstrip(".,;)") for text in _SCORE.findall(_THOUGHTS.sub("", reply))}
-    if len(said) != 1:
-        return None
-    (text,) = said
+    text = said.pop() if len(said) == 1 else ""
     return float(text) if _NUMBER.fullmatch(text) else None
 
 

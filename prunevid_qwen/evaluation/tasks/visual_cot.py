@@ -28,12 +28,7 @@ from prunevid_qwen.evaluation.store import (
     plugin_options,
 )
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
-from prunevid_qwen.evaluation.tasks.visual_cot_records import (
-    Sample,
-    data_files,
-    image_path,
-    read_samples,
-)
+from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL

@@ -26,7 +26,7 @@ from tests.published_rows import BUDGETS, QWEN, TABLES, at_budget, row_of
 @pytest.mark.parametrize("share", BUDGETS)
 def test_flashvids_own_constants_spend_its_budget(share: float) -> None:
     config = PruneVidConfig(selector="prunevid", keep_ratio=0.3, pruning_layer=19)  # after 20 layers
-    solved = spending(config, "cluster_ratio", share, QWEN)
+    solved = spending(config, share, QWEN)
     assert solved.cluster_ratio == pytest.approx(1.25 * share)
     assert budget_of(solved, QWEN)[0] == pytest.approx(share)
 
@@ -85,7 +85,7 @@ def test_a_budget_of_several_cuts_is_the_mean_of_what_each_leaves(
 
 def test_a_budget_that_the_first_layers_spend_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
-        spending(at_budget("FastV", 0.10), "keep_ratio", 0.05, QWEN)
+        spending(at_budget("FastV", 0.10), 0.05, QWEN)
     assert all(each in str(error.value) for each in ("2 of 28", "7.1 %", "5.0 %"))
     with pytest.raises(ConfigError):
         at_budget("FastV", 0.10, Depth(8))

@@ -41,17 +41,11 @@ PUBLISHED_DEPTH = Depth(28)
 """Qwen2.5-VL-7B, which all tables are of."""
 
 
-def spending(config: PruneVidConfig, option: str, budget: float, depth: Depth) -> PruneVidConfig:
-    """Return a config whose ``option`` is solved for a budget.
+def spending(config: PruneVidConfig, budget: float, depth: Depth) -> PruneVidConfig:
+    """Return a config with one cut at most, solved for a budget: its merger's ``cluster_ratio``, else ``keep_ratio``.
 
     A merger whose groups each leave a token stays within it only with ``min_cluster_tokens=1``; the authors' 14 is
     meant for frames of 140 to 196 tokens.
-
-    Args:
-        config: with one cut at most.
-        option: "keep_ratio", r where everything enters; or "cluster_ratio", m where r = ``keep_ratio`` * m.
-        budget: b.
-        depth: of the model.
 
     Raises:
         ConfigError: no value of the option spends it.
@@ -59,7 +53,7 @@ def spending(config: PruneVidConfig, option: str, budget: float, depth: Depth) -
     check_share("budget", budget)
     layers = depth.layers
     first = (*_layers_before(config, depth), layers)[0]
-    if option == "keep_ratio":
+    if config.merger is None:
         if budget * layers <= first:
             raise ConfigError(
                 f"{first} of {layers} layers see all tokens, which is {percent(first / layers, 1)} on average, and the "

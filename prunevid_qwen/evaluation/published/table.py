@@ -79,7 +79,6 @@ class Ours:
     # number is of a deep model: one of fewer than 20 layers selects after its first
     after: int | Literal["predictor"] | None = None
     budget: float | None = None  # share of the visual tokens that a layer sees on average; None: as the options say
-    spends: Literal["keep_ratio", "cluster_ratio"] = "cluster_ratio"  # what is solved for the budget
 
     def __post_init__(self) -> None:
         self.config(PUBLISHED_DEPTH)  # what is wrong is said with the line it stands in
@@ -94,7 +93,7 @@ class Ours:
         if self.after is not None:
             layer = depth.glimpse_layer if self.after == "predictor" else self.after if depth.layers >= _SHALLOW else 0
             made = made.replace(pruning_layer=layer)
-        return made if self.budget is None else spending(made, self.spends, self.budget, depth)
+        return made if self.budget is None else spending(made, self.budget, depth)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def _summary(folder: Path, lines: Sequence[Line], scorer: str, judge: Judge | No
     for config in record["configs"]:
         rows.append(_row(MACRO, config, [(count, found[name, config]) for name, count in sets.items()], baseline))
     for config in record["configs"]:
-        everything = [line for name in sets for line in found[name, config]]
+        everything = [line for (_, who), own in found.items() if who == config for line in own]
         rows.append(_row(MICRO, config, [(sum(sets.values()), everything)], baseline))
     return {
         "what": record["what"],

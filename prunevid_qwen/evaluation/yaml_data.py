@@ -118,7 +118,7 @@ def build(found: Marked, kind: Any, name: str = "the file") -> Any:
         if value not in inner:
             raise found.error(f"{name} is one of {', '.join(map(str, inner))}; got {_got(value)}")
         return value
-    form = _form(kind)
+    form: Any = _form(kind)
     if form is float and type(value) is int:
         return float(value)
     if type(value) is not form:

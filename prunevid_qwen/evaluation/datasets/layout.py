@@ -9,13 +9,13 @@ number from 0, ``{part}`` with the part's name.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from prunevid_qwen.config.option_checks import nearest
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import MediaKind
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
@@ -141,7 +141,7 @@ class Benchmark:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the benchmarks, sorted."""
+    """Return the benchmarks' names, sorted."""
     return tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))
 
 
@@ -153,8 +153,8 @@ def benchmark(name: str) -> Benchmark:
     """
     if bare(name) in names():
         return _read(bare(name))
-    close = difflib.get_close_matches(bare(name), names(), n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
+    close = nearest(bare(name), names())
+    meant = f"did you mean {close}? " if close else ""
     raise ConfigError(f"no data set {quoted(name)}: {meant}There are {', '.join(names())}")
 
 

@@ -19,7 +19,7 @@ from prunevid_qwen.cli.model_options import MODEL, Attention, Device, Dtype, Loc
 from prunevid_qwen.cli.options import field_help, named_config, option_value, takes_config_options
 from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE
 
 _EPILOG = """\
 [bold]Examples[/bold]

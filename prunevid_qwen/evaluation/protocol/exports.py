@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,15 @@ from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.lines import Line, join
 
-NO_OPTION = -1
-"""Stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess."""
-
+_NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess
 _OF_VIDEO = ("duration", "domain", "sub_category")
 
 
 def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
-    """Return one configuration's answers in the format of Video-MME's ``eval_your_results.py``.
+    """Return one configuration's raw answers in the format of Video-MME's ``eval_your_results.py``.
 
-    Responses are the raw answers. A question without one has the response "", which that script leaves out of its
-    denominator; `summary` says how many there are.
+    A question without one has the response "", which that script leaves out of its denominator; `summary` says how many
+    there are.
 
     Args:
         records: of the whole data set; ids are its question ids ("001-1").
@@ -43,8 +40,8 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
         lacking = [name for name in (*_OF_VIDEO, "task_type") if name not in record.groups]
         if not dash or lacking:
             raise ConfigError(
-                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1"
-                + (f" and whose groups have {', '.join(lacking)}" if lacking else "")
+                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1 and whose groups have "
+                f"{', '.join(_OF_VIDEO)} and task_type; it lacks {', '.join(lacking) or 'no group'}"
             )
         about = {name: record.groups[name] for name in _OF_VIDEO}
         entry = videos.setdefault(video, {"video_id": video, **about, "questions": []})
@@ -53,7 +50,7 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
                 "question_id": record.id,
                 "task_type": record.groups["task_type"],
                 "question": record.question,
-                "options": [f"{string.ascii_uppercase[i]}. {text}" for i, text in enumerate(record.options)],
+                "options": [f"{letter}. {text}" for letter, text in zip(record.letters, record.options, strict=True)],
                 "answer": record.answer,
                 "response": answers.get(record.id) or "",
             }
@@ -104,8 +101,8 @@ def write_submission(
 
 def _number(record: Record, answer: str | None) -> int:
     if answer is None:
-        return NO_OPTION
-    if len(answer) != 1 or answer not in record.letters:
+        return _NO_OPTION
+    if answer not in tuple(record.letters):
         raise ConfigError(
             f"the answer to {record.id} is {quoted(answer)}, expected one of {', '.join(record.letters)} or None"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.layout import names
+from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.protocol.scorers import columns_of
 from prunevid_qwen.evaluation.yaml_data import Marked, read_as
 
 
@@ -25,19 +24,14 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
         ConfigError: the file is wrong, or a preset is no protocol.
     """
     found = read_as(Path(__file__).with_name("presets.yaml"), dict[str, dict[str, Marked]])
-    known = (*(field.name for field in dataclasses.fields(Protocol)), "for")
-    plain: dict[str, dict[str, Any]] = {}
-    for preset, choices in found.items():
-        for name, given in choices.items():
-            if name not in known:
-                raise given.error(unknown("a preset has", name, known))
-        plain[preset] = {name: given.plain() for name, given in choices.items()}
+    plain = {preset: {name: given.plain() for name, given in choices.items()} for preset, choices in found.items()}
+    for preset, choices in plain.items():
         for dataset in names():
             try:
-                if _fits(plain[preset], dataset):
-                    Protocol.from_dict(_choices(plain[preset], dataset))
+                if _fits(choices, dataset):
+                    Protocol.from_dict(_choices(choices, dataset))
             except ConfigError as error:
-                raise choices["prompt"].error(error) from error
+                raise found[preset]["prompt"].error(error) from error
     return plain
 
 
@@ -68,7 +62,7 @@ def protocol_named(name: str, dataset: str, **changes: Any) -> Protocol:
         ConfigError: an unknown preset or choice, or a preset that is not for this data set; those that are, are named.
     """
     if name not in presets():
-        raise ConfigError(unknown("a protocol is one of", name, tuple(presets())))
+        raise ConfigError(unknown("a protocol is one of", name, presets()))
     fits = presets_for(dataset)
     if name not in fits:
         raise ConfigError(f"protocol {quoted(name)} is not for {dataset}: pass {', '.join(fits)}")
@@ -81,14 +75,13 @@ def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> Proto
     Raises:
         ConfigError: as `protocol_named`, a choice that the sampler does not look at, or a scorer that there is none of.
     """
-    fits = presets_for(dataset)
     columns_of(dataset)  # a misspelt scorer would be found when all is answered
-    default = next(each for each in ("lmms", dataset, "letter") if each in fits)
-    protocol = protocol_named(name or default, dataset, **changes)
+    name = name or next(each for each in ("lmms", dataset, "letter") if each in presets_for(dataset))
+    protocol = protocol_named(name, dataset, **changes)
     idle = [choice for choice in ("fps", "min_frames") if choice in changes and protocol.sampler != "fps"]
     if idle:
         raise ConfigError(
-            f"{' and '.join(idle)} would change nothing: sampler {protocol.sampler!r} of protocol {name or default!r} "
-            f"takes {protocol.frames} frames of every video; pass sampler fps with it, or leave it out"
+            f"{' and '.join(idle)} would change nothing: sampler {protocol.sampler!r} of protocol {name!r} takes "
+            f"{protocol.frames} frames of every video; pass sampler fps with it, or leave it out"
         )
     return protocol

@@ -12,7 +12,7 @@ from typing import Any
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.layout import names
-from prunevid_qwen.evaluation.datasets.record import LETTERS, Record, Subtitle
+from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 
 
@@ -65,16 +65,13 @@ class Prompt:
         """
         user = self.head + self.question_lead + record.question
         if record.options:
-            lines = [
-                self.label.replace("X", letter) + text for letter, text in zip(LETTERS, record.options, strict=False)
-            ]
+            options = zip(record.letters, record.options, strict=True)
+            lines = [self.label.replace("X", letter) + text for letter, text in options]
             user += self.options_lead + "\n".join(lines) + self.tail
         said = ""
         if subtitles is not None:
             if self.subtitles_lead is None:
-                raise ConfigError(
-                    f"prompt {quoted(self.name)} shows no subtitles: pass subtitles=None, or another prompt"
-                )
+                raise ConfigError(f"prompt {quoted(self.name)} shows no subtitles: pass None, or another prompt")
             said = self.subtitles_lead + "\n".join(subtitles) + "\n" if subtitles else self.without_subtitles
         return Written(self.system, said + user, self.prefill)
 

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.summary import ALL
+from prunevid_qwen.evaluation.protocol.summary import ALL, Manifest
 from prunevid_qwen.evaluation.protocol.tables import score_text
 from prunevid_qwen.evaluation.published.comparison import HIDDEN, NOT_RUN, Found, compare
 from prunevid_qwen.evaluation.published.estimate import cost_lines
@@ -113,7 +112,7 @@ def _counts(summary: Found) -> str:
         text = f"answered {row['answered']} of {row['samples']} (errors: {row['errors']}{unparsed})"
         same.setdefault(text, []).append(row["config"])
     said = ["; ".join(f"{text}: {', '.join(names)}" for text, names in same.items())]
-    if Manifest.from_dict(manifest).is_part:
+    if Manifest(**manifest).is_part:
         there = manifest["samples"] + manifest["hidden"]
         said.append(f"the folder holds {there} of the {manifest['published']} questions as published")
     if summary["conflicts"]:
@@ -151,7 +150,7 @@ def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[
         said = "" if published is None or is_base else "does not compare"
         if said and not (deviates or own["partial"] or row["inside"] is None):
             said = "yes" if row["inside"] else "no"
-        part = Manifest.from_dict(each["summary"]["manifest"]).is_part
+        part = Manifest(**each["summary"]["manifest"]).is_part
         ours = [score_text(own, part), _difference(own["difference"]), said]
         ours += [_column(own["columns"][name]) for name in columns]
     tokens = ["", "", ""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,9 @@ from prunevid_qwen.evaluation.engine.storing import (
     store_answers,
 )
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
-from prunevid_qwen.evaluation.protocol.configs import under
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import Protocol, under
+from prunevid_qwen.evaluation.protocol.summary import Manifest
 from prunevid_qwen.evaluation.store import (
     config_options,
     digest_of,
@@ -232,7 +231,7 @@ def answer_run(
 def _manifest(data: Dataset) -> dict[str, Any] | None:
     if all(record.answer is None for record in data.records):
         return None  # the authors score it
-    return Manifest.of(data.records, data.name, data.by, data.published).to_dict()
+    return asdict(Manifest.of(data.records, data.name, data.by, data.published))
 
 
 def _identity(record: Record) -> list[Any]:

@@ -63,12 +63,9 @@ class Report:
 def check(dataset: Dataset, decode: bool = False, tell: Tell = lambda *_: None) -> Report:
     """Look at every file that a question needs.
 
-    Args:
-        dataset: as read.
-        decode: read every video to its end and decode its first and last frame, and every image's pixels: it finds
-            what is broken inside, and takes as long as reading all bytes takes. Otherwise files are opened, and their
-            length is compared with what their header promises.
-        tell: told of the progress.
+    Files are opened, and their length is compared with what their header promises. With ``decode`` every video is read
+    to its end and its first and last frame and every image's pixels are decoded: that finds what is broken inside.
+    ``tell`` is told of the progress: what is done, how many, of how many.
     """
     wanted: dict[tuple[str, str], list[str]] = {}
     for record in dataset.records:

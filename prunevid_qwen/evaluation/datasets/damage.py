@@ -21,12 +21,9 @@ _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 def damage(kind: str, path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
-    """Say what is wrong with a file or folder that exists, None if nothing is.
+    """Say what is wrong with a video, an image or a folder of frames that exists, None if nothing is.
 
-    Args:
-        kind: "video", "image" or "frames".
-        path: of a file, or of a folder for "frames".
-        decode: read all of it, not the header alone.
+    With ``decode`` all of it is read, not the header alone.
     """
     try:
         return {"image": _image, "frames": _frames, "video": _video}[kind](path, decode)
@@ -95,11 +92,7 @@ def _frames(folder: Path, decode: bool) -> tuple[ProblemKind, str] | None:
 
 
 def promised_bytes(path: Path) -> int | None:
-    """Return the least length in bytes that a video file states for itself, None where it states none.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Return the least length in bytes that a video file states for itself, None where it states none."""
     with path.open("rb") as file:
         head = file.read(12)
         if head[4:8] in _BOXES:

@@ -45,12 +45,7 @@ def mvbench_media(row: Row, folder: Path) -> Media:
 
     Branch ``main`` has the source videos and gives the seconds that a question is about; branch ``video`` has clips
     that are cut already, and bounds must not be applied to those again. Which of the two a folder holds is seen clip by
-    clip, so a folder into which both were unpacked works. ``data0613`` holds clips that were replaced later. lmms-eval
-    unpacks the sources' folders without a video folder around them.
-
-    Args:
-        row: with the columns "whole", "cut" and "bound" of its task.
-        folder: that the user named.
+    clip. ``data0613`` holds clips that were replaced later; lmms-eval unpacks without a video folder around all.
     """
     first = existing([folder / "video", folder / "mvbench_video", folder])
     roots = [*first, *(root / "data0613" for root in first)]

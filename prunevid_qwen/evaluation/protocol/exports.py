@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.lines import Line, join
+from prunevid_qwen.evaluation.report.page import csv_text, json_text
+from prunevid_qwen.evaluation.store import replace
 
 _NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess
 _OF_VIDEO = ("duration", "domain", "sub_category")
@@ -25,8 +25,6 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
 
     Args:
         records: of the whole data set; ids are its question ids ("001-1").
-        lines: stored answers, of this and other configurations.
-        config: whose.
 
     Raises:
         ConfigError: that configuration has no line, or a record is none of Video-MME.
@@ -55,7 +53,7 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
                 "response": answers.get(record.id) or "",
             }
         )
-    return json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n"
+    return json_text(list(videos.values()))
 
 
 def write_submission(
@@ -69,11 +67,8 @@ def write_submission(
         answers: letters by id; None where a model's words name no option.
         partial: leave out questions that have no entry in ``answers``, instead of refusing.
 
-    Returns: the path.
-
     Raises:
-        ConfigError: another ending; questions without an entry; an entry that is no letter of its question, or of no
-            question.
+        ConfigError: another ending; questions without an entry; an entry that is no letter, or of no question.
     """
     asked = {record.id: record for record in records}
     if strange := [name for name in answers if name not in asked]:
@@ -87,15 +82,14 @@ def write_submission(
             "them; go on with the run, or write a part of it on purpose (partial=True)"
         )
     numbers = {name: _number(record, answers[name]) for name, record in asked.items() if name in answers}
-    text = io.StringIO()
     if path.suffix == ".json":
-        text.write(json.dumps(numbers, indent=0) + "\n")
+        text = json.dumps(numbers, indent=0) + "\n"
     elif path.suffix == ".csv":
-        csv.writer(text, lineterminator="\n").writerows([("q_uid", "answer"), *numbers.items()])
+        text = csv_text({"q_uid": name, "answer": number} for name, number in numbers.items())
     else:
         raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    replace(path, text.encode())
     return path
 
 

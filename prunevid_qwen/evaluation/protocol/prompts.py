@@ -57,7 +57,7 @@ class Prompt:
         """Write a question; braces, percent signs and line breaks in it stay as they are.
 
         Args:
-            record: with its options' texts, without letters.
+            record: the question.
             subtitles: what is said, in order; an empty list where a video has none; None not to show any.
 
         Raises:

@@ -15,8 +15,8 @@ import pytest
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import Media, benchmark, check, layout, names, read_dataset
 from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
-from prunevid_qwen.evaluation.protocol.presets import protocol_for
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
+from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import Clips
 

@@ -12,8 +12,7 @@ from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.lmms_plugin.arguments import BY_PROTOCOL, KINDS, READING, placed, read_arguments
 from prunevid_qwen.evaluation.lmms_plugin.generation import LONGEST, read_generation
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import Protocol, protocol_named
 
 # ---- arguments
 

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.engine.reading import HeldImage, read_media
 from prunevid_qwen.evaluation.lmms_plugin.answers import TOGETHER, tasks_of
 from prunevid_qwen.evaluation.lmms_plugin.chat import ByRequest, ChatQuestion, chat_question
 from prunevid_qwen.evaluation.lmms_plugin.generation import Generation
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from tests.media import frame
 

@@ -11,10 +11,10 @@ import pytest
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
-from prunevid_qwen.evaluation.protocol import presets as presets_module
 from prunevid_qwen.evaluation.protocol import prompts as prompts_module
-from prunevid_qwen.evaluation.protocol.presets import presets
+from prunevid_qwen.evaluation.protocol import protocol as protocol_module
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts, subtitles_at
+from prunevid_qwen.evaluation.protocol.protocol import presets
 
 RECORD = Record("1", (), "What {x} is\n100 % 'it'?", ("a cat", "哪里", "has (B)"), "A", {"task": "t"})
 CAREFULLY = (
@@ -135,8 +135,7 @@ def test_an_unknown_prompt_or_data_set_names_those_there_are() -> None:
 def test_a_wrong_line_of_prompts_or_presets_is_named(
     file: str, now: str, then: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (prompts_module, presets_module):
-        name = Path(module.__file__ or "").with_suffix(".yaml").name
+    for module, name in ((prompts_module, "prompts.yaml"), (protocol_module, "presets.yaml")):
         text = Path(module.__file__ or "").with_name(name).read_text(encoding="utf-8")
         assert now in text or not name.startswith(file)
         (tmp_path / name).write_text(text.replace(now, then), encoding="utf-8")

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets import names
-from prunevid_qwen.evaluation.protocol.presets import presets, presets_for, protocol_named
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
-from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol
+from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, Protocol, presets, presets_for, protocol_named
 from prunevid_qwen.evaluation.protocol.samplers import by_rate, linspace, mvbench_mid
 
 COUNTS = st.integers(1, 3000)

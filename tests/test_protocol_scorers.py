@@ -13,7 +13,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import benchmark, names
 from prunevid_qwen.evaluation.protocol import harness_scorers
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
-from prunevid_qwen.evaluation.protocol.presets import protocol_for
+from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from prunevid_qwen.evaluation.protocol.scorers import Output, Reading, ours
 
 OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")

@@ -17,7 +17,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.exports import official_text
 from prunevid_qwen.evaluation.protocol.lines import Line, join
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Manifest, summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text, warnings_of
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, standard_error

@@ -27,7 +27,7 @@ from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.tasks import Task
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.lines import Line
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.protocol.scorers import Output
 from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
 from prunevid_qwen.evaluation.store import surroundings

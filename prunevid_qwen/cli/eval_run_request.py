@@ -74,7 +74,7 @@ class RunRequest:
 
     def asked(self) -> Any:
         """Return the run."""
-        from prunevid_qwen.evaluation.protocol.presets import protocol_for
+        from prunevid_qwen.evaluation.protocol.protocol import protocol_for
         from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun
 
         return BenchmarkRun(

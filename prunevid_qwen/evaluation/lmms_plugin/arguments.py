@@ -9,8 +9,7 @@ from typing import Any, get_args, get_type_hints
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, Protocol, under
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, Protocol, protocol_named, under
 
 READING = (
     "sampler", "frames", "min_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "seconds_per_grid",

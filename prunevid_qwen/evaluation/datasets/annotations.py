@@ -113,10 +113,7 @@ def matching(root: Path, pattern: str) -> list[Path]:
 
 
 def rows(paths: Sequence[Path]) -> list[Row]:
-    """Read annotation files of one table in order.
-
-    Args:
-        paths: .json (a list of records), .jsonl, .csv with a header, .parquet or .arrow.
+    """Read annotation files of one table: .json (a list of records), .jsonl, .csv with a header, .parquet, .arrow.
 
     Raises:
         ConfigError: a file is broken, or its rows are no records.

@@ -37,14 +37,11 @@ def question_and_options(text: str, where: str) -> tuple[str, tuple[str, ...]]:
 
 
 def letter_of(answer: object, kind: str, options: Sequence[str], where: str) -> str:
-    """Return an answer's letter.
+    """Return the letter of an answer to a row's options, which are without letters.
 
     Args:
-        answer: as annotated.
         kind: "letter": with or without brackets, or "B. its text"; "index": a position from 0; "text": an option's own,
             of equal options the first one's.
-        options: texts without letters.
-        where: of the row, for the message.
 
     Raises:
         ConfigError: it is none of the options.

@@ -21,18 +21,16 @@ from prunevid_qwen.evaluation.datasets.subtitles import read_subtitles
 def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bool = False) -> Dataset:
     """Read a benchmark from the folder that it was downloaded to; no video is opened.
 
+    Its records come whether or not their videos are there: `check` says which are not.
+
     Args:
         name: of `names()`, in any spelling.
         folder: laid out as its `Benchmark.layout`, or as lmms-eval leaves its videos, with the questions in the cache.
         part: of the benchmark; None for the first.
-        subtitles: read them too, where the benchmark has some.
-
-    Returns:
-        Its records, whether or not their videos are there: `check` says which are not.
+        subtitles: read them too.
 
     Raises:
-        ConfigError: an unknown name or part, a folder that holds no questions of it, or an annotation that cannot be
-            right.
+        ConfigError: an unknown name or part, no questions in the folder, or an annotation that cannot be right.
         SetupError: pyarrow is needed and not installed.
     """
     known = benchmark(name)

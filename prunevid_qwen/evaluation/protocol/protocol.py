@@ -18,8 +18,7 @@ from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.samplers import Sampled, by_rate, check_rate, linspace, mvbench_mid
 from prunevid_qwen.evaluation.yaml_data import Marked, read_as
 
-TOKEN_PIXELS = 28 * 28
-"""Pixels of one visual token of one frame; a temporal position has two frames."""
+TOKEN_PIXELS = 28 * 28  # of one visual token of one frame; a temporal position has two frames
 
 _LEAST = {"frames": 2, "min_frames": 2, "max_new_tokens": 1, **dict.fromkeys(
     ("min_pixels", "max_pixels", "total_pixels"), TOKEN_PIXELS
@@ -34,14 +33,11 @@ _ONE_OF = {
 # Raise it when a sampler or the pixel rule gives other numbers than before: stored answers are then of another run.
 _ARITHMETIC = 1
 
+# Options of a pruning config that say how a video is read, which under a protocol it does; how the protocol calls them
+# where the names differ; options that concern the unpruned model too.
 BY_PROTOCOL = ("position_scheme", "max_frames", "video_sampling", "fps", "max_pixels", "total_pixels")
-"""Options of a pruning config that say how a video is read, which under a protocol it does."""
-
-KEPT_BY_BASELINE = ("video_backend", "video_time_limit", "vision_chunk_tokens")
-"""Options of a pruning config that concern the unpruned model too."""
-
 INSTEAD = {"max_frames": "frames", "video_sampling": "sampler"}
-"""How a protocol calls them, where the names differ."""
+KEPT_BY_BASELINE = ("video_backend", "video_time_limit", "vision_chunk_tokens")
 
 
 @checked_names("a protocol has")

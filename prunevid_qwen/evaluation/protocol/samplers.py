@@ -45,12 +45,9 @@ def mvbench_mid(
 ) -> Sampled:
     """Take the middle of each of ``frames`` equal segments (at least 1); a clip of fewer frames repeats some.
 
-    ``first + int-floored (segment / 2 + round(segment * i))`` with ``segment = (last - first) / frames``; bounds become
-    frame numbers by rounding ``seconds * fps`` (halves to even) and are cut to the video.
-
-    Args:
-        first_number: what the first frame is called: 0 for video files, 1 for frame folders (``00001.jpg``), whose
-            bounds therefore fall one frame earlier. Returned indices count from 0 either way.
+    Bounds become frame numbers by rounding ``seconds * fps`` (halves to even) and are cut to the video. The first frame
+    is called ``first_number``: 0 in video files, 1 in frame folders (``00001.jpg``), whose bounds therefore fall one
+    frame earlier; returned indices count from 0 either way.
     """
     _check(count, fps)
     first = max(first_number, round((_NO_START if start is None else start) * fps))

@@ -72,11 +72,9 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
 
 
 def score_text(row: Row, part_of_set: bool = False) -> str:
-    """Return a score in per cent; what is of a part says so, and what it would be if the rest were wrong.
+    """Return a row's score in per cent; what is of a part says so, and what it would be if the rest were wrong.
 
-    Args:
-        row: of a summary.
-        part_of_set: the data set itself was not found complete.
+    With ``part_of_set`` the data set itself was not found complete.
     """
     if row["score"] is None:
         return f"none of {row['answered']}/{row['samples']}"

@@ -93,7 +93,7 @@ def test_tempcompass(whole: dict[str, Path], tmp_path: Path) -> None:
     # what the harness shows is the text of the table
     (path,) = data.annotations
     for record, row in zip(data.records, pyarrow.parquet.read_table(path).to_pylist(), strict=True):
-        shown = prompt_of("lmms", "tempcompass").write(record).user
+        shown = prompt_of("lmms", "tempcompass").write(record)
         assert shown == row["question"] + "\nPlease directly give the best option:"
         assert record.answer and f"{record.answer}. {record.options['ABCD'.index(record.answer)]}" == row["answer"]
 

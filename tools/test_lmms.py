@@ -75,7 +75,7 @@ class Ours:
 
     def prompts(self) -> dict[Key, str]:
         """Return the users' texts."""
-        return {key_of(record.id): self.protocol.text.write(record).user for record in self.data.records}
+        return {key_of(record.id): self.protocol.text.write(record) for record in self.data.records}
 
     def compare(self, theirs: Outcome) -> dict[str, Any]:
         """Hold every raw answer, count of tokens, frame taken and score against a run of lmms-eval's."""

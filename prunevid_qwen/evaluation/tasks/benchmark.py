@@ -59,7 +59,7 @@ class BenchmarkQuestion(Question):
         if self.protocol.subtitles == "frames":
             shown = zip(self.record.media, media, strict=True)
             said = [line for each, read in shown for line in subtitles_at(each.subtitles, read.timestamps)]
-        return self.protocol.text.write(self.record, said).messages(items)
+        return self.protocol.text.messages(items, self.record, said)
 
     def about(self) -> Line:
         """Return what scorers need, and every choice of the protocol."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +122,7 @@ def test_fastvids_limit_holds_at_768_frames() -> None:
     assert len(long) == 5
     for protocol in long:
         assert protocol.frame_pixels(768) * 384 <= 16_384 * 784
-        assert replace(protocol, min_pixels=128 * 784).frame_pixels(768) * 384 > 16_384 * 784
+        assert protocol.replace(min_pixels=128 * 784).frame_pixels(768) * 384 > 16_384 * 784
 
 
 # ---- the tables

@@ -135,6 +135,10 @@ class Protocol:
             return self.max_pixels
         return min(self.max_pixels, max(int(self.total_pixels / frames * 2), int(self.min_pixels * 1.05)))
 
+    def replace(self, **changes: Any) -> Protocol:
+        """Return a copy with some choices changed."""
+        return dataclasses.replace(self, **changes)
+
     def to_dict(self) -> dict[str, Any]:
         """Return every choice by name, ready for JSON."""
         return dataclasses.asdict(self)

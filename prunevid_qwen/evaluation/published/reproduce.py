@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class Reproduction:
 
     def protocol(self, each: SetOfTable) -> Protocol:
         """Return the protocol of a data set, changes included."""
-        made: Protocol = replace(each.protocol, **self.changes)
+        made: Protocol = each.protocol.replace(**self.changes)
         return made
 
     def run_of(self, each: SetOfTable, configs: NamedConfigs) -> BenchmarkRun:

@@ -57,8 +57,8 @@ class SetOfTable:
 
     Args:
         name: of ``sets.yaml``; in folders, figures and options: "mvbench", "egoschema-full".
-        protocol: frames, pixels, text. In YAML the choices of `Protocol` but for its data set, or a ``preset`` and the
-            choices that differ from it.
+        protocol: frames, pixels, text. In YAML the choices of `Protocol` but for its data set, or a ``preset`` and
+            the choices that differ from it.
         tokens: visual tokens of a prompt before pruning, guessed from frames, pixels and the usual size of its videos.
         answer: tokens of an answer.
     """

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.old_spellings import OPTIONS
 from prunevid_qwen.evaluation.datasets import names
-from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
-from prunevid_qwen.evaluation.protocol.presets import presets
-from prunevid_qwen.evaluation.protocol.scorers import SCORERS
+from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
+from prunevid_qwen.evaluation.protocol.protocol import presets
+from prunevid_qwen.evaluation.protocol.scorers import Output, Reading
 from prunevid_qwen.evaluation.published.estimate import cost_of, gigabytes
 from tests.published_rows import TABLES
 

@@ -18,8 +18,7 @@ from prunevid_qwen.evaluation.lmms_plugin.arguments import (
     read_arguments,
     read_generation,
 )
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import Protocol, protocol_named
 
 # ---- arguments
 

@@ -46,18 +46,27 @@ FILES: dict[str, tuple[str, str]] = {
 }
 CLASSES: dict[str, tuple[str, str]] = {
     "Answers": ("evaluation/lmms_plugin, evaluation/shapes", MERGE),
-    "Line": ("evaluation/engine, evaluation/protocol, evaluation/published, evaluation/store, training/glimpse, "
-"training/glimpse_plus", MERGE),
+    "Line": (
+        "evaluation/engine, evaluation/protocol, evaluation/published, evaluation/store, training/glimpse, "
+        "training/glimpse_plus",
+        MERGE,
+    ),
     "Marked": ("evaluation, evaluation/tasks", MERGE),
     "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
     "Outcome": ("cli, training/glimpse", MERGE),
-    "Progress": ("evaluation/store, inputs, training/glimpse", "told how far something is, and its name where it is one of several"),
+    "Progress": (
+        "evaluation/store, inputs, training/glimpse",
+        "told how far something is, and its name where it is one of several",
+    ),
     "Question": ("evaluation/engine, evaluation/shapes, moving_shapes", MERGE),
     "Reading": ("config, evaluation/engine, evaluation/protocol", MERGE),
     "Record": ("evaluation/datasets, evaluation/store", MERGE),
     "Report": ("cli, evaluation/datasets", MERGE),
-    "Row": ("evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/shapes, "
-"evaluation/tasks", MERGE),
+    "Row": (
+        "evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/shapes, "
+        "evaluation/tasks",
+        MERGE,
+    ),
     "RunFolder": ("evaluation/store, training/glimpse", MERGE),
     "Tell": ("evaluation/datasets, training/glimpse, training/glimpse_plus", MERGE),
     "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),

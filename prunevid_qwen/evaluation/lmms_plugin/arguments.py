@@ -10,9 +10,7 @@ from typing import Any, get_args, get_type_hints
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_checks import check_count, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, INSTEAD, under
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, Protocol, protocol_named, under
 
 LONGEST = 128
 """New tokens where neither task nor model arguments say how many: what lmms-eval's own Qwen2.5-VL takes."""

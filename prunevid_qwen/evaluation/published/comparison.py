@@ -9,7 +9,7 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, budget_of
 from prunevid_qwen.evaluation.published.reproduce import depth_of

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.summary import ALL
+from prunevid_qwen.evaluation.protocol.summary import ALL, Manifest
 from prunevid_qwen.evaluation.protocol.tables import score_text
 from prunevid_qwen.evaluation.published.comparison import HIDDEN, NOT_RUN, Found, compare
 from prunevid_qwen.evaluation.published.estimate import cost_lines
@@ -116,7 +115,7 @@ def _counts(summary: Found) -> str:
         text = f"answered {row['answered']} of {row['samples']} (errors: {row['errors']}{unparsed})"
         same.setdefault(text, []).append(row["config"])
     said = ["; ".join(f"{text}: {', '.join(names)}" for text, names in same.items())]
-    if Manifest.from_dict(manifest).is_part:
+    if Manifest(**manifest).is_part:
         there = manifest["samples"] + manifest["hidden"]
         said.append(f"the folder holds {there} of the {manifest['published']} questions as published")
     if summary["conflicts"]:
@@ -152,7 +151,7 @@ def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[
         ours = [why, "", "", *("" for _ in columns)]
     else:
         inside = None if deviates or own["partial"] else row["inside"]
-        part = Manifest.from_dict(each["summary"]["manifest"]).is_part
+        part = Manifest(**each["summary"]["manifest"]).is_part
         difference = difference_text(own["difference"], scale=100, digits=1)
         ours = [
             score_text(own, part),

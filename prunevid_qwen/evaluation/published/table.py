@@ -16,8 +16,7 @@ from typing import Any, Literal
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import Protocol, protocol_named
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth, spending
 from prunevid_qwen.evaluation.yaml_data import build, read_yaml
 

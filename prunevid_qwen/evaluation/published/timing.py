@@ -18,8 +18,7 @@ from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
 from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.protocol.configs import under
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import Protocol, under
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.competitors import Competitor
 from prunevid_qwen.evaluation.speed.contest import Contest

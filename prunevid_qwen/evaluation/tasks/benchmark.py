@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,9 @@ from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, tasks_of, without
-from prunevid_qwen.evaluation.protocol.configs import under
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
 from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import Protocol, under
+from prunevid_qwen.evaluation.protocol.summary import Manifest
 from prunevid_qwen.loading import choose_device
 
 BASELINE = "baseline"
@@ -50,7 +49,7 @@ class BenchmarkQuestion(Question):
         if self.protocol.subtitles == "frames":
             shown = zip(self.record.media, media, strict=True)
             said = [line for each, read in shown for line in subtitles_at(each.subtitles, read.timestamps)]
-        return self.protocol.text.write(self.record, said).messages(items)
+        return self.protocol.text.messages(items, self.record, said)
 
     def about(self) -> Line:
         """Return what scorers need, and every choice of the protocol."""
@@ -196,7 +195,7 @@ def answer_run(
 def _manifest(data: Dataset) -> dict[str, Any] | None:
     if all(record.answer is None for record in data.records):
         return None  # the authors score it
-    return Manifest.of(data.records, data.name, data.by, data.published).to_dict()
+    return asdict(Manifest.of(data.records, data.name, data.by, data.published))
 
 
 def _identity(record: Record) -> list[Any]:

@@ -13,14 +13,13 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import read_dataset
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
+from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.lines import Line, join
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.outputs import Output
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.protocol.scorers import SCORERS
-from prunevid_qwen.evaluation.protocol.summary import summarise
-from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text
-from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.protocol.scorers import Output
+from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
+from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text
+from prunevid_qwen.evaluation.report.page import Table, json_text
 from prunevid_qwen.evaluation.store import read_lines, replace
 from prunevid_qwen.evaluation.tasks.benchmark import BASELINE
 
@@ -60,7 +59,7 @@ def write_tables(folder: Path) -> dict[str, Any]:
     configs = [name for name in record["configs"] if any(line["config"] == name for line in stored)]
     configs.sort(key=lambda name: name != BASELINE)
     summary = summarise(
-        (Line.from_dict(line) for line in stored), Manifest.from_dict(record["manifest"]), protocol, configs or None
+        (Line.from_dict(line) for line in stored), Manifest(**record["manifest"]), protocol, configs or None
     )
     summary["tokens"] = {"rows": token_rows(stored, configs), "definitions": DEFINITIONS}
     summary["run"] = _identity(record, configs)

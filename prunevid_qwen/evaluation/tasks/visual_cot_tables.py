@@ -15,7 +15,7 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.storing import Progress, answers_of
 from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.protocol.free_answers import contained, exact
+from prunevid_qwen.evaluation.protocol.scorers import contained, exact
 from prunevid_qwen.evaluation.report.intervals import joint_error, normal_interval, paired_difference, standard_error
 from prunevid_qwen.evaluation.report.page import Table, csv_text, difference_text, flat, json_text
 from prunevid_qwen.evaluation.store import RunFolder, read_lines, replace

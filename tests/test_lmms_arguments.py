@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.lmms_plugin.arguments import (
     read_arguments,
     read_generation,
 )
-from prunevid_qwen.evaluation.protocol.protocol import Protocol, protocol_named
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, protocol_named
 
 # ---- arguments
 
@@ -33,7 +33,7 @@ def test_nothing_given_is_the_paper_under_lmms_evals_own_protocol() -> None:
 def test_every_option_is_an_argument_under_one_name() -> None:
     options = set(option_types()) - set(BY_PROTOCOL)
     texts = {"dataset", "prompt", "subtitles", "max_new_tokens"}  # the task's
-    reading = {field.name for field in dataclasses.fields(Protocol)} - texts
+    reading = {field.name for field in dataclasses.fields(EvalProtocol)} - texts
     assert options | reading <= set(KINDS) and not texts & set(KINDS) - {"max_new_tokens"}
     assert {"verbose", "collect_stats"}.isdisjoint(KINDS)  # they say nothing of a run
 

@@ -14,7 +14,7 @@ import numpy as np
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.inputs.frontends import check_own_reading
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
@@ -60,7 +60,7 @@ class HeldImage(Media):
 class ByProtocol:
     """Reads media as a benchmark's protocol says: frames by number, pixels between its limits."""
 
-    protocol: Protocol
+    protocol: EvalProtocol
     video: PixelOptions  # how the model wants them; the protocol's limits replace theirs
     image: PixelOptions
     backend: str = "pyav"

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_checks import check_count, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, Protocol, protocol_named, under
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, EvalProtocol, protocol_named, under
 
 LONGEST = 128
 """New tokens where neither task nor model arguments say how many: what lmms-eval's own Qwen2.5-VL takes."""
@@ -24,7 +24,7 @@ class ModelArguments:
 
     loading: dict[str, Any]  # arguments of ``PruneVidQwen25VL.from_pretrained``
     config: PruneVidConfig
-    protocol: Protocol  # of its text and lengths nothing is used
+    protocol: EvalProtocol  # of its text and lengths nothing is used
     pretrained: str = "bundled"  # or a folder, or a hub id
     workers: int = 1  # processes that read ahead, or 0 for a thread
     system: str | None = None  # instead of a task's own system message; None leaves it
@@ -34,7 +34,7 @@ class ModelArguments:
 
 
 _OF_TASK = ("dataset", "prompt", "subtitles", "max_new_tokens")  # choices of a protocol that are the task's
-_READING = {name: kind for name, kind in get_type_hints(Protocol).items() if name not in _OF_TASK}
+_READING = {name: kind for name, kind in get_type_hints(EvalProtocol).items() if name not in _OF_TASK}
 _CONFIG = {name: kind for name, kind in option_types().items() if name not in BY_PROTOCOL} | {"pruning_rate": float}
 _LOADING = dict.fromkeys(
     ("device", "device_map", "dtype", "attn_implementation", "revision", "cache_dir"), str | None

@@ -42,7 +42,7 @@ KEPT_BY_BASELINE = ("video_backend", "video_time_limit", "vision_chunk_tokens")
 
 @checked_names("a protocol has")
 @dataclass(frozen=True)
-class Protocol:
+class EvalProtocol:
     """How a benchmark is asked. Ranges are checked on construction; decoding is always greedy.
 
     Args:
@@ -135,7 +135,7 @@ class Protocol:
             return self.max_pixels
         return min(self.max_pixels, max(int(self.total_pixels / frames * 2), int(self.min_pixels * 1.05)))
 
-    def replace(self, **changes: Any) -> Protocol:
+    def replace(self, **changes: Any) -> EvalProtocol:
         """Return a copy with some choices changed."""
         return dataclasses.replace(self, **changes)
 
@@ -144,7 +144,7 @@ class Protocol:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, choices: Mapping[str, Any]) -> Protocol:
+    def from_dict(cls, choices: Mapping[str, Any]) -> EvalProtocol:
         """Build from names and values.
 
         Raises:
@@ -160,7 +160,7 @@ class Protocol:
         return {"protocol": self.to_dict(), "prompt": self.text.to_dict(), "arithmetic": _ARITHMETIC}
 
 
-def under(protocol: Protocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
+def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
     """Return a pruning config as a run under a protocol uses it; ``name`` is the config's, for the error.
 
     Raises:
@@ -190,7 +190,7 @@ def presets() -> Mapping[str, Mapping[str, Any]]:
         for dataset in names():
             try:
                 if _fits(choices, dataset):
-                    Protocol.from_dict(_choices(choices, dataset))
+                    EvalProtocol.from_dict(_choices(choices, dataset))
             except ConfigError as error:
                 raise found[preset]["prompt"].error(error) from error
     return plain
@@ -216,7 +216,7 @@ def presets_for(dataset: str) -> tuple[str, ...]:
     return tuple(name for name, preset in presets().items() if _fits(preset, dataset))
 
 
-def protocol_named(name: str, dataset: str, **changes: Any) -> Protocol:
+def protocol_named(name: str, dataset: str, **changes: Any) -> EvalProtocol:
     """Return a preset for a data set, with some choices changed.
 
     Raises:
@@ -227,10 +227,10 @@ def protocol_named(name: str, dataset: str, **changes: Any) -> Protocol:
     fits = presets_for(dataset)
     if name not in fits:
         raise ConfigError(f"protocol {quoted(name)} is not for {dataset}: pass {', '.join(fits)}")
-    return Protocol.from_dict({**_choices(presets()[name], dataset), **changes})
+    return EvalProtocol.from_dict({**_choices(presets()[name], dataset), **changes})
 
 
-def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> Protocol:
+def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> EvalProtocol:
     """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it.
 
     Raises:

@@ -12,7 +12,7 @@ from prunevid_qwen.evaluation.datasets.layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
 from prunevid_qwen.evaluation.protocol.lines import Line, join
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.protocol.scorers import Output
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, normal_interval, paired_difference
 from prunevid_qwen.evaluation.report.page import Row
@@ -108,7 +108,7 @@ def _scored(line: Line, columns: Mapping[str, str], prefill: str) -> _Scored:
 
 
 def summarise(
-    lines: Iterable[Line], manifest: Manifest, protocol: Protocol, configs: Sequence[str] | None = None
+    lines: Iterable[Line], manifest: Manifest, protocol: EvalProtocol, configs: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Compute every figure of a run.
 

@@ -15,7 +15,7 @@ from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, Reading, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
@@ -90,9 +90,9 @@ class Reproduction:
             found.append((name, config.replace(glimpse_path=self._predictor) if config.has("glimpse_path") else config))
         return tuple(found), unfit
 
-    def protocol(self, each: SetOfTable) -> Protocol:
+    def protocol(self, each: SetOfTable) -> EvalProtocol:
         """Return the protocol of a data set, changes included."""
-        made: Protocol = each.protocol.replace(**self.changes)
+        made: EvalProtocol = each.protocol.replace(**self.changes)
         return made
 
     def read(self) -> list[tuple[SetOfTable, Dataset]]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.protocol import Protocol, protocol_named
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, protocol_named
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth, spending
 from prunevid_qwen.evaluation.yaml_data import build, read_yaml
 
@@ -46,7 +46,7 @@ class SetOfTable:
     """A data set under a table's protocol."""
 
     name: str  # of ``sets.yaml``; in folders, figures and options: "mvbench", "egoschema-full"
-    # frames, pixels, text; in YAML a `Protocol` without its data set, or a ``preset`` and what differs from it
+    # frames, pixels, text; in YAML a `EvalProtocol` without its data set, or a ``preset`` and what differs from it
     protocol: Any
     tokens: int  # visual ones of a prompt before pruning, guessed from frames, pixels and the usual size of its videos
     answer: int = 3  # tokens
@@ -54,10 +54,10 @@ class SetOfTable:
     def __post_init__(self) -> None:
         if self.name not in data_sets():
             raise ConfigError(unknown("the data sets are", self.name, data_sets()))
-        if not isinstance(self.protocol, Protocol):
+        if not isinstance(self.protocol, EvalProtocol):
             choices, dataset = dict(self.protocol), self.data.dataset
             preset = choices.pop("preset", None)
-            made = protocol_named(preset, dataset, **choices) if preset else Protocol.from_dict(
+            made = protocol_named(preset, dataset, **choices) if preset else EvalProtocol.from_dict(
                 {"dataset": dataset, **choices}
             )  # fmt: skip
             object.__setattr__(self, "protocol", made)

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
 from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.protocol.protocol import Protocol, under
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.competitors import Competitor
 from prunevid_qwen.evaluation.speed.contest import Contest
@@ -88,7 +88,7 @@ def measure(
 class _Timer:
     """A loaded model that measures images under every row."""
 
-    def __init__(self, asked: Reproduction, rows: list[Competitor], protocol: Protocol, new_tokens: int) -> None:
+    def __init__(self, asked: Reproduction, rows: list[Competitor], protocol: EvalProtocol, new_tokens: int) -> None:
         given = {name: value for name, value in asked.loading.items() if value is not None}
         self.config = next(row.config for row in rows if row.config is not None)
         self.model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=self.config, **given)

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, tasks_of, without
 from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
-from prunevid_qwen.evaluation.protocol.protocol import Protocol, under
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
 from prunevid_qwen.evaluation.protocol.summary import Manifest
 from prunevid_qwen.loading import choose_device
 
@@ -31,7 +31,7 @@ class BenchmarkQuestion(Question):
     """A record as a protocol asks it."""
 
     record: Record
-    protocol: Protocol
+    protocol: EvalProtocol
 
     @property
     def id(self) -> str:  # type: ignore[override]
@@ -80,7 +80,7 @@ class BenchmarkRun:
 
     dataset: str  # of `datasets.names()`
     data: Path  # its folder
-    protocol: Protocol
+    protocol: EvalProtocol
     configs: NamedConfigs
     part: str | None = None  # of the benchmark; None for its first
     limit: int | None = None  # questions, equally spaced. Not part of a run's identity: it may grow

@@ -15,7 +15,7 @@ from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.lines import Line, join
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.protocol.scorers import Output
 from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
 from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text
@@ -54,7 +54,7 @@ def write_tables(folder: Path) -> dict[str, Any]:
             f"the answers to {record['dataset']} ({record['part']}) are not public, so there is no score: write the "
             f"file for its authors with `prunevid eval export {folder}`"
         )
-    protocol = Protocol.from_dict(record["protocol"])
+    protocol = EvalProtocol.from_dict(record["protocol"])
     stored = [line for path in answer_files(folder) for line in read_lines(path)]
     configs = [name for name in record["configs"] if any(line["config"] == name for line in stored)]
     configs.sort(key=lambda name: name != BASELINE)
@@ -114,7 +114,7 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
         replace(path, official_text(data.records, lines, name).encode())
         return path
     if record["dataset"] == "egoschema":
-        prefill = Protocol.from_dict(record["protocol"]).text.prefill
+        prefill = EvalProtocol.from_dict(record["protocol"]).text.prefill
         own = [line for line in join(lines).lines if line.config == name and line.raw is not None]
         answers = {line.id: SCORERS["ours"](Output(line.raw or "", line.options, prefill)).letter for line in own}
         return write_submission(path, data.records, answers, partial)

@@ -177,13 +177,16 @@ class _Reader:
         for pattern, instead in known.refused.items():
             if matching(self.folder, pattern):
                 return ConfigError(f"{self.folder} {instead}")
+        files = dict.fromkeys(
+            name for form in self.forms for name in (*form.files, *(join.file for join in form.joins.values()))
+        )
         held = sorted(path.name for path in self.folder.iterdir())
         shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "") or "nothing"
         below = [self.folder / each for each in held if bare(each) == known.name and (self.folder / each).is_dir()]
         meant = f"Did you mean {below[0]}? " if below else ""
         return ConfigError(
-            f"no questions of {known.title} in {self.folder}, nor in the cache of datasets; the folder holds {shown}. "
-            f"{meant}It is laid out as:\n{known.layout}"
+            f"no questions of {known.title} in {self.folder}, nor in the cache of datasets: looked for "
+            f"{', '.join(files)}; the folder holds {shown}. {meant}It is laid out as:\n{known.layout}"
         )
 
 

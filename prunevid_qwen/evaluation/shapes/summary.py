@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import (
     clustered_mean,
-    mean_of_clusters,
+    mean_of_strata,
     paired_difference,
     rounded,
     to_dict,
@@ -140,7 +140,7 @@ def _cell(answers: Answers, name: CellName, column: Column, stored: dict[str, Ro
 
     def mean_over_videos(values: Floats) -> float | None:
         known = ~np.isnan(values)
-        return rounded(mean_of_clusters(values[known], videos[known])) if known.any() else None
+        return rounded(mean_of_strata(values[known], videos[known], videos[known]).value) if known.any() else None
 
     known = ~np.isnan(column.evidence_kept) & ~np.isnan(column.kept)
     evidence = None  # recall of the tokens on the asked-about objects, share of all tokens kept for the same questions

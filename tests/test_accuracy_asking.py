@@ -13,14 +13,14 @@ from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
 from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.shapes.budgets import Calibration
-from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.questioner import Questioner, evidence_recall
 from prunevid_qwen.evaluation.shapes.videos import (
     CONDITIONS,
     FIRST_SEED,
     ShapesVideo,
 )
-from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
+from prunevid_qwen.evaluation.shapes.workers import Worker
 from prunevid_qwen.forward import hooks
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -195,7 +195,7 @@ def test_a_blank_video_is_grey_and_asked_the_same() -> None:
 
 
 def test_a_worker_shows_grey_to_blank_alone() -> None:
-    worker = Worker(Asking(questions=8, calibration_videos=1))
+    worker = Worker(AccuracyRun((), questions=8, calibration_videos=1))
     cells = [cell for method in methods_called(["unpruned", "blank"]) for cell in worker.calibrate("plain", method, ())]
     said = worker.ask(VIDEO, cells)
     right = {name: [line["correct"] for line in said if line["method"] == name] for name in ("unpruned", "blank")}

@@ -70,13 +70,16 @@ def accuracy(
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
     given = {
         "plugins": load_plugins(plugin) or None,
+        "budgets": _numbers("budgets", budgets, float) or None,
+        "conditions": names_in_text(conditions),
         "videos": videos,
         "first_seed": first_seed,
-        "budgets": _numbers("budgets", budgets, float) or None,
+        "model": model_path,
+        "questions": questions,
+        "random_seeds": random_seeds,
+        "through_files": through_files,
     }
-    of_each = {"questions": questions, "random_seeds": random_seeds}
-    asking = {"model": model_path, "through_files": through_files, **of_each}
-    run = accuracy_run_of(quick, names_in_text(methods), names_in_text(conditions), given, asking)
+    run = accuracy_run_of(quick, names_in_text(methods), given)
     if dry_run:
         return Done(run.to_dict())
     from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
@@ -89,17 +92,12 @@ def accuracy(
     return _accuracy_report(out, against, pack, output)
 
 
-def accuracy_run_of(
-    quick: bool, methods: tuple[str, ...], conditions: tuple[str, ...], given: dict[str, Any], asking: dict[str, Any]
-) -> Any:
+def accuracy_run_of(quick: bool, methods: tuple[str, ...], given: dict[str, Any]) -> Any:
     """Return the run; None among the values takes the default of the full or of the quick run."""
-    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun
-    from prunevid_qwen.evaluation.shapes.methods import Method, methods_called, standard_methods
-    from prunevid_qwen.evaluation.shapes.workers import Asking
+    from prunevid_qwen.evaluation.shapes.accuracy import QUICK
+    from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called, standard_methods
 
-    start: dict[str, Any] = dict(QUICK) if quick else {}
-    made = Asking(**{**start.pop("asking", {}), **{name: value for name, value in asking.items() if value is not None}})
-    start |= {name: value for name, value in given.items() if value is not None}
+    options = {**(QUICK if quick else {}), **{name: value for name, value in given.items() if value is not None}}
     standard = {method.name for method in standard_methods()}
     others = ("selector", "enable_stage1"), ("merger", "enable_stage2")  # of a plug-in: alone, the other stage off
     own = [
@@ -110,7 +108,7 @@ def accuracy_run_of(
     ]
     called = [name for name in methods if name not in {each.name for each in own}]
     compared = [*(methods_called(called) if called or not own else ()), *own]
-    return AccuracyRun(tuple(compared), conditions=conditions, asking=made, **start)
+    return AccuracyRun(tuple(compared), **options)
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:

@@ -52,7 +52,7 @@ class Table:
         width = width or shutil.get_terminal_size().columns
         keys = min(keys, len(self.head))
         columns = [[_plain(cell) for cell in column] for column in zip(self.head, *self.rows, strict=True)]
-        widths = [max(map(len, column)) for column in columns]
+        widths = [max(1, *map(len, column)) for column in columns]
         if sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
             return _block(columns, widths)
         room = max(1, (width // 2 - len(_GAP) * keys) // keys)  # what is repeated takes half of the width at most

@@ -1,8 +1,7 @@
 """Run the benchmark: every question of every video under every method and budget, resumable at any moment.
 
-A folder holds ``run.json`` (what was asked of what, and the fitted configs) and ``answers.jsonl`` (a line for each
-question). A video's lines are written together, so a killed run loses the videos it was at and nothing else; cells are
-stored as they are fitted.
+A folder holds ``run.json`` (what was asked of what, and the configs, stored as they are fitted) and ``answers.jsonl``
+(a line for each question, those of a video at once).
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ def accuracy_run(
 
     Args:
         folder: of the results; made if missing.
-        run: what is asked.
+        run: the methods, budgets and videos.
         worker_count: processes of one thread, at least 1; None takes one for each core. With more than one, a script
             needs the usual ``if __name__ == "__main__":``.
         restart: throw away what the folder holds.

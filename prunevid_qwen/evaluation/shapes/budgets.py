@@ -1,15 +1,14 @@
-"""Find the config with which a method reaches a budget: one for each kind of video, as a user would set it.
+"""Find the config with which a method reaches a budget of layer-averaged tokens: one for each kind of video.
 
-Budgets are layer-averaged tokens. Merging is decided on the encoded video alone, and how many tokens a selector keeps
-seldom depends on which, so most settings are weighed without running the decoder. Where that count turns out wrong (a
-selector that adapts to the question), the decoder is run instead.
+Most settings are weighed without the decoder: merging sees the encoded video alone, and how many tokens a selector
+keeps seldom depends on which. Where that count turns out wrong (a selector that adapts), the decoder is run instead.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,8 +27,7 @@ from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
-"""How far, relative to the budget, a cell may be from it: one token of 128 is 8 % of a budget of 10 %, and frames and
-their sizes come in coarse steps."""
+"""How far, relative to the budget, a cell may be from it; frames and their sizes come in coarse steps."""
 
 _QUESTIONS = 4  # of each calibration video, where the decoder has to run
 
@@ -39,9 +37,7 @@ class Cell:
     """A method at a budget on one kind of video, as the record stores it.
 
     Args:
-        method: its name.
         budget: layer-averaged share asked for; None where nothing is fitted.
-        condition: name of the kind of video.
         config: options that differ from `PruneVidConfig`'s defaults: what to set to get this.
         achieved: mean layer-averaged share over the calibration videos, of the nearest setting.
         status: "ok" or "unreachable".
@@ -65,13 +61,7 @@ class Cell:
 
 
 class Calibration:
-    """Fits methods to budgets on one kind of video.
-
-    Args:
-        model: whose depth and vision tower count.
-        condition: the kind of video.
-        videos: how many of its calibration videos to use, at least 1.
-    """
+    """Fits methods to budgets on one kind of video, by at least one of its calibration videos."""
 
     def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int = CALIBRATION_VIDEOS) -> None:
         self.model, self.condition = model, condition
@@ -81,20 +71,16 @@ class Calibration:
         self._merged: dict[tuple[Reducer, int, int, int | None], tuple[TokenLayout, torch.Tensor]] = {}
 
     def cells(self, method: Method, budgets: Sequence[float]) -> list[Cell]:
-        """Fit ``method`` to every budget; a method without levers gives one cell, with no budget.
-
-        Returns: in the order of ``budgets``.
-        """
+        """Fit ``method`` to every budget, in their order; a method without levers gives one cell, with no budget."""
         base, settings = method.base_config(self.condition), method.settings(self.condition, self._fits)
         configs = [base.replace(**setting) for setting in settings]
         if any("max_frames" in setting or "max_pixels" in setting for setting in settings):
-            sizes = [self.questioners[0].look(config).features.shape[0] for config in configs]
-            return [self._sized(method, budget, configs, sizes) for budget in budgets]
+            return [self._sized(method, budget, configs) for budget in budgets]
         wanted = [None] if len(configs) == 1 else budgets
-        cells = [self._fitted(method, budget, configs, self.planned, "planned") for budget in wanted]
-        if any(not self._holds(cell.whole_config) for cell in cells):
-            cells = [self._fitted(method, budget, configs, self.asked, "asked") for budget in wanted]
-        return cells
+        cells = [self._fitted(method, budget, configs, "planned") for budget in wanted]
+        if all(self._holds(cell.whole_config) for cell in cells):
+            return cells
+        return [self._fitted(method, budget, configs, "asked") for budget in wanted]
 
     def planned(self, config: PruneVidConfig) -> float:
         """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
@@ -119,14 +105,8 @@ class Calibration:
         planned = self._planned_share(config, 0)
         return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
 
-    def _fitted(
-        self,
-        method: Method,
-        budget: float | None,
-        configs: list[PruneVidConfig],
-        measure: Callable[[PruneVidConfig], float],
-        counted: str,
-    ) -> Cell:
+    def _fitted(self, method: Method, budget: float | None, configs: list[PruneVidConfig], counted: str) -> Cell:
+        measure = self.planned if counted == "planned" else self.asked
         if budget is None:
             return self._cell(method, None, configs[0], measure(configs[0]), "", counted)
         # shares fall from setting to setting: the first that is not above the budget, or the last of all
@@ -136,8 +116,9 @@ class Calibration:
         why = _why_not(share, budget, NEAR, k == 0, k == len(configs) - 1)
         return self._cell(method, budget, configs[k], share, why, counted)
 
-    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig], sizes: list[int]) -> Cell:
-        shares = [count / self.condition.tokens for count in sizes]
+    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig]) -> Cell:
+        looks = map(self.questioners[0].look, configs)
+        shares = [look.features.shape[0] / self.condition.tokens for look in looks]
         share, config = min(zip(shares, configs, strict=True), key=lambda each: abs(each[0] - budget))
         why = _why_not(share, budget, NEAR_FOR_SIZES, False, False)
         return self._cell(method, budget, config, share, why and f"no such size: {why}", "planned")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from prunevid_qwen.evaluation.report.intervals import (
     rounded,
     to_dict,
 )
-from prunevid_qwen.evaluation.report.page import json_text
+from prunevid_qwen.evaluation.report.page import Row, json_text
 from prunevid_qwen.evaluation.shapes.answers import COMMAND, Answers, CellName, Column, Floats, read_answers, read_run
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
 from prunevid_qwen.evaluation.store import replace
@@ -30,7 +29,6 @@ SUMMARY = "summary.json"
 SCHEMA = 1
 _OF_THE_RUN = ("command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds")
 
-Row = dict[str, Any]
 Stored = dict[CellName, dict[str, Row]]  # the cells of run.json, by condition
 
 
@@ -79,11 +77,9 @@ def summarise(answers: Answers, run: Row) -> Row:
             "questions": len(answers.names),
             "videos": len(set(videos)),
             "conditions": {
-                str(name): {
-                    "questions": int((conditions == name).sum()),
-                    "videos": len(set(videos[conditions == name])),
-                }
+                str(name): {"questions": int(own.sum()), "videos": len(set(videos[own]))}
                 for name in np.unique(conditions)
+                for own in [conditions == name]
             },
             "unpruned": next(cell for cell in cells if cell["method"] == UNPRUNED),
             "blank": next((cell for cell in cells if cell["method"] == BLANK), None),

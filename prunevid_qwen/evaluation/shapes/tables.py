@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
-from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.report.page import Row, Table
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED
 
-Row = dict[str, Any]
 HEADLINE_BUDGETS = (0.16, 0.10)
 UNREACHABLE = "unreachable"
 PARTIAL = "†"

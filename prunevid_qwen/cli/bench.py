@@ -23,6 +23,7 @@ _ACCURACY = """\
   ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
   ... --out runs/other --first_seed 1003500000      other videos
   ... --against eval/results/moving_shapes          better than that, or noise?
+  ... --plots_from runs/moving_shapes               write the report again, asking nothing
 
 A stopped run goes on where it was: give the same command again.
 The config that reaches each budget stands in the folder's run.json.
@@ -62,12 +63,15 @@ def accuracy(
     workers: int | None = opt(None, "Processes. Default: one for each core.", "INT", _RUNS, least=1),
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
     dry_run: bool = opt(False, "Say what would be asked, and ask nothing.", None, _RUNS),
+    plots_from: Path | None = opt(None, "Only draw and write the report of this folder.", "FOLDER", _RUNS),
     pack: bool = opt(False, "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _RUNS),
     plugin: list[str] | None = opt(None, "Python file, or module, that registers methods.", "FILE|MODULE", _RUNS),
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
     output: Reporting,
 ) -> Done:
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
+    if plots_from is not None:
+        return _accuracy_report(plots_from, against, pack, output)
     given = {
         "plugins": load_plugins(plugin) or None,
         "budgets": _numbers("budgets", budgets, float) or None,
@@ -116,7 +120,7 @@ def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Report
 
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
-        output.note(f"{_NO_PLOTS}the same command draws it later, and measures nothing again")
+        output.note(f"{_NO_PLOTS}--plots_from {out} draws them later, on another machine too")
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:

@@ -95,6 +95,7 @@ def accuracy_run(
 
 def pack_answers(folder: Path) -> Path:
     """Replace ``answers.jsonl`` by ``answers.jsonl.xz``, a seventieth of the size, and return that."""
+    unpack(folder / ANSWERS)
     # neighbours are alike: one method's answers to one question in a row of budgets
     return pack(folder / ANSWERS, lambda row: (row["condition"], row["seed"], row["question"]))
 

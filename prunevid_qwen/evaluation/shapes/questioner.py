@@ -179,14 +179,15 @@ def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
 
     Returns: mean over all (object, token that shows it) in [0, 1], or None when nothing shows any.
     """
-    target = left.target.cpu().numpy()
+    seen = torch.from_numpy(shows)
+    target = left.target.cpu()
     inside = target >= 0
-    members = np.bincount(target[inside], minlength=left.n_out).clip(min=1)
+    members = torch.bincount(target[inside], minlength=left.n_out).double().clamp(min=1)
     counted = 0.0
-    for row in shows:
-        same = np.bincount(target[inside & row], minlength=left.n_out)
+    for row in seen:
+        same = torch.bincount(target[inside & row], minlength=left.n_out).double()
         counted += float((same * same / members).sum())  # each of the `same` counts same / members
-    return counted / int(shows.sum()) if shows.any() else None
+    return counted / int(seen.sum()) if bool(seen.any()) else None
 
 
 def _what_is_left(sample: SampleTrace) -> TokenMap:

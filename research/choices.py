@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.method_base import resolve_layer
 from prunevid_qwen.config.presets import get_recommended_config
-from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, changes
 from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 
@@ -100,9 +99,7 @@ class Variant:
 
 def base_methods() -> dict[str, Method]:
     """Return the bases by name, as methods of the accuracy benchmark (which sets ``min_cluster_tokens=1``)."""
-    chosen, start = get_recommended_config().flat(), PruneVidConfig().flat()
-    changes = {name: value for name, value in chosen.items() if value != start[name]}
-    return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, changes, levers=_KEEP)}
+    return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, changes(get_recommended_config()), levers=_KEEP)}
 
 
 def list_variants(layers: int) -> list[Variant]:

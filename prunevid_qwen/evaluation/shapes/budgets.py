@@ -17,7 +17,7 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.methods import Method, changes
 from prunevid_qwen.evaluation.shapes.questioner import Questioner
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.forward.plan import compile_plan
@@ -93,7 +93,6 @@ class Calibration:
         return sum(shares) / len(shares)
 
     def _fits(self, config: PruneVidConfig) -> bool:
-        """Tell whether the model has room for what a config asks for."""
         try:
             compile_plan(config, self.layers)
         except ConfigError:
@@ -101,7 +100,7 @@ class Calibration:
         return True
 
     def _holds(self, config: PruneVidConfig) -> bool:
-        """Ask about one video to see whether the planned count is what the decoder does."""
+        """Whether the planned count is what the decoder does, by one video."""
         planned = self._planned_share(config, 0)
         return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
 
@@ -126,11 +125,8 @@ class Calibration:
     def _cell(
         self, method: Method, budget: float | None, config: PruneVidConfig, share: float, why: str, counted: str
     ) -> Cell:
-        defaults = PruneVidConfig().flat()
-        flat = config.flat().items()
-        changes = {name: value for name, value in flat if name not in defaults or value != defaults[name]}
-        status = "unreachable" if why else "ok"
-        return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
+        status, share = "unreachable" if why else "ok", round(share, 6)
+        return Cell(method.name, budget, self.condition.name, changes(config), share, status, why, counted)
 
     def _asked_shares(self, questioner: Questioner, config: PruneVidConfig) -> list[float]:
         whole = self.layers * self.condition.tokens

@@ -127,6 +127,12 @@ class Method:
         return [{levers[0]: share / _STEPS} for share in range(_STEPS, least(levers[0], 1) - 1, -1)]
 
 
+def changes(config: PruneVidConfig) -> dict[str, Any]:
+    """Return the options that differ from `PruneVidConfig`'s defaults."""
+    defaults = PruneVidConfig().flat()
+    return {name: value for name, value in config.flat().items() if name not in defaults or value != defaults[name]}
+
+
 def uses_chance(config: PruneVidConfig) -> bool:
     """Tell whether ``random_seed`` changes what this config keeps."""
     return says(config.merger, 1).chance or says(config.selector, 2).chance
@@ -138,8 +144,6 @@ def standard_methods() -> list[Method]:
     told = {name for name in registered(2) if says(options_class("selector", name)(), 2).told}
     selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
     mergers = [name for name in registered(1) if name != paper.merger_name]
-    start, chosen = paper.flat(), get_recommended_config().flat()
-    recommended = {name: value for name, value in chosen.items() if value != start[name]}
     return [
         Method(UNPRUNED, ALL_OFF, levers=()),
         Method(BLANK, ALL_OFF, levers=()),
@@ -152,7 +156,9 @@ def standard_methods() -> list[Method]:
         *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
-        Method("recommended", recommended, levers=("keep_ratio",)),  # its merging is part of the recommendation
+        Method(
+            "recommended", changes(get_recommended_config()), levers=("keep_ratio",)
+        ),  # its merging is part of the recommendation
     ]
 
 

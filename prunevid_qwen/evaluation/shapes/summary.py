@@ -1,7 +1,6 @@
 """From raw answers to ``summary.json``: every figure that the report and the plots show, and nothing that they do not.
 
 The same answers give the same bytes, whatever the order or number of workers that gave them: sorted, rounded, no times.
-The run's command, commit and versions stand apart, under ``run``.
 """
 
 from __future__ import annotations
@@ -161,7 +160,7 @@ def _cell(answers: Answers, name: CellName, column: Column, stored: dict[str, Ro
 
 
 def _pair(answers: Answers, name: CellName, column: Column, other: CellName, theirs: Column) -> Row | None:
-    """Compare a judged method with another over the questions that both were asked; None where there are none."""
+    """A judged method against another over the questions that both were asked; None where there are none."""
     both = column.asked & theirs.asked
     if not both.any():
         return None

@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.contract.samples import only_what_it_asks_for
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.methods import Method, changes
 from prunevid_qwen.evaluation.shapes.questioner import Questioner
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer
+from prunevid_qwen.reducer import Evidence, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
@@ -139,17 +140,19 @@ class Calibration:
         first: dict[int, tuple[int, ...]] = {}
         for step in plan.cuts:
             sizes = tuple(block.stop - block.start for block in layout.blocks)
-            # no decoder has run: any scores serve, since it is only counted how many are kept
-            seen = replace(
-                _any_evidence(step.by.needs, layout, hidden),
+            # no decoder has run: any evidence serves, since it is only counted how many are kept
+            seen = Evidence(
+                layout,
+                hidden,
+                hidden.new_zeros(1, hidden.shape[1]),
+                torch.linspace(-1.0, -9.0, hidden.shape[0]),
                 step=plan.number_of(step),
                 layer=step.at,
                 entered=first.setdefault(id(step.by), sizes),
                 steps_at=plan.places_of(step.by),
                 depth=self.layers,
             )
-            note = step.by.prepare(seen) if isinstance(step.by, Prepares) else None
-            kept = step.by.plan(replace(seen, note=note))
+            kept = step.by.plan(only_what_it_asks_for(step.by, seen))
             cuts.append(Reduction(step.at, step.name, kept))
             layout, hidden = layout.apply(kept)[0], kept.take(hidden, 0)
         widths = SampleTrace((), entered, layout.length, tuple(cuts)).widths(self.layers)
@@ -177,23 +180,6 @@ def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
     block = Block("video", (t, h // side, w // side), 0, count)
     groups = torch.zeros(count, dtype=torch.long)
     return TokenLayout(count + 1, torch.arange(count), torch.tensor([count]), (block,), groups)
-
-
-def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:
-    """All that a selector of a fixed share asks for, of the right sizes."""
-    count, probe, seen = hidden.shape[0], needs.probe, needs.vision
-    scores = torch.linspace(-1.0, -9.0, count)
-    if needs.attention is not None and needs.attention.rows == "each":
-        scores = scores[None]
-    return Evidence(
-        layout,
-        hidden,
-        hidden.new_zeros(1, hidden.shape[1]),
-        scores if needs.attention is not None else None,
-        None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
-        None if seen is None else torch.zeros(len(seen.blocks), count, seen.width or 1),
-        torch.linspace(1.0, 0.0, count) if needs.marks else None,
-    )
 
 
 def _why_not(share: float, budget: float, near: float, lightest: bool, hardest: bool) -> str:

@@ -19,7 +19,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.budgets import Cell
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CONDITIONS
-from prunevid_qwen.evaluation.shapes.workers import Each, Worker, cells_for, lines_of, workers
+from prunevid_qwen.evaluation.shapes.workers import Each, Worker, lines_of, workers
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines, pack, read_lines, unpack
 
 ANSWERS = "answers.jsonl"
@@ -86,7 +86,7 @@ def accuracy_run(
         write_record()
         tell("asking", len(done), len(videos))
         with Lines(answers) as file:
-            for number, lines in enumerate(each(Worker.ask, [(v, cells_for(v, cells)) for v in left]), 1):
+            for number, lines in enumerate(each(Worker.ask, [(video, cells) for video in left]), 1):
                 file.add(*lines)  # a video's lines at once
                 tell("asking", len(done) + number, len(videos))
     write_record()

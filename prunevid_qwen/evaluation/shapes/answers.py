@@ -54,6 +54,9 @@ class Question(NamedTuple):
     expected: str
 
 
+_Given = dict[QuestionName, dict[int | None, list[float]]]  # the figures of each question under each random seed
+
+
 @dataclass(frozen=True)
 class Column:
     """All answers of one method at one budget, ``[questions]`` each, means over the random seeds; NaN: not asked.
@@ -121,7 +124,7 @@ def read_answers(folder: Path) -> Answers:
     if path is None:
         raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{COMMAND}` first")
     questions: dict[QuestionName, Question] = {}
-    given: dict[CellName, dict[QuestionName, dict[int | None, list[float]]]] = defaultdict(lambda: defaultdict(dict))
+    given: dict[CellName, _Given] = defaultdict(lambda: defaultdict(dict))
     data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     for number, line in enumerate(data.split(b"\n"), 1):
         if not line.strip():
@@ -149,9 +152,7 @@ def read_answers(folder: Path) -> Answers:
     return Answers(names, tuple(questions[name] for name in names), columns)
 
 
-def _column(
-    cell: CellName, given: dict[QuestionName, dict[int | None, list[float]]], names: tuple[QuestionName, ...]
-) -> Column:
+def _column(cell: CellName, given: _Given, names: tuple[QuestionName, ...]) -> Column:
     """Average the random seeds; a video is answered whole or not at all, under every seed."""
     seeds = {frozenset(by_seed) for by_seed in given.values()}
     if len(seeds) > 1:

@@ -26,14 +26,13 @@ from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, ShapesVideo
 from prunevid_qwen.model import PruneVidQwen25VL
 
 
-def cells_for(video: ShapesVideo, cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells under which ``video`` is asked about."""
+def _cells_of(video: ShapesVideo, cells: Sequence[Cell]) -> list[Cell]:
     return [cell for cell in cells if cell.condition == video.condition.name and cell.status == "ok"]
 
 
 def lines_of(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> int:
     """Count the lines that ``video`` has once it is done."""
-    asks = sum(len(_seeds(run, cell.whole_config)) for cell in cells_for(video, cells))
+    asks = sum(len(_seeds(run, cell.whole_config)) for cell in _cells_of(video, cells))
     return asks * len(video.questions(run.questions))
 
 
@@ -63,7 +62,7 @@ class Worker:
         return self._calibration[1].cells(method, budgets)
 
     def ask(self, video: ShapesVideo, cells: Sequence[Cell]) -> list[dict[str, Any]]:
-        """Ask about ``video`` under all its cells: its lines."""
+        """Ask about ``video`` under the cells of its condition that are reached: its lines."""
         self._calibration = None  # is over: the memory of its videos is free
         questions = video.questions(self.run.questions)
         shown = {
@@ -72,7 +71,7 @@ class Worker:
         }
         known: dict[tuple[bool, PruneVidConfig], list[dict[str, Any]]] = {}  # two budgets may come to one config
         out = []
-        for cell in cells_for(video, cells):
+        for cell in _cells_of(video, cells):
             config = cell.whole_config
             for seed in _seeds(self.run, config):
                 drawn = config if seed is None else config.replace(random_seed=seed)

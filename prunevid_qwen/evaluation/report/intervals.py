@@ -40,8 +40,8 @@ def clustered_mean(
     Args:
         values: ``[n]``, finite; for example 1.0 where an answer was right, or a difference of two such.
         clusters: ``[n]``, which video each value belongs to; anything numpy can sort.
-        draws: how often the clusters are drawn; at least 1.
-        random_seed: the draws' seed; at least 0.
+        draws: how often; at least 1.
+        random_seed: of the draws; at least 0.
 
     Raises:
         ValueError: no values, values that are not finite, or another number of clusters than of values.

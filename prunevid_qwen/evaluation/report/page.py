@@ -71,12 +71,7 @@ class Table:
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
-    r"""Return a line for each row under the names of all; a row that lacks a name leaves it empty.
-
-    Args:
-        rows: flat; see `flat`.
-        end: of a line, "\n" or "\r\n".
-    """
+    """Return a line for each `flat` row under the names of all; a row that lacks a name leaves it empty."""
     rows = list(rows)
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -87,15 +82,10 @@ def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
 
 
 def json_text(summary: Any, sort_keys: bool = False, ascii_alone: bool = False) -> str:
-    """Return a summary as JSON, ended by a newline.
-
-    Args:
-        summary: without NaN and infinity, which JSON does not have.
-        sort_keys: so that the order of making it does not show.
-        ascii_alone: escape every other letter.
+    """Return a summary as JSON, ended by a newline; ``ascii_alone`` escapes every other letter.
 
     Raises:
-        ValueError: a number that JSON does not have.
+        ValueError: NaN or infinity, which JSON does not have.
     """
     return json.dumps(summary, indent=1, sort_keys=sort_keys, ensure_ascii=ascii_alone, allow_nan=False) + "\n"
 

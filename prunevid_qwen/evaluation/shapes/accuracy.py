@@ -105,7 +105,7 @@ def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress)
     jobs = [(condition, method.name) for condition in run.conditions for method in run.methods]
     done = {(cell.condition, cell.method) for cell in cells}
     methods = {method.name: method for method in run.methods}
-    left = [(condition, methods[name], run.budgets) for condition, name in jobs if (condition, name) not in done]
+    left = [(condition, methods[name]) for condition, name in jobs if (condition, name) not in done]
     if left:
         tell("calibrating", len(done), len(jobs))
     for number, found in enumerate(each(Worker.calibrate, left), 1):

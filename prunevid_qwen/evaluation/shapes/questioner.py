@@ -108,8 +108,8 @@ class Questioner:
             for text, sample in zip(given, trace.samples, strict=True)
         ]
 
-    def lines(self, config: PruneVidConfig, **about: Any) -> list[dict[str, Any]]:
-        """Ask every question under ``config``; a JSON-ready line each, which says ``about`` too."""
+    def lines(self, config: PruneVidConfig) -> list[dict[str, Any]]:
+        """Ask every question under ``config``; a JSON-ready line each."""
         visual = self.video.condition.tokens
         same_tokens = self.look(config).features.shape[0] == visual
         out = []
@@ -128,7 +128,6 @@ class Questioner:
                     "expected": question.answer,
                     "given": reply.given,
                     "correct": is_correct(reply.given, question.answer),
-                    **about,
                     "visual": visual,
                     "tokens": reply.tokens,
                     "layer_average": round(sum(reply.tokens) / (len(reply.tokens) * visual), 6),

@@ -54,12 +54,12 @@ class Worker:
         self.model = PruneVidQwen25VL(run.model, get_baseline_config(), device="cpu", dtype="float32")
         self._calibration: tuple[str, Calibration] | None = None
 
-    def calibrate(self, condition: str, method: Method, budgets: Sequence[float]) -> list[Cell]:
+    def calibrate(self, condition: str, method: Method) -> list[Cell]:
         """Fit a method to every budget on one kind of video."""
         if self._calibration is None or self._calibration[0] != condition:  # jobs of one condition follow each other
             found = Calibration(self.model, CONDITIONS[condition], self.run.calibration_videos)
             self._calibration = condition, found
-        return self._calibration[1].cells(method, budgets)
+        return self._calibration[1].cells(method, self.run.budgets)
 
     def ask(self, video: ShapesVideo, cells: Sequence[Cell]) -> list[dict[str, Any]]:
         """Ask about ``video`` under the cells of its condition that are reached: its lines."""

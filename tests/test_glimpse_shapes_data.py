@@ -13,7 +13,7 @@ from PIL import Image
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, FIRST_SEED, ShapesVideo
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor

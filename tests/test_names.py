@@ -62,11 +62,7 @@ CLASSES: dict[str, tuple[str, str]] = {
     "Reading": ("config, evaluation/engine, evaluation/protocol", MERGE),
     "Record": ("evaluation/datasets, evaluation/store", MERGE),
     "Report": ("cli, evaluation/datasets", MERGE),
-    "Row": (
-        "evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/shapes, "
-        "evaluation/tasks",
-        MERGE,
-    ),
+    "Row": ("evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/tasks", MERGE),
     "RunFolder": ("evaluation/store, training/glimpse", MERGE),
     "Tell": ("evaluation/datasets, training/glimpse, training/glimpse_plus", MERGE),
     "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),

@@ -23,6 +23,7 @@ _ACCURACY = """\
   ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
   ... --out runs/other --first_seed 1003500000      other videos
   ... --against eval/results/moving_shapes          better than that, or noise?
+  ... --plots_from runs/moving_shapes               write the report again, asking nothing
 
 A stopped run goes on where it was: give the same command again.
 The config that reaches each budget stands in the folder's run.json.
@@ -62,21 +63,27 @@ def accuracy(
     workers: int | None = opt(None, "Processes. Default: one for each core.", "INT", _RUNS, least=1),
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
     dry_run: bool = opt(False, "Say what would be asked, and ask nothing.", None, _RUNS),
+    plots_from: Path | None = opt(None, "Only draw and write the report of this folder.", "FOLDER", _RUNS),
     pack: bool = opt(False, "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _RUNS),
     plugin: list[str] | None = opt(None, "Python file, or module, that registers methods.", "FILE|MODULE", _RUNS),
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
     output: Reporting,
 ) -> Done:
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
+    if plots_from is not None:
+        return _accuracy_report(plots_from, against, pack, output)
     given = {
         "plugins": load_plugins(plugin) or None,
+        "budgets": _numbers("budgets", budgets, float) or None,
+        "conditions": names_in_text(conditions),
         "videos": videos,
         "first_seed": first_seed,
-        "budgets": _numbers("budgets", budgets, float) or None,
+        "model": model_path,
+        "questions": questions,
+        "random_seeds": random_seeds,
+        "through_files": through_files,
     }
-    of_each = {"questions": questions, "random_seeds": random_seeds}
-    asking = {"model": model_path, "through_files": through_files, **of_each}
-    run = accuracy_run_of(quick, names_in_text(methods), names_in_text(conditions), given, asking)
+    run = accuracy_run_of(quick, names_in_text(methods), given)
     if dry_run:
         return Done(run.to_dict())
     from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
@@ -89,17 +96,12 @@ def accuracy(
     return _accuracy_report(out, against, pack, output)
 
 
-def accuracy_run_of(
-    quick: bool, methods: tuple[str, ...], conditions: tuple[str, ...], given: dict[str, Any], asking: dict[str, Any]
-) -> Any:
+def accuracy_run_of(quick: bool, methods: tuple[str, ...], given: dict[str, Any]) -> Any:
     """Return the run; None among the values takes the default of the full or of the quick run."""
-    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun
-    from prunevid_qwen.evaluation.shapes.methods import Method, methods_called, standard_methods
-    from prunevid_qwen.evaluation.shapes.workers import Asking
+    from prunevid_qwen.evaluation.shapes.accuracy import QUICK
+    from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called, standard_methods
 
-    start: dict[str, Any] = dict(QUICK) if quick else {}
-    made = Asking(**{**start.pop("asking", {}), **{name: value for name, value in asking.items() if value is not None}})
-    start |= {name: value for name, value in given.items() if value is not None}
+    options = {**(QUICK if quick else {}), **{name: value for name, value in given.items() if value is not None}}
     standard = {method.name for method in standard_methods()}
     others = ("selector", "enable_stage1"), ("merger", "enable_stage2")  # of a plug-in: alone, the other stage off
     own = [
@@ -110,7 +112,7 @@ def accuracy_run_of(
     ]
     called = [name for name in methods if name not in {each.name for each in own}]
     compared = [*(methods_called(called) if called or not own else ()), *own]
-    return AccuracyRun(tuple(compared), conditions=conditions, asking=made, **start)
+    return AccuracyRun(tuple(compared), **options)
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
@@ -118,7 +120,7 @@ def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Report
 
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:
-        output.note(f"{_NO_PLOTS}the same command draws it later, and measures nothing again")
+        output.note(f"{_NO_PLOTS}--plots_from {out} draws them later, on another machine too")
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:

@@ -53,13 +53,7 @@ order of close methods to change on a real model."""
 
 
 def write_report(folder: Path, plots: bool = True) -> Path:
-    """Write ``summary.json``, the plots and ``report.md`` from a run's ``answers.jsonl`` and ``run.json``.
-
-    Args:
-        folder: of a complete run; ``answers.jsonl.xz`` will do.
-        plots: draw them; without, the report shows none.
-
-    Returns: the path of ``report.md``.
+    """Write ``summary.json``, the plots and ``report.md`` of a complete run; return the path of ``report.md``.
 
     Raises:
         ConfigError: the run is not complete, and what to do.
@@ -74,12 +68,7 @@ def write_report(folder: Path, plots: bool = True) -> Path:
 
 
 def report(summary: dict[str, Any], plots: bool = True) -> str:
-    """Return the report in markdown.
-
-    Args:
-        summary: as `summary.summarise` returns it.
-        plots: whether they are drawn beside it.
-    """
+    """Return the report on a summary in markdown, with ``plots`` that are drawn beside it."""
     figures = summary["figures"]
     conditions = ", ".join(f"{name} ({row['videos']})" for name, row in figures["conditions"].items())
 

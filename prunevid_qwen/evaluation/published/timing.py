@@ -20,9 +20,8 @@ from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_
 from prunevid_qwen.evaluation.protocol.configs import under
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
-from prunevid_qwen.evaluation.speed.competitors import Competitor
-from prunevid_qwen.evaluation.speed.contest import Contest
-from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, shape_of
+from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
+from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.timed_run import timed_tokens
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
@@ -102,6 +101,7 @@ class _Timer:
         self.first = next(config for _, config in rows if config is not None)
         self.model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=self.first, **given)
         self.stock, self.device = self.model.model, input_device(self.model.model)
+        check_counted(self.stock.config)
         self.rows, self.new_tokens = rows, new_tokens
         media = self.model.preprocessor.media
         self.reading = ByProtocol(
@@ -135,7 +135,7 @@ class _Timer:
         text = inputs["input_ids"].shape[1] - grid[0] * grid[1]
         size = PromptSize(PATCH_FRAMES, *grid, text_tokens=text)  # an image is one temporal position
         entered = [Competitor(name, config) for name, config in self.rows]
-        contest = Contest(self.stock, shape_of(self.stock.config), size, inputs, entered, self.new_tokens)
+        contest = Contest(self.stock, size, inputs, entered, self.new_tokens)
         found, rounds = contest.prepare(), list(contest.rounds(ROUNDS))
         return [_line(name, about, [each[name] for each in rounds if name in each]) for name, about in found.items()]
 

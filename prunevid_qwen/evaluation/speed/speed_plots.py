@@ -9,7 +9,7 @@ from typing import Any
 
 from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.report.plots import Theme, draw, heading, legend, style_of
-from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK
+from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
 
 _WIDTH, _HEIGHT = 9.6, 4.6  # inches
 _PARTS = {  # colours apart for colour-blind eyes
@@ -28,11 +28,7 @@ _PANELS = {
 
 
 def draw_plots(folder: Path, summary: dict[str, Any]) -> list[str]:
-    """Draw what a summary holds as svg and png, and return the files' names.
-
-    Args:
-        folder: where to.
-        summary: of `speed_findings.summarise`.
+    """Draw what a summary holds as svg and png into a folder, and return the files' names.
 
     Raises:
         SetupError: matplotlib is not installed.
@@ -43,12 +39,8 @@ def draw_plots(folder: Path, summary: dict[str, Any]) -> list[str]:
         wanted = {"time": partial(_draw_time, rows), "parts": partial(_draw_parts, rows)}
     if summary["growth"]:
         wanted["growth"] = partial(_draw_growth, summary["growth"])
-    files = [
-        file
-        for name, fill in wanted.items()
-        for file in draw(folder / name, (_WIDTH, _HEIGHT), fill, names_its_maker=True)
-    ]
-    return [file.name for file in files]
+    drawn = [draw(folder / name, (_WIDTH, _HEIGHT), fill, names_its_maker=True) for name, fill in wanted.items()]
+    return [file.name for files in drawn for file in files]
 
 
 def _draw_time(rows: list[Row], figure: Any, theme: Theme) -> None:

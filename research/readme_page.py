@@ -1,4 +1,4 @@
-"""The generated blocks of README, from committed raw results alone."""
+"""The generated blocks of README and docs/methods.md, from committed raw results alone."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.speed.speed_page import table
+from research.methods_page import method_tables
 
 SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform")
 BUDGETS = (0.25, 0.16, 0.10, 0.05)
@@ -18,16 +19,27 @@ Row = dict[str, Any]
 
 
 def readme_tables(results: Path) -> dict[str, str]:
-    """Return the blocks "kept", "fast" and "lost" of README.
+    """Return the blocks "kept", "methods" and "fast" of README.
 
     Args:
         results: the folder ``eval/results``.
     """
-    kept, speed, accuracy = (
-        json.loads((results / name).read_text(encoding="utf-8"))
-        for name in ("kept_share.json", "efficiency_cpu/efficiency.json", "moving_shapes/summary.json")
-    )
-    return {"kept": _kept(kept["rows"]), "fast": _fast(speed["rows"]), "lost": _lost(accuracy["figures"])}
+    kept, speed = (_read(results, name) for name in ("kept_share.json", "efficiency_cpu/efficiency.json"))
+    return {"kept": _kept(kept["rows"]), **method_tables(controls=False), "fast": _fast(speed["rows"])}
+
+
+def methods_page(results: Path) -> dict[str, str]:
+    """Return the blocks "methods" and "lost" of docs/methods.md.
+
+    Args:
+        results: the folder ``eval/results``.
+    """
+    return {**method_tables(), "lost": _lost(_read(results, "moving_shapes/summary.json")["figures"])}
+
+
+def _read(results: Path, name: str) -> Row:
+    record: Row = json.loads((results / name).read_text(encoding="utf-8"))
+    return record
 
 
 def _kept(rows: list[Row]) -> str:

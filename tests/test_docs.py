@@ -45,7 +45,7 @@ COMMANDS = [(page, words) for page in PAGES for words in commands(page)]
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(registry: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     clips = ROOT / "prunevid_qwen" / "bundled" / "clips"
     for name in ("video.mp4", "other.mp4", "clip.mp4", "clips/a.mp4"):
@@ -53,6 +53,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         shutil.copy(clips / "late_square.mp4", name)
     for name in ("photo.jpg", "a.jpg", "b.jpg"):
         Image.new("RGB", (112, 112), "gray").save(name)
+    assert main(["new-method", "mine"]) == 0
     (tmp_path / "questions.jsonl").write_text('{"video": "clips/a.mp4", "question": "What is added last?"}\n')
     return tmp_path
 

@@ -17,8 +17,7 @@ from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, FlatNames
 from prunevid_qwen.cli.output import Done, Reporting, outline, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import MediaError
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE, EvalProtocol
 
 _RUN = """\
 [bold]Examples[/bold]
@@ -50,7 +49,7 @@ _EXPORT = """\
                                                           .csv for Kaggle
 """
 DATASETS = "mvbench, videomme, egoschema, longvideobench, mlvu or vstar."
-_PROTOCOL = "Protocol (over --protocol's own choices)"
+_PROTOCOL = "EvalProtocol (over --protocol's own choices)"
 
 
 def run(
@@ -73,12 +72,12 @@ def run(
     model: ModelOptions,
     engine: ShardedEngineOptions,
     output: Reporting,
-    choices: Annotated[dict[str, Any], Documented(Protocol, _PROTOCOL, without=("dataset",))],
+    choices: Annotated[dict[str, Any], Documented(EvalProtocol, _PROTOCOL, without=("dataset",))],
     pruning: Annotated[Changes, FlatNames(without=BY_PROTOCOL)],
 ) -> Done:
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
     from prunevid_qwen.evaluation.datasets import benchmark
-    from prunevid_qwen.evaluation.protocol.presets import protocol_for
+    from prunevid_qwen.evaluation.protocol.protocol import protocol_for
     from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run
 
     known = benchmark(name).name

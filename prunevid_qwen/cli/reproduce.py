@@ -181,8 +181,7 @@ class _Reproducing:
             self.output.note(f"note: {setting.name} is measured by this process, on this machine's device")
         tokens = self.less.new_tokens or setting.new_tokens
         [each] = asked.sets
-        images = min(setting.images, self.less.limit or setting.images)
-        measure(asked, folder / each.name, tokens, images, self.restart, tell, typed())
+        measure(asked, folder / each.name, tokens, self.restart, tell, typed())
 
     def pages(self, settings: Sequence[Any]) -> Done:
         """Write the page of each setting."""

@@ -199,7 +199,7 @@ def test_a_view_into_a_larger_cache_counts_as_the_larger_one():
 def test_competitors_keep_their_order_and_names_are_their_own():
     names = [variant.name for variant in competitors(("paper", "recommended"))]
     assert names == [STOCK, KEEP_EVERYTHING, "paper", "recommended", "random", "uniform"]
-    for presets, message in (((), "--preset"), (("paper", "paper"), "paper"), (("papr",), "'paper'")):
+    for presets, message in (((), "--configs"), (("paper", "paper"), "paper"), (("papr",), "'paper'")):
         with pytest.raises(ConfigError, match=message):
             competitors(presets)
     with pytest.raises(ConfigError, match="glimpse"):

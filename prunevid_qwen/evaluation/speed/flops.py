@@ -69,13 +69,7 @@ def _grouped(shape: Any) -> int:
 
 
 def vision_flops(shape: Any, grid: tuple[int, int, int], batch: int = 1) -> int:
-    """Count the vision tower.
-
-    Args:
-        shape: config of the model.
-        grid: (positions, rows, columns) of one video, in tokens.
-        batch: videos.
-    """
+    """Count the vision tower over ``batch`` videos of ``grid`` = (positions, rows, columns) tokens."""
     (positions, rows, columns), vision = grid, shape.vision_config
     unit, d, side = MERGE * MERGE, vision.hidden_size, vision.window_size // PATCH // MERGE
     patches = positions * rows * columns * unit

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.option_checks import unknown
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, FIRST_WORD, MERGE, PATCH, PATCH_FRAMES
 from prunevid_qwen.inputs.qwen.media import MediaReader
@@ -50,11 +50,9 @@ class PromptSize:
     def __post_init__(self) -> None:
         if self.content not in MOVING_SHARE:
             raise ConfigError(unknown("content is one of", self.content, tuple(MOVING_SHARE)))
-        if self.text_tokens < 4:
-            raise ConfigError(f"text_tokens is at least 4 (a question and the video's marks), got {self.text_tokens}")
+        check_count("text_tokens", self.text_tokens, 4)  # a question and the video's marks
         for name in ("frames", "rows", "columns", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is at least 1, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), 1)
 
     @property
     def positions(self) -> int:

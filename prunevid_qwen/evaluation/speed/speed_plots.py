@@ -49,27 +49,22 @@ def _draw_time(rows: list[Row], figure: Any, theme: Theme) -> None:
     grid = figure.subplots(len(batches), len(_PANELS), squeeze=False, sharex=True)
     handles: dict[str, Any] = {}
     for batch, line in zip(batches, grid, strict=True):
+        shown = [row for row in rows if row["batch"] == batch]
         for (part, title), axes in zip(_PANELS.items(), line, strict=True):
-            _lines(axes, [row for row in rows if row["batch"] == batch], part, theme, handles)
+            for name in dict.fromkeys(row["variant"] for row in shown):
+                own = [row for row in shown if row["variant"] == name]
+                values = [row["prefill_ms"] if part == "prefill" else row["ms"][part] for row in own]
+                style = style_of(_STYLED.get(name, name), theme)
+                if name in (STOCK, KEEP_EVERYTHING):
+                    style = {"color": theme.ink, "linewidth": 1.8, "linestyle": "-" if name == STOCK else ":",
+                             "marker": "o", "markersize": 4, "zorder": 4}  # fmt: skip
+                handles[name] = _band(axes, [row["frames"] for row in own], values, 1, style)
+            axes.set_xscale("log", base=2)
+            _plain_log(axes, sorted({row["frames"] for row in shown}))
             _label(axes, title + (f", batch {batch}" if len(batches) > 1 else ""), "frames", "y")
     figure.subplots_adjust(left=0.07, right=0.985, wspace=0.22)
     _frame(figure, theme, "Time against frames", "Medians; bands from the 20 % to the 80 % quantile. Both axes: log.",
            handles)  # fmt: skip
-
-
-def _lines(axes: Any, rows: list[Row], part: str, theme: Theme, handles: dict[str, Any]) -> None:
-    frames = sorted({row["frames"] for row in rows})
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == name]
-        values = [row["prefill_ms"] if part == "prefill" else row["ms"][part] for row in own]
-        style = style_of(_STYLED.get(name, name), theme)
-        if name in (STOCK, KEEP_EVERYTHING):
-            dash = "-" if name == STOCK else ":"
-            style = {"color": theme.ink, "linewidth": 1.8, "linestyle": dash, "marker": "o", "markersize": 4,
-                     "zorder": 4}  # fmt: skip
-        handles[name] = _band(axes, [row["frames"] for row in own], values, 1, style)
-    axes.set_xscale("log", base=2)
-    _plain_log(axes, frames)
 
 
 def _draw_parts(rows: list[Row], figure: Any, theme: Theme) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.reading import media_reader
 from prunevid_qwen.evaluation.speed.contest import Contest, competitors
@@ -26,6 +27,7 @@ from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model, choose_device, load_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# what may differ between measurements that stand in one table
 _GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
 _FILES = (MEASUREMENTS, "efficiency.json", "efficiency.csv", "report.md")
 
@@ -76,10 +78,9 @@ class SpeedRun:
         if self.model_path is None:
             shape_called(self.shape)
         if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {self.dtype!r}")
+            raise ConfigError(unknown("a dtype is one of", self.dtype, DTYPES))
         for name, least in (("new_tokens", 2), ("repeats", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is at least {least}, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), least)
         if not self.frames or not self.batches:
             raise ConfigError("name at least one number of frames and one batch")
         competitors(self.presets)
@@ -92,11 +93,6 @@ class SpeedRun:
             for batch in sorted(set(self.batches))
             for frames in sorted(set(self.frames))
         ]
-
-    def fixed(self) -> dict[str, Any]:
-        """Return what has to be equal for measurements to stand in one table."""
-        options = {name: value for name, value in asdict(self).items() if name not in _GROWS}
-        return {**options, "grid": list(self.grid), "presets": list(self.presets)}
 
 
 def speed_run(
@@ -124,7 +120,9 @@ def speed_run(
     machine = hardware(run.device)
     what = "time, memory and FLOPs with and without pruning, taken in turns"
     about = {"what": what, "command": command, "hardware": machine}
-    if RunFolder(folder, _FILES).begin(run.fixed(), about, restart)["hardware"] != machine:
+    options = {name: value for name, value in asdict(run).items() if name not in _GROWS}
+    options |= {"grid": list(run.grid), "presets": list(run.presets)}
+    if RunFolder(folder, _FILES).begin(options, about, restart)["hardware"] != machine:
         raise ConfigError(f"{folder} holds a run on other hardware: pass --restart, or another folder")
     done = keep_lines(folder / MEASUREMENTS)
     kinds = {line["kind"] for line in done}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from prunevid_qwen.evaluation.speed.contest import (
 )
 from prunevid_qwen.evaluation.speed.growth import measure_growth, video_features
 from prunevid_qwen.evaluation.speed.memory import NOT_MEASURED, cache_storage, peak_memory
-from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, check_counted, shape_called
 from prunevid_qwen.evaluation.speed.overhead import measure_overhead, overhead_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, pixels_of
 from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
@@ -149,6 +150,12 @@ def test_an_impossible_prompt_is_refused(options, message):
 def test_an_unknown_shape_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match="7b_small"):
         shape_called("7bsmall")
+
+
+def test_a_model_whose_flops_are_not_counted_is_refused():
+    check_counted(TINY)
+    with pytest.raises(ConfigError, match="qwen3_vl"):
+        check_counted(SimpleNamespace(model_type="qwen3_vl"))
 
 
 # ---- memory

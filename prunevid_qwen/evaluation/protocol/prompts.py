@@ -23,7 +23,7 @@ class Prompt:
     The user's text is head, question_lead, the question, options_lead, the options (a line each), tail.
     """
 
-    name: str  # as in `Protocol.prompt`
+    name: str  # as in `EvalProtocol.prompt`
     datasets: tuple[str, ...] = ()  # the benchmarks for which it is that harness's; () is all
     source: str  # which harness, which release or file
     question_lead: str  # before the question

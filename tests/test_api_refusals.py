@@ -144,5 +144,5 @@ def test_threads_take_turns(model: PruneVidQwen25VL) -> None:
 
 
 def test_a_hub_id_without_its_owner_is_refused_before_the_network_is_asked() -> None:
-    with pytest.raises(ConfigError, match="Qwen/Qwen2.5-VL-7B-Instruct"):
+    with pytest.raises(ConfigError, match=r"Qwen/Qwen2\.5-VL-7B-Instruct"):
         PruneVidQwen25VL("Qwen2.5-VL-7B-Instruct")

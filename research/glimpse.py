@@ -13,7 +13,7 @@ import numpy as np
 
 from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.evaluation.report.intervals import Estimate, clustered_mean, paired_difference
-from prunevid_qwen.evaluation.shapes.answers import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.answer_columns import Answers, CellName, Column
 from prunevid_qwen.evaluation.shapes.methods import UNPRUNED, AccuracyRun, Method
 from prunevid_qwen.reducer import says
 

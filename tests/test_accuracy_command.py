@@ -11,8 +11,8 @@ import pytest
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.shapes import accuracy
+from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, methods_called
-from prunevid_qwen.evaluation.shapes.summary import write_summary
 from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.evaluation.shapes.workers import Worker
 

@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen.evaluation.report.intervals import paired_difference
 from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers
+from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
 

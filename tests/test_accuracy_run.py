@@ -14,8 +14,8 @@ import pytest
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.shapes import workers as spreading
 from prunevid_qwen.evaluation.shapes.accuracy import _whole_videos, accuracy_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
-from prunevid_qwen.evaluation.shapes.summary import write_summary
 from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
 from prunevid_qwen.evaluation.shapes.workers import Worker
 from prunevid_qwen.evaluation.store import code_digest

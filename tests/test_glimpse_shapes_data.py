@@ -22,9 +22,9 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes import COLORS, FIRST_HELD_OUT_SEED, boxes, frame_times
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
-from prunevid_qwen.training.glimpse.check import check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data
-from prunevid_qwen.training.glimpse.shapes import HELD_OUT_SEED, HELD_OUT_VIDEOS, ShapesClip, ShapesData
+from prunevid_qwen.training.glimpse.records_check import check_data
+from prunevid_qwen.training.glimpse.shapes_data import HELD_OUT_SEED, HELD_OUT_VIDEOS, ShapesClip, ShapesData
 from prunevid_qwen.training.glimpse.shapes_folder import write_shapes_folder
 from research.bundled_model.clips import held_out
 from research.choices import CHOICES_SEED

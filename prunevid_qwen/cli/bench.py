@@ -87,7 +87,7 @@ def accuracy(
     if dry_run:
         return Done(run.to_dict())
     from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-    from prunevid_qwen.evaluation.shapes.answers import read_answers
+    from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
 
     if against is not None:
         read_answers(against)  # complains now, not after an hour of asking
@@ -116,7 +116,7 @@ def accuracy_run_of(quick: bool, methods: tuple[str, ...], given: dict[str, Any]
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
-    from prunevid_qwen.evaluation.shapes.page import write_report
+    from prunevid_qwen.evaluation.shapes.accuracy_page import write_report
 
     plots = importlib.util.find_spec("matplotlib") is not None
     if not plots:

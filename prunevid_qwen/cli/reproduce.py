@@ -185,7 +185,7 @@ class _Reproducing:
 
     def pages(self, settings: Sequence[Any]) -> Done:
         """Write the page of each setting."""
-        from prunevid_qwen.evaluation.published.page import PAGE, write_page
+        from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
         from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
         told = {

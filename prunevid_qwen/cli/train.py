@@ -144,9 +144,9 @@ def _checked(recipe: GlimpseRecipe, output: Reporting) -> Done:
 
 
 def _draw(out: Path, output: Reporting) -> None:
-    from prunevid_qwen.training.glimpse.run_folder import CURVE, EVALUATION, RunFolder
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
-    folder = RunFolder(out)
+    folder = TrainingFolder(out)
     if not folder.lines(CURVE):
         return
     if importlib.util.find_spec("matplotlib") is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.datasets.layout import names
+from prunevid_qwen.evaluation.datasets.dataset_layout import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 

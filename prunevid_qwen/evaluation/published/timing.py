@@ -15,9 +15,9 @@ from typing import Any
 import torch
 
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
-from prunevid_qwen.evaluation.engine.tasks import Line
+from prunevid_qwen.evaluation.engine.task import Line
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.contest import Competitor, Contest

@@ -14,8 +14,8 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import excludes_zero, paired_difference, to_dict
 from prunevid_qwen.evaluation.report.page import Table, page
-from prunevid_qwen.evaluation.shapes.answers import Answers, Column, read_answers, read_run
-from prunevid_qwen.evaluation.shapes.summary import summarise
+from prunevid_qwen.evaluation.shapes.accuracy_summary import summarise
+from prunevid_qwen.evaluation.shapes.answer_columns import Answers, Column, read_answers, read_run
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 COST_MARGIN = 0.05

@@ -7,8 +7,8 @@ from typing import Any
 
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
 from prunevid_qwen.evaluation.report.page import Row
+from prunevid_qwen.evaluation.shapes.accuracy_tables import find_cell, headline_budgets, percent, points
 from prunevid_qwen.evaluation.shapes.methods import CONTROLS, JUDGED
-from prunevid_qwen.evaluation.shapes.tables import find_cell, headline_budgets, percent, points
 
 WIDEST_TIE = 0.06
 """Width of an interval around 0, from end to end, up to which it shows a tie; a wider one shows too few videos."""

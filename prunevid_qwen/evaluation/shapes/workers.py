@@ -18,7 +18,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.evaluation.engine.processes import end_pool, start_pool, submit
+from prunevid_qwen.evaluation.engine.process_pool import end_pool, start_pool, submit
 from prunevid_qwen.evaluation.shapes.budgets import Calibration, Cell
 from prunevid_qwen.evaluation.shapes.methods import BLANK, AccuracyRun, Method, uses_chance
 from prunevid_qwen.evaluation.shapes.questioner import Questioner

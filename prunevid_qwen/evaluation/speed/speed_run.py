@@ -15,7 +15,7 @@ import torch
 
 from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.reading import media_reader
+from prunevid_qwen.evaluation.engine.task_media import media_reader
 from prunevid_qwen.evaluation.speed.contest import Contest, competitors
 from prunevid_qwen.evaluation.speed.growth import GROWTH, measure_growth
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, check_counted, shape_called

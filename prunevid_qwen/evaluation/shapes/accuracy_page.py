@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.report.page import page
-from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
-from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
-from prunevid_qwen.evaluation.shapes.plots import draw_plots
-from prunevid_qwen.evaluation.shapes.summary import write_summary
-from prunevid_qwen.evaluation.shapes.tables import (
+from prunevid_qwen.evaluation.shapes.accuracy_plots import draw_plots
+from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
+from prunevid_qwen.evaluation.shapes.accuracy_tables import (
     PARTIAL,
     accuracy_table,
     evidence_table,
@@ -19,6 +17,8 @@ from prunevid_qwen.evaluation.shapes.tables import (
     token_table,
     unreachable_list,
 )
+from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
+from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
 from prunevid_qwen.evaluation.store import replace
 
 REPORT = "report.md"

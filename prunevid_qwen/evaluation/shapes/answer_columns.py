@@ -45,7 +45,7 @@ class QuestionName(NamedTuple):
     question: int
 
 
-class Question(NamedTuple):
+class AskedQuestion(NamedTuple):
     """A question as it was asked, the same for every method; ``type`` is one of ``moving_shapes.QUESTION_TYPES``."""
 
     type: str
@@ -89,7 +89,7 @@ class Answers:
     """The answers of a run; the questions are sorted by name, and ``names`` and ``questions`` in one order."""
 
     names: tuple[QuestionName, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[AskedQuestion, ...]
     columns: dict[CellName, Column]
 
     @cached_property
@@ -123,7 +123,7 @@ def read_answers(folder: Path) -> Answers:
     path = next((folder / name for name in ("answers.jsonl", "answers.jsonl.xz") if (folder / name).is_file()), None)
     if path is None:
         raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{COMMAND}` first")
-    questions: dict[QuestionName, Question] = {}
+    questions: dict[QuestionName, AskedQuestion] = {}
     given: dict[CellName, _Given] = defaultdict(lambda: defaultdict(dict))
     data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
     for number, line in enumerate(data.split(b"\n"), 1):
@@ -133,7 +133,7 @@ def read_answers(folder: Path) -> Answers:
         try:
             row = json.loads(line)
             name = QuestionName(str(row["condition"]), int(row["seed"]), int(row["question"]))
-            question = Question(row["type"], bool(row["multiple_choice"]), row["text"], row["expected"])
+            question = AskedQuestion(row["type"], bool(row["multiple_choice"]), row["text"], row["expected"])
             cell = CellName(row["method"], None if row["budget"] is None else float(row["budget"]))
             figures = [float(row[figure]) for figure in _MEASURED]
             figures += [np.nan if row[figure] is None else float(row[figure]) for figure in _MAY_LACK]

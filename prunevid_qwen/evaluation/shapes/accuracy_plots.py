@@ -14,8 +14,8 @@ from typing import Any
 
 from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, Theme, draw, heading, legend, spread, style_of
+from prunevid_qwen.evaluation.shapes.accuracy_tables import in_order
 from prunevid_qwen.evaluation.shapes.methods import JUDGED
-from prunevid_qwen.evaluation.shapes.tables import in_order
 
 TYPES_SHOWN = ("recommended", "prunevid", "uniform", "random", "fewer frames", "smaller frames")
 _TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05, 0.02, 0.01)

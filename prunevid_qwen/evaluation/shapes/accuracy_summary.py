@@ -20,7 +20,15 @@ from prunevid_qwen.evaluation.report.intervals import (
     to_dict,
 )
 from prunevid_qwen.evaluation.report.page import Row, json_text
-from prunevid_qwen.evaluation.shapes.answers import COMMAND, Answers, CellName, Column, Floats, read_answers, read_run
+from prunevid_qwen.evaluation.shapes.answer_columns import (
+    COMMAND,
+    Answers,
+    CellName,
+    Column,
+    Floats,
+    read_answers,
+    read_run,
+)
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
 from prunevid_qwen.evaluation.store import replace
 

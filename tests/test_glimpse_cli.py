@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from prunevid_qwen.cli import main, train
-from prunevid_qwen.cli.option import Documented
+from prunevid_qwen.cli.option import documented
 from prunevid_qwen.cli.train import glimpse_recipe
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
@@ -23,7 +23,7 @@ from tests.glimpse_training import base_model, small
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONS = Documented(GlimpseRecipe, "", pairs=("data", "eval_data"))
+OPTIONS = documented(GlimpseRecipe, "", pairs=("data", "eval_data"))
 PUBLISHED = ROOT / "tests" / "data" / "glimpse_checkpoint"
 
 

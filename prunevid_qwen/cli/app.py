@@ -16,7 +16,6 @@ import typer
 
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.old_spellings import respelt
-from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.output import Call, FileReporting, outline
 from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
         command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
         try:
-            call = command.main(spell_out_booleans(spelt), prog_name=program, standalone_mode=False)
+            call = command.main(spelt, prog_name=program, standalone_mode=False)
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
             raise KeyboardInterrupt from error
         with interruptible():

@@ -8,7 +8,6 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
@@ -16,7 +15,7 @@ from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.config.typed import named_config
 from prunevid_qwen.errors import ConfigError, MediaError
 
-_EPILOG = """\
+EXPLAINED = """\
 [bold]Questions[/bold]: one JSON object a line; paths start from the file's folder
   {"id": "a1", "video": "a.mp4", "question": "What is added?", "start": 10}
   {"images": ["x.png", "y.png"], "question": "What differs?", "my_key": 7}
@@ -87,11 +86,6 @@ def batch(
     failed = f"; {told['failed']} could not be answered, their lines say why" if told["failed"] else ""
     said = f"{told['answered']} of {told['questions']} questions are answered in {out}{failed}"
     return Done(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
-
-
-def register_batch(app: typer.Typer) -> None:
-    """Give the command line ``batch``."""
-    command(app, "batch", _EPILOG)(batch)
 
 
 def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str | None) -> list[Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, load_plugins
 from prunevid_qwen.cli.output import Done, Reporting, typed
@@ -17,7 +16,7 @@ from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.config.typed import names_in_text, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 
-_ACCURACY = """\
+OF_ACCURACY = """\
 [bold]Examples[/bold]
   prunevid bench accuracy --quick                   a few minutes on two cores
   ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
@@ -27,7 +26,7 @@ _ACCURACY = """\
 A stopped run goes on where it was: give the same command again.
 The config that reaches each budget stands in the folder's run.json.
 """
-_SPEED = """\
+OF_SPEED = """\
 [bold]Examples[/bold]
   prunevid bench speed --quick                      a minute, to see what comes out
   prunevid bench speed                              7B-like proportions on a CPU, the 7B itself on a GPU
@@ -204,12 +203,6 @@ def speed(
         with output.keeping(out), output.bars() as bars:
             speed_run(out, run, restart, bars.tell, typed())
     return _speed_report(folder, output)
-
-
-def register_bench(bench: typer.Typer) -> None:
-    """Give the group its commands."""
-    command(bench, "accuracy", _ACCURACY)(accuracy)
-    command(bench, "speed", _SPEED)(speed)
 
 
 def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:

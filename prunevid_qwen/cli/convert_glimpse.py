@@ -7,13 +7,12 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, quoted
 
-_EPILOG = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
   prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
@@ -68,11 +67,6 @@ def convert_glimpse(
         )
     told = {"out": str(written), "bytes": written.stat().st_size, "parameters": vip, "layers": facts.layers}
     return Done(told, lambda: typer.echo("\n".join(lines)))
-
-
-def register_convert_glimpse(app: typer.Typer) -> None:
-    """Give the command line ``convert-glimpse``."""
-    command(app, "convert-glimpse", _EPILOG)(convert_glimpse)
 
 
 def _size(path: Path) -> str:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.old_spellings import hint
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import Done, FileReporting
 from prunevid_qwen.errors import ConfigError, MediaError
 
-_EPILOG = """\
+EXPLAINED = """\
 [bold]Examples[/bold]
   prunevid eval check mvbench --data ~/data/MVBench
   prunevid eval check videomme --data ~/data/Video-MME --subtitles
@@ -55,11 +53,6 @@ def check(
     with output.bars() as bars:
         report = checked(read_dataset(dataset, place, part, subtitles), decode, bars.tell)
     return Done(report.to_dict(), lambda: _show(report), 0 if report.complete else MediaError.exit_code)
-
-
-def register_check(evaluate: typer.Typer) -> None:
-    """Give the group its command ``check``."""
-    command(evaluate, "check", _EPILOG, log=logging.CRITICAL)(check)
 
 
 def _show(report: Any) -> None:

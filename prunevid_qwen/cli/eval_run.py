@@ -10,17 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
-from prunevid_qwen.cli.option import Documented, opt, word
-from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, FlatNames
+from prunevid_qwen.cli.option import documented, opt, word
+from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, pruning_group
 from prunevid_qwen.cli.output import Done, Reporting, outline, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 
-_RUN = """\
+OF_RUN = """\
 [bold]Examples[/bold]
   prunevid eval check mvbench --data ~/data/MVBench
   prunevid eval run mvbench --data ~/data/MVBench --limit 20 -m Qwen/Qwen2.5-VL-7B-Instruct
@@ -34,7 +33,7 @@ number of workers. Configs can be added later. A video that is missing or
 broken is an error of its questions, asked again next time; the tables say
 of how many questions a score is.
 """
-_TABLES = """\
+OF_TABLES = """\
 [bold]Examples[/bold]
   prunevid eval tables runs/mvbench
   ... --json > figures.json
@@ -42,7 +41,7 @@ _TABLES = """\
 Writes report.md, summary.csv and summary.json beside the answers: the same
 bytes for the same answers, however many processes gave them.
 """
-_EXPORT = """\
+OF_EXPORT = """\
 [bold]Examples[/bold]
   prunevid eval export runs/videomme --config paper       for the authors'
                                                           eval_your_results.py
@@ -73,8 +72,8 @@ def run(
     model: ModelOptions,
     engine: ShardedEngineOptions,
     output: Reporting,
-    choices: Annotated[dict[str, Any], Documented(Protocol, _PROTOCOL, without=("dataset",))],
-    pruning: Annotated[Changes, FlatNames(without=BY_PROTOCOL)],
+    choices: Annotated[dict[str, Any], documented(Protocol, _PROTOCOL, without=("dataset",), defaults=False)],
+    pruning: Annotated[Changes, pruning_group(without=BY_PROTOCOL)],
 ) -> Done:
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
     from prunevid_qwen.evaluation.datasets import benchmark
@@ -152,13 +151,6 @@ def export(
 
     path = str(write_export(folder, config, out, partial))
     return Done({"out": path}, lambda: typer.echo(path))
-
-
-def register_run(evaluate: typer.Typer) -> None:
-    """Give the group its commands ``run``, ``tables`` and ``export``."""
-    command(evaluate, "run", _RUN)(run)
-    command(evaluate, "tables", _TABLES)(tables)
-    command(evaluate, "export", _EXPORT)(export)
 
 
 def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting) -> Sequence[Any]:

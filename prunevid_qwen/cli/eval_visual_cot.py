@@ -8,7 +8,6 @@ from typing import Any
 import typer
 
 from prunevid_qwen.cli.bars import Bars
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, PruningOptions
@@ -16,7 +15,7 @@ from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
-_EPILOG = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid eval visual-cot --data viscot_benchmark/benchmark --images . --dry_run
   prunevid eval visual-cot --data benchmark/gqa.json --images . --limit 100 \\
@@ -105,11 +104,6 @@ def visual_cot(
         typer.echo("\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
 
     return Done(summary, show)
-
-
-def register_visual_cot(evaluate: typer.Typer) -> None:
-    """Give the group its command ``visual-cot``."""
-    command(evaluate, "visual-cot", _EPILOG)(visual_cot)
 
 
 def _checked(samples: Any, images: Path, output: Reporting) -> Done:

@@ -1,4 +1,4 @@
-"""How a command is shown: what it returns, and the options that every command has for it."""
+"""How a command is shown: what it returns, its exit code, and the options that every command has for it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from prunevid_qwen.cli.bars import Bars
 
 PANEL = "Output"
+EXIT_CODES: dict[int, str] = {
+    0: "done; `ask` answered, `batch` answered every question",
+    2: "bad option, bad file, or the folder holds another run; nothing was started",
+    3: "environment: a device, a package, a supported version or the network is missing",
+    4: "media or data are missing or unreadable; what could be answered is kept",
+    5: "pruning was asked for and was not applied",
+    129: "ended by a closed terminal (SIGHUP)",
+    130: "ended by Ctrl-C (SIGINT)",
+    143: "ended by SIGTERM",
+}
+"""Code and its meaning. A stopped run keeps what it stored, and the same command goes on. A bug shows its traceback."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +38,7 @@ class Done:
     Args:
         told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
         show: prints it for people, on stdout; None: each name and value of ``told`` on a line.
-        exit_code: see `prunevid_qwen.cli.exit_codes`.
+        exit_code: one of `EXIT_CODES`.
     """
 
     told: dict[str, Any] = field(default_factory=dict)

@@ -13,8 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from prunevid_qwen.cli.answer import Outcome
+from prunevid_qwen.cli.ask import Request
 from prunevid_qwen.cli.groups import BUNDLED
-from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, first_token_seconds
 from prunevid_qwen.config.amounts import percent, sizes
 from prunevid_qwen.config.flat import READING

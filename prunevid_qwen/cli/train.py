@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +10,14 @@ from typing import Annotated, Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import TrainingOptions
-from prunevid_qwen.cli.option import Documented, opt
+from prunevid_qwen.cli.option import documented, opt
 from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
 
-_GLIMPSE = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid train glimpse --dry_run                      is the published recipe's data complete?
   prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
@@ -39,9 +37,7 @@ def glimpse(
     *,
     recipe: str = opt("glimpse", "Name of a recipe, or a YAML file. Default: glimpse, the published one.", "NAME|FILE"),
     out: Path = opt(Path("runs/glimpse"), "Folder of checkpoint, curves and model. Default: runs/glimpse.", "FOLDER"),
-    options: Annotated[
-        dict[str, Any], Documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS, defaults=True)
-    ],
+    options: Annotated[dict[str, Any], documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS)],
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
@@ -92,11 +88,6 @@ def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecip
             own = pairs(f"--{name}", "path=mine.jsonl", changes[name])
             changes[name] = own if "kind" in own else {**getattr(base, name), **own}
     return base.replace(**changes)
-
-
-def register_glimpse(train: typer.Typer) -> None:
-    """Give the group its command ``glimpse``."""
-    command(train, "glimpse", _GLIMPSE, log=logging.WARNING)(glimpse)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting
@@ -21,7 +20,7 @@ from prunevid_qwen.cli.train import is_main_process, pairs, training_run
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
-_PLUS = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
   vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
@@ -137,11 +136,6 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
                 ) from error
 
         yield {"exact_match": exact_match, "judge": judge_reward(ask, workers)}
-
-
-def register_glimpse_plus(train: typer.Typer) -> None:
-    """Give the group its command ``glimpse-plus``."""
-    command(train, "glimpse-plus", _PLUS, log=logging.WARNING)(glimpse_plus)
 
 
 def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:

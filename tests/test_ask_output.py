@@ -194,9 +194,9 @@ def test_a_command_line_may_be_empty(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_demo_falls_back_on_the_bundled_clip(model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any) -> None:
-    from prunevid_qwen.cli import ask as asking
+    from prunevid_qwen.cli import request
 
-    monkeypatch.setattr(asking, "bundled_clip", lambda: (clip, "What colour?", "red"))
+    monkeypatch.setattr(request, "bundled_clip", lambda: (clip, "What colour?", "red"))
     assert main(["--json"], program="demo.py") == 0
     assert model[0].asked[0]["question"] == "What colour?" and model[0].asked[0]["video_path"] == clip
     printed = capsys.readouterr()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunevid_qwen.cli import main, train
+from prunevid_qwen.cli import main, output
 from prunevid_qwen.cli.option import documented
 from prunevid_qwen.cli.train import glimpse_recipe
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
@@ -150,7 +150,7 @@ def test_the_curve_is_drawn_where_matplotlib_is(
 ) -> None:
     words = ["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr(train.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(output.importlib.util, "find_spec", lambda name: None)
         assert main(words) == 0
     assert capsys.readouterr().err.count("no curve.svg: matplotlib is not installed") == 1
     assert not (tmp_path / "out" / "curve.svg").exists()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunevid_qwen.cli.ask import Request
+from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
 from prunevid_qwen.evaluation.datasets.choices import letter_of

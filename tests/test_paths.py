@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 
 import prunevid_qwen
-from prunevid_qwen.cli.ask import Request
+from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
-from prunevid_qwen.cli.ask import Request
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.cli.report import Report
+from prunevid_qwen.cli.request import Request
 
 
 def bar_of(moves: list[tuple[int, int]], as_json: bool = False, **console: Any) -> str:

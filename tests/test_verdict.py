@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from prunevid_qwen.cli.answer import compare
-from prunevid_qwen.cli.ask import Request
 from prunevid_qwen.cli.report import Report
+from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import judge, middle_turn, sentence
 from prunevid_qwen.config import PruneVidConfig
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from prunevid_qwen.cli.ask import Request
 from prunevid_qwen.cli.groups import BUNDLED
+from prunevid_qwen.cli.request import Request
 from prunevid_qwen.cli.verdict import Stats, judge, middle_turn, sentence
 from prunevid_qwen.config import ALL_OFF
 

@@ -58,21 +58,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     return _exit_code(work, program, "--json" in words, "--verbose" in words)
 
 
-def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
-    """Run a script's function as a program that ends as ``prunevid`` does: the same exit codes and signals.
-
-    Args:
-        work: the function, whose annotations are the options.
-        typed: False for a function that takes no argument and reads its options itself.
-    """
-    if not typed:
-
-        def interruptibly() -> int:
-            with interruptible():
-                work()
-            return 0
-
-        sys.exit(_exit_code(interruptibly, sys.argv[0], False, False))
+def run_script(work: Callable[..., None]) -> NoReturn:
+    """Run a script's function, whose annotations are the options, as a program that ends as ``prunevid`` does."""
 
     @functools.wraps(work)
     def later(*given: Any, **options: Any) -> Any:  # after the options are read: there, a signal is the parser's
@@ -86,23 +73,17 @@ def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
 def _run(call: Call) -> int:
     """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
     output = call.output
-    out = output.out if isinstance(output, FileReporting) else None
     logging.basicConfig(level=logging.INFO if output.verbose else call.log, format="%(name)s: %(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object
         result = call.work(**call.given)
-    if out is not None:
-        out.write_text(_json(result.told), encoding="utf-8")
-    if output.as_json and result.told:
-        typer.echo(_json(result.told), nl=False)
-    elif not output.as_json and result.show is not None:
+    text = json.dumps(result.told, ensure_ascii=False, indent=2, default=str) + "\n"
+    if isinstance(output, FileReporting) and output.out is not None:
+        output.out.write_text(text, encoding="utf-8")
+    if not output.as_json and result.show is not None:
         result.show()
-    elif result.told and not output.as_json:
-        typer.echo(outline(result.told))
+    elif result.told:
+        typer.echo(text if output.as_json else outline(result.told) + "\n", nl=False)
     return result.exit_code
-
-
-def _json(told: dict[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False, indent=2, default=str) + "\n"
 
 
 def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bool) -> int:

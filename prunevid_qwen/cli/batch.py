@@ -13,7 +13,7 @@ from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.config.typed import named_config
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 
 EXPLAINED = """\
 [bold]Questions[/bold]: one JSON object a line; paths start from the file's folder
@@ -65,11 +65,11 @@ def batch(
     from prunevid_qwen.evaluation.tasks.benchmark import spread
 
     asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
-    output.note_missing(
-        missing_media(asked), ": questions about them get a line that says so, and are asked again by the next run"
-    )
+    missing = missing_media(asked)
+    again = ": questions about them get a line that says so, and are asked again by the next run"
+    output.note_missing([excerpt(each) for each in missing], "media are missing", again)
     if dry_run:
-        told = {"questions": len(asked), "missing": missing_media(asked), "config": named[0], "out": str(out)}
+        told = {"questions": len(asked), "missing": missing, "config": named[0], "out": str(out)}
         said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
         return Done(told, lambda: typer.echo(said))
     from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch

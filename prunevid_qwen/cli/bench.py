@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import typer
 
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, load_plugins
-from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.cli.output import Done, Reporting, can_plot, typed
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.config.typed import names_in_text, read_value
 from prunevid_qwen.errors import ConfigError, quoted
@@ -115,7 +114,7 @@ def accuracy_run_of(
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.shapes.page import write_report
 
-    plots = importlib.util.find_spec("matplotlib") is not None
+    plots = can_plot()
     if not plots:
         output.note(f"{_NO_PLOTS}the same command draws it later, and measures nothing again")
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
@@ -220,7 +219,7 @@ def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
 def _speed_report(folder: Path, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-    plots = importlib.util.find_spec("matplotlib") is not None
+    plots = can_plot()
     if not plots:
         output.note(f"{_NO_PLOTS}--plots_from {folder} draws them later, on another machine too")
     summary = write_report(folder, plots)

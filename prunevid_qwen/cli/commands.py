@@ -20,7 +20,6 @@ from prunevid_qwen.cli import (
     methods,
     reproduce,
     train,
-    train_plus,
 )
 from prunevid_qwen.cli.command import command
 from prunevid_qwen.version import __version__
@@ -90,6 +89,6 @@ for name, text in reproduce.TABLES.items():
         published, name, reproduce.reproduce, functools.partial(reproduce.explained, name), text=text, published=name
     )
 training = _group("train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
-command(training, "glimpse", train.glimpse, train.EXAMPLES, log=logging.WARNING)
-command(training, "glimpse-plus", train_plus.glimpse_plus, train_plus.EXAMPLES, log=logging.WARNING)
+command(training, "glimpse", train.glimpse, train.OF_GLIMPSE, log=logging.WARNING)
+command(training, "glimpse-plus", train.glimpse_plus, train.OF_PLUS, log=logging.WARNING)
 command(app, "convert-glimpse", convert_glimpse.convert_glimpse, convert_glimpse.EXAMPLES)

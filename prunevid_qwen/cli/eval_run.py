@@ -15,7 +15,7 @@ from prunevid_qwen.cli.option import documented, opt, word
 from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, pruning_group
 from prunevid_qwen.cli.output import Done, Reporting, outline, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
 from prunevid_qwen.evaluation.protocol.protocol import Protocol
 
@@ -166,7 +166,11 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
     missing = sorted(path for path in paths if not Path(path).exists())
     if len(missing) == len(paths):
         raise MediaError(f"none of the {len(paths)} media that would be asked about is there; what to do: {how}")
-    output.note_missing(missing, f"; scores will be of the other questions. All of them, and what to do: {how}")
+    output.note_missing(
+        [excerpt(each) for each in missing],
+        "media are missing",
+        f"; scores will be of the other questions. All of them, and what to do: {how}",
+    )
     return asked
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.bars import Bars
 from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, PruningOptions
@@ -28,7 +27,6 @@ the report says of how many. Images that were missing are asked when they are th
 """
 _SCORERS = ("judge", "exact", "contained")
 _SCORE = "How it is scored"
-_SHOWN = 10  # problems; --dry_run shows all
 
 
 def visual_cot(
@@ -70,6 +68,7 @@ def visual_cot(
         answer_run,
         competitors,
     )
+    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
     from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
 
     def asked() -> Any:
@@ -79,7 +78,13 @@ def visual_cot(
         )  # fmt: skip
 
     if dry_run:
-        return _checked(asked().samples(), images, output)
+        samples = asked().samples()
+        with output.bars() as bars:
+            found = list(problems(samples, images, True, bars.tell))
+        output.note_missing(found, f"of {len(samples)} samples cannot be asked", "", len(found))
+        said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
+        told = {"samples": len(samples), "problems": found}
+        return Done(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
     marker = Judge(**marking) if marking else None
     if marker is not None:
         with marker.open():  # a missing client library is said before hours of answering
@@ -90,12 +95,11 @@ def visual_cot(
             output.note_toy(model.model_path)
             output.calm_libraries()
             samples = run.samples()
-            found = _problems(samples, images, False, bars)
-            _warn(found, output)
-            if found:
-                output.note(
-                    f"{len(found)} of {len(samples)} samples cannot be asked; the scores will be of the others alone"
-                )
+            output.note_missing(
+                list(problems(samples, images, False, bars.tell)),
+                f"of {len(samples)} samples cannot be asked",
+                "; --dry_run lists them all. The scores will be of the others alone",
+            )
             answer_run(out, run, samples, restart, bars.tell, typed())
         summary = score_run(out, scorer, marker, judge.judge_workers, bars.tell)
 
@@ -104,25 +108,3 @@ def visual_cot(
         typer.echo("\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
 
     return Done(summary, show)
-
-
-def _checked(samples: Any, images: Path, output: Reporting) -> Done:
-    with output.bars() as bars:
-        found = _problems(samples, images, True, bars)
-    _warn(found, output, len(found))
-    said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
-    told = {"samples": len(samples), "problems": found}
-    return Done(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
-
-
-def _problems(samples: Any, images: Path, decode: bool, bars: Bars) -> list[str]:
-    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
-
-    return list(problems(samples, images, decode, bars.tell))
-
-
-def _warn(found: list[str], output: Reporting, shown: int = _SHOWN) -> None:
-    for problem in found[:shown]:
-        output.note(f"missing: {problem}")
-    if len(found) > shown:
-        output.note(f"missing: {len(found) - shown} more; --dry_run lists them all")

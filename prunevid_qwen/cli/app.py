@@ -41,8 +41,8 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
         One of `EXIT_CODES`. What is none of these is a bug, and its traceback is not hidden.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-
-    def work() -> int:
+    as_json = "--json" in words
+    try:
         command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
         try:
@@ -50,12 +50,20 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
             raise KeyboardInterrupt from error
         with interruptible():
-            if isinstance(call, functools.partial):
-                call()
-                return 0
+            if isinstance(call, functools.partial):  # a script's
+                call = call()
             return _run(call) if isinstance(call, Call) else int(call or 0)  # --help and --version are done by now
-
-    return _exit_code(work, program, "--json" in words, "--verbose" in words)
+    except KeyboardInterrupt as interruption:
+        number = signal_of(interruption)
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        return _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
+    except PruneVidError as error:
+        if "--verbose" in words:
+            traceback.print_exc()
+        return _report(type(error).__name__, str(error), error.exit_code, as_json)
+    except _UsageError as error:
+        path = error.ctx.command_path if error.ctx else program
+        return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
 
 
 def run_script(work: Callable[..., None]) -> NoReturn:
@@ -84,23 +92,6 @@ def _run(call: Call) -> int:
     elif result.told:
         typer.echo(text if output.as_json else outline(result.told) + "\n", nl=False)
     return result.exit_code
-
-
-def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bool) -> int:
-    """Do the work; what it raises becomes a message and an exit code."""
-    try:
-        return work()
-    except KeyboardInterrupt as interruption:
-        number = signal_of(interruption)
-        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-        return _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
-    except PruneVidError as error:
-        if verbose:
-            traceback.print_exc()
-        return _report(type(error).__name__, str(error), error.exit_code, as_json)
-    except _UsageError as error:
-        path = error.ctx.command_path if error.ctx else program
-        return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

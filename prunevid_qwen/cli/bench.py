@@ -39,7 +39,6 @@ A stopped run goes on where it was: give the same command again.
 """
 _ASKED, _RUNS = "What is measured", "How it runs"
 _ONLY = ("contest", "overhead", "growth")
-_NO_PLOTS = "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). The measurements are kept: "
 
 
 def accuracy(
@@ -66,20 +65,19 @@ def accuracy(
     output: Reporting,
 ) -> Done:
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
-    given = {
-        "plugins": load_plugins(plugin) or None,
-        "videos": videos,
-        "first_seed": first_seed,
-        "budgets": _numbers("budgets", budgets, float) or None,
-    }
-    of_each = {"questions": questions, "random_seeds": random_seeds}
-    asking = {"model": model_path, "through_files": through_files, **of_each}
-    run = accuracy_run_of(quick, names_in_text(methods), names_in_text(conditions), given, asking)
+    plugins = load_plugins(plugin)
+    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun, accuracy_run
+    from prunevid_qwen.evaluation.shapes.answers import read_answers
+    from prunevid_qwen.evaluation.shapes.workers import Asking
+
+    start: dict[str, Any] = dict(QUICK) if quick else {}
+    asking = _given(model=model_path, through_files=through_files, questions=questions, random_seeds=random_seeds)
+    numbers = _numbers("budgets", budgets, float)
+    start |= {"asking": Asking(**{**start.get("asking", {}), **asking}), "conditions": names_in_text(conditions)}
+    start |= _given(plugins=plugins, videos=videos, first_seed=first_seed, budgets=numbers)
+    run = AccuracyRun(_compared(names_in_text(methods)), **start)
     if dry_run:
         return Done(run.to_dict())
-    from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-    from prunevid_qwen.evaluation.shapes.answers import read_answers
-
     if against is not None:
         read_answers(against)  # complains now, not after an hour of asking
     with output.keeping(out), output.bars() as bars:
@@ -87,17 +85,15 @@ def accuracy(
     return _accuracy_report(out, against, pack, output)
 
 
-def accuracy_run_of(
-    quick: bool, methods: tuple[str, ...], conditions: tuple[str, ...], given: dict[str, Any], asking: dict[str, Any]
-) -> Any:
-    """Return the run; None among the values takes the default of the full or of the quick run."""
-    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun
-    from prunevid_qwen.evaluation.shapes.methods import Method, methods_called, standard_methods
-    from prunevid_qwen.evaluation.shapes.workers import Asking
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given; the others have the run's own default."""
+    return {name: value for name, value in options.items() if value not in (None, "", ())}
 
-    start: dict[str, Any] = dict(QUICK) if quick else {}
-    made = Asking(**{**start.pop("asking", {}), **{name: value for name, value in asking.items() if value is not None}})
-    start |= {name: value for name, value in given.items() if value is not None}
+
+def _compared(methods: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the methods of the report's that were named, all without a name, and those of a plug-in."""
+    from prunevid_qwen.evaluation.shapes.methods import Method, methods_called, standard_methods
+
     standard = {method.name for method in standard_methods()}
     others = ("selector", "enable_stage1"), ("merger", "enable_stage2")  # of a plug-in: alone, the other stage off
     own = [
@@ -107,16 +103,13 @@ def accuracy_run_of(
         if name not in standard and name in classes_of(part)
     ]
     called = [name for name in methods if name not in {each.name for each in own}]
-    compared = [*(methods_called(called) if called or not own else ()), *own]
-    return AccuracyRun(tuple(compared), conditions=conditions, asking=made, **start)
+    return (*(methods_called(called) if called or not own else ()), *own)
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.shapes.page import write_report
 
-    plots = can_plot()
-    if not plots:
-        output.note(f"{_NO_PLOTS}the same command draws it later, and measures nothing again")
+    plots = _can_plot(output, "the same command draws it later, and measures nothing again")
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:
@@ -180,16 +173,15 @@ def speed(
     for part in parts:
         if part not in _ONLY:
             raise ConfigError(f"--only takes {', '.join(_ONLY)}; got {quoted(part)}")
-    options: dict[str, Any] = {
-        "shape": shape, "model_path": model_path, "presets": names_in_text(configs),
-        "frames": _numbers("frames", frames), "batches": _numbers("batch", batch), "grid": _grid(grid),
-        "text_tokens": text_tokens, "new_tokens": new_tokens, "content": content, "video": video, "dtype": dtype,
-        "attention": attn_implementation, "repeats": repeats, "warmup": warmup, "threads": threads,
-    }  # fmt: skip
-    options = {name: value for name, value in options.items() if value not in (None, "", ())}
+    options = _given(
+        shape=shape, model_path=model_path, presets=names_in_text(configs), frames=_numbers("frames", frames),
+        batches=_numbers("batch", batch), grid=_grid(grid), text_tokens=text_tokens, new_tokens=new_tokens,
+        content=content, video=video, dtype=dtype, attention=attn_implementation, repeats=repeats, warmup=warmup,
+        threads=threads,
+    )  # fmt: skip
     if parts:
         options |= {part: part in parts for part in _ONLY}
-    options |= {name: True for name, asked in (("overhead", overhead), ("growth", growth)) if asked}
+    options |= {part: True for part, asked in zip(_ONLY[1:], (overhead, growth), strict=True) if asked}
     folder = plots_from or out
     if plots_from is None:
         load_plugins(plugin)
@@ -219,9 +211,7 @@ def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
 def _speed_report(folder: Path, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-    plots = can_plot()
-    if not plots:
-        output.note(f"{_NO_PLOTS}--plots_from {folder} draws them later, on another machine too")
+    plots = _can_plot(output, f"--plots_from {folder} draws them later, on another machine too")
     summary = write_report(folder, plots)
 
     def show() -> None:
@@ -232,6 +222,15 @@ def _speed_report(folder: Path, output: Reporting) -> Done:
         typer.echo(f"report: {folder / 'report.md'}\nsummary: {folder / 'efficiency.json'}")
 
     return Done(summary, show)
+
+
+def _can_plot(output: Reporting, later: str) -> bool:
+    if not can_plot():
+        output.note(
+            "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). The measurements are kept: "
+            + later
+        )
+    return can_plot()
 
 
 def _numbers(name: str, text: str, kind: type = int) -> tuple[Any, ...]:

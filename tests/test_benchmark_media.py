@@ -12,7 +12,7 @@ from PIL import Image
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.datasets import Report, check, read_dataset
-from prunevid_qwen.evaluation.datasets.lengths import promised_bytes
+from prunevid_qwen.evaluation.datasets.damage import promised_bytes
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import FAST_VP9, RATE, SIZE, Clips, mvbench_record, put_frames, write_json
 from tests.media import cut, encode

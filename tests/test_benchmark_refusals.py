@@ -13,7 +13,7 @@ import pytest
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.datasets import Subtitle, read_dataset
-from prunevid_qwen.evaluation.protocol.presets import protocol_for
+from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from prunevid_qwen.evaluation.store.identity import digest, model_fingerprint
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, _manifest
 from tests.benchmark_runs import DOZEN, run

@@ -14,9 +14,9 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import Media, benchmark, check, layout, names, read_dataset
-from prunevid_qwen.evaluation.protocol.presets import protocol_for
+from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
-from prunevid_qwen.evaluation.protocol.scorers import columns_of
+from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import Clips
 
@@ -93,9 +93,9 @@ def test_tempcompass(whole: dict[str, Path], tmp_path: Path) -> None:
     # what the harness shows is the text of the table
     (path,) = data.annotations
     for record, row in zip(data.records, pyarrow.parquet.read_table(path).to_pylist(), strict=True):
-        shown = prompt_of("lmms", "tempcompass").write(record).user
+        shown = prompt_of("lmms", "tempcompass").write(record)
         assert shown == row["question"] + "\nPlease directly give the best option:"
-        assert f"{record.answer}. {record.answer_text}" == row["answer"]
+        assert record.answer and f"{record.answer}. {record.options['ABCD'.index(record.answer)]}" == row["answer"]
 
 
 def test_a_wrong_file_of_a_benchmark_is_named_by_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from prunevid_qwen.config import (
     resolve_layer,
 )
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
@@ -119,7 +119,7 @@ def test_unknown_names_offer_the_nearest() -> None:
 
 OPTIONS: list[tuple[Any, dict[str, Any]]] = [
     (PruneVidConfig, {}), (GlimpseRecipe, {}), (GlimpsePlusRecipe, {}),
-    (Protocol, {"dataset": "mvbench", "prompt": "letter"}),
+    (EvalProtocol, {"dataset": "mvbench", "prompt": "letter"}),
 ]  # fmt: skip
 
 

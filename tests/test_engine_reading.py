@@ -15,7 +15,7 @@ from PIL import Image
 from prunevid_qwen import ConfigError, MediaError, PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByConfig, ByProtocol, read_media
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame, fitted_pixels, image_pixels, video_pixels
 from prunevid_qwen.moving_shapes import make_scene, render, write_frames
@@ -35,7 +35,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 
 def reading(**choices: object) -> ByProtocol:
     asked = {"min_pixels": 784, "max_pixels": 112 * 112, **choices}
-    return ByProtocol(Protocol("mvbench", "letter", **asked), SMALL, SMALL)  # type: ignore[arg-type]
+    return ByProtocol(EvalProtocol("mvbench", "letter", **asked), SMALL, SMALL)  # type: ignore[arg-type]
 
 
 # ---- frames by number
@@ -266,7 +266,7 @@ def test_memory_that_runs_out_is_an_error_of_that_video(library: Library, monkey
 
 
 def test_a_programming_error_is_not_hidden(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Protocol, "sample", lambda *_: 1 / 0)
+    monkeypatch.setattr(EvalProtocol, "sample", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         read_media(reading(), (Media("video", str(library("h264.mp4"))),))
 

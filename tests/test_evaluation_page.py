@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.old_spellings import OPTIONS
 from prunevid_qwen.evaluation.datasets import names
-from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
-from prunevid_qwen.evaluation.protocol.presets import presets
-from prunevid_qwen.evaluation.protocol.scorers import SCORERS
+from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
+from prunevid_qwen.evaluation.protocol.protocol import presets
+from prunevid_qwen.evaluation.protocol.scorers import Output, Reading
 from prunevid_qwen.evaluation.published.estimate import cost_of, gigabytes
 from tests.published_rows import TABLES
 
@@ -46,7 +46,7 @@ def test_every_benchmark_is_in_the_table() -> None:
 
 
 def test_every_protocol_is_in_the_table() -> None:
-    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
+    assert {name for row in table("EvalProtocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
 
 
 def said(reading: Reading, ours: bool) -> set[str]:

@@ -15,14 +15,13 @@ from PIL import Image
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import HeldImage, read_media
-from prunevid_qwen.evaluation.lmms_plugin.answers import TOGETHER, tasks_of
-from prunevid_qwen.evaluation.lmms_plugin.chat import ByRequest, ChatQuestion, chat_question
-from prunevid_qwen.evaluation.lmms_plugin.generation import Generation
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
+from prunevid_qwen.evaluation.engine.tasks import tasks_of
+from prunevid_qwen.evaluation.lmms_plugin.chat import TOGETHER, ByRequest, ChatQuestion, chat_question
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from tests.media import frame
 
-PLAIN = Generation((("max_new_tokens", 4),))
+PLAIN: dict[str, Any] = {"max_new_tokens": 4}
 
 
 def turn(*content: dict[str, Any], role: str = "user") -> dict[str, Any]:
@@ -152,13 +151,13 @@ def test_the_pyav_that_lmms_eval_wants_says_flags_that_are_no_numbers() -> None:
 
 
 def test_neighbours_about_one_video_are_one_task() -> None:
-    def question(number: int, path: str, generation: Generation = PLAIN, error: str | None = None) -> ChatQuestion:
+    def question(number: int, path: str, generation: dict[str, Any] = PLAIN, error: str | None = None) -> ChatQuestion:
         return ChatQuestion(str(number), generation, media=(Media("video", path),), error=error)
 
-    other = Generation((("max_new_tokens", 5),))
+    other = {"max_new_tokens": 5}
     asked = [question(0, "a"), question(1, "a"), question(2, "b"), question(3, "a"), question(4, "a", other)]
     asked += [question(5, "a", other, "gone"), *(question(6 + number, "c") for number in range(TOGETHER + 1))]
-    found = [[each.id for each, _ in task.questions] for task in tasks_of(iter(asked))]
+    found = [[each.id for each, _ in task.questions] for task in tasks_of(iter(asked), ["paper"], TOGETHER)]
     long = [str(6 + number) for number in range(TOGETHER)]
     assert found == [["0", "1"], ["2"], ["3", "4", "5"], long, [str(6 + TOGETHER)]]
     assert [each.generation["max_new_tokens"] for each in asked[3:5]] == [4, 5]

@@ -188,4 +188,4 @@ def test_what_the_class_refuses(stubbed: types.SimpleNamespace, monkeypatch: pyt
         with pytest.raises(NotImplementedError, match="generate_until"):
             getattr(model, name)([])
     model.clean()
-    assert model.cleaned and not hasattr(model, "_answers")
+    assert model.cleaned and not hasattr(model, "_answerer")

@@ -19,8 +19,8 @@ from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
 from prunevid_qwen.evaluation.datasets.choices import letter_of
+from prunevid_qwen.evaluation.lmms_plugin.arguments import read_generation
 from prunevid_qwen.evaluation.lmms_plugin.chat import chat_question
-from prunevid_qwen.evaluation.lmms_plugin.generation import Generation, read_generation
 from prunevid_qwen.evaluation.tasks.batch_questions import read_questions
 from prunevid_qwen.inputs.messages import Item, read_item, read_messages
 from prunevid_qwen.inputs.qwen.media import MediaReader
@@ -253,7 +253,7 @@ def asked(line: Any, folder: Path) -> None:
 
 
 def under_lmms_eval(item: dict[str, Any]) -> None:
-    chat_question("a", Generation(()), [{"role": "user", "content": [item]}], None, "")
+    chat_question("a", {}, [{"role": "user", "content": [item]}], None, "")
 
 
 DOORS: dict[str, Callable[[str, Path], Any]] = {

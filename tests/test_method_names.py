@@ -20,7 +20,7 @@ STAYS = {
     "config/presets.py": "the name of a preset",
     "config/media_reading.py": "how frames are sampled: uniformly",
     "video/sampling.py": "how frames are sampled: uniformly",
-    "evaluation/protocol/outputs.py": "what a harness does with an answer that it cannot read: draw one",
+    "evaluation/protocol/scorers.py": "what a harness does with an answer that it cannot read: draw one",
     "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/train_plus.py": "a folder of a training run",

@@ -40,6 +40,7 @@ FILES: dict[str, tuple[str, str]] = {
     "summary": ("evaluation/protocol, evaluation/shapes, training/glimpse_plus", MERGE),
     "tables": ("evaluation/protocol, evaluation/shapes", MERGE),
     "tasks": ("evaluation, evaluation/engine", MERGE),
+    "templates": ("contract, inputs/frontends", MERGE),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
 }
@@ -54,7 +55,7 @@ CLASSES: dict[str, tuple[str, str]] = {
     "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
     "Outcome": ("cli, training/glimpse", MERGE),
     "Progress": (
-        "cli, evaluation/store, inputs, training/glimpse",
+        "evaluation/store, inputs, training/glimpse",
         "told how far something is, and its name where it is one of several",
     ),
     "Question": ("evaluation/engine, evaluation/shapes, moving_shapes", MERGE),

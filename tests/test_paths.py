@@ -18,7 +18,6 @@ from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.reading import ByConfig
 from prunevid_qwen.evaluation.lmms_plugin.chat import chat_question
-from prunevid_qwen.evaluation.lmms_plugin.generation import Generation
 from prunevid_qwen.evaluation.tasks.batch_questions import missing_media, read_questions
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.sources import videos_of
@@ -54,7 +53,7 @@ def in_batch(path: str, at: Path) -> str:
 
 def under_lmms_eval(path: str, at: Path) -> str:
     turn = {"role": "user", "content": [{"type": "video", "url": path}, {"type": "text", "text": "?"}]}
-    [media] = chat_question("a", Generation(()), [turn], None, "").media
+    [media] = chat_question("a", {}, [turn], None, "").media
     assert media.kind == "video"
     return media.path
 

@@ -11,10 +11,10 @@ import pytest
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
-from prunevid_qwen.evaluation.protocol import presets as presets_module
 from prunevid_qwen.evaluation.protocol import prompts as prompts_module
-from prunevid_qwen.evaluation.protocol.presets import presets
+from prunevid_qwen.evaluation.protocol import protocol as protocol_module
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of, prompts, subtitles_at
+from prunevid_qwen.evaluation.protocol.protocol import presets
 
 RECORD = Record("1", (), "What {x} is\n100 % 'it'?", ("a cat", "哪里", "has (B)"), "A", {"task": "t"})
 CAREFULLY = (
@@ -57,8 +57,8 @@ SUBTITLES = {("lmms_subtitles", "videomme"), ("letter_subtitles", "videomme")}
 
 @pytest.mark.parametrize(("name", "dataset"), TEXTS)
 def test_the_text_is_the_harnesses(name: str, dataset: str) -> None:
-    written = prompt_of(name, dataset).write(RECORD)
-    assert (written.system, written.user, written.prefill) == TEXTS[name, dataset]
+    prompt = prompt_of(name, dataset)
+    assert (prompt.system, prompt.write(RECORD), prompt.prefill) == TEXTS[name, dataset]
 
 
 def test_every_prompt_is_tested_here() -> None:
@@ -76,16 +76,16 @@ def test_every_prompt_is_tested_here() -> None:
 def test_subtitles_official_and_ours(name: str, dataset: str) -> None:
     prompt = prompt_of(name, dataset)
     said = "This video's subtitles are listed below:\nHello.\nBye.\n"
-    assert prompt.write(RECORD, ["Hello.", "Bye."]).user == said + prompt.write(RECORD).user
-    assert prompt.write(RECORD, []).user == prompt.write(RECORD).user  # without any, the header is dropped
+    assert prompt.write(RECORD, ["Hello.", "Bye."]) == said + prompt.write(RECORD)
+    assert prompt.write(RECORD, []) == prompt.write(RECORD)  # without any, the header is dropped
 
 
 def test_subtitles_lmms() -> None:
     prompt = prompt_of("lmms_subtitles", "videomme")
     rest = f"{BOTH}\n{Q}\n{DOTS}\nThe best answer is:"
     lead = "This video's subtitles are listed below: \n"
-    assert prompt.write(RECORD, ["Hello.", "Bye."]).user == f"{lead}Hello.\nBye.\n{rest}"
-    assert prompt.write(RECORD, []).user == f"{lead}No subtitles available\n{rest}"
+    assert prompt.write(RECORD, ["Hello.", "Bye."]) == f"{lead}Hello.\nBye.\n{rest}"
+    assert prompt.write(RECORD, []) == f"{lead}No subtitles available\n{rest}"
 
 
 def test_subtitles_for_a_prompt_without_are_refused() -> None:
@@ -102,16 +102,16 @@ def test_subtitles_at_the_moments_of_the_frames() -> None:
 
 
 def test_an_open_question_is_the_question_alone() -> None:
-    assert prompt_of("letter", "vstar").write(replace(RECORD, options=(), answer="red")).user == Q
+    assert prompt_of("letter", "vstar").write(replace(RECORD, options=(), answer="red")) == Q
 
 
 def test_messages() -> None:
     video = {"type": "video", "video": "a.mp4", "start": 1.5}
-    first, second, third = prompt_of("videochat2", "mvbench").write(RECORD).messages([video])
+    first, second, third = prompt_of("videochat2", "mvbench").messages([video], RECORD)
     assert first == {"role": "system", "content": CAREFULLY + "\n"}
     assert second["role"] == "user" and second["content"][0] == video and second["content"][1]["type"] == "text"
     assert third == {"role": "assistant", "content": "Best option:("}
-    assert [message["role"] for message in prompt_of("lmms", "mvbench").write(RECORD).messages([video])] == ["user"]
+    assert [message["role"] for message in prompt_of("lmms", "mvbench").messages([video], RECORD)] == ["user"]
 
 
 def test_an_unknown_prompt_or_data_set_names_those_there_are() -> None:
@@ -135,8 +135,7 @@ def test_an_unknown_prompt_or_data_set_names_those_there_are() -> None:
 def test_a_wrong_line_of_prompts_or_presets_is_named(
     file: str, now: str, then: str, said: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (prompts_module, presets_module):
-        name = Path(module.__file__ or "").with_suffix(".yaml").name
+    for module, name in ((prompts_module, "prompts.yaml"), (protocol_module, "presets.yaml")):
         text = Path(module.__file__ or "").with_name(name).read_text(encoding="utf-8")
         assert now in text or not name.startswith(file)
         (tmp_path / name).write_text(text.replace(now, then), encoding="utf-8")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import benchmark, names
-from prunevid_qwen.evaluation.protocol import scorers
-from prunevid_qwen.evaluation.protocol.outputs import Output, Reading
-from prunevid_qwen.evaluation.protocol.presets import protocol_for
-from prunevid_qwen.evaluation.protocol.scorers import SCORERS, columns_of, ours
+from prunevid_qwen.evaluation.protocol import harness_scorers
+from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
+from prunevid_qwen.evaluation.protocol.protocol import protocol_for
+from prunevid_qwen.evaluation.protocol.scorers import Output, Reading, ours
 
 OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")
 LEFT_OUT, DRAWN, NOTHING, ALL = "left out", "drawn", "", "ABCD"
@@ -109,7 +109,7 @@ def test_of_several_letters_or_texts_lmms_nextqa_takes_the_last(raw: str, letter
 
 def test_a_scorer_that_there_is_none_of_is_named_with_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = replace(benchmark("vstar"), scorers={"lmms": "lms_mvbench"})
-    monkeypatch.setattr(scorers, "benchmark", lambda name: wrong)
+    monkeypatch.setattr(harness_scorers, "benchmark", lambda name: wrong)
     for ask in (columns_of, protocol_for):  # before anything is answered, and before anything is counted
         with pytest.raises(ConfigError) as error:
             ask("vstar")

@@ -17,11 +17,11 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.exports import official_text
 from prunevid_qwen.evaluation.protocol.lines import Line, join
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, summarise
-from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text, warnings_of
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
+from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Manifest, summarise
+from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text, warnings_of
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, standard_error
+from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.store import read_lines
 
 PROTOCOL = protocol_named("lmms", "videomme")
@@ -193,7 +193,7 @@ def test_csv_and_json_hold_every_row() -> None:
     assert len(rows) == len(summary["rows"]) and float(rows[1]["score"]) == 4 / 7
     assert float(rows[1]["official_score"]) == 0.75 and float(rows[1]["difference"]) == pytest.approx(-1 / 7)
     assert json.loads(json_text(summary)) == json.loads(json.dumps(summary))
-    assert Manifest.from_dict(json.loads(json.dumps(MANIFEST.to_dict()))) == MANIFEST
+    assert Manifest(**json.loads(json_text(summary))["manifest"]) == MANIFEST
     text = markdown_text(summary)
     table = text.split("## By duration")[1].split("## ")[0]
     rows = [each.split(" | ") for each in table.splitlines() if " | paper | " in each]
@@ -222,7 +222,6 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         (lambda: Line.from_dict({"a": 1}, "a.jsonl:1"), r"a.jsonl:1 lacks id, config"),
         (lambda: line("a", RECORDS[0], None), "neither an answer nor an error"),
         (lambda: line("a", replace(RECORDS[0], options=(), answer="x"), "x"), "visual-cot"),
-        (lambda: Manifest.from_dict({"by": "x"}), "a manifest has"),
         (lambda: official_text(RECORDS, LINES, "papr"), "no answers of 'papr'"),
         (lambda: official_text([replace(RECORDS[0], id="x")], LINES, "paper"), "none of Video-MME"),
     ):

@@ -13,7 +13,7 @@ from prunevid_qwen.cli.reproduce import TABLES as TYPED
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.published import estimate
-from prunevid_qwen.evaluation.published.budget import Depth, budget_of, kept_for, mean_over_layers
+from prunevid_qwen.evaluation.published.budget import Depth, budget_of, spending
 from prunevid_qwen.evaluation.published.estimate import answer_cost, cost_of, describe, prefill_flops
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, FOLDER, PublishedTable, read_table, table_names
@@ -26,9 +26,10 @@ from tests.published_rows import BUDGETS, QWEN, TABLES, at_budget, row_of
 
 @pytest.mark.parametrize("share", BUDGETS)
 def test_flashvids_own_constants_spend_its_budget(share: float) -> None:
-    entering, kept = 1.25 * share, 0.3 * 1.25 * share  # after 20 layers
-    assert mean_over_layers(entering, kept, 20, 28) == pytest.approx(share)
-    assert kept_for(share, 20, 28, entering) == pytest.approx(kept)
+    config = PruneVidConfig(selector="prunevid", keep_ratio=0.3, pruning_layer=19)  # after 20 layers
+    solved = spending(config, share, QWEN)
+    assert solved.cluster_ratio == pytest.approx(1.25 * share)
+    assert budget_of(solved, QWEN)[0] == pytest.approx(share)
 
 
 @pytest.mark.parametrize(("tokens", "share"), [(3200, 0.27), (13_447, 0.22)])
@@ -43,8 +44,9 @@ def test_flops_of_prunevid_by_its_own_formula(tokens: int, share: float) -> None
 
 def test_layer_averages_of_prunevid() -> None:
     # PLLaVA: 32 layers, 40.5 % up to layer 10 and 16.2 % after it; Qwen2.5-VL: 18.1 / 0.4 = 45.25 % and 18.1 % of 28
-    assert mean_over_layers(0.405, 0.162, 11, 32) == pytest.approx(0.245, abs=1e-3)
-    assert mean_over_layers(0.4525, 0.181, 11, 28) == pytest.approx(0.288, abs=5e-4)
+    for entering, layers, average in ((0.405, 32, 0.245), (0.4525, 28, 0.288)):
+        config = PruneVidConfig(cluster_ratio=entering, keep_ratio=0.4, pruning_layer=10)
+        assert budget_of(config, Depth(layers))[0] == pytest.approx(average, abs=1e-3)
 
 
 @pytest.mark.parametrize(("share", "kept"), [(0.25, 0.1923), (0.20, 0.1385), (0.15, 0.0846), (0.10, 0.0308)])
@@ -84,7 +86,7 @@ def test_a_budget_of_several_cuts_is_the_mean_of_what_each_leaves(
 
 def test_a_budget_that_the_first_layers_spend_is_refused() -> None:
     with pytest.raises(ConfigError) as error:
-        kept_for(0.05, 2, 28)
+        spending(at_budget("FastV", 0.10), 0.05, QWEN)
     assert all(each in str(error.value) for each in ("2 of 28", "7.1 %", "5.0 %"))
     with pytest.raises(ConfigError):
         at_budget("FastV", 0.10, Depth(8))

@@ -10,9 +10,9 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.engine.ray_cluster import Cluster, joined
-from prunevid_qwen.evaluation.engine.ray_data import _caught, _check_same, _installed
 
 ray = pytest.importorskip("ray", reason="the Ray engine needs the extra [ray]")
+from prunevid_qwen.evaluation.engine.ray_data import _caught, _check_same, _installed  # noqa: E402
 
 
 def test_a_bug_elsewhere_keeps_its_name_and_its_traceback() -> None:

@@ -24,15 +24,6 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.ray_cluster import Cluster, joined
-from prunevid_qwen.evaluation.engine.ray_data import (
-    TRIES,
-    Tries,
-    _installed,
-    _read,
-    _Replica,
-    _try,
-    run_on_ray,
-)
 from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, ReadMedia
 from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
 from prunevid_qwen.inputs.qwen.media import MediaReader
@@ -42,6 +33,15 @@ from tests.patience import PATIENCE
 from tests.shapes_benchmark import shapes_mvbench
 
 ray = pytest.importorskip("ray", reason="the Ray engine needs the extra [ray]")
+from prunevid_qwen.evaluation.engine.ray_data import (  # noqa: E402
+    TRIES,
+    Tries,
+    _installed,
+    _read,
+    _Replica,
+    _try,
+    run_on_ray,
+)
 
 CONFIGS = (("baseline", get_config("baseline")), ("paper", get_config("paper")))
 ANSWERING = Answering(CONFIGS, generation={"max_new_tokens": 4})
@@ -245,14 +245,12 @@ def test_batch_answers_on_ray_as_here_and_names_a_config_that_does_not_fit(
 def test_an_error_among_the_answers_is_raised_as_itself_and_models_are_let_go(
     cluster: None, tasks: list[Task], tmp_path: Path
 ) -> None:
-    told: list[tuple[str, int, int]] = []
     failing = Fake(CONFIGS, make=lambda: Echo(PruningNotApplied("not pruned"), "4.0"))
-    engine = run_on_ray(tasks, Reading(tmp_path), failing, tell=lambda *what: told.append(what))
+    engine = run_on_ray(tasks, Reading(tmp_path), failing)
     with pytest.raises(PruningNotApplied, match=r"^not pruned$") as raised:
         lines = [next(engine)]
         lines.extend(engine)
     assert "Traceback" in str(raised.value.__cause__)  # for whoever asks with --verbose
-    assert told == [("starting Ray", 0, 1), ("starting Ray", 1, 1)]
     assert ray.is_initialized()  # it was not started by the run
     model = Path(f"/proc/{lines[0]['pid']}")
     assert lines[0]["pid"] != os.getpid() and eventually(lambda: not model.exists())

@@ -206,7 +206,6 @@ def test_other_scripts_run(
 def test_v_star_is_scored_and_timed(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(timing, "WARM_UP", 1)
     monkeypatch.setattr(timing, "ROUNDS", 1)
     words = ("--limit", "4", "--new_tokens", "2", "--out", str(tmp_path))
     assert call(root, "glimpseprune_vstar", ("vstar",), *words) == 0

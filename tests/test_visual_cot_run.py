@@ -16,7 +16,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.store.identity import digest
 from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, VisualCotRun
-from prunevid_qwen.evaluation.tasks.visual_cot_records import ImageQuestion
+from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample
 from tests.visual_cot_set import FEW, LINE, lines, still, write_sets
 
 TABLES = ("report.md", "summary.csv", "summary.json")
@@ -51,13 +51,13 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every question that reaches a model."""
     questions: list[str] = []
-    messages = ImageQuestion.messages
+    messages = Sample.messages
 
-    def watched(self: ImageQuestion, *given: Any) -> Any:
+    def watched(self: Sample, *given: Any) -> Any:
         questions.append(self.text)
         return messages(self, *given)
 
-    monkeypatch.setattr(ImageQuestion, "messages", watched)
+    monkeypatch.setattr(Sample, "messages", watched)
     return questions
 
 
@@ -128,15 +128,15 @@ def test_a_finished_run_loads_no_model(root: Path, copy: Path, monkeypatch: pyte
 
 
 def test_ctrl_c_loses_nothing(root: Path, finished: Path, tmp_path: Path, asked: list[str], monkeypatch: Any) -> None:
-    messages = ImageQuestion.messages
+    messages = Sample.messages
 
-    def interrupted(self: ImageQuestion, *given: Any) -> Any:
+    def interrupted(self: Sample, *given: Any) -> Any:
         if len(asked) == 5:
             raise KeyboardInterrupt
         return messages(self, *given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ImageQuestion, "messages", interrupted)
+        patch.setattr(Sample, "messages", interrupted)
         assert evaluate(root, tmp_path) == 130
     assert len(lines(tmp_path)) == 5 and not (tmp_path / "report.md").exists()
     assert evaluate(root, tmp_path, "--judge_only") == 0  # what is there can be looked at

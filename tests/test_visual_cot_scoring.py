@@ -9,7 +9,7 @@ import pytest
 
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.free_answers import contained, exact, normalised
+from prunevid_qwen.evaluation.protocol.scorers import contained, exact, normalised
 from prunevid_qwen.evaluation.report.intervals import standard_error
 from prunevid_qwen.evaluation.tasks.judge import Judge, Marked, score_in
 from prunevid_qwen.evaluation.tasks.visual_cot import competitors

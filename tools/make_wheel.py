@@ -32,7 +32,7 @@ CALLS = (
     ("python", "-c", "import prunevid_qwen, sys; print(prunevid_qwen.__file__)"),
     ("prunevid", "--version"),
     ("prunevid", "ask", "--help"),
-    ("prunevid", "train-glimpse", "--recipe", "glimpse_tiny", "--check", "--data", "samples=2"),
+    ("prunevid", "train", "glimpse", "--recipe", "glimpse_tiny", "--dry_run", "--data", "samples=2"),
     ("prunevid", "ask", "--video_path", "{clip}", "--question", "What color is the last object?"),
 )
 """What has to work in the empty environment; ``{clip}`` is a bundled clip."""

@@ -25,12 +25,11 @@ from lmms_harness import PYTHON, Harness, Key, Outcome, key_of, lines_of, of
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.tasks import Task
+from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.lines import Line
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.outputs import Output
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.scorers import SCORERS
-from prunevid_qwen.evaluation.protocol.summary import summarise
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
+from prunevid_qwen.evaluation.protocol.scorers import Output
+from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
 from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, BenchmarkRun
 from prunevid_qwen.receipt import versions
@@ -76,7 +75,7 @@ class Ours:
 
     def prompts(self) -> dict[Key, str]:
         """Return the users' texts."""
-        return {key_of(record.id): self.protocol.text.write(record).user for record in self.data.records}
+        return {key_of(record.id): self.protocol.text.write(record) for record in self.data.records}
 
     def compare(self, theirs: Outcome) -> dict[str, Any]:
         """Hold every raw answer, count of tokens, frame taken and score against a run of lmms-eval's."""

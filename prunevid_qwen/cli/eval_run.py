@@ -16,8 +16,7 @@ from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, pruning_group
 from prunevid_qwen.cli.output import Done, Reporting, outline, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import MediaError, excerpt
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, KEPT_BY_BASELINE
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE, EvalProtocol
 
 OF_RUN = """\
 [bold]Examples[/bold]
@@ -72,12 +71,12 @@ def run(
     model: ModelOptions,
     engine: ShardedEngineOptions,
     output: Reporting,
-    choices: Annotated[dict[str, Any], documented(Protocol, _PROTOCOL, without=("dataset",), defaults=False)],
+    choices: Annotated[dict[str, Any], documented(EvalProtocol, _PROTOCOL, without=("dataset",), defaults=False)],
     pruning: Annotated[Changes, pruning_group(without=BY_PROTOCOL)],
 ) -> Done:
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
     from prunevid_qwen.evaluation.datasets import benchmark
-    from prunevid_qwen.evaluation.protocol.presets import protocol_for
+    from prunevid_qwen.evaluation.protocol.protocol import protocol_for
     from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run
 
     known = benchmark(name).name

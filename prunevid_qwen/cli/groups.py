@@ -87,10 +87,11 @@ class EngineOptions:
             yield here(workers), choose_device(device)
             return
         from prunevid_qwen.evaluation.engine.ray_cluster import joined
-        from prunevid_qwen.evaluation.engine.ray_data import run_on_ray
 
         tell("starting Ray", 0, 1)
         with joined(self.ray_address, verbose) as cluster:
+            from prunevid_qwen.evaluation.engine.ray_data import run_on_ray  # imports Ray, which `joined` asks for
+
             tell("starting Ray", 1, 1)
             run = functools.partial(run_on_ray, replicas=self.replicas, readers=self.workers, verbose=verbose)
             yield run, cluster.device(device)

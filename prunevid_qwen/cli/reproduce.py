@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,11 @@ def reproduce(
             elif number == 0:  # times are of one process: the first share's
                 if engine.engine == "ray":
                     output.note(f"note: {own.name} is measured by this process, on this machine's device")
-                _measure(run, out / own.name, less, restart, tell)
+                from prunevid_qwen.evaluation.published.timing import measure
+
+                [only_set] = run.sets
+                tokens = less.new_tokens or own.new_tokens
+                measure(run, out / own.name / only_set.name, tokens, restart, tell, typed())
     if of > 1:
         output.note(
             f"share {number} of {of} is answered; when all are: prunevid reproduce {published} --page_only --out {out}"
@@ -130,14 +134,6 @@ def explained(name: str) -> str:
 
     example = f"\n[bold]Examples[/bold]\n  prunevid reproduce {name} --data ~/data/SET --dry_run\n"
     return escape("\n".join(describe(published_table(name)))) + "\n" + example
-
-
-def _measure(run: Any, folder: Path, less: Less, restart: bool, tell: Callable[[str, int, int], None]) -> None:
-    from prunevid_qwen.evaluation.published.timing import measure
-
-    [each] = run.sets
-    images = min(run.setting.images, less.limit or run.setting.images)
-    measure(run, folder / each.name, less.new_tokens or run.setting.new_tokens, images, restart, tell, typed())
 
 
 def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:

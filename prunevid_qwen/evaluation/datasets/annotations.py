@@ -1,21 +1,22 @@
 """The rows of annotation files: json, jsonl, csv, parquet, and the arrow files that the `datasets` library prepares.
 
-They are looked for in the folder that the user named, and only then among what `huggingface_hub` and `datasets`
-downloaded earlier: people who ran lmms-eval have the videos in one place and the questions in that cache.
+They are looked for in the user's folder, and only then among what `huggingface_hub` and `datasets` downloaded earlier:
+people who ran lmms-eval have the videos in one place and the questions in that cache.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError, excerpt, quoted
+from prunevid_qwen.evaluation.datasets.layout import bare
 
 _LFS = b"version https://git-lfs"
 
@@ -37,9 +38,8 @@ class Row:
         except ConfigError:
             raise
         except (ValueError, LookupError, AttributeError) as error:
-            raise ConfigError(
-                f"{self.where}: {quoted(template)} cannot be filled in ({error}): mend its braces"
-            ) from error
+            said = f"{self.where}: {quoted(template)} cannot be filled in ({error}): mend its braces"
+            raise ConfigError(said) from error
 
     def text(self, name: str) -> str:
         """Return a value that every record has, as text and otherwise verbatim."""
@@ -60,13 +60,10 @@ class Row:
     def seconds(self, name: str) -> float | None:
         """Return a finite number, None where there is none."""
         value = self.maybe(name)
-        try:
-            number = float(value or "nan")
-        except ValueError:
-            number = math.nan
-        if value and not math.isfinite(number):
-            raise self._wrong(name, "seconds")
-        return number if value else None
+        with contextlib.suppress(ValueError):
+            if not value or math.isfinite(float(value)):
+                return float(value) if value else None
+        raise self._wrong(name, "seconds")
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list that every record has, each of its items as text."""
@@ -80,48 +77,34 @@ class Row:
         return ConfigError(f"{self.where}: {name} is {got}, expected {expected}: download the annotation file again")
 
 
-@dataclass(frozen=True)
-class Shelves:
-    """Where annotation files may lie."""
+def snapshots(repositories: Sequence[str]) -> list[Path]:
+    """Return the cached snapshots of repositories of the hub, branches' heads first, "main" before others."""
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
-    folder: Path  # the one the user named; it comes first
-    repositories: tuple[str, ...]  # of the hub, "owner/name", whose cached files are looked at next
-    cache: Path | None = None  # the folder that holds the caches "hub" and "datasets"; None for the library's own
+    try:
+        found = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except CacheNotFound:
+        return []
+    kept = {repo.repo_id: repo.revisions for repo in found if repo.repo_type == "dataset"}
+    return [
+        revision.snapshot_path
+        for name in repositories
+        for revision in sorted(
+            kept.get(name, ()), key=lambda each: ("main" not in each.refs, not each.refs, each.commit_hash)
+        )
+    ]
 
-    @property
-    def roots(self) -> Iterator[Path]:
-        """The user's folder, then the cached snapshots: they are looked for when the folder has been looked into."""
-        yield self.folder
-        yield from self.snapshots
 
-    @cached_property
-    def snapshots(self) -> list[Path]:
-        """Folders of the cached snapshots, those that a branch points at first, "main" before others."""
-        from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+def prepared(repositories: Sequence[str], config: str, split: str) -> list[Path]:
+    """Return the arrow files that `datasets` made of a configuration's split, the newest set of them."""
+    from huggingface_hub import constants
 
-        try:
-            found = scan_cache_dir(constants.HF_HUB_CACHE if self.cache is None else self.cache / "hub").repos
-        except CacheNotFound:
-            return []
-        kept = {repo.repo_id: repo.revisions for repo in found if repo.repo_type == "dataset"}
-        return [
-            revision.snapshot_path
-            for name in self.repositories
-            for revision in sorted(
-                kept.get(name, ()), key=lambda each: ("main" not in each.refs, not each.refs, each.commit_hash)
-            )
-        ]
-
-    def prepared(self, config: str, split: str) -> list[Path]:
-        """Return the arrow files that `datasets` made of a configuration's split, the newest set of them."""
-        from huggingface_hub import constants
-
-        base = (Path(constants.HF_HOME) if self.cache is None else self.cache) / "datasets"
-        wanted = {_bare(repository.replace("/", "___")) for repository in self.repositories}
-        folders = [path for path in base.iterdir() if _bare(path.name) in wanted] if base.is_dir() else []
-        found = [path for each in folders for path in each.glob(f"{config}/*/*/*-{split}*.arrow")]
-        newest = max(found, key=lambda path: (path.stat().st_mtime, str(path)), default=base).parent
-        return sorted(path for path in found if path.parent == newest)
+    base = Path(constants.HF_HOME) / "datasets"
+    wanted = {bare(repository.replace("/", "___")) for repository in repositories}  # it spells MVBench mv_bench
+    folders = [path for path in base.iterdir() if bare(path.name) in wanted] if base.is_dir() else []
+    found = [path for each in folders for path in each.glob(f"{config}/*/*/*-{split}*.arrow")]
+    newest = max(found, key=lambda path: (path.stat().st_mtime, str(path)), default=base).parent
+    return sorted(path for path in found if path.parent == newest)
 
 
 def matching(root: Path, pattern: str) -> list[Path]:
@@ -130,10 +113,7 @@ def matching(root: Path, pattern: str) -> list[Path]:
 
 
 def rows(paths: Sequence[Path]) -> list[Row]:
-    """Read annotation files of one table in order.
-
-    Args:
-        paths: .json (a list of records), .jsonl, .csv with a header, .parquet or .arrow.
+    """Read annotation files of one table: .json (a list of records), .jsonl, .csv with a header, .parquet, .arrow.
 
     Raises:
         ConfigError: a file is broken, or its rows are no records.
@@ -154,36 +134,28 @@ def rows(paths: Sequence[Path]) -> list[Row]:
     return found
 
 
-def table(path: Path) -> dict[str, Any]:
+def table(path: Path, kind: type = dict, expected: str = "one object of values") -> Any:
     """Read a .json file of one object; see `rows` for the errors."""
-    found: dict[str, Any] = _json(path, dict, "one object of values")
-    return found
-
-
-def _list(path: Path) -> list[Any]:
-    found: list[Any] = _json(path, list, "a list of records")
-    return found
-
-
-def _json(path: Path, kind: type, expected: str) -> Any:
-    try:
-        found = json.loads(_text(path))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON ({error}): was its download cut short? Download it again") from error
+    found = _parsed(_text(path), str(path))
     if not isinstance(found, kind):
         raise ConfigError(f"{path} holds {type(found).__name__}, expected {expected}: is this the right file?")
     return found
 
 
+def _list(path: Path) -> list[Any]:
+    return table(path, list, "a list of records")
+
+
 def _lines(path: Path) -> list[Any]:
-    records = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        try:
-            if line.strip():
-                records.append(json.loads(line))
-        except ValueError as error:
-            raise ConfigError(f"{path}, line {number} is not JSON ({error}): was its download cut short?") from error
-    return records
+    lines = enumerate(_text(path).split("\n"), 1)
+    return [_parsed(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+
+
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{where} is not JSON ({error}): was its download cut short? Download it again") from error
 
 
 def _csv(path: Path) -> list[Any]:
@@ -208,9 +180,9 @@ def _columns(path: Path) -> list[Any]:
     _bytes(path, 1)
     try:
         if path.suffix == ".parquet":
-            return list(pyarrow.parquet.read_table(path).to_pylist())
+            return pyarrow.parquet.read_table(path).to_pylist()
         with pyarrow.memory_map(str(path)) as mapped:
-            return list(pyarrow.ipc.open_stream(mapped).read_all().to_pylist())
+            return pyarrow.ipc.open_stream(mapped).read_all().to_pylist()
     except pyarrow.ArrowException as error:
         said = str(error).strip().splitlines()[0]
         raise ConfigError(f"{path} cannot be read ({said}): was its download cut short? Download it again") from error
@@ -226,7 +198,3 @@ def _bytes(path: Path, count: int = -1) -> bytes:
             raise ConfigError(f"{path} is a Git LFS pointer, not the file itself: run 'git lfs pull' in its folder")
         file.seek(0)
         return file.read(count)
-
-
-def _bare(name: str) -> str:
-    return name.lower().replace("_", "").replace("-", "")  # `datasets` spells MVBench mv_bench

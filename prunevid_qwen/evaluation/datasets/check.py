@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.evaluation.datasets.damage import damage
+from prunevid_qwen.evaluation.datasets.layout import benchmark
 from prunevid_qwen.evaluation.datasets.places import packed
-from prunevid_qwen.evaluation.datasets.probing import damage
 from prunevid_qwen.evaluation.datasets.record import Dataset, Problem
 
 Tell = Callable[[str, int, int], None]
@@ -62,12 +63,9 @@ class Report:
 def check(dataset: Dataset, decode: bool = False, tell: Tell = lambda *_: None) -> Report:
     """Look at every file that a question needs.
 
-    Args:
-        dataset: as read.
-        decode: read every video to its end and decode its first and last frame, and every image's pixels: it finds
-            what is broken inside, and takes as long as reading all bytes takes. Otherwise files are opened, and their
-            length is compared with what their header promises.
-        tell: told of the progress.
+    Files are opened, and their length is compared with what their header promises. With ``decode`` every video is read
+    to its end and its first and last frame and every image's pixels are decoded: that finds what is broken inside.
+    ``tell`` is told of the progress: what is done, how many, of how many.
     """
     wanted: dict[tuple[str, str], list[str]] = {}
     for record in dataset.records:
@@ -90,13 +88,11 @@ def check(dataset: Dataset, decode: bool = False, tell: Tell = lambda *_: None) 
             found[problem.path] = dataclasses.replace(problem, records=(*before, *problem.records))
         tell("checking", number, len(wanted))
     problems = (*dataset.problems, *found.values())
-    by_group: dict[str, tuple[int, int]] = {}
-    for record in dataset.records:
-        good, all_ = by_group.get(record.groups.get(dataset.by, ""), (0, 0))
-        by_group[record.groups.get(dataset.by, "")] = good + (record.id not in unusable), all_ + 1
-    steps = tuple(_next_steps(dataset, problems, len(wanted)))
-    askable = len(dataset.records) - len(unusable)
-    return Report(dataset, len(wanted), problems, askable, by_group, (*dataset.notes, *_notes(dataset)), steps)
+    groups = {record.id: record.groups.get(dataset.by, "") for record in dataset.records}
+    good = Counter(group for name, group in groups.items() if name not in unusable)
+    by_group = {group: (good[group], count) for group, count in Counter(groups.values()).items()}
+    steps, notes = tuple(_next_steps(dataset, problems, len(wanted))), (*dataset.notes, *_notes(dataset))
+    return Report(dataset, len(wanted), problems, good.total(), by_group, notes, steps)
 
 
 def _problem(kind: str, path: Path, decode: bool, ids: tuple[str, ...]) -> Problem | None:
@@ -116,20 +112,20 @@ def _notes(dataset: Dataset) -> Iterator[str]:
         for media in record.media
         if media.start is not None and media.end is not None and media.end <= media.start
     ]
+    if early:
+        yield f"{len(early)} questions end where they begin or before it, such as {early[0]}"
     equal = [record.id for record in dataset.records if len(set(record.options)) < len(record.options)]
-    for what, ids in (
-        ("end where they begin or before it", early),
-        ("have two options of the same text (the first counts as the answer where it is one of them)", equal),
-    ):
-        if ids:
-            yield f"{len(ids)} questions {what}, such as {ids[0]}"
+    if equal:
+        first = "(the first counts as the answer where it is one of them)"
+        yield f"{len(equal)} questions have two options of the same text {first}, such as {equal[0]}"
 
 
 def _next_steps(dataset: Dataset, problems: tuple[Problem, ...], media: int) -> Iterator[str]:
     missing = [problem for problem in problems if problem.kind == "missing"]
-    broken = [problem for problem in problems if problem.kind != "missing"]
+    broken = [problem.path for problem in problems if problem.kind != "missing"]
     archives = packed(dataset.folder) if missing else []
-    advice = [said for part, said in dataset.advice if any(part in problem.path for problem in missing)]
+    told = benchmark(dataset.name).advice.items()
+    advice = [said for part, said in told if any(part in problem.path for problem in missing)]
     nothing = bool(media) and sum(len(problem.records) for problem in missing) >= len(dataset.records)
     if archives:
         yield f"unpack {_and_more(archives)}: there are archives in the folder that may hold what is missing"
@@ -139,7 +135,7 @@ def _next_steps(dataset: Dataset, problems: tuple[Problem, ...], media: int) -> 
     if missing and not (archives or advice or nothing):
         yield f"put {_and_more([each.path for each in missing])} there: the published set has them"
     if broken:
-        yield f"download {_and_more([each.path for each in broken])} again"
+        yield f"download {_and_more(broken)} again"
     if problems:
         yield "or go on without them: a run leaves their questions out, and its tables say of how many the scores are"
 

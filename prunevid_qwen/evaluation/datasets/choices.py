@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import LETTERS
 
-_LABEL = re.compile(r"\s*(?:\(([A-Z])\)|([A-Z])[.:)])\s*")
+_LABEL = re.compile(r"\s*(?:\((?=[A-Z]\)))?([A-Z])[.:)]\s*")
+_OPTION = re.compile(r"^\s*(?:\([A-Z]\)|[A-Z][.)]\s)", re.MULTILINE)
 
 
 def without_letters(options: Sequence[str]) -> tuple[str, ...]:
@@ -17,45 +18,50 @@ def without_letters(options: Sequence[str]) -> tuple[str, ...]:
     One option that begins with "A. " is a text ("A. Lincoln"); four that begin with A, B, C and D are labelled.
     """
     labels = [_LABEL.match(option) for option in options]
-    if [label and (label[1] or label[2]) for label in labels] != list(LETTERS[: len(options)]):
+    if [label and label[1] for label in labels] != list(LETTERS[: len(options)]):
         return tuple(options)
     return tuple(option[label.end() :] for option, label in zip(options, labels, strict=True) if label)
 
 
+def question_and_options(text: str, where: str) -> tuple[str, tuple[str, ...]]:
+    """Take apart a text whose lines begin with (A), (B) and so on, or with A. and B., from the first of them on."""
+    starts = [match.start() for match in _OPTION.finditer(text)]
+    lines = [text[begin:end].strip() for begin, end in zip(starts, [*starts[1:], None], strict=False)]
+    options = without_letters(lines)
+    if len(options) < 2 or options == tuple(lines):
+        raise ConfigError(
+            f"{where}: the text {quoted(text)} holds no options (A), (B) and so on or A., B., a line each: "
+            "is this the benchmark's own file?"
+        )
+    return text[: starts[0]].strip(), options
+
+
 def letter_of(answer: object, kind: str, options: Sequence[str], where: str) -> str:
-    """Return an answer's letter.
+    """Return the letter of an answer to a row's options, which are without letters.
 
     Args:
-        answer: as annotated.
         kind: "letter": with or without brackets, or "B. its text"; "index": a position from 0; "text": an option's own,
             of equal options the first one's.
-        options: texts without letters.
-        where: of the row, for the message.
 
     Raises:
         ConfigError: it is none of the options.
     """
-    letters, text = LETTERS[: len(options)], str(answer)
+    letters, text, stripped = LETTERS[: len(options)], str(answer), [option.strip() for option in options]
     if kind == "index":
-        expected = f"a number from 0 to {len(options) - 1}"
-        if text.strip().isascii() and text.strip().isdigit() and int(text) < len(options):
-            return LETTERS[int(text)]
+        expected, number = f"a number from 0 to {len(options) - 1}", text.strip()
+        if number.isascii() and number.isdigit() and int(number) < len(options):
+            return LETTERS[int(number)]
     elif kind == "text":
         expected = f"one of the options {quoted(list(options), 110)}"
-        stripped = [option.strip() for option in options]
         for among, wanted in ((list(options), text), (stripped, text.strip())):
             if wanted in among:
                 return LETTERS[among.index(wanted)]
     else:
-        expected = f"one of {', '.join(letters)}"
-        bare = text.strip().strip("().:")
-        if len(bare) == 1 and bare in letters:
-            return bare
-        label = _LABEL.match(text)
-        if label and (label[1] or label[2]) in letters:
-            letter = label[1] or label[2]
-            if options[LETTERS.index(letter)].strip() == text[label.end() :].strip():
-                return letter
+        expected, letter, label = f"one of {', '.join(letters)}", text.strip().strip("().:"), _LABEL.match(text)
+        if len(letter) == 1 and letter in letters:
+            return letter
+        if label and label[1] in letters and stripped[LETTERS.index(label[1])] == text[label.end() :].strip():
+            return label[1]
     raise ConfigError(
         f"{where}: the answer is {quoted(answer, 90)}, expected {expected}: the annotation file is damaged or was "
         "edited, download it again"

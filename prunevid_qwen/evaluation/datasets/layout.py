@@ -9,13 +9,13 @@ number from 0, ``{part}`` with the part's name.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from prunevid_qwen.config.option_checks import nearest
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import MediaKind
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
@@ -124,7 +124,9 @@ class Benchmark:
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # pattern -> what to do where a folder holds only that
     advice: Mapping[str, str] = field(default_factory=dict)  # part of a path -> what to do when such a file is missing
-    scorers: Mapping[str, str] = field(default_factory=dict)  # column of the tables -> one of protocol/scorers.py
+    scorers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # column of the tables -> one of protocol/harness_scorers.py
     groups: int = 0  # how many of them a published average over `by` is of; 0 for those that are found
     name: str = ""  # set when it is read
 
@@ -141,7 +143,7 @@ class Benchmark:
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the benchmarks, sorted."""
+    """Return the benchmarks' names, sorted."""
     return tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))
 
 
@@ -153,8 +155,8 @@ def benchmark(name: str) -> Benchmark:
     """
     if bare(name) in names():
         return _read(bare(name))
-    close = difflib.get_close_matches(bare(name), names(), n=1)
-    meant = f"did you mean {close[0]}? " if close else ""
+    close = nearest(bare(name), names())
+    meant = f"did you mean {close}? " if close else ""
     raise ConfigError(f"no data set {quoted(name)}: {meant}There are {', '.join(names())}")
 
 

@@ -1,8 +1,4 @@
-"""One question of a benchmark, the same whatever folder it came from, and a folder's questions with what it lacks.
-
-A reader turns a folder as downloaded into these and knows nothing of prompts, frames or scores; what comes after it
-knows nothing of folders. Nothing here opens a file.
-"""
+"""One question of a benchmark, the same whatever folder it came from, and a folder's questions with what it lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +6,6 @@ import string
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Literal
 
 MediaKind = Literal["video", "image", "frames"]
@@ -58,21 +53,11 @@ class Record:
             raise ValueError(
                 f"record {self.id}: the answer is {self.answer!r}, but the options have the letters {self.letters}"
             )
-        object.__setattr__(self, "groups", MappingProxyType(dict(self.groups)))
-
-    def __reduce__(self) -> tuple[type[Record], tuple[object, ...]]:
-        # a mapping proxy does not pickle, and records travel to worker processes
-        return Record, (self.id, self.media, self.question, self.options, self.answer, dict(self.groups))
 
     @property
     def letters(self) -> str:
         """One letter for each option: "ABCD" for four, "" for an open question."""
         return LETTERS[: len(self.options)]
-
-    @property
-    def answer_text(self) -> str | None:
-        """The right option's text, or the answer itself of an open question; None where it is hidden."""
-        return self.options[self.letters.index(self.answer)] if self.answer and self.options else self.answer
 
 
 @dataclass(frozen=True)
@@ -99,4 +84,3 @@ class Dataset:
     published: int  # questions of the complete benchmark
     problems: tuple[Problem, ...] = ()  # annotation and subtitle files that are missing or broken
     notes: tuple[str, ...] = ()  # sentences on what is unusual and no error
-    advice: tuple[tuple[str, str], ...] = ()  # (part of a path, what to do when files with it are missing)

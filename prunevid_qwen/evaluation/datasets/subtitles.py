@@ -37,12 +37,9 @@ def read_srt(path: Path) -> tuple[Subtitle, ...]:
             f"{path} holds no subtitle (expected lines such as 00:00:01,000 --> 00:00:02,500): download it again"
         )
     found = []
-    for number, match in enumerate(times):
-        last = number + 1 == len(times)
-        said = text[match.end() : None if last else times[number + 1].start()]
-        said = "\n" + said.partition("\n")[2].rstrip()
-        said = said if last else _NUMBER.sub("", said)  # the next cue's number
-        line = _one_line(said)
+    for match, following in zip(times, [*times[1:], None], strict=True):
+        said = "\n" + text[match.end() : following and following.start()].partition("\n")[2].rstrip()
+        line = _one_line(_NUMBER.sub("", said) if following else said)  # the next cue's number
         if line:
             clock = match.groups()
             found.append(Subtitle(_seconds(*clock[:4]), _seconds(*clock[4:]), line))
@@ -63,28 +60,21 @@ def read_longvideobench(path: Path, first: float = 0.0, duration: float | None =
     Raises:
         MediaError: the file cannot be read or is of neither form.
     """
+    inside, until = [], float("inf") if duration is None else duration
     try:
-        cues = json.loads(_text(path))
-        found = [_cue(cue, first, duration) for cue in cues]
+        for cue in json.loads(_text(path)):
+            start, end = cue["timestamp"] if "timestamp" in cue else (cue["start"], cue["end"])
+            text = _one_line(str(cue["text" if "timestamp" in cue else "line"]))
+            start = _moment(start) - first
+            end = _moment(end) - first if end is not None else start if duration is None else max(start, duration)
+            if text and end >= 0 and start <= until:
+                inside.append(Subtitle(max(0.0, start), min(until, end), text))
     except (ValueError, TypeError, KeyError) as error:
         said = f"{type(error).__name__}: {error}"
         raise MediaError(
             f"{path} holds no subtitles that LongVideoBench has ({said[:120]}): download it again"
         ) from error
-    until = float("inf") if duration is None else duration
-    inside = [cue for cue in found if cue.text and cue.end >= 0 and cue.start <= until]
-    return tuple(Subtitle(max(0.0, cue.start), min(until, cue.end), cue.text) for cue in inside)
-
-
-def _cue(cue: Any, first: float, duration: float | None) -> Subtitle:
-    if "timestamp" in cue:
-        start, end = cue["timestamp"]
-        text = cue["text"]
-    else:
-        start, end, text = cue["start"], cue["end"], cue["line"]
-    began = _moment(start) - first
-    ended = _moment(end) - first if end is not None else (began if duration is None else max(began, duration))
-    return Subtitle(began, ended, _one_line(str(text)))
+    return tuple(inside)
 
 
 def _moment(value: Any) -> float:

@@ -1,6 +1,3 @@
-"""Engines: questions about videos and images to answers, read ahead in worker processes, whatever the questions are of.
-
-A *task* is some media and the questions about them. `reading` turns its media into small frames, without a model, in
-any process; `answering` answers its questions under one or more configs, encoding the media once. An engine brings the
-two together: `local` in this process with readers beside it, `ray_data` on many machines. `storing` keeps the lines.
+"""Engines: tasks (media, and questions about them) to lines of answers. `reading` makes frames of media without a
+model, in any process; `answering` asks a model; `local` and `ray_data` bring the two together; `storing` keeps lines.
 """

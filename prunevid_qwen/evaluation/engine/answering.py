@@ -51,11 +51,14 @@ class Answering:
     """Who answers, as something that travels: a process makes an `Answerer` of it.
 
     Args:
-        configs: name and config of each.
+        configs: name and config of each; all encode videos in chunks of the same size.
         model_path: "bundled", a folder or a hub id.
         loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
         generation: arguments of transformers' ``generate``, over `GREEDY`.
-        plugins: files and modules that register methods of the configs; every process of the run loads them first.
+        plugins: that register methods of the configs; every process of the run loads them first.
+
+    Raises:
+        ConfigError: chunks of different sizes.
     """
 
     configs: NamedConfigs
@@ -75,21 +78,14 @@ class Answering:
     def load(self) -> Answerer:
         """Load the model; one that the library reads for is refused first, then a config that does not fit it."""
         media_reader(self.model_path, self.loading)
-        given = {name: value for name, value in self.loading.items() if value is not None}
-        model = PruneVidQwen25VL.from_pretrained(self.model_path, config=self.configs[0][1], **given)
+        model = PruneVidQwen25VL.from_pretrained(self.model_path, config=self.configs[0][1], **self.loading)
         for _, config in self.configs[1:]:
             model.with_config(config)
         return Answerer(model, self.configs, self.generation)
 
 
 class Answerer:
-    """A loaded model that answers tasks under several configs.
-
-    Args:
-        model: its own config is not read.
-        configs: name and config of each; they encode videos in chunks of the same size.
-        generation: arguments of transformers' ``generate``, over `GREEDY`.
-    """
+    """A loaded model that answers tasks under several configs; arguments as of `Answering`, its own config unread."""
 
     def __init__(self, model: PruneVidQwen25VL, configs: NamedConfigs, generation: dict[str, Any]) -> None:
         self.model, self.configs, self.generation = model, dict(configs), {**GREEDY, **generation}
@@ -107,17 +103,7 @@ class Answerer:
                 yield self.line(question, name, read, encoded)
 
     def line(self, question: Question, name: str, read: Read, encoded: Encoded) -> Line:
-        """Answer one question under one config.
-
-        Args:
-            question: as in a task.
-            name: of the config.
-            read: the task's media.
-            encoded: made of them; several questions share it.
-
-        Raises:
-            PruningNotApplied: as in `answer`.
-        """
+        """Answer one question under the config called ``name``; ``encoded`` is made of what was read, and shared."""
         line = {**question.about(), "config": name, "error": question.error or read.error, "raw": None}
         if line["error"] is None:
             try:
@@ -181,19 +167,14 @@ class Encoded:
         reader = self._answerer.model.preprocessor.media
         options = reader.image if read.kind == "image" else reader.video
         depth = options.temporal_patch_size
-        tokens = (read.frames.shape[1] // options.factor) * (read.frames.shape[2] // options.factor)
+        size = (read.frames.shape[1] // options.factor) * (read.frames.shape[2] // options.factor)
         whole = -(-len(read.frames) // depth)
-        at_once = whole if chunk_tokens is None else max(1, chunk_tokens // tokens)
+        at_once = whole if chunk_tokens is None else max(1, chunk_tokens // size)
         parts = []
         for at in range(0, whole, at_once):
             pixels, grid = fitted_pixels(read.frames[at * depth : (at + at_once) * depth], options)
             parts.append(held.encode(pixels.to(held.tower.dtype), grid))
         grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
-        return Medium(read.kind, held.hold(_joined(parts)), grid, read.seconds_per_grid, read.facts)
-
-
-def _joined(parts: list[Features]) -> Features:
-    if len(parts) == 1:
-        return parts[0]
-    taps = [part.taps for part in parts if part.taps is not None]
-    return Features(torch.cat([part.tokens for part in parts]), torch.cat(taps) if taps else None)
+        tokens, taps = ([each for each in part if each is not None] for part in zip(*parts, strict=True))
+        features = Features(torch.cat(tokens), torch.cat(taps) if taps else None)
+        return Medium(read.kind, held.hold(features), grid, read.seconds_per_grid, read.facts)

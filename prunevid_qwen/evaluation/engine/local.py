@@ -10,7 +10,6 @@ from contextlib import closing
 from typing import Any
 
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
 from prunevid_qwen.evaluation.engine.processes import Plugins, end_pool, start_pool, submit
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
@@ -24,8 +23,7 @@ Answer = Callable[[Task, Read], Iterable[Line]]
 Engine = Callable[[Iterable[Task], Any, Answering], Generator[Line, None, None]]
 """Tasks, how their media are read (a `Reading`), who answers: gives the lines, in any order."""
 
-AHEAD = 1
-"""Tasks that wait, read, for each worker: enough to hide reading, and little memory."""
+_AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide reading, and little memory
 
 _Reads = Generator[tuple[Task, Read], None, None]
 
@@ -39,7 +37,7 @@ def run_here(
     read again, alone; a task whose reading kills a second worker becomes an error of its questions.
 
     Args:
-        tasks: in the order in which they are answered; taken one by one, no earlier than their media are read.
+        tasks: taken one by one, no earlier than their media are read.
         reading: how media are read.
         answer: gives the lines of a task; runs in this process.
         workers: processes that read, or 0 for a thread of this one.
@@ -48,18 +46,14 @@ def run_here(
     Raises:
         SetupError: processes that read do not start.
     """
-    reads = _in_thread(tasks, reading) if workers == 0 else _in_processes(tasks, _Readers(reading, workers, plugins))
+    reads = _in_thread(tasks, reading) if workers == 0 else _in_processes(tasks, reading, workers, plugins)
     with closing(reads):
         for task, read in reads:
             yield from answer(task, read)
 
 
 def here(workers: int) -> Engine:
-    """Return the engine of this machine; a model is loaded once, for all runs that it is given.
-
-    Args:
-        workers: as in `run_here`.
-    """
+    """Return the engine of this machine, ``workers`` as in `run_here`; a model is loaded once, for all its runs."""
     loaded: dict[str, PruneVidQwen25VL] = {}
 
     def run(tasks: Iterable[Task], reading: Reading, answering: Answering) -> Generator[Line, None, None]:
@@ -78,14 +72,18 @@ def _in_thread(tasks: Iterable[Task], reading: Reading) -> _Reads:
         yield from reads
 
 
-def _in_processes(tasks: Iterable[Task], readers: _Readers) -> _Reads:
+def _in_processes(tasks: Iterable[Task], reading: Reading, workers: int, plugins: Plugins) -> _Reads:
+    def begin(task: Task) -> tuple[Task, Future[Read]]:
+        return task, submit(pool, read_media, reading, task.media)
+
     ahead: deque[tuple[Task, Future[Read]]] = deque()
     left = iter(tasks)
-    with closing(readers):
+    pool = start_pool(workers, plugins)
+    try:
         while True:
             for task in left:
-                ahead.append((task, readers.submit(task)))
-                if len(ahead) >= readers.workers * (1 + AHEAD):
+                ahead.append(begin(task))
+                if len(ahead) >= workers * _AHEAD:
                     break
             if not ahead:
                 return
@@ -93,61 +91,27 @@ def _in_processes(tasks: Iterable[Task], readers: _Readers) -> _Reads:
             try:
                 read = future.result()
             except BrokenProcessPool:  # all that is ahead is lost with it, and nobody knows whose fault it was
-                read = readers.alone(task)
-                ahead = deque((each, readers.submit(each)) for each, _ in ahead)
+                read = _read_alone(task, reading, plugins)
+                pool = start_pool(workers, plugins)
+                ahead = deque(begin(each) for each, _ in ahead)
             yield task, read
+    finally:
+        end_pool(pool)
 
 
-class _Readers:
-    """A pool of reading processes that can be made anew."""
-
-    def __init__(self, reading: Reading, workers: int, plugins: Plugins) -> None:
-        self.workers = workers
-        self._start = lambda count: start_pool(count, _begin, reading, plugins=plugins)
-        self._pool = self._start(workers)
-
-    def close(self) -> None:
-        end_pool(self._pool)
-
-    def submit(self, task: Task) -> Future[Read]:
-        return submit(self._pool, _read_here, task.media)
-
-    def alone(self, task: Task) -> Read:
-        """Read one task with nobody beside it, then start the pool again.
-
-        Raises:
-            SetupError: a process ends before it has anything to read.
-        """
-        pool, started = self._start(1), False
-        try:
-            started = submit(pool, _started).result()
-            return submit(pool, _read_here, task.media).result()  # type: ignore[no-any-return]
-        except BrokenProcessPool as broken:
-            if not started:
-                raise SetupError(
-                    "a process that reads media ended as it started, its own error is above: a script that runs this "
-                    'needs `if __name__ == "__main__":` around it; out of memory, fewer readers need less; '
-                    "--workers 0 reads in a thread of this process"
-                ) from broken
-            paths = ", ".join(named(media.path) for media in task.media)
-            return Read((), f"reading {paths} killed its process twice: out of memory, or a fault of its decoder", 0.0)
-        finally:
-            end_pool(pool)
-            self._pool = self._start(self.workers)
-
-
-_reading: Reading | None = None  # of this process, where it is a reader
-
-
-def _begin(reading: Reading) -> None:
-    global _reading
-    _reading = reading
-
-
-def _started() -> bool:
-    return _reading is not None
-
-
-def _read_here(media: tuple[Media, ...]) -> Read:
-    assert _reading is not None
-    return read_media(_reading, media)
+def _read_alone(task: Task, reading: Reading, plugins: Plugins) -> Read:
+    pool, arrived = start_pool(1, plugins), False
+    try:
+        arrived = submit(pool, isinstance, reading, object).result()
+        return submit(pool, read_media, reading, task.media).result()  # type: ignore[no-any-return]
+    except BrokenProcessPool as broken:
+        if not arrived:
+            raise SetupError(
+                "a process that reads media ended as it started, its own error is above: a script that runs this "
+                'needs `if __name__ == "__main__":` around it; out of memory, fewer readers need less; '
+                "--workers 0 reads in a thread of this process"
+            ) from broken
+        paths = ", ".join(named(media.path) for media in task.media)
+        return Read((), f"reading {paths} killed its process twice: out of memory, or a fault of its decoder", 0.0)
+    finally:
+        end_pool(pool)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import pickle
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,19 +16,10 @@ Plugins = tuple[str, ...]
 """Files and modules that register methods, as `load_plugin` takes them."""
 
 
-def start_pool(count: int, begin: Callable[..., Any], *given: Any, plugins: Plugins = ()) -> ProcessPoolExecutor:
-    """Start processes of one thread each.
-
-    Args:
-        count: of them, at least 1.
-        begin: called in each of them with ``given``.
-        given: may hold configs of methods that plug-ins register.
-        plugins: loaded in each process before ``given`` arrives.
-    """
-    # spawned: a fork of a process with torch's threads in it can hang
-    with starting_processes():
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(count, context, _begin, (plugins, pickle.dumps((begin, given))))
+def start_pool(count: int, plugins: Plugins = ()) -> ProcessPoolExecutor:
+    """Start processes of one thread each, which load plug-ins before anything arrives that their methods are in."""
+    with starting_processes():  # spawned: a fork of a process with torch's threads in it can hang
+        return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin, (plugins,))
 
 
 def submit(pool: ProcessPoolExecutor, do: Callable[..., Any], *given: Any) -> Future[Any]:
@@ -56,21 +46,15 @@ def end_pool(pool: ProcessPoolExecutor) -> None:
 
 @functools.cache
 def load_once(plugins: Plugins) -> None:
-    """Load plug-ins in a process that works for another one; a second call does nothing.
-
-    Raises:
-        ConfigError, SetupError: as `load_plugin`.
-    """
+    """Load plug-ins in a process that works for another one; a second call does nothing."""
     for source in plugins:
         load_plugin(source)
 
 
-def _begin(plugins: Plugins, pickled: bytes) -> None:
+def _begin(plugins: Plugins) -> None:
     """Make this process a worker: signals are its parent's business, and it does not outlive its parent."""
     import torch
 
     leave_signals_to_parent(terminable=True)
     torch.set_num_threads(1)
     load_once(plugins)
-    begin, given = pickle.loads(pickled)
-    begin(*given)

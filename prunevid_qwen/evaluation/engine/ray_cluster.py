@@ -1,4 +1,4 @@
-"""A Ray cluster for a while: joined where there is one, else started on this machine. Ray is imported only here."""
+"""A Ray cluster for a while: joined where there is one, else started on this machine."""
 
 from __future__ import annotations
 
@@ -22,22 +22,14 @@ _PATIENCE = 10  # seconds until a cluster's address has to answer; Ray itself wa
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a cluster has to offer.
-
-    Args:
-        cpus, gpus: of all machines together.
-        largest: CPUs of the machine that has most.
-    """
+    """What all machines of a cluster have to offer."""
 
     cpus: float
     gpus: int
-    largest: float
+    largest: float  # CPUs of the machine that has most
 
     def device(self, asked: str | None) -> str:
-        """Return where models run, "cuda" or "cpu": every replica is given a GPU of its own, without a number.
-
-        Args:
-            asked: ``device`` of ``from_pretrained``; None is the GPU where there are any.
+        """Return where models run, "cuda" or "cpu"; ``asked`` None is the GPU where there are any.
 
         Raises:
             ConfigError: a certain GPU, or another kind of device.
@@ -56,11 +48,7 @@ class Cluster:
         return device
 
     def replicas(self, asked: int | None, device: str) -> int:
-        """Return how many models are loaded.
-
-        Args:
-            asked: None is one for each GPU; one on a cluster without. More than there are GPUs wait for new machines.
-            device: that `device` returned.
+        """Return how many models are loaded; ``asked`` None is one for each GPU, or one. GPUs may be on their way.
 
         Raises:
             ConfigError: they would leave no CPU to those who read videos, and wait for them forever.
@@ -94,51 +82,6 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
         ConfigError: an address that cannot serve here.
         SetupError: Ray is not installed, or nobody answers at the address.
     """
-    ray = import_ray()
-    if ray.is_initialized():
-        yield _seen(ray)
-        return
-    if address is not None and "://" in address:
-        raise ConfigError(
-            f"the address of a Ray cluster is auto or host:port, got {quoted(address)}: Ray Client "
-            "and its jobs' port do not "
-            "carry Ray Data; run this on a machine of the cluster, or through `ray job submit`"
-        )
-    given: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
-    level = logging.INFO if verbose else logging.ERROR
-    try:
-        _knock(address)
-        with keeping_handlers():  # Ray's own would end this process with the exit code 1, and not on the way out
-            ray.init(**given, log_to_driver=verbose, logging_level=level)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SetupError(
-            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and on "
-            "other machines `ray start "
-            "--address host:6379`, with the same versions of Ray and Python), or leave the address out: then this "
-            "machine is used alone. A cluster with a token wants its ~/.ray/auth_token here and RAY_AUTH_MODE=token"
-            if address
-            else f"Ray does not start on this machine: {reason}"
-        ) from error
-    try:
-        yield _seen(ray)
-    finally:
-        ray.shutdown()
-
-
-def _knock(address: str | None) -> None:
-    """Raise OSError where nobody listens."""
-    host, colon, port = (address or "").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
-
-
-def import_ray() -> Any:
-    """Return the module ``ray`` with ``ray.data``.
-
-    Raises:
-        SetupError: it is not installed.
-    """
     try:
         import ray
         import ray.data
@@ -146,10 +89,39 @@ def import_ray() -> Any:
         raise SetupError(
             f"the Ray engine needs Ray Data ({error}): pip install 'prunevid_qwen[ray]' on all machines of the cluster"
         ) from error
-    return ray
+    started = not ray.is_initialized()
+    if started:
+        _start(ray, address, verbose)
+    try:
+        whole = ray.cluster_resources()
+        machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        yield Cluster(whole.get("CPU", 0.0), int(whole.get("GPU", 0)), max(machines, default=0.0))
+    finally:
+        if started:
+            ray.shutdown()
 
 
-def _seen(ray: Any) -> Cluster:
-    whole = ray.cluster_resources()
-    machines = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
-    return Cluster(whole.get("CPU", 0.0), int(whole.get("GPU", 0)), max(machines, default=0.0))
+def _start(ray: Any, address: str | None, verbose: bool) -> None:
+    if address is not None and "://" in address:
+        raise ConfigError(
+            f"the address of a Ray cluster is auto or host:port, got {quoted(address)}: Ray Client and its jobs' port "
+            "do not carry Ray Data; run this on a machine of the cluster, or through `ray job submit`"
+        )
+    host, _, port = (address or "").rpartition(":")
+    given: dict[str, Any] = {"address": address} if address else {"address": "local", "include_dashboard": False}
+    level = logging.INFO if verbose else logging.ERROR
+    try:
+        if host and port.isdigit():  # raises where nobody listens
+            socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
+        with keeping_handlers():  # Ray's own would end this process with the exit code 1, and not on the way out
+            ray.init(**given, log_to_driver=verbose, logging_level=level)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise SetupError(
+            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and on other machines "
+            "`ray start --address host:6379`, with the same versions of Ray and Python), or leave the address out: "
+            "then this machine is used alone. A cluster with a token wants its ~/.ray/auth_token here and "
+            "RAY_AUTH_MODE=token"
+            if address
+            else f"Ray does not start on this machine: {reason}"
+        ) from error

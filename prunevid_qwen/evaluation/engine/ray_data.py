@@ -1,7 +1,7 @@
 """The engine of many machines: media read on their CPUs, a model on each of their GPUs, lines back to this process.
 
-Ray Data moves the tasks: each is a block of its own, so that it is read, answered and retried by itself, and so that
-what is read waits in the machines' shared memory within the bounds that Ray Data sets, however far ahead readers are.
+Ray Data moves the tasks: each is a block of its own, read, answered and retried by itself, so that what is read waits
+in the machines' shared memory within the bounds that Ray Data sets, however far ahead readers are.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
+import ray.data
+from ray import cloudpickle  # unlike pickle it carries what was defined in a notebook
+
 from prunevid_qwen.errors import PruneVidError, SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.processes import Plugins, load_once
-from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, Cluster, import_ray, joined
+from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, joined
 from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
-from prunevid_qwen.evaluation.engine.storing import Progress
 from prunevid_qwen.evaluation.engine.tasks import Line, Task
 from prunevid_qwen.evaluation.store import code_digest, plugin_options, reader_options
 from prunevid_qwen.receipt import versions
@@ -40,7 +43,6 @@ TRIES = 3
 """Processes that may die of a task, reading it or answering it, before it is given up."""
 
 _IN_FLIGHT = 2  # tasks of a model: while one is answered the next is on its way
-
 _THREADS_BESIDE_GPU = 4  # Ray leaves one; cutting frames into patches is arithmetic without sums, equal under any
 _LARGEST = 2**31 - 2**20  # bytes of a value in one of Arrow's binary columns
 
@@ -50,13 +52,11 @@ def run_on_ray(
     reading: Reading,
     answering: Answering,
     *,
-    address: str | None = None,
     replicas: int | None = None,
     readers: int | None = None,
     verbose: bool = False,
-    tell: Progress = lambda *_: None,
 ) -> Generator[Line, None, None]:
-    """Answer tasks on a Ray cluster, in the order in which they are done; all lines of a task come together.
+    """Answer tasks on the Ray cluster that is joined, in the order in which they are done, a task's lines together.
 
     Each task is answered once, whatever dies: Ray tries again what was with a process or a machine that died, wherever
     there is room. A task that `TRIES` processes died of becomes an error of its questions; those that merely waited
@@ -66,37 +66,50 @@ def run_on_ray(
         tasks: each answered once.
         reading, answering: how media are read, and who answers; both travel to every machine. The files of plug-ins do
             not: each machine has them, at the same place.
-        address: as in `joined`.
         replicas: models; None is one for each GPU of the cluster, one where there is none.
         readers: tasks that are read at once; None is as many as CPUs are free.
         verbose: show Ray's own log.
-        tell: told when the cluster is there.
 
     Raises:
         PruneVidError: what was raised on any machine, as itself.
-        SetupError: no cluster, one that broke down, or machines on which other code is installed.
+        SetupError: a cluster that broke down, or machines on which other code is installed.
     """
-    ray = import_ray()
-    tell("starting Ray", 0, 1)
-    with joined(address, verbose) as cluster, _quiet(verbose):
-        tell("starting Ray", 1, 1)
+    with joined(verbose=verbose) as cluster, _quiet(verbose):
         device = cluster.device(answering.loading.get("device"))
         count = cluster.replicas(replicas, device)
         if answering.loading.get("device_map") is None:
             answering = replace(answering, loading={**answering.loading, "device": device})
-        if Path(answering.model_path).is_dir():  # workers have working directories of their own
+        # workers have working directories of their own
+        plugins = tuple(str(Path(each).resolve()) if Path(each).is_file() else each for each in answering.plugins)
+        answering = replace(answering, plugins=plugins)
+        if Path(answering.model_path).is_dir():
             answering = replace(answering, model_path=str(Path(answering.model_path).resolve()))
-        files = (str(Path(each).resolve()) if Path(each).is_file() else each for each in answering.plugins)
-        answering = replace(answering, plugins=tuple(files))
         left = dict(enumerate(tasks))
         if not left:
             return
-        pipeline = _pipeline(ray, left, reading, answering, device == "cuda", min(count, len(left)), readers, cluster)
+        # Ray Data tries again without end what was with a process that died, and starts models anew; see `Tries`
+        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
+        shared = {"tries": tries, "same": _installed(plugins), "plugins": plugins}
+        rows = [{"number": number, "task": cloudpickle.dumps(task)} for number, task in left.items()]
+        data = ray.data.from_items(rows, override_num_blocks=len(rows))
+        data.context.enable_progress_bars = data.context.print_on_execution_start = False
+        pipeline = data.map(
+            _read,
+            fn_kwargs={"reading": cloudpickle.dumps(reading), **shared},
+            compute=ray.data.TaskPoolStrategy(size=readers),
+            num_cpus=cluster.reader_cpus(),
+        ).map(
+            _Replica,
+            fn_constructor_kwargs={"answering": cloudpickle.dumps(answering), "on_gpu": device == "cuda", **shared},
+            compute=ray.data.ActorPoolStrategy(size=min(count, len(left)), max_tasks_in_flight_per_actor=_IN_FLIGHT),
+            num_cpus=REPLICA_CPUS,
+            num_gpus=1 if device == "cuda" else 0,
+        )
         try:
-            with contextlib.closing(_made(pipeline)) as rows:
-                for number, made in rows:
+            with contextlib.closing(_made(pipeline)) as made:
+                for number, lines in made:
                     if left.pop(number, None) is not None:
-                        yield from made
+                        yield from lines
         except ray.exceptions.RayError as error:
             raise SetupError(
                 f"the Ray cluster broke down ({type(error).__name__}: {str(error).strip().splitlines()[0]}): what was "
@@ -106,43 +119,8 @@ def run_on_ray(
             raise SetupError(f"Ray ended, but {len(left)} tasks did not come back: run again to go on with them")
 
 
-def _pipeline(
-    ray: Any,
-    tasks: dict[int, Task],
-    reading: Reading,
-    answering: Answering,
-    on_gpu: bool,
-    replicas: int,
-    readers: int | None,
-    cluster: Cluster,
-) -> Any:
-    dumps = ray.cloudpickle.dumps  # unlike pickle it carries what was defined in a notebook
-    rows = [{"number": number, "task": dumps(task)} for number, task in tasks.items()]
-    tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Tries).remote()
-    plugins = answering.plugins
-    shared = {"tries": tries, "same": _installed(plugins), "plugins": plugins}
-    data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    data.context.enable_progress_bars = False
-    data.context.print_on_execution_start = False
-    # Ray Data tries again without end what was with a process that died, and starts models anew; see `Tries`
-    return data.map(
-        _read,
-        fn_kwargs={"reading": dumps(reading), **shared},
-        compute=ray.data.TaskPoolStrategy(size=readers),
-        num_cpus=cluster.reader_cpus(),
-    ).map(
-        _Replica,
-        fn_constructor_kwargs={"answering": dumps(answering), "on_gpu": on_gpu, **shared},
-        compute=ray.data.ActorPoolStrategy(size=replicas, max_tasks_in_flight_per_actor=_IN_FLIGHT),
-        num_cpus=REPLICA_CPUS,
-        num_gpus=1 if on_gpu else 0,
-    )
-
-
 def _made(pipeline: Any) -> Generator[tuple[int, list[Line]], None, None]:
     """Yield the number and the lines of each task as soon as they are there; raise what a task raised."""
-    from ray import cloudpickle
-
     # nothing is fetched ahead: what is made is stored at once
     batches = pipeline.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
     for batch in batches:
@@ -172,8 +150,6 @@ class Tries:
 @contextlib.contextmanager
 def _try(tries: Any, what: str) -> Iterator[bool]:
     """Say whether there is a try left; what is left by an error has ended."""
-    import ray
-
     before = ray.get(tries.begin.remote(what))
     try:
         yield before < TRIES
@@ -183,7 +159,6 @@ def _try(tries: Any, what: str) -> Iterator[bool]:
 
 def _read(row: Row, reading: bytes, tries: Any, same: Same, plugins: Plugins = ()) -> Row:
     """Read the media of a task; runs in whatever process Ray has for it."""
-    from ray import cloudpickle
 
     def read() -> bytes:
         media = cloudpickle.loads(row["task"]).media
@@ -203,36 +178,33 @@ def _read(row: Row, reading: bytes, tries: Any, same: Same, plugins: Plugins = (
 @functools.cache
 def _reading_of(pickled: bytes, same: Same, plugins: Plugins) -> Reading:
     import torch
-    from ray import cloudpickle
 
+    torch.set_num_threads(1)  # readers are as many as CPUs
+    return _arrived(pickled, same, plugins)  # type: ignore[no-any-return]
+
+
+def _arrived(pickled: bytes, same: Same, plugins: Plugins) -> Any:
     _check_same(same, plugins)
     load_once(plugins)
-    torch.set_num_threads(1)  # readers are as many as CPUs
-    reading: Reading = cloudpickle.loads(pickled)
-    return reading
+    return cloudpickle.loads(pickled)
 
 
 class _Replica:
     """A model that answers tasks; lives in a process of its own."""
 
     def __init__(self, answering: bytes, on_gpu: bool, tries: Any, same: Same, plugins: Plugins = ()) -> None:
-        self._answerer: Answerer | None = None
-        self._tries = tries
-        self._loaded = _caught("made", lambda: self._load(answering, on_gpu, same, plugins))
-
-    def _load(self, pickled: bytes, on_gpu: bool, same: Same, plugins: Plugins) -> None:
         import torch
-        from ray import cloudpickle
 
-        _check_same(same, plugins)
-        load_once(plugins)
         if on_gpu:
             torch.set_num_threads(_THREADS_BESIDE_GPU)
-        self._answerer = cloudpickle.loads(pickled).load()
+        self._answerer: Answerer | None = None
+        self._tries = tries
+        self._loaded = _caught("made", lambda: self._load(answering, same, plugins))
+
+    def _load(self, pickled: bytes, same: Same, plugins: Plugins) -> None:
+        self._answerer = _arrived(pickled, same, plugins).load()
 
     def __call__(self, row: Row) -> Row:
-        from ray import cloudpickle
-
         def answer() -> str:
             assert self._answerer is not None
             task, read = (cloudpickle.loads(row[name]) for name in ("task", "read"))
@@ -257,8 +229,6 @@ class _Elsewhere(Exception):
 
 def _caught(name: str, work: Callable[[], Any]) -> Row:
     """Return what work returns under a name, or what it raises under "fault", in a shape that travels."""
-    from ray import cloudpickle
-
     try:
         return {name: work(), "fault": None}
     except Exception as error:

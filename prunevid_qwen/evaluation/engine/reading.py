@@ -1,13 +1,12 @@
 """Media of a task to frames of their final size: the part of the work that needs no model and runs in any process.
 
-What is handed on is uint8 at the size that the model takes, a quarter of the bytes of a video's patches: small enough
-for a pipe between processes or machines, whatever room ``/dev/shm`` has.
+Frames are handed on as uint8, a quarter of the bytes of a video's patches: small enough for a pipe between processes.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import numpy as np
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.inputs.frontends import check_own_reading
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
@@ -26,11 +25,7 @@ from prunevid_qwen.video.indexed import read_frames
 
 
 def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
-    """Return how a model wants its media, read from its files; no weights are loaded.
-
-    Args:
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``from_pretrained``; None means its default.
+    """Return how a model wants its media, read from its files; no weights are loaded. Arguments as of `Answering`.
 
     Raises:
         UnsupportedError: of another family than those that this package reads for.
@@ -44,48 +39,29 @@ def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
 
 @dataclass(frozen=True, eq=False)
 class ReadMedia:
-    """One video or image, read and resized.
+    """One video or image, read and resized."""
 
-    Args:
-        kind: "video" or "image".
-        frames: uint8 RGB ``[T, h, w, 3]``; T is 1 for an image, else even.
-        seconds_per_grid: what the model is told of time; 1.0 for an image.
-        timestamps: seconds of the frames taken, without padding; () for an image.
-        facts: what is stored with an answer.
-    """
-
-    kind: str
-    frames: np.ndarray
-    seconds_per_grid: float
-    timestamps: tuple[float, ...]
-    facts: dict[str, Any]
+    kind: str  # "video" or "image"
+    frames: np.ndarray  # uint8 RGB [T, h, w, 3]; T is 1 for an image, else even
+    seconds_per_grid: float  # what the model is told of time; 1.0 for an image
+    timestamps: tuple[float, ...]  # seconds of the frames taken, without padding; () for an image
+    facts: dict[str, Any]  # what is stored with an answer
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class HeldImage(Media):
-    """An image that a data set holds itself, and no file; ``path`` says whose it is, and tells it from others.
+    """An image that a data set holds itself, and no file; ``path`` says whose it is, and tells it from others."""
 
-    Args:
-        image: uint8 RGB ``[h, w, 3]``.
-        note: what was done to its colours, or None.
-    """
-
-    image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0, 3), np.uint8))
-    note: str | None = None
+    image: np.ndarray  # uint8 RGB [h, w, 3]
+    note: str | None = None  # what was done to its colours
 
 
 @dataclass(frozen=True)
 class ByProtocol:
-    """Reads media as a benchmark's protocol says: frames by number, pixels between its limits.
+    """Reads media as a benchmark's protocol says: frames by number, pixels between its limits."""
 
-    Args:
-        protocol: of the run.
-        video, image: how the model wants them; the protocol's limits replace theirs.
-        backend, time_limit: of video files.
-    """
-
-    protocol: Protocol
-    video: PixelOptions
+    protocol: EvalProtocol
+    video: PixelOptions  # how the model wants them; the protocol's limits replace theirs
     image: PixelOptions
     backend: str = "pyav"
     time_limit: float | None = 120.0
@@ -94,7 +70,7 @@ class ByProtocol:
         """Read one video, folder of frames or image.
 
         Raises:
-            MediaError: missing, unreadable, or no frame in the range that the question is about.
+            MediaError: missing, unreadable, or no frame between ``start`` and ``end``.
         """
         if media.kind == "image":
             return _image(media, self._limits(self.image, 1))
@@ -141,31 +117,19 @@ class ByProtocol:
 
 @dataclass(frozen=True)
 class ByConfig:
-    """Reads media as ``prunevid ask`` does.
+    """Reads media as ``prunevid ask`` does."""
 
-    Args:
-        config: how videos are sampled and resized.
-        video, image: how the model wants them.
-    """
-
-    config: PruneVidConfig
-    video: PixelOptions
+    config: PruneVidConfig  # how videos are sampled and resized
+    video: PixelOptions  # how the model wants them
     image: PixelOptions
 
     def read(self, media: Media) -> ReadMedia:
-        """Read one video, folder of frames or image.
-
-        Raises:
-            MediaError: missing or unreadable.
-        """
+        """Read one video, folder of frames or image; as `ByProtocol` raises."""
         if media.kind == "image":
             limit = self.config.max_pixels
             return _image(media, self.image if limit is None else replace(self.image, max_pixels=limit))
-        given = {name: value for name in ("start", "end") if (value := getattr(media, name)) is not None}
-        if media.fps is not None:
-            given["fps"] = media.fps
-        reader = MediaReader(self.video, self.image)
-        frames, seconds, facts = reader.read_fitted(media.path, self.config, **given)
+        given = {name: value for name in ("start", "end", "fps") if (value := getattr(media, name)) is not None}
+        frames, seconds, facts = MediaReader(self.video, self.image).read_fitted(media.path, self.config, **given)
         return ReadMedia("video", frames, seconds, tuple(facts["timestamps"]), facts)
 
 
@@ -183,25 +147,19 @@ Reading = ByProtocol | ByConfig
 
 @dataclass(frozen=True, eq=False)
 class Read:
-    """What became of a task's media.
+    """What became of a task's media."""
 
-    Args:
-        media: in order; () where there is an error.
-        error: why they could not be read, or None.
-        seconds: that reading took.
-    """
-
-    media: tuple[ReadMedia, ...]
-    error: str | None
-    seconds: float
+    media: tuple[ReadMedia, ...]  # in order; () where there is an error
+    error: str | None  # why they could not be read
+    seconds: float  # that reading took
 
 
 def read_media(reading: Reading, media: tuple[Media, ...]) -> Read:
     """Read the media of a task; what is wrong with them becomes its error, not the end of the run."""
-    began = time.perf_counter()
+    began, said = time.perf_counter(), None
+    found: tuple[ReadMedia, ...] = ()
     try:
         found = tuple(reading.read(each) for each in media)
     except (MediaError, OSError, MemoryError) as error:
         said = str(error) or "not enough memory to read it: take fewer frames, or smaller ones"
-        return Read((), said, time.perf_counter() - began)
-    return Read(found, None, time.perf_counter() - began)
+    return Read(found, said, time.perf_counter() - began)

@@ -1,12 +1,11 @@
 """The lines of a run: what is answered already, and what an engine answers, stored as it comes.
 
-Each process that answers appends to a file of its own, so any number of processes, on any machines that share the
-folder, can go on with a run.
+Each process that answers appends to a file of its own, so that any number of them can go on with a run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -45,22 +44,33 @@ def answered(folder: Path, hashes: Mapping[str, str]) -> set[tuple[str, str]]:
     Raises:
         ConfigError: a line is of another run, or no line of answers.
     """
-    done = set()
-    for path in answer_files(folder):
-        for number, line in enumerate(read_lines(path), 1):
-            if not {"config", "id", "error", "run"} <= line.keys():
-                raise ConfigError(f"{path}:{number} is no answer of a run: take the line out, or pass --restart")
-            wanted = hashes.get(line["config"])
-            if wanted is None:  # not asked now
-                continue
-            if line["run"] != wanted:
-                raise ConfigError(
-                    f"{path}:{number} is of another run of {line['config']!r} (hash {line['run']:.12}, now "
-                    f"{wanted:.12}): pass --restart or another folder"
-                )
-            if line["error"] is None:
-                done.add((line["config"], line["id"]))
-    return done
+    lines = (each for path in answer_files(folder) for each in own_lines(path, hashes.get, "another folder"))
+    return {(line["config"], line["id"]) for _, line in lines if line["error"] is None}
+
+
+def own_lines(path: Path, run_of: Callable[[str], str | None], another: str) -> Iterator[tuple[str, Line]]:
+    """Yield "file:line" and the line of each answer of a run.
+
+    Args:
+        path: of the lines.
+        run_of: the hash of a config's run; None for a config that is not asked now, which is passed over.
+        another: place to pass instead, for the error.
+
+    Raises:
+        ConfigError: as `answered`.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        where = f"{path}:{number}"
+        if not {"config", "id", "error", "run"} <= line.keys():
+            raise ConfigError(f"{where} is no answer of a run: take the line out, or pass --restart or {another}")
+        run = run_of(line["config"])
+        if run is not None and line["run"] != run:
+            raise ConfigError(
+                f"{where} is of another run of {line['config']!r} (hash {line['run']:.12}, now {run:.12}): pass "
+                f"--restart or {another}"
+            )
+        if run is not None:
+            yield where, line
 
 
 def store_answers(
@@ -72,16 +82,12 @@ def store_answers(
     stored: Callable[[Line], Line] = lambda line: line,
     otherwise: str = "wait for it, or pass another folder",
 ) -> None:
-    """Store each line of what is left to ask as soon as it is there.
+    """Store each line of the tasks that are left, as ``stored`` makes it, as soon as it is there.
 
     Args:
-        path: of the lines.
-        tasks: what is left.
-        answer: begins to answer them; not called where nothing is left.
+        path, otherwise: as of `Lines`.
+        answer: begins to answer the tasks; not called where nothing is left.
         total: lines of the whole run; those that ``tasks`` will not give are there.
-        tell: told of the progress.
-        stored: what is stored of a line.
-        otherwise: see `Lines`.
     """
     done = total - sum(task.answers for task in tasks)
     tell("answering", done, total)

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
-from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
 from prunevid_qwen.evaluation.engine.reading import ReadMedia
+from prunevid_qwen.inputs.messages import Item, read_messages
 
 Line = dict[str, Any]
 """What is stored of one question under one config; JSON."""
+Message = dict[str, Any]
+
+_PLACE = "medium"  # {"medium": 0} stands where the first video or image of a conversation belongs
+_RANGE = ("start", "end", "video_start", "video_end")
 
 
 class Question(ABC):
     """A question of any kind; ``id`` is unique within the run."""
 
     id: str
+    media: tuple[Media, ...]
     error: str | None = None
     """Why it cannot be asked, if that is known beforehand: it becomes the error of its lines."""
     generation: Mapping[str, Any] = {}
     """Arguments of ``generate`` that are this question's own, over those of the run."""
 
     @abstractmethod
-    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[Message]:
         """Return the chat messages.
 
         Args:
@@ -35,6 +44,57 @@ class Question(ABC):
     @abstractmethod
     def about(self) -> Line:
         """Return what a line says of the question itself, whatever is answered."""
+
+
+class Conversation(Question):
+    """A question of several messages, as `read_conversation` reads them."""
+
+    conversation: tuple[Message, ...]
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[Any]) -> list[Message]:
+        """Return the chat messages with media where they belong."""
+
+        def content(given: Any) -> Any:
+            return given if isinstance(given, str) else [items[e[_PLACE]] if _PLACE in e else e for e in given]
+
+        return [{"role": each["role"], "content": content(each["content"])} for each in self.conversation]
+
+
+def read_conversation(messages: Any, medium: Callable[[Item, int], Media]) -> tuple[list[Message], list[Media]]:
+    """Return the messages of a `Conversation`, and its media in order.
+
+    Args:
+        messages: as `read_messages` takes them.
+        medium: returns the medium of an item; called with its number.
+
+    Raises:
+        ConfigError: a message is malformed, or an item says how it is read: that is said for all questions at once.
+    """
+    media: list[Media] = []
+
+    def placed(item: Item) -> dict[str, Any]:
+        if item.kind == "text":
+            return {"type": "text", "text": item.held}
+        others = [name for name in item.given if item.kind == "image" or name not in _RANGE]
+        if others:
+            takes = "beside a video start and end are read" if item.kind == "video" else "beside an image nothing is"
+            raise ConfigError(f"{takes}; got {', '.join(others)}: such options are given once, for all questions")
+        media.append(medium(item, len(media)))
+        return {_PLACE: len(media) - 1}
+
+    turns = [
+        {"role": role, "content": content if isinstance(content, str) else [placed(item) for item in content]}
+        for role, content in read_messages(messages)
+    ]
+    return turns, media
+
+
+def media_at(item: Item, path: str) -> Media:
+    """Return what an item of a message shows, which lies at ``path``."""
+    if item.kind == "image":
+        return Media("image", path)
+    kind: MediaKind = "frames" if os.path.isdir(path) else "video"
+    return Media(kind, path, item.options.get("start"), item.options.get("end"))
 
 
 @dataclass(frozen=True)
@@ -55,13 +115,15 @@ class Task:
         return sum(len(configs) for _, configs in self.questions)
 
 
-def without(task: Task, done: Collection[tuple[str, str]]) -> Task | None:
-    """Return what is left of a task, or None.
+def tasks_of(questions: Iterable[Question], configs: Sequence[str], most: int | None = None) -> Iterator[Task]:
+    """Yield questions as tasks, in order: neighbours about the same media are one, of ``most`` questions at most."""
+    for media, same in groupby(questions, key=lambda question: question.media):
+        while together := tuple(islice(same, most)):
+            yield Task(media, tuple((question, tuple(configs)) for question in together))
 
-    Args:
-        task: as planned.
-        done: (config, id) of what is answered.
-    """
+
+def without(task: Task, done: Collection[tuple[str, str]]) -> Task | None:
+    """Return what is left of a task, or None; ``done`` holds (config, id) of what is answered."""
     left = [
         (question, names)
         for question, wanted in task.questions

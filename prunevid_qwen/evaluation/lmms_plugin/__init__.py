@@ -1,7 +1,6 @@
 """Our model inside lmms-eval, found through its entry point ``lmms_eval.models``: no fork, no copy of its code.
 
-``arguments``, ``generation`` and ``chat`` turn what lmms-eval hands over into choices, questions and media; ``answers``
-has them answered by our engine. Only ``model`` imports lmms-eval, and only it imports ``model``.
+`arguments` and `chat` read what lmms-eval hands over; only `model` imports lmms-eval, and only lmms-eval imports that.
 """
 
 from typing import Any

@@ -1,77 +1,50 @@
-"""What stands in ``--model_args``: every choice is there, because lmms-eval's cache knows of nothing else."""
+"""What lmms-eval's ``--model_args`` and a task's ``generation_kwargs`` say; what cannot be honoured is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
-from prunevid_qwen.config.option_checks import check_count, unknown
+from prunevid_qwen.config.option_checks import check_count, is_number, unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL, INSTEAD, under
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, EvalProtocol, protocol_named, under
 
-READING = (
-    "sampler", "frames", "min_frames", "fps", "min_pixels", "max_pixels", "total_pixels", "seconds_per_grid",
-    "position_scheme",
-)  # fmt: skip
-"""Choices of `Protocol` that are arguments; prompts, subtitles and lengths are the task's."""
+LONGEST = 128
+"""New tokens where neither task nor model arguments say how many: what lmms-eval's own Qwen2.5-VL takes."""
 
-_LOADING: dict[str, Any] = {
-    "device": str | None,
-    "device_map": str | None,
-    "dtype": str | None,
-    "attn_implementation": str | None,
-    "revision": str | None,
-    "cache_dir": str | None,
-    "local_files_only": bool | None,
-}
-_OWN: dict[str, Any] = {
-    "pretrained": str,
-    "config": str,
-    "pruning_rate": float,
-    "workers": int,
-    "system": str | None,
-    "prefill": str,
-    "max_new_tokens": int | None,
-    "records": str | None,
-}
-_CONFIG = {name: kind for name, kind in option_types().items() if name not in BY_PROTOCOL}
-_PROTOCOL = {name: get_type_hints(Protocol)[name] for name in READING}
-KINDS = {**_OWN, **_LOADING, **_PROTOCOL, **_CONFIG}
-"""Every model argument, with its type."""
-
-_INSTEAD = {**INSTEAD, "max_num_frames": "frames", "model_path": "pretrained", "system_prompt": "system"}
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
 class ModelArguments:
-    """The model, what is pruned, and how media are read.
+    """The model, what is pruned, and how media are read: all, because lmms-eval's cache knows of nothing else."""
 
-    Args:
-        pretrained: "bundled", a folder or a hub id.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        config: what is pruned.
-        protocol: how media are read; of its text and lengths nothing is used.
-        workers: processes that read ahead, or 0 for a thread.
-        system: instead of a task's own system message; None leaves it.
-        prefill: how the assistant's answer begins, or "".
-        max_new_tokens: over the task's, or None.
-        records: folder of a line for each answer (tokens, seconds, errors), or None.
-    """
-
-    pretrained: str
-    loading: dict[str, Any]
+    loading: dict[str, Any]  # arguments of ``PruneVidQwen25VL.from_pretrained``
     config: PruneVidConfig
-    protocol: Protocol
-    workers: int = 1
-    system: str | None = None
-    prefill: str = ""
-    max_new_tokens: int | None = None
-    records: str | None = None
+    protocol: EvalProtocol  # of its text and lengths nothing is used
+    pretrained: str = "bundled"  # or a folder, or a hub id
+    workers: int = 1  # processes that read ahead, or 0 for a thread
+    system: str | None = None  # instead of a task's own system message; None leaves it
+    prefill: str = ""  # how the assistant's answer begins
+    max_new_tokens: int | None = None  # over the task's
+    records: str | None = None  # folder of a line for each answer (tokens, seconds, errors)
+
+
+_OF_TASK = ("dataset", "prompt", "subtitles", "max_new_tokens")  # choices of a protocol that are the task's
+_READING = {name: kind for name, kind in get_type_hints(EvalProtocol).items() if name not in _OF_TASK}
+_CONFIG = {name: kind for name, kind in option_types().items() if name not in BY_PROTOCOL} | {"pruning_rate": float}
+_LOADING = dict.fromkeys(
+    ("device", "device_map", "dtype", "attn_implementation", "revision", "cache_dir"), str | None
+) | {"local_files_only": bool | None}
+_OWN = get_type_hints(ModelArguments) | {"config": str}
+del _OWN["loading"], _OWN["protocol"]
+KINDS: dict[str, Any] = {**_OWN, **_LOADING, **_READING, **_CONFIG}
+"""Every model argument, with its type."""
+
+_INSTEAD = {**INSTEAD, "max_num_frames": "frames", "model_path": "pretrained", "system_prompt": "system"}
 
 
 def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
@@ -90,52 +63,46 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
         if name not in KINDS:
             raise ConfigError(unknown("a model argument of prunevid_qwen is one of", name, tuple(KINDS)))
     values = {name: _typed(name, value, KINDS[name]) for name, value in given.items()}
-    own = {name: values[name] for name in _OWN if name in values}
-    protocol = protocol_named("lmms", "mvbench", **{name: values[name] for name in READING if name in values})
-    base = own.pop("config", "paper")
-    changes = {name: values[name] for name in (*_CONFIG, "pruning_rate") if name in values}
-    own.pop("pruning_rate", None)
-    check_count("workers", own.get("workers", 1), 0)
-    if own.get("max_new_tokens") is not None:
-        check_count("max_new_tokens", own["max_new_tokens"], 1)
-    loading = {name: values[name] for name in _LOADING if values.get(name) is not None}
-    if len({"device", "device_map"} & set(loading)) == 2:
+
+    def of(names: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: values[name] for name in names if name in values}
+
+    protocol = protocol_named("lmms", "mvbench", **of(_READING))
+    base = values.pop("config", "paper")
+    config = under(protocol, base, get_config(base)).replace(**of(_CONFIG))
+    check_count("workers", values.get("workers", 1), 0)
+    if values.get("max_new_tokens") is not None:
+        check_count("max_new_tokens", values["max_new_tokens"], 1)
+    loading = {name: value for name, value in of(_LOADING).items() if value is not None}
+    if {"device", "device_map"} <= loading.keys():
         raise ConfigError("device and device_map say the same thing twice: pass one of them")
-    config = under(protocol, base, get_config(base)).replace(**changes)
-    return ModelArguments(own.pop("pretrained", "bundled"), loading, config, protocol, **own)
+    return ModelArguments(loading, config, protocol, **of(_OWN))
 
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """Return a value as one of the types in ``kind``, whatever lmms-eval took it for."""
     kinds = get_args(kind) or (kind,)
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        value = value[1:-1]
+    word = str(value).lower()
+    if type(None) in kinds and word == "none":
+        return None
+    if bool in kinds and word in _WORDS:
+        return _WORDS[word]
     if isinstance(value, str):
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-            value = value[1:-1]
-        if type(None) in kinds and value.lower() == "none":
-            return None
-        if bool in kinds and value.lower() in _TRUE + _FALSE:
-            return value.lower() in _TRUE
         for number in (int, float):
             if number in kinds:
-                try:
+                with suppress(ValueError):
                     return number(value)
-                except ValueError:
-                    continue
         if str in kinds:
             return value.replace("\\n", "\n")
-    elif isinstance(value, bool):
-        if bool in kinds:
+    elif is_number(value):
+        if float in kinds or (int in kinds and isinstance(value, int)):
             return value
-    elif bool in kinds and value in (0, 1):
-        return bool(value)
-    elif isinstance(value, int) and str in kinds:
-        return str(value)  # a revision of digits
-    elif float in kinds or (isinstance(value, int) and int in kinds):
-        return value
-    elif isinstance(value, float) and value.is_integer() and int in kinds:
-        return int(value)  # 1e6
-    elif value is None and type(None) in kinds:
-        return None
+        if int in kinds and value.is_integer():
+            return int(value)  # 1e6
+        if str in kinds and isinstance(value, int):
+            return str(value)  # a revision of digits
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
     wanted = " or ".join(words[part] for part in words if part in kinds)
     hint = f': where it is a text, put it into quotes ({name}="...")' if str in kinds else ""
@@ -143,12 +110,7 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 
 def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, Any]:
-    """Return the loading arguments of one of several processes, each of which holds a whole model.
-
-    Args:
-        loading: as asked for.
-        processes: of the run.
-        own: device that the launcher gives this process.
+    """Return the loading arguments of one of several processes, each with a whole model on the device ``own``.
 
     Raises:
         ConfigError: what was asked for is one place for all of them, or another kind of device.
@@ -167,3 +129,65 @@ def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, An
             "leave device out (on a machine with GPUs, ACCELERATE_USE_CPU=true starts processes on the CPU)"
         )
     return {**loading, "device": own}
+
+
+_KNOWN = (
+    "until", "stop_sequences", "max_new_tokens", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k",
+    "num_beams", "repetition_penalty",
+)  # fmt: skip
+# These say nothing to us, or say what is done anyway.
+_ONE_VALUE = {"n": 1, "best_of": 1, "num_return_sequences": 1, "skip_special_tokens": True, "use_cache": True}
+_OTHERS = ("image_aspect_ratio",)  # how LLaVA cuts an image; Qwen2.5-VL takes any aspect as it is
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How an answer is made."""
+
+    arguments: dict[str, Any]  # of transformers' ``generate``
+    until: tuple[str, ...] = ()  # texts before which an answer ends
+
+    def cut(self, text: str) -> str:
+        """Return what stands before the first of the texts at which an answer ends."""
+        return text[: min((at for stop in self.until if (at := text.find(stop)) >= 0), default=None)]
+
+
+def read_generation(given: Mapping[str, Any] | None, max_new_tokens: int | None = None) -> Generation:
+    """Read a task's generation arguments.
+
+    A temperature above 0 samples, unless ``do_sample`` is false; a temperature of 0 is greedy whatever ``do_sample``
+    says, as in lmms-eval's own models.
+
+    Raises:
+        ConfigError: a name or value that cannot be honoured.
+    """
+    given = {name: value for name, value in (given or {}).items() if name not in _OTHERS}
+    for name, value in given.items():
+        if name in _ONE_VALUE:
+            if value is not None and value != _ONE_VALUE[name]:
+                raise ConfigError(f"generation argument {name} is {_ONE_VALUE[name]!r} here, got {quoted(value)}")
+        elif name not in _KNOWN:
+            raise ConfigError(unknown("prunevid_qwen honours the generation arguments", name, _KNOWN))
+    longest = max_new_tokens or given.get("max_new_tokens") or given.get("max_gen_toks") or LONGEST
+    check_count("max_new_tokens", longest, 1)
+    beams = given.get("num_beams") or 1
+    check_count("num_beams", beams, 1)
+    arguments = {"max_new_tokens": longest, "num_beams": beams, **_sampling(given)}
+    if given.get("repetition_penalty") is not None:
+        arguments["repetition_penalty"] = float(given["repetition_penalty"])
+    stops: list[str] = []
+    for until in (given.get("until"), given.get("stop_sequences")):
+        stops += [until] if isinstance(until, str) else list(until or ())
+    if not all(isinstance(stop, str) for stop in stops):
+        raise ConfigError(f"until is a text or a list of texts, got {quoted(stops)}")
+    return Generation(arguments, tuple(dict.fromkeys(filter(None, stops))))
+
+
+def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
+    warmth, asked = given.get("temperature"), given.get("do_sample")
+    if warmth is not None and (not is_number(warmth) or warmth < 0):
+        raise ConfigError(f"temperature is a number of at least 0, got {quoted(warmth)}")
+    if asked is False or warmth == 0 or (asked is None and warmth is None):
+        return {"do_sample": False}
+    chosen = {"do_sample": True, "temperature": 1.0 if warmth is None else float(warmth)}
+    return chosen | {name: given[name] for name in ("top_p", "top_k") if given.get(name) is not None}

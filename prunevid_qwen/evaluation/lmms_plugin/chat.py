@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.conversations import Conversation, read_conversation
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, HeldImage, ReadMedia
-from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.lmms_plugin.generation import Generation
+from prunevid_qwen.evaluation.engine.tasks import Conversation, Line, media_at, read_conversation
 from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.video.data_uris import is_data_uri
 from prunevid_qwen.video.frames import read_picture
 from prunevid_qwen.video.paths import local_path
+
+TOGETHER = 16
+"""Neighbours about the same media that are asked at once: their video is read and encoded once."""
 
 _SAME = {"start_time": "start", "end_time": "end", "video_start": "start", "video_end": "end"}
 
@@ -25,11 +26,7 @@ class ByRequest(ByProtocol):
     """Reads media as a protocol says; whatever is wrong with a file is a `MediaError`."""
 
     def read(self, media: Media) -> ReadMedia:
-        """Read one video, folder of frames or image.
-
-        Raises:
-            MediaError: it cannot be read.
-        """
+        """Read one video, folder of frames or image."""
         try:
             return super().read(media)
         except (MediaError, OSError, MemoryError):
@@ -40,26 +37,13 @@ class ByRequest(ByProtocol):
 
 @dataclass(frozen=True)
 class ChatQuestion(Conversation):
-    """One request.
-
-    Args:
-        id: unique within the run.
-        how: it is answered.
-        conversation: chat messages with places for media.
-        media: in order of their numbers.
-        error: why it cannot be asked, or None.
-    """
+    """One request."""
 
     id: str
-    how: Generation
+    generation: Mapping[str, Any] = field(default_factory=dict)
     conversation: tuple[dict[str, Any], ...] = ()
     media: tuple[Media, ...] = ()
     error: str | None = None
-
-    @property
-    def generation(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """Arguments of ``generate``."""
-        return dict(self.how.arguments)
 
     def about(self) -> Line:
         """Return its name: the rest is lmms-eval's to store."""
@@ -67,13 +51,12 @@ class ChatQuestion(Conversation):
 
 
 def chat_question(
-    name: str, how: Generation, messages: Sequence[Any], system: str | None, prefill: str
+    name: str, generation: Mapping[str, Any], messages: Sequence[Any], system: str | None, prefill: str
 ) -> ChatQuestion:
     """Read the messages that a task's ``doc_to_messages`` gives.
 
     Args:
-        name: of the request.
-        how: it is answered.
+        name, generation: of the request: its id, and arguments of ``generate``.
         messages: role and content; content is a text or a list of items with a type, and a text or a url.
         system: instead of the task's own system message; None leaves it.
         prefill: how the answer begins, or "".
@@ -91,7 +74,7 @@ def chat_question(
         if turns[-1]["role"] == "assistant":
             raise ConfigError(f"{name} begins the assistant's answer itself: leave prefill out")
         turns.append(_turn("assistant", prefill))
-    return ChatQuestion(name, how, tuple(turns), tuple(media))
+    return ChatQuestion(name, generation, tuple(turns), tuple(media))
 
 
 def _turn(role: str, text: str) -> dict[str, Any]:
@@ -120,9 +103,6 @@ def _medium(where: str, item: Item) -> Media:
     if not isinstance(item.held, (str, os.PathLike)):
         raise MediaError(f"{where} is a path, got {type(item.held).__name__}: prunevid_qwen reads files")
     try:
-        path = local_path(item.held)
+        return media_at(item, local_path(item.held))
     except MediaError as error:
         raise MediaError(f"{where}: {error}") from None
-    if item.kind == "image":
-        return Media("image", path)
-    return Media("frames" if os.path.isdir(path) else "video", path, item.options.get("start"), item.options.get("end"))

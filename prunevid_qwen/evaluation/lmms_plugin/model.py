@@ -18,22 +18,24 @@ from loguru import logger  # type: ignore[import-not-found]  # lmms-eval's
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from prunevid_qwen.errors import PruningNotApplied, SetupError, abridged
-from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.lmms_plugin.answers import Answers
-from prunevid_qwen.evaluation.lmms_plugin.arguments import placed, read_arguments
-from prunevid_qwen.evaluation.lmms_plugin.chat import ChatQuestion, chat_question
-from prunevid_qwen.evaluation.lmms_plugin.generation import Generation, read_generation
+from prunevid_qwen.evaluation.engine.answering import Answering, Encoded
+from prunevid_qwen.evaluation.engine.local import run_here
+from prunevid_qwen.evaluation.engine.reading import Read
+from prunevid_qwen.evaluation.engine.tasks import Line, Task, tasks_of
+from prunevid_qwen.evaluation.lmms_plugin.arguments import Generation, placed, read_arguments, read_generation
+from prunevid_qwen.evaluation.lmms_plugin.chat import TOGETHER, ByRequest, ChatQuestion, chat_question
 from prunevid_qwen.evaluation.store import Lines
 from prunevid_qwen.tokens.device import input_device
+
+_CONFIG = "lmms_eval"
 
 
 class PruneVidQwen(lmms):
     """Qwen2.5-VL with pruned visual tokens: ``lmms-eval --model prunevid_qwen --model_args config=paper,...``.
 
     Args:
-        batch_size: any number: each answer is one prompt, never padded beside others, and so does not depend on it.
-        max_batch_size: the same.
-        given: see `arguments.ModelArguments`, `config.PruneVidConfig` and `arguments.READING`.
+        batch_size, max_batch_size: any number: each answer is one prompt, never padded beside others.
+        given: see `arguments.KINDS`.
 
     Raises:
         ConfigError: an unknown argument, or a bad value.
@@ -56,8 +58,13 @@ class PruneVidQwen(lmms):
             )
         self._rank, self._world_size = self.accelerator.process_index, processes
         loading = placed(self.arguments.loading, processes, str(self.accelerator.device))
-        self._answers = Answers(self.arguments, loading, self._note)
-        self._device = input_device(self._answers.model.model)
+        config = self.arguments.config
+        self._answerer = Answering(((_CONFIG, config),), self.arguments.pretrained, loading).load()
+        self._device = input_device(self._answerer.model.model)
+        media = self._answerer.model.preprocessor.media
+        self._reading = ByRequest(
+            self.arguments.protocol, media.video, media.image, config.video_backend, config.video_time_limit
+        )
         self._open = ExitStack()
         self._records: Lines | None = None
         if self.arguments.records is not None:
@@ -83,56 +90,65 @@ class PruneVidQwen(lmms):
 
         Raises:
             ConfigError: a task's generation argument that cannot be honoured; before any answer.
-            PruningNotApplied: pruning was asked for and did not happen.
+            PruningNotApplied: see `Answerer.answer`.
         """
-        longest = self.arguments.max_new_tokens
-        own = [request for request in requests if not (request.metadata or {}).get("__padding_only__")]
-        asked = [(request, read_generation(request.args[2], longest)) for request in own]
-        return self._generate(requests, asked)
+        asked = [  # None is padding: other ranks have one more request, and nobody reads its answer
+            None
+            if (request.metadata or {}).get("__padding_only__")
+            else (request, read_generation(request.args[2], self.arguments.max_new_tokens))
+            for request in requests
+        ]
+        return self._generate(asked)
 
-    def _generate(
-        self, requests: Sequence[Instance], asked: Sequence[tuple[Instance, Generation]]
-    ) -> Iterator[GenerationResult]:
-        results = self._results(asked)
-        own = {id(request) for request, _ in asked}
-        with tqdm(total=len(asked), disable=self._rank != 0, desc="prunevid_qwen") as bar:
-            for request in requests:
-                if id(request) not in own:  # padding: other ranks have one more, and nobody reads it
-                    yield GenerationResult("")
-                    continue
-                yield next(results)
-                bar.update()
-
-    def _results(self, asked: Sequence[tuple[Instance, Generation]]) -> Iterator[GenerationResult]:
+    def _generate(self, asked: Sequence[tuple[Instance, Generation] | None]) -> Iterator[GenerationResult]:
         done: list[Line] = []
+        own = [each for each in asked if each is not None]
+        tasks = tasks_of((self._question(*each) for each in own), [_CONFIG], TOGETHER)
+        bar = tqdm(total=len(own), disable=self._rank != 0, desc="prunevid_qwen")
         try:
-            with closing(self._answers.answer(self._question(*each) for each in asked)) as lines:
-                for (_, generation), line in zip(asked, lines, strict=True):
-                    done.append(line)
+            with bar, closing(run_here(tasks, self._reading, self._lines, self.arguments.workers)) as lines:
+                for each in asked:
+                    if each is None:
+                        yield GenerationResult("")
+                        continue
+                    done.append(next(lines))
                     if self._records is not None:
-                        self._records.add(line)
-                    if len(done) == len(asked):  # lmms-eval need not come back after the last answer
+                        self._records.add(done[-1])
+                    if len(done) == len(own):  # lmms-eval need not come back after the last answer
                         lines.close()
                         self._tell(done)
-                    yield _result(line, generation)
+                    bar.update()
+                    yield _result(done[-1], each[1])
         except PruningNotApplied as error:
             if self._world_size == 1:
                 raise
             logger.error(str(error))
             raise SystemExit(error.exit_code) from error  # an Exception would leave the other ranks waiting
 
+    def _lines(self, task: Task, read: Read) -> Iterator[Line]:
+        encoded = Encoded(self._answerer, read.media)
+        for question, _ in task.questions:
+            fault: Exception | None = None
+            try:
+                line = self._answerer.line(question, _CONFIG, read, encoded)
+            except PruningNotApplied:
+                raise
+            except Exception as error:
+                fault = error
+                line = {**question.about(), "error": f"{type(error).__name__}: {error}"}
+            if line["error"] is not None:
+                self.errors.append(f"{question.id}: {line['error']}")
+                logger.opt(exception=fault).error(abridged(f"no answer to {self.errors[-1]}"))
+            yield line
+
     def _question(self, request: Instance, generation: Generation) -> ChatQuestion:
         _, doc_to_messages, _, doc_id, task, split = request.args
         name = f"{task}/{doc_id}"
         try:
             messages = doc_to_messages(self.task_dict[task][split][doc_id])
-            return chat_question(name, generation, messages, self.arguments.system, self.arguments.prefill)
+            return chat_question(name, generation.arguments, messages, self.arguments.system, self.arguments.prefill)
         except (Exception, SystemExit) as error:  # some tasks end the process where a video is missing
-            return ChatQuestion(name, generation, error=f"{type(error).__name__}: {error}")
-
-    def _note(self, said: str, error: BaseException | None) -> None:
-        self.errors.append(said)
-        logger.opt(exception=error).error(abridged(f"no answer to {said}"))
+            return ChatQuestion(name, generation.arguments, error=f"{type(error).__name__}: {error}")
 
     def _tell(self, done: Sequence[Line]) -> None:
         """Log this rank's figures; lmms-eval puts those of rank 0 into its results under "throughput"."""
@@ -170,7 +186,7 @@ class PruneVidQwen(lmms):
     def clean(self) -> None:
         """Let go of the model: lmms-eval may put a judge on the same GPU."""
         self._open.close()
-        del self._answers
+        del self._answerer
         super().clean()
 
 

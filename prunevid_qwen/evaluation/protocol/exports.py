@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,23 +10,21 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.protocol.lines import Line, join
+from prunevid_qwen.evaluation.report.page import csv_text, json_text
+from prunevid_qwen.evaluation.store import replace
 
-NO_OPTION = -1
-"""Stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess."""
-
+_NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess
 _OF_VIDEO = ("duration", "domain", "sub_category")
 
 
 def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
-    """Return one configuration's answers in the format of Video-MME's ``eval_your_results.py``.
+    """Return one configuration's raw answers in the format of Video-MME's ``eval_your_results.py``.
 
-    Responses are the raw answers. A question without one has the response "", which that script leaves out of its
-    denominator; `summary` says how many there are.
+    A question without one has the response "", which that script leaves out of its denominator; `summary` says how many
+    there are.
 
     Args:
         records: of the whole data set; ids are its question ids ("001-1").
-        lines: stored answers, of this and other configurations.
-        config: whose.
 
     Raises:
         ConfigError: that configuration has no line, or a record is none of Video-MME.
@@ -43,8 +38,8 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
         lacking = [name for name in (*_OF_VIDEO, "task_type") if name not in record.groups]
         if not dash or lacking:
             raise ConfigError(
-                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1"
-                + (f" and whose groups have {', '.join(lacking)}" if lacking else "")
+                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1 and whose groups have "
+                f"{', '.join(_OF_VIDEO)} and task_type; it lacks {', '.join(lacking) or 'no group'}"
             )
         about = {name: record.groups[name] for name in _OF_VIDEO}
         entry = videos.setdefault(video, {"video_id": video, **about, "questions": []})
@@ -53,12 +48,12 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
                 "question_id": record.id,
                 "task_type": record.groups["task_type"],
                 "question": record.question,
-                "options": [f"{string.ascii_uppercase[i]}. {text}" for i, text in enumerate(record.options)],
+                "options": [f"{letter}. {text}" for letter, text in zip(record.letters, record.options, strict=True)],
                 "answer": record.answer,
                 "response": answers.get(record.id) or "",
             }
         )
-    return json.dumps(list(videos.values()), indent=1, ensure_ascii=False) + "\n"
+    return json_text(list(videos.values()))
 
 
 def write_submission(
@@ -72,11 +67,8 @@ def write_submission(
         answers: letters by id; None where a model's words name no option.
         partial: leave out questions that have no entry in ``answers``, instead of refusing.
 
-    Returns: the path.
-
     Raises:
-        ConfigError: another ending; questions without an entry; an entry that is no letter of its question, or of no
-            question.
+        ConfigError: another ending; questions without an entry; an entry that is no letter, or of no question.
     """
     asked = {record.id: record for record in records}
     if strange := [name for name in answers if name not in asked]:
@@ -90,22 +82,21 @@ def write_submission(
             "them; go on with the run, or write a part of it on purpose (partial=True)"
         )
     numbers = {name: _number(record, answers[name]) for name, record in asked.items() if name in answers}
-    text = io.StringIO()
     if path.suffix == ".json":
-        text.write(json.dumps(numbers, indent=0) + "\n")
+        text = json.dumps(numbers, indent=0) + "\n"
     elif path.suffix == ".csv":
-        csv.writer(text, lineterminator="\n").writerows([("q_uid", "answer"), *numbers.items()])
+        text = csv_text({"q_uid": name, "answer": number} for name, number in numbers.items())
     else:
         raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text.getvalue(), encoding="utf-8", newline="")
+    replace(path, text.encode())
     return path
 
 
 def _number(record: Record, answer: str | None) -> int:
     if answer is None:
-        return NO_OPTION
-    if len(answer) != 1 or answer not in record.letters:
+        return _NO_OPTION
+    if answer not in tuple(record.letters):
         raise ConfigError(
             f"the answer to {record.id} is {quoted(answer)}, expected one of {', '.join(record.letters)} or None"
         )

@@ -1,15 +1,23 @@
 """What other harnesses' scorers say of an answer, in our own words, odd behaviour included; nothing is ever drawn.
 
-Each takes an `Output` and returns a `Reading`. Those of lmms-eval were compared with 0.7.3's own functions, on the
-strings of the tests and on random ones (nextqa and tempcompass on 30,000); the others follow the behaviour that the
-project's specs (1.4) measured.
+Those of lmms-eval were compared with 0.7.3's own functions, on the strings of the tests and on random ones (nextqa and
+tempcompass on 30,000); the others follow the behaviour that the project's specs (1.4) measured.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
-from prunevid_qwen.evaluation.protocol.outputs import LETTERS, Output, Reading, only
+from prunevid_qwen.config.option_checks import unknown
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation.datasets.layout import benchmark
+from prunevid_qwen.evaluation.datasets.record import LETTERS
+from prunevid_qwen.evaluation.protocol.scorers import Output, Reading, ours
+
+
+def _one(letter: str, otherwise: str = "unparsed") -> Reading:
+    return Reading(letter) if letter else Reading("", otherwise)
 
 
 def mvbench(output: Output) -> Reading:
@@ -34,8 +42,7 @@ def _first_word(output: Output) -> str:
 
 def _in_either_direction(word: str, output: Output) -> Reading:
     marks = {letter: f"({letter.lower()})" for letter in output.letters}
-    accepted = "".join(letter for letter, mark in marks.items() if word.replace(".", "") in mark or mark in word)
-    return Reading(accepted, "reads" if accepted else "unparsed")
+    return _one("".join(letter for letter, mark in marks.items() if word.replace(".", "") in mark or mark in word))
 
 
 def videomme(output: Output) -> Reading:
@@ -45,7 +52,7 @@ def videomme(output: Output) -> Reading:
     "Best option:", so that "Best answer: C" is read as B. An answer without such a capital is not counted at all.
     """
     text = output.raw.replace("Best answer:Best option:", "").replace("Answer:", "")
-    return only(_first_capital(text, "ABCD"), "left_out")
+    return _one(_first_capital(text, "ABCD"), "left_out")
 
 
 def mlvu(output: Output) -> Reading:
@@ -53,7 +60,7 @@ def mlvu(output: Output) -> Reading:
     text = output.raw.strip()
     before, bracket, _ = text.partition(")")
     letter = before[-1:] if bracket else text
-    return only(letter if len(letter) == 1 and letter in LETTERS else "")
+    return _one(letter if len(letter) == 1 and letter in LETTERS else "")
 
 
 _REMOVED_OR_SPACE = ';/[]"{}()=+\\_-><@`,?!'
@@ -69,19 +76,17 @@ def lmms_mvbench(output: Output) -> Reading:
         return Reading("", "left_out")
     text = output.raw.strip()
     if first := _OPTION_FIRST.match(text):
-        return only(first[1].upper())
-    text = text.replace("\n", " ").replace("\t", " ")
+        return _one(first[1].upper())
+    bare = text = text.replace("\n", " ").replace("\t", " ")
     thousands = re.search(r"\d,\d", text) is not None
-    bare = text
     for mark in _REMOVED_OR_SPACE:
         beside_space = f"{mark} " in text or f" {mark}" in text
         bare = bare.replace(mark, "" if beside_space or thousands else " ")
     bare = re.sub(r"\.(?!\d)", "", bare, count=32)  # a flag passed in the place of a count
     bare = bare.strip("'").strip('"').strip(")").strip("(").strip().lower()
-    alone = re.search(r"\b([A-E])\b", bare, re.IGNORECASE)
-    if alone:
-        return only(alone[1].upper())
-    return only(bare.upper() if len(bare) == 1 and bare.upper() in LETTERS else "")
+    if alone := re.search(r"\b([A-E])\b", bare, re.IGNORECASE):
+        return _one(alone[1].upper())
+    return _one(bare.upper() if len(bare) == 1 and bare.upper() in LETTERS else "")
 
 
 _PHRASES = (
@@ -91,8 +96,8 @@ _PHRASES = (
     *("i choose", "i select", "i pick"),
     *("옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
 )
-# how strongly lmms-eval believes each way of writing a letter
-_START, _END, _PHRASE, _BRACKETS, _DOT, _COLON, _CLOSING, _SPACE, _ANYWHERE = 10, 9, 7, 6, 5, 4, 3, 2, 0
+_WAYS = {"({})": 6, "{}.": 5, "{}:": 4, "{})": 3, "{} ": 2}  # how strongly lmms-eval believes each
+_START, _END, _PHRASE, _ANYWHERE = 10, 9, 7, 0
 
 
 def lmms_abcd(output: Output) -> Reading:
@@ -101,20 +106,15 @@ def lmms_abcd(output: Output) -> Reading:
     Capitals alone. Every way of writing a letter has a rank, "starts with it" the highest, "in a word" the lowest; the
     highest decides and, within it, what stands last: "Both A and C" is C.
     """
-    letters = "ABCD"
-    if not output.raw.strip():
-        return only("")
-    text = output.raw.strip()
+    letters, text = "ABCD", output.raw.strip()
+    if not text:
+        return _one("")
     for mark in ",.!?;:'\"":
         text = text.strip(mark)
     bare, text = text.strip(), f" {text} "
-    found: list[tuple[int, int, str]] = []
-    for rank, before, after in ((_BRACKETS, "(", ")"), (_DOT, "", "."), (_COLON, "", ":"), (_CLOSING, "", ")"),
-                                (_SPACE, "", " ")):  # fmt: skip
-        found += [(rank, text.rfind(before + letter + after), letter) for letter in letters]
-    lower = text.lower()
+    found = [(rank, text.rfind(way.format(letter)), letter) for way, rank in _WAYS.items() for letter in letters]
     for phrase in _PHRASES:
-        at = lower.find(phrase)
+        at = text.lower().find(phrase)
         if at >= 0:
             found += [(_PHRASE, text.find(letter, at + len(phrase)), letter) for letter in letters]
     for letter in letters:
@@ -123,10 +123,15 @@ def lmms_abcd(output: Output) -> Reading:
         if bare.endswith(letter) and not bare[-2:-1].isalpha():
             found.append((_END, len(text) - 1, letter))
     found = [each for each in found if each[1] >= 0]
-    if not found:
-        found = [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
+    found = found or [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
     # of equals the one that was looked for first
-    return only(max(found, key=lambda each: each[:2])[2] if found else "")
+    return _one(max(found, key=lambda each: each[:2])[2] if found else "")
+
+
+def _stripped(text: str) -> str:
+    for mark in ",.!?;:'":
+        text = text.strip(mark)
+    return f" {text} "
 
 
 def lmms_egoschema(output: Output) -> Reading:
@@ -134,17 +139,13 @@ def lmms_egoschema(output: Output) -> Reading:
 
     Without one, an answer of more than five words may hold an option, its letter included. Otherwise it draws.
     """
-    text = output.raw
-    for mark in ",.!?;:'":
-        text = text.strip(mark)
-    text = f" {text} "
-    ways = [(letter, form.format(letter)) for form in ("({})", "{} ", "{}.") for letter in "ABCDE"]
-    found = [(text.rfind(way), letter) for letter, way in ways if way in text]
-    if not found and len(text.split()) > 5:
-        labelled = zip(output.letters, output.options, strict=True)
-        ways = [(letter, f"{letter}. {option}".lower()) for letter, option in labelled]
-        found = [(text.lower().rfind(way), letter) for letter, way in ways if way in text.lower()]
-    return only(min(found, key=lambda each: each[0])[1] if found else "", "random")
+    text = _stripped(output.raw)
+    found = [(text.rfind(way.format(each)), each) for way in ("({})", "{} ", "{}.") for each in "ABCDE"]
+    if all(at < 0 for at, _ in found) and len(text.split()) > 5:
+        options = {letter: f"{letter}. {option}".lower() for letter, option in output.lettered.items()}
+        found = [(text.lower().rfind(option), letter) for letter, option in options.items()]
+    there = [each for each in found if each[0] >= 0]
+    return _one(min(there, key=lambda each: each[0])[1] if there else "", "random")
 
 
 def lmms_nextqa(output: Output) -> Reading:
@@ -152,17 +153,14 @@ def lmms_nextqa(output: Output) -> Reading:
 
     A letter counts at "(C)", else " C ", whatever form it was found in. Otherwise it draws.
     """
-    text = output.raw
-    for mark in ",.!?;:'":
-        text = text.strip(mark)
-    text, letters = f" {text} ", "ABCDE"
+    text, letters = _stripped(output.raw), "ABCDE"
     for form in ("({})", "{} ", "{}."):
         if found := [letter for letter in letters if form.format(letter) in text]:
             at = "({})" if form == "({})" else " {} "
             return Reading(max(found, key=lambda letter: text.rfind(at.format(letter))))
-    texts = {letter: option.lower() for letter, option in zip(letters, output.options, strict=False)}
+    texts = {letter: option.lower() for letter, option in output.lettered.items() if letter in letters}
     found = [letter for letter, option in texts.items() if option in text.lower()] if len(text.split()) > 5 else []
-    return only(max(found, key=lambda letter: text.lower().rfind(texts[letter])) if found else "", "random")
+    return _one(max(found, key=lambda letter: text.lower().rfind(texts[letter])) if found else "", "random")
 
 
 def lmms_tempcompass(output: Output) -> Reading:
@@ -171,7 +169,7 @@ def lmms_tempcompass(output: Output) -> Reading:
     Anything else goes to a language model there, which is not asked here: the answer is not counted.
     """
     first, after = output.raw[:1], output.raw[1:2]
-    return only(first if first and first in "ABCD" and after in ("", ".", ")") else "", "left_out")
+    return _one(first if first and first in "ABCD" and after in ("", ".", ")") else "", "left_out")
 
 
 _LVB_PREFIXES = (
@@ -191,8 +189,30 @@ def lmms_longvideobench(output: Output) -> Reading:
     text = output.raw
     for prefix in _LVB_PREFIXES:
         text = text.replace(prefix, "")
-    return only(_first_capital(text, "ABCDE"), "random")
+    return _one(_first_capital(text, "ABCDE"), "random")
 
 
 def _first_capital(text: str, letters: str) -> str:
     return next((character for character in text if character in letters), "")
+
+
+_OWN_NAMES = (ours, mvbench, pllava, videomme, mlvu, lmms_mvbench, lmms_egoschema, lmms_longvideobench, lmms_nextqa,
+              lmms_tempcompass)  # fmt: skip
+
+SCORERS: Mapping[str, Callable[[Output], Reading]] = {
+    **{each.__name__: each for each in _OWN_NAMES}, "lmms_videomme": lmms_abcd, "lmms_mlvu": lmms_abcd
+}  # fmt: skip
+"""Every scorer by name."""
+
+
+def columns_of(dataset: str) -> Mapping[str, str]:
+    """Return the columns beside ours in a data set's tables -> scorer; "pllava" is what PruneVid scores with.
+
+    Raises:
+        ConfigError: its YAML file names a scorer that there is none of.
+    """
+    columns = benchmark(dataset).scorers
+    for name, scorer in columns.items():
+        if scorer not in SCORERS:
+            raise ConfigError(f"{dataset}.yaml, scorers, {name}: {unknown('a scorer is one of', scorer, SCORERS)}")
+    return columns

@@ -40,8 +40,8 @@ class Line:
         missing = [name for name in _NEEDED if name not in line]
         if missing:
             raise ConfigError(f"{where} lacks {', '.join(missing)}: got {excerpt(', '.join(line)) or 'nothing'}")
-        raw, options, groups, error = (line[name] for name in ("raw", "options", "groups", "error"))
-        where = f"{where} ({line['id']})"
+        name, config, raw, answer, options, groups, error = (line[name] for name in _NEEDED)
+        where = f"{where} ({name})"
         if error is None and not isinstance(raw, str):
             raise ConfigError(f"{where} has neither an answer nor an error: raw is {quoted(raw)}")
         if isinstance(options, str) or not isinstance(options, Sequence) or not options:
@@ -51,9 +51,8 @@ class Line:
             )
         if not isinstance(groups, Mapping):
             raise ConfigError(f"{where}: groups are names and values, got {quoted(groups)}")
-        raw = None if error is not None else raw
-        name, config = str(line["id"]), str(line["config"])
-        return cls(name, config, raw, line["answer"], tuple(options), dict(groups), error, line.get("run"))
+        raw = raw if error is None else None
+        return cls(str(name), str(config), raw, answer, tuple(options), dict(groups), error, line.get("run"))
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,9 @@ def join(lines: Iterable[Line]) -> Joined:
                 f"answers of {quoted(config)} come from {len(hashes)} different runs ({', '.join(sorted(hashes))}): "
                 "something that could change an answer differs; aggregate each by itself"
             )
-    kept, conflicts = [], []
-    for key, same in sorted(found.items()):
-        kept.append(min(same, key=_order))
-        if len({line.raw for line in same if line.error is None}) > 1:
-            conflicts.append(key)
-    return Joined(tuple(kept), tuple(conflicts))
+    kept = tuple(min(same, key=_order) for _, same in sorted(found.items()))
+    answers = {key: {line.raw for line in same if line.error is None} for key, same in found.items()}
+    return Joined(kept, tuple(key for key in sorted(answers) if len(answers[key]) > 1))
 
 
 def _order(line: Line) -> tuple[Any, ...]:

@@ -12,25 +12,8 @@ from typing import Any
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.layout import names
-from prunevid_qwen.evaluation.datasets.record import LETTERS, Record, Subtitle
+from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
-
-
-@dataclass(frozen=True)
-class Written:
-    """A question as text."""
-
-    system: str | None  # the system message, or None for the one that the chat template writes by itself
-    user: str  # what follows the video in the user's message
-    prefill: str = ""  # how the assistant's answer begins
-
-    def messages(self, media: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return chat messages with ``media`` (items such as ``{"type": "video", "video": path}``) before the text."""
-        said: list[dict[str, Any]] = [] if self.system is None else [{"role": "system", "content": self.system}]
-        said.append({"role": "user", "content": [*map(dict, media), {"type": "text", "text": self.user}]})
-        if self.prefill:
-            said.append({"role": "assistant", "content": self.prefill})
-        return said
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +31,16 @@ class Prompt:
     label: str  # how an option is marked; X stands for its letter
     tail: str  # after the options; for an open question it is left out with options_lead
     head: str = ""  # before everything but subtitles
-    system: str | None = None  # as in `Written`
-    prefill: str = ""  # as in `Written`
+    system: str | None = None  # the system message, or None for the one that the chat template writes by itself
+    prefill: str = ""  # how the assistant's answer begins
     subtitles_lead: str | None = None  # before the subtitles, a line each; None where the harness shows none
     without_subtitles: str = ""  # instead of lead and subtitles where a video has none
 
-    def write(self, record: Record, subtitles: Sequence[str] | None = None) -> Written:
-        """Write a question; braces, percent signs and line breaks in it stay as they are.
+    def write(self, record: Record, subtitles: Sequence[str] | None = None) -> str:
+        """Return the user's text after the media; braces, percent signs and line breaks of a question stay as they are.
 
         Args:
-            record: with its options' texts, without letters.
+            record: the question.
             subtitles: what is said, in order; an empty list where a video has none; None not to show any.
 
         Raises:
@@ -65,18 +48,25 @@ class Prompt:
         """
         user = self.head + self.question_lead + record.question
         if record.options:
-            lines = [
-                self.label.replace("X", letter) + text for letter, text in zip(LETTERS, record.options, strict=False)
-            ]
+            options = zip(record.letters, record.options, strict=True)
+            lines = [self.label.replace("X", letter) + text for letter, text in options]
             user += self.options_lead + "\n".join(lines) + self.tail
         said = ""
         if subtitles is not None:
             if self.subtitles_lead is None:
-                raise ConfigError(
-                    f"prompt {quoted(self.name)} shows no subtitles: pass subtitles=None, or another prompt"
-                )
+                raise ConfigError(f"prompt {quoted(self.name)} shows no subtitles: pass None, or another prompt")
             said = self.subtitles_lead + "\n".join(subtitles) + "\n" if subtitles else self.without_subtitles
-        return Written(self.system, said + user, self.prefill)
+        return said + user
+
+    def messages(
+        self, media: Sequence[Mapping[str, Any]], record: Record, subtitles: Sequence[str] | None = None
+    ) -> list[dict[str, Any]]:
+        """Return chat messages with ``media`` (items such as ``{"type": "video", "video": path}``) before the text."""
+        text = {"type": "text", "text": self.write(record, subtitles)}
+        said: list[dict[str, Any]] = [{"role": "user", "content": [*map(dict, media), text]}]
+        if self.system is not None:
+            said.insert(0, {"role": "system", "content": self.system})
+        return [*said, {"role": "assistant", "content": self.prefill}] if self.prefill else said
 
     def is_for(self, dataset: str) -> bool:
         """Whether a benchmark can be asked so."""

@@ -1,39 +1,48 @@
-"""Every choice of a run that is not the model's or the pruning's, in one frozen, validated dataclass."""
+"""Every choice of a run that is not the model's or the pruning's; what others run, by name, is in presets.yaml."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config.option_checks import check_count, check_names, checked_names, unknown
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.option_checks import check_count, checked_names, unknown
+from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.evaluation.datasets.layout import names
+from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of, prompts
-from prunevid_qwen.evaluation.protocol.samplers import (
-    SAMPLERS,
-    SECONDS_RULES,
-    Sampled,
-    by_rate,
-    check_even,
-    check_rate,
-    linspace,
-    mvbench_mid,
-)
+from prunevid_qwen.evaluation.protocol.samplers import Sampled, by_rate, check_rate, linspace, mvbench_mid
+from prunevid_qwen.evaluation.yaml_data import Marked, read_as
 
-TOKEN_PIXELS = 28 * 28
-"""Pixels of one visual token of one frame; a temporal position has two frames."""
+TOKEN_PIXELS = 28 * 28  # of one visual token of one frame; a temporal position has two frames
 
-POSITION_SCHEMES = ("reference", "hf")
-SUBTITLES = ("none", "frames")
+_LEAST = {"frames": 2, "min_frames": 2, "max_new_tokens": 1, **dict.fromkeys(
+    ("min_pixels", "max_pixels", "total_pixels"), TOKEN_PIXELS
+)}  # fmt: skip
+_ONE_OF = {
+    "sampler": ("mvbench_mid", "linspace", "fps"),
+    "seconds_per_grid": ("range", "one"),
+    "position_scheme": ("reference", "hf"),
+    "subtitles": ("none", "frames"),
+}
 
 # Raise it when a sampler or the pixel rule gives other numbers than before: stored answers are then of another run.
 _ARITHMETIC = 1
 
+# Options of a pruning config that say how a video is read, which under a protocol it does; how the protocol calls them
+# where the names differ; options that concern the unpruned model too.
+BY_PROTOCOL = ("position_scheme", "max_frames", "video_sampling", "fps", "max_pixels", "total_pixels")
+INSTEAD = {"max_frames": "frames", "video_sampling": "sampler"}
+KEPT_BY_BASELINE = ("video_backend", "video_time_limit", "vision_chunk_tokens")
+
 
 @checked_names("a protocol has")
 @dataclass(frozen=True)
-class Protocol:
+class EvalProtocol:
     """How a benchmark is asked. Ranges are checked on construction; decoding is always greedy.
 
     Args:
@@ -73,28 +82,25 @@ class Protocol:
 
     def __post_init__(self) -> None:
         text = self.text
-        for name, allowed in (
-            ("sampler", SAMPLERS), ("seconds_per_grid", SECONDS_RULES), ("position_scheme", POSITION_SCHEMES),
-            ("subtitles", SUBTITLES),
-        ):  # fmt: skip
+        for name, allowed in _ONE_OF.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(unknown(f"{name} is one of", getattr(self, name), allowed))
-        least = {"frames": 2, "min_frames": 2, "max_new_tokens": 1, "min_pixels": TOKEN_PIXELS}
-        for name, lowest in {**least, "max_pixels": TOKEN_PIXELS, "total_pixels": TOKEN_PIXELS}.items():
+        for name, least in _LEAST.items():
             if name != "total_pixels" or self.total_pixels is not None:
-                check_count(name, getattr(self, name), lowest)
+                check_count(name, getattr(self, name), least)
         check_rate("fps", self.fps)
         object.__setattr__(self, "fps", float(self.fps))  # 2 and 2.0 are one run
         if self.max_pixels < self.min_pixels:
             raise ConfigError(
                 f"max_pixels={self.max_pixels} is below min_pixels={self.min_pixels}: no frame can satisfy both"
             )
-        if self.sampler != "mvbench_mid":
-            check_even("frames", self.frames)
-        if self.sampler == "fps":
-            check_even("min_frames", self.min_frames)
-            if self.frames < self.min_frames:
-                raise ConfigError(f"frames={self.frames} is below min_frames={self.min_frames}: pass more frames")
+        even = {"mvbench_mid": (), "linspace": ("frames",), "fps": ("frames", "min_frames")}[self.sampler]
+        for name in even:
+            if (value := getattr(self, name)) % 2:
+                why = "because a temporal position is two frames"
+                raise ConfigError(f"{name} is even, {why}; got {value}: pass {value + 1}")
+        if self.sampler == "fps" and self.frames < self.min_frames:
+            raise ConfigError(f"frames={self.frames} is below min_frames={self.min_frames}: pass more frames")
         if self.subtitles != "none" and text.subtitles_lead is None:
             shows = [each.name for each in prompts() if each.subtitles_lead and each.is_for(self.dataset)]
             raise ConfigError(
@@ -120,37 +126,123 @@ class Protocol:
         return by_rate(count, fps, self.fps, self.min_frames, self.frames, start, end)
 
     def frame_pixels(self, frames: int) -> int:
-        """Return the pixels that each of ``frames`` frames may have at most.
+        """Return the pixels that each of ``frames`` frames (at least 1) may have at most.
 
         ``max_pixels``, and no more than the video's share ``total_pixels / (frames / 2)``; where that share is small,
         1.05 * ``min_pixels`` all the same, as in qwen-vl-utils 0.0.14: many frames then exceed ``total_pixels``.
         """
-        check_count("frames", frames, 1)
         if self.total_pixels is None:
             return self.max_pixels
         return min(self.max_pixels, max(int(self.total_pixels / frames * 2), int(self.min_pixels * 1.05)))
 
-    def replace(self, **changes: Any) -> Protocol:
-        """Return a copy with some choices changed; unknown names are refused as in `from_dict`."""
-        return type(self).from_dict({**self.to_dict(), **changes})
+    def replace(self, **changes: Any) -> EvalProtocol:
+        """Return a copy with some choices changed."""
+        return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return every choice by name, ready for JSON."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, choices: Mapping[str, Any]) -> Protocol:
+    def from_dict(cls, choices: Mapping[str, Any]) -> EvalProtocol:
         """Build from names and values.
 
         Raises:
             ConfigError: an unknown name (the nearest known one is offered), a missing one, or a bad value.
         """
-        check_names("a protocol has", choices, cls)
-        for field in dataclasses.fields(cls):
-            if field.default is dataclasses.MISSING and field.name not in choices:
-                raise ConfigError(f"a protocol needs {field.name}: got {', '.join(choices) or 'nothing'}")
+        for name in ("dataset", "prompt"):
+            if name not in choices:
+                raise ConfigError(f"a protocol needs {name}: got {', '.join(choices) or 'nothing'}")
         return cls(**choices)
 
     def identity(self) -> dict[str, Any]:
         """Return what it is that could change an answer: every choice, every string of the prompt, the arithmetic."""
         return {"protocol": self.to_dict(), "prompt": self.text.to_dict(), "arithmetic": _ARITHMETIC}
+
+
+def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
+    """Return a pruning config as a run under a protocol uses it; ``name`` is the config's, for the error.
+
+    Raises:
+        ConfigError: it says how videos are read, and would not be heeded.
+    """
+    plain = PruneVidConfig()
+    for option in BY_PROTOCOL:
+        if getattr(config, option) not in (getattr(plain, option), getattr(protocol, option, None)):
+            raise ConfigError(
+                f"config {name!r} sets {option}={getattr(config, option)!r}, but how media are read is the protocol's "
+                f"choice: pass {INSTEAD.get(option, option)} beside it, and leave {option} out of the config"
+            )
+    unread = {option: getattr(plain, option) for option in BY_PROTOCOL}
+    return config.replace(**{**unread, "position_scheme": protocol.position_scheme})
+
+
+@cache
+def presets() -> Mapping[str, Mapping[str, Any]]:
+    """Return the choices of each preset; "for" holds those of single data sets.
+
+    Raises:
+        ConfigError: the file is wrong, or a preset is no protocol.
+    """
+    found = read_as(Path(__file__).with_name("presets.yaml"), dict[str, dict[str, Marked]])
+    plain = {preset: {name: given.plain() for name, given in choices.items()} for preset, choices in found.items()}
+    for preset, choices in plain.items():
+        for dataset in names():
+            try:
+                if _fits(choices, dataset):
+                    EvalProtocol.from_dict(_choices(choices, dataset))
+            except ConfigError as error:
+                raise found[preset]["prompt"].error(error) from error
+    return plain
+
+
+def _fits(preset: Mapping[str, Any], dataset: str) -> bool:
+    asked = any(prompt.name == preset["prompt"] and prompt.is_for(dataset) for prompt in prompts())
+    return asked and preset.get("dataset", dataset) == dataset
+
+
+def _choices(preset: Mapping[str, Any], dataset: str) -> dict[str, Any]:
+    own = {name: value for name, value in preset.items() if name != "for"}
+    return {**own, "dataset": dataset, **preset.get("for", {}).get(dataset, {})}
+
+
+def presets_for(dataset: str) -> tuple[str, ...]:
+    """Return the names of the presets that a data set can be asked under.
+
+    Raises:
+        ConfigError: an unknown data set.
+    """
+    prompt_of("letter", dataset)
+    return tuple(name for name, preset in presets().items() if _fits(preset, dataset))
+
+
+def protocol_named(name: str, dataset: str, **changes: Any) -> EvalProtocol:
+    """Return a preset for a data set, with some choices changed.
+
+    Raises:
+        ConfigError: an unknown preset or choice, or a preset that is not for this data set; those that are, are named.
+    """
+    if name not in presets():
+        raise ConfigError(unknown("a protocol is one of", name, presets()))
+    fits = presets_for(dataset)
+    if name not in fits:
+        raise ConfigError(f"protocol {quoted(name)} is not for {dataset}: pass {', '.join(fits)}")
+    return EvalProtocol.from_dict({**_choices(presets()[name], dataset), **changes})
+
+
+def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> EvalProtocol:
+    """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it.
+
+    Raises:
+        ConfigError: as `protocol_named`, a choice that the sampler does not look at, or a scorer that there is none of.
+    """
+    columns_of(dataset)  # a misspelt scorer would be found when all is answered
+    name = name or next(each for each in ("lmms", dataset, "letter") if each in presets_for(dataset))
+    protocol = protocol_named(name, dataset, **changes)
+    idle = [choice for choice in ("fps", "min_frames") if choice in changes and protocol.sampler != "fps"]
+    if idle:
+        raise ConfigError(
+            f"{' and '.join(idle)} would change nothing: sampler {protocol.sampler!r} of protocol {name!r} takes "
+            f"{protocol.frames} frames of every video; pass sampler fps with it, or leave it out"
+        )
+    return protocol

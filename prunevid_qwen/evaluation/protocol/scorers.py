@@ -1,7 +1,8 @@
-"""Our scorer: ordered rules, the first that applies decides; what none reads is unparsed: wrong, and never random.
+"""Our scorer of multiple-choice answers, and two scores of free answers that need no judge.
 
-Before: Unicode compatibility forms (a full-width C is a C), thoughts in ``<think>`` (all, where they never end), the
-prefill where a model repeats it, markdown and ``\\boxed{}`` are taken out. Letters are those of the options there are.
+`ours` has ordered rules, the first that applies decides; what none reads is unparsed: wrong, and never random. Before:
+Unicode compatibility forms (a full-width C is a C), thoughts in ``<think>`` (all, where they never end), the prefill
+where a model repeats it, markdown and ``\\boxed{}`` are taken out. Letters are those of the options there are.
 
 1. "letter": nothing but a letter, in any case, with brackets, a dot or a colon, or "option C", "Best answer C". If
    that bare letter is also another option's whole text ("c" where option A reads "c"), it is ambiguous.
@@ -17,17 +18,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from dataclasses import dataclass
 
-from prunevid_qwen.config.option_checks import unknown
-from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets.layout import benchmark
-from prunevid_qwen.evaluation.protocol import harness_scorers as harness
-from prunevid_qwen.evaluation.protocol.free_answers import normalised
-from prunevid_qwen.evaluation.protocol.outputs import LETTERS, Output, Reading
-
-Scorer = Callable[[Output], Reading]
+from prunevid_qwen.evaluation.datasets.record import LETTERS
 
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _BOXED = re.compile(r"\\(?:boxed|text|mathrm|mathbf)\s*\{([^{}]*)\}")
@@ -42,7 +35,56 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _BRACKETED = re.compile(r"[(\[]([A-Z])[)\]]")
-_ARTICLES = "AI"  # "A man ...", "I think ...": a letter and a word
+_LETTER_WORDS = "AI"  # "A man ...", "I think ...": a letter and a word
+
+_ARTICLES = ("a", "an", "the")
+_AT_THE_ENDS = " \t\n.,;:!?\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"  # typographic quotes too
+
+
+@dataclass(frozen=True)
+class Output:
+    """One stored answer to a multiple-choice question."""
+
+    raw: str  # what the model generated, unchanged, without the prefill
+    options: tuple[str, ...]  # their texts, without letters, at least one
+    prefill: str = ""  # how the prompt began the answer
+
+    @property
+    def letters(self) -> str:
+        """One letter for each option."""
+        return LETTERS[: len(self.options)]
+
+    @property
+    def lettered(self) -> dict[str, str]:
+        """The options by letter."""
+        return dict(zip(LETTERS, self.options, strict=False))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a scorer reads in an answer, and what it then does with it.
+
+    "reads": as ``accepted`` says. "unparsed": wrong. "left_out": takes the question out of the denominator. "random":
+    draws an option, which we never do.
+    """
+
+    accepted: str  # letters that it would count as right, each for itself: several where its test is loose, "" for none
+    then: str = "reads"
+    rule: str = ""  # which of our rules read it, or why none did; "" for other harnesses
+
+    @property
+    def letter(self) -> str | None:
+        """The letter that was read, or None: unparsed, or every answer would pass."""
+        return self.accepted if len(self.accepted) == 1 else None
+
+    def score(self, answer: str | None, options: int) -> float | None:
+        """Return what the scorer gives, in [0, 1]; a random draw counts as its expectation, 1 / options.
+
+        None where the question is left out, or where ``answer`` (the right letter) is not known.
+        """
+        if answer is None or self.then == "left_out":
+            return None
+        return 1 / options if self.then == "random" else float(answer in self.accepted)
 
 
 def ours(output: Output) -> Reading:
@@ -50,9 +92,9 @@ def ours(output: Output) -> Reading:
     text = _plain(output)
     if not any(character.isalnum() for character in text):
         return Reading("", "unparsed", "empty")
-    for rule, find in (("letter", _bare), ("leading", _leading), ("said", _said), ("bracketed", _bracketed),
-                       ("text", _by_text)):  # fmt: skip
-        found = find(text, output)
+    rules = {"letter": _bare, "leading": _leading, "said": _said, "bracketed": _bracketed, "text": _by_text}
+    for rule, find in rules.items():
+        found = find(text, output) & set(output.letters)
         if len(found) == 1:
             return Reading(found.pop(), rule=rule)
         if found:
@@ -69,78 +111,68 @@ def _plain(output: Output) -> str:
     return _MARKS.sub("", text).strip()
 
 
-def _known(letters: set[str], output: Output) -> set[str]:
-    return letters & set(output.letters)
-
-
 def _bare(text: str, output: Output) -> set[str]:
     match = _BARE.fullmatch(text)
-    if not match:
-        return set()
-    found = _known({match[1].upper()}, output)
-    same = {letter for letter, option in zip(LETTERS, output.options, strict=False) if option.strip() == text}
-    return found | same
+    same = {letter for letter, option in output.lettered.items() if option.strip() == text}
+    return same | {match[1].upper()} if match else set()
 
 
 def _leading(text: str, output: Output) -> set[str]:
-    return _known({(match[1] or match[2]).upper() for match in _LEADING.finditer(text)}, output)
+    return {(match[1] or match[2]).upper() for match in _LEADING.finditer(text)}
 
 
 def _said(text: str, output: Output) -> set[str]:
     found = set()
     for match in _SAID.finditer(text):
         letter = (match["in"] or match["bare"]).upper()
-        article = match["bare"] and letter in _ARTICLES and match["after"] and match["after"].strip().islower()
-        if not article:
+        word = match["bare"] and letter in _LETTER_WORDS and match["after"] and match["after"].strip().islower()
+        if not word:
             found.add(letter)
-    return _known(found, output)
+    return found
 
 
 def _bracketed(text: str, output: Output) -> set[str]:
     for option in sorted(output.options, key=len, reverse=True):
         if _BRACKETED.search(option):
             text = text.replace(option, " ")
-    return _known(set(_BRACKETED.findall(text)), output)
+    return set(_BRACKETED.findall(text))
 
 
 def _by_text(text: str, output: Output) -> set[str]:
     rest, found = normalised(text), set()
-    wanted = [(normalised(option), letter) for letter, option in zip(LETTERS, output.options, strict=False)]
-    for option, _ in sorted(wanted, key=lambda each: -len(each[0])):
-        whole = rf"(?<!\w)(?<!\d[.,]){re.escape(option)}(?!\w)(?![.,]\d)"
-        if option and re.search(whole, rest):
-            found |= {other for same, other in wanted if same == option}  # equal texts are two options
-            rest = re.sub(whole, " \N{REPLACEMENT CHARACTER} ", rest)
+    wanted = {letter: normalised(option) for letter, option in output.lettered.items()}
+    for option in sorted(wanted.values(), key=len, reverse=True):
+        if option and re.search(_whole(option), rest):
+            found |= {letter for letter, same in wanted.items() if same == option}  # equal texts are two options
+            rest = re.sub(_whole(option), " \N{REPLACEMENT CHARACTER} ", rest)
     return found
 
 
-SCORERS: Mapping[str, Scorer] = MappingProxyType(
-    {
-        "ours": ours,
-        "mvbench": harness.mvbench,
-        "pllava": harness.pllava,
-        "videomme": harness.videomme,
-        "mlvu": harness.mlvu,
-        "lmms_mvbench": harness.lmms_mvbench,
-        "lmms_videomme": harness.lmms_abcd,
-        "lmms_egoschema": harness.lmms_egoschema,
-        "lmms_longvideobench": harness.lmms_longvideobench,
-        "lmms_mlvu": harness.lmms_abcd,
-        "lmms_nextqa": harness.lmms_nextqa,
-        "lmms_tempcompass": harness.lmms_tempcompass,
-    }
-)
-"""Every scorer by name."""
+def normalised(text: str) -> str:
+    """Return a text without what two people would write differently.
 
-
-def columns_of(dataset: str) -> Mapping[str, str]:
-    """Return the columns beside ours in a data set's tables -> scorer; "pllava" is what PruneVid scores with.
-
-    Raises:
-        ConfigError: its YAML file names a scorer that there is none of.
+    Unicode compatibility forms (NFKC), no case, single spaces, no punctuation and quotes at either end, no articles (a,
+    an, the). Punctuation inside stays, so that "3.5" is not "35". A text of articles alone keeps them: "A" may be the
+    letter of an option.
     """
-    columns = benchmark(dataset).scorers
-    for name, scorer in columns.items():
-        if scorer not in SCORERS:
-            raise ConfigError(f"{dataset}.yaml, scorers, {name}: {unknown('a scorer is one of', scorer, SCORERS)}")
-    return columns
+    words = unicodedata.normalize("NFKC", text).casefold().strip(_AT_THE_ENDS).split()
+    return " ".join([word for word in words if word not in _ARTICLES] or words).strip(_AT_THE_ENDS)
+
+
+def exact(answer: str, reference: str) -> bool:
+    """Whether both are equal once normalised; an empty answer never is."""
+    return bool(normalised(answer)) and normalised(answer) == normalised(reference)
+
+
+def contained(answer: str, reference: str) -> bool:
+    """Whether the normalised reference stands in the normalised answer as whole words.
+
+    "red" is in "It is red, I think" and not in "bored"; "5" is neither in "15" nor in "3.5" nor in "5,000". Generous to
+    long answers, which a judge is not; blind to paraphrases, which a judge is not either.
+    """
+    wanted = normalised(reference)
+    return bool(wanted) and re.search(_whole(wanted), normalised(answer)) is not None
+
+
+def _whole(text: str) -> str:
+    return rf"(?<!\w)(?<!\d[.,]){re.escape(text)}(?!\w)(?![.,]\d)"

@@ -1,16 +1,13 @@
-"""A run's figures to read (Markdown), to compute with (CSV) and to keep (JSON). A part never looks like the whole."""
+"""A run's figures to read (Markdown) and to compute with (CSV). A part never looks like the whole."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN
+from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Manifest
 from prunevid_qwen.evaluation.report import page
-from prunevid_qwen.evaluation.report.page import Row, Table, difference_text, json_text
-
-__all__ = ["csv_text", "json_text", "markdown_text", "score_text", "warnings_of"]
+from prunevid_qwen.evaluation.report.page import Row, Table, difference_text
 
 _WIDE = 8  # groups that still fit beside each other
 
@@ -22,32 +19,34 @@ def csv_text(summary: dict[str, Any]) -> str:
 
 def markdown_text(summary: dict[str, Any]) -> str:
     """Return the page: how it was asked, what to beware of, a table for each axis; figures in per cent."""
-    manifest, rows = summary["manifest"], summary["rows"]
-    lines = [f"# {summary['dataset']}", "", _about(summary), ""]
+    manifest, rows = Manifest(**summary["manifest"]), summary["rows"]
+    lines = [f"# {summary['dataset']}", "", _about(summary["protocol"]), ""]
     for warning in warnings_of(summary):
         lines += [f"**{warning}**", ""]
-    groups = manifest["groups"].get(manifest["by"], {})
+    groups = list(manifest.groups.get(manifest.by, {}))
     if 0 < len(groups) <= _WIDE:
-        lines += [*_wide(summary, list(groups)), ""]
+        cells = {(row["config"], row["axis"], row["group"]): score_text(row, manifest.is_part) for row in rows}
+        places = [(ALL, "all questions"), (MEAN, manifest.by), *((manifest.by, group) for group in groups)]
+        shown = [[name, *(cells[name, axis, group] for axis, group in places)] for name in summary["configs"]]
+        lines += [*Table(("config", "all questions", f"mean of {manifest.by}", *groups), shown).markdown(), ""]
     head = (
         "group", "config", "answered", "score ± s.e.", f"minus {summary['baseline']} (95 %)",
         *(f"{name}'s scorer" for name in summary["columns"]), "unparsed", "errors",
     )  # fmt: skip
     axes = list(dict.fromkeys(row["axis"] for row in rows if row["axis"] not in (ALL, MEAN)))
-    for title, own in (("all", (ALL, MEAN)), *((axis, (axis,)) for axis in axes)):
-        shown = [_cells(row, summary) for row in rows if row["axis"] in own]
-        lines += [f"## By {title}" if title != "all" else "## All questions", "", *Table(head, shown).markdown(), ""]
+    for title, own in (("## All questions", (ALL, MEAN)), *((f"## By {axis}", (axis,)) for axis in axes)):
+        shown = [_cells(row, manifest.is_part) for row in rows if row["axis"] in own]
+        lines += [title, "", *Table(head, shown).markdown(), ""]
     lines += [f"- {name}: {text}" for name, text in summary["definitions"].items()]
     return "\n".join([*lines, ""])
 
 
 def warnings_of(summary: dict[str, Any]) -> list[str]:
     """Say what keeps the figures from being what they look like."""
-    manifest, said = summary["manifest"], []
-    found = manifest["samples"] + manifest["hidden"]
-    if manifest["published"] is not None and found < manifest["published"]:
+    manifest, said = Manifest(**summary["manifest"]), []
+    if manifest.is_part:
         said.append(
-            f"The data folder holds {found} of the {manifest['published']} questions of {summary['dataset']} as "
+            f"The data folder holds {manifest.found} of the {manifest.published} questions of {summary['dataset']} as "
             "published: no figure here is comparable with a published one."
         )
     for row in summary["rows"]:
@@ -73,35 +72,31 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
 
 
 def score_text(row: Row, part_of_set: bool = False) -> str:
-    """Return a score in per cent; what is of a part says so, and what it would be if the rest were wrong.
+    """Return a row's score in per cent; what is of a part says so, and what it would be if the rest were wrong.
 
-    Args:
-        row: of a summary.
-        part_of_set: the data set itself was not found complete.
+    With ``part_of_set`` the data set itself was not found complete.
     """
     if row["score"] is None:
         return f"none of {row['answered']}/{row['samples']}"
     text = f"{100 * row['score']:.1f}"
     if row["standard_error"] is not None:
         text += f" ± {100 * row['standard_error']:.1f}"
-    return text + _of(row, row["answered"], part_of_set, floor=True)
-
-
-def _of(row: Row, counted: int, part_of_set: bool, floor: bool = False) -> str:
-    if not row["partial"] and counted == row["samples"]:
-        return ""
-    text = f" of {counted}/{row['samples']}"
-    if row["axis"] == MEAN and row["groups"] < row["of_groups"]:
-        text += f", {row['groups']} of {row['of_groups']} groups"
-    elif part_of_set:
-        text += " found"
-    if floor and row["answered"] < row["samples"]:
+    text += _of(row, row["answered"], part_of_set)
+    if row["answered"] < row["samples"]:
         text += f" ({100 * row['floor']:.1f} if the rest is wrong)"
     return text
 
 
-def _about(summary: dict[str, Any]) -> str:
-    asked = summary["protocol"]
+def _of(row: Row, counted: int, part_of_set: bool) -> str:
+    if not row["partial"] and counted == row["samples"]:
+        return ""
+    text = f" of {counted}/{row['samples']}"
+    if row["axis"] == MEAN and row["groups"] < row["of_groups"]:
+        return f"{text}, {row['groups']} of {row['of_groups']} groups"
+    return f"{text} found" if part_of_set else text
+
+
+def _about(asked: dict[str, Any]) -> str:
     rate = f" at {asked['fps']:g} a second, at most" if asked["sampler"] == "fps" else ""
     total = "no limit" if asked["total_pixels"] is None else f"{asked['total_pixels'] / 784:g}"
     return (
@@ -113,19 +108,7 @@ def _about(summary: dict[str, Any]) -> str:
     )
 
 
-def _wide(summary: dict[str, Any], groups: Sequence[str]) -> list[str]:
-    part, by = _is_part(summary), summary["manifest"]["by"]
-    cells = {(row["config"], row["axis"], row["group"]): score_text(row, part) for row in summary["rows"]}
-    head = ("config", "all questions", f"mean of {by}", *groups)
-    shown = [
-        [name, cells[name, ALL, "all questions"], cells[name, MEAN, by], *(cells[name, by, group] for group in groups)]
-        for name in summary["configs"]
-    ]
-    return Table(head, shown).markdown()
-
-
-def _cells(row: Row, summary: dict[str, Any]) -> list[str]:
-    part = _is_part(summary)
+def _cells(row: Row, part: bool) -> list[str]:
     name = f"mean of {row['group']}" if row["axis"] == MEAN else row["group"]
     columns = []
     for found in row["columns"].values():
@@ -137,8 +120,3 @@ def _cells(row: Row, summary: dict[str, Any]) -> list[str]:
         difference_text(row["difference"], row["samples"], 100, 1), *columns,
         "none" if row["unparsed_rate"] is None else percent(row["unparsed_rate"], 1), percent(row["error_rate"], 1),
     ]  # fmt: skip
-
-
-def _is_part(summary: dict[str, Any]) -> bool:
-    manifest = summary["manifest"]
-    return manifest["published"] is not None and manifest["samples"] + manifest["hidden"] < manifest["published"]

@@ -23,12 +23,9 @@ _MANY = 10_000_000  # tokens, of which a rounded one is nothing
 
 @dataclass(frozen=True)
 class Depth:
-    """How deep a model is.
+    """How many layers a decoder has, and the one, from 0, after which its GlimpsePrune predictor selects.
 
-    Args:
-        layers: of its decoder.
-        glimpse: the layer, from 0, after which its GlimpsePrune predictor was trained to select; None for two thirds
-            of the depth, as all published ones (18 of 28 layers, 23 of 36).
+    None is at two thirds of the depth, as all published ones (18 of 28 layers, 23 of 36).
     """
 
     layers: int
@@ -44,45 +41,8 @@ PUBLISHED_DEPTH = Depth(28)
 """Qwen2.5-VL-7B, which all tables are of."""
 
 
-def mean_over_layers(entering: float, kept: float, first: int, layers: int) -> float:
-    """Return b for m ``entering``, r ``kept``, K ``first`` and L ``layers``."""
-    return (entering * first + kept * (layers - first)) / layers
-
-
-def kept_for(budget: float, first: int, layers: int, entering: float = 1.0) -> float:
-    """Return r: the share of all visual tokens that a selection after ``first`` layers may keep.
-
-    Raises:
-        ConfigError: the first layers alone spend the budget.
-    """
-    check_share("budget", budget)
-    left = budget * layers - entering * first
-    if left <= 0:
-        raise ConfigError(
-            f"{first} of {layers} layers that see {percent(entering, 1)} of the tokens are "
-            f"{percent(entering * first / layers, 1)} on average, and the budget is {percent(budget, 1)}: select "
-            "earlier, or take a larger budget"
-        )
-    return min(1.0, left / (layers - first))
-
-
-def entering_for(budget: float, keep_ratio: float, first: int, layers: int) -> float:
-    """Return m, where a selection after ``first`` layers keeps r = ``keep_ratio`` * m; m is b where nothing selects.
-
-    Raises:
-        ConfigError: m would be more than all tokens.
-    """
-    check_share("budget", budget)
-    entering = budget if first == layers else budget * layers / (first + keep_ratio * (layers - first))
-    if entering > 1:
-        raise ConfigError(
-            f"a budget of {percent(budget, 1)} is not spent at keep_ratio={keep_ratio}: take a larger one"
-        )
-    return entering
-
-
-def spending(config: PruneVidConfig, option: str, budget: float, depth: Depth) -> PruneVidConfig:
-    """Return a config whose ``option`` ("keep_ratio" or "cluster_ratio") is solved for a budget.
+def spending(config: PruneVidConfig, budget: float, depth: Depth) -> PruneVidConfig:
+    """Return a config with one cut at most, solved for a budget: its merger's ``cluster_ratio``, else ``keep_ratio``.
 
     A merger whose groups each leave a token stays within it only with ``min_cluster_tokens=1``; the authors' 14 is
     meant for frames of 140 to 196 tokens.
@@ -90,12 +50,21 @@ def spending(config: PruneVidConfig, option: str, budget: float, depth: Depth) -
     Raises:
         ConfigError: no value of the option spends it.
     """
-    first = (*_layers_before(config, depth), depth.layers)[0]
-    if option == "keep_ratio":
-        share = kept_for(budget, first, depth.layers)
-    else:
-        share = entering_for(budget, getattr(config.selector, "keep_ratio", 1.0), first, depth.layers)
-    return config.replace(**{option: share})
+    check_share("budget", budget)
+    layers = depth.layers
+    first = (*_layers_before(config, depth), layers)[0]
+    if config.merger is None:
+        if budget * layers <= first:
+            raise ConfigError(
+                f"{first} of {layers} layers see all tokens, which is {percent(first / layers, 1)} on average, and the "
+                f"budget is {percent(budget, 1)}: select earlier, or take a larger budget"
+            )
+        return config.replace(keep_ratio=(budget * layers - first) / (layers - first))
+    keep = getattr(config.selector, "keep_ratio", 1.0)
+    share = budget if first == layers else budget * layers / (first + keep * (layers - first))
+    if share > 1:
+        raise ConfigError(f"a budget of {percent(budget, 1)} is not spent at keep_ratio={keep}: take a larger one")
+    return config.replace(cluster_ratio=share)
 
 
 def budget_of(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:

@@ -9,11 +9,11 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
-from prunevid_qwen.evaluation.protocol.configs import BY_PROTOCOL
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL
 from prunevid_qwen.evaluation.protocol.summary import ALL
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, budget_of
 from prunevid_qwen.evaluation.published.reproduce import depth_of
-from prunevid_qwen.evaluation.published.table import PublishedTable, Row, SetOfTable, Setting
+from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.store import RECORD, read_lines
 from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export, write_tables
 
@@ -24,11 +24,7 @@ NOT_RUN, HIDDEN = "not run", "scored by its authors"
 
 
 def compare(table: PublishedTable, setting: Setting, folder: Path) -> Found:
-    """Score what a folder holds and put the published figures beside it.
-
-    Args:
-        table, setting: which.
-        folder: of the setting.
+    """Score what the folder of a setting holds and put the published figures beside it.
 
     Returns:
         Ready for JSON: ``deviations`` of the run from the published setting, and of each data set its ``tables``, its
@@ -39,7 +35,7 @@ def compare(table: PublishedTable, setting: Setting, folder: Path) -> Found:
     for each in setting.sets:
         own = folder / each.name
         if not (own / RECORD).is_file():
-            found["asked"].append(_entry(each, setting, NOT_RUN, None, None))
+            found["asked"].append(_entry(each, setting, NOT_RUN))
             continue
         record = run_folder(own).record(table.name)
         for said in deviations(table, setting, each, record):
@@ -69,65 +65,63 @@ def deviations(table: PublishedTable, setting: Setting, each: SetOfTable, record
     wanted = each.protocol.to_dict()
     said += [f"{name} {value}, not {wanted[name]}" for name, value in record["protocol"].items()
              if value != wanted[name]]  # fmt: skip
-    for row in (row for row in setting.rows if row.ours is not None):
-        if row.name not in configs:
-            said.append(f"{row.name}: not run")
-            continue
-        assert row.ours is not None
-        plain, stored = row.ours.config(PUBLISHED_DEPTH).flat(), configs[row.name]
-        changed = [f"{name} {stored[name]}, not {value}" for name, value in plain.items()
-                   if name not in (*BY_PROTOCOL, "glimpse_path") and stored.get(name) != value]  # fmt: skip
-        if changed:
-            said.append(f"{row.name}: {'; '.join(changed)}")
+    for name, ours in ((row.name, row.ours) for row in setting.rows if row.ours is not None):
+        changed = ["not run"] if name not in configs else [
+            f"{option} {configs[name][option]}, not {value}"
+            for option, value in ours.config(PUBLISHED_DEPTH).flat().items()
+            if option not in (*BY_PROTOCOL, "glimpse_path") and configs[name].get(option) != value
+        ]  # fmt: skip
+        said += [f"{name}: {'; '.join(changed)}"] if changed else []
     return said
 
 
 def _scored(each: SetOfTable, setting: Setting, folder: Path, record: Mapping[str, Any]) -> Found:
     if record["manifest"] is None:
-        return _entry(each, setting, HIDDEN, record, None) | {"files": _exports(folder, record)}
+        return _entry(each, setting, HIDDEN, record) | {"files": _exports(folder, record)}
     try:
         summary = write_tables(folder)
     except ConfigError as error:
-        return _entry(each, setting, f"no score: {error}", record, None)
+        return _entry(each, setting, f"no score: {error}", record)
     partial = any(row["partial"] for row in summary["rows"] if row["axis"] == ALL)
     return _entry(each, setting, "partial" if partial else "complete", record, summary)
 
 
 def _entry(
-    each: SetOfTable, setting: Setting, state: str, record: Mapping[str, Any] | None, summary: Found | None
+    each: SetOfTable,
+    setting: Setting,
+    state: str,
+    record: Mapping[str, Any] | None = None,
+    summary: Found | None = None,
 ) -> Found:
     budgets = {} if record is None else _budgets(record)
+    spent = {one["config"]: one for one in summary["tokens"]["rows"]} if summary else {}
     tables = []
     for group in (None, *setting.groups(each.name)):
         name = each.name if group is None else f"{each.name}/{group}"
-        rows = [row for row in setting.rows if name in row.theirs or (row.ours is not None and state != NOT_RUN)]
         axis = ALL if group is None else each.data.axis
-        scores = [] if summary is None else [
-            one for one in summary["rows"] if one["axis"] == axis and group in (None, one["group"])
-        ]  # fmt: skip
-        tokens = [] if summary is None else summary["tokens"]["rows"]
-        tables.append({"group": group, "rows": [_row(row, setting, name, budgets, scores, tokens) for row in rows]})
+        scores = {one["config"]: one for one in (summary["rows"] if summary else ())
+                  if one["axis"] == axis and group in (None, one["group"])}  # fmt: skip
+        rows = []
+        for row in setting.rows:
+            if name not in row.theirs and (row.ours is None or record is None):
+                continue
+            published, own, kept = setting.published(row, name), scores.get(row.name), spent.get(row.name)
+            rows.append(
+                {
+                    "row": row.name,
+                    "implemented": row.ours is not None,
+                    "run": row.name in budgets,
+                    "kept_published": row.kept,
+                    "published": published,
+                    "asked": budgets.get(row.name),
+                    "achieved": kept and {of: kept[of] for of in ("kept", "layer_average_kept", "visual", "prompts")},
+                    "ours": own,
+                    "inside": inside(published, own),
+                }
+            )
+        tables.append({"group": group, "rows": rows})
     title = each.data.title
     return {"name": each.name, "title": title, "state": state, "tables": tables, "summary": summary, "files": []}
-
-
-def _row(
-    row: Row, setting: Setting, name: str, budgets: Mapping[str, Found | None], scores: list[Found], tokens: list[Found]
-) -> Found:
-    published = setting.published(row, name)
-    own = next((each for each in scores if each["config"] == row.name), None)
-    kept = next((each for each in tokens if each["config"] == row.name), None)
-    return {
-        "row": row.name,
-        "implemented": row.ours is not None,
-        "run": row.name in budgets,
-        "kept_published": row.kept,
-        "published": published,
-        "asked": budgets.get(row.name),
-        "achieved": kept and {name: kept[name] for name in ("kept", "layer_average_kept", "visual", "prompts")},
-        "ours": own,
-        "inside": inside(published, own),
-    }
 
 
 def inside(published: Mapping[str, float] | None, own: Found | None) -> bool | None:
@@ -141,22 +135,23 @@ def inside(published: Mapping[str, float] | None, own: Found | None) -> bool | N
 
 def _budgets(record: Mapping[str, Any]) -> dict[str, Found | None]:
     """Return the budget of each config of a run; None where the model is no longer there to be asked for its depth."""
-    configs = {name: config_stored(stored) for name, stored in record["configs"].items()}
+    configs = {name: _config(stored) for name, stored in record["configs"].items()}
     try:
         depth = depth_of(record["options"]["model_path"], {}, next(iter(_predictors(record["configs"])), None))
     except (ConfigError, SetupError):  # the model was here when it answered
         return dict.fromkeys(configs)
-    found = {name: budget_of(config, depth) for name, config in configs.items()}
-    return {name: {"layer_average": share, "exact": exact} for name, (share, exact) in found.items()}
+    return {
+        name: dict(zip(("layer_average", "exact"), budget_of(config, depth), strict=True))
+        for name, config in configs.items()
+    }
 
 
-def config_stored(stored: Mapping[str, Any]) -> PruneVidConfig:
-    """Return the config that a record holds."""
+def _config(stored: Mapping[str, Any]) -> PruneVidConfig:
     return PruneVidConfig.from_record({name: value for name, value in stored.items() if " " not in name})
 
 
 def _predictors(configs: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    stored = [config_stored(each) for each in configs.values() if each]
+    stored = [_config(each) for each in configs.values() if each]
     return {config.glimpse_path for config in stored if config.has("glimpse_path")}
 
 

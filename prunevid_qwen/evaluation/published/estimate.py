@@ -39,13 +39,7 @@ LINE_KB = 4  # a stored answer
 
 @dataclass(frozen=True)
 class Cost:
-    """An estimate.
-
-    Args:
-        hours: of one A100.
-        gigabytes: of data and answers, without the model's weights.
-        lines: the arithmetic, a line a data set.
-    """
+    """Hours of one A100, gigabytes of data and answers without weights, and the arithmetic, a line a data set."""
 
     hours: float
     gigabytes: float
@@ -62,11 +56,7 @@ def answer_cost(
 ) -> tuple[float, float]:
     """Return the decoder's FLOPs for a prompt and the seconds of an answer, means over configs.
 
-    Args:
-        configs: of a model of 28 layers.
-        tokens: visual tokens of the prompt before pruning.
-        text: other tokens of the prompt.
-        answer: tokens of the answer.
+    ``tokens`` are the prompt's visual ones before pruning, ``text`` its others, ``answer`` those of the answer.
     """
     shares = [layer_shares(config, PUBLISHED_DEPTH, free=FREE)[0] for config in configs]
     flops = sum(fmean(prefill_flops(tokens * share + text) for share in each) for each in shares) / len(configs)
@@ -105,12 +95,18 @@ def gigabytes(value: float) -> str:
 def cost_lines(setting: Setting) -> list[str]:
     """Say what a setting would take, with the arithmetic."""
     cost = cost_of(setting)
-    return [
+    lines = [
         f"About {cost.hours:.1f} hours of one A100, {gigabytes(cost.gigabytes)} of data and answers, {WEIGHTS_GB} GB "
         "of weights. An estimate by the arithmetic below, no measurement; reading videos is work of CPUs and not in "
         "it, an archive needs its room again while it is unpacked.",
         *cost.lines,
     ]
+    if setting.timed:
+        lines.append(
+            "Times, memory and speed-ups need the GPU that they are about; tokens, cache lengths and FLOPs need none, "
+            "only the model."
+        )
+    return lines
 
 
 def figure_lines(setting: Setting) -> list[str]:
@@ -129,16 +125,10 @@ def describe(table: PublishedTable) -> list[str]:
     """Return the lines of ``--help``."""
     lines = [f"{table.paper}, {table.table}.", table.source]
     for setting in table.settings:
-        lines += [
-            "",
-            f"Setting {setting.name}",
-            f"  frames: {setting.frames}",
-            f"  pixels: {setting.pixels}",
-            f"  prompt: {setting.prompt}",
-            "  not known:",
-            *(f"    {each}" for each in setting.unknown),
-            "  published (theirs, in per cent):" if not setting.timed else "  published (theirs):",
-            *(f"    {each}" for each in figure_lines(setting)),
-            f"  it would take: {cost_lines(setting)[0]}",
-        ]
+        lines += ["", f"Setting {setting.name}"]
+        lines += [f"  {part}: {getattr(setting, part)}" for part in ("frames", "pixels", "prompt")]
+        lines += ["  not known:", *(f"    {each}" for each in setting.unknown)]
+        lines += ["  published (theirs):" if setting.timed else "  published (theirs, in per cent):"]
+        lines += [f"    {each}" for each in figure_lines(setting)]
+        lines += [f"  it would take: {cost_lines(setting)[0]}"]
     return lines

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.summary import ALL
+from prunevid_qwen.evaluation.protocol.summary import ALL, Manifest
 from prunevid_qwen.evaluation.protocol.tables import score_text
 from prunevid_qwen.evaluation.published.comparison import HIDDEN, NOT_RUN, Found, compare
 from prunevid_qwen.evaluation.published.estimate import cost_lines
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
-from prunevid_qwen.evaluation.report.page import Table, json_text
+from prunevid_qwen.evaluation.report.page import Table, difference_text, json_text
 from prunevid_qwen.evaluation.store import replace
 
 PAGE, FIGURES = "reproduction.md", "reproduction.json"
@@ -33,21 +32,40 @@ _READING = (
 def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
     """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds; return the figures of `compare`."""
     found = compare(table, setting, folder)
+    coverage = Table(("data set", "state"), [_coverage(each) for each in found["asked"]])
+    body = ["## Coverage", "", *coverage.markdown("---"), ""]
+    for each in found["asked"]:
+        body += _section(each, bool(found["deviations"]))
+    ran = any(each["state"] != NOT_RUN for each in found["asked"])
     kept = {**found, "asked": [{**each, "summary": None} for each in found["asked"]]}
-    write_both(folder, kept, _lines(table, setting, found))
+    write_both(table, setting, folder, kept, ran, body, _READING)
     return kept
 
 
-def write_both(folder: Path, figures: Found, lines: Sequence[str]) -> None:
-    """Write the two files of a page."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / FIGURES, json_text(figures).encode())
-    replace(folder / PAGE, "\n".join([*lines, ""]).encode())
+def write_both(
+    table: PublishedTable,
+    setting: Setting,
+    folder: Path,
+    figures: Found,
+    ran: bool,
+    body: Sequence[str],
+    reading: Sequence[str],
+) -> None:
+    """Write the two files of a page: whose figures these are, under what setting, what deviates, and ours.
 
-
-def head(table: PublishedTable, setting: Setting) -> list[str]:
-    """Return the beginning of a page: whose figures these are, and under what setting."""
-    return [
+    Args:
+        table, setting, folder: where the page belongs.
+        figures: with its ``deviations``.
+        ran: whether there is anything of ours.
+        body: between the setting and how to read it.
+        reading: how to read it.
+    """
+    said = figures["deviations"]
+    deviations = ["No deviation from the setting above.", ""]
+    if said:
+        text = "**This run deviates from the setting above; its figures do not compare with the published ones:**"
+        deviations = [text, "", *(f"- {each}" for each in said), ""]
+    lines = [
         f"# {table.name}, setting {setting.name}",
         "",
         f"Published: {table.paper}, {table.table}. {table.source} Every figure called theirs is that paper's; this "
@@ -62,37 +80,21 @@ def head(table: PublishedTable, setting: Setting) -> list[str]:
         "",
         *(f"- {each}" for each in setting.unknown),
         "",
-    ]
-
-
-def tail(setting: Setting, reading: Sequence[str]) -> list[str]:
-    """Return the end of a page: how to read it, the notes of its rows, the estimate."""
-    notes = [f"- {row.name}: {row.note}" for row in setting.rows if row.note]
-    costs = [f"- {each}" for each in cost_lines(setting)]
-    return ["## How to read it", "", *reading, *notes, "", "## What it takes", "", *costs]
-
-
-def deviation_lines(said: list[str]) -> list[str]:
-    """Return what of a run is not the published setting."""
-    if not said:
-        return ["No deviation from the setting above.", ""]
-    text = "**This run deviates from the setting above; its figures do not compare with the published ones:**"
-    return [text, "", *(f"- {each}" for each in said), ""]
-
-
-def _lines(table: PublishedTable, setting: Setting, found: Found) -> list[str]:
-    lines = head(table, setting)
-    if any(each["state"] != NOT_RUN for each in found["asked"]):
-        lines += deviation_lines(found["deviations"])
-    lines += [
-        "## Coverage",
+        *(deviations if ran else ()),
+        *body,
+        "## How to read it",
         "",
-        *Table(("data set", "state"), [_coverage(each) for each in found["asked"]]).markdown("---"),
+        *reading,
+        *(f"- {row.name}: {row.note}" for row in setting.rows if row.note),
+        "",
+        "## What it takes",
+        "",
+        *(f"- {each}" for each in cost_lines(setting)),
         "",
     ]
-    for each in found["asked"]:
-        lines += _section(each, bool(found["deviations"]))
-    return [*lines, *tail(setting, _READING)]
+    folder.mkdir(parents=True, exist_ok=True)
+    replace(folder / FIGURES, json_text(figures).encode())
+    replace(folder / PAGE, "\n".join(lines).encode())
 
 
 def _coverage(each: Found) -> list[str]:
@@ -113,7 +115,7 @@ def _counts(summary: Found) -> str:
         text = f"answered {row['answered']} of {row['samples']} (errors: {row['errors']}{unparsed})"
         same.setdefault(text, []).append(row["config"])
     said = ["; ".join(f"{text}: {', '.join(names)}" for text, names in same.items())]
-    if Manifest.from_dict(manifest).is_part:
+    if Manifest(**manifest).is_part:
         there = manifest["samples"] + manifest["hidden"]
         said.append(f"the folder holds {there} of the {manifest['published']} questions as published")
     if summary["conflicts"]:
@@ -141,34 +143,28 @@ def _section(each: Found, deviates: bool) -> list[str]:
 
 def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[str]:
     published, own, asked, spent = row["published"], row["ours"], row["asked"], row["achieved"]
-    is_base = row["row"] == BASELINE_ROW
+    paired = published is not None and row["row"] != BASELINE_ROW
     theirs = ["" if published is None else f"{published['score']:.1f}"]
-    theirs.append("" if published is None or is_base else f"{published['difference']:+.1f}")
+    theirs.append(f"{published['difference']:+.1f}" if paired else "")
     if own is None:
         why = "not implemented here" if not row["implemented"] else "no score" if row["run"] else "not run"
         ours = [why, "", "", *("" for _ in columns)]
     else:
-        said = "" if published is None or is_base else "does not compare"
-        if said and not (deviates or own["partial"] or row["inside"] is None):
-            said = "yes" if row["inside"] else "no"
-        part = Manifest.from_dict(each["summary"]["manifest"]).is_part
-        ours = [score_text(own, part), _difference(own["difference"]), said]
-        ours += [_column(own["columns"][name]) for name in columns]
+        inside = None if deviates or own["partial"] else row["inside"]
+        part = Manifest(**each["summary"]["manifest"]).is_part
+        difference = difference_text(own["difference"], scale=100, digits=1)
+        ours = [
+            score_text(own, part),
+            f"{difference}, {own['difference']['pairs']} pairs" if difference else "",
+            {None: "does not compare", True: "yes", False: "no"}[inside] if paired else "",
+            *(_column(own["columns"][name]) for name in columns),
+        ]
     tokens = ["", "", ""]
     if asked is not None:
         tokens[0] = f"{'' if asked['exact'] else '≤ '}{percent(asked['layer_average'], 1)}"
     if spent is not None and spent["kept"] is not None:
         tokens[1:] = [percent(spent["layer_average_kept"], 1), percent(spent["kept"], 1)]
     return [row["row"], *theirs, *ours, *tokens, row["kept_published"]]
-
-
-def _difference(difference: Mapping[str, Any] | None) -> str:
-    if difference is None:
-        return ""
-    text, interval = f"{100 * difference['value']:+.1f}", difference["interval"]
-    if interval is not None:
-        text += f" ({100 * interval[0]:+.1f} to {100 * interval[1]:+.1f})"
-    return f"{text}, {difference['pairs']} pairs"
 
 
 def _column(column: Mapping[str, Any]) -> str:

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, Reading, read_media
+from prunevid_qwen.evaluation.engine.reading import ByProtocol, Reading, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
@@ -24,40 +23,30 @@ from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
 
-_INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
-
 
 @dataclass(frozen=True)
 class Reproduction:
     """A setting of a table, with what the user has.
-
-    Args:
-        table, setting: which; the setting is one of the table's.
-        data: folder of each data set, by its name.
-        only: data sets to run, by name; () for all of the setting.
-        changes: choices of the protocols that are changed, for a smaller GPU or a test; the page tells of them.
-        limit: questions a data set, equally spaced; None for all.
-        model_path: "bundled", a folder or a hub id.
-        glimpse_path: the predictor's; None for the table's, or the bundled model's own.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        device: kind that answers; None for what ``loading`` gives here.
 
     Raises:
         ConfigError: a data set that the setting does not have, or one without a folder.
     """
 
     table: PublishedTable
-    setting: Setting
-    data: Mapping[str, Path]
-    only: tuple[str, ...] = ()
+    setting: Setting  # of the table
+    data: Mapping[str, Path]  # name of each data set -> its folder
+    only: tuple[str, ...] = ()  # data sets to run, by name; () for all of the setting
+    # choices of the protocols that are changed, for a smaller GPU or a test; the page tells of them
     changes: Mapping[str, Any] = field(default_factory=dict)
-    limit: int | None = None
-    model_path: str = "bundled"
-    glimpse_path: str | None = None
-    loading: dict[str, Any] = field(default_factory=dict)
-    device: str | None = None
+    limit: int | None = None  # questions (or timed images) of a data set, equally spaced; None for the setting's
+    model_path: str = "bundled"  # or a folder, or a hub id
+    glimpse_path: str | None = None  # the predictor's; None for the table's, or the bundled model's own
+    loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
+    device: str | None = None  # kind that answers; None for what ``loading`` gives here
 
     def __post_init__(self) -> None:
+        if self.setting.timed:
+            object.__setattr__(self, "limit", min(self.setting.images, self.limit or self.setting.images))
         data = {benchmark(name).name: folder for name, folder in self.data.items()}
         object.__setattr__(self, "data", data)
         # a name of a data set or, where it has parts in the table, of one of them
@@ -92,29 +81,19 @@ class Reproduction:
     def configs(self, depth: Depth) -> tuple[NamedConfigs, dict[str, str]]:
         """Return the config of each row of ours that fits the model, and of the others why they do not."""
         found, unfit = [], {}
-        for row in self.setting.rows:
-            if row.ours is not None:
-                try:
-                    found.append((row.name, self._with_predictor(row.ours.config(depth))))
-                except ConfigError as error:
-                    unfit[row.name] = str(error)
+        for name, ours in ((row.name, row.ours) for row in self.setting.rows if row.ours is not None):
+            try:
+                config = ours.config(depth)
+            except ConfigError as error:
+                unfit[name] = str(error)
+                continue
+            found.append((name, config.replace(glimpse_path=self._predictor) if config.has("glimpse_path") else config))
         return tuple(found), unfit
 
-    def _with_predictor(self, config: PruneVidConfig) -> PruneVidConfig:
-        return config.replace(glimpse_path=self._predictor) if config.has("glimpse_path") else config
-
-    def protocol(self, each: SetOfTable) -> Protocol:
+    def protocol(self, each: SetOfTable) -> EvalProtocol:
         """Return the protocol of a data set, changes included."""
-        made: Protocol = each.protocol.replace(**self.changes)
+        made: EvalProtocol = each.protocol.replace(**self.changes)
         return made
-
-    def run_of(self, each: SetOfTable, configs: NamedConfigs) -> BenchmarkRun:
-        """Return the run of a data set."""
-        dataset = each.data.dataset
-        return BenchmarkRun(
-            dataset, self.data[dataset], self.protocol(each), configs, each.data.part, self.limit, self.model_path,
-            self.loading, self.device,
-        )  # fmt: skip
 
     def read(self) -> list[tuple[SetOfTable, Dataset]]:
         """Read the questions of every data set; no video is opened.
@@ -138,23 +117,23 @@ def reproduce(
 ) -> None:
     """Answer what the folder does not hold yet; every data set is read before the first is answered.
 
-    Args:
-        asked: what is run.
-        folder: of the setting; each data set has one in it.
-        engine, shard, restart, tell, command: as in `answer_run`.
+    Each data set has a folder in that of the setting. The rest is as in `answer_run`.
 
     Raises:
         ConfigError: a data set is not there, or its folder holds another run.
         PruningNotApplied: pruning was asked for and did not happen.
     """
-    found = asked.read()
-    configs, _ = asked.configs(asked.depth())
+    found, configs = asked.read(), asked.configs(asked.depth())[0]
     for each, data in found:
 
         def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
-        answer_run(folder / each.name, asked.run_of(each, configs), engine, shard, restart, told, command, data)
+        run = BenchmarkRun(
+            each.data.dataset, asked.data[each.data.dataset], asked.protocol(each), configs, each.data.part,
+            asked.limit, asked.model_path, asked.loading, asked.device,
+        )  # fmt: skip
+        answer_run(folder / each.name, run, engine, shard, restart, told, command, data)
 
 
 def check(asked: Reproduction) -> list[dict[str, Any]]:
@@ -165,27 +144,23 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     Raises:
         ConfigError, SetupError: what would stop the run. Of a data set of which nothing can be read "first" is None.
     """
-    files, local = check_files(asked.model_path), _is_local(asked.model_path)
-    timed, limit = asked.setting.timed, asked.limit
-    if timed:
-        limit = min(asked.setting.images, limit or asked.setting.images)
+    files, local = check_files(asked.model_path), Path(_folder(asked.model_path)).is_dir()
+    reader = media_reader(asked.model_path, asked.loading) if local else MediaReader()
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
     if local:
         for _, config in configs:
             compile_plan(config, depth.layers)
-    # the stock model takes part in what is timed
-    names = [row.name for row in asked.setting.rows if row.name in dict(configs) or (timed and row.ours is None)]
+    names = [name for name, _ in configs]
+    if asked.setting.timed:  # the stock model takes part
+        names = [row.name for row in asked.setting.rows if row.ours is None or row.name in names]
     found = []
     for each, data in asked.read():
-        run, reader, config = asked.run_of(each, configs), MediaReader(), configs[0][1]
-        reading = run.reading() if local else ByProtocol(
-            run.protocol, reader.video, reader.image, config.video_backend, config.video_time_limit
-        )  # fmt: skip
-        records = spread(data.records, limit)
-        missing = sorted(
-            path for path in {media.path for each in records for media in each.media} if not Path(path).exists()
-        )
+        protocol, config = asked.protocol(each), configs[0][1]
+        reading = ByProtocol(protocol, reader.video, reader.image, config.video_backend, config.video_time_limit)
+        records = spread(data.records, asked.limit)
+        paths = sorted({media.path for record in records for media in record.media})
+        missing = [path for path in paths if not Path(path).exists()]
         found.append(
             {
                 "asked": each.name,
@@ -198,7 +173,7 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
                 "answers": len(records) * len(names),
                 "missing": len(missing),
                 "first missing": missing[0] if missing else None,
-                "protocol": run.protocol.to_dict(),
+                "protocol": protocol.to_dict(),
                 "configs": names,
                 "not on this model": unfit,
                 "model": files,
@@ -221,12 +196,7 @@ def _first_read(reading: Reading, records: Any) -> dict[str, Any] | None:
 
 
 def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None = None) -> Depth:
-    """Read how deep a model is, and where its predictor selects.
-
-    Args:
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``from_pretrained``; None means its default.
-        glimpse_path: of the predictor: "bundled" or a folder; a hub id is taken for a published one.
+    """Read how deep a model is, and where its predictor selects, of which a hub id is taken for a published one.
 
     Raises:
         ConfigError, SetupError, UnsupportedError: as in `prunevid_qwen.loading.config_of`.
@@ -251,10 +221,10 @@ def check_files(model_path: str) -> str:
     folder = Path(_folder(model_path))
     if not folder.is_dir():
         return f"{model_path}: not a folder here, so its files were not looked at"
-    index, wanted = folder / _INDEX, [_WEIGHTS]
+    index, wanted = folder / "model.safetensors.index.json", {"model.safetensors"}
     if index.is_file():
-        wanted = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    missing = [name for name in wanted if not (folder / name).is_file()]
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    missing = sorted(name for name in wanted if not (folder / name).is_file())
     if missing:
         raise SetupError(
             f"{folder} lacks {len(missing)} of {len(wanted)} files of weights, the first is {missing[0]}: was its "
@@ -265,7 +235,3 @@ def check_files(model_path: str) -> str:
 
 def _folder(model_path: str) -> str:
     return bundled_model() if model_path == "bundled" else model_path
-
-
-def _is_local(model_path: str) -> bool:
-    return Path(_folder(model_path)).is_dir()

@@ -16,8 +16,7 @@ from typing import Any, Literal
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.protocol.presets import protocol_named
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, protocol_named
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth, spending
 from prunevid_qwen.evaluation.yaml_data import build, read_yaml
 
@@ -30,52 +29,35 @@ _SHALLOW = 20  # layers below which a number of `Ours.after` means the first lay
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set as it is published, for estimates: counts are published, bytes are reasoned guesses.
+    """A data set as it is published, for estimates: counts are published, bytes are reasoned guesses."""
 
-    Args:
-        title: in tables.
-        dataset: of `datasets.names()`.
-        questions, videos: how many.
-        gigabytes: of the download.
-        why: where the gigabytes come from.
-        part: of the data set; None for its first.
-        axis: groups that tables print too ("duration"); figures of a group are named "videomme/short".
-    """
-
-    title: str
-    dataset: str
+    title: str  # in tables
+    dataset: str  # of `datasets.names()`
     questions: int
     videos: int
-    gigabytes: float
-    why: str
-    part: str | None = None
-    axis: str | None = None
+    gigabytes: float  # of the download
+    why: str  # where the gigabytes come from
+    part: str | None = None  # of the data set; None for its first
+    axis: str | None = None  # groups that tables print too ("duration"); a group's figures are named "videomme/short"
 
 
 @dataclass(frozen=True)
 class SetOfTable:
-    """A data set under a table's protocol.
+    """A data set under a table's protocol."""
 
-    Args:
-        name: of ``sets.yaml``; in folders, figures and options: "mvbench", "egoschema-full".
-        protocol: frames, pixels, text. In YAML the choices of `Protocol` but for its data set, or a ``preset`` and the
-            choices that differ from it.
-        tokens: visual tokens of a prompt before pruning, guessed from frames, pixels and the usual size of its videos.
-        answer: tokens of an answer.
-    """
-
-    name: str
+    name: str  # of ``sets.yaml``; in folders, figures and options: "mvbench", "egoschema-full"
+    # frames, pixels, text; in YAML a `EvalProtocol` without its data set, or a ``preset`` and what differs from it
     protocol: Any
-    tokens: int
-    answer: int = 3
+    tokens: int  # visual ones of a prompt before pruning, guessed from frames, pixels and the usual size of its videos
+    answer: int = 3  # tokens
 
     def __post_init__(self) -> None:
         if self.name not in data_sets():
             raise ConfigError(unknown("the data sets are", self.name, data_sets()))
-        if not isinstance(self.protocol, Protocol):
+        if not isinstance(self.protocol, EvalProtocol):
             choices, dataset = dict(self.protocol), self.data.dataset
             preset = choices.pop("preset", None)
-            made = protocol_named(preset, dataset, **choices) if preset else Protocol.from_dict(
+            made = protocol_named(preset, dataset, **choices) if preset else EvalProtocol.from_dict(
                 {"dataset": dataset, **choices}
             )  # fmt: skip
             object.__setattr__(self, "protocol", made)
@@ -88,22 +70,14 @@ class SetOfTable:
 
 @dataclass(frozen=True)
 class Ours:
-    """Our config of a row; it depends on how deep the model is.
-
-    Args:
-        preset: of `get_config`.
-        options: over it, by their flat names.
-        after: the layer, from 0, after which it selects; "predictor" for the one that the model's predictor was trained
-            for. A number is of a deep model: one of fewer than 20 layers selects after its first.
-        budget: share of the visual tokens that a layer sees on average; None for what the options say.
-        spends: the option that is solved for the budget.
-    """
+    """Our config of a row; it depends on how deep the model is."""
 
     preset: str = "paper"
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)  # over the preset, by their flat names
+    # the layer, from 0, after which it selects; "predictor" for the one that the model's predictor was trained for. A
+    # number is of a deep model: one of fewer than 20 layers selects after its first
     after: int | Literal["predictor"] | None = None
-    budget: float | None = None
-    spends: Literal["keep_ratio", "cluster_ratio"] = "cluster_ratio"
+    budget: float | None = None  # share of the visual tokens that a layer sees on average; None: as the options say
 
     def __post_init__(self) -> None:
         self.config(PUBLISHED_DEPTH)  # what is wrong is said with the line it stands in
@@ -118,56 +92,35 @@ class Ours:
         if self.after is not None:
             layer = depth.glimpse_layer if self.after == "predictor" else self.after if depth.layers >= _SHALLOW else 0
             made = made.replace(pruning_layer=layer)
-        return made if self.budget is None else spending(made, self.spends, self.budget, depth)
+        return made if self.budget is None else spending(made, self.budget, depth)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table.
+    """One row of a table: a method with its budget."""
 
-    Args:
-        name: of the method with its budget; also the config's in a run. The unpruned row is "baseline".
-        theirs: name of a data set, or of one of its groups -> published score in per cent; empty where ours stands
-            alone.
-        ours: None where the method is not implemented here; in a timed setting that is the stock model.
-        kept: what was kept, in the table's own words.
-        note: what does not match, or is not known.
-        baseline: the unpruned scores beside ``theirs``, where they are of another table.
-    """
-
-    name: str
-    theirs: Mapping[str, float] = field(default_factory=dict)
-    ours: Ours | None = None
-    kept: str = ""
-    note: str = ""
-    baseline: Mapping[str, float] | None = None
+    name: str  # also the config's in a run; the unpruned row is "baseline"
+    theirs: Mapping[str, float] = field(default_factory=dict)  # data set, or a group of it -> score in per cent
+    ours: Ours | None = None  # None where the method is not implemented here; in a timed setting: the stock model
+    kept: str = ""  # in the table's own words
+    note: str = ""  # what does not match, or is not known
+    baseline: Mapping[str, float] | None = None  # the unpruned scores beside ``theirs``, where of another table
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a table was made, as far as it is known; of several candidates each is one.
+    """How a table was made, as far as it is known; of several candidates each is one."""
 
-    Args:
-        name: of the folder, and of ``--setting``.
-        frames, pixels, prompt: in words, for people.
-        sets: the data sets.
-        rows: the baseline first; of a timed setting, who is measured, in the order of their turns.
-        unknown: what the source does not say, or where sources contradict each other.
-        images: how many, equally spaced, are timed instead of scored; 0 where nothing is timed.
-        new_tokens: of every timed answer.
-        figures: lines of others' figures of times.
-    """
-
-    name: str
-    frames: str
+    name: str  # of the folder, and of ``--setting``
+    frames: str  # these three in words, for people
     pixels: str
     prompt: str
     sets: tuple[SetOfTable, ...]
-    rows: tuple[Row, ...]
-    unknown: tuple[str, ...] = ()
-    images: int = 0
-    new_tokens: int = 0
-    figures: tuple[str, ...] = ()
+    rows: tuple[Row, ...]  # the baseline first; of a timed setting, who is measured, in the order of their turns
+    unknown: tuple[str, ...] = ()  # what the source does not say, or where sources contradict each other
+    images: int = 0  # how many, equally spaced, are timed instead of scored; 0 where nothing is timed
+    new_tokens: int = 0  # of every timed answer
+    figures: tuple[str, ...] = ()  # lines of others' figures of times
 
     def __post_init__(self) -> None:
         if self.timed and (len(self.sets) != 1 or self.new_tokens < 2):
@@ -202,25 +155,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table of a paper.
+    """A table of a paper."""
 
-    Args:
-        paper: authors' title, place and number.
-        table: which table, and what it is about.
-        source: how the figures came here, and how sure that is.
-        model: hub id.
-        settings: candidates for how it was made.
-        glimpse: hub id of the predictor, where rows need one.
-        name: of its file, and of its default folder.
-    """
-
-    paper: str
-    table: str
-    source: str
-    model: str
-    settings: tuple[Setting, ...]
-    glimpse: str | None = None
-    name: str = ""
+    paper: str  # authors' title, place and number
+    table: str  # which one, and what it is about
+    source: str  # how the figures came here, and how sure that is
+    model: str  # hub id
+    settings: tuple[Setting, ...]  # candidates for how it was made
+    glimpse: str | None = None  # hub id of the predictor, where rows need one
+    name: str = ""  # of its file, and of its default folder
 
     def settings_called(self, names: tuple[str, ...]) -> tuple[Setting, ...]:
         """Return settings by name; all for no names.
@@ -228,10 +171,10 @@ class PublishedTable:
         Raises:
             ConfigError: there is none of that name; the nearest is offered.
         """
-        known = {setting.name: setting for setting in self.settings}
+        known = tuple(setting.name for setting in self.settings)
         for name in names:
             if name not in known:
-                raise ConfigError(unknown(f"the settings of {self.name} are", name, tuple(known)))
+                raise ConfigError(unknown(f"the settings of {self.name} are", name, known))
         return tuple(setting for setting in self.settings if not names or setting.name in names)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
+
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.published.comparison import Found, deviations
 from prunevid_qwen.evaluation.published.estimate import figure_lines
-from prunevid_qwen.evaluation.published.page import deviation_lines, head, tail, write_both
+from prunevid_qwen.evaluation.published.page import write_both
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Table
@@ -40,12 +42,18 @@ def write_timing_page(table: PublishedTable, setting: Setting, folder: Path) -> 
     own = folder / setting.sets[0].name
     found: Found = {"table": table.name, "setting": setting.name, "deviations": [], "rows": [], "errors": []}
     found |= {"images": 0, "of": setting.images, "device": None}
-    if (own / RECORD).is_file():
+    ran = (own / RECORD).is_file()
+    if ran:
         record = run_folder(own).record(table.name)
-        found["deviations"] = _deviations(table, setting, record)
-        found["device"] = record["device name"]
+        device, new_tokens = record["options"]["device"], record["options"]["new_tokens"]
+        said = deviations(table, setting, setting.sets[0], record)
+        if device != "cuda":
+            said.append(f"times of {device} say nothing about a GPU, and memory is the process's")
+        if new_tokens != setting.new_tokens:
+            said.append(f"answers of {new_tokens} tokens, not {setting.new_tokens}")
+        found |= {"deviations": said, "device": record["device name"]}
         _summarise(own, [row.name for row in setting.rows], found)
-    write_both(folder, found, _lines(table, setting, found))
+    write_both(table, setting, folder, found, ran, _body(setting, found), _READING)
     return found
 
 
@@ -68,50 +76,30 @@ def _summarise(folder: Path, names: Sequence[str], found: Found) -> None:
 
 
 def _row(name: str, own: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    pairs = list(zip(base, own, strict=True))
-    peaks = [line["memory"]["peak"] for line in own if line["memory"]["peak"] is not None]
-    above = [line["memory"]["peak"] - line["memory"]["before"] for line in own if line["memory"]["peak"] is not None]
+    times = {part: ([b["seconds"][part] for b in base], [line["seconds"][part] for line in own]) for part in TIMES}
+    memory = [line["memory"] for line in own if line["memory"]["peak"] is not None]
     return {
         "row": name,
-        "seconds": {part: Quantiles.of([line["seconds"][part] for line in own]).to_dict() for part in TIMES},
-        "ratio": {
-            part: Quantiles.of([b["seconds"][part] / line["seconds"][part] for b, line in pairs]).to_dict()
-            for part in TIMES
-        },
+        "seconds": {part: Quantiles.of(ours).to_dict() for part, (_, ours) in times.items()},
+        "ratio": {part: Quantiles.of(np.divide(theirs, ours)).to_dict() for part, (theirs, ours) in times.items()},
         "kept": fmean(line["tokens"]["kept"] / line["tokens"]["visual"] for line in own),
         "cache_length": fmean(line["cache_length"] for line in own),
         "flops": {part: fmean(line["flops"][part] for line in own) for part in ("decoder", "vision", "decode_step")},
         "memory": {
-            "how": own[0]["memory"]["how"], "peak": max(peaks) if peaks else None,
-            "above": Quantiles.of(above).to_dict() if above else None,
+            "how": own[0]["memory"]["how"], "peak": max((each["peak"] for each in memory), default=None),
+            "above": Quantiles.of([each["peak"] - each["before"] for each in memory]).to_dict() if memory else None,
         },
     }  # fmt: skip
 
 
-def _deviations(table: PublishedTable, setting: Setting, record: Mapping[str, Any]) -> list[str]:
-    said, options = deviations(table, setting, setting.sets[0], record), record["options"]
-    if options["device"] != "cuda":
-        said.append(f"times of {options['device']} say nothing about a GPU, and memory is the process's")
-    if options["new_tokens"] != setting.new_tokens:
-        said.append(f"answers of {options['new_tokens']} tokens, not {setting.new_tokens}")
-    return said
-
-
-def _lines(table: PublishedTable, setting: Setting, found: Found) -> list[str]:
-    lines = head(table, setting)
-    if found["device"] is not None:
-        lines += deviation_lines(found["deviations"])
-    count = f"{found['images']} of {found['of']} images"
-    partial = found["images"] < found["of"]
-    lines += ["## Coverage", "", f"**PARTIAL**: {count} were measured." if partial else f"{count} were measured.", ""]
+def _body(setting: Setting, found: Found) -> list[str]:
+    partial = "**PARTIAL**: " if found["images"] < found["of"] else ""
+    lines = ["## Coverage", "", f"{partial}{found['images']} of {found['of']} images were measured.", ""]
     lines += [f"- not measured: {error}" for error in found["errors"]] + ([""] if found["errors"] else [])
     lines += ["## Published, theirs", "", *(f"- {each}" for each in figure_lines(setting)), "", "## Ours", ""]
-    if found["rows"]:
-        lines += [f"On {found['device']}.", "", *_tables(found["rows"])]
-    else:
-        lines += ["Nothing was measured."]
-    return [*lines, "", *tail(setting, _READING), "- Times, memory and speed-ups need the GPU that they are about; "
-            "tokens, cache lengths and FLOPs need none, only the model."]  # fmt: skip
+    if not found["rows"]:
+        return [*lines, "Nothing was measured.", ""]
+    return [*lines, f"On {found['device']}.", "", *_tables(found["rows"]), ""]
 
 
 def _tables(rows: Sequence[Mapping[str, Any]]) -> list[str]:

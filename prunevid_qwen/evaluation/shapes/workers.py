@@ -12,6 +12,7 @@ from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -132,10 +133,10 @@ def workers(asking: Asking, count: int, plugins: Plugins = ()) -> Iterator[Each]
         finally:
             torch.set_num_threads(threads)
         return
-    pool = start_pool(count, _begin, asking, plugins=plugins)
+    pool = start_pool(count, plugins)
 
     def each(do: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        futures = [submit(pool, _here, do, job) for job in jobs]
+        futures = [submit(pool, _here, asking, do, job) for job in jobs]
         return (future.result() for future in as_completed(futures))
 
     try:
@@ -149,13 +150,10 @@ def workers(asking: Asking, count: int, plugins: Plugins = ()) -> Iterator[Each]
         end_pool(pool)
 
 
-_worker: Worker | None = None  # of this process, where it is one of several
+@cache  # of a process of its own: the model is loaded once
+def _worker(asking: Asking) -> Worker:
+    return Worker(asking)
 
 
-def _begin(asking: Asking) -> None:
-    global _worker
-    _worker = Worker(asking)
-
-
-def _here(do: Callable[..., Any], job: tuple[Any, ...]) -> Any:
-    return do(_worker, *job)
+def _here(asking: Asking, do: Callable[..., Any], job: tuple[Any, ...]) -> Any:
+    return do(_worker(asking), *job)

@@ -45,7 +45,7 @@ def competitors(presets: Sequence[str]) -> list[Competitor]:
         ConfigError: none, one twice, an unknown one, or a first one whose share the controls cannot take.
     """
     if not presets:
-        raise ConfigError("name at least one preset to measure: --preset paper")
+        raise ConfigError("name at least one preset to measure: --configs paper")
     if len(set(presets)) < len(presets):
         raise ConfigError(f"a preset is named twice: {', '.join(presets)}")
     configs = {name: named_configs(name)[0][1] for name in presets}

@@ -22,9 +22,7 @@ CODE = "code_sha256"
 """Where a record has `code_digest`."""
 
 _PACKAGE = Path(__file__).resolve().parents[2]
-_PIECE = 2**22
 _LARGE = 10**9  # bytes, from which on reading them is worth a bar
-
 _KNOWN: dict[tuple[Any, ...], str] = {}
 
 Progress = Callable[[str, int, int], None]
@@ -72,7 +70,7 @@ def digest(path: Path, tell: Progress = lambda *_: None) -> str:
     for each in files:
         found.update(each.relative_to(path).as_posix().encode() + b"\0")
         with each.open("rb") as file:
-            while piece := file.read(_PIECE):
+            while piece := file.read(2**22):
                 found.update(piece)
                 done += len(piece)
                 if total > _LARGE:
@@ -92,18 +90,12 @@ def digest_of(value: Any) -> str:
 
 
 def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress = lambda *_: None) -> str:
-    """Fingerprint a model: the bytes of a folder, or the commit of a hub id, which names its bytes.
-
-    Raises:
-        ConfigError: it is neither a folder of a model nor a hub id.
-        SetupError: it is not there.
-    """
+    """Fingerprint a model: the bytes of a folder, or the commit of a hub id; raises as `model_options`."""
     folder = Path(bundled_model() if model_path == "bundled" else model_path)
     check_source(str(folder))
     if folder.is_dir():
         # one process may run several data sets: tens of gigabytes are read once, unless a file was touched
-        files = _files(folder)
-        seen = (str(folder), *((str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in files))
+        seen = tuple((str(each), each.stat().st_size, each.stat().st_mtime_ns) for each in _files(folder))
         if seen not in _KNOWN:
             _KNOWN[seen] = digest(folder, tell)
         return _KNOWN[seen]
@@ -124,8 +116,7 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
 def reader_options(backend: str) -> dict[str, str]:
     """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors in another way.
 
-    Args:
-        backend: ``video_backend``; frames are always chosen with PyAV.
+    Frames are chosen with PyAV, and decoded by ``backend``.
 
     Raises:
         SetupError: it is not installed.
@@ -141,13 +132,11 @@ def reader_options(backend: str) -> dict[str, str]:
 def model_options(
     model_path: str, loading: dict[str, Any], device: str, tell: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Return what of a model and its loading two runs must share, flat.
+    """Return what of a model and its loading two runs must share, flat; the number of the device does not matter.
 
-    Args:
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``from_pretrained``; None means its default.
-        device: that answers; its number does not matter.
-        tell: told of the progress.
+    Raises:
+        ConfigError: it is neither a folder of a model nor a hub id.
+        SetupError: it is not there.
     """
     given = {name: value for name, value in loading.items() if value is not None and name != "local_files_only"}
     options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading, tell)}
@@ -168,28 +157,24 @@ def config_options(config: PruneVidConfig) -> dict[str, Any]:
 def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
     """Return what of the plug-ins of a run another one must share, flat; nothing where there is none.
 
-    Args:
-        plugins: as `prunevid_qwen.config.plugins.load_plugin` takes them. A file counts by its bytes, a module by the
-            version of the package that brings it, else by the bytes of its own file.
+    A file counts by its bytes, a module by the version of the package that brings it, else by the bytes of its file.
 
     Raises:
         ConfigError: there is no such file or module.
     """
-    return {f"plugin: {Path(source).stem if _is_file(source) else source}": _plugin(source) for source in plugins}
-
-
-def _is_file(source: str) -> bool:
-    return source.endswith(".py") or Path(source).is_file()
-
-
-def _plugin(source: str) -> str:
     from importlib.metadata import packages_distributions, version
 
-    names = packages_distributions().get(source.partition(".")[0])
-    if names and not _is_file(source):
-        return version(names[0])
-    spec = None if _is_file(source) else importlib.util.find_spec(source)
-    file = Path(source if spec is None else spec.origin or "")
-    if not file.is_file():
-        raise ConfigError(f"no plug-in at {quoted(source)}: pass a .py file or the name of a module")
-    return digest(file)
+    options = {}
+    for source in plugins:
+        name, file = source, Path(source)
+        if source.endswith(".py") or file.is_file():
+            name = file.stem
+        elif packages := packages_distributions().get(source.partition(".")[0]):
+            options[f"plugin: {name}"] = version(packages[0])
+            continue
+        elif spec := importlib.util.find_spec(source):
+            file = Path(spec.origin or "")
+        if not file.is_file():
+            raise ConfigError(f"no plug-in at {quoted(source)}: pass a .py file or the name of a module")
+        options[f"plugin: {name}"] = digest(file)
+    return options

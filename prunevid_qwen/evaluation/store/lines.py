@@ -20,12 +20,7 @@ _ELSEWHERE = "wait for it, or pass another folder"
 
 
 def replace(path: Path, data: bytes | Callable[[BinaryIO], Any]) -> None:
-    """Write a file so that an end in the middle leaves the old one or the new one.
-
-    Args:
-        path: of the file; its folder exists.
-        data: its bytes, or a function that writes them to the open file.
-    """
+    """Write a file, or let ``data`` write it, so that an end in the middle leaves the old one or the new one."""
     beside = path.with_name(f"{path.name}.new")
     with beside.open("wb") as file:
         if isinstance(data, bytes):
@@ -47,18 +42,14 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def keep_lines(path: Path, keep: Callable[[Line], bool] = lambda _: True) -> list[Line]:
-    """Read the lines to go on from, and take all others out of the file, a torn last one among them.
-
-    Args:
-        path: need not exist.
-        keep: which lines stay; these keep their bytes.
+    """Read the lines to ``keep``, and take all others out of the file, a torn last one too; what stays keeps its bytes.
 
     Raises:
         ConfigError: a line is no JSON object, or another process is writing the file.
     """
     if not path.exists():
         return []
-    with _alone(path, _ELSEWHERE):
+    with alone(path, _ELSEWHERE):
         data = path.read_bytes()
         kept = [(text, line) for text, line in _whole(data, path) if keep(line)]
         whole = b"".join(text + b"\n" for text, _ in kept)
@@ -84,7 +75,7 @@ class Lines:
 
     def __enter__(self) -> Lines:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_alone(self.path, self._otherwise))
+            stack.enter_context(alone(self.path, self._otherwise))
             data = self.path.read_bytes() if self.path.exists() else b""
             self._file = self.path.open("ab")
             stack.callback(self._close)
@@ -122,13 +113,12 @@ def pack(path: Path, order: Callable[[Line], Any]) -> Path:
     """Replace a file of lines by ``<path>.xz``, and return that; what was packed before is replaced.
 
     Args:
-        path: of the lines.
-        order: sort key of a line, so that the order in which processes finished does not show; neighbours that are
-            alike pack well. Lines of one key stand in the order of their text.
+        order: sort key of a line, so that the order in which processes finished does not show; lines of one key stand
+            in the order of their text.
     """
     lines = [text.decode() for text, _ in _whole(path.read_bytes(), path)]
     lines.sort(key=lambda text: (order(json.loads(text)), text))
-    packed = _packed(path)
+    packed = path.with_name(f"{path.name}.xz")
     replace(packed, lzma.compress("".join(f"{text}\n" for text in lines).encode(), preset=9 | lzma.PRESET_EXTREME))
     path.unlink()
     return packed
@@ -136,35 +126,21 @@ def pack(path: Path, order: Callable[[Line], Any]) -> Path:
 
 def unpack(path: Path) -> None:
     """Make a file of lines of its packed form, so that a run can go on; nothing where there is none."""
-    packed = _packed(path)
+    packed = path.with_name(f"{path.name}.xz")
     if packed.exists() and not path.exists():
         replace(path, lzma.decompress(packed.read_bytes()))
     packed.unlink(missing_ok=True)
 
 
-def is_written(path: Path) -> bool:
-    """Tell whether a process, this one or another, has a file of lines open."""
-    if not _lock(path).exists():
-        return False
-    try:
-        with FileLock(_lock(path)).acquire(blocking=False):
-            return False
-    except Timeout:
-        return True
-
-
-def _lock(path: Path) -> Path:
+def lock_of(path: Path) -> Path:
+    """Return the file that says who writes a file of lines, once anybody has."""
     return path.with_name(f".{path.name}.lock")
 
 
-def _packed(path: Path) -> Path:
-    return path.with_name(f"{path.name}.xz")
-
-
-def _alone(path: Path, otherwise: str) -> contextlib.AbstractContextManager[Any]:
-    """Hold the lock of a file until the end of a block."""
+def alone(path: Path, otherwise: str) -> contextlib.AbstractContextManager[Any]:
+    """Hold the lock of a file until the end of a block; ``otherwise`` is for the error where another process has it."""
     try:
-        return FileLock(_lock(path)).acquire(blocking=False)
+        return FileLock(lock_of(path)).acquire(blocking=False)
     except Timeout:
         raise ConfigError(f"another process is writing {path}: {otherwise}") from None
 

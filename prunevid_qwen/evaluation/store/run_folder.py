@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ from filelock import FileLock
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.store.identity import CODE, code_digest, digest_of, surroundings
-from prunevid_qwen.evaluation.store.lines import is_written, replace
+from prunevid_qwen.evaluation.store.lines import alone, lock_of, replace
 from prunevid_qwen.receipt import versions
 
 RECORD = "run.json"
-_LOCK = "run.lock"
 _LINES = (".jsonl", ".xz")  # files that nobody can tell the origin of without a record
 
 Record = dict[str, Any]
@@ -27,7 +26,7 @@ class RunFolder:
 
     Args:
         path: made by `begin`.
-        files: that a run writes beside its record: names, or patterns of names; what a restart throws away.
+        files: names or patterns of what a run writes beside its record, and a restart throws away.
         shown: what an error calls the run where it is no folder to its user: the file of answers beside it.
     """
 
@@ -50,20 +49,18 @@ class RunFolder:
             about: what else the record of a run that begins says.
             restart: throw away what the folder holds.
             grows: options that may be larger in a run that goes on.
-            configs: name -> everything of it that could change its lines; a run that goes on may bring more of them.
-                None for a run whose options hold all.
+            configs: name -> its options, where they are not in ``options``: a run that goes on may bring more configs.
 
         Returns: the record, as it stands in the folder.
 
         Raises:
-            ConfigError: the folder holds another run (the first difference is named), cannot be made, or is to be
-                thrown away while a process writes to it.
+            ConfigError: the folder holds another run (the first difference is named), cannot be made, or is written to.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the folder {self.path} ({error.strerror}): pass another folder") from error
-        with FileLock(self.path / _LOCK):
+        with FileLock(self.path / "run.lock"):
             if restart:
                 self._throw_away()
             record = self._found(options, grows)
@@ -72,7 +69,7 @@ class RunFolder:
                 record = {**about, "options": dict(options)}
                 record |= {} if configs is None else {"configs": {}}
                 record |= {"versions": versions(), **surroundings()}
-            record["options"].update({name: options[name] for name in grows if name in options})
+            record["options"] |= {name: options[name] for name in grows if name in options}
             for name, config in (configs or {}).items():
                 held = record["configs"].setdefault(name, dict(config))
                 self._check_same(held, config, prefix=f"config {name!r}: ")
@@ -81,14 +78,7 @@ class RunFolder:
         return record
 
     def record(self, command: str) -> Record:
-        """Return the record of a run that has begun.
-
-        Args:
-            command: that begins one, for the error.
-
-        Raises:
-            ConfigError: there is none, or it is no JSON.
-        """
+        """Return the record of a run that has begun; where there is none, a `ConfigError` names the ``command``."""
         path = self.path / RECORD
         try:
             record: Record = json.loads(path.read_text(encoding="utf-8"))
@@ -99,18 +89,18 @@ class RunFolder:
         return record
 
     def write_record(self, record: Options) -> None:
-        """Replace the record; a kill leaves the old or the new one."""
+        """Replace the record."""
         replace(self.path / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
-    def found(self) -> Iterator[Path]:
-        """Yield the files of the run that are there, the record not among them, sorted for each pattern."""
-        for pattern in self.files:
-            yield from sorted(self.path.glob(pattern))
+    def found(self) -> list[Path]:
+        """Return the files of the run that are there, the record not among them."""
+        inside = [path for pattern in self.files for path in sorted(self.path.glob(pattern))]
+        return [*inside, self.shown] if self.shown.is_file() else inside
 
     def _found(self, options: Options, grows: Collection[str]) -> Record | None:
         if not (self.path / RECORD).exists():
-            held = [path for path in (*self.found(), self.shown) if path.is_file() and path.stat().st_size]
-            if held := [path for path in held if path.suffix in _LINES or path == self.shown]:
+            held = [path for path in self.found() if path.suffix in _LINES or path == self.shown]
+            if held := [path for path in held if path.stat().st_size]:
                 raise ConfigError(f"{held[0]} exists, but no {self.path / RECORD} says of what run: {self.otherwise}")
             return None
         record = self.record("run")
@@ -127,14 +117,11 @@ class RunFolder:
                 raise ConfigError(f"{self.shown} holds another run ({said}): {self.otherwise}")
 
     def _throw_away(self) -> None:
-        files = [*self.found(), *([self.shown] if self.shown.is_file() else [])]
-        for path in files:
-            if is_written(path):
-                raise ConfigError(
-                    f"another process is writing {path}: end it before its lines are thrown away, or pass another "
-                    "folder"
-                )
-        for path in (*files, self.path / RECORD):
+        for path in self.found():
+            if lock_of(path).exists():
+                with alone(path, "end it before its lines are thrown away, or pass another folder"):
+                    pass
+        for path in (*self.found(), self.path / RECORD):
             path.unlink(missing_ok=True)
 
 

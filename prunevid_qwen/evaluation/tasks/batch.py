@@ -1,35 +1,21 @@
-"""Answering a file of questions: one fsynced line an answer, in the order in which they come; a kill costs time alone.
-
-Answers stand in the file that was asked for; beside it a folder of the same name with ``.run`` behind says of what run
-they are.
-"""
+"""Answering a file of questions: a line an answer, in a file; beside it a folder ``.run`` says of what run they are."""
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.evaluation import store
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByConfig, media_reader
-from prunevid_qwen.evaluation.engine.storing import Progress, store_answers
-from prunevid_qwen.evaluation.engine.tasks import Line, Task
-from prunevid_qwen.evaluation.store import (
-    RunFolder,
-    config_options,
-    keep_lines,
-    model_options,
-    plugin_options,
-    read_lines,
-    reader_options,
-    run_hash,
-)
+from prunevid_qwen.evaluation.engine.storing import Progress, own_lines, store_answers
+from prunevid_qwen.evaluation.engine.tasks import Line, Task, tasks_of
 from prunevid_qwen.evaluation.tasks.batch_questions import BatchQuestion
 
 MAX_NEW_TOKENS = 512
@@ -42,49 +28,20 @@ _OF_ANSWERS = ("tokens", "kept_ratio", "seconds", "media")
 
 @dataclass(frozen=True)
 class BatchRun:
-    """What is asked, and who answers.
+    """What is asked, and who answers; ``model_path``, ``loading`` and ``plugins`` are those of `Answering`."""
 
-    Args:
-        questions: with different ids.
-        config: its name and itself; it also says how media are read, as for ``prunevid ask``.
-        system: the message of the system that the questions were read with.
-        max_new_tokens: of the longest answer.
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        plugins: see `Answering`.
-    """
-
-    questions: tuple[BatchQuestion, ...]
-    config: tuple[str, PruneVidConfig]
-    system: str | None = None
+    questions: tuple[BatchQuestion, ...]  # with different ids
+    config: tuple[str, PruneVidConfig]  # its name and itself; it also says how media are read, as for ``prunevid ask``
+    system: str | None = None  # the message of the system that the questions were read with
     max_new_tokens: int = MAX_NEW_TOKENS
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
 
-    def tasks(self, done: Iterable[str] = ()) -> list[Task]:
-        """Return what is left to ask: neighbours about the same media share a task, which reads and encodes them once.
-
-        Args:
-            done: ids of what is answered.
-        """
-        answered, name = set(done), self.config[0]
-        left = [question for question in self.questions if question.id not in answered]
-        tasks = []
-        for media, group in itertools.groupby(left, key=lambda question: question.media):
-            asked = [(question, (name,)) for question in group]
-            tasks += [Task(media, tuple(asked[at : at + TOGETHER])) for at in range(0, len(asked), TOGETHER)]
-        return tasks
-
-    def reading(self) -> ByConfig:
-        """Say how media are read for this model."""
-        media = media_reader(self.model_path, self.loading)
-        return ByConfig(self.config[1], media.video, media.image)
-
-    def answering(self) -> Answering:
-        """Say who answers."""
-        limit = {"max_new_tokens": self.max_new_tokens}
-        return Answering((self.config,), self.model_path, self.loading, limit, self.plugins)
+    def tasks(self, done: Collection[str] = ()) -> list[Task]:
+        """Return what is left to ask, without the ids in ``done``."""
+        left = [question for question in self.questions if question.id not in done]
+        return list(tasks_of(left, [self.config[0]], TOGETHER))
 
     def options(self, device: str) -> dict[str, Any]:
         """Return what could change an answer, beside the question: each answer's line has a hash of its own."""
@@ -93,10 +50,10 @@ class BatchRun:
             "config": name,
             "max_new_tokens": self.max_new_tokens,
             "system": self.system,
-            **config_options(config),
-            **reader_options(config.video_backend),
-            **model_options(self.model_path, self.loading, device),
-            **plugin_options(self.plugins),
+            **store.config_options(config),
+            **store.reader_options(config.video_backend),
+            **store.model_options(self.model_path, self.loading, device),
+            **store.plugin_options(self.plugins),
         }
 
 
@@ -113,11 +70,8 @@ def answer_batch(
 
     Args:
         out: the file of answers.
-        run: what is asked.
-        engine: that answers.
-        device: on which, as `model_options` wants it.
+        device: that the engine answers on, as `model_options` wants it.
         restart: throw away what the file holds.
-        tell: told of the progress.
         command: what was typed, for the record.
 
     Returns: how many questions there are, have an answer, have none; the run's hash; seconds.
@@ -127,28 +81,30 @@ def answer_batch(
         PruningNotApplied: pruning was asked for and did not happen.
     """
     began, total, (name, config) = time.perf_counter(), len(run.questions), run.config
-    reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
-    options, configs = run.options(device), {name: config_options(config)}
+    media = media_reader(run.model_path, run.loading)  # one that it cannot be done for, before a file is touched
+    reading, limit = ByConfig(config, media.video, media.image), {"max_new_tokens": run.max_new_tokens}
+    answering = Answering((run.config,), run.model_path, run.loading, limit, run.plugins)
+    options, configs = run.options(device), {name: store.config_options(config)}
     about = {"what": "questions of a user", "command": command}
-    RunFolder(out.with_name(f"{out.name}.run"), shown=out).begin(options, about, restart, configs=configs)
-    own = run_hash(options, configs[name])
+    store.RunFolder(out.with_name(f"{out.name}.run"), shown=out).begin(options, about, restart, configs=configs)
+    own = store.run_hash(options, configs[name])
     tasks = run.tasks(_answered(out, run.questions, own))
-    keep_lines(out, lambda line: line["error"] is None)
+    store.keep_lines(out, lambda line: line["error"] is None)
     store_answers(
         out,
         tasks,
-        lambda: engine(tasks, reading, run.answering()),
+        lambda: engine(tasks, reading, answering),
         total,
         tell,
         lambda line: _stored(line, own),
         "wait for it, or pass another file",
     )
-    found = _answered(out, run.questions, own)
+    answered = len(_answered(out, run.questions, own))
     return {
         "out": str(out),
         "questions": total,
-        "answered": len(found),
-        "failed": total - len(found),
+        "answered": answered,
+        "failed": total - answered,
         "run": own,
         "seconds": time.perf_counter() - began,
     }
@@ -162,23 +118,14 @@ def _stored(line: Line, run: str) -> Line:
 
 
 def _answered(out: Path, questions: Sequence[BatchQuestion], run: str) -> set[str]:
-    """Return the ids of questions that have an answer.
-
-    Raises:
-        ConfigError: a line is of another run, or answers another question of the same id.
-    """
+    """Return the ids of questions that have an answer."""
     asked = {question.id: question.asked for question in questions}
     found = set()
-    for number, line in enumerate(read_lines(out), 1):
-        where, otherwise = f"{out}:{number}", "pass --restart or another file"
-        if not {"id", "asked", "run", "error"} <= line.keys():
-            raise ConfigError(f"{where} is no answer of a run: take the line out, or {otherwise}")
-        if line["run"] != run:
-            raise ConfigError(f"{where} is of another run (hash {line['run']:.12}, now {run:.12}): {otherwise}")
+    for where, line in own_lines(out, lambda _: run, "another file"):
         if asked.get(str(line["id"]), line["asked"]) != line["asked"]:
             raise ConfigError(
-                f"{where} answers another question of id {quoted(line['id'])} "
-                f"({quoted(line['question'], 60)}): give the new one an id of its own, or {otherwise}"
+                f"{where} answers another question of id {quoted(line['id'])} ({quoted(line['question'], 60)}): give "
+                "the new one an id of its own, or pass --restart or another file"
             )
         if line["error"] is None:
             found.add(str(line["id"]))

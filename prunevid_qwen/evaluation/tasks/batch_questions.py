@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
-from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
-from prunevid_qwen.evaluation.engine.conversations import Conversation, read_conversation, texts_of
+from prunevid_qwen.evaluation.datasets.record import Media
+from prunevid_qwen.evaluation.engine.tasks import Conversation, media_at, read_conversation
 from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_order
@@ -30,23 +30,14 @@ _SHOWN = 20  # bad lines in one message
 
 @dataclass(frozen=True)
 class BatchQuestion(Conversation):
-    """A line of a file of questions, as an engine asks it.
+    """A line of a file of questions, as an engine asks it."""
 
-    Args:
-        given_id: as it stands there; the line's number where none does.
-        media: in the order of the prompt.
-        conversation: chat messages; ``{"medium": 0}`` stands where the first of the media belongs.
-        question: the text, for the answer's line.
-        asked: a hash of everything that the line asks.
-        extra: what else stands in the line, handed through.
-    """
-
-    given_id: str | int
+    given_id: str | int  # as it stands there; the line's number where none does
     media: tuple[Media, ...]
     conversation: tuple[dict[str, Any], ...]
-    question: str
-    asked: str
-    extra: dict[str, Any] = field(default_factory=dict)
+    question: str  # the text, for the answer's line
+    asked: str  # a hash of everything that the line asks
+    extra: dict[str, Any] = field(default_factory=dict)  # what else stands in the line, handed through
 
     @property
     def id(self) -> str:  # type: ignore[override]
@@ -71,7 +62,7 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
     Args:
         path: of the file.
         system: a first message of the system, before every question.
-        limit: only so many, from the beginning; all lines are checked.
+        limit: how many are returned, from the beginning; all lines are checked.
 
     Raises:
         ConfigError: no such file, no question in it, or bad lines, each with its number and what is wrong.
@@ -105,12 +96,8 @@ def questions_for_folder(
 ) -> list[BatchQuestion]:
     """Ask the same of every video and image of a folder and of the folders in it, in the order of their names.
 
-    Args:
-        folder: hidden files in it are passed over.
-        questions: at least one; all about one file come together. The id of each is the file's path in the folder, and
-            the question's number behind a #, from 1: questions may be added at the end later.
-        system: as for `read_questions`.
-        limit: only so many, from the beginning.
+    All about one file come together. The id of each is the file's path in the folder, and the question's number behind
+    a #, from 1: questions may be added at the end later. Hidden files are passed over.
 
     Raises:
         ConfigError: no such folder, nothing to look at in it, no question, or one that cannot be asked.
@@ -191,23 +178,32 @@ def _question(given: dict[str, Any], number: int, folder: Path, system: str | No
     name = given.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
         raise ConfigError(f"id is text or a whole number, got {quoted(name)}")
-    before = [] if system is None else [{"role": "system", "content": system}]
-    if "messages" in given:
-        twice = [key for key in _ASKED if key in given and key != "messages"]
-        if twice:
-            raise ConfigError(f"messages bring their own question and media: leave out {', '.join(twice)}")
+    twice = [key for key in _ASKED if key in given and key != "messages"]
+    if "messages" in given and twice:
+        raise ConfigError(f"messages bring their own question and media: leave out {', '.join(twice)}")
     messages = given["messages"] if "messages" in given else _as_messages(given)
-    media, conversation, question = _conversation(messages, folder)
-    if system is not None and conversation[0]["role"] == "system":
-        raise ConfigError("it has a system message of its own, and --system gives another")
-    asked = hashlib.sha256(json.dumps({key: given[key] for key in _ASKED if key in given}, sort_keys=True).encode())
+    if not isinstance(messages, list) or not messages:
+        raise ConfigError(f"messages is a list of chat messages, got {quoted(messages, 60)}")
+    conversation, media = read_conversation(messages, lambda item, _: _medium(item, folder))
+    contents = [message["content"] for message in conversation]
+    texts = [[own] if isinstance(own, str) else [item["text"] for item in own if "text" in item] for own in contents]
+    marks = [mark for mark in _PLACEHOLDERS if any(mark in text for own in texts for text in own)]
+    if marks:
+        raise ConfigError(f"the text holds {marks[0]}, which stands for a video or an image: leave it out")
+    said = [own for own, message in zip(texts, conversation, strict=True) if message["role"] == "user" and own]
+    question = "\n".join(said[-1]) if said else ""
+    if not question.strip():
+        raise ConfigError("no message of the user has a text")
+    if not media:
+        raise ConfigError("nothing to look at: no item of its messages is a video or an image")
+    if system is not None:
+        if conversation[0]["role"] == "system":
+            raise ConfigError("it has a system message of its own, and --system gives another")
+        conversation.insert(0, {"role": "system", "content": system})
+    asked = json.dumps({key: given[key] for key in _ASKED if key in given}, sort_keys=True).encode()
+    extra = {key: value for key, value in given.items() if key not in ("id", *_ASKED)}
     return BatchQuestion(
-        name,
-        media,
-        (*before, *conversation),
-        question,
-        asked.hexdigest()[:16],
-        {key: value for key, value in given.items() if key not in ("id", *_ASKED)},
+        name, tuple(media), tuple(conversation), question, hashlib.sha256(asked).hexdigest()[:16], extra
     )
 
 
@@ -216,67 +212,34 @@ def _as_messages(given: dict[str, Any]) -> list[dict[str, Any]]:
     question = given.get("question")
     if not isinstance(question, str) or not question.strip():
         raise ConfigError(f"question is a text, got {quoted(question)}" if "question" in given else "no question")
-    videos, images = (_paths(given, names) for names in (_VIDEOS, _IMAGES))
-    if not videos and not images:
+    seconds = {key: given[key] for key in _RANGE if given.get(key) is not None}
+    content: list[dict[str, Any]] = []
+    for kind, names in (("video", _VIDEOS), ("image", _IMAGES)):
+        found = [name for name in names if given.get(name) is not None]
+        if len(found) > 1:
+            raise ConfigError(f"{' and '.join(found)} say the same thing twice")
+        for name in found:
+            paths = [given[name]] if isinstance(given[name], str) else given[name]
+            if not isinstance(paths, list) or not paths or not all(isinstance(each, str) for each in paths):
+                raise ConfigError(f"{name} is a path or a list of paths, got {quoted(given[name], 60)}")
+            content += [{"type": kind, kind: path, **(seconds if kind == "video" else {})} for path in paths]
+    if not content:
         raise ConfigError('nothing to look at: give "video" or "image"')
-    seconds = {key: given.get(key) for key in _RANGE}
-    if not videos and any(value is not None for value in seconds.values()):
+    if seconds and content[0]["type"] != "video":
         raise ConfigError("start and end are seconds of a video, and it has none")
-    content = [{"type": "video", "video": path, **seconds} for path in videos]
-    content += [{"type": "image", "image": path} for path in images]
     return [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
 
 
-def _paths(given: dict[str, Any], names: Sequence[str]) -> list[str]:
-    found = [name for name in names if given.get(name) is not None]
-    if len(found) > 1:
-        raise ConfigError(f"{' and '.join(found)} say the same thing twice")
-    if not found:
-        return []
-    value = given[found[0]]
-    paths = [value] if isinstance(value, str) else value
-    if not isinstance(paths, list) or not paths or not all(isinstance(path, str) and path.strip() for path in paths):
-        raise ConfigError(f"{found[0]} is a path or a list of paths, got {quoted(value, 60)}")
-    return paths
-
-
-def _conversation(given: Any, folder: Path) -> tuple[tuple[Media, ...], list[dict[str, Any]], str]:
-    if not isinstance(given, list) or not given:
-        raise ConfigError(f"messages is a list of chat messages, got {quoted(given, 60)}")
-
-    def medium(item: Item, _: int) -> Media:
-        if not isinstance(item.held, str) or not item.held.strip():
-            raise ConfigError(f"a {item.kind} of a line is a path, got {quoted(item.held, 60)}")
-        return _media(item.kind, item.held, folder, item.options.get("start"), item.options.get("end"))
-
-    conversation, media = read_conversation(given, medium)
-    for message in conversation:
-        for text in texts_of(message):
-            _check_text(text)
-    asked = [texts for message in conversation if message["role"] == "user" and (texts := texts_of(message))]
-    question = "\n".join(asked[-1]) if asked else ""
-    if not question.strip():
-        raise ConfigError("no message of the user has a text")
-    if not media:
-        raise ConfigError("nothing to look at: no item of its messages is a video or an image")
-    return tuple(media), conversation, question
-
-
-def _media(kind: str, path: str, folder: Path, start: Any = None, end: Any = None) -> Media:
-    if is_data_uri(path):
-        if kind == "image":
-            return Media("image", path)
-        raise ConfigError(f"{named(path)} stands where a path does: save it to a file, and give that file's path")
+def _medium(item: Item, folder: Path) -> Media:
+    if not isinstance(item.held, str) or not item.held.strip():
+        raise ConfigError(f"a {item.kind} of a line is a path, got {quoted(item.held, 60)}")
+    if is_data_uri(item.held):
+        if item.kind == "image":
+            return Media("image", item.held)
+        raise ConfigError(f"{named(item.held)} stands where a path does: save it to a file, and give that file's path")
     try:
-        whole = folder / local_path(path, folder)
+        media = media_at(item, str(folder / local_path(item.held, folder)))
     except MediaError:
-        raise ConfigError(f"{excerpt(path)} is an address: download it and give the file's path") from None
-    check_request(2, "uniform", 1.0, start, end)
-    known: MediaKind = "image" if kind == "image" else "frames" if os.path.isdir(whole) else "video"
-    return Media(known, str(whole), start, end)
-
-
-def _check_text(text: str) -> None:
-    found = [mark for mark in _PLACEHOLDERS if mark in text]
-    if found:
-        raise ConfigError(f"the text holds {found[0]}, which stands for a video or an image: leave it out")
+        raise ConfigError(f"{excerpt(item.held)} is an address: download it and give the file's path") from None
+    check_request(2, "uniform", 1.0, media.start, media.end)
+    return media

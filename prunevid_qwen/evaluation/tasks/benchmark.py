@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import groupby
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.evaluation import store
 from prunevid_qwen.evaluation.datasets import Dataset, read_dataset
-from prunevid_qwen.evaluation.datasets.record import Record
+from prunevid_qwen.evaluation.datasets.record import Media, Record
+from prunevid_qwen.evaluation.engine import storing
 from prunevid_qwen.evaluation.engine.answering import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader
-from prunevid_qwen.evaluation.engine.storing import (
-    WHOLE,
-    Progress,
-    Shard,
-    answered,
-    answers_of,
-    run_folder,
-    store_answers,
-)
-from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
-from prunevid_qwen.evaluation.protocol.configs import under
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
+from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
+from prunevid_qwen.evaluation.engine.tasks import Line, Question, tasks_of, without
 from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.store import (
-    config_options,
-    digest_of,
-    model_options,
-    plugin_options,
-    reader_options,
-    run_hash,
-)
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
+from prunevid_qwen.evaluation.protocol.summary import Manifest
 from prunevid_qwen.loading import choose_device
 
 BASELINE = "baseline"
@@ -47,12 +31,17 @@ class BenchmarkQuestion(Question):
     """A record as a protocol asks it."""
 
     record: Record
-    protocol: Protocol
+    protocol: EvalProtocol
 
     @property
     def id(self) -> str:  # type: ignore[override]
         """That of the record."""
         return self.record.id
+
+    @property
+    def media(self) -> tuple[Media, ...]:  # type: ignore[override]
+        """Those of the record."""
+        return self.record.media
 
     def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
         """Write the question; subtitles are those at the moments of the frames taken."""
@@ -60,7 +49,7 @@ class BenchmarkQuestion(Question):
         if self.protocol.subtitles == "frames":
             shown = zip(self.record.media, media, strict=True)
             said = [line for each, read in shown for line in subtitles_at(each.subtitles, read.timestamps)]
-        return self.protocol.text.write(self.record, said).messages(items)
+        return self.protocol.text.messages(items, self.record, said)
 
     def about(self) -> Line:
         """Return what scorers need, and every choice of the protocol."""
@@ -74,18 +63,6 @@ class BenchmarkQuestion(Question):
         }
 
 
-def tasks_of(records: Sequence[Record], protocol: Protocol, configs: Sequence[str]) -> Iterator[Task]:
-    """Yield the tasks of a run, in the order of the records; neighbours with the same media are one.
-
-    Args:
-        records: to be asked.
-        protocol: how.
-        configs: names of those that answer.
-    """
-    for media, same in groupby(records, key=lambda record: record.media):
-        yield Task(media, tuple((BenchmarkQuestion(record, protocol), tuple(configs)) for record in same))
-
-
 def spread(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
     """Take ``limit`` records, equally spaced, so that a first try sees every part of a data set; None takes all."""
     if limit is None or limit >= len(records):
@@ -95,33 +72,21 @@ def spread(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """What is asked, and who answers.
-
-    Args:
-        dataset: of `datasets.names()`.
-        data: its folder.
-        protocol: how it is asked.
-        configs: name and config of each.
-        part: of the benchmark; None for its first.
-        limit: questions, equally spaced; None for all. Not part of a run's identity: it may grow.
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        device: kind that answers; None for what ``loading`` gives here.
-        plugins: see `Answering`.
+    """What is asked, and who answers; ``model_path``, ``loading`` and ``plugins`` are those of `Answering`.
 
     Raises:
         ConfigError: configs read videos in different ways.
     """
 
-    dataset: str
-    data: Path
-    protocol: Protocol
+    dataset: str  # of `datasets.names()`
+    data: Path  # its folder
+    protocol: EvalProtocol
     configs: NamedConfigs
-    part: str | None = None
-    limit: int | None = None
+    part: str | None = None  # of the benchmark; None for its first
+    limit: int | None = None  # questions, equally spaced. Not part of a run's identity: it may grow
     model_path: str = "bundled"
     loading: dict[str, Any] = field(default_factory=dict)
-    device: str | None = None
+    device: str | None = None  # kind that answers; None for what ``loading`` gives here
     plugins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -156,15 +121,15 @@ class BenchmarkRun:
         return {
             "dataset": data.name,
             "part": data.part,
-            "questions": f"{len(data.records)}, {digest_of([_identity(record) for record in data.records])}",
+            "questions": f"{len(data.records)}, {store.digest_of([_identity(record) for record in data.records])}",
             **{f"protocol: {name}": value for name, value in identity["protocol"].items()},
-            "text of the prompt": digest_of(identity["prompt"]),
+            "text of the prompt": store.digest_of(identity["prompt"]),
             "arithmetic": identity["arithmetic"],
             "video_backend": config.video_backend,
-            **reader_options(config.video_backend),
+            **store.reader_options(config.video_backend),
             "vision_chunk_tokens": config.vision_chunk_tokens,
-            **model_options(self.model_path, self.loading, device, tell),
-            **plugin_options(self.plugins),
+            **store.model_options(self.model_path, self.loading, device, tell),
+            **store.plugin_options(self.plugins),
         }
 
 
@@ -182,11 +147,8 @@ def answer_run(
 
     Args:
         folder: of the results; made if missing.
-        run: what is asked.
-        engine: that answers.
-        shard: which part of the tasks, of how many, this process answers.
+        shard: the part of the tasks that this process answers.
         restart: throw away what the folder holds.
-        tell: told of the progress.
         command: what was typed, for the record.
         data: the questions, where they have been read.
 
@@ -202,7 +164,7 @@ def answer_run(
     reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
     data = data or run.read()
     options = run.options(data, tell)
-    configs = {name: config_options(config) for name, config in run.configs}
+    configs = {name: store.config_options(config) for name, config in run.configs}
     about = {
         "what": f"{data.title}, with and without pruning",
         "dataset": data.name,
@@ -212,14 +174,15 @@ def answer_run(
         "manifest": _manifest(data),
         "command": command,
     }
-    run_folder(folder).begin(options, about, restart, configs=configs)
-    hashes = {name: run_hash(options, config) for name, config in configs.items()}
-    done = answered(folder, hashes)
+    storing.run_folder(folder).begin(options, about, restart, configs=configs)
+    hashes = {name: store.run_hash(options, config) for name, config in configs.items()}
+    done = storing.answered(folder, hashes)
     number, count = shard
     # what is left depends on who has answered by now, whose share it is must not
-    own = list(tasks_of(spread(data.records, run.limit), run.protocol, list(configs)))[number::count]
-    store_answers(
-        answers_of(folder, shard),
+    questions = [BenchmarkQuestion(record, run.protocol) for record in spread(data.records, run.limit)]
+    own = list(tasks_of(questions, list(configs)))[number::count]
+    storing.store_answers(
+        storing.answers_of(folder, shard),
         tasks := [left for task in own if (left := without(task, done)) is not None],
         lambda: engine(tasks, reading, run.answering()),
         sum(task.answers for task in own),
@@ -232,7 +195,7 @@ def answer_run(
 def _manifest(data: Dataset) -> dict[str, Any] | None:
     if all(record.answer is None for record in data.records):
         return None  # the authors score it
-    return Manifest.of(data.records, data.name, data.by, data.published).to_dict()
+    return asdict(Manifest.of(data.records, data.name, data.by, data.published))
 
 
 def _identity(record: Record) -> list[Any]:

@@ -13,13 +13,13 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import read_dataset
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
+from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.lines import Line, join
-from prunevid_qwen.evaluation.protocol.manifest import Manifest
-from prunevid_qwen.evaluation.protocol.outputs import Output
-from prunevid_qwen.evaluation.protocol.protocol import Protocol
-from prunevid_qwen.evaluation.protocol.scorers import SCORERS
-from prunevid_qwen.evaluation.protocol.summary import summarise
-from prunevid_qwen.evaluation.protocol.tables import csv_text, json_text, markdown_text
+from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.protocol.scorers import Output
+from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
+from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text
+from prunevid_qwen.evaluation.report.page import Table, json_text
 from prunevid_qwen.evaluation.store import read_lines, replace
 from prunevid_qwen.evaluation.tasks.benchmark import BASELINE
 
@@ -54,12 +54,12 @@ def write_tables(folder: Path) -> dict[str, Any]:
             f"the answers to {record['dataset']} ({record['part']}) are not public, so there is no score: write the "
             f"file for its authors with `prunevid eval export {folder}`"
         )
-    protocol = Protocol.from_dict(record["protocol"])
+    protocol = EvalProtocol.from_dict(record["protocol"])
     stored = [line for path in answer_files(folder) for line in read_lines(path)]
     configs = [name for name in record["configs"] if any(line["config"] == name for line in stored)]
     configs.sort(key=lambda name: name != BASELINE)
     summary = summarise(
-        (Line.from_dict(line) for line in stored), Manifest.from_dict(record["manifest"]), protocol, configs or None
+        (Line.from_dict(line) for line in stored), Manifest(**record["manifest"]), protocol, configs or None
     )
     summary["tokens"] = {"rows": token_rows(stored, configs), "definitions": DEFINITIONS}
     summary["run"] = _identity(record, configs)
@@ -94,7 +94,6 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
     """Write the file that a benchmark's authors score: Video-MME's script, EgoSchema's server.
 
     Args:
-        folder: of the run.
         config: whose answers; None for the only one.
         path: of the file; None for one beside the answers.
         partial: of EgoSchema, leave out what has no answer.
@@ -103,18 +102,22 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
         ConfigError: another benchmark, or no such answers.
     """
     record = _record(folder)
-    name = config or _only(record)
+    names = list(record["configs"])
+    if config is None and len(names) != 1:
+        raise ConfigError(f"the run has the configs {', '.join(names)}: say whose answers with --config")
+    name = config or names[0]
+    # a config's name may hold a path: "paper glimpse_path=/models/glimpse"
+    path = path or folder / f"{record['dataset']} {name.replace('/', '_')}.json"
     data = read_dataset(record["dataset"], Path(record["data"]), record["part"])
     lines = [Line.from_dict(line) for path in answer_files(folder) for line in read_lines(path)]
     if record["dataset"] == "videomme":
-        path = path or folder / f"videomme {_as_file(name)}.json"
         replace(path, official_text(data.records, lines, name).encode())
         return path
     if record["dataset"] == "egoschema":
-        prefill = Protocol.from_dict(record["protocol"]).text.prefill
+        prefill = EvalProtocol.from_dict(record["protocol"]).text.prefill
         own = [line for line in join(lines).lines if line.config == name and line.raw is not None]
         answers = {line.id: SCORERS["ours"](Output(line.raw or "", line.options, prefill)).letter for line in own}
-        return write_submission(path or folder / f"egoschema {_as_file(name)}.json", data.records, answers, partial)
+        return write_submission(path, data.records, answers, partial)
     raise ConfigError(
         f"{record['dataset']} has no file for its authors; videomme and egoschema have one. `prunevid eval tables` "
         "scores it"
@@ -131,49 +134,30 @@ def _record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _as_file(config: str) -> str:
-    return config.replace("/", "_")  # a config's name may hold a path: "paper glimpse_path=/models/glimpse"
-
-
-def _only(record: dict[str, Any]) -> str:
-    names = list(record["configs"])
-    if len(names) != 1:
-        raise ConfigError(f"the run has the configs {', '.join(names)}: say whose answers with --config")
-    return str(names[0])
-
-
 def token_rows(lines: Iterable[Mapping[str, Any]], configs: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the mean counts of each config, over its answered questions.
-
-    Args:
-        lines: as stored; several of one question and config count once.
-        configs: in the order of the tables.
-    """
+    """Return the mean counts of each config, over its answered questions, each of which counts once."""
     found: dict[str, dict[str, Mapping[str, Any]]] = {name: {} for name in configs}
     for line in lines:
         if line["error"] is None and line["config"] in found:
             found[line["config"]].setdefault(line["id"], line["tokens"])
-    return [_row(name, [counts for _, counts in sorted(own.items())]) for name, own in found.items() if own]
-
-
-def _row(config: str, counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    seen = [each for each in counts if each["visual"]]
-    return {
-        "config": config,
-        "prompts": len(counts),
-        **{name: fmean(each[name] for each in counts) for name in _COUNTS},
-        "kept": fmean(each["after_stage2"] / each["visual"] for each in seen) if seen else None,
-        "layer_average_kept": fmean(each["layer_average"] / each["visual"] for each in seen) if seen else None,
-    }
+    rows = []
+    for name, own in found.items():
+        counts = [each for _, each in sorted(own.items())]
+        seen = [each for each in counts if each["visual"]]
+        if counts:
+            row = {"config": name, "prompts": len(counts), **{n: fmean(each[n] for each in counts) for n in _COUNTS}}
+            for share, count in (("kept", "after_stage2"), ("layer_average_kept", "layer_average")):
+                row[share] = fmean(each[count] / each["visual"] for each in seen) if seen else None
+            rows.append(row)
+    return rows
 
 
 def token_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the lines of a Markdown table."""
     head = ("config", "prompts", "visual", "after stage 1", "after stage 2", "kept", "layer average", "answer")
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    table = []
     for row in rows:
-        cells = [row["config"], str(row["prompts"])]
-        cells += [f"{row[name]:.1f}" for name in ("visual", "after_stage1", "after_stage2")]
-        cells += ["" if row[name] is None else percent(row[name], 1) for name in ("kept", "layer_average_kept")]
-        lines.append(f"| {' | '.join([*cells, format(row['generated'], '.1f')])} |")
-    return lines
+        counts = [f"{row[name]:.1f}" for name in ("visual", "after_stage1", "after_stage2", "generated")]
+        shares = ["" if row[name] is None else percent(row[name], 1) for name in ("kept", "layer_average_kept")]
+        table.append([row["config"], str(row["prompts"]), *counts[:3], *shares, counts[3]])
+    return Table(head, table).markdown("---")

@@ -8,7 +8,6 @@ fails as 0; here the temperature is 0 and the seed fixed, so that an answer has 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import re
@@ -44,6 +43,7 @@ TEMPLATE = "Question: {question}\nReference answer: {reference}\nGiven answer: {
 LONGEST_REPLY = 512
 """Tokens; the same limit as GlimpsePrune's judge."""
 
+_KEPT = "The answers are kept: --judge-only goes on from here"
 _HOPELESS = 20  # so many refusals without one reply: the endpoint will refuse the rest too
 
 _SAMPLING: dict[str, Any] = {"temperature": 0, "seed": 0, "max_tokens": LONGEST_REPLY}
@@ -54,13 +54,7 @@ _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 @dataclass(frozen=True)
 class Marked:
-    """An answer to be marked.
-
-    Args:
-        question: as asked, without suffix.
-        reference: what is right.
-        answer: the model's raw answer.
-    """
+    """A model's raw answer to be marked, the question (without suffix) and the right answer."""
 
     question: str
     reference: str
@@ -68,7 +62,7 @@ class Marked:
 
     @classmethod
     def of(cls, line: dict[str, Any]) -> Marked:
-        """Return what is marked of a line of answers."""
+        """Take it from a line of answers."""
         return cls(line["question"], line["reference"], line["answer"])
 
 
@@ -78,21 +72,13 @@ class NotJudged(Exception):
 
 @dataclass(frozen=True)
 class Judge:
-    """An OpenAI-compatible endpoint (vLLM, llama.cpp, SGLang, a hosted API) and the model to ask there.
+    """An OpenAI-compatible endpoint (vLLM, llama.cpp, SGLang, a hosted API) and the model to ask there."""
 
-    Args:
-        base_url: up to and with the version, such as http://localhost:8000/v1.
-        model: as the endpoint calls it.
-        api_key: local servers take any.
-        timeout: seconds until a request is given up.
-        retries: of each request; the client waits longer each time, or as long as the endpoint says.
-    """
-
-    base_url: str
-    model: str
-    api_key: str = "none"
-    timeout: float = 60.0
-    retries: int = 4
+    base_url: str  # up to and with the version, such as http://localhost:8000/v1
+    model: str  # as the endpoint calls it
+    api_key: str = "none"  # local servers take any
+    timeout: float = 60.0  # seconds until a request is given up
+    retries: int = 4  # of each request; the client waits longer each time, or as long as the endpoint says
 
     def key(self, marked: Marked) -> str:
         """Fingerprint everything that a score depends on: equal keys are judged once."""
@@ -105,21 +91,20 @@ class Judge:
         Raises:
             SetupError: the client library is not installed.
         """
-        if importlib.util.find_spec("openai") is None:
+        try:
+            from openai import OpenAI
+        except ImportError as error:
             raise SetupError(
                 "a judge is asked through the openai client: pip install 'prunevid_qwen[judge]', or score without a "
                 "judge: --scorer contained"
-            )
-        from openai import OpenAI
-
+            ) from error
         return OpenAI(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, max_retries=self.retries)
 
     def reply(self, client: Any, marked: Marked) -> str:
         """Ask for the mark of one answer.
 
         Raises:
-            SetupError: nothing answers at the endpoint, or it knows neither key nor model: no other answer would fare
-                better.
+            SetupError: no answer would fare better: nothing is at the endpoint, or it knows neither key nor model.
             NotJudged: this request failed.
         """
         import openai
@@ -135,16 +120,13 @@ class Judge:
             )
         except openai.APITimeoutError as error:
             raise NotJudged(f"no reply within {self.timeout:g} s") from error
-        except openai.APIConnectionError as error:
+        except (
+            openai.APIConnectionError, openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError,
+        ) as error:  # fmt: skip
             raise SetupError(
-                f"no judge answers at {self.base_url} ({error.__cause__ or error}): start its server or correct "
-                "--judge-base-url. The answers are kept: --judge-only goes on from here"
-            ) from error
-        except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as error:
-            raise SetupError(
-                f"the judge at {self.base_url} refuses the request for {self.model!r} ({error.message}): check "
-                "--judge-base-url (it ends with /v1 on most servers), --judge-model and --judge-api-key-file. "
-                "The answers are kept: --judge-only goes on from here"
+                f"no judge answers at {self.base_url} for {self.model!r} ({error.__cause__ or error.message}): start "
+                "its server, or check --judge-base-url (it ends with /v1 on most servers), --judge-model and "
+                f"--judge-api-key-file. {_KEPT}"
             ) from error
         except openai.APIError as error:  # the endpoint's own failures, after all retries
             raise NotJudged(error.message) from error
@@ -159,9 +141,7 @@ def score_in(reply: str) -> float | None:
     Thoughts in <think> tags do not count, marks of emphasis do not matter, and nothing is clamped or guessed.
     """
     said = {text.rstrip(".,;)") for text in _SCORE.findall(_THOUGHTS.sub("", reply))}
-    if len(said) != 1:
-        return None
-    (text,) = said
+    text = said.pop() if len(said) == 1 else ""
     return float(text) if _NUMBER.fullmatch(text) else None
 
 
@@ -180,9 +160,7 @@ def judge_all(
     Args:
         folder: of the run.
         answers: lines, without those that are errors.
-        judge: who is asked.
-        workers: requests at once, at least 1.
-        tell: told of the progress.
+        judge, workers, tell: who is asked, by how many requests at once (at least 1), and told of the progress.
 
     Raises:
         SetupError: the endpoint cannot be reached, refuses key or model, or fails every request.
@@ -193,7 +171,7 @@ def judge_all(
     tell("judging", len(wanted) - len(left), len(wanted))
     if not left:
         return
-    writing, replied, failed = threading.Lock(), 0, 0
+    writing, replied = threading.Lock(), False
 
     def ask(client: Any, key: str, marked: Marked) -> bool:
         try:
@@ -201,20 +179,20 @@ def judge_all(
         except NotJudged as error:
             _log.warning("not judged: %s", error)
             return False
-        about = {"key": key, "judge": judge.model, "base_url": judge.base_url}
+        said = {"score": score_in(reply), "reply": reply}
         with writing:
-            lines.add({**about, "score": score_in(reply), "reply": reply})
+            lines.add({"key": key, "judge": judge.model, "base_url": judge.base_url, **said})
         return True
 
     with Lines(folder / JUDGEMENTS) as lines, judge.open() as client, ThreadPoolExecutor(workers) as pool:
         requests = [pool.submit(ask, client, key, marked) for key, marked in left]
         try:
             for number, request in enumerate(as_completed(requests), 1):
-                replied, failed = (replied + 1, failed) if request.result() else (replied, failed + 1)
-                if not replied and failed >= _HOPELESS:
+                replied |= request.result()
+                if number >= _HOPELESS and not replied:
                     raise SetupError(
-                        f"the judge at {judge.base_url} failed the first {failed} requests (--verbose says how). The "
-                        "answers are kept: --judge-only goes on from here"
+                        f"the judge at {judge.base_url} failed the first {number} requests (--verbose says how). "
+                        f"{_KEPT}"
                     )
                 tell("judging", len(wanted) - len(left) + number, len(wanted))
         finally:

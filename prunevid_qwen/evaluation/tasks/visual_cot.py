@@ -1,14 +1,10 @@
-"""Visual-CoT style sets, answered by an engine and scored: free answers to questions about single images.
-
-Every raw answer is kept, so answers can be judged again, by another judge, on another day. A stopped run goes on where
-it was.
-"""
+"""Visual-CoT style sets, answered by an engine: free answers to questions about single images, kept raw."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -32,13 +28,7 @@ from prunevid_qwen.evaluation.store import (
     plugin_options,
 )
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
-from prunevid_qwen.evaluation.tasks.visual_cot_records import (
-    ImageQuestion,
-    Sample,
-    data_files,
-    image_path,
-    read_samples,
-)
+from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -63,40 +53,28 @@ class LimitedImage(Media):
 
 @dataclass(frozen=True)
 class ByImage:
-    """Reads each image by the reading of its own limit of pixels: as ``prunevid ask`` does under such a config."""
+    """Reads each image within its own limit of pixels, as ``prunevid ask`` does under such a config."""
 
-    readings: Mapping[int | None, ByConfig]
+    reading: ByConfig
 
     def read(self, media: LimitedImage) -> ReadMedia:
         """Read one image; a `MediaError` says that it is missing or unreadable."""
-        return self.readings[media.max_pixels].read(media)
+        return replace(self.reading, config=PruneVidConfig(max_pixels=media.max_pixels)).read(media)
 
 
 @dataclass(frozen=True)
 class VisualCotRun:
-    """What a run asks, and whom.
+    """What a run asks, and whom."""
 
-    Args:
-        data: files, or folders of files: a set each.
-        images: folder under which the records' image paths lie.
-        configs: from `competitors`.
-        limit: samples of each set, from its beginning; None takes all.
-        suffix: behind every question; "" is none.
-        max_new_tokens: of the longest answer.
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        plugins: see `Answering`.
-    """
-
-    data: tuple[Path, ...]
-    images: Path
-    configs: NamedConfigs
-    limit: int | None = None
-    suffix: str = ""
-    max_new_tokens: int = MAX_NEW_TOKENS
-    model_path: str = "bundled"
-    loading: dict[str, Any] = field(default_factory=dict)
-    plugins: tuple[str, ...] = ()
+    data: tuple[Path, ...]  # files, or folders of files: a set each
+    images: Path  # folder under which the records' image paths lie
+    configs: NamedConfigs  # from `competitors`
+    limit: int | None = None  # samples of each set, from its beginning; None takes all
+    suffix: str = ""  # behind every question
+    max_new_tokens: int = MAX_NEW_TOKENS  # of the longest answer
+    model_path: str = "bundled"  # or a folder, or a hub id
+    loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
+    plugins: tuple[str, ...] = ()  # see `Answering`
 
     def samples(self) -> list[Sample]:
         """Read what is asked.
@@ -112,22 +90,19 @@ class VisualCotRun:
         """Yield what is asked: all configs about one sample before the next; neighbours of one image share it."""
         steps: list[tuple[tuple[Media, ...], tuple[Question, tuple[str, ...]]]] = []
         for sample in samples:
-            try:  # other processes stand in other folders
-                question, path = ImageQuestion(sample, self.suffix), str(image_path(sample, self.images).absolute())
+            question, path = replace(sample, suffix=self.suffix), None
+            try:
+                path = image_path(sample, self.images).absolute()  # other processes stand in other folders
             except MediaError as error:
-                question, path = ImageQuestion(sample, self.suffix, str(error)), ""
+                question = replace(question, error=str(error))
             for limit, same in groupby(self.configs, key=lambda each: each[1].max_pixels):
-                media = (LimitedImage("image", path, max_pixels=limit),) if path else ()
+                media = () if path is None else (LimitedImage("image", str(path), max_pixels=limit),)
                 steps.append((media, (question, tuple(name for name, _ in same))))
         for media, own in groupby(steps, key=lambda step: step[0]):
             yield Task(media, tuple(asked for _, asked in own))
 
     def answers(self, tasks: Sequence[Task], engine: Engine) -> Generator[Line, None, None]:
         """Answer tasks; a model is loaded if there is an image to show it."""
-        if not any(task.media for task in tasks):
-            asked = ((question, name) for task in tasks for question, names in task.questions for name in names)
-            yield from ({**question.about(), "config": name, "error": question.error} for question, name in asked)
-            return
         # an image is one chunk, whatever a config says of a video's
         configs = tuple((name, config.replace(vision_chunk_tokens=None)) for name, config in self.configs)
         limit = {"max_new_tokens": self.max_new_tokens}
@@ -135,10 +110,10 @@ class VisualCotRun:
         try:
             media = media_reader(self.model_path, self.loading)
         except UnsupportedError:  # a model whose inputs the library makes, or one that is refused when it is loaded
-            yield from _by_library(tasks, answering)
-            return
-        limits = {config.max_pixels: ByConfig(config, media.video, media.image) for _, config in self.configs}
-        yield from engine(tasks, ByImage(limits), answering)
+            return _by_library(tasks, answering)
+        if not any(task.media for task in tasks):
+            return _by_library(tasks, answering)
+        return engine(tasks, ByImage(ByConfig(PruneVidConfig(), media.video, media.image)), answering)
 
     def options(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return what two runs must share for their answers to stand in one table, flat, so a difference has a name.
@@ -171,16 +146,16 @@ def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool
     Raises:
         ConfigError: nothing to run, or two of one name.
     """
+    others = tuple((name, config) for name, config in given if name != BASELINE)
     for name, count in Counter(name for name, _ in given).items():
         if count > 1:
             raise ConfigError(f"two configs are called {name!r}: their answers could not be told apart")
-    others = tuple((name, config) for name, config in given if name != BASELINE)
-    if not (with_baseline or len(others) < len(given)):
-        if not others:
-            raise ConfigError("no config to run: name one, or leave out --no_baseline")
-        return others
-    like = (others or tuple(given) or ((BASELINE, PruneVidConfig()),))[0][1]
-    return ((BASELINE, like.replace(**ALL_OFF)), *others)
+    if with_baseline or len(others) < len(given):
+        like = next((config for _, config in (*others, *given)), PruneVidConfig())
+        return ((BASELINE, like.replace(**ALL_OFF)), *others)
+    if not others:
+        raise ConfigError("no config to run: name one, or leave out --no_baseline")
+    return others
 
 
 def answer_run(
@@ -190,18 +165,15 @@ def answer_run(
     restart: bool = False,
     tell: Progress = lambda *_: None,
     command: str = "",
-    engine: Engine | None = None,
 ) -> None:
-    """Answer what the folder does not hold yet; what failed before is tried again.
+    """Answer what the folder does not hold yet, in this process; what failed before is tried again.
 
     Args:
         folder: of the results; made if missing.
-        run: what is asked.
-        samples: its samples.
+        run, samples: what is asked.
         restart: throw away what the folder holds, judgements too.
         tell: told of the progress.
         command: what was typed, for the record.
-        engine: that answers; None for this process, with a thread that reads ahead.
 
     Raises:
         ConfigError: the folder holds a run of something else.
@@ -221,8 +193,7 @@ def answer_run(
     kept = keep_lines(path, lambda line: line["error"] is None)
     done = {(line["config"], f"{line['set']}/{line['id']}") for line in kept}
     tasks = [left for task in run.tasks(samples) if (left := without(task, done)) is not None]
-    total = len(samples) * len(run.configs)
-    store_answers(path, tasks, lambda: run.answers(tasks, engine or here(0)), total, tell, _stored)
+    store_answers(path, tasks, lambda: run.answers(tasks, here(0)), len(samples) * len(run.configs), tell, _stored)
 
 
 def _stored(line: Line) -> Line:
@@ -241,18 +212,23 @@ def _stored(line: Line) -> Line:
     return {**stored, "error": line["error"]}
 
 
-def _by_library(tasks: Iterable[Task], answering: Answering) -> Iterator[Line]:
-    """Answer as an engine does, with a model whose inputs the library's processor makes: it reads one image a time."""
-    loading = {name: value for name, value in answering.loading.items() if value is not None}
-    model = PruneVidQwen25VL.from_pretrained(answering.model_path, config=answering.configs[0][1], **loading)
-    under = {name: model.with_config(config) for name, config in answering.configs}
+def _by_library(tasks: Iterable[Task], answering: Answering) -> Generator[Line, None, None]:
+    """Answer as an engine does, one image a time, with a model whose inputs the library's processor makes.
+
+    The model is loaded for the first image: where no sample has one, errors are all there is to say.
+    """
+    under: dict[str, PruneVidQwen25VL] = {}
     given = {**GREEDY, **answering.generation, "return_stats": True}
-    for media, (question, names) in ((task.media, asked) for task in tasks for asked in task.questions):
-        assert isinstance(question, ImageQuestion)
-        for name in names:
+    for task in tasks:
+        if task.media and not under:
+            loading = {name: value for name, value in answering.loading.items() if value is not None}
+            model = PruneVidQwen25VL.from_pretrained(answering.model_path, config=answering.configs[0][1], **loading)
+            under = {name: model.with_config(config) for name, config in answering.configs}
+        for question, name in ((question, name) for question, names in task.questions for name in names):
+            assert isinstance(question, Sample)
             line = {**question.about(), "config": name, "error": question.error}
             try:
-                for image in media:
+                for image in task.media:
                     line |= _as_engine(under[name].generate(images=image.path, question=question.text, **given))
             except MediaError as error:  # of one sample: the others can still be asked, and coverage says so
                 line["error"] = str(error)
@@ -262,11 +238,10 @@ def _by_library(tasks: Iterable[Task], answering: Answering) -> Iterator[Line]:
 
 
 def _as_engine(result: dict[str, Any]) -> Line:
-    stats = result["stats"]
-    tokens, seconds = stats["tokens"], stats["seconds"]
+    tokens, seconds = result["stats"]["tokens"], result["stats"]["seconds"]
     return {
         "raw": result["answer"],
-        "tokens": {**tokens, "generated": stats["generated_tokens"]},
+        "tokens": {**tokens, "generated": result["stats"]["generated_tokens"]},
         "kept_ratio": tokens["after_stage2"] / tokens["visual"],
         "seconds": {**seconds, "total": seconds["total"] - seconds["read"]},
     }

@@ -5,7 +5,8 @@ Questions about one image are not independent, so standard errors and intervals 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,18 +15,15 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.storing import Progress, answers_of
 from prunevid_qwen.evaluation.engine.tasks import Line
-from prunevid_qwen.evaluation.protocol.free_answers import contained, exact
+from prunevid_qwen.evaluation.protocol.scorers import contained, exact
 from prunevid_qwen.evaluation.report.intervals import joint_error, normal_interval, paired_difference, standard_error
 from prunevid_qwen.evaluation.report.page import Table, csv_text, difference_text, flat, json_text
 from prunevid_qwen.evaluation.store import RunFolder, read_lines, replace
 from prunevid_qwen.evaluation.tasks.judge import INSTRUCTIONS, Judge, Marked, judge_all, judgements
 
 BASELINE = "baseline"
-TABLES = SUMMARY, FLAT, REPORT = ("summary.json", "summary.csv", "report.md")
+TABLES = ("summary.json", "summary.csv", "report.md")
 
-_COMMAND = "prunevid eval visual-cot"
-
-SCORERS = ("judge", "exact", "contained")
 MICRO, MACRO = "all samples", "mean of sets"
 
 DEFINITIONS = {
@@ -53,20 +51,15 @@ _TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
 Row = dict[str, Any]
 
 
-def answers_in(folder: Path) -> list[Line]:
-    """Return the stored lines of a run, errors among them."""
-    return read_lines(answers_of(folder))
-
-
 def score_run(
     folder: Path, scorer: str, judge: Judge | None = None, workers: int = 4, tell: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Score the answers that a folder holds, write its report and return the summary.
+    """Score the answers that a folder holds; write summary.json, summary.csv and report.md; return the summary.
 
     Args:
         folder: of a run, finished or not.
         scorer: "judge", "exact" or "contained".
-        judge: who judges; None for the other scorers.
+        judge: who judges, for scorer "judge" alone; answers without a judgement count as 0.
         workers: requests to the judge at once.
         tell: told of the progress.
 
@@ -74,47 +67,42 @@ def score_run(
         ConfigError: the folder holds no run, or no answer.
         SetupError: the judge cannot be reached.
     """
+    lines = read_lines(answers_of(folder))
     if judge is not None:
-        judge_all(folder, _answered(answers_in(folder)), judge, workers, tell)
-    return write_report(folder, scorer, judge)
+        judge_all(folder, _answered(lines), judge, workers, tell)
+    summary = _summary(folder, lines, scorer, judge)
+    texts = (json_text(summary), csv_text(map(flat, summary["rows"])), report_text(summary))
+    for name, text in zip(TABLES, texts, strict=True):
+        replace(folder / name, text.encode())
+    return summary
 
 
-def summarise(folder: Path, scorer: str, judge: Judge | None = None) -> dict[str, Any]:
-    """Compute every figure of a run from its stored lines.
-
-    Args:
-        folder: of the run.
-        scorer: one of ``SCORERS``.
-        judge: whose judgements count, for scorer "judge"; answers that it did not judge count as 0.
-
-    Raises:
-        ConfigError: the folder holds no run, or no answer at all.
-    """
-    record, lines = RunFolder(folder).record(_COMMAND), answers_in(folder)
-    if not any(line["error"] is None for line in lines):
+def _summary(folder: Path, lines: Sequence[Line], scorer: str, judge: Judge | None) -> dict[str, Any]:
+    record = RunFolder(folder).record("prunevid eval visual-cot")
+    if not _answered(lines):
         said = f" (the first error: {lines[0]['error']})" if lines else ""
         raise ConfigError(f"{folder} holds no answer to score{said}")
-    known = judgements(folder) if scorer == "judge" else {}
-    scored = [{**_scored(line, scorer, judge, known), "sample": (line["set"], line["id"])} for line in lines]
+    known = judgements(folder)
     sets: dict[str, int] = record["samples"]
-    rows = [row for name, count in sets.items() for row in _rows(name, count, scored, list(record["configs"]))]
-    everything = [{**line, "set": MICRO} for line in scored]
-    micro = _rows(MICRO, sum(sets.values()), everything, list(record["configs"]))
-    macro = [_mean_of_sets([row for row in rows if row["config"] == name]) for name in record["configs"]]
+    found: dict[tuple[str, str], list[Line]] = {(name, config): [] for name in sets for config in record["configs"]}
+    for line in lines:
+        found[line["set"], line["config"]].append(_scored(line, scorer, judge, known))
+    baseline = {(line["set"], line["id"]): line for name in sets for line in _answered(found.get((name, BASELINE), []))}
+    rows = [_row(name, config, [(sets[name], own)], baseline) for (name, config), own in found.items()]
+    for config in record["configs"]:
+        rows.append(_row(MACRO, config, [(count, found[name, config]) for name, count in sets.items()], baseline))
+    for config in record["configs"]:
+        everything = [line for (_, who), own in found.items() if who == config for line in own]
+        rows.append(_row(MICRO, config, [(sum(sets.values()), everything)], baseline))
     return {
         "what": record["what"],
         "scorer": scorer,
         "judge": None if judge is None else {"model": judge.model, "base_url": judge.base_url, "prompt": INSTRUCTIONS},
-        "model_path": record["options"]["model_path"],
-        "model": record["options"]["model"],
-        "suffix": record["options"]["suffix"],
-        "max_new_tokens": record["options"]["max_new_tokens"],
-        "versions": record["versions"],
-        "code_sha256": record["code_sha256"],
-        "configs": record["configs"],
+        **{name: record["options"][name] for name in ("model_path", "model", "suffix", "max_new_tokens")},
+        **{name: record[name] for name in ("versions", "code_sha256", "configs")},
         "sets": sets,
         "definitions": DEFINITIONS,
-        "rows": [*rows, *macro, *micro],
+        "rows": rows,
     }
 
 
@@ -127,7 +115,7 @@ def _scored(line: Line, scorer: str, judge: Judge | None, known: dict[str, float
         "unparsed": 0.0,
         "unjudged": 0.0,
     }
-    if judge is not None and scorer == "judge":
+    if judge is not None:
         key = judge.key(Marked.of(line))
         found["judge"] = known.get(key) or 0.0
         found["unparsed"] = float(key in known and known[key] is None)
@@ -135,60 +123,45 @@ def _scored(line: Line, scorer: str, judge: Judge | None, known: dict[str, float
     return {**line, **found, "score": found[scorer]}
 
 
-def _rows(name: str, count: int, lines: Sequence[Line], configs: Sequence[str]) -> list[Row]:
-    by_config = {
-        config: [line for line in lines if line["set"] == name and line["config"] == config] for config in configs
-    }
-    baseline = {line["sample"]: line for line in _answered(by_config.get(BASELINE, []))}
-    return [_row(name, config, count, own, baseline) for config, own in by_config.items()]
+def _row(
+    name: str, config: str, parts: Sequence[tuple[int, list[Line]]], baseline: Mapping[tuple[str, int], Line]
+) -> Row:
+    """Return a row of parts that weigh the same, each its number of samples and its lines: several of `MACRO` alone."""
+    own = [answered for _, lines in parts if (answered := _answered(lines))]
+    errors = fmean(sum(line["error"] is not None for line in lines) / count for count, lines in parts)
 
+    def mean(values: Callable[[Line], float]) -> float | None:
+        return fmean(fmean(map(values, lines)) for lines in own) if own else None
 
-def _row(name: str, config: str, count: int, lines: Sequence[Line], baseline: dict[tuple[str, int], Line]) -> Row:
-    own = _answered(lines)
-    row: Row = {"set": name, "config": config, "samples": count, "answered": len(own)}
-    row["error_rate"] = (len(lines) - len(own)) / count
-    for figure in ("score", *_MEANS):
-        row[figure] = fmean(line[figure] for line in own) if own else None
-    row["tokens"] = {part: fmean(line["tokens"][part] for line in own) if own else None for part in _TOKENS}
-    images = [line["image"] for line in own]
-    row["standard_error"] = standard_error([line["score"] for line in own], images) if own else None
-    pairs = [(line, baseline[line["sample"]]) for line in own if line["sample"] in baseline]
-    row["difference"] = None if config == BASELINE or not pairs else _difference(pairs)
+    row: Row = {"set": name, "config": config}
+    row |= {"sets": len(own), "of_sets": len(parts)} if name == MACRO else {}
+    row |= {"samples": sum(count for count, _ in parts), "answered": sum(map(len, own))}
+    row |= {} if name == MACRO else {"error_rate": errors}  # where stored summaries have it
+    row |= {figure: mean(itemgetter(figure)) for figure in ("score", *_MEANS)}
+    row["error_rate"] = errors
+    row["tokens"] = {part: mean(lambda line, part=part: line["tokens"][part]) for part in _TOKENS}  # type: ignore[misc]
+    row["standard_error"] = joint_error(
+        [standard_error([line["score"] for line in lines], [line["image"] for line in lines]) for lines in own]
+    )
+    both = [[line for line in lines if (line["set"], line["id"]) in baseline] for lines in own]
+    row["difference"] = None if config == BASELINE else _difference(list(filter(None, both)), baseline, name == MACRO)
     return row
 
 
-def _difference(pairs: Sequence[tuple[Line, Line]]) -> dict[str, Any]:
-    ours, theirs = [mine["score"] for mine, _ in pairs], [other["score"] for _, other in pairs]
-    images = [mine["image"] for mine, _ in pairs]
-    found = paired_difference(ours, theirs, images)
-    return {
-        "value": found.value,
-        "interval": found.interval and list(found.interval),
-        "pairs": len(pairs),
-        "standard_error": standard_error([a - b for a, b in zip(ours, theirs, strict=True)], images),
-    }
-
-
-def _mean_of_sets(rows: Sequence[Row]) -> Row:
-    own = [row for row in rows if row["answered"]]
-    mean: Row = {"set": MACRO, "config": rows[0]["config"], "sets": len(own), "of_sets": len(rows)}
-    for figure in ("samples", "answered"):
-        mean[figure] = sum(row[figure] for row in rows)
-    for figure in ("score", *_MEANS):
-        mean[figure] = fmean(row[figure] for row in own) if own else None
-    mean["error_rate"] = fmean(row["error_rate"] for row in rows)
-    mean["tokens"] = {part: fmean(row["tokens"][part] for row in own) if own else None for part in _TOKENS}
-    mean["standard_error"] = joint_error([row["standard_error"] for row in own])
-    differences = [row["difference"] for row in own if row["difference"]]
-    mean["difference"] = None
-    if differences:
-        value, error = (
-            fmean(each["value"] for each in differences),
-            joint_error([d["standard_error"] for d in differences]),
-        )
-        pairs, interval = sum(each["pairs"] for each in differences), normal_interval(value, error)
-        mean["difference"] = {"value": value, "interval": interval, "pairs": pairs, "standard_error": error}
-    return mean
+def _difference(
+    parts: Sequence[Sequence[Line]], baseline: Mapping[tuple[str, int], Line], of_sets: bool
+) -> dict[str, Any] | None:
+    if not parts:
+        return None
+    drawn, errors = [], []
+    for lines in parts:
+        ours, images = [line["score"] for line in lines], [line["image"] for line in lines]
+        theirs = [baseline[line["set"], line["id"]]["score"] for line in lines]
+        drawn.append(paired_difference(ours, theirs, images))
+        errors.append(standard_error([a - b for a, b in zip(ours, theirs, strict=True)], images))
+    value, error = fmean(each.value for each in drawn), joint_error(errors)
+    interval = normal_interval(value, error) if of_sets else drawn[0].interval and list(drawn[0].interval)
+    return {"value": value, "interval": interval, "pairs": sum(each.n for each in drawn), "standard_error": error}
 
 
 def _answered(lines: Sequence[Line]) -> list[Line]:
@@ -201,18 +174,6 @@ _HEAD = (
     "set", "config", "answered", "score ± s.e.", "difference to baseline (95 %)", "kept", "visual tokens",
     "after all stages", "over layers", "generated tokens", "exact", "contained", "unjudged", "errors",
 )  # fmt: skip
-
-
-def write_report(folder: Path, scorer: str, judge: Judge | None = None) -> dict[str, Any]:
-    """Write summary.json with every figure, summary.csv with a row each, report.md to read; return the summary.
-
-    Arguments and errors as of `summarise`.
-    """
-    summary = summarise(folder, scorer, judge)
-    texts = (json_text(summary), csv_text(map(flat, summary["rows"])), report_text(summary))
-    for name, text in zip(TABLES, texts, strict=True):
-        replace(folder / name, text.encode())
-    return summary
 
 
 def report_text(summary: dict[str, Any]) -> str:
@@ -230,16 +191,17 @@ def report_text(summary: dict[str, Any]) -> str:
 def warnings_of(summary: dict[str, Any]) -> list[str]:
     """Say what keeps the figures from being what they look like."""
     said = []
-    for row in summary["rows"]:
-        if row["set"] in summary["sets"] and row["answered"] < row["samples"]:
+    for row in (row for row in summary["rows"] if row["set"] in summary["sets"]):
+        who = f"{row['set']}, {row['config']}"
+        if row["answered"] < row["samples"]:
             said.append(
-                f"{row['set']}, {row['config']}: only {row['answered']} of {row['samples']} samples were answered, and "
-                "the score is of these alone."
+                f"{who}: only {row['answered']} of {row['samples']} samples were answered, and the score is of these "
+                "alone."
             )
-        if row["set"] in summary["sets"] and row["unjudged"]:
+        if row["unjudged"]:
             said.append(
-                f"{row['set']}, {row['config']}: {percent(row['unjudged'], 1)} of the answers have no score of the "
-                f"judge ({percent(row['unparsed'], 1)} a reply without one, the others no reply): they count as 0."
+                f"{who}: {percent(row['unjudged'], 1)} of the answers have no score of the judge "
+                f"({percent(row['unparsed'], 1)} a reply without one, the others no reply): they count as 0."
             )
     return said
 

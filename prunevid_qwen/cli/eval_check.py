@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,9 @@ def check(
 def _show(report: Any) -> None:
     data = report.dataset
     typer.echo(f"{data.title} ({data.part}) in {data.folder}: {len(data.records)} questions, {report.media} media")
-    files = data.annotations
-    typer.echo(f"questions: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else ""))
+    typer.echo(f"questions: {_first_of(data.annotations)}")
     for problem in report.problems[:_MOST]:
-        asked = f" ({_needed(problem.records)})" if problem.records else ""
+        asked = f" (for {_first_of(problem.records)})" if problem.records else ""
         typer.echo(f"{problem.kind}: {problem.path}: {problem.why.removeprefix(problem.path).lstrip(': ')}{asked}")
     if len(report.problems) > _MOST:
         typer.echo(f"... {len(report.problems) - _MOST} more; --json lists them all")
@@ -77,5 +77,5 @@ def _show(report: Any) -> None:
         typer.echo(f"next: {step}")
 
 
-def _needed(records: tuple[str, ...]) -> str:
-    return f"for {records[0]}" + (f" and {len(records) - 1} more" if len(records) > 1 else "")
+def _first_of(names: Sequence[Any]) -> str:
+    return f"{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

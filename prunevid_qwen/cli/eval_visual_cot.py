@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
+from prunevid_qwen.cli.groups import JudgeOptions, ModelOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
@@ -45,7 +45,7 @@ def visual_cot(
         "", "Default: judge with --judge_base_url, else contained; the report has both.", "|".join(_SCORERS), _SCORE
     ),
     judge_only: bool = opt(False, "Score the answers that --out holds; no model is loaded.", None, _SCORE),
-    judge: JudgeTimes,
+    judge: JudgeOptions,
     model: ModelOptions,
     output: Reporting,
     pruning: PruningOptions,

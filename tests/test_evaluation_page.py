@@ -46,7 +46,7 @@ def test_every_benchmark_is_in_the_table() -> None:
 
 
 def test_every_protocol_is_in_the_table() -> None:
-    assert {name for row in table("EvalProtocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
+    assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
 
 
 def said(reading: Reading, ours: bool) -> set[str]:

@@ -164,6 +164,11 @@ def check_source(source: str) -> None:
         raise ConfigError(
             f"no model folder at {quoted(source)}, and that is no hub id like 'Qwen/Qwen2.5-VL-7B-Instruct'"
         )
+    if "/" not in source:
+        raise ConfigError(
+            f"no model folder at {quoted(source)}, and a hub id has an owner: did you mean 'Qwen/{source}'? "
+            "Pass 'bundled' for the toy that comes with the package"
+        )
 
 
 def _unreachable(source: str, error: Exception) -> SetupError:
@@ -172,5 +177,5 @@ def _unreachable(source: str, error: Exception) -> SetupError:
     return SetupError(
         f"cannot load {quoted(source)}: {reason}\nIf this machine has no network, download the model on "
         f"another one (`hf download {source} --local-dir {name}`), copy the folder here and pass "
-        f"model_path='./{name}'. model_path='bundled' needs no download"
+        f"./{name} as the model's path. 'bundled' needs no download"
     )

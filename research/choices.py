@@ -10,13 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.method_base import resolve_layer
 from prunevid_qwen.config.presets import get_recommended_config
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
-from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, changes
 from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
-from prunevid_qwen.evaluation.shapes.workers import Asking
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 
 CHOICES_SEED = FIRST_HELD_OUT_SEED + 6_000_000
@@ -102,9 +99,7 @@ class Variant:
 
 def base_methods() -> dict[str, Method]:
     """Return the bases by name, as methods of the accuracy benchmark (which sets ``min_cluster_tokens=1``)."""
-    chosen, start = get_recommended_config().flat(), PruneVidConfig().flat()
-    changes = {name: value for name, value in chosen.items() if value != start[name]}
-    return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, changes, levers=_KEEP)}
+    return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, changes(get_recommended_config()), levers=_KEEP)}
 
 
 def list_variants(layers: int) -> list[Variant]:
@@ -143,11 +138,16 @@ def choices_run(
         model: "bundled" or the folder of an exported model.
         quick: calibrate on fewer videos and draw what is random once.
     """
-    asking = Asking(model=model, calibration_videos=CALIBRATION)
-    if quick:
-        asking = replace(asking, calibration_videos=4, random_seeds=1)
     methods = methods_to_run(list_variants(layers))
-    return AccuracyRun(methods, CHOICES_BUDGETS, videos=videos, first_seed=first_seed, asking=asking)
+    run = AccuracyRun(
+        methods,
+        CHOICES_BUDGETS,
+        videos=videos,
+        first_seed=first_seed,
+        model=model,
+        calibration_videos=CALIBRATION,
+    )
+    return replace(run, calibration_videos=4, random_seeds=1) if quick else run
 
 
 def _variant(base: Method, tried: Tried, value: Any, layers: int) -> Variant:

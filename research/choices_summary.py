@@ -14,7 +14,7 @@ import numpy.typing as npt
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import clustered_mean, paired_difference, to_dict
-from prunevid_qwen.evaluation.shapes.answers import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.answer_columns import Answers, CellName, Column
 from prunevid_qwen.evaluation.shapes.methods import UNPRUNED
 from research.choices import PAPER, RECOMMENDED, Variant, base_methods
 

@@ -13,10 +13,8 @@ import numpy as np
 
 from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.evaluation.report.intervals import Estimate, clustered_mean, paired_difference
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
-from prunevid_qwen.evaluation.shapes.answers import Answers, CellName, Column
-from prunevid_qwen.evaluation.shapes.methods import UNPRUNED, Method
-from prunevid_qwen.evaluation.shapes.workers import Asking
+from prunevid_qwen.evaluation.shapes.answer_columns import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.methods import UNPRUNED, AccuracyRun, Method
 from prunevid_qwen.reducer import says
 
 SHARES = (0.50, 0.25, 0.15, 0.10, 0.05, 0.02)
@@ -75,8 +73,8 @@ def glimpse_methods(layer: int) -> tuple[Method, ...]:
 
 def glimpse_run(layer: int, videos: int = VIDEOS, model: str = "bundled") -> AccuracyRun:
     """Return the run that asks about all of it."""
-    asking = Asking(model=model, random_seeds=1, calibration_videos=1)  # shares are fixed: nothing is fitted
-    return AccuracyRun(glimpse_methods(layer), budgets=(), videos=videos, asking=asking)
+    methods = glimpse_methods(layer)  # shares are fixed: nothing is fitted
+    return AccuracyRun(methods, budgets=(), videos=videos, model=model, random_seeds=1, calibration_videos=1)
 
 
 def summarise_glimpse(answers: Answers, run: dict[str, Any]) -> dict[str, Any]:

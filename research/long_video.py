@@ -104,17 +104,17 @@ def measure(model: Any, path: Path) -> dict[str, Any]:
     sections.begin("reading and encoding")
     result = model.generate(path, "what color is the square ?", max_new_tokens=4, eos_token_id=None, progress=progress)
     sections.end()
-    start = sections.found["reading and encoding"].before
-    above = {name: peak.peak - start for name, peak in sections.found.items()}
+    start = sections.found["reading and encoding"]["before"]
+    above = {name: peak["peak"] - start for name, peak in sections.found.items()}
     return {
         "receipt": result["stats"],
         "answer": result["answer"],
         "memory": {
-            "how": sections.found["stage 1"].how,
+            "how": sections.found["stage 1"]["how"],
             "with_model_loaded_mib": round(start / MIB, 1),
             "peak_above_weights_mib": round(max(above.values()) / MIB, 1),
             "peak_above_weights_by_section_mib": {name: round(size / MIB, 1) for name, size in above.items()},
-            "stage1_own_peak_mib": round(sections.found["stage 1"].above / MIB, 1),
+            "stage1_own_peak_mib": round(sections.found["stage 1"]["above"] / MIB, 1),
         },
     }
 

@@ -10,7 +10,8 @@ import typer
 
 from prunevid_qwen.cli.output import Bars
 from prunevid_qwen.evaluation.report.page import json_text
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, accuracy_run
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, RESULTS = ROOT / "runs", ROOT / "eval" / "results"

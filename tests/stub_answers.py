@@ -12,12 +12,12 @@ import pytest
 
 from prunevid_qwen.evaluation.engine import local
 from prunevid_qwen.evaluation.engine.answering import Answering
-from prunevid_qwen.evaluation.engine.reading import Read
-from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
+from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
+from prunevid_qwen.evaluation.engine.task_media import Read
 
 
 @dataclass(frozen=True)
-class StubQuestion(Question):
+class StubQuestion(TaskQuestion):
     """A question that no model is asked."""
 
     id: str
@@ -41,7 +41,7 @@ class StubAnswerer:
                 line = {**question.about(), "config": name, "error": read.error, "raw": None}
                 yield line if read.error is not None else line | self._ask(question, name, read)
 
-    def _ask(self, question: Question, name: str, read: Read) -> Line:
+    def _ask(self, question: TaskQuestion, name: str, read: Read) -> Line:
         assert name in self.configs
         drawn = zlib.crc32(f"{name} {question.id}".encode())
         visual = sum(media.frames[..., 0].size // 784 for media in read.media)

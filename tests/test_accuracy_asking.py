@@ -13,14 +13,14 @@ from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
 from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.shapes.budgets import Calibration
-from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.questioner import Questioner, evidence_recall
 from prunevid_qwen.evaluation.shapes.videos import (
     CONDITIONS,
     FIRST_SEED,
     ShapesVideo,
 )
-from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
+from prunevid_qwen.evaluation.shapes.workers import Worker
 from prunevid_qwen.forward import hooks
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -165,7 +165,7 @@ def test_stage_1_decides_once_for_all_questions_about_a_video(
 
 def test_a_line_says_what_the_receipt_says() -> None:
     config = MERGE.replace(keep_ratio=0.3)
-    line = Questioner(bundled(), VIDEO, VIDEO.questions(2)).lines(config, method="m", budget=0.1)[0]
+    line = Questioner(bundled(), VIDEO, VIDEO.questions(2)).lines(config)[0]
     own = bundled().with_config(config).generate(VIDEO.frames(16), line["text"], max_new_tokens=1)
     tokens = own["stats"]["tokens"]
     assert line["visual"] == tokens["visual"] == 128
@@ -173,7 +173,7 @@ def test_a_line_says_what_the_receipt_says() -> None:
     assert sorted(set(line["tokens"]), reverse=True) == [tokens["after_stage1"], tokens["after_stage2"]]
     assert line["tokens"].count(tokens["after_stage1"]) == own["stats"]["stage2"]["layer"] + 1
     assert line["kept"] == line["retained"] == pytest.approx(tokens["after_stage2"] / 128, abs=1e-6)
-    assert (line["method"], line["budget"], line["seed"], line["condition"]) == ("m", 0.1, FIRST_SEED, "plain")
+    assert (line["seed"], line["condition"]) == (FIRST_SEED, "plain")
 
 
 def test_fewer_frames_count_against_the_whole_video_and_have_no_recall() -> None:
@@ -195,8 +195,8 @@ def test_a_blank_video_is_grey_and_asked_the_same() -> None:
 
 
 def test_a_worker_shows_grey_to_blank_alone() -> None:
-    worker = Worker(Asking(questions=8, calibration_videos=1))
-    cells = [cell for method in methods_called(["unpruned", "blank"]) for cell in worker.calibrate("plain", method, ())]
+    worker = Worker(AccuracyRun((), questions=8, calibration_videos=1))
+    cells = [cell for method in methods_called(["unpruned", "blank"]) for cell in worker.calibrate("plain", method)]
     said = worker.ask(VIDEO, cells)
     right = {name: [line["correct"] for line in said if line["method"] == name] for name in ("unpruned", "blank")}
     assert len(right["blank"]) == len(right["unpruned"]) and sum(right["blank"]) < sum(right["unpruned"])

@@ -11,9 +11,8 @@ import pytest
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.shapes import accuracy
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
-from prunevid_qwen.evaluation.shapes.methods import methods_called
-from prunevid_qwen.evaluation.shapes.summary import write_summary
+from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, methods_called
 from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.evaluation.shapes.workers import Worker
 
@@ -35,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two videos, answered; a quick run fits on one video here."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(accuracy.QUICK["asking"], "calibration_videos", 1)
+        patch.setitem(accuracy.QUICK, "calibration_videos", 1)
         patch.setattr(FIND_SPEC, nothing_found)
         assert main([*SMALL, "--videos", "2", "--out", str(folder)]) == 0
     return folder
@@ -44,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The same command, into a copy of its folder."""
-    monkeypatch.setitem(accuracy.QUICK["asking"], "calibration_videos", 1)
+    monkeypatch.setitem(accuracy.QUICK, "calibration_videos", 1)
     return [*SMALL, "--videos", "2", "--out", str(shutil.copytree(finished, tmp_path / "run"))]
 
 
@@ -53,7 +52,7 @@ def asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Worker, *job: Any) -> Any:
         raise AssertionError(f"done before, and done again: {job}")
 
-    monkeypatch.setattr(Worker, "__init__", lambda self, asking: None)
+    monkeypatch.setattr(Worker, "__init__", lambda self, run: None)
     monkeypatch.setattr(Worker, "calibrate", refuse)
     monkeypatch.setattr(Worker, "ask", refuse)
 
@@ -82,8 +81,8 @@ def test_the_command_line_says_what_is_asked(asked: Any) -> None:
     words = ["--methods", "prunevid, stage 1 + random", "--budgets", "0.16,0.1", "--first-seed", "1003500000"]
     run = asked(*words, "--through_files", "--workers", "2", "--quick")
     assert [method.name for method in run.methods] == ["unpruned", "prunevid", "stage 1 + random"]
-    assert (run.videos, run.first_seed, run.asking.through_files) == (16, 1003500000, True)
-    assert (run.budgets, run.asking.random_seeds, run.asking.calibration_videos) == ((0.16, 0.1), 1, 8)
+    assert (run.videos, run.first_seed, run.through_files) == (16, 1003500000, True)
+    assert (run.budgets, run.random_seeds, run.calibration_videos) == ((0.16, 0.1), 1, 8)
     assert asked() == AccuracyRun(tuple(methods_called([]))) and set(asked().conditions) == set(CONDITIONS)
 
 
@@ -125,7 +124,9 @@ def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
         assert main(words) == 0
     assert "prunevid_qwen[bench]" in capsys.readouterr().err
     assert "<picture>" not in (copy / "report.md").read_text() and not list(copy.glob("*.svg"))
-    assert main(words) == 0 and "<picture>" in (copy / "report.md").read_text()
+    (copy / "run.json").write_text((copy / "run.json").read_text().replace("code_sha256", "of_other_code"))
+    again = ["bench", "accuracy", "--plots_from", str(copy)]  # whatever the code is now
+    assert main(again) == 0 and "<picture>" in (copy / "report.md").read_text()
     assert len(list(copy.glob("*.svg"))) == len(list(copy.glob("*.png"))) == 6
 
 

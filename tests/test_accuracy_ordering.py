@@ -9,11 +9,10 @@ from __future__ import annotations
 import pytest
 
 from prunevid_qwen.evaluation.report.intervals import paired_difference
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, accuracy_run
-from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers
-from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
+from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
-from prunevid_qwen.evaluation.shapes.workers import Asking
 
 BUDGET = 0.16
 CONDITIONS = ("plain", "clutter")
@@ -30,8 +29,8 @@ ABOVE_RANDOM, BELOW_UNPRUNED = 0.10, 0.03
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ordering")
     methods = (*methods_called(["unpruned", "prunevid", "recommended"]), RANDOM)
-    asking = Asking(random_seeds=2, calibration_videos=16)
-    run = AccuracyRun(methods, (BUDGET,), CONDITIONS, videos=VIDEOS, first_seed=SEEDS_FROM, asking=asking)
+    asked = {"random_seeds": 2, "calibration_videos": 16}
+    run = AccuracyRun(methods, (BUDGET,), CONDITIONS, videos=VIDEOS, first_seed=SEEDS_FROM, **asked)
     accuracy_run(folder, run, worker_count=1)
     return read_answers(folder)
 

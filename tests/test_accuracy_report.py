@@ -12,11 +12,11 @@ import pytest
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.report.plots import spread
-from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy_page import report, write_report
+from prunevid_qwen.evaluation.shapes.accuracy_summary import summarise
+from prunevid_qwen.evaluation.shapes.accuracy_tables import accuracy_table, evidence_table, points, unreachable_list
+from prunevid_qwen.evaluation.shapes.answer_columns import read_answers, read_run
 from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
-from prunevid_qwen.evaluation.shapes.page import report, write_report
-from prunevid_qwen.evaluation.shapes.summary import summarise
-from prunevid_qwen.evaluation.shapes.tables import accuracy_table, evidence_table, points, unreachable_list
 
 from .accuracy_folders import small_run, write_run
 

@@ -13,11 +13,11 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.shapes import workers as spreading
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun, _whole_videos, accuracy_run
-from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
-from prunevid_qwen.evaluation.shapes.summary import write_summary
+from prunevid_qwen.evaluation.shapes.accuracy import _whole_videos, accuracy_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
-from prunevid_qwen.evaluation.shapes.workers import Asking, Worker
+from prunevid_qwen.evaluation.shapes.workers import Worker
 from prunevid_qwen.evaluation.store import code_digest
 
 SMALL = AccuracyRun(
@@ -25,7 +25,9 @@ SMALL = AccuracyRun(
     (0.25, 0.16),
     conditions=("plain",),
     videos=3,
-    asking=Asking(questions=2, random_seeds=2, calibration_videos=1),
+    questions=2,
+    random_seeds=2,
+    calibration_videos=1,
 )
 LINE = {
     "seed", "condition", "question", "type", "multiple_choice", "text", "expected", "given", "correct", "method",
@@ -56,7 +58,7 @@ def asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Worker, *job: Any) -> Any:
         raise AssertionError(f"done before, and done again: {job}")
 
-    monkeypatch.setattr(Worker, "__init__", lambda self, asking: None)
+    monkeypatch.setattr(Worker, "__init__", lambda self, run: None)
     monkeypatch.setattr(Worker, "calibrate", refuse)
     monkeypatch.setattr(Worker, "ask", refuse)
 
@@ -126,8 +128,8 @@ def test_more_videos_go_on_where_it_was(copy: Path, finished: Path) -> None:
     [
         ({"budgets": (0.25, 0.10)}, r"budgets was \[0.25, 0.16\], is now \[0.25, 0.1\]"),
         ({"first_seed": FIRST_SEED + 100}, "first_seed was"),
-        ({"asking": replace(SMALL.asking, questions=3)}, "questions was 2, is now 3"),
-        ({"asking": replace(SMALL.asking, through_files=True)}, "through_files was False"),
+        ({"questions": 3}, "questions was 2, is now 3"),
+        ({"through_files": True}, "through_files was False"),
         ({"methods": (*SMALL.methods[:3], Method("smaller frames"))}, "changed: smaller frames"),
         ({"methods": SMALL.methods[:3]}, "only then: smaller frames"),
         ({"methods": (*SMALL.methods, Method("mine"))}, "only now: mine"),
@@ -170,7 +172,7 @@ def test_answers_of_unknown_origin_are_refused_until_restart(
 
 def test_restart_throws_nothing_away_for_a_run_that_cannot_begin(copy: Path) -> None:
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
-    nowhere = replace(SMALL, asking=replace(SMALL.asking, model="/nowhere"))
+    nowhere = replace(SMALL, model="/nowhere")
     with pytest.raises(ConfigError, match="no weights"):
         accuracy_run(copy, nowhere, worker_count=1, restart=True)
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
@@ -187,21 +189,21 @@ def test_a_run_refuses_what_makes_no_sense() -> None:
         ({"budgets": (16.0,)}, "share"),
         ({"budgets": (0.16, 0.1, 0.16)}, "0.16 is given twice"),
         ({"conditions": ("plain", "plain")}, "plain is given twice"),
-        ({"methods": (Method("a"), Method("a"))}, "two methods"),
+        ({"methods": (Method("a"), Method("a"))}, "a is given twice"),
         ({"conditions": ("planes",)}, "planes"),
         ({"videos": 0}, "at least 1"),
-        ({"asking": Asking(questions=0)}, "questions"),
-        ({"asking": Asking(calibration_videos=49)}, "48 calibration videos"),
+        ({"questions": 0}, "questions"),
+        ({"calibration_videos": 49}, "48 calibration videos"),
     ):
         with pytest.raises(ConfigError, match=said):
             replace(SMALL, **change)
     assert AccuracyRun((Method("mine"),)).methods[0].name == "unpruned"
     with pytest.raises(ConfigError, match="no weights"):
-        replace(SMALL, asking=Asking(model="/nowhere")).to_dict()
+        replace(SMALL, model="/nowhere").to_dict()
 
 
 def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
-    with pytest.raises(SetupError, match="goes on where it was"), spreading.workers(SMALL.asking, 2):
+    with pytest.raises(SetupError, match="goes on where it was"), spreading.workers(SMALL, 2):
         raise spreading.BrokenProcessPool
 
 

@@ -8,9 +8,9 @@ import random
 import pytest
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import summarise, write_summary
+from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers, read_run
 from prunevid_qwen.evaluation.shapes.comparison import BETTER, NOISE, WORSE, compare, compare_folders
-from prunevid_qwen.evaluation.shapes.summary import summarise, write_summary
 
 from .accuracy_folders import line, small_run, write_run
 

@@ -141,3 +141,8 @@ def test_threads_take_turns(model: PruneVidQwen25VL) -> None:
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda _: ask(model, frames, ASKED)["answer"], range(4)))
     assert len(set(answers)) == 1
+
+
+def test_a_hub_id_without_its_owner_is_refused_before_the_network_is_asked() -> None:
+    with pytest.raises(ConfigError, match=r"Qwen/Qwen2\.5-VL-7B-Instruct"):
+        PruneVidQwen25VL("Qwen2.5-VL-7B-Instruct")

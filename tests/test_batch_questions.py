@@ -15,7 +15,7 @@ from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import here
-from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, read_media
 from prunevid_qwen.evaluation.store import read_lines
 from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import (

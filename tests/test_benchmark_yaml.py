@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets import Media, benchmark, check, layout, names, read_dataset
+from prunevid_qwen.evaluation.datasets import Media, benchmark, check, names, read_dataset
+from prunevid_qwen.evaluation.datasets import dataset_layout as layout
 from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 from prunevid_qwen.evaluation.protocol.prompts import prompt_of
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for

@@ -18,8 +18,8 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine import answering, local
 from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
 from prunevid_qwen.evaluation.engine.local import run_here
-from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, read_media
-from prunevid_qwen.evaluation.engine.tasks import Question, Task
+from prunevid_qwen.evaluation.engine.task import Task, TaskQuestion
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, Read, read_media
 from prunevid_qwen.moving_shapes import make_scene, render, write_frames
 from tests.patience import PATIENCE
 from tests.tolerances import LOGITS, close
@@ -31,7 +31,7 @@ GLIMPSE = get_config("glimpse").replace(max_frames=8)
 
 
 @dataclass(frozen=True)
-class Plain(Question):
+class Plain(TaskQuestion):
     """A question as a chat message."""
 
     id: str

@@ -17,8 +17,8 @@ import pytest
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.local import run_here
-from prunevid_qwen.evaluation.engine.reading import Read
-from prunevid_qwen.evaluation.engine.tasks import Task, without
+from prunevid_qwen.evaluation.engine.task import Task, without
+from prunevid_qwen.evaluation.engine.task_media import Read
 from tests.patience import PATIENCE
 from tests.stub_answers import StubQuestion
 

@@ -15,7 +15,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.config.plugins import load_plugin
 from prunevid_qwen.evaluation.engine.local import here
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 from prunevid_qwen.evaluation.store import read_lines
 from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder

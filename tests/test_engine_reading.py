@@ -14,7 +14,7 @@ from PIL import Image
 
 from prunevid_qwen import ConfigError, MediaError, PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.reading import ByConfig, ByProtocol, read_media
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, ByProtocol, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame, fitted_pixels, image_pixels, video_pixels

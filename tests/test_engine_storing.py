@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen import ConfigError
 from prunevid_qwen.evaluation.engine.storing import answer_files, answered, answers_of, store_answers
-from prunevid_qwen.evaluation.engine.tasks import Task
+from prunevid_qwen.evaluation.engine.task import Task
 from prunevid_qwen.evaluation.store import Lines, read_lines
 from tests.stub_answers import StubQuestion
 

@@ -13,7 +13,7 @@ from prunevid_qwen.cli.old_spellings import OPTIONS
 from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.protocol import presets
-from prunevid_qwen.evaluation.protocol.scorers import Output, Reading
+from prunevid_qwen.evaluation.protocol.scorers import AnswerReading, Output
 from prunevid_qwen.evaluation.published.estimate import cost_of, gigabytes
 from tests.published_rows import TABLES
 
@@ -49,7 +49,7 @@ def test_every_protocol_is_in_the_table() -> None:
     assert {name for row in table("Protocol")[1:] for name in re.findall(r"`(\w+)`", row[0])} == set(presets())
 
 
-def said(reading: Reading, ours: bool) -> set[str]:
+def said(reading: AnswerReading, ours: bool) -> set[str]:
     if reading.then == "left_out":
         return {"not counted"}
     if len(reading.accepted) > 1:

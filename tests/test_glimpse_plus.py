@@ -13,13 +13,13 @@ from prunevid_qwen.cli.train import plus_recipe, rewards
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
-from prunevid_qwen.training.glimpse.run_folder import RunFolder
+from prunevid_qwen.training.glimpse.training_folder import TrainingFolder
 from prunevid_qwen.training.glimpse_plus import train as training
 from prunevid_qwen.training.glimpse_plus.entries import PromptReader, open_entries
+from prunevid_qwen.training.glimpse_plus.plus_summary import said, summarise
 from prunevid_qwen.training.glimpse_plus.policy import Prompts, box_config, draw, score
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward, normalised
-from prunevid_qwen.training.glimpse_plus.summary import said, summarise
 from tests.glimpse_plus import PLUS, plus
 from tests.models import RAGGED, make_inputs, tiny_model
 from tests.stub_judge import StubJudge
@@ -282,7 +282,7 @@ def test_the_summary_pairs_records_and_counts_errors() -> None:
 
 
 def test_the_committed_summary_follows_from_the_committed_lines() -> None:
-    folder = RunFolder(ROOT / "eval" / "results" / "glimpse_plus")
+    folder = TrainingFolder(ROOT / "eval" / "results" / "glimpse_plus")
     held = json.loads((folder.path / "summary.json").read_text())
     made = summarise(folder.lines("curve.jsonl"), folder.lines("held_out.jsonl"), 32)
     assert {name: held[name] for name in made} == made and made["training"]["rise_in_errors"] > 3

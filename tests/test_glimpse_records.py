@@ -16,10 +16,10 @@ from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.training.glimpse import json_records
-from prunevid_qwen.training.glimpse.check import check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data
 from prunevid_qwen.training.glimpse.json_records import JsonRecords
 from prunevid_qwen.training.glimpse.records import Chosen
+from prunevid_qwen.training.glimpse.records_check import check_data
 
 GOOD = {
     "question": "What color is the cup?",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.accuracy import AccuracyRun
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, FIRST_SEED, ShapesVideo
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
@@ -22,9 +22,9 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes import COLORS, FIRST_HELD_OUT_SEED, boxes, frame_times
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
-from prunevid_qwen.training.glimpse.check import check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data
-from prunevid_qwen.training.glimpse.shapes import HELD_OUT_SEED, HELD_OUT_VIDEOS, ShapesClip, ShapesData
+from prunevid_qwen.training.glimpse.records_check import check_data
+from prunevid_qwen.training.glimpse.shapes_data import HELD_OUT_SEED, HELD_OUT_VIDEOS, ShapesClip, ShapesData
 from prunevid_qwen.training.glimpse.shapes_folder import write_shapes_folder
 from research.bundled_model.clips import held_out
 from research.choices import CHOICES_SEED

@@ -17,7 +17,7 @@ from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch
 from prunevid_qwen.training.glimpse.losses import MaskCounts, bce, dice, localisation
-from prunevid_qwen.training.glimpse.shapes import ShapesData
+from prunevid_qwen.training.glimpse.shapes_data import ShapesData
 from prunevid_qwen.training.glimpse.trainee import GlimpseTraining, Trainee
 from tests.tolerances import GRADIENTS, LOGITS, close
 

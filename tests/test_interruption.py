@@ -170,8 +170,9 @@ WORKING = """
 import os, signal, sys
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.evaluation.shapes import workers
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
-workers.Worker = lambda asking: None  # in the workers too, which import this file
+workers.Worker = lambda run: None  # in the workers too, which import this file
 
 def wait(worker, path):
     with open(path, "w") as file:
@@ -179,7 +180,7 @@ def wait(worker, path):
     signal.pause()
 
 def work(one: str, two: str):
-    with workers.workers(None, 2) as each:
+    with workers.workers(AccuracyRun(()), 2) as each:
         list(each(wait, [(one,), (two,)]))
 
 if __name__ == "__main__":

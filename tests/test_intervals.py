@@ -10,7 +10,6 @@ from prunevid_qwen.evaluation.report.intervals import (
     clustered_mean,
     excludes_zero,
     joint_error,
-    mean_of_clusters,
     mean_of_strata,
     normal_interval,
     paired_difference,
@@ -133,7 +132,7 @@ def test_one_stratum_of_lone_rows_has_the_textbook_error():
 
 
 def test_clusters_and_strata_weigh_the_same_whatever_their_size():
-    assert mean_of_clusters([1.0, 1.0, 1.0, 0.0], [2, 2, 2, 5]) == 0.5
+    assert mean_of_strata([1.0, 1.0, 1.0, 0.0], [2, 2, 2, 5], [2, 2, 2, 5]).value == 0.5
     found = mean_of_strata([1.0, 1.0, 1.0, 0.0, 0.0], ["a", "a", "a", "b", "b"], ["1", "2", "3", "4", "5"])
     assert found.value == 0.5
     assert mean_of_strata([1.0, 1.0], ["a", "a"], ["1", "1"]).standard_error is None

@@ -14,7 +14,7 @@ import pytest
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.engine import local
 from prunevid_qwen.evaluation.engine.local import here
-from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia
+from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from prunevid_qwen.evaluation.store import RECORD
 from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch

@@ -14,8 +14,8 @@ from PIL import Image
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.reading import HeldImage, read_media
-from prunevid_qwen.evaluation.engine.tasks import tasks_of
+from prunevid_qwen.evaluation.engine.task import tasks_of
+from prunevid_qwen.evaluation.engine.task_media import HeldImage, read_media
 from prunevid_qwen.evaluation.lmms_plugin.chat import TOGETHER, ByRequest, ChatQuestion, chat_question
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
@@ -135,7 +135,7 @@ def test_any_fault_of_a_file_is_its_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert found.frames.shape[0] == 1 and found.frames.shape[1] * found.frames.shape[2] >= 256 * 784
     missing = read_media(reading, (Media("video", str(tmp_path / "gone.mp4")),))
     assert missing.error is not None and "gone.mp4" in missing.error
-    monkeypatch.setattr("prunevid_qwen.evaluation.engine.reading.fitted_frame", lambda *_: 1 / 0)
+    monkeypatch.setattr("prunevid_qwen.evaluation.engine.task_media.fitted_frame", lambda *_: 1 / 0)
     broken = read_media(reading, (dataclasses.replace(held, path="task/2, image 0"),))
     assert broken.error == "task/2, image 0 cannot be read: ZeroDivisionError: division by zero"
 

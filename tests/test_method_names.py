@@ -21,12 +21,12 @@ STAYS = {
     "config/media_reading.py": "how frames are sampled: uniformly",
     "video/sampling.py": "how frames are sampled: uniformly",
     "evaluation/protocol/scorers.py": "what a harness does with an answer that it cannot read: draw one",
-    "evaluation/protocol/summary.py": "what a harness does with an answer that it cannot read: draw one",
+    "evaluation/protocol/score_summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/train.py": "a folder of a training run",
     "cli/old_spellings.py": "the command `train glimpse`",
     "evaluation/report/plots.py": "colours of curves",
-    "training/glimpse_plus/summary.py": "colours of curves",
+    "training/glimpse_plus/plus_summary.py": "colours of curves",
     "evaluation/speed/speed_plots.py": "colours of curves",
 }
 

@@ -18,57 +18,24 @@ MERGE = "of rooms that are being rewritten: goes, or gets its reason, when they 
 
 # name -> where it stands, and why it means one thing in all of these places (or why it cannot be helped)
 FILES: dict[str, tuple[str, str]] = {
-    "answers": ("evaluation/lmms_plugin, evaluation/shapes, prunevid_qwen", MERGE),
-    "check": ("evaluation/datasets, training/glimpse", MERGE),
-    "comparison": ("evaluation/published, evaluation/shapes", MERGE),
     "glimpse": ("stage2_select, training", "a method has its paper's name wherever it stands"),
-    "layout": ("evaluation/datasets, tokens", MERGE),
-    "lines": ("evaluation/protocol, evaluation/store", MERGE),
     "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
     "model": ("evaluation/lmms_plugin, prunevid_qwen", "the API's, and what lmms-eval calls so"),
-    "page": ("evaluation/published, evaluation/report, evaluation/shapes", MERGE),
-    "plots": ("evaluation/report, evaluation/shapes", MERGE),
-    "presets": ("config, evaluation/protocol", "of a config, and of an evaluation"),
-    "processes": ("evaluation/engine, prunevid_qwen", MERGE),
     "prunevid": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
     "random": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
-    "reader": ("evaluation/datasets, video", MERGE),
-    "reading": ("evaluation/engine, training/glimpse", MERGE),
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
-    "run_folder": ("evaluation/store, training/glimpse", MERGE),
-    "shapes": ("evaluation, training/glimpse", MERGE),
-    "summary": ("evaluation/protocol, evaluation/shapes, training/glimpse_plus", MERGE),
-    "tables": ("evaluation/protocol, evaluation/shapes", MERGE),
-    "tasks": ("evaluation, evaluation/engine", MERGE),
-    "templates": ("contract, inputs/frontends", MERGE),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
 }
 CLASSES: dict[str, tuple[str, str]] = {
-    "Answers": ("evaluation/lmms_plugin, evaluation/shapes", MERGE),
-    "Line": (
-        "evaluation/engine, evaluation/protocol, evaluation/published, evaluation/store, training/glimpse, "
-        "training/glimpse_plus",
-        MERGE,
-    ),
-    "Marked": ("evaluation, evaluation/tasks", MERGE),
+    "CurveLine": ("training/glimpse, training/glimpse_plus", MERGE),
+    "Line": ("evaluation/engine, evaluation/protocol, evaluation/store", MERGE),
     "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
-    "Outcome": ("cli, training/glimpse", MERGE),
     "Progress": (
-        "evaluation/store, inputs, training/glimpse",
+        "evaluation/datasets, evaluation/store, inputs, training/glimpse",
         "told how far something is, and its name where it is one of several",
     ),
-    "Question": ("evaluation/engine, evaluation/shapes, moving_shapes", MERGE),
-    "Reading": ("config, evaluation/engine, evaluation/protocol", MERGE),
-    "Record": ("evaluation/datasets, evaluation/store", MERGE),
-    "Report": ("cli, evaluation/datasets", MERGE),
-    "Row": (
-        "evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/shapes, "
-        "evaluation/tasks",
-        MERGE,
-    ),
-    "RunFolder": ("evaluation/store, training/glimpse", MERGE),
-    "Tell": ("evaluation/datasets, training/glimpse, training/glimpse_plus", MERGE),
+    "Row": ("evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/tasks", MERGE),
     "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),
 }
 

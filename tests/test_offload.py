@@ -15,8 +15,8 @@ from torch import nn
 from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.evaluation.engine.answering import Answering
-from prunevid_qwen.evaluation.engine.reading import ByConfig, read_media
-from prunevid_qwen.evaluation.engine.tasks import Task
+from prunevid_qwen.evaluation.engine.task import Task
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, read_media
 from prunevid_qwen.evaluation.shapes.questioner import Questioner
 from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, ShapesVideo
 from prunevid_qwen.evaluation.tasks.batch_questions import read_questions

@@ -127,10 +127,10 @@ SHAPES = [
 
 
 def write_shapes_tables(folder: Path) -> None:
-    """No command writes these of a stored run, without asking anything: so this is the one place that calls inside."""
+    """As `bench accuracy --plots_from` does, which draws for seconds: so this is the one place that calls inside."""
+    from prunevid_qwen.evaluation.shapes.accuracy_page import report
+    from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
     from prunevid_qwen.evaluation.shapes.comparison import compare_folders
-    from prunevid_qwen.evaluation.shapes.page import report
-    from prunevid_qwen.evaluation.shapes.summary import write_summary
 
     (folder / "report.md").write_text(report(json.loads(write_summary(folder).read_text())))
     (folder / "comparison.md").write_text(compare_folders(folder, folder))

@@ -14,7 +14,7 @@ from prunevid_qwen.evaluation.datasets import benchmark, names
 from prunevid_qwen.evaluation.protocol import harness_scorers
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for
-from prunevid_qwen.evaluation.protocol.scorers import Output, Reading, ours
+from prunevid_qwen.evaluation.protocol.scorers import AnswerReading, Output, ours
 
 OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")
 LEFT_OUT, DRAWN, NOTHING, ALL = "left out", "drawn", "", "ABCD"
@@ -76,7 +76,7 @@ STRINGS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def said(reading: Reading) -> str:
+def said(reading: AnswerReading) -> str:
     return {"left_out": LEFT_OUT, "random": DRAWN}.get(reading.then, reading.accepted)
 
 

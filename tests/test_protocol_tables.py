@@ -15,11 +15,11 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
+from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
 from prunevid_qwen.evaluation.protocol.exports import official_text
-from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
-from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Manifest, summarise
-from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text, warnings_of
+from prunevid_qwen.evaluation.protocol.score_summary import ALL, MEAN, Manifest, summarise
+from prunevid_qwen.evaluation.protocol.score_tables import csv_text, markdown_text, warnings_of
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, standard_error
 from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.store import read_lines

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.published.estimate import answer_cost, cost_of, de
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, FOLDER, PublishedTable, read_table, table_names
 from prunevid_qwen.evaluation.speed.flops import decoder_flops, vision_flops
-from prunevid_qwen.evaluation.speed.model_shapes import SHAPES
+from prunevid_qwen.evaluation.speed.model_shapes import shape_called
 from tests.published_rows import BUDGETS, QWEN, TABLES, at_budget, row_of
 
 # ---- budgets: what the papers' own numbers give
@@ -183,7 +183,7 @@ def test_a_table_is_described_with_its_setting_its_figures_and_its_cost(table: P
 
 
 def test_the_estimate_counts_as_the_speed_benchmark_does() -> None:
-    shape, tokens, text = SHAPES["7b"], 4096, 100
+    shape, tokens, text = shape_called("7b"), 4096, 100
     counted = decoder_flops(shape, [tokens + text] * 11 + [tokens // 4 + text] * 17)["total"]
     mean = (11 * prefill_flops(tokens + text) + 17 * prefill_flops(tokens // 4 + text)) / 28
     assert mean == pytest.approx(counted, rel=0.01)
@@ -196,7 +196,7 @@ def test_the_estimate_counts_as_the_speed_benchmark_does() -> None:
 
 def test_several_cuts_cost_the_flops_of_each_layer() -> None:
     config = PruneVidConfig(enable_stage1=False, selector="pyramiddrop")
-    counted = decoder_flops(SHAPES["7b"], [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7)["total"]
+    counted = decoder_flops(shape_called("7b"), [4000] * 7 + [2000] * 7 + [1000] * 7 + [500] * 7)["total"]
     flops, seconds = answer_cost([config], 4000, text=0)
     assert flops == pytest.approx(counted, rel=0.01)
     assert seconds == pytest.approx(flops / estimate.SPEED + estimate.OVERHEAD)

@@ -24,8 +24,8 @@ from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.ray_cluster import Cluster, joined
-from prunevid_qwen.evaluation.engine.reading import ByConfig, Read, ReadMedia
-from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
+from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, Read, ReadMedia
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model
 from tests.media import encode
@@ -55,7 +55,7 @@ def cluster() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Asked(Question):
+class Asked(TaskQuestion):
     id: str
     text: str
 

@@ -11,7 +11,8 @@ import pytest
 
 from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.evaluation.engine.answering import Answering
-from prunevid_qwen.evaluation.published import comparison, timing
+from prunevid_qwen.evaluation.published import ours_beside_theirs as comparison
+from prunevid_qwen.evaluation.published import timing
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, published_table
 from tests.published_rows import QWEN
 from tests.reproduction_data import call, prunevid, write_data

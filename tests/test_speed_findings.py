@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK
-from prunevid_qwen.evaluation.speed.sentences import eaten, faster, noise_of, sentence
-from prunevid_qwen.evaluation.speed.speed_findings import PARTS, rows_of
+from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
+from prunevid_qwen.evaluation.speed.speed_findings import PARTS, eaten, faster, noise_of, rows_of, sentence
 from prunevid_qwen.evaluation.speed.speed_page import flat_row
 
 

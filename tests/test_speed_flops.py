@@ -20,12 +20,12 @@ from prunevid_qwen.evaluation.speed.flops import (
     macs_fastvid,
     vision_flops,
 )
-from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, build_model, shape_of
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
 from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 from prunevid_qwen.tokens import Block, TokenMap
 
-TINY, CPU = SHAPES["tiny"], torch.device("cpu")
+TINY, CPU = shape_called("tiny"), torch.device("cpu")
 PROMPT = PromptSize(frames=8, rows=5, columns=7, text_tokens=20, batch=2)  # windows at the edges are cut both ways
 
 
@@ -45,17 +45,17 @@ def of(counts: dict[str, int], ending: str) -> int:
 
 
 def layers_of(counts: dict[str, int]) -> int:
-    return sum(of(counts, f"language_model.layers.{i}") for i in range(TINY.layers))
+    return sum(of(counts, f"language_model.layers.{i}") for i in range(TINY.text_config.num_hidden_layers))
 
 
 def test_the_stock_models_parts_are_counted_exactly(model):
-    inputs = make_inputs(PROMPT, model.config, CPU, torch.float32)
+    inputs = make_inputs(PROMPT, model)
     counts = counted(lambda: timed_parts(model, inputs, None))
     tower = max(
         count for name, count in counts.items() if name.endswith((".visual", "VisionTransformerPretrainedModel"))
     )
     assert tower == vision_flops(TINY, (4, 5, 7), 2)  # since 5.18 `generate` calls it outside the model
-    assert layers_of(counts) == decoder_flops(TINY, [PROMPT.length] * TINY.layers, 2)["total"]
+    assert layers_of(counts) == decoder_flops(TINY, [PROMPT.length] * TINY.text_config.num_hidden_layers, 2)["total"]
     assert of(counts, "lm_head") == lm_head_flops(TINY, 2)
 
 
@@ -65,27 +65,27 @@ def test_the_stock_models_parts_are_counted_exactly(model):
 ], ids=str)  # fmt: skip
 def test_the_pruned_models_layers_and_scores_are_counted_exactly(model, options):
     config = PruneVidConfig().replace(**options)
-    inputs = make_inputs(PROMPT, model.config, CPU, torch.float32)
+    inputs = make_inputs(PROMPT, model)
     found: list[Any] = []
     counts = counted(lambda: found.append(timed_parts(model, inputs, config)))
     parts = found[0]
-    facts = facts_of(PROMPT, TINY, config, parts.trace, parts.cache, 4)
+    facts = facts_of(PROMPT, model, config, parts)
     flops = facts["flops"]
     assert layers_of(counts) == flops["decoder"]["total"] + flops["stage2"]
     assert (flops["stage2"] > 0) == (options != {"selector": "random"})
     assert facts["widths"][0] > facts["widths"][-1] or not facts["layer"]
     if config.compress_cache:
-        assert list(facts["cache_lengths"]) == [facts["widths"][-1]] * TINY.layers
+        assert list(facts["cache_lengths"]) == [facts["widths"][-1]] * TINY.text_config.num_hidden_layers
     assert facts["cache_bytes"]["computed"] == facts["cache_bytes"]["measured"] < facts["cache_bytes"]["unpruned"]
 
 
 @pytest.mark.parametrize("options", [{}, {"ratios": (0.5, 0.2), "layers": (1, 4)}, {"keep_ratio": 1.0}], ids=str)
 def test_scores_by_the_next_layer_are_counted_exactly(model, options):
     config = PruneVidConfig(merger=None, selector="pyramiddrop", **options)
-    inputs = make_inputs(PROMPT, model.config, CPU, torch.float32)
+    inputs = make_inputs(PROMPT, model)
     found: list[Any] = []
     counts = counted(lambda: found.append(timed_parts(model, inputs, config)))
-    flops = facts_of(PROMPT, TINY, config, found[0].trace, found[0].cache, 4)["flops"]
+    flops = facts_of(PROMPT, model, config, found[0])["flops"]
     assert layers_of(counts) == flops["decoder"]["total"]
     angles = sum(n for name, n in counts.items() if name.endswith("language_model.rotary_emb"))  # in some releases
     assert of(counts, "language_model") - angles == flops["decoder"]["total"] + flops["stage2"]
@@ -95,9 +95,9 @@ def test_scores_by_the_next_layer_are_counted_exactly(model, options):
 @pytest.mark.parametrize("config", [None, PruneVidConfig(), PruneVidConfig(enable_cache_compression=False)])
 def test_a_step_of_decoding_is_counted_exactly(model, config):
     prompt = PromptSize(4, 4, 5, 12)
-    inputs = make_inputs(prompt, model.config, CPU, torch.float32)
+    inputs = make_inputs(prompt, model)
     parts = timed_parts(model, inputs, config)
-    facts = facts_of(prompt, TINY, config, parts.trace, parts.cache, 4)
+    facts = facts_of(prompt, model, config, parts)
     once, twice = (counted(lambda n=n: timed_tokens(model, inputs, config, n)) for n in (1, 2))
     # not the whole model: rotary angles are a product too in some releases of transformers
     step = layers_of(twice) - layers_of(once) + of(twice, "lm_head") - of(once, "lm_head")
@@ -108,7 +108,7 @@ def test_a_step_of_decoding_is_counted_exactly(model, config):
 
 
 def test_the_causal_half_is_what_a_causal_kernel_computes():
-    n, d = 7, TINY.hidden
+    n, d = 7, TINY.text_config.hidden_size
     pairs = sum(1 for query in range(n) for key in range(n) if key <= query)
     assert decoder_flops(TINY, [n])["attention_causal"] == 4 * pairs * d
     assert decoder_flops(TINY, [n])["attention"] == 4 * n * n * d
@@ -132,14 +132,18 @@ def test_clustering_counts_the_points_of_each_group_once():
 )
 def test_the_papers_formulas_give_the_papers_figures(formula, tokens, tera):
     """HoliTom and FastVID on 28 layers of a 7B; their tables round."""
-    assert formula(SHAPES["7b"], [tokens] * 28) / 1e12 == pytest.approx(tera, rel=1e-3)
+    assert formula(shape_called("7b"), [tokens] * 28) / 1e12 == pytest.approx(tera, rel=1e-3)
 
 
 def test_the_7b_costs_what_the_specification_computed():
-    assert decoder_flops(SHAPES["7b"], [2148] * 28)["total"] / 1e12 == pytest.approx(29.9, rel=0.01)
-    assert vision_flops(SHAPES["7b"], (16, 8, 16)) / 1e12 == pytest.approx(10.5, rel=0.02)
+    assert decoder_flops(shape_called("7b"), [2148] * 28)["total"] / 1e12 == pytest.approx(29.9, rel=0.01)
+    assert vision_flops(shape_called("7b"), (16, 8, 16)) / 1e12 == pytest.approx(10.5, rel=0.02)
 
 
-def test_a_shape_survives_the_way_through_a_config(model):
-    assert shape_of(model.config) == TINY
-    assert sum(p.numel() for p in model.lm_head.parameters()) == TINY.hidden * TINY.vocabulary
+def test_the_model_has_the_sizes_of_its_shape(model):
+    text, vision = model.model.language_model, model.model.visual
+    assert (len(text.layers), len(vision.blocks), vision.fullatt_block_indexes) == (6, 2, [1])
+    assert text.layers[0].mlp.up_proj.weight.shape == (96, 64)
+    assert text.layers[0].self_attn.k_proj.weight.shape == (32, 64)
+    assert vision.blocks[0].attn.qkv.weight.shape == (96, 32)
+    assert model.lm_head.weight.shape == (300, 64)

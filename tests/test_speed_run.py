@@ -13,8 +13,7 @@ import torch
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK
-from prunevid_qwen.evaluation.speed.contest import Contest
+from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK, Contest
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS
 from prunevid_qwen.evaluation.speed.speed_page import write_report
 from prunevid_qwen.evaluation.speed.speed_run import SpeedRun, speed_run

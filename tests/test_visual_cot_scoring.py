@@ -11,7 +11,7 @@ from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.protocol.scorers import contained, exact, normalised
 from prunevid_qwen.evaluation.report.intervals import standard_error
-from prunevid_qwen.evaluation.tasks.judge import Judge, Marked, score_in
+from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, score_in
 from prunevid_qwen.evaluation.tasks.visual_cot import competitors
 
 
@@ -90,14 +90,14 @@ def test_the_score_in_a_reply(reply: str, score: float | None) -> None:
 
 
 def test_a_judgement_is_known_by_everything_that_it_depends_on() -> None:
-    judge, marked = Judge("http://a/v1", "one"), Marked("q", "r", "a")
+    judge, marked = Judge("http://a/v1", "one"), Judged("q", "r", "a")
     others = [
         Judge("http://b/v1", "one").key(marked),
         Judge("http://a/v1", "two").key(marked),
-        judge.key(Marked("q2", "r", "a")),
-        judge.key(Marked("q", "r2", "a")),
-        judge.key(Marked("q", "r", "a2")),
-        judge.key(Marked("q", "a", "r")),
+        judge.key(Judged("q2", "r", "a")),
+        judge.key(Judged("q", "r2", "a")),
+        judge.key(Judged("q", "r", "a2")),
+        judge.key(Judged("q", "a", "r")),
     ]
     assert len({judge.key(marked), *others}) == 7
     assert Judge("http://a/v1", "one", api_key="k", timeout=1, retries=0).key(marked) == judge.key(marked)

@@ -24,12 +24,12 @@ from lmms_harness import PYTHON, Harness, Key, Outcome, key_of, lines_of, of
 
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.engine.local import run_here
-from prunevid_qwen.evaluation.engine.tasks import Task
+from prunevid_qwen.evaluation.engine.task import Task
+from prunevid_qwen.evaluation.protocol.answer_lines import Line
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
-from prunevid_qwen.evaluation.protocol.lines import Line
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
+from prunevid_qwen.evaluation.protocol.score_summary import Manifest, summarise
 from prunevid_qwen.evaluation.protocol.scorers import Output
-from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
 from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, BenchmarkRun
 from prunevid_qwen.receipt import versions

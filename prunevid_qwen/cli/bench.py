@@ -21,6 +21,7 @@ OF_ACCURACY = """\
   ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
   ... --out runs/other --first_seed 1003500000      other videos
   ... --against eval/results/moving_shapes          better than that, or noise?
+  ... --plots_from runs/moving_shapes               write the report again, asking nothing
 
 A stopped run goes on where it was: give the same command again.
 The config that reaches each budget stands in the folder's run.json.
@@ -59,23 +60,26 @@ def accuracy(
     workers: int | None = opt(None, "Processes. Default: one for each core.", "INT", _RUNS, least=1),
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
     dry_run: bool = opt(False, "Say what would be asked, and ask nothing.", None, _RUNS),
+    plots_from: Path | None = opt(None, "Only draw and write the report of this folder.", "FOLDER", _RUNS),
     pack: bool = opt(False, "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _RUNS),
     plugin: list[str] | None = opt(None, "Python file, or module, that registers methods.", "FILE|MODULE", _RUNS),
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
     output: Reporting,
 ) -> Done:
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
+    if plots_from is not None:
+        return _accuracy_report(plots_from, against, pack, output)
     plugins = load_plugins(plugin)
-    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, AccuracyRun, accuracy_run
-    from prunevid_qwen.evaluation.shapes.answers import read_answers
-    from prunevid_qwen.evaluation.shapes.workers import Asking
+    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, accuracy_run
+    from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
+    from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
-    start: dict[str, Any] = dict(QUICK) if quick else {}
-    asking = _given(model=model_path, through_files=through_files, questions=questions, random_seeds=random_seeds)
-    numbers = _numbers("budgets", budgets, float)
-    start |= {"asking": Asking(**{**start.get("asking", {}), **asking}), "conditions": names_in_text(conditions)}
-    start |= _given(plugins=plugins, videos=videos, first_seed=first_seed, budgets=numbers)
-    run = AccuracyRun(_compared(names_in_text(methods)), **start)
+    given = _given(
+        plugins=plugins, budgets=_numbers("budgets", budgets, float), conditions=names_in_text(conditions),
+        videos=videos, first_seed=first_seed, model=model_path, questions=questions, random_seeds=random_seeds,
+        through_files=through_files,
+    )  # fmt: skip
+    run = AccuracyRun(_compared(names_in_text(methods)), **{**(QUICK if quick else {}), **given})
     if dry_run:
         return Done(run.to_dict())
     if against is not None:
@@ -107,9 +111,9 @@ def _compared(methods: tuple[str, ...]) -> tuple[Any, ...]:
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
-    from prunevid_qwen.evaluation.shapes.page import write_report
+    from prunevid_qwen.evaluation.shapes.accuracy_page import write_report
 
-    plots = _can_plot(output, "the same command draws it later, and measures nothing again")
+    plots = _can_plot(output, out)
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:
@@ -211,7 +215,7 @@ def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
 def _speed_report(folder: Path, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-    plots = _can_plot(output, f"--plots_from {folder} draws them later, on another machine too")
+    plots = _can_plot(output, folder)
     summary = write_report(folder, plots)
 
     def show() -> None:
@@ -224,11 +228,11 @@ def _speed_report(folder: Path, output: Reporting) -> Done:
     return Done(summary, show)
 
 
-def _can_plot(output: Reporting, later: str) -> bool:
+def _can_plot(output: Reporting, folder: Path) -> bool:
     if not can_plot():
         output.note(
             "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). The measurements are kept: "
-            + later
+            f"--plots_from {folder} draws them later, on another machine too"
         )
     return can_plot()
 

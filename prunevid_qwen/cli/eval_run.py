@@ -120,7 +120,7 @@ def run(
 
 def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Reporting) -> Done:
     """Score the stored answers of a run and write its tables: no model, no videos."""
-    from prunevid_qwen.evaluation.protocol.tables import warnings_of
+    from prunevid_qwen.evaluation.protocol.score_tables import warnings_of
     from prunevid_qwen.evaluation.tasks.benchmark_tables import REPORT, write_tables
 
     summary = write_tables(folder)
@@ -175,7 +175,7 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
 
 def _described(run: Any, data: Any, asked: Sequence[Any]) -> Done:
     """Do everything up to the model: questions, protocol, configs, the model's files, one video."""
-    from prunevid_qwen.evaluation.engine.reading import read_media
+    from prunevid_qwen.evaluation.engine.task_media import read_media
 
     reading, options = run.reading(), run.options(data)
     found: dict[str, Any] = {"video": None}

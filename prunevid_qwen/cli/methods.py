@@ -60,7 +60,7 @@ def new_method(
     output: Reporting,
 ) -> Done:
     """Write a file with a method of your own that works, for you to change."""
-    from prunevid_qwen.contract.templates import method_file
+    from prunevid_qwen.contract.method_template import method_file
 
     path = out or Path(f"{name}.py")
     if path.exists():

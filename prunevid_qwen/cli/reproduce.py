@@ -138,7 +138,7 @@ def explained(name: str) -> str:
 
 def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
     """Write the page of each setting."""
-    from prunevid_qwen.evaluation.published.page import PAGE, write_page
+    from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
     from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
     told = {

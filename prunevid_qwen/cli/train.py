@@ -181,14 +181,14 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
     if not judge:
         yield {"exact_match": exact_match}
         return
-    from prunevid_qwen.evaluation.tasks.judge import Judge, Marked, NotJudged, score_in
+    from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
 
     marker = Judge(**judge)
     with marker.open() as client:
 
         def ask(question: str, reference: str, answer: str) -> float | None:
             try:
-                return score_in(marker.reply(client, Marked(question, reference, answer)))
+                return score_in(marker.reply(client, Judged(question, reference, answer)))
             except NotJudged as error:
                 logging.getLogger(__name__).warning("not judged: %s", error)
                 return None
@@ -248,9 +248,9 @@ def _checked(recipe: GlimpseRecipe, output: Reporting) -> Done:
 
 
 def _draw(out: Path, output: Reporting) -> None:
-    from prunevid_qwen.training.glimpse.run_folder import CURVE, EVALUATION, RunFolder
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
-    curve, evaluation = (RunFolder(out).lines(name) for name in (CURVE, EVALUATION))
+    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
     if curve and can_plot():
         from prunevid_qwen.training.glimpse.curve_plot import draw_curve
 
@@ -262,11 +262,11 @@ def _draw(out: Path, output: Reporting) -> None:
 
 
 def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:
-    from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
-    from prunevid_qwen.training.glimpse_plus.summary import draw_plus, said, summarise
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
+    from prunevid_qwen.training.glimpse_plus.plus_summary import draw_plus, said, summarise
     from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
 
-    folder = RunFolder(out)
+    folder = TrainingFolder(out)
     curve, held_out = folder.lines(CURVE), folder.lines(HELD_OUT)
     summary = {**summarise(curve, held_out, recipe.group * recipe.questions_per_step), **done}
     text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)

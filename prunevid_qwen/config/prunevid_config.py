@@ -241,9 +241,7 @@ class PruneVidConfig:
         if not text.lstrip().startswith("{"):
             path = Path(source)
             if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that is too long
-                raise ConfigError(
-                    f"no config file at {excerpt(str(path))}: pass a JSON file, or the name of a preset to get_config"
-                )
+                raise ConfigError(f"no config file at {excerpt(str(path))}: pass a JSON file, or the name of a preset")
             text = path.read_text(encoding="utf-8")
         try:
             options = json.loads(text)
@@ -295,6 +293,7 @@ def _with_keep_ratio(options: Mapping[str, Any]) -> dict[str, Any]:
             raise ConfigError("keep_ratio and pruning_rate say the same thing twice: give keep_ratio alone")
         rate = options.pop("pruning_rate")
         if not is_number(rate) or not 0 <= rate < 1:
-            raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {quoted(rate)}")
+            meant = f"; did you mean {rate / 100:g}?" if is_number(rate) and 1 < rate < 100 else ""
+            raise ConfigError(f"pruning_rate is the share removed, in [0, 1), got {quoted(rate)}{meant}")
         options["keep_ratio"] = 1.0 - rate
     return options

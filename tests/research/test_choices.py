@@ -13,9 +13,10 @@ import pytest
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
 from prunevid_qwen.config import CHOICES, PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.accuracy import VIDEOS, pack_answers
-from prunevid_qwen.evaluation.shapes.answers import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy import pack_answers
+from prunevid_qwen.evaluation.shapes.answer_columns import read_answers, read_run
 from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, CONDITIONS, FIRST_SEED
 from prunevid_qwen.evaluation.store import unpack
 from research import bundled_accuracy
@@ -103,7 +104,7 @@ def test_seeds_meet_no_others() -> None:
     ours = range(CHOICES_SEED, CHOICES_SEED + 10 * CHOICES_VIDEOS)
     assert [video.seed for video in run.list_videos()] == list(ours[:CHOICES_VIDEOS])
     for first, count in (
-        (FIRST_SEED, VIDEOS),
+        (FIRST_SEED, AccuracyRun.videos),
         (CALIBRATION_SEED, CALIBRATION_VIDEOS),
         (bundled_accuracy.FIRST_SEED, 1000),
     ):

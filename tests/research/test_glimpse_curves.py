@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-from prunevid_qwen.evaluation.shapes.answers import CellName, read_answers, read_run
+from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers, read_run
 from research import glimpse, glimpse_page, glimpse_plots
 from research.glimpse import SELECTORS, glimpse_methods, glimpse_run, summarise_glimpse
 from research.shapes_run import write_summary

@@ -3,17 +3,17 @@
 A YAML file, called as its paper calls the data set, says where its questions and media lie: `layout` is its schema.
 """
 
-from prunevid_qwen.evaluation.datasets.check import Report, check
-from prunevid_qwen.evaluation.datasets.layout import Benchmark, benchmark, names
-from prunevid_qwen.evaluation.datasets.reader import read_dataset
+from prunevid_qwen.evaluation.datasets.check import FolderReport, check
+from prunevid_qwen.evaluation.datasets.dataset_layout import Benchmark, benchmark, names
 from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Record, Subtitle
+from prunevid_qwen.evaluation.datasets.record_reader import read_dataset
 
 __all__ = [
     "Benchmark",
     "Dataset",
+    "FolderReport",
     "Media",
     "Record",
-    "Report",
     "Subtitle",
     "benchmark",
     "check",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError, excerpt, quoted
-from prunevid_qwen.evaluation.datasets.layout import bare
+from prunevid_qwen.evaluation.datasets.dataset_layout import bare
 
 _LFS = b"version https://git-lfs"
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.datasets.damage import damage
-from prunevid_qwen.evaluation.datasets.layout import benchmark
+from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.places import packed
 from prunevid_qwen.evaluation.datasets.record import Dataset, Problem
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Report:
+class FolderReport:
     """What `check` found."""
 
     dataset: Dataset
@@ -60,7 +60,7 @@ class Report:
         }
 
 
-def check(dataset: Dataset, decode: bool = False, tell: Tell = lambda *_: None) -> Report:
+def check(dataset: Dataset, decode: bool = False, tell: Progress = lambda *_: None) -> FolderReport:
     """Look at every file that a question needs.
 
     Files are opened, and their length is compared with what their header promises. With ``decode`` every video is read
@@ -92,7 +92,7 @@ def check(dataset: Dataset, decode: bool = False, tell: Tell = lambda *_: None) 
     good = Counter(group for name, group in groups.items() if name not in unusable)
     by_group = {group: (good[group], count) for group, count in Counter(groups.values()).items()}
     steps, notes = tuple(_next_steps(dataset, problems, len(wanted))), (*dataset.notes, *_notes(dataset))
-    return Report(dataset, len(wanted), problems, good.total(), by_group, notes, steps)
+    return FolderReport(dataset, len(wanted), problems, good.total(), by_group, notes, steps)
 
 
 def _problem(kind: str, path: Path, decode: bool, ids: tuple[str, ...]) -> Problem | None:

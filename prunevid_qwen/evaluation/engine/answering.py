@@ -18,9 +18,9 @@ from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, Features, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.processes import Plugins
-from prunevid_qwen.evaluation.engine.reading import Read, ReadMedia, media_reader
-from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task
+from prunevid_qwen.evaluation.engine.process_pool import Plugins
+from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
+from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_reader
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.forward.vision_evidence import watched_vision
@@ -102,7 +102,7 @@ class Answerer:
             for name in names:
                 yield self.line(question, name, read, encoded)
 
-    def line(self, question: Question, name: str, read: Read, encoded: Encoded) -> Line:
+    def line(self, question: TaskQuestion, name: str, read: Read, encoded: Encoded) -> Line:
         """Answer one question under the config called ``name``; ``encoded`` is made of what was read, and shared."""
         line = {**question.about(), "config": name, "error": question.error or read.error, "raw": None}
         if line["error"] is None:
@@ -113,7 +113,7 @@ class Answerer:
         return line
 
     @torch.inference_mode()
-    def _ask(self, question: Question, config: PruneVidConfig, encoded: Encoded, read: Read) -> Line:
+    def _ask(self, question: TaskQuestion, config: PruneVidConfig, encoded: Encoded, read: Read) -> Line:
         began = time.perf_counter()
         held, media = encoded.under(config)
         items = [{"type": medium.kind, medium.kind: medium} for medium in media]

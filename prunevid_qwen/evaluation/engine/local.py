@@ -11,9 +11,9 @@ from typing import Any
 
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
-from prunevid_qwen.evaluation.engine.processes import Plugins, end_pool, start_pool, submit
-from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
-from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.evaluation.engine.process_pool import Plugins, end_pool, start_pool, submit
+from prunevid_qwen.evaluation.engine.task import Line, Task
+from prunevid_qwen.evaluation.engine.task_media import MediaReading, Read, read_media
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.prefetch import Prefetch
@@ -21,7 +21,7 @@ from prunevid_qwen.video.prefetch import Prefetch
 Answer = Callable[[Task, Read], Iterable[Line]]
 
 Engine = Callable[[Iterable[Task], Any, Answering], Generator[Line, None, None]]
-"""Tasks, how their media are read (a `Reading`), who answers: gives the lines, in any order."""
+"""Tasks, how their media are read (a `MediaReading`), who answers: gives the lines, in any order."""
 
 _AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide reading, and little memory
 
@@ -29,7 +29,7 @@ _Reads = Generator[tuple[Task, Read], None, None]
 
 
 def run_here(
-    tasks: Iterable[Task], reading: Reading, answer: Answer, workers: int = 1, plugins: Plugins = ()
+    tasks: Iterable[Task], reading: MediaReading, answer: Answer, workers: int = 1, plugins: Plugins = ()
 ) -> Generator[Line, None, None]:
     """Answer tasks in order, reading the next ones meanwhile.
 
@@ -56,7 +56,7 @@ def here(workers: int) -> Engine:
     """Return the engine of this machine, ``workers`` as in `run_here`; a model is loaded once, for all its runs."""
     loaded: dict[str, PruneVidQwen25VL] = {}
 
-    def run(tasks: Iterable[Task], reading: Reading, answering: Answering) -> Generator[Line, None, None]:
+    def run(tasks: Iterable[Task], reading: MediaReading, answering: Answering) -> Generator[Line, None, None]:
         key = repr((answering.model_path, sorted(answering.loading.items())))
         if key not in loaded:
             loaded.clear()  # two models may not fit
@@ -67,12 +67,12 @@ def here(workers: int) -> Engine:
     return run
 
 
-def _in_thread(tasks: Iterable[Task], reading: Reading) -> _Reads:
+def _in_thread(tasks: Iterable[Task], reading: MediaReading) -> _Reads:
     with Prefetch((task, read_media(reading, task.media)) for task in tasks) as reads:
         yield from reads
 
 
-def _in_processes(tasks: Iterable[Task], reading: Reading, workers: int, plugins: Plugins) -> _Reads:
+def _in_processes(tasks: Iterable[Task], reading: MediaReading, workers: int, plugins: Plugins) -> _Reads:
     def begin(task: Task) -> tuple[Task, Future[Read]]:
         return task, submit(pool, read_media, reading, task.media)
 
@@ -99,7 +99,7 @@ def _in_processes(tasks: Iterable[Task], reading: Reading, workers: int, plugins
         end_pool(pool)
 
 
-def _read_alone(task: Task, reading: Reading, plugins: Plugins) -> Read:
+def _read_alone(task: Task, reading: MediaReading, plugins: Plugins) -> Read:
     pool, arrived = start_pool(1, plugins), False
     try:
         arrived = submit(pool, isinstance, reading, object).result()

@@ -24,10 +24,10 @@ from ray import cloudpickle  # unlike pickle it carries what was defined in a no
 
 from prunevid_qwen.errors import PruneVidError, SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.processes import Plugins, load_once
+from prunevid_qwen.evaluation.engine.process_pool import Plugins, load_once
 from prunevid_qwen.evaluation.engine.ray_cluster import REPLICA_CPUS, joined
-from prunevid_qwen.evaluation.engine.reading import Read, Reading, read_media
-from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.evaluation.engine.task import Line, Task
+from prunevid_qwen.evaluation.engine.task_media import MediaReading, Read, read_media
 from prunevid_qwen.evaluation.store import code_digest, plugin_options, reader_options
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.video.data_uris import named
@@ -49,7 +49,7 @@ _LARGEST = 2**31 - 2**20  # bytes of a value in one of Arrow's binary columns
 
 def run_on_ray(
     tasks: Iterable[Task],
-    reading: Reading,
+    reading: MediaReading,
     answering: Answering,
     *,
     replicas: int | None = None,
@@ -176,7 +176,7 @@ def _read(row: Row, reading: bytes, tries: Any, same: Same, plugins: Plugins = (
 
 
 @functools.cache
-def _reading_of(pickled: bytes, same: Same, plugins: Plugins) -> Reading:
+def _reading_of(pickled: bytes, same: Same, plugins: Plugins) -> MediaReading:
     import torch
 
     torch.set_num_threads(1)  # readers are as many as CPUs

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.tasks import Line, Task
+from prunevid_qwen.evaluation.engine.task import Line, Task
 from prunevid_qwen.evaluation.store import Lines, RunFolder, read_lines
 from prunevid_qwen.evaluation.store import Progress as Progress
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, HeldImage, ReadMedia
-from prunevid_qwen.evaluation.engine.tasks import Conversation, Line, media_at, read_conversation
+from prunevid_qwen.evaluation.engine.task import Conversation, Line, media_at, read_conversation
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, HeldImage, ReadMedia
 from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.video.data_uris import is_data_uri
 from prunevid_qwen.video.frames import read_picture

@@ -20,8 +20,8 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from prunevid_qwen.errors import PruningNotApplied, SetupError, abridged
 from prunevid_qwen.evaluation.engine.answering import Answering, Encoded
 from prunevid_qwen.evaluation.engine.local import run_here
-from prunevid_qwen.evaluation.engine.reading import Read
-from prunevid_qwen.evaluation.engine.tasks import Line, Task, tasks_of
+from prunevid_qwen.evaluation.engine.task import Line, Task, tasks_of
+from prunevid_qwen.evaluation.engine.task_media import Read
 from prunevid_qwen.evaluation.lmms_plugin.arguments import Generation, placed, read_arguments, read_generation
 from prunevid_qwen.evaluation.lmms_plugin.chat import TOGETHER, ByRequest, ChatQuestion, chat_question
 from prunevid_qwen.evaluation.store import Lines

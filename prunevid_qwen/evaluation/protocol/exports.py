@@ -9,7 +9,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.lines import Line, join
+from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
 from prunevid_qwen.evaluation.report.page import csv_text, json_text
 from prunevid_qwen.evaluation.store import replace
 

@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets.layout import benchmark
+from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import LETTERS
-from prunevid_qwen.evaluation.protocol.scorers import Output, Reading, ours
+from prunevid_qwen.evaluation.protocol.scorers import AnswerReading, Output, ours
 
 
-def _one(letter: str, otherwise: str = "unparsed") -> Reading:
-    return Reading(letter) if letter else Reading("", otherwise)
+def _one(letter: str, otherwise: str = "unparsed") -> AnswerReading:
+    return AnswerReading(letter) if letter else AnswerReading("", otherwise)
 
 
-def mvbench(output: Output) -> Reading:
+def mvbench(output: Output) -> AnswerReading:
     """VideoChat2's notebook for MVBench; VLMEvalKit's exact matching too.
 
     The first line's first word, lower-cased and without dots, inside "(c)", or "(c)" inside the word. An empty answer
@@ -29,10 +29,10 @@ def mvbench(output: Output) -> Reading:
     return _in_either_direction(_first_word(output), output)
 
 
-def pllava(output: Output) -> Reading:
+def pllava(output: Output) -> AnswerReading:
     """PLLaVA's scorer, also PruneVid's: as VideoChat2's, but a word without any of a to g is wrong."""
     word = _first_word(output)
-    return _in_either_direction(word, output) if set(word) & set("abcdefg") else Reading("", "unparsed")
+    return _in_either_direction(word, output) if set(word) & set("abcdefg") else AnswerReading("", "unparsed")
 
 
 def _first_word(output: Output) -> str:
@@ -40,12 +40,12 @@ def _first_word(output: Output) -> str:
     return (("(" if output.prefill.endswith("(") else "") + line).lower().split(" ")[0]
 
 
-def _in_either_direction(word: str, output: Output) -> Reading:
+def _in_either_direction(word: str, output: Output) -> AnswerReading:
     marks = {letter: f"({letter.lower()})" for letter in output.letters}
     return _one("".join(letter for letter, mark in marks.items() if word.replace(".", "") in mark or mark in word))
 
 
-def videomme(output: Output) -> Reading:
+def videomme(output: Output) -> AnswerReading:
     """Video-MME's own script; VLMEvalKit's too: the first capital A to D, set phrases taken out before.
 
     Of those phrases only "Answer:" holds such a capital and works; commas missing in the list fused "Best answer:" with
@@ -55,7 +55,7 @@ def videomme(output: Output) -> Reading:
     return _one(_first_capital(text, "ABCD"), "left_out")
 
 
-def mlvu(output: Output) -> Reading:
+def mlvu(output: Output) -> AnswerReading:
     """MLVU's multiple-choice script: the character before the first ")", or the whole answer, is the letter itself."""
     text = output.raw.strip()
     before, bracket, _ = text.partition(")")
@@ -67,13 +67,13 @@ _REMOVED_OR_SPACE = ';/[]"{}()=+\\_-><@`,?!'
 _OPTION_FIRST = re.compile(r"([A-E])\.\s*(.+)$", re.IGNORECASE)
 
 
-def lmms_mvbench(output: Output) -> Reading:
+def lmms_mvbench(output: Output) -> AnswerReading:
     """lmms-eval's mvbench: the first of A to E that stands alone, in any case, once punctuation is gone.
 
     So "A man" is A and "I'd say C" is D. Only an answer of "" leaves the denominator.
     """
     if output.raw == "":
-        return Reading("", "left_out")
+        return AnswerReading("", "left_out")
     text = output.raw.strip()
     if first := _OPTION_FIRST.match(text):
         return _one(first[1].upper())
@@ -100,7 +100,7 @@ _WAYS = {"({})": 6, "{}.": 5, "{}:": 4, "{})": 3, "{} ": 2}  # how strongly lmms
 _START, _END, _PHRASE, _ANYWHERE = 10, 9, 7, 0
 
 
-def lmms_abcd(output: Output) -> Reading:
+def lmms_abcd(output: Output) -> AnswerReading:
     """lmms-eval's extract_mcq_answer with A to D: videomme and mlvu, where no letter is wrong.
 
     Capitals alone. Every way of writing a letter has a rank, "starts with it" the highest, "in a word" the lowest; the
@@ -134,7 +134,7 @@ def _stripped(text: str) -> str:
     return f" {text} "
 
 
-def lmms_egoschema(output: Output) -> Reading:
+def lmms_egoschema(output: Output) -> AnswerReading:
     """lmms-eval's egoschema (MMMU's parser): "(C)", "C " or "C."; of several, that whose last place is the first.
 
     Without one, an answer of more than five words may hold an option, its letter included. Otherwise it draws.
@@ -148,7 +148,7 @@ def lmms_egoschema(output: Output) -> Reading:
     return _one(min(there, key=lambda each: each[0])[1] if there else "", "random")
 
 
-def lmms_nextqa(output: Output) -> Reading:
+def lmms_nextqa(output: Output) -> AnswerReading:
     """lmms-eval's nextqa (MMMU's parser, mended): of several letters or texts, that whose last place is the last.
 
     A letter counts at "(C)", else " C ", whatever form it was found in. Otherwise it draws.
@@ -157,13 +157,13 @@ def lmms_nextqa(output: Output) -> Reading:
     for form in ("({})", "{} ", "{}."):
         if found := [letter for letter in letters if form.format(letter) in text]:
             at = "({})" if form == "({})" else " {} "
-            return Reading(max(found, key=lambda letter: text.rfind(at.format(letter))))
+            return AnswerReading(max(found, key=lambda letter: text.rfind(at.format(letter))))
     texts = {letter: option.lower() for letter, option in output.lettered.items() if letter in letters}
     found = [letter for letter, option in texts.items() if option in text.lower()] if len(text.split()) > 5 else []
     return _one(max(found, key=lambda letter: text.lower().rfind(texts[letter])) if found else "", "random")
 
 
-def lmms_tempcompass(output: Output) -> Reading:
+def lmms_tempcompass(output: Output) -> AnswerReading:
     """lmms-eval's tempcompass_multi_choice, and the authors' own: "C", or an answer that begins "C." or "C)".
 
     Anything else goes to a language model there, which is not asked here: the answer is not counted.
@@ -181,7 +181,7 @@ _LVB_PREFIXES = (
 )
 
 
-def lmms_longvideobench(output: Output) -> Reading:
+def lmms_longvideobench(output: Output) -> AnswerReading:
     """lmms-eval's longvideobench: the first capital A to E once set phrases are gone; "Answer:" is not among them.
 
     Without one it draws an option.
@@ -199,7 +199,7 @@ def _first_capital(text: str, letters: str) -> str:
 _OWN_NAMES = (ours, mvbench, pllava, videomme, mlvu, lmms_mvbench, lmms_egoschema, lmms_longvideobench, lmms_nextqa,
               lmms_tempcompass)  # fmt: skip
 
-SCORERS: Mapping[str, Callable[[Output], Reading]] = {
+SCORERS: Mapping[str, Callable[[Output], AnswerReading]] = {
     **{each.__name__: each for each in _OWN_NAMES}, "lmms_videomme": lmms_abcd, "lmms_mlvu": lmms_abcd
 }  # fmt: skip
 """Every scorer by name."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.datasets.layout import names
+from prunevid_qwen.evaluation.datasets.dataset_layout import names
 from prunevid_qwen.evaluation.datasets.record import Record, Subtitle
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 
@@ -23,7 +23,7 @@ class Prompt:
     The user's text is head, question_lead, the question, options_lead, the options (a line each), tail.
     """
 
-    name: str  # as in `Protocol.prompt`
+    name: str  # as in `EvalProtocol.prompt`
     datasets: tuple[str, ...] = ()  # the benchmarks for which it is that harness's; () is all
     source: str  # which harness, which release or file
     question_lead: str  # before the question

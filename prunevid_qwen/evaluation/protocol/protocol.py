@@ -12,7 +12,7 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.option_checks import check_count, checked_names, unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.datasets.layout import names
+from prunevid_qwen.evaluation.datasets.dataset_layout import names
 from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.samplers import Sampled, by_rate, check_rate, linspace, mvbench_mid

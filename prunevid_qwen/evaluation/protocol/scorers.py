@@ -61,7 +61,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Reading:
+class AnswerReading:
     """What a scorer reads in an answer, and what it then does with it.
 
     "reads": as ``accepted`` says. "unparsed": wrong. "left_out": takes the question out of the denominator. "random":
@@ -87,19 +87,19 @@ class Reading:
         return 1 / options if self.then == "random" else float(answer in self.accepted)
 
 
-def ours(output: Output) -> Reading:
+def ours(output: Output) -> AnswerReading:
     """Read an answer by the rules above."""
     text = _plain(output)
     if not any(character.isalnum() for character in text):
-        return Reading("", "unparsed", "empty")
+        return AnswerReading("", "unparsed", "empty")
     rules = {"letter": _bare, "leading": _leading, "said": _said, "bracketed": _bracketed, "text": _by_text}
     for rule, find in rules.items():
         found = find(text, output) & set(output.letters)
         if len(found) == 1:
-            return Reading(found.pop(), rule=rule)
+            return AnswerReading(found.pop(), rule=rule)
         if found:
-            return Reading("", "unparsed", f"ambiguous {rule}")
-    return Reading("", "unparsed", "no rule")
+            return AnswerReading("", "unparsed", f"ambiguous {rule}")
+    return AnswerReading("", "unparsed", "no rule")
 
 
 def _plain(output: Output) -> str:

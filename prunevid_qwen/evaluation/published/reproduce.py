@@ -13,8 +13,8 @@ from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, Reading, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, MediaReading, media_reader, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
@@ -183,7 +183,7 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     return found
 
 
-def _first_read(reading: Reading, records: Any) -> dict[str, Any] | None:
+def _first_read(reading: MediaReading, records: Any) -> dict[str, Any] | None:
     for record in records:
         read = read_media(reading, record.media)
         if read.error is None:

@@ -15,14 +15,13 @@ from typing import Any
 import torch
 
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
-from prunevid_qwen.evaluation.engine.tasks import Line
+from prunevid_qwen.evaluation.engine.task import Line
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
-from prunevid_qwen.evaluation.speed.competitors import Competitor
-from prunevid_qwen.evaluation.speed.contest import Contest
-from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, shape_of
+from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
+from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
@@ -93,6 +92,7 @@ class _Timer:
         self.config = next(row.config for row in rows if row.config is not None)
         self.model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=self.config, **given)
         self.rows, self.protocol, self.new_tokens = rows, protocol, new_tokens
+        check_counted(self.model.model.config)
         media = self.model.preprocessor.media
         self.reading = ByProtocol(protocol, media.video, media.image)
 
@@ -119,7 +119,7 @@ class _Timer:
         rows, columns = (int(side) // MERGE for side in grid[0, 1:])
         text = inputs["input_ids"].shape[1] - rows * columns
         size = PromptSize(PATCH_FRAMES, rows, columns, text_tokens=text)  # an image is one temporal position
-        contest = Contest(stock, shape_of(stock.config), size, inputs, self.rows, self.new_tokens)
+        contest = Contest(stock, size, inputs, self.rows, self.new_tokens)
         found, rounds = contest.prepare(), list(contest.rounds(ROUNDS))
         return [_line(name, about, [each[name] for each in rounds if name in each]) for name, about in found.items()]
 

@@ -12,10 +12,10 @@ import numpy as np
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
-from prunevid_qwen.evaluation.published.comparison import Found, deviations
 from prunevid_qwen.evaluation.published.estimate import figure_lines
-from prunevid_qwen.evaluation.published.page import write_both
+from prunevid_qwen.evaluation.published.ours_beside_theirs import Found, deviations
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
+from prunevid_qwen.evaluation.published.table_page import write_both
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Table
 from prunevid_qwen.evaluation.store import RECORD, read_lines

@@ -1,8 +1,6 @@
 """The statistics of every summary: means with an interval where what is averaged comes in clusters.
 
-Questions about one video are not independent, so videos (or images) are what was drawn. A difference between two
-configurations is the mean of the differences question by question (paired): a question that is hard for both does not
-widen its interval.
+Questions about one video are not independent, so videos (or images) are what was drawn. Differences are paired.
 """
 
 from __future__ import annotations
@@ -11,33 +9,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 DRAWS = 2000
-COVERAGE = 0.95
-NORMAL = 1.96
-"""Standard errors on either side of a normal mean that cover 95 %."""
-
-LOW, HIGH = 0.2, 0.8
-"""Quantiles between which most repeated measurements lie."""
-
-_ROUND = 4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and how far it can be trusted.
-
-    Args:
-        value: the mean over all rows.
-        interval: the middle 95 % of the bootstrap, (low, high); None with fewer than two clusters, which can say
-            nothing about a third.
-        n: how many rows.
-        videos: how many clusters they come in.
-    """
+    """The mean of ``n`` rows in ``videos`` clusters and the middle 95 % of its bootstrap; None for a single cluster."""
 
     value: float
     interval: tuple[float, float] | None
@@ -53,16 +35,13 @@ def excludes_zero(interval: Sequence[float] | None) -> bool:
 def clustered_mean(
     values: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0
 ) -> Estimate:
-    """Average values that come in clusters; the interval draws whole clusters with replacement.
-
-    Clusters of every kind are drawn together, not within their kind: rather a little too wide than too narrow. Draws
-    are seeded and shared: the same rows give the same figures.
+    """Average values that come in clusters; the interval draws whole clusters, seeded, with replacement.
 
     Args:
         values: ``[n]``, finite; for example 1.0 where an answer was right, or a difference of two such.
         clusters: ``[n]``, which video each value belongs to; anything numpy can sort.
-        draws: how often the clusters are drawn; at least 1.
-        random_seed: the draws' seed; at least 0.
+        draws: how often; at least 1.
+        random_seed: of the draws; at least 0.
 
     Raises:
         ValueError: no values, values that are not finite, or another number of clusters than of values.
@@ -83,14 +62,12 @@ def clustered_mean(
         times = _times_drawn(len(names), draws, random_seed)  # [draws, videos]
         # not by BLAS: its threads fight with the worker processes, and its order of adding is the machine's
         means = np.einsum("dv,v->d", times, sums) / np.einsum("dv,v->d", times, sizes)
-        low, high = np.quantile(means, ((1 - COVERAGE) / 2, (1 + COVERAGE) / 2))
+        low, high = np.quantile(means, ((1 - 0.95) / 2, (1 + 0.95) / 2))
         interval = (round(float(low), 12), round(float(high), 12))  # thirds that cancel must give 0, not 1e-17
     return Estimate(float(sums.sum() / sizes.sum()), interval, len(rows), len(names))
 
 
-def paired_difference(
-    values: npt.ArrayLike, others: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0
-) -> Estimate:
+def paired_difference(values: npt.ArrayLike, others: npt.ArrayLike, clusters: npt.ArrayLike) -> Estimate:
     """Average ``values - others``, both ``[n]`` about the same questions in the same order; else as `clustered_mean`.
 
     Raises:
@@ -99,7 +76,7 @@ def paired_difference(
     ours, theirs = np.asarray(values, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if ours.shape != theirs.shape:
         raise ValueError(f"{ours.shape} values against {theirs.shape}: a pair needs both answers")
-    return clustered_mean(ours - theirs, clusters, draws, random_seed)
+    return clustered_mean(ours - theirs, clusters)
 
 
 @lru_cache(maxsize=64)
@@ -112,9 +89,9 @@ def _times_drawn(clusters: int, draws: int, random_seed: int) -> npt.NDArray[np.
     return times
 
 
-def rounded(value: float, digits: int = _ROUND) -> float:
+def rounded(value: float) -> float:
     """Round to what a summary stores; never -0.0."""
-    return round(float(value), digits) + 0.0
+    return round(float(value), 4) + 0.0
 
 
 def to_dict(**estimates: Estimate) -> dict[str, Any]:
@@ -133,28 +110,14 @@ def to_dict(**estimates: Estimate) -> dict[str, Any]:
     return row
 
 
-def mean_of_clusters(values: npt.ArrayLike, clusters: npt.ArrayLike) -> float:
-    """Average within each cluster, then over clusters, so that each weighs the same.
-
-    Args:
-        values: ``[n]``, at least one.
-        clusters: ``[n]``, whole numbers of at least 0.
-    """
-    places = np.asarray(clusters)
-    sizes = np.bincount(places)
-    found = sizes > 0
-    return float((np.bincount(places, weights=np.asarray(values, dtype=np.float64))[found] / sizes[found]).mean())
-
-
-@dataclass(frozen=True)
-class MeanOfStrata:
+class MeanOfStrata(NamedTuple):
     """The value, and its standard error; None where a stratum has a single cluster, which says nothing of another."""
 
     value: float
     standard_error: float | None
 
 
-def mean_of_strata(values: Sequence[float], strata: Sequence[str], clusters: Sequence[str]) -> MeanOfStrata:
+def mean_of_strata(values: npt.ArrayLike, strata: npt.ArrayLike, clusters: npt.ArrayLike) -> MeanOfStrata:
     """Average within each stratum, then over strata (a macro average); one stratum gives the plain mean.
 
     Every stratum weighs the same, whether or not a video has questions in more than one: each video's deviations are
@@ -169,12 +132,12 @@ def mean_of_strata(values: Sequence[float], strata: Sequence[str], clusters: Seq
         ValueError: no values, or lengths that differ.
     """
     rows = np.asarray(values, dtype=np.float64)
-    if not rows.size or not rows.shape == (len(strata),) == (len(clusters),):
+    _, stratum = np.unique(strata, return_inverse=True)
+    _, video = np.unique(clusters, return_inverse=True)
+    if not rows.size or not rows.shape == stratum.shape == video.shape:
         raise ValueError(
-            f"{rows.size} values, {len(strata)} strata and {len(clusters)} videos: one of each, at least one"
+            f"{rows.size} values, {stratum.size} strata and {video.size} videos: one of each, at least one"
         )
-    _, stratum = np.unique(np.asarray(strata), return_inverse=True)
-    _, video = np.unique(np.asarray(clusters), return_inverse=True)
     sizes = np.bincount(stratum)
     means = np.bincount(stratum, weights=rows) / sizes
     value = float(means.mean())
@@ -185,16 +148,9 @@ def mean_of_strata(values: Sequence[float], strata: Sequence[str], clusters: Seq
 
 
 def standard_error(values: Sequence[float], clusters: Sequence[str]) -> float | None:
-    """Return the standard error of a mean whose values come in clusters; None for a single cluster.
-
-    With one value in each cluster it is the usual one, sample standard deviation / sqrt(n).
-
-    Args:
-        values: ``[n]``, at least one.
-        clusters: ``[n]``, which video or image each belongs to.
-    """
+    """Return the standard error of a mean of ``[n]`` values that come in clusters; None for a single cluster."""
     deviations = np.asarray(values, dtype=np.float64) - np.mean(values)
-    _, place = np.unique(np.asarray(clusters), return_inverse=True)
+    _, place = np.unique(clusters, return_inverse=True)
     sums = np.bincount(place, weights=deviations)
     return None if len(sums) < 2 else _error_of_sum(sums) / len(deviations)
 
@@ -206,26 +162,17 @@ def _error_of_sum(sums: npt.NDArray[Any]) -> float:
 def joint_error(errors: Sequence[float | None]) -> float | None:
     """Return the standard error of the mean of independent means; None where one of theirs is not known."""
     known = [error for error in errors if error is not None]
-    if not known or len(known) < len(errors):
-        return None
-    return math.sqrt(sum(error**2 for error in known)) / len(known)
+    return math.sqrt(sum(error**2 for error in known)) / len(known) if known and len(known) == len(errors) else None
 
 
 def normal_interval(value: float, error: float | None) -> list[float] | None:
     """Return 1.96 standard errors on either side of a mean; None where the error is not known."""
-    return None if error is None else [value - NORMAL * error, value + NORMAL * error]
+    return None if error is None else [value - 1.96 * error, value + 1.96 * error]
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """The middle of some values and how far they spread.
-
-    Args:
-        median: the 0.5 quantile.
-        low: the 0.2 quantile.
-        high: the 0.8 quantile.
-        n: how many values.
-    """
+    """The median of ``n`` values, and the quantiles 0.2 and 0.8 between which most of them lie."""
 
     median: float
     low: float
@@ -235,7 +182,7 @@ class Quantiles:
     @classmethod
     def of(cls, values: Any) -> Quantiles:
         """Summarise at least one value."""
-        low, median, high = (float(q) for q in np.quantile(np.asarray(values, dtype=np.float64), (LOW, 0.5, HIGH)))
+        low, median, high = (float(q) for q in np.quantile(np.asarray(values, dtype=np.float64), (0.2, 0.5, 0.8)))
         return cls(median, low, high, len(values))
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 Row = dict[str, Any]
@@ -18,12 +19,7 @@ _GAP = "  "  # between two columns of a terminal table
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text under the names of their columns.
-
-    Args:
-        head: the columns' names.
-        rows: of as many cells each.
-    """
+    """Rows of cells under the names of their columns, as many in each."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -56,31 +52,26 @@ class Table:
         width = width or shutil.get_terminal_size().columns
         keys = min(keys, len(self.head))
         columns = [[_plain(cell) for cell in column] for column in zip(self.head, *self.rows, strict=True)]
-        widths = [max(map(len, column)) for column in columns]
+        widths = [max(1, *map(len, column)) for column in columns]
         if sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
-            return _block(columns, widths, range(len(columns)))
+            return _block(columns, widths)
         room = max(1, (width // 2 - len(_GAP) * keys) // keys)  # what is repeated takes half of the width at most
-        widths[:keys] = [min(each, room) for each in widths[:keys]]
-        start = sum(widths[:keys]) + len(_GAP) * keys
-        widths[keys:] = [min(each, max(1, width - start)) for each in widths[keys:]]
-        blocks: list[list[int]] = []
-        free = 0
+        repeated = [min(each, room) for each in widths[:keys]]
+        start = sum(repeated) + len(_GAP) * keys
+        blocks = [list(range(keys))]
+        free = width - start
+        widths = repeated + [min(each, max(1, free)) for each in widths[keys:]]
         for place in range(keys, len(columns)):
-            if not blocks or widths[place] + len(_GAP) > free:
+            if len(blocks[-1]) > keys and widths[place] > free:
                 blocks.append(list(range(keys)))
-                free = width - start + len(_GAP)
+                free = width - start
             blocks[-1].append(place)
             free -= widths[place] + len(_GAP)
-        return "\n\n".join(_block(columns, widths, block) for block in blocks or [list(range(keys))])
+        return "\n\n".join(_block([columns[k] for k in each], [widths[k] for k in each]) for each in blocks)
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
-    r"""Return a line for each row under the names of all; a row that lacks a name leaves it empty.
-
-    Args:
-        rows: flat; see `flat`.
-        end: of a line, "\n" or "\r\n".
-    """
+    """Return a line for each `flat` row under the names of all; a row that lacks a name leaves it empty."""
     rows = list(rows)
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -91,15 +82,10 @@ def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
 
 
 def json_text(summary: Any, sort_keys: bool = False, ascii_alone: bool = False) -> str:
-    """Return a summary as JSON, ended by a newline.
-
-    Args:
-        summary: without NaN and infinity, which JSON does not have.
-        sort_keys: so that the order of making it does not show.
-        ascii_alone: escape every other letter.
+    """Return a summary as JSON, ended by a newline; ``ascii_alone`` escapes every other letter.
 
     Raises:
-        ValueError: a number that JSON does not have.
+        ValueError: NaN or infinity, which JSON does not have.
     """
     return json.dumps(summary, indent=1, sort_keys=sort_keys, ensure_ascii=ascii_alone, allow_nan=False) + "\n"
 
@@ -157,16 +143,12 @@ def _plain(cell: str) -> str:
     return " ".join(cell.replace("**", "").replace("<br>", " ").split())
 
 
-def _block(columns: list[list[str]], widths: list[int], places: Sequence[int]) -> str:
+def _block(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> str:
     lines: list[str] = []
-    for number in range(len(columns[0])):
-        cells = [textwrap.wrap(columns[place][number], widths[place]) or [""] for place in places]
-        for line in range(max(map(len, cells))):
-            parts = [
-                (cell[line] if line < len(cell) else "").ljust(widths[place])
-                for cell, place in zip(cells, places, strict=True)
-            ]
-            lines.append(_GAP.join(parts).rstrip())
+    for number, row in enumerate(zip(*columns, strict=True)):
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            lines.append(_GAP.join(map(str.ljust, parts, widths)).rstrip())
         if number == 0:
-            lines.append(_GAP.join("-" * widths[place] for place in places))
+            lines.append(_GAP.join("-" * width for width in widths))
     return "\n".join(lines)

@@ -12,15 +12,7 @@ from prunevid_qwen.errors import SetupError
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of a plot that lies on a light or a dark page.
-
-    Args:
-        name: ends the files' names.
-        page: behind everything.
-        ink: text and axes.
-        quiet: what stands back: other methods, notes.
-        grid: lines behind the curves.
-    """
+    """Colours of a plot on a light or a dark page: ``ink`` for text, ``quiet`` for all that stands back."""
 
     name: str
     page: str
@@ -31,20 +23,11 @@ class Theme:
 
 LIGHT = Theme("light", "#ffffff", "#1f2328", "#8c959f", "#e7eaee")
 DARK = Theme("dark", "#0d1117", "#e6edf3", "#7d8590", "#21262d")
-THEMES = (LIGHT, DARK)
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one method is drawn; colours are apart for colour-blind eyes too, and marker and dash say the same again.
-
-    Args:
-        light: colour on a light page.
-        dark: colour on a dark page.
-        marker: matplotlib's letter.
-        dash: matplotlib's line style: solid for methods, broken for controls.
-        width: of the line, in points.
-    """
+    """How one method is drawn; colours are apart for colour-blind eyes too. Dashes are solid for methods alone."""
 
     light: str
     dark: str
@@ -132,18 +115,16 @@ def draw(
     path: Path,
     size: tuple[float, float],
     fill: Callable[[Any, Theme], None],
-    themes: Sequence[Theme] = THEMES,
     endings: Sequence[str] = ("svg", "png"),
     layout: Any = None,
     names_its_maker: bool = False,
 ) -> list[Path]:
-    """Draw a plot into ``<path>_<theme>.<ending>`` for each theme and ending; the same figures give the same bytes.
+    """Draw a plot into ``<path>_<theme>.<ending>``, light and dark; the same figures give the same bytes.
 
     Args:
         path: without theme and ending; its folder exists.
         size: width and height in inches.
         fill: puts the plot into an empty figure, in the colours of a theme.
-        themes: light and dark pages.
         endings: kinds of files.
         layout: matplotlib's layout engine, such as "constrained".
         names_its_maker: leave matplotlib's name and version in the files.
@@ -156,45 +137,29 @@ def draw(
     matplotlib = load_matplotlib()
     from matplotlib.figure import Figure
 
-    maker: dict[str, dict[str, None]] = {"svg": {"Creator": None}, "png": {"Software": None}}
+    about: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {}}
+    if not names_its_maker:
+        about = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
     written = []
-    for theme in themes:
+    for theme in (LIGHT, DARK):
         with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings(theme)}):
             figure = Figure(figsize=size, layout=layout)
             fill(figure, theme)
             for ending in endings:
-                about = {"Date": None} if ending == "svg" else {}
-                about |= {} if names_its_maker else maker[ending]
                 file = path.with_name(f"{path.name}_{theme.name}.{ending}")
-                figure.savefig(file, dpi=160, metadata=about)
+                figure.savefig(file, dpi=160, metadata=about[ending])
                 written.append(file)
     return written
 
 
 def heading(figure: Any, theme: Theme, title: str, below: str, places: tuple[float, float] = (0.955, 0.905)) -> None:
-    """Write a title over a plot and a line below it.
-
-    Args:
-        figure: matplotlib's.
-        theme: of the page.
-        title: short.
-        below: one line on what is shown.
-        places: of both, as shares of the figure's height.
-    """
+    """Write a title over a plot and a line below it; ``places`` of both are shares of the figure's height."""
     figure.text(0.015, places[0], title, fontsize=14, fontweight="bold", color=theme.ink, va="center")
     figure.text(0.015, places[1], below, fontsize=9.5, color=theme.quiet, va="center")
 
 
 def legend(figure: Any, handles: dict[str, Any], theme: Theme, place: tuple[float, float], **look: Any) -> None:
-    """Write a legend without a frame.
-
-    Args:
-        figure: matplotlib's.
-        handles: by label.
-        theme: of the page.
-        place: of its upper left corner, in shares of the figure.
-        look: matplotlib's other arguments.
-    """
+    """Write a legend without a frame, its upper left corner at ``place`` in shares of the figure."""
     look = {"loc": "upper left", "bbox_to_anchor": place, "frameon": False, **look}
     for text in figure.legend(handles.values(), handles.keys(), **look).get_texts():
         text.set_color(theme.ink)
@@ -215,17 +180,13 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
         return []
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))
     order = sorted(range(len(wanted)), key=lambda k: (wanted[k], k))
-    blocks: list[list[float]] = []  # mean wish of the first label, labels: neighbours that touch move as one
+    blocks: list[tuple[float, int]] = []  # mean wish of the first label, labels: neighbours that touch move as one
     for rank, k in enumerate(order):
-        blocks.append([wanted[k] - rank * gap, 1])
-        while len(blocks) > 1 and blocks[-2][0] >= blocks[-1][0]:
-            mean, count = blocks.pop()
-            blocks[-1] = [
-                (blocks[-1][0] * blocks[-1][1] + mean * count) / (blocks[-1][1] + count),
-                blocks[-1][1] + count,
-            ]
-    starts = [min(max(mean, low), high - (len(wanted) - 1) * gap) for mean, count in blocks for _ in range(int(count))]
-    places = [0.0] * len(wanted)
-    for rank, k in enumerate(order):
-        places[k] = starts[rank] + rank * gap
-    return places
+        block = (wanted[k] - rank * gap, 1)
+        while blocks and blocks[-1][0] >= block[0]:
+            (mean, count), before = block, blocks.pop()
+            block = (before[0] * before[1] + mean * count) / (before[1] + count), before[1] + count
+        blocks.append(block)
+    starts = [min(max(mean, low), high - (len(wanted) - 1) * gap) for mean, count in blocks for _ in range(count)]
+    places = {k: starts[rank] + rank * gap for rank, k in enumerate(order)}
+    return [places[k] for k in range(len(wanted))]

@@ -1,35 +1,34 @@
-"""Find the config with which a method reaches a budget: one for each kind of video, as a user would set it.
+"""Find the config with which a method reaches a budget of layer-averaged tokens: one for each kind of video.
 
-Budgets are layer-averaged tokens. Merging is decided on the encoded video alone, and how many tokens a selector keeps
-seldom depends on which, so most settings are weighed without running the decoder. Where that count turns out wrong (a
-selector that adapts to the question), the decoder is run instead.
+Most settings are weighed without the decoder: merging sees the encoded video alone, and how many tokens a selector
+keeps seldom depends on which. Where that count turns out wrong (a selector that adapts), the decoder is run instead.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.contract.samples import only_what_it_asks_for
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.methods import Method
+from prunevid_qwen.evaluation.shapes.methods import Method, changes
 from prunevid_qwen.evaluation.shapes.questioner import Questioner
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_VIDEOS, Condition, calibration_videos
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.reducer import Evidence, Needs, Prepares, Reducer
+from prunevid_qwen.reducer import Evidence, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
-"""How far, relative to the budget, a cell may be from it: one token of 128 is 8 % of a budget of 10 %, and frames and
-their sizes come in coarse steps."""
+"""How far, relative to the budget, a cell may be from it; frames and their sizes come in coarse steps."""
 
 _QUESTIONS = 4  # of each calibration video, where the decoder has to run
 
@@ -39,9 +38,7 @@ class Cell:
     """A method at a budget on one kind of video, as the record stores it.
 
     Args:
-        method: its name.
         budget: layer-averaged share asked for; None where nothing is fitted.
-        condition: name of the kind of video.
         config: options that differ from `PruneVidConfig`'s defaults: what to set to get this.
         achieved: mean layer-averaged share over the calibration videos, of the nearest setting.
         status: "ok" or "unreachable".
@@ -65,13 +62,7 @@ class Cell:
 
 
 class Calibration:
-    """Fits methods to budgets on one kind of video.
-
-    Args:
-        model: whose depth and vision tower count.
-        condition: the kind of video.
-        videos: how many of its calibration videos to use, at least 1.
-    """
+    """Fits methods to budgets on one kind of video, by at least one of its calibration videos."""
 
     def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int = CALIBRATION_VIDEOS) -> None:
         self.model, self.condition = model, condition
@@ -81,20 +72,16 @@ class Calibration:
         self._merged: dict[tuple[Reducer, int, int, int | None], tuple[TokenLayout, torch.Tensor]] = {}
 
     def cells(self, method: Method, budgets: Sequence[float]) -> list[Cell]:
-        """Fit ``method`` to every budget; a method without levers gives one cell, with no budget.
-
-        Returns: in the order of ``budgets``.
-        """
+        """Fit ``method`` to every budget, in their order; a method without levers gives one cell, with no budget."""
         base, settings = method.base_config(self.condition), method.settings(self.condition, self._fits)
         configs = [base.replace(**setting) for setting in settings]
         if any("max_frames" in setting or "max_pixels" in setting for setting in settings):
-            sizes = [self.questioners[0].look(config).features.shape[0] for config in configs]
-            return [self._sized(method, budget, configs, sizes) for budget in budgets]
+            return [self._sized(method, budget, configs) for budget in budgets]
         wanted = [None] if len(configs) == 1 else budgets
-        cells = [self._fitted(method, budget, configs, self.planned, "planned") for budget in wanted]
-        if any(not self._holds(cell.whole_config) for cell in cells):
-            cells = [self._fitted(method, budget, configs, self.asked, "asked") for budget in wanted]
-        return cells
+        cells = [self._fitted(method, budget, configs, "planned") for budget in wanted]
+        if all(self._holds(cell.whole_config) for cell in cells):
+            return cells
+        return [self._fitted(method, budget, configs, "asked") for budget in wanted]
 
     def planned(self, config: PruneVidConfig) -> float:
         """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
@@ -107,7 +94,6 @@ class Calibration:
         return sum(shares) / len(shares)
 
     def _fits(self, config: PruneVidConfig) -> bool:
-        """Tell whether the model has room for what a config asks for."""
         try:
             compile_plan(config, self.layers)
         except ConfigError:
@@ -115,18 +101,12 @@ class Calibration:
         return True
 
     def _holds(self, config: PruneVidConfig) -> bool:
-        """Ask about one video to see whether the planned count is what the decoder does."""
+        """Whether the planned count is what the decoder does, by one video."""
         planned = self._planned_share(config, 0)
         return all(math.isclose(share, planned) for share in self._asked_shares(self.questioners[0], config))
 
-    def _fitted(
-        self,
-        method: Method,
-        budget: float | None,
-        configs: list[PruneVidConfig],
-        measure: Callable[[PruneVidConfig], float],
-        counted: str,
-    ) -> Cell:
+    def _fitted(self, method: Method, budget: float | None, configs: list[PruneVidConfig], counted: str) -> Cell:
+        measure = self.planned if counted == "planned" else self.asked
         if budget is None:
             return self._cell(method, None, configs[0], measure(configs[0]), "", counted)
         # shares fall from setting to setting: the first that is not above the budget, or the last of all
@@ -136,8 +116,9 @@ class Calibration:
         why = _why_not(share, budget, NEAR, k == 0, k == len(configs) - 1)
         return self._cell(method, budget, configs[k], share, why, counted)
 
-    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig], sizes: list[int]) -> Cell:
-        shares = [count / self.condition.tokens for count in sizes]
+    def _sized(self, method: Method, budget: float, configs: list[PruneVidConfig]) -> Cell:
+        looks = map(self.questioners[0].look, configs)
+        shares = [look.features.shape[0] / self.condition.tokens for look in looks]
         share, config = min(zip(shares, configs, strict=True), key=lambda each: abs(each[0] - budget))
         why = _why_not(share, budget, NEAR_FOR_SIZES, False, False)
         return self._cell(method, budget, config, share, why and f"no such size: {why}", "planned")
@@ -145,11 +126,8 @@ class Calibration:
     def _cell(
         self, method: Method, budget: float | None, config: PruneVidConfig, share: float, why: str, counted: str
     ) -> Cell:
-        defaults = PruneVidConfig().flat()
-        flat = config.flat().items()
-        changes = {name: value for name, value in flat if name not in defaults or value != defaults[name]}
-        status = "unreachable" if why else "ok"
-        return Cell(method.name, budget, self.condition.name, changes, round(share, 6), status, why, counted)
+        status, share = "unreachable" if why else "ok", round(share, 6)
+        return Cell(method.name, budget, self.condition.name, changes(config), share, status, why, counted)
 
     def _asked_shares(self, questioner: Questioner, config: PruneVidConfig) -> list[float]:
         whole = self.layers * self.condition.tokens
@@ -162,17 +140,19 @@ class Calibration:
         first: dict[int, tuple[int, ...]] = {}
         for step in plan.cuts:
             sizes = tuple(block.stop - block.start for block in layout.blocks)
-            # no decoder has run: any scores serve, since it is only counted how many are kept
-            seen = replace(
-                _any_evidence(step.by.needs, layout, hidden),
+            # no decoder has run: any evidence serves, since it is only counted how many are kept
+            seen = Evidence(
+                layout,
+                hidden,
+                hidden.new_zeros(1, hidden.shape[1]),
+                torch.linspace(-1.0, -9.0, hidden.shape[0]),
                 step=plan.number_of(step),
                 layer=step.at,
                 entered=first.setdefault(id(step.by), sizes),
                 steps_at=plan.places_of(step.by),
                 depth=self.layers,
             )
-            note = step.by.prepare(seen) if isinstance(step.by, Prepares) else None
-            kept = step.by.plan(replace(seen, note=note))
+            kept = step.by.plan(only_what_it_asks_for(step.by, seen))
             cuts.append(Reduction(step.at, step.name, kept))
             layout, hidden = layout.apply(kept)[0], kept.take(hidden, 0)
         widths = SampleTrace((), entered, layout.length, tuple(cuts)).widths(self.layers)
@@ -200,23 +180,6 @@ def _bare_layout(grid: torch.Tensor, features: torch.Tensor) -> TokenLayout:
     block = Block("video", (t, h // side, w // side), 0, count)
     groups = torch.zeros(count, dtype=torch.long)
     return TokenLayout(count + 1, torch.arange(count), torch.tensor([count]), (block,), groups)
-
-
-def _any_evidence(needs: Needs, layout: TokenLayout, hidden: torch.Tensor) -> Evidence:
-    """All that a selector of a fixed share asks for, of the right sizes."""
-    count, probe, seen = hidden.shape[0], needs.probe, needs.vision
-    scores = torch.linspace(-1.0, -9.0, count)
-    if needs.attention is not None and needs.attention.rows == "each":
-        scores = scores[None]
-    return Evidence(
-        layout,
-        hidden,
-        hidden.new_zeros(1, hidden.shape[1]),
-        scores if needs.attention is not None else None,
-        None if probe is None else torch.zeros(len(probe.layers), probe.heads, probe.vectors.shape[1], count),
-        None if seen is None else torch.zeros(len(seen.blocks), count, seen.width or 1),
-        torch.linspace(1.0, 0.0, count) if needs.marks else None,
-    )
 
 
 def _why_not(share: float, budget: float, near: float, lightest: bool, hardest: bool) -> str:

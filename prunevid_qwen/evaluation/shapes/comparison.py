@@ -13,9 +13,9 @@ import numpy.typing as npt
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import excludes_zero, paired_difference, to_dict
-from prunevid_qwen.evaluation.report.page import Table
-from prunevid_qwen.evaluation.shapes.answers import Answers, Column, read_answers, read_run
-from prunevid_qwen.evaluation.shapes.summary import summarise
+from prunevid_qwen.evaluation.report.page import Table, page
+from prunevid_qwen.evaluation.shapes.accuracy_summary import summarise
+from prunevid_qwen.evaluation.shapes.answer_columns import Answers, Column, read_answers, read_run
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 COST_MARGIN = 0.05
@@ -24,15 +24,13 @@ COST_MARGIN = 0.05
 
 @dataclass(frozen=True)
 class CellComparison:
-    """A cell of the new run against the same cell of the baseline.
+    """A cell of the new run against the same cell of the baseline, over ``n`` questions that both were asked.
 
     Args:
-        method: its name.
         budget: the share asked for; None where nothing was asked for, and where all budgets are taken together.
         together: whether this takes all budgets of the method.
         difference: new accuracy less the baseline's, in [-1, 1].
         interval: 95 %, over videos; None with fewer than two of them.
-        n: questions compared.
         tokens: mean layer-averaged share over the compared questions, (new, baseline).
     """
 
@@ -59,10 +57,6 @@ class CellComparison:
 
 def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
     """Compare every cell that both runs have, over the questions that both were asked.
-
-    Args:
-        new: answers of the change.
-        baseline: answers of what it is compared with.
 
     Returns: by method, first over all its budgets together (the sharpest verdict), then each, large ones first; cells
         without a common question are left out.
@@ -97,9 +91,8 @@ def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
         pairs = [(cell.budget, False, pair(new.columns[cell], baseline.columns[cell])) for cell in cells]
         known = [each for each in pairs if each[2][0].size]
         if len(known) > 1:
-            known.insert(
-                0, (None, True, [np.concatenate(parts) for parts in zip(*(p for *_, p in known), strict=True)])
-            )
+            all_budgets = zip(*(parts for *_, parts in known), strict=True)
+            known.insert(0, (None, True, [np.concatenate(parts) for parts in all_budgets]))
         for budget, together, (right, before, ours, theirs, videos) in known:
             row = to_dict(difference=paired_difference(right, before, videos))
             found = (row["difference"], row["difference_interval"], row["n"])
@@ -109,11 +102,7 @@ def compare(new: Answers, baseline: Answers) -> list[CellComparison]:
 
 
 def compare_folders(new: Path, baseline: Path) -> str:
-    """Compare two runs and say in markdown what became better or worse, by how much, and what is noise.
-
-    Args:
-        new: folder of the change: ``run.json`` and ``answers.jsonl`` (or ``.xz``).
-        baseline: folder of what it is compared with, the same.
+    """Compare the runs in two folders: a page on what became better or worse, by how much, and what is noise.
 
     Raises:
         ConfigError: a folder holds no complete run, or the two were not asked the same questions.
@@ -123,22 +112,16 @@ def compare_folders(new: Path, baseline: Path) -> str:
     summarise(ours, run), summarise(theirs, run_before)  # refuses what is not complete
     rows = compare(ours, theirs)
     head = ("method", "budget", "tokens, new", "tokens, baseline", "points", "interval", "questions", "verdict")
-    lines = [
+    only = {new: ours.columns.keys() - theirs.columns, baseline: theirs.columns.keys() - ours.columns}
+    return page(
         f"# {new.name} against {baseline.name}",
-        "",
         _headline([row for row in rows if not row.together]),
-        "",
         *_what_differs(run, run_before),
-        "Points are new less baseline, paired over the questions that both were asked; intervals are 95 %, bootstrap",
+        "Points are new less baseline, paired over the questions that both were asked; intervals are 95 %, bootstrap\n"
         "over videos. A row with budget `all` takes a method's budgets together: a question counts once for each.",
-        "",
-        *Table(head, [_cells(row) for row in rows]).markdown("---"),
-        "",
-    ]
-    for side, names in ((new, ours.columns.keys() - theirs.columns), (baseline, theirs.columns.keys() - ours.columns)):
-        if names:
-            lines.append(f"- only in {side.name}: {', '.join(sorted(map(str, names)))}")
-    return "\n".join(lines).rstrip() + "\n"
+        Table(head, [_cells(row) for row in rows]).markdown("---"),
+        [f"- only in {side.name}: {', '.join(sorted(map(str, names)))}" for side, names in only.items() if names],
+    )
 
 
 def _headline(rows: list[CellComparison]) -> str:
@@ -152,7 +135,7 @@ def _headline(rows: list[CellComparison]) -> str:
     return verdict
 
 
-def _what_differs(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
+def _what_differs(new: dict[str, Any], old: dict[str, Any]) -> list[str | list[str]]:
     lines = []
     for name in ("commit", "versions", "options", "machine"):
         ours, theirs = new.get(name), old.get(name)
@@ -163,7 +146,7 @@ def _what_differs(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
             both = sorted(ours.keys() | theirs.keys())
             parts = {f"{key} ": (ours.get(key), theirs.get(key)) for key in both if ours.get(key) != theirs.get(key)}
         lines.append(f"- {name}: " + ", ".join(f"{key}{now} (baseline {then})" for key, (now, then) in parts.items()))
-    return ["What differs between the runs:", "", *lines, ""] if lines else ["Same commit, versions and options.", ""]
+    return ["What differs between the runs:", lines] if lines else ["Same commit, versions and options."]
 
 
 def _cells(row: CellComparison) -> list[str]:

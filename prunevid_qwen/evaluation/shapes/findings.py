@@ -1,8 +1,4 @@
-"""The figures in plain sentences: each follows from ``summary.json``, none is written by hand.
-
-A difference counts only where its 95 % interval leaves out 0; otherwise the two are said to tie, whichever side that
-flatters.
-"""
+"""The figures of ``summary.json`` in plain sentences. A difference counts only where its interval leaves out 0."""
 
 from __future__ import annotations
 
@@ -10,21 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
+from prunevid_qwen.evaluation.report.page import Row
+from prunevid_qwen.evaluation.shapes.accuracy_tables import find_cell, headline_budgets, percent, points
 from prunevid_qwen.evaluation.shapes.methods import CONTROLS, JUDGED
-from prunevid_qwen.evaluation.shapes.tables import find_cell, headline_budgets, percent, points
-
-Row = dict[str, Any]
 
 WIDEST_TIE = 0.06
 """Width of an interval around 0, from end to end, up to which it shows a tie; a wider one shows too few videos."""
 
 
 def findings(figures: Row) -> dict[str, list[str]]:
-    """Return sentences in markdown by the heading they stand under.
-
-    Args:
-        figures: as in ``summary.json``.
-    """
+    """Return sentences in markdown by the heading they stand under."""
     unpruned, blank = figures["unpruned"], figures["blank"]
     said = {
         "Unpruned": [
@@ -40,8 +31,7 @@ def findings(figures: Row) -> dict[str, list[str]]:
     for budget in headline_budgets(figures):
         lines = said[f"At {percent(budget, 0)} % of the tokens"] = _best(figures, budget)
         for place, method in enumerate(JUDGED):
-            cell = find_cell(figures, method, budget)
-            if cell is not None:
+            if cell := find_cell(figures, method, budget):
                 lines += _about(figures, cell, JUDGED[:place])
     return said
 
@@ -79,13 +69,12 @@ def _about(figures: Row, cell: Row, judged_before: Sequence[str]) -> Iterator[st
         yield f"{method} {_against(name, pairs[name])}{shared(pairs[name])}."
     controls = [pairs[name] for name in CONTROLS if name in pairs]
     beaten = [pair for pair in controls if excludes_zero(pair["difference_interval"]) and pair["difference"] > 0]
-    if beaten:
-        named = [
-            f"{pair['against']} by {percent(pair['difference'])}{_interval(pair['difference_interval'])}{shared(pair)}"
-            for pair in beaten
-        ]
-        listed = named[0] if len(named) == 1 else f"{'; '.join(named[:-1])}; and {named[-1]}"
-        yield f"{method} is above {listed}."
+    named = [
+        f"{pair['against']} by {percent(pair['difference'])}{_interval(pair['difference_interval'])}{shared(pair)}"
+        for pair in beaten
+    ]
+    if named:
+        yield f"{method} is above {'; '.join([*named[:-2], '; and '.join(named[-2:])])}."
     for pair in (pair for pair in controls if pair not in beaten):
         interval, verdict = pair["difference_interval"], ""
         if excludes_zero(interval):

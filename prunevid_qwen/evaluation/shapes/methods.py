@@ -1,9 +1,13 @@
-"""The curves of the benchmark: every registered method, alone and together, and the plain controls."""
+"""What the benchmark compares: every registered method, alone and together, and plain controls; and a run of them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import prunevid_qwen.stage1_merge
@@ -11,7 +15,16 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.shapes.videos import Condition
+from prunevid_qwen.evaluation.shapes.videos import (
+    CALIBRATION_VIDEOS,
+    CONDITIONS,
+    FIRST_SEED,
+    Condition,
+    ShapesVideo,
+    benchmark_videos,
+)
+from prunevid_qwen.evaluation.store import plugin_options
+from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.reducer import registered, says
 
 UNPRUNED = "unpruned"
@@ -47,7 +60,7 @@ class Method:
         name: as in tables and plots.
         options: `PruneVidConfig` options that differ from `base_config`.
         levers: options that are moved to reach a budget, of ``LEVERS``; None takes the ratios of the enabled stages. ()
-            asks the config once as it stands, with no budget.
+            asks once, with no budget.
 
     Raises:
         ConfigError: an unknown lever, or an option that no config has.
@@ -70,8 +83,8 @@ class Method:
 
         ``min_cluster_tokens`` is 1: the authors' 14 is meant for frames of 140 to 196 tokens, these have 16 or 36.
         """
-        start = {"max_frames": condition.frames, "max_pixels": condition.height * condition.width}
-        config = PruneVidConfig().replace(**{**start, **self.options})
+        config = PruneVidConfig(max_frames=condition.frames, max_pixels=condition.height * condition.width)
+        config = config.replace(**self.options)
         groups = config.has("min_cluster_tokens") and "min_cluster_tokens" not in self.options
         return config.replace(min_cluster_tokens=1) if groups else config
 
@@ -80,16 +93,14 @@ class Method:
     ) -> list[dict[str, Any]]:
         """List the positions of the levers, from the lightest pruning to the hardest.
 
-        With both ratios: selection from 1 down to ``LEAST_KEEP_RATIO`` at the config's ``cluster_ratio``, then merging
-        down to 0.005. Before them, merging from 1 to the config's ``cluster_ratio``, so that light budgets are reached.
+        With both ratios: merging from 1 to the config's ``cluster_ratio``, selection from 1 down to
+        ``LEAST_KEEP_RATIO``, then merging down to 0.005.
 
         Args:
             condition: the kind of video.
-            fits: whether a model has room for a config: a method that cuts late cannot be asked for every average over
-                its layers. Selection then ends at the least share that it can.
+            fits: whether a model has room for a config; a method that cuts late has not for every share.
         """
-        config = self.base_config(condition)
-        levers = self.levers
+        config, levers = self.base_config(condition), self.levers
         if levers is None:
             own = (says(config.selector, 2).lever, says(config.merger, 1).lever)
             levers = tuple(dict.fromkeys(lever for lever in own if lever is not None))
@@ -116,6 +127,12 @@ class Method:
         return [{levers[0]: share / _STEPS} for share in range(_STEPS, least(levers[0], 1) - 1, -1)]
 
 
+def changes(config: PruneVidConfig) -> dict[str, Any]:
+    """Return the options that differ from `PruneVidConfig`'s defaults."""
+    defaults = PruneVidConfig().flat()
+    return {name: value for name, value in config.flat().items() if name not in defaults or value != defaults[name]}
+
+
 def uses_chance(config: PruneVidConfig) -> bool:
     """Tell whether ``random_seed`` changes what this config keeps."""
     return says(config.merger, 1).chance or says(config.selector, 2).chance
@@ -127,8 +144,6 @@ def standard_methods() -> list[Method]:
     told = {name for name in registered(2) if says(options_class("selector", name)(), 2).told}
     selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
     mergers = [name for name in registered(1) if name != paper.merger_name]
-    start, chosen = paper.flat(), get_recommended_config().flat()
-    recommended = {name: value for name, value in chosen.items() if value != start[name]}
     return [
         Method(UNPRUNED, ALL_OFF, levers=()),
         Method(BLANK, ALL_OFF, levers=()),
@@ -141,7 +156,9 @@ def standard_methods() -> list[Method]:
         *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
-        Method("recommended", recommended, levers=("keep_ratio",)),  # its merging is part of the recommendation
+        Method(
+            "recommended", changes(get_recommended_config()), levers=("keep_ratio",)
+        ),  # its merging is part of the recommendation
     ]
 
 
@@ -158,9 +175,82 @@ def methods_called(names: list[str]) -> list[Method]:
     Raises:
         ConfigError: an unknown name.
     """
-    known = standard_methods()
-    there = [method.name for method in known]
+    known = {method.name: method for method in standard_methods()}
     for name in names:
-        if name not in there:
-            raise ConfigError(f"no method is called {quoted(name)}: there are {', '.join(there)}")
-    return [method for method in known if not names or method.name in names]
+        if name not in known:
+            raise ConfigError(f"no method is called {quoted(name)}: there are {', '.join(known)}")
+    return [method for name, method in known.items() if not names or name in names]
+
+
+@dataclass(frozen=True)
+class AccuracyRun:
+    """What a run asks.
+
+    Args:
+        methods: what is compared, each under its own name; the unpruned model is always asked.
+        budgets: layer-averaged shares of the visual tokens, in (0, 1).
+        conditions: names of kinds of video; () is all.
+        videos: how many, at least 1, conditions taking turns. The one option that may grow when a run goes on.
+        first_seed: the first video's.
+        model: "bundled" or the folder of an exported model that knows moving shapes.
+        questions: about each video, at most: simple scenes hold fewer facts.
+        random_seeds: how often a method that draws by chance is asked.
+        through_files: read real mp4 files instead of the drawn frames.
+        calibration_videos: of each kind, 1 to 48.
+        plugins: files and modules that register methods; every process loads them, and their code is part of the run.
+
+    Raises:
+        ConfigError: an option out of its range or given twice, two methods of one name, or an unknown condition.
+    """
+
+    methods: tuple[Method, ...]
+    budgets: tuple[float, ...] = BUDGETS
+    conditions: tuple[str, ...] = ()
+    videos: int = 100
+    first_seed: int = FIRST_SEED
+    model: str = "bundled"
+    questions: int = 12
+    random_seeds: int = 2
+    through_files: bool = False
+    calibration_videos: int = CALIBRATION_VIDEOS
+    plugins: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [method.name for method in self.methods]
+        for counts in map(Counter[Any], (names, self.budgets, self.conditions)):
+            for each, count in counts.items():
+                if count > 1:
+                    raise ConfigError(f"{each} is given twice: its questions would be answered twice. Name it once")
+        for budget in self.budgets:
+            if not 0 < budget < 1:
+                raise ConfigError(f"a budget is a share of the tokens in (0, 1), got {budget}")
+        for name in ("questions", "random_seeds", "calibration_videos"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is at least 1, got {getattr(self, name)}")
+        if self.calibration_videos > CALIBRATION_VIDEOS:
+            raise ConfigError(f"there are {CALIBRATION_VIDEOS} calibration videos of a kind")
+        if UNPRUNED not in names:
+            object.__setattr__(self, "methods", (*methods_called([UNPRUNED]), *self.methods))
+        if not self.conditions:
+            object.__setattr__(self, "conditions", tuple(CONDITIONS))
+        self.list_videos()
+
+    def list_videos(self) -> list[ShapesVideo]:
+        """List the videos in the order of their seeds."""
+        return benchmark_videos(self.videos, self.first_seed, self.conditions)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON: what two runs must share for their answers to belong together.
+
+        Raises:
+            ConfigError: there is no such model.
+        """
+        model = Path(bundled_model() if self.model == "bundled" else self.model) / "model.safetensors"
+        if not model.is_file():
+            raise ConfigError(f"no weights at {model}: the model is 'bundled' or the folder of an exported one")
+        options = json.loads(json.dumps(asdict(self)))  # lists, as a record that is read back has them
+        for method in options["methods"]:
+            method["least_keep_ratio"] = LEAST_KEEP_RATIO
+        del options["plugins"]
+        sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
+        return {**options, "model_sha256": sha256, **plugin_options(self.plugins)}

@@ -1,7 +1,6 @@
 """Ask a model about one video under one config: the package's own pruning, one batch, one line for each question.
 
-The vision tower is most of the work on a short prompt and does not know the question: each look at a video is encoded
-once, and the stock ``generate`` gets it from memory.
+Each look at a video is encoded once, and the stock ``generate`` gets it from memory.
 """
 
 from __future__ import annotations
@@ -40,13 +39,11 @@ _SMALLEST_FRAME = 28 * 28
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """A video as one sampling and size show it.
+    """A video as one sampling and size show it: what the tower made of it, and the batch of all questions about it.
 
     Args:
-        held: what the vision tower made of it, to answer from.
         features: [N, D] the visual tokens that the decoder gets.
         medium: the video without its pixels, to be put into prompts.
-        inputs: the batch of all questions about it.
     """
 
     held: EncodedVideos
@@ -57,13 +54,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Reply:
-    """What came of one question.
-
-    Args:
-        given: the model's answer.
-        tokens: visual tokens in each decoder layer.
-        left: which tokens of the video are left after the last stage, and what merged into them.
-    """
+    """An answer, the visual tokens in each decoder layer, and those left after the last stage with what they hold."""
 
     given: str
     tokens: list[int]
@@ -71,14 +62,7 @@ class Reply:
 
 
 class Questioner:
-    """Asks one model about one video.
-
-    Args:
-        model: whose answers are wanted; its own config is not read.
-        video: what is asked about.
-        questions: in order.
-        through_files: let the package read a real mp4 file instead of the drawn frames.
-    """
+    """Asks one model, whose own config is not read, about one video; ``through_files`` by way of a real mp4 file."""
 
     def __init__(
         self, model: PruneVidQwen25VL, video: ShapesVideo, questions: Sequence[Question], through_files: bool = False
@@ -124,13 +108,8 @@ class Questioner:
             for text, sample in zip(given, trace.samples, strict=True)
         ]
 
-    def lines(self, config: PruneVidConfig, **about: Any) -> list[dict[str, Any]]:
-        """Ask every question under ``config`` and report each as one JSON-ready line.
-
-        Args:
-            config: what is pruned, and how the video is sampled.
-            about: what else a line says (method, budget, random_seed).
-        """
+    def lines(self, config: PruneVidConfig) -> list[dict[str, Any]]:
+        """Ask every question under ``config``; a JSON-ready line each."""
         visual = self.video.condition.tokens
         same_tokens = self.look(config).features.shape[0] == visual
         out = []
@@ -149,7 +128,6 @@ class Questioner:
                     "expected": question.answer,
                     "given": reply.given,
                     "correct": is_correct(reply.given, question.answer),
-                    **about,
                     "visual": visual,
                     "tokens": reply.tokens,
                     "layer_average": round(sum(reply.tokens) / (len(reply.tokens) * visual), 6),
@@ -203,11 +181,11 @@ def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
     seen = torch.from_numpy(shows)
     target = left.target.cpu()
     inside = target >= 0
-    members = torch.bincount(target[inside], minlength=left.n_out).double()
+    members = torch.bincount(target[inside], minlength=left.n_out).double().clamp(min=1)
     counted = 0.0
     for row in seen:
         same = torch.bincount(target[inside & row], minlength=left.n_out).double()
-        counted += float((same * same / members.clamp(min=1)).sum())  # each of the `same` counts same / members
+        counted += float((same * same / members).sum())  # each of the `same` counts same / members
     return counted / int(seen.sum()) if bool(seen.any()) else None
 
 

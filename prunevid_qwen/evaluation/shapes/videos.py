@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,13 +35,7 @@ _GREY = 128
 
 @dataclass(frozen=True)
 class ShapesVideo:
-    """One video of the benchmark, not drawn yet.
-
-    Args:
-        condition: the kind of video.
-        seed: of scene and questions.
-        blank: show grey instead; length, size and questions stay.
-    """
+    """One video of the benchmark, not drawn yet; a ``blank`` one is grey, and its length, size and questions stay."""
 
     condition: Condition
     seed: int
@@ -81,18 +76,12 @@ class ShapesVideo:
 
     @cached_property
     def _covered(self) -> np.ndarray:
-        """Which tokens show each object of the scene: [objects, T * h * w] bool."""
         cover = token_cover(self.scene, frame_times(self.condition.frames))
         return cover.reshape(len(cover), -1) > LEAST_COVER
 
 
 def benchmark_videos(count: int, first_seed: int = FIRST_SEED, conditions: tuple[str, ...] = ()) -> list[ShapesVideo]:
-    """List the videos ``first_seed``, ``first_seed + 1``, ...: conditions take turns.
-
-    Args:
-        count: at least 1.
-        first_seed: of a range that neither training nor calibration touches.
-        conditions: names; none means all.
+    """List the videos ``first_seed``, ``first_seed + 1``, ...: conditions (none means all) take turns.
 
     Raises:
         ConfigError: an unknown condition, or seeds that models were trained or configs fitted on.
@@ -123,9 +112,9 @@ def calibration_videos(condition: Condition, count: int = CALIBRATION_VIDEOS) ->
 def _spread(rng: np.random.Generator, questions: list[Question]) -> list[Question]:
     """Order questions so that any beginning holds as many types as it can: a round of all types, then another."""
     shuffled = [questions[k] for k in rng.permutation(len(questions))]
-    seen: dict[str, int] = {}
+    seen = Counter[str]()
     rounds = []
     for question in shuffled:
-        rounds.append(seen.get(question.type, 0))
-        seen[question.type] = rounds[-1] + 1
+        rounds.append(seen[question.type])
+        seen[question.type] += 1
     return [shuffled[k] for k in np.argsort(rounds, kind="stable")]

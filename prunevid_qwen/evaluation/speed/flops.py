@@ -15,70 +15,74 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.speed.memory import cache_storage
-from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, MERGE, PATCH, PATCH_FRAMES, Shape
+from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, MERGE, PATCH, PATCH_FRAMES
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
+from prunevid_qwen.evaluation.speed.timed_run import TimedParts
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.tokens.trace import DOOR, Trace
+from prunevid_qwen.tokens.trace import DOOR
 
 
-def decoder_flops(shape: Shape, widths: Sequence[int], batch: int = 1) -> dict[str, int]:
+def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str, int]:
     """Count a prefill.
 
     Args:
-        shape: of the model.
+        shape: config of the model.
         widths: tokens that each layer runs on, text and padding included.
         batch: rows.
 
     Returns: ``linear`` (projections and SwiGLU), ``attention`` of every query with every key, ``attention_causal`` of
         every query with the keys up to its own, and the ``total`` and ``total_causal`` of either with ``linear``.
     """
+    d = shape.text_config.hidden_size
     linear = batch * sum(_layer_linear(shape, n) for n in widths)
-    full = batch * sum(4 * n * n * shape.hidden for n in widths)
-    causal = batch * sum(2 * n * (n + 1) * shape.hidden for n in widths)
+    full = batch * sum(4 * n * n * d for n in widths)
+    causal = batch * sum(2 * n * (n + 1) * d for n in widths)
     return {
         "linear": linear, "attention": full, "attention_causal": causal, "total": linear + full,
         "total_causal": linear + causal,
     }  # fmt: skip
 
 
-def decode_flops(shape: Shape, held: Sequence[int], batch: int = 1) -> int:
+def decode_flops(shape: Any, held: Sequence[int], batch: int = 1) -> int:
     """Count one step of decoding: ``held`` are the entries of each layer's cache, the new token's included."""
-    return batch * sum(_layer_linear(shape, 1) + 4 * n * shape.hidden for n in held) + lm_head_flops(shape, batch)
+    layers = sum(_layer_linear(shape, 1) + 4 * n * shape.text_config.hidden_size for n in held)
+    return batch * layers + lm_head_flops(shape, batch)
 
 
-def lm_head_flops(shape: Shape, batch: int = 1) -> int:
+def lm_head_flops(shape: Any, batch: int = 1) -> int:
     """Count the output layer on the last position of each row."""
-    return 2 * batch * shape.hidden * shape.vocabulary
+    return int(2 * batch * shape.text_config.hidden_size * shape.text_config.vocab_size)
 
 
-def _layer_linear(shape: Shape, tokens: int) -> int:
+def _layer_linear(shape: Any, tokens: int) -> int:
     """Count one decoder layer's products with weights."""
-    return 2 * tokens * shape.hidden * (2 * shape.hidden + 2 * shape.kv_heads * shape.head + 3 * shape.ffn)
+    d = shape.text_config.hidden_size
+    return int(2 * tokens * d * (2 * d + 2 * _grouped(shape) + 3 * shape.text_config.intermediate_size))
 
 
-def vision_flops(shape: Shape, grid: tuple[int, int, int], batch: int = 1) -> int:
-    """Count the vision tower.
+def _grouped(shape: Any) -> int:
+    """Channels of a token's keys, and as many of its values."""
+    text = shape.text_config
+    return int(text.num_key_value_heads * text.hidden_size // text.num_attention_heads)
 
-    Args:
-        shape: of the model.
-        grid: (positions, rows, columns) of one video, in tokens.
-        batch: videos.
-    """
-    positions, rows, columns = grid
-    unit, d, side = MERGE * MERGE, shape.vision_hidden, shape.window // PATCH // MERGE
+
+def vision_flops(shape: Any, grid: tuple[int, int, int], batch: int = 1) -> int:
+    """Count the vision tower over ``batch`` videos of ``grid`` = (positions, rows, columns) tokens."""
+    (positions, rows, columns), vision = grid, shape.vision_config
+    unit, d, side = MERGE * MERGE, vision.hidden_size, vision.window_size // PATCH // MERGE
     patches = positions * rows * columns * unit
     embedding = 2 * patches * CHANNELS * PATCH_FRAMES * PATCH * PATCH * d
-    linear = 2 * patches * (4 * d * d + 3 * d * shape.vision_ffn)
+    linear = 2 * patches * (4 * d * d + 3 * d * vision.intermediate_size)
     heights, widths = ([min(side, n - start) for start in range(0, n, side)] for n in (rows, columns))
     windows = [unit * h * w for h in heights for w in widths]  # smaller at the edges
     attention = 0
-    for layer in range(shape.vision_depth):
-        lengths = [unit * rows * columns] if layer in shape.full_attention else windows
+    for layer in range(vision.depth):
+        lengths = [unit * rows * columns] if layer in vision.fullatt_block_indexes else windows
         attention += positions * sum(4 * n * n * d for n in lengths)
-    merger = 2 * (patches // unit) * unit * d * (unit * d + shape.hidden)
-    return batch * (embedding + shape.vision_depth * linear + attention + merger)
+    merger = 2 * (patches // unit) * unit * d * (unit * d + shape.text_config.hidden_size)
+    return int(batch * (embedding + vision.depth * linear + attention + merger))
 
 
 def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, least: int) -> int:
@@ -107,64 +111,60 @@ def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, leas
     return total + sum(2 * n * n * channels for n in clustered)
 
 
-def macs_fastv(shape: Shape, widths: Sequence[int]) -> int:
+def macs_fastv(shape: Any, widths: Sequence[int]) -> int:
     """Multiply-adds of visual tokens by FastV's formula: all heads, two matrices in the FFN.
 
     Also PyramidDrop's, DivPrune's and HoliTom's.
     """
-    d, m = shape.hidden, shape.ffn
+    d, m = shape.text_config.hidden_size, shape.text_config.intermediate_size
     return sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * m for n in widths)
 
 
-def macs_fastvid(shape: Shape, widths: Sequence[int]) -> int:
+def macs_fastvid(shape: Any, widths: Sequence[int]) -> int:
     """Multiply-adds of visual tokens by FastVID's and FlashVID's formula: grouped heads, three FFN matrices."""
-    d, m, grouped = shape.hidden, shape.ffn, shape.heads + shape.kv_heads
-    return sum(2 * n * d * d * grouped // shape.heads + 2 * n * n * d + 3 * n * d * m for n in widths)
+    d, m = shape.text_config.hidden_size, shape.text_config.intermediate_size
+    return sum(2 * n * d * (d + _grouped(shape)) + 2 * n * n * d + 3 * n * d * m for n in widths)
 
 
-def facts_of(
-    size: PromptSize, shape: Shape, config: PruneVidConfig | None, trace: Trace | None, cache: Any, itemsize: int
-) -> dict[str, Any]:
+def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts: TimedParts) -> dict[str, Any]:
     """Collect the facts of one prefill.
 
     Args:
         size: of the prompt.
-        shape: of the model.
-        config: what was pruned; None is the stock model.
-        trace: of `pruned`; None is the stock model.
-        cache: after the prefill.
-        itemsize: bytes of one number in it.
+        model: that ran it.
+        config: of what was pruned; None is the stock model.
+        parts: of the run; its cache is as the prefill left it.
 
     Returns:
         Ready for JSON. Token counts are means over the rows; ``widths`` are what each layer ran on, the widest row's,
         text included, ``visual_widths`` the visual tokens in it.
     """
-    batch, layers, given = size.batch, shape.layers, size.visual_tokens
+    shape, trace = model.config, parts.trace
+    batch, layers, given = size.batch, shape.text_config.num_hidden_layers, size.visual_tokens
     seen = [[given] * layers for _ in range(batch)]  # visual tokens of each layer, by row
     first = second = float(given)
-    boundary, cluster, places = None, 0, list[int]()
+    boundary, cluster, places, compressed = None, 0, list[int](), False
     if trace is not None and config is not None:
         seen = [sample.widths(layers) for sample in trace.samples]
         first = sum(sample.after_stage1 for sample in trace.samples) / batch
         second = sum(sample.after_stage2 for sample in trace.samples) / batch
         boundary = trace.layer if config.enable_stage2 else None
         if config.has("min_cluster_tokens"):
-            cluster = sum(
-                cluster_flops(sample.merged, sample.blocks, shape.hidden, config.min_cluster_tokens)
-                for sample in trace.samples
-                if sample.merged is not None
-            )
+            d, least = shape.text_config.hidden_size, config.min_cluster_tokens
+            found = [(sample.merged, sample.blocks) for sample in trace.samples]
+            cluster = sum(cluster_flops(merged, blocks, d, least) for merged, blocks in found if merged is not None)
         places = [at for at in trace.steps_at if at > DOOR]
+        compressed = config.enable_cache_compression and config.enable_stage2
     visual = [max(each) for each in zip(*seen, strict=True)]
     widths = [n + size.text_tokens for n in visual]
-    lengths = list(size_of(cache)[0])
+    lengths = list(size_of(parts.cache)[0])
     layer_average = sum(map(sum, seen)) / (layers * batch)
     scores = [] if config is None else _scores(config, size, [widths[at] for at in places])
-    entry = 2 * shape.kv_heads * shape.head * itemsize  # bytes of a token's keys and values in one layer
-    compressed = config is not None and config.enable_cache_compression and config.enable_stage2
+    entry = 2 * _grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
+    grid = (size.positions, size.rows, size.columns)
     return {
         "batch": batch,
-        "grid": [size.positions, size.rows, size.columns],
+        "grid": list(grid),
         "layer": boundary,
         "tokens": {
             "text": size.text_tokens, "visual": given, "after_stage1": first, "after_stage2": second,
@@ -181,11 +181,11 @@ def facts_of(
         "cache_lengths": lengths,
         "cache_bytes": {
             "computed": batch * entry * sum([widths[-1]] * layers if compressed else widths),
-            "measured": cache_storage(cache),
+            "measured": cache_storage(parts.cache),
             "unpruned": batch * entry * layers * size.length,
         },
         "flops": {
-            "vision": vision_flops(shape, (size.positions, size.rows, size.columns), batch),
+            "vision": vision_flops(shape, grid, batch),
             "stage1": cluster,
             "decoder": decoder_flops(shape, widths, batch),
             "stage2": batch * sum(_score_flops(shape, **each) for each in scores),
@@ -208,11 +208,12 @@ def _scores(config: PruneVidConfig, size: PromptSize, widths: list[int]) -> list
     return [{"asking": asking, "width": width, "rows": rows, "keys": keys} for width in widths]
 
 
-def _score_flops(shape: Shape, asking: int, width: int, rows: int, keys: bool) -> int:
+def _score_flops(shape: Any, asking: int, width: int, rows: int, keys: bool) -> int:
     """Count one step's attention scores of one row; what else its method computes is not counted.
 
     Queries are made of ``asking`` tokens, ``rows`` of them are multiplied with ``width`` keys; ``keys`` are made too
     where they are not read from the cache.
     """
-    made = 2 * width * shape.hidden * shape.kv_heads * shape.head if keys else 0
-    return 2 * shape.hidden * (asking * shape.hidden + rows * width) + made
+    d = shape.text_config.hidden_size
+    made = 2 * width * d * _grouped(shape) if keys else 0
+    return int(2 * d * (asking * d + rows * width) + made)

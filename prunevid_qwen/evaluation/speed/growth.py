@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.speed.memory import peak_memory
 from prunevid_qwen.evaluation.speed.timed_run import synchronise
+from prunevid_qwen.evaluation.store import Progress
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, TokenLayout
@@ -28,13 +29,13 @@ _SCENE = 20  # positions between two cuts
 _REPEATS = 5
 
 
-def video_features(positions: int, device: torch.device, dtype: torch.dtype, random_seed: int = 0) -> Tensor:
+def video_features(positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Make the tokens of a video: scenes of 20 positions, each a still picture of which half the locations move.
 
     Returns:
         [T, rows, columns, C] with a noise of a tenth of the signal.
     """
-    generator = torch.Generator(device).manual_seed(random_seed)
+    generator = torch.Generator(device).manual_seed(0)
     size = (ROWS * COLUMNS, CHANNELS)
     video = torch.empty(positions, *size, device=device, dtype=dtype)
     moves = torch.arange(size[0], device=device) % 2 == 1
@@ -70,15 +71,10 @@ def stage1_seconds(features: Tensor, config: PruneVidConfig) -> tuple[float, int
 def measure_growth(
     device: torch.device,
     dtype: torch.dtype,
-    tell: Callable[[str, int, int], None] = lambda *_: None,
+    tell: Progress = lambda *_: None,
     positions: Sequence[int] = POSITIONS,
 ) -> dict[str, Any]:
     """Time stage 1 of the paper's preset over growing videos.
-
-    Args:
-        device, dtype: of the features.
-        tell: told of the progress.
-        positions: temporal positions of the videos, rising.
 
     Returns: for each length its frames, tokens before and after, seconds and peak bytes above the features; and the
         exponent of time against length, fitted to the medians (1 is linear).
@@ -93,16 +89,12 @@ def measure_growth(
         seconds = [stage1_seconds(features, config)[0] for _ in range(_REPEATS)]
         points.append({
             "frames": 2 * length, "positions": length, "tokens": length * ROWS * COLUMNS, "after_stage1": left,
-            "seconds": Quantiles.of(seconds).to_dict(), "memory": memory.to_dict(),
+            "seconds": Quantiles.of(seconds).to_dict(), "memory": memory,
             "input_bytes": features.numel() * features.element_size(),
         })  # fmt: skip
     tell("stage 1 against frames", len(positions), len(positions))
+    frames, medians = [point["frames"] for point in points], [point["seconds"]["median"] for point in points]
     return {
         "kind": GROWTH, "grid": [ROWS, COLUMNS], "channels": CHANNELS, "dtype": str(dtype).removeprefix("torch."),
-        "points": points, "exponent": exponent([p["frames"] for p in points], [p["seconds"]["median"] for p in points]),
+        "points": points, "exponent": float(np.polyfit(np.log(frames), np.log(medians), 1)[0]),
     }  # fmt: skip
-
-
-def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Fit values = a * size ** b by least squares of the logarithms, and return b; at least two sizes."""
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])

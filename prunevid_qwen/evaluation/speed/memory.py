@@ -6,7 +6,6 @@ import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,53 +16,35 @@ RESIDENT = "peak resident size of the process (VmHWM), reset before the run"
 NOT_MEASURED = "not measured: needs CUDA or Linux"
 
 
-@dataclass
-class Peak:
-    """Bytes; None where they cannot be measured.
-
-    Args:
-        how: what was counted.
-        before: bytes in use before the work: weights, inputs, libraries.
-        peak: the most during it.
-    """
-
-    how: str
-    before: int | None = None
-    peak: int | None = None
-
-    @property
-    def above(self) -> int | None:
-        """What the work took on top of what was there."""
-        return None if self.peak is None or self.before is None else self.peak - self.before
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
-        return {"how": self.how, "before": self.before, "peak": self.peak, "above": self.above}
-
-
 @contextmanager
-def peak_memory(device: torch.device) -> Iterator[Peak]:
-    """Measure the peak of what runs inside the block."""
+def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Measure the peak of what runs inside the block.
+
+    Yields: ``how`` it is counted; in bytes, None where they cannot be counted, what is in use ``before`` (weights,
+        inputs, libraries) and, when the block has ended, the most during it, ``peak``, and the difference, ``above``.
+    """
     gc.collect()
+    found: dict[str, Any] = {"how": NOT_MEASURED, "before": None, "peak": None, "above": None}
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        found = Peak(CUDA, torch.cuda.memory_allocated(device))
+        found |= {"how": CUDA, "before": torch.cuda.memory_allocated(device)}
         yield found
         torch.cuda.synchronize(device)
-        found.peak = torch.cuda.max_memory_allocated(device)
-        return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-    if trim is not None:
-        trim(0)  # what the C library holds free would hide the first megabytes of the work
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is resident
-    except OSError:  # another system, or a container that forbids it
-        yield Peak(NOT_MEASURED)
-        return
-    found = Peak(RESIDENT, _resident("VmRSS"))
-    yield found
-    found.peak = _resident("VmHWM")
+        found["peak"] = torch.cuda.max_memory_allocated(device)
+    else:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)  # what the C library holds free would hide the first megabytes of the work
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is resident
+        except OSError:  # another system, or a container that forbids it
+            yield found
+            return
+        found |= {"how": RESIDENT, "before": _resident("VmRSS")}
+        yield found
+        found["peak"] = _resident("VmHWM")
+    found["above"] = found["peak"] - found["before"]
 
 
 def _resident(name: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,79 +12,74 @@ from prunevid_qwen.errors import ConfigError
 PAD, START, END, IMAGE, VIDEO, FIRST_WORD = 0, 1, 2, 3, 4, 10
 PATCH, MERGE, PATCH_FRAMES, CHANNELS = 14, 2, 2, 3
 
+_TEXT = (
+    "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "vocab_size",
+    "tie_word_embeddings",
+)  # fmt: skip
+_VISION = ("depth", "hidden_size", "intermediate_size", "num_heads", "fullatt_block_indexes", "window_size")
+_TRUE_VISION = (32, 1280, 3420, 16, [7, 15, 23, 31], 112)
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a Qwen2.5-VL.
-
-    Args:
-        layers, hidden, ffn, heads, kv_heads: of the decoder; a head has ``hidden / heads`` channels.
-        vocabulary: rows of the embedding.
-        tied: whether the output layer shares the embedding's weights.
-        vision_depth, vision_hidden, vision_ffn, vision_heads: of the vision tower.
-        full_attention: its layers without windows.
-        window: side of its attention windows in pixels.
-    """
-
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    tied: bool
-    vision_depth: int = 32
-    vision_hidden: int = 1280
-    vision_ffn: int = 3420
-    vision_heads: int = 16
-    full_attention: tuple[int, ...] = (7, 15, 23, 31)
-    window: int = 112
-
-    @property
-    def head(self) -> int:
-        """Channels of one attention head of the decoder."""
-        return self.hidden // self.heads
-
-
-SHAPES: dict[str, Shape] = {
-    "tiny": Shape(6, 64, 96, 4, 2, 300, False, 2, 32, 48, 2, (1,), 56),
+SHAPES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {  # values of _TEXT and of _VISION
+    "tiny": ((6, 64, 96, 4, 2, 300, False), (2, 32, 48, 2, [1], 56)),
     # the decoder of Qwen2.5-0.5B; no Qwen2.5-VL of this size exists, so its vision tower is a small one of ours
-    "0.5b": Shape(24, 896, 4864, 14, 2, 151936, True, 4, 256, 684, 4, (3,)),
+    "0.5b": ((24, 896, 4864, 14, 2, 151936, True), (4, 256, 684, 4, [3], 112)),
     # every width of the 7B divided by 8, decoder and vision tower alike (3584 -> 448, 18944 -> 2368, 1280 -> 160,
     # 3420 -> 428); heads of 64 channels instead of 128, so 7 of them; a vocabulary that costs as little as theirs does
-    "7b_small": Shape(28, 448, 2368, 7, 1, 4096, False, 32, 160, 428, 2),
-    "3b": Shape(36, 2048, 11008, 16, 2, 151936, True),
-    "7b": Shape(28, 3584, 18944, 28, 4, 152064, False),
+    "7b_small": ((28, 448, 2368, 7, 1, 4096, False), (32, 160, 428, 2, [7, 15, 23, 31], 112)),
+    "3b": ((36, 2048, 11008, 16, 2, 151936, True), _TRUE_VISION),
+    "7b": ((28, 3584, 18944, 28, 4, 152064, False), _TRUE_VISION),
 }
 
 
-def shape_called(name: str) -> Shape:
-    """Return a shape by name.
+def shape_called(name: str) -> Any:
+    """Return the config of a Qwen2.5-VL of a shape, by the shape's name.
 
     Raises:
         ConfigError: no such shape; the nearest name is offered.
     """
     if name not in SHAPES:
         raise ConfigError(unknown("a shape is one of", name, tuple(SHAPES)))
-    return SHAPES[name]
+    from transformers import Qwen2_5_VLConfig
+
+    text, vision = dict(zip(_TEXT, SHAPES[name][0], strict=True)), dict(zip(_VISION, SHAPES[name][1], strict=True))
+    head = text["hidden_size"] // text["num_attention_heads"]
+    side = 3 * head // 16  # rotary frequencies that tell rows, and as many that tell columns
+    sections = {128: [16, 24, 24], 64: [8, 12, 12]}.get(head, [head // 2 - 2 * side, side, side])
+    text |= {
+        "max_position_embeddings": 128000, "bos_token_id": None, "eos_token_id": None, "pad_token_id": PAD,
+        "rope_parameters": {"rope_type": "default", "mrope_section": sections, "rope_theta": 1000000.0},
+    }  # fmt: skip
+    vision |= {
+        "out_hidden_size": text["hidden_size"], "patch_size": PATCH, "spatial_merge_size": MERGE,
+        "temporal_patch_size": PATCH_FRAMES, "tokens_per_second": 2,
+    }  # fmt: skip
+    return Qwen2_5_VLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=text["tie_word_embeddings"], image_token_id=IMAGE,
+        video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END,
+    )  # fmt: skip
 
 
-def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, attention: str, random_seed: int = 0) -> Any:
-    """Make a model of a shape on its device in its dtype; at no time are there weights in fp32 or on the host besides.
+def check_counted(shape: Any) -> None:
+    """Refuse the config of a model that is no Qwen2.5-VL: its FLOPs are not counted."""
+    if shape.model_type != "qwen2_5_vl":
+        raise ConfigError(f"the speed benchmark counts the FLOPs of qwen2_5_vl, got {shape.model_type!r}")
+
+
+def build_model(shape: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
+    """Make a model on its device in its dtype; at no time are there weights in fp32 or on the host besides.
+
+    Its random weights are normal, of standard deviation 1 / sqrt(inputs), so that attention is not uniform.
 
     Args:
-        shape: the sizes.
+        shape: config of the model.
         device, dtype: of the weights.
         attention: transformers' name of the attention kernel.
-        random_seed: of the weights; normal, of standard deviation 1 / sqrt(inputs), so that attention is not uniform.
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
 
     with torch.device(device):
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            _model_config(shape), attn_implementation=attention, dtype=dtype
-        )
-    generator = torch.Generator(device).manual_seed(random_seed)
+        model = Qwen2_5_VLForConditionalGeneration._from_config(shape, attn_implementation=attention, dtype=dtype)
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.ndim < 2:
@@ -93,51 +87,6 @@ def build_model(shape: Shape, device: torch.device, dtype: torch.dtype, attentio
             else:
                 scale = 1.0 if "embed_tokens" in name else weight[0].numel() ** -0.5
                 weight.normal_(0.0, scale, generator=generator)
-    if shape.tied:
+    if shape.tie_word_embeddings:
         model.tie_weights()
     return model.eval()
-
-
-_TEXT = {  # of `Shape`, and its name in the decoder's config
-    "layers": "num_hidden_layers", "hidden": "hidden_size", "ffn": "intermediate_size",
-    "heads": "num_attention_heads", "kv_heads": "num_key_value_heads", "vocabulary": "vocab_size",
-}  # fmt: skip
-_VISION = {  # in the vision tower's
-    "vision_depth": "depth", "vision_hidden": "hidden_size", "vision_ffn": "intermediate_size",
-    "vision_heads": "num_heads", "full_attention": "fullatt_block_indexes", "window": "window_size",
-}  # fmt: skip
-
-
-def _model_config(shape: Shape) -> Any:
-    from transformers import Qwen2_5_VLConfig
-
-    side = 3 * shape.head // 16  # rotary frequencies that tell rows, and as many that tell columns
-    sections = {128: [16, 24, 24], 64: [8, 12, 12]}.get(shape.head, [shape.head // 2 - 2 * side, side, side])
-    text = {name: getattr(shape, field) for field, name in _TEXT.items()} | {
-        "max_position_embeddings": 128000, "bos_token_id": None, "eos_token_id": None, "pad_token_id": PAD,
-        "rope_parameters": {"rope_type": "default", "mrope_section": sections, "rope_theta": 1000000.0},
-        "tie_word_embeddings": shape.tied,
-    }  # fmt: skip
-    vision = {name: getattr(shape, field) for field, name in _VISION.items()} | {
-        "fullatt_block_indexes": list(shape.full_attention), "out_hidden_size": shape.hidden, "patch_size": PATCH,
-        "spatial_merge_size": MERGE, "temporal_patch_size": PATCH_FRAMES, "tokens_per_second": 2,
-    }  # fmt: skip
-    return Qwen2_5_VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=shape.tied, image_token_id=IMAGE,
-        video_token_id=VIDEO, vision_start_token_id=START, vision_end_token_id=END,
-    )  # fmt: skip
-
-
-def shape_of(config: Any) -> Shape:
-    """Read the sizes of a loaded model from its config.
-
-    Raises:
-        ConfigError: it is no Qwen2.5-VL, whose vision tower these sizes describe.
-    """
-    if config.model_type != "qwen2_5_vl":
-        raise ConfigError(f"the speed benchmark counts the FLOPs of qwen2_5_vl, got {config.model_type!r}")
-    text, vision = config.get_text_config(), config.vision_config
-    sizes = {field: getattr(text, name) for field, name in _TEXT.items()}
-    sizes |= {field: getattr(vision, name) for field, name in _VISION.items()}
-    sizes["full_attention"] = tuple(sizes["full_attention"])
-    return Shape(**sizes, tied=bool(config.tie_word_embeddings))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from prunevid_qwen.evaluation.report.intervals import Quantiles
-from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, KEEPS_ALL
+from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, KEEPS_ALL
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
 from prunevid_qwen.evaluation.speed.timed_run import timed_tokens
+from prunevid_qwen.evaluation.store import Progress
 
 OVERHEAD = "overhead"
 
@@ -25,21 +26,16 @@ def measure_overhead(
     device: torch.device,
     dtype: torch.dtype,
     attention: str,
-    tell: Callable[[str, int, int], None] = lambda *_: None,
+    tell: Progress = lambda *_: None,
 ) -> Iterator[dict[str, Any]]:
     """Time stock and keep-everything `generate` in pairs, first one and then the other in front.
-
-    Args:
-        shapes: of the models, one after the other.
-        device, dtype, attention: of the models.
-        tell: told of the progress.
 
     Yields: for each shape the prompt, the length of the answers and the seconds of every pair.
     """
     for name in shapes:
         size, new_tokens, count = _SIZES.get(name, _OTHERS)
         model = build_model(shape_called(name), device, dtype, attention)
-        inputs = make_inputs(size, model.config, device, dtype)
+        inputs = make_inputs(size, model)
         pairs = []
         for number in range(-2, count):  # two rounds of warm-up
             tell(f"hooks' cost on {name}", max(number, 0), count)

@@ -1,10 +1,9 @@
 """Prompts of a given size, one video and some text a row: of random pixels, which this file publishes, or of files.
 
 Stage 1's outcome depends on what is seen, so a random video is a still picture of which a share of the locations
-changes completely from one temporal position to the next: none ("still"), half of them ("half") or all ("moving").
-Everywhere lies a little noise, as on any camera. Random weights turn random pixels into random features: which
-locations count as static is realistic, what they would mean to a trained model is not. The share of tokens that stage 1
-really left (R1) stands beside every result.
+changes completely from one temporal position to the next, and everywhere lies a little noise. Which locations count as
+static is realistic, what they would mean to a trained model is not: R1, the share of tokens that stage 1 really left,
+stands beside every result.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.option_checks import unknown
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, FIRST_WORD, MERGE, PATCH, PATCH_FRAMES
 from prunevid_qwen.inputs.qwen.media import MediaReader
@@ -51,11 +50,9 @@ class PromptSize:
     def __post_init__(self) -> None:
         if self.content not in MOVING_SHARE:
             raise ConfigError(unknown("content is one of", self.content, tuple(MOVING_SHARE)))
-        if self.text_tokens < 4:
-            raise ConfigError(f"text_tokens is at least 4 (a question and the video's marks), got {self.text_tokens}")
+        check_count("text_tokens", self.text_tokens, 4)  # a question and the video's marks
         for name in ("frames", "rows", "columns", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is at least 1, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), 1)
 
     @property
     def positions(self) -> int:
@@ -69,7 +66,7 @@ class PromptSize:
 
     @property
     def words_before(self) -> int:
-        """Text tokens before the video's opening mark: a third of the words."""
+        """Words before the video: a third of them; each side has one mark of the video besides."""
         return (self.text_tokens - 2) // 3
 
     @property
@@ -100,27 +97,14 @@ def pixels_of(size: PromptSize, random_seed: int) -> Tensor:
     return video.view(size.positions * cells * MERGE * MERGE, -1)
 
 
-def make_inputs(
-    size: PromptSize, config: Any, device: torch.device, dtype: torch.dtype, seed: int = 0
-) -> dict[str, Any]:
-    """Make what `generate` takes of random pixels and words.
-
-    Args:
-        size: of the prompt.
-        config: of the model: its special tokens and vocabulary.
-        device, dtype: of the model.
-        seed: of pixels and words.
-    """
-    pixels = torch.cat([pixels_of(size, 1000 * seed + row) for row in range(size.batch)])
-    return _around(pixels, 1.0, size, config, device, dtype, seed)
+def make_inputs(size: PromptSize, model: Any) -> dict[str, Any]:
+    """Make what a model's `generate` takes of random pixels and words."""
+    return _around(torch.cat([pixels_of(size, row) for row in range(size.batch)]), 1.0, size, model)
 
 
-def _around(
-    pixels: Tensor, seconds: float, size: PromptSize, config: Any, device: torch.device, dtype: torch.dtype,
-    seed: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+def _around(pixels: Tensor, seconds: float, size: PromptSize, model: Any) -> dict[str, Any]:
     """Write random words around videos of which a temporal position takes so many seconds."""
-    generator = torch.Generator().manual_seed(seed)
+    config, generator = model.config, torch.Generator().manual_seed(0)
     special = [getattr(config, f"{name}_token_id") for name in ("image", "video", "vision_start", "vision_end")]
     known = torch.arange(FIRST_WORD, min(config.get_text_config().vocab_size, 100_000))
     known = known[~torch.isin(known, torch.tensor(special))]
@@ -136,11 +120,11 @@ def _around(
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
         "mm_token_type_ids": 2 * (ids == config.video_token_id).int(),
-        "pixel_values_videos": pixels.to(dtype),
+        "pixel_values_videos": pixels.to(model.dtype),
         "video_grid_thw": torch.tensor([[size.positions, MERGE * size.rows, MERGE * size.columns]] * size.batch),
-        "second_per_grid_ts": torch.full((size.batch,), float(seconds)),
+        "second_per_grid_ts": torch.full((size.batch,), seconds),
     }
-    return {name: value.to(device) for name, value in inputs.items()}
+    return {name: value.to(model.device) for name, value in inputs.items()}
 
 
 GENERATED = "generated"
@@ -155,10 +139,10 @@ def read_prompt(
     Args:
         source: "generated", or a video file or folder of frames.
         size: wanted.
-        model: whose tokens, device and dtype to take.
+        model: that the inputs are for.
         media: reads as the model wants it; None takes the stock settings with small frames allowed.
-        folder: where generated files are written.
-        repeats: how often the first row's video is read for the clock, after once for warm-up.
+        folder: of generated files.
+        repeats: readings of the first row's video that count, after one that does not.
 
     Returns:
         The size that the reader made; inputs as `generate` takes them; and of the first row's video ``seconds`` of
@@ -175,7 +159,7 @@ def read_prompt(
     config = PruneVidConfig(
         max_frames=max(2, size.frames), max_pixels=size.rows * 28 * size.columns * 28, video_time_limit=None
     )
-    files = [source] if source != GENERATED else [str(_draw(size, row, folder)) for row in range(size.batch)]
+    files = [str(_draw(size, row, folder)) for row in range(size.batch)] if source == GENERATED else [source]
     first, *others = [media.read_video(file, config) for file in files]
     seconds = []
     for _ in range(repeats):
@@ -184,10 +168,8 @@ def read_prompt(
         seconds.append(time.perf_counter() - start)
     t, h, w = first.grid[0].tolist()
     real = replace(size, frames=2 * t, rows=h // MERGE, columns=w // MERGE)
-    parameter = next(model.parameters())
     pixels = torch.cat([first.pixels, *(medium.pixels for medium in others)])
-    inputs = _around(pixels, first.seconds_per_grid, real, model.config, parameter.device, parameter.dtype)
-    return real, inputs, {"seconds": seconds, "video": first.facts}
+    return real, _around(pixels, float(first.seconds_per_grid), real, model), {"seconds": seconds, "video": first.facts}
 
 
 def _draw(size: PromptSize, row: int, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""From measurements to figures: medians, speed-ups round by round, what was predicted, and what eats the difference."""
+"""From measurements to figures (medians, speed-ups, what was predicted, what eats the difference) and sentences."""
 
 from __future__ import annotations
 
@@ -6,19 +6,31 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Row
-from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK
+from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
 from prunevid_qwen.evaluation.speed.growth import GROWTH
 from prunevid_qwen.evaluation.speed.overhead import OVERHEAD, overhead_of
-from prunevid_qwen.evaluation.speed.sentences import noise_of, sentence
 from prunevid_qwen.evaluation.store import RunFolder, read_lines
 
 MEASUREMENTS = "measurements.jsonl"
 WHOLE = ("first_token", "decode_per_token", "end_to_end")
-PARTS = ("vision", "stage1", "layers", "stage2", "stage3", "lm_head", "rest")
+PARTS = {
+    "vision": "the vision encoder", "stage1": "stage 1", "layers": "the decoder", "stage2": "stage 2",
+    "stage3": "stage 3", "lm_head": "the output layer", "rest": "what lies between the parts",
+}  # fmt: skip
 """The parts of the way to the first token, in a sensible order; they add up to it."""
+
+_NOTICEABLE = 1.05  # less than that is called the same
+_STAGES = ("stage1", "stage2", "stage3")
+_EATERS = {
+    "stage2": "stage 2", "stage3": "stage 3", "hooks": "hooks",
+    "shorter_matrices": "lower efficiency at shorter lengths",
+}  # fmt: skip
+_SHORT = 0.85  # of the predicted speed-up: what is missing is named below it
+_NOISY = 0.25  # (high - low) / median of the stock model's time to the first token
 
 DEFINITIONS = {
     "ms.first_token": "tensors on the device to the first token chosen; nothing hooked but by `pruned` itself",
@@ -78,59 +90,44 @@ def cell_of(line: dict[str, Any]) -> tuple[int, int]:
 
 
 def rows_of(lines: list[dict[str, Any]], new_tokens: int) -> list[Row]:
-    """Make a row for each number of frames, batch and competitor that could run or could not.
+    """Make a row for each number of frames, batch and competitor that could run or could not, in the order measured.
 
     Args:
         lines: the folder's measurements.
         new_tokens: of every answer.
 
-    Returns: rows in the order measured, stock first in each cell; `DEFINITIONS` says what they hold.
+    Returns: what `DEFINITIONS` says.
     """
     rows: list[Row] = []
-    for facts in [line for line in lines if line["kind"] == "facts"]:
-        rounds = [line["times"] for line in lines if line["kind"] == "round" and cell_of(line) == cell_of(facts)]
-        for name, about in facts["variants"].items() if rounds else ():
-            row = {"frames": facts["frames"], "batch": facts["batch"], "variant": name, "rounds": len(rounds)}
+    for line in [line for line in lines if line["kind"] == "facts"]:
+        rounds = [each["times"] for each in lines if each["kind"] == "round" and cell_of(each) == cell_of(line)]
+        for name, about in line["variants"].items() if rounds else ():
+            row = {"frames": line["frames"], "batch": line["batch"], "variant": name, "rounds": len(rounds)}
             if "error" in about:
                 rows.append({**row, "error": about["error"]})
                 continue
-            stock = facts["variants"][STOCK]
-            row |= _own(about, facts["read"], [times[name] for times in rounds])
+            own = [times[name] for times in rounds]
+            row |= {
+                "tokens_as_stock": about["tokens_as_stock"],
+                "read_ms": None if line["read"] is None else _spread_ms(line["read"]["seconds"]),
+                "ms": {part: _spread_ms([times[part] for times in own]) for part in WHOLE},
+                "parts_ms": {part: _spread_ms([times["parts"][part] for times in own]) for part in PARTS},
+                "prefill_ms": _spread_ms([_prefill(times) for times in own]),
+                "memory": about["memory"],
+                **{name: value for name, value in about["facts"].items() if name != "batch"},
+            }
+            stock = line["variants"][STOCK]
             if name != STOCK and "error" not in stock:
-                pairs = [(times[STOCK], times[name]) for times in rounds]
-                hooks = [
-                    times[KEEP_EVERYTHING]["parts"]["layers"] - _prefill(times[STOCK])
-                    for times in rounds
-                    if KEEP_EVERYTHING in times
-                ]
-                row |= _compared(pairs, hooks, about["facts"]["flops"], stock["facts"]["flops"], new_tokens)
+                row |= _compared(rounds, name, about["facts"]["flops"], stock["facts"]["flops"], new_tokens)
             rows.append(row)
     return rows
 
 
-def _own(about: dict[str, Any], read: dict[str, Any] | None, own: list[dict[str, Any]]) -> Row:
-    return {
-        "tokens_as_stock": about["tokens_as_stock"],
-        "read_ms": None if read is None else _spread_ms(read["seconds"]),
-        "ms": {part: _spread_ms([times[part] for times in own]) for part in WHOLE},
-        "parts_ms": {part: _spread_ms([times["parts"][part] for times in own]) for part in PARTS},
-        "prefill_ms": _spread_ms([_prefill(times) for times in own]),
-        "memory": about["memory"],
-        **{name: value for name, value in about["facts"].items() if name != "batch"},
-    }
-
-
 def _compared(
-    pairs: list[tuple[Any, Any]], hooks: list[float], flops: dict[str, Any], stock_flops: dict[str, Any], new: int
+    rounds: list[dict[str, Any]], name: str, flops: dict[str, Any], stock_flops: dict[str, Any], new_tokens: int
 ) -> Row:
-    """Set a competitor beside the stock model.
-
-    Args:
-        pairs: times of the stock model and its own, round by round.
-        hooks: what hooks cost in each round, in seconds; none where it was not measured.
-        flops, stock_flops: of both.
-        new: tokens of every answer.
-    """
+    """Set a competitor beside the stock model, round by round."""
+    pairs = [(times[STOCK], times[name]) for times in rounds]
     ratios = {
         "prefill": [_prefill(stock) / _prefill(own) for stock, own in pairs],
         "prefill_with_stage1": [_prefill(stock) / own["parts"]["decoder"] for stock, own in pairs],
@@ -138,7 +135,7 @@ def _compared(
         **{part: [stock[part] / own[part] for stock, own in pairs] for part in WHOLE},
     }
     speedup = {part: Quantiles.of(values).to_dict() for part, values in ratios.items()}
-    predicted = _predicted([stock for stock, _ in pairs], flops, stock_flops, new)
+    predicted = _predicted([stock for stock, _ in pairs], flops, stock_flops, new_tokens)
     shares = [own["end_to_end"] / stock["end_to_end"] - 1 for stock, own in pairs]
     return {
         "speedup": speedup,
@@ -148,7 +145,7 @@ def _compared(
             "end_to_end_share": Quantiles.of(shares).to_dict(),
         },
         "reached": speedup["prefill"]["median"] / predicted["prefill"],
-        "difference_ms": _difference(pairs, hooks, predicted["prefill"]),
+        "difference_ms": _difference(rounds, name, predicted["prefill"]),
     }
 
 
@@ -169,19 +166,20 @@ def _predicted(
     }
 
 
-def _difference(pairs: list[tuple[Any, Any]], hooks: list[float], predicted: float) -> dict[str, float]:
+def _difference(rounds: list[dict[str, Any]], name: str, predicted: float) -> dict[str, float]:
     """Where the decoder's time above the predicted one goes, in ms; the parts add up to ``above_predicted``."""
-    wanted = 1000 * median(_prefill(stock) for stock, _ in pairs) / predicted
-    stages = ("stage1", "stage2", "stage3")
-    decoder, *parts = (1000 * median(own["parts"][part] for _, own in pairs) for part in ("decoder", *stages))
-    cost = max(0.0, 1000 * median(hooks)) if hooks else 0.0  # hooks that seem to gain time cost nothing
+    own = {part: 1000 * median(times[name]["parts"][part] for times in rounds) for part in ("decoder", *_STAGES)}
+    wanted = 1000 * median(_prefill(times[STOCK]) for times in rounds) / predicted
+    measured = own.pop("decoder")
+    keep = [t[KEEP_EVERYTHING]["parts"]["layers"] - _prefill(t[STOCK]) for t in rounds if KEEP_EVERYTHING in t]
+    hooks = max(0.0, 1000 * median(keep)) if keep else 0.0  # hooks that seem to gain time cost nothing
     return {
         "predicted": wanted,
-        "measured": decoder,
-        "above_predicted": decoder - wanted,
-        **dict(zip(stages, parts, strict=True)),
-        "hooks": cost,
-        "shorter_matrices": decoder - wanted - sum(parts) - cost,
+        "measured": measured,
+        "above_predicted": measured - wanted,
+        **own,
+        "hooks": hooks,
+        "shorter_matrices": measured - wanted - sum(own.values()) - hooks,
     }
 
 
@@ -192,3 +190,83 @@ def _prefill(times: dict[str, Any]) -> float:
 
 def _spread_ms(seconds: list[float]) -> dict[str, Any]:
     return Quantiles.of([1000 * value for value in seconds]).to_dict()
+
+
+def sentence(row: Row, new_tokens: int) -> str:
+    """Say what a row of `rows_of` means: faster or not, by how much, and why not more."""
+    if "error" in row:
+        return f"Did not run: {row['error']}."
+    if row["variant"] == STOCK:
+        shares = ", ".join(f"{PARTS[part]} {percent(share)}" for part, share in _shares(row)[:3])
+        return f"First token after {row['ms']['first_token']['median']:.0f} ms: {shares}."
+    if "speedup" not in row:
+        return "The stock model could not run here: nothing to compare with."
+    if row["variant"] == KEEP_EVERYTHING:
+        return _keeping(row)
+    ratio = {part: value["median"] for part, value in row["speedup"].items()}
+    said = f"Prefill {faster(ratio['prefill'])} (predicted {row['predicted']['prefill']:.1f}x"
+    if row["parts_ms"]["stage1"]["median"] > 0:
+        said += f"; {ratio['prefill_with_stage1']:.1f}x with stage 1"
+    if row["reached"] < _SHORT:
+        largest = max(_EATERS, key=lambda name: row["difference_ms"][name])
+        said += f"; most of what is missing: {_EATERS[largest]}"
+    first = f"to first token {faster(ratio['first_token'])}{_because(row, ratio['prefill'], ratio['first_token'])}"
+    return f"{said}); {first}; end to end with {new_tokens} new tokens {faster(ratio['end_to_end'])}."
+
+
+def faster(ratio: float) -> str:
+    """Say a speed-up: faster, slower, or neither."""
+    if ratio >= _NOTICEABLE:
+        return f"{ratio:.1f}x faster" if ratio >= 1.1 else f"{ratio:.2f}x faster"
+    if ratio <= 1 / _NOTICEABLE:
+        return f"{1 / ratio:.2f}x slower"
+    return f"not faster ({ratio:.2f}x)"
+
+
+def noise_of(rows: list[Row]) -> list[str]:
+    """Name the cells whose stock times spread too widely to be believed."""
+    found = []
+    for row in rows:
+        if row["variant"] == STOCK and "error" not in row:
+            time = row["ms"]["first_token"]
+            spread = (time["high"] - time["low"]) / time["median"]
+            if spread > _NOISY:
+                found.append(
+                    f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token "
+                    f"spreads by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this "
+                    "machine"
+                )
+    return found
+
+
+def eaten(difference: dict[str, float]) -> str:
+    """Say what eats the difference between the predicted and the measured time of the decoder."""
+    parts = [f"{name} {difference[key]:+.1f}" for key, name in {"stage1": "stage 1", **_EATERS}.items()]
+    return f"{difference['predicted']:.1f} ms predicted, {difference['measured']:.1f} measured: {', '.join(parts)}"
+
+
+def _shares(row: Row) -> list[tuple[str, float]]:
+    medians = {part: value["median"] for part, value in row["parts_ms"].items()}
+    total = sum(medians.values())
+    return sorted(((part, value / total) for part, value in medians.items()), key=lambda pair: -pair[1])
+
+
+def _because(row: Row, prefill: float, first: float) -> str:
+    """Why the first token gains less than the prefill."""
+    if first > 0.9 * prefill and first >= _NOTICEABLE:
+        return ""
+    shares = [(part, share) for part, share in _shares(row) if part != "layers" and share >= 0.1]
+    said = [f"{PARTS[part]} is {percent(share)} of it" for part, share in shares[:3]]
+    if prefill < _NOTICEABLE:  # what pruning leaves alone is not to blame
+        said = ["the prefill is not", *(text for text in said if text.startswith("stage"))]
+    return ", because " + " and ".join(said) if said else ""
+
+
+def _keeping(row: Row) -> str:
+    first, step = row["added_ms"]["first_token"]["median"], row["added_ms"]["decode_per_token"]["median"]
+    share = row["added_ms"]["end_to_end_share"]["median"]
+    same = "its tokens are the stock model's" if row["tokens_as_stock"] else "ITS TOKENS ARE NOT THE STOCK MODEL'S"
+    return (
+        f"All stages on and nothing dropped: {first:+.1f} ms to the first token, {step:+.2f} ms a token, "
+        f"{100 * share:+.1f} % end to end; {same}."
+    )

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.report.page import Row, Table, csv_text, json_text
-from prunevid_qwen.evaluation.speed.sentences import eaten
-from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE, summarise
+from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE, eaten, summarise
 from prunevid_qwen.evaluation.speed.speed_plots import draw_plots
 from prunevid_qwen.evaluation.store import replace
 
-SUMMARY, TABLE, REPORT = "efficiency.json", "efficiency.csv", "report.md"
+_FLOPS = {  # columns of the report, and of the CSV
+    "vision": "flops_vision", "stage 1": "flops_stage1", "decoder": "flops_decoder", "(causal)": "flops_decoder_causal",
+    "stage 2": "flops_stage2", "output layer": "flops_lm_head", "a token": "flops_decode_step",
+    "FastV GMACs": "macs_fastv", "FastVID GMACs": "macs_fastvid",
+}  # fmt: skip
 
 
 def write_report(folder: Path, plots: bool = False) -> dict[str, Any]:
@@ -29,9 +32,9 @@ def write_report(folder: Path, plots: bool = False) -> dict[str, Any]:
     """
     summary = summarise(folder)
     names = draw_plots(folder, summary) if plots else []
-    replace(folder / SUMMARY, json_text(summary, ascii_alone=True).encode())
-    replace(folder / TABLE, csv_text(map(flat_row, summary["rows"]), end="\r\n").encode())
-    replace(folder / REPORT, report_text(summary, names).encode())
+    replace(folder / "efficiency.json", json_text(summary, ascii_alone=True).encode())
+    replace(folder / "efficiency.csv", csv_text(map(flat_row, summary["rows"]), end="\r\n").encode())
+    replace(folder / "report.md", report_text(summary, names).encode())
     return summary
 
 
@@ -40,14 +43,10 @@ def flat_row(row: Row) -> Row:
     about = {name: row[name] for name in ("frames", "batch", "variant", "rounds")}
     if "error" in row:
         return {**about, "error": row["error"]}
-    whole: Row = {}
-    for name in WHOLE:
-        whole |= {f"{name}_ms": row["ms"][name]["median"]}
-        whole |= {f"{name}_ms_{end}": row["ms"][name][end] for end in ("low", "high")}
-    flops = row["flops"]
+    flops, ends = row["flops"], {"": "median", "_low": "low", "_high": "high"}
     return {
         **about,
-        **whole,
+        **{f"{name}_ms{end}": row["ms"][name][which] for name in WHOLE for end, which in ends.items()},
         **{f"{name}_ms": row["parts_ms"][name]["median"] for name in PARTS},
         "prefill_ms": row["prefill_ms"]["median"],
         "read_ms": (row["read_ms"] or {}).get("median", ""),
@@ -68,12 +67,7 @@ def flat_row(row: Row) -> Row:
 
 
 def report_text(summary: dict[str, Any], plots: Sequence[str]) -> str:
-    """Write the report of a run.
-
-    Args:
-        summary: of `speed_findings.summarise`.
-        plots: names of files that were drawn.
-    """
+    """Write the report of a run from its summary; ``plots`` are names of files that were drawn."""
     out = ["# Speed with and without pruning", "", *_about(summary)]
     out += [f"**Noisy:** {said}.\n" for said in summary["noise"]]
     for (frames, batch), rows in groupby(summary["rows"], key=lambda row: (row["frames"], row["batch"])):
@@ -125,7 +119,10 @@ def _cell(rows: list[Row]) -> list[str]:
          *(f"{row[name]:.3f}" for name in ("R1", "R2", "R_layer", "R_kv")), _mb(row["cache_bytes"]["measured"]),
          _mb(row["cache_bytes"]["computed"]), _mb(row["memory"]["peak"]), _mb(row["memory"]["above"])] for row in ran
     ]  # fmt: skip
-    flops = [[row["variant"], *(f"{n / 1e9:.2f}" if n else "0" for n in _flops(row["flops"]))] for row in ran]
+    flops = [
+        [own["variant"], *(f"{own[name] / 1e9:.2f}" if own[name] else "0" for name in _FLOPS.values())]
+        for own in map(flat_row, ran)
+    ]
     return [
         *(f"- **{row['variant']}**: {row['sentence']}" for row in rows),
         "", f"Decoding the video and making its pixels: {reading}.",
@@ -137,16 +134,7 @@ def _cell(rows: list[Row]) -> list[str]:
         "", *table(["tokens", "stage 1", "stage 2", "R1", "R2", "R_layer", "R_kv", "cache MB", "computed", "peak MB",
                     "above"], tokens),
         "", f"Memory: {ran[0]['memory']['how'] if ran else ''}.",
-        "", *table(["GFLOPs", "vision", "stage 1", "decoder", "(causal)", "stage 2", "output layer", "a token",
-                    "FastV GMACs", "FastVID GMACs"], flops),
-    ]  # fmt: skip
-
-
-def _flops(flops: dict[str, Any]) -> list[int]:
-    decoder = flops["decoder"]
-    return [
-        flops["vision"], flops["stage1"], decoder["total"], decoder["total_causal"], flops["stage2"],
-        flops["lm_head"], flops["decode_step"], flops["macs_fastv"], flops["macs_fastvid"],
+        "", *table(["GFLOPs", *_FLOPS], flops),
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.report.plots import Theme, draw, heading, legend, style_of
-from prunevid_qwen.evaluation.speed.competitors import KEEP_EVERYTHING, STOCK
+from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
 
 _WIDTH, _HEIGHT = 9.6, 4.6  # inches
 _PARTS = {  # colours apart for colour-blind eyes
@@ -28,11 +28,7 @@ _PANELS = {
 
 
 def draw_plots(folder: Path, summary: dict[str, Any]) -> list[str]:
-    """Draw what a summary holds as svg and png, and return the files' names.
-
-    Args:
-        folder: where to.
-        summary: of `speed_findings.summarise`.
+    """Draw what a summary holds as svg and png into a folder, and return the files' names.
 
     Raises:
         SetupError: matplotlib is not installed.
@@ -43,12 +39,8 @@ def draw_plots(folder: Path, summary: dict[str, Any]) -> list[str]:
         wanted = {"time": partial(_draw_time, rows), "parts": partial(_draw_parts, rows)}
     if summary["growth"]:
         wanted["growth"] = partial(_draw_growth, summary["growth"])
-    files = [
-        file
-        for name, fill in wanted.items()
-        for file in draw(folder / name, (_WIDTH, _HEIGHT), fill, names_its_maker=True)
-    ]
-    return [file.name for file in files]
+    drawn = [draw(folder / name, (_WIDTH, _HEIGHT), fill, names_its_maker=True) for name, fill in wanted.items()]
+    return [file.name for files in drawn for file in files]
 
 
 def _draw_time(rows: list[Row], figure: Any, theme: Theme) -> None:
@@ -57,27 +49,22 @@ def _draw_time(rows: list[Row], figure: Any, theme: Theme) -> None:
     grid = figure.subplots(len(batches), len(_PANELS), squeeze=False, sharex=True)
     handles: dict[str, Any] = {}
     for batch, line in zip(batches, grid, strict=True):
+        shown = [row for row in rows if row["batch"] == batch]
         for (part, title), axes in zip(_PANELS.items(), line, strict=True):
-            _lines(axes, [row for row in rows if row["batch"] == batch], part, theme, handles)
+            for name in dict.fromkeys(row["variant"] for row in shown):
+                own = [row for row in shown if row["variant"] == name]
+                values = [row["prefill_ms"] if part == "prefill" else row["ms"][part] for row in own]
+                style = style_of(_STYLED.get(name, name), theme)
+                if name in (STOCK, KEEP_EVERYTHING):
+                    style = {"color": theme.ink, "linewidth": 1.8, "linestyle": "-" if name == STOCK else ":",
+                             "marker": "o", "markersize": 4, "zorder": 4}  # fmt: skip
+                handles[name] = _band(axes, [row["frames"] for row in own], values, 1, style)
+            axes.set_xscale("log", base=2)
+            _plain_log(axes, sorted({row["frames"] for row in shown}))
             _label(axes, title + (f", batch {batch}" if len(batches) > 1 else ""), "frames", "y")
     figure.subplots_adjust(left=0.07, right=0.985, wspace=0.22)
     _frame(figure, theme, "Time against frames", "Medians; bands from the 20 % to the 80 % quantile. Both axes: log.",
            handles)  # fmt: skip
-
-
-def _lines(axes: Any, rows: list[Row], part: str, theme: Theme, handles: dict[str, Any]) -> None:
-    frames = sorted({row["frames"] for row in rows})
-    for name in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == name]
-        values = [row["prefill_ms"] if part == "prefill" else row["ms"][part] for row in own]
-        style = style_of(_STYLED.get(name, name), theme)
-        if name in (STOCK, KEEP_EVERYTHING):
-            dash = "-" if name == STOCK else ":"
-            style = {"color": theme.ink, "linewidth": 1.8, "linestyle": dash, "marker": "o", "markersize": 4,
-                     "zorder": 4}  # fmt: skip
-        handles[name] = _band(axes, [row["frames"] for row in own], values, 1, style)
-    axes.set_xscale("log", base=2)
-    _plain_log(axes, frames)
 
 
 def _draw_parts(rows: list[Row], figure: Any, theme: Theme) -> None:

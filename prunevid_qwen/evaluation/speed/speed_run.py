@@ -6,26 +6,28 @@ import os
 import platform
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.reading import media_reader
-from prunevid_qwen.evaluation.speed.competitors import competitors
-from prunevid_qwen.evaluation.speed.contest import Contest
+from prunevid_qwen.evaluation.engine.task_media import media_reader
+from prunevid_qwen.evaluation.speed.contest import Contest, competitors
 from prunevid_qwen.evaluation.speed.growth import GROWTH, measure_growth
-from prunevid_qwen.evaluation.speed.model_shapes import Shape, build_model, shape_called, shape_of
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, check_counted, shape_called
 from prunevid_qwen.evaluation.speed.overhead import OVERHEAD, measure_overhead
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, read_prompt
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS, cell_of
-from prunevid_qwen.evaluation.store import Lines, RunFolder, keep_lines
-from prunevid_qwen.evaluation.store.identity import Progress
+from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.loading import bundled_model, choose_device, load_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# what may differ between measurements that stand in one table
 _GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
 _FILES = (MEASUREMENTS, "efficiency.json", "efficiency.csv", "report.md")
 
@@ -37,15 +39,11 @@ class SpeedRun:
     Args:
         shape: of random weights; not read with ``model_path``.
         model_path: a hub id or folder of real weights, or None.
-        device: "cpu", "cuda", ...
-        dtype: "float32", "bfloat16" or "float16".
+        device, dtype: by name, as torch's.
         attention: transformers' name of the attention kernel, the same for all.
         presets: names or JSON files of configs; the controls follow the first.
-        frames: of the videos, one measurement each.
-        batches: rows, one measurement each.
-        grid: tokens of a temporal position, (rows, columns).
-        text_tokens: beside the video.
-        content: of random pixels: "still", "half" or "moving".
+        frames, batches: of the prompts, one measurement for each pair.
+        grid, text_tokens, content: of every prompt, as in `PromptSize`.
         video: None for random pixels, "generated" or a file.
         new_tokens: of every answer.
         repeats: rounds that count.
@@ -80,10 +78,9 @@ class SpeedRun:
         if self.model_path is None:
             shape_called(self.shape)
         if self.dtype not in DTYPES:
-            raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {self.dtype!r}")
+            raise ConfigError(unknown("a dtype is one of", self.dtype, DTYPES))
         for name, least in (("new_tokens", 2), ("repeats", 1), ("warmup", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is at least {least}, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), least)
         if not self.frames or not self.batches:
             raise ConfigError("name at least one number of frames and one batch")
         competitors(self.presets)
@@ -97,15 +94,10 @@ class SpeedRun:
             for frames in sorted(set(self.frames))
         ]
 
-    def fixed(self) -> dict[str, Any]:
-        """Return what has to be equal for measurements to stand in one table."""
-        options = {name: value for name, value in asdict(self).items() if name not in _GROWS}
-        return {**options, "grid": list(self.grid), "presets": list(self.presets)}
-
 
 def speed_run(
     folder: Path, run: SpeedRun, restart: bool = False, tell: Progress = lambda *_: None, command: str = ""
-) -> Path:
+) -> None:
     """Measure what is not yet measured; every round is stored as soon as all have had their turn.
 
     Args:
@@ -114,8 +106,6 @@ def speed_run(
         restart: throw away what the folder holds.
         tell: told of the progress.
         command: what was typed, for the record.
-
-    Returns: the path of the measurements.
 
     Raises:
         ConfigError: the folder holds another run, one of other code or on other hardware, or an option is wrong.
@@ -130,7 +120,9 @@ def speed_run(
     machine = hardware(run.device)
     what = "time, memory and FLOPs with and without pruning, taken in turns"
     about = {"what": what, "command": command, "hardware": machine}
-    if RunFolder(folder, _FILES).begin(run.fixed(), about, restart)["hardware"] != machine:
+    options = {name: value for name, value in asdict(run).items() if name not in _GROWS}
+    options |= {"grid": list(run.grid), "presets": list(run.presets)}
+    if RunFolder(folder, _FILES).begin(options, about, restart)["hardware"] != machine:
         raise ConfigError(f"{folder} holds a run on other hardware: pass --restart, or another folder")
     done = keep_lines(folder / MEASUREMENTS)
     kinds = {line["kind"] for line in done}
@@ -144,7 +136,6 @@ def speed_run(
                 lines.add(line)
         if run.growth and GROWTH not in kinds:
             lines.add(measure_growth(device, dtype, tell))
-    return folder / MEASUREMENTS
 
 
 def hardware(device: str) -> dict[str, Any]:
@@ -165,56 +156,42 @@ def hardware(device: str) -> dict[str, Any]:
 def _contests(
     lines: Lines, run: SpeedRun, media: MediaReader | None, done: list[dict[str, Any]], tell: Progress
 ) -> None:
+    """Measure the rounds that are not held yet with each prompt, and what each competitor did where that is not."""
     held = [(line["kind"], cell_of(line)) for line in done if line["kind"] in ("facts", "round")]
-    missing = {size: run.repeats - held.count(("round", (size.frames, size.batch))) for size in run.sizes()}
-    missing = {size: rounds for size, rounds in missing.items() if rounds > 0}
-    if not missing:
-        return
-    tell("building the model", 0, 1)
-    model, shape = _model(run)
-    tell("building the model", 1, 1)
-    for size, rounds in missing.items():
-        known = ("facts", (size.frames, size.batch)) in held
-        _contest(lines, run, (model, shape, media), size, rounds, known, tell)
+    model = None
+    for size in run.sizes():
+        cell, named = {"frames": size.frames, "batch": size.batch}, f"{size.frames} frames, batch {size.batch}"
+        rounds = run.repeats - held.count(("round", cell_of(cell)))
+        if rounds <= 0:
+            continue
+        if model is None:
+            tell("building the model", 0, 1)
+            model = _model(run)
+            tell("building the model", 1, 1)
+        if run.video is None:
+            read, inputs = None, make_inputs(size, model)
+        else:
+            size, inputs, read = read_prompt(run.video, size, model, media, lines.path.parent / "videos", run.repeats)
+        entered = competitors(run.presets)
+        contest = Contest(model, size, inputs, entered, run.new_tokens)
+        total = len(entered) + run.warmup + rounds
+        steps = map(tell, repeat(named), count(), repeat(total))  # each `next` tells of one more
+        next(steps)
+        about = contest.prepare(partial(next, steps))
+        if ("facts", cell_of(cell)) not in held:
+            lines.add({"kind": "facts", **cell, "read": read, "variants": about})
+        for _ in contest.rounds(run.warmup):
+            next(steps)
+        process = time.time()  # tells its rounds from those of a run that went on later
+        for times in contest.rounds(rounds):
+            lines.add({"kind": "round", **cell, "process": process, "times": times})
+            next(steps)
 
 
-def _contest(
-    lines: Lines, run: SpeedRun, measured: tuple[Any, Shape, MediaReader | None], size: PromptSize, rounds: int,
-    known: bool, tell: Progress,
-) -> None:  # fmt: skip
-    """Measure so many rounds with one prompt, and what each competitor did where that is not known."""
-    model, shape, media = measured
-    cell, named = {"frames": size.frames, "batch": size.batch}, f"{size.frames} frames, batch {size.batch}"
-    read = None
-    if run.video is None:
-        inputs = make_inputs(size, model.config, model.device, model.dtype)
-    else:
-        size, inputs, read = read_prompt(run.video, size, model, media, lines.path.parent / "videos", run.repeats)
-    entered = competitors(run.presets)
-    contest = Contest(model, shape, size, inputs, entered, run.new_tokens)
-    steps, total = 0, len(entered) + run.warmup + rounds
-    tell(named, 0, total)
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        tell(named, steps, total)
-
-    about = contest.prepare(step)
-    if not known:
-        lines.add({"kind": "facts", **cell, "read": read, "variants": about})
-    for _ in contest.rounds(run.warmup):
-        step()
-    process = time.time()
-    for times in contest.rounds(rounds):
-        lines.add({"kind": "round", **cell, "process": process, "times": times})
-        step()
-
-
-def _model(run: SpeedRun) -> tuple[Any, Shape]:
+def _model(run: SpeedRun) -> Any:
     if run.model_path is None:
-        shape = shape_called(run.shape)
-        return build_model(shape, torch.device(run.device), DTYPES[run.dtype], run.attention), shape
+        return build_model(shape_called(run.shape), torch.device(run.device), DTYPES[run.dtype], run.attention)
     source = bundled_model() if run.model_path == "bundled" else run.model_path
     model = load_model(source, run.device, {"dtype": run.dtype, "attn_implementation": run.attention})
-    return model, shape_of(model.config)
+    check_counted(model.config)
+    return model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -29,14 +30,13 @@ class TimedParts(NamedTuple):
     cache: Any  # as the decoder left it
 
 
-class TokenStamps(StoppingCriteria):
+class _TokenStamps(StoppingCriteria):
     """Notes the moment after each token was chosen; never stops anything, never waits for the device."""
 
     def __init__(self) -> None:
         self.moments: list[Timestamp] = []
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Any:
-        """Note the moment."""
         self.moments.append(Timestamp.now(input_ids.device))
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
@@ -59,14 +59,16 @@ def _fixed_length(model: Any) -> Iterator[None]:
         model.generation_config = before
 
 
-def _generate(model: Any, inputs: dict[str, Any], new_tokens: int, stamps: TokenStamps) -> Tensor:
+def _generate(model: Any, inputs: dict[str, Any], new_tokens: int) -> tuple[Tensor, list[Timestamp]]:
+    """Return the new tokens, and the moment after each."""
+    stamps = _TokenStamps()
     output = model.generate(
         **inputs, do_sample=False, max_new_tokens=new_tokens, stopping_criteria=StoppingCriteriaList([stamps])
     )
     new: Tensor = output[:, inputs["input_ids"].shape[1] :]
     if new.shape[1] != new_tokens or len(stamps.moments) != new_tokens:
         raise SetupError(f"{new_tokens} tokens were asked for, {new.shape[1]} came: the answers are not comparable")
-    return new
+    return new, stamps.moments
 
 
 def timed_tokens(
@@ -83,17 +85,17 @@ def timed_tokens(
     Raises:
         SetupError: the answer has another length.
     """
-    device, stamps = inputs["input_ids"].device, TokenStamps()
+    device = inputs["input_ids"].device
     with _fixed_length(model), ExitStack() as stack:
         synchronise(device)
         start = Timestamp.now(device)
         if config is not None:
             stack.enter_context(pruned(model, config))
-        new = _generate(model, inputs, new_tokens, stamps)
+        new, moments = _generate(model, inputs, new_tokens)
         stack.close()
         synchronise(device)
         end = Timestamp.now(device)
-    first, last = stamps.moments[0], stamps.moments[-1]
+    first, last = moments[0], moments[-1]
     return {
         "first_token": start.seconds_until(first),
         "decode_per_token": first.seconds_until(last) / (new_tokens - 1) if new_tokens > 1 else 0.0,
@@ -109,37 +111,31 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
         ``stage2``, ``stage3`` and what is left, ``layers``; ``lm_head``; ``rest`` up to the first token chosen
         (positions, embedding, Python between the parts); ``first_token``, all together.
     """
-    parts, device, stamps = adapter_for(model).parts, inputs["input_ids"].device, TokenStamps()
+    parts, device = adapter_for(model).parts, inputs["input_ids"].device
     watched = {"vision": parts.vision, "decoder": parts.decoder, "lm_head": model.get_output_embeddings()}
     spans, open_calls, output, trace = Stopwatch(), dict[str, Timestamp](), dict[str, Any](), None
 
-    def enters(name: str) -> Any:
-        def note(_module: Any, _args: Any) -> None:
-            open_calls.setdefault(name, Timestamp.now(device))  # the outermost call, where one is inside another
+    def enters(name: str, _module: Any, _args: Any) -> None:
+        open_calls.setdefault(name, Timestamp.now(device))  # the outermost call, where one is inside another
 
-        return note
-
-    def leaves(name: str) -> Any:
-        def note(_module: Any, _args: Any, out: Any) -> None:
-            spans.add(name, open_calls.pop(name), Timestamp.now(device))
-            output[name] = out
-
-        return note
+    def leaves(name: str, _module: Any, _args: Any, out: Any) -> None:
+        spans.add(name, open_calls.pop(name), Timestamp.now(device))
+        output[name] = out
 
     with _fixed_length(model), ExitStack() as stack:
         for name, module in watched.items():  # before the hooks of `pruned`, which are part of what is timed
-            stack.callback(module.register_forward_pre_hook(enters(name)).remove)
+            stack.callback(module.register_forward_pre_hook(partial(enters, name)).remove)
         synchronise(device)
         start = Timestamp.now(device)
         if config is not None:
             trace = stack.enter_context(pruned(model, config))
         for name, module in watched.items():  # after them
-            stack.callback(module.register_forward_hook(leaves(name)).remove)
-        _generate(model, inputs, 1, stamps)
+            stack.callback(module.register_forward_hook(partial(leaves, name)).remove)
+        _, moments = _generate(model, inputs, 1)
         synchronise(device)
     seconds = {name: spans.total(name) for name in watched}
     seconds |= {name: 0.0 if trace is None else trace.seconds.total(part) for name, part in _STAGES.items()}
     seconds["layers"] = seconds["decoder"] - seconds["stage1"] - seconds["stage2"] - seconds["stage3"]
-    seconds["first_token"] = start.seconds_until(stamps.moments[0])
+    seconds["first_token"] = start.seconds_until(moments[0])
     seconds["rest"] = seconds["first_token"] - seconds["vision"] - seconds["decoder"] - seconds["lm_head"]
     return TimedParts(seconds, trace, cache_of(output["decoder"]))

@@ -17,7 +17,7 @@ from prunevid_qwen.receipt import versions
 RECORD = "run.json"
 _LINES = (".jsonl", ".xz")  # files that nobody can tell the origin of without a record
 
-Record = dict[str, Any]
+RunRecord = dict[str, Any]
 Options = Mapping[str, Any]
 
 
@@ -41,7 +41,7 @@ class RunFolder:
         restart: bool = False,
         grows: Collection[str] = (),
         configs: Mapping[str, Options] | None = None,
-    ) -> Record:
+    ) -> RunRecord:
         """Make the folder ready for lines, or find it begun by the same run.
 
         Args:
@@ -77,11 +77,11 @@ class RunFolder:
                 self.write_record(record)
         return record
 
-    def record(self, command: str) -> Record:
+    def record(self, command: str) -> RunRecord:
         """Return the record of a run that has begun; where there is none, a `ConfigError` names the ``command``."""
         path = self.path / RECORD
         try:
-            record: Record = json.loads(path.read_text(encoding="utf-8"))
+            record: RunRecord = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise ConfigError(f"no {RECORD} in {self.path}: give the folder of a `{command}`") from None
         except ValueError as error:
@@ -97,7 +97,7 @@ class RunFolder:
         inside = [path for pattern in self.files for path in sorted(self.path.glob(pattern))]
         return [*inside, self.shown] if self.shown.is_file() else inside
 
-    def _found(self, options: Options, grows: Collection[str]) -> Record | None:
+    def _found(self, options: Options, grows: Collection[str]) -> RunRecord | None:
         if not (self.path / RECORD).exists():
             held = [path for path in self.found() if path.suffix in _LINES or path == self.shown]
             if held := [path for path in held if path.stat().st_size]:

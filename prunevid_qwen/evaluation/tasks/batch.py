@@ -13,9 +13,9 @@ from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation import store
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByConfig, media_reader
 from prunevid_qwen.evaluation.engine.storing import Progress, own_lines, store_answers
-from prunevid_qwen.evaluation.engine.tasks import Line, Task, tasks_of
+from prunevid_qwen.evaluation.engine.task import Line, Task, tasks_of
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, media_reader
 from prunevid_qwen.evaluation.tasks.batch_questions import BatchQuestion
 
 MAX_NEW_TOKENS = 512

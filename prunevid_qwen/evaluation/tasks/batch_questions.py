@@ -13,7 +13,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.tasks import Conversation, media_at, read_conversation
+from prunevid_qwen.evaluation.engine.task import Conversation, media_at, read_conversation
 from prunevid_qwen.inputs.messages import Item
 from prunevid_qwen.video.data_uris import is_data_uri, named
 from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES, natural_order

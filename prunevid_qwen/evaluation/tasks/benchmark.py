@@ -14,12 +14,12 @@ from prunevid_qwen.evaluation.datasets.record import Media, Record
 from prunevid_qwen.evaluation.engine import storing
 from prunevid_qwen.evaluation.engine.answering import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
-from prunevid_qwen.evaluation.engine.reading import ByProtocol, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.engine.tasks import Line, Question, tasks_of, without
+from prunevid_qwen.evaluation.engine.task import Line, TaskQuestion, tasks_of, without
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, media_reader
 from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
-from prunevid_qwen.evaluation.protocol.summary import Manifest
+from prunevid_qwen.evaluation.protocol.score_summary import Manifest
 from prunevid_qwen.loading import choose_device
 
 BASELINE = "baseline"
@@ -27,7 +27,7 @@ _SHARE_IT = "wait for it, or share the work between processes with --shard 0/2 a
 
 
 @dataclass(frozen=True)
-class BenchmarkQuestion(Question):
+class BenchmarkQuestion(TaskQuestion):
     """A record as a protocol asks it."""
 
     record: Record

@@ -12,13 +12,13 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import read_dataset
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
+from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
 from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
-from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.protocol.score_summary import Manifest, summarise
+from prunevid_qwen.evaluation.protocol.score_tables import csv_text, markdown_text
 from prunevid_qwen.evaluation.protocol.scorers import Output
-from prunevid_qwen.evaluation.protocol.summary import Manifest, summarise
-from prunevid_qwen.evaluation.protocol.tables import csv_text, markdown_text
 from prunevid_qwen.evaluation.report.page import Table, json_text
 from prunevid_qwen.evaluation.store import read_lines, replace
 from prunevid_qwen.evaluation.tasks.benchmark import BASELINE

@@ -53,7 +53,7 @@ _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Marked:
+class Judged:
     """A model's raw answer to be marked, the question (without suffix) and the right answer."""
 
     question: str
@@ -61,7 +61,7 @@ class Marked:
     answer: str
 
     @classmethod
-    def of(cls, line: dict[str, Any]) -> Marked:
+    def of(cls, line: dict[str, Any]) -> Judged:
         """Take it from a line of answers."""
         return cls(line["question"], line["reference"], line["answer"])
 
@@ -80,7 +80,7 @@ class Judge:
     timeout: float = 60.0  # seconds until a request is given up
     retries: int = 4  # of each request; the client waits longer each time, or as long as the endpoint says
 
-    def key(self, marked: Marked) -> str:
+    def key(self, marked: Judged) -> str:
         """Fingerprint everything that a score depends on: equal keys are judged once."""
         parts = (self.base_url, self.model, INSTRUCTIONS, TEMPLATE, _SAMPLING, vars(marked))
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -100,7 +100,7 @@ class Judge:
             ) from error
         return OpenAI(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, max_retries=self.retries)
 
-    def reply(self, client: Any, marked: Marked) -> str:
+    def reply(self, client: Any, marked: Judged) -> str:
         """Ask for the mark of one answer.
 
         Raises:
@@ -165,7 +165,7 @@ def judge_all(
     Raises:
         SetupError: the endpoint cannot be reached, refuses key or model, or fails every request.
     """
-    wanted = {judge.key(marked): marked for marked in map(Marked.of, answers)}
+    wanted = {judge.key(marked): marked for marked in map(Judged.of, answers)}
     known = judgements(folder)
     left = [(key, marked) for key, marked in wanted.items() if key not in known]
     tell("judging", len(wanted) - len(left), len(wanted))
@@ -173,7 +173,7 @@ def judge_all(
         return
     writing, replied = threading.Lock(), False
 
-    def ask(client: Any, key: str, marked: Marked) -> bool:
+    def ask(client: Any, key: str, marked: Judged) -> bool:
         try:
             reply = judge.reply(client, marked)
         except NotJudged as error:

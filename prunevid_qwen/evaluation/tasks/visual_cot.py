@@ -16,9 +16,9 @@ from prunevid_qwen.errors import ConfigError, MediaError, UnsupportedError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import GREEDY, Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine, here
-from prunevid_qwen.evaluation.engine.reading import ByConfig, ReadMedia, media_reader
 from prunevid_qwen.evaluation.engine.storing import Progress, answers_of, store_answers
-from prunevid_qwen.evaluation.engine.tasks import Line, Question, Task, without
+from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion, without
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, ReadMedia, media_reader
 from prunevid_qwen.evaluation.store import (
     RunFolder,
     config_options,
@@ -88,7 +88,7 @@ class VisualCotRun:
 
     def tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
         """Yield what is asked: all configs about one sample before the next; neighbours of one image share it."""
-        steps: list[tuple[tuple[Media, ...], tuple[Question, tuple[str, ...]]]] = []
+        steps: list[tuple[tuple[Media, ...], tuple[TaskQuestion, tuple[str, ...]]]] = []
         for sample in samples:
             question, path = replace(sample, suffix=self.suffix), None
             try:

@@ -17,8 +17,8 @@ from typing import Any
 from PIL import Image
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.evaluation.engine.reading import ReadMedia
-from prunevid_qwen.evaluation.engine.tasks import Line, Question
+from prunevid_qwen.evaluation.engine.task import Line, TaskQuestion
+from prunevid_qwen.evaluation.engine.task_media import ReadMedia
 from prunevid_qwen.video import read_image
 
 _PLACEHOLDER = "<image>"
@@ -30,7 +30,7 @@ BOX_REQUEST = "Please provide the bounding box coordinate of the region that can
 
 
 @dataclass(frozen=True)
-class Sample(Question):
+class Sample(TaskQuestion):
     """One question about one image; what a record lacks is empty here, and `problems` names it."""
 
     set: str  # name of the file it stands in, without the suffix: a row of the table

@@ -14,12 +14,12 @@ from typing import Any
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.storing import Progress, answers_of
-from prunevid_qwen.evaluation.engine.tasks import Line
+from prunevid_qwen.evaluation.engine.task import Line
 from prunevid_qwen.evaluation.protocol.scorers import contained, exact
 from prunevid_qwen.evaluation.report.intervals import joint_error, normal_interval, paired_difference, standard_error
 from prunevid_qwen.evaluation.report.page import Table, csv_text, difference_text, flat, json_text
 from prunevid_qwen.evaluation.store import RunFolder, read_lines, replace
-from prunevid_qwen.evaluation.tasks.judge import INSTRUCTIONS, Judge, Marked, judge_all, judgements
+from prunevid_qwen.evaluation.tasks.judge import INSTRUCTIONS, Judge, Judged, judge_all, judgements
 
 BASELINE = "baseline"
 TABLES = ("summary.json", "summary.csv", "report.md")
@@ -116,7 +116,7 @@ def _scored(line: Line, scorer: str, judge: Judge | None, known: dict[str, float
         "unjudged": 0.0,
     }
     if judge is not None:
-        key = judge.key(Marked.of(line))
+        key = judge.key(Judged.of(line))
         found["judge"] = known.get(key) or 0.0
         found["unparsed"] = float(key in known and known[key] is None)
         found["unjudged"] = float(known.get(key) is None)

@@ -8,7 +8,7 @@ from typing import Any
 
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, LIGHT, load_matplotlib, settings
 
-Line = dict[str, Any]
+CurveLine = dict[str, Any]
 
 _PANELS = (
     ("lost, mean over samples", {"lm": "prunevid", "dice": "recommended", "bce": "uniform"}),
@@ -17,7 +17,7 @@ _PANELS = (
 """Of each panel its axis, and for each figure the method whose colour it has."""
 
 
-def draw_curve(training: Sequence[Line], evaluation: Sequence[Line], path: Path) -> Path:
+def draw_curve(training: Sequence[CurveLine], evaluation: Sequence[CurveLine], path: Path) -> Path:
     """Draw both curves into one SVG: lines are training, dots are the held-out records.
 
     Args:

@@ -12,7 +12,7 @@ from prunevid_qwen.training.glimpse.json_records import JsonRecords
 from prunevid_qwen.training.glimpse.layouts import llava, visual_cot
 from prunevid_qwen.training.glimpse.pictures import PictureData
 from prunevid_qwen.training.glimpse.records import BoxData
-from prunevid_qwen.training.glimpse.shapes import ShapesData
+from prunevid_qwen.training.glimpse.shapes_data import ShapesData
 
 KINDS = ("visual_cot", "llava", "moving_shapes")
 BOXES_FROM = ("entry", "field", "turn")

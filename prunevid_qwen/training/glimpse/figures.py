@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunevid_qwen.training.glimpse.losses import MaskCounts, localisation
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
-from prunevid_qwen.training.glimpse.trainee import Outcome
+from prunevid_qwen.training.glimpse.trainee import TrainingOutcome
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Figures:
     bce: float = 0.0
     counts: MaskCounts = field(default_factory=MaskCounts)
 
-    def add(self, outcome: Outcome, dice: Tensor, bce: Tensor) -> None:
+    def add(self, outcome: TrainingOutcome, dice: Tensor, bce: Tensor) -> None:
         """Count the samples of a forward; ``dice`` and ``bce`` are their means."""
         count = len(outcome.masks)
         lm, d, b = torch.stack([outcome.lm.detach().float(), dice.detach(), bce.detach()]).tolist()
@@ -57,7 +57,7 @@ class Figures:
         return {"lm": self.lm / n, "dice": self.dice / n, "bce": self.bce / n, **self.counts.figures}
 
 
-def loss_of(recipe: GlimpseRecipe, outcome: Outcome) -> tuple[Tensor, Tensor, Tensor]:
+def loss_of(recipe: GlimpseRecipe, outcome: TrainingOutcome) -> tuple[Tensor, Tensor, Tensor]:
     """Return the loss of a forward (the mean over its samples), and of it Dice and cross-entropy against the boxes."""
     dice, bce = localisation(outcome.logits, outcome.masks)
     total = recipe.lm_weight * outcome.lm + recipe.dice_weight * dice + recipe.bce_weight * bce

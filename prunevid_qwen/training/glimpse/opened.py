@@ -8,15 +8,15 @@ from typing import Any
 
 from prunevid_qwen.config.option_checks import check_names
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.training.glimpse.check import CheckReport, check_data
 from prunevid_qwen.training.glimpse.data import DataSpec, open_data
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.records import BoxData, Chosen
+from prunevid_qwen.training.glimpse.records_check import CheckReport, check_data
 
 IGNORED = ("duplicate_id",)
 """Flaws that are told and do not keep anybody from training: records are called by number."""
 
-Tell = Callable[[str, int, int], None]
+Progress = Callable[[str, int, int], None]
 """Told what is checked, how many records are done, and of how many."""
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def open_recipe(recipe: GlimpseRecipe) -> dict[str, BoxData]:
     return {name: open_data(spec) for name, spec in specs.items()}
 
 
-def look_at(opened: Mapping[str, BoxData], tell: Tell | None = None) -> dict[str, CheckReport]:
+def look_at(opened: Mapping[str, BoxData], tell: Progress | None = None) -> dict[str, CheckReport]:
     """Look at every record and return a report for each data set."""
     reports = {}
     for name, data in opened.items():

@@ -9,7 +9,7 @@ import numpy as np
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, boxes, make_scene, render, sample_questions
-from prunevid_qwen.training.glimpse.shapes import HELD_OUT_SEED, HELD_OUT_VIDEOS, asked_about
+from prunevid_qwen.training.glimpse.shapes_data import HELD_OUT_SEED, HELD_OUT_VIDEOS, asked_about
 
 DATA_SET = "moving_shapes"
 _SIDE = 112  # the largest picture the bundled model takes without shrinking it

@@ -21,13 +21,12 @@ from prunevid_qwen.processes.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base, make_trainee
 from prunevid_qwen.training.glimpse.batches import TrainingBatch
-from prunevid_qwen.training.glimpse.check import CheckReport
 from prunevid_qwen.training.glimpse.figures import Figures, loss_of
 from prunevid_qwen.training.glimpse.opened import look_at, open_recipe, refuse_bad, usable
 from prunevid_qwen.training.glimpse.reading import Reader
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.records import BoxData
-from prunevid_qwen.training.glimpse.run_folder import CURVE, EVALUATION, MODEL, RunFolder
+from prunevid_qwen.training.glimpse.records_check import CheckReport
 from prunevid_qwen.training.glimpse.steps import (
     count_steps,
     forwards_of,
@@ -35,8 +34,9 @@ from prunevid_qwen.training.glimpse.steps import (
     schedule,
 )
 from prunevid_qwen.training.glimpse.trainee import GlimpseTraining
+from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, MODEL, TrainingFolder
 
-Tell = Callable[[str, int, int, Mapping[str, float]], None]
+TellStep = Callable[[str, int, int, Mapping[str, float]], None]
 """Told what is done, how far it is, of how much, and the newest figures."""
 
 
@@ -48,7 +48,7 @@ def train(
     check: bool = True,
     device: str | None = None,
     about: Mapping[str, Any] | None = None,
-    tell: Tell | None = None,
+    tell: TellStep | None = None,
 ) -> dict[str, Any]:
     """Train, or go on with what the folder holds, and write the predictor.
 
@@ -71,7 +71,7 @@ def train(
         SetupError: model, device or network are not there.
         KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP came; the step is finished and saved, the same call goes on.
     """
-    run = _Run(recipe, RunFolder(out), device, tell)
+    run = _Run(recipe, TrainingFolder(out), device, tell)
     if restart and run.main:
         run.folder.clear()
     run.accelerator.wait_for_everyone()
@@ -84,14 +84,16 @@ def train(
 class _Run:
     """One process of a run."""
 
-    def __init__(self, recipe: GlimpseRecipe, folder: RunFolder, device: str | None, tell: Tell | None) -> None:
+    def __init__(
+        self, recipe: GlimpseRecipe, folder: TrainingFolder, device: str | None, tell: TellStep | None
+    ) -> None:
         from accelerate import Accelerator
         from accelerate.utils import DistributedType as Kind
 
         self.recipe, self.folder = recipe, folder
         self.accelerator = Accelerator(mixed_precision=recipe.precision, cpu=str(device or "").startswith("cpu"))
         self.main, self.processes = self.accelerator.is_main_process, self.accelerator.num_processes
-        self.tell: Tell = tell if tell is not None and self.main else (lambda *_: None)
+        self.tell: TellStep = tell if tell is not None and self.main else (lambda *_: None)
         if self.accelerator.distributed_type in (Kind.DEEPSPEED, Kind.FSDP, Kind.MEGATRON_LM):
             raise UnsupportedError(
                 f"accelerate is configured for {self.accelerator.distributed_type.value}, which divides what is "

@@ -72,7 +72,7 @@ class Trainee(nn.Module):
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
+class TrainingOutcome:
     """What one forward gives.
 
     Args:
@@ -103,7 +103,7 @@ class GlimpseTraining(nn.Module):
         self._adapter = adapter_for(model)
         self._frozen = (model.requires_grad_(False).eval(),)  # in a tuple, so that it is no submodule
 
-    def forward(self, batch: TrainingBatch) -> Outcome:
+    def forward(self, batch: TrainingBatch) -> TrainingOutcome:
         """Run one batch, which lies on the model's device."""
         adapter, facts, inputs = self._adapter, self.trainee.facts, batch.inputs
         positions, _ = adapter.reference_positions(
@@ -121,7 +121,7 @@ class GlimpseTraining(nn.Module):
         token = _GlimpseToken(adapter, self.trainee.vectors(batch.seeds), facts.selected_layers, cache, visual)
         lm = self._answers(batch, positions, cache, token)
         logits = [self._score(layout, token.logits[b], taps[b]) for b, layout in enumerate(layouts)]
-        return Outcome(lm, tuple(logits), batch.masks)
+        return TrainingOutcome(lm, tuple(logits), batch.masks)
 
     @torch.no_grad()
     def _prompt(

@@ -14,7 +14,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor, PromptSource
 from prunevid_qwen.training.glimpse.data import open_data
-from prunevid_qwen.training.glimpse.opened import IGNORED, Tell, look_at, spec_of, usable
+from prunevid_qwen.training.glimpse.opened import IGNORED, Progress, look_at, spec_of, usable
 from prunevid_qwen.training.glimpse.records import BoxData, BoxRecord, Chosen, check_index
 from prunevid_qwen.training.glimpse_plus.policy import Prompts
 from prunevid_qwen.training.glimpse_plus.recipe import OWN_OPTIONS, REWARDS
@@ -57,7 +57,7 @@ class Entries:
 
 
 def open_entries(
-    name: str, given: Sequence[Mapping[str, Any]], *, skip_bad: bool, check: bool = True, tell: Tell | None = None
+    name: str, given: Sequence[Mapping[str, Any]], *, skip_bad: bool, check: bool = True, tell: Progress | None = None
 ) -> Entries | None:
     """Open what a recipe lists; None where it lists nothing.
 

@@ -20,8 +20,8 @@ from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.processes.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
-from prunevid_qwen.training.glimpse.run_folder import CURVE, RunFolder
 from prunevid_qwen.training.glimpse.train import train
+from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
 from prunevid_qwen.training.glimpse_plus.entries import PromptReader, open_entries
 from prunevid_qwen.training.glimpse_plus.lora import adapted_layers, lora_config, write_merged
 from prunevid_qwen.training.glimpse_plus.policy import box_config
@@ -32,7 +32,7 @@ CHECKPOINTS, MERGED, GLIMPSE = "grpo", "merged", "glimpse"
 RECIPE, HELD_OUT, RECORD = "recipe.json", "held_out.jsonl", "grpo.json"
 LIBRARIES = ("trl", "peft", "datasets")
 
-Tell = Callable[[str, int, int, Mapping[str, float]], None]
+TellStep = Callable[[str, int, int, Mapping[str, float]], None]
 """Told what is done, how far it is, of how much, and the newest figures."""
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def train_plus(
     device: str | None = None,
     with_glimpse: bool = True,
     about: Mapping[str, Any] | None = None,
-    tell: Tell | None = None,
+    tell: TellStep | None = None,
 ) -> dict[str, Any]:
     """Train, or go on with what the folder holds.
 
@@ -95,7 +95,7 @@ def train_plus(
 
     # the main process measures held-out records and merges alone: the others wait longer than torch would by default
     state = PartialState(cpu=str(device or "").startswith("cpu"), timeout=timedelta(days=1))
-    say: Tell = tell if tell is not None and state.is_main_process else (lambda *_: None)
+    say: TellStep = tell if tell is not None and state.is_main_process else (lambda *_: None)
     with state.main_process_first():
         if state.is_main_process:
             _begin_folder(recipe, out, restart)
@@ -131,7 +131,7 @@ def _begin_folder(recipe: GlimpsePlusRecipe, out: Path, restart: bool) -> None:
         return
     if (out / CURVE).exists() or (out / CHECKPOINTS).exists():
         raise ConfigError(f"{out} holds a run, but no {RECIPE} says of what: pass --restart or another --out")
-    RunFolder(out).write(RECIPE, json.dumps(recipe.to_dict(), indent=2) + "\n")
+    TrainingFolder(out).write(RECIPE, json.dumps(recipe.to_dict(), indent=2) + "\n")
 
 
 def _reinforce(
@@ -141,7 +141,7 @@ def _reinforce(
     check: bool,
     device: str | None,
     about: Mapping[str, Any],
-    tell: Tell,
+    tell: TellStep,
 ) -> None:
     """Do the first half: up to the merged model and its record."""
     from accelerate import PartialState
@@ -160,7 +160,7 @@ def _reinforce(
             f"a step takes {recipe.questions_per_step} questions and the data has {len(data)}: lower questions_per_step"
         )
     state = PartialState()
-    folder, own = RunFolder(out), recipe.glimpse_recipe(recipe.model_path)
+    folder, own = TrainingFolder(out), recipe.glimpse_recipe(recipe.model_path)
     model, preprocessor = load_base(own, str(state.device))
     layer = facts_for(model, own).reduce_layer if recipe.pruning_layer is None else recipe.pruning_layer
     reader = PromptReader(data, preprocessor, recipe.max_pixels)
@@ -230,7 +230,7 @@ def _make_trainer(
     )
 
 
-def _run(trainer: Any, folder: RunFolder, state: Any, tell: Tell) -> None:
+def _run(trainer: Any, folder: TrainingFolder, state: Any, tell: TellStep) -> None:
     """Train from the last checkpoint to the end."""
     from transformers.trainer_utils import get_last_checkpoint
 

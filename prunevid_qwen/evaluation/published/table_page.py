@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.summary import ALL, Manifest
-from prunevid_qwen.evaluation.protocol.tables import score_text
-from prunevid_qwen.evaluation.published.comparison import HIDDEN, NOT_RUN, Found, compare
+from prunevid_qwen.evaluation.protocol.score_summary import ALL, Manifest
+from prunevid_qwen.evaluation.protocol.score_tables import score_text
 from prunevid_qwen.evaluation.published.estimate import cost_lines
+from prunevid_qwen.evaluation.published.ours_beside_theirs import HIDDEN, NOT_RUN, Found, compare
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
 from prunevid_qwen.evaluation.report.page import Table, difference_text, json_text
 from prunevid_qwen.evaluation.store import replace

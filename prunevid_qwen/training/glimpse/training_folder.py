@@ -24,7 +24,7 @@ RECORD, MODEL = "train.json", "model"
 logger = logging.getLogger(__name__)
 
 
-class RunFolder:
+class TrainingFolder:
     """Where one training run keeps what it needs to go on.
 
     Args:

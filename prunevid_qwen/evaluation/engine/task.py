@@ -11,7 +11,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Media, MediaKind
-from prunevid_qwen.evaluation.engine.reading import ReadMedia
+from prunevid_qwen.evaluation.engine.task_media import ReadMedia
 from prunevid_qwen.inputs.messages import Item, read_messages
 
 Line = dict[str, Any]
@@ -22,7 +22,7 @@ _PLACE = "medium"  # {"medium": 0} stands where the first video or image of a co
 _RANGE = ("start", "end", "video_start", "video_end")
 
 
-class Question(ABC):
+class TaskQuestion(ABC):
     """A question of any kind; ``id`` is unique within the run."""
 
     id: str
@@ -46,7 +46,7 @@ class Question(ABC):
         """Return what a line says of the question itself, whatever is answered."""
 
 
-class Conversation(Question):
+class Conversation(TaskQuestion):
     """A question of several messages, as `read_conversation` reads them."""
 
     conversation: tuple[Message, ...]
@@ -107,7 +107,7 @@ class Task:
     """
 
     media: tuple[Media, ...]
-    questions: tuple[tuple[Question, tuple[str, ...]], ...]
+    questions: tuple[tuple[TaskQuestion, tuple[str, ...]], ...]
 
     @property
     def answers(self) -> int:
@@ -115,7 +115,7 @@ class Task:
         return sum(len(configs) for _, configs in self.questions)
 
 
-def tasks_of(questions: Iterable[Question], configs: Sequence[str], most: int | None = None) -> Iterator[Task]:
+def tasks_of(questions: Iterable[TaskQuestion], configs: Sequence[str], most: int | None = None) -> Iterator[Task]:
     """Yield questions as tasks, in order: neighbours about the same media are one, of ``most`` questions at most."""
     for media, same in groupby(questions, key=lambda question: question.media):
         while together := tuple(islice(same, most)):

@@ -20,7 +20,7 @@ from prunevid_qwen.training.glimpse.records import BoxData
 
 _TELL_EVERY = 100  # records
 
-Progress = Callable[[int, int], None]
+CheckProgress = Callable[[int, int], None]
 """Told how many records are done, of how many."""
 
 
@@ -95,7 +95,9 @@ class CheckReport:
         return [kind for kind in self.counts if kind not in ignore]
 
 
-def check_data(data: BoxData, images: str = "verify", first: int = 5, progress: Progress | None = None) -> CheckReport:
+def check_data(
+    data: BoxData, images: str = "verify", first: int = 5, progress: CheckProgress | None = None
+) -> CheckReport:
     """Look at every record, one after the other; nothing is kept but the indices of bad ones and 8 bytes for each id.
 
     Args:

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.report.page import page
-from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
-from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
-from prunevid_qwen.evaluation.shapes.plots import draw_plots
-from prunevid_qwen.evaluation.shapes.summary import write_summary
-from prunevid_qwen.evaluation.shapes.tables import (
+from prunevid_qwen.evaluation.shapes.accuracy_plots import draw_plots
+from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
+from prunevid_qwen.evaluation.shapes.accuracy_tables import (
     PARTIAL,
     accuracy_table,
     evidence_table,
@@ -19,6 +17,8 @@ from prunevid_qwen.evaluation.shapes.tables import (
     token_table,
     unreachable_list,
 )
+from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
+from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
 from prunevid_qwen.evaluation.store import replace
 
 REPORT = "report.md"
@@ -53,13 +53,7 @@ order of close methods to change on a real model."""
 
 
 def write_report(folder: Path, plots: bool = True) -> Path:
-    """Write ``summary.json``, the plots and ``report.md`` from a run's ``answers.jsonl`` and ``run.json``.
-
-    Args:
-        folder: of a complete run; ``answers.jsonl.xz`` will do.
-        plots: draw them; without, the report shows none.
-
-    Returns: the path of ``report.md``.
+    """Write ``summary.json``, the plots and ``report.md`` of a complete run; return the path of ``report.md``.
 
     Raises:
         ConfigError: the run is not complete, and what to do.
@@ -74,12 +68,7 @@ def write_report(folder: Path, plots: bool = True) -> Path:
 
 
 def report(summary: dict[str, Any], plots: bool = True) -> str:
-    """Return the report in markdown.
-
-    Args:
-        summary: as `summary.summarise` returns it.
-        plots: whether they are drawn beside it.
-    """
+    """Return the report on a summary in markdown, with ``plots`` that are drawn beside it."""
     figures = summary["figures"]
     conditions = ", ".join(f"{name} ({row['videos']})" for name, row in figures["conditions"].items())
 

@@ -10,7 +10,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
 from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL
-from prunevid_qwen.evaluation.protocol.summary import ALL
+from prunevid_qwen.evaluation.protocol.score_summary import ALL
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, budget_of
 from prunevid_qwen.evaluation.published.reproduce import depth_of
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting

@@ -142,7 +142,7 @@ def _image(media: Media, options: PixelOptions) -> ReadMedia:
     return ReadMedia("image", frame[None], 1.0, (), facts)
 
 
-Reading = ByProtocol | ByConfig
+MediaReading = ByProtocol | ByConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +154,7 @@ class Read:
     seconds: float  # that reading took
 
 
-def read_media(reading: Reading, media: tuple[Media, ...]) -> Read:
+def read_media(reading: MediaReading, media: tuple[Media, ...]) -> Read:
     """Read the media of a task; what is wrong with them becomes its error, not the end of the run."""
     began, said = time.perf_counter(), None
     found: tuple[ReadMedia, ...] = ()

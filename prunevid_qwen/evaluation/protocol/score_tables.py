@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.protocol.summary import ALL, MEAN, Manifest
+from prunevid_qwen.evaluation.protocol.score_summary import ALL, MEAN, Manifest
 from prunevid_qwen.evaluation.report import page
 from prunevid_qwen.evaluation.report.page import Row, Table, difference_text
 

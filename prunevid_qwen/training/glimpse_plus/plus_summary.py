@@ -11,13 +11,13 @@ import numpy as np
 from prunevid_qwen.evaluation.report.intervals import clustered_mean, paired_difference
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, LIGHT, load_matplotlib, settings
 
-Line = Mapping[str, Any]
+CurveLine = Mapping[str, Any]
 
 _SOURCES = {"boxes": "from the boxes", "whole": "from the whole"}
 _ENDS = 0.2  # share of the steps that are its beginning, and its end
 
 
-def summarise(curve: Sequence[Line], held_out: Sequence[Line], answers: int) -> dict[str, Any]:
+def summarise(curve: Sequence[CurveLine], held_out: Sequence[CurveLine], answers: int) -> dict[str, Any]:
     """Compare the beginning of a run with its end, and held-out records before with after.
 
     Args:
@@ -61,7 +61,7 @@ def said(summary: Mapping[str, Any]) -> list[str]:
     return out
 
 
-def draw_plus(curve: Sequence[Line], summary: Mapping[str, Any], path: Path) -> Path:
+def draw_plus(curve: Sequence[CurveLine], summary: Mapping[str, Any], path: Path) -> Path:
     """Draw the reward and the divergence of each step; dots are held-out records, before and after.
 
     Raises:
@@ -104,7 +104,7 @@ def draw_plus(curve: Sequence[Line], summary: Mapping[str, Any], path: Path) -> 
     return path
 
 
-def _ends(curve: Sequence[Line], answers: int) -> dict[str, Any]:
+def _ends(curve: Sequence[CurveLine], answers: int) -> dict[str, Any]:
     count = max(2, round(len(curve) * _ENDS))
     first, last = (np.array([line["reward"] for line in part], float) for part in (curve[:count], curve[-count:]))
     errors = [float(part.std(ddof=1) / len(part) ** 0.5) for part in (first, last)]
@@ -120,7 +120,7 @@ def _ends(curve: Sequence[Line], answers: int) -> dict[str, Any]:
     }
 
 
-def _pairs(held_out: Sequence[Line], entry: int, source: str) -> dict[str, Any] | None:
+def _pairs(held_out: Sequence[CurveLine], entry: int, source: str) -> dict[str, Any] | None:
     worth: dict[str, dict[int, float]] = {"before": {}, "after": {}}
     for line in held_out:
         if (line["entry"], line["from"]) == (entry, source) and line["reward"] is not None:

@@ -12,7 +12,15 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 from prunevid_qwen.evaluation.datasets.annotations import Row, matching, prepared, rows, snapshots, table
 from prunevid_qwen.evaluation.datasets.choices import letter_of, question_and_options, without_letters
-from prunevid_qwen.evaluation.datasets.layout import Benchmark, Fields, Form, SubtitleFiles, bare, benchmark, names
+from prunevid_qwen.evaluation.datasets.dataset_layout import (
+    Benchmark,
+    Fields,
+    Form,
+    SubtitleFiles,
+    bare,
+    benchmark,
+    names,
+)
 from prunevid_qwen.evaluation.datasets.places import existing, first_there, mvbench_media, video_there
 from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Problem, Record, Subtitle
 from prunevid_qwen.evaluation.datasets.subtitles import read_subtitles

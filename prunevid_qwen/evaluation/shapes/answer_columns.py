@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import lzma
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,14 +38,14 @@ class CellName(NamedTuple):
 
 
 class QuestionName(NamedTuple):
-    """Tells one question from all others; sorts as the summary does."""
+    """Tells one question from all others."""
 
     condition: str
     seed: int
     question: int
 
 
-class Question(NamedTuple):
+class AskedQuestion(NamedTuple):
     """A question as it was asked, the same for every method; ``type`` is one of ``moving_shapes.QUESTION_TYPES``."""
 
     type: str
@@ -55,18 +54,21 @@ class Question(NamedTuple):
     expected: str
 
 
+_Given = dict[QuestionName, dict[int | None, list[float]]]  # the figures of each question under each random seed
+
+
 @dataclass(frozen=True)
 class Column:
-    """All answers of one method at one budget, ``[questions]`` each, NaN where it was not asked.
+    """All answers of one method at one budget, ``[questions]`` each, means over the random seeds; NaN: not asked.
 
     Args:
-        correct: share of the random seeds under which the answer was right, in [0, 1]; one seed: 0 or 1.
+        correct: share of the answers that were right, in [0, 1].
         layer_average: tokens over all layers against those of the whole video, above 0.
         retained: tokens after stage 2 against tokens in: the paper's ratio.
         evidence_kept: share of the tokens on the asked-about objects that survive, in [0, 1]; NaN also where there are
             none or the video was made smaller beforehand.
         kept: tokens left after the last stage against all of the video, merged ones counted once.
-        random_seeds: under how many random seeds each question was asked; at least 1.
+        random_seeds: how many; at least 1.
     """
 
     correct: Floats
@@ -84,16 +86,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Answers:
-    """The answers of a run.
-
-    Args:
-        names: of the questions, sorted.
-        questions: in the same order.
-        columns: by method and budget.
-    """
+    """The answers of a run; the questions are sorted by name, and ``names`` and ``questions`` in one order."""
 
     names: tuple[QuestionName, ...]
-    questions: tuple[Question, ...]
+    questions: tuple[AskedQuestion, ...]
     columns: dict[CellName, Column]
 
     @cached_property
@@ -118,10 +114,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def read_answers(folder: Path) -> Answers:
-    """Read every answer of a run; the order of the lines does not matter.
-
-    Args:
-        folder: holds ``answers.jsonl`` or ``answers.jsonl.xz``.
+    """Read every answer of a run, from ``answers.jsonl`` or ``answers.jsonl.xz``; the lines' order does not matter.
 
     Raises:
         ConfigError: no file, a line that is no answer, an answer given twice, a question worded in two ways, or a
@@ -130,14 +123,17 @@ def read_answers(folder: Path) -> Answers:
     path = next((folder / name for name in ("answers.jsonl", "answers.jsonl.xz") if (folder / name).is_file()), None)
     if path is None:
         raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{COMMAND}` first")
-    questions: dict[QuestionName, Question] = {}
-    given: dict[CellName, dict[QuestionName, dict[int | None, list[float]]]] = defaultdict(lambda: defaultdict(dict))
-    for number, line in _lines(path):
+    questions: dict[QuestionName, AskedQuestion] = {}
+    given: dict[CellName, _Given] = defaultdict(lambda: defaultdict(dict))
+    data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
         where = f"{path}, line {number}"
         try:
             row = json.loads(line)
             name = QuestionName(str(row["condition"]), int(row["seed"]), int(row["question"]))
-            question = Question(row["type"], bool(row["multiple_choice"]), row["text"], row["expected"])
+            question = AskedQuestion(row["type"], bool(row["multiple_choice"]), row["text"], row["expected"])
             cell = CellName(row["method"], None if row["budget"] is None else float(row["budget"]))
             figures = [float(row[figure]) for figure in _MEASURED]
             figures += [np.nan if row[figure] is None else float(row[figure]) for figure in _MAY_LACK]
@@ -156,16 +152,7 @@ def read_answers(folder: Path) -> Answers:
     return Answers(names, tuple(questions[name] for name in names), columns)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    with lzma.open(path, "rt", encoding="utf-8") if path.suffix == ".xz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                yield number, line
-
-
-def _column(
-    cell: CellName, given: dict[QuestionName, dict[int | None, list[float]]], names: tuple[QuestionName, ...]
-) -> Column:
+def _column(cell: CellName, given: _Given, names: tuple[QuestionName, ...]) -> Column:
     """Average the random seeds; a video is answered whole or not at all, under every seed."""
     seeds = {frozenset(by_seed) for by_seed in given.values()}
     if len(seeds) > 1:

@@ -8,14 +8,14 @@ markers) it still compares like with like.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, Theme, draw, heading, legend, spread, style_of
+from prunevid_qwen.evaluation.shapes.accuracy_tables import in_order
 from prunevid_qwen.evaluation.shapes.methods import JUDGED
-from prunevid_qwen.evaluation.shapes.tables import Row, in_order
 
 TYPES_SHOWN = ("recommended", "prunevid", "uniform", "random", "fewer frames", "smaller frames")
 _TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05, 0.02, 0.01)
@@ -27,31 +27,20 @@ End = tuple[str, float | None, float]
 
 
 def draw_plots(summary: Row, folder: Path) -> list[Path]:
-    """Draw accuracy, evidence recall and question types into ``<plot>_<theme>.svg`` and ``.png``.
-
-    Args:
-        summary: as `summary.summarise` returns it.
-        folder: exists already.
-
-    Returns: the files, in a fixed order.
+    """Draw a summary's accuracy, evidence recall and question types into ``<plot>_<theme>.svg`` and ``.png``.
 
     Raises:
         SetupError: matplotlib is not installed.
     """
-    plots: dict[str, tuple[tuple[float, float], Callable[[Row, Any, Theme], None]]] = {
-        "accuracy": ((10.0, 6.0), _draw_accuracy),
-        "evidence": ((8.0, 5.4), _draw_evidence),
-        "types": ((10.0, 5.6), _draw_types),
-    }
+    figures = summary["figures"]
     return [
-        path
-        for name, (size, fill) in plots.items()
-        for path in draw(folder / name, size, partial(fill, summary["figures"]))
+        *draw(folder / "accuracy", (10.0, 6.0), partial(_draw_accuracy, figures)),
+        *draw(folder / "evidence", (8.0, 5.4), partial(_draw_evidence, figures)),
+        *draw(folder / "types", (10.0, 5.6), partial(_draw_types, figures)),
     ]
 
 
-def methods_shown(figures: Row) -> list[str]:
-    """Return every method with a budget, the highlighted ones first and in their own order."""
+def _methods(figures: Row) -> list[str]:
     return in_order({cell["method"] for cell in figures["cells"] if cell["budget"] is not None})
 
 
@@ -65,7 +54,7 @@ def _draw_accuracy(figures: Row, figure: Any, theme: Theme) -> None:
     unpruned = 100 * figures["unpruned"]["accuracy"]
     ends: list[End] = []
     short = []
-    for method in methods_shown(figures):
+    for method in _methods(figures):
         cells = _cells(figures, method)
         xs = [100 * cell["achieved"] for cell in cells]
         ys = [unpruned + 100 * cell["difference"] for cell in cells]
@@ -82,7 +71,7 @@ def _draw_accuracy(figures: Row, figure: Any, theme: Theme) -> None:
         axes.axhline(floor, color=theme.ink, linewidth=1.1, linestyle=":", zorder=3)
         references.append(("no video", None, floor))
     achieved = [cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None]
-    _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0))
+    _token_axis(axes, achieved)
     lowest = min((min(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())), default=0)
     axes.set_ylim(max(0, lowest - 4), min(101.5, unpruned + 6))
     axes.set_xlabel("visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)")
@@ -105,7 +94,7 @@ def _draw_evidence(figures: Row, figure: Any, theme: Theme) -> None:
     axes = figure.add_axes((0.09, 0.16, 0.66, 0.68))
     ends: list[End] = []
     kept, short = [], []
-    for method in methods_shown(figures):
+    for method in _methods(figures):
         cells = [cell for cell in _cells(figures, method) if cell["evidence"]]
         if not cells:
             continue
@@ -123,7 +112,7 @@ def _draw_evidence(figures: Row, figure: Any, theme: Theme) -> None:
         same = [max(kept) / ratio ** (step / 60) for step in range(61)]  # a curve: one axis is logarithmic
         axes.plot(same, same, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
         ends.append(("as everything else", same[-1], same[-1]))
-    _token_axis(axes, min(kept, default=100) / 100, max(kept, default=100) / 100)
+    _token_axis(axes, [share / 100 for share in kept])
     axes.set_ylim(0, 102)
     axes.set_xlabel("all visual tokens that survive, % (log; fewer →)")
     axes.set_ylabel("tokens on the asked-about object that survive, %")
@@ -164,7 +153,7 @@ def _draw_types(figures: Row, figure: Any, theme: Theme) -> None:
             floor = 100 * figures["blank"]["by_type"][kind]["accuracy"]
             axes.axhline(floor, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
         axes.set_title(f"{kind}  ({unpruned['n']} questions)", fontsize=9.5, loc="left", color=theme.ink)
-        _token_axis(axes, min(achieved, default=1.0), max(achieved, default=1.0), (50, 25, 10, 5))
+        _token_axis(axes, achieved, (0.5, 0.25, 0.1, 0.05))
         axes.grid(axis="y")
     grid.flat[0].set_ylim(0, 106)
     figure.supxlabel("visual tokens, averaged over the decoder's layers, % (log; fewer →)", fontsize=9.5, y=0.02)
@@ -222,13 +211,13 @@ def _hollow_note(figures: Row, others: str) -> list[str]:
     return [f"Hollow: some conditions out of reach; {others}."] if hollow else []
 
 
-def _token_axis(axes: Any, smallest: float, largest: float, alone: tuple[float, ...] | None = None) -> None:
-    """Set a logarithmic axis of shares in percent that runs from many tokens to few; ``alone`` are its only ticks."""
+def _token_axis(axes: Any, achieved: list[float], ticks: tuple[float, ...] = _TICKS) -> None:
+    """Set a logarithmic axis of shares in percent that runs from many tokens to few."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     axes.set_xscale("log")
-    ticks = [100 * tick for tick in _TICKS if smallest / 1.1 <= tick <= largest * 1.1]
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in ticks if alone is None or tick in alone]))
+    smallest, largest = min(achieved, default=1.0), max(achieved, default=1.0)
+    axes.xaxis.set_major_locator(FixedLocator([100 * t for t in ticks if smallest / 1.1 <= t <= largest * 1.1]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
     axes.set_xlim(108 * largest, 95 * smallest)

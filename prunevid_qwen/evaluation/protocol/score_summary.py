@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets.layout import benchmark
+from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import Record
+from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
-from prunevid_qwen.evaluation.protocol.lines import Line, join
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.protocol.scorers import Output
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, normal_interval, paired_difference

@@ -1,14 +1,12 @@
 """From raw answers to ``summary.json``: every figure that the report and the plots show, and nothing that they do not.
 
 The same answers give the same bytes, whatever the order or number of workers that gave them: sorted, rounded, no times.
-The run's command, commit and versions stand apart, under ``run``.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +14,21 @@ import numpy.typing as npt
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import (
     clustered_mean,
-    mean_of_clusters,
+    mean_of_strata,
     paired_difference,
     rounded,
     to_dict,
 )
-from prunevid_qwen.evaluation.report.page import json_text
-from prunevid_qwen.evaluation.shapes.answers import COMMAND, Answers, CellName, Column, Floats, read_answers, read_run
+from prunevid_qwen.evaluation.report.page import Row, json_text
+from prunevid_qwen.evaluation.shapes.answer_columns import (
+    COMMAND,
+    Answers,
+    CellName,
+    Column,
+    Floats,
+    read_answers,
+    read_run,
+)
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
 from prunevid_qwen.evaluation.store import replace
 
@@ -30,7 +36,6 @@ SUMMARY = "summary.json"
 SCHEMA = 1
 _OF_THE_RUN = ("command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds")
 
-Row = dict[str, Any]
 Stored = dict[CellName, dict[str, Row]]  # the cells of run.json, by condition
 
 
@@ -79,11 +84,9 @@ def summarise(answers: Answers, run: Row) -> Row:
             "questions": len(answers.names),
             "videos": len(set(videos)),
             "conditions": {
-                str(name): {
-                    "questions": int((conditions == name).sum()),
-                    "videos": len(set(videos[conditions == name])),
-                }
+                str(name): {"questions": int(own.sum()), "videos": len(set(videos[own]))}
                 for name in np.unique(conditions)
+                for own in [conditions == name]
             },
             "unpruned": next(cell for cell in cells if cell["method"] == UNPRUNED),
             "blank": next((cell for cell in cells if cell["method"] == BLANK), None),
@@ -140,7 +143,7 @@ def _cell(answers: Answers, name: CellName, column: Column, stored: dict[str, Ro
 
     def mean_over_videos(values: Floats) -> float | None:
         known = ~np.isnan(values)
-        return rounded(mean_of_clusters(values[known], videos[known])) if known.any() else None
+        return rounded(mean_of_strata(values[known], videos[known], videos[known]).value) if known.any() else None
 
     known = ~np.isnan(column.evidence_kept) & ~np.isnan(column.kept)
     evidence = None  # recall of the tokens on the asked-about objects, share of all tokens kept for the same questions
@@ -165,7 +168,7 @@ def _cell(answers: Answers, name: CellName, column: Column, stored: dict[str, Ro
 
 
 def _pair(answers: Answers, name: CellName, column: Column, other: CellName, theirs: Column) -> Row | None:
-    """Compare a judged method with another over the questions that both were asked; None where there are none."""
+    """A judged method against another over the questions that both were asked; None where there are none."""
     both = column.asked & theirs.asked
     if not both.any():
         return None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
 
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
-from prunevid_qwen.evaluation.report.page import Table
+from prunevid_qwen.evaluation.report.page import Row, Table
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED
 
-Row = dict[str, Any]
 HEADLINE_BUDGETS = (0.16, 0.10)
 UNREACHABLE = "unreachable"
 PARTIAL = "†"
@@ -71,20 +69,14 @@ def evidence_table(figures: Row) -> list[str]:
     """Tokens on the asked-about objects that survive, and after the slash tokens overall, both in percent."""
 
     def entry(cell: Row) -> str:
-        if not cell["evidence"]:
-            return _NOTHING
-        return f"{percent(cell['evidence']['recall'], 0)} / {percent(cell['evidence']['kept'], 0)}{_mark(cell)}"
+        shares = cell["evidence"]
+        return f"{percent(shares['recall'], 0)} / {percent(shares['kept'], 0)}{_mark(cell)}" if shares else _NOTHING
 
     return _by_budget(figures, entry)
 
 
 def group_tables(figures: Row, group: str) -> list[str]:
-    """Difference to unpruned in points within each group of questions, a table for each headline budget.
-
-    Args:
-        figures: as in ``summary.json``.
-        group: "by_condition", "by_type" or "by_way".
-    """
+    """Difference to unpruned in points within each ``group``: "by_condition", "by_type" or "by_way"."""
     before, blank = figures["unpruned"][group], figures["blank"]
     names = sorted(before)
     start = [
@@ -95,11 +87,10 @@ def group_tables(figures: Row, group: str) -> list[str]:
         start.append(["no video, % right", *(percent(blank[group][name]["accuracy"]) for name in names)])
     lines = []
     for budget in headline_budgets(figures):
-        cells = [find_cell(figures, method, budget) for method in _methods(figures)]
         rows = [
-            [cell["method"], *(difference(cell[group][n]) if n in cell[group] else UNREACHABLE for n in names)]
-            for cell in cells
-            if cell is not None
+            [method, *(difference(cell[group][n]) if n in cell[group] else UNREACHABLE for n in names)]
+            for method in _methods(figures)
+            if (cell := find_cell(figures, method, budget))
         ]
         lines += [f"At {percent(budget, 0)} %:", "", *Table(["", *names], [*start, *rows]).markdown("---"), ""]
     return lines[:-1]
@@ -122,7 +113,6 @@ def unreachable_list(figures: Row) -> list[str]:
 
 
 def _methods(figures: Row) -> list[str]:
-    """Every method that was asked for, reached or not."""
     return in_order({cell["method"] for cell in (*figures["cells"], *figures["unreachable"])})
 
 
@@ -132,16 +122,9 @@ def _mark(cell: Row) -> str:
 
 def _by_budget(figures: Row, entry: Callable[[Row], str]) -> list[str]:
     """A row for each method, a column for each budget, large ones first; cells without a budget come last."""
-    unreachable = {(cell["method"], cell["budget"]) for cell in figures["unreachable"]}
-    found = {cell["budget"] for cell in (*figures["cells"], *figures["unreachable"])}
-    budgets = sorted(found, key=lambda budget: 1.0 if budget is None else -budget)
-
-    def shown(method: str, budget: float | None) -> str:
-        cell = find_cell(figures, method, budget)
-        if cell is not None:
-            return entry(cell)
-        return UNREACHABLE if (method, budget) in unreachable else ""
-
+    shown = {(cell["method"], cell["budget"]): UNREACHABLE for cell in figures["unreachable"]}
+    shown |= {(cell["method"], cell["budget"]): entry(cell) for cell in figures["cells"]}
+    budgets = sorted({budget for _, budget in shown}, key=lambda budget: 1.0 if budget is None else -budget)
     head = ["method", *("as it is" if budget is None else f"{percent(budget, 0)} %" for budget in budgets)]
-    rows = [[method, *(shown(method, budget) for budget in budgets)] for method in _methods(figures)]
+    rows = [[method, *(shown.get((method, budget), "") for budget in budgets)] for method in _methods(figures)]
     return Table(head, rows).markdown("---")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prunevid_qwen.cli.exit_codes import EXIT_CODES
+from prunevid_qwen.cli.output import EXIT_CODES
 from prunevid_qwen.contract.listing import method_rows
 from prunevid_qwen.evaluation.report.page import Table
 

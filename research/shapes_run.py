@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.bars import Bars
+from prunevid_qwen.cli.output import Bars
 from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun

@@ -22,7 +22,7 @@ SMALL = [
 ]  # fmt: skip
 
 
-FIND_SPEC = "prunevid_qwen.cli.bench.importlib.util.find_spec"
+FIND_SPEC = "prunevid_qwen.cli.output.importlib.util.find_spec"
 
 
 def nothing_found(name: str) -> None:

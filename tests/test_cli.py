@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.options import spell_out_booleans
-from prunevid_qwen.cli.values import field_help
+from prunevid_qwen.cli.option import field_help
+from prunevid_qwen.cli.options import spelt_out
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_classes import classes_of, names_in
 from prunevid_qwen.config.typed import build_config
@@ -96,7 +96,7 @@ def test_a_json_file_is_a_config(tmp_path: Path) -> None:
     ],
 )
 def test_a_switch_may_be_given_a_value(words: list[str], spelt: list[str]) -> None:
-    assert spell_out_booleans(words) == spelt
+    assert spelt_out(words) == (spelt, {})
 
 
 def test_dashes_are_accepted(model: list[StubModel], clip: str) -> None:

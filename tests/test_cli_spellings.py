@@ -15,9 +15,8 @@ import typer
 from prunevid_qwen.cli import app as running
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.commands import app
-from prunevid_qwen.cli.exit_codes import EXIT_CODES
 from prunevid_qwen.cli.old_spellings import COMMANDS, OPTIONS
-from prunevid_qwen.cli.output import Call
+from prunevid_qwen.cli.output import EXIT_CODES, Call
 from tests.patience import PATIENCE
 
 GROUPS = ("eval", "bench", "train", "config", "reproduce")

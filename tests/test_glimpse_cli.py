@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from prunevid_qwen.cli import main, train
-from prunevid_qwen.cli.option import Documented
+from prunevid_qwen.cli import main, output
+from prunevid_qwen.cli.option import documented
 from prunevid_qwen.cli.train import glimpse_recipe
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
@@ -23,7 +23,7 @@ from tests.glimpse_training import base_model, small
 from tests.patience import PATIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
-OPTIONS = Documented(GlimpseRecipe, "", pairs=("data", "eval_data"))
+OPTIONS = documented(GlimpseRecipe, "", pairs=("data", "eval_data"))
 PUBLISHED = ROOT / "tests" / "data" / "glimpse_checkpoint"
 
 
@@ -150,7 +150,7 @@ def test_the_curve_is_drawn_where_matplotlib_is(
 ) -> None:
     words = ["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]
     with monkeypatch.context() as patch:
-        patch.setattr(train.importlib.util, "find_spec", lambda name: None)
+        patch.setattr(output.importlib.util, "find_spec", lambda name: None)
         assert main(words) == 0
     assert capsys.readouterr().err.count("no curve.svg: matplotlib is not installed") == 1
     assert not (tmp_path / "out" / "curve.svg").exists()

@@ -9,7 +9,7 @@ import torch
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.groups import JudgeOptions
-from prunevid_qwen.cli.train_plus import plus_recipe, rewards
+from prunevid_qwen.cli.train import plus_recipe, rewards
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model

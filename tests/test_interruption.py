@@ -179,14 +179,14 @@ def wait(worker, path):
         file.write(f"{os.getpid()}\\n")
     signal.pause()
 
-def work():
+def work(one: str, two: str):
     with workers.workers(AccuracyRun(()), 2) as each:
-        list(each(wait, [(sys.argv[1],), (sys.argv[2],)]))
+        list(each(wait, [(one,), (two,)]))
 
 if __name__ == "__main__":
     for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
         signal.signal(each, handler)
-    run_script(work, typed=False)
+    run_script(work)
 """
 
 

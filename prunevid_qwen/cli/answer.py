@@ -1,4 +1,4 @@
-"""Loading a model and answering a request, with pruning or side by side without it."""
+"""Loading a model, and answering a request with pruning and without it, side by side."""
 
 from __future__ import annotations
 
@@ -60,30 +60,6 @@ def load(request: Request) -> Any:
     return PrunedVLM.from_pretrained(path, config=request.config, **loading)
 
 
-def answer(
-    model: Any,
-    request: Request,
-    stream: Callable[[Any], Any] = lambda model: None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Outcome:
-    """Answer a request.
-
-    Args:
-        model: what `load` returned.
-        request: the question and the media.
-        stream: given the model, returns a transformers streamer to hand each token to, or None.
-        progress: called with the frames encoded so far and those of all videos.
-    """
-    result = model.generate(
-        **_shown(request),
-        max_new_tokens=request.max_new_tokens,
-        return_stats=True,
-        streamer=stream(model),
-        progress=progress,
-    )
-    return Outcome(result["answer"], result["stats"])
-
-
 def compare(
     model: Any,
     request: Request,
@@ -107,7 +83,7 @@ def compare(
     """
     quiet = request.config.replace(verbose=False)  # stages are logged of the warm-up alone, not of each turn
     sides = (model.with_config(quiet), model.with_config(quiet.replace(**ALL_OFF)))
-    prepared = model.prepare(**_shown(request), progress=progress)
+    prepared = model.prepare(**request.shown(), progress=progress)
     tell("warming up, with and without pruning")
     for side in (model, sides[1]):
         side.answer(prepared, max_new_tokens=min(_WARM_UP_TOKENS, request.max_new_tokens))
@@ -124,14 +100,3 @@ def compare(
     )
     said = sentence(found, pruned["stats"], full["stats"])
     return Outcome(pruned["answer"], pruned["stats"], full, said, found)
-
-
-def _shown(request: Request) -> dict[str, Any]:
-    videos = list(request.videos)
-    return {
-        "video_path": (videos[0] if len(videos) == 1 else videos) or None,
-        "images": list(request.images) or None,
-        "question": request.question,
-        "start": request.start,
-        "end": request.end,
-    }

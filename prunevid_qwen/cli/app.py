@@ -16,7 +16,6 @@ import typer
 
 from prunevid_qwen.cli.commands import app, demo_app
 from prunevid_qwen.cli.old_spellings import respelt
-from prunevid_qwen.cli.options import spell_out_booleans
 from prunevid_qwen.cli.output import Call, FileReporting, outline
 from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -42,38 +41,33 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
         One of `EXIT_CODES`. What is none of these is a bug, and its traceback is not hidden.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-
-    def work() -> int:
+    as_json = "--json" in words
+    try:
         command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
         try:
-            call = command.main(spell_out_booleans(spelt), prog_name=program, standalone_mode=False)
+            call = command.main(spelt, prog_name=program, standalone_mode=False)
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
             raise KeyboardInterrupt from error
         with interruptible():
-            if isinstance(call, functools.partial):
-                call()
-                return 0
+            if isinstance(call, functools.partial):  # a script's
+                call = call()
             return _run(call) if isinstance(call, Call) else int(call or 0)  # --help and --version are done by now
+    except KeyboardInterrupt as interruption:
+        number = signal_of(interruption)
+        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
+        return _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
+    except PruneVidError as error:
+        if "--verbose" in words:
+            traceback.print_exc()
+        return _report(type(error).__name__, str(error), error.exit_code, as_json)
+    except _UsageError as error:
+        path = error.ctx.command_path if error.ctx else program
+        return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
 
-    return _exit_code(work, program, "--json" in words, "--verbose" in words)
 
-
-def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
-    """Run a script's function as a program that ends as ``prunevid`` does: the same exit codes and signals.
-
-    Args:
-        work: the function, whose annotations are the options.
-        typed: False for a function that takes no argument and reads its options itself.
-    """
-    if not typed:
-
-        def interruptibly() -> int:
-            with interruptible():
-                work()
-            return 0
-
-        sys.exit(_exit_code(interruptibly, sys.argv[0], False, False))
+def run_script(work: Callable[..., None]) -> NoReturn:
+    """Run a script's function, whose annotations are the options, as a program that ends as ``prunevid`` does."""
 
     @functools.wraps(work)
     def later(*given: Any, **options: Any) -> Any:  # after the options are read: there, a signal is the parser's
@@ -87,40 +81,17 @@ def run_script(work: Callable[..., None], typed: bool = True) -> NoReturn:
 def _run(call: Call) -> int:
     """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
     output = call.output
-    out = output.out if isinstance(output, FileReporting) else None
     logging.basicConfig(level=logging.INFO if output.verbose else call.log, format="%(name)s: %(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object
         result = call.work(**call.given)
-    if out is not None:
-        out.write_text(_json(result.told), encoding="utf-8")
-    if output.as_json and result.told:
-        typer.echo(_json(result.told), nl=False)
-    elif not output.as_json and result.show is not None:
+    text = json.dumps(result.told, ensure_ascii=False, indent=2, default=str) + "\n"
+    if isinstance(output, FileReporting) and output.out is not None:
+        output.out.write_text(text, encoding="utf-8")
+    if not output.as_json and result.show is not None:
         result.show()
-    elif result.told and not output.as_json:
-        typer.echo(outline(result.told))
+    elif result.told:
+        typer.echo(text if output.as_json else outline(result.told) + "\n", nl=False)
     return result.exit_code
-
-
-def _json(told: dict[str, Any]) -> str:
-    return json.dumps(told, ensure_ascii=False, indent=2, default=str) + "\n"
-
-
-def _exit_code(work: Callable[[], int], program: str, as_json: bool, verbose: bool) -> int:
-    """Do the work; what it raises becomes a message and an exit code."""
-    try:
-        return work()
-    except KeyboardInterrupt as interruption:
-        number = signal_of(interruption)
-        by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-        return _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
-    except PruneVidError as error:
-        if verbose:
-            traceback.print_exc()
-        return _report(type(error).__name__, str(error), error.exit_code, as_json)
-    except _UsageError as error:
-        path = error.ctx.command_path if error.ctx else program
-        return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

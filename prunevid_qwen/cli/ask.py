@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import typer
-
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, Changes, PruningOptions
+from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, PruningOptions
 from prunevid_qwen.cli.output import PANEL, Done, FileReporting
-from prunevid_qwen.cli.request import Request, sorted_words
+from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config.typed import build_config
+from prunevid_qwen.errors import ConfigError, quoted
 
 EXAMPLES = """\
 [bold]Examples[/bold]
@@ -28,59 +26,69 @@ EXAMPLES = """\
   ... --selector fastv --help               the options of that method
   ... --json > answer.json                  all but the one object goes to stderr
 """
+DEMO = "The same as ask; without a video, about the clip that comes with the package."
 
 
-@dataclass(frozen=True)
-class AskOptions:
-    """What is asked about which files."""
-
-    words: list[str] = word(None, "VIDEO|IMAGE... QUESTION", "Files, and the question in quotes.")
-    video_path: list[str] | None = opt(None, "Video, gif or folder of frames. Repeat it for several.", "PATH")
-    image: list[str] | None = opt(None, "Image file. Repeat it for several.", "PATH")
-    question: str | None = opt(None, "What to ask.", "TEXT", short="-q")
-    config: str = opt("paper", PRESETS_HELP, CONFIG_KIND)
-    max_new_tokens: int = opt(64, "Longest answer. Default: 64.", "INT", least=1)
-    compare: bool = opt(False, "Also answer without pruning, side by side.", None, PANEL)
-    start: float | None = opt(None, "From this second of the video.", "SECONDS", SAMPLING, rest=True)
-    end: float | None = opt(None, "Up to this second of the video.", "SECONDS", SAMPLING, rest=True)
-
-    def request(self, model: ModelOptions, output: FileReporting, pruning: Changes) -> Request:
-        """Return all of it in one, with the config."""
-        built = build_config(self.config, pruning.given)
-        videos, images, question = sorted_words(list(self.words or ()), self.question)
-        return Request(
-            videos=(*(self.video_path or ()), *videos),
-            images=(*(self.image or ()), *images),
-            question=question,
-            config=built.replace(verbose=True) if output.verbose else built,
-            start=self.start,
-            end=self.end,
-            max_new_tokens=self.max_new_tokens,
-            model=model,
-            compare=self.compare,
-            output=output,
-        )
-
-
-def ask(*, asked: AskOptions, model: ModelOptions, output: FileReporting, pruning: PruningOptions) -> Done:
+def ask(
+    *,
+    words: list[str] = word(None, "VIDEO|IMAGE... QUESTION", "Files, and the question in quotes."),
+    video_path: list[str] | None = opt(None, "Video, gif or folder of frames. Repeat it for several.", "PATH"),
+    image: list[str] | None = opt(None, "Image file. Repeat it for several.", "PATH"),
+    question: str | None = opt(None, "What to ask.", "TEXT", short="-q"),
+    config: str = opt("paper", PRESETS_HELP, CONFIG_KIND),
+    max_new_tokens: int = opt(64, "Longest answer. Default: 64.", "INT", least=1),
+    compare: bool = opt(False, "Also answer without pruning, side by side.", None, PANEL),
+    start: float | None = opt(None, "From this second of the video.", "SECONDS", SAMPLING, rest=True),
+    end: float | None = opt(None, "Up to this second of the video.", "SECONDS", SAMPLING, rest=True),
+    model: ModelOptions,
+    output: FileReporting,
+    pruning: PruningOptions,
+    demo: bool,
+) -> Done:
     """Answer a question about videos or images with pruned tokens."""
-    return _answered(asked.request(model, output, pruning))
+    built = build_config(config, pruning.given)
+    videos, images, question = _told_apart(words or [], question)
+    request = Request(
+        videos=(*(video_path or ()), *videos),
+        images=(*(image or ()), *images),
+        question=question,
+        config=built.replace(verbose=True) if output.verbose else built,
+        start=start,
+        end=end,
+        max_new_tokens=max_new_tokens,
+        model=model,
+        compare=compare,
+        output=output,
+    )
+    return _answered(request.or_bundled_clip() if demo else request)
 
 
-def demo(*, asked: AskOptions, model: ModelOptions, output: FileReporting, pruning: PruningOptions) -> Done:
-    """The same as ask; without a video, about the clip that comes with the package."""
-    return _answered(asked.request(model, output, pruning).or_bundled_clip())
+def _told_apart(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:
+    """Tell videos, images and the question apart among words without ``--``: ``video.mp4 "What happens?"``."""
+    from prunevid_qwen.video.data_uris import is_data_uri
+    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
-
-def register_ask(app: typer.Typer, name: str) -> None:
-    """Give a command line ``ask``, or ``demo``."""
-    command(app, name, EXAMPLES)(ask if name == "ask" else demo)
+    videos: list[str] = []
+    images: list[str] = []
+    for each in words:
+        suffix = os.path.splitext(each)[1].lower()
+        if is_data_uri(each) or suffix in IMAGE_SUFFIXES:
+            images.append(each)
+        elif suffix in VIDEO_SUFFIXES or os.path.exists(each):
+            videos.append(each)
+        elif question is None:
+            question = each
+        else:
+            raise ConfigError(
+                f"{quoted(each)} is no file here, and the question is {quoted(question)}: pass the paths of the videos "
+                "and one question"
+            )
+    return videos, images, question
 
 
 def _answered(request: Request) -> Done:
-    request.check()
-    # Imported only now: everything above answers in tenths of a second, without torch.
-    from prunevid_qwen.cli.answer import answer, compare, load
+    request.check()  # all that can be checked without loading torch, in tenths of a second
+    from prunevid_qwen.cli.answer import Outcome, compare, load
     from prunevid_qwen.cli.report import Report
 
     output, report = request.output, Report(request)
@@ -90,12 +98,19 @@ def _answered(request: Request) -> Done:
             model = load(request)
         if output.as_json:
             output.note(f"Model: {request.who()}")
-        if request.compare:
-            with report.encoding() as progress, report.telling() as tell:
-                outcome = compare(model, request, progress=progress, tell=tell)
-        else:
-            with report.encoding() as progress:
-                outcome = answer(model, request, stream=report.streamer, progress=progress)
+        with report.encoding() as progress:
+            if request.compare:
+                with report.telling() as tell:
+                    outcome = compare(model, request, progress, tell)
+            else:
+                result = model.generate(
+                    **request.shown(),
+                    max_new_tokens=request.max_new_tokens,
+                    return_stats=True,
+                    streamer=report.streamer(model),
+                    progress=progress,
+                )
+                outcome = Outcome(result["answer"], result["stats"])
     if output.as_json:
         for note in report.notes(outcome):
             output.note(note)

@@ -8,15 +8,14 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.config.typed import named_config
-from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 
-_EPILOG = """\
+EXPLAINED = """\
 [bold]Questions[/bold]: one JSON object a line; paths start from the file's folder
   {"id": "a1", "video": "a.mp4", "question": "What is added?", "start": 10}
   {"images": ["x.png", "y.png"], "question": "What differs?", "my_key": 7}
@@ -66,11 +65,11 @@ def batch(
     from prunevid_qwen.evaluation.tasks.benchmark import spread
 
     asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
-    output.note_missing(
-        missing_media(asked), ": questions about them get a line that says so, and are asked again by the next run"
-    )
+    missing = missing_media(asked)
+    again = ": questions about them get a line that says so, and are asked again by the next run"
+    output.note_missing([excerpt(each) for each in missing], "media are missing", again)
     if dry_run:
-        told = {"questions": len(asked), "missing": missing_media(asked), "config": named[0], "out": str(out)}
+        told = {"questions": len(asked), "missing": missing, "config": named[0], "out": str(out)}
         said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
         return Done(told, lambda: typer.echo(said))
     from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
@@ -87,11 +86,6 @@ def batch(
     failed = f"; {told['failed']} could not be answered, their lines say why" if told["failed"] else ""
     said = f"{told['answered']} of {told['questions']} questions are answered in {out}{failed}"
     return Done(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
-
-
-def register_batch(app: typer.Typer) -> None:
-    """Give the command line ``batch``."""
-    command(app, "batch", _EPILOG)(batch)
 
 
 def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str | None) -> list[Any]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, load_plugins
-from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.cli.output import Done, Reporting, can_plot, typed
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.config.typed import names_in_text, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 
-_ACCURACY = """\
+OF_ACCURACY = """\
 [bold]Examples[/bold]
   prunevid bench accuracy --quick                   a few minutes on two cores
   ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
@@ -28,7 +26,7 @@ _ACCURACY = """\
 A stopped run goes on where it was: give the same command again.
 The config that reaches each budget stands in the folder's run.json.
 """
-_SPEED = """\
+OF_SPEED = """\
 [bold]Examples[/bold]
   prunevid bench speed --quick                      a minute, to see what comes out
   prunevid bench speed                              7B-like proportions on a CPU, the 7B itself on a GPU
@@ -42,7 +40,6 @@ A stopped run goes on where it was: give the same command again.
 """
 _ASKED, _RUNS = "What is measured", "How it runs"
 _ONLY = ("contest", "overhead", "growth")
-_NO_PLOTS = "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). The measurements are kept: "
 
 
 def accuracy(
@@ -72,23 +69,19 @@ def accuracy(
     """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
     if plots_from is not None:
         return _accuracy_report(plots_from, against, pack, output)
-    given = {
-        "plugins": load_plugins(plugin) or None,
-        "budgets": _numbers("budgets", budgets, float) or None,
-        "conditions": names_in_text(conditions),
-        "videos": videos,
-        "first_seed": first_seed,
-        "model": model_path,
-        "questions": questions,
-        "random_seeds": random_seeds,
-        "through_files": through_files,
-    }
-    run = accuracy_run_of(quick, names_in_text(methods), given)
+    plugins = load_plugins(plugin)
+    from prunevid_qwen.evaluation.shapes.accuracy import QUICK, accuracy_run
+    from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
+    from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
+
+    given = _given(
+        plugins=plugins, budgets=_numbers("budgets", budgets, float), conditions=names_in_text(conditions),
+        videos=videos, first_seed=first_seed, model=model_path, questions=questions, random_seeds=random_seeds,
+        through_files=through_files,
+    )  # fmt: skip
+    run = AccuracyRun(_compared(names_in_text(methods)), **{**(QUICK if quick else {}), **given})
     if dry_run:
         return Done(run.to_dict())
-    from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-    from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
-
     if against is not None:
         read_answers(against)  # complains now, not after an hour of asking
     with output.keeping(out), output.bars() as bars:
@@ -96,12 +89,15 @@ def accuracy(
     return _accuracy_report(out, against, pack, output)
 
 
-def accuracy_run_of(quick: bool, methods: tuple[str, ...], given: dict[str, Any]) -> Any:
-    """Return the run; None among the values takes the default of the full or of the quick run."""
-    from prunevid_qwen.evaluation.shapes.accuracy import QUICK
-    from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called, standard_methods
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that were given; the others have the run's own default."""
+    return {name: value for name, value in options.items() if value not in (None, "", ())}
 
-    options = {**(QUICK if quick else {}), **{name: value for name, value in given.items() if value is not None}}
+
+def _compared(methods: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the methods of the report's that were named, all without a name, and those of a plug-in."""
+    from prunevid_qwen.evaluation.shapes.methods import Method, methods_called, standard_methods
+
     standard = {method.name for method in standard_methods()}
     others = ("selector", "enable_stage1"), ("merger", "enable_stage2")  # of a plug-in: alone, the other stage off
     own = [
@@ -111,16 +107,13 @@ def accuracy_run_of(quick: bool, methods: tuple[str, ...], given: dict[str, Any]
         if name not in standard and name in classes_of(part)
     ]
     called = [name for name in methods if name not in {each.name for each in own}]
-    compared = [*(methods_called(called) if called or not own else ()), *own]
-    return AccuracyRun(tuple(compared), **options)
+    return (*(methods_called(called) if called or not own else ()), *own)
 
 
 def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.shapes.accuracy_page import write_report
 
-    plots = importlib.util.find_spec("matplotlib") is not None
-    if not plots:
-        output.note(f"{_NO_PLOTS}--plots_from {out} draws them later, on another machine too")
+    plots = _can_plot(output, out)
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:
@@ -184,16 +177,15 @@ def speed(
     for part in parts:
         if part not in _ONLY:
             raise ConfigError(f"--only takes {', '.join(_ONLY)}; got {quoted(part)}")
-    options: dict[str, Any] = {
-        "shape": shape, "model_path": model_path, "presets": names_in_text(configs),
-        "frames": _numbers("frames", frames), "batches": _numbers("batch", batch), "grid": _grid(grid),
-        "text_tokens": text_tokens, "new_tokens": new_tokens, "content": content, "video": video, "dtype": dtype,
-        "attention": attn_implementation, "repeats": repeats, "warmup": warmup, "threads": threads,
-    }  # fmt: skip
-    options = {name: value for name, value in options.items() if value not in (None, "", ())}
+    options = _given(
+        shape=shape, model_path=model_path, presets=names_in_text(configs), frames=_numbers("frames", frames),
+        batches=_numbers("batch", batch), grid=_grid(grid), text_tokens=text_tokens, new_tokens=new_tokens,
+        content=content, video=video, dtype=dtype, attention=attn_implementation, repeats=repeats, warmup=warmup,
+        threads=threads,
+    )  # fmt: skip
     if parts:
         options |= {part: part in parts for part in _ONLY}
-    options |= {name: True for name, asked in (("overhead", overhead), ("growth", growth)) if asked}
+    options |= {part: True for part, asked in zip(_ONLY[1:], (overhead, growth), strict=True) if asked}
     folder = plots_from or out
     if plots_from is None:
         load_plugins(plugin)
@@ -206,12 +198,6 @@ def speed(
         with output.keeping(out), output.bars() as bars:
             speed_run(out, run, restart, bars.tell, typed())
     return _speed_report(folder, output)
-
-
-def register_bench(bench: typer.Typer) -> None:
-    """Give the group its commands."""
-    command(bench, "accuracy", _ACCURACY)(accuracy)
-    command(bench, "speed", _SPEED)(speed)
 
 
 def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
@@ -229,9 +215,7 @@ def _speed_run_of(device: str, quick: bool, options: dict[str, Any]) -> Any:
 def _speed_report(folder: Path, output: Reporting) -> Done:
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-    plots = importlib.util.find_spec("matplotlib") is not None
-    if not plots:
-        output.note(f"{_NO_PLOTS}--plots_from {folder} draws them later, on another machine too")
+    plots = _can_plot(output, folder)
     summary = write_report(folder, plots)
 
     def show() -> None:
@@ -242,6 +226,15 @@ def _speed_report(folder: Path, output: Reporting) -> Done:
         typer.echo(f"report: {folder / 'report.md'}\nsummary: {folder / 'efficiency.json'}")
 
     return Done(summary, show)
+
+
+def _can_plot(output: Reporting, folder: Path) -> bool:
+    if not can_plot():
+        output.note(
+            "no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). The measurements are kept: "
+            f"--plots_from {folder} draws them later, on another machine too"
+        )
+    return can_plot()
 
 
 def _numbers(name: str, text: str, kind: type = int) -> tuple[Any, ...]:

@@ -1,77 +1,160 @@
-"""One function a command: its parameters are options, and groups of options are dataclasses."""
+"""One function a command: its parameters are options, groups of options are one each; its help names all in full.
+
+The help is in panels, each option on a line of its own: typer's columns cut long names short at 80 columns.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
+import typer.core
+from rich.console import Console
+from rich.console import Group as Lines
+from rich.markup import escape
+from rich.padding import Padding
+from rich.panel import Panel
+from rich.table import Table
 
-from prunevid_qwen.cli.help import PanelledCommand
-from prunevid_qwen.cli.option import DataclassOptions, Group, Parameter, from_field
-from prunevid_qwen.cli.output import Call, Done, Reporting
+from prunevid_qwen.cli.option import Group, Parameter, dataclass_group, parameter
+from prunevid_qwen.cli.options import FULL_NAMES, full_names_of_each, method_panels, offered, spelt_out, typed_of
+from prunevid_qwen.cli.output import EXIT_CODES, Call, Done, Reporting
+
+_TYPED, _ALL = "prunevid_qwen.typed", "prunevid_qwen.all"  # kept with the context, for the help
+_NoSuchOption: Any = sys.modules[typer.BadParameter.__module__].NoSuchOption  # click's, wherever typer keeps its click
+_WIDEST = 100
+_FULL_PANEL = "Options of one method, by full name, such as --selector.layers 3"
+_ALL_WORDS = ("--help-all", "--help_all")
 
 
 def command(
     app: typer.Typer,
     name: str,
-    epilog: str | Callable[[], str] = "",
-    short: str | None = None,
+    work: Callable[..., Done],
+    explained: str | Callable[[], str],
     log: int = logging.ERROR,
     text: str | None = None,
-    fixed: Mapping[str, Any] | None = None,
-) -> Callable[[Callable[..., Done]], Callable[..., Done]]:
-    """Register a function as a command; its docstring's first paragraph is the help.
+    **fixed: Any,
+) -> None:
+    """Register a function as a command.
 
     Args:
         app: of commands.
         name: what is typed.
-        epilog: behind the options, in rich's markup: what files look like, then examples; or what returns it.
-        short: in the list of commands, where that is not the help.
+        work: the function; its parameters are the options.
+        explained: behind the options, in rich's markup: what files look like, then examples; or what returns it.
         log: the least level that is shown without ``--verbose``.
-        text: the help, where it is not the docstring's.
+        text: the help, where it is not the first paragraph of the function's docstring.
         fixed: parameters that are no options, with their values.
     """
-
-    def add(work: Callable[..., Done]) -> Callable[..., Done]:
-        said = text or inspect.cleandoc(work.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-        entry, rest = _entry(work, log, fixed or {})
-        behind: Any = staticmethod(epilog) if callable(epilog) else epilog
-        cls = type("Command", (PanelledCommand,), {"rest": rest, "explained": behind})
-        app.command(name, help=said, short_help=short, cls=cls)(entry)
-        return work
-
-    return add
-
-
-def _entry(work: Callable[..., Done], log: int, fixed: Mapping[str, Any]) -> tuple[Callable[..., Call], frozenset[str]]:
-    """Return the function that typer calls, whose signature is the options, and the options of ``--help-all`` alone."""
-    groups: dict[str, tuple[Group, tuple[str, ...]]] = {}
+    groups: dict[str, Group] = {}
     options: list[Parameter] = []
     hints = get_type_hints(work, include_extras=True)
     for each in inspect.signature(work).parameters.values():
         group = _group(hints[each.name])
         if group is not None:
-            own = list(group.parameters())
-            groups[each.name] = (group, tuple(option.name for option in own))
-            options += own
-        elif (option := from_field(each.name, hints[each.name], each.default)) is not None:
-            options.append(option)
+            groups[each.name] = group
+        options += group.options if group else parameter(each.name, hints[each.name], each.default)
 
     def entry(**given: Any) -> Call:
-        made = {name: group.made({each: given.pop(each) for each in names}) for name, (group, names) in groups.items()}
-        output = next((each for each in made.values() if isinstance(each, Reporting)), Reporting())
+        made = {
+            name: group.made({option.name: given.pop(option.name) for option in group.options})
+            for name, group in groups.items()
+        }
+        output = next(each for each in made.values() if isinstance(each, Reporting))
         return Call(work, {**given, **made, **fixed}, output, log)
 
-    entry.__name__ = work.__name__
     entry.__signature__ = inspect.Signature([each.for_typer() for each in options])  # type: ignore[attr-defined]
-    return entry, frozenset(each.name for each in options if each.said.rest)
+    said = text or inspect.cleandoc(work.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    rest = frozenset(each.name for each in options if each.said.rest)
+    behind = staticmethod(explained) if callable(explained) else explained
+    app.command(name, help=said, cls=type("Command", (PanelledCommand,), {"rest": rest, "explained": behind}))(entry)
 
 
 def _group(annotation: Any) -> Group | None:
     if get_origin(annotation) is Annotated:
         return next((each for each in get_args(annotation)[1:] if isinstance(each, Group)), None)
-    return DataclassOptions(annotation) if dataclasses.is_dataclass(annotation) else None  # type: ignore[arg-type]
+    return dataclass_group(annotation) if dataclasses.is_dataclass(annotation) else None  # type: ignore[arg-type]
+
+
+class PanelledCommand(typer.core.TyperCommand):
+    """A command whose help names every option in full, at any width."""
+
+    rest: frozenset[str] = frozenset()
+    """Parameters that ``--help`` leaves out and ``--help-all`` shows."""
+    explained: Any = ""
+    """Behind the options, in rich's markup: what files look like, examples; or a function that returns it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the words; full names (``--selector.layers 2``) go to the one option that takes them all."""
+        if any(word in _ALL_WORDS for word in args) or ("--help" in args and "--all" in args):
+            ctx.meta[_ALL] = True
+            args = ["--help", *(word for word in args if word not in (*_ALL_WORDS, "--help", "--all"))]
+        if not self._takes_full_names():
+            return super().parse_args(ctx, args)
+        ctx.meta[_TYPED] = typed = typed_of(args, {str(each.name) for each in self.params})
+        args, found = spelt_out(args)
+        args = [*(word for name, value in found.items() for word in (f"--{FULL_NAMES}", f"{name}={value}")), *args]
+        try:
+            return super().parse_args(ctx, args)
+        except _NoSuchOption as error:
+            full, exact = offered(error.option_name, typed)
+            error.possibilities = full if exact else [*full, *(error.possibilities or ())]
+            raise
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help; the formatter, which knows plain text alone, is left empty."""
+        console = Console(highlight=False)
+        console.width = min(console.width, _WIDEST)
+        words = [each for each in self.params if each.param_type_name == "argument" and not getattr(each, "hidden", 0)]
+        places = "".join(f" {each.metavar}" if each.required else f" [{each.metavar}]" for each in words)
+        console.print(
+            f"\n[bold]Usage:[/bold] {escape(ctx.command_path)}{escape(places)} [yellow]\\[OPTIONS][/yellow]\n"
+        )
+        console.print(Padding(escape(self.help or ""), (0, 0, 1, 0)))
+        methods = method_panels(ctx.meta[_TYPED]) if _TYPED in ctx.meta else {}  # first: they may load plug-ins
+        panels = self._panels(ctx)
+        for title, options in methods.items():
+            panels[escape(title)] = [line for option in options for line in _entry(*option)]
+        for title, entries in panels.items():
+            console.print(Panel(Lines(*entries), title=title, title_align="left", border_style="dim"))
+        left_out = sum(each.name in self.rest for each in self.params)
+        if left_out and not ctx.meta.get(_ALL):
+            console.print(f"{left_out} more options: {escape(ctx.command_path)} --help-all\n")
+        console.print(self.explained() if callable(self.explained) else self.explained)
+        console.print("[bold]Exit codes[/bold]")
+        codes = Table.grid(padding=(0, 2))
+        for code, meaning in EXIT_CODES.items():
+            codes.add_row(f"  {code}", escape(meaning))
+        console.print(codes)
+        console.print()
+
+    def _takes_full_names(self) -> bool:
+        return any(each.name == FULL_NAMES for each in self.params)
+
+    def _panels(self, ctx: Any) -> dict[str, list[Any]]:
+        panels: dict[str, list[Any]] = {}
+        for option in self.get_params(ctx):
+            if getattr(option, "hidden", False) or (option.name in self.rest and not ctx.meta.get(_ALL)):
+                continue
+            names, kind = ", ".join(sorted(option.opts, key=len)), option.metavar
+            if option.param_type_name == "argument":
+                names, kind = str(option.metavar), None
+            if option.secondary_opts:
+                names += " / " + ", ".join(option.secondary_opts)
+            panels.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).extend(
+                _entry(names, kind, getattr(option, "help", None) or "")
+            )
+        if self._takes_full_names() and ctx.meta.get(_ALL):
+            panels[_FULL_PANEL] = [*map(escape, full_names_of_each())]
+        return panels
+
+
+def _entry(names: str, kind: str | None, text: str) -> tuple[Any, Any]:
+    shown = f" [yellow]{escape(kind)}[/yellow]" if kind else ""
+    return f"[bold cyan]{escape(names)}[/bold cyan]{shown}", Padding(escape(text), (0, 0, 0, 4))

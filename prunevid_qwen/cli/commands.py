@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Annotated
 
 import typer
 
-from prunevid_qwen.cli.ask import register_ask
-from prunevid_qwen.cli.batch import register_batch
-from prunevid_qwen.cli.bench import register_bench
-from prunevid_qwen.cli.config import register_config
-from prunevid_qwen.cli.convert_glimpse import register_convert_glimpse
-from prunevid_qwen.cli.eval_check import register_check
-from prunevid_qwen.cli.eval_run import register_run
-from prunevid_qwen.cli.eval_visual_cot import register_visual_cot
-from prunevid_qwen.cli.methods import register_methods
-from prunevid_qwen.cli.reproduce import register_reproduce
-from prunevid_qwen.cli.train import register_glimpse
-from prunevid_qwen.cli.train_plus import register_glimpse_plus
+from prunevid_qwen.cli import (
+    ask,
+    batch,
+    bench,
+    config,
+    convert_glimpse,
+    eval_check,
+    eval_run,
+    eval_visual_cot,
+    methods,
+    reproduce,
+    train,
+)
+from prunevid_qwen.cli.command import command
 from prunevid_qwen.version import __version__
 
 # Underscores are the spelling (they are the names in Python and in JSON); dashes are accepted everywhere.
@@ -27,15 +31,15 @@ _SETTINGS = {
 }
 
 
+def _help_if_alone(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
 def _group(name: str, text: str) -> typer.Typer:
     """Give the command line a group of commands, whose help is shown where none of them is named."""
     group = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode="rich")
-
-    @group.callback(invoke_without_command=True)
-    def alone(context: typer.Context) -> None:
-        if context.invoked_subcommand is None:
-            typer.echo(context.get_help())
-
+    group.callback(invoke_without_command=True)(_help_if_alone)
     app.add_typer(group, name=name, help=text)
     return group
 
@@ -57,23 +61,34 @@ def _prunevid(
     if version:
         typer.echo(f"prunevid_qwen {__version__}")
         raise typer.Exit()
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    _help_if_alone(context)
 
 
-register_ask(app, "ask")
-register_ask(app, "demo")
-register_ask(demo_app, "demo.py")
-register_batch(app)
-register_methods(app)
-register_config(_group("config", "Show, compare and save configs: presets, files, and options over them."))
+command(app, "ask", ask.ask, ask.EXAMPLES, demo=False)
+for each, name in ((app, "demo"), (demo_app, "demo.py")):
+    command(each, name, ask.ask, ask.EXAMPLES, text=ask.DEMO, demo=True)
+command(app, "batch", batch.batch, batch.EXPLAINED)
+command(app, "methods", methods.methods, methods.EXAMPLES)
+command(app, "new-method", methods.new_method, methods.OF_NEW)
+configs = _group("config", "Show, compare and save configs: presets, files, and options over them.")
+command(configs, "show", config.show, config.OF_SHOW)
+command(configs, "diff", config.diff, config.OF_DIFF)
+command(configs, "save", config.save, config.OF_SAVE)
 evaluate = _group("eval", "Evaluate on data sets: scores with and without pruning.")
-register_run(evaluate)
-register_check(evaluate)
-register_visual_cot(evaluate)
-register_bench(_group("bench", "Measure: accuracy of every method at equal cost, and speed."))
-register_reproduce(_group("reproduce", "Run a published table anew: its figures, as theirs, beside ours."))
-train = _group("train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
-register_glimpse(train)
-register_glimpse_plus(train)
-register_convert_glimpse(app)
+command(evaluate, "run", eval_run.run, eval_run.OF_RUN)
+command(evaluate, "tables", eval_run.tables, eval_run.OF_TABLES)
+command(evaluate, "export", eval_run.export, eval_run.OF_EXPORT)
+command(evaluate, "check", eval_check.check, eval_check.EXPLAINED, log=logging.CRITICAL)
+command(evaluate, "visual-cot", eval_visual_cot.visual_cot, eval_visual_cot.EXAMPLES)
+measure = _group("bench", "Measure: accuracy of every method at equal cost, and speed.")
+command(measure, "accuracy", bench.accuracy, bench.OF_ACCURACY)
+command(measure, "speed", bench.speed, bench.OF_SPEED)
+published = _group("reproduce", "Run a published table anew: its figures, as theirs, beside ours.")
+for name, text in reproduce.TABLES.items():
+    command(
+        published, name, reproduce.reproduce, functools.partial(reproduce.explained, name), text=text, published=name
+    )
+training = _group("train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
+command(training, "glimpse", train.glimpse, train.OF_GLIMPSE, log=logging.WARNING)
+command(training, "glimpse-plus", train.glimpse_plus, train.OF_PLUS, log=logging.WARNING)
+command(app, "convert-glimpse", convert_glimpse.convert_glimpse, convert_glimpse.EXAMPLES)

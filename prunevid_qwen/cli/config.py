@@ -8,26 +8,24 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
-from prunevid_qwen.cli.option import opt, word
+from prunevid_qwen.cli.option import opt, shown, word
 from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, PruningOptions
 from prunevid_qwen.cli.output import Done, FileReporting, Reporting
-from prunevid_qwen.cli.values import shown
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import ConfigError
 
-_SHOW = """\
+OF_SHOW = """\
 [bold]Examples[/bold]
   prunevid config show recommended
   prunevid config show paper --selector fastv --json
 """
-_DIFF = """\
+OF_DIFF = """\
 [bold]Examples[/bold]
   prunevid config diff paper recommended
   prunevid config diff paper mine.json
 """
-_SAVE = """\
+OF_SAVE = """\
 [bold]Examples[/bold]
   prunevid config save paper --keep_ratio 0.2 --out mine.json
   prunevid ask ... --config mine.json
@@ -79,13 +77,6 @@ def save(
         raise ConfigError(f"--out {out} is a .json file to write, in a folder that exists")
     config.to_json(out)
     return Done({"out": str(out)}, lambda: typer.echo(f"wrote {out}; use it: prunevid ask ... --config {out}"))
-
-
-def register_config(group: typer.Typer) -> None:
-    """Give the group its commands."""
-    command(group, "show", _SHOW)(show)
-    command(group, "diff", _DIFF)(diff)
-    command(group, "save", _SAVE)(save)
 
 
 def _flat(config: PruneVidConfig) -> dict[str, Any]:

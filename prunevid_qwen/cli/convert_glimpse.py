@@ -7,13 +7,12 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, quoted
 
-_EPILOG = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
   prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
@@ -49,34 +48,25 @@ def convert_glimpse(
 
     from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 
-    given: dict[str, Any] = {"revision": revision, "local_files_only": local_files_only or None}
-    predictor = GlimpseVIP.from_pretrained(source, **{name: each for name, each in given.items() if each is not None})
+    given: dict[str, Any] = {"revision": revision} if revision else {}
+    predictor = GlimpseVIP.from_pretrained(source, local_files_only=local_files_only, **given)
     written = predictor.save_pretrained(out, getattr(torch, dtype)) / "model.safetensors"
     facts, published = predictor.facts, _published_file(source, revision)
     vip = sum(parameter.numel() for parameter in predictor.vip.parameters())
     lines = [
-        f"wrote {written} ({_size(written)}): {vip:,} parameters of the predictor and {facts.layers} glimpse vectors "
-        f"of {facts.hidden_size} channels, {dtype}; for {facts.layers} layers, dropping after layer "
+        f"wrote {written} ({size(written.stat().st_size)}): {vip:,} parameters of the predictor and {facts.layers} "
+        f"glimpse vectors of {facts.hidden_size} channels, {dtype}; for {facts.layers} layers, dropping after layer "
         f"{facts.reduce_layer}"
     ]
     if published is not None:
         width = facts.hidden_size
         lines.append(
-            f"left out of {published.name} ({_size(published)}): le_proj and le_norm, {width * width + 2 * width:,} "
-            "parameters that make the glimpse vectors and are needed to train on, never to answer; "
-            "learnable_embeddings, of which the vectors were made"
+            f"left out of {published.name} ({size(published.stat().st_size)}): le_proj and le_norm, "
+            f"{width * width + 2 * width:,} parameters that make the glimpse vectors and are needed to train on, "
+            "never to answer; learnable_embeddings, of which the vectors were made"
         )
     told = {"out": str(written), "bytes": written.stat().st_size, "parameters": vip, "layers": facts.layers}
     return Done(told, lambda: typer.echo("\n".join(lines)))
-
-
-def register_convert_glimpse(app: typer.Typer) -> None:
-    """Give the command line ``convert-glimpse``."""
-    command(app, "convert-glimpse", _EPILOG)(convert_glimpse)
-
-
-def _size(path: Path) -> str:
-    return size(path.stat().st_size)
 
 
 def _published_file(source: str, revision: str | None) -> Path | None:

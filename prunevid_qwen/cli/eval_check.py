@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.old_spellings import hint
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import Done, FileReporting
 from prunevid_qwen.errors import ConfigError, MediaError
 
-_EPILOG = """\
+EXPLAINED = """\
 [bold]Examples[/bold]
   prunevid eval check mvbench --data ~/data/MVBench
   prunevid eval check videomme --data ~/data/Video-MME --subtitles
@@ -57,18 +56,12 @@ def check(
     return Done(report.to_dict(), lambda: _show(report), 0 if report.complete else MediaError.exit_code)
 
 
-def register_check(evaluate: typer.Typer) -> None:
-    """Give the group its command ``check``."""
-    command(evaluate, "check", _EPILOG, log=logging.CRITICAL)(check)
-
-
 def _show(report: Any) -> None:
     data = report.dataset
     typer.echo(f"{data.title} ({data.part}) in {data.folder}: {len(data.records)} questions, {report.media} media")
-    files = data.annotations
-    typer.echo(f"questions: {files[0]}" + (f" and {len(files) - 1} more" if len(files) > 1 else ""))
+    typer.echo(f"questions: {_first_of(data.annotations)}")
     for problem in report.problems[:_MOST]:
-        asked = f" ({_needed(problem.records)})" if problem.records else ""
+        asked = f" (for {_first_of(problem.records)})" if problem.records else ""
         typer.echo(f"{problem.kind}: {problem.path}: {problem.why.removeprefix(problem.path).lstrip(': ')}{asked}")
     if len(report.problems) > _MOST:
         typer.echo(f"... {len(report.problems) - _MOST} more; --json lists them all")
@@ -84,5 +77,5 @@ def _show(report: Any) -> None:
         typer.echo(f"next: {step}")
 
 
-def _needed(records: tuple[str, ...]) -> str:
-    return f"for {records[0]}" + (f" and {len(records) - 1} more" if len(records) > 1 else "")
+def _first_of(names: Sequence[Any]) -> str:
+    return f"{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

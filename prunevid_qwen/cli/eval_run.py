@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
-from prunevid_qwen.cli.option import Documented, opt, word
-from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, FlatNames
+from prunevid_qwen.cli.option import documented, opt, word
+from prunevid_qwen.cli.options import CONFIGS_HELP, Changes, pruning_group
 from prunevid_qwen.cli.output import Done, Reporting, outline, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
-from prunevid_qwen.errors import MediaError
+from prunevid_qwen.errors import MediaError, excerpt
 from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE, EvalProtocol
 
-_RUN = """\
+OF_RUN = """\
 [bold]Examples[/bold]
   prunevid eval check mvbench --data ~/data/MVBench
   prunevid eval run mvbench --data ~/data/MVBench --limit 20 -m Qwen/Qwen2.5-VL-7B-Instruct
@@ -33,7 +32,7 @@ number of workers. Configs can be added later. A video that is missing or
 broken is an error of its questions, asked again next time; the tables say
 of how many questions a score is.
 """
-_TABLES = """\
+OF_TABLES = """\
 [bold]Examples[/bold]
   prunevid eval tables runs/mvbench
   ... --json > figures.json
@@ -41,7 +40,7 @@ _TABLES = """\
 Writes report.md, summary.csv and summary.json beside the answers: the same
 bytes for the same answers, however many processes gave them.
 """
-_EXPORT = """\
+OF_EXPORT = """\
 [bold]Examples[/bold]
   prunevid eval export runs/videomme --config paper       for the authors'
                                                           eval_your_results.py
@@ -49,7 +48,7 @@ _EXPORT = """\
                                                           .csv for Kaggle
 """
 DATASETS = "mvbench, videomme, egoschema, longvideobench, mlvu or vstar."
-_PROTOCOL = "EvalProtocol (over --protocol's own choices)"
+_PROTOCOL = "Protocol (over --protocol's own choices)"
 
 
 def run(
@@ -72,8 +71,8 @@ def run(
     model: ModelOptions,
     engine: ShardedEngineOptions,
     output: Reporting,
-    choices: Annotated[dict[str, Any], Documented(EvalProtocol, _PROTOCOL, without=("dataset",))],
-    pruning: Annotated[Changes, FlatNames(without=BY_PROTOCOL)],
+    choices: Annotated[dict[str, Any], documented(EvalProtocol, _PROTOCOL, without=("dataset",), defaults=False)],
+    pruning: Annotated[Changes, pruning_group(without=BY_PROTOCOL)],
 ) -> Done:
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
     from prunevid_qwen.evaluation.datasets import benchmark
@@ -153,13 +152,6 @@ def export(
     return Done({"out": path}, lambda: typer.echo(path))
 
 
-def register_run(evaluate: typer.Typer) -> None:
-    """Give the group its commands ``run``, ``tables`` and ``export``."""
-    command(evaluate, "run", _RUN)(run)
-    command(evaluate, "tables", _TABLES)(tables)
-    command(evaluate, "export", _EXPORT)(export)
-
-
 def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting) -> Sequence[Any]:
     """Return the questions, and say which of their media are missing.
 
@@ -173,7 +165,11 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
     missing = sorted(path for path in paths if not Path(path).exists())
     if len(missing) == len(paths):
         raise MediaError(f"none of the {len(paths)} media that would be asked about is there; what to do: {how}")
-    output.note_missing(missing, f"; scores will be of the other questions. All of them, and what to do: {how}")
+    output.note_missing(
+        [excerpt(each) for each in missing],
+        "media are missing",
+        f"; scores will be of the other questions. All of them, and what to do: {how}",
+    )
     return asked
 
 

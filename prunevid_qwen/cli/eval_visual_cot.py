@@ -7,16 +7,14 @@ from typing import Any
 
 import typer
 
-from prunevid_qwen.cli.bars import Bars
-from prunevid_qwen.cli.command import command
-from prunevid_qwen.cli.groups import JudgeTimes, ModelOptions
+from prunevid_qwen.cli.groups import JudgeOptions, ModelOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.options import CONFIGS_HELP, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
-_EPILOG = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid eval visual-cot --data viscot_benchmark/benchmark --images . --dry_run
   prunevid eval visual-cot --data benchmark/gqa.json --images . --limit 100 \\
@@ -29,7 +27,6 @@ the report says of how many. Images that were missing are asked when they are th
 """
 _SCORERS = ("judge", "exact", "contained")
 _SCORE = "How it is scored"
-_SHOWN = 10  # problems; --dry_run shows all
 
 
 def visual_cot(
@@ -48,7 +45,7 @@ def visual_cot(
         "", "Default: judge with --judge_base_url, else contained; the report has both.", "|".join(_SCORERS), _SCORE
     ),
     judge_only: bool = opt(False, "Score the answers that --out holds; no model is loaded.", None, _SCORE),
-    judge: JudgeTimes,
+    judge: JudgeOptions,
     model: ModelOptions,
     output: Reporting,
     pruning: PruningOptions,
@@ -71,6 +68,7 @@ def visual_cot(
         answer_run,
         competitors,
     )
+    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
     from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
 
     def asked() -> Any:
@@ -80,7 +78,13 @@ def visual_cot(
         )  # fmt: skip
 
     if dry_run:
-        return _checked(asked().samples(), images, output)
+        samples = asked().samples()
+        with output.bars() as bars:
+            found = list(problems(samples, images, True, bars.tell))
+        output.note_missing(found, f"of {len(samples)} samples cannot be asked", "", len(found))
+        said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
+        told = {"samples": len(samples), "problems": found}
+        return Done(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
     marker = Judge(**marking) if marking else None
     if marker is not None:
         with marker.open():  # a missing client library is said before hours of answering
@@ -91,12 +95,11 @@ def visual_cot(
             output.note_toy(model.model_path)
             output.calm_libraries()
             samples = run.samples()
-            found = _problems(samples, images, False, bars)
-            _warn(found, output)
-            if found:
-                output.note(
-                    f"{len(found)} of {len(samples)} samples cannot be asked; the scores will be of the others alone"
-                )
+            output.note_missing(
+                list(problems(samples, images, False, bars.tell)),
+                f"of {len(samples)} samples cannot be asked",
+                "; --dry_run lists them all. The scores will be of the others alone",
+            )
             answer_run(out, run, samples, restart, bars.tell, typed())
         summary = score_run(out, scorer, marker, judge.judge_workers, bars.tell)
 
@@ -105,30 +108,3 @@ def visual_cot(
         typer.echo("\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
 
     return Done(summary, show)
-
-
-def register_visual_cot(evaluate: typer.Typer) -> None:
-    """Give the group its command ``visual-cot``."""
-    command(evaluate, "visual-cot", _EPILOG)(visual_cot)
-
-
-def _checked(samples: Any, images: Path, output: Reporting) -> Done:
-    with output.bars() as bars:
-        found = _problems(samples, images, True, bars)
-    _warn(found, output, len(found))
-    said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
-    told = {"samples": len(samples), "problems": found}
-    return Done(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
-
-
-def _problems(samples: Any, images: Path, decode: bool, bars: Bars) -> list[str]:
-    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
-
-    return list(problems(samples, images, decode, bars.tell))
-
-
-def _warn(found: list[str], output: Reporting, shown: int = _SHOWN) -> None:
-    for problem in found[:shown]:
-        output.note(f"missing: {problem}")
-    if len(found) > shown:
-        output.note(f"missing: {len(found) - shown} more; --dry_run lists them all")

@@ -126,6 +126,8 @@ class JudgeOptions:
         None, "Holds the key, alone on one line. Default: none is needed.", "FILE", JUDGE
     )
     judge_workers: int = opt(4, "Requests at once. Default: 4.", "INT", JUDGE, least=1)
+    judge_timeout: float = opt(60.0, "Until a request is given up. Default: 60.", "SECONDS", JUDGE, least=1)
+    judge_retries: int = opt(4, "Of a failed request, waiting longer each time. Default: 4.", "INT", JUDGE, least=0)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of `Judge`; {} where none was named.
@@ -142,32 +144,18 @@ class JudgeOptions:
             raise ConfigError(
                 f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(self.judge_base_url)}"
             )
-        return {"base_url": self.judge_base_url.rstrip("/"), "model": self.judge_model, **self._key()}
-
-    def _key(self) -> dict[str, str]:
+        found: dict[str, Any] = {"base_url": self.judge_base_url.rstrip("/"), "model": self.judge_model}
+        found |= {"timeout": self.judge_timeout, "retries": self.judge_retries}
         path = self.judge_api_key_file
         if path is None:
-            return {}
+            return found
         try:
             key = path.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise ConfigError(f"cannot read --judge_api_key_file {path} ({error.strerror})") from None
         if not key:
             raise ConfigError(f"--judge_api_key_file {path} is empty: it holds the key alone, on one line")
-        return {"api_key": key}
-
-
-@dataclass(frozen=True)
-class JudgeTimes(JudgeOptions):
-    """The same, with how long it is waited for."""
-
-    judge_timeout: float = opt(60.0, "Until a request is given up. Default: 60.", "SECONDS", JUDGE, least=1)
-    judge_retries: int = opt(4, "Of a failed request, waiting longer each time. Default: 4.", "INT", JUDGE, least=0)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `Judge`; {} where none was named."""
-        own = super().arguments()
-        return own and {**own, "timeout": self.judge_timeout, "retries": self.judge_retries}
+        return {**found, "api_key": key}
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,18 @@ from pathlib import Path
 
 import typer
 
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.options import load_plugins
 from prunevid_qwen.cli.output import Done, FileReporting, Reporting
 from prunevid_qwen.errors import ConfigError
 
-_METHODS = """\
+EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid methods
   prunevid methods --plugin mine.py --json
   prunevid ask --selector fastv --help      the options of one
 """
-_NEW = """\
+OF_NEW = """\
 [bold]Examples[/bold]
   prunevid new-method nearest
   prunevid new-method nearest --merger --out methods/nearest.py
@@ -76,9 +75,3 @@ def new_method(
         f'check_reducer({path.stem}.{cls})"',
     ]
     return Done({"out": str(path), part: name}, lambda: typer.echo("\n".join(lines)))
-
-
-def register_methods(app: typer.Typer) -> None:
-    """Give the command line ``methods`` and ``new-method``."""
-    command(app, "methods", _METHODS)(methods)
-    command(app, "new-method", _NEW)(new_method)

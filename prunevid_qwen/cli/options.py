@@ -1,19 +1,27 @@
-"""The options of pruning: made from those of `FlatOptions`, whose docstring is their help, and from full names."""
+"""The options of pruning: the flat names of `FlatOptions`, whose docstring is their help, and full names.
+
+A full name is ``--selector.layers 2``, for whichever methods there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import dataclasses
+import difflib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from prunevid_qwen.cli.full_names import FULL_NAMES
-from prunevid_qwen.cli.option import Opt, Parameter
-from prunevid_qwen.cli.values import field_help, kind_of, sentence, shown
-from prunevid_qwen.config import CHOICES, FlatOptions, option_types
+from prunevid_qwen.cli.option import Group, Opt, Parameter, documented, explained
+from prunevid_qwen.config import CHOICES, FlatOptions, get_config, option_types
+from prunevid_qwen.config.media_reading import Reading
+from prunevid_qwen.config.method_base import MethodOptions
+from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in, options_class
 from prunevid_qwen.config.plugins import load_plugin
-from prunevid_qwen.config.typed import FALSE, TRUE
+from prunevid_qwen.config.typed import FALSE, PARTS, TRUE, kind_of_option
 from prunevid_qwen.errors import ConfigError, quoted
 
+FULL_NAMES = "full_names"
+"""The hidden option, taken any number of times, that carries each full name and its value to a command."""
 CONFIG_KIND = "PRESET|FILE.json"
 PRESETS_HELP = (
     "paper, recommended (ours; loses fewer answers, and its prefill is slower), conservative (prunes less), aggressive "
@@ -24,18 +32,16 @@ CONFIGS_HELP = (
     "Presets or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as paper+keep_ratio=0.2. "
     "All answer about the same decoded videos."
 )
-STAGE_1 = "Stage 1: merge before the decoder"
-STAGE_2 = "Stage 2: keep what the question attends to"
-STAGE_3 = "Stage 3 and positions"
 SAMPLING = "Reading the video"
 # The panel in --help that a field opens; the fields after it, in the dataclass's order, stand in the same one.
 _PANEL_OPENED_BY = {
-    "enable_stage1": STAGE_1,
-    "enable_stage2": STAGE_2,
-    "enable_cache_compression": STAGE_3,
+    "enable_stage1": "Stage 1: merge before the decoder",
+    "enable_stage2": "Stage 2: keep what the question attends to",
+    "enable_cache_compression": "Stage 3 and positions",
     "max_frames": SAMPLING,
 }
 _USED = ("selector", "keep_ratio", "max_frames")  # in --help; all others in --help-all
+_SWITCHES = frozenset(name for name, kind in option_types().items() if kind is bool)
 _PLUGIN = Opt(
     "Python file, or module, that registers methods of your own; it is run. Repeat it for several. Their options have "
     "full names: --selector.NAME VALUE.",
@@ -57,74 +63,154 @@ class Changes:
     plugins: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class FlatNames:
-    """An option for each flat name of a config, one for full names, and ``--plugin``.
-
-    Args:
-        without: flat names that the command does not have.
-    """
-
-    without: Collection[str] = ()
-
-    def parameters(self) -> Iterable[Parameter]:
-        """Return the options."""
-        yield Parameter("plugin", list[str] | None, None, _PLUGIN)
-        said, defaults, panel = field_help(FlatOptions), FlatOptions(), STAGE_1
-        for name, kind in option_types().items():
-            panel = _PANEL_OPENED_BY.get(name, panel)
-            if name in self.without:
-                continue
-            text = f"{sentence(said.get(name, ''))} Default: {shown(getattr(defaults, name))}."
-            switch, rest = kind is bool, name not in _USED
-            metavar = None if switch else kind_of(kind, CHOICES.get(name, ()))
-            own = Opt(text, metavar, panel, rest=rest, off=f"no_{name}" if switch else None)
-            yield Parameter(name, bool | None if switch else str | None, None, own)
-            if name == "keep_ratio":
-                text = "Share removed instead of kept, in [0, 1): 1 - keep_ratio, never beside it."
-                yield Parameter("pruning_rate", str | None, None, Opt(text, "FLOAT", panel, rest=True))
-        yield Parameter(FULL_NAMES, list[str] | None, None, Opt("", hidden=True))
-
-    def made(self, given: Mapping[str, Any]) -> Changes:
-        """Load the plug-ins, and return what was typed."""
-        values = dict(given)
-        plugins = load_plugins(values.pop("plugin"))
-        for each in values.pop(FULL_NAMES) or ():
-            name, _, text = each.partition("=")
-            values[name] = text
-        return Changes(values, plugins)
+def pruning_group(without: Collection[str] = ()) -> Group:
+    """Return an option for each flat name of a config but some, one for full names, and ``--plugin``."""
+    return Group([*_pruning_options(without)], _changes)
 
 
-PruningOptions = Annotated[Changes, FlatNames()]
+def _pruning_options(without: Collection[str]) -> Iterator[Parameter]:
+    yield Parameter("plugin", list[str] | None, None, _PLUGIN)
+    panel = ""
+    for each in documented(FlatOptions, "", choices=CHOICES).options:
+        panel = _PANEL_OPENED_BY.get(each.name, panel)
+        if each.name in without:
+            continue
+        yield each._replace(said=dataclasses.replace(each.said, panel=panel, rest=each.name not in _USED))
+        if each.name == "keep_ratio":
+            text = "Share removed instead of kept, in [0, 1): 1 - keep_ratio, never beside it."
+            yield Parameter("pruning_rate", str | None, None, Opt(text, "FLOAT", panel, rest=True))
+    yield Parameter(FULL_NAMES, list[str] | None, None, Opt("", hidden=True))
 
 
-def load_plugins(sources: list[str] | None) -> tuple[str, ...]:
+def _changes(given: Mapping[str, Any]) -> Changes:
+    values = dict(given)
+    plugins = load_plugins(values.pop("plugin"))
+    full = [each.split("=", 1) for each in values.pop(FULL_NAMES) or ()]
+    return Changes({**values, **dict(full)}, plugins)
+
+
+PruningOptions = Annotated[Changes, pruning_group()]
+
+
+def load_plugins(sources: Sequence[str] | None) -> tuple[str, ...]:
     """Load what ``--plugin`` names, and return its names."""
     for source in sources or ():
         load_plugin(source)
     return tuple(sources or ())
 
 
-def spell_out_booleans(arguments: list[str]) -> list[str]:
-    """Turn ``--enable_stage1 false`` and ``--enable_stage1=false`` into ``--no_enable_stage1``, and the like for true.
+def spelt_out(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Return the words of a command line as typer reads them, and the full names with their values.
 
-    A switch takes no value, but people who set it in Python or JSON write one.
+    ``--enable_stage1 false`` and ``--enable_stage1=false`` become ``--no_enable_stage1``, and the like for true: a
+    switch takes no value, but people who set it in Python or JSON write one. ``--PART.NAME VALUE`` and
+    ``--PART.NAME=VALUE`` are taken out.
+
+    Raises:
+        ConfigError: a full name has no value, or a switch has one that is neither true nor false.
     """
-    switches = {name for name, kind in option_types().items() if kind is bool}
     spelt: list[str] = []
-    rest = list(arguments)
+    found: dict[str, str] = {}
+    rest = list(words)
     while rest:
         word = rest.pop(0)
         if word == "--":
-            return [*spelt, word, *rest]
+            return [*spelt, word, *rest], found
         option, equals, value = word.partition("=")
         name = option.removeprefix("--").replace("-", "_")
-        if not option.startswith("--") or name not in switches:
+        part, dot, _ = name.partition(".")
+        if option.startswith("--") and name in _SWITCHES:
+            if not equals and rest and rest[0].lower() in TRUE + FALSE:
+                value = rest.pop(0)
+            if value and value.lower() not in TRUE + FALSE:
+                raise ConfigError(f"{name} is true or false, got {quoted(value)}")
+            spelt.append(f"--no_{name}" if value.lower() in FALSE else f"--{name}")
+        elif option.startswith("--") and dot and part in PARTS:
+            if not equals and (not rest or rest[0].startswith("--")):
+                raise ConfigError(f"{option} needs a value, such as {option} 2")
+            found[name] = value if equals else rest.pop(0)
+        else:
             spelt.append(word)
-            continue
-        if not equals and rest and rest[0].lower() in TRUE + FALSE:
-            value = rest.pop(0)
-        if value and value.lower() not in TRUE + FALSE:
-            raise ConfigError(f"{name} is true or false, got {quoted(value)}")
-        spelt.append(f"--no_{name}" if value.lower() in FALSE else f"--{name}")
-    return spelt
+    return spelt, found
+
+
+def full_names_of_each() -> list[str]:
+    """Return a line for each registered method, and for reading: which options it has."""
+    lines = [
+        f"{part} {method}: {', '.join(names_in(cls))}" for part in STAGES for method, cls in classes_of(part).items()
+    ]
+    return [*lines, f"reading: {', '.join(names_in(Reading))}"]
+
+
+def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[str]]:
+    """Return the values that were typed of the options that say which methods there are.
+
+    Args:
+        words: of the command line: ``--selector NAME`` or ``--selector=NAME``.
+        options: those that the command has. One without ``plugin`` loads none, whatever was typed.
+    """
+    typed: dict[str, list[str]] = {name: [] for name in ("plugin", "config", *STAGES)}
+    for word, after in zip(words, [*words, ""][1:], strict=True):
+        option, equals, value = word.partition("=")
+        name = option[2:].replace("-", "_")
+        if option.startswith("--") and name in typed and name in options and (equals or after):
+            typed[name].append(value if equals else after)
+    return typed
+
+
+def _named_methods(typed: Mapping[str, list[str]]) -> dict[str, tuple[str, type]]:
+    """Return name and options class of each method that was typed, by "merger" and "selector".
+
+    Plug-ins that were typed are loaded: only for a command line that nobody is going to carry out.
+    """
+    load_plugins(typed["plugin"])
+    return {part: (name, options_class(part, name)) for part in STAGES for name in typed[part][-1:]}
+
+
+def offered(option: str, typed: Mapping[str, list[str]]) -> tuple[list[str], bool]:
+    """Say which full names may be meant by an option that a command does not have.
+
+    Args:
+        option: as typed, ``--distance``.
+        typed: see `typed_of`.
+
+    Returns:
+        The full names, and whether they are of that very name. Options of methods that were not chosen stand behind
+        what would choose them.
+
+    Raises:
+        ConfigError, SetupError: there is no such plug-in, method or config, or the plug-in fails.
+    """
+    asked = option.lstrip("-").replace("-", "_")
+    named = _named_methods(typed)
+    config = get_config((typed["config"] or ["paper"])[-1])
+    classes = {part: named[part][1] if part in named else type(getattr(config, part)) for part in STAGES}
+    full = [
+        f"--{part}.{name}"
+        for part, cls in {**classes, "reading": Reading}.items()
+        if cls is not type(None)  # a stage that is off
+        for name in names_in(cls)
+    ]
+    exact = [each for each in full if each.endswith(f".{asked}")] or [
+        f"--{part} {name} --{part}.{asked}"
+        for part in STAGES
+        for name, cls in classes_of(part).items()
+        if asked in names_in(cls)
+    ]
+    if exact:
+        return exact, True
+    if "." in asked:
+        return difflib.get_close_matches(f"--{asked}", full, n=1), False
+    close = difflib.get_close_matches(asked, [each.rpartition(".")[2] for each in full], n=1)
+    return [each for each in full if each.rpartition(".")[2] in close], False
+
+
+def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, str, str]]]:
+    """Return the options of each method that was typed: (full name, kind of value, help), by a title."""
+    return {
+        f"Options of {part} {name}": [
+            (f"--{part}.{each.name}", each.kind, f"{each.text} {each.default}".strip())
+            for each in explained(cls, CHOICES if issubclass(cls, MethodOptions) else {}, kind_of_option)
+        ]
+        for part, (name, cls) in _named_methods(typed).items()
+    }

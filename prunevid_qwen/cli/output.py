@@ -1,23 +1,35 @@
-"""How a command is shown: what it returns, and the options that every command has for it."""
+"""How a command is shown: what it returns, its exit code, and the options that every command has for it."""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import typer
 
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.errors import ConfigError, excerpt
-
-if TYPE_CHECKING:
-    from prunevid_qwen.cli.bars import Bars
+from prunevid_qwen.errors import ConfigError
 
 PANEL = "Output"
+EXIT_CODES: dict[int, str] = {
+    0: "done; `ask` answered, `batch` answered every question",
+    2: "bad option, bad file, or the folder holds another run; nothing was started",
+    3: "environment: a device, a package, a supported version or the network is missing",
+    4: "media or data are missing or unreadable; what could be answered is kept",
+    5: "pruning was asked for and was not applied",
+    129: "ended by a closed terminal (SIGHUP)",
+    130: "ended by Ctrl-C (SIGINT)",
+    143: "ended by SIGTERM",
+}
+"""Code and its meaning. A stopped run keeps what it stored, and the same command goes on. A bug shows its traceback."""
+
+
+_FIGURES = ("lm", "dice", "bce", "f1", "kept")  # of a training, on its bar
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Done:
     Args:
         told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
         show: prints it for people, on stdout; None: each name and value of ``told`` on a line.
-        exit_code: see `prunevid_qwen.cli.exit_codes`.
+        exit_code: one of `EXIT_CODES`.
     """
 
     told: dict[str, Any] = field(default_factory=dict)
@@ -55,18 +67,16 @@ class Reporting:
             said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
             self.note(typer.style(said, fg="yellow"))
 
-    def note_missing(self, paths: Sequence[str], more: str, shown: int = 5) -> None:
-        """Name missing files, at most so many of them, and say what becomes of their questions."""
-        for path in paths[:shown]:
-            self.note(f"missing: {excerpt(path)}")
-        left = f" ({len(paths) - shown} more are not shown)" if len(paths) > shown else ""
-        if paths:
-            self.note(f"{len(paths)} media are missing{left}{more}")
+    def note_missing(self, missing: Sequence[str], what: str, more: str, shown: int = 5) -> None:
+        """Say on a line each which media or samples are missing, at most so many, and what becomes of the questions."""
+        for each in missing[:shown]:
+            self.note(f"missing: {each}")
+        if missing:
+            left = f" ({len(missing) - shown} more are not shown)" if len(missing) > shown else ""
+            self.note(f"{len(missing)} {what}{left}{more}")
 
     def bars(self) -> Bars:
         """Return progress bars on stderr, that show nothing under ``--quiet``."""
-        from prunevid_qwen.cli.bars import Bars
-
         return Bars(self.quiet)
 
     def calm_libraries(self) -> None:
@@ -145,3 +155,49 @@ def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> 
 def typed() -> str:
     """Return what was typed, for the record of a run."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def can_plot() -> bool:
+    """Tell whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+class Bars:
+    """A bar for each part of the work, with the newest figures and the time left, on stderr.
+
+    Args:
+        quiet: show nothing.
+        console: a rich console; None is stderr.
+    """
+
+    def __init__(self, quiet: bool = False, console: Any = None) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as TimeLeft
+
+        self.console = Console(stderr=True, quiet=quiet) if console is None else console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        left = (TextColumn("left"), TimeLeft(), TextColumn("{task.fields[figures]}"))
+        self.progress = Progress(*columns, *left, console=self.console)
+        self.bars: dict[str, Any] = {}
+
+    def tell(self, what: str, done: int, total: int, **more: str) -> None:
+        """Move the bar of a part of the work; ``more`` is what stands behind it."""
+        if what not in self.bars:
+            self.bars[what] = self.progress.add_task(what, total=total, completed=done, figures="")
+        self.progress.update(self.bars[what], completed=done, total=total, **more)  # type: ignore[arg-type]
+
+    def tell_figures(self, what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+        """Move the bar of a part of a training; ``figures`` are what is new, {} where nothing is."""
+        said = " ".join(f"{name} {figures[name]:.3f}" for name in _FIGURES if name in figures)
+        if said and not self.console.is_terminal:  # where nobody watches a bar, a line each
+            step = f"{done}/{total}" if what == "training" else f"at step {figures['step']}"
+            self.console.print(f"{what} {step}  {said}", highlight=False, soft_wrap=True)
+        self.tell(what, done, total, **({"figures": said} if said else {}))
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()

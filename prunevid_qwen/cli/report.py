@@ -15,7 +15,7 @@ from rich.table import Table
 from prunevid_qwen.cli.answer import Outcome
 from prunevid_qwen.cli.groups import BUNDLED
 from prunevid_qwen.cli.request import Request
-from prunevid_qwen.cli.verdict import Stats, first_token_seconds
+from prunevid_qwen.cli.verdict import Stats, first_token_seconds, seconds_of
 from prunevid_qwen.config.amounts import percent, sizes
 from prunevid_qwen.config.flat import READING
 from prunevid_qwen.errors import abridged
@@ -106,24 +106,22 @@ class Report:
             self.begun = True
             from prunevid_qwen.video.data_uris import named
 
-            if self.request.output.quiet:
+            asked = self.request
+            if asked.output.quiet:
                 return
-            model = f"[bold]Model:[/bold] {escape(self.request.who())}"
-            toy = self.request.model.model_path == BUNDLED
-            self.out.print(model, style="yellow" if toy else None, soft_wrap=True)
-            sources = ", ".join(map(named, (*self.request.videos, *self.request.images)))
-            self.out.print(f"[bold]Seen:[/bold] {escape(sources)}", soft_wrap=True)
-            self.out.print(f"[bold]Question:[/bold] {escape(self.request.question or '')}", soft_wrap=True)
+            sources = ", ".join(map(named, (*asked.videos, *asked.images)))
+            for name, said in (("Model", asked.who()), ("Seen", sources), ("Question", asked.question or "")):
+                style = "yellow" if name == "Model" and asked.model.model_path == BUNDLED else None
+                self.out.print(f"[bold]{name}:[/bold] {escape(said)}", style=style, soft_wrap=True)
             self.out.print("[bold]Answer:[/bold] ", end="")
             self.out.file.flush()
 
     def show(self, outcome: Outcome) -> None:
         """Print the outcome for people: under ``--quiet`` the answer alone."""
-        quiet = self.request.output.quiet
         if not self.begun:  # --compare times both whole, or the answer is empty
             self.begin_answer()
             self.out.print(escape(outcome.answer), soft_wrap=True)
-        if quiet:
+        if self.request.output.quiet:
             return
         if outcome.baseline is not None:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(outcome.baseline['answer'])}", soft_wrap=True)
@@ -166,31 +164,32 @@ def tokens_table(stats: Stats) -> Table:
     table.add_column("Tokens", justify="right")
     table.add_column("Kept", justify="right")
     table.add_column("How", overflow="fold")
-    table.add_row("visual, unpruned", str(visual), _share(visual, visual), _seen(stats))
-    one, two, three = stats["stage1"], stats["stage2"], stats["stage3"]
-    table.add_row("after stage 1", str(tokens["after_stage1"]), _share(tokens["after_stage1"], visual), _stage1(one))
-    for cut in stats.get("steps", ())[:-1]:
-        if cut["where"] != "door":
-            left = cut["tokens_out"]
-            table.add_row(f"after {cut['where']}", str(left), _share(left, visual), f"stage 2, {cut['name']}")
-    table.add_row("after stage 2", str(tokens["after_stage2"]), _share(tokens["after_stage2"], visual), _stage2(two))
-    average = tokens["layer_average"]
-    table.add_row("average over the layers", f"{average:.0f}", _share(average, visual), "what the prompt costs to read")
+    three = stats["stage3"]
+    inner = [cut for cut in stats.get("steps", ())[:-1] if cut["where"] != "door"]
+    for name, left, how in (
+        ("visual, unpruned", visual, _seen(stats)),
+        ("after stage 1", tokens["after_stage1"], _stage1(stats["stage1"])),
+        *((f"after {cut['where']}", cut["tokens_out"], f"stage 2, {cut['name']}") for cut in inner),
+        ("after stage 2", tokens["after_stage2"], _stage2(stats["stage2"])),
+        ("average over the layers", tokens["layer_average"], "what the prompt costs to read"),
+    ):
+        table.add_row(name, f"{left:.0f}", _share(left, visual), how)
     how = f"stage 3: {_idle(three)}"
     if three.get("applied"):
         how = f"{three['original_length']} -> {three['compressed_length']} entries a layer while decoding"
-    saved = _cache(three) if three["cache_bytes"] < three["cache_bytes_unpruned"] else ""  # merging alone saves too
-    table.add_row("cache", "", _share(three["cache_bytes"], three["cache_bytes_unpruned"]), saved + how)
+    left, whole = three["cache_bytes"], three["cache_bytes_unpruned"]
+    if left < whole:  # merging alone saves too
+        how = "{} of {} saved; {}".format(*sizes(whole - left, whole), how)
+    table.add_row("cache", "", _share(left, whole), how)
     return table
 
 
 def _seen(stats: Stats) -> str:
     said = []
     for video in stats["input"].get("videos", ()):
-        height, width = video["size"]
-        resized = video.get("resized", video["size"])
-        seen = f", resized to {resized[1]}x{resized[0]}" if list(resized) != list(video["size"]) else ""
-        said.append(f"{video['frames']} frames of {width}x{height}{seen}")
+        size, resized = list(video["size"]), list(video.get("resized", video["size"]))
+        seen = f", resized to {resized[1]}x{resized[0]}" if resized != size else ""
+        said.append(f"{video['frames']} frames of {size[1]}x{size[0]}{seen}")
     images = len(stats["input"].get("images", ()))
     if images:
         said.append(f"{images} image{'s' if images > 1 else ''}")
@@ -225,11 +224,6 @@ def _idle(stage: Stats) -> str:
     return str(stage.get("note") or ("nothing to do" if stage.get("enabled") else "off"))
 
 
-def _cache(stage: Stats) -> str:
-    saved, whole = sizes(stage["cache_bytes_unpruned"] - stage["cache_bytes"], stage["cache_bytes_unpruned"])
-    return f"{saved} of {whole} saved; "
-
-
 def _share(part: float, whole: float) -> str:
     return percent(part / whole) if whole else ""
 
@@ -249,24 +243,24 @@ def comparison_table(pruned: Stats, full: Stats) -> Table:
     for name in ("", "pruned", "unpruned"):
         table.add_column(name, justify="right" if name else "left")
 
-    def row(name: str, read: Any, write: Any) -> None:
-        table.add_row(name, write(read(pruned)), write(read(full)))
+    def row(name: str, read: Any, digits: int = 0) -> None:
+        table.add_row(name, *(f"{read(stats):.{digits}f}" for stats in (pruned, full)))
 
-    row("visual tokens that enter the decoder", lambda s: s["tokens"]["after_stage1"], str)
-    row("visual tokens in its last layers", lambda s: s["tokens"]["after_stage2"], str)
-    row("visual tokens, average over the layers", lambda s: s["tokens"]["layer_average"], "{:.0f}".format)
+    row("visual tokens that enter the decoder", lambda s: s["tokens"]["after_stage1"])
+    row("visual tokens in its last layers", lambda s: s["tokens"]["after_stage2"])
+    row("visual tokens, average over the layers", lambda s: s["tokens"]["layer_average"])
     table.add_row("cache after the prompt", *sizes(*(stats["stage3"]["cache_bytes"] for stats in (pruned, full))))
     for part, words in _PARTS.items():
-        row(f"seconds, {words}", lambda s, part=part: s["seconds"].get(part) or 0.0, "{:.3f}".format)
-    row("seconds to the first token", first_token_seconds, "{:.3f}".format)
-    row("seconds for each token after it", lambda s: s["seconds"].get("decode_per_token") or 0.0, "{:.4f}".format)
-    row("seconds in all", lambda s: s["seconds"]["total"], "{:.3f}".format)
-    row("tokens generated", lambda s: s["generated_tokens"], str)
+        row(f"seconds, {words}", lambda s, part=part: seconds_of(s, part), 3)
+    row("seconds to the first token", first_token_seconds, 3)
+    row("seconds for each token after it", lambda s: seconds_of(s, "decode_per_token"), 4)
+    row("seconds in all", lambda s: s["seconds"]["total"], 3)
+    row("tokens generated", lambda s: s["generated_tokens"])
     return table
 
 
 def details(stats: Stats) -> str:
-    """Return them as lines; of options those of the methods, which alone were read."""
+    """Return what ``--verbose`` adds, as lines; of options those of the methods, which alone were read."""
     lines = []
     for video in stats["input"].get("videos", ()):
         times = " ".join(f"{time:.2f}" for time in video["timestamps"])

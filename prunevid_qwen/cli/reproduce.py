@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 import typer
 from rich.markup import escape
 
-from prunevid_qwen.cli.bars import Bars
-from prunevid_qwen.cli.command import command
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting, outline, typed
@@ -57,7 +54,7 @@ class TableModel(ModelOptions):
 
 def reproduce(
     *,
-    name: str,
+    published: str,
     data: list[str] | None = opt(
         None, "A data set's folder: --data DIR where the table has one, --data NAME=DIR once for each.", "[NAME=]DIR"
     ),
@@ -73,52 +70,65 @@ def reproduce(
     output: Reporting,
 ) -> Done:
     """Run a published table anew and put its figures, as theirs, beside ours."""
+    from prunevid_qwen.evaluation.published.reproduce import Reproduction
+    from prunevid_qwen.evaluation.published.reproduce import reproduce as answer
     from prunevid_qwen.evaluation.published.table import published_table
 
-    table = published_table(name)
+    table = published_table(published)
+    out = out or Path("runs") / "reproduce" / published
     if model.glimpse_path and table.glimpse is None:
-        raise ConfigError(f"no row of {name} has a predictor: leave --glimpse_path out")
+        raise ConfigError(f"no row of {published} has a predictor: leave --glimpse_path out")
     if page_only and (dry_run or restart):
         raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
-    run = _Reproducing(table, out or Path("runs") / "reproduce" / name, less, restart, output)
     settings = table.settings_called(tuple(setting or ()))
     if less.new_tokens and not any(each.timed for each in settings):
         raise ConfigError(
-            f"--new_tokens is the length of timed answers, and nothing of {name} that was asked for is timed: leave it "
-            "out"
+            f"--new_tokens is the length of timed answers, and nothing of {published} that was asked for is timed: "
+            "leave it out"
         )
     if page_only:
-        return run.pages(settings)
+        return _pages(table, settings, out)
     folders = _folders(data or (), table)
-    asked = [(each, run.asked(each, folders, tuple(only or ()), model)) for each in settings]
+    shared = folders, tuple(only or ()), less.changes(), less.limit, model.model_path or table.model
+    asked = [(each, Reproduction(table, each, *shared, model.glimpse_path, model.loading)) for each in settings]
     if dry_run:  # what is missing is said before anything runs
-        return run.checked(asked)
+        return _checked(table, asked)
     output.calm_libraries()
     for _, each in asked:
         each.read()
+    number, of = engine.share
     with (
-        output.keeping(run.out),
+        output.keeping(out),
         output.bars() as bars,
         engine.opened(model.device, output.verbose, bars.tell) as (opened, device),  # one of all settings, one model
     ):
-        for each, asking in asked:
-            run.answer(each, replace(asking, device=device), opened, engine, bars)
-    number, of = engine.share
+        for own, each in asked:
+            prefix = "" if len(table.settings) == 1 else f"{own.name}, "
+
+            def tell(what: str, done: int, total: int, prefix: str = prefix) -> None:
+                bars.tell(f"{prefix}{what}", done, total)
+
+            run = replace(each, device=device)
+            if not own.timed:
+                answer(run, out / own.name, opened, engine.share, restart, tell, typed())
+            elif number == 0:  # times are of one process: the first share's
+                if engine.engine == "ray":
+                    output.note(f"note: {own.name} is measured by this process, on this machine's device")
+                from prunevid_qwen.evaluation.published.timing import measure
+
+                [only_set] = run.sets
+                tokens = less.new_tokens or own.new_tokens
+                measure(run, out / own.name / only_set.name, tokens, restart, tell, typed())
     if of > 1:
         output.note(
-            f"share {number} of {of} is answered; when all are: prunevid reproduce {name} --page_only --out {run.out}"
+            f"share {number} of {of} is answered; when all are: prunevid reproduce {published} --page_only --out {out}"
         )
-        return Done({"out": str(run.out), "shard": [number, of]})
-    return run.pages(settings)
+        return Done({"out": str(out), "shard": [number, of]})
+    return _pages(table, settings, out)
 
 
-def register_reproduce(group: typer.Typer) -> None:
-    """Give the group a command for each published table."""
-    for name, text in TABLES.items():
-        command(group, name, functools.partial(_explained, name), text=text, fixed={"name": name})(reproduce)
-
-
-def _explained(name: str) -> str:
+def explained(name: str) -> str:
+    """Return what stands behind the options of a table's command: its figures, settings and data sets."""
     from prunevid_qwen.evaluation.published.estimate import describe
     from prunevid_qwen.evaluation.published.table import published_table
 
@@ -126,117 +136,60 @@ def _explained(name: str) -> str:
     return escape("\n".join(describe(published_table(name)))) + "\n" + example
 
 
-@dataclass(frozen=True)
-class _Reproducing:
-    """One call: the table and what is the same for all of its settings.
+def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
+    """Write the page of each setting."""
+    from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
+    from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
-    Args:
-        table: whose figures.
-        out: folder; each setting has one in it, and each data set one in that.
-        less: what is otherwise than in the table.
-        restart: throw away what the folders hold.
-        output: how to report.
-    """
+    told = {
+        each.name: (write_timing_page if each.timed else write_page)(table, each, out / each.name) for each in settings
+    }
 
-    table: Any
-    out: Path
-    less: Less
-    restart: bool
-    output: Reporting
+    def show() -> None:
+        for name, found in told.items():
+            if "asked" in found:
+                states = [f"{each['title']}: {each['state']}" for each in found["asked"]]
+            else:
+                states = [f"{found['images']} of {found['of']} images were measured"]
+            for state in states:
+                typer.echo(f"{name}, {state}")
+            if found["deviations"]:
+                count = len(found["deviations"])
+                typer.echo(f"note: {count} deviations from the published setting; the page names them")
+            typer.echo(f"page: {out / name / PAGE}")
 
-    def asked(self, setting: Any, data: dict[str, Path], only: tuple[str, ...], model: TableModel) -> Any:
-        """Return what is run of a setting."""
-        from prunevid_qwen.evaluation.published.reproduce import Reproduction
+    return Done(told, show)
 
-        path = model.model_path or self.table.model
-        return Reproduction(
-            self.table,
-            setting,
-            data,
-            only,
-            self.less.changes(),
-            self.less.limit,
-            path,
-            model.glimpse_path,
-            model.loading,
-        )
 
-    def answer(self, setting: Any, asked: Any, engine: Any, shards: ShardedEngineOptions, bars: Bars) -> None:
-        """Answer what is missing of a setting."""
-        from prunevid_qwen.evaluation.published.reproduce import reproduce as answered
+def _checked(table: Any, asked: Sequence[tuple[Any, Any]]) -> Done:
+    """Say what would be run, what it would take, and of which data set nothing can be read."""
+    from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+    from prunevid_qwen.evaluation.published.reproduce import check
 
-        folder = self.out / setting.name
+    told: dict[str, Any] = {
+        setting.name: {"asked": check(each), "cost": cost_lines(setting)} for setting, each in asked
+    }
+    unread = [
+        f"setting {name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
+        f"prunevid eval check {each['dataset']} --data {each['folder']}"
+        for name, found in told.items()
+        for each in found["asked"]
+        if each["first"] is None
+    ]
 
-        def tell(what: str, done: int, total: int) -> None:
-            bars.tell(what if len(self.table.settings) == 1 else f"{setting.name}, {what}", done, total)
+    def show() -> None:
+        for setting, _ in asked:
+            typer.echo(f"{table.name}, setting {setting.name}: {table.paper}, {table.table}")
+            for each in told[setting.name]["asked"]:
+                typer.echo(_planned(each))
+            typer.echo("\n  ".join(["published, theirs:", *figure_lines(setting)]))
+            typer.echo("\n  ".join(["what the whole of it would take:", *told[setting.name]["cost"]]) + "\n")
+        if not unread:
+            typer.echo("all else is there up to the model; leave out --dry_run to run")
 
-        if not setting.timed:
-            answered(asked, folder, engine, shards.share, self.restart, tell, typed())
-            return
-        from prunevid_qwen.evaluation.published.timing import measure
-
-        if shards.share[0]:
-            return  # times are of one process: the first share's
-        if shards.engine == "ray":
-            self.output.note(f"note: {setting.name} is measured by this process, on this machine's device")
-        tokens = self.less.new_tokens or setting.new_tokens
-        [each] = asked.sets
-        measure(asked, folder / each.name, tokens, self.restart, tell, typed())
-
-    def pages(self, settings: Sequence[Any]) -> Done:
-        """Write the page of each setting."""
-        from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
-        from prunevid_qwen.evaluation.published.timing_page import write_timing_page
-
-        told = {
-            each.name: (write_timing_page if each.timed else write_page)(self.table, each, self.out / each.name)
-            for each in settings
-        }
-
-        def show() -> None:
-            for name, found in told.items():
-                if "asked" in found:
-                    states = [f"{each['title']}: {each['state']}" for each in found["asked"]]
-                else:
-                    states = [f"{found['images']} of {found['of']} images were measured"]
-                for state in states:
-                    typer.echo(f"{name}, {state}")
-                if found["deviations"]:
-                    count = len(found["deviations"])
-                    typer.echo(f"note: {count} deviations from the published setting; the page names them")
-                typer.echo(f"page: {self.out / name / PAGE}")
-
-        return Done(told, show)
-
-    def checked(self, asked: Sequence[tuple[Any, Any]]) -> Done:
-        """Say what would be run, what it would take, and of which data set nothing can be read."""
-        from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
-        from prunevid_qwen.evaluation.published.reproduce import check
-
-        told: dict[str, Any] = {
-            setting.name: {"asked": check(each), "cost": cost_lines(setting)} for setting, each in asked
-        }
-        unread = [
-            f"setting {name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
-            f"prunevid eval check {each['dataset']} --data {each['folder']}"
-            for name, found in told.items()
-            for each in found["asked"]
-            if each["first"] is None
-        ]
-
-        def show() -> None:
-            for setting, _ in asked:
-                typer.echo(f"{self.table.name}, setting {setting.name}: {self.table.paper}, {self.table.table}")
-                for each in told[setting.name]["asked"]:
-                    typer.echo(_planned(each))
-                typer.echo("\n  ".join(["published, theirs:", *figure_lines(setting)]))
-                typer.echo("\n  ".join(["what the whole of it would take:", *told[setting.name]["cost"]]) + "\n")
-            if not unread:
-                typer.echo("all else is there up to the model; leave out --dry_run to run")
-
-        for each in unread:
-            typer.echo(f"error: {each}", err=True)
-        return Done(told, show, MediaError.exit_code if unread else 0)
+    for each in unread:
+        typer.echo(f"error: {each}", err=True)
+    return Done(told, show, MediaError.exit_code if unread else 0)
 
 
 def _planned(each: dict[str, Any]) -> str:

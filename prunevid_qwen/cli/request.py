@@ -8,11 +8,12 @@ import os
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from prunevid_qwen.cli.groups import BUNDLED, ModelOptions
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, SetupError, quoted
+from prunevid_qwen.errors import ConfigError, SetupError
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,9 @@ class Request:
             ConfigError: no question, or nothing to ask about.
             MediaError: a file is missing or empty.
         """
+        from prunevid_qwen.video.data_uris import is_data_uri
+        from prunevid_qwen.video.paths import local_file, local_path
+
         if not (self.videos or self.images):
             raise ConfigError(
                 'nothing to ask about: prunevid ask video.mp4 "What happens?", or pass --video_path or --image '
@@ -66,51 +70,30 @@ class Request:
             )
         if not (self.question or "").strip():
             raise ConfigError('no question: pass it behind the video, or --question "..."')
-        for kind, paths in (("video", self.videos), ("image", self.images)):
-            for path in paths:
-                _check_file(kind, path)
+        for path in self.videos:
+            if not os.path.isdir(local_path(path)):  # a folder of frames
+                local_file(path, "video")
+        for path in self.images:
+            if not is_data_uri(path):
+                local_file(path, "image")
+
+    def shown(self) -> dict[str, Any]:
+        """Return media and question as the arguments of ``PrunedVLM.generate``."""
+        videos = self.videos[0] if len(self.videos) == 1 else list(self.videos)
+        media = {"video_path": videos or None, "images": list(self.images) or None}
+        return {**media, "question": self.question, "start": self.start, "end": self.end}
 
     def who(self) -> str:
         """Say in a line which model answers, and whether it can know what it is shown."""
         if self.model.model_path != BUNDLED:
             return self.model.model_path
-        if not self.images and all(_is_bundled(path) for path in self.videos):
+        ours = Path(str(resources.files("prunevid_qwen").joinpath("bundled"))).resolve()
+        if not self.images and all(ours in Path(path).resolve().parents for path in self.videos):
             return f"{BUNDLED}, a toy that knows moving coloured shapes and nothing else"
         return (
             f"{BUNDLED}, a toy that has only ever seen moving shapes. For real videos pass -m "
             "Qwen/Qwen2.5-VL-7B-Instruct, or a folder that holds it"
         )
-
-
-def sorted_words(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:
-    """Tell videos, images and the question apart among words without ``--``: ``video.mp4 "What happens?"``.
-
-    Args:
-        words: as typed, in any order.
-        question: what ``--question`` says, or None.
-
-    Raises:
-        ConfigError: two of them are no files.
-    """
-    from prunevid_qwen.video.data_uris import is_data_uri
-    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-
-    videos: list[str] = []
-    images: list[str] = []
-    for word in words:
-        suffix = os.path.splitext(word)[1].lower()
-        if is_data_uri(word) or suffix in IMAGE_SUFFIXES:
-            images.append(word)
-        elif suffix in VIDEO_SUFFIXES or os.path.exists(word):
-            videos.append(word)
-        elif question is None:
-            question = word
-        else:
-            raise ConfigError(
-                f"{quoted(word)} is no file here, and the question is {quoted(question)}: pass the paths of the videos "
-                "and one question"
-            )
-    return videos, images, question
 
 
 def bundled_clip() -> tuple[str, str, str]:
@@ -126,18 +109,3 @@ def bundled_clip() -> tuple[str, str, str]:
         raise SetupError(f"the bundled clips are missing ({clips}): install the package anew") from None
     first = entry["questions"][0]
     return str(clips.joinpath(entry["file"])), first["question"], first["answer"]
-
-
-def _is_bundled(path: str) -> bool:
-    folder = Path(str(resources.files("prunevid_qwen").joinpath("bundled")))
-    return folder.resolve() in Path(path).resolve().parents
-
-
-def _check_file(kind: str, path: str) -> None:
-    from prunevid_qwen.video.data_uris import is_data_uri
-    from prunevid_qwen.video.paths import local_file, local_path
-
-    if kind == "image" and is_data_uri(path):
-        return
-    if kind == "image" or not os.path.isdir(local_path(path)):  # a video may be a folder of frames
-        local_file(path, kind)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import logging
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,15 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from prunevid_qwen.cli.command import command
-from prunevid_qwen.cli.groups import TrainingOptions
-from prunevid_qwen.cli.option import Documented, opt
-from prunevid_qwen.cli.output import Done, Reporting, typed
-from prunevid_qwen.errors import ConfigError, MediaError, quoted
+from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
+from prunevid_qwen.cli.option import documented, opt
+from prunevid_qwen.cli.output import Done, Reporting, can_plot, typed
+from prunevid_qwen.errors import ConfigError, MediaError, SetupError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
+from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
-_GLIMPSE = """\
+OF_GLIMPSE = """\
 [bold]Examples[/bold]
   prunevid train glimpse --dry_run                      is the published recipe's data complete?
   prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
@@ -30,40 +31,52 @@ _GLIMPSE = """\
 
 A stopped run goes on where it was: give the same command again.
 """
+OF_PLUS = """\
+[bold]Examples[/bold]
+  prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
+  vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
+  accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
+      --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8
+  prunevid ask ... -m runs/glimpse_plus_7b/merged --selector glimpse \\
+      --glimpse_path runs/glimpse_plus_7b/glimpse/model
+
+A stopped run goes on where it was: give the same command again.
+On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
+48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
+'prunevid_qwen\\[grpo,train]'. A recipe's own file says of each option where its value is from.
+"""
 _RECIPE = "Recipe (each overrides what stands in --recipe)"
 _PAIRS = ("data", "eval_data")
 _FIGURES = ("lm", "dice", "bce", "precision", "recall", "f1", "iou", "kept")
+_REWARDS = ("reward", "kl", "entropy", "policy_gap")
 
 
 def glimpse(
     *,
     recipe: str = opt("glimpse", "Name of a recipe, or a YAML file. Default: glimpse, the published one.", "NAME|FILE"),
     out: Path = opt(Path("runs/glimpse"), "Folder of checkpoint, curves and model. Default: runs/glimpse.", "FOLDER"),
-    options: Annotated[
-        dict[str, Any], Documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS, defaults=True)
-    ],
+    options: Annotated[dict[str, Any], documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS)],
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
     """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is."""
     made = glimpse_recipe(recipe, options)
-    if training.no_check and made.skip_bad:
-        raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
+    _refuse_no_check(training, made.skip_bad)
     if training.dry_run:
         return _checked(made, output)
     from prunevid_qwen.training.glimpse.train import train
 
-    with training_run(training, output, out) as about, output.bars() as bars:
+    with _training(training, output, out) as about, output.bars() as bars:
         try:
             record = train(
                 made, out, restart=training.restart, check=not training.no_check, device=training.device, about=about,
                 tell=bars.tell_figures,
             )  # fmt: skip
         except KeyboardInterrupt:
-            if is_main_process():
+            if _reports():
                 _draw(out, output)
             raise
-    if not is_main_process():
+    if not _reports():
         return Done()
     _draw(out, output)
 
@@ -89,18 +102,113 @@ def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecip
     changes = dict(given)
     for name in _PAIRS:
         if changes.get(name):
-            own = pairs(f"--{name}", "path=mine.jsonl", changes[name])
+            own = _pairs(f"--{name}", changes[name])
             changes[name] = own if "kind" in own else {**getattr(base, name), **own}
     return base.replace(**changes)
 
 
-def register_glimpse(train: typer.Typer) -> None:
-    """Give the group its command ``glimpse``."""
-    command(train, "glimpse", _GLIMPSE, log=logging.WARNING)(glimpse)
+def glimpse_plus(
+    *,
+    recipe: str = opt(
+        "glimpse_plus", "Name of a recipe, or a YAML file. Default: glimpse_plus, the published one.", "NAME|FILE"
+    ),
+    options: list[str] | None = opt(
+        None, "An option over the recipe's, in YAML: steps=20, beta=0.1. Repeat it.", "OPTION=VALUE", name="set"
+    ),
+    out: Path = opt(Path("runs/glimpse_plus"), "Folder of the run. Default: runs/glimpse_plus.", "FOLDER"),
+    no_glimpse: bool = opt(False, "Stop at the merged model; without it the same command goes on."),
+    judge: JudgeOptions,
+    training: TrainingOptions,
+    output: Reporting,
+) -> Done:
+    """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor."""
+    made = plus_recipe(recipe, options or [])
+    marking = judge.arguments()
+    if made.needs_judge and not marking:
+        raise ConfigError(
+            "the recipe scores free answers by a judge: pass --judge_base_url and --judge_model, or give every entry "
+            "of its data reward: exact_match"
+        )
+    _refuse_no_check(training, made.skip_bad)
+    if training.dry_run:
+        said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
+        return Done(made.to_dict(), lambda: typer.echo(said))
+    from prunevid_qwen.training.glimpse_plus.train import check_installed, train_plus
+
+    check_installed()
+    if not output.verbose:
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # trl's own
+    with (
+        _training(training, output, out) as about,
+        rewards(marking, judge.judge_workers) as by_name,
+        output.bars() as bars,
+    ):
+
+        def tell(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+            of_ours = "reward" in figures  # the predictor's own figures are for the bars to show
+            bars.tell_figures(what, done, total, {} if of_ours else figures)
+            if of_ours:
+                said = "  ".join(f"{name} {figures[name] or 0:.3f}" for name in _REWARDS if name in figures)
+                bars.console.print(f"step {done}/{total}  {said}", highlight=False, soft_wrap=True)
+
+        done = train_plus(
+            made, out, by_name, restart=training.restart, check=not training.no_check, device=training.device,
+            with_glimpse=not no_glimpse, about=about, tell=tell,
+        )  # fmt: skip
+    return _summed_up(out, made, done) if _reports() else Done()
+
+
+def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
+    """Return a recipe with OPTION=VALUE on top.
+
+    Raises:
+        ConfigError: no such recipe, an unknown option, or a bad value.
+    """
+    base = GlimpsePlusRecipe.from_yaml(recipe)
+    return base.replace(**_pairs("--set", given)) if given else base
 
 
 @contextmanager
-def training_run(training: TrainingOptions, output: Reporting, out: Path) -> Iterator[dict[str, Any]]:
+def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, Any]]:
+    """Give the rewards of GlimpsePrune+ by name; a judge's connection is open inside the block.
+
+    Args:
+        judge: arguments of `Judge`; {} is none.
+        workers: requests to it at once.
+    """
+    from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward
+
+    if not judge:
+        yield {"exact_match": exact_match}
+        return
+    from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
+
+    marker = Judge(**judge)
+    with marker.open() as client:
+
+        def ask(question: str, reference: str, answer: str) -> float | None:
+            try:
+                return score_in(marker.reply(client, Judged(question, reference, answer)))
+            except NotJudged as error:
+                logging.getLogger(__name__).warning("not judged: %s", error)
+                return None
+            except SetupError as error:
+                raise SetupError(
+                    f"the judge {marker.model!r} at {marker.base_url} does not answer ({error.__cause__ or error}): "
+                    "start its server, or correct --judge_base_url, --judge_model and --judge_api_key_file. The last "
+                    "checkpoint is kept: the same command goes on from it"
+                ) from error
+
+        yield {"exact_match": exact_match, "judge": judge_reward(ask, workers)}
+
+
+def _refuse_no_check(training: TrainingOptions, skip_bad: bool) -> None:
+    if training.no_check and skip_bad:
+        raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
+
+
+@contextmanager
+def _training(training: TrainingOptions, output: Reporting, out: Path) -> Iterator[dict[str, Any]]:
     """Ready the libraries, and yield what the run's record says of where it ran."""
     import torch
 
@@ -112,12 +220,12 @@ def training_run(training: TrainingOptions, output: Reporting, out: Path) -> Ite
     try:
         yield {"command": typed(), **surroundings()}
     except KeyboardInterrupt:
-        if is_main_process():
+        if _reports():
             output.note(f"stopped; the same command goes on from {out}")
         raise
 
 
-def is_main_process() -> bool:
+def _reports() -> bool:
     """Tell whether this is the process of a training that reports."""
     from accelerate import PartialState
 
@@ -128,43 +236,60 @@ def _checked(recipe: GlimpseRecipe, output: Reporting) -> Done:
     from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
 
     with output.bars() as bars:
-        reports = look_at(open_recipe(recipe), lambda what, done, total: bars.tell(what, done, total))
+        reports = look_at(open_recipe(recipe), bars.tell)
     told = {
         "records": {name: report.total for name, report in reports.items()},
         "flaws": {name: report.counts for name, report in reports.items()},
         "problems": sum(report.total - len(report.skip_bad(IGNORED)) for report in reports.values()),
     }
 
-    def show() -> None:
-        for name, report in reports.items():
-            for line in report.lines():
-                typer.echo(f"{name}: {line}")
-
-    return Done(told, show, MediaError.exit_code if told["problems"] else 0)
+    lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
+    return Done(told, lambda: typer.echo("\n".join(lines)), MediaError.exit_code if told["problems"] else 0)
 
 
 def _draw(out: Path, output: Reporting) -> None:
     from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
-    folder = TrainingFolder(out)
-    if not folder.lines(CURVE):
-        return
-    if importlib.util.find_spec("matplotlib") is None:
+    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
+    if curve and can_plot():
+        from prunevid_qwen.training.glimpse.curve_plot import draw_curve
+
+        draw_curve(curve, evaluation, out / "curve.svg")
+    elif curve:
         output.note(
             "no curve.svg: matplotlib is not installed (pip install 'prunevid_qwen[bench]'); curve.jsonl has it all"
         )
-        return
-    from prunevid_qwen.training.glimpse.curve_plot import draw_curve
-
-    draw_curve(folder.lines(CURVE), folder.lines(EVALUATION), out / "curve.svg")
 
 
-def pairs(option: str, example: str, given: list[str]) -> dict[str, Any]:
+def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
+    from prunevid_qwen.training.glimpse_plus.plus_summary import draw_plus, said, summarise
+    from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
+
+    folder = TrainingFolder(out)
+    curve, held_out = folder.lines(CURVE), folder.lines(HELD_OUT)
+    summary = {**summarise(curve, held_out, recipe.group * recipe.questions_per_step), **done}
+    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
+    (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
+    if can_plot():
+        draw_plus(curve, summary, out / "curve.svg")
+
+    def show() -> None:
+        typer.echo("\n".join([*said(summary), f"model: {out / MERGED}"]))
+        if done["glimpse"] is not None:
+            model = out / GLIMPSE / "model"
+            typer.echo(f"predictor: {model}\ntry it: prunevid ask ... -m {out / MERGED} --selector glimpse "
+                       f"--glimpse_path {model}")  # fmt: skip
+
+    return Done(summary, show)
+
+
+def _pairs(option: str, given: list[str]) -> dict[str, Any]:
     """Read OPTION=VALUE, the value in YAML."""
     found = {}
     for text in given:
         name, equals, value = text.partition("=")
         if not equals:
-            raise ConfigError(f"{option} takes OPTION=VALUE such as {example}, got {quoted(text)}")
+            raise ConfigError(f"{option} takes OPTION=VALUE, such as steps=20, got {quoted(text)}")
         found[name.strip()] = read_yaml(value, f"{option} {text}")
     return found

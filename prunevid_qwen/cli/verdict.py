@@ -53,10 +53,8 @@ def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
     """
     steps = min(max(0, int(stats["generated_tokens"]) - 1) for turn in turns for stats in turn)
     shared = seconds_of(turns[0][0], "read", "vision")
-    decoder = _both(turns, lambda stats: prompt_seconds(stats) + steps * seconds_of(stats, "decode_per_token"))
-    first = _both(turns, lambda stats: shared + prompt_seconds(stats))
-    ratios = _ratios(decoder)
-    middle = median(ratios) if ratios else None
+    decoder, ratios = _both(turns, lambda stats: prompt_seconds(stats) + steps * seconds_of(stats, "decode_per_token"))
+    first, of_first = _both(turns, lambda stats: shared + prompt_seconds(stats))
     slowest_first = median(first["unpruned"])
     return {
         "outcome": _outcome(ratios),
@@ -67,11 +65,11 @@ def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
         "decoder_seconds": decoder,
         "decoder_seconds_median": {side: median(seconds) for side, seconds in decoder.items()},
         "ratios": ratios,
-        "ratio": middle,
-        "prompt_ratio": _middle(_ratios(_both(turns, prompt_seconds))),
-        "decode_ratio": _middle(_ratios(_both(turns, lambda stats: seconds_of(stats, "decode_per_token")))),
+        "ratio": _middle(ratios),
+        "prompt_ratio": _middle(_both(turns, prompt_seconds)[1]),
+        "decode_ratio": _middle(_both(turns, lambda stats: seconds_of(stats, "decode_per_token"))[1]),
         "first_token_seconds": {side: median(seconds) for side, seconds in first.items()},
-        "first_token_ratio": _middle(_ratios(first)),
+        "first_token_ratio": _middle(of_first),
         "shared_seconds": {part: seconds_of(turns[0][0], part) for part in ("read", "vision")},
         "shared_share": shared / slowest_first if slowest_first > 0 else None,
     }
@@ -96,10 +94,14 @@ def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
     spread = f"{found['turns']} turns, {min(found['ratios']):.2f}x to {max(found['ratios']):.2f}x"
     ratio = f"the decoder, all that pruning can change, is {found['ratio']:.2f}x as fast ({spread})"
     took = f"{ours:.3g} s pruned and {theirs:.3g} s unpruned"
-    verdict = {FASTER: "Pruned is faster", SLOWER: "Pruned is slower here"}.get(
-        found["outcome"], "Pruned and unpruned cannot be told apart here"
-    )
-    because = {FASTER: "", APART: _why_apart(found)}.get(found["outcome"], _because(pruned, full))
+    if found["outcome"] == FASTER:
+        verdict, because = "Pruned is faster", ""
+    elif found["outcome"] == SLOWER:
+        verdict, because = "Pruned is slower here", _because(pruned, full)
+    else:
+        verdict = "Pruned and unpruned cannot be told apart here"
+        disagree = min(found["ratios"]) < 1 < max(found["ratios"])
+        because = ", since " + ("the turns disagree" if disagree else f"less than {NOTICEABLE:g}x is noise")
     return f"{verdict}: {ratio}, {took}{because}.{_first_token(found)}"
 
 
@@ -116,12 +118,6 @@ def _first_token(found: dict[str, Any]) -> str:
     )
 
 
-def _why_apart(found: dict[str, Any]) -> str:
-    if min(found["ratios"]) < 1 < max(found["ratios"]):
-        return ", since the turns disagree"
-    return f", since less than {NOTICEABLE:g}x is noise"
-
-
 def _because(pruned: Stats, full: Stats) -> str:
     reasons = []
     choosing = seconds_of(pruned, *_STAGES)
@@ -133,14 +129,11 @@ def _because(pruned: Stats, full: Stats) -> str:
     return ", because " + " and ".join(reasons) if reasons else ""
 
 
-def _both(turns: Sequence[tuple[Stats, Stats]], seconds: Any) -> dict[str, list[float]]:
-    return {side: [float(seconds(turn[at])) for turn in turns] for at, side in enumerate(("pruned", "unpruned"))}
-
-
-def _ratios(seconds: dict[str, list[float]]) -> list[float]:
-    """Unpruned / pruned of each turn; none at all where some turn has no seconds."""
-    pairs = list(zip(seconds["pruned"], seconds["unpruned"], strict=True))
-    return [theirs / ours for ours, theirs in pairs] if all(min(pair) > 0 for pair in pairs) else []
+def _both(turns: Sequence[tuple[Stats, Stats]], seconds: Any) -> tuple[dict[str, list[float]], list[float]]:
+    """Seconds of both sides, and unpruned / pruned of each turn: none at all where some turn has no seconds."""
+    pairs = [(float(seconds(pruned)), float(seconds(full))) for pruned, full in turns]
+    ratios = [theirs / ours for ours, theirs in pairs] if all(min(pair) > 0 for pair in pairs) else []
+    return {"pruned": [ours for ours, _ in pairs], "unpruned": [theirs for _, theirs in pairs]}, ratios
 
 
 def _middle(ratios: list[float]) -> float | None:

@@ -20,6 +20,14 @@ _SAID = {
 }
 
 
+SPEED = {
+    "glimpse_11": "`glimpse`, 11.1 %",
+    "random": "`random`, at the same tokens and layer",
+    "paper": "`paper`, which merges first and drops after layer 10",
+}
+"""Rows of the speed benchmark that the page shows, and what it calls them."""
+
+
 def glimpse_tables(results: Path) -> dict[str, str]:
     """Return every table by the name that the page calls it.
 
@@ -34,7 +42,23 @@ def glimpse_tables(results: Path) -> dict[str, str]:
         "glimpse against": _against(figures),
         "glimpse thresholds": _thresholds(figures),
         "glimpse adaptive": _adaptive(figures),
+        "glimpse speed": _speed(results),
     }
+
+
+def _speed(results: Path) -> str:
+    """What the speed benchmark said of the glimpse and of the two that it is compared with."""
+    path = results / "efficiency_glimpse_cpu" / "efficiency.json"
+    if not path.is_file():  # a run of one's own has no speed
+        return ""
+    rows = {Path(row["variant"]).stem: row for row in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    ours = rows["glimpse_11"]
+    lines = [f"- {about}: {rows[name]['sentence']}" for name, about in SPEED.items()]
+    stage2, prefill = ours["parts_ms"]["stage2"]["median"], ours["prefill_ms"]["median"]
+    said = (
+        f"Glimpse token and predictor together took {stage2:.0f} ms of a prefill of {round(prefill, -1):,.0f} ms there."
+    )
+    return "\n".join([*lines, "", said])
 
 
 def _run(figures: dict[str, Any], run: dict[str, Any]) -> str:

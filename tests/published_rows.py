@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.published.budget import Depth
-from prunevid_qwen.evaluation.published.table import Row, Setting, published_table, table_names
+from prunevid_qwen.evaluation.published.table import Setting, TableRow, published_table, table_names
 
 QWEN = Depth(28)
 TABLES = {name: published_table(name) for name in table_names()}
@@ -12,7 +12,7 @@ BUDGETS = (0.25, 0.20, 0.15, 0.10)
 """FlashVID's."""
 
 
-def row_of(setting: Setting, name: str) -> Row:
+def row_of(setting: Setting, name: str) -> TableRow:
     [found] = [row for row in setting.rows if row.name == name]
     return found
 

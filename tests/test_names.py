@@ -14,8 +14,6 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 
-MERGE = "of rooms that are being rewritten: goes, or gets its reason, when they are merged"
-
 # name -> where it stands, and why it means one thing in all of these places (or why it cannot be helped)
 FILES: dict[str, tuple[str, str]] = {
     "glimpse": ("stage2_select, training", "a method has its paper's name wherever it stands"),
@@ -28,14 +26,12 @@ FILES: dict[str, tuple[str, str]] = {
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
 }
 CLASSES: dict[str, tuple[str, str]] = {
-    "CurveLine": ("training/glimpse, training/glimpse_plus", MERGE),
-    "Line": ("evaluation/engine, evaluation/protocol, evaluation/store", MERGE),
+    "CurveLine": ("training/glimpse, training/glimpse_plus", "a line of a training's curve"),
     "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
     "Progress": (
         "evaluation/datasets, evaluation/store, inputs, training/glimpse",
         "told how far something is, and its name where it is one of several",
     ),
-    "Row": ("evaluation/datasets, evaluation/engine, evaluation/published, evaluation/report, evaluation/tasks", MERGE),
     "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),
 }
 

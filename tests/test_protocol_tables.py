@@ -15,7 +15,7 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
+from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine, join
 from prunevid_qwen.evaluation.protocol.exports import official_text
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.protocol.score_summary import ALL, MEAN, Manifest, summarise
@@ -42,10 +42,10 @@ ANSWERS = {
 }
 
 
-def line(config: str, record: Record, raw: str | None, **more: Any) -> Line:
+def line(config: str, record: Record, raw: str | None, **more: Any) -> AnswerLine:
     stored = {"id": record.id, "config": config, "raw": raw, "answer": record.answer, "options": list(record.options),
               "groups": dict(record.groups), "error": None, **more}  # fmt: skip
-    return Line.from_dict(stored)
+    return AnswerLine.from_dict(stored)
 
 
 LINES = [line(config, *pair) for config, raws in ANSWERS.items() for pair in zip(RECORDS, raws, strict=True)]
@@ -171,7 +171,9 @@ def test_the_same_lines_give_the_same_bytes_in_any_order_and_from_any_files(tmp_
             text = "".join(f"{each}\n" for each in shuffled[worker::workers])
             paths[-1].write_text(text + torn, encoding="utf-8")
         random.Random(seed).shuffle(paths)
-        summary = summarise([Line.from_dict(line) for path in paths for line in read_lines(path)], MANIFEST, PROTOCOL)
+        summary = summarise(
+            [AnswerLine.from_dict(line) for path in paths for line in read_lines(path)], MANIFEST, PROTOCOL
+        )
         tables.add((json_text(summary), csv_text(summary), markdown_text(summary)))
     assert len(tables) == 1
 
@@ -219,7 +221,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path: Path) -> None:
         (lambda: summarise(LINES, MANIFEST, PROTOCOL, ["baseline"]), "answers of paper"),
         (lambda: summarise(LINES, MANIFEST, protocol_named("lmms", "mvbench")), "does not go with"),
         (lambda: join([replace(LINES[0], run="x"), replace(LINES[1], run="y")]), "2 different runs"),
-        (lambda: Line.from_dict({"a": 1}, "a.jsonl:1"), r"a.jsonl:1 lacks id, config"),
+        (lambda: AnswerLine.from_dict({"a": 1}, "a.jsonl:1"), r"a.jsonl:1 lacks id, config"),
         (lambda: line("a", RECORDS[0], None), "neither an answer nor an error"),
         (lambda: line("a", replace(RECORDS[0], options=(), answer="x"), "x"), "visual-cot"),
         (lambda: official_text(RECORDS, LINES, "papr"), "no answers of 'papr'"),

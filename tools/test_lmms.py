@@ -25,7 +25,7 @@ from lmms_harness import PYTHON, Harness, Key, Outcome, key_of, lines_of, of
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.task import Task
-from prunevid_qwen.evaluation.protocol.answer_lines import Line
+from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.protocol.score_summary import Manifest, summarise
@@ -94,7 +94,7 @@ class Ours:
     def _scores(self, theirs: Outcome) -> dict[str, float]:
         data = self.data
         manifest = Manifest.of(data.records, data.name, data.by, data.published)
-        table = summarise([Line.from_dict(line) for line in self.lines], manifest, self.protocol, ["ours"])
+        table = summarise([AnswerLine.from_dict(line) for line in self.lines], manifest, self.protocol, ["ours"])
         ours = {row["group"]: row["columns"]["lmms"] for row in table["rows"] if row["axis"] == "task"}
         assert len(ours) == 20
         for task, found in ours.items():

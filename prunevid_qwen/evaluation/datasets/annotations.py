@@ -22,7 +22,7 @@ _LFS = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
-class Row:
+class AnnotationRow:
     """One row of an annotation file; a value that it lacks, or that is of another kind, is a `ConfigError`."""
 
     where: str  # such as "json/action_count.json, record 3", for messages
@@ -112,7 +112,7 @@ def matching(root: Path, pattern: str) -> list[Path]:
     return sorted(path for path in root.glob(pattern) if path.is_file())
 
 
-def rows(paths: Sequence[Path]) -> list[Row]:
+def rows(paths: Sequence[Path]) -> list[AnnotationRow]:
     """Read annotation files of one table: .json (a list of records), .jsonl, .csv with a header, .parquet, .arrow.
 
     Raises:
@@ -130,7 +130,7 @@ def rows(paths: Sequence[Path]) -> list[Row]:
             where = f"{path}, record {number}"
             if not isinstance(record, dict):
                 raise ConfigError(f"{where} is {type(record).__name__}, expected an object of named values")
-            found.append(Row(where, record))
+            found.append(AnnotationRow(where, record))
     return found
 
 

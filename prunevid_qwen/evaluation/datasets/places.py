@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from prunevid_qwen.evaluation.datasets.annotations import Row
+from prunevid_qwen.evaluation.datasets.annotations import AnnotationRow
 from prunevid_qwen.evaluation.datasets.record import Media
 
 _ENDINGS = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
@@ -40,7 +40,7 @@ def packed(folder: Path) -> list[Path]:
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
-def mvbench_media(row: Row, folder: Path) -> Media:
+def mvbench_media(row: AnnotationRow, folder: Path) -> Media:
     """Return the clip of a question of MVBench, which its YAML cannot say.
 
     Branch ``main`` has the source videos and gives the seconds that a question is about; branch ``video`` has clips

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
-from prunevid_qwen.evaluation.datasets.annotations import Row, matching, prepared, rows, snapshots, table
+from prunevid_qwen.evaluation.datasets.annotations import AnnotationRow, matching, prepared, rows, snapshots, table
 from prunevid_qwen.evaluation.datasets.choices import letter_of, question_and_options, without_letters
 from prunevid_qwen.evaluation.datasets.dataset_layout import (
     Benchmark,
@@ -92,7 +92,7 @@ class _Reader:
         )  # fmt: skip
 
     def _filled(self, text: str, own: Mapping[str, Any]) -> str:
-        return Row(f"{self.known.name}.yaml", own).fill(text)
+        return AnnotationRow(f"{self.known.name}.yaml", own).fill(text)
 
     def _find(self, own: Mapping[str, Any]) -> tuple[Form, list[Path], dict[str, Path]]:
         """Return the first form whose files are there, these, and those of its joins; without any, the first form.
@@ -122,7 +122,7 @@ class _Reader:
     def _first(self, pattern: str) -> Path | None:
         return next((path for root in self._roots() for path in matching(root, pattern)), None)
 
-    def _record(self, row: Row, fields: Fields) -> Record:
+    def _record(self, row: AnnotationRow, fields: Fields) -> Record:
         name = row.fill(fields.id)
         row = dataclasses.replace(row, where=f"{row.where} ({name})")
         question, options = _question(row, fields)
@@ -137,7 +137,7 @@ class _Reader:
             media = dataclasses.replace(media, subtitles=self._subtitles(row, self.says, name))
         return Record(name, (media,), question, options, answer, groups)
 
-    def _media(self, row: Row) -> Media:
+    def _media(self, row: AnnotationRow) -> Media:
         place = self.known.media
         if place.python:
             return mvbench_media(row, self.folder)
@@ -157,7 +157,7 @@ class _Reader:
             for path in (sorted(self.folder.glob(pattern)) if "*" in pattern else [self.folder / pattern])
         )
 
-    def _subtitles(self, row: Row, says: SubtitleFiles, asking: str) -> tuple[Subtitle, ...]:
+    def _subtitles(self, row: AnnotationRow, says: SubtitleFiles, asking: str) -> tuple[Subtitle, ...]:
         folder = existing(self.folder / name for name in says.folders)[0]
         path = folder / row.fill(says.path)
         try:
@@ -198,7 +198,7 @@ class _Reader:
         )
 
 
-def _rows(form: Form, paths: list[Path], joined: Mapping[str, Path]) -> list[Row]:
+def _rows(form: Form, paths: list[Path], joined: Mapping[str, Path]) -> list[AnnotationRow]:
     found = rows(paths)
     for name, path in joined.items() if paths else ():
         join, values = form.joins[name], table(path)
@@ -216,7 +216,7 @@ def _rows(form: Form, paths: list[Path], joined: Mapping[str, Path]) -> list[Row
     return found
 
 
-def _question(row: Row, fields: Fields) -> tuple[str, tuple[str, ...]]:
+def _question(row: AnnotationRow, fields: Fields) -> tuple[str, tuple[str, ...]]:
     question = row.fill(fields.question)
     if fields.options is None:
         return question_and_options(question.strip().removesuffix(fields.tail).rstrip(), row.where)

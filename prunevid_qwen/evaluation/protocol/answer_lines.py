@@ -13,7 +13,7 @@ _NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
 
 
 @dataclass(frozen=True)
-class Line:
+class AnswerLine:
     """What one configuration answered to one question."""
 
     id: str  # of the record
@@ -31,7 +31,7 @@ class Line:
         return self.groups.get("video", self.id)
 
     @classmethod
-    def from_dict(cls, line: Mapping[str, Any], where: str = "a line") -> Line:
+    def from_dict(cls, line: Mapping[str, Any], where: str = "a line") -> AnswerLine:
         """Check a line; names that are not known here are passed over (tokens, times).
 
         Raises:
@@ -59,11 +59,11 @@ class Line:
 class Joined:
     """Lines of a run, one for each configuration and question, sorted."""
 
-    lines: tuple[Line, ...]  # by configuration, then id
+    lines: tuple[AnswerLine, ...]  # by configuration, then id
     conflicts: tuple[tuple[str, str], ...]  # (config, id) that were answered more than once, and differently
 
 
-def join(lines: Iterable[Line]) -> Joined:
+def join(lines: Iterable[AnswerLine]) -> Joined:
     """Keep one line for each configuration and question: an answer rather than an error; of several, the least.
 
     Which is least is a matter of their text alone, so the same lines give the same result in any order and from any
@@ -72,7 +72,7 @@ def join(lines: Iterable[Line]) -> Joined:
     Raises:
         ConfigError: lines of one configuration come from different runs.
     """
-    found: dict[tuple[str, str], list[Line]] = {}
+    found: dict[tuple[str, str], list[AnswerLine]] = {}
     runs: dict[str, set[str]] = {}
     for line in lines:
         found.setdefault((line.config, line.id), []).append(line)
@@ -89,6 +89,6 @@ def join(lines: Iterable[Line]) -> Joined:
     return Joined(kept, tuple(key for key in sorted(answers) if len(answers[key]) > 1))
 
 
-def _order(line: Line) -> tuple[Any, ...]:
+def _order(line: AnswerLine) -> tuple[Any, ...]:
     rest = json.dumps([line.answer, line.options, sorted(line.groups.items()), line.run])
     return line.error is not None, line.raw or "", line.error or "", rest

@@ -9,7 +9,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
+from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine, join
 from prunevid_qwen.evaluation.report.page import csv_text, json_text
 from prunevid_qwen.evaluation.store import replace
 
@@ -17,7 +17,7 @@ _NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file
 _OF_VIDEO = ("duration", "domain", "sub_category")
 
 
-def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
+def official_text(records: Iterable[Record], lines: Iterable[AnswerLine], config: str) -> str:
     """Return one configuration's raw answers in the format of Video-MME's ``eval_your_results.py``.
 
     A question without one has the response "", which that script leaves out of its denominator; `summary` says how many

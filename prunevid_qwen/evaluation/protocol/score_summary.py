@@ -10,7 +10,7 @@ from typing import Any
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
+from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine, join
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.protocol.scorers import Output
@@ -87,7 +87,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class _Scored:
-    line: Line
+    line: AnswerLine
     scores: Mapping[str, float | None]  # by scorer; empty where there is an error
     unparsed: bool = False
     drawn: tuple[str, ...] = ()  # scorers that would draw an option
@@ -97,7 +97,7 @@ class _Scored:
         return self.scores["ours"] or 0.0
 
 
-def _scored(line: Line, columns: Mapping[str, str], prefill: str) -> _Scored:
+def _scored(line: AnswerLine, columns: Mapping[str, str], prefill: str) -> _Scored:
     if line.raw is None:
         return _Scored(line, {})
     output = Output(line.raw, line.options, prefill)
@@ -108,7 +108,7 @@ def _scored(line: Line, columns: Mapping[str, str], prefill: str) -> _Scored:
 
 
 def summarise(
-    lines: Iterable[Line], manifest: Manifest, protocol: EvalProtocol, configs: Sequence[str] | None = None
+    lines: Iterable[AnswerLine], manifest: Manifest, protocol: EvalProtocol, configs: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Compute every figure of a run.
 

@@ -96,7 +96,7 @@ class Ours:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row of a table: a method with its budget."""
 
     name: str  # also the config's in a run; the unpruned row is "baseline"
@@ -116,7 +116,7 @@ class Setting:
     pixels: str
     prompt: str
     sets: tuple[SetOfTable, ...]
-    rows: tuple[Row, ...]  # the baseline first; of a timed setting, who is measured, in the order of their turns
+    rows: tuple[TableRow, ...]  # the baseline first; of a timed setting, who is measured, in the order of their turns
     unknown: tuple[str, ...] = ()  # what the source does not say, or where sources contradict each other
     images: int = 0  # how many, equally spaced, are timed instead of scored; 0 where nothing is timed
     new_tokens: int = 0  # of every timed answer
@@ -137,11 +137,11 @@ class Setting:
         """Whether times are measured instead of scores."""
         return self.images > 0
 
-    def base(self, row: Row) -> Mapping[str, float]:
+    def base(self, row: TableRow) -> Mapping[str, float]:
         """Return the unpruned scores that stand beside a row's."""
         return self.rows[0].theirs if row.baseline is None else row.baseline
 
-    def published(self, row: Row, name: str) -> dict[str, float] | None:
+    def published(self, row: TableRow, name: str) -> dict[str, float] | None:
         """Return a published score, the unpruned one and their difference in points; None where the row has none."""
         if name not in row.theirs:
             return None

@@ -12,7 +12,7 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import read_dataset
 from prunevid_qwen.evaluation.engine.storing import answer_files, run_folder
-from prunevid_qwen.evaluation.protocol.answer_lines import Line, join
+from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine, join
 from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
@@ -59,7 +59,7 @@ def write_tables(folder: Path) -> dict[str, Any]:
     configs = [name for name in record["configs"] if any(line["config"] == name for line in stored)]
     configs.sort(key=lambda name: name != BASELINE)
     summary = summarise(
-        (Line.from_dict(line) for line in stored), Manifest(**record["manifest"]), protocol, configs or None
+        (AnswerLine.from_dict(line) for line in stored), Manifest(**record["manifest"]), protocol, configs or None
     )
     summary["tokens"] = {"rows": token_rows(stored, configs), "definitions": DEFINITIONS}
     summary["run"] = _identity(record, configs)
@@ -109,7 +109,7 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
     # a config's name may hold a path: "paper glimpse_path=/models/glimpse"
     path = path or folder / f"{record['dataset']} {name.replace('/', '_')}.json"
     data = read_dataset(record["dataset"], Path(record["data"]), record["part"])
-    lines = [Line.from_dict(line) for path in answer_files(folder) for line in read_lines(path)]
+    lines = [AnswerLine.from_dict(line) for path in answer_files(folder) for line in read_lines(path)]
     if record["dataset"] == "videomme":
         replace(path, official_text(data.records, lines, name).encode())
         return path

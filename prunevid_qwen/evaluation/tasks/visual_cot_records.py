@@ -72,7 +72,7 @@ def data_files(given: Sequence[Path]) -> list[Path]:
     for path in given:
         inside = [path] if path.is_file() else sorted(each for each in path.glob("*") if each.suffix in _SUFFIXES)
         if not inside:
-            raise ConfigError(f"no data at {path}: --data takes a file, or a folder that holds .json or .jsonl files")
+            raise MediaError(f"no data at {path}: --data takes a file, or a folder that holds .json or .jsonl files")
         found |= dict.fromkeys(inside)
     if not found:
         raise ConfigError("nothing to ask: pass --data FILE, or the folder of the sets")

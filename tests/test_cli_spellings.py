@@ -93,7 +93,7 @@ def test_two_spellings_of_one_option_are_refused(calls: list[Call], capsys: pyte
 def test_a_folder_without_its_option_is_checked_with_a_hint(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = [main(["eval", "check", "mvbench", *words, str(tmp_path)]) for words in ([], ["--data"])]
     said = capsys.readouterr().err
-    assert outcomes[0] == outcomes[1] == 2 and said.count("note: ") == 1 and "--data DIR" in said
+    assert outcomes[0] == outcomes[1] == 4 and said.count("note: ") == 1 and "--data DIR" in said
     assert main(["eval", "check", "mvbench"]) == 2
     assert main(["eval", "check", "mvbench", "a", "--data", "b"]) == 2
 

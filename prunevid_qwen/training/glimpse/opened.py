@@ -61,7 +61,7 @@ def open_recipe(recipe: GlimpseRecipe) -> dict[str, BoxData]:
         except MediaError as error:
             missing.append(f"{name}: {error}; on the command line --{name} path=FILE.jsonl --{name} images=FOLDER")
     if missing:
-        here = f"Relative paths start from the current folder, {Path.cwd()}. docs/glimpse.md says where to get the data"
+        here = f"Relative paths start from the current folder, {Path.cwd()}; docs/glimpse.md: what the files look like"
         raise MediaError("\n".join([*missing, here]))
     return opened
 

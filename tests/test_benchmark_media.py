@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.datasets import Report, check, read_dataset
+from prunevid_qwen.evaluation.datasets import FolderReport, check, read_dataset
 from prunevid_qwen.evaluation.datasets.damage import promised_bytes
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import FAST_VP9, RATE, SIZE, Clips, mvbench_record, put_frames, write_json
@@ -31,7 +31,7 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
 
 
-def look(root: Path, decode: bool = False, name: str = "mvbench") -> Report:
+def look(root: Path, decode: bool = False, name: str = "mvbench") -> FolderReport:
     return check(read_dataset(name, root), decode)
 
 
@@ -42,7 +42,7 @@ def asking(root: Path, task: str, records: list[dict[str, Any]]) -> Path:
     return root
 
 
-def of_media(report: Report) -> list[tuple[str, str]]:
+def of_media(report: FolderReport) -> list[tuple[str, str]]:
     """Kind and name of what is wrong, task files left out."""
     return [(p.kind, Path(p.path).name) for p in report.problems if not p.path.endswith(".json")]
 

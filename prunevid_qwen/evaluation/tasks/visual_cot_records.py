@@ -66,7 +66,8 @@ def data_files(given: Sequence[Path]) -> list[Path]:
     """List the files that are meant: each a file, or a folder, which stands for its ``*.json`` and ``*.jsonl``.
 
     Raises:
-        ConfigError: there is none, or two would give sets of one name.
+        MediaError: there is none at one of them.
+        ConfigError: none is given, or two would give sets of one name.
     """
     found: dict[Path, None] = {}
     for path in given:

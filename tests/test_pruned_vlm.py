@@ -294,11 +294,11 @@ def test_ask_answers_about_a_photo(folder: Path, photo: Path, capsys: pytest.Cap
     assert told["comparison"]["encoded_once"] is False and told["baseline"]["stats"]["seconds"]["vision"] > 0
 
 
-def test_the_command_of_the_readme(
+def test_the_command_of_the_quickstart(
     folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
-    line = next(each for each in readme.splitlines() if each.startswith("prunevid ask") and "llava" in each)
+    page = (Path(__file__).resolve().parent.parent / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    line = next(each for each in page.splitlines() if each.startswith("prunevid ask") and "llava" in each)
     monkeypatch.chdir(tmp_path)
     Image.open(photo).save("photo.jpg")
     words = [str(folder) if "llava-hf/" in word else word for word in shlex.split(line, comments=True)[1:]]

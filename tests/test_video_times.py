@@ -140,7 +140,7 @@ def test_a_picture_stays_on_the_screen_until_the_end(tmp_path, suffix):
         assert set(numbers_of(read_video(path, start=start, end=end).frames)) == expected
     alone = read_video(path, start=20.0, end=24.0)
     assert alone.timestamps == (20.0,) and alone.seconds_per_grid == pytest.approx(8.0)
-    with pytest.raises(MediaError, match="beyond"):
+    with pytest.raises(MediaError, match=r"60\.00"):
         read_video(path, start=60.0)
 
 

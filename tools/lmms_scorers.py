@@ -1,7 +1,7 @@
 """What lmms-eval's own scorers say of strings. Run by ``tools/test_lmms.py`` where lmms-eval is installed.
 
 Reads ``{"strings": [...], "options": [five texts]}`` from stdin; writes, for each scorer and string, the letters that
-it counts as right and what it does then, in the words of `prunevid_qwen.evaluation.protocol.scorers.Reading`.
+it counts as right and what it does then, in the words of `prunevid_qwen.evaluation.protocol.scorers.AnswerReading`.
 """
 
 from __future__ import annotations

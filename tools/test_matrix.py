@@ -34,9 +34,11 @@ NOT_ABOUT_TRANSFORMERS = tuple(
         "packaging",
         "layers",
         "tested_releases",
-        "readme_figures",
-        "readme",
+        "card_figures",
+        "docs",
+        "names",
         "pages",
+        "site",
         "repository",
         "research_is_apart",
     )

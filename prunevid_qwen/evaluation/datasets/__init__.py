@@ -1,6 +1,7 @@
 """Benchmarks as downloaded, each turned into the same records; nothing here downloads, decodes or knows a model.
 
-A YAML file, called as its paper calls the data set, says where its questions and media lie: `layout` is its schema.
+A YAML file, called as its paper calls the data set, says where its questions and media lie. `dataset_layout` is its
+schema.
 """
 
 from prunevid_qwen.evaluation.datasets.check import FolderReport, check

@@ -101,8 +101,8 @@ def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
     else:
         disagree = min(found["ratios"]) < 1 < max(found["ratios"])
         why = "The turns disagree" if disagree else f"Less than {NOTICEABLE:g}x is noise"
-        verdict = f"{why} ({spread} in {found['turns']}), so this does not show whether pruning is faster"
-        return f"{verdict}: {ratio}, {took}.{_first_token(found)}"
+        verdict = f"{why} ({spread} in {found['turns']} turns), so this does not show whether pruning is faster"
+        return f"{verdict}. By the median {ratio}, {took}.{_first_token(found)}"
     return f"{verdict}: {ratio} ({found['turns']} turns, {spread}), {took}{because}.{_first_token(found)}"
 
 

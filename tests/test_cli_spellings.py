@@ -190,7 +190,9 @@ def test_the_help_names_the_data_sets_and_their_parts() -> None:
     assert names() == eval_run.DATASETS
     several = {each: list(benchmark(each).parts) for each in names() if len(benchmark(each).parts) > 1}
     said = dict(re.findall(r"(\w+ \(default\) or \w+) of (\w+)", eval_run.PART))
-    assert {name: parts.replace(" (default)", "").split(" or ") for parts, name in said.items()} == several
+    assert {name: parts.replace(" (default)", "").split(" or ") for parts, name in said.items()} == several, (
+        "PART of cli/eval_run.py names each data set of several parts"
+    )
 
 
 # ---- examples

@@ -47,7 +47,8 @@ OF_EXPORT = """\
   prunevid eval export runs/egoschema --out answers.csv   .json for the server,
                                                           .csv for Kaggle
 """
-DATASETS = ("egoschema", "longvideobench", "mlvu", "mvbench", "nextqa", "tempcompass", "videomme", "vstar")
+_FILES = Path(__file__).parents[1] / "evaluation" / "datasets"
+DATASETS = tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))  # without loading what reads them
 PART = (
     "subset (default) or full of egoschema; val (default) or test of longvideobench; test (default) or val of nextqa."
 )

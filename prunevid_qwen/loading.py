@@ -47,7 +47,9 @@ def choose_device(device: str | None) -> str:
             f"({build}): leave device unset or pass device='cpu'"
         )
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise SetupError("device='mps' was asked for, but this machine has none: leave device unset or pass 'cpu'")
+        raise SetupError(
+            "device='mps' was asked for, but this machine has none: leave device unset or pass device='cpu'"
+        )
     return str(device)
 
 
@@ -177,5 +179,5 @@ def _unreachable(source: str, error: Exception) -> SetupError:
     return SetupError(
         f"cannot load {quoted(source)}: {reason}\nIf this machine has no network, download the model on "
         f"another one (`hf download {source} --local-dir {name}`), copy the folder here and pass "
-        f"./{name} as the model's path. 'bundled' needs no download"
+        f"model_path='./{name}'. 'bundled' needs no download"
     )

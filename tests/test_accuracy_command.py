@@ -141,3 +141,12 @@ def test_who_stops_the_command_reads_how_to_go_on(
     before = (copy / "answers.jsonl").read_bytes()
     assert main([*words, "--videos", "3"]) == 130
     assert str(copy) in capsys.readouterr().err and (copy / "answers.jsonl").read_bytes() == before
+
+
+def test_a_dry_run_says_how_many_and_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main([*SMALL, "--out", str(out), "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert "unpruned, prunevid" in said and "{" not in said and not out.exists()
+    assert "2 methods x 1 budgets (0.25) x up to 2 questions about each of 16 videos (plain)" in said
+    assert str(out) in said

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen import ConfigError
 from prunevid_qwen.config import get_config
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import here
@@ -102,7 +102,7 @@ def test_no_questions_are_refused(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "q.jsonl").write_text("\n\n")
     assert batch(tmp_path / "q.jsonl", tmp_path / "a.jsonl") == 2
     assert "holds no question: write lines such as" in capsys.readouterr().err
-    assert batch(tmp_path / "none.jsonl", tmp_path / "a.jsonl") == 2
+    assert batch(tmp_path / "none.jsonl", tmp_path / "a.jsonl") == 4
     assert "cannot read the questions in" in capsys.readouterr().err
 
 
@@ -176,8 +176,6 @@ def test_folders_and_question_files_that_cannot_be_asked(tmp_path: Path) -> None
     assert [each.id for each in questions_for_folder(tmp_path / "clips", ["?"])] == ["a.MP4#1"]
     for wrong in (
         lambda: read_question_file(tmp_path / "empty.txt"),
-        lambda: read_question_file(tmp_path / "none.txt"),
-        lambda: questions_for_folder(tmp_path / "none", ["?"]),
         lambda: questions_for_folder(tmp_path / "clips", []),
         lambda: questions_for_folder(tmp_path / "clips", [" "]),
         lambda: questions_for_folder(tmp_path / "clips", ["<|video_pad|> ?"]),
@@ -185,5 +183,10 @@ def test_folders_and_question_files_that_cannot_be_asked(tmp_path: Path) -> None
         with pytest.raises(ConfigError):
             wrong()
     (tmp_path / "clips" / "a.MP4").unlink()
-    with pytest.raises(ConfigError, match="clips"):
-        questions_for_folder(tmp_path / "clips", ["?"])
+    for missing in (
+        lambda: read_question_file(tmp_path / "none.txt"),
+        lambda: questions_for_folder(tmp_path / "none", ["?"]),
+        lambda: questions_for_folder(tmp_path / "clips", ["?"]),
+    ):
+        with pytest.raises(MediaError):
+            missing()

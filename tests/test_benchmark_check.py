@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.errors import ConfigError, MediaError, SetupError
 from prunevid_qwen.evaluation.datasets import FolderReport, check, names, read_dataset
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import Clips, mvbench_record, write_json
@@ -109,10 +109,10 @@ def test_the_wrong_folder_is_said_to_be_wrong(whole: dict[str, Path], tmp_path: 
     assert "nothing was found: is" in " ".join(look(tmp_path).next_steps)
     outer = tmp_path / "data"
     shutil.copytree(whole["mvbench"], outer / "MVBench")
-    assert main(["eval", "check", "mvbench", str(outer)]) == 2
+    assert main(["eval", "check", "mvbench", str(outer)]) == 4
     said = capsys.readouterr().err
     assert f"Did you mean {outer / 'MVBench'}?" in said and "json/<task>.json" in said
-    assert main(["eval", "check", "mvbench", str(tmp_path / "nowhere")]) == 2
+    assert main(["eval", "check", "mvbench", str(tmp_path / "nowhere")]) == 4
     assert "there is none" in capsys.readouterr().err
 
 
@@ -236,7 +236,7 @@ def test_a_linked_video_folder_works(mvbench: Path, tmp_path: Path) -> None:
 
 def test_vstar_with_its_images_in_a_table_is_told_which_one_to_download(tmp_path: Path) -> None:
     folders.write_parquet(tmp_path / "data" / "test-0.parquet", [{"text": "x"}])
-    with pytest.raises(ConfigError, match="download craigwu/vstar_bench"):
+    with pytest.raises(MediaError, match="download craigwu/vstar_bench"):
         read_dataset("vstar", tmp_path)
 
 

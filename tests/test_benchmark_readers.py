@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, names, read_dataset
 from prunevid_qwen.evaluation.datasets.choices import letter_of, without_letters
 from prunevid_qwen.evaluation.protocol.exports import write_submission
@@ -268,7 +268,7 @@ def test_answers_of_every_kind(kind: str, good: list[object], bad: list[object])
 def test_questions_in_the_cache_of_the_hub(whole: dict[str, Path], tmp_path: Path, empty_cache: Path) -> None:
     videos = tmp_path / "videomme"  # as lmms-eval leaves it
     shutil.copytree(whole["videomme"] / "data", videos / "data")
-    with pytest.raises(ConfigError, match=r"no questions of Video-MME in .*nor in the cache"):
+    with pytest.raises(MediaError, match=r"no questions of Video-MME in .*nor in the cache"):
         read_dataset("videomme", videos)
     old = folders.snapshot(empty_cache, "lmms-lab/Video-MME", "convert/parquet", "0ld" * 4)
     folders.write_parquet(old / "videomme" / "test-00000-of-00001.parquet", folders.videomme_rows()[:3])

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets import Media, benchmark, check, names, read_dataset
 from prunevid_qwen.evaluation.datasets import dataset_layout as layout
 from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
@@ -69,7 +69,7 @@ def test_nextqa(whole: dict[str, Path], tmp_path: Path) -> None:
     mirrored = read_dataset("nextqa", tmp_path)
     assert [replace(r, media=()) for r in mirrored.records] == [replace(r, media=()) for r in data.records]
     assert check(mirrored).complete
-    with pytest.raises(ConfigError) as error:  # the hub has no table of part val
+    with pytest.raises(MediaError) as error:  # the hub has no table of part val
         read_dataset("nextqa", tmp_path, "val")
     assert "val.csv" in str(error.value)
 
@@ -148,7 +148,7 @@ def test_the_example_of_contributing_is_a_benchmark(
     (example,) = re.findall(r"^   ```yaml\n(.*?)^   ```", text, re.MULTILINE | re.DOTALL)
     monkeypatch.setattr(layout, "_FILES", tmp_path)
     (tmp_path / "myqa.yaml").write_text(textwrap.dedent(example), encoding="utf-8")
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(MediaError) as error:
         read_dataset("My-QA", tmp_path)
     assert "test.csv" in str(error.value) and "videos.zip" in str(error.value)
     head = "video,question,answer,qid,type,a0,a1,a2\n"

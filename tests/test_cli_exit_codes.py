@@ -1,6 +1,7 @@
 """Every exit code of the command line, and that an error is a sentence, or one object under --json."""
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,11 +10,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import transformers
 import typer
 
 from prunevid_qwen.cli import answer as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.commands import app
+from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
 from tests.patience import PATIENCE
 from tests.stub_model import StubModel, ask, clip, model
@@ -94,6 +97,28 @@ def test_errors_of_the_model_have_their_exit_code(
     assert told["message"] in printed.err and "Traceback" not in printed.err
 
 
+def test_an_error_says_an_argument_as_it_is_typed(clip: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    error = SetupError("no network: pass model_path='./name'")
+    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, error))
+    assert ask("--video_path", clip, "--question", "q") == 3
+    assert capsys.readouterr().err == "error: no network: pass --model_path ./name\n"
+
+
+def test_retries_of_the_hub_are_shown_by_verbose_alone() -> None:
+    hub = logging.getLogger("huggingface_hub")
+    before, library = hub.level, transformers.utils.logging.get_verbosity()
+    try:
+        hub.setLevel(logging.WARNING)
+        Reporting(verbose=True).calm_libraries()
+        assert hub.isEnabledFor(logging.WARNING)
+        Reporting().calm_libraries()
+        assert not hub.isEnabledFor(logging.WARNING) and hub.isEnabledFor(logging.ERROR)
+    finally:
+        hub.setLevel(before)
+        transformers.utils.logging.set_verbosity(library)
+        transformers.utils.logging.enable_progress_bar()
+
+
 def test_verbose_adds_the_traceback(clip: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, SetupError("no CUDA")))
     assert ask("--video_path", clip, "--question", "q", "--json", "--verbose") == 3
@@ -122,7 +147,7 @@ def test_a_gpu_that_is_not_there_ends_with_3(clip: str, tmp_path: Path, capsys: 
     words = ["--video_path", clip, "--question", "q", "--model_path", str(tmp_path), "--device", "cuda"]
     assert ask(*words) == 3
     printed = capsys.readouterr()
-    assert "device='cuda' was asked for" in printed.err and printed.out == ""
+    assert "--device cuda" in printed.err and "--device cpu" in printed.err and printed.out == ""
 
 
 def test_the_demo_answers_right_with_pruned_tokens() -> None:

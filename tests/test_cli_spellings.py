@@ -13,10 +13,13 @@ import pytest
 import typer
 
 from prunevid_qwen.cli import app as running
-from prunevid_qwen.cli import main
+from prunevid_qwen.cli import eval_run, main, reproduce
 from prunevid_qwen.cli.commands import app
 from prunevid_qwen.cli.old_spellings import COMMANDS, OPTIONS
+from prunevid_qwen.cli.option import explained
 from prunevid_qwen.cli.output import EXIT_CODES, Call
+from prunevid_qwen.config.option_classes import classes_of
+from prunevid_qwen.evaluation.datasets import benchmark, names
 from tests.patience import PATIENCE
 
 GROUPS = ("eval", "bench", "train", "config", "reproduce")
@@ -93,7 +96,7 @@ def test_two_spellings_of_one_option_are_refused(calls: list[Call], capsys: pyte
 def test_a_folder_without_its_option_is_checked_with_a_hint(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     outcomes = [main(["eval", "check", "mvbench", *words, str(tmp_path)]) for words in ([], ["--data"])]
     said = capsys.readouterr().err
-    assert outcomes[0] == outcomes[1] == 2 and said.count("note: ") == 1 and "--data DIR" in said
+    assert outcomes[0] == outcomes[1] == 4 and said.count("note: ") == 1 and "--data DIR" in said
     assert main(["eval", "check", "mvbench"]) == 2
     assert main(["eval", "check", "mvbench", "a", "--data", "b"]) == 2
 
@@ -148,6 +151,48 @@ def test_the_shell_completes_commands() -> None:
         capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["eval"], done
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("--video-path v.mp4 --question Q", "`prunevid ask`"),
+        ("v.mp4 What?", "`prunevid ask`"),
+        ("eval mvbench --data .", "`prunevid eval run mvbench`"),
+        ("eval --data .", "`prunevid eval run`"),
+        ("reproduce nope", f"There are {', '.join(reproduce.TABLES)}."),
+        ("eval rnu", "'run'"),
+        ("ask --model X", "(Possible options: --model_path)"),
+        ("methods --hlp", "(Possible options: --help)"),
+    ],
+)
+def test_what_was_meant_is_offered(words: str, offered: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    said = capsys.readouterr()
+    assert said.err.splitlines()[0].endswith(offered) or said.err.splitlines()[0].endswith(f"Did you mean {offered}?")
+    assert said.out == ""
+
+
+def test_help_of_a_method_that_is_not_there_is_the_error_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", "--selector", "nope", "--help"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "fastv" in said.err
+
+
+def test_every_option_of_a_method_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    for part in ("merger", "selector"):
+        for name, own in classes_of(part).items():
+            silent = [each.name for each in explained(own, {}) if not each.text]
+            assert silent == [] and "=None" not in "".join(each.text for each in explained(own, {})), (name, silent)
+
+
+def test_the_help_names_the_data_sets_and_their_parts() -> None:
+    assert names() == eval_run.DATASETS
+    several = {each: list(benchmark(each).parts) for each in names() if len(benchmark(each).parts) > 1}
+    said = dict(re.findall(r"(\w+ \(default\) or \w+) of (\w+)", eval_run.PART))
+    assert {name: parts.replace(" (default)", "").split(" or ") for parts, name in said.items()} == several, (
+        "PART of cli/eval_run.py names each data set of several parts"
+    )
 
 
 # ---- examples

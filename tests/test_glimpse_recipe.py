@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli.option import field_help
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.training.glimpse.base import _published_taps, facts_for, make_trainee
 from prunevid_qwen.training.glimpse.opened import open_recipe, spec_of
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -49,6 +49,16 @@ def test_the_tiny_file_trains_the_bundled_model_on_shapes() -> None:
     opened = open_recipe(recipe)
     assert recipe.model_path == "bundled" and recipe.eval_data["held_out"] is True
     assert len(opened["data"]) > len(opened["eval_data"]) >= 1
+
+
+def test_every_set_that_is_missing_is_named_with_its_option(tmp_path: Path) -> None:
+    there = {"kind": "visual_cot", "images": str(tmp_path)}
+    sets = {name: {**there, "path": f"{tmp_path}/{name}.jsonl"} for name in ("data", "eval_data")}
+    with pytest.raises(MediaError) as error:
+        open_recipe(GlimpseRecipe(**sets))
+    for name, options in sets.items():
+        assert options["path"] in str(error.value) and f"--{name} path=FILE.jsonl" in str(error.value)
+    assert str(Path.cwd()) in str(error.value) and "docs/glimpse.md" in str(error.value)
 
 
 def test_yaml_gives_back_what_it_was_given(tmp_path: Path) -> None:

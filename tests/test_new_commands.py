@@ -76,6 +76,10 @@ def test_a_new_method_keeps_the_contract_and_answers(
     for name in ("my_own", "My", "2nd", "class", "fastv" if stage == 2 else "pool"):
         assert main(["new-method", name, *words]) == 2
     assert Path("my_own.py").read_text() == before
+    Path("my_own.py").write_text("mine")
+    assert main(["new-method", "own_two", *words, "--out", "my_own.py"]) == 2
+    assert main(["new-method", "own_two", *words, "--out", "my_own.py", "--force"]) == 0
+    assert "own_two" in Path("my_own.py").read_text()
 
 
 # ---- config

@@ -28,7 +28,7 @@ def test_a_missing_data_set_is_named_with_what_to_do(root: Path, capsys: pytest.
     assert "got 'mvbench'; the data sets of fastvid are videomme" in capsys.readouterr().err
     assert prunevid("flashvid", "--data", "videomme") == 2
     assert "--data is NAME=FOLDER" in capsys.readouterr().err
-    assert prunevid("fastvid", "--data", f"videomme={root / 'nowhere'}", "--model_path", "bundled") == 2
+    assert prunevid("fastvid", "--data", f"videomme={root / 'nowhere'}", "--model_path", "bundled") == 4
     assert "nowhere is to be the folder of Video-MME" in " ".join(capsys.readouterr().err.split())
 
 

@@ -54,7 +54,11 @@ def test_the_rule(pruned: list[float], unpruned: list[float], outcome: str) -> N
     pairs = turns(pruned, unpruned)
     found = judge(pairs)
     assert found["outcome"] == outcome and found["turns"] == len(pruned)
-    assert ("cannot be told apart" in sentence(found, *pairs[0])) == (outcome == "cannot_be_told_apart")
+    said = sentence(found, *pairs[0])
+    assert ("does not show whether" in said) == (outcome == "cannot_be_told_apart")
+    if outcome == "cannot_be_told_apart":
+        reason = said.partition(",")[0]  # comes first, with the spread
+        assert all(f"{of(found['ratios']):.2f}x" in reason for of in (min, max)) and str(len(pruned)) in reason
     assert sentence(found, *pairs[0]).startswith("Pruned is faster") == (outcome == "faster")
 
 

@@ -97,9 +97,9 @@ def test_files_that_are_none(text: str, said: str, tmp_path: Path) -> None:
 def test_files_are_named_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="pass --data FILE"):
         data_files([])
-    with pytest.raises(ConfigError, match="no data at"):
+    with pytest.raises(MediaError, match="no data at"):
         data_files([tmp_path / "none.json"])
-    with pytest.raises(ConfigError, match="no data at"):
+    with pytest.raises(MediaError, match="no data at"):
         data_files([tmp_path])
     for name in ("a.json", "b.jsonl", "notes.txt"):
         (tmp_path / name).touch()

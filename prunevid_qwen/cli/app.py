@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import logging
+import re
 import signal
 import sys
 import traceback
@@ -56,11 +57,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     except KeyboardInterrupt as interruption:
         number = signal_of(interruption)
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
-        return _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
+        exit_code = _report("Interrupted", f"interrupted{by}", SIGNALLED + number, as_json)
+        if hasattr(interruption, "kept"):
+            typer.echo(interruption.kept, err=True)
+        return exit_code
     except PruneVidError as error:
         if "--verbose" in words:
             traceback.print_exc()
-        return _report(type(error).__name__, str(error), error.exit_code, as_json)
+        return _report(type(error).__name__, _as_typed(str(error)), error.exit_code, as_json)
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else program
         return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
@@ -92,6 +96,11 @@ def _run(call: Call) -> int:
     elif result.told:
         typer.echo(text if output.as_json else outline(result.told) + "\n", nl=False)
     return result.exit_code
+
+
+def _as_typed(message: str) -> str:
+    """Return an error of Python's arguments in the spelling of options: device='cpu' is typed --device cpu."""
+    return re.sub(r"\b(device|model_path|glimpse_path)='([^'\s]+)'", r"--\1 \2", message)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

@@ -26,6 +26,12 @@ EXAMPLES = """\
   ... --selector fastv --help               the options of that method
   ... --json > answer.json                  all but the one object goes to stderr
 """
+OF_DEMO = """\
+[bold]Examples[/bold]
+  prunevid demo
+  prunevid demo --compare                   also without pruning, side by side
+  prunevid demo --selector fastv            another method
+"""
 DEMO = "The same as ask; without a video, about the clip that comes with the package."
 
 

@@ -81,12 +81,27 @@ def accuracy(
     )  # fmt: skip
     run = AccuracyRun(_compared(names_in_text(methods)), **{**(QUICK if quick else {}), **given})
     if dry_run:
-        return Done(run.to_dict())
+        return _planned(run, out)
     if against is not None:
         read_answers(against)  # complains now, not after an hour of asking
     with output.keeping(out), output.bars() as bars:
         accuracy_run(out, run, workers, restart, bars.tell, typed())
     return _accuracy_report(out, against, pack, output)
+
+
+def _planned(run: Any, out: Path) -> Done:
+    """Say what a run would ask, and where it would be written."""
+    names = [each.name for each in run.methods]
+
+    def show() -> None:
+        typer.echo(f"methods: {', '.join(names)}")
+        typer.echo(
+            f"{len(names)} methods x {len(run.budgets)} budgets ({', '.join(map(str, run.budgets))}) x up to "
+            f"{run.questions} questions about each of {run.videos} videos ({', '.join(run.conditions)})"
+        )
+        typer.echo(f"would be written to {out}; leave out --dry_run to ask")
+
+    return Done({"out": str(out), **run.to_dict()}, show)
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from prunevid_qwen.cli import (
     reproduce,
     train,
 )
-from prunevid_qwen.cli.command import command
+from prunevid_qwen.cli.command import PanelledGroup, command
 from prunevid_qwen.version import __version__
 
 # Underscores are the spelling (they are the names in Python and in JSON); dashes are accepted everywhere.
@@ -36,9 +36,16 @@ def _help_if_alone(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
-def _group(name: str, text: str) -> typer.Typer:
-    """Give the command line a group of commands, whose help is shown where none of them is named."""
-    group = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode="rich")
+def _group(name: str, text: str, **meant: str) -> typer.Typer:
+    """Give the command line a group of commands, whose help is shown where none of them is named.
+
+    Args:
+        name: what is typed.
+        text: its help.
+        meant: words that are none of its commands, and what to type instead.
+    """
+    cls = type("Group", (PanelledGroup,), {"meant": meant})
+    group = typer.Typer(cls=cls, context_settings=_SETTINGS, add_completion=False)
     group.callback(invoke_without_command=True)(_help_if_alone)
     app.add_typer(group, name=name, help=text)
     return group
@@ -47,6 +54,7 @@ def _group(name: str, text: str) -> typer.Typer:
 app = typer.Typer(
     name="prunevid",
     help="Video language models answer with a fraction of the visual tokens (PruneVid and other methods).",
+    cls=PanelledGroup,
     context_settings=_SETTINGS,
     rich_markup_mode="rich",
 )
@@ -66,7 +74,7 @@ def _prunevid(
 
 command(app, "ask", ask.ask, ask.EXAMPLES, demo=False)
 for each, name in ((app, "demo"), (demo_app, "demo.py")):
-    command(each, name, ask.ask, ask.EXAMPLES, text=ask.DEMO, demo=True)
+    command(each, name, ask.ask, ask.OF_DEMO, text=ask.DEMO, demo=True)
 command(app, "batch", batch.batch, batch.EXPLAINED)
 command(app, "methods", methods.methods, methods.EXAMPLES)
 command(app, "new-method", methods.new_method, methods.OF_NEW)
@@ -74,7 +82,11 @@ configs = _group("config", "Show, compare and save configs: presets, files, and 
 command(configs, "show", config.show, config.OF_SHOW)
 command(configs, "diff", config.diff, config.OF_DIFF)
 command(configs, "save", config.save, config.OF_SAVE)
-evaluate = _group("eval", "Evaluate on data sets: scores with and without pruning.")
+evaluate = _group(
+    "eval",
+    "Evaluate on data sets: scores with and without pruning.",
+    **{each: f"prunevid eval run {each}" for each in eval_run.DATASETS},
+)
 command(evaluate, "run", eval_run.run, eval_run.OF_RUN)
 command(evaluate, "tables", eval_run.tables, eval_run.OF_TABLES)
 command(evaluate, "export", eval_run.export, eval_run.OF_EXPORT)

@@ -8,12 +8,13 @@ from typing import Any
 
 import typer
 
+from prunevid_qwen.cli.eval_run import DATASETS, PART
 from prunevid_qwen.cli.old_spellings import hint
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import Done, FileReporting
 from prunevid_qwen.errors import ConfigError, MediaError
 
-EXPLAINED = """\
+EXPLAINED = f"""\
 [bold]Examples[/bold]
   prunevid eval check mvbench --data ~/data/MVBench
   prunevid eval check videomme --data ~/data/Video-MME --subtitles
@@ -21,8 +22,9 @@ EXPLAINED = """\
   ... --out missing.json        every file, with the questions that need it
 
 [bold]Data sets[/bold]
-  mvbench, videomme, egoschema, longvideobench, mlvu, vstar. Nothing is ever
-  downloaded; questions are also looked for in the cache of `datasets`.
+  {", ".join(DATASETS)}.
+  Nothing is ever downloaded; questions are also looked for in the cache of
+  `datasets`.
 """
 _MOST = 200  # lines; --json has all
 
@@ -32,7 +34,7 @@ def check(
     dataset: str = word(..., "NAME", "Of the data set: see below."),
     folder: Path | None = word(None, "DIR", "As --data.", hidden=True),
     data: Path | None = opt(None, "The folder it was downloaded to.", "DIR"),
-    part: str | None = opt(None, "subset (default) or full of egoschema; val or test of longvideobench.", "NAME"),
+    part: str | None = opt(None, PART, "NAME"),
     subtitles: bool = opt(False, "Read the subtitles too (videomme, longvideobench)."),
     decode: bool = opt(
         False,

@@ -47,15 +47,19 @@ OF_EXPORT = """\
   prunevid eval export runs/egoschema --out answers.csv   .json for the server,
                                                           .csv for Kaggle
 """
-DATASETS = "mvbench, videomme, egoschema, longvideobench, mlvu or vstar."
+_FILES = Path(__file__).parents[1] / "evaluation" / "datasets"
+DATASETS = tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))  # without loading what reads them
+PART = (
+    "subset (default) or full of egoschema; val (default) or test of longvideobench; test (default) or val of nextqa."
+)
 _PROTOCOL = "Protocol (over --protocol's own choices)"
 
 
 def run(
     *,
-    name: str = word(..., "NAME", DATASETS),
+    name: str = word(..., "NAME", f"{', '.join(DATASETS)}."),
     data: Path = opt(..., "The folder it was downloaded to; nothing is downloaded.", "DIR"),
-    part: str | None = opt(None, "subset or full of egoschema; val or test of longvideobench.", "NAME"),
+    part: str | None = opt(None, PART, "NAME"),
     limit: int | None = opt(None, "So many questions, equally spaced over the set. It may grow.", "INT", least=1),
     configs: str = opt("baseline,paper", f"{CONFIGS_HELP} Default: baseline,paper.", "NAMES"),
     out: Path | None = opt(None, "Folder of the results. Default: runs/ and the data set's name.", "FOLDER"),
@@ -95,10 +99,10 @@ def run(
     )
     read = asked.read()
     questions = _that_can_be_asked(read, limit, f"prunevid eval check {known} --data {data}", output)
+    output.calm_libraries()
     if dry_run:
         return _described(asked, read, questions)
     output.note_toy(model.model_path)
-    output.calm_libraries()
     with (
         output.keeping(out),
         output.bars() as bars,

@@ -57,14 +57,15 @@ def new_method(
     name: str = word(..., "NAME", "What configs and command lines will call it."),
     merger: bool = opt(False, "A merger, before the decoder, instead of a selector inside it."),
     out: Path | None = opt(None, "The file to write. Default: NAME.py.", "FILE.py"),
+    force: bool = opt(False, "Write over a file that is there."),
     output: Reporting,
 ) -> Done:
     """Write a file with a method of your own that works, for you to change."""
     from prunevid_qwen.contract.method_template import method_file
 
     path = out or Path(f"{name}.py")
-    if path.exists():
-        raise ConfigError(f"{path} is there already: name another file with --out")
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already: name another file with --out, or pass --force to write over it")
     cls, text = method_file(name, merger)
     path.write_text(text, encoding="utf-8")
     part = "merger" if merger else "selector"

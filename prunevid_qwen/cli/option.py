@@ -132,7 +132,7 @@ def explained(
             shown_kind = kind_of(kind, choices.get(each.name, ()))
             default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
             text = said.get(each.name, "")
-            text = text[:1].upper() + text[1:].replace("`", "")
+            text = re.sub(r"\b(\w+)=None\b", r"\1=none", text[:1].upper() + text[1:].replace("`", ""))
             yield Explained(each.name, kind, shown_kind, text, f"Default: {shown(default)}.")
 
 
@@ -195,7 +195,10 @@ def shown(value: Any) -> str:
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """Return the sentence that a class docstring's ``Args:`` section says of each name."""
-    section = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
-    entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in entries}
+    """Return the sentence that a class docstring's ``Args:`` section, or its parents', says of each name."""
+    found: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        section = inspect.cleandoc(each.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+        entries = re.findall(r"^ {4}(\w+): (.*(?:\n {8,}.*)*)", section, re.MULTILINE)
+        found |= {name: " ".join(text.split()) for name, text in entries}
+    return found

@@ -17,7 +17,7 @@ from prunevid_qwen.errors import ConfigError
 
 PANEL = "Output"
 EXIT_CODES: dict[int, str] = {
-    0: "done; `ask` answered, `batch` answered every question",
+    0: "done",
     2: "bad option, bad file, or the folder holds another run; nothing was started",
     3: "environment: a device, a package, a supported version or the network is missing",
     4: "media or data are missing or unreadable; what could be answered is kept",
@@ -80,10 +80,12 @@ class Reporting:
         return Bars(self.quiet)
 
     def calm_libraries(self) -> None:
-        """Keep transformers' warnings and bars back, unless the log was asked for."""
+        """Keep transformers' warnings and bars and the hub's retries back, unless the log was asked for."""
+        from huggingface_hub.utils import logging as hub
         from transformers.utils import logging
 
         if not self.verbose:
+            hub.set_verbosity_error()
             logging.set_verbosity_error()
             logging.disable_progress_bar()
 
@@ -92,9 +94,14 @@ class Reporting:
         """Say, where the work inside is interrupted, what was kept and how to go on."""
         try:
             yield
-        except KeyboardInterrupt:
-            self.note(f"what was answered is in {where}: the same command goes on where it was")
+        except KeyboardInterrupt as interruption:
+            self.note_later(interruption, f"what was answered is in {where}: the same command goes on where it was")
             raise
+
+    def note_later(self, interruption: KeyboardInterrupt, text: str) -> None:
+        """Have something said on stderr behind the word that the run was interrupted."""
+        if not self.quiet:
+            interruption.kept = text  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

@@ -219,9 +219,9 @@ def _training(training: TrainingOptions, output: Reporting, out: Path) -> Iterat
         torch.set_num_threads(training.threads)
     try:
         yield {"command": typed(), **surroundings()}
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         if _reports():
-            output.note(f"stopped; the same command goes on from {out}")
+            output.note_later(interruption, f"the same command goes on from {out}")
         raise
 
 

@@ -91,18 +91,19 @@ def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
     if found["outcome"] == UNTIMED:
         return "No timings to compare."
     ours, theirs = found["decoder_seconds_median"]["pruned"], found["decoder_seconds_median"]["unpruned"]
-    spread = f"{found['turns']} turns, {min(found['ratios']):.2f}x to {max(found['ratios']):.2f}x"
-    ratio = f"the decoder, all that pruning can change, is {found['ratio']:.2f}x as fast ({spread})"
+    spread = f"{min(found['ratios']):.2f}x to {max(found['ratios']):.2f}x"
+    ratio = f"the decoder, all that pruning can change, is {found['ratio']:.2f}x as fast"
     took = f"{ours:.3g} s pruned and {theirs:.3g} s unpruned"
     if found["outcome"] == FASTER:
         verdict, because = "Pruned is faster", ""
     elif found["outcome"] == SLOWER:
         verdict, because = "Pruned is slower here", _because(pruned, full)
     else:
-        verdict = "Pruned and unpruned cannot be told apart here"
         disagree = min(found["ratios"]) < 1 < max(found["ratios"])
-        because = ", since " + ("the turns disagree" if disagree else f"less than {NOTICEABLE:g}x is noise")
-    return f"{verdict}: {ratio}, {took}{because}.{_first_token(found)}"
+        why = "The turns disagree" if disagree else f"Less than {NOTICEABLE:g}x is noise"
+        verdict = f"{why} ({spread} in {found['turns']} turns), so this does not show whether pruning is faster"
+        return f"{verdict}. By the median {ratio}, {took}.{_first_token(found)}"
+    return f"{verdict}: {ratio} ({found['turns']} turns, {spread}), {took}{because}.{_first_token(found)}"
 
 
 def _first_token(found: dict[str, Any]) -> str:

@@ -75,27 +75,28 @@ def _kept_too_much(stage: Stage, sample: SampleTrace, at: int, step: int) -> str
 
 
 def warnings_of(sample: SampleTrace, what: PruneVidConfig | Plan) -> list[str]:
-    """Say in words after which stages hardly any visual tokens were left: less than a video needs to be seen at all.
+    """Say in words which stages left hardly any visual tokens: less than a video needs to be seen at all.
 
-    That is fewer than one a temporal position (an image has one), or less than 1 % of all.
+    That is fewer than one a temporal position (an image has one), or less than 1 % of all. One sentence, or none.
     """
     stages = Stages.of(what)
     positions = sum(block.grid[0] for block in sample.blocks)
-    said = []
+    few = []
     for number, given, left, stage in (
         (1, sample.tokens, sample.after_stage1, stages.door),
         (2, sample.after_stage1, sample.after_stage2, stages.cuts[-1] if stages.cuts else None),
     ):
-        if left == given:
-            continue
-        few = [f"fewer than one for each of {positions} temporal positions"] if left < positions else []
-        few += [f"{percent(left / sample.tokens)} of all"] if left < _LEAST_SHARE * sample.tokens else []
-        if few:
-            said.append(
-                f"stage {number} left {left} of {sample.tokens} visual tokens, {' and '.join(few)}: the answer may "
-                f"miss most of what was shown. {'' if stage is None else _more(stage)}".rstrip()
-            )
-    return said
+        if left != given and (left < positions or left < _LEAST_SHARE * sample.tokens):
+            few.append((f"stage {number} left {left}", left, "" if stage is None else _more(stage)))
+    if not few:
+        return []
+    left = few[-1][1]
+    why = [f"fewer than one for each of {positions} temporal positions"] if left < positions else []
+    why += [f"{percent(left / sample.tokens)} of all"] if left < _LEAST_SHARE * sample.tokens else []
+    return [
+        f"{' and '.join(each for each, _, _ in few)} of {sample.tokens} visual tokens, {' and '.join(why)}: the answer "
+        f"may miss most of what was shown. {'. '.join(filter(None, (more for _, _, more in few)))}".rstrip()
+    ]
 
 
 def _more(stage: Stage) -> str:

@@ -38,7 +38,8 @@ def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bo
         subtitles: read them too.
 
     Raises:
-        ConfigError: an unknown name or part, no questions in the folder, or an annotation that cannot be right.
+        ConfigError: an unknown name or part, or an annotation that cannot be right.
+        MediaError: no such folder, or no questions in it.
         SetupError: pyarrow is needed and not installed.
     """
     known = benchmark(name)
@@ -46,7 +47,7 @@ def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bo
         raise ConfigError(f"{known.name} has the parts {', '.join(known.parts)}; got {quoted(part)}")
     if not folder.is_dir():
         there = "it is a file" if folder.exists() else f"there is none (looked from {Path.cwd()})"
-        raise ConfigError(f"{folder} is to be the folder of {known.title}, but {there}. It holds:\n{known.layout}")
+        raise MediaError(f"{folder} is to be the folder of {known.title}, but {there}. It holds:\n{known.layout}")
     if subtitles and known.subtitles is None:
         have = ", ".join(each for each in names() if benchmark(each).subtitles)
         raise ConfigError(f"{known.title} has no subtitles; {have} have some")
@@ -180,11 +181,11 @@ class _Reader:
             silent = list(said.values()).count(False)
             yield f"{silent} of {len(said)} videos have no subtitles ({self.says.silent} in the published set)"
 
-    def _no_questions(self) -> ConfigError:
+    def _no_questions(self) -> MediaError:
         known = self.known
         for pattern, instead in known.refused.items():
             if matching(self.folder, pattern):
-                return ConfigError(f"{self.folder} {instead}")
+                return MediaError(f"{self.folder} {instead}")
         files = dict.fromkeys(
             name for form in self.forms for name in (*form.files, *(join.file for join in form.joins.values()))
         )
@@ -192,7 +193,7 @@ class _Reader:
         shown = ", ".join(held[:8]) + (f" and {len(held) - 8} more" if len(held) > 8 else "") or "nothing"
         below = [self.folder / each for each in held if bare(each) == known.name and (self.folder / each).is_dir()]
         meant = f"Did you mean {below[0]}? " if below else ""
-        return ConfigError(
+        return MediaError(
             f"no questions of {known.title} in {self.folder}, nor in the cache of datasets: looked for "
             f"{', '.join(files)}; the folder holds {shown}. {meant}It is laid out as:\n{known.layout}"
         )

@@ -65,7 +65,8 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
         limit: how many are returned, from the beginning; all lines are checked.
 
     Raises:
-        ConfigError: no such file, no question in it, or bad lines, each with its number and what is wrong.
+        MediaError: no such file.
+        ConfigError: no question in it, or bad lines, each with its number and what is wrong.
     """
     text = _text_of(path, "one JSON object a line is expected")
     questions: list[BatchQuestion] = []
@@ -100,18 +101,19 @@ def questions_for_folder(
     a #, from 1: questions may be added at the end later. Hidden files are passed over.
 
     Raises:
-        ConfigError: no such folder, nothing to look at in it, no question, or one that cannot be asked.
+        MediaError: no such folder, or nothing to look at in it.
+        ConfigError: no question, or one that cannot be asked.
     """
     if not folder.is_dir():
-        raise ConfigError(f"no folder at {folder}: give one of videos or images, or a file of questions")
+        raise MediaError(f"no folder at {folder}: give one of videos or images, or a file of questions")
     if not questions:
-        raise ConfigError(f"no question about {folder}: pass --question, or --question-file with a question a line")
+        raise ConfigError(f"no question about {folder}: pass --question, or --question_file with a question a line")
     inside = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     names = [each.as_posix() for each in inside if not any(part.startswith(".") for part in each.parts)]
     kinds = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}
     shown = [(kind, name) for name in names for kind, known in kinds.items() if name.lower().endswith(known)]
     if not shown:
-        raise ConfigError(
+        raise MediaError(
             f"{folder} holds neither video ({', '.join(VIDEO_SUFFIXES)}) nor image ({', '.join(IMAGE_SUFFIXES)})"
         )
     found: list[BatchQuestion] = []
@@ -126,7 +128,8 @@ def read_question_file(path: Path) -> list[str]:
     """Read a text file with a question a line; empty lines are passed over.
 
     Raises:
-        ConfigError: no such file, or no question in it.
+        MediaError: no such file.
+        ConfigError: no question in it.
     """
     lines = [line.strip() for line in _text_of(path, "a question a line is expected").splitlines()]
     if not any(lines):
@@ -137,9 +140,10 @@ def read_question_file(path: Path) -> list[str]:
 def _text_of(path: Path, expected: str) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"no UTF-8: {error}"
-        raise ConfigError(f"cannot read the questions in {path} ({reason}): {expected}") from None
+    except OSError as error:
+        raise MediaError(f"cannot read the questions in {path} ({error.strerror}): {expected}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the questions in {path} (no UTF-8: {error}): {expected}") from None
 
 
 def missing_media(questions: Sequence[BatchQuestion]) -> list[str]:

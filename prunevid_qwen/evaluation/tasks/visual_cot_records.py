@@ -66,13 +66,14 @@ def data_files(given: Sequence[Path]) -> list[Path]:
     """List the files that are meant: each a file, or a folder, which stands for its ``*.json`` and ``*.jsonl``.
 
     Raises:
-        ConfigError: there is none, or two would give sets of one name.
+        MediaError: there is none at one of them.
+        ConfigError: none is given, or two would give sets of one name.
     """
     found: dict[Path, None] = {}
     for path in given:
         inside = [path] if path.is_file() else sorted(each for each in path.glob("*") if each.suffix in _SUFFIXES)
         if not inside:
-            raise ConfigError(f"no data at {path}: --data takes a file, or a folder that holds .json or .jsonl files")
+            raise MediaError(f"no data at {path}: --data takes a file, or a folder that holds .json or .jsonl files")
         found |= dict.fromkeys(inside)
     if not found:
         raise ConfigError("nothing to ask: pass --data FILE, or the folder of the sets")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.option_checks import check_names
@@ -44,14 +45,25 @@ def open_recipe(recipe: GlimpseRecipe) -> dict[str, BoxData]:
     """Open what a recipe trains on and, where there is such, what it evaluates on: "data" and "eval_data".
 
     Raises:
-        ConfigError, MediaError: as in `spec_of` and `open_data`.
+        ConfigError: as in `spec_of` and `open_data`.
+        MediaError: the file of one or both is missing, unreadable, cut off or empty.
     """
     specs = {"data": spec_of("data", recipe.data)}
     if recipe.eval_data:
         specs["eval_data"] = spec_of("eval_data", recipe.eval_data)
         if recipe.eval_data.get("path") and recipe.eval_data["path"] == recipe.data.get("path"):
             logger.warning("data and eval_data are of one file: what is evaluated on may have been trained on")
-    return {name: open_data(spec) for name, spec in specs.items()}
+    opened: dict[str, BoxData] = {}
+    missing: list[str] = []
+    for name, spec in specs.items():
+        try:
+            opened[name] = open_data(spec)
+        except MediaError as error:
+            missing.append(f"{name}: {error}; on the command line --{name} path=FILE.jsonl --{name} images=FOLDER")
+    if missing:
+        here = f"Relative paths start from the current folder, {Path.cwd()}; docs/glimpse.md: what the files look like"
+        raise MediaError("\n".join([*missing, here]))
+    return opened
 
 
 def look_at(opened: Mapping[str, BoxData], tell: Progress | None = None) -> dict[str, CheckReport]:

@@ -72,6 +72,7 @@ def open_entries(
         ConfigError, MediaError: an entry is wrong, missing, or holds records that cannot be trained on.
     """
     parts: list[tuple[BoxData, str]] = []
+    wrong: list[ConfigError | MediaError] = []
     for number, entry in enumerate(given):
         options = {option: value for option, value in entry.items() if option not in OWN_OPTIONS}
         try:
@@ -83,10 +84,13 @@ def open_entries(
                     report.raise_for_problems(IGNORED)
                 data = usable({f"{name}[{number}]": data}, reports)[f"{name}[{number}]"]
         except (ConfigError, MediaError) as error:
-            raise type(error)(f"entry {number} of {name}: {error}") from None
+            wrong.append(type(error)(f"entry {number} of {name}: {error}"))
+            continue
         if entry.get("only"):
             data = _about(data, str(entry["only"]), f"entry {number} of {name}")
         parts.append((data, entry.get("reward", REWARDS[0])))
+    if wrong:
+        raise type(wrong[0])("\n".join(map(str, wrong)))
     return Entries(parts) if parts else None
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from prunevid_qwen.cli import main
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets import Media, benchmark, check, names, read_dataset
 from prunevid_qwen.evaluation.datasets import dataset_layout as layout
@@ -163,6 +164,21 @@ def test_the_example_of_contributing_is_a_benchmark(
     )
     assert check(data).complete and check(data).by_group == {"why": (3, 3)} and not check(data).notes
     assert protocol_for("myqa").prompt == "letter" and columns_of("myqa") == {"lmms": "lmms_mvbench"}
+
+
+def test_check_refuses_a_scorer_that_there_is_none_of_as_a_run_does(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    assert "lmms: lmms_nextqa" in text
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    (path := tmp_path / "scored.yaml").write_text(text.replace("lmms: lmms_nextqa", "lmms: lms_nextqa"), "utf-8")
+    line = 1 + text[: text.index("lmms: lmms_nextqa")].count("\n")
+    said = []
+    for words in (["eval", "check", "scored"], ["eval", "run", "scored"]):
+        assert main([*words, "--data", str(whole["nextqa"])]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and f"{path}:{line}: " in said[0] and "'lmms_nextqa'" in said[0]
 
 
 @pytest.mark.parametrize(

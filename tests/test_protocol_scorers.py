@@ -15,6 +15,7 @@ from prunevid_qwen.evaluation.protocol import harness_scorers
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from prunevid_qwen.evaluation.protocol.scorers import AnswerReading, Output, ours
+from prunevid_qwen.evaluation.yaml_data import Marked
 
 OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")
 LEFT_OUT, DRAWN, NOTHING, ALL = "left out", "drawn", "", "ABCD"
@@ -108,12 +109,12 @@ def test_of_several_letters_or_texts_lmms_nextqa_takes_the_last(raw: str, letter
 
 
 def test_a_scorer_that_there_is_none_of_is_named_with_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = replace(benchmark("vstar"), scorers={"lmms": "lms_mvbench"})
+    wrong = replace(benchmark("vstar"), scorers={"lmms": Marked("lms_mvbench", "vstar.yaml:9")})
     monkeypatch.setattr(harness_scorers, "benchmark", lambda name: wrong)
     for ask in (columns_of, protocol_for):  # before anything is answered, and before anything is counted
         with pytest.raises(ConfigError) as error:
             ask("vstar")
-        assert all(each in str(error.value) for each in ("vstar.yaml", "'lms_mvbench'", "'lmms_mvbench'"))
+        assert all(each in str(error.value) for each in ("vstar.yaml:9: ", "'lms_mvbench'", "'lmms_mvbench'"))
 
 
 @pytest.mark.parametrize("raw", ["", "(", ".", " "])

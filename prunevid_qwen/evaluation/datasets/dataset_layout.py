@@ -124,9 +124,8 @@ class Benchmark:
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # pattern -> what to do where a folder holds only that
     advice: Mapping[str, str] = field(default_factory=dict)  # part of a path -> what to do when such a file is missing
-    scorers: Mapping[str, str] = field(
-        default_factory=dict
-    )  # column of the tables -> one of protocol/harness_scorers.py
+    # column of the tables -> one of protocol/harness_scorers.py, which `columns_of` there looks up: with its place
+    scorers: Mapping[str, Marked] = field(default_factory=dict)
     groups: int = 0  # how many of them a published average over `by` is of; 0 for those that are found
     name: str = ""  # set when it is read
 

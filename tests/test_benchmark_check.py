@@ -177,7 +177,9 @@ def test_bounds_of_a_task_without_bounds_are_ignored(tmp_path: Path) -> None:
         ({"answer": "maybe"}, r"\(moving_count/1\): the answer is 'maybe', expected .* \['yes', 'no'\]"),
         ({"candidates": []}, r"\(moving_count/1\): candidates is \[\], expected a list"),
         ({"candidates": "yes"}, r"\(moving_count/1\): candidates is 'yes'"),
-        ({"video": None}, r"\(moving_count/1\) has no 'video' \(it has"),
+        ({"video": None}, r"\(moving_count/1\): video is empty"),
+        ({"candidates": None}, r"\(moving_count/1\): candidates is empty"),
+        ({"video": ["a.mp4"]}, r"\(moving_count/1\): video is \['a.mp4'\], expected one value"),
     ],
 )
 def test_records_that_cannot_be_right_are_refused_by_id(changed: dict[str, Any], said: str, tmp_path: Path) -> None:

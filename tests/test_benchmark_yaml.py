@@ -112,6 +112,9 @@ def test_a_wrong_file_of_a_benchmark_is_named_by_its_line(tmp_path: Path, monkey
         ("path: [", "paths: [", ["paths", "path"]),
         ("strip: true", "strip: yes please", ["strip", "true or false"]),
         ('media: {path: ["{video}.mp4", "{vidor}.mp4"], ', "media: {", ["media", "path"]),
+        ("[a0, a1, a2, a3, a4]", '"{options}"', ["options names a column", "write options, without braces"]),
+        ("[a0, a1, a2, a3, a4]", '[a0, "{a1}"]', ["options names a column", "write a1, without braces"]),
+        ("{index: answer}", '{index: "{answer}"}', ["answer names a column", "write answer, without braces"]),
     )):  # fmt: skip
         name = f"wrong{number}"
         assert now in text
@@ -130,6 +133,7 @@ def test_a_column_that_no_row_has_is_named_with_those_there_are(
     folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
     for number, (now, then) in enumerate((
         ("[a0, a1", "[b0, a1"), ("{type[0]}", "{tpe[0]}"), ("{index: answer}", "{index: anser}"), ("_{qid}", "_{qi}"),
+        ("[a0, a1, a2, a3, a4]", "candidates"),
         ('path: ["{video}.mp4", "{vidor}.mp4"]', 'path: ["{vid}.mp4"]'),
     )):  # fmt: skip
         (tmp_path / f"wrong{number}.yaml").write_text(text.replace(now, then), encoding="utf-8")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunevid_qwen.config.option_checks import nearest
-from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.errors import ConfigError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import MediaKind
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 
@@ -44,6 +44,12 @@ class Fields:
     def __post_init__(self) -> None:
         if self.answer is not None and (len(self.answer) != 1 or set(self.answer) - {"letter", "index", "text"}):
             raise ConfigError(f"answer is one of letter, index, text: a column; got {quoted(dict(self.answer))}")
+        named = {"options": self.options or (), "answer": tuple((self.answer or {}).values())}
+        for name, columns in named.items():
+            for column in (columns,) if isinstance(columns, str) else columns:
+                if "{" in column:
+                    meant = excerpt(column.strip("{}"))
+                    raise ConfigError(f"{name} names a column: write {meant}, without braces; got {quoted(column)}")
         if "video" not in self.groups:
             raise ConfigError(f"groups need video: whose questions share a video; got {', '.join(self.groups)}")
 

@@ -142,6 +142,34 @@ def test_a_column_that_no_row_has_is_named_with_those_there_are(
         assert "test-0.parquet, record 0" in str(error.value) and "(it has" in str(error.value), str(error.value)
 
 
+def test_an_answer_of_another_form_is_shown_the_three_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
+    for form in ("letter", "text"):
+        (tmp_path / f"as{form}.yaml").write_text(text.replace("{index: answer}", f"{{{form}: answer}}"), "utf-8")
+        with pytest.raises(ConfigError) as error:
+            read_dataset(f"as{form}", tmp_path)
+        for each in (f"as{form}.yaml", "{index: COLUMN}", "{letter: COLUMN}", "{text: COLUMN}"):
+            assert each in str(error.value)
+
+
+def test_options_that_begin_with_their_letters_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    names = [f"a{place}" for place in range(5)]
+    forms = ("{letter}. {text}", "({letter}) {text}", "{letter}) {text}", "{text}")
+    rows = [
+        row | {name: form.format(letter=letter, text=row[name]) for name, letter in zip(names, "ABCDE", strict=True)}
+        for row, form in zip(folders.nextqa_rows(), forms, strict=True)
+    ]
+    folders.write_parquet(tmp_path / "test-0.parquet", rows)
+    for name, then, noted in (("plain", "answer:", ["3 questions"]), ("taken", "labelled: true\n  answer:", [])):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("answer:", then), "utf-8")
+        notes = [note for note in check(read_dataset(name, tmp_path)).notes if "labelled: true" in note]
+        assert [note[: len("3 questions")] for note in notes] == noted
+
+
 def test_every_benchmark_has_a_miniature_folder() -> None:
     assert set(folders.WRITERS) == set(names()), "tests/benchmark_folders.py writes each benchmark's folder"
 

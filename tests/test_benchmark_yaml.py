@@ -121,7 +121,9 @@ def test_a_wrong_file_of_a_benchmark_is_named_by_its_line(tmp_path: Path, monkey
         (tmp_path / f"{name}.yaml").write_text(text.replace(now, then), encoding="utf-8")
         with pytest.raises(ConfigError) as error:
             benchmark(name)
-        assert len(re.findall(rf"{name}\.yaml:\d+: ", str(error.value))) == 1, str(error.value)
+        (line,) = re.findall(rf"{name}\.yaml:(\d+): ", str(error.value))
+        (at,) = [place for place, each in enumerate(text.splitlines(), 1) if now in each]
+        assert int(line) == at, str(error.value)
         assert all(each in str(error.value) for each in said), str(error.value)
 
 

@@ -139,7 +139,7 @@ class Benchmark:
         for part in self.parts.values():
             for form in (part, *part.otherwise):
                 if self.by not in (fields := self.fields(form)).groups:
-                    raise self.record.error(f"by is {self.by!r}, none of the groups {', '.join(fields.groups)}")
+                    raise ConfigError(f"by is {self.by!r}, none of the groups {', '.join(fields.groups)}")
 
     def fields(self, form: Form) -> Fields:
         """Return the fields of one form of the questions."""

@@ -58,6 +58,7 @@ def of_media(report: FolderReport) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", names())
 def test_a_whole_folder_is_complete(name: str, whole: dict[str, Path], capsys: Any) -> None:
+    assert name in whole, folders.missing(name)
     for words in ([], ["--decode"]):
         assert main(["eval", "check", name, str(whole[name]), *words]) == 0
         said = capsys.readouterr()

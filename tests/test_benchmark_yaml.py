@@ -173,7 +173,9 @@ def test_options_that_begin_with_their_letters_are_noted(tmp_path: Path, monkeyp
 
 
 def test_every_benchmark_has_a_miniature_folder() -> None:
-    assert set(folders.WRITERS) == set(names()), "tests/benchmark_folders.py writes each benchmark's folder"
+    for name in names():
+        assert name in folders.WRITERS, folders.missing(name)
+    assert set(folders.WRITERS) == set(names()), "WRITERS of tests/benchmark_folders.py: take out those without a YAML"
 
 
 def test_the_example_of_contributing_is_a_benchmark(
@@ -242,7 +244,12 @@ def test_braces_that_cannot_be_filled_in_are_shown(
 @pytest.mark.parametrize("name", names())
 def test_every_file_of_a_benchmark_can_be_read_and_is_called_as_its_title(name: str) -> None:
     known = benchmark(name)
-    assert layout.bare(known.title) == known.name == name and known.source and known.layout
+    called = layout.bare(known.title)
+    assert called == known.name == name, f"call the file {called}.yaml, as its title {known.title!r}, or mend the title"
+    assert known.source, f"{name}.yaml: add source: the paper, and where the layout is described"
+    assert known.layout, f"{name}.yaml: add layout: what its folder holds, a line each"
     assert benchmark(known.title) is known
     if known.each:
-        assert sum(each["questions"] for each in known.each.values()) == next(iter(known.parts.values())).questions
+        part, (first, *_) = sum(each["questions"] for each in known.each.values()), known.parts
+        said = f"{name}.yaml: questions of each add up to {part}; write that under parts, {first}, or mend each"
+        assert part == known.parts[first].questions, said

@@ -84,15 +84,20 @@ def said(reading: AnswerReading) -> str:
 @pytest.mark.parametrize("raw", STRINGS)
 def test_every_string_of_the_specs(raw: str) -> None:
     mine, *theirs = STRINGS[raw]
+    assert len(theirs) == len(HARNESSES), f"add to STRINGS, {raw!r}, what each of HARNESSES reads, in their order"
     output = Output(raw, OPTIONS)
     assert said(ours(output)) == mine
     assert {name: said(SCORERS[name](output)) for name in HARNESSES} == dict(zip(HARNESSES, theirs, strict=True))
 
 
 def test_every_scorer_is_in_that_table() -> None:
-    assert set(SCORERS) == {"ours", "lmms_mlvu", *HARNESSES}
+    lacking = sorted(set(SCORERS) - {"ours", "lmms_mlvu", *HARNESSES})
+    assert not lacking, f"add {', '.join(lacking)} to HARNESSES above, and to STRINGS what it reads in each string"
+    gone = sorted(set(HARNESSES) - set(SCORERS))
+    assert not gone, f"take {', '.join(gone)} out of HARNESSES above, or add it to SCORERS of harness_scorers.py"
     assert SCORERS["lmms_mlvu"] is SCORERS["lmms_videomme"]
-    assert {scorer for name in names() for scorer in columns_of(name).values()} | {"ours"} == set(SCORERS)
+    idle = sorted(set(SCORERS) - {"ours", *(scorer for name in names() for scorer in columns_of(name).values())})
+    assert not idle, f"add {', '.join(idle)} to scorers: of a benchmark's YAML file, or take it out of SCORERS"
 
 
 @pytest.mark.parametrize(

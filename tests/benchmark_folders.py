@@ -288,6 +288,11 @@ WRITERS = {
 }
 
 
+def missing(name: str) -> str:
+    """What to add for a benchmark that has no miniature."""
+    return f"write a small folder of {name} by a function of tests/benchmark_folders.py, and add it to WRITERS there"
+
+
 def write_all(root: Path, clips: Clips) -> dict[str, Path]:
     """Every benchmark in a folder of its registry name."""
     return {name: write(root / name, clips) for name, write in WRITERS.items()}

@@ -58,6 +58,7 @@ def of_media(report: FolderReport) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("name", names())
 def test_a_whole_folder_is_complete(name: str, whole: dict[str, Path], capsys: Any) -> None:
+    assert name in whole, folders.missing(name)
     for words in ([], ["--decode"]):
         assert main(["eval", "check", name, str(whole[name]), *words]) == 0
         said = capsys.readouterr()
@@ -177,7 +178,9 @@ def test_bounds_of_a_task_without_bounds_are_ignored(tmp_path: Path) -> None:
         ({"answer": "maybe"}, r"\(moving_count/1\): the answer is 'maybe', expected .* \['yes', 'no'\]"),
         ({"candidates": []}, r"\(moving_count/1\): candidates is \[\], expected a list"),
         ({"candidates": "yes"}, r"\(moving_count/1\): candidates is 'yes'"),
-        ({"video": None}, r"\(moving_count/1\) has no 'video' \(it has"),
+        ({"video": None}, r"\(moving_count/1\): video is empty"),
+        ({"candidates": None}, r"\(moving_count/1\): candidates is empty"),
+        ({"video": ["a.mp4"]}, r"\(moving_count/1\): video is \['a.mp4'\], expected one value"),
     ],
 )
 def test_records_that_cannot_be_right_are_refused_by_id(changed: dict[str, Any], said: str, tmp_path: Path) -> None:

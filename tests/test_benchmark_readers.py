@@ -51,15 +51,21 @@ def by_id(records: tuple[Record, ...]) -> dict[str, Record]:
 
 @pytest.mark.parametrize("name", names())
 def test_what_holds_for_every_record(name: str, whole: dict[str, Path]) -> None:
+    assert name in whole, folders.missing(name)
     data = read_dataset(name, whole[name])
-    assert data.records and len(by_id(data.records)) == len(data.records)
+    assert data.records, f"{name}: give its function in tests/benchmark_folders.py at least one question"
+    assert len(by_id(data.records)) == len(data.records)
     for record in data.records:
-        (media,) = record.media
-        assert Path(media.path).exists() and media.kind == ("image" if name == "vstar" else media.kind)
+        (media,), of = record.media, f"{name}, {record.id}: "
+        assert Path(media.path).exists(), f"{of}write {media.path} in tests/benchmark_folders.py, or mend media: path"
+        image = benchmark(name).media.kind == "image"
+        assert (media.kind == "image") == image, f"{of}say kind: image under media of its YAML file where they are"
         assert (media.kind == "frames") == Path(media.path).is_dir() == (media.fps is not None)
-        assert record.question and record.answer and record.answer in record.letters
+        assert record.question, f"{of}name the column of the question in its YAML file"
+        assert record.answer and record.answer in record.letters, f"{of}its first part needs answer: in its YAML file"
         assert all(isinstance(option, str) for option in record.options) and isinstance(record.options, tuple)
-        assert data.by in record.groups and record.groups["video"]
+        assert record.groups.get(data.by), f"{of}add {data.by}, which is its by:, to groups of its YAML file"
+        assert record.groups.get("video"), f"{of}add video, whose questions share one, to groups of its YAML file"
         assert pickle.loads(pickle.dumps(record)) == record
     assert read_dataset(name, whole[name]).records == data.records
     assert all(path.is_file() for path in data.annotations)

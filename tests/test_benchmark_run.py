@@ -13,6 +13,7 @@ import pytest
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.datasets import names, read_dataset
 from prunevid_qwen.evaluation.engine import answering
+from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.tasks.benchmark import spread
 from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLES, lines, row, run, tables
 
@@ -201,6 +202,13 @@ def test_a_dry_run_stops_before_the_model(
     told = json.loads(capsys.readouterr().out)
     assert (told["questions"], told["answers"], told["configs"]) == (36, 108, list(CONFIGS))
     assert told["first"]["frames, height, width"] == [[8, 112, 112]] and told["options"]["protocol: frames"] == 8
+    first = read_dataset("mvbench", shapes).records[0]
+    text = protocol_named("mvbench_videochat2", "mvbench").text
+    said = {"system": text.system, "user": text.write(first), "assistant": text.prefill}
+    assert told["prompt"] == said and first.question in said["user"] and all(said.values())
+    assert run(shapes, tmp_path / "out", *SHAPES, "--dry_run") == 0
+    shown = capsys.readouterr().out
+    assert all(each is not None and each in shown for each in said.values())
     assert not (tmp_path / "out").exists()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from prunevid_qwen.cli import main
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets import Media, benchmark, check, names, read_dataset
 from prunevid_qwen.evaluation.datasets import dataset_layout as layout
@@ -111,13 +112,18 @@ def test_a_wrong_file_of_a_benchmark_is_named_by_its_line(tmp_path: Path, monkey
         ("path: [", "paths: [", ["paths", "path"]),
         ("strip: true", "strip: yes please", ["strip", "true or false"]),
         ('media: {path: ["{video}.mp4", "{vidor}.mp4"], ', "media: {", ["media", "path"]),
+        ("[a0, a1, a2, a3, a4]", '"{options}"', ["options names a column", "write options, without braces"]),
+        ("[a0, a1, a2, a3, a4]", '[a0, "{a1}"]', ["options names a column", "write a1, without braces"]),
+        ("{index: answer}", '{index: "{answer}"}', ["answer names a column", "write answer, without braces"]),
     )):  # fmt: skip
         name = f"wrong{number}"
         assert now in text
         (tmp_path / f"{name}.yaml").write_text(text.replace(now, then), encoding="utf-8")
         with pytest.raises(ConfigError) as error:
             benchmark(name)
-        assert len(re.findall(rf"{name}\.yaml:\d+: ", str(error.value))) == 1, str(error.value)
+        (line,) = re.findall(rf"{name}\.yaml:(\d+): ", str(error.value))
+        (at,) = [place for place, each in enumerate(text.splitlines(), 1) if now in each]
+        assert int(line) == at, str(error.value)
         assert all(each in str(error.value) for each in said), str(error.value)
 
 
@@ -129,6 +135,7 @@ def test_a_column_that_no_row_has_is_named_with_those_there_are(
     folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
     for number, (now, then) in enumerate((
         ("[a0, a1", "[b0, a1"), ("{type[0]}", "{tpe[0]}"), ("{index: answer}", "{index: anser}"), ("_{qid}", "_{qi}"),
+        ("[a0, a1, a2, a3, a4]", "candidates"),
         ('path: ["{video}.mp4", "{vidor}.mp4"]', 'path: ["{vid}.mp4"]'),
     )):  # fmt: skip
         (tmp_path / f"wrong{number}.yaml").write_text(text.replace(now, then), encoding="utf-8")
@@ -137,8 +144,38 @@ def test_a_column_that_no_row_has_is_named_with_those_there_are(
         assert "test-0.parquet, record 0" in str(error.value) and "(it has" in str(error.value), str(error.value)
 
 
+def test_an_answer_of_another_form_is_shown_the_three_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    folders.write_parquet(tmp_path / "test-0.parquet", folders.nextqa_rows())
+    for form in ("letter", "text"):
+        (tmp_path / f"as{form}.yaml").write_text(text.replace("{index: answer}", f"{{{form}: answer}}"), "utf-8")
+        with pytest.raises(ConfigError) as error:
+            read_dataset(f"as{form}", tmp_path)
+        for each in (f"as{form}.yaml", "{index: COLUMN}", "{letter: COLUMN}", "{text: COLUMN}"):
+            assert each in str(error.value)
+
+
+def test_options_that_begin_with_their_letters_are_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    names = [f"a{place}" for place in range(5)]
+    forms = ("{letter}. {text}", "({letter}) {text}", "{letter}) {text}", "{text}")
+    rows = [
+        row | {name: form.format(letter=letter, text=row[name]) for name, letter in zip(names, "ABCDE", strict=True)}
+        for row, form in zip(folders.nextqa_rows(), forms, strict=True)
+    ]
+    folders.write_parquet(tmp_path / "test-0.parquet", rows)
+    for name, then, noted in (("plain", "answer:", ["3 questions"]), ("taken", "labelled: true\n  answer:", [])):
+        (tmp_path / f"{name}.yaml").write_text(text.replace("answer:", then), "utf-8")
+        notes = [note for note in check(read_dataset(name, tmp_path)).notes if "labelled: true" in note]
+        assert [note[: len("3 questions")] for note in notes] == noted
+
+
 def test_every_benchmark_has_a_miniature_folder() -> None:
-    assert set(folders.WRITERS) == set(names()), "tests/benchmark_folders.py writes each benchmark's folder"
+    for name in names():
+        assert name in folders.WRITERS, folders.missing(name)
+    assert set(folders.WRITERS) == set(names()), "WRITERS of tests/benchmark_folders.py: take out those without a YAML"
 
 
 def test_the_example_of_contributing_is_a_benchmark(
@@ -163,6 +200,21 @@ def test_the_example_of_contributing_is_a_benchmark(
     )
     assert check(data).complete and check(data).by_group == {"why": (3, 3)} and not check(data).notes
     assert protocol_for("myqa").prompt == "letter" and columns_of("myqa") == {"lmms": "lmms_mvbench"}
+
+
+def test_check_refuses_a_scorer_that_there_is_none_of_as_a_run_does(
+    whole: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(layout.__file__).with_name("nextqa.yaml")).read_text(encoding="utf-8")
+    assert "lmms: lmms_nextqa" in text
+    monkeypatch.setattr(layout, "_FILES", tmp_path)
+    (path := tmp_path / "scored.yaml").write_text(text.replace("lmms: lmms_nextqa", "lmms: lms_nextqa"), "utf-8")
+    line = 1 + text[: text.index("lmms: lmms_nextqa")].count("\n")
+    said = []
+    for words in (["eval", "check", "scored"], ["eval", "run", "scored"]):
+        assert main([*words, "--data", str(whole["nextqa"])]) == 2
+        said.append(capsys.readouterr().err)
+    assert said[0] == said[1] and f"{path}:{line}: " in said[0] and "'lmms_nextqa'" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -192,7 +244,12 @@ def test_braces_that_cannot_be_filled_in_are_shown(
 @pytest.mark.parametrize("name", names())
 def test_every_file_of_a_benchmark_can_be_read_and_is_called_as_its_title(name: str) -> None:
     known = benchmark(name)
-    assert layout.bare(known.title) == known.name == name and known.source and known.layout
+    called = layout.bare(known.title)
+    assert called == known.name == name, f"call the file {called}.yaml, as its title {known.title!r}, or mend the title"
+    assert known.source, f"{name}.yaml: add source: the paper, and where the layout is described"
+    assert known.layout, f"{name}.yaml: add layout: what its folder holds, a line each"
     assert benchmark(known.title) is known
     if known.each:
-        assert sum(each["questions"] for each in known.each.values()) == next(iter(known.parts.values())).questions
+        part, (first, *_) = sum(each["questions"] for each in known.each.values()), known.parts
+        said = f"{name}.yaml: questions of each add up to {part}; write that under parts, {first}, or mend each"
+        assert part == known.parts[first].questions, said

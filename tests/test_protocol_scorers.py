@@ -15,6 +15,7 @@ from prunevid_qwen.evaluation.protocol import harness_scorers
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from prunevid_qwen.evaluation.protocol.scorers import AnswerReading, Output, ours
+from prunevid_qwen.evaluation.yaml_data import Marked
 
 OPTIONS = ("opens the door", "holds the cup", "closes the door", "takes the phone")
 LEFT_OUT, DRAWN, NOTHING, ALL = "left out", "drawn", "", "ABCD"
@@ -83,15 +84,20 @@ def said(reading: AnswerReading) -> str:
 @pytest.mark.parametrize("raw", STRINGS)
 def test_every_string_of_the_specs(raw: str) -> None:
     mine, *theirs = STRINGS[raw]
+    assert len(theirs) == len(HARNESSES), f"add to STRINGS, {raw!r}, what each of HARNESSES reads, in their order"
     output = Output(raw, OPTIONS)
     assert said(ours(output)) == mine
     assert {name: said(SCORERS[name](output)) for name in HARNESSES} == dict(zip(HARNESSES, theirs, strict=True))
 
 
 def test_every_scorer_is_in_that_table() -> None:
-    assert set(SCORERS) == {"ours", "lmms_mlvu", *HARNESSES}
+    lacking = sorted(set(SCORERS) - {"ours", "lmms_mlvu", *HARNESSES})
+    assert not lacking, f"add {', '.join(lacking)} to HARNESSES above, and to STRINGS what it reads in each string"
+    gone = sorted(set(HARNESSES) - set(SCORERS))
+    assert not gone, f"take {', '.join(gone)} out of HARNESSES above, or add it to SCORERS of harness_scorers.py"
     assert SCORERS["lmms_mlvu"] is SCORERS["lmms_videomme"]
-    assert {scorer for name in names() for scorer in columns_of(name).values()} | {"ours"} == set(SCORERS)
+    idle = sorted(set(SCORERS) - {"ours", *(scorer for name in names() for scorer in columns_of(name).values())})
+    assert not idle, f"add {', '.join(idle)} to scorers: of a benchmark's YAML file, or take it out of SCORERS"
 
 
 @pytest.mark.parametrize(
@@ -108,12 +114,12 @@ def test_of_several_letters_or_texts_lmms_nextqa_takes_the_last(raw: str, letter
 
 
 def test_a_scorer_that_there_is_none_of_is_named_with_its_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    wrong = replace(benchmark("vstar"), scorers={"lmms": "lms_mvbench"})
+    wrong = replace(benchmark("vstar"), scorers={"lmms": Marked("lms_mvbench", "vstar.yaml:9")})
     monkeypatch.setattr(harness_scorers, "benchmark", lambda name: wrong)
     for ask in (columns_of, protocol_for):  # before anything is answered, and before anything is counted
         with pytest.raises(ConfigError) as error:
             ask("vstar")
-        assert all(each in str(error.value) for each in ("vstar.yaml", "'lms_mvbench'", "'lmms_mvbench'"))
+        assert all(each in str(error.value) for each in ("vstar.yaml:9: ", "'lms_mvbench'", "'lmms_mvbench'"))
 
 
 @pytest.mark.parametrize("raw", ["", "(", ".", " "])

@@ -52,7 +52,9 @@ def check(
         raise ConfigError(f"name the data set's folder once: prunevid eval check {dataset} --data DIR")
     from prunevid_qwen.evaluation.datasets import check as checked
     from prunevid_qwen.evaluation.datasets import read_dataset
+    from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 
+    columns_of(dataset)  # a misspelt scorer is refused here as `eval run` refuses it
     with output.bars() as bars:
         report = checked(read_dataset(dataset, place, part, subtitles), decode, bars.tell)
     return Done(report.to_dict(), lambda: _show(report), 0 if report.complete else MediaError.exit_code)

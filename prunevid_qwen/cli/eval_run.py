@@ -64,7 +64,7 @@ def run(
     configs: str = opt("baseline,paper", f"{CONFIGS_HELP} Default: baseline,paper.", "NAMES"),
     out: Path | None = opt(None, "Folder of the results. Default: runs/ and the data set's name.", "FOLDER"),
     restart: bool = opt(False, "Throw away what the folder holds."),
-    dry_run: bool = opt(False, "Check everything up to the model, and read one video."),
+    dry_run: bool = opt(False, "Check everything up to the model, read one video, show its prompt."),
     protocol: str | None = opt(
         None,
         "Whose frames, pixels and text: docs/evaluation.md lists them. Default: lmms (mlvu's and letter where "
@@ -178,24 +178,41 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
 
 
 def _described(run: Any, data: Any, asked: Sequence[Any]) -> Done:
-    """Do everything up to the model: questions, protocol, configs, the model's files, one video."""
+    """Do everything up to the model: questions, protocol, configs, the model's files, one video and its prompt."""
     from prunevid_qwen.evaluation.engine.task_media import read_media
+    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion
 
     reading, options = run.reading(), run.options(data)
     found: dict[str, Any] = {"video": None}
+    prompt: dict[str, str] | None = None  # role -> text; which subtitles it shows may depend on the frames taken
     for record in asked:
         read = read_media(reading, record.media)
         if read.error is None:
             shapes = [list(medium.frames.shape[:3]) for medium in read.media]
             found = {"video": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
+            messages = BenchmarkQuestion(record, run.protocol).messages([], read.media)
+            prompt = {message["role"]: _text_of(message["content"]) for message in messages}
             break
     names = [name for name, _ in run.configs]
     answers = len(asked) * len(names)
-    told = {"questions": len(asked), "answers": answers, "configs": names, "options": options, "first": found}
+    told = {
+        "questions": len(asked),
+        "answers": answers,
+        "configs": names,
+        "options": options,
+        "first": found,
+        "prompt": prompt,
+    }
 
     def show() -> None:
         typer.echo(f"{data.title} ({data.part}): {len(asked)} questions, {answers} answers by {', '.join(names)}")
         typer.echo(outline({"options": options, "first media read": found}))
+        for role, text in (prompt or {}).items():
+            typer.echo(f"first question, {role}:\n{text}")
         typer.echo("all is there up to the model; leave out --dry_run to run")
 
     return Done(told, show)
+
+
+def _text_of(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(each["text"] for each in content if each["type"] == "text")

@@ -35,7 +35,8 @@ class Marked:
 
     Args:
         value: a scalar, a list of `Marked`, or a dict of `Marked` by name.
-        where: "prompts.yaml:12", lines from 1.
+        where: "prompts.yaml:12", lines from 1; a value that has a name stands where its name does, and an alias where
+            it is used.
     """
 
     value: Any
@@ -75,10 +76,12 @@ def read_yaml(path: Path) -> Marked:
         raise ConfigError(f"{where} is not YAML: {said:.200}; put texts with : or # in quotes") from None
 
 
-def _marked(node: Any, loader: Any, path: str) -> Marked:
-    where = f"{path}:{node.start_mark.line + 1}"
-    if node.id == "sequence":
-        return Marked([_marked(each, loader, path) for each in node.value], where)
+def _marked(node: Any, loader: Any, path: str, line: int | None = None) -> Marked:
+    line = node.start_mark.line if line is None else line
+    where = f"{path}:{line + 1}"
+    if node.id == "sequence":  # an alias has the mark of its anchor, which may stand before the list
+        own = [max(each.start_mark.line, node.start_mark.line) for each in node.value]
+        return Marked([_marked(each, loader, path, at) for each, at in zip(node.value, own, strict=True)], where)
     if node.id == "scalar":
         return Marked(loader.construct_object(node), where)
     names: set[str] = set()
@@ -87,7 +90,7 @@ def _marked(node: Any, loader: Any, path: str) -> Marked:
             raise ConfigError(f"{path}:{key.start_mark.line + 1}: {quoted(key.value)} stands twice: keep one of them")
         names.add(key.value)
     loader.flatten_mapping(node)  # merged names come first, so that the mapping's own replace them
-    return Marked({key.value: _marked(each, loader, path) for key, each in node.value}, where)
+    return Marked({key.value: _marked(each, loader, path, key.start_mark.line) for key, each in node.value}, where)
 
 
 def read_as(path: Path, kind: type[_T]) -> _T:
@@ -106,7 +109,8 @@ def build(found: Marked, kind: Any, name: str = "the file") -> Any:
 
     Raises:
         ConfigError: a name that the dataclass does not have (the nearest is offered), one that is missing, a value of
-            another type, or whatever the dataclass itself refuses; each with file and line.
+            another type, or whatever the dataclass itself refuses; each with file and line. An error of the dataclass
+            that begins with a field's name is placed at that field.
     """
     inner, value = get_args(kind), found.value
     if kind in (Any, Marked):
@@ -153,7 +157,7 @@ def _dataclass(found: Marked, kind: type, name: str) -> Any:
     try:
         return kind(**values)
     except ConfigError as error:
-        raise found.error(error) from error
+        raise found.value.get(str(error).partition(" ")[0], found).error(error) from error
 
 
 def _got(value: Any) -> str:

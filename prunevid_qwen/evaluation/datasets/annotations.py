@@ -19,6 +19,7 @@ from prunevid_qwen.errors import ConfigError, SetupError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.dataset_layout import bare
 
 _LFS = b"version https://git-lfs"
+_AGAIN = "download the annotation file again, or name the right column in the benchmark's YAML file"
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,9 @@ class AnnotationRow:
 
     def text(self, name: str) -> str:
         """Return a value that every record has, as text and otherwise verbatim."""
-        value = self.values.get(name)
-        if value is None or isinstance(value, (dict, list)):
-            raise ConfigError(
-                f"{self.where} has no {quoted(name)} (it has {excerpt(', '.join(self.values)) or 'nothing'}): is this "
-                "the data set's own annotation file? Download it again, or name the right column in the benchmark's "
-                "YAML file"
-            )
+        value = self._given(name)
+        if isinstance(value, (dict, list)):
+            raise self._wrong(name, "one value")
         return str(value)
 
     def maybe(self, name: str) -> str:
@@ -67,14 +64,21 @@ class AnnotationRow:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list that every record has, each of its items as text."""
-        value = self.values.get(name)
+        value = self._given(name)
         if not isinstance(value, list) or not value:
             raise self._wrong(name, "a list")
         return tuple(str(item) for item in value)
 
+    def _given(self, name: str) -> Any:
+        if name not in self.values:
+            there = excerpt(", ".join(self.values)) or "nothing"
+            raise ConfigError(f"{self.where} has no {quoted(name)} (it has {there}): {_AGAIN}")
+        if self.values[name] is None:
+            raise ConfigError(f"{self.where}: {name} is empty: {_AGAIN}")
+        return self.values[name]
+
     def _wrong(self, name: str, expected: str) -> ConfigError:
-        got = quoted(self.values.get(name))
-        return ConfigError(f"{self.where}: {name} is {got}, expected {expected}: download the annotation file again")
+        return ConfigError(f"{self.where}: {name} is {quoted(self.values.get(name))}, expected {expected}: {_AGAIN}")
 
 
 def snapshots(repositories: Sequence[str]) -> list[Path]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.evaluation.datasets.choices import without_letters
 from prunevid_qwen.evaluation.datasets.damage import damage
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.places import packed
@@ -118,6 +119,10 @@ def _notes(dataset: Dataset) -> Iterator[str]:
     if equal:
         first = "(the first counts as the answer where it is one of them)"
         yield f"{len(equal)} questions have two options of the same text {first}, such as {equal[0]}"
+    lettered = [record.id for record in dataset.records if without_letters(record.options) != record.options]
+    if lettered:
+        where = f"add labelled: true to record in {dataset.name}.yaml"
+        yield f"{len(lettered)} questions have options that begin with their letters, such as {lettered[0]}: {where}"
 
 
 def _next_steps(dataset: Dataset, problems: tuple[Problem, ...], media: int) -> Iterator[str]:

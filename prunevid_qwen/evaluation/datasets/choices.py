@@ -36,12 +36,15 @@ def question_and_options(text: str, where: str) -> tuple[str, tuple[str, ...]]:
     return text[: starts[0]].strip(), options
 
 
-def letter_of(answer: object, kind: str, options: Sequence[str], where: str) -> str:
+def letter_of(
+    answer: object, kind: str, options: Sequence[str], where: str, file: str = "the benchmark's YAML file"
+) -> str:
     """Return the letter of an answer to a row's options, which are without letters.
 
     Args:
         kind: "letter": with or without brackets, or "B. its text"; "index": a position from 0; "text": an option's own,
             of equal options the first one's.
+        file: that says the kind, for messages.
 
     Raises:
         ConfigError: it is none of the options.
@@ -64,5 +67,6 @@ def letter_of(answer: object, kind: str, options: Sequence[str], where: str) -> 
             return label[1]
     raise ConfigError(
         f"{where}: the answer is {quoted(answer, 90)}, expected {expected}: the annotation file is damaged or was "
-        "edited, download it again"
+        f"edited, download it again; or say in {file} how it is written: answer: {{index: COLUMN}} (from 0), "
+        "{letter: COLUMN} or {text: COLUMN}"
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunevid_qwen.config.option_checks import nearest
-from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.errors import ConfigError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.record import MediaKind
 from prunevid_qwen.evaluation.yaml_data import Marked, build, read_as
 
@@ -44,6 +44,12 @@ class Fields:
     def __post_init__(self) -> None:
         if self.answer is not None and (len(self.answer) != 1 or set(self.answer) - {"letter", "index", "text"}):
             raise ConfigError(f"answer is one of letter, index, text: a column; got {quoted(dict(self.answer))}")
+        named = {"options": self.options or (), "answer": tuple((self.answer or {}).values())}
+        for name, columns in named.items():
+            for column in (columns,) if isinstance(columns, str) else columns:
+                if "{" in column:
+                    meant = excerpt(column.strip("{}"))
+                    raise ConfigError(f"{name} names a column: write {meant}, without braces; got {quoted(column)}")
         if "video" not in self.groups:
             raise ConfigError(f"groups need video: whose questions share a video; got {', '.join(self.groups)}")
 
@@ -124,9 +130,8 @@ class Benchmark:
     each: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)  # pattern -> what to do where a folder holds only that
     advice: Mapping[str, str] = field(default_factory=dict)  # part of a path -> what to do when such a file is missing
-    scorers: Mapping[str, str] = field(
-        default_factory=dict
-    )  # column of the tables -> one of protocol/harness_scorers.py
+    # column of the tables -> one of protocol/harness_scorers.py, which `columns_of` there looks up: with its place
+    scorers: Mapping[str, Marked] = field(default_factory=dict)
     groups: int = 0  # how many of them a published average over `by` is of; 0 for those that are found
     name: str = ""  # set when it is read
 
@@ -134,7 +139,7 @@ class Benchmark:
         for part in self.parts.values():
             for form in (part, *part.otherwise):
                 if self.by not in (fields := self.fields(form)).groups:
-                    raise self.record.error(f"by is {self.by!r}, none of the groups {', '.join(fields.groups)}")
+                    raise ConfigError(f"by is {self.by!r}, none of the groups {', '.join(fields.groups)}")
 
     def fields(self, form: Form) -> Fields:
         """Return the fields of one form of the questions."""

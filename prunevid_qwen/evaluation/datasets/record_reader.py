@@ -130,7 +130,7 @@ class _Reader:
         answer = None
         if fields.answer is not None:
             ((kind, column),) = fields.answer.items()
-            answer = letter_of(row.text(column), kind, options, row.where)
+            answer = letter_of(row.text(column), kind, options, row.where, f"{self.known.name}.yaml")
         filled = {group: row.fill(text) for group, text in fields.groups.items()}
         groups = {group: fields.words.get(group, {}).get(text, text) for group, text in filled.items() if text}
         media = self._media(row)

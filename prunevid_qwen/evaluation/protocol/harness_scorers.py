@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping
 
 from prunevid_qwen.config.option_checks import unknown
-from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import LETTERS
 from prunevid_qwen.evaluation.protocol.scorers import AnswerReading, Output, ours
+from prunevid_qwen.evaluation.yaml_data import build
 
 
 def _one(letter: str, otherwise: str = "unparsed") -> AnswerReading:
@@ -209,10 +209,12 @@ def columns_of(dataset: str) -> Mapping[str, str]:
     """Return the columns beside ours in a data set's tables -> scorer; "pllava" is what PruneVid scores with.
 
     Raises:
-        ConfigError: its YAML file names a scorer that there is none of.
+        ConfigError: its YAML file names a scorer that there is none of; with file and line.
     """
-    columns = benchmark(dataset).scorers
-    for name, scorer in columns.items():
+    columns = {}
+    for name, given in benchmark(dataset).scorers.items():
+        scorer = build(given, str, f"scorer {name}")
         if scorer not in SCORERS:
-            raise ConfigError(f"{dataset}.yaml, scorers, {name}: {unknown('a scorer is one of', scorer, SCORERS)}")
+            raise given.error(f"scorers, {name}: {unknown('a scorer is one of', scorer, SCORERS)}")
+        columns[name] = scorer
     return columns

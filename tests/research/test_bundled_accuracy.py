@@ -46,7 +46,7 @@ def test_a_killed_measurement_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert all(answer.correct == (answer.given == answer.expected) for answer in answers)
 
 
-@pytest.mark.parametrize("condition", CONDITIONS.keys() - {"long"})
+@pytest.mark.parametrize("condition", sorted(CONDITIONS.keys() - {"long"}))
 def test_the_committed_tables_follow_from_the_committed_answers(condition: str) -> None:
     stored = json.loads((RESULTS / f"bundled_accuracy_{condition}.json").read_text(encoding="utf-8"))
     first, last = stored["seeds"]

@@ -20,6 +20,7 @@ import torch
 
 from prunevid_qwen.stage2_select import prunevid
 from prunevid_qwen.stage2_select.threshold import Budget
+from tests.benchmark_fixtures import clips, empty_cache, whole  # noqa: F401  # fixtures
 from tests.benchmark_runs import answered, dozen, finished, sets, shapes, stub, stubbed  # noqa: F401  # fixtures
 from tests.poison import poisoned
 from tests.tolerances import apart

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
+from prunevid_qwen import get_baseline_config, pruned
 from prunevid_qwen.adapters.vision import vision_from_memory
-from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.shapes.budgets import Calibration
-from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
+from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, methods_called
 from prunevid_qwen.evaluation.shapes.questioner import Questioner, evidence_recall
 from prunevid_qwen.evaluation.shapes.videos import (
     CONDITIONS,
@@ -28,28 +25,9 @@ from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.moving_shapes import boxes
 from prunevid_qwen.reducer import Evidence, Needs, Reducer
 from prunevid_qwen.tokens import TokenMap
+from tests.accuracy_model import MERGE, PLAIN, VIDEO, asked, bundled
 
 from .tolerances import LOGITS, close, tokens_apart
-
-PLAIN = CONDITIONS["plain"]
-VIDEO = ShapesVideo(PLAIN, FIRST_SEED)
-MERGE = PruneVidConfig(min_cluster_tokens=1, max_pixels=112 * 112)
-PLAIN_STAGE_1 = MERGE.replace(enable_stage2=False, enable_cache_compression=False)
-
-
-@cache
-def bundled() -> PruneVidQwen25VL:
-    return PruneVidQwen25VL("bundled", get_baseline_config(), device="cpu", dtype="float32")
-
-
-@cache
-def calibrated() -> Calibration:
-    return Calibration(bundled(), PLAIN, 3)
-
-
-def asked(method: str) -> Method:
-    return methods_called([method])[0]
-
 
 # ---- one encoding for many questions
 

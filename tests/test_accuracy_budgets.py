@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import pytest
 
-from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, get_recommended_config
+from prunevid_qwen import get_recommended_config
 from prunevid_qwen import reducer as registry
 from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.config.amounts import percent
@@ -25,25 +24,7 @@ from prunevid_qwen.evaluation.shapes.videos import (
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
 from prunevid_qwen.tokens import TokenMap
-
-PLAIN = CONDITIONS["plain"]
-VIDEO = ShapesVideo(PLAIN, FIRST_SEED)
-MERGE = PruneVidConfig(min_cluster_tokens=1, max_pixels=112 * 112)
-PLAIN_STAGE_1 = MERGE.replace(enable_stage2=False, enable_cache_compression=False)
-
-
-@cache
-def bundled() -> PruneVidQwen25VL:
-    return PruneVidQwen25VL("bundled", get_baseline_config(), device="cpu", dtype="float32")
-
-
-@cache
-def calibrated() -> Calibration:
-    return Calibration(bundled(), PLAIN, 3)
-
-
-def asked(method: str) -> Method:
-    return methods_called([method])[0]
+from tests.accuracy_model import PLAIN, PLAIN_STAGE_1, asked, bundled, calibrated
 
 
 @pytest.mark.parametrize("name", ["prunevid", "stage 1", "stage 1 + random", "pool"])

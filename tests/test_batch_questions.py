@@ -141,7 +141,7 @@ def test_the_same_is_asked_of_every_file_of_a_folder(root: Path) -> None:
     assert [each.question for each in asked[:2]] == ["What moves?", "What color?"]
     assert [each.media[0].kind for each in asked[::2]] == ["video"] * 4 + ["image"]
     assert all(Path(each.media[0].path).is_file() for each in asked)
-    assert [each.id for each in questions_for_folder(root, ["What moves?"], limit=2)] == [
+    assert [each.id for each in questions_for_folder(root, ["What moves?"])[:2]] == [
         "all_move.gif#1",
         "late_square.mp4#1",
     ]
@@ -158,7 +158,7 @@ def test_a_folder_asks_what_a_file_of_questions_would(root: Path, tmp_path: Path
 
 def test_questions_may_be_added_to_a_folder_that_was_asked(root: Path, tmp_path: Path, stub: None) -> None:
     def answered(*questions: str) -> dict[str, Any]:
-        run = BatchRun(tuple(questions_for_folder(root, questions, limit=4)), ("paper", get_config("paper")))
+        run = BatchRun(tuple(questions_for_folder(root, questions)[:4]), ("paper", get_config("paper")))
         return answer_batch(tmp_path / "a.jsonl", run, here(0), "cpu")
 
     assert answered("What moves?")["answered"] > 0

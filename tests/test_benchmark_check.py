@@ -12,48 +12,17 @@ import pytest
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError
-from prunevid_qwen.evaluation.datasets import FolderReport, check, names, read_dataset
+from prunevid_qwen.evaluation.datasets import names, read_dataset
 from tests import benchmark_folders as folders
-from tests.benchmark_folders import Clips, mvbench_record, write_json
+from tests.benchmark_fixtures import asking, look, of_media
+from tests.benchmark_folders import Clips, mvbench_record
 
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    return Clips(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> dict[str, Path]:
-    return folders.write_all(tmp_path_factory.mktemp("benchmarks"), clips)
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 @pytest.fixture
 def mvbench(whole: dict[str, Path], tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole["mvbench"], tmp_path / "MVBench"))
-
-
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-
-
-def look(root: Path, decode: bool = False, name: str = "mvbench") -> FolderReport:
-    return check(read_dataset(name, root), decode)
-
-
-def asking(root: Path, task: str, records: list[dict[str, Any]]) -> Path:
-    """A folder with that task alone."""
-    write_json(root / "json" / f"{task}.json", records)
-    (root / "video").mkdir(exist_ok=True)
-    return root
-
-
-def of_media(report: FolderReport) -> list[tuple[str, str]]:
-    """Kind and name of what is wrong, task files left out."""
-    return [(p.kind, Path(p.path).name) for p in report.problems if not p.path.endswith(".json")]
 
 
 @pytest.mark.parametrize("name", names())

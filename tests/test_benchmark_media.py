@@ -11,40 +11,13 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.datasets import FolderReport, check, read_dataset
 from prunevid_qwen.evaluation.datasets.damage import promised_bytes
 from tests import benchmark_folders as folders
-from tests.benchmark_folders import FAST_VP9, RATE, SIZE, Clips, mvbench_record, put_frames, write_json
+from tests.benchmark_fixtures import asking, look, of_media
+from tests.benchmark_folders import FAST_VP9, RATE, SIZE, Clips, mvbench_record, put_frames
 from tests.media import cut, encode
 
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    return Clips(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture(autouse=True)
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-
-
-def look(root: Path, decode: bool = False, name: str = "mvbench") -> FolderReport:
-    return check(read_dataset(name, root), decode)
-
-
-def asking(root: Path, task: str, records: list[dict[str, Any]]) -> Path:
-    """A folder with that task alone."""
-    write_json(root / "json" / f"{task}.json", records)
-    (root / "video").mkdir(exist_ok=True)
-    return root
-
-
-def of_media(report: FolderReport) -> list[tuple[str, str]]:
-    """Kind and name of what is wrong, task files left out."""
-    return [(p.kind, Path(p.path).name) for p in report.problems if not p.path.endswith(".json")]
+pytestmark = pytest.mark.usefixtures("empty_cache")
 
 
 def _half(path: Path) -> None:

@@ -21,27 +21,6 @@ from tests.benchmark_folders import HARD_OPTIONS, HARD_QUESTION, Clips
 TASKS = tuple(benchmark("mvbench").each)
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    return Clips(tmp_path_factory.mktemp("clips"))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, clips: Clips) -> dict[str, Path]:
-    """Every benchmark, to be read and not changed."""
-    return folders.write_all(tmp_path_factory.mktemp("benchmarks"), clips)
-
-
-@pytest.fixture
-def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This machine's cache of downloads is not looked into."""
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    return tmp_path / "home"
-
-
 pytestmark = pytest.mark.usefixtures("empty_cache")
 
 

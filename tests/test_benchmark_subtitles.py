@@ -16,11 +16,6 @@ from tests.benchmark_folders import SRT, Clips
 CUES = (Subtitle(0.0, 0.8, "Hello & welcome"), Subtitle(0.5, 1.2, "over it"), Subtitle(1.3, 62.5, "5"))
 
 
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
-    return Clips(tmp_path_factory.mktemp("clips"))
-
-
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_srt_with_bom_tags_crlf_overlaps_and_empty_cues(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "a.srt"

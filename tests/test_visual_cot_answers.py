@@ -25,6 +25,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_a_limit_is_spread_over_each_set(root: Path) -> None:
+    all_of, some = (
+        VisualCotRun((root / "benchmark",), root, competitors([("paper", get_config("paper"))]), limit=limit).samples()
+        for limit in (None, 2)
+    )
+    for name in {sample.set for sample in all_of}:
+        whole = [sample.id for sample in all_of if sample.set == name]
+        assert [sample.id for sample in some if sample.set == name] == [whole[0], whole[len(whole) // 2]]
+
+
 def test_each_line_is_what_the_model_answers_alone(root: Path) -> None:
     # two sizes of images and two chunk sizes of videos in one run; a config is answered as if it were the only one
     small = get_config("glimpse").replace(max_pixels=6272, vision_chunk_tokens=4)  # 8 tokens of 16

@@ -1,7 +1,7 @@
 """Train GlimpsePrune's predictor for a frozen model: ``python train/glimpse.py --help``.
 
 The same as ``prunevid train glimpse``, without installing, and what accelerate launches on several GPUs:
-``accelerate launch --multi_gpu train/glimpse.py --recipe train/glimpse.yaml --out runs/glimpse_7b``.
+``accelerate launch --multi_gpu train/glimpse.py --recipe glimpse --out runs/glimpse_7b``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """GlimpsePrune+: ``python train/glimpse_plus.py --help``. It needs GPUs to be of any use on a real model.
 
 The same as ``prunevid train glimpse-plus``, without installing, and what accelerate launches on several GPUs:
-``accelerate launch --multi_gpu train/glimpse_plus.py --recipe train/glimpse_plus.yaml --out runs/glimpse_plus_7b``.
+``accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b``.
 """
 
 from __future__ import annotations

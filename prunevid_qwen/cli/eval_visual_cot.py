@@ -33,7 +33,7 @@ def visual_cot(
     *,
     data: list[Path] | None = opt(None, "A set (.json, .jsonl), or a folder of sets. Repeat it for several.", "PATH"),
     images: Path = opt(Path("."), "Folder from which the records' image paths start. Default: this one.", "FOLDER"),
-    limit: int | None = opt(None, "Samples of each set. Default: all.", "INT", least=1),
+    limit: int | None = opt(None, "So many samples of each set, equally spaced. Default: all.", "INT", least=1),
     brief: bool = opt(False, "Ask for a single word or phrase, behind every question."),
     max_new_tokens: int | None = opt(None, "Longest answer. Default: 1024.", "INT", least=1),
     configs: str = opt("paper", f"{CONFIGS_HELP} Default: paper, beside the baseline.", "NAMES"),

@@ -49,7 +49,7 @@ class BatchQuestion(Conversation):
         return {"id": self.given_id, "question": self.question, "asked": self.asked, "extra": self.extra}
 
 
-def read_questions(path: Path, system: str | None = None, limit: int | None = None) -> list[BatchQuestion]:
+def read_questions(path: Path, system: str | None = None) -> list[BatchQuestion]:
     """Read a file of questions.
 
     A line has "question" and its media, "video" (or "video_path") and "image" (or "images"), each a path or a list of
@@ -62,7 +62,6 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
     Args:
         path: of the file.
         system: a first message of the system, before every question.
-        limit: how many are returned, from the beginning; all lines are checked.
 
     Raises:
         MediaError: no such file.
@@ -89,12 +88,10 @@ def read_questions(path: Path, system: str | None = None, limit: int | None = No
         raise ConfigError("\n".join([f"{path} has lines that cannot be asked; nothing was:", *wrong[:_SHOWN], *more]))
     if not questions:
         raise ConfigError(f'{path} holds no question: write lines such as {{"video": "a.mp4", "question": "What?"}}')
-    return questions[:limit]
+    return questions
 
 
-def questions_for_folder(
-    folder: Path, questions: Sequence[str], system: str | None = None, limit: int | None = None
-) -> list[BatchQuestion]:
+def questions_for_folder(folder: Path, questions: Sequence[str], system: str | None = None) -> list[BatchQuestion]:
     """Ask the same of every video and image of a folder and of the folders in it, in the order of their names.
 
     All about one file come together. The id of each is the file's path in the folder, and the question's number behind
@@ -121,7 +118,7 @@ def questions_for_folder(
         for number, question in enumerate(questions, 1):
             given = {"id": f"{name}#{number}", kind: name, "question": question}
             found.append(_question(given, len(found) + 1, folder.resolve(), system))
-    return found[:limit]
+    return found
 
 
 def read_question_file(path: Path) -> list[str]:

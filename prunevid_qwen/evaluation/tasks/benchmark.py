@@ -63,8 +63,8 @@ class BenchmarkQuestion(TaskQuestion):
         }
 
 
-def spread(records: Sequence[Record], limit: int | None) -> Sequence[Record]:
-    """Take ``limit`` records, equally spaced, so that a first try sees every part of a data set; None takes all."""
+def spread(records: Sequence[Any], limit: int | None) -> Sequence[Any]:
+    """Take ``limit`` records, equally spaced, so that a first try sees every part of a set; None takes all."""
     if limit is None or limit >= len(records):
         return records
     return [records[i * len(records) // limit] for i in range(limit)]

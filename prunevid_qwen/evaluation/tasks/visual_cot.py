@@ -27,6 +27,7 @@ from prunevid_qwen.evaluation.store import (
     model_options,
     plugin_options,
 )
+from prunevid_qwen.evaluation.tasks.benchmark import spread
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
 from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
 from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
@@ -69,7 +70,7 @@ class VisualCotRun:
     data: tuple[Path, ...]  # files, or folders of files: a set each
     images: Path  # folder under which the records' image paths lie
     configs: NamedConfigs  # from `competitors`
-    limit: int | None = None  # samples of each set, from its beginning; None takes all
+    limit: int | None = None  # samples of each set, equally spaced; None takes all
     suffix: str = ""  # behind every question
     max_new_tokens: int = MAX_NEW_TOKENS  # of the longest answer
     model_path: str = "bundled"  # or a folder, or a hub id
@@ -84,7 +85,7 @@ class VisualCotRun:
         """
         if not self.images.is_dir():
             raise ConfigError(f"no folder of images at {self.images}: --images is what the records' paths start from")
-        return [sample for path in data_files(self.data) for sample in read_samples(path)[: self.limit]]
+        return [sample for path in data_files(self.data) for sample in spread(read_samples(path), self.limit)]
 
     def tasks(self, samples: Sequence[Sample]) -> Iterator[Task]:
         """Yield what is asked: all configs about one sample before the next; neighbours of one image share it."""

@@ -130,7 +130,8 @@ class Harness:
         (found,) = (self.work / name).glob("*_results.json")
         results = json.loads(found.read_text(encoding="utf-8"))
         scores = {task: row[key] for task, row in results["results"].items() for key in row if "accuracy,none" in key}
-        lines = [json.loads(line) for path in (self.work / "records" / records).iterdir() for line in lines_of(path)]
+        files = (self.work / "records" / records).glob("*.jsonl")
+        lines = [json.loads(line) for path in files for line in lines_of(path)]
         kept = {_key(*line["id"].split("/")): line for line in lines}
         return Outcome(answers, prompts, scores, kept, results, self.log(name))
 

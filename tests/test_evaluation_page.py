@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from prunevid_qwen.cli.commands import app
+from prunevid_qwen.cli.app import app
 from prunevid_qwen.cli.old_spellings import OPTIONS
 from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS

@@ -1,8 +1,7 @@
-"""Running a command: exit codes, errors as a sentence or as JSON, Ctrl-C and the other signals that end a run."""
+"""The tree of commands, and running one: exit codes, errors as a sentence or as JSON, signals. Loads no torch."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -11,18 +10,83 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli.commands import app, demo_app
+from prunevid_qwen.cli import (
+    ask,
+    batch,
+    bench,
+    config,
+    convert_glimpse,
+    eval_visual_cot,
+    evaluate,
+    methods,
+    reproduce,
+    train,
+)
+from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
 from prunevid_qwen.cli.old_spellings import respelt
-from prunevid_qwen.cli.output import Call, FileReporting, outline
 from prunevid_qwen.errors import PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
+from prunevid_qwen.version import __version__
 
 USAGE, SIGNALLED = 2, 128  # plus the signal's number, as shells have it
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click
+
+app = typer.Typer(
+    name="prunevid",
+    help="Video language models answer with a fraction of the visual tokens (PruneVid and other methods).",
+    cls=SectionedGroup,
+    context_settings=SETTINGS,
+)
+demo_app = typer.Typer(context_settings=SETTINGS, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def _prunevid(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"prunevid_qwen {__version__}")
+        raise typer.Exit()
+    help_if_alone(context)
+
+
+command(app, "ask", ask.ask, ask.EXAMPLES, demo=False)
+for each, name in ((app, "demo"), (demo_app, "demo.py")):
+    command(each, name, ask.ask, ask.OF_DEMO, text=ask.DEMO, demo=True)
+command(app, "batch", batch.batch, batch.EXPLAINED)
+command(app, "methods", methods.methods, methods.EXAMPLES)
+command(app, "new-method", methods.new_method, methods.OF_NEW)
+configs = group(app, "config", "Show, compare and save configs: presets, files, and options over them.")
+command(configs, "show", config.show, config.OF_SHOW)
+command(configs, "diff", config.diff, config.OF_DIFF)
+command(configs, "save", config.save, config.OF_SAVE)
+evaluation = group(
+    app,
+    "eval",
+    "Evaluate on data sets: scores with and without pruning.",
+    **{each: f"prunevid eval run {each}" for each in evaluate.DATASETS},
+)
+command(evaluation, "run", evaluate.run, evaluate.OF_RUN)
+command(evaluation, "tables", evaluate.tables, evaluate.OF_TABLES)
+command(evaluation, "export", evaluate.export, evaluate.OF_EXPORT)
+command(evaluation, "check", evaluate.check, evaluate.OF_CHECK, log=logging.CRITICAL)
+command(evaluation, "visual-cot", eval_visual_cot.visual_cot, eval_visual_cot.EXAMPLES)
+measure = group(app, "bench", "Measure: accuracy of every method at equal cost, and speed.")
+command(measure, "accuracy", bench.accuracy, bench.OF_ACCURACY)
+command(measure, "speed", bench.speed, bench.OF_SPEED)
+published = group(app, "reproduce", "Run a published table anew: its figures, as theirs, beside ours.")
+for name, text in reproduce.TABLES.items():
+    explained = functools.partial(reproduce.explained, name)
+    command(published, name, reproduce.reproduce, explained, text=text, published=name)
+training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
+command(training, "glimpse", train.glimpse, train.OF_GLIMPSE, log=logging.WARNING)
+command(training, "glimpse-plus", train.glimpse_plus, train.OF_PLUS, log=logging.WARNING)
+command(app, "convert-glimpse", convert_glimpse.convert_glimpse, convert_glimpse.EXAMPLES)
 
 
 def run() -> NoReturn:
@@ -44,16 +108,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     try:
-        command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
+        tree = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
         spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
         try:
-            call = command.main(spelt, prog_name=program, standalone_mode=False)
+            call = tree.main(spelt, prog_name=program, standalone_mode=False)
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
             raise KeyboardInterrupt from error
         with interruptible():
-            if isinstance(call, functools.partial):  # a script's
-                call = call()
-            return _run(call) if isinstance(call, Call) else int(call or 0)  # --help and --version are done by now
+            return int((call() if callable(call) else call) or 0)  # --help and --version are done by now
     except KeyboardInterrupt as interruption:
         number = signal_of(interruption)
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
@@ -64,7 +126,9 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     except PruneVidError as error:
         if "--verbose" in words:
             traceback.print_exc()
-        return _report(type(error).__name__, _as_typed(str(error)), error.exit_code, as_json)
+        # an error of Python's arguments in the spelling of options: device='cpu' is typed --device cpu
+        message = re.sub(r"\b(device|model_path|glimpse_path)='([^'\s]+)'", r"--\1 \2", str(error))
+        return _report(type(error).__name__, message, error.exit_code, as_json)
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else program
         return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
@@ -80,27 +144,6 @@ def run_script(work: Callable[..., None]) -> NoReturn:
     commands = typer.Typer(add_completion=False)
     commands.command()(later)
     sys.exit(main(program=sys.argv[0], commands=commands))
-
-
-def _run(call: Call) -> int:
-    """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
-    output = call.output
-    logging.basicConfig(level=logging.INFO if output.verbose else call.log, format="%(name)s: %(message)s")
-    with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object
-        result = call.work(**call.given)
-    text = json.dumps(result.told, ensure_ascii=False, indent=2, default=str) + "\n"
-    if isinstance(output, FileReporting) and output.out is not None:
-        output.out.write_text(text, encoding="utf-8")
-    if not output.as_json and result.show is not None:
-        result.show()
-    elif result.told:
-        typer.echo(text if output.as_json else outline(result.told) + "\n", nl=False)
-    return result.exit_code
-
-
-def _as_typed(message: str) -> str:
-    """Return an error of Python's arguments in the spelling of options: device='cpu' is typed --device cpu."""
-    return re.sub(r"\b(device|model_path|glimpse_path)='([^'\s]+)'", r"--\1 \2", message)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.cli.groups import ModelOptions
+from prunevid_qwen.cli.groups import BUNDLED, ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, SAMPLING, PruningOptions
 from prunevid_qwen.cli.output import PANEL, Done, FileReporting
-from prunevid_qwen.cli.request import Request
+from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PRESETS_HELP, SAMPLING, PruningOptions
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
-from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.errors import ConfigError, SetupError, quoted
 
 EXAMPLES = """\
-[bold]Examples[/bold]
+Examples:
   prunevid ask cooking.mp4 "What is added last?" -m Qwen/Qwen2.5-VL-7B-Instruct
   prunevid ask photo.jpg "What is this?" -m llava-hf/llava-1.5-7b-hf
   ... --config aggressive --max_frames 64   more frames, fewer tokens of each
@@ -27,7 +28,7 @@ EXAMPLES = """\
   ... --json > answer.json                  all but the one object goes to stderr
 """
 OF_DEMO = """\
-[bold]Examples[/bold]
+Examples:
   prunevid demo
   prunevid demo --compare                   also without pruning, side by side
   prunevid demo --selector fastv            another method
@@ -54,19 +55,56 @@ def ask(
     """Answer a question about videos or images with pruned tokens."""
     built = build_config(config, pruning.given)
     videos, images, question = _told_apart(words or [], question)
-    request = Request(
-        videos=(*(video_path or ()), *videos),
-        images=(*(image or ()), *images),
-        question=question,
-        config=built.replace(verbose=True) if output.verbose else built,
-        start=start,
-        end=end,
-        max_new_tokens=max_new_tokens,
-        model=model,
-        compare=compare,
-        output=output,
-    )
-    return _answered(request.or_bundled_clip() if demo else request)
+    videos, images = [*(video_path or ()), *videos], [*(image or ()), *images]
+    expected = None
+    if demo and not (videos or images):
+        clip, its_question, its_answer = bundled_clip()
+        videos = [clip]
+        if question in (None, its_question):
+            question, expected = its_question, its_answer
+    check_asked(videos, images, question)  # all that can be checked without loading torch, in tenths of a second
+    from prunevid_qwen.cli.comparison import compared
+    from prunevid_qwen.cli.report import Report
+    from prunevid_qwen.video.data_uris import named
+
+    seen = ", ".join(map(named, (*videos, *images)))
+    who = _who(model.model_path, videos, images)
+    report = Report(output, {"Model": who, "Seen": seen, "Question": question or ""}, model.model_path == BUNDLED)
+    shown: dict[str, Any] = {"video_path": videos[0] if len(videos) == 1 else videos or None, "images": images or None}
+    shown |= {"question": question, "start": start, "end": end}
+    with report.watching():
+        report.tell("Loading the model")
+        output.calm_libraries()
+        loaded = load(model, built.replace(verbose=True) if output.verbose else built, shown)
+        if output.as_json:
+            output.note(f"Model: {who}")
+        if compare:
+            found = compared(loaded, built, shown, max_new_tokens, report.tell_encoded, report.tell)
+        else:
+            found = loaded.generate(
+                **shown,
+                max_new_tokens=max_new_tokens,
+                return_stats=True,
+                streamer=report.streamer(loaded),
+                progress=report.tell_encoded,
+            )
+    told = {"question": question, "answer": found["answer"], "stats": found["stats"]}
+    told |= {} if expected is None else {"expected_answer": expected}
+    told |= {name: found[name] for name in found if compare}
+    report.show(told)
+    return Done(told, "")
+
+
+def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any]) -> Any:
+    """Load the model; one that is not shown videos is refused before its weights are read."""
+    from prunevid_qwen import PrunedVLM
+    from prunevid_qwen.inputs.frontends import check_reads
+    from prunevid_qwen.loading import HUB_ARGUMENTS
+
+    loading = {name: value for name, value in model.loading.items() if value is not None}
+    if shown["video_path"] and model.model_path != BUNDLED:
+        check_reads(model.model_path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
+    return PrunedVLM.from_pretrained(model.model_path, config=config, **loading)
 
 
 def _told_apart(words: list[str], question: str | None) -> tuple[list[str], list[str], str | None]:
@@ -92,45 +130,54 @@ def _told_apart(words: list[str], question: str | None) -> tuple[list[str], list
     return videos, images, question
 
 
-def _answered(request: Request) -> Done:
-    request.check()  # all that can be checked without loading torch, in tenths of a second
-    from prunevid_qwen.cli.answer import Outcome, compare, load
-    from prunevid_qwen.cli.report import Report
+def check_asked(videos: Sequence[str], images: Sequence[str], question: str | None) -> None:
+    """Refuse what can be seen to be wrong before a model is loaded.
 
-    output, report = request.output, Report(request)
-    with _noting(report.logged) if output.verbose else contextlib.nullcontext():
-        with report.telling() as tell:
-            tell("Loading the model")
-            model = load(request)
-        if output.as_json:
-            output.note(f"Model: {request.who()}")
-        with report.encoding() as progress:
-            if request.compare:
-                with report.telling() as tell:
-                    outcome = compare(model, request, progress, tell)
-            else:
-                result = model.generate(
-                    **request.shown(),
-                    max_new_tokens=request.max_new_tokens,
-                    return_stats=True,
-                    streamer=report.streamer(model),
-                    progress=progress,
-                )
-                outcome = Outcome(result["answer"], result["stats"])
-    if output.as_json:
-        for note in report.notes(outcome):
-            output.note(note)
-    return Done(outcome.told(request), lambda: report.show(outcome))
+    Raises:
+        ConfigError: no question, or nothing to ask about.
+        MediaError: a file is missing or empty.
+    """
+    from prunevid_qwen.video.data_uris import is_data_uri
+    from prunevid_qwen.video.paths import local_file, local_path
+
+    if not (videos or images):
+        raise ConfigError(
+            'nothing to ask about: prunevid ask video.mp4 "What happens?", or pass --video_path or --image '
+            "(`prunevid demo` brings its own clip)"
+        )
+    if not (question or "").strip():
+        raise ConfigError('no question: pass it behind the video, or --question "..."')
+    for path in videos:
+        if not os.path.isdir(local_path(path)):  # a folder of frames
+            local_file(path, "video")
+    for path in images:
+        if not is_data_uri(path):
+            local_file(path, "image")
 
 
-@contextlib.contextmanager
-def _noting(logged: set[str]) -> Iterator[None]:
-    """Note the warnings that are logged inside the block, so that the report does not show them a second time."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: logged.add(record.getMessage())  # type: ignore[method-assign]
-    logger: Any = logging.getLogger("prunevid_qwen")
-    logger.addHandler(handler)
+def _who(model_path: str, videos: Sequence[str], images: Sequence[str]) -> str:
+    """Say in a line which model answers, and whether it can know what it is shown."""
+    if model_path != BUNDLED:
+        return model_path
+    ours = Path(str(resources.files("prunevid_qwen").joinpath("bundled"))).resolve()
+    if not images and all(ours in Path(path).resolve().parents for path in videos):
+        return f"{BUNDLED}, a toy that knows moving coloured shapes and nothing else"
+    return (
+        f"{BUNDLED}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, "
+        "or a folder that holds it"
+    )
+
+
+def bundled_clip() -> tuple[str, str, str]:
+    """Return path, question and answer of the clip that the demo is about.
+
+    Raises:
+        SetupError: the package was installed without its clips.
+    """
+    clips = resources.files("prunevid_qwen").joinpath("bundled", "clips")
     try:
-        yield
-    finally:
-        logger.removeHandler(handler)
+        entry = json.loads(clips.joinpath("clips.json").read_text(encoding="utf-8"))[0]
+    except FileNotFoundError:
+        raise SetupError(f"the bundled clips are missing ({clips}): install the package anew") from None
+    first = entry["questions"][0]
+    return str(clips.joinpath(entry["file"])), first["question"], first["answer"]

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PruningOptions
 from prunevid_qwen.config.typed import named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 
 EXPLAINED = """\
-[bold]Questions[/bold]: one JSON object a line; paths start from the file's folder
+Questions: one JSON object a line; paths start from the file's folder
   {"id": "a1", "video": "a.mp4", "question": "What is added?", "start": 10}
   {"images": ["x.png", "y.png"], "question": "What differs?", "my_key": 7}
-  {"messages": \\[{"role": "user", "content": \\[
+  {"messages": [{"role": "user", "content": [
     {"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Why?"}]}]}
   Lines without an id are called by their number; keys of your own come back
   under "extra". Neighbours about the same media read and encode them once.
   Or a folder: --question is asked about each of its videos and images.
 
-[bold]Answers[/bold]: one JSON object a line, in the order in which they come; always
+Answers: one JSON object a line, in the order in which they come; always
   the most probable token (greedy), whatever the model's generation_config
   prefers. A stopped run goes on where it was: give the same command again.
   What failed is asked again, and questions can be added to the file.
 
-[bold]Examples[/bold]
+Examples:
   prunevid batch questions.jsonl --out answers.jsonl -m Qwen/Qwen2.5-VL-7B-Instruct
   prunevid batch videos/ --question "What happens?" --out answers.jsonl
   prunevid batch videos/ --question_file questions.txt --out answers.jsonl --dry_run
@@ -60,44 +57,33 @@ def batch(
     """Answer a file of questions about videos and images, on one GPU or on many; a stopped run goes on."""
     if out.resolve() == questions.resolve():
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
+    if not questions.is_dir() and (question or question_file is not None):
+        raise ConfigError(f"--question and --question_file are for a folder, and {questions} is none")
     named = named_config(config, pruning.given)
-    from prunevid_qwen.evaluation.tasks.batch_questions import missing_media
+    from prunevid_qwen.evaluation.tasks.batch_questions import missing_media, questions_for_folder, read_questions
     from prunevid_qwen.evaluation.tasks.benchmark import spread
 
-    asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
+    try:
+        lines = question_file.read_text(encoding="utf-8").splitlines() if question_file else []
+    except OSError as error:
+        raise ConfigError(f"cannot read --question_file {question_file} ({error.strerror})") from None
+    texts = [*(question or ()), *(line for line in lines if line.strip())]
+    found = questions_for_folder(questions, texts, system) if questions.is_dir() else read_questions(questions, system)
+    asked: Any = spread(list(found), limit)
     missing = missing_media(asked)
     again = ": questions about them get a line that says so, and are asked again by the next run"
     output.note_missing([excerpt(each) for each in missing], "media are missing", again)
     if dry_run:
         told = {"questions": len(asked), "missing": missing, "config": named[0], "out": str(out)}
-        said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
-        return Done(told, lambda: typer.echo(said))
+        return Done(told, f"{len(asked)} questions can be asked; leave out --dry_run to ask them")
     from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 
-    output.calm_libraries()
     run = BatchRun(tuple(asked), named, system, max_new_tokens, model.model_path, model.loading, pruning.plugins)
-    output.note_toy(model.model_path)
     with (
-        output.keeping(out),
-        output.bars() as bars,
+        output.running(out, model.model_path) as bars,
         engine.opened(model.device, output.verbose, bars.tell) as (opened, device),
     ):
         told = answer_batch(out, run, opened, device, restart, bars.tell, typed())
     failed = f"; {told['failed']} could not be answered, their lines say why" if told["failed"] else ""
     said = f"{told['answered']} of {told['questions']} questions are answered in {out}{failed}"
-    return Done(told, lambda: typer.echo(said), MediaError.exit_code if told["failed"] else 0)
-
-
-def _questions(path: Path, texts: Sequence[str], file: Path | None, system: str | None) -> list[Any]:
-    from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder, read_questions
-
-    if not path.is_dir():
-        if texts or file is not None:
-            raise ConfigError(f"--question and --question_file are for a folder, and {path} is none")
-        return list(read_questions(path, system))
-    if file is not None:
-        try:
-            texts = [*texts, *(line for line in file.read_text(encoding="utf-8").splitlines() if line.strip())]
-        except OSError as error:
-            raise ConfigError(f"cannot read --question_file {file} ({error.strerror})") from None
-    return list(questions_for_folder(path, texts, system))
+    return Done(told, said, MediaError.exit_code if told["failed"] else 0)

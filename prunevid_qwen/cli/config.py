@@ -6,27 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from prunevid_qwen.cli.option import opt, shown, word
-from prunevid_qwen.cli.options import CONFIG_KIND, PRESETS_HELP, PruningOptions
 from prunevid_qwen.cli.output import Done, FileReporting, Reporting
+from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PRESETS_HELP, PruningOptions
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import ConfigError
 
 OF_SHOW = """\
-[bold]Examples[/bold]
+Examples:
   prunevid config show recommended
   prunevid config show paper --selector fastv --json
 """
 OF_DIFF = """\
-[bold]Examples[/bold]
+Examples:
   prunevid config diff paper recommended
   prunevid config diff paper mine.json
 """
 OF_SAVE = """\
-[bold]Examples[/bold]
+Examples:
   prunevid config save paper --keep_ratio 0.2 --out mine.json
   prunevid ask ... --config mine.json
 """
@@ -38,7 +36,7 @@ def show(
     """Show every option of a preset or a file, by its full name."""
     config = build_config(preset, pruning.given)
     lines = [f"{name} {shown(value)}" for name, value in _flat(config).items()]
-    return Done(json.loads(config.to_json()), lambda: typer.echo("\n".join(lines)))
+    return Done(json.loads(config.to_json()), "\n".join(lines))
 
 
 def diff(
@@ -48,17 +46,14 @@ def diff(
     output: FileReporting,
 ) -> Done:
     """Show the options in which two presets or files differ."""
+    from prunevid_qwen.evaluation.report.page import Table
+
     one, two = (_flat(build_config(each, {})) for each in (first, second))
-    names = [name for name in {**one, **two} if one.get(name, "-") != two.get(name, "-")]
-    told = {name: [one.get(name, "-"), two.get(name, "-")] for name in names}
-
-    def tell() -> None:
-        from prunevid_qwen.evaluation.report.page import Table
-
-        rows = [(name, *map(shown, pair)) for name, pair in told.items()]
-        typer.echo(Table(("option", first, second), rows).terminal() if rows else "the same options")
-
-    return Done({"first": first, "second": second, "differ": told}, tell)
+    both = {name: [one.get(name, "-"), two.get(name, "-")] for name in {**one, **two}}
+    told = {name: pair for name, pair in both.items() if pair[0] != pair[1]}
+    rows = [(name, *map(shown, pair)) for name, pair in told.items()]
+    text = Table(("option", first, second), rows).terminal() if rows else "the same options"
+    return Done({"first": first, "second": second, "differ": told}, text)
 
 
 def save(
@@ -76,7 +71,7 @@ def save(
     if out.suffix != ".json" or not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out} is a .json file to write, in a folder that exists")
     config.to_json(out)
-    return Done({"out": str(out)}, lambda: typer.echo(f"wrote {out}; use it: prunevid ask ... --config {out}"))
+    return Done({"out": str(out)}, f"wrote {out}; use it: prunevid ask ... --config {out}")
 
 
 def _flat(config: PruneVidConfig) -> dict[str, Any]:

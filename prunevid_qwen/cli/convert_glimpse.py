@@ -5,15 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import Done, Reporting
 from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, quoted
 
 EXAMPLES = """\
-[bold]Examples[/bold]
+Examples:
   prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
   prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
   prunevid ask ... --selector glimpse --glimpse_path glimpse_7b
@@ -66,7 +64,7 @@ def convert_glimpse(
             "never to answer; learnable_embeddings, of which the vectors were made"
         )
     told = {"out": str(written), "bytes": written.stat().st_size, "parameters": vip, "layers": facts.layers}
-    return Done(told, lambda: typer.echo("\n".join(lines)))
+    return Done(told, "\n".join(lines))
 
 
 def _published_file(source: str, revision: str | None) -> Path | None:

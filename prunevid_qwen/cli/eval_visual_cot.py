@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import typer
 
 from prunevid_qwen.cli.groups import JudgeOptions, ModelOptions
 from prunevid_qwen.cli.option import opt
-from prunevid_qwen.cli.options import CONFIGS_HELP, PruningOptions
 from prunevid_qwen.cli.output import Done, Reporting, terminal_table, typed
+from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, PruningOptions
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 EXAMPLES = """\
-[bold]Examples[/bold]
+Examples:
   prunevid eval visual-cot --data viscot_benchmark/benchmark --images . --dry_run
   prunevid eval visual-cot --data benchmark/gqa.json --images . --limit 100 \\
       -m Qwen/Qwen2.5-VL-7B-Instruct --configs paper --keep_ratio 0.11
@@ -51,8 +48,10 @@ def visual_cot(
     pruning: PruningOptions,
 ) -> Done:
     """Answer Visual-CoT's questions about images with and without pruning, and score the answers."""
-    if restart and judge_only:
-        raise ConfigError("--restart throws away the answers that --judge_only would score: pass one of them")
+    if judge_only and (restart or dry_run):
+        raise ConfigError(
+            "--judge_only scores the answers that are there, and so goes with neither --restart nor --dry_run"
+        )
     scorer = scorer or ("judge" if judge.judge_base_url else "contained")
     if scorer not in _SCORERS:
         raise ConfigError(f"scorer is one of {', '.join(_SCORERS)}; got {quoted(scorer)}")
@@ -60,51 +59,30 @@ def visual_cot(
     if scorer == "judge" and not marking:
         raise ConfigError("a judge needs --judge_base_url and --judge_model, see --help; --scorer contained needs none")
     made = named_configs(configs, pruning.given)
+    from prunevid_qwen.evaluation.tasks import visual_cot as task
     from prunevid_qwen.evaluation.tasks.judge import Judge
-    from prunevid_qwen.evaluation.tasks.visual_cot import (
-        BRIEF,
-        MAX_NEW_TOKENS,
-        VisualCotRun,
-        answer_run,
-        competitors,
-    )
     from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
     from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
 
-    def asked() -> Any:
-        return VisualCotRun(
-            tuple(data or ()), images, competitors(made, not no_baseline), limit, BRIEF if brief else "",
-            max_new_tokens or MAX_NEW_TOKENS, model.model_path, model.loading, plugins=pruning.plugins,
-        )  # fmt: skip
-
+    asked = task.VisualCotRun(
+        tuple(data or ()), images, task.competitors(made, not no_baseline), limit, task.BRIEF if brief else "",
+        max_new_tokens or task.MAX_NEW_TOKENS, model.model_path, model.loading, plugins=pruning.plugins,
+    )  # fmt: skip
+    samples = [] if judge_only else asked.samples()
+    with output.bars() as bars:
+        found = list(problems(samples, images, dry_run, bars.tell))
+    others = "" if dry_run else "; --dry_run lists them all. The scores will be of the others alone"
+    output.note_missing(found, f"of {len(samples)} samples cannot be asked", others, len(found) if dry_run else 5)
     if dry_run:
-        samples = asked().samples()
-        with output.bars() as bars:
-            found = list(problems(samples, images, True, bars.tell))
-        output.note_missing(found, f"of {len(samples)} samples cannot be asked", "", len(found))
         said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
-        told = {"samples": len(samples), "problems": found}
-        return Done(told, lambda: typer.echo(said), MediaError.exit_code if found else 0)
+        return Done({"samples": len(samples), "problems": found}, said, MediaError.exit_code if found else 0)
     marker = Judge(**marking) if marking else None
     if marker is not None:
         with marker.open():  # a missing client library is said before hours of answering
             pass
-    with output.keeping(out), output.bars() as bars:
+    with output.running(out, "" if judge_only else model.model_path) as bars:
         if not judge_only:
-            run = asked()
-            output.note_toy(model.model_path)
-            output.calm_libraries()
-            samples = run.samples()
-            output.note_missing(
-                list(problems(samples, images, False, bars.tell)),
-                f"of {len(samples)} samples cannot be asked",
-                "; --dry_run lists them all. The scores will be of the others alone",
-            )
-            answer_run(out, run, samples, restart, bars.tell, typed())
+            task.answer_run(out, asked, samples, restart, bars.tell, typed())
         summary = score_run(out, scorer, marker, judge.judge_workers, bars.tell)
-
-    def show() -> None:
-        table = terminal_table(report_text(summary), keys=2, columns=6)
-        typer.echo("\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
-
-    return Done(summary, show)
+    table = terminal_table(report_text(summary), keys=2, columns=6)
+    return Done(summary, "\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))

@@ -122,9 +122,7 @@ class JudgeOptions:
 
     judge_base_url: str = opt("", "OpenAI-compatible endpoint, such as http://localhost:8000/v1.", "URL", JUDGE)
     judge_model: str = opt("", "As that endpoint calls it.", "NAME", JUDGE)
-    judge_api_key_file: Path | None = opt(
-        None, "Holds the key, alone on one line. Default: none is needed.", "FILE", JUDGE
-    )
+    judge_api_key_file: Path | None = opt(None, "Holds the key alone. Default: none is needed.", "FILE", JUDGE)
     judge_workers: int = opt(4, "Requests at once. Default: 4.", "INT", JUDGE, least=1)
     judge_timeout: float = opt(60.0, "Until a request is given up. Default: 60.", "SECONDS", JUDGE, least=1)
     judge_retries: int = opt(4, "Of a failed request, waiting longer each time. Default: 4.", "INT", JUDGE, least=0)
@@ -135,27 +133,23 @@ class JudgeOptions:
         Raises:
             ConfigError: an address without a model or the reverse, one that is no address, or no key in the file.
         """
-        if not self.judge_base_url and not self.judge_model:
+        url, model, path = self.judge_base_url, self.judge_model, self.judge_api_key_file
+        if not url and not model:
             return {}
-        for name in ("judge_base_url", "judge_model"):
-            if not getattr(self, name):
-                raise ConfigError(f"a judge needs --{name}: --judge_base_url and --judge_model belong together")
-        if not self.judge_base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(self.judge_base_url)}"
-            )
-        found: dict[str, Any] = {"base_url": self.judge_base_url.rstrip("/"), "model": self.judge_model}
+        if not (url and model):
+            missing = "judge_model" if url else "judge_base_url"
+            raise ConfigError(f"a judge needs --{missing}: --judge_base_url and --judge_model belong together")
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(url)}")
+        found: dict[str, Any] = {"base_url": url.rstrip("/"), "model": model}
         found |= {"timeout": self.judge_timeout, "retries": self.judge_retries}
-        path = self.judge_api_key_file
-        if path is None:
-            return found
         try:
-            key = path.read_text(encoding="utf-8").strip()
+            key = path.read_text(encoding="utf-8").strip() if path else None
         except OSError as error:
             raise ConfigError(f"cannot read --judge_api_key_file {path} ({error.strerror})") from None
-        if not key:
+        if key == "":
             raise ConfigError(f"--judge_api_key_file {path} is empty: it holds the key alone, on one line")
-        return {**found, "api_key": key}
+        return found if key is None else {**found, "api_key": key}
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from prunevid_qwen.cli.option import opt, word
-from prunevid_qwen.cli.options import load_plugins
 from prunevid_qwen.cli.output import Done, FileReporting, Reporting
+from prunevid_qwen.cli.pruning_options import PLUGIN_HELP, PLUGIN_KIND, load_plugins
 from prunevid_qwen.errors import ConfigError
 
 EXAMPLES = """\
-[bold]Examples[/bold]
+Examples:
   prunevid methods
   prunevid methods --plugin mine.py --json
   prunevid ask --selector fastv --help      the options of one
 """
 OF_NEW = """\
-[bold]Examples[/bold]
+Examples:
   prunevid new-method nearest
   prunevid new-method nearest --merger --out methods/nearest.py
 
@@ -29,27 +27,22 @@ says where to write your own: CONTRIBUTING.md has the rest.
 
 def methods(
     *,
-    plugin: list[str] | None = opt(None, "Python file, or module, that registers methods of your own.", "FILE|MODULE"),
+    plugin: list[str] | None = opt(None, PLUGIN_HELP, PLUGIN_KIND),
     output: FileReporting,
 ) -> Done:
     """List the methods: paper, stage, what each needs, whether it is trained, and the option that spends its budget."""
     load_plugins(plugin)
     from prunevid_qwen.contract.listing import method_rows
+    from prunevid_qwen.evaluation.report.page import Table
 
     rows = method_rows()
-
-    def show() -> None:
-        from prunevid_qwen.evaluation.report.page import Table
-
-        cells = [
-            (row["name"], "merger" if row["stage"] == 1 else "selector", row["paper"] or "none", row["budget"] or "-",
-             "yes" if row["trained"] else "no", ", ".join(row["needs"]) or "-")
-            for row in rows
-        ]  # fmt: skip
-        typer.echo(Table(("method", "stage", "paper", "budget", "trained", "looks at"), cells).terminal(keys=2))
-        typer.echo("\nits options: prunevid ask --selector NAME --help, or --merger NAME")
-
-    return Done({"methods": rows}, show)
+    cells = [
+        (row["name"], "merger" if row["stage"] == 1 else "selector", row["paper"] or "none", row["budget"] or "-",
+         "yes" if row["trained"] else "no", ", ".join(row["needs"]) or "-")
+        for row in rows
+    ]  # fmt: skip
+    table = Table(("method", "stage", "paper", "budget", "trained", "looks at"), cells).terminal(keys=2)
+    return Done({"methods": rows}, f"{table}\n\nits options: prunevid ask --selector NAME --help, or --merger NAME")
 
 
 def new_method(
@@ -75,4 +68,4 @@ def new_method(
         f'check it: python -c "import {path.stem}; from prunevid_qwen import check_reducer; '
         f'check_reducer({path.stem}.{cls})"',
     ]
-    return Done({"out": str(path), part: name}, lambda: typer.echo("\n".join(lines)))
+    return Done({"out": str(path), part: name}, "\n".join(lines))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from prunevid_qwen.errors import ConfigError
 
-UNTIL = "0.3"
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("train-glimpse",): ("train", "glimpse"),
     ("train-glimpse-plus",): ("train", "glimpse-plus"),
@@ -24,10 +23,10 @@ OPTIONS: dict[tuple[str, ...], dict[str, str]] = {
 
 def hint(old: str, new: str) -> str:
     """Say in a line what to type instead."""
-    return f"note: {old} is now {new}; the old spelling works until {UNTIL}"
+    return f"note: `{old}` is now `{new}`; the old spelling works until 0.3"
 
 
-def respelt(words: Sequence[str], tell: Callable[[str], None]) -> list[str]:
+def respelt(words: Sequence[str], tell: Callable[[str], object]) -> list[str]:
     """Return a command line in today's spelling.
 
     Args:
@@ -37,19 +36,16 @@ def respelt(words: Sequence[str], tell: Callable[[str], None]) -> list[str]:
     Raises:
         ConfigError: two spellings of one option stand there.
     """
-    made = list(words)
+    rest = list(words)
     for old, new in COMMANDS.items():
-        if tuple(made[: len(old)]) == old:
-            tell(hint(f"`{' '.join(old)}`", f"`{' '.join(new)}`"))
-            made[: len(old)] = new
-    command = next((each for each in OPTIONS if tuple(made[: len(each)]) == each), ())
+        if tuple(rest[: len(old)]) == old:
+            tell(hint(" ".join(old), " ".join(new)))
+            rest[: len(old)] = new
+    command = next((each for each in OPTIONS if tuple(rest[: len(each)]) == each), ())
     renamed, seen = OPTIONS.get(command, {}), dict[str, str]()
-    rest, made, first = made[len(command) :], [], []
-    while rest:
+    rest, made, first = rest[len(command) :], [], []
+    while rest and rest[0] != "--":
         word = rest.pop(0)
-        if word == "--":
-            made += [word, *rest]
-            break
         option, equals, value = word.partition("=")
         name = option.replace("-", "_").replace("__", "--", 1)
         today = renamed.get(name, name)
@@ -58,9 +54,9 @@ def respelt(words: Sequence[str], tell: Callable[[str], None]) -> list[str]:
         if name not in renamed:
             made.append(word)
             continue
-        tell(hint(f"`{name}`", f"`{today}`"))
+        tell(hint(name, today))
         if today.startswith("--"):
             made.append(f"{today}{equals}{value}")
         elif equals or rest:
             first.append(value if equals else rest.pop(0))
-    return [*command, *first, *made]
+    return [*command, *first, *made, *rest]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +27,6 @@ EXIT_CODES: dict[int, str] = {
     143: "ended by SIGTERM",
 }
 """Code and its meaning. A stopped run keeps what it stored, and the same command goes on. A bug shows its traceback."""
-
-
 _FIGURES = ("lm", "dice", "bce", "f1", "kept")  # of a training, on its bar
 
 
@@ -37,13 +35,13 @@ class Done:
     """What a command did.
 
     Args:
-        told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
-        show: prints it for people, on stdout; None: each name and value of ``told`` on a line.
+        told: ready for JSON: what ``--json`` prints.
+        text: for people, on stdout; None: each name and value of ``told`` on a line; nothing where it is empty.
         exit_code: one of `EXIT_CODES`.
     """
 
     told: dict[str, Any] = field(default_factory=dict)
-    show: Callable[[], None] | None = None
+    text: str | None = None
     exit_code: int = 0
 
 
@@ -51,7 +49,7 @@ class Done:
 class Reporting:
     """How every command reports. While one works, stdout is for the answer alone: libraries print on stderr."""
 
-    as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, name="json")
+    as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, spelling="json")
     quiet: bool = opt(False, "The result alone: no bars, no notes.", None, PANEL)
     verbose: bool = opt(False, "The log, and tracebacks of errors.", None, PANEL)
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
@@ -60,12 +58,6 @@ class Reporting:
         """Say something on stderr that is not the result."""
         if not self.quiet:
             typer.echo(text, err=True)
-
-    def note_toy(self, model_path: str) -> None:
-        """Say before a run that the toy answers, in colour on a terminal."""
-        if model_path == "bundled":
-            said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
-            self.note(typer.style(said, fg="yellow"))
 
     def note_missing(self, missing: Sequence[str], what: str, more: str, shown: int = 5) -> None:
         """Say on a line each which media or samples are missing, at most so many, and what becomes of the questions."""
@@ -90,10 +82,20 @@ class Reporting:
             logging.disable_progress_bar()
 
     @contextmanager
-    def keeping(self, where: Path | str) -> Iterator[None]:
-        """Say, where the work inside is interrupted, what was kept and how to go on."""
+    def running(self, where: Path | str, model_path: str = "") -> Iterator[Bars]:
+        """Yield progress bars for a run that answers or measures.
+
+        Args:
+            where: its results. Who interrupts it is told that they are kept, and how to go on.
+            model_path: who answers. That it is the toy is said first, in colour on a terminal.
+        """
+        self.calm_libraries()
+        if model_path == "bundled":
+            said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
+            self.note(typer.style(said, fg="yellow"))
         try:
-            yield
+            with self.bars() as bars:
+                yield bars
         except KeyboardInterrupt as interruption:
             self.note_later(interruption, f"what was answered is in {where}: the same command goes on where it was")
             raise
@@ -102,6 +104,13 @@ class Reporting:
         """Have something said on stderr behind the word that the run was interrupted."""
         if not self.quiet:
             interruption.kept = text  # type: ignore[attr-defined]
+
+    def can_plot(self, otherwise: str) -> bool:
+        """Tell whether matplotlib is installed; where it is not, say how to install it and what there is without it."""
+        found = importlib.util.find_spec("matplotlib") is not None
+        if not found:
+            self.note(f"no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). {otherwise}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -115,29 +124,16 @@ class FileReporting(Reporting):
             raise ConfigError(f"--out {self.out} is a file to write, in a folder that exists")
 
 
-@dataclass(frozen=True)
-class Call:
-    """A command with its arguments, to be run once they are all read.
-
-    Args:
-        work: the command's function; returns a `Done`.
-        given: its arguments.
-        output: how it reports.
-        log: the least level of the log that is shown without ``--verbose``.
-    """
-
-    work: Callable[..., Done]
-    given: dict[str, Any]
-    output: Reporting
-    log: int
-
-
 def outline(told: Mapping[str, Any], indent: str = "") -> str:
     """Return what a command was told as lines: a name and its value, what has parts with them below."""
     lines = []
     for name, value in told.items():
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{name}:", outline(value, indent + "  ")]
+        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+            lines += [
+                f"{indent}{name} {number}:\n{outline(each, indent + '  ')}" for number, each in enumerate(value, 1)
+            ]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name}: {text}")
@@ -162,11 +158,6 @@ def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> 
 def typed() -> str:
     """Return what was typed, for the record of a run."""
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def can_plot() -> bool:
-    """Tell whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
 
 
 class Bars:

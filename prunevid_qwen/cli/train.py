@@ -10,18 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
 from prunevid_qwen.cli.option import documented, opt
-from prunevid_qwen.cli.output import Done, Reporting, can_plot, typed
+from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
 OF_GLIMPSE = """\
-[bold]Examples[/bold]
+Examples:
   prunevid train glimpse --dry_run                      is the published recipe's data complete?
   prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
   prunevid train glimpse --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1
@@ -32,7 +30,7 @@ OF_GLIMPSE = """\
 A stopped run goes on where it was: give the same command again.
 """
 OF_PLUS = """\
-[bold]Examples[/bold]
+Examples:
   prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
   vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
   accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
@@ -43,7 +41,7 @@ OF_PLUS = """\
 A stopped run goes on where it was: give the same command again.
 On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
 48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
-'prunevid_qwen\\[grpo,train]'. A recipe's own file says of each option where its value is from.
+'prunevid_qwen[grpo,train]'. A recipe's own file says of each option where its value is from.
 """
 _RECIPE = "Recipe (each overrides what stands in --recipe)"
 _PAIRS = ("data", "eval_data")
@@ -55,41 +53,45 @@ def glimpse(
     *,
     recipe: str = opt("glimpse", "Name of a recipe, or a YAML file. Default: glimpse, the published one.", "NAME|FILE"),
     out: Path = opt(Path("runs/glimpse"), "Folder of checkpoint, curves and model. Default: runs/glimpse.", "FOLDER"),
-    options: Annotated[dict[str, Any], documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS)],
+    options: Annotated[dict[str, Any], documented(GlimpseRecipe, _RECIPE, choices=CHOICES)],
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
     """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is."""
     made = glimpse_recipe(recipe, options)
     _refuse_no_check(training, made.skip_bad)
-    if training.dry_run:
-        return _checked(made, output)
+    from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
     from prunevid_qwen.training.glimpse.train import train
 
+    if training.dry_run:
+        with output.bars() as bars:
+            reports = look_at(open_recipe(made), bars.tell)
+        told = {
+            "records": {name: report.total for name, report in reports.items()},
+            "flaws": {name: report.counts for name, report in reports.items()},
+            "problems": sum(report.total - len(report.skip_bad(IGNORED)) for report in reports.values()),
+        }
+        lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
+        return Done(told, "\n".join(lines), MediaError.exit_code if told["problems"] else 0)
+    how: dict[str, Any] = {"restart": training.restart, "check": not training.no_check, "device": training.device}
     with _training(training, output, out) as about, output.bars() as bars:
         try:
-            record = train(
-                made, out, restart=training.restart, check=not training.no_check, device=training.device, about=about,
-                tell=bars.tell_figures,
-            )  # fmt: skip
+            record = train(made, out, **how, about=about, tell=bars.tell_figures)
         except KeyboardInterrupt:
             if _reports():
                 _draw(out, output)
             raise
     if not _reports():
-        return Done()
+        return Done(text="")
     _draw(out, output)
-
-    def show() -> None:
-        for name, lines in (("training", record["training"]), ("held out", record["evaluation"])):
-            for line in lines:
-                figures = ", ".join(f"{each} {line[each]:.3f}" for each in _FIGURES)
-                typer.echo(f"{name}, step {line['step']}: {figures}")
-        typer.echo(
-            f"predictor: {out / 'model'}\ntry it: prunevid ask ... --selector glimpse --glimpse_path {out / 'model'}"
-        )
-
-    return Done(record, show)
+    lines = [
+        f"{name}, step {line['step']}: {', '.join(f'{each} {line[each]:.3f}' for each in _FIGURES)}"
+        for name, figures in (("training", record["training"]), ("held out", record["evaluation"]))
+        for line in figures
+    ]
+    model = out / "model"
+    lines += [f"predictor: {model}", f"try it: prunevid ask ... --selector glimpse --glimpse_path {model}"]
+    return Done(record, "\n".join(lines))
 
 
 def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecipe:
@@ -132,7 +134,7 @@ def glimpse_plus(
     _refuse_no_check(training, made.skip_bad)
     if training.dry_run:
         said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
-        return Done(made.to_dict(), lambda: typer.echo(said))
+        return Done(made.to_dict(), said)
     from prunevid_qwen.training.glimpse_plus.train import check_installed, train_plus
 
     check_installed()
@@ -155,7 +157,7 @@ def glimpse_plus(
             made, out, by_name, restart=training.restart, check=not training.no_check, device=training.device,
             with_glimpse=not no_glimpse, about=about, tell=tell,
         )  # fmt: skip
-    return _summed_up(out, made, done) if _reports() else Done()
+    return _summed_up(out, made, done, output) if _reports() else Done(text="")
 
 
 def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
@@ -232,36 +234,17 @@ def _reports() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _checked(recipe: GlimpseRecipe, output: Reporting) -> Done:
-    from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
-
-    with output.bars() as bars:
-        reports = look_at(open_recipe(recipe), bars.tell)
-    told = {
-        "records": {name: report.total for name, report in reports.items()},
-        "flaws": {name: report.counts for name, report in reports.items()},
-        "problems": sum(report.total - len(report.skip_bad(IGNORED)) for report in reports.values()),
-    }
-
-    lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
-    return Done(told, lambda: typer.echo("\n".join(lines)), MediaError.exit_code if told["problems"] else 0)
-
-
 def _draw(out: Path, output: Reporting) -> None:
     from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
     curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
-    if curve and can_plot():
+    if curve and output.can_plot("curve.jsonl has the figures"):
         from prunevid_qwen.training.glimpse.curve_plot import draw_curve
 
         draw_curve(curve, evaluation, out / "curve.svg")
-    elif curve:
-        output.note(
-            "no curve.svg: matplotlib is not installed (pip install 'prunevid_qwen[bench]'); curve.jsonl has it all"
-        )
 
 
-def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:
+def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any], output: Reporting) -> Done:
     from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
     from prunevid_qwen.training.glimpse_plus.plus_summary import draw_plus, said, summarise
     from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
@@ -271,17 +254,14 @@ def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Do
     summary = {**summarise(curve, held_out, recipe.group * recipe.questions_per_step), **done}
     text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
     (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
-    if can_plot():
+    if output.can_plot("summary.json and the folder's lines have the figures"):
         draw_plus(curve, summary, out / "curve.svg")
-
-    def show() -> None:
-        typer.echo("\n".join([*said(summary), f"model: {out / MERGED}"]))
-        if done["glimpse"] is not None:
-            model = out / GLIMPSE / "model"
-            typer.echo(f"predictor: {model}\ntry it: prunevid ask ... -m {out / MERGED} --selector glimpse "
-                       f"--glimpse_path {model}")  # fmt: skip
-
-    return Done(summary, show)
+    merged, model = out / MERGED, out / GLIMPSE / "model"
+    lines = [*said(summary), f"model: {merged}"]
+    if done["glimpse"] is not None:
+        again = f"prunevid ask ... -m {merged} --selector glimpse --glimpse_path {model}"
+        lines += [f"predictor: {model}", f"try it: {again}"]
+    return Done(summary, "\n".join(lines))
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, Any]:

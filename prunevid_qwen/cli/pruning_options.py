@@ -1,18 +1,14 @@
-"""The options of pruning: the flat names of `FlatOptions`, whose docstring is their help, and full names.
-
-A full name is ``--selector.layers 2``, for whichever methods there are.
-"""
+"""The options of pruning: the flat names of `FlatOptions`, and full names such as ``--selector.layers 2``."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from prunevid_qwen.cli.option import Group, Opt, Parameter, documented, explained
-from prunevid_qwen.config import CHOICES, FlatOptions, get_config, option_types
+from prunevid_qwen.cli.option import Group, Option, documented, explained
+from prunevid_qwen.config import CHOICES, FlatOptions, option_types
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.method_base import MethodOptions
 from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in, options_class
@@ -32,6 +28,8 @@ CONFIGS_HELP = (
     "Presets or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as paper+keep_ratio=0.2. "
     "All answer about the same decoded videos."
 )
+PLUGIN_HELP = "Python file, or module, that registers methods of your own; it is run. Repeat it for several."
+PLUGIN_KIND = "FILE|MODULE"
 SAMPLING = "Reading the video"
 # The panel in --help that a field opens; the fields after it, in the dataclass's order, stand in the same one.
 _PANEL_OPENED_BY = {
@@ -42,12 +40,6 @@ _PANEL_OPENED_BY = {
 }
 _USED = ("selector", "keep_ratio", "max_frames")  # in --help; all others in --help-all
 _SWITCHES = frozenset(name for name, kind in option_types().items() if kind is bool)
-_PLUGIN = Opt(
-    "Python file, or module, that registers methods of your own; it is run. Repeat it for several. Their options have "
-    "full names: --selector.NAME VALUE.",
-    "FILE|MODULE",
-    rest=True,
-)
 
 
 @dataclass(frozen=True)
@@ -65,28 +57,29 @@ class Changes:
 
 def pruning_group(without: Collection[str] = ()) -> Group:
     """Return an option for each flat name of a config but some, one for full names, and ``--plugin``."""
-    return Group([*_pruning_options(without)], _changes)
+    options = list(_pruning_options(without))
+
+    def made(given: Mapping[str, Any]) -> Changes:
+        values = {each.name: given[each.name] for each in options}
+        plugins = load_plugins(values.pop("plugin"))
+        full = [each.split("=", 1) for each in values.pop(FULL_NAMES) or ()]
+        return Changes({**values, **dict(full)}, plugins)
+
+    return Group(options, made)
 
 
-def _pruning_options(without: Collection[str]) -> Iterator[Parameter]:
-    yield Parameter("plugin", list[str] | None, None, _PLUGIN)
+def _pruning_options(without: Collection[str]) -> Iterator[Option]:
+    yield Option(PLUGIN_HELP, PLUGIN_KIND, rest=True, name="plugin", type=list[str] | None)
     panel = ""
     for each in documented(FlatOptions, "", choices=CHOICES).options:
         panel = _PANEL_OPENED_BY.get(each.name, panel)
         if each.name in without:
             continue
-        yield each._replace(said=dataclasses.replace(each.said, panel=panel, rest=each.name not in _USED))
+        yield replace(each, panel=panel, rest=each.name not in _USED)
         if each.name == "keep_ratio":
             text = "Share removed instead of kept, in [0, 1): 1 - keep_ratio, never beside it."
-            yield Parameter("pruning_rate", str | None, None, Opt(text, "FLOAT", panel, rest=True))
-    yield Parameter(FULL_NAMES, list[str] | None, None, Opt("", hidden=True))
-
-
-def _changes(given: Mapping[str, Any]) -> Changes:
-    values = dict(given)
-    plugins = load_plugins(values.pop("plugin"))
-    full = [each.split("=", 1) for each in values.pop(FULL_NAMES) or ()]
-    return Changes({**values, **dict(full)}, plugins)
+            yield Option(text, "FLOAT", panel, rest=True, name="pruning_rate")
+    yield Option("", hidden=True, name=FULL_NAMES, type=list[str] | None)
 
 
 PruningOptions = Annotated[Changes, pruning_group()]
@@ -118,14 +111,13 @@ def spelt_out(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             return [*spelt, word, *rest], found
         option, equals, value = word.partition("=")
         name = option.removeprefix("--").replace("-", "_")
-        part, dot, _ = name.partition(".")
         if option.startswith("--") and name in _SWITCHES:
             if not equals and rest and rest[0].lower() in TRUE + FALSE:
                 value = rest.pop(0)
             if value and value.lower() not in TRUE + FALSE:
                 raise ConfigError(f"{name} is true or false, got {quoted(value)}")
             spelt.append(f"--no_{name}" if value.lower() in FALSE else f"--{name}")
-        elif option.startswith("--") and dot and part in PARTS:
+        elif option.startswith("--") and name.partition(".")[0] in PARTS and "." in name:
             if not equals and (not rest or rest[0].startswith("--")):
                 raise ConfigError(f"{option} needs a value, such as {option} 2")
             found[name] = value if equals else rest.pop(0)
@@ -136,10 +128,8 @@ def spelt_out(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 def full_names_of_each() -> list[str]:
     """Return a line for each registered method, and for reading: which options it has."""
-    lines = [
-        f"{part} {method}: {', '.join(names_in(cls))}" for part in STAGES for method, cls in classes_of(part).items()
-    ]
-    return [*lines, f"reading: {', '.join(names_in(Reading))}"]
+    methods = [(f"{part} {method}", cls) for part in STAGES for method, cls in classes_of(part).items()]
+    return [f"{name}: {', '.join(names_in(cls))}" for name, cls in [*methods, ("reading", Reading)]]
 
 
 def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[str]]:
@@ -149,7 +139,7 @@ def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[s
         words: of the command line: ``--selector NAME`` or ``--selector=NAME``.
         options: those that the command has. One without ``plugin`` loads none, whatever was typed.
     """
-    typed: dict[str, list[str]] = {name: [] for name in ("plugin", "config", *STAGES)}
+    typed: dict[str, list[str]] = {name: [] for name in ("plugin", *STAGES)}
     for word, after in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
         name = option[2:].replace("-", "_")
@@ -158,59 +148,41 @@ def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[s
     return typed
 
 
-def _named_methods(typed: Mapping[str, list[str]]) -> dict[str, tuple[str, type]]:
-    """Return name and options class of each method that was typed, by "merger" and "selector".
-
-    Plug-ins that were typed are loaded: only for a command line that nobody is going to carry out.
-    """
-    load_plugins(typed["plugin"])
-    return {part: (name, options_class(part, name)) for part in STAGES for name in typed[part][-1:]}
-
-
-def offered(option: str, typed: Mapping[str, list[str]]) -> tuple[list[str], bool]:
-    """Say which full names may be meant by an option that a command does not have.
+def offered(option: str, typed: Mapping[str, list[str]]) -> list[str]:
+    """Return the full names that may be meant by an option that a command does not have.
 
     Args:
         option: as typed, ``--distance``.
-        typed: see `typed_of`.
+        typed: see `typed_of`. Its plug-ins are loaded: the command line is not going to be carried out.
 
     Returns:
-        The full names, and whether they are of that very name. Options of methods that were not chosen stand behind
-        what would choose them.
-
-    Raises:
-        ConfigError, SetupError: there is no such plug-in, method or config, or the plug-in fails.
+        Those of that very name, of the methods that were typed before all others, which stand behind what would choose
+        them; else similar ones of the methods that were typed.
     """
+    load_plugins(typed["plugin"])
     asked = option.lstrip("-").replace("-", "_")
-    named = _named_methods(typed)
-    config = get_config((typed["config"] or ["paper"])[-1])
-    classes = {part: named[part][1] if part in named else type(getattr(config, part)) for part in STAGES}
-    full = [
-        f"--{part}.{name}"
-        for part, cls in {**classes, "reading": Reading}.items()
-        if cls is not type(None)  # a stage that is off
-        for name in names_in(cls)
-    ]
-    exact = [each for each in full if each.endswith(f".{asked}")] or [
-        f"--{part} {name} --{part}.{asked}"
-        for part in STAGES
-        for name, cls in classes_of(part).items()
-        if asked in names_in(cls)
-    ]
-    if exact:
-        return exact, True
-    if "." in asked:
-        return difflib.get_close_matches(f"--{asked}", full, n=1), False
-    close = difflib.get_close_matches(asked, [each.rpartition(".")[2] for each in full], n=1)
-    return [each for each in full if each.rpartition(".")[2] in close], False
+    chosen, others = [f"--reading.{name}" for name in names_in(Reading)], []
+    for part in STAGES:
+        for method, cls in classes_of(part).items():
+            full = [f"--{part}.{name}" for name in names_in(cls)]
+            chosen += full if method in typed[part] else []
+            others += [f"--{part} {method} {each}" for each in full]
+    for names in (chosen, others):
+        if exact := [each for each in names if each.endswith(f".{asked}")]:
+            return exact
+    near = difflib.get_close_matches(asked, [text for each in chosen for text in (each[2:], each.partition(".")[2])], 1)
+    return [each for each in chosen if {each[2:], each.partition(".")[2]} & {*near}]
 
 
-def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, str, str]]]:
-    """Return the options of each method that was typed: (full name, kind of value, help), by a title."""
-    return {
-        f"Options of {part} {name}": [
-            (f"--{part}.{each.name}", each.kind, f"{each.text} {each.default}".strip())
-            for each in explained(cls, CHOICES if issubclass(cls, MethodOptions) else {}, kind_of_option)
-        ]
-        for part, (name, cls) in _named_methods(typed).items()
-    }
+def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
+    """Return the options of each method that was typed: (full name and kind of value, help), by a title."""
+    load_plugins(typed["plugin"])
+    panels = {}
+    for part in STAGES:
+        for name in typed[part][-1:]:
+            cls = options_class(part, name)
+            own = explained(cls, CHOICES if issubclass(cls, MethodOptions) else {}, typed_as=kind_of_option)
+            panels[f"Options of {part} {name}"] = [
+                (f"--{part}.{each.name} {each.kind}", each.text.strip()) for each in own
+            ]
+    return panels

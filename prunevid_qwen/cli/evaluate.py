@@ -1,0 +1,231 @@
+"""``prunevid eval run``, ``tables``, ``export`` and ``check``: a benchmark with and without pruning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
+from prunevid_qwen.cli.old_spellings import hint
+from prunevid_qwen.cli.option import documented, opt, word
+from prunevid_qwen.cli.output import Done, FileReporting, Reporting, outline, terminal_table, typed
+from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, Changes, pruning_group
+from prunevid_qwen.config.typed import named_configs
+from prunevid_qwen.errors import ConfigError, MediaError, excerpt
+from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE, EvalProtocol
+
+OF_RUN = """\
+Examples:
+  prunevid eval check mvbench --data ~/data/MVBench
+  prunevid eval run mvbench --data ~/data/MVBench --limit 20 -m Qwen/Qwen2.5-VL-7B-Instruct
+  ... --configs baseline,paper,paper+selector=random,paper+keep_ratio=0.2
+  ... --protocol mvbench_videochat2    another harness's frames and text
+  ... --shard 0/8 --device cuda:0      one of eight processes of one run
+  ... --engine ray --ray_address auto  many GPUs, many machines
+
+A stopped run goes on where it was: give the same command again, with any
+number of workers. Configs can be added later. A video that is missing or
+broken is an error of its questions, asked again next time; the tables say
+of how many questions a score is.
+"""
+OF_TABLES = """\
+Examples:
+  prunevid eval tables runs/mvbench
+  ... --json > figures.json
+
+Writes report.md, summary.csv and summary.json beside the answers: the same
+bytes for the same answers, however many processes gave them.
+"""
+OF_EXPORT = """\
+Examples:
+  prunevid eval export runs/videomme --config paper       for the authors'
+                                                          eval_your_results.py
+  prunevid eval export runs/egoschema --out answers.csv   .json for the server,
+                                                          .csv for Kaggle
+"""
+_FILES = Path(__file__).parents[1] / "evaluation" / "datasets"
+DATASETS = tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))  # without loading what reads them
+OF_CHECK = f"""\
+Examples:
+  prunevid eval check mvbench --data ~/data/MVBench
+  prunevid eval check videomme --data ~/data/Video-MME --subtitles
+  prunevid eval check egoschema --data ~/data/EgoSchema --part full --decode
+  ... --out missing.json        every file, with the questions that need it
+
+Data sets: {", ".join(DATASETS)}.
+  Nothing is ever downloaded; questions are also looked for in the cache of `datasets`.
+"""
+PART = (
+    "subset (default) or full of egoschema; val (default) or test of longvideobench; test (default) or val of nextqa."
+)
+_PROTOCOL = "Protocol (over --protocol's own choices)"
+_MOST = 200  # lines; --json has all
+
+
+def run(
+    *,
+    name: str = word(..., "NAME", f"{', '.join(DATASETS)}."),
+    data: Path = opt(..., "The folder it was downloaded to; nothing is downloaded.", "DIR"),
+    part: str | None = opt(None, PART, "NAME"),
+    limit: int | None = opt(None, "So many questions, equally spaced over the set. It may grow.", "INT", least=1),
+    configs: str = opt("baseline,paper", f"{CONFIGS_HELP} Default: baseline,paper.", "NAMES"),
+    out: Path | None = opt(None, "Folder of the results. Default: runs/ and the data set's name.", "FOLDER"),
+    restart: bool = opt(False, "Throw away what the folder holds."),
+    dry_run: bool = opt(False, "Check everything up to the model, read one video, show its prompt."),
+    protocol: str | None = opt(
+        None,
+        "Whose frames, pixels and text: docs/evaluation.md lists them. Default: lmms (mlvu's and letter where "
+        "lmms-eval's are not known).",
+        "NAME",
+        _PROTOCOL,
+    ),
+    model: ModelOptions,
+    engine: ShardedEngineOptions,
+    output: Reporting,
+    choices: Annotated[dict[str, Any], documented(EvalProtocol, _PROTOCOL, without=("dataset",), defaults=False)],
+    pruning: Annotated[Changes, pruning_group(without=BY_PROTOCOL)],
+) -> Done:
+    """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
+    from prunevid_qwen.evaluation.datasets import benchmark
+    from prunevid_qwen.evaluation.protocol.protocol import protocol_for
+    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
+
+    known = benchmark(name).name
+    own, made = protocol_for(known, protocol, **choices), named_configs(configs, pruning.given, KEPT_BY_BASELINE)
+    asked = BenchmarkRun(known, data, own, made, part, limit, model.model_path, model.loading, plugins=pruning.plugins)
+    out = out or Path("runs") / known
+    read = asked.read()
+    questions = spread(read.records, limit)
+    how = f"prunevid eval check {known} --data {data}"
+    paths = {media.path for record in questions for media in record.media}
+    missing = sorted(path for path in paths if not Path(path).exists())
+    if len(missing) == len(paths):
+        raise MediaError(f"none of the {len(paths)} media that would be asked about is there; what to do: {how}")
+    others = f"; scores will be of the other questions. All of them, and what to do: {how}"
+    output.note_missing([excerpt(each) for each in missing], "media are missing", others)
+    if dry_run:
+        return _planned(asked, read, questions, output)
+    with (
+        output.running(out, model.model_path) as bars,
+        engine.opened(model.device, output.verbose, bars.tell) as (opened, device),
+    ):
+        answer_run(out, replace(asked, device=device), opened, engine.share, restart, bars.tell, typed(), read)
+    number, of = engine.share
+    if of > 1:
+        output.note(f"share {number} of {of} is answered; when all are: prunevid eval tables {out}")
+        return Done({"out": str(out), "shard": [number, of]})
+    record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+    if record["manifest"] is None:
+        names = list(record["configs"])
+        whose = f" --config '{names[-1]}'" if len(names) > 1 else ""
+        return Done({"out": str(out)}, f"answered; their authors score them: prunevid eval export {out}{whose}")
+    return tables(folder=out, output=output)
+
+
+def _planned(run: Any, data: Any, asked: Sequence[Any], output: Reporting) -> Done:
+    """Do everything up to the model: questions, protocol, configs, the model's files, one video and its prompt."""
+    from prunevid_qwen.evaluation.engine.task_media import read_media
+    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion
+
+    output.calm_libraries()
+    reading, options, names = run.reading(), run.options(data), [name for name, _ in run.configs]
+    told: dict[str, Any] = {"questions": len(asked), "answers": len(asked) * len(names), "configs": names}
+    told |= {"options": options, "first": {"video": None}, "prompt": None}
+    for record in asked:
+        read = read_media(reading, record.media)
+        if read.error is None:
+            shapes = [list(medium.frames.shape[:3]) for medium in read.media]
+            told["first"] = {"video": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
+            # which subtitles it shows may depend on the frames taken
+            messages = BenchmarkQuestion(record, run.protocol).messages([], read.media)
+            told["prompt"] = {message["role"]: _text_of(message["content"]) for message in messages}
+            break
+    return Done(told, f"{outline(told)}\nall is there up to the model; leave out --dry_run to run")
+
+
+def _text_of(content: Any) -> str:
+    return content if isinstance(content, str) else "".join(each["text"] for each in content if each["type"] == "text")
+
+
+def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Reporting) -> Done:
+    """Score the stored answers of a run and write its tables: no model, no videos."""
+    from prunevid_qwen.evaluation.protocol.score_tables import warnings_of
+    from prunevid_qwen.evaluation.tasks.benchmark_tables import REPORT, write_tables
+
+    summary = write_tables(folder)
+    page = (folder / REPORT).read_text(encoding="utf-8")
+    lines = []
+    for title, keys, columns in (("## All questions", 2, 5), ("## Tokens", 1, 7)):  # the page has the others
+        section = page.partition(title)[2].partition("\n## ")[0]
+        lines.append(terminal_table(section, keys, columns) + "\n")
+    lines += [f"note: {warning}" for warning in warnings_of(summary)]
+    return Done(summary, "\n".join([*lines, f"report: {folder / REPORT}"]))
+
+
+def export(
+    *,
+    folder: Path = word(..., "FOLDER", "Of a run."),
+    config: str | None = opt(None, "Whose answers. Default: the only one.", "NAME"),
+    out: Path | None = opt(None, "Where to. Default: beside the answers.", "FILE"),
+    partial: bool = opt(False, "EgoSchema: leave out questions without an answer."),
+    output: Reporting,
+) -> Done:
+    """Write the answers of a run in the format that Video-MME's or EgoSchema's authors score."""
+    from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export
+
+    path = str(write_export(folder, config, out, partial))
+    return Done({"out": path}, path)
+
+
+def check(
+    *,
+    dataset: str = word(..., "NAME", "Of the data set: see below."),
+    folder: Path | None = word(None, "DIR", "As --data.", hidden=True),
+    data: Path | None = opt(None, "The folder it was downloaded to.", "DIR"),
+    part: str | None = opt(None, PART, "NAME"),
+    subtitles: bool = opt(False, "Read the subtitles too (videomme, longvideobench)."),
+    decode: bool = opt(
+        False,
+        "Read every video to its end and decode its first and last frame: finds what is broken inside, and takes as "
+        "long as reading all bytes takes. Without it, files are opened, and their length is compared with what their "
+        "header promises.",
+    ),
+    output: FileReporting,
+) -> Done:
+    """Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded."""
+    if folder is not None and data is None:
+        output.note(hint("eval check NAME DIR", "eval check NAME --data DIR"))
+    place = data or folder
+    if place is None or (data and folder):
+        raise ConfigError(f"name the data set's folder once: prunevid eval check {dataset} --data DIR")
+    from prunevid_qwen.evaluation.datasets import check as checked
+    from prunevid_qwen.evaluation.datasets import read_dataset
+    from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
+
+    columns_of(dataset)  # a misspelt scorer is refused here as `eval run` refuses it
+    with output.bars() as bars:
+        report = checked(read_dataset(dataset, place, part, subtitles), decode, bars.tell)
+    of = report.dataset
+    lines = [
+        f"{of.title} ({of.part}) in {of.folder}: {len(of.records)} questions, {report.media} media",
+        f"questions: {_first_of(of.annotations)}",
+    ]
+    for problem in report.problems[:_MOST]:
+        asked = f" (for {_first_of(problem.records)})" if problem.records else ""
+        lines.append(f"{problem.kind}: {problem.path}: {problem.why.removeprefix(problem.path).lstrip(': ')}{asked}")
+    if len(report.problems) > _MOST:
+        lines.append(f"... {len(report.problems) - _MOST} more; --json lists them all")
+    lines += [f"note: {note}" for note in report.notes]
+    short = [f"{name} {good} of {all_}" for name, (good, all_) in report.by_group.items() if good < all_]
+    few = f" ({', '.join(short)})" if short else ""
+    lines.append(f"{report.askable} of {len(of.records)} questions can be asked{few}")
+    lines += ["complete: nothing is missing, unreadable or damaged"] if report.complete else []
+    lines += [f"next: {step}" for step in report.next_steps]
+    return Done(report.to_dict(), "\n".join(lines), 0 if report.complete else MediaError.exit_code)
+
+
+def _first_of(names: Sequence[Any]) -> str:
+    return f"{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -16,7 +16,7 @@ from prunevid_qwen.cli import command as registering
 from prunevid_qwen.cli import evaluate, main, reproduce
 from prunevid_qwen.cli.app import app
 from prunevid_qwen.cli.old_spellings import COMMANDS, OPTIONS
-from prunevid_qwen.cli.option import explained
+from prunevid_qwen.cli.option import documented
 from prunevid_qwen.cli.output import EXIT_CODES
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.evaluation.datasets import benchmark, names
@@ -182,8 +182,11 @@ def test_help_of_a_method_that_is_not_there_is_the_error_alone(capsys: pytest.Ca
 def test_every_option_of_a_method_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("merger", "selector"):
         for name, own in classes_of(part).items():
-            silent = [each.name for each in explained(own, defaults=False) if not each.text]
-            assert silent == [] and "=None" not in "".join(each.text for each in explained(own)), (name, silent)
+            silent = [each.name for each in documented(own, "", defaults=False).options if not each.text]
+            assert silent == [] and "=None" not in "".join(each.text for each in documented(own, "").options), (
+                name,
+                silent,
+            )
 
 
 def test_the_help_names_the_data_sets_and_their_parts() -> None:

@@ -161,7 +161,11 @@ def compared(
     side.other = Side(log, "unpruned", unpruned)
     config = PruneVidConfig(max_frames=8, position_scheme="hf", verbose=True)
     shown = {"video_path": "a.mp4", "question": "q"}
-    return compare(side, config, shown, 20, tell=told.append, clock=lambda: each_turn * log.count("unpruned 20")), log, told
+    return (
+        compare(side, config, shown, 20, tell=told.append, clock=lambda: each_turn * log.count("unpruned 20")),
+        log,
+        told,
+    )
 
 
 def test_both_sides_take_turns_about_one_reading() -> None:
@@ -169,7 +173,10 @@ def test_both_sides_take_turns_about_one_reading() -> None:
     assert log == ["prepare", "pruned 2", "unpruned 2", *["pruned 20", "unpruned 20"] * 3]
     assert outcome["comparison"]["outcome"] == "faster" and outcome["comparison"]["encoded_once"] is False
     assert outcome["comparison"]["decoder_seconds"] == {"pruned": [1.0, 3.0, 2.0], "unpruned": [4.0, 8.0, 6.0]}
-    assert (outcome["answer"], outcome["baseline"]["answer"]) == ("pruned after 2", "unpruned after 6")  # the middle turns
+    assert (outcome["answer"], outcome["baseline"]["answer"]) == (
+        "pruned after 2",
+        "unpruned after 6",
+    )  # the middle turns
     assert outcome["stats"]["seconds"]["prefill"] == 2 and outcome["baseline"]["stats"]["seconds"]["prefill"] == 6
     assert len(told) == 4, "each turn is told of, and the warm-up"
 

@@ -18,11 +18,9 @@ from prunevid_qwen.cli import (
     ask,
     batch,
     bench,
-    config,
-    convert_glimpse,
+    catalogue,
     eval_visual_cot,
     evaluate,
-    methods,
     reproduce,
     train,
 )
@@ -55,38 +53,38 @@ def _prunevid(
     help_if_alone(context)
 
 
-command(app, "ask", ask.ask, ask.EXAMPLES, demo=False)
+command(app, "ask", ask.ask, demo=False)
 for each, name in ((app, "demo"), (demo_app, "demo.py")):
-    command(each, name, ask.ask, ask.OF_DEMO, text=ask.DEMO, demo=True)
-command(app, "batch", batch.batch, batch.EXPLAINED)
-command(app, "methods", methods.methods, methods.EXAMPLES)
-command(app, "new-method", methods.new_method, methods.OF_NEW)
+    command(each, name, ask.ask, ask.OF_DEMO, demo=True)
+command(app, "batch", batch.batch)
+command(app, "methods", catalogue.methods)
+command(app, "new-method", catalogue.new_method)
 configs = group(app, "config", "Show, compare and save configs: presets, files, and options over them.")
-command(configs, "show", config.show, config.OF_SHOW)
-command(configs, "diff", config.diff, config.OF_DIFF)
-command(configs, "save", config.save, config.OF_SAVE)
+command(configs, "show", catalogue.show)
+command(configs, "diff", catalogue.diff)
+command(configs, "save", catalogue.save)
 evaluation = group(
     app,
     "eval",
     "Evaluate on data sets: scores with and without pruning.",
     **{each: f"prunevid eval run {each}" for each in evaluate.DATASETS},
 )
-command(evaluation, "run", evaluate.run, evaluate.OF_RUN)
-command(evaluation, "tables", evaluate.tables, evaluate.OF_TABLES)
-command(evaluation, "export", evaluate.export, evaluate.OF_EXPORT)
-command(evaluation, "check", evaluate.check, evaluate.OF_CHECK, log=logging.CRITICAL)
-command(evaluation, "visual-cot", eval_visual_cot.visual_cot, eval_visual_cot.EXAMPLES)
+command(evaluation, "run", evaluate.run)
+command(evaluation, "tables", evaluate.tables)
+command(evaluation, "export", evaluate.export)
+command(evaluation, "check", evaluate.check, log=logging.CRITICAL)
+command(evaluation, "visual-cot", eval_visual_cot.visual_cot)
 measure = group(app, "bench", "Measure: accuracy of every method at equal cost, and speed.")
-command(measure, "accuracy", bench.accuracy, bench.OF_ACCURACY)
-command(measure, "speed", bench.speed, bench.OF_SPEED)
+command(measure, "accuracy", bench.accuracy)
+command(measure, "speed", bench.speed)
 published = group(app, "reproduce", "Run a published table anew: its figures, as theirs, beside ours.")
 for name, text in reproduce.TABLES.items():
     explained = functools.partial(reproduce.explained, name)
-    command(published, name, reproduce.reproduce, explained, text=text, published=name)
+    command(published, name, reproduce.reproduce, text, explained, published=name)
 training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
-command(training, "glimpse", train.glimpse, train.OF_GLIMPSE, log=logging.WARNING)
-command(training, "glimpse-plus", train.glimpse_plus, train.OF_PLUS, log=logging.WARNING)
-command(app, "convert-glimpse", convert_glimpse.convert_glimpse, convert_glimpse.EXAMPLES)
+command(training, "glimpse", train.glimpse, log=logging.WARNING)
+command(training, "glimpse-plus", train.glimpse_plus, log=logging.WARNING)
+command(app, "convert-glimpse", train.convert_glimpse)
 
 
 def run() -> NoReturn:

@@ -17,23 +17,14 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
 
-EXAMPLES = """\
-Examples:
-  prunevid ask cooking.mp4 "What is added last?" -m Qwen/Qwen2.5-VL-7B-Instruct
-  prunevid ask photo.jpg "What is this?" -m llava-hf/llava-1.5-7b-hf
-  ... --config aggressive --max_frames 64   more frames, fewer tokens of each
-  ... --keep_ratio 0.2 --compare            also without pruning, side by side
-  ... --selector fastv --selector.layers 3  an option of one method, in full
-  ... --selector fastv --help               the options of that method
-  ... --json > answer.json                  all but the one object goes to stderr
-"""
 OF_DEMO = """\
+The same as ask; without a video, about the clip that comes with the package.
+
 Examples:
   prunevid demo
   prunevid demo --compare                   also without pruning, side by side
   prunevid demo --selector fastv            another method
 """
-DEMO = "The same as ask; without a video, about the clip that comes with the package."
 
 
 def ask(
@@ -52,7 +43,17 @@ def ask(
     pruning: PruningOptions,
     demo: bool,
 ) -> Done:
-    """Answer a question about videos or images with pruned tokens."""
+    """Answer a question about videos or images with pruned tokens.
+
+    Examples:
+      prunevid ask cooking.mp4 "What is added last?" -m Qwen/Qwen2.5-VL-7B-Instruct
+      prunevid ask photo.jpg "What is this?" -m llava-hf/llava-1.5-7b-hf
+      ... --config aggressive --max_frames 64   more frames, fewer tokens of each
+      ... --keep_ratio 0.2 --compare            also without pruning, side by side
+      ... --selector fastv --selector.layers 3  an option of one method, in full
+      ... --selector fastv --help               the options of that method
+      ... --json > answer.json                  all but the one object goes to stderr
+    """
     built = build_config(config, pruning.given)
     videos, images, question = _told_apart(words or [], question)
     videos, images = [*(video_path or ()), *videos], [*(image or ()), *images]

@@ -12,30 +12,6 @@ from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PruningOptions
 from prunevid_qwen.config.typed import named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 
-EXPLAINED = """\
-Questions: one JSON object a line; paths start from the file's folder
-  {"id": "a1", "video": "a.mp4", "question": "What is added?", "start": 10}
-  {"images": ["x.png", "y.png"], "question": "What differs?", "my_key": 7}
-  {"messages": [{"role": "user", "content": [
-    {"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Why?"}]}]}
-  Lines without an id are called by their number; keys of your own come back
-  under "extra". Neighbours about the same media read and encode them once.
-  Or a folder: --question is asked about each of its videos and images.
-
-Answers: one JSON object a line, in the order in which they come; always
-  the most probable token (greedy), whatever the model's generation_config
-  prefers. A stopped run goes on where it was: give the same command again.
-  What failed is asked again, and questions can be added to the file.
-
-Examples:
-  prunevid batch questions.jsonl --out answers.jsonl -m Qwen/Qwen2.5-VL-7B-Instruct
-  prunevid batch videos/ --question "What happens?" --out answers.jsonl
-  prunevid batch videos/ --question_file questions.txt --out answers.jsonl --dry_run
-  ... --limit 20                        a first try; without it, the rest
-  ... --engine ray                      every GPU of this machine
-  ... --engine ray --ray_address auto   every GPU of this machine's cluster
-"""
-
 
 def batch(
     *,
@@ -54,7 +30,30 @@ def batch(
     output: Reporting,
     pruning: PruningOptions,
 ) -> Done:
-    """Answer a file of questions about videos and images, on one GPU or on many; a stopped run goes on."""
+    """Answer a file of questions about videos and images, on one GPU or on many; a stopped run goes on.
+
+    Questions: one JSON object a line; paths start from the file's folder
+      {"id": "a1", "video": "a.mp4", "question": "What is added?", "start": 10}
+      {"images": ["x.png", "y.png"], "question": "What differs?", "my_key": 7}
+      {"messages": [{"role": "user", "content": [
+        {"type": "video", "video": "a.mp4"}, {"type": "text", "text": "Why?"}]}]}
+      Lines without an id are called by their number; keys of your own come back
+      under "extra". Neighbours about the same media read and encode them once.
+      Or a folder: --question is asked about each of its videos and images.
+
+    Answers: one JSON object a line, in the order in which they come; always
+      the most probable token (greedy), whatever the model's generation_config
+      prefers. A stopped run goes on where it was: give the same command again.
+      What failed is asked again, and questions can be added to the file.
+
+    Examples:
+      prunevid batch questions.jsonl --out answers.jsonl -m Qwen/Qwen2.5-VL-7B-Instruct
+      prunevid batch videos/ --question "What happens?" --out answers.jsonl
+      prunevid batch videos/ --question_file questions.txt --out answers.jsonl --dry_run
+      ... --limit 20                        a first try; without it, the rest
+      ... --engine ray                      every GPU of this machine
+      ... --engine ray --ray_address auto   every GPU of this machine's cluster
+    """
     if out.resolve() == questions.resolve():
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
     if not questions.is_dir() and (question or question_file is not None):

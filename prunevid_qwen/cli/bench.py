@@ -12,29 +12,6 @@ from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, PLUGIN_HELP, PLUGIN_
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.errors import ConfigError, quoted
 
-OF_ACCURACY = """\
-Examples:
-  prunevid bench accuracy --quick                   a few minutes on two cores
-  ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
-  ... --out runs/other --first_seed 1003500000      other videos
-  ... --against eval/results/moving_shapes          better than that, or noise?
-  ... --plots_from runs/moving_shapes               write the report again, asking nothing
-
-A stopped run goes on where it was: give the same command again.
-The config that reaches each budget stands in the folder's run.json.
-"""
-OF_SPEED = """\
-Examples:
-  prunevid bench speed --quick                      a minute, to see what comes out
-  prunevid bench speed                              7B-like proportions on a CPU, the 7B itself on a GPU
-  ... --shape 3b --frames 16,64,256 --batch 1,4     random weights: nothing is downloaded
-  ... -m Qwen/Qwen2.5-VL-7B-Instruct --video clip.mp4
-  ... --configs paper,recommended,mine.json         the controls follow the first
-  ... --only growth                                 stage 1 against frames, up to an hour
-  ... --plots_from runs/efficiency                  write the report again, measuring nothing
-
-A stopped run goes on where it was: give the same command again.
-"""
 _ASKED, _RUNS = "What is measured", "How it runs"
 _ONLY = ("contest", "overhead", "growth")
 _NAMES = tuple[str, ...]
@@ -62,7 +39,18 @@ def accuracy(
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
     output: Reporting,
 ) -> Done:
-    """Draw accuracy against tokens for every method, on questions about generated videos with known answers."""
+    """Draw accuracy against tokens for every method, on questions about generated videos with known answers.
+
+    Examples:
+      prunevid bench accuracy --quick                   a few minutes on two cores
+      ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
+      ... --out runs/other --first_seed 1003500000      other videos
+      ... --against eval/results/moving_shapes          better than that, or noise?
+      ... --plots_from runs/moving_shapes               write the report again, asking nothing
+
+    A stopped run goes on where it was: give the same command again.
+    The config that reaches each budget stands in the folder's run.json.
+    """
     from prunevid_qwen.evaluation.shapes.accuracy import QUICK, accuracy_run, pack_answers
     from prunevid_qwen.evaluation.shapes.accuracy_page import write_report
     from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
@@ -152,7 +140,19 @@ def speed(
     plugin: list[str] | None = opt(None, PLUGIN_HELP, PLUGIN_KIND, _RUNS),
     output: Reporting,
 ) -> Done:
-    """Time, memory and FLOPs with and without pruning: the stock model, ours and controls, in turns."""
+    """Time, memory and FLOPs with and without pruning: the stock model, ours and controls, in turns.
+
+    Examples:
+      prunevid bench speed --quick                      a minute, to see what comes out
+      prunevid bench speed                              7B-like proportions on a CPU, the 7B itself on a GPU
+      ... --shape 3b --frames 16,64,256 --batch 1,4     random weights: nothing is downloaded
+      ... -m Qwen/Qwen2.5-VL-7B-Instruct --video clip.mp4
+      ... --configs paper,recommended,mine.json         the controls follow the first
+      ... --only growth                                 stage 1 against frames, up to an hour
+      ... --plots_from runs/efficiency                  write the report again, measuring nothing
+
+    A stopped run goes on where it was: give the same command again.
+    """
     if wrong := [each for each in only if each not in _ONLY]:
         raise ConfigError(f"--only takes {', '.join(_ONLY)}; got {quoted(wrong[0])}")
     rows, x, columns = grid.lower().partition("x")

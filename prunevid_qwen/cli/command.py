@@ -10,13 +10,13 @@ import json
 import logging
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import typer
 import typer.core
 
-from prunevid_qwen.cli.option import parts_of
+from prunevid_qwen.cli.option import group_of
 from prunevid_qwen.cli.output import EXIT_CODES, Done, FileReporting, Reporting, outline
 from prunevid_qwen.cli.pruning_options import (
     FULL_NAMES,
@@ -27,7 +27,6 @@ from prunevid_qwen.cli.pruning_options import (
     typed_of,
 )
 
-_TYPED, _ALL = "prunevid_qwen.typed", "prunevid_qwen.all"  # kept with the context, for the help
 _click: Any = sys.modules[typer.BadParameter.__module__]  # its exceptions, wherever this release of typer keeps them
 _ALL_WORDS = ("--help-all", "--help_all")
 SETTINGS = {
@@ -41,9 +40,9 @@ def command(
     app: typer.Typer,
     name: str,
     work: Callable[..., Done],
-    explained: str | Callable[[], str],
-    log: int = logging.ERROR,
     text: str | None = None,
+    explained: Callable[[], str] | None = None,
+    log: int = logging.ERROR,
     **fixed: Any,
 ) -> None:
     """Register a function as a command.
@@ -52,22 +51,38 @@ def command(
         app: of commands.
         name: what is typed.
         work: the function; its parameters are the options.
-        explained: behind the options: what files look like, then examples; or what returns it.
+        text: the help: a paragraph, then what stands behind the options; None for the function's docstring.
+        explained: returns what stands behind the options, where that takes time.
         log: the least level that is shown without ``--verbose``.
-        text: the help, where it is not the first paragraph of the function's docstring.
         fixed: parameters that are no options, with their values.
     """
-    defaults = {name: each.default for name, each in inspect.signature(work).parameters.items()}
-    own = parts_of(work, defaults, dict)
+    own = group_of(work)
 
     def entry(**given: Any) -> Callable[[], int]:
         return functools.partial(carry_out, work, {**own.made(given), **fixed}, log)
 
     entry.__signature__ = inspect.Signature([each.for_typer() for each in own.options])  # type: ignore[attr-defined]
-    said = text or inspect.cleandoc(work.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
-    rest = frozenset(each.name for each in own.options if each.rest)
-    behind = staticmethod(explained) if callable(explained) else explained
-    app.command(name, help=said, cls=type("Command", (SectionedCommand,), {"rest": rest, "explained": behind}))(entry)
+    said, _, behind = inspect.cleandoc(text or work.__doc__ or "").partition("\n\n")
+    about = {
+        "rest": {each.name for each in own.options if each.rest},
+        "explained": staticmethod(explained or (lambda: behind)),
+    }
+    app.command(name, help=said, cls=type("Command", (SectionedCommand,), about))(entry)
+
+
+def group(app: typer.Typer, name: str, text: str, **meant: str) -> typer.Typer:
+    """Add a group of commands; ``meant`` are words that are none of them -> what to type instead."""
+    cls = type("Group", (SectionedGroup,), {"meant": meant})
+    made = typer.Typer(cls=cls, context_settings=SETTINGS, add_completion=False)
+    made.callback(invoke_without_command=True)(help_if_alone)
+    app.add_typer(made, name=name, help=text)
+    return made
+
+
+def help_if_alone(context: typer.Context) -> None:
+    """Print the help of a group of which no command was named."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def carry_out(work: Callable[..., Done], given: dict[str, Any], log: int) -> int:
@@ -91,74 +106,51 @@ def carry_out(work: Callable[..., Done], given: dict[str, Any], log: int) -> int
     return result.exit_code
 
 
-def group(app: typer.Typer, name: str, text: str, **meant: str) -> typer.Typer:
-    """Give the command line a group of commands, whose help is shown where none of them is named.
-
-    Args:
-        app: the command line.
-        name: what is typed.
-        text: its help.
-        meant: words that are none of its commands, and what to type instead.
-    """
-    made = typer.Typer(cls=type("Group", (SectionedGroup,), {"meant": meant}), context_settings=SETTINGS, add_completion=False)
-    made.callback(invoke_without_command=True)(help_if_alone)
-    app.add_typer(made, name=name, help=text)
-    return made
-
-
-def help_if_alone(context: typer.Context) -> None:
-    """Print the help of a group of which no command was named."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-
-
 class SectionedCommand(typer.core.TyperCommand):
     """A command whose help names every option in full, by section."""
 
-    rest: frozenset[str] = frozenset()
+    rest: Collection[str] = ()
     """Parameters that ``--help`` leaves out and ``--help-all`` shows."""
-    explained: Any = ""
-    """Behind the options: what files look like, examples; or a function that returns it."""
+    explained: Callable[[], str]
+    """Returns what stands behind the options: what files look like, examples."""
+    everything, typed = False, typed_of(())
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; full names (``--selector.layers 2``) go to the one option that takes them all."""
-        if any(word in _ALL_WORDS for word in args) or ("--help" in args and "--all" in args):
-            ctx.meta[_ALL] = True
+        self.everything = any(word in _ALL_WORDS for word in args) or ("--help" in args and "--all" in args)
+        if self.everything:
             args = ["--help", *(word for word in args if word not in (*_ALL_WORDS, "--help", "--all"))]
-        names = {str(each.name) for each in self.params}
-        ctx.meta[_TYPED] = typed = typed_of(args, names if FULL_NAMES in names else ())
-        if FULL_NAMES in names:
+        prunes = any(each.name == FULL_NAMES for each in self.params)
+        self.typed = typed_of(args if prunes else ())  # a command without plug-ins loads none
+        if prunes:
             args, full = spelt_out(args)
             args = [*(word for name, value in full.items() for word in (f"--{FULL_NAMES}", f"{name}={value}")), *args]
         try:
             return super().parse_args(ctx, args)
         except _click.NoSuchOption as error:
-            meant = offered(error.option_name, typed) if FULL_NAMES in names else []
-            error.possibilities = [*meant, *_close(error)]
+            error.possibilities = [*(offered(error.option_name, self.typed) if prunes else ()), *_close(error)]
             raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
-        methods = method_panels(ctx.meta[_TYPED])  # first: they may fail
-        words = [each for each in self.params if each.param_type_name == "argument" and not getattr(each, "hidden", 0)]
+        panels: dict[str, list[tuple[str, str]]] = {}
+        methods = method_panels(self.typed)  # before anything is written: they may fail
+        seen = [each for each in self.get_params(ctx) if not getattr(each, "hidden", False)]
+        for each in seen:
+            if self.everything or each.name not in self.rest:
+                panels.setdefault(getattr(each, "rich_help_panel", None) or "Options", []).append(_entry(each))
+        words = [each for each in seen if each.param_type_name == "argument"]
         places = "".join(f" {each.metavar}" if each.required else f" [{each.metavar}]" for each in words)
         _begin(formatter, f"{ctx.command_path}{places}", self.help)
-        panels: dict[str, list[tuple[str, str]]] = {}
-        everything = ctx.meta.get(_ALL)
-        for each in self.get_params(ctx):
-            if not getattr(each, "hidden", False) and (everything or each.name not in self.rest):
-                panels.setdefault(getattr(each, "rich_help_panel", None) or "Options", []).append(_entry(each))
         for title, entries in {**panels, **methods}.items():
             _section(formatter, title, entries)
-        full = full_names_of_each() if everything and any(each.name == FULL_NAMES for each in self.params) else []
-        if full:
-            with formatter.section("Options of one method, by full name, such as --selector.layers 3"):
-                for line in full:
-                    formatter.write_text(line)
-        left_out = sum(each.name in self.rest for each in self.params)
-        if left_out and not everything:
-            formatter.write(f"\n{left_out} more options: {ctx.command_path} --help-all\n")
-        text = self.explained() if callable(self.explained) else self.explained
+        text = self.explained()
+        left_out = sum(each.name in self.rest for each in seen)
+        if left_out and not self.everything:
+            text = f"{left_out} more options: {ctx.command_path} --help-all\n\n{text}"
+        elif any(each.name == FULL_NAMES for each in self.params):
+            names = "\n".join(f"  {line}" for line in full_names_of_each())
+            text = f"Options of one method, by full name, such as --selector.layers 3:\n{names}\n\n{text}"
         for line in ("", *text.splitlines()):
             formatter.write(textwrap.fill(line, formatter.width, subsequent_indent=" " * 6) + "\n")
         _section(formatter, "Exit codes", [(str(code), meaning) for code, meaning in EXIT_CODES.items()])
@@ -177,8 +169,7 @@ class SectionedGroup(typer.core.TyperGroup):
         except _click.NoSuchOption as error:
             having = [name for name, each in self.commands.items() for p in each.params if error.option_name in p.opts]
             error.possibilities = _close(error)
-            if having:
-                error.message += f". Did you mean `{ctx.command_path} {having[0]}`?"
+            error.message += f". Did you mean `{ctx.command_path} {having[0]}`?" if having else ""
             raise
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -186,13 +177,10 @@ class SectionedGroup(typer.core.TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except _click.UsageError as error:
-            meant = self.meant.get(args[0].lower())
-            if "ask" in self.commands and "." in args[0]:  # a file
-                meant = f"{ctx.command_path} ask"
-            if meant is not None:
-                error.message += f" Did you mean `{meant}`?"
-            elif "Did you mean" not in error.message:
-                error.message += f" There are {', '.join(self.commands)}."
+            a_file = "ask" in self.commands and "." in args[0]
+            meant = f"{ctx.command_path} ask" if a_file else self.meant.get(args[0].lower())
+            if meant or "Did you mean" not in error.message:
+                error.message += f" Did you mean `{meant}`?" if meant else f" There are {', '.join(self.commands)}."
             raise
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -204,12 +192,9 @@ class SectionedGroup(typer.core.TyperGroup):
 
 def _close(error: Any) -> list[str]:
     """Return the options that an unknown one may stand for; --help is close to whatever is short, dashes included."""
-    asked = error.option_name.strip("-")
-    return [
-        each
-        for each in error.possibilities or ()
-        if each.strip("-").startswith(asked) or difflib.get_close_matches(asked, [each.strip("-")])
-    ]
+    asked, bare = error.option_name.strip("-"), {each.strip("-"): each for each in error.possibilities or ()}
+    near = difflib.get_close_matches(asked, bare, len(bare) or 1)
+    return [each for name, each in bare.items() if name.startswith(asked) or name in near]
 
 
 def _begin(formatter: Any, usage: str, text: str | None) -> None:

@@ -40,11 +40,11 @@ def compared(
 ) -> dict[str, Any]:
     """Answer with and without pruning in turns, about media that are read once for both, and encoded once if they can.
 
-    Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last.
+    Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last. A config that
+    logs its stages does so in the warm-up alone.
 
     Args:
-        model: which prunes.
-        config: as the model's, which may log its stages: of the warm-up alone, not of each turn.
+        model: which prunes by ``config``.
         shown: media and question, as arguments of ``prepare``.
         max_new_tokens: the longest answer.
         progress: called with the frames encoded so far and those of all videos.
@@ -145,35 +145,23 @@ def middle_turn(seconds: Sequence[float]) -> int:
 
 
 def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
-    """Say the verdict in words, and why pruning was not faster where it was not.
-
-    Args:
-        found: from `judge`.
-        pruned, full: the receipts of the middle turns.
-    """
+    """Say what `judge` found in words, and why pruning was slower, by the receipts of the middle turns."""
     if found["outcome"] == UNTIMED:
         return "No timings to compare."
     spread = f"({min(found['ratios']):.2f}x to {max(found['ratios']):.2f}x in {found['turns']} turns)"
+    choosing, prompt = seconds_of(pruned, *_STAGES), int(full["input"]["prompt_tokens"])
+    reasons = [f"choosing the tokens itself takes {choosing:.3g} s"] if choosing > 0.2 * prompt_seconds(pruned) else []
+    reasons += [f"the prompt is short ({prompt} tokens)"] if prompt < _SHORT_PROMPT else []
+    because = ", because " + " and ".join(reasons) if reasons else ""
     verdict = {
         FASTER: f"Pruned is faster {spread}",
-        SLOWER: f"Pruned is slower here {spread}",
+        SLOWER: f"Pruned is slower here {spread}{because}",
         APART: f"The turns disagree or differ too little {spread}, so this does not show whether pruning is faster",
     }[found["outcome"]]
-    choosing, prompt = seconds_of(pruned, *_STAGES), int(full["input"]["prompt_tokens"])
-    reasons = []
-    if found["outcome"] == SLOWER and choosing > 0.2 * prompt_seconds(pruned):
-        reasons.append(f"choosing the tokens itself takes {choosing:.3g} s")
-    if found["outcome"] == SLOWER and prompt < _SHORT_PROMPT:
-        reasons.append(f"the prompt is short ({prompt} tokens)")
-    because = ", because " + " and ".join(reasons) if reasons else ""
-    seconds = found["decoder_seconds_median"]
-    said = (
-        f"{verdict}{because}. The decoder, all that pruning can change, took {seconds['pruned']:.3g} s pruned and "
-        f"{seconds['unpruned']:.3g} s unpruned: {found['ratio']:.2f}x as fast."
-    )
-    if found["first_token_ratio"] is None:
-        return said
+    seconds, share = found["decoder_seconds_median"], percent(found["shared_share"] or 0.0)
     return (
-        f"{said} The first token comes {found['first_token_ratio']:.2f}x as soon: reading and the vision encoder, "
-        f"which pruning leaves alone, are {percent(found['shared_share'])} of the unpruned time to it."
+        f"{verdict}. The decoder, all that pruning can change, took {seconds['pruned']:.3g} s pruned and "
+        f"{seconds['unpruned']:.3g} s unpruned: {found['ratio']:.2f}x as fast. The first token comes "
+        f"{found['first_token_ratio'] or 1:.2f}x as soon: reading and the vision encoder, which pruning leaves alone, "
+        f"are {share} of the unpruned time to it."
     )

@@ -11,17 +11,6 @@ from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, PruningOptions
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
-EXAMPLES = """\
-Examples:
-  prunevid eval visual-cot --data viscot_benchmark/benchmark --images . --dry_run
-  prunevid eval visual-cot --data benchmark/gqa.json --images . --limit 100 \\
-      -m Qwen/Qwen2.5-VL-7B-Instruct --configs paper --keep_ratio 0.11
-  ... --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct
-  ... --judge_only                      judge the answers of --out, or try again what failed
-
-A stopped run goes on where it was: give the same command again. Scores are of the answered samples, and
-the report says of how many. Images that were missing are asked when they are there.
-"""
 _SCORERS = ("judge", "exact", "contained")
 _SCORE = "How it is scored"
 
@@ -47,11 +36,20 @@ def visual_cot(
     output: Reporting,
     pruning: PruningOptions,
 ) -> Done:
-    """Answer Visual-CoT's questions about images with and without pruning, and score the answers."""
-    if judge_only and (restart or dry_run):
-        raise ConfigError(
-            "--judge_only scores the answers that are there, and so goes with neither --restart nor --dry_run"
-        )
+    """Answer Visual-CoT's questions about images with and without pruning, and score the answers.
+
+    Examples:
+      prunevid eval visual-cot --data viscot_benchmark/benchmark --images . --dry_run
+      prunevid eval visual-cot --data benchmark/gqa.json --images . --limit 100 \\
+          -m Qwen/Qwen2.5-VL-7B-Instruct --configs paper --keep_ratio 0.11
+      ... --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct
+      ... --judge_only                      judge the answers of --out, or try again what failed
+
+    A stopped run goes on where it was: give the same command again. Scores are of the answered samples, and
+    the report says of how many. Images that were missing are asked when they are there.
+    """
+    if restart and judge_only:
+        raise ConfigError("--restart throws away the answers that --judge_only would score: pass one of them")
     scorer = scorer or ("judge" if judge.judge_base_url else "contained")
     if scorer not in _SCORERS:
         raise ConfigError(f"scorer is one of {', '.join(_SCORERS)}; got {quoted(scorer)}")
@@ -68,7 +66,7 @@ def visual_cot(
         tuple(data or ()), images, task.competitors(made, not no_baseline), limit, task.BRIEF if brief else "",
         max_new_tokens or task.MAX_NEW_TOKENS, model.model_path, model.loading, plugins=pruning.plugins,
     )  # fmt: skip
-    samples = [] if judge_only else asked.samples()
+    samples = [] if judge_only and not dry_run else asked.samples()
     with output.bars() as bars:
         found = list(problems(samples, images, dry_run, bars.tell))
     others = "" if dry_run else "; --dry_run lists them all. The scores will be of the others alone"

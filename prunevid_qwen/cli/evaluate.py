@@ -17,47 +17,8 @@ from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE, EvalProtocol
 
-OF_RUN = """\
-Examples:
-  prunevid eval check mvbench --data ~/data/MVBench
-  prunevid eval run mvbench --data ~/data/MVBench --limit 20 -m Qwen/Qwen2.5-VL-7B-Instruct
-  ... --configs baseline,paper,paper+selector=random,paper+keep_ratio=0.2
-  ... --protocol mvbench_videochat2    another harness's frames and text
-  ... --shard 0/8 --device cuda:0      one of eight processes of one run
-  ... --engine ray --ray_address auto  many GPUs, many machines
-
-A stopped run goes on where it was: give the same command again, with any
-number of workers. Configs can be added later. A video that is missing or
-broken is an error of its questions, asked again next time; the tables say
-of how many questions a score is.
-"""
-OF_TABLES = """\
-Examples:
-  prunevid eval tables runs/mvbench
-  ... --json > figures.json
-
-Writes report.md, summary.csv and summary.json beside the answers: the same
-bytes for the same answers, however many processes gave them.
-"""
-OF_EXPORT = """\
-Examples:
-  prunevid eval export runs/videomme --config paper       for the authors'
-                                                          eval_your_results.py
-  prunevid eval export runs/egoschema --out answers.csv   .json for the server,
-                                                          .csv for Kaggle
-"""
 _FILES = Path(__file__).parents[1] / "evaluation" / "datasets"
 DATASETS = tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))  # without loading what reads them
-OF_CHECK = f"""\
-Examples:
-  prunevid eval check mvbench --data ~/data/MVBench
-  prunevid eval check videomme --data ~/data/Video-MME --subtitles
-  prunevid eval check egoschema --data ~/data/EgoSchema --part full --decode
-  ... --out missing.json        every file, with the questions that need it
-
-Data sets: {", ".join(DATASETS)}.
-  Nothing is ever downloaded; questions are also looked for in the cache of `datasets`.
-"""
 PART = (
     "subset (default) or full of egoschema; val (default) or test of longvideobench; test (default) or val of nextqa."
 )
@@ -88,7 +49,21 @@ def run(
     choices: Annotated[dict[str, Any], documented(EvalProtocol, _PROTOCOL, without=("dataset",), defaults=False)],
     pruning: Annotated[Changes, pruning_group(without=BY_PROTOCOL)],
 ) -> Done:
-    """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
+    """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth.
+
+    Examples:
+      prunevid eval check mvbench --data ~/data/MVBench
+      prunevid eval run mvbench --data ~/data/MVBench --limit 20 -m Qwen/Qwen2.5-VL-7B-Instruct
+      ... --configs baseline,paper,paper+selector=random,paper+keep_ratio=0.2
+      ... --protocol mvbench_videochat2    another harness's frames and text
+      ... --shard 0/8 --device cuda:0      one of eight processes of one run
+      ... --engine ray --ray_address auto  many GPUs, many machines
+
+    A stopped run goes on where it was: give the same command again, with any
+    number of workers. Configs can be added later. A video that is missing or
+    broken is an error of its questions, asked again next time; the tables say
+    of how many questions a score is.
+    """
     from prunevid_qwen.evaluation.datasets import benchmark
     from prunevid_qwen.evaluation.protocol.protocol import protocol_for
     from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
@@ -151,7 +126,15 @@ def _text_of(content: Any) -> str:
 
 
 def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Reporting) -> Done:
-    """Score the stored answers of a run and write its tables: no model, no videos."""
+    """Score the stored answers of a run and write its tables: no model, no videos.
+
+    Examples:
+      prunevid eval tables runs/mvbench
+      ... --json > figures.json
+
+    Writes report.md, summary.csv and summary.json beside the answers: the same
+    bytes for the same answers, however many processes gave them.
+    """
     from prunevid_qwen.evaluation.protocol.score_tables import warnings_of
     from prunevid_qwen.evaluation.tasks.benchmark_tables import REPORT, write_tables
 
@@ -173,7 +156,14 @@ def export(
     partial: bool = opt(False, "EgoSchema: leave out questions without an answer."),
     output: Reporting,
 ) -> Done:
-    """Write the answers of a run in the format that Video-MME's or EgoSchema's authors score."""
+    """Write the answers of a run in the format that Video-MME's or EgoSchema's authors score.
+
+    Examples:
+      prunevid eval export runs/videomme --config paper       for the authors'
+                                                              eval_your_results.py
+      prunevid eval export runs/egoschema --out answers.csv   .json for the server,
+                                                              .csv for Kaggle
+    """
     from prunevid_qwen.evaluation.tasks.benchmark_tables import write_export
 
     path = str(write_export(folder, config, out, partial))
@@ -182,7 +172,7 @@ def export(
 
 def check(
     *,
-    dataset: str = word(..., "NAME", "Of the data set: see below."),
+    dataset: str = word(..., "NAME", f"{', '.join(DATASETS)}."),
     folder: Path | None = word(None, "DIR", "As --data.", hidden=True),
     data: Path | None = opt(None, "The folder it was downloaded to.", "DIR"),
     part: str | None = opt(None, PART, "NAME"),
@@ -195,7 +185,16 @@ def check(
     ),
     output: FileReporting,
 ) -> Done:
-    """Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded."""
+    """Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded.
+
+    Examples:
+      prunevid eval check mvbench --data ~/data/MVBench
+      prunevid eval check videomme --data ~/data/Video-MME --subtitles
+      prunevid eval check egoschema --data ~/data/EgoSchema --part full --decode
+      ... --out missing.json        every file, with the questions that need it
+
+    Nothing is ever downloaded; questions are also looked for in the cache of `datasets`.
+    """
     if folder is not None and data is None:
         output.note(hint("eval check NAME DIR", "eval check NAME --data DIR"))
     place = data or folder

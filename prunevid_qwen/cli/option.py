@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
@@ -14,8 +14,10 @@ import typer
 from prunevid_qwen.config.typed import kinds_of, read_value
 
 _SAID = "option"
-_KINDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "NAME", type(None): "none"}
-_OF_ORIGIN = {tuple: "N,N,...", list: "N,N,...", Mapping: "OPTION=VALUE"}
+_KINDS: dict[Any, str] = {
+    bool: "true|false", int: "INT", float: "FLOAT", str: "NAME", type(None): "none", tuple: "N,N,...", list: "N,N,...",
+    Mapping: "OPTION=VALUE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,80 +91,63 @@ class Group(NamedTuple):
     made: Callable[[Mapping[str, Any]], Any]
 
 
-def group_of(name: str, kind: Any, default: Any) -> Group | None:
-    """Return what a parameter brings: the one option that its default says, or the group that its type is.
+def group_of(work: Any, made: Callable[..., Any] = dict) -> Group:
+    """Return the options of a function's parameters, or of a dataclass's fields.
 
     Args:
-        name, kind: of the parameter; a kind may be a dataclass of options, or annotated with a `Group`.
-        default: made by `opt` or `word`, else the parameter is no option and None is returned.
-    """
-    if isinstance(default, dataclasses.Field) and _SAID in default.metadata:
-        one = dataclasses.replace(default.metadata[_SAID], name=name, type=kind, default=default.default)
-        return Group([one], lambda given: one.read(given[name]))
-    if get_origin(kind) is Annotated:
-        return next((each for each in get_args(kind)[1:] if isinstance(each, Group)), None)
-    if not dataclasses.is_dataclass(kind):
-        return None
-    cls: Any = kind
-    return parts_of(cls, {each.name: each for each in dataclasses.fields(cls)}, lambda made: cls(**made))
-
-
-def parts_of(of: Any, defaults: Mapping[str, Any], made: Callable[[dict[str, Any]], Any]) -> Group:
-    """Return the group of all options of a function's parameters, or of a dataclass's fields.
-
-    Args:
-        of: the function or dataclass.
-        defaults: of its parameters.
+        work: the function or dataclass. A parameter whose default is made by `opt` or `word` is an option; one whose
+            type is a dataclass, or annotated with a `Group`, brings all of that; no other is one.
         made: called with the arguments by name.
     """
-    hints = get_type_hints(of, include_extras=True)
-    found = {name: group_of(name, hints[name], default) for name, default in defaults.items()}
-    groups = {name: group for name, group in found.items() if group}
-    options = [option for group in groups.values() for option in group.options]
-    return Group(options, lambda given: made({name: group.made(given) for name, group in groups.items()}))
+    hints, found = get_type_hints(work, include_extras=True), dict[str, Group]()
+    fields = {each.name: each for each in dataclasses.fields(work)} if dataclasses.is_dataclass(work) else {}
+    for name, each in inspect.signature(work).parameters.items():
+        kind, default = hints[name], fields.get(name, each.default)
+        if isinstance(default, dataclasses.Field) and _SAID in default.metadata:
+            one = dataclasses.replace(default.metadata[_SAID], name=name, type=kind, default=default.default)
+            found[name] = Group([one], lambda given, one=one: one.read(given[one.name]))
+        elif get_origin(kind) is Annotated:
+            found[name] = next(each for each in get_args(kind) if isinstance(each, Group))
+        elif dataclasses.is_dataclass(kind):
+            found[name] = group_of(kind, kind)  # type: ignore[arg-type]
+    options = [option for group in found.values() for option in group.options]
+    return Group(options, lambda given: made(**{name: group.made(given) for name, group in found.items()}))
 
 
-def explained(
+def documented(
     cls: type,
+    panel: str,
+    without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
-    panel: str = "Options",
     defaults: bool = True,
     typed_as: Callable[[str, Any], Any] = lambda name, kind: kind,
-) -> Iterator[Option]:
-    """Return an option for each field that a dataclass's constructor takes; the docstring's ``Args:`` are the help.
+) -> Group:
+    """Return the fields of a dataclass of another room as options; their values are a dict of those that were given.
 
     Args:
-        cls: the dataclass, of another room.
-        choices: words of fields that take one of several.
+        cls: the dataclass; its docstring's ``Args:`` are the help. A mapping is typed as OPTION=VALUE any number of
+            times, and left as typed.
         panel: of all of them.
+        without: fields that are no option.
+        choices: words of fields that take one of several.
         defaults: say the fields' defaults in the help.
         typed_as: name and type of a field -> the type that its text is read as.
     """
-    said, hints = field_help(cls), get_type_hints(cls)
+    said, hints, options = field_help(cls), get_type_hints(cls), []
     for each in dataclasses.fields(cls):
-        if not each.init:
+        if not each.init or each.name in without:
             continue
-        kind = typed_as(each.name, hints.get(each.name, str))
         text = said.get(each.name, "")
         text = re.sub(r"\b(\w+)=None\b", r"\1=none", text[:1].upper() + text[1:].replace("`", ""))
+        kind = typed_as(each.name, hints.get(each.name, str))
         option = Option(text, None, panel, rest=True, name=each.name, type=kind, documented=True)
         if option.typed == list[str] | None:
             text += " Repeat it for several options; a new kind begins from nothing."
         elif defaults:
             value = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
             text += f" Default: {shown(value)}."
-        yield dataclasses.replace(option, text=text, kind=kind_of(kind, (choices or {}).get(each.name, ())))
-
-
-def documented(cls: type, panel: str, without: Collection[str] = (), **more: Any) -> Group:
-    """Return the fields of a dataclass of another room as options; their values are a dict of those that were given.
-
-    Args:
-        cls, panel, more: as in `explained`. A dict is typed as OPTION=VALUE any number of times, and left as typed.
-        without: fields that are no option.
-    """
-    options = [each for each in explained(cls, panel=panel, **more) if each.name not in without]
-    options = [dataclasses.replace(each, kind=None) if each.type is bool else each for each in options]
+        words = None if kind is bool else kind_of(kind, (choices or {}).get(each.name, ()))
+        options.append(dataclasses.replace(option, text=text.strip(), kind=words))
     return Group(
         options,
         lambda given: {e.name: e.read(given[e.name]) for e in options if given.get(e.name) not in (None, [])},
@@ -171,13 +156,11 @@ def documented(cls: type, panel: str, without: Collection[str] = (), **more: Any
 
 def kind_of(kind: Any, choices: Sequence[str] = ()) -> str:
     """Return what ``--help`` shows for the value of an option of this type."""
-    words = dict.fromkeys(choices)
+    words = list(choices)
     for each in () if choices else kinds_of(kind):
-        members = get_args(each) if get_origin(each) is Literal else ()
-        words |= dict.fromkeys(
-            map(str, members) if members else [_OF_ORIGIN.get(get_origin(each)) or _KINDS.get(each, "VALUE")]
-        )
-    return "|".join(words)
+        literal = get_origin(each) is Literal
+        words += map(str, get_args(each)) if literal else [_KINDS.get(get_origin(each) or each, "VALUE")]
+    return "|".join(dict.fromkeys(words))
 
 
 def shown(value: Any) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from prunevid_qwen.cli.option import Group, Option, documented, explained
+from prunevid_qwen.cli.option import Group, Option, documented
 from prunevid_qwen.config import CHOICES, FlatOptions, option_types
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.method_base import MethodOptions
@@ -57,7 +57,16 @@ class Changes:
 
 def pruning_group(without: Collection[str] = ()) -> Group:
     """Return an option for each flat name of a config but some, one for full names, and ``--plugin``."""
-    options = list(_pruning_options(without))
+    options = [Option(PLUGIN_HELP, PLUGIN_KIND, rest=True, name="plugin", type=list[str] | None)]
+    panel = ""
+    for each in documented(FlatOptions, "", choices=CHOICES).options:
+        panel = _PANEL_OPENED_BY.get(each.name, panel)
+        if each.name not in without:
+            options.append(replace(each, panel=panel, rest=each.name not in _USED))
+        if each.name == "keep_ratio":
+            text = "Share removed instead of kept, in [0, 1): 1 - keep_ratio, never beside it."
+            options.append(Option(text, "FLOAT", panel, rest=True, name="pruning_rate"))
+    options.append(Option("", hidden=True, name=FULL_NAMES, type=list[str] | None))
 
     def made(given: Mapping[str, Any]) -> Changes:
         values = {each.name: given[each.name] for each in options}
@@ -66,20 +75,6 @@ def pruning_group(without: Collection[str] = ()) -> Group:
         return Changes({**values, **dict(full)}, plugins)
 
     return Group(options, made)
-
-
-def _pruning_options(without: Collection[str]) -> Iterator[Option]:
-    yield Option(PLUGIN_HELP, PLUGIN_KIND, rest=True, name="plugin", type=list[str] | None)
-    panel = ""
-    for each in documented(FlatOptions, "", choices=CHOICES).options:
-        panel = _PANEL_OPENED_BY.get(each.name, panel)
-        if each.name in without:
-            continue
-        yield replace(each, panel=panel, rest=each.name not in _USED)
-        if each.name == "keep_ratio":
-            text = "Share removed instead of kept, in [0, 1): 1 - keep_ratio, never beside it."
-            yield Option(text, "FLOAT", panel, rest=True, name="pruning_rate")
-    yield Option("", hidden=True, name=FULL_NAMES, type=list[str] | None)
 
 
 PruningOptions = Annotated[Changes, pruning_group()]
@@ -132,19 +127,13 @@ def full_names_of_each() -> list[str]:
     return [f"{name}: {', '.join(names_in(cls))}" for name, cls in [*methods, ("reading", Reading)]]
 
 
-def typed_of(words: Sequence[str], options: Collection[str]) -> dict[str, list[str]]:
-    """Return the values that were typed of the options that say which methods there are.
-
-    Args:
-        words: of the command line: ``--selector NAME`` or ``--selector=NAME``.
-        options: those that the command has. One without ``plugin`` loads none, whatever was typed.
-    """
+def typed_of(words: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of ``--plugin``, ``--merger`` and ``--selector``, which say which methods there are."""
     typed: dict[str, list[str]] = {name: [] for name in ("plugin", *STAGES)}
     for word, after in zip(words, [*words, ""][1:], strict=True):
         option, equals, value = word.partition("=")
-        name = option[2:].replace("-", "_")
-        if option.startswith("--") and name in typed and name in options and (equals or after):
-            typed[name].append(value if equals else after)
+        if option.startswith("--") and option[2:] in typed and (equals or after):
+            typed[option[2:]].append(value if equals else after)
     return typed
 
 
@@ -170,19 +159,19 @@ def offered(option: str, typed: Mapping[str, list[str]]) -> list[str]:
     for names in (chosen, others):
         if exact := [each for each in names if each.endswith(f".{asked}")]:
             return exact
-    near = difflib.get_close_matches(asked, [text for each in chosen for text in (each[2:], each.partition(".")[2])], 1)
-    return [each for each in chosen if {each[2:], each.partition(".")[2]} & {*near}]
+    return [
+        each for each in chosen if difflib.get_close_matches(asked, [each[2:], each.partition(".")[2]], 1, cutoff=0.8)
+    ]
 
 
 def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
     """Return the options of each method that was typed: (full name and kind of value, help), by a title."""
     load_plugins(typed["plugin"])
     panels = {}
-    for part in STAGES:
-        for name in typed[part][-1:]:
-            cls = options_class(part, name)
-            own = explained(cls, CHOICES if issubclass(cls, MethodOptions) else {}, typed_as=kind_of_option)
-            panels[f"Options of {part} {name}"] = [
-                (f"--{part}.{each.name} {each.kind}", each.text.strip()) for each in own
-            ]
+    for part, name in [(each, name) for each in STAGES for name in typed[each][-1:]]:
+        cls = options_class(part, name)
+        choices = CHOICES if issubclass(cls, MethodOptions) else {}
+        own = documented(cls, "", choices=choices, typed_as=kind_of_option).options
+        lines = [(f"--{part}.{each.name} {each.kind or 'true|false'}", each.text) for each in own]
+        panels[f"Options of {part} {name}"] = lines
     return panels

@@ -51,12 +51,11 @@ class Report:
         self.status = self.err.status("")
         handler = logging.Handler(logging.WARNING if self.output.verbose else logging.CRITICAL)
         handler.emit = lambda record: self.logged.add(record.getMessage())  # type: ignore[method-assign]
-        logger: Any = logging.getLogger("prunevid_qwen")
-        logger.addHandler(handler)
+        logging.getLogger("prunevid_qwen").addHandler(handler)
         try:
             yield
         finally:
-            logger.removeHandler(handler)
+            logging.getLogger("prunevid_qwen").removeHandler(handler)
             self.status.stop()
 
     def tell(self, words: str) -> None:
@@ -84,26 +83,22 @@ class Report:
             """Waits with the question until there is an answer: an error before it stands alone."""
 
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-                if not text and not report.begun:  # the end of nothing
-                    return
-                report.begin_answer()
-                report.out.file.write(text + "\n" * stream_end)  # stdout, which is stderr for libraries meanwhile
-                report.out.file.flush()
+                if text or report.begun:  # not the end of nothing
+                    report.write(text + "\n" * stream_end)
 
         return AnswerStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
-    def begin_answer(self) -> None:
-        """Print what the answer is to, once."""
-        if self.begun:
-            return
-        self.begun = True
+    def write(self, text: str) -> None:
+        """Write words of the answer on stdout, which is stderr for libraries meanwhile; before the first, the question."""
         self.status.stop()
-        if not self.output.quiet:
+        if not (self.begun or self.output.quiet):
             for name, said in self.asked.items():
                 style = "yellow" if name == "Model" and self.toy else None
                 self.out.print(f"[bold]{name}:[/bold] {escape(said)}", style=style, soft_wrap=True)
             self.out.print("[bold]Answer:[/bold] ", end="")
-            self.out.file.flush()
+        self.begun = True
+        self.out.file.write(text)
+        self.out.file.flush()
 
     def show(self, told: Mapping[str, Any]) -> None:
         """Show an answer: for people its tables, under ``--quiet`` it alone; under ``--json`` the notes on stderr.
@@ -111,35 +106,34 @@ class Report:
         Args:
             told: what ``--json`` prints.
         """
-        notes, stats, full = self.notes(told), told["stats"], told.get("baseline")
+        notes, stats, full = self._notes(told), told["stats"], told.get("baseline")
         if self.output.as_json:
             for note in notes:
                 self.output.note(note)
             return
         if not self.begun:  # --compare times both whole, or the answer is empty
-            self.begin_answer()
-            self.out.print(escape(told["answer"]), soft_wrap=True)
+            self.write(f"{told['answer']}\n")
         if self.output.quiet:
             return
         if full is not None:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(full['answer'])}", soft_wrap=True)
             self.out.print(comparison_table(stats, full["stats"]))
         else:
-            self.out.print(tokens_table(stats))
-            self.out.print(escape(times_line(stats)))
+            self.out.print(tokens_table(stats), escape(times_line(stats)), sep="")
         for line in [*([details(stats)] if self.output.verbose else []), *notes]:
             self.out.print(escape(line), soft_wrap=True)
 
-    def notes(self, told: Mapping[str, Any]) -> list[str]:
+    def _notes(self, told: Mapping[str, Any]) -> list[str]:
         """Return the verdict, the warnings and the right answer: what a person has to see whatever a program reads."""
         notes, stats, found = [], told["stats"], told.get("comparison")
         if found is not None:
-            notes += [told["verdict"], "Same answer." if told["same_answer"] else "The answers differ."]
             once = "read and encoded once" if found["encoded_once"] else "read once, and encoded in each turn"
-            notes.append(
+            notes = [
+                told["verdict"],
+                "Same answer." if told["same_answer"] else "The answers differ.",
                 f"Both answered {found['turns']} times in turns, once unmeasured before, from media that were {once}; "
-                "the table shows each side's middle turn."
-            )
+                "the table shows each side's middle turn.",
+            ]
         if "expected_answer" in told:
             right = told["answer"].strip().lower() == told["expected_answer"].strip().lower()
             notes.append(f"The clip's true answer: {told['expected_answer']} ({'right' if right else 'wrong'}).")
@@ -150,37 +144,32 @@ class Report:
 
 def tokens_table(stats: Stats) -> Table:
     """Return what each stage left of the visual tokens and of the cache."""
-    tokens, visual, two, three = stats["tokens"], stats["tokens"]["visual"], stats["stage2"], stats["stage3"]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, how in (("", {}), ("Tokens", {"justify": "right"}), ("Kept", {"justify": "right"}), ("How", {})):
-        table.add_column(name, overflow="fold", **how)  # type: ignore[arg-type]
+    tokens, one, two, three = stats["tokens"], stats["stage1"], stats["stage2"], stats["stage3"]
+    seen = [
+        f"{each['frames']} frames of {each['size'][1]}x{each['size'][0]}" for each in stats["input"].get("videos", ())
+    ]
+    images = len(stats["input"].get("images", ()))
+    seen += [f"{images} image{'s' if images > 1 else ''}"] if images else []
+    # a picture that scrolls may look alike, too: that something stood still is not what was measured
+    alike = "" if one.get("tau") is None else f"; {percent(one['static_ratio'])} looked alike over time"
     inner = [cut for cut in stats.get("steps", ())[:-1] if cut["where"] != "door"]
-    for name, left, said in (
-        ("visual, unpruned", visual, _seen(stats["input"])),
-        ("after stage 1", tokens["after_stage1"], _idle(stats["stage1"]) or _merged(stats["stage1"])),
+    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("Tokens", "Kept"):
+        table.add_column(name, justify="right")
+    table.add_column("How", overflow="fold")
+    for name, left, how in (
+        ("visual, unpruned", tokens["visual"], ", ".join(seen)),
+        ("after stage 1", tokens["after_stage1"], _idle(one) or f"by {one['merger']}{alike}"),
         *((f"after {cut['where']}", cut["tokens_out"], f"stage 2, {cut['name']}") for cut in inner),
         ("after stage 2", tokens["after_stage2"], _idle(two) or _selected(two)),
         ("average over the layers", tokens["layer_average"], "what the prompt costs to read"),
     ):
-        table.add_row(name, f"{left:.0f}", _share(left, visual), said)
-    cut = f"stage 3: {_idle(three)}"
-    if three.get("applied"):
-        cut = f"{three['original_length']} -> {three['compressed_length']} entries a layer while decoding"
+        table.add_row(name, f"{left:.0f}", percent(left / tokens["visual"]) if tokens["visual"] else "", how)
+    cut = _idle(three) or f"{three['original_length']} -> {three['compressed_length']} entries a layer while decoding"
     left, whole = three["cache_bytes"], three["cache_bytes_unpruned"]
-    if left < whole:  # merging alone saves too
-        cut = "{} of {} saved; {}".format(*sizes(whole - left, whole), cut)
-    table.add_row("cache", "", _share(left, whole), cut)
+    saved = "{} of {} saved; ".format(*sizes(whole - left, whole)) if left < whole else ""  # merging alone saves too
+    table.add_row("cache", "", percent(left / whole) if whole else "", f"{saved}stage 3: {cut}")
     return table
-
-
-def _seen(shown: Stats) -> str:
-    said = []
-    for video in shown.get("videos", ()):
-        (height, width), resized = video["size"], video.get("resized", video["size"])
-        smaller = f", resized to {resized[1]}x{resized[0]}" if list(resized) != list(video["size"]) else ""
-        said.append(f"{video['frames']} frames of {width}x{height}{smaller}")
-    images = len(shown.get("images", ()))
-    return ", ".join([*said, *([f"{images} image{'s' if images > 1 else ''}"] if images else [])])
 
 
 def _idle(stage: Stats) -> str:
@@ -189,27 +178,16 @@ def _idle(stage: Stats) -> str:
     return str(stage.get("note") or ("nothing to do" if stage.get("enabled") else "off"))
 
 
-def _merged(stage: Stats) -> str:
-    # a picture that scrolls may look alike, too: that something stood still is not what was measured
-    alike = "" if stage.get("tau") is None else f"; {percent(stage['static_ratio'])} looked alike over time"
-    return f"by {stage['merger']}{alike}"
-
-
 def _selected(stage: Stats) -> str:
-    got = f"{percent(stage['achieved_ratio'])} of what came"
+    asked = f"chose {stage['kept_tokens']} tokens"  # it depends on picture and question
     if stage["requested_ratio"] is not None:
-        said = f"asked {percent(stage['requested_ratio'])}, got {got}"
+        asked = f"asked {percent(stage['requested_ratio'])}"
     elif stage.get("requested_tokens") is not None:
-        said = f"asked {stage['requested_tokens']} tokens of each video or image, got {got}"
-    else:  # it depends on picture and question
-        limit = f" by its threshold of {stage['threshold']:g}" if stage["threshold"] is not None else ""
-        limit += f", at most {percent(stage['max_ratio'])}" if stage["max_ratio"] else ""
-        said = f"chose {stage['kept_tokens']} tokens{limit}: {got}"
-    return f"{stage['selector']} after layer {stage['layer']}; {said}"
-
-
-def _share(part: float, whole: float) -> str:
-    return percent(part / whole) if whole else ""
+        asked = f"asked {stage['requested_tokens']} tokens of each video or image"
+    elif stage["threshold"] is not None:
+        asked += f" by its threshold of {stage['threshold']:g}"
+        asked += f", at most {percent(stage['max_ratio'])}" if stage["max_ratio"] else ""
+    return f"{stage['selector']} after layer {stage['layer']}; {asked}: {percent(stage['achieved_ratio'])} of what came"
 
 
 def times_line(stats: Stats) -> str:
@@ -223,24 +201,23 @@ def times_line(stats: Stats) -> str:
 
 def comparison_table(pruned: Stats, full: Stats) -> Table:
     """Return tokens, cache and time of the pruned and the unpruned model side by side."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", "pruned", "unpruned"):
-        table.add_column(name, justify="right" if name else "left")
 
     def row(name: str, read: Any, digits: int = 0) -> None:
         table.add_row(name, *(f"{read(stats):.{digits}f}" for stats in (pruned, full)))
 
+    def first_token(stats: Stats) -> float:
+        return seconds_of(stats, "first_token") or seconds_of(stats, "read", "vision") + prompt_seconds(stats)
+
+    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("pruned", "unpruned"):
+        table.add_column(name, justify="right")
     row("visual tokens that enter the decoder", lambda s: s["tokens"]["after_stage1"])
     row("visual tokens in its last layers", lambda s: s["tokens"]["after_stage2"])
     row("visual tokens, average over the layers", lambda s: s["tokens"]["layer_average"])
     table.add_row("cache after the prompt", *sizes(*(stats["stage3"]["cache_bytes"] for stats in (pruned, full))))
     for part, words in _PARTS.items():
         row(f"seconds, {words}", lambda s, part=part: seconds_of(s, part), 3)
-
-    def first(stats: Stats) -> float:
-        return seconds_of(stats, "first_token") or seconds_of(stats, "read", "vision") + prompt_seconds(stats)
-
-    row("seconds to the first token", first, 3)
+    row("seconds to the first token", first_token, 3)
     row("seconds for each token after it", lambda s: seconds_of(s, "decode_per_token"), 4)
     row("seconds in all", lambda s: s["seconds"]["total"], 3)
     row("tokens generated", lambda s: s["generated_tokens"])
@@ -249,7 +226,7 @@ def comparison_table(pruned: Stats, full: Stats) -> Table:
 
 def details(stats: Stats) -> str:
     """Return what ``--verbose`` adds, as lines; of options those of the methods, which alone were read."""
-    config = stats["config"] or {}
-    options = {name: config[name] for name in READING if name in config} if stats.get("methods") else config
-    plan = {} if stats["config"] else {"plan": stats["plan"]}
-    return outline({**{name: stats[name] for name in _ABOUT if stats.get(name)}, **options, **plan})
+    options = stats["config"] or {"plan": stats["plan"]}
+    if stats.get("methods"):
+        options = {name: options[name] for name in READING}
+    return outline({**{name: stats[name] for name in _ABOUT if stats.get(name)}, **options})

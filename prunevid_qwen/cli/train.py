@@ -1,50 +1,25 @@
-"""``prunevid train``: GlimpsePrune's predictor, and GlimpsePrune+."""
+"""``prunevid train``: GlimpsePrune's predictor, and GlimpsePrune+; ``prunevid convert-glimpse``: a published one."""
 
 from __future__ import annotations
 
 import json
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
-from prunevid_qwen.cli.option import documented, opt
+from prunevid_qwen.cli.option import documented, opt, word
 from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
-OF_GLIMPSE = """\
-Examples:
-  prunevid train glimpse --dry_run                      is the published recipe's data complete?
-  prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
-  prunevid train glimpse --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1
-  accelerate launch --multi_gpu train/glimpse.py --recipe glimpse --out runs/glimpse_7b
-  ... --data path=mine.jsonl --data images=pictures --epochs 3      own boxes, the rest as published
-  prunevid ask ... --selector glimpse --glimpse_path runs/glimpse_7b/model
-
-A stopped run goes on where it was: give the same command again.
-"""
-OF_PLUS = """\
-Examples:
-  prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
-  vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
-  accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
-      --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8
-  prunevid ask ... -m runs/glimpse_plus_7b/merged --selector glimpse \\
-      --glimpse_path runs/glimpse_plus_7b/glimpse/model
-
-A stopped run goes on where it was: give the same command again.
-On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
-48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
-'prunevid_qwen[grpo,train]'. A recipe's own file says of each option where its value is from.
-"""
 _RECIPE = "Recipe (each overrides what stands in --recipe)"
-_PAIRS = ("data", "eval_data")
 _FIGURES = ("lm", "dice", "bce", "precision", "recall", "f1", "iou", "kept")
 _REWARDS = ("reward", "kl", "entropy", "policy_gap")
 
@@ -57,11 +32,23 @@ def glimpse(
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
-    """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is."""
+    """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is.
+
+    Examples:
+      prunevid train glimpse --dry_run                      is the published recipe's data complete?
+      prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
+      prunevid train glimpse --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1
+      accelerate launch --multi_gpu train/glimpse.py --recipe glimpse --out runs/glimpse_7b
+      ... --data path=mine.jsonl --data images=pictures --epochs 3      own boxes, the rest as published
+      prunevid ask ... --selector glimpse --glimpse_path runs/glimpse_7b/model
+
+    A stopped run goes on where it was: give the same command again.
+    """
     made = glimpse_recipe(recipe, options)
-    _refuse_no_check(training, made.skip_bad)
+    from prunevid_qwen.training.glimpse.curve_plot import draw_curve
     from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
     from prunevid_qwen.training.glimpse.train import train
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
     if training.dry_run:
         with output.bars() as bars:
@@ -73,17 +60,17 @@ def glimpse(
         }
         lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
         return Done(told, "\n".join(lines), MediaError.exit_code if told["problems"] else 0)
-    how: dict[str, Any] = {"restart": training.restart, "check": not training.no_check, "device": training.device}
-    with _training(training, output, out) as about, output.bars() as bars:
-        try:
-            record = train(made, out, **how, about=about, tell=bars.tell_figures)
-        except KeyboardInterrupt:
-            if _reports():
-                _draw(out, output)
-            raise
+
+    def draw() -> None:
+        curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
+        if curve and output.can_plot("curve.jsonl has the figures"):
+            draw_curve(curve, evaluation, out / "curve.svg")
+
+    with _training(training, made.skip_bad, output, out, draw) as how, output.bars() as bars:
+        record = train(made, out, **how, tell=bars.tell_figures)
     if not _reports():
         return Done(text="")
-    _draw(out, output)
+    draw()
     lines = [
         f"{name}, step {line['step']}: {', '.join(f'{each} {line[each]:.3f}' for each in _FIGURES)}"
         for name, figures in (("training", record["training"]), ("held out", record["evaluation"]))
@@ -102,20 +89,17 @@ def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecip
     """
     base = GlimpseRecipe.from_yaml(recipe)
     changes = dict(given)
-    for name in _PAIRS:
-        if changes.get(name):
-            own = _pairs(f"--{name}", changes[name])
-            changes[name] = own if "kind" in own else {**getattr(base, name), **own}
+    for name in {"data", "eval_data"} & changes.keys():
+        own = _pairs(f"--{name}", changes[name])
+        changes[name] = own if "kind" in own else {**getattr(base, name), **own}
     return base.replace(**changes)
 
 
 def glimpse_plus(
     *,
-    recipe: str = opt(
-        "glimpse_plus", "Name of a recipe, or a YAML file. Default: glimpse_plus, the published one.", "NAME|FILE"
-    ),
+    recipe: str = opt("glimpse_plus", "Name of a recipe, or a YAML file. Default: as published.", "NAME|FILE"),
     options: list[str] | None = opt(
-        None, "An option over the recipe's, in YAML: steps=20, beta=0.1. Repeat it.", "OPTION=VALUE", name="set"
+        None, "An option over the recipe's, in YAML: steps=20, beta=0.1. Repeat it.", "OPTION=VALUE", spelling="set"
     ),
     out: Path = opt(Path("runs/glimpse_plus"), "Folder of the run. Default: runs/glimpse_plus.", "FOLDER"),
     no_glimpse: bool = opt(False, "Stop at the merged model; without it the same command goes on."),
@@ -123,7 +107,21 @@ def glimpse_plus(
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
-    """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor."""
+    """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor.
+
+    Examples:
+      prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
+      vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
+      accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
+          --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8
+      prunevid ask ... -m runs/glimpse_plus_7b/merged --selector glimpse \\
+          --glimpse_path runs/glimpse_plus_7b/glimpse/model
+
+    A stopped run goes on where it was: give the same command again.
+    On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
+    48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
+    'prunevid_qwen[grpo,train]'. A recipe's own file says of each option where its value is from.
+    """
     made = plus_recipe(recipe, options or [])
     marking = judge.arguments()
     if made.needs_judge and not marking:
@@ -131,17 +129,18 @@ def glimpse_plus(
             "the recipe scores free answers by a judge: pass --judge_base_url and --judge_model, or give every entry "
             "of its data reward: exact_match"
         )
-    _refuse_no_check(training, made.skip_bad)
     if training.dry_run:
         said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
         return Done(made.to_dict(), said)
-    from prunevid_qwen.training.glimpse_plus.train import check_installed, train_plus
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
+    from prunevid_qwen.training.glimpse_plus import plus_summary
+    from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED, check_installed, train_plus
 
     check_installed()
     if not output.verbose:
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # trl's own
     with (
-        _training(training, output, out) as about,
+        _training(training, made.skip_bad, output, out) as how,
         rewards(marking, judge.judge_workers) as by_name,
         output.bars() as bars,
     ):
@@ -153,11 +152,21 @@ def glimpse_plus(
                 said = "  ".join(f"{name} {figures[name] or 0:.3f}" for name in _REWARDS if name in figures)
                 bars.console.print(f"step {done}/{total}  {said}", highlight=False, soft_wrap=True)
 
-        done = train_plus(
-            made, out, by_name, restart=training.restart, check=not training.no_check, device=training.device,
-            with_glimpse=not no_glimpse, about=about, tell=tell,
-        )  # fmt: skip
-    return _summed_up(out, made, done, output) if _reports() else Done(text="")
+        done = train_plus(made, out, by_name, **how, with_glimpse=not no_glimpse, tell=tell)
+    if not _reports():
+        return Done(text="")
+    curve, held_out = (TrainingFolder(out).lines(name) for name in (CURVE, HELD_OUT))
+    summary = {**plus_summary.summarise(curve, held_out, made.group * made.questions_per_step), **done}
+    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
+    (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
+    if output.can_plot("summary.json and the folder's lines have the figures"):
+        plus_summary.draw_plus(curve, summary, out / "curve.svg")
+    merged, model = out / MERGED, out / GLIMPSE / "model"
+    lines = [*plus_summary.said(summary), f"model: {merged}"]
+    if done["glimpse"] is not None:
+        again = f"prunevid ask ... -m {merged} --selector glimpse --glimpse_path {model}"
+        lines += [f"predictor: {model}", f"try it: {again}"]
+    return Done(summary, "\n".join(lines))
 
 
 def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
@@ -178,13 +187,12 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
         judge: arguments of `Judge`; {} is none.
         workers: requests to it at once.
     """
+    from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
     from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward
 
     if not judge:
         yield {"exact_match": exact_match}
         return
-    from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
-
     marker = Judge(**judge)
     with marker.open() as client:
 
@@ -204,14 +212,13 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
         yield {"exact_match": exact_match, "judge": judge_reward(ask, workers)}
 
 
-def _refuse_no_check(training: TrainingOptions, skip_bad: bool) -> None:
+@contextmanager
+def _training(
+    training: TrainingOptions, skip_bad: bool, output: Reporting, out: Path, draw: Callable[[], None] = lambda: None
+) -> Iterator[dict[str, Any]]:
+    """Ready the libraries, and yield how to train, with what the run's record says of where it ran."""
     if training.no_check and skip_bad:
         raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
-
-
-@contextmanager
-def _training(training: TrainingOptions, output: Reporting, out: Path) -> Iterator[dict[str, Any]]:
-    """Ready the libraries, and yield what the run's record says of where it ran."""
     import torch
 
     from prunevid_qwen.evaluation.store import surroundings
@@ -219,10 +226,12 @@ def _training(training: TrainingOptions, output: Reporting, out: Path) -> Iterat
     output.calm_libraries()
     if training.threads is not None:
         torch.set_num_threads(training.threads)
+    how = {"restart": training.restart, "check": not training.no_check, "device": training.device}
     try:
-        yield {"command": typed(), **surroundings()}
+        yield {**how, "about": {"command": typed(), **surroundings()}}
     except KeyboardInterrupt as interruption:
         if _reports():
+            draw()
             output.note_later(interruption, f"the same command goes on from {out}")
         raise
 
@@ -234,36 +243,6 @@ def _reports() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def _draw(out: Path, output: Reporting) -> None:
-    from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
-
-    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
-    if curve and output.can_plot("curve.jsonl has the figures"):
-        from prunevid_qwen.training.glimpse.curve_plot import draw_curve
-
-        draw_curve(curve, evaluation, out / "curve.svg")
-
-
-def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any], output: Reporting) -> Done:
-    from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
-    from prunevid_qwen.training.glimpse_plus.plus_summary import draw_plus, said, summarise
-    from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
-
-    folder = TrainingFolder(out)
-    curve, held_out = folder.lines(CURVE), folder.lines(HELD_OUT)
-    summary = {**summarise(curve, held_out, recipe.group * recipe.questions_per_step), **done}
-    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
-    (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
-    if output.can_plot("summary.json and the folder's lines have the figures"):
-        draw_plus(curve, summary, out / "curve.svg")
-    merged, model = out / MERGED, out / GLIMPSE / "model"
-    lines = [*said(summary), f"model: {merged}"]
-    if done["glimpse"] is not None:
-        again = f"prunevid ask ... -m {merged} --selector glimpse --glimpse_path {model}"
-        lines += [f"predictor: {model}", f"try it: {again}"]
-    return Done(summary, "\n".join(lines))
-
-
 def _pairs(option: str, given: list[str]) -> dict[str, Any]:
     """Read OPTION=VALUE, the value in YAML."""
     found = {}
@@ -273,3 +252,46 @@ def _pairs(option: str, given: list[str]) -> dict[str, Any]:
             raise ConfigError(f"{option} takes OPTION=VALUE, such as steps=20, got {quoted(text)}")
         found[name.strip()] = read_yaml(value, f"{option} {text}")
     return found
+
+
+def convert_glimpse(
+    *,
+    source: str = word(..., "SOURCE", "Published folder or hub id."),
+    out: Path = word(..., "OUT", "Folder to write."),
+    dtype: str = opt("float32", "Of the tensors on disk. Default: float32.", "float32|bfloat16"),
+    force: bool = opt(False, "Write into a folder that holds something."),
+    revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
+    local_files_only: bool = opt(False, "Never ask the network for the predictor."),
+    output: Reporting,
+) -> Done:
+    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT.
+
+    Examples:
+      prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
+      prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
+      prunevid ask ... --selector glimpse --glimpse_path glimpse_7b
+
+    The published folder works as it is too; ours is safetensors instead of a pickle, and smaller.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise ConfigError(f"--dtype is one of float32, bfloat16; got {quoted(dtype)}")
+    if out.exists() and Path(source).is_dir() and out.samefile(source):
+        raise ConfigError(f"{out} is the source itself: name another folder, so that the published one stays")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
+        raise ConfigError(f"{out} is there already: name another folder, or pass --force to write into it")
+    import torch
+
+    from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
+
+    given: dict[str, Any] = {"revision": revision} if revision else {}
+    predictor = GlimpseVIP.from_pretrained(source, local_files_only=local_files_only, **given)
+    written = predictor.save_pretrained(out, getattr(torch, dtype)) / "model.safetensors"
+    facts, vip = predictor.facts, sum(parameter.numel() for parameter in predictor.vip.parameters())
+    bytes_, width = written.stat().st_size, facts.hidden_size
+    said = (
+        f"wrote {written} ({size(bytes_)}): {vip:,} parameters of the predictor and {facts.layers} glimpse vectors of "
+        f"{width} channels, {dtype}; for {facts.layers} layers, dropping after layer {facts.reduce_layer}\n"
+        f"left out of new_modules_gp.pt: le_proj and le_norm, {width * width + 2 * width:,} parameters that make the "
+        "glimpse vectors and are needed to train on, never to answer; learnable_embeddings, of which they were made"
+    )
+    return Done({"out": str(written), "bytes": bytes_, "parameters": vip, "layers": facts.layers}, said)

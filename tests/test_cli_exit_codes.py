@@ -174,7 +174,7 @@ def test_every_command_that_can_be_stopped_and_gone_on_with_says_its_exit_codes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = dict(commands(typer.main.get_command(app)))
-    long = [names for names, command in found.items() if "stopped run" in f"{command.explained} {command.help}"]
+    long = [names for names, command in found.items() if "stopped run" in f"{command.explained()} {command.help}"]
     assert {("batch",), ("eval", "run"), ("bench", "speed"), ("train", "glimpse")} <= set(long)
     for names in [*long, ("ask",), ("demo",)]:
         assert main([*names, "--help"]) == 0

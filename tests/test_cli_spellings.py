@@ -14,8 +14,7 @@ import typer
 
 from prunevid_qwen.cli import command as registering
 from prunevid_qwen.cli import evaluate, main, reproduce
-from prunevid_qwen.cli.app import app
-from prunevid_qwen.cli.old_spellings import COMMANDS, OPTIONS
+from prunevid_qwen.cli.app import OLD_COMMANDS, OLD_OPTIONS, app
 from prunevid_qwen.cli.option import documented
 from prunevid_qwen.cli.output import EXIT_CODES
 from prunevid_qwen.config.option_classes import classes_of
@@ -55,7 +54,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("command", "old", "new"), [(words, old, new) for words, own in OPTIONS.items() for old, new in own.items()]
+    ("command", "old", "new"), [(words, old, new) for words, own in OLD_OPTIONS.items() for old, new in own.items()]
 )
 def test_an_old_option_means_its_new_one_and_says_so(
     command: tuple[str, ...], old: str, new: str, calls: list[Any], capsys: pytest.CaptureFixture[str]
@@ -71,7 +70,7 @@ def test_an_old_option_means_its_new_one_and_says_so(
     assert calls[0] == calls[1]
 
 
-@pytest.mark.parametrize(("old", "new"), COMMANDS.items())
+@pytest.mark.parametrize(("old", "new"), OLD_COMMANDS.items())
 def test_an_old_command_means_its_new_one(
     old: tuple[str, ...], new: tuple[str, ...], calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,24 +14,29 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import (
-    ask,
-    batch,
-    bench,
-    catalogue,
-    eval_visual_cot,
-    evaluate,
-    reproduce,
-    train,
-)
+from prunevid_qwen.cli import ask, bench, catalogue, evaluate, reproduce, train
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
-from prunevid_qwen.cli.old_spellings import respelt
-from prunevid_qwen.errors import PruneVidError
+from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
 from prunevid_qwen.version import __version__
 
 USAGE, SIGNALLED = 2, 128  # plus the signal's number, as shells have it
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click
+
+# Spellings of 0.1 that still work, with a hint, until the release after 0.2.
+OLD_COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("train-glimpse",): ("train", "glimpse"),
+    ("train-glimpse-plus",): ("train", "glimpse-plus"),
+}
+"""Words of a command that has another name now."""
+OLD_OPTIONS: dict[tuple[str, ...], dict[str, str]] = {
+    ("eval", "run"): {"--config": "--configs", "--compare": "--configs", "--dataset": "NAME"},
+    ("eval", "export"): {"--file": "--out"},
+    ("eval", "visual-cot"): {"--config": "--configs", "--check": "--dry_run"},
+    ("bench", "speed"): {"--preset": "--configs", "--attention": "--attn_implementation"},
+    ("train", "glimpse"): {"--check": "--dry_run"},
+}
+"""Options of a command, by its present words, that have another name now; NAME is its first word without dashes."""
 
 app = typer.Typer(
     name="prunevid",
@@ -56,24 +61,20 @@ def _prunevid(
 command(app, "ask", ask.ask, demo=False)
 for each, name in ((app, "demo"), (demo_app, "demo.py")):
     command(each, name, ask.ask, ask.OF_DEMO, demo=True)
-command(app, "batch", batch.batch)
+command(app, "batch", ask.batch)
 command(app, "methods", catalogue.methods)
 command(app, "new-method", catalogue.new_method)
 configs = group(app, "config", "Show, compare and save configs: presets, files, and options over them.")
 command(configs, "show", catalogue.show)
 command(configs, "diff", catalogue.diff)
 command(configs, "save", catalogue.save)
-evaluation = group(
-    app,
-    "eval",
-    "Evaluate on data sets: scores with and without pruning.",
-    **{each: f"prunevid eval run {each}" for each in evaluate.DATASETS},
-)
+meant = {each: f"prunevid eval run {each}" for each in evaluate.DATASETS}
+evaluation = group(app, "eval", "Evaluate on data sets: scores with and without pruning.", **meant)
 command(evaluation, "run", evaluate.run)
 command(evaluation, "tables", evaluate.tables)
 command(evaluation, "export", evaluate.export)
 command(evaluation, "check", evaluate.check, log=logging.CRITICAL)
-command(evaluation, "visual-cot", eval_visual_cot.visual_cot)
+command(evaluation, "visual-cot", evaluate.visual_cot)
 measure = group(app, "bench", "Measure: accuracy of every method at equal cost, and speed.")
 command(measure, "accuracy", bench.accuracy)
 command(measure, "speed", bench.speed)
@@ -107,7 +108,7 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     as_json = "--json" in words
     try:
         tree = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
-        spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
+        spelt = words if commands else respelt(words)
         try:
             call = tree.main(spelt, prog_name=program, standalone_mode=False)
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
@@ -130,6 +131,42 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else program
         return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
+
+
+def respelt(words: Sequence[str]) -> list[str]:
+    """Return a command line in today's spelling, and say on stderr what to type instead of an old one.
+
+    Raises:
+        ConfigError: two spellings of one option stand there.
+    """
+
+    def hint(old: str, new: str) -> None:
+        typer.echo(f"note: `{old}` is now `{new}`; the old spelling works until 0.3", err=True)
+
+    rest = list(words)
+    for old, new in OLD_COMMANDS.items():
+        if tuple(rest[: len(old)]) == old:
+            hint(" ".join(old), " ".join(new))
+            rest[: len(old)] = new
+    command = next((each for each in OLD_OPTIONS if tuple(rest[: len(each)]) == each), ())
+    renamed, seen = OLD_OPTIONS.get(command, {}), dict[str, str]()
+    rest, made, first = rest[len(command) :], [], []
+    while rest and rest[0] != "--":
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        name = option.replace("-", "_").replace("__", "--", 1)
+        today = renamed.get(name, name)
+        if today in renamed.values() and seen.setdefault(today, name) != name:
+            raise ConfigError(f"{seen[today]} and {name} say the same thing twice: pass {today} alone")
+        if name not in renamed:
+            made.append(word)
+            continue
+        hint(name, today)
+        if today.startswith("--"):
+            made.append(f"{today}{equals}{value}")
+        elif equals or rest:
+            first.append(value if equals else rest.pop(0))
+    return [*command, *first, *made, *rest]
 
 
 def run_script(work: Callable[..., None]) -> NoReturn:

@@ -8,12 +8,11 @@ from typing import Any
 
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting, typed
-from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, PLUGIN_HELP, PLUGIN_KIND, load_plugins
+from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, PLUGIN, load_plugins
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.errors import ConfigError, quoted
 
 _ASKED, _RUNS = "What is measured", "How it runs"
-_ONLY = ("contest", "overhead", "growth")
 _NAMES = tuple[str, ...]
 
 
@@ -35,7 +34,7 @@ def accuracy(
     dry_run: bool = opt(False, "Say what would be asked, and ask nothing.", None, _RUNS),
     plots_from: Path | None = opt(None, "Only draw and write the report of this folder.", "FOLDER", _RUNS),
     pack: bool = opt(False, "Leave the answers as answers.jsonl.xz, a seventieth of the size.", None, _RUNS),
-    plugin: list[str] | None = opt(None, PLUGIN_HELP, PLUGIN_KIND, _RUNS),
+    plugin: list[str] | None = PLUGIN,
     against: Path | None = opt(None, "Say what is better or worse than this run, or noise.", "FOLDER", _RUNS),
     output: Reporting,
 ) -> Done:
@@ -112,9 +111,7 @@ def _methods_of(names: tuple[str, ...]) -> tuple[Any, ...]:
 def speed(
     *,
     out: Path = opt(Path("runs/efficiency"), "Folder of the results. Default: runs/efficiency.", "FOLDER", _RUNS),
-    shape: str = opt(
-        "", "Random weights of this shape. Default: 7b_small on a CPU, 7b on a GPU.", "tiny|0.5b|7b_small|3b|7b", _ASKED
-    ),
+    shape: str = opt("", "Of random weights. Default: 7b_small, on a GPU 7b.", "tiny|0.5b|7b_small|3b|7b", _ASKED),
     model_path: str = opt("", "Real weights instead: bundled, a folder or a hub id.", "PATH", _ASKED, short="-m"),
     configs: _NAMES = opt((), f"{CONFIGS_HELP} Default: paper,recommended.", "NAMES", _ASKED),
     frames: tuple[int, ...] = opt((), "Default: 16,32 on a CPU, 32,128 on a GPU.", "NUMBERS", _ASKED),
@@ -137,7 +134,7 @@ def speed(
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
     dry_run: bool = opt(False, "Say what would be measured, and measure nothing.", None, _RUNS),
     plots_from: Path | None = opt(None, "Only draw and write the report of this folder.", "FOLDER", _RUNS),
-    plugin: list[str] | None = opt(None, PLUGIN_HELP, PLUGIN_KIND, _RUNS),
+    plugin: list[str] | None = PLUGIN,
     output: Reporting,
 ) -> Done:
     """Time, memory and FLOPs with and without pruning: the stock model, ours and controls, in turns.
@@ -153,10 +150,8 @@ def speed(
 
     A stopped run goes on where it was: give the same command again.
     """
-    if wrong := [each for each in only if each not in _ONLY]:
-        raise ConfigError(f"--only takes {', '.join(_ONLY)}; got {quoted(wrong[0])}")
-    rows, x, columns = grid.lower().partition("x")
-    if grid and not (x and rows.isdigit() and columns.isdigit()):
+    height, x, width = grid.lower().partition("x")
+    if grid and not (x and height.isdigit() and width.isdigit()):
         raise ConfigError(f"--grid is rows x columns of tokens, such as 10x14; got {quoted(grid)}")
     folder = plots_from or out
     if plots_from is None:
@@ -168,17 +163,11 @@ def speed(
         if options["device"].startswith("cuda"):
             options |= {"shape": "7b", "dtype": "bfloat16", "frames": (32, 128), "repeats": 7}
         if quick:
-            options |= {
-                "shape": "tiny",
-                "dtype": "float32",
-                "frames": (8, 16),
-                "new_tokens": 8,
-                "repeats": 3,
-                "warmup": 1,
-            }
+            options |= {"shape": "tiny", "dtype": "float32", "frames": (8, 16)}
+            options |= {"new_tokens": 8, "repeats": 3, "warmup": 1}
         given = {
             "shape": shape, "model_path": model_path, "presets": configs, "frames": frames, "batches": batch,
-            "grid": (int(rows), int(columns)) if grid else (), "text_tokens": text_tokens, "new_tokens": new_tokens,
+            "grid": (int(height), int(width)) if grid else (), "text_tokens": text_tokens, "new_tokens": new_tokens,
             "content": content, "video": video, "dtype": dtype, "attention": attn_implementation, "repeats": repeats,
             "warmup": warmup, "threads": threads, "contest": not only or "contest" in only,
             "overhead": overhead or "overhead" in only, "growth": growth or "growth" in only,
@@ -191,13 +180,10 @@ def speed(
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
     summary = write_report(folder, _can_plot(output, folder))
-    lines = [
-        f"{row['frames']} frames, batch {row['batch']}, {row['variant']}: {row['sentence']}" for row in summary["rows"]
-    ]
-    lines += [f"noisy: {said}" for said in summary["noise"]]
-    return Done(
-        summary, "\n".join([*lines, f"report: {folder / 'report.md'}", f"summary: {folder / 'efficiency.json'}"])
-    )
+    rows = [(f"{row['frames']} frames, batch {row['batch']}, {row['variant']}", row) for row in summary["rows"]]
+    lines = [f"{name}: {row['sentence']}" for name, row in rows] + [f"noisy: {said}" for said in summary["noise"]]
+    lines += [f"report: {folder / 'report.md'}", f"summary: {folder / 'efficiency.json'}"]
+    return Done(summary, "\n".join(lines))
 
 
 def _can_plot(output: Reporting, folder: Path) -> bool:

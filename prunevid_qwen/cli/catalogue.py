@@ -8,24 +8,13 @@ from typing import Any
 
 from prunevid_qwen.cli.option import opt, shown, word
 from prunevid_qwen.cli.output import Done, FileReporting, Reporting
-from prunevid_qwen.cli.pruning_options import (
-    CONFIG_KIND,
-    PLUGIN_HELP,
-    PLUGIN_KIND,
-    PRESETS_HELP,
-    PruningOptions,
-    load_plugins,
-)
+from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PLUGIN, PRESETS_HELP, PruningOptions, load_plugins
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import ConfigError
 
 
-def methods(
-    *,
-    plugin: list[str] | None = opt(None, PLUGIN_HELP, PLUGIN_KIND),
-    output: FileReporting,
-) -> Done:
+def methods(*, plugin: list[str] | None = PLUGIN, output: FileReporting) -> Done:
     """List the methods: paper, stage, what each needs, whether it is trained, and the option that spends its budget.
 
     Examples:
@@ -72,13 +61,9 @@ def new_method(
     cls, text = method_file(name, merger)
     path.write_text(text, encoding="utf-8")
     part = "merger" if merger else "selector"
-    lines = [
-        f"wrote {path}",
-        f"try it: prunevid demo --plugin {path} --{part} {name}",
-        f'check it: python -c "import {path.stem}; from prunevid_qwen import check_reducer; '
-        f'check_reducer({path.stem}.{cls})"',
-    ]
-    return Done({"out": str(path), part: name}, "\n".join(lines))
+    check = f"import {path.stem}; from prunevid_qwen import check_reducer; check_reducer({path.stem}.{cls})"
+    lines = [f"wrote {path}", f"try it: prunevid demo --plugin {path} --{part} {name}"]
+    return Done({"out": str(path), part: name}, "\n".join([*lines, f'check it: python -c "{check}"']))
 
 
 def show(

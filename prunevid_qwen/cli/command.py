@@ -86,13 +86,7 @@ def help_if_alone(context: typer.Context) -> None:
 
 
 def carry_out(work: Callable[..., Done], given: dict[str, Any], log: int) -> int:
-    """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's.
-
-    Args:
-        work: the command's function.
-        given: its arguments, a `Reporting` among them.
-        log: the least level of the log that is shown without ``--verbose``.
-    """
+    """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
     output = next(each for each in given.values() if isinstance(each, Reporting))
     logging.basicConfig(level=logging.INFO if output.verbose else log, format="%(name)s: %(message)s")
     with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object

@@ -40,8 +40,7 @@ def compared(
 ) -> dict[str, Any]:
     """Answer with and without pruning in turns, about media that are read once for both, and encoded once if they can.
 
-    Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last. A config that
-    logs its stages does so in the warm-up alone.
+    Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last.
 
     Args:
         model: which prunes by ``config``.

@@ -1,4 +1,4 @@
-"""``prunevid eval run``, ``tables``, ``export`` and ``check``: a benchmark with and without pruning."""
+"""``prunevid eval``: benchmarks with and without pruning, and Visual-CoT's questions about images."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
-from prunevid_qwen.cli.old_spellings import hint
+from prunevid_qwen.cli.groups import JudgeOptions, ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import documented, opt, word
 from prunevid_qwen.cli.output import Done, FileReporting, Reporting, outline, terminal_table, typed
-from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, Changes, pruning_group
+from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, Changes, PruningOptions, pruning_group
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
 from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, KEPT_BY_BASELINE, EvalProtocol
@@ -22,7 +21,16 @@ DATASETS = tuple(sorted(path.stem for path in _FILES.glob("*.yaml")))  # without
 PART = (
     "subset (default) or full of egoschema; val (default) or test of longvideobench; test (default) or val of nextqa."
 )
+_SCORE = "How it is scored"
 _PROTOCOL = "Protocol (over --protocol's own choices)"
+_WHOSE = (
+    "Whose frames, pixels and text: docs/evaluation.md lists them. Default: lmms (mlvu's and letter where lmms-eval's "
+    "are not known)."
+)
+_DECODE = (
+    "Read every video to its end and decode its first and last frame: finds what is broken inside, and takes as long "
+    "as reading all bytes. Without it, files are opened, and their length compared with what their header promises."
+)
 _MOST = 200  # lines; --json has all
 
 
@@ -36,13 +44,7 @@ def run(
     out: Path | None = opt(None, "Folder of the results. Default: runs/ and the data set's name.", "FOLDER"),
     restart: bool = opt(False, "Throw away what the folder holds."),
     dry_run: bool = opt(False, "Check everything up to the model, read one video, show its prompt."),
-    protocol: str | None = opt(
-        None,
-        "Whose frames, pixels and text: docs/evaluation.md lists them. Default: lmms (mlvu's and letter where "
-        "lmms-eval's are not known).",
-        "NAME",
-        _PROTOCOL,
-    ),
+    protocol: str | None = opt(None, _WHOSE, "NAME", _PROTOCOL),
     model: ModelOptions,
     engine: ShardedEngineOptions,
     output: Reporting,
@@ -83,11 +85,8 @@ def run(
     output.note_missing([excerpt(each) for each in missing], "media are missing", others)
     if dry_run:
         return _planned(asked, read, questions, output)
-    with (
-        output.running(out, model.model_path) as bars,
-        engine.opened(model.device, output.verbose, bars.tell) as (opened, device),
-    ):
-        answer_run(out, replace(asked, device=device), opened, engine.share, restart, bars.tell, typed(), read)
+    with engine.running(output, out, model) as (tell, opened, device):
+        answer_run(out, replace(asked, device=device), opened, engine.share, restart, tell, typed(), read)
     number, of = engine.share
     if of > 1:
         output.note(f"share {number} of {of} is answered; when all are: prunevid eval tables {out}")
@@ -177,12 +176,7 @@ def check(
     data: Path | None = opt(None, "The folder it was downloaded to.", "DIR"),
     part: str | None = opt(None, PART, "NAME"),
     subtitles: bool = opt(False, "Read the subtitles too (videomme, longvideobench)."),
-    decode: bool = opt(
-        False,
-        "Read every video to its end and decode its first and last frame: finds what is broken inside, and takes as "
-        "long as reading all bytes takes. Without it, files are opened, and their length is compared with what their "
-        "header promises.",
-    ),
+    decode: bool = opt(False, _DECODE),
     output: FileReporting,
 ) -> Done:
     """Say what a benchmark's folder lacks, and what in it cannot be read, before any model is loaded.
@@ -196,7 +190,7 @@ def check(
     Nothing is ever downloaded; questions are also looked for in the cache of `datasets`.
     """
     if folder is not None and data is None:
-        output.note(hint("eval check NAME DIR", "eval check NAME --data DIR"))
+        output.note("note: `eval check NAME DIR` is now `eval check NAME --data DIR`; the old spelling works until 0.3")
     place = data or folder
     if place is None or (data and folder):
         raise ConfigError(f"name the data set's folder once: prunevid eval check {dataset} --data DIR")
@@ -228,3 +222,70 @@ def check(
 
 def _first_of(names: Sequence[Any]) -> str:
     return f"{names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def visual_cot(
+    *,
+    data: list[Path] | None = opt(None, "A set (.json, .jsonl), or a folder of sets. Repeat it for several.", "PATH"),
+    images: Path = opt(Path("."), "Folder from which the records' image paths start. Default: this one.", "FOLDER"),
+    limit: int | None = opt(None, "So many samples of each set, equally spaced. Default: all.", "INT", least=1),
+    brief: bool = opt(False, "Ask for a single word or phrase, behind every question."),
+    max_new_tokens: int | None = opt(None, "Longest answer. Default: 1024.", "INT", least=1),
+    configs: str = opt("paper", f"{CONFIGS_HELP} Default: paper, beside the baseline.", "NAMES"),
+    no_baseline: bool = opt(False, "Leave out the unpruned model (and so the differences to it)."),
+    out: Path = opt(Path("runs/visual_cot"), "Folder of the results. Default: runs/visual_cot.", "FOLDER"),
+    dry_run: bool = opt(False, "Only read everything and say what is missing (exit code 4)."),
+    restart: bool = opt(False, "Throw away what the folder holds."),
+    scorer: str = opt("", "Default: judge with --judge_base_url, else contained.", "judge|exact|contained", _SCORE),
+    judge_only: bool = opt(False, "Score the answers that --out holds; no model is loaded.", None, _SCORE),
+    judge: JudgeOptions,
+    model: ModelOptions,
+    output: Reporting,
+    pruning: PruningOptions,
+) -> Done:
+    """Answer Visual-CoT's questions about images with and without pruning, and score the answers.
+
+    Examples:
+      prunevid eval visual-cot --data viscot_benchmark/benchmark --images . --dry_run
+      prunevid eval visual-cot --data benchmark/gqa.json --images . --limit 100 \\
+          -m Qwen/Qwen2.5-VL-7B-Instruct --configs paper --keep_ratio 0.11
+      ... --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct
+      ... --judge_only                      judge the answers of --out, or try again what failed
+
+    A stopped run goes on where it was: give the same command again. Scores are of the answered samples, and
+    the report says of how many. Images that were missing are asked when they are there.
+    """
+    if restart and judge_only:
+        raise ConfigError("--restart throws away the answers that --judge_only would score: pass one of them")
+    scorer = scorer or ("judge" if judge.judge_base_url else "contained")
+    marking = judge.arguments() if scorer == "judge" else {}
+    if scorer == "judge" and not marking:
+        raise ConfigError("a judge needs --judge_base_url and --judge_model, see --help; --scorer contained needs none")
+    made = named_configs(configs, pruning.given)
+    from prunevid_qwen.evaluation.tasks import visual_cot as task
+    from prunevid_qwen.evaluation.tasks.judge import Judge
+    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
+    from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
+
+    asked = task.VisualCotRun(
+        tuple(data or ()), images, task.competitors(made, not no_baseline), limit, task.BRIEF if brief else "",
+        max_new_tokens or task.MAX_NEW_TOKENS, model.model_path, model.loading, plugins=pruning.plugins,
+    )  # fmt: skip
+    samples = [] if judge_only and not dry_run else asked.samples()
+    with output.bars() as bars:
+        found = list(problems(samples, images, dry_run, bars.tell))
+    others = "" if dry_run else "; --dry_run lists them all. The scores will be of the others alone"
+    output.note_missing(found, f"of {len(samples)} samples cannot be asked", others, len(found) if dry_run else 5)
+    if dry_run:
+        said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
+        return Done({"samples": len(samples), "problems": found}, said, MediaError.exit_code if found else 0)
+    marker = Judge(**marking) if marking else None
+    if marker is not None:
+        with marker.open():  # a missing client library is said before hours of answering
+            pass
+    with output.running(out, "" if judge_only else model.model_path) as bars:
+        if not judge_only:
+            task.answer_run(out, asked, samples, restart, bars.tell, typed())
+        summary = score_run(out, scorer, marker, judge.judge_workers, bars.tell)
+    table = terminal_table(report_text(summary), keys=2, columns=6)
+    return Done(summary, "\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import typer
 
-from prunevid_qwen.config.typed import kinds_of, read_value
+from prunevid_qwen.config.typed import kind_of_option, kinds_of, read_value
+from prunevid_qwen.errors import ConfigError, quoted
 
 _SAID = "option"
 _KINDS: dict[Any, str] = {
@@ -25,7 +26,7 @@ class Option:
     """An option before typer sees it."""
 
     text: str
-    kind: str | None = None  # what stands for its value in the help; None for a switch
+    kind: str | None = None  # what stands for its value in the help, or the words a|b that it is; None for a switch
     panel: str = "Options"  # its section of the help
     spelling: str | None = None  # behind the dashes, where that is not the parameter's name
     short: str | None = None  # a letter, -m
@@ -61,20 +62,21 @@ class Option:
         kind: Any = Annotated[self.typed, info]
         return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
-    def read(self, value: Any) -> Any:
-        """Return the parameter's value, of what typer read; members of a tuple were typed with commas between."""
-        if self.typed == self.type:
-            return value
-        return self.default if value is None else read_value(f"--{self.spelling or self.name}", value, self.type)
+    def read(self, given: Mapping[str, Any]) -> Any:
+        """Return the parameter's value, of what typer read by name; members of a tuple have commas between."""
+        value, option = given[self.name], f"--{self.spelling or self.name}"
+        if self.typed != self.type:
+            value = self.default if value is None else read_value(option, value, self.type)
+        words = (self.kind or "").split("|")
+        if len(words) > 1 and words == [each.lower() for each in words] and not self.documented:
+            for each in value if isinstance(value, tuple) else (value,):
+                if each not in (*words, self.default):
+                    raise ConfigError(f"{option} is one of {', '.join(words)}; got {quoted(each)}")
+        return value
 
 
 def opt(default: Any, text: str, kind: str | None = None, panel: str = "Options", **more: Any) -> Any:
-    """Return the default of a parameter or of a dataclass's field that is an option; ``...`` where it has to be given.
-
-    Args:
-        default: its value where it is not given.
-        text, kind, panel, more: as in `Option`.
-    """
+    """Return the default of a parameter or dataclass's field that is an `Option`; ``...`` where it has to be given."""
     given: dict[str, Any] = {} if default is ... else {"default": default}
     return field(**given, metadata={_SAID: Option(text, kind, panel, **more)})
 
@@ -105,7 +107,7 @@ def group_of(work: Any, made: Callable[..., Any] = dict) -> Group:
         kind, default = hints[name], fields.get(name, each.default)
         if isinstance(default, dataclasses.Field) and _SAID in default.metadata:
             one = dataclasses.replace(default.metadata[_SAID], name=name, type=kind, default=default.default)
-            found[name] = Group([one], lambda given, one=one: one.read(given[one.name]))
+            found[name] = Group([one], one.read)
         elif get_origin(kind) is Annotated:
             found[name] = next(each for each in get_args(kind) if isinstance(each, Group))
         elif dataclasses.is_dataclass(kind):
@@ -120,7 +122,6 @@ def documented(
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
     defaults: bool = True,
-    typed_as: Callable[[str, Any], Any] = lambda name, kind: kind,
 ) -> Group:
     """Return the fields of a dataclass of another room as options; their values are a dict of those that were given.
 
@@ -131,7 +132,6 @@ def documented(
         without: fields that are no option.
         choices: words of fields that take one of several.
         defaults: say the fields' defaults in the help.
-        typed_as: name and type of a field -> the type that its text is read as.
     """
     said, hints, options = field_help(cls), get_type_hints(cls), []
     for each in dataclasses.fields(cls):
@@ -139,7 +139,7 @@ def documented(
             continue
         text = said.get(each.name, "")
         text = re.sub(r"\b(\w+)=None\b", r"\1=none", text[:1].upper() + text[1:].replace("`", ""))
-        kind = typed_as(each.name, hints.get(each.name, str))
+        kind = kind_of_option(each.name, hints.get(each.name, str))
         option = Option(text, None, panel, rest=True, name=each.name, type=kind, documented=True)
         if option.typed == list[str] | None:
             text += " Repeat it for several options; a new kind begins from nothing."
@@ -148,10 +148,7 @@ def documented(
             text += f" Default: {shown(value)}."
         words = None if kind is bool else kind_of(kind, (choices or {}).get(each.name, ()))
         options.append(dataclasses.replace(option, text=text.strip(), kind=words))
-    return Group(
-        options,
-        lambda given: {e.name: e.read(given[e.name]) for e in options if given.get(e.name) not in (None, [])},
-    )
+    return Group(options, lambda given: {e.name: e.read(given) for e in options if given.get(e.name) not in (None, [])})
 
 
 def kind_of(kind: Any, choices: Sequence[str] = ()) -> str:

@@ -97,13 +97,10 @@ class Reporting:
             with self.bars() as bars:
                 yield bars
         except KeyboardInterrupt as interruption:
-            self.note_later(interruption, f"what was answered is in {where}: the same command goes on where it was")
+            if not self.quiet:  # said behind the word that the run was interrupted
+                kept = f"what was done is in {where}: the same command goes on where it was"
+                interruption.kept = kept  # type: ignore[attr-defined]
             raise
-
-    def note_later(self, interruption: KeyboardInterrupt, text: str) -> None:
-        """Have something said on stderr behind the word that the run was interrupted."""
-        if not self.quiet:
-            interruption.kept = text  # type: ignore[attr-defined]
 
     def can_plot(self, otherwise: str) -> bool:
         """Tell whether matplotlib is installed; where it is not, say how to install it and what there is without it."""
@@ -130,10 +127,6 @@ def outline(told: Mapping[str, Any], indent: str = "") -> str:
     for name, value in told.items():
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{name}:", outline(value, indent + "  ")]
-        elif isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
-            lines += [
-                f"{indent}{name} {number}:\n{outline(each, indent + '  ')}" for number, each in enumerate(value, 1)
-            ]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name}: {text}")
@@ -141,13 +134,7 @@ def outline(told: Mapping[str, Any], indent: str = "") -> str:
 
 
 def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> str:
-    """Return the table in a page's Markdown for a terminal, at most as wide as that.
-
-    Args:
-        markdown: whose lines that begin with a bar are the table.
-        keys: how many columns say what a row is about.
-        columns: how many are shown; None for all.
-    """
+    """Return a page's table, the first columns of it, for a terminal; the first ``keys`` say what a row is about."""
     from prunevid_qwen.evaluation.report.page import Table
 
     lines = [line.strip().strip("|") for line in markdown.splitlines() if line.startswith("|")]
@@ -161,12 +148,7 @@ def typed() -> str:
 
 
 class Bars:
-    """A bar for each part of the work, with the newest figures and the time left, on stderr.
-
-    Args:
-        quiet: show nothing.
-        console: a rich console; None is stderr.
-    """
+    """A bar for each part of the work, with the newest figures and the time left, on stderr; none if quiet."""
 
     def __init__(self, quiet: bool = False, console: Any = None) -> None:
         from rich.console import Console

@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from prunevid_qwen.cli.option import Group, Option, documented
+from prunevid_qwen.cli.option import Group, Option, documented, opt
 from prunevid_qwen.config import CHOICES, FlatOptions, option_types
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.method_base import MethodOptions
 from prunevid_qwen.config.option_classes import STAGES, classes_of, names_in, options_class
 from prunevid_qwen.config.plugins import load_plugin
-from prunevid_qwen.config.typed import FALSE, PARTS, TRUE, kind_of_option
+from prunevid_qwen.config.typed import FALSE, PARTS, TRUE
 from prunevid_qwen.errors import ConfigError, quoted
 
 FULL_NAMES = "full_names"
@@ -28,8 +28,9 @@ CONFIGS_HELP = (
     "Presets or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as paper+keep_ratio=0.2. "
     "All answer about the same decoded videos."
 )
-PLUGIN_HELP = "Python file, or module, that registers methods of your own; it is run. Repeat it for several."
-PLUGIN_KIND = "FILE|MODULE"
+_PLUGIN = "Python file, or module, that registers methods of your own; it is run. Repeat it for several."
+PLUGIN: Any = opt(None, _PLUGIN, "FILE|MODULE")
+CONFIG: Any = opt("paper", PRESETS_HELP, CONFIG_KIND)
 SAMPLING = "Reading the video"
 # The panel in --help that a field opens; the fields after it, in the dataclass's order, stand in the same one.
 _PANEL_OPENED_BY = {
@@ -57,7 +58,7 @@ class Changes:
 
 def pruning_group(without: Collection[str] = ()) -> Group:
     """Return an option for each flat name of a config but some, one for full names, and ``--plugin``."""
-    options = [Option(PLUGIN_HELP, PLUGIN_KIND, rest=True, name="plugin", type=list[str] | None)]
+    options = [Option(_PLUGIN, "FILE|MODULE", rest=True, name="plugin", type=list[str] | None)]
     panel = ""
     for each in documented(FlatOptions, "", choices=CHOICES).options:
         panel = _PANEL_OPENED_BY.get(each.name, panel)
@@ -149,19 +150,14 @@ def offered(option: str, typed: Mapping[str, list[str]]) -> list[str]:
         them; else similar ones of the methods that were typed.
     """
     load_plugins(typed["plugin"])
-    asked = option.lstrip("-").replace("-", "_")
-    chosen, others = [f"--reading.{name}" for name in names_in(Reading)], []
-    for part in STAGES:
-        for method, cls in classes_of(part).items():
-            full = [f"--{part}.{name}" for name in names_in(cls)]
-            chosen += full if method in typed[part] else []
-            others += [f"--{part} {method} {each}" for each in full]
-    for names in (chosen, others):
-        if exact := [each for each in names if each.endswith(f".{asked}")]:
-            return exact
-    return [
-        each for each in chosen if difflib.get_close_matches(asked, [each[2:], each.partition(".")[2]], 1, cutoff=0.8)
-    ]
+    asked = option.replace("-", "_").rpartition("." if "." in option else "__")[2]
+    full = {f"--reading.{name}": name for name in names_in(Reading)}
+    for part, method, cls in [(stage, *each) for stage in STAGES for each in classes_of(stage).items()]:
+        chooses = "" if method in typed[part] else f"--{part} {method} "
+        full |= {f"{chooses}--{part}.{name}": name for name in names_in(cls)}
+    exact = [each for each, name in full.items() if name == asked]
+    here = [each for each in full if " " not in each and difflib.get_close_matches(asked, [full[each]])]
+    return [each for each in exact if each in here] or exact or here
 
 
 def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, str]]]:
@@ -171,7 +167,7 @@ def method_panels(typed: Mapping[str, list[str]]) -> dict[str, list[tuple[str, s
     for part, name in [(each, name) for each in STAGES for name in typed[each][-1:]]:
         cls = options_class(part, name)
         choices = CHOICES if issubclass(cls, MethodOptions) else {}
-        own = documented(cls, "", choices=choices, typed_as=kind_of_option).options
+        own = documented(cls, "", choices=choices).options
         lines = [(f"--{part}.{each.name} {each.kind or 'true|false'}", each.text) for each in own]
         panels[f"Options of {part} {name}"] = lines
     return panels

@@ -89,7 +89,7 @@ class Report:
         return AnswerStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
 
     def write(self, text: str) -> None:
-        """Write words of the answer on stdout, which is stderr for libraries meanwhile; before the first, the question."""
+        """Write words of the answer, behind the question, on stdout, which is stderr for libraries meanwhile."""
         self.status.stop()
         if not (self.begun or self.output.quiet):
             for name, said in self.asked.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,6 @@ TABLES = {
 
 
 @dataclass(frozen=True)
-class Less:
-    """What a run may have otherwise than the table's protocol, which its page says."""
-
-    frames: int | None = opt(None, "Frames a video, at most.", "INT", _LESS)
-    min_pixels: int | None = opt(None, "Pixels a frame at least.", "INT", _LESS)
-    max_pixels: int | None = opt(None, "Pixels a frame at most.", "INT", _LESS)
-    total_pixels: int | None = opt(None, "Pixels a video at most.", "INT", _LESS)
-
-
-@dataclass(frozen=True)
 class TableModel(ModelOptions):
     """Which model answers instead of the table's."""
 
@@ -43,9 +33,7 @@ class TableModel(ModelOptions):
 def reproduce(
     *,
     published: str,
-    data: list[str] | None = opt(
-        None, "A data set's folder: --data DIR where the table has one, --data NAME=DIR once for each.", "[NAME=]DIR"
-    ),
+    data: list[str] | None = opt(None, "A data set's folder; NAME=DIR where the table has several.", "[NAME=]DIR"),
     only: list[str] | None = opt(None, "Run this data set alone, once for each.", "NAME"),
     setting: list[str] | None = opt(None, "One setting alone, of those below. Default: all.", "NAME"),
     out: Path | None = opt(None, "Default: runs/reproduce/ and the table's name.", "FOLDER"),
@@ -53,7 +41,10 @@ def reproduce(
     dry_run: bool = opt(False, "Check everything up to the model, and say what it would take."),
     page_only: bool = opt(False, "Ask nothing: write the page of what is there."),
     limit: int | None = opt(None, "So many questions a data set, equally spaced. It may grow.", "INT", _LESS, least=1),
-    less: Less,
+    frames: int | None = opt(None, "Frames a video, at most.", "INT", _LESS),
+    min_pixels: int | None = opt(None, "Pixels a frame at least.", "INT", _LESS),
+    max_pixels: int | None = opt(None, "Pixels a frame at most.", "INT", _LESS),
+    total_pixels: int | None = opt(None, "Pixels a video at most.", "INT", _LESS),
     new_tokens: int | None = opt(None, "Tokens of a timed answer.", "INT", _LESS, least=2),
     model: TableModel,
     engine: ShardedEngineOptions,
@@ -72,13 +63,11 @@ def reproduce(
         raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
     settings = table.settings_called(tuple(setting or ()))
     if new_tokens and not any(each.timed for each in settings):
-        raise ConfigError(
-            f"--new_tokens is the length of timed answers, and nothing of {published} that was asked for is timed: "
-            "leave it out"
-        )
+        raise ConfigError(f"leave --new_tokens out: nothing of {published} that was asked for is timed")
     if page_only:
         return _pages(table, settings, out)
-    changes = {name: value for name, value in asdict(less).items() if value is not None}
+    less = {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels, "total_pixels": total_pixels}
+    changes = {name: value for name, value in less.items() if value is not None}
     shared = _folders(data or (), table), tuple(only or ()), changes, limit, model.model_path or table.model
     asked = [(each, Reproduction(table, each, *shared, model.glimpse_path, model.loading)) for each in settings]
     if dry_run:  # what is missing is said before anything runs
@@ -86,15 +75,12 @@ def reproduce(
     for _, each in asked:
         each.read()
     number, of = engine.share
-    with (
-        output.running(out) as bars,
-        engine.opened(model.device, output.verbose, bars.tell) as (opened, device),  # one of all settings, one model
-    ):
+    with engine.running(output, out, model) as (moved, opened, device):  # one of all settings, one model
         for own, each in asked:
             prefix = "" if len(table.settings) == 1 else f"{own.name}, "
 
             def tell(what: str, done: int, total: int, prefix: str = prefix) -> None:
-                bars.tell(f"{prefix}{what}", done, total)
+                moved(f"{prefix}{what}", done, total)
 
             run = replace(each, device=device)
             if not own.timed:
@@ -150,7 +136,9 @@ def _planned(asked: Sequence[tuple[Any, Any]], output: Reporting) -> Done:
         found: dict[str, Any] = {"asked": check(run), "cost": cost_lines(setting)}
         told[setting.name] = found
         lines += [f"setting {setting.name}; published, theirs:", *(f"  {line}" for line in figure_lines(setting))]
-        lines += [outline({"the whole of it would take": "; ".join(found["cost"]), "asked": found["asked"]}) + "\n"]
+        lines += [
+            outline({"all of it takes": found["cost"], **{each["title"]: each for each in found["asked"]}}) + "\n"
+        ]
         unread += [
             f"setting {setting.name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
             f"prunevid eval check {each['dataset']} --data {each['folder']}"

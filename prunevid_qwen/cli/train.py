@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,6 +45,8 @@ def glimpse(
     A stopped run goes on where it was: give the same command again.
     """
     made = glimpse_recipe(recipe, options)
+    from accelerate import PartialState
+
     from prunevid_qwen.training.glimpse.curve_plot import draw_curve
     from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
     from prunevid_qwen.training.glimpse.train import train
@@ -60,17 +62,14 @@ def glimpse(
         }
         lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
         return Done(told, "\n".join(lines), MediaError.exit_code if told["problems"] else 0)
-
-    def draw() -> None:
-        curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
-        if curve and output.can_plot("curve.jsonl has the figures"):
-            draw_curve(curve, evaluation, out / "curve.svg")
-
-    with _training(training, made.skip_bad, output, out, draw) as how, output.bars() as bars:
+    how = _how(training, made.skip_bad)
+    with output.running(out) as bars:
         record = train(made, out, **how, tell=bars.tell_figures)
-    if not _reports():
+    if not PartialState().is_main_process:  # of several, one reports
         return Done(text="")
-    draw()
+    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
+    if curve and output.can_plot("curve.jsonl has the figures"):
+        draw_curve(curve, evaluation, out / "curve.svg")
     lines = [
         f"{name}, step {line['step']}: {', '.join(f'{each} {line[each]:.3f}' for each in _FIGURES)}"
         for name, figures in (("training", record["training"]), ("held out", record["evaluation"]))
@@ -82,11 +81,7 @@ def glimpse(
 
 
 def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecipe:
-    """Return a recipe with the options that were given on top; pairs are OPTION=VALUE.
-
-    Raises:
-        ConfigError: no such recipe, an unknown option, or a bad value.
-    """
+    """Return a recipe, or raise `ConfigError`, with the options that were given on top; pairs are OPTION=VALUE."""
     base = GlimpseRecipe.from_yaml(recipe)
     changes = dict(given)
     for name in {"data", "eval_data"} & changes.keys():
@@ -98,9 +93,7 @@ def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecip
 def glimpse_plus(
     *,
     recipe: str = opt("glimpse_plus", "Name of a recipe, or a YAML file. Default: as published.", "NAME|FILE"),
-    options: list[str] | None = opt(
-        None, "An option over the recipe's, in YAML: steps=20, beta=0.1. Repeat it.", "OPTION=VALUE", spelling="set"
-    ),
+    options: list[str] | None = opt(None, "Over the recipe's, in YAML. Repeat it.", "OPTION=VALUE", spelling="set"),
     out: Path = opt(Path("runs/glimpse_plus"), "Folder of the run. Default: runs/glimpse_plus.", "FOLDER"),
     no_glimpse: bool = opt(False, "Stop at the merged model; without it the same command goes on."),
     judge: JudgeOptions,
@@ -122,13 +115,11 @@ def glimpse_plus(
     48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
     'prunevid_qwen[grpo,train]'. A recipe's own file says of each option where its value is from.
     """
-    made = plus_recipe(recipe, options or [])
+    made = GlimpsePlusRecipe.from_yaml(recipe).replace(**_pairs("--set", options or []))
     marking = judge.arguments()
     if made.needs_judge and not marking:
-        raise ConfigError(
-            "the recipe scores free answers by a judge: pass --judge_base_url and --judge_model, or give every entry "
-            "of its data reward: exact_match"
-        )
+        either = "pass --judge_base_url and --judge_model, or give every entry of its data reward: exact_match"
+        raise ConfigError(f"the recipe scores free answers by a judge: {either}")
     if training.dry_run:
         said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
         return Done(made.to_dict(), said)
@@ -137,13 +128,12 @@ def glimpse_plus(
     from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED, check_installed, train_plus
 
     check_installed()
+    from accelerate import PartialState
+
     if not output.verbose:
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # trl's own
-    with (
-        _training(training, made.skip_bad, output, out) as how,
-        rewards(marking, judge.judge_workers) as by_name,
-        output.bars() as bars,
-    ):
+    how = _how(training, made.skip_bad)
+    with rewards(marking, judge.judge_workers) as by_name, output.running(out) as bars:
 
         def tell(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             of_ours = "reward" in figures  # the predictor's own figures are for the bars to show
@@ -153,7 +143,7 @@ def glimpse_plus(
                 bars.console.print(f"step {done}/{total}  {said}", highlight=False, soft_wrap=True)
 
         done = train_plus(made, out, by_name, **how, with_glimpse=not no_glimpse, tell=tell)
-    if not _reports():
+    if not PartialState().is_main_process:  # of several, one reports
         return Done(text="")
     curve, held_out = (TrainingFolder(out).lines(name) for name in (CURVE, HELD_OUT))
     summary = {**plus_summary.summarise(curve, held_out, made.group * made.questions_per_step), **done}
@@ -169,24 +159,9 @@ def glimpse_plus(
     return Done(summary, "\n".join(lines))
 
 
-def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
-    """Return a recipe with OPTION=VALUE on top.
-
-    Raises:
-        ConfigError: no such recipe, an unknown option, or a bad value.
-    """
-    base = GlimpsePlusRecipe.from_yaml(recipe)
-    return base.replace(**_pairs("--set", given)) if given else base
-
-
 @contextmanager
 def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, Any]]:
-    """Give the rewards of GlimpsePrune+ by name; a judge's connection is open inside the block.
-
-    Args:
-        judge: arguments of `Judge`; {} is none.
-        workers: requests to it at once.
-    """
+    """Give the rewards of GlimpsePrune+ by name, with those of a judge of these arguments, asked by so many at once."""
     from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
     from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward
 
@@ -203,44 +178,25 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
                 logging.getLogger(__name__).warning("not judged: %s", error)
                 return None
             except SetupError as error:
-                raise SetupError(
-                    f"the judge {marker.model!r} at {marker.base_url} does not answer ({error.__cause__ or error}): "
-                    "start its server, or correct --judge_base_url, --judge_model and --judge_api_key_file. The last "
-                    "checkpoint is kept: the same command goes on from it"
-                ) from error
+                who = f"the judge {marker.model!r} at {marker.base_url} does not answer ({error.__cause__ or error})"
+                how = "start its server, or correct --judge_base_url, --judge_model and --judge_api_key_file"
+                raise SetupError(f"{who}: {how}; the same command goes on from the last checkpoint") from error
 
         yield {"exact_match": exact_match, "judge": judge_reward(ask, workers)}
 
 
-@contextmanager
-def _training(
-    training: TrainingOptions, skip_bad: bool, output: Reporting, out: Path, draw: Callable[[], None] = lambda: None
-) -> Iterator[dict[str, Any]]:
-    """Ready the libraries, and yield how to train, with what the run's record says of where it ran."""
+def _how(training: TrainingOptions, skip_bad: bool) -> dict[str, Any]:
+    """Ready torch, and return how to train, with what the run's record says of where it ran."""
     if training.no_check and skip_bad:
         raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
     import torch
 
     from prunevid_qwen.evaluation.store import surroundings
 
-    output.calm_libraries()
     if training.threads is not None:
         torch.set_num_threads(training.threads)
     how = {"restart": training.restart, "check": not training.no_check, "device": training.device}
-    try:
-        yield {**how, "about": {"command": typed(), **surroundings()}}
-    except KeyboardInterrupt as interruption:
-        if _reports():
-            draw()
-            output.note_later(interruption, f"the same command goes on from {out}")
-        raise
-
-
-def _reports() -> bool:
-    """Tell whether this is the process of a training that reports."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    return {**how, "about": {"command": typed(), **surroundings()}}
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, Any]:
@@ -273,8 +229,6 @@ def convert_glimpse(
 
     The published folder works as it is too; ours is safetensors instead of a pickle, and smaller.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise ConfigError(f"--dtype is one of float32, bfloat16; got {quoted(dtype)}")
     if out.exists() and Path(source).is_dir() and out.samefile(source):
         raise ConfigError(f"{out} is the source itself: name another folder, so that the published one stays")
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
@@ -291,7 +245,7 @@ def convert_glimpse(
     said = (
         f"wrote {written} ({size(bytes_)}): {vip:,} parameters of the predictor and {facts.layers} glimpse vectors of "
         f"{width} channels, {dtype}; for {facts.layers} layers, dropping after layer {facts.reduce_layer}\n"
-        f"left out of new_modules_gp.pt: le_proj and le_norm, {width * width + 2 * width:,} parameters that make the "
-        "glimpse vectors and are needed to train on, never to answer; learnable_embeddings, of which they were made"
+        f"left out, where new_modules_gp.pt has them: le_proj and le_norm, {width * width + 2 * width:,} parameters "
+        "that make the glimpse vectors, needed to train on, never to answer; learnable_embeddings, their source"
     )
     return Done({"out": str(written), "bytes": bytes_, "parameters": vip, "layers": facts.layers}, said)

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from prunevid_qwen.cli.comparison import compared as compare
-from prunevid_qwen.cli.comparison import judge, middle_turn, sentence
+from prunevid_qwen.cli.comparison import judge, sentence
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.cli.report import Report
 from prunevid_qwen.config import PruneVidConfig
@@ -115,10 +115,6 @@ def test_why_it_is_not_faster() -> None:
     assert "choosing the tokens itself takes 0.31 s" in said and "230 tokens" in said
     pair = stats(0.1), stats(0.3, prompt=230)
     assert "because" not in sentence(judge([pair] * 3), *pair)
-
-
-def test_the_middle_turn() -> None:
-    assert [middle_turn(s) for s in ([3.0, 1.0, 2.0], [4.0, 1.0, 3.0, 2.0], [5.0])] == [2, 3, 0]
 
 
 # --- taking turns ---------------------------------------------------------------------------------------------------

@@ -17,6 +17,10 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config, named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 
+_TOY = (
+    f"{BUNDLED}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, or "
+    "a folder that holds it"
+)
 OF_DEMO = """\
 The same as ask; without a video, about the clip that comes with the package.
 
@@ -69,7 +73,7 @@ def ask(
     from prunevid_qwen.video.data_uris import named
 
     seen = ", ".join(map(named, (*videos, *images)))
-    who = _who(model.model_path, videos, images)
+    who = _TOY if model.model_path == BUNDLED else model.model_path
     report = Report(output, {"Model": who, "Seen": seen, "Question": question or ""}, model.model_path == BUNDLED)
     shown: dict[str, Any] = {"video_path": videos[0] if len(videos) == 1 else videos or None, "images": images or None}
     shown |= {"question": question, "start": start, "end": end}
@@ -145,19 +149,6 @@ def check_asked(videos: Sequence[str], images: Sequence[str], question: str | No
     for path in images:
         if not is_data_uri(path):
             local_file(path, "image")
-
-
-def _who(model_path: str, videos: Sequence[str], images: Sequence[str]) -> str:
-    """Say in a line which model answers, and whether it can know what it is shown."""
-    if model_path != BUNDLED:
-        return model_path
-    ours = Path(str(resources.files("prunevid_qwen").joinpath("bundled"))).resolve()
-    if not images and all(ours in Path(path).resolve().parents for path in videos):
-        return f"{BUNDLED}, a toy that knows moving coloured shapes and nothing else"
-    return (
-        f"{BUNDLED}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, "
-        "or a folder that holds it"
-    )
 
 
 def bundled_clip() -> tuple[str, str, str]:

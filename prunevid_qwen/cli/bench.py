@@ -76,7 +76,7 @@ def accuracy(
             read_answers(against)  # complains now, not after an hour of asking
         with output.running(out) as bars:
             accuracy_run(out, run, workers, restart, bars.tell, typed())
-    report = write_report(folder, _can_plot(output, folder))
+    report = write_report(folder, output.can_plot(f"--plots_from {folder} draws them later"))
     told = {"out": str(folder), "report": str(report), "summary": str(folder / "summary.json")}
     comparison = "" if against is None else compare_folders(folder, against)
     if comparison:
@@ -179,12 +179,8 @@ def speed(
             speed_run(out, run, restart, bars.tell, typed())
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
-    summary = write_report(folder, _can_plot(output, folder))
+    summary = write_report(folder, output.can_plot(f"--plots_from {folder} draws them later"))
     rows = [(f"{row['frames']} frames, batch {row['batch']}, {row['variant']}", row) for row in summary["rows"]]
     lines = [f"{name}: {row['sentence']}" for name, row in rows] + [f"noisy: {said}" for said in summary["noise"]]
     lines += [f"report: {folder / 'report.md'}", f"summary: {folder / 'efficiency.json'}"]
     return Done(summary, "\n".join(lines))
-
-
-def _can_plot(output: Reporting, folder: Path) -> bool:
-    return output.can_plot(f"The measurements are kept: --plots_from {folder} draws them later, on another machine too")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from math import ceil
-from statistics import median
+from statistics import median, median_low
 from typing import Any
 
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
@@ -68,8 +68,8 @@ def compared(
         turns.append((pruned, full))
     found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns])
     found["encoded_once"] = prepared.encoded is not None
-    seconds = found["decoder_seconds"]
-    pruned, full = (turns[middle_turn(seconds[name])][at] for at, name in enumerate(("pruned", "unpruned")))
+    seconds = found["decoder_seconds"].values()  # of the pruned turns, of the others
+    pruned, full = (turns[each.index(median_low(each))][side] for side, each in enumerate(seconds))
     return {
         "answer": pruned["answer"],
         "stats": pruned["stats"],
@@ -135,12 +135,6 @@ def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
         "shared_seconds": {part: seconds_of(turns[0][0], part) for part in ("read", "vision")},
         "shared_share": shared / slowest_first if slowest_first > 0 else None,
     }
-
-
-def middle_turn(seconds: Sequence[float]) -> int:
-    """Return the index of the turn whose seconds are the middle ones, the faster of two."""
-    order = sorted(range(len(seconds)), key=lambda turn: seconds[turn])
-    return order[(len(order) - 1) // 2]
 
 
 def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:

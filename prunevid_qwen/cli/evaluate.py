@@ -115,13 +115,14 @@ def _planned(run: Any, data: Any, asked: Sequence[Any], output: Reporting) -> Do
             told["first"] = {"video": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
             # which subtitles it shows may depend on the frames taken
             messages = BenchmarkQuestion(record, run.protocol).messages([], read.media)
-            told["prompt"] = {message["role"]: _text_of(message["content"]) for message in messages}
+            told["prompt"] = {
+                each["role"]: "".join(part.get("text", "") for part in each["content"])
+                if isinstance(each["content"], list)
+                else each["content"]
+                for each in messages
+            }
             break
     return Done(told, f"{outline(told)}\nall is there up to the model; leave out --dry_run to run")
-
-
-def _text_of(content: Any) -> str:
-    return content if isinstance(content, str) else "".join(each["text"] for each in content if each["type"] == "text")
 
 
 def tables(*, folder: Path = word(..., "FOLDER", "Of a run."), output: Reporting) -> Done:

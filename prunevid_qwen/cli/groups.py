@@ -120,8 +120,7 @@ class JudgeOptions:
         if not url and not model:
             return {}
         if not (url and model):
-            missing = "judge_model" if url else "judge_base_url"
-            raise ConfigError(f"a judge needs --{missing}: --judge_base_url and --judge_model belong together")
+            raise ConfigError(f"a judge needs --{'judge_model' if url else 'judge_base_url'} too: they belong together")
         if not url.startswith(("http://", "https://")):
             raise ConfigError(f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(url)}")
         found: dict[str, Any] = {"base_url": url.rstrip("/"), "model": model}

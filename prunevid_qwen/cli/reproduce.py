@@ -69,14 +69,15 @@ def reproduce(
     less = {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels, "total_pixels": total_pixels}
     changes = {name: value for name, value in less.items() if value is not None}
     shared = _folders(data or (), table), tuple(only or ()), changes, limit, model.model_path or table.model
-    asked = [(each, Reproduction(table, each, *shared, model.glimpse_path, model.loading)) for each in settings]
+    asked = [Reproduction(table, each, *shared, model.glimpse_path, model.loading) for each in settings]
     if dry_run:  # what is missing is said before anything runs
         return _planned(asked, output)
-    for _, each in asked:
+    for each in asked:
         each.read()
     number, of = engine.share
     with engine.running(output, out, model) as (moved, opened, device):  # one of all settings, one model
-        for own, each in asked:
+        for each in asked:
+            own = each.setting
             prefix = "" if len(table.settings) == 1 else f"{own.name}, "
 
             def tell(what: str, done: int, total: int, prefix: str = prefix) -> None:
@@ -125,28 +126,23 @@ def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
     return Done(told, "\n".join(lines))
 
 
-def _planned(asked: Sequence[tuple[Any, Any]], output: Reporting) -> Done:
+def _planned(asked: Sequence[Any], output: Reporting) -> Done:
     """Say what would be run, what it would take, and of which data set nothing can be read."""
     from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
     from prunevid_qwen.evaluation.published.reproduce import check
 
     told: dict[str, Any] = {}
-    unread, lines = [], []
-    for setting, run in asked:
-        found: dict[str, Any] = {"asked": check(run), "cost": cost_lines(setting)}
-        told[setting.name] = found
-        lines += [f"setting {setting.name}; published, theirs:", *(f"  {line}" for line in figure_lines(setting))]
-        lines += [
-            outline({"all of it takes": found["cost"], **{each["title"]: each for each in found["asked"]}}) + "\n"
-        ]
-        unread += [
-            f"setting {setting.name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
-            f"prunevid eval check {each['dataset']} --data {each['folder']}"
-            for each in found["asked"]
-            if each["first"] is None
-        ]
-    for each in unread:
-        output.note(f"error: {each}")
+    unread, lines = False, []
+    for run in asked:
+        sets, cost = check(run), cost_lines(run.setting)
+        told[run.setting.name] = {"asked": sets, "cost": cost}
+        lines += [f"setting {run.setting.name}; published, theirs:", *figure_lines(run.setting)]
+        lines += [outline({"all of it takes": cost, **{each["title"]: each for each in sets}}) + "\n"]
+        for each in [each for each in sets if each["first"] is None]:
+            unread, how = True, f"prunevid eval check {each['dataset']} --data {each['folder']}"
+            output.note(
+                f"error: none of the media of {each['title']} can be read; what is wrong, and what to do: {how}"
+            )
     lines += [] if unread else ["all else is there up to the model; leave out --dry_run to run"]
     return Done(told, "\n".join(lines), MediaError.exit_code if unread else 0)
 

@@ -227,7 +227,8 @@ def convert_glimpse(
       prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
       prunevid ask ... --selector glimpse --glimpse_path glimpse_7b
 
-    The published folder works as it is too; ours is safetensors instead of a pickle, and smaller.
+    The published folder works as it is too; ours is safetensors instead of a pickle, and smaller: le_proj, le_norm and
+    learnable_embeddings, of which the glimpse vectors are made in training, are left out.
     """
     if out.exists() and Path(source).is_dir() and out.samefile(source):
         raise ConfigError(f"{out} is the source itself: name another folder, so that the published one stays")
@@ -241,11 +242,12 @@ def convert_glimpse(
     predictor = GlimpseVIP.from_pretrained(source, local_files_only=local_files_only, **given)
     written = predictor.save_pretrained(out, getattr(torch, dtype)) / "model.safetensors"
     facts, vip = predictor.facts, sum(parameter.numel() for parameter in predictor.vip.parameters())
-    bytes_, width = written.stat().st_size, facts.hidden_size
-    said = (
-        f"wrote {written} ({size(bytes_)}): {vip:,} parameters of the predictor and {facts.layers} glimpse vectors of "
-        f"{width} channels, {dtype}; for {facts.layers} layers, dropping after layer {facts.reduce_layer}\n"
-        f"left out, where new_modules_gp.pt has them: le_proj and le_norm, {width * width + 2 * width:,} parameters "
-        "that make the glimpse vectors, needed to train on, never to answer; learnable_embeddings, their source"
-    )
-    return Done({"out": str(written), "bytes": bytes_, "parameters": vip, "layers": facts.layers}, said)
+    told: dict[str, Any] = {
+        "out": str(written),
+        "bytes": written.stat().st_size,
+        "parameters": vip,
+        "layers": facts.layers,
+    }
+    made = f"{vip:,} parameters of the predictor and {facts.layers} glimpse vectors of {facts.hidden_size} channels"
+    of = f"for {facts.layers} layers, dropping after layer {facts.reduce_layer}"
+    return Done(told, f"wrote {written} ({size(told['bytes'])}): {made}, {dtype}; {of}")

@@ -58,34 +58,27 @@ def _prunevid(
     help_if_alone(context)
 
 
-command(app, "ask", ask.ask, demo=False)
+command(app, ask.ask, demo=False)
 for each, name in ((app, "demo"), (demo_app, "demo.py")):
-    command(each, name, ask.ask, ask.OF_DEMO, demo=True)
-command(app, "batch", ask.batch)
-command(app, "methods", catalogue.methods)
-command(app, "new-method", catalogue.new_method)
+    command(each, ask.ask, name, ask.OF_DEMO, demo=True)
 configs = group(app, "config", "Show, compare and save configs: presets, files, and options over them.")
-command(configs, "show", catalogue.show)
-command(configs, "diff", catalogue.diff)
-command(configs, "save", catalogue.save)
-meant = {each: f"prunevid eval run {each}" for each in evaluate.DATASETS}
-evaluation = group(app, "eval", "Evaluate on data sets: scores with and without pruning.", **meant)
-command(evaluation, "run", evaluate.run)
-command(evaluation, "tables", evaluate.tables)
-command(evaluation, "export", evaluate.export)
-command(evaluation, "check", evaluate.check, log=logging.CRITICAL)
-command(evaluation, "visual-cot", evaluate.visual_cot)
+evaluation = group(app, "eval", "Evaluate on data sets: scores with and without pruning.", evaluate.DATASETS)
 measure = group(app, "bench", "Measure: accuracy of every method at equal cost, and speed.")
-command(measure, "accuracy", bench.accuracy)
-command(measure, "speed", bench.speed)
 published = group(app, "reproduce", "Run a published table anew: its figures, as theirs, beside ours.")
+training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
+_LOG = {evaluate.check: logging.CRITICAL, train.glimpse: logging.WARNING, train.glimpse_plus: logging.WARNING}
+for within, works in (
+    (app, (ask.batch, catalogue.methods, catalogue.new_method, train.convert_glimpse)),
+    (configs, (catalogue.show, catalogue.diff, catalogue.save)),
+    (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot)),
+    (measure, (bench.accuracy, bench.speed)),
+    (training, (train.glimpse, train.glimpse_plus)),
+):
+    for work in works:
+        command(within, work, log=_LOG.get(work, logging.ERROR))
 for name, text in reproduce.TABLES.items():
     explained = functools.partial(reproduce.explained, name)
-    command(published, name, reproduce.reproduce, text, explained, published=name)
-training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
-command(training, "glimpse", train.glimpse, log=logging.WARNING)
-command(training, "glimpse-plus", train.glimpse_plus, log=logging.WARNING)
-command(app, "convert-glimpse", train.convert_glimpse)
+    command(published, reproduce.reproduce, name, text, explained, published=name)
 
 
 def run() -> NoReturn:

@@ -65,13 +65,13 @@ def accuracy(
         }  # fmt: skip
         run = AccuracyRun(_methods_of(methods), **(QUICK if quick else {}) | _typed(given))
         if dry_run:
-            told, names = {"out": str(out), **run.to_dict()}, [each.name for each in run.methods]
-            return Done(
-                told,
-                f"methods: {', '.join(names)}\n{len(names)} methods x {len(run.budgets)} budgets "
-                f"({', '.join(map(str, run.budgets))}) x up to {run.questions} questions about each of {run.videos} "
-                f"videos ({', '.join(run.conditions)})\nwould be written to {out}; leave out --dry_run to ask",
+            names, budgets_said = [each.name for each in run.methods], ", ".join(map(str, run.budgets))
+            each_of = (
+                f"x up to {run.questions} questions about each of {run.videos} videos ({', '.join(run.conditions)})"
             )
+            of = f"{len(names)} methods x {len(run.budgets)} budgets ({budgets_said}) {each_of}"
+            said = f"methods: {', '.join(names)}\n{of}\nwould be written to {out}; leave out --dry_run to ask"
+            return Done({"out": str(out), **run.to_dict()}, said)
         if against is not None:
             read_answers(against)  # complains now, not after an hour of asking
         with output.running(out) as bars:

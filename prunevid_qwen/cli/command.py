@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import typer
@@ -38,8 +38,8 @@ SETTINGS = {
 
 def command(
     app: typer.Typer,
-    name: str,
     work: Callable[..., Done],
+    name: str = "",
     text: str | None = None,
     explained: Callable[[], str] | None = None,
     log: int = logging.ERROR,
@@ -49,8 +49,8 @@ def command(
 
     Args:
         app: of commands.
-        name: what is typed.
         work: the function; its parameters are the options.
+        name: what is typed, where that is not the function's name.
         text: the help: a paragraph, then what stands behind the options; None for the function's docstring.
         explained: returns what stands behind the options, where that takes time.
         log: the least level that is shown without ``--verbose``.
@@ -63,16 +63,15 @@ def command(
 
     entry.__signature__ = inspect.Signature([each.for_typer() for each in own.options])  # type: ignore[attr-defined]
     said, _, behind = inspect.cleandoc(text or work.__doc__ or "").partition("\n\n")
-    about = {
-        "rest": {each.name for each in own.options if each.rest},
-        "explained": staticmethod(explained or (lambda: behind)),
-    }
-    app.command(name, help=said, cls=type("Command", (SectionedCommand,), about))(entry)
+    about: dict[str, Any] = {"rest": {each.name for each in own.options if each.rest}}
+    about |= {"explained": staticmethod(explained or (lambda: behind))}
+    cls = type("Command", (SectionedCommand,), about)
+    app.command(name or work.__name__.replace("_", "-"), help=said, cls=cls)(entry)
 
 
-def group(app: typer.Typer, name: str, text: str, **meant: str) -> typer.Typer:
-    """Add a group of commands; ``meant`` are words that are none of them -> what to type instead."""
-    cls = type("Group", (SectionedGroup,), {"meant": meant})
+def group(app: typer.Typer, name: str, text: str, of_run: Collection[str] = ()) -> typer.Typer:
+    """Add a group of commands; ``of_run`` are words that are none of them, and are meant for its command ``run``."""
+    cls = type("Group", (SectionedGroup,), {"of_run": of_run})
     made = typer.Typer(cls=cls, context_settings=SETTINGS, add_completion=False)
     made.callback(invoke_without_command=True)(help_if_alone)
     app.add_typer(made, name=name, help=text)
@@ -153,8 +152,8 @@ class SectionedCommand(typer.core.TyperCommand):
 class SectionedGroup(typer.core.TyperGroup):
     """A group of commands: help in the same layout, and for a word that it does not know what may be meant."""
 
-    meant: Mapping[str, str] = {}
-    """Words that are none of its commands -> what to type instead."""
+    of_run: Collection[str] = ()
+    """Words that are none of its commands, and are meant for its command ``run``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words; of an option that one of the commands has, that command is offered."""
@@ -171,8 +170,9 @@ class SectionedGroup(typer.core.TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except _click.UsageError as error:
-            a_file = "ask" in self.commands and "." in args[0]
-            meant = f"{ctx.command_path} ask" if a_file else self.meant.get(args[0].lower())
+            meant = f"{ctx.command_path} run {args[0].lower()}" if args[0].lower() in self.of_run else ""
+            if "ask" in self.commands and "." in args[0]:  # a file
+                meant = f"{ctx.command_path} ask"
             if meant or "Did you mean" not in error.message:
                 error.message += f" Did you mean `{meant}`?" if meant else f" There are {', '.join(self.commands)}."
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -263,10 +264,9 @@ def visual_cot(
     if scorer == "judge" and not marking:
         raise ConfigError("a judge needs --judge_base_url and --judge_model, see --help; --scorer contained needs none")
     made = named_configs(configs, pruning.given)
+    from prunevid_qwen.evaluation.tasks import judge as judging
     from prunevid_qwen.evaluation.tasks import visual_cot as task
-    from prunevid_qwen.evaluation.tasks.judge import Judge
-    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
-    from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
+    from prunevid_qwen.evaluation.tasks import visual_cot_records, visual_cot_tables
 
     asked = task.VisualCotRun(
         tuple(data or ()), images, task.competitors(made, not no_baseline), limit, task.BRIEF if brief else "",
@@ -274,19 +274,18 @@ def visual_cot(
     )  # fmt: skip
     samples = [] if judge_only and not dry_run else asked.samples()
     with output.bars() as bars:
-        found = list(problems(samples, images, dry_run, bars.tell))
+        found = list(visual_cot_records.problems(samples, images, dry_run, bars.tell))
     others = "" if dry_run else "; --dry_run lists them all. The scores will be of the others alone"
     output.note_missing(found, f"of {len(samples)} samples cannot be asked", others, len(found) if dry_run else 5)
     if dry_run:
         said = f"{len(samples) - len(found)} of {len(samples)} samples can be asked"
         return Done({"samples": len(samples), "problems": found}, said, MediaError.exit_code if found else 0)
-    marker = Judge(**marking) if marking else None
-    if marker is not None:
-        with marker.open():  # a missing client library is said before hours of answering
-            pass
+    marker = judging.Judge(**marking) if marking else None
+    with marker.open() if marker else contextlib.nullcontext():
+        pass  # a missing client library is said before hours of answering
     with output.running(out, "" if judge_only else model.model_path) as bars:
         if not judge_only:
             task.answer_run(out, asked, samples, restart, bars.tell, typed())
-        summary = score_run(out, scorer, marker, judge.judge_workers, bars.tell)
-    table = terminal_table(report_text(summary), keys=2, columns=6)
-    return Done(summary, "\n".join([*warnings_of(summary), table, f"report: {out / 'report.md'}"]))
+        summary = visual_cot_tables.score_run(out, scorer, marker, judge.judge_workers, bars.tell)
+    table = terminal_table(visual_cot_tables.report_text(summary), keys=2, columns=6)
+    return Done(summary, "\n".join([*visual_cot_tables.warnings_of(summary), table, f"report: {out / 'report.md'}"]))

@@ -27,7 +27,7 @@ EXIT_CODES: dict[int, str] = {
     143: "ended by SIGTERM",
 }
 """Code and its meaning. A stopped run keeps what it stored, and the same command goes on. A bug shows its traceback."""
-_FIGURES = ("lm", "dice", "bce", "f1", "kept")  # of a training, on its bar
+_FIGURES = ("lm", "dice", "bce", "f1", "kept", "reward", "kl", "entropy", "policy_gap")  # of a training, on its bar
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,11 @@ class Bars:
             self.bars[what] = self.progress.add_task(what, total=total, completed=done, figures="")
         self.progress.update(self.bars[what], completed=done, total=total, **more)  # type: ignore[arg-type]
 
-    def tell_figures(self, what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    def tell_figures(self, what: str, done: int, total: int, figures: Mapping[str, Any]) -> None:
         """Move the bar of a part of a training; ``figures`` are what is new, {} where nothing is."""
-        said = " ".join(f"{name} {figures[name]:.3f}" for name in _FIGURES if name in figures)
+        said = " ".join(f"{name} {figures[name] or 0:.3f}" for name in _FIGURES if name in figures)
         if said and not self.console.is_terminal:  # where nobody watches a bar, a line each
-            step = f"{done}/{total}" if what == "training" else f"at step {figures['step']}"
+            step = f"at step {figures['step']}" if what == "evaluating" else f"{done}/{total}"
             self.console.print(f"{what} {step}  {said}", highlight=False, soft_wrap=True)
         self.tell(what, done, total, **({"figures": said} if said else {}))
 

@@ -51,8 +51,8 @@ def reproduce(
     output: Reporting,
 ) -> Done:
     """Run a published table anew and put its figures, as theirs, beside ours."""
-    from prunevid_qwen.evaluation.published.reproduce import Reproduction
-    from prunevid_qwen.evaluation.published.reproduce import reproduce as answer
+    from prunevid_qwen.evaluation.published import reproduce as anew
+    from prunevid_qwen.evaluation.published import timing
     from prunevid_qwen.evaluation.published.table import published_table
 
     table = published_table(published)
@@ -69,7 +69,7 @@ def reproduce(
     less = {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels, "total_pixels": total_pixels}
     changes = {name: value for name, value in less.items() if value is not None}
     shared = _folders(data or (), table), tuple(only or ()), changes, limit, model.model_path or table.model
-    asked = [Reproduction(table, each, *shared, model.glimpse_path, model.loading) for each in settings]
+    asked = [anew.Reproduction(table, each, *shared, model.glimpse_path, model.loading) for each in settings]
     if dry_run:  # what is missing is said before anything runs
         return _planned(asked, output)
     for each in asked:
@@ -85,14 +85,12 @@ def reproduce(
 
             run = replace(each, device=device)
             if not own.timed:
-                answer(run, out / own.name, opened, engine.share, restart, tell, typed())
+                anew.reproduce(run, out / own.name, opened, engine.share, restart, tell, typed())
             elif number == 0:  # times are of one process: the first share's
                 if engine.engine == "ray":
                     output.note(f"note: {own.name} is measured by this process, on this machine's device")
-                from prunevid_qwen.evaluation.published.timing import measure
-
-                [only_set] = run.sets
-                measure(run, out / own.name / only_set.name, new_tokens or own.new_tokens, restart, tell, typed())
+                folder, tokens = out / own.name / run.sets[0].name, new_tokens or own.new_tokens
+                timing.measure(run, folder, tokens, restart, tell, typed())
     if of > 1:
         again = f"prunevid reproduce {published} --page_only --out {out}"
         output.note(f"share {number} of {of} is answered; when all are: {again}")

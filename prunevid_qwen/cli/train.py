@@ -21,7 +21,6 @@ from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
 _RECIPE = "Recipe (each overrides what stands in --recipe)"
 _FIGURES = ("lm", "dice", "bce", "precision", "recall", "f1", "iou", "kept")
-_REWARDS = ("reward", "kl", "entropy", "policy_gap")
 
 
 def glimpse(
@@ -134,15 +133,7 @@ def glimpse_plus(
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # trl's own
     how = _how(training, made.skip_bad)
     with rewards(marking, judge.judge_workers) as by_name, output.running(out) as bars:
-
-        def tell(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            of_ours = "reward" in figures  # the predictor's own figures are for the bars to show
-            bars.tell_figures(what, done, total, {} if of_ours else figures)
-            if of_ours:
-                said = "  ".join(f"{name} {figures[name] or 0:.3f}" for name in _REWARDS if name in figures)
-                bars.console.print(f"step {done}/{total}  {said}", highlight=False, soft_wrap=True)
-
-        done = train_plus(made, out, by_name, **how, with_glimpse=not no_glimpse, tell=tell)
+        done = train_plus(made, out, by_name, **how, with_glimpse=not no_glimpse, tell=bars.tell_figures)
     if not PartialState().is_main_process:  # of several, one reports
         return Done(text="")
     curve, held_out = (TrainingFolder(out).lines(name) for name in (CURVE, HELD_OUT))

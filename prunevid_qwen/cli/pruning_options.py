@@ -28,7 +28,9 @@ CONFIGS_HELP = (
     "Presets or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as paper+keep_ratio=0.2. "
     "All answer about the same decoded videos."
 )
-_PLUGIN = "Python file, or module, that registers methods of your own; it is run. Repeat it for several."
+_PLUGIN = (
+    "Python file, or module, that registers methods, with options --selector.NAME; it is run. Repeat it for several."
+)
 PLUGIN: Any = opt(None, _PLUGIN, "FILE|MODULE")
 CONFIG: Any = opt("paper", PRESETS_HELP, CONFIG_KIND)
 SAMPLING = "Reading the video"

@@ -215,7 +215,7 @@ def test_a_recipe_of_the_package_goes_by_name_outside_a_clone(
 def test_the_demo_answers_with_the_bundled_predictor_and_shows_its_count(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--selector", "glimpse"], program="demo.py") == 0
     said = " ".join(capsys.readouterr().out.split())
-    kept = int(re.search(r"glimpse after layer 2; chose (\d+) tokens by its threshold of 0\.5:", said)[1])
+    kept = int(re.search(r"glimpse after layer 2; chose (\d+) tokens by its threshold of 0\.5,", said)[1])
     assert f"after stage 2 {kept} " in said
     assert "The clip's true answer: green (right)." in said
     assert main(["--config", "glimpse", "--json", "--max-keep-ratio", "0.1"], program="demo.py") == 0

@@ -26,7 +26,7 @@ _PARTS = {
     "select": "stage 2, selecting",
     "compact": "stage 3, cutting the cache",
 }
-_ABOUT = ("input", "position_scheme", "dtype", "attn_implementation", "versions", "methods")
+_ABOUT = ("position_scheme", "dtype", "attn_implementation", "versions", "methods")
 
 
 class Report:
@@ -117,9 +117,8 @@ class Report:
             return
         if full is not None:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(full['answer'])}", soft_wrap=True)
-            self.out.print(comparison_table(stats, full["stats"]))
-        else:
-            self.out.print(tokens_table(stats), escape(times_line(stats)), sep="")
+        self.out.print(tokens_table(stats))
+        self.out.print(comparison_table(stats, full["stats"]) if full else escape(times_line(stats)))
         for line in [*([details(stats)] if self.output.verbose else []), *notes]:
             self.out.print(escape(line), soft_wrap=True)
 
@@ -145,9 +144,10 @@ class Report:
 def tokens_table(stats: Stats) -> Table:
     """Return what each stage left of the visual tokens and of the cache."""
     tokens, one, two, three = stats["tokens"], stats["stage1"], stats["stage2"], stats["stage3"]
-    seen = [
-        f"{each['frames']} frames of {each['size'][1]}x{each['size'][0]}" for each in stats["input"].get("videos", ())
-    ]
+    seen = []
+    for each in stats["input"].get("videos", ()):
+        size, resized = ("{1}x{0}".format(*each.get(name, each["size"])) for name in ("size", "resized"))
+        seen.append(f"{each['frames']} frames of {size}" + (f", resized to {resized}" if resized != size else ""))
     images = len(stats["input"].get("images", ()))
     seen += [f"{images} image{'s' if images > 1 else ''}"] if images else []
     # a picture that scrolls may look alike, too: that something stood still is not what was measured
@@ -187,7 +187,7 @@ def _selected(stage: Stats) -> str:
     elif stage["threshold"] is not None:
         asked += f" by its threshold of {stage['threshold']:g}"
         asked += f", at most {percent(stage['max_ratio'])}" if stage["max_ratio"] else ""
-    return f"{stage['selector']} after layer {stage['layer']}; {asked}: {percent(stage['achieved_ratio'])} of what came"
+    return f"{stage['selector']} after layer {stage['layer']}; {asked}, kept {percent(stage['achieved_ratio'])} of what came"
 
 
 def times_line(stats: Stats) -> str:
@@ -200,27 +200,23 @@ def times_line(stats: Stats) -> str:
 
 
 def comparison_table(pruned: Stats, full: Stats) -> Table:
-    """Return tokens, cache and time of the pruned and the unpruned model side by side."""
+    """Return the seconds of the pruned and the unpruned model side by side."""
 
-    def row(name: str, read: Any, digits: int = 0) -> None:
+    def row(name: str, read: Any, digits: int = 3) -> None:
         table.add_row(name, *(f"{read(stats):.{digits}f}" for stats in (pruned, full)))
 
     def first_token(stats: Stats) -> float:
         return seconds_of(stats, "first_token") or seconds_of(stats, "read", "vision") + prompt_seconds(stats)
 
-    table = Table("", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("seconds", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("pruned", "unpruned"):
         table.add_column(name, justify="right")
-    row("visual tokens that enter the decoder", lambda s: s["tokens"]["after_stage1"])
-    row("visual tokens in its last layers", lambda s: s["tokens"]["after_stage2"])
-    row("visual tokens, average over the layers", lambda s: s["tokens"]["layer_average"])
-    table.add_row("cache after the prompt", *sizes(*(stats["stage3"]["cache_bytes"] for stats in (pruned, full))))
     for part, words in _PARTS.items():
-        row(f"seconds, {words}", lambda s, part=part: seconds_of(s, part), 3)
-    row("seconds to the first token", first_token, 3)
-    row("seconds for each token after it", lambda s: seconds_of(s, "decode_per_token"), 4)
-    row("seconds in all", lambda s: s["seconds"]["total"], 3)
-    row("tokens generated", lambda s: s["generated_tokens"])
+        row(words, lambda s, part=part: seconds_of(s, part))
+    row("to the first token", first_token)
+    row("for each token after it", lambda s: seconds_of(s, "decode_per_token"), 4)
+    row("in all", lambda s: s["seconds"]["total"])
+    row("tokens generated", lambda s: s["generated_tokens"], 0)
     return table
 
 
@@ -229,4 +225,5 @@ def details(stats: Stats) -> str:
     options = stats["config"] or {"plan": stats["plan"]}
     if stats.get("methods"):
         options = {name: options[name] for name in READING}
-    return outline({**{name: stats[name] for name in _ABOUT if stats.get(name)}, **options})
+    videos = {each["source"]: each for each in stats["input"].get("videos", ())}
+    return outline({**videos, **{name: stats[name] for name in _ABOUT if stats.get(name)}, **options})

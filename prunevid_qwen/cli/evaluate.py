@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from prunevid_qwen.cli.groups import JudgeOptions, ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import documented, opt, word
-from prunevid_qwen.cli.output import Done, FileReporting, Reporting, outline, terminal_table, typed
+from prunevid_qwen.cli.output import Bars, Done, FileReporting, Reporting, outline, terminal_table, typed
 from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, Changes, PruningOptions, pruning_group
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt
@@ -201,7 +201,7 @@ def check(
     from prunevid_qwen.evaluation.protocol.harness_scorers import columns_of
 
     columns_of(dataset)  # a misspelt scorer is refused here as `eval run` refuses it
-    with output.bars() as bars:
+    with Bars(output.quiet) as bars:
         report = checked(read_dataset(dataset, place, part, subtitles), decode, bars.tell)
     of = report.dataset
     lines = [
@@ -273,7 +273,7 @@ def visual_cot(
         max_new_tokens or task.MAX_NEW_TOKENS, model.model_path, model.loading, plugins=pruning.plugins,
     )  # fmt: skip
     samples = [] if judge_only and not dry_run else asked.samples()
-    with output.bars() as bars:
+    with Bars(output.quiet) as bars:
         found = list(visual_cot_records.problems(samples, images, dry_run, bars.tell))
     others = "" if dry_run else "; --dry_run lists them all. The scores will be of the others alone"
     output.note_missing(found, f"of {len(samples)} samples cannot be asked", others, len(found) if dry_run else 5)

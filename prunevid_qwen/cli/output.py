@@ -67,10 +67,6 @@ class Reporting:
             left = f" ({len(missing) - shown} more are not shown)" if len(missing) > shown else ""
             self.note(f"{len(missing)} {what}{left}{more}")
 
-    def bars(self) -> Bars:
-        """Return progress bars on stderr, that show nothing under ``--quiet``."""
-        return Bars(self.quiet)
-
     def calm_libraries(self) -> None:
         """Keep transformers' warnings and bars and the hub's retries back, unless the log was asked for."""
         from huggingface_hub.utils import logging as hub
@@ -94,7 +90,7 @@ class Reporting:
             said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
             self.note(typer.style(said, fg="yellow"))
         try:
-            with self.bars() as bars:
+            with Bars(self.quiet) as bars:
                 yield bars
         except KeyboardInterrupt as interruption:
             if not self.quiet:  # said behind the word that the run was interrupted

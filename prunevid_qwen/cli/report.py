@@ -187,7 +187,8 @@ def _selected(stage: Stats) -> str:
     elif stage["threshold"] is not None:
         asked += f" by its threshold of {stage['threshold']:g}"
         asked += f", at most {percent(stage['max_ratio'])}" if stage["max_ratio"] else ""
-    return f"{stage['selector']} after layer {stage['layer']}; {asked}, kept {percent(stage['achieved_ratio'])} of what came"
+    kept = f"kept {percent(stage['achieved_ratio'])} of what came"
+    return f"{stage['selector']} after layer {stage['layer']}; {asked}, {kept}"
 
 
 def times_line(stats: Stats) -> str:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
 from prunevid_qwen.cli.option import documented, opt, word
-from prunevid_qwen.cli.output import Done, Reporting, typed
+from prunevid_qwen.cli.output import Bars, Done, Reporting, typed
 from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
@@ -52,7 +52,7 @@ def glimpse(
     from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
     if training.dry_run:
-        with output.bars() as bars:
+        with Bars(output.quiet) as bars:
             reports = look_at(open_recipe(made), bars.tell)
         told = {
             "records": {name: report.total for name, report in reports.items()},

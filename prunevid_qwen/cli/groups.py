@@ -111,11 +111,7 @@ class JudgeOptions:
     judge_retries: int = opt(4, "Of a failed request, waiting longer each time. Default: 4.", "INT", JUDGE, least=0)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `Judge`; {} where none was named.
-
-        Raises:
-            ConfigError: an address without a model or the reverse, one that is no address, or no key in the file.
-        """
+        """Return the arguments of `Judge`, {} where none was named, or raise `ConfigError`."""
         url, model, path = self.judge_base_url, self.judge_model, self.judge_api_key_file
         if not url and not model:
             return {}

@@ -47,12 +47,7 @@ _SWITCHES = frozenset(name for name, kind in option_types().items() if kind is b
 
 @dataclass(frozen=True)
 class Changes:
-    """What was typed of pruning: options over a config, and plug-ins, which are loaded.
-
-    Args:
-        given: texts by flat and full name; None where nothing was typed.
-        plugins: files and modules.
-    """
+    """What was typed of pruning: texts by flat and full name, None where nothing was; and plug-ins, already loaded."""
 
     given: dict[str, Any]
     plugins: tuple[str, ...] = ()
@@ -91,11 +86,9 @@ def load_plugins(sources: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def spelt_out(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Return the words of a command line as typer reads them, and the full names with their values.
+    """Return the words of a command line as typer reads them, and the full names with their values, taken out.
 
-    ``--enable_stage1 false`` and ``--enable_stage1=false`` become ``--no_enable_stage1``, and the like for true: a
-    switch takes no value, but people who set it in Python or JSON write one. ``--PART.NAME VALUE`` and
-    ``--PART.NAME=VALUE`` are taken out.
+    ``--enable_stage1 false`` becomes ``--no_enable_stage1``: people who set it in Python or JSON write a value.
 
     Raises:
         ConfigError: a full name has no value, or a switch has one that is neither true nor false.
@@ -141,15 +134,10 @@ def typed_of(words: Sequence[str]) -> dict[str, list[str]]:
 
 
 def offered(option: str, typed: Mapping[str, list[str]]) -> list[str]:
-    """Return the full names that may be meant by an option that a command does not have.
+    """Return the full names that may be meant by an option that a command does not have, such as ``--distance``.
 
-    Args:
-        option: as typed, ``--distance``.
-        typed: see `typed_of`. Its plug-ins are loaded: the command line is not going to be carried out.
-
-    Returns:
-        Those of that very name, of the methods that were typed before all others, which stand behind what would choose
-        them; else similar ones of the methods that were typed.
+    They are those of that very name, of the methods that were typed (see `typed_of`) before all others, which stand
+    behind what would choose them; else similar ones of the methods that were typed. Typed plug-ins are loaded.
     """
     load_plugins(typed["plugin"])
     asked = option.replace("-", "_").rpartition("." if "." in option else "__")[2]

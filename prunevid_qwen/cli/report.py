@@ -30,13 +30,7 @@ _ABOUT = ("position_scheme", "dtype", "attn_implementation", "versions", "method
 
 
 class Report:
-    """Shows the answer to one question: people read stdout, or a program does and people read stderr.
-
-    Args:
-        output: how to report.
-        asked: what stands before the answer, by its name: the model, the media, the question.
-        toy: the model is the toy, which is said in colour.
-    """
+    """Shows one answer, behind what was ``asked``: model, media and question by name; a toy is said in colour."""
 
     def __init__(self, output: Reporting, asked: Mapping[str, str], toy: bool = False) -> None:
         self.output, self.asked, self.toy = output, asked, toy
@@ -101,11 +95,7 @@ class Report:
         self.out.file.flush()
 
     def show(self, told: Mapping[str, Any]) -> None:
-        """Show an answer: for people its tables, under ``--quiet`` it alone; under ``--json`` the notes on stderr.
-
-        Args:
-            told: what ``--json`` prints.
-        """
+        """Show what ``--json`` prints, for people: answer, tables and notes; under ``--json`` the notes on stderr."""
         notes, stats, full = self._notes(told), told["stats"], told.get("baseline")
         if self.output.as_json:
             for note in notes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli import answer as answering
+from prunevid_qwen.cli import ask as answering
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 
@@ -15,8 +15,8 @@ def configs_of(monkeypatch: pytest.MonkeyPatch) -> list[PruneVidConfig]:
     """Let the command line load nothing; the list holds the configs that it would answer under."""
     seen: list[PruneVidConfig] = []
 
-    def load(request: Any) -> Any:
-        seen.append(request.config)
+    def load(model: Any, config: PruneVidConfig, shown: Any) -> Any:
+        seen.append(config)
         raise SetupError("no model here")
 
     monkeypatch.setattr(answering, "load", load)

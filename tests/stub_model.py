@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli import answer as answering
+from prunevid_qwen.cli import ask as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 
@@ -97,8 +97,8 @@ def model(monkeypatch: pytest.MonkeyPatch) -> list[StubModel]:
     """Let the command line load a stub; the list holds those it loaded."""
     loaded: list[StubModel] = []
 
-    def load(request: Any) -> StubModel:
-        loaded.append(StubModel(request.config))
+    def load(model: Any, config: PruneVidConfig, shown: Any) -> StubModel:
+        loaded.append(StubModel(config))
         return loaded[-1]
 
     monkeypatch.setattr(answering, "load", load)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.cli import answer as answering
+from prunevid_qwen.cli import ask as answering
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 from tests.stub_model import StubModel, ask, clip, model, receipt
@@ -64,7 +64,7 @@ def test_people_see_the_answer_and_the_tokens_kept(
         "112x112",
         "130 -> 70",
         "0.50 s in all",
-        "tau=0.8",
+        "tau: 0.8",
         "warning: cut short",
     ):
         assert part in shown, part
@@ -106,7 +106,7 @@ def test_ctrl_c_in_a_turn_ends_a_comparison(clip: str, monkeypatch: pytest.Monke
             other.asked, other.prepared = self.asked, self.prepared
             return other
 
-    monkeypatch.setattr(answering, "load", lambda request: Interrupted(request.config))
+    monkeypatch.setattr(answering, "load", lambda model, config, shown: Interrupted(config))
     assert ask("--video_path", clip, "--question", "q", "--compare", "--json") == 130
     printed = capsys.readouterr()
     assert json.loads(printed.out)["error"]["exit_code"] == 130 and "Traceback" not in printed.err
@@ -194,9 +194,7 @@ def test_a_command_line_may_be_empty(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_demo_falls_back_on_the_bundled_clip(model: list[StubModel], clip: str, monkeypatch: Any, capsys: Any) -> None:
-    from prunevid_qwen.cli import request
-
-    monkeypatch.setattr(request, "bundled_clip", lambda: (clip, "What colour?", "red"))
+    monkeypatch.setattr(answering, "bundled_clip", lambda: (clip, "What colour?", "red"))
     assert main(["--json"], program="demo.py") == 0
     assert model[0].asked[0]["question"] == "What colour?" and model[0].asked[0]["video_path"] == clip
     printed = capsys.readouterr()

@@ -185,7 +185,7 @@ def test_ctrl_c_loses_nothing(
         patch.setattr(Answerer, "_ask", interrupted)
         assert batch(root / "questions.jsonl", out) == 130
         said = capsys.readouterr().err
-        interrupted, kept = said.index("interrupted"), said.index(f"what was answered is in {out}: the same command")
+        interrupted, kept = said.index("interrupted"), said.index(f"what was done is in {out}: the same command")
         assert interrupted < kept and "\n\n" not in said[interrupted:]
     assert [line["id"] for line in lines(out)] == ["color", 70]
     assert batch(root / "questions.jsonl", out) == 0 and len(asked) == 6

@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.option import field_help
-from prunevid_qwen.cli.options import spelt_out
+from prunevid_qwen.cli.pruning_options import spelt_out
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_classes import classes_of, names_in
 from prunevid_qwen.config.typed import build_config

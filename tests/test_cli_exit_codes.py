@@ -13,9 +13,9 @@ import pytest
 import transformers
 import typer
 
-from prunevid_qwen.cli import answer as answering
+from prunevid_qwen.cli import ask as answering
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.commands import app
+from prunevid_qwen.cli.app import app
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
 from tests.patience import PATIENCE
@@ -89,7 +89,7 @@ def test_missing_and_empty_media_end_with_4(tmp_path: Path, capsys: pytest.Captu
 def test_errors_of_the_model_have_their_exit_code(
     error: BaseException, code: int, clip: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, error))
+    monkeypatch.setattr(answering, "load", lambda model, config, shown: StubModel(config, error))
     assert ask("--video_path", clip, "--question", "q", "--json") == code
     printed = capsys.readouterr()
     told = json.loads(printed.out)["error"]
@@ -99,7 +99,7 @@ def test_errors_of_the_model_have_their_exit_code(
 
 def test_an_error_says_an_argument_as_it_is_typed(clip: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     error = SetupError("no network: pass model_path='./name'")
-    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, error))
+    monkeypatch.setattr(answering, "load", lambda model, config, shown: StubModel(config, error))
     assert ask("--video_path", clip, "--question", "q") == 3
     assert capsys.readouterr().err == "error: no network: pass --model_path ./name\n"
 
@@ -120,7 +120,7 @@ def test_retries_of_the_hub_are_shown_by_verbose_alone() -> None:
 
 
 def test_verbose_adds_the_traceback(clip: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, SetupError("no CUDA")))
+    monkeypatch.setattr(answering, "load", lambda model, config, shown: StubModel(config, SetupError("no CUDA")))
     assert ask("--video_path", clip, "--question", "q", "--json", "--verbose") == 3
     assert "Traceback" in capsys.readouterr().err
 
@@ -134,7 +134,7 @@ def test_ctrl_c_while_options_are_read(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_bugs_are_not_swallowed(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answering, "load", lambda request: StubModel(request.config, KeyError("a bug")))
+    monkeypatch.setattr(answering, "load", lambda model, config, shown: StubModel(config, KeyError("a bug")))
     with pytest.raises(KeyError, match="a bug"):
         ask("--video_path", clip, "--question", "q", "--json")
 
@@ -174,7 +174,7 @@ def test_every_command_that_can_be_stopped_and_gone_on_with_says_its_exit_codes(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = dict(commands(typer.main.get_command(app)))
-    long = [names for names, command in found.items() if "stopped run" in f"{command.explained} {command.help}"]
+    long = [names for names, command in found.items() if "stopped run" in f"{command.explained()} {command.help}"]
     assert {("batch",), ("eval", "run"), ("bench", "speed"), ("train", "glimpse")} <= set(long)
     for names in [*long, ("ask",), ("demo",)]:
         assert main([*names, "--help"]) == 0

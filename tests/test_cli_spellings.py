@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 import typer
 
-from prunevid_qwen.cli import app as running
-from prunevid_qwen.cli import eval_run, main, reproduce
-from prunevid_qwen.cli.commands import app
-from prunevid_qwen.cli.old_spellings import COMMANDS, OPTIONS
-from prunevid_qwen.cli.option import explained
-from prunevid_qwen.cli.output import EXIT_CODES, Call
+from prunevid_qwen.cli import command as registering
+from prunevid_qwen.cli import evaluate, main, reproduce
+from prunevid_qwen.cli.app import OLD_COMMANDS, OLD_OPTIONS, app
+from prunevid_qwen.cli.option import documented
+from prunevid_qwen.cli.output import EXIT_CODES
 from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.evaluation.datasets import benchmark, names
 from tests.patience import PATIENCE
@@ -44,10 +43,10 @@ ALL = dict(commands(typer.main.get_command(app)))
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Each command line that was read whole; none is carried out."""
-    caught: list[Call] = []
-    monkeypatch.setattr(running, "_run", lambda call: caught.append(call) or 0)
+    caught: list[Any] = []
+    monkeypatch.setattr(registering, "carry_out", lambda work, given, log: caught.append((work, given)) or 0)
     return caught
 
 
@@ -55,10 +54,10 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 
 
 @pytest.mark.parametrize(
-    ("command", "old", "new"), [(words, old, new) for words, own in OPTIONS.items() for old, new in own.items()]
+    ("command", "old", "new"), [(words, old, new) for words, own in OLD_OPTIONS.items() for old, new in own.items()]
 )
 def test_an_old_option_means_its_new_one_and_says_so(
-    command: tuple[str, ...], old: str, new: str, calls: list[Call], capsys: pytest.CaptureFixture[str]
+    command: tuple[str, ...], old: str, new: str, calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     value = [] if VALUES[new] is None else [str(VALUES[new])]
     given = {"eval run": ["--data", "d"], "eval export": ["runs"]}.get(" ".join(command), [])
@@ -68,24 +67,24 @@ def test_an_old_option_means_its_new_one_and_says_so(
     assert old in said and new in said and said.count("\n") == 1
     today = value if new == "NAME" else [new, *value]
     assert main([*command, *name, *today, *given]) == 0 and capsys.readouterr().err == ""
-    assert calls[0].given == calls[1].given and calls[0].work is calls[1].work
+    assert calls[0] == calls[1]
 
 
-@pytest.mark.parametrize(("old", "new"), COMMANDS.items())
+@pytest.mark.parametrize(("old", "new"), OLD_COMMANDS.items())
 def test_an_old_command_means_its_new_one(
-    old: tuple[str, ...], new: tuple[str, ...], calls: list[Call], capsys: pytest.CaptureFixture[str]
+    old: tuple[str, ...], new: tuple[str, ...], calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*old, "--out", "x"]) == main([*new, "--out", "x"]) == 0
-    assert calls[0].given == calls[1].given and capsys.readouterr().err.count("\n") == 1
+    assert calls[0] == calls[1] and capsys.readouterr().err.count("\n") == 1
 
 
-def test_dashes_and_equals_are_old_spellings_too(calls: list[Call], capsys: pytest.CaptureFixture[str]) -> None:
+def test_dashes_and_equals_are_old_spellings_too(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["eval", "run", "--compare=paper,fastv", "mvbench", "--data=d"]) == 0
-    assert calls[0].given["configs"] == "paper,fastv"
-    assert main(["eval", "visual-cot", "--check"]) == 0 and calls[1].given["dry_run"] is True
+    assert calls[0][1]["configs"] == "paper,fastv"
+    assert main(["eval", "visual-cot", "--check"]) == 0 and calls[1][1]["dry_run"] is True
 
 
-def test_two_spellings_of_one_option_are_refused(calls: list[Call], capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_spellings_of_one_option_are_refused(calls: list[Any], capsys: pytest.CaptureFixture[str]) -> None:
     for twice in (("--config", "--compare"), ("--config", "--configs"), ("--configs", "--compare")):
         assert main(["eval", "run", "mvbench", "--data", "d", twice[0], "paper", twice[1], "fastv"]) == 2
         said = capsys.readouterr().err
@@ -128,7 +127,7 @@ def test_help_shows_a_dozen_options_and_help_all_the_rest(capsys: pytest.Capture
     for words, few in ((["--help"], True), (["--help-all"], False), (["--help", "--all"], False)):
         assert main(["ask", *words]) == 0
         said = capsys.readouterr().out
-        options = re.findall(r"^│ (?:-\w, )?(--\w+)", said, re.MULTILINE)
+        options = re.findall(r"^  (?:-\w, )?(--\w+)", said, re.MULTILINE)
         assert ("--tau" not in options) == few and ("--help-all" in said) == few
         assert {"--video_path", "--keep_ratio", "--config", "--model_path", "--json"} <= set(options)
         assert (len(options) <= 18) == few, options
@@ -182,16 +181,19 @@ def test_help_of_a_method_that_is_not_there_is_the_error_alone(capsys: pytest.Ca
 def test_every_option_of_a_method_says_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
     for part in ("merger", "selector"):
         for name, own in classes_of(part).items():
-            silent = [each.name for each in explained(own, {}) if not each.text]
-            assert silent == [] and "=None" not in "".join(each.text for each in explained(own, {})), (name, silent)
+            silent = [each.name for each in documented(own, "", defaults=False).options if not each.text]
+            assert silent == [] and "=None" not in "".join(each.text for each in documented(own, "").options), (
+                name,
+                silent,
+            )
 
 
 def test_the_help_names_the_data_sets_and_their_parts() -> None:
-    assert names() == eval_run.DATASETS
+    assert names() == evaluate.DATASETS
     several = {each: list(benchmark(each).parts) for each in names() if len(benchmark(each).parts) > 1}
-    said = dict(re.findall(r"(\w+ \(default\) or \w+) of (\w+)", eval_run.PART))
+    said = dict(re.findall(r"(\w+ \(default\) or \w+) of (\w+)", evaluate.PART))
     assert {name: parts.replace(" (default)", "").split(" or ") for parts, name in said.items()} == several, (
-        "PART of cli/eval_run.py names each data set of several parts"
+        "PART of cli/evaluate.py names each data set of several parts"
     )
 
 
@@ -202,7 +204,7 @@ def examples(words: tuple[str, ...]) -> list[list[str]]:
     """The command lines under "Examples" of a command's help, whole: ``...`` stands for the first."""
     explained = ALL[words].explained
     text = explained() if callable(explained) else explained
-    block = text.partition("[bold]Examples[/bold]\n")[2].split("\n\n")[0].replace("\\\n", " ").replace("\\[", "[")
+    block = text.partition("Examples:\n")[2].split("\n\n")[0].replace("\\\n", " ")
     made: list[list[str]] = []
     for line in block.splitlines():
         said = re.sub(r"^  (?=\S)", "", line)
@@ -226,7 +228,7 @@ def examples(words: tuple[str, ...]) -> list[list[str]]:
 
 @pytest.mark.parametrize("words", ALL, ids=" ".join)
 def test_every_example_can_be_typed(
-    words: tuple[str, ...], calls: list[Call], capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], calls: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = examples(words)
     assert found

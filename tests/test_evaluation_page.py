@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from prunevid_qwen.cli.commands import app
-from prunevid_qwen.cli.old_spellings import OPTIONS
+from prunevid_qwen.cli.app import OLD_OPTIONS, app
 from prunevid_qwen.evaluation.datasets import names
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.protocol import presets
@@ -38,7 +37,7 @@ def test_options_of_commands_exist() -> None:
         path = words[: 2 if words[0] in ("eval", "reproduce") else 1]
         known = CliRunner().invoke(app, [*path, "--help-all"], env={"COLUMNS": "200"}).output
         for option in (word for word in words if word.startswith("--") and word != "--help"):
-            assert f"{option} " in known or option in OPTIONS.get(tuple(path), {}), (path, option)
+            assert f"{option} " in known or option in OLD_OPTIONS.get(tuple(path), {}), (path, option)
 
 
 def test_every_benchmark_is_in_the_table() -> None:

@@ -235,7 +235,7 @@ def test_a_predictor_of_another_model_is_refused_before_anything_runs() -> None:
 
 
 def test_the_api_and_its_receipt() -> None:
-    from prunevid_qwen.cli.request import bundled_clip
+    from prunevid_qwen.cli.ask import bundled_clip
 
     path, question, _ = bundled_clip()
     config = PruneVidConfig(selector="glimpse")

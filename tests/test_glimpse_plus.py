@@ -9,7 +9,7 @@ import torch
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.groups import JudgeOptions
-from prunevid_qwen.cli.train import plus_recipe, rewards
+from prunevid_qwen.cli.train import rewards
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model
@@ -242,11 +242,12 @@ def test_processes_that_cannot_share_a_step_are_refused() -> None:
         plus().accumulation(3)
 
 
-def test_options_go_over_the_recipe(tmp_path: Path) -> None:
+def test_options_go_over_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "own.yaml").write_text(plus().to_yaml())
-    assert plus_recipe(tmp_path / "own.yaml", ["steps=7", "learning_rate=1e-5"]) == plus(steps=7, learning_rate=1e-5)
-    with pytest.raises(ConfigError, match="OPTION=VALUE"):
-        plus_recipe("glimpse_plus", ["steps"])
+    words = ["train", "glimpse-plus", "--recipe", str(tmp_path / "own.yaml"), "--dry_run", "--json", "--set"]
+    assert main([*words, "steps=7", "--set", "learning_rate=1e-5"]) == 0
+    assert GlimpsePlusRecipe.from_dict(json.loads(capsys.readouterr().out)) == plus(steps=7, learning_rate=1e-5)
+    assert main([*words, "steps"]) == 2 and "OPTION=VALUE" in capsys.readouterr().err
 
 
 def test_a_judge_is_asked_for_before_anything_loads(capsys: pytest.CaptureFixture[str]) -> None:

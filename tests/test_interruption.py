@@ -93,13 +93,13 @@ for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTE
         signal.signal(each, handler)
 """
 ASKING = """
-from prunevid_qwen.cli import answer, main
+from prunevid_qwen.cli import ask, main
 from prunevid_qwen.errors import ConfigError
-def load(request):
+def load(model, config, shown):
     print("ready", file=sys.stderr, flush=True)
     sys.stdin.readline()
     raise ConfigError("it went on")
-answer.load = load
+ask.load = load
 sys.exit(main(["ask", "--video_path", "setup.py", "--question", "q"]))
 """
 
@@ -138,15 +138,15 @@ def test_a_closed_terminal_ends_a_command_that_talks_on_it(tmp_path: Path) -> No
     code = """
 import fcntl, termios, traceback
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from prunevid_qwen.cli import answer, main
-def load(request):
+from prunevid_qwen.cli import ask, main
+def load(model, config, shown):
     try:
         open(sys.argv[1], "w").close()  # waits for who reads
         signal.pause()
     finally:
         for each in (sys.stdout, sys.stderr):
             print("on the way out", file=each, flush=True)
-answer.load = load
+ask.load = load
 code = 1
 try:
     code = main(["ask", "--video_path", "setup.py", "--question", "q"])

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunevid_qwen.cli.request import Request
+from prunevid_qwen.cli.ask import check_asked
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
 from prunevid_qwen.evaluation.datasets.choices import letter_of
@@ -290,7 +290,7 @@ DOORS: dict[str, Callable[[str, Path], Any]] = {
     "limit": lambda text, _: read_video("a", time_limit=text),  # type: ignore[arg-type]
     "start": lambda text, _: read_video("a", start=text),  # type: ignore[arg-type]
     "device": lambda text, _: choose_device(f"cuda:{text}"),
-    "option of the command line": lambda text, _: Request(videos=(text,), question="?").check(),
+    "option of the command line": lambda text, _: check_asked([text], [], "?"),
     "batch id": lambda text, folder: asked({"id": [text], "video": "a", "question": "?"}, folder),
     "batch question": lambda text, folder: asked({"video": "a", "question": [text]}, folder),
     "batch messages": lambda text, folder: asked({"messages": [{"role": "user", "content": [text]}]}, folder),

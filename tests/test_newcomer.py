@@ -299,5 +299,5 @@ def test_what_verbose_says_of_options_is_what_the_methods_have(
 ) -> None:
     assert main([*SPREAD, "--selector.distance", "6", "--max_new_tokens", "1", "--verbose"]) == 0
     said = capsys.readouterr().out
-    assert "distance=6" in said and "tau=0.8" in said and "max_frames=16" in said
+    assert "distance: 6" in said and "tau: 0.8" in said and "max_frames: 16" in said
     assert "attention_source" not in said and "pruning_layer" not in said

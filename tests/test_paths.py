@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, features
 
 import prunevid_qwen
-from prunevid_qwen.cli.request import Request
+from prunevid_qwen.cli.ask import check_asked
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
@@ -59,7 +59,7 @@ def under_lmms_eval(path: str, at: Path) -> str:
 
 
 def on_the_command_line(path: str, at: Path) -> str:
-    Request(videos=(path,), question="?").check()
+    check_asked([path], [], "?")
     return local_path(path)
 
 

@@ -1,4 +1,4 @@
-"""The bar that `prunevid ask` shows while it reads and encodes a long video."""
+"""The line that `prunevid ask` shows while it reads and encodes a long video."""
 
 from __future__ import annotations
 
@@ -9,28 +9,24 @@ from rich.console import Console
 
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.cli.report import Report
-from prunevid_qwen.cli.request import Request
 
 
-def bar_of(moves: list[tuple[int, int]], as_json: bool = False, **console: Any) -> str:
-    """What `Report.encoding` writes while videos are encoded."""
+def line_of(moves: list[tuple[int, int]], quiet: bool = False, **console: Any) -> str:
+    """What a report writes while videos are encoded."""
     written = io.StringIO()
-    report = Report(Request(output=Reporting(as_json)))
+    report = Report(Reporting(quiet=quiet), {})
     report.err = Console(file=written, width=100, **console)
-    with report.encoding() as progress:
+    with report.watching():
         for move in moves:
-            if progress is not None:
-                progress(*move)
-                if move[0] < move[1]:
-                    assert f"{move[0]}/{move[1]}" in written.getvalue()
+            report.tell_encoded(*move)
     return written.getvalue()
 
 
-def test_a_long_video_moves_a_bar_on_a_terminal() -> None:
+def test_a_terminal_is_told_how_far_a_long_video_is() -> None:
     terminal = {"force_terminal": True, "force_interactive": True}
-    shown = bar_of([(60, 3600), (3600, 3600)], **terminal)
-    assert "reading and encoding" in shown and "frames" in shown
-    assert shown.endswith("\x1b[2K"), "the bar is gone before the answer is printed"
-    assert bar_of([(16, 16)], **terminal) == "", "a video of one chunk is over before a bar would be seen"
-    assert bar_of([(60, 3600), (3600, 3600)], as_json=True, **terminal) == ""
-    assert bar_of([(60, 3600), (3600, 3600)], force_terminal=False) == ""
+    shown = line_of([(60, 3600), (3600, 3600)], **terminal)
+    assert "reading and encoding" in shown and "60/3600 frames" in shown
+    assert shown.endswith("\x1b[2K"), "the line is gone before the answer is printed"
+    assert line_of([(16, 16)], **terminal) == "", "a video of one chunk is over before a line would be seen"
+    assert line_of([(60, 3600), (3600, 3600)], quiet=True, **terminal) == ""
+    assert line_of([(60, 3600), (3600, 3600)], force_terminal=False) == ""

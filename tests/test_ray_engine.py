@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.cli.request import bundled_clip
+from prunevid_qwen.cli.ask import bundled_clip
 from prunevid_qwen.config import get_config
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.evaluation.datasets.record import Media

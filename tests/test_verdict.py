@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from prunevid_qwen.cli.answer import compare
+from prunevid_qwen.cli.comparison import compared as compare
+from prunevid_qwen.cli.comparison import judge, sentence
+from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.cli.report import Report
-from prunevid_qwen.cli.request import Request
-from prunevid_qwen.cli.verdict import judge, middle_turn, sentence
 from prunevid_qwen.config import PruneVidConfig
 
 Pair = tuple[dict[str, Any], dict[str, Any]]
@@ -117,10 +117,6 @@ def test_why_it_is_not_faster() -> None:
     assert "because" not in sentence(judge([pair] * 3), *pair)
 
 
-def test_the_middle_turn() -> None:
-    assert [middle_turn(s) for s in ([3.0, 1.0, 2.0], [4.0, 1.0, 3.0, 2.0], [5.0])] == [2, 3, 0]
-
-
 # --- taking turns ---------------------------------------------------------------------------------------------------
 
 
@@ -159,42 +155,45 @@ def compared(
     told: list[str] = []
     side = Side(log, "pruned", pruned)
     side.other = Side(log, "unpruned", unpruned)
-    request = Request(
-        videos=("a.mp4",),
-        question="q",
-        config=PruneVidConfig(max_frames=8, position_scheme="hf", verbose=True),
-        max_new_tokens=20,
+    config = PruneVidConfig(max_frames=8, position_scheme="hf", verbose=True)
+    shown = {"video_path": "a.mp4", "question": "q"}
+    return (
+        compare(side, config, shown, 20, tell=told.append, clock=lambda: each_turn * log.count("unpruned 20")),
+        log,
+        told,
     )
-    return compare(side, request, tell=told.append, clock=lambda: each_turn * log.count("unpruned 20")), log, told
 
 
 def test_both_sides_take_turns_about_one_reading() -> None:
     outcome, log, told = compared([1.0, 3.0, 2.0], [4.0, 8.0, 6.0], each_turn=60.0)
     assert log == ["prepare", "pruned 2", "unpruned 2", *["pruned 20", "unpruned 20"] * 3]
-    assert outcome.comparison["outcome"] == "faster" and outcome.comparison["encoded_once"] is False
-    assert outcome.comparison["decoder_seconds"] == {"pruned": [1.0, 3.0, 2.0], "unpruned": [4.0, 8.0, 6.0]}
-    assert (outcome.answer, outcome.baseline["answer"]) == ("pruned after 2", "unpruned after 6")  # the middle turns
-    assert outcome.stats["seconds"]["prefill"] == 2 and outcome.baseline["stats"]["seconds"]["prefill"] == 6
+    assert outcome["comparison"]["outcome"] == "faster" and outcome["comparison"]["encoded_once"] is False
+    assert outcome["comparison"]["decoder_seconds"] == {"pruned": [1.0, 3.0, 2.0], "unpruned": [4.0, 8.0, 6.0]}
+    assert (outcome["answer"], outcome["baseline"]["answer"]) == (
+        "pruned after 2",
+        "unpruned after 6",
+    )  # the middle turns
+    assert outcome["stats"]["seconds"]["prefill"] == 2 and outcome["baseline"]["stats"]["seconds"]["prefill"] == 6
     assert len(told) == 4, "each turn is told of, and the warm-up"
 
 
 @pytest.mark.parametrize(("each_turn", "count"), [(1.0, 7), (100.0, 3), (16.0, 4), (11.0, 6)])
 def test_at_least_three_turns_at_most_seven_and_none_begun_after_a_minute(each_turn: float, count: int) -> None:
     outcome, log, _ = compared([1.0] * 7, [1.0] * 7, each_turn=each_turn)
-    assert outcome.comparison["turns"] == count
+    assert outcome["comparison"]["turns"] == count
     assert log.count("pruned 20") == log.count("unpruned 20") == count
-    assert outcome.comparison["outcome"] == "cannot_be_told_apart"
+    assert outcome["comparison"]["outcome"] == "cannot_be_told_apart"
 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_terminal_is_told_which_turn_it_is_and_left_clean(terminal: bool) -> None:
     shown = io.StringIO()
-    report = Report(Request())
+    report = Report(Reporting(), {})
     report.err = Console(file=shown, force_terminal=terminal, width=120)
-    with pytest.raises(KeyboardInterrupt), report.telling() as tell:
+    with pytest.raises(KeyboardInterrupt), report.watching():
         assert shown.getvalue() == ""
-        tell("turn 1")
-        tell("turn 2")
+        report.tell("turn 1")
+        report.tell("turn 2")
         raise KeyboardInterrupt
     assert ("turn 2" in shown.getvalue()) == terminal
     assert shown.getvalue().rfind("\x1b[?25h") >= shown.getvalue().rfind("\x1b[?25l"), "the cursor is back"

@@ -1,8 +1,7 @@
-"""Running a command: exit codes, errors as a sentence or as JSON, Ctrl-C and the other signals that end a run."""
+"""The tree of commands, and running one: exit codes, errors as a sentence or as JSON, signals. Loads no torch."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import logging
@@ -11,18 +10,75 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli.commands import app, demo_app
-from prunevid_qwen.cli.old_spellings import respelt
-from prunevid_qwen.cli.output import Call, FileReporting, outline
-from prunevid_qwen.errors import PruneVidError
+from prunevid_qwen.cli import ask, bench, catalogue, evaluate, reproduce, train
+from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
+from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
+from prunevid_qwen.version import __version__
 
 USAGE, SIGNALLED = 2, 128  # plus the signal's number, as shells have it
 _UsageError: Any = typer.BadParameter.__mro__[1]  # click's class, wherever this release of typer keeps its click
+
+# Spellings of 0.1 that still work, with a hint, until the release after 0.2.
+OLD_COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("train-glimpse",): ("train", "glimpse"),
+    ("train-glimpse-plus",): ("train", "glimpse-plus"),
+}
+"""Words of a command that has another name now."""
+OLD_OPTIONS: dict[tuple[str, ...], dict[str, str]] = {
+    ("eval", "run"): {"--config": "--configs", "--compare": "--configs", "--dataset": "NAME"},
+    ("eval", "export"): {"--file": "--out"},
+    ("eval", "visual-cot"): {"--config": "--configs", "--check": "--dry_run"},
+    ("bench", "speed"): {"--preset": "--configs", "--attention": "--attn_implementation"},
+    ("train", "glimpse"): {"--check": "--dry_run"},
+}
+"""Options of a command, by its present words, that have another name now; NAME is its first word without dashes."""
+
+app = typer.Typer(
+    name="prunevid",
+    help="Video language models answer with a fraction of the visual tokens (PruneVid and other methods).",
+    cls=SectionedGroup,
+    context_settings=SETTINGS,
+)
+demo_app = typer.Typer(context_settings=SETTINGS, add_completion=False)
+
+
+@app.callback(invoke_without_command=True)
+def _prunevid(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"prunevid_qwen {__version__}")
+        raise typer.Exit()
+    help_if_alone(context)
+
+
+command(app, ask.ask, demo=False)
+for each, name in ((app, "demo"), (demo_app, "demo.py")):
+    command(each, ask.ask, name, ask.OF_DEMO, demo=True)
+configs = group(app, "config", "Show, compare and save configs: presets, files, and options over them.")
+evaluation = group(app, "eval", "Evaluate on data sets: scores with and without pruning.", evaluate.DATASETS)
+measure = group(app, "bench", "Measure: accuracy of every method at equal cost, and speed.")
+published = group(app, "reproduce", "Run a published table anew: its figures, as theirs, beside ours.")
+training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
+_LOG = {evaluate.check: logging.CRITICAL, train.glimpse: logging.WARNING, train.glimpse_plus: logging.WARNING}
+for within, works in (
+    (app, (ask.batch, catalogue.methods, catalogue.new_method, train.convert_glimpse)),
+    (configs, (catalogue.show, catalogue.diff, catalogue.save)),
+    (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot)),
+    (measure, (bench.accuracy, bench.speed)),
+    (training, (train.glimpse, train.glimpse_plus)),
+):
+    for work in works:
+        command(within, work, log=_LOG.get(work, logging.ERROR))
+for name, text in reproduce.TABLES.items():
+    explained = functools.partial(reproduce.explained, name)
+    command(published, reproduce.reproduce, name, text, explained, published=name)
 
 
 def run() -> NoReturn:
@@ -44,16 +100,14 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = "--json" in words
     try:
-        command = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
-        spelt = words if commands else respelt(words, functools.partial(typer.echo, err=True))
+        tree = typer.main.get_command(commands or (demo_app if program == "demo.py" else app))
+        spelt = words if commands else respelt(words)
         try:
-            call = command.main(spelt, prog_name=program, standalone_mode=False)
+            call = tree.main(spelt, prog_name=program, standalone_mode=False)
         except typer.Abort as error:  # what Ctrl-C becomes while options are read
             raise KeyboardInterrupt from error
         with interruptible():
-            if isinstance(call, functools.partial):  # a script's
-                call = call()
-            return _run(call) if isinstance(call, Call) else int(call or 0)  # --help and --version are done by now
+            return int((call() if callable(call) else call) or 0)  # --help and --version are done by now
     except KeyboardInterrupt as interruption:
         number = signal_of(interruption)
         by = "" if number == signal.SIGINT else f" by {signal.Signals(number).name}"
@@ -64,10 +118,48 @@ def main(arguments: Sequence[str] | None = None, program: str = "prunevid", comm
     except PruneVidError as error:
         if "--verbose" in words:
             traceback.print_exc()
-        return _report(type(error).__name__, _as_typed(str(error)), error.exit_code, as_json)
+        # an error of Python's arguments in the spelling of options: device='cpu' is typed --device cpu
+        message = re.sub(r"\b(device|model_path|glimpse_path)='([^'\s]+)'", r"--\1 \2", str(error))
+        return _report(type(error).__name__, message, error.exit_code, as_json)
     except _UsageError as error:
         path = error.ctx.command_path if error.ctx else program
         return _report("UsageError", f"{error.format_message()}\nSee: {path} --help", USAGE, as_json)
+
+
+def respelt(words: Sequence[str]) -> list[str]:
+    """Return a command line in today's spelling, and say on stderr what to type instead of an old one.
+
+    Raises:
+        ConfigError: two spellings of one option stand there.
+    """
+
+    def hint(old: str, new: str) -> None:
+        typer.echo(f"note: `{old}` is now `{new}`; the old spelling works until 0.3", err=True)
+
+    rest = list(words)
+    for old, new in OLD_COMMANDS.items():
+        if tuple(rest[: len(old)]) == old:
+            hint(" ".join(old), " ".join(new))
+            rest[: len(old)] = new
+    command = next((each for each in OLD_OPTIONS if tuple(rest[: len(each)]) == each), ())
+    renamed, seen = OLD_OPTIONS.get(command, {}), dict[str, str]()
+    rest, made, first = rest[len(command) :], [], []
+    while rest and rest[0] != "--":
+        word = rest.pop(0)
+        option, equals, value = word.partition("=")
+        name = option.replace("-", "_").replace("__", "--", 1)
+        today = renamed.get(name, name)
+        if today in renamed.values() and seen.setdefault(today, name) != name:
+            raise ConfigError(f"{seen[today]} and {name} say the same thing twice: pass {today} alone")
+        if name not in renamed:
+            made.append(word)
+            continue
+        hint(name, today)
+        if today.startswith("--"):
+            made.append(f"{today}{equals}{value}")
+        elif equals or rest:
+            first.append(value if equals else rest.pop(0))
+    return [*command, *first, *made, *rest]
 
 
 def run_script(work: Callable[..., None]) -> NoReturn:
@@ -80,27 +172,6 @@ def run_script(work: Callable[..., None]) -> NoReturn:
     commands = typer.Typer(add_completion=False)
     commands.command()(later)
     sys.exit(main(program=sys.argv[0], commands=commands))
-
-
-def _run(call: Call) -> int:
-    """Do a command's work, report it, and return the exit code: logging, stdout and JSON are nobody else's."""
-    output = call.output
-    logging.basicConfig(level=logging.INFO if output.verbose else call.log, format="%(name)s: %(message)s")
-    with contextlib.redirect_stdout(sys.stderr):  # libraries that print spoil neither a pipe nor the one object
-        result = call.work(**call.given)
-    text = json.dumps(result.told, ensure_ascii=False, indent=2, default=str) + "\n"
-    if isinstance(output, FileReporting) and output.out is not None:
-        output.out.write_text(text, encoding="utf-8")
-    if not output.as_json and result.show is not None:
-        result.show()
-    elif result.told:
-        typer.echo(text if output.as_json else outline(result.told) + "\n", nl=False)
-    return result.exit_code
-
-
-def _as_typed(message: str) -> str:
-    """Return an error of Python's arguments in the spelling of options: device='cpu' is typed --device cpu."""
-    return re.sub(r"\b(device|model_path|glimpse_path)='([^'\s]+)'", r"--\1 \2", message)
 
 
 def _report(kind: str, message: str, exit_code: int, as_json: bool) -> int:

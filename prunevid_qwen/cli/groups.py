@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.cli.option import opt
+from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.errors import ConfigError, quoted
 
 MODEL, ENGINE, JUDGE, TRAINING = "Model", "Engine", "Judge", "Training"
@@ -18,18 +19,18 @@ BUNDLED = "bundled"
 """The toy that comes with the package: the command's default, since it answers without a network."""
 
 
+_MODEL_HELP = (
+    "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: bundled, "
+    "a toy that knows moving coloured shapes and nothing else."
+)
+_WORKERS = "Processes that read ahead; 0: a thread. Default: the CPUs less one, at most 4; on Ray all that are free."
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """Which model answers, and how it is loaded."""
 
-    model_path: str = opt(
-        BUNDLED,
-        "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: "
-        "bundled, a toy that knows moving coloured shapes and nothing else.",
-        "ID|FOLDER",
-        MODEL,
-        short="-m",
-    )
+    model_path: str = opt(BUNDLED, _MODEL_HELP, "ID|FOLDER", MODEL, short="-m")
     device: str | None = opt(None, "cuda, cuda:1, cpu ... Default: a GPU if there is one.", "NAME", MODEL)
     dtype: str | None = opt(None, "bfloat16, float16, float32. Default: the checkpoint's.", "NAME", MODEL, rest=True)
     attn_implementation: str | None = opt(None, "sdpa, eager or flash_attention_2.", "NAME", MODEL, rest=True)
@@ -39,8 +40,7 @@ class ModelOptions:
     @property
     def loading(self) -> dict[str, Any]:
         """The arguments of ``from_pretrained``; None means its default."""
-        names = ("device", "dtype", "attn_implementation", "revision", "local_files_only")
-        return {name: getattr(self, name) for name in names}
+        return {name: value for name, value in vars(self).items() if name not in ("model_path", "glimpse_path")}
 
 
 @dataclass(frozen=True)
@@ -48,53 +48,36 @@ class EngineOptions:
     """Where a run answers: this machine's one model, or a Ray cluster's."""
 
     engine: str = opt("local", "local: this machine's one model. ray: a cluster's.", "local|ray", ENGINE)
-    workers: int | None = opt(
-        None,
-        "Processes that read ahead; 0: a thread. Default: the CPUs less one, 4 at most; all that are free on Ray.",
-        "INT",
-        ENGINE,
-        least=0,
-    )
+    workers: int | None = opt(None, _WORKERS, "INT", ENGINE, least=0)
     ray_address: str | None = opt(None, "auto, or host:port. Default: a cluster of this machine.", "ADDRESS", ENGINE)
     replicas: int | None = opt(None, "Models on the cluster. Default: one for each GPU.", "INT", ENGINE, least=1)
 
     def __post_init__(self) -> None:
-        if self.engine not in ("local", "ray"):
-            raise ConfigError(f"engine is one of local, ray; got {quoted(self.engine)}")
         if self.engine != "ray" and (self.ray_address or self.replicas):
             raise ConfigError("--ray_address and --replicas are for --engine ray")
         if self.engine == "ray" and self.workers == 0:
-            raise ConfigError(
-                "--workers 0 reads in a thread of this process, which --engine ray cannot: pass 1 or more"
-            )
+            raise ConfigError("--workers 0 reads in a thread of this process, which Ray cannot: pass 1 or more")
 
     @contextmanager
-    def opened(
-        self, device: str | None, verbose: bool, tell: Callable[[str, int, int], None]
-    ) -> Iterator[tuple[Any, str]]:
-        """Yield the engine and the device that answers, which is part of a run's identity.
+    def running(self, output: Reporting, where: Path, model: ModelOptions) -> Iterator[tuple[Any, Any, str]]:
+        """Yield what is told of progress, the engine, and the device that answers: part of a run's identity."""
+        with output.running(where, model.model_path) as bars:
+            if self.engine == "local":
+                from prunevid_qwen.evaluation.engine.local import here
+                from prunevid_qwen.loading import choose_device
 
-        Args:
-            device: what was given, or None.
-            verbose: show a cluster's log.
-            tell: told that a cluster starts.
-        """
-        if self.engine == "local":
-            from prunevid_qwen.evaluation.engine.local import here
-            from prunevid_qwen.loading import choose_device
+                workers = max(1, min(4, (os.cpu_count() or 2) - 1)) if self.workers is None else self.workers
+                yield bars.tell, here(workers), choose_device(model.device)
+                return
+            from prunevid_qwen.evaluation.engine.ray_cluster import joined
 
-            workers = max(1, min(4, (os.cpu_count() or 2) - 1)) if self.workers is None else self.workers
-            yield here(workers), choose_device(device)
-            return
-        from prunevid_qwen.evaluation.engine.ray_cluster import joined
+            bars.tell("starting Ray", 0, 1)
+            with joined(self.ray_address, output.verbose) as cluster:
+                from prunevid_qwen.evaluation.engine.ray_data import run_on_ray  # imports Ray, which `joined` asks for
 
-        tell("starting Ray", 0, 1)
-        with joined(self.ray_address, verbose) as cluster:
-            from prunevid_qwen.evaluation.engine.ray_data import run_on_ray  # imports Ray, which `joined` asks for
-
-            tell("starting Ray", 1, 1)
-            run = functools.partial(run_on_ray, replicas=self.replicas, readers=self.workers, verbose=verbose)
-            yield run, cluster.device(device)
+                bars.tell("starting Ray", 1, 1)
+                how: dict[str, Any] = {"replicas": self.replicas, "readers": self.workers, "verbose": output.verbose}
+                yield bars.tell, functools.partial(run_on_ray, **how), cluster.device(model.device)
 
 
 @dataclass(frozen=True)
@@ -105,8 +88,8 @@ class ShardedEngineOptions(EngineOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number, slash, count = self.shard.partition("/")
-        if not (slash and number.isdigit() and count.isdigit() and int(number) < int(count)):
+        number, _, count = self.shard.partition("/")
+        if not (number.isdigit() and count.isdigit() and int(number) < int(count)):
             raise ConfigError(f"shard is I/N with I from 0 to N - 1, such as 0/2 and 1/2; got {quoted(self.shard)}")
 
     @property
@@ -122,40 +105,29 @@ class JudgeOptions:
 
     judge_base_url: str = opt("", "OpenAI-compatible endpoint, such as http://localhost:8000/v1.", "URL", JUDGE)
     judge_model: str = opt("", "As that endpoint calls it.", "NAME", JUDGE)
-    judge_api_key_file: Path | None = opt(
-        None, "Holds the key, alone on one line. Default: none is needed.", "FILE", JUDGE
-    )
+    judge_api_key_file: Path | None = opt(None, "Holds the key alone. Default: none is needed.", "FILE", JUDGE)
     judge_workers: int = opt(4, "Requests at once. Default: 4.", "INT", JUDGE, least=1)
     judge_timeout: float = opt(60.0, "Until a request is given up. Default: 60.", "SECONDS", JUDGE, least=1)
     judge_retries: int = opt(4, "Of a failed request, waiting longer each time. Default: 4.", "INT", JUDGE, least=0)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of `Judge`; {} where none was named.
-
-        Raises:
-            ConfigError: an address without a model or the reverse, one that is no address, or no key in the file.
-        """
-        if not self.judge_base_url and not self.judge_model:
+        """Return the arguments of `Judge`, {} where none was named, or raise `ConfigError`."""
+        url, model, path = self.judge_base_url, self.judge_model, self.judge_api_key_file
+        if not url and not model:
             return {}
-        for name in ("judge_base_url", "judge_model"):
-            if not getattr(self, name):
-                raise ConfigError(f"a judge needs --{name}: --judge_base_url and --judge_model belong together")
-        if not self.judge_base_url.startswith(("http://", "https://")):
-            raise ConfigError(
-                f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(self.judge_base_url)}"
-            )
-        found: dict[str, Any] = {"base_url": self.judge_base_url.rstrip("/"), "model": self.judge_model}
+        if not (url and model):
+            raise ConfigError(f"a judge needs --{'judge_model' if url else 'judge_base_url'} too: they belong together")
+        if not url.startswith(("http://", "https://")):
+            raise ConfigError(f"--judge_base_url is an address such as http://localhost:8000/v1, got {quoted(url)}")
+        found: dict[str, Any] = {"base_url": url.rstrip("/"), "model": model}
         found |= {"timeout": self.judge_timeout, "retries": self.judge_retries}
-        path = self.judge_api_key_file
-        if path is None:
-            return found
         try:
-            key = path.read_text(encoding="utf-8").strip()
+            key = path.read_text(encoding="utf-8").strip() if path else None
         except OSError as error:
             raise ConfigError(f"cannot read --judge_api_key_file {path} ({error.strerror})") from None
-        if not key:
+        if key == "":
             raise ConfigError(f"--judge_api_key_file {path} is empty: it holds the key alone, on one line")
-        return {**found, "api_key": key}
+        return found if key is None else {**found, "api_key": key}
 
 
 @dataclass(frozen=True)
@@ -172,7 +144,5 @@ class TrainingOptions:
         if self.dry_run and self.no_check:
             raise ConfigError("--dry_run and --no_check contradict each other: pass one of them")
         if self.device not in (None, "cpu"):
-            raise ConfigError(
-                f"--device takes cpu, got {quoted(self.device)}: GPUs are chosen with CUDA_VISIBLE_DEVICES or by "
-                "accelerate launch"
-            )
+            others = "GPUs are chosen with CUDA_VISIBLE_DEVICES or by accelerate launch"
+            raise ConfigError(f"--device takes cpu, got {quoted(self.device)}: {others}")

@@ -5,56 +5,80 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
-from prunevid_qwen.config.typed import kinds_of, read_value
+from prunevid_qwen.config.typed import kind_of_option, kinds_of, read_value
+from prunevid_qwen.errors import ConfigError, quoted
 
 _SAID = "option"
-_KINDS = {bool: "true|false", int: "INT", float: "FLOAT", str: "NAME", type(None): "none"}
+_KINDS: dict[Any, str] = {
+    bool: "true|false", int: "INT", float: "FLOAT", str: "NAME", type(None): "none", tuple: "N,N,...", list: "N,N,...",
+    Mapping: "OPTION=VALUE",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Opt:
-    """How an option is spelt and explained.
-
-    Args:
-        text: its help.
-        kind: what stands for its value in the help; None for a switch.
-        panel: its panel in the help.
-        name: its spelling, where that is not the parameter's name.
-        short: a letter, ``-m``.
-        rest: left out of ``--help`` and shown by ``--help-all``.
-        least: the smallest number that it takes.
-        word: a word of the command line without ``--``.
-        hidden: shown by no help.
-        off: a second spelling, that turns a switch off.
-    """
+class Option:
+    """An option before typer sees it."""
 
     text: str
-    kind: str | None = None
-    panel: str | None = None
-    name: str | None = None
-    short: str | None = None
-    rest: bool = False
+    kind: str | None = None  # what stands for its value in the help, or the words a|b that it is; None for a switch
+    panel: str = "Options"  # its section of the help
+    spelling: str | None = None  # behind the dashes, where that is not the parameter's name
+    short: str | None = None  # a letter, -m
+    rest: bool = False  # left out of --help and shown by --help-all
     least: float | None = None
-    word: bool = False
+    word: bool = False  # of the command line, without dashes
     hidden: bool = False
-    off: str | None = None
+    name: str = ""  # of the parameter, as are its type and default
+    type: Any = str | None
+    default: Any = None
+    documented: bool = False  # of a dataclass of another room: may be a switch to turn off, or a text of any type
+
+    @property
+    def typed(self) -> Any:
+        """The type that typer reads: a text where `read` makes the value of it."""
+        if any(get_origin(each) is Mapping for each in kinds_of(self.type)):
+            return list[str] | None
+        if get_origin(self.type) is tuple or (self.documented and self.type is not bool):
+            return str | None
+        return bool | None if self.documented else self.type
+
+    def for_typer(self) -> inspect.Parameter:
+        """Return it as a keyword parameter of the function that typer calls."""
+        how: dict[str, Any] = {"metavar": self.kind, "help": self.text, "hidden": self.hidden, "show_default": False}
+        if self.word:
+            info: Any = typer.Argument(**how)
+        else:
+            off = f"/--no_{self.name}" if self.typed == bool | None else ""
+            names = (f"--{self.spelling or self.name}{off}", *([self.short] if self.short else []))
+            info = typer.Option(*names, rich_help_panel=self.panel, min=self.least, **how)
+        default = None if self.typed != self.type else self.default
+        default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+        kind: Any = Annotated[self.typed, info]
+        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+    def read(self, given: Mapping[str, Any]) -> Any:
+        """Return the parameter's value, of what typer read by name; members of a tuple have commas between."""
+        value, option = given[self.name], f"--{self.spelling or self.name}"
+        if self.typed != self.type:
+            value = self.default if value is None else read_value(option, value, self.type)
+        words = (self.kind or "").split("|")
+        if len(words) > 1 and words == [each.lower() for each in words] and not self.documented:
+            for each in value if isinstance(value, tuple) else (value,):
+                if each not in (*words, self.default):
+                    raise ConfigError(f"{option} is one of {', '.join(words)}; got {quoted(each)}")
+        return value
 
 
-def opt(default: Any, text: str, kind: str | None = None, panel: str | None = None, **more: Any) -> Any:
-    """Return the default of a parameter or of a dataclass's field that is an option; ``...`` where it has to be given.
-
-    Args:
-        default: its value where it is not given.
-        text, kind, panel, more: as in `Opt`.
-    """
+def opt(default: Any, text: str, kind: str | None = None, panel: str = "Options", **more: Any) -> Any:
+    """Return the default of a parameter or dataclass's field that is an `Option`; ``...`` where it has to be given."""
     given: dict[str, Any] = {} if default is ... else {"default": default}
-    return field(**given, metadata={_SAID: Opt(text, kind, panel, **more)})
+    return field(**given, metadata={_SAID: Option(text, kind, panel, **more)})
 
 
 def word(default: Any, kind: str, text: str, **more: Any) -> Any:
@@ -62,78 +86,34 @@ def word(default: Any, kind: str, text: str, **more: Any) -> Any:
     return opt(default, text, kind, word=True, **more)
 
 
-class Parameter(NamedTuple):
-    """An option before typer sees it."""
-
-    name: str
-    type: Any
-    default: Any
-    said: Opt
-
-    def for_typer(self) -> inspect.Parameter:
-        """Return it as a keyword parameter of the function that typer calls."""
-        said = self.said
-        how: dict[str, Any] = {"metavar": said.kind, "help": said.text, "hidden": said.hidden, "show_default": False}
-        if said.word:
-            info: Any = typer.Argument(**how)
-        else:
-            spelling = f"--{said.name or self.name}" + (f"/--{said.off}" if said.off else "")
-            names = (spelling, said.short) if said.short else (spelling,)
-            info = typer.Option(*names, rich_help_panel=said.panel, min=said.least, **how)
-        default = inspect.Parameter.empty if self.default is dataclasses.MISSING else self.default
-        kind: Any = Annotated[self.type, info]
-        return inspect.Parameter(self.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-
-
-def parameter(name: str, kind: Any, given: Any) -> list[Parameter]:
-    """Return the option that a default made by `opt` stands for; none of another default."""
-    said = given.metadata.get(_SAID) if isinstance(given, dataclasses.Field) else None
-    return [] if said is None else [Parameter(name, kind, given.default, said)]
-
-
 class Group(NamedTuple):
     """Options that are one parameter of a command, and what makes it of their values by name."""
 
-    options: Sequence[Parameter]
-    made: Callable[[dict[str, Any]], Any]
+    options: Sequence[Option]
+    made: Callable[[Mapping[str, Any]], Any]
 
 
-def dataclass_group(cls: type) -> Group:
-    """Return the fields of a dataclass that are options."""
-    hints = get_type_hints(cls)
-    found = [each for own in dataclasses.fields(cls) for each in parameter(own.name, hints[own.name], own)]
-    return Group(found, lambda given: cls(**given))
-
-
-class Explained(NamedTuple):
-    """A field of a dataclass of another room, for ``--help``: its type, and kind of value, help and default as text."""
-
-    name: str
-    type: Any
-    kind: str
-    text: str
-    default: str
-
-
-def explained(
-    cls: type, choices: Mapping[str, Sequence[str]], typed_as: Any = lambda name, kind: kind
-) -> Iterator[Explained]:
-    """Return an `Explained` for each field that the constructor takes; the docstring's ``Args:`` are the help.
+def group_of(work: Any, made: Callable[..., Any] = dict) -> Group:
+    """Return the options of a function's parameters, or of a dataclass's fields.
 
     Args:
-        cls: the dataclass.
-        choices: words of fields that take one of several.
-        typed_as: name and type of a field -> the type that is shown.
+        work: the function or dataclass. A parameter whose default is made by `opt` or `word` is an option; one whose
+            type is a dataclass, or annotated with a `Group`, brings all of that; no other is one.
+        made: called with the arguments by name.
     """
-    said, hints = field_help(cls), get_type_hints(cls)
-    for each in dataclasses.fields(cls):
-        if each.init:
-            kind = typed_as(each.name, hints.get(each.name, str))
-            shown_kind = kind_of(kind, choices.get(each.name, ()))
-            default = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
-            text = said.get(each.name, "")
-            text = re.sub(r"\b(\w+)=None\b", r"\1=none", text[:1].upper() + text[1:].replace("`", ""))
-            yield Explained(each.name, kind, shown_kind, text, f"Default: {shown(default)}.")
+    hints, found = get_type_hints(work, include_extras=True), dict[str, Group]()
+    fields = {each.name: each for each in dataclasses.fields(work)} if dataclasses.is_dataclass(work) else {}
+    for name, each in inspect.signature(work).parameters.items():
+        kind, default = hints[name], fields.get(name, each.default)
+        if isinstance(default, dataclasses.Field) and _SAID in default.metadata:
+            one = dataclasses.replace(default.metadata[_SAID], name=name, type=kind, default=default.default)
+            found[name] = Group([one], one.read)
+        elif get_origin(kind) is Annotated:
+            found[name] = next(each for each in get_args(kind) if isinstance(each, Group))
+        elif dataclasses.is_dataclass(kind):
+            found[name] = group_of(kind, kind)  # type: ignore[arg-type]
+    options = [option for group in found.values() for option in group.options]
+    return Group(options, lambda given: made(**{name: group.made(given) for name, group in found.items()}))
 
 
 def documented(
@@ -141,50 +121,43 @@ def documented(
     panel: str,
     without: Collection[str] = (),
     choices: Mapping[str, Sequence[str]] | None = None,
-    pairs: Collection[str] = (),
     defaults: bool = True,
 ) -> Group:
     """Return the fields of a dataclass of another room as options; their values are a dict of those that were given.
 
     Args:
-        cls: the dataclass.
+        cls: the dataclass; its docstring's ``Args:`` are the help. A mapping is typed as OPTION=VALUE any number of
+            times, and left as typed.
         panel: of all of them.
         without: fields that are no option.
         choices: words of fields that take one of several.
-        pairs: fields that are dicts, typed as OPTION=VALUE any number of times, and left as they were typed.
         defaults: say the fields' defaults in the help.
     """
-    options = []
-    kinds: dict[str, Any] = {}
-    for name, kind, shown_kind, text, default in explained(cls, choices or {}):
-        if name in without:
+    said, hints, options = field_help(cls), get_type_hints(cls), []
+    for each in dataclasses.fields(cls):
+        if not each.init or each.name in without:
             continue
-        said = Opt(f"{text} {default}" if defaults else text, shown_kind, panel, rest=True)
-        kinds[name] = kind
-        typed: Any = str | None
-        if name in pairs:
-            repeated = f"{text} Repeat it for several options; a new kind begins from nothing."
-            said, typed = Opt(repeated, "OPTION=VALUE", panel, rest=True), list[str] | None
-        elif kind is bool:
-            said, typed = dataclasses.replace(said, kind=None, off=f"no_{name}"), bool | None
-        options.append(Parameter(name, typed, None, said))
-
-    def made(given: Mapping[str, Any]) -> dict[str, Any]:
-        found = {name: value for name, value in given.items() if value not in (None, [])}
-        return {name: value if name in pairs else read_value(name, value, kinds[name]) for name, value in found.items()}
-
-    return Group(options, made)
+        text = said.get(each.name, "")
+        text = re.sub(r"\b(\w+)=None\b", r"\1=none", text[:1].upper() + text[1:].replace("`", ""))
+        kind = kind_of_option(each.name, hints.get(each.name, str))
+        option = Option(text, None, panel, rest=True, name=each.name, type=kind, documented=True)
+        if option.typed == list[str] | None:
+            text += " Repeat it for several options; a new kind begins from nothing."
+        elif defaults:
+            value = each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+            text += f" Default: {shown(value)}."
+        words = None if kind is bool else kind_of(kind, (choices or {}).get(each.name, ()))
+        options.append(dataclasses.replace(option, text=text.strip(), kind=words))
+    return Group(options, lambda given: {e.name: e.read(given) for e in options if given.get(e.name) not in (None, [])})
 
 
 def kind_of(kind: Any, choices: Sequence[str] = ()) -> str:
     """Return what ``--help`` shows for the value of an option of this type."""
-    return "|".join(choices or dict.fromkeys(_shown_kind(each) for each in kinds_of(kind)))
-
-
-def _shown_kind(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return "|".join(map(str, get_args(kind)))
-    return "N,N,..." if get_origin(kind) in (tuple, list) else _KINDS.get(kind, "VALUE")
+    words = list(choices)
+    for each in () if choices else kinds_of(kind):
+        literal = get_origin(each) is Literal
+        words += map(str, get_args(each)) if literal else [_KINDS.get(get_origin(each) or each, "VALUE")]
+    return "|".join(dict.fromkeys(words))
 
 
 def shown(value: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,9 +27,7 @@ EXIT_CODES: dict[int, str] = {
     143: "ended by SIGTERM",
 }
 """Code and its meaning. A stopped run keeps what it stored, and the same command goes on. A bug shows its traceback."""
-
-
-_FIGURES = ("lm", "dice", "bce", "f1", "kept")  # of a training, on its bar
+_FIGURES = ("lm", "dice", "bce", "f1", "kept", "reward", "kl", "entropy", "policy_gap")  # of a training, on its bar
 
 
 @dataclass(frozen=True)
@@ -37,13 +35,13 @@ class Done:
     """What a command did.
 
     Args:
-        told: ready for JSON: what ``--json`` prints. Nothing is printed of an empty one.
-        show: prints it for people, on stdout; None: each name and value of ``told`` on a line.
+        told: ready for JSON: what ``--json`` prints.
+        text: for people, on stdout; None: each name and value of ``told`` on a line; nothing where it is empty.
         exit_code: one of `EXIT_CODES`.
     """
 
     told: dict[str, Any] = field(default_factory=dict)
-    show: Callable[[], None] | None = None
+    text: str | None = None
     exit_code: int = 0
 
 
@@ -51,7 +49,7 @@ class Done:
 class Reporting:
     """How every command reports. While one works, stdout is for the answer alone: libraries print on stderr."""
 
-    as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, name="json")
+    as_json: bool = opt(False, "One JSON object on stdout, all else on stderr.", None, PANEL, spelling="json")
     quiet: bool = opt(False, "The result alone: no bars, no notes.", None, PANEL)
     verbose: bool = opt(False, "The log, and tracebacks of errors.", None, PANEL)
     stdout: TextIO = field(default_factory=lambda: sys.stdout)
@@ -61,12 +59,6 @@ class Reporting:
         if not self.quiet:
             typer.echo(text, err=True)
 
-    def note_toy(self, model_path: str) -> None:
-        """Say before a run that the toy answers, in colour on a terminal."""
-        if model_path == "bundled":
-            said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
-            self.note(typer.style(said, fg="yellow"))
-
     def note_missing(self, missing: Sequence[str], what: str, more: str, shown: int = 5) -> None:
         """Say on a line each which media or samples are missing, at most so many, and what becomes of the questions."""
         for each in missing[:shown]:
@@ -74,10 +66,6 @@ class Reporting:
         if missing:
             left = f" ({len(missing) - shown} more are not shown)" if len(missing) > shown else ""
             self.note(f"{len(missing)} {what}{left}{more}")
-
-    def bars(self) -> Bars:
-        """Return progress bars on stderr, that show nothing under ``--quiet``."""
-        return Bars(self.quiet)
 
     def calm_libraries(self) -> None:
         """Keep transformers' warnings and bars and the hub's retries back, unless the log was asked for."""
@@ -90,18 +78,32 @@ class Reporting:
             logging.disable_progress_bar()
 
     @contextmanager
-    def keeping(self, where: Path | str) -> Iterator[None]:
-        """Say, where the work inside is interrupted, what was kept and how to go on."""
+    def running(self, where: Path | str, model_path: str = "") -> Iterator[Bars]:
+        """Yield progress bars for a run that answers or measures.
+
+        Args:
+            where: its results. Who interrupts it is told that they are kept, and how to go on.
+            model_path: who answers. That it is the toy is said first, in colour on a terminal.
+        """
+        self.calm_libraries()
+        if model_path == "bundled":
+            said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
+            self.note(typer.style(said, fg="yellow"))
         try:
-            yield
+            with Bars(self.quiet) as bars:
+                yield bars
         except KeyboardInterrupt as interruption:
-            self.note_later(interruption, f"what was answered is in {where}: the same command goes on where it was")
+            if not self.quiet:  # said behind the word that the run was interrupted
+                kept = f"what was done is in {where}: the same command goes on where it was"
+                interruption.kept = kept  # type: ignore[attr-defined]
             raise
 
-    def note_later(self, interruption: KeyboardInterrupt, text: str) -> None:
-        """Have something said on stderr behind the word that the run was interrupted."""
-        if not self.quiet:
-            interruption.kept = text  # type: ignore[attr-defined]
+    def can_plot(self, otherwise: str) -> bool:
+        """Tell whether matplotlib is installed; where it is not, say how to install it and what there is without it."""
+        found = importlib.util.find_spec("matplotlib") is not None
+        if not found:
+            self.note(f"no plots: matplotlib is not installed (pip install 'prunevid_qwen[bench]'). {otherwise}")
+        return found
 
 
 @dataclass(frozen=True)
@@ -113,23 +115,6 @@ class FileReporting(Reporting):
     def __post_init__(self) -> None:
         if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
             raise ConfigError(f"--out {self.out} is a file to write, in a folder that exists")
-
-
-@dataclass(frozen=True)
-class Call:
-    """A command with its arguments, to be run once they are all read.
-
-    Args:
-        work: the command's function; returns a `Done`.
-        given: its arguments.
-        output: how it reports.
-        log: the least level of the log that is shown without ``--verbose``.
-    """
-
-    work: Callable[..., Done]
-    given: dict[str, Any]
-    output: Reporting
-    log: int
 
 
 def outline(told: Mapping[str, Any], indent: str = "") -> str:
@@ -145,13 +130,7 @@ def outline(told: Mapping[str, Any], indent: str = "") -> str:
 
 
 def terminal_table(markdown: str, keys: int = 1, columns: int | None = None) -> str:
-    """Return the table in a page's Markdown for a terminal, at most as wide as that.
-
-    Args:
-        markdown: whose lines that begin with a bar are the table.
-        keys: how many columns say what a row is about.
-        columns: how many are shown; None for all.
-    """
+    """Return a page's table, the first columns of it, for a terminal; the first ``keys`` say what a row is about."""
     from prunevid_qwen.evaluation.report.page import Table
 
     lines = [line.strip().strip("|") for line in markdown.splitlines() if line.startswith("|")]
@@ -164,18 +143,8 @@ def typed() -> str:
     return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
-def can_plot() -> bool:
-    """Tell whether matplotlib is installed."""
-    return importlib.util.find_spec("matplotlib") is not None
-
-
 class Bars:
-    """A bar for each part of the work, with the newest figures and the time left, on stderr.
-
-    Args:
-        quiet: show nothing.
-        console: a rich console; None is stderr.
-    """
+    """A bar for each part of the work, with the newest figures and the time left, on stderr; none if quiet."""
 
     def __init__(self, quiet: bool = False, console: Any = None) -> None:
         from rich.console import Console
@@ -194,11 +163,11 @@ class Bars:
             self.bars[what] = self.progress.add_task(what, total=total, completed=done, figures="")
         self.progress.update(self.bars[what], completed=done, total=total, **more)  # type: ignore[arg-type]
 
-    def tell_figures(self, what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
+    def tell_figures(self, what: str, done: int, total: int, figures: Mapping[str, Any]) -> None:
         """Move the bar of a part of a training; ``figures`` are what is new, {} where nothing is."""
-        said = " ".join(f"{name} {figures[name]:.3f}" for name in _FIGURES if name in figures)
+        said = " ".join(f"{name} {figures[name] or 0:.3f}" for name in _FIGURES if name in figures)
         if said and not self.console.is_terminal:  # where nobody watches a bar, a line each
-            step = f"{done}/{total}" if what == "training" else f"at step {figures['step']}"
+            step = f"at step {figures['step']}" if what == "evaluating" else f"{done}/{total}"
             self.console.print(f"{what} {step}  {said}", highlight=False, soft_wrap=True)
         self.tell(what, done, total, **({"figures": said} if said else {}))
 

@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import typer
-from rich.markup import escape
-
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting, outline, typed
@@ -26,52 +23,36 @@ TABLES = {
 
 
 @dataclass(frozen=True)
-class Less:
-    """What a run may have otherwise than the table, which its page says."""
-
-    limit: int | None = opt(None, "So many questions a data set, equally spaced. It may grow.", "INT", _LESS, least=1)
-    frames: int | None = opt(None, "Frames a video, at most.", "INT", _LESS)
-    min_pixels: int | None = opt(None, "Pixels a frame at least.", "INT", _LESS)
-    max_pixels: int | None = opt(None, "Pixels a frame at most.", "INT", _LESS)
-    total_pixels: int | None = opt(None, "Pixels a video at most.", "INT", _LESS)
-    new_tokens: int | None = opt(None, "Tokens of a timed answer.", "INT", _LESS, least=2)
-
-    def changes(self) -> dict[str, int]:
-        """Return those of the protocol."""
-        names = ("frames", "min_pixels", "max_pixels", "total_pixels")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-
-
-@dataclass(frozen=True)
 class TableModel(ModelOptions):
     """Which model answers instead of the table's."""
 
     model_path: str = opt("", "Hub id, folder or bundled. Default: the table's.", "ID|FOLDER", "Model", short="-m")
-    glimpse_path: str | None = opt(
-        None, "The predictor's. Default: the published one.", "ID|FOLDER", "Model", rest=True
-    )
+    glimpse_path: str | None = opt(None, "The predictor's. Default: as published.", "ID|FOLDER", "Model", rest=True)
 
 
 def reproduce(
     *,
     published: str,
-    data: list[str] | None = opt(
-        None, "A data set's folder: --data DIR where the table has one, --data NAME=DIR once for each.", "[NAME=]DIR"
-    ),
+    data: list[str] | None = opt(None, "A data set's folder; NAME=DIR where the table has several.", "[NAME=]DIR"),
     only: list[str] | None = opt(None, "Run this data set alone, once for each.", "NAME"),
     setting: list[str] | None = opt(None, "One setting alone, of those below. Default: all.", "NAME"),
     out: Path | None = opt(None, "Default: runs/reproduce/ and the table's name.", "FOLDER"),
     restart: bool = opt(False, "Throw away what the folders hold."),
     dry_run: bool = opt(False, "Check everything up to the model, and say what it would take."),
     page_only: bool = opt(False, "Ask nothing: write the page of what is there."),
-    less: Less,
+    limit: int | None = opt(None, "So many questions a data set, equally spaced. It may grow.", "INT", _LESS, least=1),
+    frames: int | None = opt(None, "Frames a video, at most.", "INT", _LESS),
+    min_pixels: int | None = opt(None, "Pixels a frame at least.", "INT", _LESS),
+    max_pixels: int | None = opt(None, "Pixels a frame at most.", "INT", _LESS),
+    total_pixels: int | None = opt(None, "Pixels a video at most.", "INT", _LESS),
+    new_tokens: int | None = opt(None, "Tokens of a timed answer.", "INT", _LESS, least=2),
     model: TableModel,
     engine: ShardedEngineOptions,
     output: Reporting,
 ) -> Done:
     """Run a published table anew and put its figures, as theirs, beside ours."""
-    from prunevid_qwen.evaluation.published.reproduce import Reproduction
-    from prunevid_qwen.evaluation.published.reproduce import reproduce as answer
+    from prunevid_qwen.evaluation.published import reproduce as anew
+    from prunevid_qwen.evaluation.published import timing
     from prunevid_qwen.evaluation.published.table import published_table
 
     table = published_table(published)
@@ -81,48 +62,38 @@ def reproduce(
     if page_only and (dry_run or restart):
         raise ConfigError("--page_only asks nothing, and so goes with neither --dry_run nor --restart")
     settings = table.settings_called(tuple(setting or ()))
-    if less.new_tokens and not any(each.timed for each in settings):
-        raise ConfigError(
-            f"--new_tokens is the length of timed answers, and nothing of {published} that was asked for is timed: "
-            "leave it out"
-        )
+    if new_tokens and not any(each.timed for each in settings):
+        raise ConfigError(f"leave --new_tokens out: nothing of {published} that was asked for is timed")
     if page_only:
         return _pages(table, settings, out)
-    folders = _folders(data or (), table)
-    shared = folders, tuple(only or ()), less.changes(), less.limit, model.model_path or table.model
-    asked = [(each, Reproduction(table, each, *shared, model.glimpse_path, model.loading)) for each in settings]
+    less = {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels, "total_pixels": total_pixels}
+    changes = {name: value for name, value in less.items() if value is not None}
+    shared = _folders(data or (), table), tuple(only or ()), changes, limit, model.model_path or table.model
+    asked = [anew.Reproduction(table, each, *shared, model.glimpse_path, model.loading) for each in settings]
     if dry_run:  # what is missing is said before anything runs
-        return _checked(table, asked)
-    output.calm_libraries()
-    for _, each in asked:
+        return _planned(asked, output)
+    for each in asked:
         each.read()
     number, of = engine.share
-    with (
-        output.keeping(out),
-        output.bars() as bars,
-        engine.opened(model.device, output.verbose, bars.tell) as (opened, device),  # one of all settings, one model
-    ):
-        for own, each in asked:
+    with engine.running(output, out, model) as (moved, opened, device):  # one of all settings, one model
+        for each in asked:
+            own = each.setting
             prefix = "" if len(table.settings) == 1 else f"{own.name}, "
 
             def tell(what: str, done: int, total: int, prefix: str = prefix) -> None:
-                bars.tell(f"{prefix}{what}", done, total)
+                moved(f"{prefix}{what}", done, total)
 
             run = replace(each, device=device)
             if not own.timed:
-                answer(run, out / own.name, opened, engine.share, restart, tell, typed())
+                anew.reproduce(run, out / own.name, opened, engine.share, restart, tell, typed())
             elif number == 0:  # times are of one process: the first share's
                 if engine.engine == "ray":
                     output.note(f"note: {own.name} is measured by this process, on this machine's device")
-                from prunevid_qwen.evaluation.published.timing import measure
-
-                [only_set] = run.sets
-                tokens = less.new_tokens or own.new_tokens
-                measure(run, out / own.name / only_set.name, tokens, restart, tell, typed())
+                folder, tokens = out / own.name / run.sets[0].name, new_tokens or own.new_tokens
+                timing.measure(run, folder, tokens, restart, tell, typed())
     if of > 1:
-        output.note(
-            f"share {number} of {of} is answered; when all are: prunevid reproduce {published} --page_only --out {out}"
-        )
+        again = f"prunevid reproduce {published} --page_only --out {out}"
+        output.note(f"share {number} of {of} is answered; when all are: {again}")
         return Done({"out": str(out), "shard": [number, of]})
     return _pages(table, settings, out)
 
@@ -132,8 +103,8 @@ def explained(name: str) -> str:
     from prunevid_qwen.evaluation.published.estimate import describe
     from prunevid_qwen.evaluation.published.table import published_table
 
-    example = f"\n[bold]Examples[/bold]\n  prunevid reproduce {name} --data ~/data/SET --dry_run\n"
-    return escape("\n".join(describe(published_table(name)))) + "\n" + example
+    described = "\n".join(describe(published_table(name)))
+    return f"{described}\n\nExamples:\n  prunevid reproduce {name} --data ~/data/SET --dry_run\n"
 
 
 def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
@@ -141,72 +112,37 @@ def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
     from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
     from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
-    told = {
-        each.name: (write_timing_page if each.timed else write_page)(table, each, out / each.name) for each in settings
-    }
-
-    def show() -> None:
-        for name, found in told.items():
-            if "asked" in found:
-                states = [f"{each['title']}: {each['state']}" for each in found["asked"]]
-            else:
-                states = [f"{found['images']} of {found['of']} images were measured"]
-            for state in states:
-                typer.echo(f"{name}, {state}")
-            if found["deviations"]:
-                count = len(found["deviations"])
-                typer.echo(f"note: {count} deviations from the published setting; the page names them")
-            typer.echo(f"page: {out / name / PAGE}")
-
-    return Done(told, show)
+    told, lines = {}, []
+    for each in settings:
+        told[each.name] = found = (write_timing_page if each.timed else write_page)(table, each, out / each.name)
+        if each.timed:
+            lines.append(f"{each.name}, {found['images']} of {found['of']} images were measured")
+        lines += [f"{each.name}, {data['title']}: {data['state']}" for data in found.get("asked", ())]
+        if count := len(found["deviations"]):
+            lines.append(f"note: {count} deviations from the published setting; the page names them")
+        lines.append(f"page: {out / each.name / PAGE}")
+    return Done(told, "\n".join(lines))
 
 
-def _checked(table: Any, asked: Sequence[tuple[Any, Any]]) -> Done:
+def _planned(asked: Sequence[Any], output: Reporting) -> Done:
     """Say what would be run, what it would take, and of which data set nothing can be read."""
     from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
     from prunevid_qwen.evaluation.published.reproduce import check
 
-    told: dict[str, Any] = {
-        setting.name: {"asked": check(each), "cost": cost_lines(setting)} for setting, each in asked
-    }
-    unread = [
-        f"setting {name}: none of the media of {each['title']} can be read; what is wrong, and what to do: "
-        f"prunevid eval check {each['dataset']} --data {each['folder']}"
-        for name, found in told.items()
-        for each in found["asked"]
-        if each["first"] is None
-    ]
-
-    def show() -> None:
-        for setting, _ in asked:
-            typer.echo(f"{table.name}, setting {setting.name}: {table.paper}, {table.table}")
-            for each in told[setting.name]["asked"]:
-                typer.echo(_planned(each))
-            typer.echo("\n  ".join(["published, theirs:", *figure_lines(setting)]))
-            typer.echo("\n  ".join(["what the whole of it would take:", *told[setting.name]["cost"]]) + "\n")
-        if not unread:
-            typer.echo("all else is there up to the model; leave out --dry_run to run")
-
-    for each in unread:
-        typer.echo(f"error: {each}", err=True)
-    return Done(told, show, MediaError.exit_code if unread else 0)
-
-
-def _planned(each: dict[str, Any]) -> str:
-    """Return what would be asked of a data set, as lines."""
-    part = "" if each["of"] == each["published"] else f", which has {each['published']} as published"
-    configs = ", ".join(each["configs"])
-    told = {"not on this model": each["not on this model"], "protocol": each["protocol"], "model": each["model"]}
-    if each["missing"]:
-        told["missing"] = (
-            f"{each['missing']} media, whose questions will have no answer; the first is {each['first missing']}; all: "
-            f"prunevid eval check {each['dataset']} --data {each['folder']}"
-        )
-    told["first media read"] = each["first"] or "none could be read"
-    head = (
-        f"{each['title']}: {each['questions']} of {each['of']} questions{part}; {each['answers']} answers by {configs}"
-    )
-    return f"{head}\n{outline({name: value for name, value in told.items() if value}, '  ')}"
+    told: dict[str, Any] = {}
+    unread, lines = False, []
+    for run in asked:
+        sets, cost = check(run), cost_lines(run.setting)
+        told[run.setting.name] = {"asked": sets, "cost": cost}
+        lines += [f"setting {run.setting.name}; published, theirs:", *figure_lines(run.setting)]
+        lines += [outline({"all of it takes": cost, **{each["title"]: each for each in sets}}) + "\n"]
+        for each in [each for each in sets if each["first"] is None]:
+            unread, how = True, f"prunevid eval check {each['dataset']} --data {each['folder']}"
+            output.note(
+                f"error: none of the media of {each['title']} can be read; what is wrong, and what to do: {how}"
+            )
+    lines += [] if unread else ["all else is there up to the model; leave out --dry_run to run"]
+    return Done(told, "\n".join(lines), MediaError.exit_code if unread else 0)
 
 
 def _folders(given: Sequence[str], table: Any) -> dict[str, Path]:

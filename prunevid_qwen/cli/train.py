@@ -1,4 +1,4 @@
-"""``prunevid train``: GlimpsePrune's predictor, and GlimpsePrune+."""
+"""``prunevid train``: GlimpsePrune's predictor, and GlimpsePrune+; ``prunevid convert-glimpse``: a published one."""
 
 from __future__ import annotations
 
@@ -10,179 +10,155 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from prunevid_qwen.cli.groups import JudgeOptions, TrainingOptions
-from prunevid_qwen.cli.option import documented, opt
-from prunevid_qwen.cli.output import Done, Reporting, can_plot, typed
+from prunevid_qwen.cli.option import documented, opt, word
+from prunevid_qwen.cli.output import Bars, Done, Reporting, typed
+from prunevid_qwen.config.amounts import size
 from prunevid_qwen.errors import ConfigError, MediaError, SetupError, quoted
 from prunevid_qwen.training.glimpse.recipe import CHOICES, GlimpseRecipe
 from prunevid_qwen.training.glimpse.recipe_values import read_yaml
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 
-OF_GLIMPSE = """\
-[bold]Examples[/bold]
-  prunevid train glimpse --dry_run                      is the published recipe's data complete?
-  prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
-  prunevid train glimpse --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1
-  accelerate launch --multi_gpu train/glimpse.py --recipe glimpse --out runs/glimpse_7b
-  ... --data path=mine.jsonl --data images=pictures --epochs 3      own boxes, the rest as published
-  prunevid ask ... --selector glimpse --glimpse_path runs/glimpse_7b/model
-
-A stopped run goes on where it was: give the same command again.
-"""
-OF_PLUS = """\
-[bold]Examples[/bold]
-  prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
-  vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
-  accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
-      --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8
-  prunevid ask ... -m runs/glimpse_plus_7b/merged --selector glimpse \\
-      --glimpse_path runs/glimpse_plus_7b/glimpse/model
-
-A stopped run goes on where it was: give the same command again.
-On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
-48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
-'prunevid_qwen\\[grpo,train]'. A recipe's own file says of each option where its value is from.
-"""
 _RECIPE = "Recipe (each overrides what stands in --recipe)"
-_PAIRS = ("data", "eval_data")
 _FIGURES = ("lm", "dice", "bce", "precision", "recall", "f1", "iou", "kept")
-_REWARDS = ("reward", "kl", "entropy", "policy_gap")
 
 
 def glimpse(
     *,
     recipe: str = opt("glimpse", "Name of a recipe, or a YAML file. Default: glimpse, the published one.", "NAME|FILE"),
     out: Path = opt(Path("runs/glimpse"), "Folder of checkpoint, curves and model. Default: runs/glimpse.", "FOLDER"),
-    options: Annotated[dict[str, Any], documented(GlimpseRecipe, _RECIPE, choices=CHOICES, pairs=_PAIRS)],
+    options: Annotated[dict[str, Any], documented(GlimpseRecipe, _RECIPE, choices=CHOICES)],
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
-    """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is."""
+    """Train GlimpsePrune's predictor for a frozen model, on questions with boxes that say where the answer is.
+
+    Examples:
+      prunevid train glimpse --dry_run                      is the published recipe's data complete?
+      prunevid train glimpse --recipe glimpse --out runs/glimpse_7b
+      prunevid train glimpse --recipe glimpse_tiny --out runs/glimpse_tiny --threads 1
+      accelerate launch --multi_gpu train/glimpse.py --recipe glimpse --out runs/glimpse_7b
+      ... --data path=mine.jsonl --data images=pictures --epochs 3      own boxes, the rest as published
+      prunevid ask ... --selector glimpse --glimpse_path runs/glimpse_7b/model
+
+    A stopped run goes on where it was: give the same command again.
+    """
     made = glimpse_recipe(recipe, options)
-    _refuse_no_check(training, made.skip_bad)
-    if training.dry_run:
-        return _checked(made, output)
+    from accelerate import PartialState
+
+    from prunevid_qwen.training.glimpse.curve_plot import draw_curve
+    from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
     from prunevid_qwen.training.glimpse.train import train
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
 
-    with _training(training, output, out) as about, output.bars() as bars:
-        try:
-            record = train(
-                made, out, restart=training.restart, check=not training.no_check, device=training.device, about=about,
-                tell=bars.tell_figures,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            if _reports():
-                _draw(out, output)
-            raise
-    if not _reports():
-        return Done()
-    _draw(out, output)
-
-    def show() -> None:
-        for name, lines in (("training", record["training"]), ("held out", record["evaluation"])):
-            for line in lines:
-                figures = ", ".join(f"{each} {line[each]:.3f}" for each in _FIGURES)
-                typer.echo(f"{name}, step {line['step']}: {figures}")
-        typer.echo(
-            f"predictor: {out / 'model'}\ntry it: prunevid ask ... --selector glimpse --glimpse_path {out / 'model'}"
-        )
-
-    return Done(record, show)
+    if training.dry_run:
+        with Bars(output.quiet) as bars:
+            reports = look_at(open_recipe(made), bars.tell)
+        told = {
+            "records": {name: report.total for name, report in reports.items()},
+            "flaws": {name: report.counts for name, report in reports.items()},
+            "problems": sum(report.total - len(report.skip_bad(IGNORED)) for report in reports.values()),
+        }
+        lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
+        return Done(told, "\n".join(lines), MediaError.exit_code if told["problems"] else 0)
+    how = _how(training, made.skip_bad)
+    with output.running(out) as bars:
+        record = train(made, out, **how, tell=bars.tell_figures)
+    if not PartialState().is_main_process:  # of several, one reports
+        return Done(text="")
+    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
+    if curve and output.can_plot("curve.jsonl has the figures"):
+        draw_curve(curve, evaluation, out / "curve.svg")
+    lines = [
+        f"{name}, step {line['step']}: {', '.join(f'{each} {line[each]:.3f}' for each in _FIGURES)}"
+        for name, figures in (("training", record["training"]), ("held out", record["evaluation"]))
+        for line in figures
+    ]
+    model = out / "model"
+    lines += [f"predictor: {model}", f"try it: prunevid ask ... --selector glimpse --glimpse_path {model}"]
+    return Done(record, "\n".join(lines))
 
 
 def glimpse_recipe(recipe: str | Path, given: Mapping[str, Any]) -> GlimpseRecipe:
-    """Return a recipe with the options that were given on top; pairs are OPTION=VALUE.
-
-    Raises:
-        ConfigError: no such recipe, an unknown option, or a bad value.
-    """
+    """Return a recipe, or raise `ConfigError`, with the options that were given on top; pairs are OPTION=VALUE."""
     base = GlimpseRecipe.from_yaml(recipe)
     changes = dict(given)
-    for name in _PAIRS:
-        if changes.get(name):
-            own = _pairs(f"--{name}", changes[name])
-            changes[name] = own if "kind" in own else {**getattr(base, name), **own}
+    for name in {"data", "eval_data"} & changes.keys():
+        own = _pairs(f"--{name}", changes[name])
+        changes[name] = own if "kind" in own else {**getattr(base, name), **own}
     return base.replace(**changes)
 
 
 def glimpse_plus(
     *,
-    recipe: str = opt(
-        "glimpse_plus", "Name of a recipe, or a YAML file. Default: glimpse_plus, the published one.", "NAME|FILE"
-    ),
-    options: list[str] | None = opt(
-        None, "An option over the recipe's, in YAML: steps=20, beta=0.1. Repeat it.", "OPTION=VALUE", name="set"
-    ),
+    recipe: str = opt("glimpse_plus", "Name of a recipe, or a YAML file. Default: as published.", "NAME|FILE"),
+    options: list[str] | None = opt(None, "Over the recipe's, in YAML. Repeat it.", "OPTION=VALUE", spelling="set"),
     out: Path = opt(Path("runs/glimpse_plus"), "Folder of the run. Default: runs/glimpse_plus.", "FOLDER"),
     no_glimpse: bool = opt(False, "Stop at the merged model; without it the same command goes on."),
     judge: JudgeOptions,
     training: TrainingOptions,
     output: Reporting,
 ) -> Done:
-    """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor."""
-    made = plus_recipe(recipe, options or [])
+    """GlimpsePrune+: teach a model by reinforcement (GRPO on LoRA) to answer from boxes alone; then its predictor.
+
+    Examples:
+      prunevid train glimpse-plus --recipe glimpse_plus_tiny --out runs/glimpse_plus_tiny --threads 1
+      vllm serve Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8      the judge, on GPUs of its own
+      accelerate launch --multi_gpu train/glimpse_plus.py --recipe glimpse_plus --out runs/glimpse_plus_7b \\
+          --judge_base_url http://localhost:8000/v1 --judge_model Qwen/Qwen2.5-32B-Instruct-GPTQ-Int8
+      prunevid ask ... -m runs/glimpse_plus_7b/merged --selector glimpse \\
+          --glimpse_path runs/glimpse_plus_7b/glimpse/model
+
+    A stopped run goes on where it was: give the same command again.
+    On a real model this needs GPUs to be of any use: its authors took a day for the 7B on four A100 of 80 GB, beside
+    48 GB for the judge. On a CPU it trains the bundled model, to show that it works. Needs pip install
+    'prunevid_qwen[grpo,train]'. A recipe's own file says of each option where its value is from.
+    """
+    made = GlimpsePlusRecipe.from_yaml(recipe).replace(**_pairs("--set", options or []))
     marking = judge.arguments()
     if made.needs_judge and not marking:
-        raise ConfigError(
-            "the recipe scores free answers by a judge: pass --judge_base_url and --judge_model, or give every entry "
-            "of its data reward: exact_match"
-        )
-    _refuse_no_check(training, made.skip_bad)
+        either = "pass --judge_base_url and --judge_model, or give every entry of its data reward: exact_match"
+        raise ConfigError(f"the recipe scores free answers by a judge: {either}")
     if training.dry_run:
         said = f"{quoted(recipe)} is a recipe that can be trained; its records are looked at when it begins"
-        return Done(made.to_dict(), lambda: typer.echo(said))
-    from prunevid_qwen.training.glimpse_plus.train import check_installed, train_plus
+        return Done(made.to_dict(), said)
+    from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
+    from prunevid_qwen.training.glimpse_plus import plus_summary
+    from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED, check_installed, train_plus
 
     check_installed()
+    from accelerate import PartialState
+
     if not output.verbose:
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)  # trl's own
-    with (
-        _training(training, output, out) as about,
-        rewards(marking, judge.judge_workers) as by_name,
-        output.bars() as bars,
-    ):
-
-        def tell(what: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-            of_ours = "reward" in figures  # the predictor's own figures are for the bars to show
-            bars.tell_figures(what, done, total, {} if of_ours else figures)
-            if of_ours:
-                said = "  ".join(f"{name} {figures[name] or 0:.3f}" for name in _REWARDS if name in figures)
-                bars.console.print(f"step {done}/{total}  {said}", highlight=False, soft_wrap=True)
-
-        done = train_plus(
-            made, out, by_name, restart=training.restart, check=not training.no_check, device=training.device,
-            with_glimpse=not no_glimpse, about=about, tell=tell,
-        )  # fmt: skip
-    return _summed_up(out, made, done) if _reports() else Done()
-
-
-def plus_recipe(recipe: str | Path, given: list[str]) -> GlimpsePlusRecipe:
-    """Return a recipe with OPTION=VALUE on top.
-
-    Raises:
-        ConfigError: no such recipe, an unknown option, or a bad value.
-    """
-    base = GlimpsePlusRecipe.from_yaml(recipe)
-    return base.replace(**_pairs("--set", given)) if given else base
+    how = _how(training, made.skip_bad)
+    with rewards(marking, judge.judge_workers) as by_name, output.running(out) as bars:
+        done = train_plus(made, out, by_name, **how, with_glimpse=not no_glimpse, tell=bars.tell_figures)
+    if not PartialState().is_main_process:  # of several, one reports
+        return Done(text="")
+    curve, held_out = (TrainingFolder(out).lines(name) for name in (CURVE, HELD_OUT))
+    summary = {**plus_summary.summarise(curve, held_out, made.group * made.questions_per_step), **done}
+    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
+    (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
+    if output.can_plot("summary.json and the folder's lines have the figures"):
+        plus_summary.draw_plus(curve, summary, out / "curve.svg")
+    merged, model = out / MERGED, out / GLIMPSE / "model"
+    lines = [*plus_summary.said(summary), f"model: {merged}"]
+    if done["glimpse"] is not None:
+        again = f"prunevid ask ... -m {merged} --selector glimpse --glimpse_path {model}"
+        lines += [f"predictor: {model}", f"try it: {again}"]
+    return Done(summary, "\n".join(lines))
 
 
 @contextmanager
 def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, Any]]:
-    """Give the rewards of GlimpsePrune+ by name; a judge's connection is open inside the block.
-
-    Args:
-        judge: arguments of `Judge`; {} is none.
-        workers: requests to it at once.
-    """
+    """Give the rewards of GlimpsePrune+ by name, with those of a judge of these arguments, asked by so many at once."""
+    from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
     from prunevid_qwen.training.glimpse_plus.rewards import exact_match, judge_reward
 
     if not judge:
         yield {"exact_match": exact_match}
         return
-    from prunevid_qwen.evaluation.tasks.judge import Judge, Judged, NotJudged, score_in
-
     marker = Judge(**judge)
     with marker.open() as client:
 
@@ -193,95 +169,25 @@ def rewards(judge: Mapping[str, Any], workers: int = 4) -> Iterator[dict[str, An
                 logging.getLogger(__name__).warning("not judged: %s", error)
                 return None
             except SetupError as error:
-                raise SetupError(
-                    f"the judge {marker.model!r} at {marker.base_url} does not answer ({error.__cause__ or error}): "
-                    "start its server, or correct --judge_base_url, --judge_model and --judge_api_key_file. The last "
-                    "checkpoint is kept: the same command goes on from it"
-                ) from error
+                who = f"the judge {marker.model!r} at {marker.base_url} does not answer ({error.__cause__ or error})"
+                how = "start its server, or correct --judge_base_url, --judge_model and --judge_api_key_file"
+                raise SetupError(f"{who}: {how}; the same command goes on from the last checkpoint") from error
 
         yield {"exact_match": exact_match, "judge": judge_reward(ask, workers)}
 
 
-def _refuse_no_check(training: TrainingOptions, skip_bad: bool) -> None:
+def _how(training: TrainingOptions, skip_bad: bool) -> dict[str, Any]:
+    """Ready torch, and return how to train, with what the run's record says of where it ran."""
     if training.no_check and skip_bad:
         raise ConfigError("--no_check cannot say which records skip_bad would leave out: pass one of them")
-
-
-@contextmanager
-def _training(training: TrainingOptions, output: Reporting, out: Path) -> Iterator[dict[str, Any]]:
-    """Ready the libraries, and yield what the run's record says of where it ran."""
     import torch
 
     from prunevid_qwen.evaluation.store import surroundings
 
-    output.calm_libraries()
     if training.threads is not None:
         torch.set_num_threads(training.threads)
-    try:
-        yield {"command": typed(), **surroundings()}
-    except KeyboardInterrupt as interruption:
-        if _reports():
-            output.note_later(interruption, f"the same command goes on from {out}")
-        raise
-
-
-def _reports() -> bool:
-    """Tell whether this is the process of a training that reports."""
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
-
-
-def _checked(recipe: GlimpseRecipe, output: Reporting) -> Done:
-    from prunevid_qwen.training.glimpse.opened import IGNORED, look_at, open_recipe
-
-    with output.bars() as bars:
-        reports = look_at(open_recipe(recipe), bars.tell)
-    told = {
-        "records": {name: report.total for name, report in reports.items()},
-        "flaws": {name: report.counts for name, report in reports.items()},
-        "problems": sum(report.total - len(report.skip_bad(IGNORED)) for report in reports.values()),
-    }
-
-    lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
-    return Done(told, lambda: typer.echo("\n".join(lines)), MediaError.exit_code if told["problems"] else 0)
-
-
-def _draw(out: Path, output: Reporting) -> None:
-    from prunevid_qwen.training.glimpse.training_folder import CURVE, EVALUATION, TrainingFolder
-
-    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
-    if curve and can_plot():
-        from prunevid_qwen.training.glimpse.curve_plot import draw_curve
-
-        draw_curve(curve, evaluation, out / "curve.svg")
-    elif curve:
-        output.note(
-            "no curve.svg: matplotlib is not installed (pip install 'prunevid_qwen[bench]'); curve.jsonl has it all"
-        )
-
-
-def _summed_up(out: Path, recipe: GlimpsePlusRecipe, done: dict[str, Any]) -> Done:
-    from prunevid_qwen.training.glimpse.training_folder import CURVE, TrainingFolder
-    from prunevid_qwen.training.glimpse_plus.plus_summary import draw_plus, said, summarise
-    from prunevid_qwen.training.glimpse_plus.train import GLIMPSE, HELD_OUT, MERGED
-
-    folder = TrainingFolder(out)
-    curve, held_out = folder.lines(CURVE), folder.lines(HELD_OUT)
-    summary = {**summarise(curve, held_out, recipe.group * recipe.questions_per_step), **done}
-    text = json.dumps(summary, indent=2, ensure_ascii=False, default=str)
-    (out / "summary.json").write_text(f"{text}\n", encoding="utf-8")
-    if can_plot():
-        draw_plus(curve, summary, out / "curve.svg")
-
-    def show() -> None:
-        typer.echo("\n".join([*said(summary), f"model: {out / MERGED}"]))
-        if done["glimpse"] is not None:
-            model = out / GLIMPSE / "model"
-            typer.echo(f"predictor: {model}\ntry it: prunevid ask ... -m {out / MERGED} --selector glimpse "
-                       f"--glimpse_path {model}")  # fmt: skip
-
-    return Done(summary, show)
+    how = {"restart": training.restart, "check": not training.no_check, "device": training.device}
+    return {**how, "about": {"command": typed(), **surroundings()}}
 
 
 def _pairs(option: str, given: list[str]) -> dict[str, Any]:
@@ -293,3 +199,46 @@ def _pairs(option: str, given: list[str]) -> dict[str, Any]:
             raise ConfigError(f"{option} takes OPTION=VALUE, such as steps=20, got {quoted(text)}")
         found[name.strip()] = read_yaml(value, f"{option} {text}")
     return found
+
+
+def convert_glimpse(
+    *,
+    source: str = word(..., "SOURCE", "Published folder or hub id."),
+    out: Path = word(..., "OUT", "Folder to write."),
+    dtype: str = opt("float32", "Of the tensors on disk. Default: float32.", "float32|bfloat16"),
+    force: bool = opt(False, "Write into a folder that holds something."),
+    revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
+    local_files_only: bool = opt(False, "Never ask the network for the predictor."),
+    output: Reporting,
+) -> Done:
+    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT.
+
+    Examples:
+      prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
+      prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
+      prunevid ask ... --selector glimpse --glimpse_path glimpse_7b
+
+    The published folder works as it is too; ours is safetensors instead of a pickle, and smaller: le_proj, le_norm and
+    learnable_embeddings, of which the glimpse vectors are made in training, are left out.
+    """
+    if out.exists() and Path(source).is_dir() and out.samefile(source):
+        raise ConfigError(f"{out} is the source itself: name another folder, so that the published one stays")
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
+        raise ConfigError(f"{out} is there already: name another folder, or pass --force to write into it")
+    import torch
+
+    from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
+
+    given: dict[str, Any] = {"revision": revision} if revision else {}
+    predictor = GlimpseVIP.from_pretrained(source, local_files_only=local_files_only, **given)
+    written = predictor.save_pretrained(out, getattr(torch, dtype)) / "model.safetensors"
+    facts, vip = predictor.facts, sum(parameter.numel() for parameter in predictor.vip.parameters())
+    told: dict[str, Any] = {
+        "out": str(written),
+        "bytes": written.stat().st_size,
+        "parameters": vip,
+        "layers": facts.layers,
+    }
+    made = f"{vip:,} parameters of the predictor and {facts.layers} glimpse vectors of {facts.hidden_size} channels"
+    of = f"for {facts.layers} layers, dropping after layer {facts.reduce_layer}"
+    return Done(told, f"wrote {written} ({size(told['bytes'])}): {made}, {dtype}; {of}")

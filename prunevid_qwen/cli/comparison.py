@@ -1,0 +1,160 @@
+"""``--compare``: answers with and without pruning in turns, and whether pruning was faster.
+
+Only what pruning can change is judged: the decoder over the prompt with the stages inside it, and as many decode steps
+as both sides made. Reading and the vision encoder, which both sides share, are left out. The rule: a side is faster if
+it was in at least 5 of 6 turns (in all of 3 to 5), and the middle of the turns' ratios is at least 1.05. Else the two
+cannot be told apart.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import ceil
+from statistics import median, median_low
+from typing import Any
+
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig
+from prunevid_qwen.config.amounts import percent
+
+Stats = dict[str, Any]
+
+FASTER, SLOWER, APART, UNTIMED = "faster", "slower", "cannot_be_told_apart", "no_timings"
+AGREEING = 5 / 6  # of the turns have to say the same
+NOTICEABLE = 1.05  # a middle ratio below it is noise, whatever the turns agree on
+_SHORT_PROMPT = 2000  # tokens; below it the decoder has little to save
+_STAGES = ("merge", "select", "compact")
+_WARM_UP_TOKENS = 2
+_LEAST_TURNS, _MOST_TURNS = 3, 7
+_LONGEST = 60.0  # seconds after which no turn beyond the least is begun
+
+
+def compared(
+    model: Any,
+    config: PruneVidConfig,
+    shown: dict[str, Any],
+    max_new_tokens: int,
+    progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] = lambda words: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Any]:
+    """Answer with and without pruning in turns, about media that are read once for both, and encoded once if they can.
+
+    Each side answers once unmeasured, then seven times in turns; after a minute the third turn is the last.
+
+    Args:
+        model: which prunes by ``config``.
+        shown: media and question, as arguments of ``prepare``.
+        max_new_tokens: the longest answer.
+        progress: called with the frames encoded so far and those of all videos.
+        tell: called with what comes next, in words.
+        clock: returns seconds.
+
+    Returns:
+        Ready for JSON: "answer" and "stats" of the pruned side's middle turn, "baseline" with those of the other's,
+        "same_answer", "comparison" from `judge`, its "verdict" in words, and "warmed_up".
+    """
+    quiet = config.replace(verbose=False)
+    sides = (model.with_config(quiet), model.with_config(quiet.replace(**ALL_OFF)))
+    prepared = model.prepare(**shown, progress=progress)
+    tell("warming up, with and without pruning")
+    for side in (model, sides[1]):
+        side.answer(prepared, max_new_tokens=min(_WARM_UP_TOKENS, max_new_tokens))
+    turns: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    began = clock()
+    while len(turns) < _LEAST_TURNS or (len(turns) < _MOST_TURNS and clock() - began < _LONGEST):
+        tell(f"answering with and without pruning, turn {len(turns) + 1} of at most {_MOST_TURNS}")
+        pruned, full = (side.answer(prepared, max_new_tokens=max_new_tokens) for side in sides)
+        turns.append((pruned, full))
+    found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns])
+    found["encoded_once"] = prepared.encoded is not None
+    seconds = found["decoder_seconds"].values()  # of the pruned turns, of the others
+    pruned, full = (turns[each.index(median_low(each))][side] for side, each in enumerate(seconds))
+    return {
+        "answer": pruned["answer"],
+        "stats": pruned["stats"],
+        "baseline": full,
+        "same_answer": full["answer"] == pruned["answer"],
+        "verdict": sentence(found, pruned["stats"], full["stats"]),
+        "comparison": found,
+        "warmed_up": True,
+    }
+
+
+def seconds_of(stats: Stats, *parts: str) -> float:
+    """Return the seconds that some parts of a run took together; a part that did not run took none."""
+    return sum(float(stats["seconds"].get(part) or 0.0) for part in parts)
+
+
+def prompt_seconds(stats: Stats) -> float:
+    """Return the seconds of the decoder over the prompt, the three stages included."""
+    return seconds_of(stats, "prefill", *_STAGES)
+
+
+def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
+    """Judge by the receipts of the turns, each (pruned, unpruned).
+
+    Returns:
+        Ready for JSON: ``outcome`` ("faster", "slower", "cannot_be_told_apart" or "no_timings"), ``turns``, what was
+        judged (``decoder_seconds`` of each turn and their medians, ``ratios`` unpruned / pruned of each turn and the
+        median ``ratio``; above 1 pruning is faster), the same ratio for the prompt and for a decode step alone,
+        ``first_token_seconds``, ``first_token_ratio``, and what both sides share before it: ``shared_seconds``,
+        ``shared_share`` of the unpruned first token.
+    """
+
+    def both(seconds: Callable[[Stats], float]) -> tuple[dict[str, list[float]], list[float], float | None]:
+        pairs = [(float(seconds(pruned)), float(seconds(full))) for pruned, full in turns]
+        ratios = [theirs / ours for ours, theirs in pairs] if all(min(pair) > 0 for pair in pairs) else []
+        sides = {"pruned": [ours for ours, _ in pairs], "unpruned": [theirs for _, theirs in pairs]}
+        return sides, ratios, median(ratios) if ratios else None
+
+    steps = min(max(0, int(stats["generated_tokens"]) - 1) for turn in turns for stats in turn)
+    shared = seconds_of(turns[0][0], "read", "vision")
+    decoder, ratios, ratio = both(lambda stats: prompt_seconds(stats) + steps * seconds_of(stats, "decode_per_token"))
+    first, _, first_ratio = both(lambda stats: shared + prompt_seconds(stats))
+    slowest_first = median(first["unpruned"])
+    needed, outcome = ceil(AGREEING * len(turns)), UNTIMED if ratio is None else APART
+    if ratio is not None and ratio >= NOTICEABLE and sum(each > 1 for each in ratios) >= needed:
+        outcome = FASTER
+    elif ratio is not None and ratio <= 1 / NOTICEABLE and sum(each < 1 for each in ratios) >= needed:
+        outcome = SLOWER
+    return {
+        "outcome": outcome,
+        "turns": len(turns),
+        "turns_that_must_agree": needed,
+        "least_ratio": NOTICEABLE,
+        "decode_steps": steps,
+        "decoder_seconds": decoder,
+        "decoder_seconds_median": {side: median(seconds) for side, seconds in decoder.items()},
+        "ratios": ratios,
+        "ratio": ratio,
+        "prompt_ratio": both(prompt_seconds)[2],
+        "decode_ratio": both(lambda stats: seconds_of(stats, "decode_per_token"))[2],
+        "first_token_seconds": {side: median(seconds) for side, seconds in first.items()},
+        "first_token_ratio": first_ratio,
+        "shared_seconds": {part: seconds_of(turns[0][0], part) for part in ("read", "vision")},
+        "shared_share": shared / slowest_first if slowest_first > 0 else None,
+    }
+
+
+def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
+    """Say what `judge` found in words, and why pruning was slower, by the receipts of the middle turns."""
+    if found["outcome"] == UNTIMED:
+        return "No timings to compare."
+    spread = f"({min(found['ratios']):.2f}x to {max(found['ratios']):.2f}x in {found['turns']} turns)"
+    choosing, prompt = seconds_of(pruned, *_STAGES), int(full["input"]["prompt_tokens"])
+    reasons = [f"choosing the tokens itself takes {choosing:.3g} s"] if choosing > 0.2 * prompt_seconds(pruned) else []
+    reasons += [f"the prompt is short ({prompt} tokens)"] if prompt < _SHORT_PROMPT else []
+    because = ", because " + " and ".join(reasons) if reasons else ""
+    verdict = {
+        FASTER: f"Pruned is faster {spread}",
+        SLOWER: f"Pruned is slower here {spread}{because}",
+        APART: f"The turns disagree or differ too little {spread}, so this does not show whether pruning is faster",
+    }[found["outcome"]]
+    seconds, share = found["decoder_seconds_median"], percent(found["shared_share"] or 0.0)
+    return (
+        f"{verdict}. The decoder, all that pruning can change, took {seconds['pruned']:.3g} s pruned and "
+        f"{seconds['unpruned']:.3g} s unpruned: {found['ratio']:.2f}x as fast. The first token comes "
+        f"{found['first_token_ratio'] or 1:.2f}x as soon: reading and the vision encoder, which pruning leaves alone, "
+        f"are {share} of the unpruned time to it."
+    )

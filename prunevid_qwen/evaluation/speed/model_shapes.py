@@ -66,14 +66,9 @@ def check_counted(shape: Any) -> None:
 
 
 def build_model(shape: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """Make a model on its device in its dtype; at no time are there weights in fp32 or on the host besides.
+    """Make a model of config ``shape`` on its device in its dtype, at no time in fp32 or on the host besides.
 
     Its random weights are normal, of standard deviation 1 / sqrt(inputs), so that attention is not uniform.
-
-    Args:
-        shape: config of the model.
-        device, dtype: of the weights.
-        attention: transformers' name of the attention kernel.
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
 

@@ -21,10 +21,11 @@ _PARTS = {  # colours apart for colour-blind eyes
     "lm_head": ("output layer", "#56b4e9"),
     "rest": ("between the parts", "#009e73"),
 }
-_STYLED = {"paper": "prunevid"}  # a preset that plots of accuracy know under another name
 _PANELS = {
-    "prefill": "decoder prefill, ms", "first_token": "to the first token, ms", "end_to_end": "end to end, ms",
-}  # fmt: skip
+    "prefill": "decoder prefill, ms",
+    "first_token": "to the first token, ms",
+    "end_to_end": "end to end, ms",
+}
 
 
 def draw_plots(folder: Path, summary: dict[str, Any]) -> list[str]:
@@ -48,23 +49,22 @@ def _draw_time(rows: list[Row], figure: Any, theme: Theme) -> None:
     figure.set_figheight(_HEIGHT * len(batches))
     grid = figure.subplots(len(batches), len(_PANELS), squeeze=False, sharex=True)
     handles: dict[str, Any] = {}
+    plain = {"color": theme.ink, "linewidth": 1.8, "marker": "o", "markersize": 4, "zorder": 4}
+    own_styles = {STOCK: {**plain, "linestyle": "-"}, KEEP_EVERYTHING: {**plain, "linestyle": ":"}}
     for batch, line in zip(batches, grid, strict=True):
         shown = [row for row in rows if row["batch"] == batch]
         for (part, title), axes in zip(_PANELS.items(), line, strict=True):
             for name in dict.fromkeys(row["variant"] for row in shown):
                 own = [row for row in shown if row["variant"] == name]
                 values = [row["prefill_ms"] if part == "prefill" else row["ms"][part] for row in own]
-                style = style_of(_STYLED.get(name, name), theme)
-                if name in (STOCK, KEEP_EVERYTHING):
-                    style = {"color": theme.ink, "linewidth": 1.8, "linestyle": "-" if name == STOCK else ":",
-                             "marker": "o", "markersize": 4, "zorder": 4}  # fmt: skip
+                style = own_styles.get(name) or style_of("prunevid" if name == "paper" else name, theme)
                 handles[name] = _band(axes, [row["frames"] for row in own], values, 1, style)
             axes.set_xscale("log", base=2)
             _plain_log(axes, sorted({row["frames"] for row in shown}))
             _label(axes, title + (f", batch {batch}" if len(batches) > 1 else ""), "frames", "y")
     figure.subplots_adjust(left=0.07, right=0.985, wspace=0.22)
-    _frame(figure, theme, "Time against frames", "Medians; bands from the 20 % to the 80 % quantile. Both axes: log.",
-           handles)  # fmt: skip
+    said = "Medians; bands from the 20 % to the 80 % quantile. Both axes: log."
+    _frame(figure, theme, "Time against frames", said, handles)
 
 
 def _draw_parts(rows: list[Row], figure: Any, theme: Theme) -> None:

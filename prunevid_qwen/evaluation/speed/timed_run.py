@@ -1,10 +1,13 @@
-"""One timed run: token by token with nothing hooked, or part by part. Waits for the device before and after alone."""
+"""One measured run: the time of each token with nothing hooked, the time of each part, the peak of its memory."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +19,10 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.forward.hooks import pruned
-from prunevid_qwen.tokens.timestamps import Stopwatch
-from prunevid_qwen.tokens.trace import Timestamp, Trace
+from prunevid_qwen.tokens.timestamps import Stopwatch, Timestamp
+from prunevid_qwen.tokens.trace import Trace
 
-_STAGES = {"stage1": "merge", "stage2": "select", "stage3": "compact"}  # part -> its name in a trace's seconds
+NOT_MEASURED = "not measured: needs CUDA or Linux"
 
 
 class TimedParts(NamedTuple):
@@ -134,8 +137,46 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
         _, moments = _generate(model, inputs, 1)
         synchronise(device)
     seconds = {name: spans.total(name) for name in watched}
-    seconds |= {name: 0.0 if trace is None else trace.seconds.total(part) for name, part in _STAGES.items()}
+    for stage, name in (("stage1", "merge"), ("stage2", "select"), ("stage3", "compact")):
+        seconds[stage] = 0.0 if trace is None else trace.seconds.total(name)
     seconds["layers"] = seconds["decoder"] - seconds["stage1"] - seconds["stage2"] - seconds["stage3"]
     seconds["first_token"] = start.seconds_until(moments[0])
     seconds["rest"] = seconds["first_token"] - seconds["vision"] - seconds["decoder"] - seconds["lm_head"]
     return TimedParts(seconds, trace, cache_of(output["decoder"]))
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Measure the peak of what runs inside the block: the allocator's count on CUDA, the process's on Linux.
+
+    Yields: ``how`` it is counted; in bytes, None where they cannot be counted, what is in use ``before`` (weights,
+        inputs, libraries) and, when the block has ended, the most during it, ``peak``, and the difference, ``above``.
+    """
+    gc.collect()
+    found: dict[str, Any] = {"how": NOT_MEASURED, "before": None, "peak": None, "above": None}
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        found |= {"how": "torch.cuda.max_memory_allocated", "before": torch.cuda.memory_allocated(device)}
+        yield found
+        torch.cuda.synchronize(device)
+        found["peak"] = torch.cuda.max_memory_allocated(device)
+    else:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)  # what the C library holds free would hide the first megabytes of the work
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is resident
+        except OSError:  # another system, or a container that forbids it
+            yield found
+            return
+        how = "peak resident size of the process (VmHWM), reset before the run"
+        found |= {"how": how, "before": _resident("VmRSS")}
+        yield found
+        found["peak"] = _resident("VmHWM")
+    found["above"] = found["peak"] - found["before"]
+
+
+def _resident(name: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in status if line.startswith(f"{name}:"))

@@ -14,7 +14,7 @@ from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.engine.task_media import ByProtocol, MediaReading, media_reader, read_media
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, media_reader, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
@@ -96,14 +96,9 @@ class Reproduction:
         return made
 
     def read(self) -> list[tuple[SetOfTable, Dataset]]:
-        """Read the questions of every data set; no video is opened.
-
-        Raises:
-            ConfigError: a folder does not hold them.
-        """
-        return [
-            (each, read_dataset(each.data.dataset, self.data[each.data.dataset], each.data.part)) for each in self.sets
-        ]
+        """Read the questions of every data set, no video; `ConfigError` where a folder does not hold them."""
+        names = [(each, each.data.dataset) for each in self.sets]
+        return [(each, read_dataset(name, self.data[name], each.data.part)) for each, name in names]
 
 
 def reproduce(
@@ -129,10 +124,8 @@ def reproduce(
         def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
-        run = BenchmarkRun(
-            each.data.dataset, asked.data[each.data.dataset], asked.protocol(each), configs, each.data.part,
-            asked.limit, asked.model_path, asked.loading, asked.device,
-        )  # fmt: skip
+        name, who = each.data.dataset, (asked.model_path, asked.loading, asked.device)
+        run = BenchmarkRun(name, asked.data[name], asked.protocol(each), configs, each.data.part, asked.limit, *who)
         answer_run(folder / each.name, run, engine, shard, restart, told, command, data)
 
 
@@ -148,9 +141,8 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     reader = media_reader(asked.model_path, asked.loading) if local else MediaReader()
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
-    if local:
-        for _, config in configs:
-            compile_plan(config, depth.layers)
+    for _, config in configs if local else ():
+        compile_plan(config, depth.layers)
     names = [name for name, _ in configs]
     if asked.setting.timed:  # the stock model takes part
         names = [row.name for row in asked.setting.rows if row.ours is None or row.name in names]
@@ -159,8 +151,9 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
         protocol, config = asked.protocol(each), configs[0][1]
         reading = ByProtocol(protocol, reader.video, reader.image, config.video_backend, config.video_time_limit)
         records = spread(data.records, asked.limit)
-        paths = sorted({media.path for record in records for media in record.media})
-        missing = [path for path in paths if not Path(path).exists()]
+        missing = sorted({media.path for each in records for media in each.media if not Path(media.path).exists()})
+        tried = ((record.media[0].path, read_media(reading, record.media)) for record in records)
+        path, first = next(((path, read) for path, read in tried if read.error is None), (None, None))
         found.append(
             {
                 "asked": each.name,
@@ -177,22 +170,15 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
                 "configs": names,
                 "not on this model": unfit,
                 "model": files,
-                "first": _first_read(reading, records),
+                "first": first
+                and {
+                    "path": path,
+                    "frames, height, width": [list(medium.frames.shape[:3]) for medium in first.media],
+                    "seconds": first.seconds,
+                },
             }
         )
     return found
-
-
-def _first_read(reading: MediaReading, records: Any) -> dict[str, Any] | None:
-    for record in records:
-        read = read_media(reading, record.media)
-        if read.error is None:
-            shapes = [list(medium.frames.shape[:3]) for medium in read.media]
-            return {"path": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
-    return None
-
-
-# ---- what is known of a model that is not loaded
 
 
 def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None = None) -> Depth:

@@ -42,8 +42,8 @@ def compare(table: PublishedTable, setting: Setting, folder: Path) -> Found:
             for said in deviations(table, setting, each, record):
                 deviating.setdefault(said, []).append(each.data.title)
         asked.append(_entry(each, setting, own, record))
-    said = [what if len(titles) == ran else f"{what} ({', '.join(titles)})" for what, titles in deviating.items()]
-    return {"table": table.name, "setting": setting.name, "deviations": said, "asked": asked}
+    told = [what if len(titles) == ran else f"{what} ({', '.join(titles)})" for what, titles in deviating.items()]
+    return {"table": table.name, "setting": setting.name, "deviations": told, "asked": asked}
 
 
 def deviations(table: PublishedTable, setting: Setting, each: SetOfTable, record: Mapping[str, Any]) -> list[str]:
@@ -65,17 +65,15 @@ def deviations(table: PublishedTable, setting: Setting, each: SetOfTable, record
     wanted = each.protocol.to_dict()
     given = record["protocol"].items()
     said += [f"{name} {value}, not {wanted[name]}" for name, value in given if value != wanted[name]]
-    for row in (row for row in setting.rows if row.ours is not None):
-        held, changed = configs.get(row.name), ["not run"]
-        if held is not None:
-            published = row.ours.config(PUBLISHED_DEPTH).flat().items()
-            differing = [pair for pair in published if held.get(pair[0]) != pair[1]]
+    for name, ours in ((row.name, row.ours) for row in setting.rows if row.ours is not None):
+        changed = ["not run"]
+        if name in configs:
             changed = [
-                f"{option} {held[option]}, not {value}"
-                for option, value in differing
-                if option not in (*BY_PROTOCOL, "glimpse_path")
+                f"{option} {configs[name][option]}, not {value}"
+                for option, value in ours.config(PUBLISHED_DEPTH).flat().items()
+                if option not in (*BY_PROTOCOL, "glimpse_path") and configs[name].get(option) != value
             ]
-        said += [f"{row.name}: {'; '.join(changed)}"] if changed else []
+        said += [f"{name}: {'; '.join(changed)}"] if changed else []
     return said
 
 

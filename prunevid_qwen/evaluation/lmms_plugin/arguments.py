@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_checks import check_count, is_number, unknown
+from prunevid_qwen.config.typed import kinds_of, read_value
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.protocol.protocol import BY_PROTOCOL, INSTEAD, EvalProtocol, protocol_named, under
 
 LONGEST = 128
 """New tokens where neither task nor model arguments say how many: what lmms-eval's own Qwen2.5-VL takes."""
-
-_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -50,9 +48,8 @@ _INSTEAD = {**INSTEAD, "max_num_frames": "frames", "model_path": "pretrained", "
 def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
     """Turn model arguments into choices.
 
-    Args:
-        given: name -> value as lmms-eval reads it: int, float, bool, or str. Where None is a value, "none" says it;
-            quotes around a text are taken off, and ``\\n`` in one is a line break.
+    Values are as lmms-eval reads them: int, float, bool, or str. Where None is a value, "none" says it; quotes around a
+    text are taken off, and ``\\n`` in one is a line break.
 
     Raises:
         ConfigError: an unknown name (the nearest is offered), or a value of another type or out of its range.
@@ -81,32 +78,16 @@ def read_arguments(given: Mapping[str, Any]) -> ModelArguments:
 
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """Return a value as one of the types in ``kind``, whatever lmms-eval took it for."""
-    kinds = get_args(kind) or (kind,)
-    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        value = value[1:-1]
-    word = str(value).lower()
-    if type(None) in kinds and word == "none":
-        return None
-    if bool in kinds and word in _WORDS:
-        return _WORDS[word]
-    if isinstance(value, str):
-        for number in (int, float):
-            if number in kinds:
-                with suppress(ValueError):
-                    return number(value)
-        if str in kinds:
-            return value.replace("\\n", "\n")
-    elif is_number(value):
-        if float in kinds or (int in kinds and isinstance(value, int)):
-            return value
-        if int in kinds and value.is_integer():
-            return int(value)  # 1e6
-        if str in kinds and isinstance(value, int):
-            return str(value)  # a revision of digits
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", type(None): "none"}
-    wanted = " or ".join(words[part] for part in words if part in kinds)
-    hint = f': where it is a text, put it into quotes ({name}="...")' if str in kinds else ""
-    raise ConfigError(f"{name} is {wanted}, got {quoted(value)}{hint}")
+    kinds = kinds_of(kind)
+    if str in kinds and isinstance(value, (bool, float)):  # what was typed is lost: a revision 1e5 is 100000.0 now
+        raise ConfigError(f'{name} is a text, got {value}: put it into quotes ({name}="...")')
+    if isinstance(value, float) and float not in kinds and value.is_integer():
+        value = int(value)  # 1e6
+    text = str(value)
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1]
+    read = read_value(name, text, kind)
+    return read.replace("\\n", "\n") if isinstance(read, str) else read
 
 
 def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, Any]:
@@ -131,17 +112,14 @@ def placed(loading: Mapping[str, Any], processes: int, own: str) -> dict[str, An
     return {**loading, "device": own}
 
 
-_KNOWN = (
-    "until", "stop_sequences", "max_new_tokens", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k",
-    "num_beams", "repetition_penalty",
-)  # fmt: skip
+_SAMPLING = ("do_sample", "temperature", "top_p", "top_k", "repetition_penalty")
+_KNOWN = ("until", "stop_sequences", "max_new_tokens", "max_gen_toks", "num_beams", *_SAMPLING)
 # These say nothing to us, or say what is done anyway.
 _ONE_VALUE = {"n": 1, "best_of": 1, "num_return_sequences": 1, "skip_special_tokens": True, "use_cache": True}
 _OTHERS = ("image_aspect_ratio",)  # how LLaVA cuts an image; Qwen2.5-VL takes any aspect as it is
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """How an answer is made."""
 
     arguments: dict[str, Any]  # of transformers' ``generate``
@@ -168,26 +146,22 @@ def read_generation(given: Mapping[str, Any] | None, max_new_tokens: int | None 
                 raise ConfigError(f"generation argument {name} is {_ONE_VALUE[name]!r} here, got {quoted(value)}")
         elif name not in _KNOWN:
             raise ConfigError(unknown("prunevid_qwen honours the generation arguments", name, _KNOWN))
-    longest = max_new_tokens or given.get("max_new_tokens") or given.get("max_gen_toks") or LONGEST
-    check_count("max_new_tokens", longest, 1)
-    beams = given.get("num_beams") or 1
-    check_count("num_beams", beams, 1)
-    arguments = {"max_new_tokens": longest, "num_beams": beams, **_sampling(given)}
+    counts = {"max_new_tokens": max_new_tokens or given.get("max_new_tokens") or given.get("max_gen_toks") or LONGEST}
+    counts["num_beams"] = given.get("num_beams") or 1
+    for name, value in counts.items():
+        check_count(name, value, 1)
+    warmth, asked = given.get("temperature"), given.get("do_sample")
+    if warmth is not None and (not is_number(warmth) or warmth < 0):
+        raise ConfigError(f"temperature is a number of at least 0, got {quoted(warmth)}")
+    sampling: dict[str, Any] = {"do_sample": False}
+    if asked is not False and warmth != 0 and (asked is not None or warmth is not None):
+        sampling = {"do_sample": True, "temperature": 1.0 if warmth is None else float(warmth)}
+        sampling |= {name: given[name] for name in ("top_p", "top_k") if given.get(name) is not None}
     if given.get("repetition_penalty") is not None:
-        arguments["repetition_penalty"] = float(given["repetition_penalty"])
+        sampling["repetition_penalty"] = float(given["repetition_penalty"])
     stops: list[str] = []
     for until in (given.get("until"), given.get("stop_sequences")):
         stops += [until] if isinstance(until, str) else list(until or ())
     if not all(isinstance(stop, str) for stop in stops):
         raise ConfigError(f"until is a text or a list of texts, got {quoted(stops)}")
-    return Generation(arguments, tuple(dict.fromkeys(filter(None, stops))))
-
-
-def _sampling(given: Mapping[str, Any]) -> dict[str, Any]:
-    warmth, asked = given.get("temperature"), given.get("do_sample")
-    if warmth is not None and (not is_number(warmth) or warmth < 0):
-        raise ConfigError(f"temperature is a number of at least 0, got {quoted(warmth)}")
-    if asked is False or warmth == 0 or (asked is None and warmth is None):
-        return {"do_sample": False}
-    chosen = {"do_sample": True, "temperature": 1.0 if warmth is None else float(warmth)}
-    return chosen | {name: given[name] for name in ("top_p", "top_k") if given.get(name) is not None}
+    return Generation({**counts, **sampling}, tuple(dict.fromkeys(filter(None, stops))))

@@ -68,17 +68,17 @@ def chat_question(
     turns, media = read_conversation(
         [_ours(message) for message in messages], lambda item, number: _medium(f"{name}, {item.kind} {number}", item)
     )
+
+    def turn(role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": [{"type": "text", "text": text}]}
+
     if system is not None:
-        turns = [_turn("system", system), *(turn for turn in turns if turn["role"] != "system")]
+        turns = [turn("system", system), *(each for each in turns if each["role"] != "system")]
     if prefill:
         if turns[-1]["role"] == "assistant":
             raise ConfigError(f"{name} begins the assistant's answer itself: leave prefill out")
-        turns.append(_turn("assistant", prefill))
+        turns.append(turn("assistant", prefill))
     return ChatQuestion(name, generation, tuple(turns), tuple(media))
-
-
-def _turn(role: str, text: str) -> dict[str, Any]:
-    return {"role": role, "content": [{"type": "text", "text": text}]}
 
 
 def _ours(message: Any) -> Any:

@@ -28,6 +28,7 @@ from prunevid_qwen.evaluation.store import Lines
 from prunevid_qwen.tokens.device import input_device
 
 _CONFIG = "lmms_eval"
+_ONLY_ANSWERS = "prunevid_qwen {}: choose a task whose output_type is generate_until"
 
 
 class PruneVidQwen(lmms):
@@ -172,16 +173,11 @@ class PruneVidQwen(lmms):
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         """Refuse: pruning is defined for prompts with an answer to come."""
-        raise NotImplementedError(
-            "prunevid_qwen generates answers and gives no log-likelihoods: choose a task whose output_type is "
-            "generate_until"
-        )
+        raise NotImplementedError(_ONLY_ANSWERS.format("gives no log-likelihoods"))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
         """Refuse: see the sentence."""
-        raise NotImplementedError(
-            "prunevid_qwen answers one round a request: choose a task whose output_type is generate_until"
-        )
+        raise NotImplementedError(_ONLY_ANSWERS.format("answers one round a request"))
 
     def clean(self) -> None:
         """Let go of the model: lmms-eval may put a judge on the same GPU."""

@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.lmms_plugin.arguments import (
+from prunevid_qwen.evaluation.lmms_plugin.requests import (
     BY_PROTOCOL,
     KINDS,
     LONGEST,

@@ -183,16 +183,14 @@ def _sentence(row: Row) -> str:
 def noise_of(rows: list[Row]) -> list[str]:
     """Name the cells whose stock times spread too widely to be believed."""
     found = []
-    for row in rows:
-        if row["variant"] == STOCK and "error" not in row:
-            time = row["ms"]["first_token"]
-            spread = (time["high"] - time["low"]) / time["median"]
-            if spread > _NOISY:
-                found.append(
-                    f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token "
-                    f"spreads by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this "
-                    "machine"
-                )
+    for row in (row for row in rows if row["variant"] == STOCK and "error" not in row):
+        time = row["ms"]["first_token"]
+        spread = (time["high"] - time["low"]) / time["median"]
+        if spread > _NOISY:
+            found.append(
+                f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token spreads "
+                f"by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this machine"
+            )
     return found
 
 

@@ -44,7 +44,7 @@ class _TokenStamps(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
-class _Run(NamedTuple):
+class _Timed(NamedTuple):
     moments: list[Timestamp]  # the start, after each token, the end
     new: Tensor  # the new tokens, [B, n]
     trace: Trace | None
@@ -60,7 +60,7 @@ def synchronise(device: torch.device) -> None:
 
 def _run(
     model: Any, inputs: dict[str, Any], config: PruneVidConfig | None, new_tokens: int, watched: dict[str, Any]
-) -> _Run:
+) -> _Timed:
     """Generate greedily, whatever the model's own settings say, exactly ``new_tokens`` tokens; hook what is watched."""
     device, before = inputs["input_ids"].device, model.generation_config
     spans, open_calls, outputs, stamps = Stopwatch(), dict[str, Timestamp](), dict[str, Any](), _TokenStamps()
@@ -91,7 +91,7 @@ def _run(
     new = output[:, inputs["input_ids"].shape[1] :]
     if new.shape[1] != new_tokens or len(stamps.moments) != new_tokens:
         raise SetupError(f"{new_tokens} tokens were asked for, {new.shape[1]} came: the answers are not comparable")
-    return _Run([start, *stamps.moments, end], new, trace, spans, outputs)
+    return _Timed([start, *stamps.moments, end], new, trace, spans, outputs)
 
 
 def timed_tokens(

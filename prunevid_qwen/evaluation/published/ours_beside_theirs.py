@@ -83,15 +83,15 @@ def _entry(each: SetOfTable, setting: Setting, folder: Path, record: Mapping[str
     summary: Found | None = None
     if record is not None:
         budgets = _budgets(record)
-        try:
-            if record["manifest"] is None:
-                state, files = HIDDEN, _exports(folder, record)
-            else:
+        if record["manifest"] is None:
+            state, files = HIDDEN, _exports(folder, record)
+        else:
+            try:
                 summary = write_tables(folder)
                 whole = [row for row in summary["rows"] if row["axis"] == ALL]
                 state = "partial" if any(row["partial"] for row in whole) else "complete"
-        except ConfigError as error:
-            state = f"no score: {error}"
+            except ConfigError as error:
+                state = f"no score: {error}"
     scored = summary["rows"] if summary else []
     spent = {one["config"]: one for one in summary["tokens"]["rows"]} if summary else {}
     tables = []

@@ -132,10 +132,10 @@ def reproduce(
 def check(asked: Reproduction) -> list[dict[str, Any]]:
     """Do everything up to the model: questions, protocols, configs, files of a local model, a first video of each set.
 
-    Returns: what was found of each data set.
+    Returns: what was found of each data set; "first" is None where nothing can be read.
 
     Raises:
-        ConfigError, SetupError: what would stop the run. Of a data set of which nothing can be read "first" is None.
+        ConfigError, SetupError: what would stop the run.
     """
     files, local = check_files(asked.model_path), Path(_folder(asked.model_path)).is_dir()
     reader = media_reader(asked.model_path, asked.loading) if local else MediaReader()
@@ -184,8 +184,7 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
 def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None = None) -> Depth:
     """Read how deep a model is, and where its predictor selects, of which a hub id is taken for a published one.
 
-    Raises:
-        ConfigError, SetupError, UnsupportedError: as in `prunevid_qwen.loading.config_of`.
+    It raises as `prunevid_qwen.loading.config_of`.
     """
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
     layers = config_of(_folder(model_path), hub).get_text_config().num_hidden_layers
@@ -197,12 +196,7 @@ def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None 
 
 
 def check_files(model_path: str) -> str:
-    """Look whether the weights of a local model are all there; return a sentence.
-
-    Raises:
-        ConfigError: it is neither a folder of a model nor a hub id.
-        SetupError: some are missing; the first is named.
-    """
+    """Look whether the weights of a local model are all there, and say so; `SetupError` where some are not."""
     check_source(_folder(model_path))  # before a Path drops the ./ that makes it one
     folder = Path(_folder(model_path))
     if not folder.is_dir():

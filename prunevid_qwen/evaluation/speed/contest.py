@@ -158,10 +158,7 @@ class Contest:
 def measure_overhead(
     shape: str, device: torch.device, dtype: torch.dtype, attention: str, tell: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Time `generate` of stock and keep-everything in pairs, first one and then the other in front.
-
-    Returns: the prompt's length, the answers' and the seconds of every pair.
-    """
+    """Time `generate` of stock and keep-everything in pairs, first one and then the other in front."""
     size, new_tokens, count = _PAIRS.get(shape, _OTHER_PAIRS)
     model = build_model(shape_called(shape), device, dtype, attention)
     inputs, pairs = make_inputs(size, model), []

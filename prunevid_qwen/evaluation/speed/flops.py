@@ -79,11 +79,8 @@ def vision_flops(shape: Any, grid: Sequence[int], batch: int = 1) -> int:
 def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, least: int) -> int:
     """Count the distance products of stage 1's clustering: 2 N² C for every group of N points that is clustered.
 
-    Args:
-        merged: what stage 1 did to the videos in ``blocks``; its strata are its groups (static tokens of a segment,
-            dynamic ones of a position).
-        channels: C.
-        least: groups of at most so many points are not clustered.
+    ``merged`` is what stage 1 did to the videos in ``blocks``; its strata are the groups (static tokens of a segment,
+    dynamic ones of a position). Groups of at most ``least`` points are not clustered.
     """
     if merged.stratum is None or merged.is_identity:
         return 0

@@ -32,11 +32,7 @@ SHAPES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {  # values of _TEX
 
 
 def shape_called(name: str) -> Any:
-    """Return the config of a Qwen2.5-VL of a shape, by the shape's name.
-
-    Raises:
-        ConfigError: no such shape; the nearest name is offered.
-    """
+    """Return the config of a Qwen2.5-VL of a shape, by the shape's name; `ConfigError` where there is none."""
     if name not in SHAPES:
         raise ConfigError(unknown("a shape is one of", name, tuple(SHAPES)))
     from transformers import Qwen2_5_VLConfig

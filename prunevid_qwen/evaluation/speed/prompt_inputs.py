@@ -115,16 +115,14 @@ def read_prompt(
     """Read a prompt's videos from files.
 
     Args:
-        source: "generated", or a video file or folder of frames.
-        size: wanted.
-        model: that the inputs are for.
+        source: "generated" into ``folder``, or a video file or folder of frames.
+        size: wanted; that of the inputs is what the reader makes of it.
         media: reads as the model wants it; None takes the stock settings with small frames allowed.
-        folder: of generated files.
         repeats: readings of the first row's video that count, after one that does not.
 
     Returns:
-        The size that the reader made; inputs as `generate` takes them; and of the first row's video ``seconds`` of
-        each reading (decoding, resizing, cutting into patches) and what the reader says of it, ``video``.
+        The size; inputs as `generate` takes them; and of the first row's video ``seconds`` of each reading (decoding,
+        resizing, cutting into patches) and what the reader says of it, ``video``.
 
     Raises:
         ConfigError: several rows would show the one file, so that stage 1 would decide once for all.

@@ -41,11 +41,7 @@ DEFINITIONS = {
 
 
 def summarise(folder: Path) -> dict[str, Any]:
-    """Collect every figure of a run.
-
-    Raises:
-        ConfigError: the folder holds no measurements.
-    """
+    """Collect every figure of a run; `ConfigError` where the folder holds no measurements."""
     record = RunFolder(folder).record("prunevid bench speed")
     lines = read_lines(folder / MEASUREMENTS)
     if not lines:
@@ -69,13 +65,9 @@ def summarise(folder: Path) -> dict[str, Any]:
 
 
 def rows_of(lines: list[dict[str, Any]], new_tokens: int) -> list[Row]:
-    """Make a row for each number of frames, batch and competitor that could run or could not, in the order measured.
+    """Make a row of the measured ``lines`` for each number of frames, batch and competitor, in the order measured.
 
-    Args:
-        lines: the folder's measurements.
-        new_tokens: of every answer.
-
-    Returns: what `DEFINITIONS` says, and a ``sentence``.
+    It holds what `DEFINITIONS` says and a ``sentence``, or the ``error`` of one that could not run.
     """
     rows: list[Row] = []
     for line in [line for line in lines if line["kind"] == "facts"]:
@@ -195,11 +187,7 @@ def noise_of(rows: list[Row]) -> list[str]:
 
 
 def overhead_of(line: dict[str, Any]) -> dict[str, Any]:
-    """Summarise the pairs of `measure_overhead`.
-
-    Returns: quantiles of the differences: ``prefill_ms`` and ``decode_ms`` a forward, and ``generate_share`` of the
-        stock model's whole answer.
-    """
+    """Summarise the pairs of `measure_overhead`: quantiles of the differences, a forward and of the whole answer."""
     pairs = [(pair[STOCK], pair[KEEP_EVERYTHING]) for pair in line["pairs"]]
     shares = [ours["end_to_end"] / stock["end_to_end"] - 1 for stock, ours in pairs]
     return {

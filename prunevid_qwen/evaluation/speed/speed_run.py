@@ -180,10 +180,9 @@ def hardware(device: str) -> dict[str, Any]:
 
 
 def video_features(positions: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Make the tokens of a video: scenes of 20 positions, each a still picture of which half the locations move.
+    """Make a video [T, rows, columns, C]: scenes of 20 positions, each a still picture, half of whose locations move.
 
-    Returns:
-        [T, rows, columns, C] with a noise of a tenth of the signal.
+    There is a noise of a tenth of the signal.
     """
     generator = torch.Generator(device).manual_seed(0)
     size = (math.prod(_GROWTH_GRID), _GROWTH_CHANNELS)
@@ -219,8 +218,7 @@ def measure_growth(
 ) -> dict[str, Any]:
     """Time stage 1 of the paper's preset over videos of more and more temporal positions, two frames each.
 
-    Returns: for each length its frames, tokens before and after, seconds and peak bytes above the features; and the
-        exponent of time against length, fitted to the medians (1 is linear).
+    ``exponent`` is that of time against length, fitted to the medians (1 is linear).
     """
     config, points = get_paper_config(), list[dict[str, Any]]()
     for number, length in enumerate(positions):

@@ -14,13 +14,12 @@ from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.engine.task_media import ByProtocol, media_reader, read_media
-from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, read_media
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
 
 
@@ -90,10 +89,11 @@ class Reproduction:
             found.append((name, config.replace(glimpse_path=self._predictor) if config.has("glimpse_path") else config))
         return tuple(found), unfit
 
-    def protocol(self, each: SetOfTable) -> EvalProtocol:
-        """Return the protocol of a data set, changes included."""
-        made: EvalProtocol = each.protocol.replace(**self.changes)
-        return made
+    def run(self, each: SetOfTable, configs: NamedConfigs) -> BenchmarkRun:
+        """Return the run of a data set under its protocol, changes included; `ConfigError` where they do not fit."""
+        name, protocol = each.data.dataset, each.protocol.replace(**self.changes)
+        who = (self.model_path, self.loading, self.device)
+        return BenchmarkRun(name, self.data[name], protocol, configs, each.data.part, self.limit, *who)
 
     def read(self) -> list[tuple[SetOfTable, Dataset]]:
         """Read the questions of every data set, no video; `ConfigError` where a folder does not hold them."""
@@ -124,9 +124,7 @@ def reproduce(
         def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
-        name, who = each.data.dataset, (asked.model_path, asked.loading, asked.device)
-        run = BenchmarkRun(name, asked.data[name], asked.protocol(each), configs, each.data.part, asked.limit, *who)
-        answer_run(folder / each.name, run, engine, shard, restart, told, command, data)
+        answer_run(folder / each.name, asked.run(each, configs), engine, shard, restart, told, command, data)
 
 
 def check(asked: Reproduction) -> list[dict[str, Any]]:
@@ -138,7 +136,6 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
         ConfigError, SetupError: what would stop the run.
     """
     files, local = check_files(asked.model_path), Path(_folder(asked.model_path)).is_dir()
-    reader = media_reader(asked.model_path, asked.loading) if local else MediaReader()
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
     for _, config in configs if local else ():
@@ -148,8 +145,8 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
         names = [row.name for row in asked.setting.rows if row.ours is None or row.name in names]
     found = []
     for each, data in asked.read():
-        protocol, config = asked.protocol(each), configs[0][1]
-        reading = ByProtocol(protocol, reader.video, reader.image, config.video_backend, config.video_time_limit)
+        run = asked.run(each, configs)
+        reading = run.reading() if local else ByProtocol(run.protocol, PixelOptions(), PixelOptions())
         records = spread(data.records, asked.limit)
         missing = sorted({media.path for each in records for media in each.media if not Path(media.path).exists()})
         tried = ((record.media[0].path, read_media(reading, record.media)) for record in records)
@@ -166,7 +163,7 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
                 "answers": len(records) * len(names),
                 "missing": len(missing),
                 "first missing": missing[0] if missing else None,
-                "protocol": protocol.to_dict(),
+                "protocol": run.protocol.to_dict(),
                 "configs": names,
                 "not on this model": unfit,
                 "model": files,

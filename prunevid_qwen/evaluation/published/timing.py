@@ -17,13 +17,12 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
 from prunevid_qwen.evaluation.engine.task import Line
-from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, media_reader, read_media
-from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, read_media
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
 from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
-from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
+from prunevid_qwen.evaluation.store import Lines, config_options, run_hash
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
@@ -52,27 +51,16 @@ def measure(
         PruningNotApplied: pruning was asked for and did not happen.
     """
     [(each, data)] = asked.read()
-    protocol, ours = asked.protocol(each), dict(asked.configs(asked.depth())[0])
-    rows = [
-        Competitor(row.name, None if row.ours is None else under(protocol, row.name, ours[row.name]))
-        for row in asked.setting.rows
-    ]
-    device = choose_device(asked.loading.get("device"))
-    media_reader(asked.model_path, asked.loading)  # a model that cannot be measured is refused before a file is touched
-    options = {
-        "dataset": data.name,
-        "images": f"{len(data.records)}, {digest_of([record.id for record in data.records])}",
-        "new_tokens": new_tokens,
-        "rounds": ROUNDS,
-        **protocol.to_dict(),
-        **model_options(asked.model_path, asked.loading, device),
-    }
+    run = asked.run(each, asked.configs(asked.depth())[0])
+    ours, reading = dict(run.configs), run.reading()  # a model that is not measured is refused before a file is touched
+    rows = [Competitor(row.name, None if row.ours is None else ours[row.name]) for row in asked.setting.rows]
+    options = {**run.options(data), "new_tokens": new_tokens, "rounds": ROUNDS}
     stored = {row.name: {} if row.config is None else config_options(row.config) for row in rows}
-    kind = torch.device(device)
+    kind = torch.device(choose_device(asked.loading.get("device")))
     about = {
         "what": "times of pruning on images",
         "device name": torch.cuda.get_device_name(kind) if kind.type == "cuda" else kind.type,
-        "protocol": protocol.to_dict(),
+        "protocol": run.protocol.to_dict(),
         "command": command,
     }
     run_folder(folder).begin(options, about, restart, configs=stored)
@@ -87,15 +75,13 @@ def measure(
     given = {name: value for name, value in asked.loading.items() if value is not None}
     model = PruneVidQwen25VL.from_pretrained(asked.model_path, config=config, **given)
     check_counted(model.model.config)
-    media = model.preprocessor.media
-    reading = ByProtocol(protocol, media.video, media.image)
     with Lines(answers_of(folder)) as part:
         for number, record in enumerate(left, 1 + len(records) - len(left)):
             read = read_media(reading, record.media)
             lines, error = list[Line](), read.error
             if error is None:
                 try:
-                    size, inputs = _prompt(model, config, protocol, record, read.media, reading)
+                    size, inputs = _prompt(model, config, record, read.media, reading)
                     contest = Contest(model.model, size, inputs, rows, new_tokens)
                     found, rounds = contest.prepare(), list(contest.rounds(ROUNDS))
                     lines = [_line(name, found[name], [each.get(name) for each in rounds]) for name in found]
@@ -109,18 +95,13 @@ def measure(
 
 
 def _prompt(
-    model: Any,
-    config: PruneVidConfig,
-    protocol: EvalProtocol,
-    record: Record,
-    media: tuple[ReadMedia, ...],
-    reading: ByProtocol,
+    model: Any, config: PruneVidConfig, record: Record, media: tuple[ReadMedia, ...], reading: ByProtocol
 ) -> tuple[PromptSize, dict[str, Any]]:
     """Return the size of an image's prompt and its tensors; the question is asked without its options."""
     [shown] = media
     pixels, grid = fitted_pixels(shown.frames, reading.image)
     item = {"type": "image", "image": Medium("image", pixels, grid, 1.0, shown.facts)}
-    question = BenchmarkQuestion(replace(record, options=(), answer=None), protocol)
+    question = BenchmarkQuestion(replace(record, options=(), answer=None), reading.protocol)
     sample = model.preprocessor.sample(question.messages([item], media), config)
     on = input_device(model.model)
     inputs = {name: value.to(on) for name, value in model.preprocessor.batch([sample]).items()}

@@ -75,18 +75,12 @@ def budget_of(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
 def layer_shares(config: PruneVidConfig, depth: Depth, free: float = 1.0) -> tuple[list[float], bool]:
     """Return the share of the visual tokens that each layer sees, and whether it is exactly that or may be less.
 
-    A selector that is asked for an average over layers has that average in each.
-
-    Args:
-        config: what is pruned.
-        depth: of the model.
-        free: the share that a cut leaves where the video decides and nothing caps it.
+    A selector that is asked for an average over layers has that average in each; a cut leaves the share ``free`` where
+    the video decides and nothing caps it.
     """
     own, merger = config.selector, config.merger
-    entering, exact = (
-        getattr(merger, "cluster_ratio", getattr(merger, "keep_ratio", None)),
-        getattr(merger, "exact", False),
-    )
+    entering = getattr(merger, "cluster_ratio", getattr(merger, "keep_ratio", None))
+    exact = getattr(merger, "exact", False)
     if entering is None or getattr(merger, "keep_tokens", None) is not None:
         entering, exact = 1.0, merger is None
     shares = [entering]

@@ -110,11 +110,10 @@ def explained(name: str) -> str:
 def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
     """Write the page of each setting."""
     from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
-    from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
     told, lines = {}, []
     for each in settings:
-        told[each.name] = found = (write_timing_page if each.timed else write_page)(table, each, out / each.name)
+        told[each.name] = found = write_page(table, each, out / each.name)
         if each.timed:
             lines.append(f"{each.name}, {found['images']} of {found['of']} images were measured")
         lines += [f"{each.name}, {data['title']}: {data['state']}" for data in found.get("asked", ())]

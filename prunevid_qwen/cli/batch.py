@@ -62,7 +62,7 @@ def batch(
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
     named = named_config(config, pruning.given)
     from prunevid_qwen.evaluation.tasks.batch_questions import missing_media
-    from prunevid_qwen.evaluation.tasks.benchmark import spread
+    from prunevid_qwen.evaluation.tasks.runs import spread
 
     asked: Any = spread(_questions(questions, question or [], question_file, system), limit)
     missing = missing_media(asked)
@@ -72,7 +72,7 @@ def batch(
         told = {"questions": len(asked), "missing": missing, "config": named[0], "out": str(out)}
         said = f"{len(asked)} questions can be asked; leave out --dry_run to ask them"
         return Done(told, lambda: typer.echo(said))
-    from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
+    from prunevid_qwen.evaluation.tasks.runs import BatchRun, answer_batch
 
     output.calm_libraries()
     run = BatchRun(tuple(asked), named, system, max_new_tokens, model.model_path, model.loading, pruning.plugins)

@@ -81,7 +81,7 @@ def run(
     """Run a benchmark with and without pruning: exact protocols, stored answers, tables of what they are worth."""
     from prunevid_qwen.evaluation.datasets import benchmark
     from prunevid_qwen.evaluation.protocol.protocol import protocol_for
-    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run
+    from prunevid_qwen.evaluation.tasks.runs import BenchmarkRun, answer_benchmark
 
     known = benchmark(name).name
     made = named_configs(configs, pruning.given, KEPT_BY_BASELINE)
@@ -108,7 +108,7 @@ def run(
         output.bars() as bars,
         engine.opened(model.device, output.verbose, bars.tell) as (opened, device),
     ):
-        answer_run(out, replace(asked, device=device), opened, engine.share, restart, bars.tell, typed(), read)
+        answer_benchmark(out, replace(asked, device=device), opened, engine.share, restart, bars.tell, typed(), read)
     number, of = engine.share
     if of > 1:
         output.note(f"share {number} of {of} is answered; when all are: prunevid eval tables {out}")
@@ -162,7 +162,7 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
     Raises:
         MediaError: all are.
     """
-    from prunevid_qwen.evaluation.tasks.benchmark import spread
+    from prunevid_qwen.evaluation.tasks.runs import spread
 
     asked = spread(data.records, limit)
     paths = {media.path for record in asked for media in record.media}
@@ -180,7 +180,7 @@ def _that_can_be_asked(data: Any, limit: int | None, how: str, output: Reporting
 def _described(run: Any, data: Any, asked: Sequence[Any]) -> Done:
     """Do everything up to the model: questions, protocol, configs, the model's files, one video and its prompt."""
     from prunevid_qwen.evaluation.engine.task_media import read_media
-    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion
+    from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion
 
     reading, options = run.reading(), run.options(data)
     found: dict[str, Any] = {"video": None}

@@ -124,10 +124,10 @@ def rows(paths: Sequence[Path]) -> list[AnnotationRow]:
         SetupError: pyarrow, which reads two of the kinds, is not installed.
     """
     found = []
-    readers = {".parquet": _columns, ".arrow": _columns, ".jsonl": _lines, ".csv": _csv}
+    readers = {".parquet": _columns, ".arrow": _columns, ".jsonl": json_lines, ".csv": _csv}
     for path in paths:
         try:
-            values = readers.get(path.suffix, _list)(path)
+            values = readers.get(path.suffix, json_list)(path)
         except OSError as error:
             raise ConfigError(f"{path} cannot be read ({error.strerror or error}): check its permissions") from error
         for number, record in enumerate(values):
@@ -146,11 +146,13 @@ def table(path: Path, kind: type = dict, expected: str = "one object of values")
     return found
 
 
-def _list(path: Path) -> list[Any]:
+def json_list(path: Path) -> list[Any]:
+    """Read a .json file of a list; see `rows` for the errors."""
     return table(path, list, "a list of records")
 
 
-def _lines(path: Path) -> list[Any]:
+def json_lines(path: Path) -> list[Any]:
+    """Read a file of a JSON value a line; see `rows` for the errors."""
     lines = enumerate(_text(path).split("\n"), 1)
     return [_parsed(line, f"{path}, line {number}") for number, line in lines if line.strip()]
 

@@ -23,9 +23,9 @@ Answer = Callable[[Task, Read], Iterable[Line]]
 Engine = Callable[[Iterable[Task], Any, Answering], Generator[Line, None, None]]
 """Tasks, how their media are read (a `MediaReading`), who answers: gives the lines, in any order."""
 
-_AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide reading, and little memory
-
 _Reads = Generator[tuple[Task, Read], None, None]
+
+_AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide reading, and little memory
 
 
 def run_here(
@@ -33,14 +33,13 @@ def run_here(
 ) -> Generator[Line, None, None]:
     """Answer tasks in order, reading the next ones meanwhile.
 
-    Lines do not depend on ``workers``. A worker that dies (out of memory, a decoder's fault) is replaced and its task
-    read again, alone; a task whose reading kills a second worker becomes an error of its questions.
+    A worker that dies (out of memory, a decoder's fault) is replaced and its task read again, alone; a task whose
+    reading kills a second worker becomes an error of its questions.
 
     Args:
         tasks: taken one by one, no earlier than their media are read.
-        reading: how media are read.
         answer: gives the lines of a task; runs in this process.
-        workers: processes that read, or 0 for a thread of this one.
+        workers: processes that read, or 0 for a thread of this one; lines do not depend on it.
         plugins: that processes load before they read.
 
     Raises:
@@ -53,7 +52,7 @@ def run_here(
 
 
 def here(workers: int) -> Engine:
-    """Return the engine of this machine, ``workers`` as in `run_here`; a model is loaded once, for all its runs."""
+    """Return the engine of this machine; a model is loaded once, for all its runs."""
     loaded: dict[str, PruneVidQwen25VL] = {}
 
     def run(tasks: Iterable[Task], reading: MediaReading, answering: Answering) -> Generator[Line, None, None]:

@@ -15,6 +15,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.protocol.samplers import Sampled
 from prunevid_qwen.inputs.frontends import check_own_reading
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
@@ -25,7 +26,7 @@ from prunevid_qwen.video.indexed import read_frames
 
 
 def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
-    """Return how a model wants its media, read from its files; no weights are loaded. Arguments as of `Answering`.
+    """Return how a model wants its media, read from its files; no weights are loaded.
 
     Raises:
         UnsupportedError: of another family than those that this package reads for.
@@ -57,6 +58,13 @@ class HeldImage(Media):
 
 
 @dataclass(frozen=True)
+class LimitedImage(Media):
+    """An image that configs read with at most so many pixels; None is the model's own limit."""
+
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
 class ByProtocol:
     """Reads media as a benchmark's protocol says: frames by number, pixels between its limits."""
 
@@ -74,12 +82,11 @@ class ByProtocol:
         """
         if media.kind == "image":
             return _image(media, self._limits(self.image, 1))
-        chosen: list[Any] = []
-        first = 1 if media.kind == "frames" else 0
+        chosen: list[Sampled] = []
 
         def choose(count: int, fps: float) -> tuple[int, ...]:
-            chosen.append(self.protocol.sample(count, fps, media.start, media.end, first))
-            return tuple(chosen[-1].indices)
+            chosen.append(self.protocol.sample(count, fps, media.start, media.end, int(media.kind == "frames")))
+            return chosen[-1].indices
 
         def fit(frame: np.ndarray) -> np.ndarray:
             return fitted_frame(frame, self._limits(self.video, len(chosen[-1].indices)))
@@ -87,11 +94,10 @@ class ByProtocol:
         found = read_frames(
             media.path, choose, fit=fit, fps=media.fps or 2.0, backend=self.backend, time_limit=self.time_limit
         )
-        sampled, frames = chosen[-1], found.frames
-        padded = len(frames) % self.video.temporal_patch_size
+        frames, padded = found.frames, len(found.frames) % self.video.temporal_patch_size
         if padded:
             frames = np.concatenate([frames, frames[-1:]])
-        seconds = sampled.seconds_per_grid(self.protocol.seconds_per_grid)
+        seconds = chosen[-1].seconds_per_grid(self.protocol.seconds_per_grid)
         facts = {
             "source": media.path,
             "backend": found.backend,
@@ -126,7 +132,7 @@ class ByConfig:
     def read(self, media: Media) -> ReadMedia:
         """Read one video, folder of frames or image; as `ByProtocol` raises."""
         if media.kind == "image":
-            limit = self.config.max_pixels
+            limit = media.max_pixels if isinstance(media, LimitedImage) else self.config.max_pixels
             return _image(media, self.image if limit is None else replace(self.image, max_pixels=limit))
         given = {name: value for name in ("start", "end", "fps") if (value := getattr(media, name)) is not None}
         frames, seconds, facts = MediaReader(self.video, self.image).read_fitted(media.path, self.config, **given)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine, join
+from prunevid_qwen.evaluation.protocol.score_summary import Line, join
+from prunevid_qwen.evaluation.protocol.scorers import Output, ours
 from prunevid_qwen.evaluation.report.page import csv_text, json_text
 from prunevid_qwen.evaluation.store import replace
 
@@ -17,19 +18,18 @@ _NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file
 _OF_VIDEO = ("duration", "domain", "sub_category")
 
 
-def official_text(records: Iterable[Record], lines: Iterable[AnswerLine], config: str) -> str:
-    """Return one configuration's raw answers in the format of Video-MME's ``eval_your_results.py``.
+def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
+    """Return one config's raw answers in the format of Video-MME's ``eval_your_results.py``.
 
-    A question without one has the response "", which that script leaves out of its denominator; `summary` says how many
-    there are.
+    A question without one has the response "", which that script leaves out of its denominator.
 
     Args:
         records: of the whole data set; ids are its question ids ("001-1").
 
     Raises:
-        ConfigError: that configuration has no line, or a record is none of Video-MME.
+        ConfigError: that config has no line, or a record is none of Video-MME.
     """
-    answers = {line.id: line.raw for line in join(lines).lines if line.config == config}
+    answers = {line["id"]: line["raw"] for line in join(lines)[0] if line["config"] == config}
     if not answers:
         raise ConfigError(f"no answers of {quoted(config)} to export: name a configuration of the run")
     videos: dict[str, dict[str, Any]] = {}
@@ -57,31 +57,35 @@ def official_text(records: Iterable[Record], lines: Iterable[AnswerLine], config
 
 
 def write_submission(
-    path: Path, records: Sequence[Record], answers: Mapping[str, str | None], partial: bool = False
-) -> Path:
-    """Write the answers to EgoSchema's questions, the number of an option for each; uploading is left to people.
+    path: Path, records: Sequence[Record], lines: Iterable[Line], config: str, prefill: str, partial: bool = False
+) -> None:
+    """Write one config's answers to EgoSchema's questions, the number of an option for each; people upload it.
 
     Args:
         path: ends in .json (``{q_uid: number}``, for the server) or .csv (``q_uid,answer``, for Kaggle).
         records: the questions of part "full", in whose order the file is written.
-        answers: letters by id; None where a model's words name no option.
-        partial: leave out questions that have no entry in ``answers``, instead of refusing.
+        prefill: how the prompt began the answer.
+        partial: leave out questions without an answer, instead of refusing.
 
     Raises:
-        ConfigError: another ending; questions without an entry; an entry that is no letter, or of no question.
+        ConfigError: another ending; questions without an answer; an answer to none of them.
     """
-    asked = {record.id: record for record in records}
-    if strange := [name for name in answers if name not in asked]:
+    own = {line["id"]: line for line in join(lines)[0] if line["config"] == config and line["error"] is None}
+    if strange := sorted(own.keys() - {record.id for record in records}):
         raise ConfigError(
             f"{len(strange)} answers are to no question of EgoSchema, such as {quoted(strange[0])}: is this its run?"
         )
-    absent = [name for name in asked if name not in answers]
+    absent = [record.id for record in records if record.id not in own]
     if absent and not partial:
         raise ConfigError(
-            f"{len(absent)} of {len(asked)} questions have no answer, such as {absent[0]}: the server marks all of "
-            "them; go on with the run, or write a part of it on purpose (partial=True)"
+            f"{len(absent)} of {len(records)} questions have no answer, such as {absent[0]}: the server marks all of "
+            "them; go on with the run, or write a part of it on purpose (--partial)"
         )
-    numbers = {name: _number(record, answers[name]) for name, record in asked.items() if name in answers}
+    numbers = {}
+    for record in records:
+        if line := own.get(record.id):
+            letter = ours(Output(line["raw"], tuple(line["options"]), prefill)).letter
+            numbers[record.id] = _NO_OPTION if letter is None else record.letters.index(letter)
     if path.suffix == ".json":
         text = json.dumps(numbers, indent=0) + "\n"
     elif path.suffix == ".csv":
@@ -90,14 +94,3 @@ def write_submission(
         raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, text.encode())
-    return path
-
-
-def _number(record: Record, answer: str | None) -> int:
-    if answer is None:
-        return _NO_OPTION
-    if answer not in tuple(record.letters):
-        raise ConfigError(
-            f"the answer to {record.id} is {quoted(answer)}, expected one of {', '.join(record.letters)} or None"
-        )
-    return record.letters.index(answer)

@@ -24,7 +24,7 @@ from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
 from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.store import Lines, config_options, digest_of, model_options, run_hash
-from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
+from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device
@@ -41,7 +41,7 @@ def measure(
 ) -> None:  # fmt: skip
     """Measure the images of a timed setting that the folder does not hold yet.
 
-    Each is answered with ``new_tokens`` tokens, at least 2. The rest is as in `answer_run`.
+    Each is answered with ``new_tokens`` tokens, at least 2. The rest is as in `answer_benchmark`.
 
     Raises:
         ConfigError: the data set is not there, or the folder holds another run.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+from prunevid_qwen.config.amounts import percent
+
 Row = dict[str, Any]
 
 _GAP = "  "  # between two columns of a terminal table
@@ -133,6 +135,16 @@ def difference_text(found: Mapping[str, Any] | None, of: int | None = None, scal
         low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
         text += f" ({low} to {high})"
     return text if of is None or found["pairs"] == of else f"{text} of {found['pairs']}/{of}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a figure, "none" where there is none."""
+    return "none" if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share of 1 in per cent, "none" where there is none."""
+    return "none" if value is None else percent(value, 1)
 
 
 def _markdown(cells: Iterable[str]) -> str:

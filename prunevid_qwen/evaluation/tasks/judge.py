@@ -1,8 +1,7 @@
-"""A language model that marks stored answers: its instructions, how its reply is read, and the endpoint.
+"""A language model that marks stored answers, as in Visual-CoT and GlimpsePrune: it replies "score: x", x from 0 to 1.
 
-The idea is that of Visual-CoT and GlimpsePrune: a text-only model compares the answer with the reference and replies
-"score: x", x from 0 to 1. The words are ours. GlimpsePrune samples its judge at temperature 0.7 and counts whatever
-fails as 0; here the temperature is 0 and the seed fixed, so that an answer has one score, and what fails is counted.
+GlimpsePrune samples its judge at temperature 0.7 and counts whatever fails as 0; here the temperature is 0 and the seed
+fixed, so that an answer has one score, and what fails is counted.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.evaluation.store import Lines, read_lines
+from prunevid_qwen.evaluation.store import Lines, Progress, read_lines
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +39,10 @@ score: x"""
 
 TEMPLATE = "Question: {question}\nReference answer: {reference}\nGiven answer: {answer}"
 
-LONGEST_REPLY = 512
-"""Tokens; the same limit as GlimpsePrune's judge."""
-
 _KEPT = "The answers are kept: --judge-only goes on from here"
 _HOPELESS = 20  # so many refusals without one reply: the endpoint will refuse the rest too
 
-_SAMPLING: dict[str, Any] = {"temperature": 0, "seed": 0, "max_tokens": LONGEST_REPLY}
+_SAMPLING: dict[str, Any] = {"temperature": 0, "seed": 0, "max_tokens": 512}  # as GlimpsePrune's judge
 _SCORE = re.compile(r"\bscore[\s*_`]*:[\s*_`]*([^\s*_`]+)", re.IGNORECASE)
 _NUMBER = re.compile(r"0|1|1\.0+|0?\.\d+")
 _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -95,8 +91,7 @@ class Judge:
             from openai import OpenAI
         except ImportError as error:
             raise SetupError(
-                "a judge is asked through the openai client: pip install 'prunevid_qwen[judge]', or score without a "
-                "judge: --scorer contained"
+                "judges are asked through openai's client: pip install 'prunevid_qwen[judge]', or pass --scorer exact"
             ) from error
         return OpenAI(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, max_retries=self.retries)
 
@@ -150,7 +145,7 @@ def judge_all(
     answers: Sequence[dict[str, Any]],
     judge: Judge,
     workers: int = 4,
-    tell: Callable[[str, int, int], None] = lambda *_: None,
+    tell: Progress = lambda *_: None,
 ) -> None:
     """Have every answer judged that was not judged before by this judge under these instructions.
 
@@ -160,7 +155,7 @@ def judge_all(
     Args:
         folder: of the run.
         answers: lines, without those that are errors.
-        judge, workers, tell: who is asked, by how many requests at once (at least 1), and told of the progress.
+        workers: requests at once, at least 1.
 
     Raises:
         SetupError: the endpoint cannot be reached, refuses key or model, or fails every request.

@@ -13,24 +13,17 @@ import torch
 
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, UnsupportedError
+from prunevid_qwen.evaluation import store
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import GREEDY, Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine, here
-from prunevid_qwen.evaluation.engine.storing import Progress, answers_of, store_answers
-from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion, without
-from prunevid_qwen.evaluation.engine.task_media import ByConfig, ReadMedia, media_reader
-from prunevid_qwen.evaluation.store import (
-    RunFolder,
-    config_options,
-    digest_of,
-    keep_lines,
-    model_options,
-    plugin_options,
-)
-from prunevid_qwen.evaluation.tasks.benchmark import spread
+from prunevid_qwen.evaluation.engine.storing import TABLES, Progress, answers_of, store_answers
+from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion, left_of
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, LimitedImage, media_reader
+from prunevid_qwen.evaluation.protocol.score_summary import BASELINE
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
+from prunevid_qwen.evaluation.tasks.runs import spread
 from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
-from prunevid_qwen.evaluation.tasks.visual_cot_tables import BASELINE, TABLES
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
 
@@ -41,31 +34,11 @@ BRIEF = "Answer the question using a single word or phrase."
 """What LLaVA-1.5 made usual for short answers, and GlimpsePrune appends on request."""
 
 _FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
-_ASKED = ("set", "id", "config", "image", "question", "reference")
-_TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
-
-
-@dataclass(frozen=True)
-class LimitedImage(Media):
-    """An image that configs read with at most so many pixels; None is the model's own limit."""
-
-    max_pixels: int | None = None
-
-
-@dataclass(frozen=True)
-class ByImage:
-    """Reads each image within its own limit of pixels, as ``prunevid ask`` does under such a config."""
-
-    reading: ByConfig
-
-    def read(self, media: LimitedImage) -> ReadMedia:
-        """Read one image; a `MediaError` says that it is missing or unreadable."""
-        return replace(self.reading, config=PruneVidConfig(max_pixels=media.max_pixels)).read(media)
 
 
 @dataclass(frozen=True)
 class VisualCotRun:
-    """What a run asks, and whom."""
+    """What a run asks, and whom; ``model_path``, ``loading`` and ``plugins`` are those of `Answering`."""
 
     data: tuple[Path, ...]  # files, or folders of files: a set each
     images: Path  # folder under which the records' image paths lie
@@ -73,9 +46,9 @@ class VisualCotRun:
     limit: int | None = None  # samples of each set, equally spaced; None takes all
     suffix: str = ""  # behind every question
     max_new_tokens: int = MAX_NEW_TOKENS  # of the longest answer
-    model_path: str = "bundled"  # or a folder, or a hub id
-    loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
-    plugins: tuple[str, ...] = ()  # see `Answering`
+    model_path: str = "bundled"
+    loading: dict[str, Any] = field(default_factory=dict)
+    plugins: tuple[str, ...] = ()
 
     def samples(self) -> list[Sample]:
         """Read what is asked.
@@ -114,35 +87,27 @@ class VisualCotRun:
             return _by_library(tasks, answering)
         if not any(task.media for task in tasks):
             return _by_library(tasks, answering)
-        return engine(tasks, ByImage(ByConfig(PruneVidConfig(), media.video, media.image)), answering)
+        return engine(tasks, ByConfig(PruneVidConfig(), media.video, media.image), answering)
 
     def options(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Return what two runs must share for their answers to stand in one table, flat, so a difference has a name.
-
-        Images count by their paths, not their pixels: sets of a hundred gigabytes are not read to compare two runs,
-        and whoever adds missing images goes on with the same run.
-        """
+        """Return what two runs must share, flat. Images count by their paths: whoever adds missing ones goes on."""
         options: dict[str, Any] = {"sets": list(dict.fromkeys(sample.set for sample in samples))}
         for name in options["sets"]:
             own = [asdict(sample) for sample in samples if sample.set == name]
-            options[f"records of {name}"] = f"{len(own)} records, {digest_of(own)}"
+            options[f"records of {name}"] = f"{len(own)} records, {store.digest_of(own)}"
         options |= {"suffix": self.suffix, "max_new_tokens": self.max_new_tokens}
-        options |= model_options(self.model_path, self.loading, choose_device(self.loading.get("device")))
+        options |= store.model_options(self.model_path, self.loading, choose_device(self.loading.get("device")))
         options["configs"] = [name for name, _ in self.configs]
         for name, config in self.configs:
-            options |= {f"{name}: {option}": value for option, value in config_options(config).items()}
-        return options | plugin_options(self.plugins)
+            options |= {f"{name}: {option}": value for option, value in store.config_options(config).items()}
+        return options | store.plugin_options(self.plugins)
 
 
 def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool = True) -> NamedConfigs:
-    """Return the configs of a run, the baseline first.
+    """Return the configs of a run, the baseline first; one called "baseline" only says that it is wanted.
 
-    The baseline is the first other config with all stages off: as in ``prunevid ask --compare`` it reads and resizes
-    images in the same way, whatever that config says of it, so that only pruning differs.
-
-    Args:
-        given: name and config of each; one called "baseline" only says that it is wanted.
-        with_baseline: run it though nobody named it.
+    The baseline is the first other config with all stages off: it reads and resizes images in the same way, so that
+    only pruning differs.
 
     Raises:
         ConfigError: nothing to run, or two of one name.
@@ -169,12 +134,7 @@ def answer_run(
 ) -> None:
     """Answer what the folder does not hold yet, in this process; what failed before is tried again.
 
-    Args:
-        folder: of the results; made if missing.
-        run, samples: what is asked.
-        restart: throw away what the folder holds, judgements too.
-        tell: told of the progress.
-        command: what was typed, for the record.
+    ``restart`` throws away what the folder holds, judgements too; ``command`` is what was typed, for the record.
 
     Raises:
         ConfigError: the folder holds a run of something else.
@@ -187,25 +147,25 @@ def answer_run(
         "command": command,
         "samples": {name: sum(sample.set == name for sample in samples) for name in options["sets"]},
         "configs": {name: config.flat() for name, config in run.configs},
-        "options_sha256": digest_of(options).removeprefix("sha256 "),
+        "options_sha256": store.digest_of(options).removeprefix("sha256 "),
     }
     path = answers_of(folder)
-    RunFolder(folder, (path.name, JUDGEMENTS, *TABLES)).begin(options, about, restart)
-    kept = keep_lines(path, lambda line: line["error"] is None)
-    done = {(line["config"], f"{line['set']}/{line['id']}") for line in kept}
-    tasks = [left for task in run.tasks(samples) if (left := without(task, done)) is not None]
+    store.RunFolder(folder, (path.name, JUDGEMENTS, *TABLES)).begin(options, about, restart)
+    kept = store.keep_lines(path, lambda line: line["error"] is None)
+    tasks = left_of(run.tasks(samples), {(line["config"], f"{line['set']}/{line['id']}") for line in kept})
     store_answers(path, tasks, lambda: run.answers(tasks, here(0)), len(samples) * len(run.configs), tell, _stored)
 
 
 def _stored(line: Line) -> Line:
-    stored = {name: line[name] for name in _ASKED}
+    stored = {name: line[name] for name in ("set", "id", "config", "image", "question", "reference")}
     stored |= dict.fromkeys(("answer", "tokens", "kept_ratio", "generated_tokens", "seconds"))
     if line["error"] is None:
         spent = line["seconds"]  # of an engine without the vision tower, which encodes an image once for all configs
         reached = spent.get("first_token") or sum(spent[part] for part in _FIRST_TOKEN)
+        counts = ("visual", "after_stage1", "after_stage2", "layer_average")
         stored |= {
             "answer": line["raw"].strip(),
-            "tokens": {name: line["tokens"][name] for name in _TOKENS},
+            "tokens": {name: line["tokens"][name] for name in counts},
             "kept_ratio": line["kept_ratio"],
             "generated_tokens": line["tokens"]["generated"],
             "seconds": {"first_token": reached, "total": spent["total"] + spent["read"]},
@@ -214,10 +174,7 @@ def _stored(line: Line) -> Line:
 
 
 def _by_library(tasks: Iterable[Task], answering: Answering) -> Generator[Line, None, None]:
-    """Answer as an engine does, one image a time, with a model whose inputs the library's processor makes.
-
-    The model is loaded for the first image: where no sample has one, errors are all there is to say.
-    """
+    """Answer as an engine does, with a model whose inputs the library's processor makes, loaded for the first image."""
     under: dict[str, PruneVidQwen25VL] = {}
     given = {**GREEDY, **answering.generation, "return_stats": True}
     for task in tasks:
@@ -239,10 +196,11 @@ def _by_library(tasks: Iterable[Task], answering: Answering) -> Generator[Line, 
 
 
 def _as_engine(result: dict[str, Any]) -> Line:
-    tokens, seconds = result["stats"]["tokens"], result["stats"]["seconds"]
+    stats, seconds = result["stats"], result["stats"]["seconds"]
+    tokens = stats["tokens"]
     return {
         "raw": result["answer"],
-        "tokens": {**tokens, "generated": result["stats"]["generated_tokens"]},
+        "tokens": {**tokens, "generated": stats["generated_tokens"]},
         "kept_ratio": tokens["after_stage2"] / tokens["visual"],
         "seconds": {**seconds, "total": seconds["total"] - seconds["read"]},
     }

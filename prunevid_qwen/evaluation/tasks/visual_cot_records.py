@@ -7,26 +7,23 @@ training hold ``question, answer, image, dataset`` (Visual-CoT's metadata, one J
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from prunevid_qwen.errors import ConfigError, MediaError
+from prunevid_qwen.evaluation.datasets.annotations import json_lines, json_list
+from prunevid_qwen.evaluation.datasets.damage import damage
+from prunevid_qwen.evaluation.engine.storing import Progress
 from prunevid_qwen.evaluation.engine.task import Line, TaskQuestion
 from prunevid_qwen.evaluation.engine.task_media import ReadMedia
-from prunevid_qwen.video import read_image
-
-_PLACEHOLDER = "<image>"
-_SUFFIXES = (".json", ".jsonl")
-_PREFIX = "cot/"  # the benchmark's image paths begin with it, whose folder may be the root itself
 
 BOX_REQUEST = "Please provide the bounding box coordinate of the region that can help you answer the question better."
 """What the benchmark's files append to every question; a model that is asked for the answer alone must not see it."""
+
+_PREFIX = "cot/"  # the benchmark's image paths begin with it, whose folder may be the root itself
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def data_files(given: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for path in given:
-        inside = [path] if path.is_file() else sorted(each for each in path.glob("*") if each.suffix in _SUFFIXES)
+        inside = [path] if path.is_file() else sorted(e for e in path.glob("*") if e.suffix in (".json", ".jsonl"))
         if not inside:
             raise MediaError(f"no data at {path}: --data takes a file, or a folder that holds .json or .jsonl files")
         found |= dict.fromkeys(inside)
@@ -89,22 +86,11 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         ConfigError: the file is neither, it holds no record, or one of them is of neither form.
     """
-    return [_sample(path, number, record) for number, record in enumerate(_records(path))]
-
-
-def _records(path: Path) -> list[Any]:
-    text = path.read_text(encoding="utf-8")
-    is_list = text.lstrip().startswith("[")
-    records: list[Any] = []
-    for number, part in enumerate([text] if is_list else text.split("\n"), 1):
-        try:
-            records += json.loads(part) if is_list else [json.loads(part)] if part.strip() else []
-        except ValueError as error:
-            where = path if is_list else f"{path}, line {number}"
-            raise ConfigError(f"{where} is not JSON ({error}): was its download cut short?") from None
+    is_list = path.read_text(encoding="utf-8").lstrip().startswith("[")
+    records = json_list(path) if is_list else json_lines(path)
     if not records:
         raise ConfigError(f"{path} holds no records: expected a list of them, or one a line")
-    return records
+    return [_sample(path, number, record) for number, record in enumerate(records)]
 
 
 def _sample(path: Path, number: int, record: Any) -> Sample:
@@ -123,7 +109,7 @@ def _sample(path: Path, number: int, record: Any) -> Sample:
     image = record.get("image") or ""
     if not isinstance(image, str):  # the second is the same with a box
         image = image[0]
-    question = question.replace(_PLACEHOLDER, "").strip().removesuffix(BOX_REQUEST).strip()
+    question = question.replace("<image>", "").strip().removesuffix(BOX_REQUEST).strip()
     return Sample(path.stem, number, _text(image).partition("###")[0], question, answer, _text(record.get("dataset")))
 
 
@@ -137,57 +123,34 @@ def image_path(sample: Sample, root: Path) -> Path:
     Raises:
         MediaError: the sample cannot be asked: its record lacks something, or the image is at none of these places.
     """
-    for lacks, text in (("has no question", sample.question), ("has no reference answer", sample.answer),
-                        ("names no image", sample.image)):  # fmt: skip
+    needed = {"no question": sample.question, "no reference answer": sample.answer, "no image": sample.image}
+    for lacks, text in needed.items():
         if not text:
-            raise MediaError(f"{sample.id} {lacks}")
-    places = [root / sample.image, root / sample.dataset / sample.image]
-    if sample.image.startswith(_PREFIX):
-        places.append(root / sample.image.removeprefix(_PREFIX))
-    places = list(dict.fromkeys(places))
+            raise MediaError(f"{sample.id} has {lacks}")
+    places = [root / sample.image, root / sample.dataset / sample.image, root / sample.image.removeprefix(_PREFIX)]
     for place in places:
         if place.is_file():
             return place
-    raise MediaError(f"no image of {sample.id} at {' or '.join(map(str, places))}: is --images the right folder?")
+    tried = " or ".join(map(str, dict.fromkeys(places)))
+    raise MediaError(f"no image of {sample.id} at {tried}: is --images the right folder?")
 
 
 def problems(
-    samples: Sequence[Sample],
-    root: Path,
-    decode: bool = False,
-    tell: Callable[[str, int, int], None] = lambda *_: None,
+    samples: Sequence[Sample], root: Path, decode: bool = False, tell: Progress = lambda *_: None
 ) -> Iterator[str]:
-    """Say what is wrong with samples, a sentence each.
+    """Say what is wrong with samples, a sentence each; ``root`` is the folder of the images.
 
-    Args:
-        samples: all of them.
-        root: folder of the images.
-        decode: read every pixel, which finds damage that the beginning of a file does not show, and takes minutes.
-        tell: told of the progress.
+    With ``decode`` every pixel is read, which finds damage that the beginning of a file does not show, and takes
+    minutes.
     """
-    seen: dict[Path, str | None] = {}
+    seen: dict[Path, tuple[str, str] | None] = {}
     for number, sample in enumerate(samples, 1):
         try:
             path = image_path(sample, root)
             if path not in seen:
-                seen[path] = _damage(path, decode)
-            problem = seen[path] and f"{sample.id}: {seen[path]}"
+                seen[path] = damage("image", path, decode)
+            if found := seen[path]:
+                yield f"{sample.id}: {path}: {found[1]}"
         except MediaError as error:
-            problem = str(error)
-        if problem:
-            yield problem
+            yield str(error)
         tell("checking", number, len(samples))
-
-
-def _damage(path: Path, decode: bool) -> str | None:
-    try:
-        if decode:
-            read_image(path)
-        else:
-            with Image.open(path) as image:
-                image.verify()
-    except MediaError as error:
-        return str(error)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
-        return f"{path} is no readable image ({error})"
-    return None

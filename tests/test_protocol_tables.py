@@ -15,13 +15,13 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.exports import official_text
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.protocol.score_summary import ALL, MEAN, Manifest, join, summarise
 from prunevid_qwen.evaluation.protocol.score_tables import markdown_text, warnings_of
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, standard_error
 from prunevid_qwen.evaluation.report.page import csv_text, flat, json_text
 from prunevid_qwen.evaluation.store import read_lines
+from prunevid_qwen.evaluation.tasks.benchmark_tables import official_text
 
 PROTOCOL = protocol_named("lmms", "videomme")
 OPTIONS = ("one", "two", "three", "four")

@@ -1,8 +1,4 @@
-"""The rows of annotation files: json, jsonl, csv, parquet, and the arrow files that the `datasets` library prepares.
-
-They are looked for in the user's folder, and only then among what `huggingface_hub` and `datasets` downloaded earlier:
-people who ran lmms-eval have the videos in one place and the questions in that cache.
-"""
+"""The rows of annotation files, in the user's folder or among what `huggingface_hub` and `datasets` downloaded."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ class AnnotationRow:
     values: Mapping[str, Any]  # by column
 
     def __getitem__(self, name: str) -> str:
-        return self.text(name) if not name.endswith("?") else self.maybe(name[:-1])
+        return self.maybe(name[:-1]) if name.endswith("?") else self.text(name)
 
     def fill(self, template: str) -> str:
         """Fill in a text with braces, as `layout` describes it."""
@@ -39,8 +35,7 @@ class AnnotationRow:
         except ConfigError:
             raise
         except (ValueError, LookupError, AttributeError) as error:
-            said = f"{self.where}: {quoted(template)} cannot be filled in ({error}): mend its braces"
-            raise ConfigError(said) from error
+            raise ConfigError(f"{self.where}: {quoted(template)} cannot be filled in ({error}): mend it") from error
 
     def text(self, name: str) -> str:
         """Return a value that every record has, as text and otherwise verbatim."""
@@ -90,13 +85,11 @@ def snapshots(repositories: Sequence[str]) -> list[Path]:
     except CacheNotFound:
         return []
     kept = {repo.repo_id: repo.revisions for repo in found if repo.repo_type == "dataset"}
-    return [
-        revision.snapshot_path
-        for name in repositories
-        for revision in sorted(
-            kept.get(name, ()), key=lambda each: ("main" not in each.refs, not each.refs, each.commit_hash)
-        )
-    ]
+
+    def order(revision: Any) -> tuple[Any, ...]:
+        return "main" not in revision.refs, not revision.refs, revision.commit_hash
+
+    return [each.snapshot_path for name in repositories for each in sorted(kept.get(name, ()), key=order)]
 
 
 def prepared(repositories: Sequence[str], config: str, split: str) -> list[Path]:
@@ -121,7 +114,7 @@ def rows(paths: Sequence[Path]) -> list[AnnotationRow]:
 
     Raises:
         ConfigError: a file is broken, or its rows are no records.
-        SetupError: pyarrow, which reads two of the kinds, is not installed.
+        SetupError: pyarrow is needed and not installed.
     """
     found = []
     readers = {".parquet": _columns, ".arrow": _columns, ".jsonl": json_lines, ".csv": _csv}
@@ -146,7 +139,7 @@ def table(path: Path, kind: type = dict, expected: str = "one object of values")
     return found
 
 
-def json_list(path: Path) -> list[Any]:
+def json_list(path: Path) -> Any:
     """Read a .json file of a list; see `rows` for the errors."""
     return table(path, list, "a list of records")
 
@@ -168,10 +161,8 @@ def _csv(path: Path) -> list[Any]:
     records = list(csv.DictReader(_text(path).splitlines(keepends=True), strict=True))
     for number, record in enumerate(records):
         if None in record or None in record.values():
-            raise ConfigError(
-                f"{path}, record {number} has not one value for each name of the first line: was its download cut "
-                "short? Download it again"
-            )
+            said = "has not one value for each name of the first line"
+            raise ConfigError(f"{path}, record {number} {said}: was its download cut short? Download it again")
     return records
 
 
@@ -180,9 +171,7 @@ def _columns(path: Path) -> list[Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise SetupError(
-            f"{path.name} is read with pyarrow, which is not installed: pip install 'prunevid_qwen[eval]'"
-        ) from error
+        raise SetupError(f"reading {path.name} needs pyarrow: pip install 'prunevid_qwen[eval]'") from error
     _bytes(path, 1)
     try:
         if path.suffix == ".parquet":

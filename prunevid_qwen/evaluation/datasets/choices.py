@@ -43,8 +43,7 @@ def letter_of(
 
     Args:
         kind: "letter": with or without brackets, or "B. its text"; "index": a position from 0; "text": an option's own,
-            of equal options the first one's.
-        file: that says the kind, for messages.
+            of equal options the first one's; ``file`` says it.
 
     Raises:
         ConfigError: it is none of the options.

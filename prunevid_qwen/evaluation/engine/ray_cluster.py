@@ -32,8 +32,7 @@ class Cluster:
         """Return where models run, "cuda" or "cpu"; ``asked`` None is the GPU where there are any.
 
         Raises:
-            ConfigError: a certain GPU, or another kind of device.
-            SetupError: a GPU, and the cluster has none.
+            ConfigError, SetupError: another kind of device, a certain GPU, or one where there is none.
         """
         device = asked or ("cuda" if self.gpus else "cpu")
         if device not in ("cuda", "cpu"):
@@ -79,7 +78,7 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
         verbose: show Ray's own log and what its workers print.
 
     Raises:
-        ConfigError: an address that cannot serve here.
+        ConfigError: an address of Ray Client.
         SetupError: Ray is not installed, or nobody answers at the address.
     """
     try:
@@ -117,11 +116,10 @@ def _start(ray: Any, address: str | None, verbose: bool) -> None:
             ray.init(**given, log_to_driver=verbose, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if address is None:
+            raise SetupError(f"Ray does not start on this machine: {reason}") from error
         raise SetupError(
-            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and on other machines "
-            "`ray start --address host:6379`, with the same versions of Ray and Python), or leave the address out: "
-            "then this machine is used alone. A cluster with a token wants its ~/.ray/auth_token here and "
-            "RAY_AUTH_MODE=token"
-            if address
-            else f"Ray does not start on this machine: {reason}"
+            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and elsewhere `ray start "
+            "--address host:6379`, with the same Ray and Python), or leave the address out: then this machine is used "
+            "alone. A cluster with a token wants its ~/.ray/auth_token here and RAY_AUTH_MODE=token"
         ) from error

@@ -1,7 +1,4 @@
-"""Media of a task to frames of their final size: the part of the work that needs no model and runs in any process.
-
-Frames are handed on as uint8, a quarter of the bytes of a video's patches: small enough for a pipe between processes.
-"""
+"""Media of a task to frames of their final size, uint8: the part of the work that needs no model, in any process."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ class LimitedImage(Media):
 
 @dataclass(frozen=True)
 class ByProtocol:
-    """Reads media as a benchmark's protocol says: frames by number, pixels between its limits."""
+    """Reads media as a benchmark's protocol says."""
 
     protocol: EvalProtocol
     video: PixelOptions  # how the model wants them; the protocol's limits replace theirs

@@ -37,10 +37,9 @@ class Prompt:
     without_subtitles: str = ""  # instead of lead and subtitles where a video has none
 
     def write(self, record: Record, subtitles: Sequence[str] | None = None) -> str:
-        """Return the user's text after the media; braces, percent signs and line breaks of a question stay as they are.
+        """Return the user's text after the media.
 
         Args:
-            record: the question.
             subtitles: what is said, in order; an empty list where a video has none; None not to show any.
 
         Raises:
@@ -104,7 +103,7 @@ def prompt_of(name: str, dataset: str) -> Prompt:
     """Find the prompt of a harness for a data set.
 
     Raises:
-        ConfigError: an unknown data set, or a harness that has none for it; those that have are named.
+        ConfigError: an unknown data set, or a harness that has none for it.
     """
     if dataset not in names():
         raise ConfigError(unknown("a data set is one of", dataset, names()))

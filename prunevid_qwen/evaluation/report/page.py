@@ -1,4 +1,4 @@
-"""The one writer of results: Markdown to read, CSV to compute with, JSON to keep, and a table for a terminal."""
+"""The one writer of results: Markdown, CSV, JSON, and a table for a terminal."""
 
 from __future__ import annotations
 
@@ -34,22 +34,16 @@ class Table:
     def markdown(self, first: str = " --- ", others: str | None = None) -> list[str]:
         """Return the lines of the table in Markdown; a bar or a line break inside a cell is written as / or a space.
 
-        Args:
-            first: what stands under the first column's name: " --- ", or "---" for a rule without spaces.
-            others: what stands under the others' names: " ---: " puts them to the right; None is as the first.
+        ``first`` is the rule under the first column's name, ``others`` those of the others; None is as the first.
         """
         rule = [first, *[first if others is None else others] * (len(self.head) - 1)]
         return [_markdown(self.head), f"|{'|'.join(rule)}|", *map(_markdown, self.rows)]
 
     def terminal(self, width: int | None = None, keys: int = 1) -> str:
-        """Return the table for a terminal: no line is longer than ``width``.
+        """Return the table for a terminal: no line is longer than ``width`` characters (None: the terminal's own).
 
-        Columns that do not fit beside each other follow below, each time with the first ones; a cell that does not fit
-        is broken into lines.
-
-        Args:
-            width: in characters, at least 8 for each of ``keys``; None is the terminal's own.
-            keys: how many columns say what a row is about, and are repeated; at least 1.
+        Columns that do not fit beside each other follow below, each time with the first ``keys``, which say what a row
+        is about; a cell that does not fit is broken into lines.
         """
         width = width or shutil.get_terminal_size().columns
         keys = min(keys, len(self.head))
@@ -101,8 +95,8 @@ def page(*parts: str | Iterable[str]) -> str:
 def flat(row: Mapping[str, Any]) -> Row:
     """Return a row of a summary without dictionaries in it, for `csv_text`.
 
-    A difference (with "value" and "interval") becomes NAME, NAME_low, NAME_high and its number of pairs; what else has
-    parts becomes NAME_PART; parts that have parts themselves (columns, by scorer) drop the outer name.
+    A difference becomes NAME, NAME_low, NAME_high and pairs; what else has parts NAME_PART; parts that have parts
+    themselves (columns, by scorer) drop the outer name.
     """
     found: Row = {}
     for name, value in row.items():
@@ -120,13 +114,9 @@ def flat(row: Mapping[str, Any]) -> Row:
 
 
 def difference_text(found: Mapping[str, Any] | None, of: int | None = None, scale: float = 1, digits: int = 3) -> str:
-    """Write a paired difference with its sign and interval: "+0.012 (-0.001 to +0.025) of 90/100".
+    """Write a paired difference, "" where there is none: "+0.012 (-0.001 to +0.025) of 90/100".
 
-    Args:
-        found: "value", "interval" (or None) and "pairs"; None gives an empty text.
-        of: how many pairs there could be; says how many there are where that differs.
-        scale: 100 for points.
-        digits: behind the point.
+    ``of`` is how many pairs there could be, ``scale`` 100 for points.
     """
     if found is None:
         return ""

@@ -1,7 +1,8 @@
-"""What could change a line: code, machine, models, files, options. Hashes stand for what is long."""
+"""What could change a line: code, machine, models, files, options."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -42,11 +43,10 @@ def surroundings() -> dict[str, Any]:
     """Return the code's fingerprint, its commit, whether the package differs from that, and the machine."""
 
     def git(*words: str) -> str:
-        try:
+        with contextlib.suppress(OSError):
             done = subprocess.run(["git", *words], cwd=_PACKAGE.parent, capture_output=True, text=True, check=False)
-        except OSError:
-            return ""
-        return done.stdout.strip()
+            return done.stdout.strip()
+        return ""
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
@@ -60,9 +60,9 @@ def surroundings() -> dict[str, Any]:
 
 
 def digest(path: Path, tell: Progress = lambda *_: None) -> str:
-    """Fingerprint a file, or all files of a folder with their names; a large model's takes as long as reading it.
+    """Fingerprint a file, or all files of a folder with their names, but for hidden ones.
 
-    Hidden files do not count: ``hf download --local-dir`` leaves the time of the download in ``.cache``.
+    ``hf download --local-dir`` leaves the time of the download in ``.cache``.
     """
     found, done = hashlib.sha256(), 0
     files = [path] if path.is_file() else _files(path)
@@ -116,12 +116,10 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
 def reader_options(backend: str) -> dict[str, str]:
     """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors in another way.
 
-    Frames are chosen with PyAV, and decoded by ``backend``.
-
     Raises:
-        SetupError: it is not installed.
+        SetupError: the backend is not installed.
     """
-    libraries = {"pyav": "av", "pillow": "PIL"}
+    libraries = {"pyav": "av", "pillow": "PIL"}  # frames are chosen with PyAV, and decoded by ``backend``
     if backend != "pyav":
         load_backend(backend)
         libraries[backend] = BACKENDS[backend][1].split(".")[0]
@@ -155,7 +153,7 @@ def config_options(config: PruneVidConfig) -> dict[str, Any]:
 
 
 def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
-    """Return what of the plug-ins of a run another one must share, flat; nothing where there is none.
+    """Return what of the plug-ins of a run another one must share, flat.
 
     A file counts by its bytes, a module by the version of the package that brings it, else by the bytes of its file.
 

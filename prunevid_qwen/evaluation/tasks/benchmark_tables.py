@@ -1,27 +1,32 @@
-"""Tables of a run from its stored lines: no model, no video, the same bytes however the run was spread."""
+"""Tables of a run from its stored lines, and what its authors score: no model, no video, the same bytes each time."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.datasets import read_dataset
+from prunevid_qwen.errors import ConfigError, quoted
+from prunevid_qwen.evaluation.datasets import Record, read_dataset
 from prunevid_qwen.evaluation.engine.storing import TABLES, answer_files, run_folder
 from prunevid_qwen.evaluation.engine.task import Line
-from prunevid_qwen.evaluation.protocol.exports import official_text, write_submission
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
-from prunevid_qwen.evaluation.protocol.score_summary import BASELINE, Manifest, summarise
+from prunevid_qwen.evaluation.protocol.score_summary import BASELINE, Manifest, join, summarise
 from prunevid_qwen.evaluation.protocol.score_tables import markdown_text
+from prunevid_qwen.evaluation.protocol.scorers import Output, ours
 from prunevid_qwen.evaluation.report.page import Row, Table, csv_text, flat, json_text, share
 from prunevid_qwen.evaluation.store import read_lines, replace
 
 REPORT = TABLES[-1]
 
 _COMMAND = "prunevid eval run"
+
+_NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess
+_OF_VIDEO = ("duration", "domain", "sub_category")
+
 
 _COUNTS = ("visual", "after_stage1", "after_stage2", "layer_average", "prompt", "generated")
 
@@ -75,37 +80,6 @@ def write_tables(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def write_export(folder: Path, config: str | None, path: Path | None, partial: bool = False) -> Path:
-    """Write the file that a benchmark's authors score: Video-MME's script, EgoSchema's server.
-
-    Args:
-        config: whose answers; None for the only one.
-        path: of the file; None for one beside the answers.
-        partial: of EgoSchema, leave out what has no answer.
-
-    Raises:
-        ConfigError: another benchmark, or no such answers.
-    """
-    record, stored = _stored(folder)
-    names, dataset = list(record["configs"]), record["dataset"]
-    if config is None and len(names) != 1:
-        raise ConfigError(f"the run has the configs {', '.join(names)}: say whose answers with --config")
-    name = config or names[0]
-    # a config's name may hold a path: "paper glimpse_path=/models/glimpse"
-    path = path or folder / f"{dataset} {name.replace('/', '_')}.json"
-    records = read_dataset(dataset, Path(record["data"]), record["part"]).records
-    if dataset == "videomme":
-        replace(path, official_text(records, stored, name).encode())
-    elif dataset == "egoschema":
-        prefill = EvalProtocol.from_dict(record["protocol"]).text.prefill
-        write_submission(path, records, stored, name, prefill, partial)
-    else:
-        raise ConfigError(
-            f"{dataset} has no file for its authors; videomme and egoschema have one. `prunevid eval tables` scores it"
-        )
-    return path
-
-
 def _stored(folder: Path) -> tuple[dict[str, Any], list[Line]]:
     record = run_folder(folder).record(_COMMAND)
     if "manifest" not in record:
@@ -142,3 +116,115 @@ def _token_table(rows: Sequence[Row]) -> list[str]:
         shares = ["" if row[name] is None else share(row[name]) for name in ("kept", "layer_average_kept")]
         table.append([row["config"], str(row["prompts"]), *counts[:3], *shares, counts[3]])
     return Table(head, table).markdown("---")
+
+
+# ---- for the authors of a benchmark
+
+
+def write_export(folder: Path, config: str | None, path: Path | None, partial: bool = False) -> Path:
+    """Write the file that a benchmark's authors score: Video-MME's script, EgoSchema's server.
+
+    Args:
+        config: whose answers; None for the only one.
+        path: of the file; None for one beside the answers.
+        partial: of EgoSchema, leave out what has no answer.
+
+    Raises:
+        ConfigError: another benchmark, or no such answers.
+    """
+    record, stored = _stored(folder)
+    names, dataset = list(record["configs"]), record["dataset"]
+    if config is None and len(names) != 1:
+        raise ConfigError(f"the run has the configs {', '.join(names)}: say whose answers with --config")
+    name = config or names[0]
+    # a config's name may hold a path: "paper glimpse_path=/models/glimpse"
+    path = path or folder / f"{dataset} {name.replace('/', '_')}.json"
+    records = read_dataset(dataset, Path(record["data"]), record["part"]).records
+    if dataset == "videomme":
+        replace(path, official_text(records, stored, name).encode())
+    elif dataset == "egoschema":
+        prefill = EvalProtocol.from_dict(record["protocol"]).text.prefill
+        write_submission(path, records, stored, name, prefill, partial)
+    else:
+        raise ConfigError(
+            f"{dataset} has no file for its authors; videomme and egoschema have one. `prunevid eval tables` scores it"
+        )
+    return path
+
+
+def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
+    """Return one config's raw answers in the format of Video-MME's ``eval_your_results.py``.
+
+    A question without one has the response "", which that script leaves out of its denominator.
+
+    Args:
+        records: of the whole data set; ids are its question ids ("001-1").
+
+    Raises:
+        ConfigError: that config has no line, or a record is none of Video-MME.
+    """
+    answers = {line["id"]: line["raw"] for line in join(lines)[0] if line["config"] == config}
+    if not answers:
+        raise ConfigError(f"no answers of {quoted(config)} to export: name a configuration of the run")
+    videos: dict[str, dict[str, Any]] = {}
+    for record in records:
+        video, dash, _ = record.id.rpartition("-")
+        lacking = [name for name in (*_OF_VIDEO, "task_type") if name not in record.groups]
+        if not dash or lacking:
+            raise ConfigError(
+                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1 and whose groups have "
+                f"{', '.join(_OF_VIDEO)} and task_type; it lacks {', '.join(lacking) or 'no group'}"
+            )
+        about = {name: record.groups[name] for name in _OF_VIDEO}
+        entry = videos.setdefault(video, {"video_id": video, **about, "questions": []})
+        entry["questions"].append(
+            {
+                "question_id": record.id,
+                "task_type": record.groups["task_type"],
+                "question": record.question,
+                "options": [f"{letter}. {text}" for letter, text in zip(record.letters, record.options, strict=True)],
+                "answer": record.answer,
+                "response": answers.get(record.id) or "",
+            }
+        )
+    return json_text(list(videos.values()))
+
+
+def write_submission(
+    path: Path, records: Sequence[Record], lines: Iterable[Line], config: str, prefill: str, partial: bool = False
+) -> None:
+    """Write one config's answers to EgoSchema's questions, the number of an option for each; people upload it.
+
+    Args:
+        path: ends in .json (``{q_uid: number}``, for the server) or .csv (``q_uid,answer``, for Kaggle).
+        records: the questions of part "full", in whose order the file is written.
+        prefill: how the prompt began the answer.
+        partial: leave out questions without an answer, instead of refusing.
+
+    Raises:
+        ConfigError: another ending; questions without an answer; an answer to none of them.
+    """
+    own = {line["id"]: line for line in join(lines)[0] if line["config"] == config and line["error"] is None}
+    if strange := sorted(own.keys() - {record.id for record in records}):
+        raise ConfigError(
+            f"{len(strange)} answers are to no question of EgoSchema, such as {quoted(strange[0])}: is this its run?"
+        )
+    absent = [record.id for record in records if record.id not in own]
+    if absent and not partial:
+        raise ConfigError(
+            f"{len(absent)} of {len(records)} questions have no answer, such as {absent[0]}: the server marks all of "
+            "them; go on with the run, or write a part of it on purpose (--partial)"
+        )
+    numbers = {}
+    for record in records:
+        if line := own.get(record.id):
+            letter = ours(Output(line["raw"], tuple(line["options"]), prefill)).letter
+            numbers[record.id] = _NO_OPTION if letter is None else record.letters.index(letter)
+    if path.suffix == ".json":
+        text = json.dumps(numbers, indent=0) + "\n"
+    elif path.suffix == ".csv":
+        text = csv_text({"q_uid": name, "answer": number} for name, number in numbers.items())
+    else:
+        raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace(path, text.encode())

@@ -15,7 +15,7 @@ from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.annotations import json_lines, json_list
-from prunevid_qwen.evaluation.datasets.damage import damage
+from prunevid_qwen.evaluation.datasets.check import damage
 from prunevid_qwen.evaluation.engine.storing import Progress
 from prunevid_qwen.evaluation.engine.task import Line, TaskQuestion
 from prunevid_qwen.evaluation.engine.task_media import ReadMedia

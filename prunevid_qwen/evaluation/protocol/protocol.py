@@ -166,20 +166,24 @@ def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVid
     return config.replace(**{**unread, "position_scheme": protocol.position_scheme})
 
 
-@cache
 def presets() -> Mapping[str, Mapping[str, EvalProtocol]]:
     """Return each preset by name: data set -> its protocol, of those that it is for.
 
     Raises:
         ConfigError: the file is wrong, or a preset is no protocol.
     """
+    return _presets(names())
+
+
+@cache
+def _presets(datasets: tuple[str, ...]) -> Mapping[str, Mapping[str, EvalProtocol]]:
     found = read_as(Path(__file__).with_name("presets.yaml"), dict[str, dict[str, Marked]])
     made: dict[str, dict[str, EvalProtocol]] = {preset: {} for preset in found}
     for preset, choices in found.items():
         plain = {name: given.plain() for name, given in choices.items()}
         single = plain.pop("for", {})
         asked = [each for each in prompts() if each.name == plain["prompt"]]
-        for dataset in names():
+        for dataset in datasets:
             if plain.get("dataset", dataset) == dataset and any(prompt.is_for(dataset) for prompt in asked):
                 try:
                     own = {**plain, "dataset": dataset, **single.get(dataset, {})}

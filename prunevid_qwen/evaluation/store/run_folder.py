@@ -1,4 +1,4 @@
-"""The folder of a run, whose files a kill, a full disk or a power cut leaves whole; its record says of what run it is."""
+"""The folder of a run, whose files a kill or a power cut leaves whole; its record says of what run it is."""
 
 from __future__ import annotations
 

@@ -142,6 +142,8 @@ class EvalProtocol:
     @classmethod
     def from_dict(cls, choices: Mapping[str, Any]) -> EvalProtocol:
         """Build from names and values; raises as the constructor does."""
+        if missing := [name for name in ("dataset", "prompt") if name not in choices]:
+            raise ConfigError(f"a protocol needs {' and '.join(missing)}: got {', '.join(choices) or 'nothing'}")
         return cls(**choices)
 
     def identity(self) -> dict[str, Any]:

@@ -83,11 +83,7 @@ def subtitles_at(subtitles: Sequence[Subtitle], seconds: Sequence[float]) -> tup
 
 @cache
 def prompts() -> tuple[Prompt, ...]:
-    """Return the prompts of prompts.yaml.
-
-    Raises:
-        ConfigError: the file is wrong, or names a benchmark that there is none of.
-    """
+    """Return the prompts of prompts.yaml; a `ConfigError` says where the file is wrong."""
     found = []
     for name, forms in read_as(Path(__file__).with_name("prompts.yaml"), dict[str, tuple[Marked, ...]]).items():
         for form in forms:
@@ -100,11 +96,7 @@ def prompts() -> tuple[Prompt, ...]:
 
 
 def prompt_of(name: str, dataset: str) -> Prompt:
-    """Find the prompt of a harness for a data set.
-
-    Raises:
-        ConfigError: an unknown data set, or a harness that has none for it.
-    """
+    """Find the prompt of a harness for a data set; a `ConfigError` says which there are."""
     if dataset not in names():
         raise ConfigError(unknown("a data set is one of", dataset, names()))
     there = {prompt.name: prompt for prompt in prompts() if prompt.is_for(dataset)}

@@ -35,7 +35,6 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _BRACKETED = re.compile(r"[(\[]([A-Z])[)\]]")
-_LETTER_WORDS = "AI"  # "A man ...", "I think ...": a letter and a word
 
 _ARTICLES = ("a", "an", "the")
 _AT_THE_ENDS = " \t\n.,;:!?\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"  # typographic quotes too
@@ -62,13 +61,10 @@ class Output:
 
 @dataclass(frozen=True)
 class AnswerReading:
-    """What a scorer reads in an answer, and what it then does with it.
-
-    "reads": as ``accepted`` says. "unparsed": wrong. "left_out": takes the question out of the denominator. "random":
-    draws an option, which we never do.
-    """
+    """What a scorer reads in an answer, and what it then does with it."""
 
     accepted: str  # letters that it would count as right, each for itself: several where its test is loose, "" for none
+    # "reads" those; "unparsed": wrong; "left_out" of the denominator; "random": draws an option, which we never do
     then: str = "reads"
     rule: str = ""  # which of our rules read it, or why none did; "" for other harnesses
 
@@ -112,9 +108,8 @@ def _plain(output: Output) -> str:
 
 
 def _bare(text: str, output: Output) -> set[str]:
-    match = _BARE.fullmatch(text)
     same = {letter for letter, option in output.lettered.items() if option.strip() == text}
-    return same | {match[1].upper()} if match else set()
+    return same | {match[1].upper()} if (match := _BARE.fullmatch(text)) else set()
 
 
 def _leading(text: str, output: Output) -> set[str]:
@@ -122,13 +117,10 @@ def _leading(text: str, output: Output) -> set[str]:
 
 
 def _said(text: str, output: Output) -> set[str]:
-    found = set()
-    for match in _SAID.finditer(text):
-        letter = (match["in"] or match["bare"]).upper()
-        word = match["bare"] and letter in _LETTER_WORDS and match["after"] and match["after"].strip().islower()
-        if not word:
-            found.add(letter)
-    return found
+    def is_word(match: re.Match[str]) -> bool:  # "A man ...", "I think ..."
+        return bool(match["bare"]) and match["bare"] in "AaIi" and (match["after"] or "").strip().islower()
+
+    return {(match["in"] or match["bare"]).upper() for match in _SAID.finditer(text) if not is_word(match)}
 
 
 def _bracketed(text: str, output: Output) -> set[str]:
@@ -149,11 +141,9 @@ def _by_text(text: str, output: Output) -> set[str]:
 
 
 def normalised(text: str) -> str:
-    """Return a text without what two people would write differently.
+    """Return a text without what two people would write differently: case, spaces, punctuation at the ends, articles.
 
-    Unicode compatibility forms (NFKC), no case, single spaces, no punctuation and quotes at either end, no articles (a,
-    an, the). Punctuation inside stays, so that "3.5" is not "35". A text of articles alone keeps them: "A" may be the
-    letter of an option.
+    Unicode forms are NFKC. A text of articles alone keeps them: "A" may be the letter of an option.
     """
     words = unicodedata.normalize("NFKC", text).casefold().strip(_AT_THE_ENDS).split()
     return " ".join([word for word in words if word not in _ARTICLES] or words).strip(_AT_THE_ENDS)
@@ -165,11 +155,7 @@ def exact(answer: str, reference: str) -> bool:
 
 
 def contained(answer: str, reference: str) -> bool:
-    """Whether the normalised reference stands in the normalised answer as whole words.
-
-    "red" is in "It is red, I think" and not in "bored"; "5" is neither in "15" nor in "3.5" nor in "5,000". Generous to
-    long answers, which a judge is not; blind to paraphrases, which a judge is not either.
-    """
+    """Whether the normalised reference stands in the normalised answer as whole words; "5" is not in "3.5"."""
     wanted = normalised(reference)
     return bool(wanted) and re.search(_whole(wanted), normalised(answer)) is not None
 

@@ -82,17 +82,12 @@ class Judge:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def open(self) -> Any:
-        """Return the client: thread-safe, to be used as a context.
-
-        Raises:
-            SetupError: the client library is not installed.
-        """
+        """Return the client: thread-safe, to be used as a context; a `SetupError` says that it is not installed."""
         try:
             from openai import OpenAI
         except ImportError as error:
-            raise SetupError(
-                "judges are asked through openai's client: pip install 'prunevid_qwen[judge]', or pass --scorer exact"
-            ) from error
+            said = "a judge is asked through the openai client: pip install 'prunevid_qwen[judge]'"
+            raise SetupError(f"{said}, or score without a judge: --scorer contained") from error
         return OpenAI(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, max_retries=self.retries)
 
     def reply(self, client: Any, marked: Judged) -> str:
@@ -104,15 +99,10 @@ class Judge:
         """
         import openai
 
+        asked = {"system": INSTRUCTIONS, "user": TEMPLATE.format(**vars(marked))}
+        messages: Any = [{"role": role, "content": text} for role, text in asked.items()]
         try:
-            completion = client.chat.completions.create(
-                model=self.model,
-                messages=[
-                    {"role": "system", "content": INSTRUCTIONS},
-                    {"role": "user", "content": TEMPLATE.format(**vars(marked))},
-                ],
-                **_SAMPLING,
-            )
+            completion = client.chat.completions.create(model=self.model, messages=messages, **_SAMPLING)
         except openai.APITimeoutError as error:
             raise NotJudged(f"no reply within {self.timeout:g} s") from error
         except (
@@ -141,21 +131,12 @@ def score_in(reply: str) -> float | None:
 
 
 def judge_all(
-    folder: Path,
-    answers: Sequence[dict[str, Any]],
-    judge: Judge,
-    workers: int = 4,
-    tell: Progress = lambda *_: None,
+    folder: Path, answers: Sequence[dict[str, Any]], judge: Judge, workers: int = 4, tell: Progress = lambda *_: None
 ) -> None:
-    """Have every answer judged that was not judged before by this judge under these instructions.
+    """Have every line of ``answers`` judged that was not judged before by this judge under these instructions.
 
-    Equal answers to the same question are one judgement, whoever gave them. An interrupted run keeps what is judged,
-    requests on their way included. A request that fails is not kept, so that the next run tries it again.
-
-    Args:
-        folder: of the run.
-        answers: lines, without those that are errors.
-        workers: requests at once, at least 1.
+    Equal answers to the same question are one judgement. An interrupted run keeps what is judged, requests on their way
+    included. A request that fails is not kept, so that the next run tries it again. ``workers`` are requests at once.
 
     Raises:
         SetupError: the endpoint cannot be reached, refuses key or model, or fails every request.
@@ -185,10 +166,8 @@ def judge_all(
             for number, request in enumerate(as_completed(requests), 1):
                 replied |= request.result()
                 if number >= _HOPELESS and not replied:
-                    raise SetupError(
-                        f"the judge at {judge.base_url} failed the first {number} requests (--verbose says how). "
-                        f"{_KEPT}"
-                    )
+                    said = f"failed the first {number} requests (--verbose says how)"
+                    raise SetupError(f"the judge at {judge.base_url} {said}. {_KEPT}")
                 tell("judging", len(wanted) - len(left) + number, len(wanted))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # what is on its way is waited for and kept

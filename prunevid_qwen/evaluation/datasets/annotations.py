@@ -106,7 +106,7 @@ def prepared(repositories: Sequence[str], config: str, split: str) -> list[Path]
 
 def matching(root: Path, pattern: str) -> list[Path]:
     """Return the files under a folder that a pattern finds, sorted."""
-    return sorted(path for path in root.glob(pattern) if path.is_file())
+    return sorted(filter(Path.is_file, root.glob(pattern)))
 
 
 def rows(paths: Sequence[Path]) -> list[AnnotationRow]:

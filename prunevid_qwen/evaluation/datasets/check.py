@@ -1,9 +1,4 @@
-"""What a benchmark's folder lacks, and what in it cannot be read, said before any model is loaded.
-
-A video file may end before its own header says, as a broken download leaves it: one whose index comes first opens, and
-even plays, with half of its frames missing. MP4 boxes, the RIFF chunk of an AVI and the Segment of a Matroska or WebM
-file state their length.
-"""
+"""What a benchmark's folder lacks, and what in it cannot be read, said before any model is loaded."""
 
 from __future__ import annotations
 
@@ -74,8 +69,7 @@ def check(
 ) -> FolderReport:
     """Look at every file that a question needs; each is opened, and its length compared with what its header promises.
 
-    With ``decode`` every video is read to its end and its first and last frame and every image's pixels are decoded:
-    that finds what is broken inside.
+    With ``decode`` all of it is read, which finds what is broken inside.
     """
     wanted: dict[tuple[str, str], list[str]] = {}
     for record in dataset.records:
@@ -157,10 +151,7 @@ def _and_more(paths: Sequence[Any]) -> str:
 
 
 def damage(kind: str, path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
-    """Say what is wrong with a video, an image or a folder of frames that exists, None if nothing is.
-
-    With ``decode`` all of it is read, not the header alone.
-    """
+    """Say what is wrong with a video, an image or a folder of frames that exists, None if nothing is."""
     try:
         return {"image": _image, "frames": _frames, "video": _video}[kind](path, decode)
     except MediaError as error:
@@ -227,7 +218,10 @@ def _frames(folder: Path, decode: bool) -> tuple[ProblemKind, str] | None:
 
 
 def promised_bytes(path: Path) -> int | None:
-    """Return the least length in bytes that a video file states for itself, None where it states none."""
+    """Return the least length in bytes that a video file states for itself, None where it states none.
+
+    One that a broken download cut short, and whose index comes first, opens, and even plays, without its later frames.
+    """
     with path.open("rb") as file:
         head = file.read(12)
         if head[4:8] in _BOXES:

@@ -45,8 +45,8 @@ def read_srt(path: Path) -> tuple[Subtitle, ...]:
 def read_longvideobench(path: Path, first: float = 0.0, duration: float | None = None) -> tuple[Subtitle, ...]:
     """Read a LongVideoBench file: a list of ``{start, end, line}`` ("00:01:02.500") or ``{timestamp: [s, e], text}``.
 
-    The clips were cut out of longer videos and their subtitles were not: a clip of nine seconds can come with an hour
-    of them. Times are moved to the clip's own, and what is said outside it is left out.
+    The clips were cut out of longer videos and their subtitles were not: times are moved to the clip's own, and what is
+    said outside it is left out.
 
     Args:
         first: second of the longer video at which the clip begins (``starting_timestamp_for_subtitles``).

@@ -45,8 +45,11 @@ def run_here(
     Raises:
         SetupError: processes that read do not start.
     """
-    reads = _in_thread(tasks, reading) if workers == 0 else _in_processes(tasks, reading, workers, plugins)
-    with closing(reads):
+    with (
+        closing(_in_processes(tasks, reading, workers, plugins))
+        if workers
+        else Prefetch((task, read_media(reading, task.media)) for task in tasks) as reads
+    ):
         for task, read in reads:
             yield from answer(task, read)
 
@@ -64,11 +67,6 @@ def here(workers: int) -> Engine:
         return run_here(tasks, reading, answerer.answer, workers, answering.plugins)
 
     return run
-
-
-def _in_thread(tasks: Iterable[Task], reading: MediaReading) -> _Reads:
-    with Prefetch((task, read_media(reading, task.media)) for task in tasks) as reads:
-        yield from reads
 
 
 def _in_processes(tasks: Iterable[Task], reading: MediaReading, workers: int, plugins: Plugins) -> _Reads:

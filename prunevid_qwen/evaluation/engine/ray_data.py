@@ -1,7 +1,6 @@
 """The engine of many machines: media read on their CPUs, a model on each of their GPUs, lines back to this process.
 
-Ray Data moves the tasks: each is a block of its own, read, answered and retried by itself, so that what is read waits
-in the machines' shared memory within the bounds that Ray Data sets, however far ahead readers are.
+Each task is a block of Ray Data of its own, so that what is read waits within the bounds that Ray Data sets.
 """
 
 from __future__ import annotations
@@ -58,9 +57,8 @@ def run_on_ray(
 ) -> Generator[Line, None, None]:
     """Answer tasks on the Ray cluster that is joined, in the order in which they are done, a task's lines together.
 
-    Each task is answered once, whatever dies: Ray tries again what was with a process or a machine that died, wherever
-    there is room. A task that `TRIES` processes died of becomes an error of its questions; those that merely waited
-    beside it do not.
+    Ray tries again what was with a process or a machine that died. A task that `TRIES` processes died of becomes an
+    error of its questions; those that merely waited beside it do not.
 
     Args:
         reading, answering: both travel to every machine. The files of plug-ins do not: each machine has them, at the

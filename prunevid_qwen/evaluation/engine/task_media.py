@@ -37,7 +37,7 @@ def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
 
 @dataclass(frozen=True, eq=False)
 class ReadMedia:
-    """One video or image, read and resized."""
+    """One video or image, read and resized; uint8 is a quarter of the bytes of its patches: it goes through pipes."""
 
     kind: str  # "video" or "image"
     frames: np.ndarray  # uint8 RGB [T, h, w, 3]; T is 1 for an image, else even

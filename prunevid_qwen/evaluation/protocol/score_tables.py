@@ -13,7 +13,9 @@ _WIDE = 8  # groups that still fit beside each other
 def markdown_text(summary: dict[str, Any]) -> str:
     """Return the page: how it was asked, what to beware of, a table for each axis; figures in per cent."""
     manifest, rows = Manifest(**summary["manifest"]), summary["rows"]
-    lines = [f"# {summary['dataset']}", "", _about(summary["protocol"]), ""]
+    asked = ", ".join(f"{name} {value}" for name, value in summary["protocol"].items() if name != "dataset")
+    about = "Scores are by our rules; columns beside them are other harnesses' scorers. Figures in per cent."
+    lines = [f"# {summary['dataset']}", "", f"Asked with {asked}; greedy. {about}", ""]
     for warning in warnings_of(summary):
         lines += [f"**{warning}**", ""]
     groups = list(manifest.groups.get(manifest.by, {}))
@@ -87,11 +89,6 @@ def _of(row: Row, counted: int, part_of_set: bool) -> str:
     if row["axis"] == MEAN and row["groups"] < row["of_groups"]:
         return f"{text}, {row['groups']} of {row['of_groups']} groups"
     return f"{text} found" if part_of_set else text
-
-
-def _about(asked: dict[str, Any]) -> str:
-    choices = ", ".join(f"{name} {value}" for name, value in asked.items() if name != "dataset")
-    return f"{choices}; greedy. Scores are by our rules; columns beside them are other harnesses' scorers. Per cent."
 
 
 def _cells(row: Row, part: bool) -> list[str]:

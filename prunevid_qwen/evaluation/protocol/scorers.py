@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prunevid_qwen.evaluation.datasets.record import LETTERS
@@ -85,12 +86,14 @@ class AnswerReading:
 
 def ours(output: Output) -> AnswerReading:
     """Read an answer by the rules above."""
-    text = _plain(output)
+    text, start = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", output.raw)).strip(), output.prefill.strip()
+    if start and text.casefold().startswith(start.casefold()):
+        text = text[len(start) :]
+    text = _MARKS.sub("", _BOXED.sub(r"\1", _BOXED.sub(r"\1", text))).strip()
     if not any(character.isalnum() for character in text):
         return AnswerReading("", "unparsed", "empty")
-    rules = {"letter": _bare, "leading": _leading, "said": _said, "bracketed": _bracketed, "text": _by_text}
-    for rule, find in rules.items():
-        found = find(text, output) & set(output.letters)
+    for rule, read in _read(text, output):
+        found = read & set(output.letters)
         if len(found) == 1:
             return AnswerReading(found.pop(), rule=rule)
         if found:
@@ -98,46 +101,28 @@ def ours(output: Output) -> AnswerReading:
     return AnswerReading("", "unparsed", "no rule")
 
 
-def _plain(output: Output) -> str:
-    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", output.raw)).strip()
-    start = output.prefill.strip()
-    if start and text.casefold().startswith(start.casefold()):
-        text = text[len(start) :]
-    text = _BOXED.sub(r"\1", _BOXED.sub(r"\1", text))
-    return _MARKS.sub("", text).strip()
-
-
-def _bare(text: str, output: Output) -> set[str]:
+def _read(text: str, output: Output) -> Iterator[tuple[str, set[str]]]:
+    """Yield each rule, and the letters that it reads."""
+    match = _BARE.fullmatch(text)
     same = {letter for letter, option in output.lettered.items() if option.strip() == text}
-    return same | {match[1].upper()} if (match := _BARE.fullmatch(text)) else set()
-
-
-def _leading(text: str, output: Output) -> set[str]:
-    return {(match[1] or match[2]).upper() for match in _LEADING.finditer(text)}
-
-
-def _said(text: str, output: Output) -> set[str]:
-    def is_word(match: re.Match[str]) -> bool:  # "A man ...", "I think ..."
-        return bool(match["bare"]) and match["bare"] in "AaIi" and (match["after"] or "").strip().islower()
-
-    return {(match["in"] or match["bare"]).upper() for match in _SAID.finditer(text) if not is_word(match)}
-
-
-def _bracketed(text: str, output: Output) -> set[str]:
+    yield "letter", same | {match[1].upper()} if match else set()
+    yield "leading", {(match[1] or match[2]).upper() for match in _LEADING.finditer(text)}
+    yield "said", {(m["in"] or m["bare"]).upper() for m in _SAID.finditer(text) if not _is_word(m)}
+    bare = text
     for option in sorted(output.options, key=len, reverse=True):
-        if _BRACKETED.search(option):
-            text = text.replace(option, " ")
-    return set(_BRACKETED.findall(text))
-
-
-def _by_text(text: str, output: Output) -> set[str]:
-    rest, found = normalised(text), set()
+        bare = bare.replace(option, " ") if _BRACKETED.search(option) else bare
+    yield "bracketed", set(_BRACKETED.findall(bare))
+    rest, found = normalised(text), set[str]()
     wanted = {letter: normalised(option) for letter, option in output.lettered.items()}
     for option in sorted(wanted.values(), key=len, reverse=True):
         if option and re.search(_whole(option), rest):
-            found |= {letter for letter, same in wanted.items() if same == option}  # equal texts are two options
+            found |= {letter for letter, same_text in wanted.items() if same_text == option}  # equal texts: two options
             rest = re.sub(_whole(option), " \N{REPLACEMENT CHARACTER} ", rest)
-    return found
+    yield "text", found
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    return bool(match["bare"]) and match["bare"] in "AaIi" and (match["after"] or "").strip().islower()
 
 
 def normalised(text: str) -> str:

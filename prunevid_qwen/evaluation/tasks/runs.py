@@ -1,10 +1,11 @@
-"""Runs of a benchmark and of a user's questions: what is missing is answered and stored; tables are made of the lines.
+"""Runs of a benchmark and of a user's questions: what is missing is answered and stored.
 
 Their options are what two runs must share for their answers to stand in one table, flat: a difference has a name.
 """
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation import store
-from prunevid_qwen.evaluation.datasets import Dataset, Media, Record, read_dataset
+from prunevid_qwen.evaluation.datasets import Dataset, Record, read_dataset
 from prunevid_qwen.evaluation.engine import storing
 from prunevid_qwen.evaluation.engine.answering import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
@@ -50,15 +51,9 @@ class BenchmarkQuestion(TaskQuestion):
     record: Record
     protocol: EvalProtocol
 
-    @property
-    def id(self) -> str:  # type: ignore[override]
-        """That of the record."""
-        return self.record.id
-
-    @property
-    def media(self) -> tuple[Media, ...]:  # type: ignore[override]
-        """Those of the record."""
-        return self.record.media
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.record.id)
+        object.__setattr__(self, "media", self.record.media)
 
     def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
         """Write the question; subtitles are those at the moments of the frames taken."""
@@ -119,12 +114,21 @@ class BenchmarkRun:
 
     def options(self, data: Dataset, tell: Progress = lambda *_: None) -> dict[str, Any]:
         """Return what two runs must share. Videos count by their names: whoever adds missing ones goes on."""
+
+        def shown(record: Record) -> list[Any]:
+            media = [
+                [each.kind, each.start, each.end, each.fps, [[cue.start, cue.end, cue.text] for cue in each.subtitles]]
+                for each in record.media
+            ]
+            groups = sorted(record.groups.items())
+            return [record.id, record.question, list(record.options), record.answer, groups, media]
+
         identity, config = self.protocol.identity(), self.configs[0][1]
         device = self.device or choose_device(self.loading.get("device"))
         return {
             "dataset": data.name,
             "part": data.part,
-            "questions": f"{len(data.records)}, {store.digest_of([_identity(record) for record in data.records])}",
+            "questions": f"{len(data.records)}, {store.digest_of([*map(shown, data.records)])}",
             **{f"protocol: {name}": value for name, value in identity["protocol"].items()},
             "text of the prompt": store.digest_of(identity["prompt"]),
             "arithmetic": identity["arithmetic"],
@@ -134,14 +138,6 @@ class BenchmarkRun:
             **store.model_options(self.model_path, self.loading, device, tell),
             **store.plugin_options(self.plugins),
         }
-
-
-def _identity(record: Record) -> list[Any]:
-    shown = [
-        [media.kind, media.start, media.end, media.fps, [[cue.start, cue.end, cue.text] for cue in media.subtitles]]
-        for media in record.media
-    ]
-    return [record.id, record.question, list(record.options), record.answer, sorted(record.groups.items()), shown]
 
 
 def answer_benchmark(
@@ -156,9 +152,7 @@ def answer_benchmark(
 ) -> None:
     """Answer what the folder does not hold yet, or a shard's part of it; ``restart`` throws away what it holds.
 
-    Args:
-        command: what was typed, for the record.
-        data: the questions, where they have been read.
+    ``command`` is what was typed, for the record; ``data`` are the questions, where they have been read.
 
     Raises:
         ConfigError: the folder is another run's, or a share is to restart.
@@ -190,15 +184,13 @@ def answer_benchmark(
     questions = [BenchmarkQuestion(record, run.protocol) for record in spread(data.records, run.limit)]
     own = list(tasks_of(questions, list(configs)))[number::count]
     tasks = left_of(own, done)
-    storing.store_answers(
-        storing.answers_of(folder, shard),
-        tasks,
-        lambda: engine(tasks, reading, run.answering()),
-        sum(task.answers for task in own),
-        tell,
-        lambda line: {**line, "run": hashes[line["config"]]},
-        _SHARE_IT,
-    )
+
+    def stored(line: Line) -> Line:
+        return {**line, "run": hashes[line["config"]]}
+
+    total, path = sum(task.answers for task in own), storing.answers_of(folder, shard)
+    answers = functools.partial(engine, tasks, reading, run.answering())
+    storing.store_answers(path, tasks, answers, total, tell, stored, _SHARE_IT)
 
 
 # ---- questions of a user

@@ -31,13 +31,12 @@ _AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide readin
 def run_here(
     tasks: Iterable[Task], reading: MediaReading, answer: Answer, workers: int = 1, plugins: Plugins = ()
 ) -> Generator[Line, None, None]:
-    """Answer tasks in order, reading the next ones meanwhile.
+    """Answer tasks in order, reading the next ones meanwhile; each is taken no earlier than its media are read.
 
     A worker that dies (out of memory, a decoder's fault) is replaced and its task read again, alone; a task whose
     reading kills a second worker becomes an error of its questions.
 
     Args:
-        tasks: taken one by one, no earlier than their media are read.
         answer: gives the lines of a task; runs in this process.
         workers: processes that read, or 0 for a thread of this one; lines do not depend on it.
         plugins: that processes load before they read.

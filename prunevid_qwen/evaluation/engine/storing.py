@@ -42,11 +42,7 @@ def answer_files(folder: Path) -> list[Path]:
 
 
 def answered(folder: Path, hashes: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Return (config, id) of what the configs in ``hashes`` have answered; what failed is to be asked again.
-
-    Raises:
-        ConfigError: as `own_lines`.
-    """
+    """Return (config, id) of what the configs in ``hashes`` have answered but for errors; raises as `own_lines`."""
     lines = (each for path in answer_files(folder) for each in own_lines(path, hashes.get, "another folder"))
     return {(line["config"], line["id"]) for _, line in lines if line["error"] is None}
 

@@ -55,17 +55,8 @@ class Manifest:
 
     @classmethod
     def of(cls, records: Sequence[Record], dataset: str, by: str, published: int | None) -> Manifest:
-        """Count the records of a data set: all of them, not those that a run was limited to.
-
-        Raises:
-            ConfigError: no record has a known answer.
-        """
+        """Count the records of a data set: all of them, not those that a run was limited to."""
         known = [record for record in records if record.answer is not None]
-        if not known:
-            raise ConfigError(
-                f"none of the {len(records)} questions of {dataset} has a known answer: export the answers for the "
-                "authors' server instead of scoring them here"
-            )
         groups: dict[str, Counter[str]] = {by: Counter()}
         for record in known:
             for axis, group in record.groups.items():
@@ -124,24 +115,13 @@ def _order(line: Line) -> tuple[Any, ...]:
 def summarise(
     lines: Iterable[Line], manifest: Manifest, protocol: EvalProtocol, configs: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Compute every figure of a run.
+    """Compute every figure of a run, its rows of all questions, the mean of ``manifest.by``, each group of each axis.
 
-    Args:
-        lines: in any order, from any number of files; see `join` for what is there twice.
-        manifest: how many questions the data set has.
-        protocol: how they were asked.
-        configs: who was asked, in the order of the tables; None for those that answered, the baseline first.
-
-    Returns:
-        What `score_tables` shows. Rows: all questions, the mean of the groups of ``manifest.by``, each group of each
-        axis.
+    ``configs`` is the order of the tables; None is of those that answered, the baseline first.
 
     Raises:
-        ConfigError: no line has an answer, more lines than questions, a config that is not in ``configs``, or the
-            protocol of another data set.
+        ConfigError: as `join`, no line has an answer, or there are more lines than questions.
     """
-    if protocol.dataset != manifest.dataset:
-        raise ConfigError(f"a protocol for {protocol.dataset} does not go with the questions of {manifest.dataset}")
     (kept, conflicts), columns = join(lines), columns_of(manifest.dataset)
     scored = [_scored(line, columns, protocol.text.prefill) for line in kept if line["answer"] is not None]
     if all(line["error"] is not None for line in scored):
@@ -149,8 +129,6 @@ def summarise(
         raise ConfigError(f"no answer to score{said}: run the evaluation first, or look at its errors")
     there = {line["config"] for line in scored}
     names = sorted(there, key=lambda name: (name != BASELINE, name)) if configs is None else list(configs)
-    if unknown := sorted(there - set(names)):
-        raise ConfigError(f"there are answers of {', '.join(unknown)}, who are not among {', '.join(names)}")
     by = manifest.groups.get(manifest.by)
     groups = [(ALL, "all questions", manifest.samples), *([(MEAN, manifest.by, sum(by.values()))] if by else [])]
     for axis in sorted(manifest.groups, key=lambda axis: axis != manifest.by):

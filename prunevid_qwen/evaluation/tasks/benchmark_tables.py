@@ -25,7 +25,6 @@ REPORT = TABLES[-1]
 _COMMAND = "prunevid eval run"
 
 _NO_OPTION = -1  # stands for an answer that names no option in EgoSchema's file: it is wrong, and no guess
-_OF_VIDEO = ("duration", "domain", "sub_category")
 
 
 _COUNTS = ("visual", "after_stage1", "after_stage2", "layer_average", "prompt", "generated")
@@ -122,12 +121,9 @@ def _token_table(rows: Sequence[Row]) -> list[str]:
 
 
 def write_export(folder: Path, config: str | None, path: Path | None, partial: bool = False) -> Path:
-    """Write the file that a benchmark's authors score: Video-MME's script, EgoSchema's server.
+    """Write the file that a benchmark's authors score; ``path`` None is one beside the answers.
 
-    Args:
-        config: whose answers; None for the only one.
-        path: of the file; None for one beside the answers.
-        partial: of EgoSchema, leave out what has no answer.
+    ``config`` says whose answers, None the only one's; of EgoSchema ``partial`` leaves out what has no answer.
 
     Raises:
         ConfigError: another benchmark, or no such answers.
@@ -153,29 +149,20 @@ def write_export(folder: Path, config: str | None, path: Path | None, partial: b
 
 
 def official_text(records: Iterable[Record], lines: Iterable[Line], config: str) -> str:
-    """Return one config's raw answers in the format of Video-MME's ``eval_your_results.py``.
+    """Return one config's raw answers to Video-MME's records in the format of its ``eval_your_results.py``.
 
     A question without one has the response "", which that script leaves out of its denominator.
 
-    Args:
-        records: of the whole data set; ids are its question ids ("001-1").
-
     Raises:
-        ConfigError: that config has no line, or a record is none of Video-MME.
+        ConfigError: that config has no line.
     """
     answers = {line["id"]: line["raw"] for line in join(lines)[0] if line["config"] == config}
     if not answers:
         raise ConfigError(f"no answers of {quoted(config)} to export: name a configuration of the run")
     videos: dict[str, dict[str, Any]] = {}
     for record in records:
-        video, dash, _ = record.id.rpartition("-")
-        lacking = [name for name in (*_OF_VIDEO, "task_type") if name not in record.groups]
-        if not dash or lacking:
-            raise ConfigError(
-                f"record {quoted(record.id)} is none of Video-MME, whose ids read 001-1 and whose groups have "
-                f"{', '.join(_OF_VIDEO)} and task_type; it lacks {', '.join(lacking) or 'no group'}"
-            )
-        about = {name: record.groups[name] for name in _OF_VIDEO}
+        video = record.id.rpartition("-")[0]
+        about = {name: record.groups[name] for name in ("duration", "domain", "sub_category")}
         entry = videos.setdefault(video, {"video_id": video, **about, "questions": []})
         entry["questions"].append(
             {
@@ -193,22 +180,17 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
 def write_submission(
     path: Path, records: Sequence[Record], lines: Iterable[Line], config: str, prefill: str, partial: bool = False
 ) -> None:
-    """Write one config's answers to EgoSchema's questions, the number of an option for each; people upload it.
+    """Write one config's answers to EgoSchema's questions, the number of an option for each.
 
     Args:
         path: ends in .json (``{q_uid: number}``, for the server) or .csv (``q_uid,answer``, for Kaggle).
-        records: the questions of part "full", in whose order the file is written.
         prefill: how the prompt began the answer.
         partial: leave out questions without an answer, instead of refusing.
 
     Raises:
-        ConfigError: another ending; questions without an answer; an answer to none of them.
+        ConfigError: another ending, or questions without an answer.
     """
     own = {line["id"]: line for line in join(lines)[0] if line["config"] == config and line["error"] is None}
-    if strange := sorted(own.keys() - {record.id for record in records}):
-        raise ConfigError(
-            f"{len(strange)} answers are to no question of EgoSchema, such as {quoted(strange[0])}: is this its run?"
-        )
     absent = [record.id for record in records if record.id not in own]
     if absent and not partial:
         raise ConfigError(

@@ -54,7 +54,6 @@ def score_run(
     """Score the answers that a folder holds; write summary.json, summary.csv and report.md; return the summary.
 
     Args:
-        folder: of a run, finished or not.
         scorer: "judge", "exact" or "contained".
         judge: who judges, for scorer "judge" alone; answers without a judgement count as 0.
         workers: requests to the judge at once.

@@ -13,7 +13,7 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, names, read_dataset
-from prunevid_qwen.evaluation.datasets.choices import letter_of, without_letters
+from prunevid_qwen.evaluation.datasets.annotations import letter_of, without_letters
 from prunevid_qwen.evaluation.tasks.benchmark_tables import write_submission
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import HARD_OPTIONS, HARD_QUESTION, Clips

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from prunevid_qwen.errors import MediaError
-from prunevid_qwen.evaluation.datasets.choices import without_letters
+from prunevid_qwen.evaluation.datasets.annotations import without_letters
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import Dataset, Problem, ProblemKind
 

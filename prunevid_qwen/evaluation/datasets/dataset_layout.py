@@ -152,11 +152,7 @@ def names() -> tuple[str, ...]:
 
 
 def benchmark(name: str) -> Benchmark:
-    """Find a benchmark; "Video-MME", "video_mme" and "videomme" are one.
-
-    Raises:
-        ConfigError: there is none of that name (the nearest is offered), or its file is wrong.
-    """
+    """Find a benchmark ("Video-MME" and "videomme" are one); a `ConfigError` offers the nearest."""
     if bare(name) in names():
         return _read(bare(name))
     close = nearest(bare(name), names())

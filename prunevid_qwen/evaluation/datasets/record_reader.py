@@ -10,8 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
-from prunevid_qwen.evaluation.datasets.annotations import AnnotationRow, matching, prepared, rows, snapshots, table
-from prunevid_qwen.evaluation.datasets.choices import letter_of, question_and_options, without_letters
+from prunevid_qwen.evaluation.datasets.annotations import (
+    AnnotationRow,
+    letter_of,
+    matching,
+    prepared,
+    question_and_options,
+    rows,
+    snapshots,
+    table,
+    without_letters,
+)
 from prunevid_qwen.evaluation.datasets.dataset_layout import Benchmark, Fields, Form, bare, benchmark, names
 from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Problem, Record, Subtitle
 from prunevid_qwen.evaluation.datasets.subtitles import read_subtitles

@@ -48,11 +48,7 @@ _SECONDS = ("read", "merge", "select", "compact", "prefill", "decode", "total")
 
 @dataclass(frozen=True)
 class Answering:
-    """Who answers, as something that travels: a process makes an `Answerer` of it.
-
-    Raises:
-        ConfigError: configs that encode videos in chunks of different sizes.
-    """
+    """Who answers, as something that travels: a process makes an `Answerer` of it."""
 
     configs: NamedConfigs  # name and config of each
     model_path: str = "bundled"  # or a folder, or a hub id
@@ -85,11 +81,7 @@ class Answerer:
         self.adapter = adapter_for(model.model)
 
     def answer(self, task: Task, read: Read) -> Iterator[Line]:
-        """Answer every question of a task under every config that it names, one line each.
-
-        Raises:
-            PruningNotApplied: pruning was asked for and did not happen.
-        """
+        """Answer every question of a task under every config that it names, or raise `PruningNotApplied`."""
         encoded = Encoded(self, read.media)
         for question, names in task.questions:
             for name in names:

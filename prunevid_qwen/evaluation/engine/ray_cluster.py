@@ -29,11 +29,7 @@ class Cluster:
     largest: float  # CPUs of the machine that has most
 
     def device(self, asked: str | None) -> str:
-        """Return where models run, "cuda" or "cpu"; ``asked`` None is the GPU where there are any.
-
-        Raises:
-            ConfigError, SetupError: another kind of device, a certain GPU, or one where there is none.
-        """
+        """Return where models run, "cuda" or "cpu", or raise; ``asked`` None is the GPU where there are any."""
         device = asked or ("cuda" if self.gpus else "cpu")
         if device not in ("cuda", "cpu"):
             raise ConfigError(
@@ -47,11 +43,7 @@ class Cluster:
         return device
 
     def replicas(self, asked: int | None, device: str) -> int:
-        """Return how many models are loaded; ``asked`` None is one for each GPU, or one. GPUs may be on their way.
-
-        Raises:
-            ConfigError: they would leave no CPU to those who read videos, and wait for them forever.
-        """
+        """Return how many models are loaded, or raise; None is one for each GPU (which may be on its way), or one."""
         count = asked or (self.gpus if device == "cuda" else 1)
         if count < 1:
             raise ConfigError(f"replicas is at least 1, got {asked}")

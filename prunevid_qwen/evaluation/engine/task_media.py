@@ -72,11 +72,7 @@ class ByProtocol:
     time_limit: float | None = 120.0
 
     def read(self, media: Media) -> ReadMedia:
-        """Read one video, folder of frames or image.
-
-        Raises:
-            MediaError: missing, unreadable, or no frame between ``start`` and ``end``.
-        """
+        """Read one video, folder of frames or image; a `MediaError` says that nothing could be read."""
         if media.kind == "image":
             return _image(media, self._limits(self.image, 1))
         chosen: list[Sampled] = []

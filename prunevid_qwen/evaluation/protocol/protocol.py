@@ -152,11 +152,7 @@ class EvalProtocol:
 
 
 def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
-    """Return a pruning config as a run under a protocol uses it; ``name`` is the config's, for the error.
-
-    Raises:
-        ConfigError: it says how videos are read, and would not be heeded.
-    """
+    """Return a pruning config as a protocol uses it; one that says how videos are read is a `ConfigError`."""
     plain = PruneVidConfig()
     for option in BY_PROTOCOL:
         if getattr(config, option) not in (getattr(plain, option), getattr(protocol, option, None)):
@@ -169,11 +165,7 @@ def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVid
 
 
 def presets() -> Mapping[str, Mapping[str, EvalProtocol]]:
-    """Return each preset by name: data set -> its protocol, of those that it is for.
-
-    Raises:
-        ConfigError: the file is wrong, or a preset is no protocol.
-    """
+    """Return each preset by name: data set -> its protocol; a `ConfigError` says where the file is wrong."""
     return _presets(names())
 
 
@@ -196,21 +188,13 @@ def _presets(datasets: tuple[str, ...]) -> Mapping[str, Mapping[str, EvalProtoco
 
 
 def presets_for(dataset: str) -> tuple[str, ...]:
-    """Return the names of the presets that a data set can be asked under.
-
-    Raises:
-        ConfigError: an unknown data set.
-    """
+    """Return the names of the presets that a data set can be asked under; raises as `prompt_of`."""
     prompt_of("letter", dataset)
     return tuple(name for name, fits in presets().items() if dataset in fits)
 
 
 def protocol_named(name: str, dataset: str, **changes: Any) -> EvalProtocol:
-    """Return a preset for a data set, with some choices changed.
-
-    Raises:
-        ConfigError: an unknown preset or choice, or a preset that is not for this data set; those that are, are named.
-    """
+    """Return a preset for a data set, with some choices changed; a `ConfigError` names what there is."""
     if name not in presets():
         raise ConfigError(unknown("a protocol is one of", name, presets()))
     if dataset not in presets()[name]:

@@ -78,11 +78,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
 
 
 def json_text(summary: Any, sort_keys: bool = False, ascii_alone: bool = False) -> str:
-    """Return a summary as JSON, ended by a newline; ``ascii_alone`` escapes every other letter.
-
-    Raises:
-        ValueError: NaN or infinity, which JSON does not have.
-    """
+    """Return a summary as JSON, ended by a newline; ``ascii_alone`` escapes every other letter."""
     return json.dumps(summary, indent=1, sort_keys=sort_keys, ensure_ascii=ascii_alone, allow_nan=False) + "\n"
 
 

@@ -114,11 +114,7 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
 
 
 def reader_options(backend: str) -> dict[str, str]:
-    """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors in another way.
-
-    Raises:
-        SetupError: the backend is not installed.
-    """
+    """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors otherwise."""
     libraries = {"pyav": "av", "pillow": "PIL"}  # frames are chosen with PyAV, and decoded by ``backend``
     if backend != "pyav":
         load_backend(backend)

@@ -40,11 +40,7 @@ def replace(path: Path, data: bytes | Callable[[BinaryIO], Any]) -> None:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """Read the lines of a file but for a last one that a kill cut short; [] where there is no file.
-
-    Raises:
-        ConfigError: a line is no JSON object; file and line are named.
-    """
+    """Read the lines of a file (none: []) but for one that a kill cut short; a `ConfigError` names what is no line."""
     return [line for _, line in _whole(path.read_bytes(), path)] if path.exists() else []
 
 
@@ -98,11 +94,7 @@ class Lines:
             self._file.close()
 
     def add(self, *lines: Line) -> None:
-        """Append lines at once; after a return they outlive a kill and a power cut.
-
-        Raises:
-            SetupError: the disk is full, or gone.
-        """
+        """Append lines at once; after a return they outlive a power cut. A `SetupError` says that the disk is full."""
         # half a surrogate pair, which stands for a byte of a file's name that is no UTF-8, becomes JSON's \\udc..
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode(errors="backslashreplace")
         try:

@@ -51,11 +51,7 @@ class VisualCotRun:
     plugins: tuple[str, ...] = ()
 
     def samples(self) -> list[Sample]:
-        """Read what is asked.
-
-        Raises:
-            ConfigError: no such file, or records of no known form.
-        """
+        """Read what is asked; raises as `data_files` and `read_samples`."""
         if not self.images.is_dir():
             raise ConfigError(f"no folder of images at {self.images}: --images is what the records' paths start from")
         return [sample for path in data_files(self.data) for sample in spread(read_samples(path), self.limit)]

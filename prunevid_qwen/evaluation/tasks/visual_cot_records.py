@@ -81,11 +81,7 @@ def data_files(given: Sequence[Path]) -> list[Path]:
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Read the samples of a file: a JSON list, or a JSON object a line.
-
-    Raises:
-        ConfigError: the file is neither, it holds no record, or one of them is of neither form.
-    """
+    """Read the samples of a file, a JSON list or an object a line; a `ConfigError` says what it is instead."""
     is_list = path.read_text(encoding="utf-8").lstrip().startswith("[")
     records = json_list(path) if is_list else json_lines(path)
     if not records:
@@ -118,11 +114,7 @@ def _text(value: Any) -> str:
 
 
 def image_path(sample: Sample, root: Path) -> Path:
-    """Find the image of a sample: under the root as the record has it, else in the folder of its data set.
-
-    Raises:
-        MediaError: the sample cannot be asked: its record lacks something, or the image is at none of these places.
-    """
+    """Find the image of a sample under the root; a `MediaError` says where it is not, or what its record lacks."""
     needed = {"no question": sample.question, "no reference answer": sample.answer, "no image": sample.image}
     for lacks, text in needed.items():
         if not text:

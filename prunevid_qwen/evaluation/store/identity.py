@@ -64,8 +64,7 @@ def digest(path: Path, tell: Progress = lambda *_: None) -> str:
 
     ``hf download --local-dir`` leaves the time of the download in ``.cache``.
     """
-    found, done = hashlib.sha256(), 0
-    files = [path] if path.is_file() else _files(path)
+    found, done, files = hashlib.sha256(), 0, [path] if path.is_file() else _files(path)
     total = sum(each.stat().st_size for each in files)
     for each in files:
         found.update(each.relative_to(path).as_posix().encode() + b"\0")
@@ -132,20 +131,20 @@ def model_options(
         ConfigError: it is neither a folder of a model nor a hub id.
         SetupError: it is not there.
     """
-    given = {name: value for name, value in loading.items() if value is not None and name != "local_files_only"}
-    options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading, tell)}
-    options |= {f"loading: {name}": given[name] for name in sorted(given) if name != "device"}
-    options["device"] = device.split(":")[0]
-    return options
+    kept = {name: loading[name] for name in sorted(loading) if name not in ("local_files_only", "device")}
+    return {
+        "model_path": model_path,
+        "model": model_fingerprint(model_path, loading, tell),
+        **{f"loading: {name}": value for name, value in kept.items() if value is not None},
+        "device": device.split(":")[0],
+    }
 
 
 def config_options(config: PruneVidConfig) -> dict[str, Any]:
     """Return every option of a config, and the content of the files that it names."""
     options = config.flat()
-    for option, value in config.flat().items():
-        if option.endswith("_path") and isinstance(value, str) and Path(value).exists():
-            options[f"content of {option}"] = digest(Path(value))
-    return options
+    files = {option: value for option, value in options.items() if option.endswith("_path") and isinstance(value, str)}
+    return options | {f"content of {each}": digest(Path(file)) for each, file in files.items() if Path(file).exists()}
 
 
 def plugin_options(plugins: Iterable[str]) -> dict[str, str]:

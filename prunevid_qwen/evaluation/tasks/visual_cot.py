@@ -183,20 +183,13 @@ def _by_library(tasks: Iterable[Task], answering: Answering) -> Generator[Line, 
             line = {**question.about(), "config": name, "error": question.error}
             try:
                 for image in task.media:
-                    line |= _as_engine(under[name].generate(images=image.path, question=question.text, **given))
+                    said = under[name].generate(images=image.path, question=question.text, **given)
+                    tokens, seconds = said["stats"]["tokens"], said["stats"]["seconds"]
+                    generated = {"generated": said["stats"]["generated_tokens"]}
+                    line |= {"raw": said["answer"], "kept_ratio": tokens["after_stage2"] / tokens["visual"]}
+                    line |= {"tokens": {**tokens, **generated}, "seconds": {**seconds, "read": 0.0}}  # "total" has it
             except MediaError as error:  # of one sample: the others can still be asked, and coverage says so
                 line["error"] = str(error)
             except torch.OutOfMemoryError:
                 line["error"] = "out of GPU memory"
             yield line
-
-
-def _as_engine(result: dict[str, Any]) -> Line:
-    stats, seconds = result["stats"], result["stats"]["seconds"]
-    tokens = stats["tokens"]
-    return {
-        "raw": result["answer"],
-        "tokens": {**tokens, "generated": stats["generated_tokens"]},
-        "kept_ratio": tokens["after_stage2"] / tokens["visual"],
-        "seconds": {**seconds, "total": seconds["total"] - seconds["read"]},
-    }

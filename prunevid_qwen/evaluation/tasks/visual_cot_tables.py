@@ -70,15 +70,15 @@ def score_run(
         said = f" (the first error: {lines[0]['error']})" if lines else ""
         raise ConfigError(f"{folder} holds no answer to score{said}")
     known, sets, configs = judgements(folder), record["samples"], record["configs"]
-    found: dict[tuple[str, str], list[Line]] = {(name, config): [] for name in sets for config in configs}
-    for line in lines:
-        found[line["set"], line["config"]].append(_scored(line, scorer, judge, known))
-    baseline = {(line["set"], line["id"]): line for name in sets for line in _answered(found.get((name, BASELINE), []))}
-    rows = [_row(name, config, [(sets[name], own)], baseline) for (name, config), own in found.items()]
-    rows += [_row(MACRO, each, [(count, found[name, each]) for name, count in sets.items()], baseline)
-             for each in configs]  # fmt: skip
-    whole = {each: [line for name in sets for line in found[name, each]] for each in configs}
-    rows += [_row(MICRO, each, [(sum(sets.values()), own)], baseline) for each, own in whole.items()]
+    lines = [_scored(line, scorer, judge, known) for line in lines]
+    baseline = {(line["set"], line["id"]): line for line in _answered(lines) if line["config"] == BASELINE}
+    weighed: dict[str, list[list[str]]] = {name: [[name]] for name in sets}  # parts of a row, which weigh the same
+    rows = []
+    for group, parts in {**weighed, MACRO: [[name] for name in sets], MICRO: [list(sets)]}.items():
+        for config in configs:
+            own = [line for line in lines if line["config"] == config]
+            of = [(sum(map(sets.get, names)), [e for n in names for e in own if e["set"] == n]) for names in parts]
+            rows.append(_row(group, config, of, baseline))
     summary = {
         "what": record["what"],
         "scorer": scorer,

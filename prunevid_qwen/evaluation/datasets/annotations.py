@@ -116,9 +116,7 @@ def matching(root: Path, pattern: str) -> list[Path]:
 def rows(paths: Sequence[Path]) -> list[AnnotationRow]:
     """Read annotation files of one table: .json (a list of records), .jsonl, .csv with a header, .parquet, .arrow.
 
-    Raises:
-        ConfigError: a file is broken, or its rows are no records.
-        SetupError: pyarrow is needed and not installed.
+    A `ConfigError` says that a file is broken, or its rows no records, a `SetupError` that it needs pyarrow.
     """
     found = []
     readers = {".parquet": _columns, ".arrow": _columns, ".jsonl": json_lines, ".csv": _csv}
@@ -229,14 +227,10 @@ def question_and_options(text: str, where: str) -> tuple[str, tuple[str, ...]]:
 def letter_of(
     answer: object, kind: str, options: Sequence[str], where: str, file: str = "the benchmark's YAML file"
 ) -> str:
-    """Return the letter of an answer to a row's options, which are without letters.
+    """Return the letter of an answer to a row's options, which are without letters, or raise `ConfigError`.
 
-    Args:
-        kind: "letter": with or without brackets, or "B. its text"; "index": a position from 0; "text": an option's own,
-            of equal options the first one's; ``file`` says it.
-
-    Raises:
-        ConfigError: it is none of the options.
+    ``kind`` is "letter" (with or without brackets, or "B. its text"), "index" (from 0) or "text" (an option's own, of
+    equal options the first one's); ``file`` says so.
     """
     letters, text, stripped = LETTERS[: len(options)], str(answer), [option.strip() for option in options]
     if kind == "index":

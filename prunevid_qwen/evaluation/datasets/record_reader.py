@@ -41,7 +41,6 @@ def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bo
     Raises:
         ConfigError: an unknown name or part, or an annotation that cannot be right.
         MediaError: no such folder, or no questions in it.
-        SetupError: pyarrow is needed and not installed.
     """
     known = benchmark(name)
     if part is not None and part not in known.parts:

@@ -23,11 +23,7 @@ def read_subtitles(path: Path, first: float = 0.0, duration: float | None = None
 
 
 def read_srt(path: Path) -> tuple[Subtitle, ...]:
-    """Read a SubRip file: tags are taken out, lines of a cue joined, cues without text left out, the order kept.
-
-    Raises:
-        MediaError: the file cannot be read, or holds text and not one time.
-    """
+    """Read a SubRip file without tags and empty cues, in its order; a `MediaError` says that it holds no time."""
     text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
     times = list(_TIMES.finditer(text))
     if not times:

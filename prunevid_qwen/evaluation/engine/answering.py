@@ -1,8 +1,4 @@
-"""Answering the questions of a task: media encoded once, each question by itself under each config.
-
-One question is one prompt, never padded beside others: an answer depends on nothing but the question, the media and
-the config, however a run is spread over processes.
-"""
+"""Answering the questions of a task: media encoded once, each question by itself under each config, never padded."""
 
 from __future__ import annotations
 

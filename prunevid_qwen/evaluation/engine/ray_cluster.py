@@ -70,8 +70,7 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
         verbose: show Ray's own log and what its workers print.
 
     Raises:
-        ConfigError: an address of Ray Client.
-        SetupError: Ray is not installed, or nobody answers at the address.
+        ConfigError, SetupError: an address of Ray Client; Ray is not installed, or nobody answers.
     """
     try:
         import ray

@@ -50,10 +50,8 @@ def answered(folder: Path, hashes: Mapping[str, str]) -> set[tuple[str, str]]:
 def own_lines(path: Path, run_of: Callable[[str], str | None], another: str) -> Iterator[tuple[str, Line]]:
     """Yield "file:line" and the line of each answer of a run, whose hash ``run_of`` gives for a config.
 
-    A config without one is not asked now, and passed over; ``another`` is a place to pass instead, for the error.
-
-    Raises:
-        ConfigError: a line is of another run, or no line of answers.
+    A config without one is passed over. A `ConfigError` says that a line is of another run, or none of answers, and to
+    pass ``another`` place.
     """
     for number, line in enumerate(read_lines(path), 1):
         where = f"{path}:{number}"

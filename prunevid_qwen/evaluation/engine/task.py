@@ -56,8 +56,7 @@ class Conversation(TaskQuestion):
 def read_conversation(messages: Any, medium: Callable[[Item, int], Media]) -> tuple[list[Message], list[Media]]:
     """Return the messages of a `Conversation`, and its media in order, as ``medium`` makes them of item and number.
 
-    Raises:
-        ConfigError: a message is malformed, or an item says how it is read: that is said for all questions at once.
+    A `ConfigError` says that a message is malformed, or an item says how it is read: that is said for all at once.
     """
     media: list[Media] = []
 

@@ -23,12 +23,7 @@ from prunevid_qwen.video.indexed import read_frames
 
 
 def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
-    """Return how a model wants its media, read from its files; no weights are loaded.
-
-    Raises:
-        UnsupportedError: of another family than those that this package reads for.
-        ConfigError, SetupError: as in `prunevid_qwen.loading.config_of`.
-    """
+    """Return how a model wants its media, read from its files; it is an `UnsupportedError` if it is no Qwen-VL."""
     source = bundled_model() if model_path == "bundled" else model_path
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
     check_own_reading(source, hub)

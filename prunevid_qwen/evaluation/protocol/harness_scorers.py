@@ -200,11 +200,7 @@ SCORERS: Mapping[str, Callable[[Output], AnswerReading]] = {
 
 
 def columns_of(dataset: str) -> Mapping[str, str]:
-    """Return the columns beside ours in a data set's tables -> scorer; "pllava" is what PruneVid scores with.
-
-    Raises:
-        ConfigError: its YAML file names a scorer that there is none of; with file and line.
-    """
+    """Return the columns beside ours in a data set's tables -> scorer; a `ConfigError` says where one is unknown."""
     columns = {}
     for name, given in benchmark(dataset).scorers.items():
         scorer = build(given, str, f"scorer {name}")

@@ -39,11 +39,8 @@ class Prompt:
     def write(self, record: Record, subtitles: Sequence[str] | None = None) -> str:
         """Return the user's text after the media.
 
-        Args:
-            subtitles: what is said, in order; an empty list where a video has none; None not to show any.
-
-        Raises:
-            ConfigError: subtitles for a prompt that shows none.
+        ``subtitles`` are what is said, [] where a video has none; None shows none. A prompt without them raises
+        `ConfigError`.
         """
         user = self.head + self.question_lead + record.question
         if record.options:

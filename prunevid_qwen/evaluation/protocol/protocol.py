@@ -205,8 +205,7 @@ def protocol_named(name: str, dataset: str, **changes: Any) -> EvalProtocol:
 def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> EvalProtocol:
     """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it.
 
-    Raises:
-        ConfigError: as `protocol_named`, a choice that the sampler does not look at, or a scorer that there is none of.
+    Raises as `protocol_named`, for a choice that the sampler does not look at, and for a scorer that there is none of.
     """
     columns_of(dataset)  # a misspelt scorer would be found when all is answered
     name = name or next(each for each in ("lmms", dataset, "letter") if each in presets_for(dataset))

@@ -79,11 +79,8 @@ class Manifest:
 def join(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[str, str]]]:
     """Keep one line for each config and question, by config, then id: an answer rather than an error.
 
-    Of several the least by its text, so that the same lines give the same result in any order; (config, id) of what was
-    answered differently is returned too.
-
-    Raises:
-        ConfigError: no line of a multiple-choice run, or lines of one config come from different runs.
+    Of several it is the least by its text, whatever their order; (config, id) of what was answered differently is
+    returned too. A `ConfigError` is of a line without options, or of one config's lines of different runs.
     """
     found, runs = defaultdict[tuple[str, str], list[Line]](list), defaultdict[str, set[str]](set)
     for line in lines:

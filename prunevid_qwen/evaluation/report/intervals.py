@@ -32,11 +32,7 @@ def excludes_zero(interval: Sequence[float] | None) -> bool:
 def clustered_mean(
     values: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0
 ) -> Estimate:
-    """Average ``[n]`` values of ``[n]`` clusters; the interval draws whole clusters, seeded, with replacement.
-
-    Raises:
-        ValueError: no values, values that are not finite, or another number of clusters than of values.
-    """
+    """Average ``[n]`` finite values of ``[n]`` clusters; the interval draws whole clusters, seeded."""
     rows, labels = np.asarray(values, dtype=np.float64), np.asarray(clusters)
     if rows.ndim != 1 or rows.shape != labels.shape or not rows.size or not np.isfinite(rows).all():
         raise ValueError(f"values {rows.shape} and clusters {labels.shape}: one of each, finite, at least one")
@@ -98,11 +94,7 @@ class MeanOfStrata(NamedTuple):
 def mean_of_strata(values: npt.ArrayLike, strata: npt.ArrayLike, clusters: npt.ArrayLike) -> MeanOfStrata:
     """Average ``[n]`` values within each stratum, then over strata (a macro average); one gives the plain mean.
 
-    A video may have questions in several strata: its deviations are added up across them before they are squared
-    (linearisation).
-
-    Raises:
-        ValueError: no values, or lengths that differ.
+    A video may have questions in several strata: its deviations are added up before they are squared (linearisation).
     """
     rows = np.asarray(values, dtype=np.float64)
     _, stratum = np.unique(strata, return_inverse=True)

@@ -125,12 +125,7 @@ def reader_options(backend: str) -> dict[str, str]:
 def model_options(
     model_path: str, loading: dict[str, Any], device: str, tell: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Return what of a model and its loading two runs must share, flat; the number of the device does not matter.
-
-    Raises:
-        ConfigError: it is neither a folder of a model nor a hub id.
-        SetupError: it is not there.
-    """
+    """Return what of a model and its loading two runs must share, flat, or raise: the model is not there."""
     kept = {name: loading[name] for name in sorted(loading) if name not in ("local_files_only", "device")}
     return {
         "model_path": model_path,
@@ -148,12 +143,9 @@ def config_options(config: PruneVidConfig) -> dict[str, Any]:
 
 
 def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
-    """Return what of the plug-ins of a run another one must share, flat.
+    """Return what of the plug-ins of a run another one must share, flat; one that is not there is a `ConfigError`.
 
     A file counts by its bytes, a module by the version of the package that brings it, else by the bytes of its file.
-
-    Raises:
-        ConfigError: there is no such file or module.
     """
     from importlib.metadata import packages_distributions, version
 

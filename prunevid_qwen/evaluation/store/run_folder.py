@@ -45,11 +45,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def keep_lines(path: Path, keep: Callable[[Line], bool] = lambda _: True) -> list[Line]:
-    """Read the lines to ``keep``, and take all others out of the file, a torn last one too; what stays keeps its bytes.
-
-    Raises:
-        ConfigError: as `read_lines`, or another process is writing the file.
-    """
+    """Read the lines to ``keep`` and take all others, a torn last one too, out of the file."""
     if not path.exists():
         return []
     with alone(path, _ELSEWHERE):
@@ -64,12 +60,8 @@ def keep_lines(path: Path, keep: Callable[[Line], bool] = lambda _: True) -> lis
 class Lines:
     """A file of lines that this process alone appends to: ``with Lines(path) as lines: lines.add(line)``.
 
-    Args:
-        path: made where it is missing; a torn last line is cut off.
-        otherwise: what somebody can do while another process is writing it.
-
-    Raises:
-        ConfigError: on entering, another process is writing the file.
+    A torn last line is cut off. Entering raises `ConfigError` where another process is writing the file; ``otherwise``
+    is what somebody can do then.
     """
 
     def __init__(self, path: Path, otherwise: str = _ELSEWHERE) -> None:
@@ -162,7 +154,6 @@ class RunFolder:
     """Where a run keeps its record, its lines and its tables.
 
     Args:
-        path: made by `begin`.
         files: names or patterns of what a run writes beside its record, and a restart throws away.
         shown: what an error calls the run where it is no folder to its user: the file of answers beside it.
     """
@@ -179,7 +170,7 @@ class RunFolder:
         grows: Collection[str] = (),
         configs: Mapping[str, Options] | None = None,
     ) -> RunRecord:
-        """Make the folder ready for lines, or find it begun by the same run.
+        """Make the folder ready for lines, or find it begun by the same run; return the record.
 
         Args:
             options: everything that could change a line, beside the installed versions and this package's code.
@@ -187,8 +178,6 @@ class RunFolder:
             restart: throw away what the folder holds.
             grows: options that may be larger in a run that goes on.
             configs: name -> its options, where they are not in ``options``: a run that goes on may bring more.
-
-        Returns: the record.
 
         Raises:
             ConfigError: the folder holds another run (the first difference is named), cannot be made, or is written to.

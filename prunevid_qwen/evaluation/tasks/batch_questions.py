@@ -95,12 +95,8 @@ def read_questions(path: Path, system: str | None = None) -> list[BatchQuestion]
 def questions_for_folder(folder: Path, questions: Sequence[str], system: str | None = None) -> list[BatchQuestion]:
     """Ask the same of every video and image of a folder and of the folders in it, in the order of their names.
 
-    The id of each is the file's path in the folder, and the question's number behind a #, from 1: questions may be
-    added at the end later. Hidden files are passed over.
-
-    Raises:
-        MediaError: no such folder, or nothing to look at in it.
-        ConfigError: no question, or one that cannot be asked.
+    The id of each is the file's path in the folder and the question's number behind a #, from 1. Raises as
+    `read_questions`, and where there is nothing to look at.
     """
     if not folder.is_dir():
         raise MediaError(f"no folder at {folder}: give one of videos or images, or a file of questions")

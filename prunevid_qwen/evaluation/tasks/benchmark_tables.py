@@ -41,9 +41,7 @@ DEFINITIONS = {
 
 
 def write_tables(folder: Path) -> dict[str, Any]:
-    """Score the stored answers of a run and write its tables beside them.
-
-    Returns: the figures, as in ``summary.json``.
+    """Score the stored answers of a run, write its tables beside them, and return what is in ``summary.json``.
 
     Raises:
         ConfigError: no run, no answers, or answers that the authors score.
@@ -121,12 +119,10 @@ def _token_table(rows: Sequence[Row]) -> list[str]:
 
 
 def write_export(folder: Path, config: str | None, path: Path | None, partial: bool = False) -> Path:
-    """Write the file that a benchmark's authors score; ``path`` None is one beside the answers.
+    """Write the file that a benchmark's authors score, of one config, which may be None where there is but one.
 
-    ``config`` says whose answers, None the only one's; of EgoSchema ``partial`` leaves out what has no answer.
-
-    Raises:
-        ConfigError: another benchmark, or no such answers.
+    ``path`` None is beside the answers; ``partial`` leaves out EgoSchema's questions without an answer. A `ConfigError`
+    says that a benchmark has no such file, or the run no such answers.
     """
     record, stored = _stored(folder)
     names, dataset = list(record["configs"]), record["dataset"]
@@ -152,9 +148,6 @@ def official_text(records: Iterable[Record], lines: Iterable[Line], config: str)
     """Return one config's raw answers to Video-MME's records in the format of its ``eval_your_results.py``.
 
     A question without one has the response "", which that script leaves out of its denominator.
-
-    Raises:
-        ConfigError: that config has no line.
     """
     answers = {line["id"]: line["raw"] for line in join(lines)[0] if line["config"] == config}
     if not answers:
@@ -182,13 +175,9 @@ def write_submission(
 ) -> None:
     """Write one config's answers to EgoSchema's questions, the number of an option for each.
 
-    Args:
-        path: ends in .json (``{q_uid: number}``, for the server) or .csv (``q_uid,answer``, for Kaggle).
-        prefill: how the prompt began the answer.
-        partial: leave out questions without an answer, instead of refusing.
-
-    Raises:
-        ConfigError: another ending, or questions without an answer.
+    A ``path`` that ends in .json is for the server (``{q_uid: number}``), .csv for Kaggle (``q_uid,answer``);
+    ``prefill`` is how the prompt began the answer. A `ConfigError` says that questions have no answer, unless
+    ``partial``.
     """
     own = {line["id"]: line for line in join(lines)[0] if line["config"] == config and line["error"] is None}
     absent = [record.id for record in records if record.id not in own]

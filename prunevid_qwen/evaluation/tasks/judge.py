@@ -94,7 +94,7 @@ class Judge:
         """Ask for the mark of one answer.
 
         Raises:
-            SetupError: no answer would fare better: nothing is at the endpoint, or it knows neither key nor model.
+            SetupError: nothing is at the endpoint, or it knows neither key nor model: no answer would fare better.
             NotJudged: this request failed.
         """
         import openai
@@ -135,11 +135,8 @@ def judge_all(
 ) -> None:
     """Have every line of ``answers`` judged that was not judged before by this judge under these instructions.
 
-    Equal answers to the same question are one judgement. An interrupted run keeps what is judged, requests on their way
-    included. A request that fails is not kept, so that the next run tries it again. ``workers`` are requests at once.
-
-    Raises:
-        SetupError: the endpoint cannot be reached, refuses key or model, or fails every request.
+    Equal answers are one judgement. An interrupted run keeps what is judged; a request that fails is tried again by the
+    next run. ``workers`` are requests at once. A `SetupError` says that the endpoint fails every request.
     """
     wanted = {judge.key(marked): marked for marked in map(Judged.of, answers)}
     known = judgements(folder)

@@ -73,11 +73,7 @@ class BenchmarkQuestion(TaskQuestion):
 
 @dataclass(frozen=True)
 class BenchmarkRun:
-    """What is asked, and who answers; ``model_path``, ``loading`` and ``plugins`` are those of `Answering`.
-
-    Raises:
-        ConfigError: configs read videos in different ways.
-    """
+    """What is asked, and who answers, as `Answering` has it; configs that read videos differently are refused."""
 
     dataset: str  # of `datasets.names()`
     data: Path  # its folder
@@ -238,13 +234,9 @@ def answer_batch(
 ) -> dict[str, Any]:
     """Answer what the file ``out`` does not hold yet; what failed before is asked again, and its line replaced.
 
-    A folder ``.run`` beside it says of what run its lines are. The other arguments are as in `answer_benchmark`.
+    A folder ``.run`` beside it says of what run its lines are. The rest is as in `answer_benchmark`.
 
     Returns: how many questions there are, have an answer, have none; the run's hash; seconds.
-
-    Raises:
-        ConfigError: the file holds the answers of another run, or to other questions.
-        PruningNotApplied: pruning was asked for and did not happen.
     """
     began, (name, config) = time.perf_counter(), run.config
     media = media_reader(run.model_path, run.loading)

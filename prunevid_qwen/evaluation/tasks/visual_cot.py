@@ -102,11 +102,8 @@ class VisualCotRun:
 def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool = True) -> NamedConfigs:
     """Return the configs of a run, the baseline first; one called "baseline" only says that it is wanted.
 
-    The baseline is the first other config with all stages off: it reads and resizes images in the same way, so that
-    only pruning differs.
-
-    Raises:
-        ConfigError: nothing to run, or two of one name.
+    It is the first other config with all stages off, which reads images in the same way. A `ConfigError` says that
+    there is nothing to run, or two of one name.
     """
     others = tuple((name, config) for name, config in given if name != BASELINE)
     for name, count in Counter(name for name, _ in given).items():
@@ -130,12 +127,7 @@ def answer_run(
 ) -> None:
     """Answer what the folder does not hold yet, in this process; what failed before is tried again.
 
-    ``restart`` throws away what the folder holds, judgements too; ``command`` is what was typed, for the record.
-
-    Raises:
-        ConfigError: the folder holds a run of something else.
-        SetupError: the model or the device is not there.
-        PruningNotApplied: pruning was asked for and did not happen.
+    ``restart`` throws away what the folder holds, judgements too. Raises as `runs.answer_benchmark`.
     """
     options = run.options(samples)
     about = {

@@ -62,9 +62,7 @@ class Sample(TaskQuestion):
 def data_files(given: Sequence[Path]) -> list[Path]:
     """List the files that are meant: each a file, or a folder, which stands for its ``*.json`` and ``*.jsonl``.
 
-    Raises:
-        MediaError: there is none at one of them.
-        ConfigError: none is given, or two would give sets of one name.
+    A `MediaError` or `ConfigError` says that there is none, or that two would give sets of one name.
     """
     found: dict[Path, None] = {}
     for path in given:
@@ -130,11 +128,7 @@ def image_path(sample: Sample, root: Path) -> Path:
 def problems(
     samples: Sequence[Sample], root: Path, decode: bool = False, tell: Progress = lambda *_: None
 ) -> Iterator[str]:
-    """Say what is wrong with samples, a sentence each; ``root`` is the folder of the images.
-
-    With ``decode`` every pixel is read, which finds damage that the beginning of a file does not show, and takes
-    minutes.
-    """
+    """Say what is wrong with samples, a sentence each; ``decode`` reads every pixel, which takes minutes."""
     seen: dict[Path, tuple[str, str] | None] = {}
     for number, sample in enumerate(samples, 1):
         try:

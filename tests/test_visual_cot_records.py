@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.evaluation.tasks.visual_cot_records import (
+from prunevid_qwen.evaluation.tasks.visual_cot import (
     BOX_REQUEST,
     Sample,
     data_files,

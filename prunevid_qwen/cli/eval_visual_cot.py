@@ -67,8 +67,8 @@ def visual_cot(
         VisualCotRun,
         answer_run,
         competitors,
+        problems,
     )
-    from prunevid_qwen.evaluation.tasks.visual_cot_records import problems
     from prunevid_qwen.evaluation.tasks.visual_cot_tables import report_text, score_run, warnings_of
 
     def asked() -> Any:

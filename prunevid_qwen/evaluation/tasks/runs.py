@@ -111,13 +111,9 @@ class BenchmarkRun:
     def options(self, data: Dataset, tell: Progress = lambda *_: None) -> dict[str, Any]:
         """Return what two runs must share. Videos count by their names: whoever adds missing ones goes on."""
 
-        def shown(record: Record) -> list[Any]:
-            media = [
-                [each.kind, each.start, each.end, each.fps, [[cue.start, cue.end, cue.text] for cue in each.subtitles]]
-                for each in record.media
-            ]
-            groups = sorted(record.groups.items())
-            return [record.id, record.question, list(record.options), record.answer, groups, media]
+        def shown(record: Record) -> dict[str, Any]:
+            media = [{**asdict(each), "path": None} for each in record.media]
+            return {**asdict(record), "media": media}
 
         identity, config = self.protocol.identity(), self.configs[0][1]
         device = self.device or choose_device(self.loading.get("device"))

@@ -1,11 +1,14 @@
-"""Visual-CoT style sets, answered by an engine: free answers to questions about single images, kept raw."""
+"""Visual-CoT style sets (Shao et al., arXiv 2403.16999): free answers to questions about single images, kept raw.
+
+The benchmark's files hold ``image`` (a path, or a list with one that has a box) and ``conversations``: the first human
+turn is the question, the last model turn the reference. Others hold ``question, answer, image, dataset``.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +17,141 @@ import torch
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError, UnsupportedError
 from prunevid_qwen.evaluation import store
+from prunevid_qwen.evaluation.datasets.annotations import json_lines, json_list
+from prunevid_qwen.evaluation.datasets.check import damage
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import GREEDY, Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine, here
 from prunevid_qwen.evaluation.engine.storing import TABLES, Progress, answers_of, store_answers
 from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion, left_of
-from prunevid_qwen.evaluation.engine.task_media import ByConfig, LimitedImage, media_reader
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, LimitedImage, ReadMedia, media_reader
 from prunevid_qwen.evaluation.protocol.score_summary import BASELINE
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
 from prunevid_qwen.evaluation.tasks.runs import spread
-from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample, data_files, image_path, read_samples
 from prunevid_qwen.loading import choose_device
 from prunevid_qwen.model import PruneVidQwen25VL
 
-MAX_NEW_TOKENS = 1024
-"""The limit in GlimpsePrune's evaluation."""
-
-BRIEF = "Answer the question using a single word or phrase."
-"""What LLaVA-1.5 made usual for short answers, and GlimpsePrune appends on request."""
-
+MAX_NEW_TOKENS = 1024  # as in GlimpsePrune's evaluation
+BRIEF = "Answer the question using a single word or phrase."  # as LLaVA-1.5, and GlimpsePrune on request
 _FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
+_TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
+# what the benchmark's files append to every question; a model that is asked for the answer alone must not see it
+BOX_REQUEST = "Please provide the bounding box coordinate of the region that can help you answer the question better."
+
+
+@dataclass(frozen=True)
+class Sample(TaskQuestion):
+    """One question about one image; what a record lacks is empty here, and `problems` names it."""
+
+    set: str  # name of the file it stands in, without the suffix: a row of the table
+    number: int  # position in that file, from 0
+    image: str  # path as the record has it
+    question: str  # without placeholder and request for a box
+    answer: str  # the reference
+    dataset: str = ""  # where the image comes from ("v7w", "docvqa"): the folder of its images
+    suffix: str = ""  # asked on a line of its own behind the question
+    error: str | None = None  # why it cannot be asked
+
+    @property
+    def id(self) -> str:  # type: ignore[override]
+        """Set and position, such as "gqa/17"."""
+        return f"{self.set}/{self.number}"
+
+    @property
+    def text(self) -> str:
+        """The question, suffix included."""
+        return f"{self.question}\n{self.suffix}" if self.suffix else self.question
+
+    def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[dict[str, Any]]:
+        """Write the question behind its image."""
+        return [{"role": "user", "content": [*items, {"type": "text", "text": self.text}]}]
+
+    def about(self) -> Line:
+        """Return what a line says of the sample."""
+        shown = {"image": self.image, "question": self.question, "reference": self.answer}
+        return {"set": self.set, "id": self.number, **shown}
+
+
+def data_files(given: Sequence[Path]) -> list[Path]:
+    """List the files that are meant, a folder's ``*.json`` and ``*.jsonl``, or raise: none, or two of one name."""
+    found: dict[Path, None] = {}
+    for path in given:
+        inside = [path] if path.is_file() else sorted(e for e in path.glob("*") if e.suffix in (".json", ".jsonl"))
+        if not inside:
+            raise MediaError(f"no data at {path}: --data takes a file, or a folder that holds .json or .jsonl files")
+        found |= dict.fromkeys(inside)
+    if not found:
+        raise ConfigError("nothing to ask: pass --data FILE, or the folder of the sets")
+    for path, other in combinations(found, 2):
+        if path.stem == other.stem:
+            raise ConfigError(f"{path} and {other} would both be the set {path.stem!r}: rename one of them")
+    return list(found)
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """Read the samples of a file, a JSON list or an object a line; a `ConfigError` says what it is instead."""
+    is_list = path.read_text(encoding="utf-8").lstrip().startswith("[")
+    records = json_list(path) if is_list else json_lines(path)
+    if not records:
+        raise ConfigError(f"{path} holds no records: expected a list of them, or one a line")
+    return [_sample(path, number, record) for number, record in enumerate(records)]
+
+
+def _sample(path: Path, number: int, record: Any) -> Sample:
+    keys = record.keys() if isinstance(record, dict) else ()
+    if "conversations" in keys:
+        said = [(turn.get("from"), _text(turn.get("value"))) for turn in record["conversations"]]
+        question = next((text for who, text in said if who == "human"), "")
+        answer = next((text for who, text in reversed(said) if who == "gpt"), "")
+    elif "question" in keys:
+        question, answer = _text(record["question"]), _text(record.get("answer"))
+    else:
+        raise ConfigError(
+            f"{path}, record {number} ({', '.join(keys) or type(record).__name__}) is of no known form: expected "
+            "image, question, answer; or image, conversations"
+        )
+    image = record.get("image") or ""
+    image = image if isinstance(image, str) else image[0]  # the second is the same with a box
+    question = question.replace("<image>", "").strip().removesuffix(BOX_REQUEST).strip()
+    return Sample(path.stem, number, _text(image).partition("###")[0], question, answer, _text(record.get("dataset")))
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
+
+
+def image_path(sample: Sample, root: Path) -> Path:
+    """Find the image of a sample under the root; a `MediaError` says where it is not, or what its record lacks."""
+    needed = {"no question": sample.question, "no reference answer": sample.answer, "no image": sample.image}
+    for lacks, text in needed.items():
+        if not text:
+            raise MediaError(f"{sample.id} has {lacks}")
+    places = [root / sample.image, root / sample.dataset / sample.image, root / sample.image.removeprefix("cot/")]
+    for place in places:
+        if place.is_file():
+            return place
+    tried = " or ".join(map(str, dict.fromkeys(places)))
+    raise MediaError(f"no image of {sample.id} at {tried}: is --images the right folder?")
+
+
+def problems(
+    samples: Sequence[Sample], root: Path, decode: bool = False, tell: Progress = lambda *_: None
+) -> Iterator[str]:
+    """Say what is wrong with samples, a sentence each; ``decode`` reads every pixel, which takes minutes."""
+    seen: dict[Path, tuple[str, str] | None] = {}
+    for number, sample in enumerate(samples, 1):
+        try:
+            path = image_path(sample, root)
+            if path not in seen:
+                seen[path] = damage("image", path, decode)
+            if found := seen[path]:
+                yield f"{sample.id}: {path}: {found[1]}"
+        except MediaError as error:
+            yield str(error)
+        tell("checking", number, len(samples))
+
+
+# ---- the run
 
 
 @dataclass(frozen=True)
@@ -51,7 +169,7 @@ class VisualCotRun:
     plugins: tuple[str, ...] = ()
 
     def samples(self) -> list[Sample]:
-        """Read what is asked; raises as `data_files` and `read_samples`."""
+        """Read what is asked, or raise as `data_files` and `read_samples`."""
         if not self.images.is_dir():
             raise ConfigError(f"no folder of images at {self.images}: --images is what the records' paths start from")
         return [sample for path in data_files(self.data) for sample in spread(read_samples(path), self.limit)]
@@ -100,15 +218,14 @@ class VisualCotRun:
 
 
 def competitors(given: Sequence[tuple[str, PruneVidConfig]], with_baseline: bool = True) -> NamedConfigs:
-    """Return the configs of a run, the baseline first; one called "baseline" only says that it is wanted.
+    """Return the configs of a run, the baseline first: the first other config, read alike, with all stages off.
 
-    It is the first other config with all stages off, which reads images in the same way. A `ConfigError` says that
-    there is nothing to run, or two of one name.
+    One called "baseline" only says that it is wanted. Nothing to run, or two of one name, is a `ConfigError`.
     """
     others = tuple((name, config) for name, config in given if name != BASELINE)
-    for name, count in Counter(name for name, _ in given).items():
-        if count > 1:
-            raise ConfigError(f"two configs are called {name!r}: their answers could not be told apart")
+    names = [name for name, _ in given]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"two configs are called {twice[0]!r}: their answers could not be told apart")
     if with_baseline or len(others) < len(given):
         like = next((config for _, config in (*others, *given)), PruneVidConfig())
         return ((BASELINE, like.replace(**ALL_OFF)), *others)
@@ -125,10 +242,7 @@ def answer_run(
     tell: Progress = lambda *_: None,
     command: str = "",
 ) -> None:
-    """Answer what the folder does not hold yet, in this process; what failed before is tried again.
-
-    ``restart`` throws away what the folder holds, judgements too. Raises as `runs.answer_benchmark`.
-    """
+    """Answer what the folder does not hold yet, in this process, and what failed; else as `runs.answer_benchmark`."""
     options = run.options(samples)
     about = {
         "what": "questions about single images, with and without pruning",
@@ -150,10 +264,9 @@ def _stored(line: Line) -> Line:
     if line["error"] is None:
         spent = line["seconds"]  # of an engine without the vision tower, which encodes an image once for all configs
         reached = spent.get("first_token") or sum(spent[part] for part in _FIRST_TOKEN)
-        counts = ("visual", "after_stage1", "after_stage2", "layer_average")
         stored |= {
             "answer": line["raw"].strip(),
-            "tokens": {name: line["tokens"][name] for name in counts},
+            "tokens": {name: line["tokens"][name] for name in _TOKENS},
             "kept_ratio": line["kept_ratio"],
             "generated_tokens": line["tokens"]["generated"],
             "seconds": {"first_token": reached, "total": spent["total"] + spent["read"]},

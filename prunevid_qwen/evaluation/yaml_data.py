@@ -48,11 +48,7 @@ class Marked:
 
 
 def read_yaml(path: Path) -> Marked:
-    """Read a file; aliases (``*name``) and merges (``<<: *name``) are followed.
-
-    Raises:
-        ConfigError: no such file, no YAML, or a name that stands twice in a mapping.
-    """
+    """Read a file, aliases and merges (``<<: *name``) followed; a `ConfigError` names the place that is wrong."""
     import yaml
 
     try:

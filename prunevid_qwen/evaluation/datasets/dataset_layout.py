@@ -1,8 +1,8 @@
 """What a benchmark's YAML file says, `<name>.yaml` beside this file: the dataclasses are its schema.
 
 Texts with braces are filled in for each row of the annotation file: ``{column}`` with its value, ``{column[0]}`` with
-the first letter of that, ``{column?}`` with nothing where a row has none, ``{row}`` with the row's number from 0,
-``{part}`` with the part's name.
+its first letter, ``{column?}`` with nothing where a row has none, ``{row}`` with the row's number, ``{part}`` with the
+part's.
 """
 
 from __future__ import annotations

@@ -122,10 +122,10 @@ class EvalProtocol:
         return by_rate(count, fps, self.fps, self.min_frames, self.frames, start, end)
 
     def frame_pixels(self, frames: int) -> int:
-        """Return the pixels that each of ``frames`` frames (at least 1) may have at most.
+        """Return the pixels that each of ``frames`` frames (at least 1) may have at most, as qwen-vl-utils 0.0.14 does.
 
-        Where the video's share ``total_pixels / (frames / 2)`` is small it is 1.05 * ``min_pixels`` all the same, as in
-        qwen-vl-utils 0.0.14: many frames then exceed ``total_pixels``.
+        Where the video's share is small it is 1.05 * ``min_pixels`` all the same: many frames then exceed
+        ``total_pixels``.
         """
         if self.total_pixels is None:
             return self.max_pixels

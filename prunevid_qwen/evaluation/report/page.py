@@ -110,10 +110,7 @@ def flat(row: Mapping[str, Any]) -> Row:
 
 
 def difference_text(found: Mapping[str, Any] | None, of: int | None = None, scale: float = 1, digits: int = 3) -> str:
-    """Write a paired difference, "" where there is none: "+0.012 (-0.001 to +0.025) of 90/100".
-
-    ``of`` is how many pairs there could be, ``scale`` 100 for points.
-    """
+    """Write a paired difference of ``of`` possible pairs, "" for none: "+0.012 (-0.001 to +0.025) of 90/100"."""
     if found is None:
         return ""
     text = f"{scale * found['value']:+.{digits}f}"

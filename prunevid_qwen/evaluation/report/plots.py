@@ -122,8 +122,6 @@ def draw(
         fill: puts the plot into an empty figure, in the colours of a theme.
         layout: matplotlib's layout engine, such as "constrained".
         names_its_maker: leave matplotlib's name and version in the files.
-
-    Returns: the files, theme by theme.
     """
     matplotlib = load_matplotlib()
     from matplotlib.figure import Figure
@@ -157,10 +155,7 @@ def legend(figure: Any, handles: dict[str, Any], theme: Theme, place: tuple[floa
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Place labels between ``low`` and ``high`` as near to where they belong as a gap between neighbours allows.
-
-    Where not all fit, the gap shrinks. The order of the places is that of the wishes.
-    """
+    """Place labels in their order, as near to where they belong as a gap allows; where not all fit, it shrinks."""
     if not wanted:
         return []
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))

@@ -60,10 +60,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def digest(path: Path, tell: Progress = lambda *_: None) -> str:
-    """Fingerprint a file, or all files of a folder with their names, but for hidden ones.
-
-    ``hf download --local-dir`` leaves the time of the download in ``.cache``.
-    """
+    """Fingerprint a file, or all files of a folder with their names; hidden ones hold the time of a download."""
     found, done, files = hashlib.sha256(), 0, [path] if path.is_file() else _files(path)
     total = sum(each.stat().st_size for each in files)
     for each in files:

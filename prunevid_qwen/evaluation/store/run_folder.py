@@ -101,10 +101,7 @@ class Lines:
 
 
 def pack(path: Path, order: Callable[[Line], Any]) -> Path:
-    """Replace a file of lines by ``<path>.xz``, and return that; the order in which processes finished does not show.
-
-    Lines stand in the order of the sort key ``order``, those of one key in that of their text.
-    """
+    """Replace a file of lines by ``<path>.xz``, sorted by ``order``, then by their text, and return that."""
     lines = [text.decode() for text, _ in _whole(path.read_bytes(), path)]
     lines.sort(key=lambda text: (order(json.loads(text)), text))
     packed = path.with_name(f"{path.name}.xz")

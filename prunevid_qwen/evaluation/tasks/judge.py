@@ -123,7 +123,7 @@ class Judge:
 def score_in(reply: str) -> float | None:
     """Read the score of a reply; None unless it says one number from 0 to 1 as ``score: x``, however often.
 
-    Thoughts in <think> tags do not count, marks of emphasis do not matter, and nothing is clamped or guessed.
+    Thoughts in <think> tags do not count, marks of emphasis do not matter, and nothing is guessed.
     """
     said = {text.rstrip(".,;)") for text in _SCORE.findall(_THOUGHTS.sub("", reply))}
     text = said.pop() if len(said) == 1 else ""

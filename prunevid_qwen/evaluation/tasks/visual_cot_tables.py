@@ -178,7 +178,7 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
     for row in (row for row in summary["rows"] if row["set"] in summary["sets"]):
         who = f"{row['set']}, {row['config']}"
         if row["answered"] < row["samples"]:
-            said.append(f"{who}: only {row['answered']} of {row['samples']} samples were answered, and scored.")
+            said.append(f"{who}: only {row['answered']} of {row['samples']} samples were answered; the score is of these.")
         if row["unjudged"]:
             said.append(
                 f"{who}: {share(row['unjudged'])} of the answers have no score of the judge ({share(row['unparsed'])} "

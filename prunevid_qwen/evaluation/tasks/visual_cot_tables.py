@@ -176,9 +176,9 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
     """Say what keeps the figures from being what they look like."""
     said = []
     for row in (row for row in summary["rows"] if row["set"] in summary["sets"]):
-        who = f"{row['set']}, {row['config']}"
+        who, count = f"{row['set']}, {row['config']}", f"{row['answered']} of {row['samples']}"
         if row["answered"] < row["samples"]:
-            said.append(f"{who}: only {row['answered']} of {row['samples']} samples were answered; the score is of these.")
+            said.append(f"{who}: only {count} samples were answered; the score is of these.")
         if row["unjudged"]:
             said.append(
                 f"{who}: {share(row['unjudged'])} of the answers have no score of the judge ({share(row['unparsed'])} "

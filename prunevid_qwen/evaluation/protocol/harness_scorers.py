@@ -103,18 +103,20 @@ _WAYS = {"({})": 6, "{}.": 5, "{}:": 4, "{})": 3, "{} ": 2}  # how strongly lmms
 _START, _END, _PHRASE, _ANYWHERE = 10, 9, 7, 0
 
 
+def _stripped(text: str, marks: str = ",.!?;:'") -> str:
+    for mark in marks:
+        text = text.strip(mark)
+    return f" {text} "
+
+
 def lmms_abcd(output: Output) -> AnswerReading:
     """lmms-eval's extract_mcq_answer with A to D: videomme and mlvu, where no letter is wrong.
 
     Capitals alone. Every way of writing a letter has a rank, "starts with it" the highest, "in a word" the lowest; the
     highest decides and, within it, what stands last: "Both A and C" is C.
     """
-    letters, text = "ABCD", output.raw.strip()
-    if not text:
-        return _one("")
-    for mark in ",.!?;:'\"":
-        text = text.strip(mark)
-    bare, text = text.strip(), f" {text} "
+    letters, text = "ABCD", _stripped(output.raw.strip(), ",.!?;:'\"")
+    bare = text.strip()
     found = [(rank, text.rfind(way.format(letter)), letter) for way, rank in _WAYS.items() for letter in letters]
     for phrase in _PHRASES:
         at = text.lower().find(phrase)
@@ -129,12 +131,6 @@ def lmms_abcd(output: Output) -> AnswerReading:
     found = found or [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
     # of equals the one that was looked for first
     return _one(max(found, key=lambda each: each[:2])[2] if found else "")
-
-
-def _stripped(text: str) -> str:
-    for mark in ",.!?;:'":
-        text = text.strip(mark)
-    return f" {text} "
 
 
 def lmms_egoschema(output: Output) -> AnswerReading:

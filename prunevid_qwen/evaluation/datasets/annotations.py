@@ -43,8 +43,8 @@ class AnnotationRow:
 
     def text(self, name: str) -> str:
         """Return a value that every record has, as text and otherwise verbatim."""
-        value = self._given(name)
-        if isinstance(value, (dict, list)):
+        value = self.values.get(name)
+        if value is None or isinstance(value, (dict, list)):
             raise self._wrong(name, "one value")
         return str(value)
 
@@ -63,21 +63,17 @@ class AnnotationRow:
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a list that every record has, each of its items as text."""
-        value = self._given(name)
+        value = self.values.get(name)
         if not isinstance(value, list) or not value:
             raise self._wrong(name, "a list")
         return tuple(str(item) for item in value)
 
-    def _given(self, name: str) -> Any:
-        if name not in self.values:
-            there = excerpt(", ".join(self.values)) or "nothing"
-            raise ConfigError(f"{self.where} has no {quoted(name)} (it has {there}): {_AGAIN}")
-        if self.values[name] is None:
-            raise ConfigError(f"{self.where}: {name} is empty: {_AGAIN}")
-        return self.values[name]
-
     def _wrong(self, name: str, expected: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {name} is {quoted(self.values.get(name))}, expected {expected}: {_AGAIN}")
+        there = excerpt(", ".join(self.values)) or "nothing"
+        value = self.values.get(name)
+        said = f"{name} is {'empty' if value is None else quoted(value)}, expected {expected}"
+        said = said if name in self.values else f"no {quoted(name)} (it has {there})"
+        return ConfigError(f"{self.where}: {said}: {_AGAIN}")
 
 
 def snapshots(repositories: Sequence[str]) -> list[Path]:

@@ -15,8 +15,8 @@ from prunevid_qwen import PruneVidQwen25VL
 from prunevid_qwen.cli import main
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
-from prunevid_qwen.evaluation.tasks.batch import TOGETHER, BatchRun
 from prunevid_qwen.evaluation.tasks.batch_questions import read_questions
+from prunevid_qwen.evaluation.tasks.runs import TOGETHER, BatchRun
 from tests.media import frame
 
 LINE = [

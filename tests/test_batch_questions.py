@@ -17,13 +17,8 @@ from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.local import here
 from prunevid_qwen.evaluation.engine.task_media import ByConfig, read_media
 from prunevid_qwen.evaluation.store import read_lines
-from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
-from prunevid_qwen.evaluation.tasks.batch_questions import (
-    missing_media,
-    questions_for_folder,
-    read_question_file,
-    read_questions,
-)
+from prunevid_qwen.evaluation.tasks.batch_questions import missing_media, questions_for_folder, read_questions
+from prunevid_qwen.evaluation.tasks.runs import BatchRun, answer_batch
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from tests.test_batch import QUESTIONS, SAID, batch, root, write
 
@@ -167,15 +162,11 @@ def test_questions_may_be_added_to_a_folder_that_was_asked(root: Path, tmp_path:
     assert read_lines(tmp_path / "a.jsonl")[: len(before)] == before
 
 
-def test_folders_and_question_files_that_cannot_be_asked(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("What moves?\n\n  What color?  \n")
-    assert read_question_file(tmp_path / "notes.txt") == ["What moves?", "What color?"]
-    (tmp_path / "empty.txt").write_text("\n")
+def test_folders_that_cannot_be_asked(tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.MP4").touch()
     assert [each.id for each in questions_for_folder(tmp_path / "clips", ["?"])] == ["a.MP4#1"]
     for wrong in (
-        lambda: read_question_file(tmp_path / "empty.txt"),
         lambda: questions_for_folder(tmp_path / "clips", []),
         lambda: questions_for_folder(tmp_path / "clips", [" "]),
         lambda: questions_for_folder(tmp_path / "clips", ["<|video_pad|> ?"]),
@@ -184,7 +175,6 @@ def test_folders_and_question_files_that_cannot_be_asked(tmp_path: Path) -> None
             wrong()
     (tmp_path / "clips" / "a.MP4").unlink()
     for missing in (
-        lambda: read_question_file(tmp_path / "none.txt"),
         lambda: questions_for_folder(tmp_path / "none", ["?"]),
         lambda: questions_for_folder(tmp_path / "clips", ["?"]),
     ):

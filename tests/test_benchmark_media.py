@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.evaluation.datasets.damage import promised_bytes
+from prunevid_qwen.evaluation.datasets.check import promised_bytes
 from tests import benchmark_folders as folders
 from tests.benchmark_fixtures import asking, look, of_media
 from tests.benchmark_folders import FAST_VP9, RATE, SIZE, Clips, mvbench_record, put_frames

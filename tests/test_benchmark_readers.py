@@ -13,8 +13,8 @@ import pytest
 
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets import Media, Record, benchmark, check, names, read_dataset
-from prunevid_qwen.evaluation.datasets.choices import letter_of, without_letters
-from prunevid_qwen.evaluation.protocol.exports import write_submission
+from prunevid_qwen.evaluation.datasets.annotations import letter_of, without_letters
+from prunevid_qwen.evaluation.tasks.benchmark_tables import write_submission
 from tests import benchmark_folders as folders
 from tests.benchmark_folders import HARD_OPTIONS, HARD_QUESTION, Clips
 
@@ -143,20 +143,21 @@ def test_egoschema_subset_and_full(whole: dict[str, Path], tmp_path: Path) -> No
 def test_egoschema_submission(whole: dict[str, Path], tmp_path: Path) -> None:
     records = read_dataset("egoschema", whole["egoschema"], "full").records
     one, two, three = (record.id for record in records)
-    answers = {three: "E", one: "A", two: None}
-    path = write_submission(tmp_path / "out" / "answers.json", records, answers)
-    assert json.loads(path.read_text()) == {one: 0, two: -1, three: 4}
-    path = write_submission(tmp_path / "answers.csv", records, answers)
-    assert path.read_text() == f"q_uid,answer\n{one},0\n{two},-1\n{three},4\n"
-    with pytest.raises(ConfigError, match=r"1 of 3 questions have no answer, such as 00000001.*partial=True"):
-        write_submission(path, records, {one: "A", three: "B"})
-    write_submission(path, records, {three: "B"}, partial=True)
-    assert path.read_text() == f"q_uid,answer\n{three},1\n"
-    for wrong, said in (({"x": "A"}, "no question of EgoSchema"), ({one: "F"}, "expected one of A, B, C, D, E")):
-        with pytest.raises(ConfigError, match=said):
-            write_submission(path, records, wrong, partial=True)
+
+    def write(name: str, answers: dict[str, str], partial: bool = False) -> str:
+        lines = [{"id": each, "config": "paper", "raw": raw, "answer": None, "options": ["v", "w", "x", "y", "z"],
+                  "groups": {}, "error": None} for each, raw in answers.items()]  # fmt: skip
+        write_submission(tmp_path / "out" / name, records, lines, "paper", "", partial)
+        return (tmp_path / "out" / name).read_text()
+
+    answers = {three: "E", one: "(A)", two: "none of them"}
+    assert json.loads(write("answers.json", answers)) == {one: 0, two: -1, three: 4}
+    assert write("answers.csv", answers) == f"q_uid,answer\n{one},0\n{two},-1\n{three},4\n"
+    with pytest.raises(ConfigError, match=r"1 of 3 questions have no answer, such as 00000001.*--partial"):
+        write("answers.csv", {one: "A", three: "B"})
+    assert write("answers.csv", {three: "B"}, partial=True) == f"q_uid,answer\n{three},1\n"
     with pytest.raises(ConfigError, match=r"\.json .* or a \.csv"):
-        write_submission(tmp_path / "answers.txt", records, answers)
+        write("answers.txt", answers)
 
 
 def test_egoschema_answers_to_other_questions_are_refused(tmp_path: Path, clips: Clips) -> None:

@@ -14,8 +14,9 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.datasets import Subtitle, read_dataset
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for
+from prunevid_qwen.evaluation.protocol.score_summary import Manifest
 from prunevid_qwen.evaluation.store.identity import digest, model_fingerprint
-from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, _manifest
+from prunevid_qwen.evaluation.tasks.runs import BenchmarkRun
 from tests.benchmark_runs import DOZEN, run
 
 # ---- refusals
@@ -92,8 +93,8 @@ def test_all_that_could_change_an_answer_is_named_and_where_videos_lie_is_not(do
 
 def test_one_hidden_answer_does_not_hide_the_others(dozen: Path) -> None:
     data = read_dataset("mvbench", dozen)
-    counted = _manifest(replace(data, records=(replace(data.records[0], answer=None), *data.records[1:])))
-    assert counted is not None and (counted["samples"], counted["hidden"]) == (5, 1)
+    counted = Manifest.of([replace(data.records[0], answer=None), *data.records[1:]], data.name, data.by, None)
+    assert (counted.samples, counted.hidden) == (5, 1)
 
 
 def test_what_a_config_says_of_reading_and_a_protocol_of_the_answer_is_heeded(dozen: Path) -> None:

@@ -14,7 +14,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.datasets import names, read_dataset
 from prunevid_qwen.evaluation.engine import answering
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
-from prunevid_qwen.evaluation.tasks.benchmark import spread
+from prunevid_qwen.evaluation.tasks.runs import spread
 from tests.benchmark_runs import CONFIGS, DOZEN, FEW, ROOT, SHAPES, SMALL, TABLES, lines, row, run, tables
 
 # ---- every data set, end to end

@@ -17,7 +17,7 @@ import pytest
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.local import run_here
-from prunevid_qwen.evaluation.engine.task import Task, without
+from prunevid_qwen.evaluation.engine.task import Task, left_of
 from prunevid_qwen.evaluation.engine.task_media import Read
 from tests.patience import PATIENCE
 from tests.stub_answers import StubQuestion
@@ -29,10 +29,9 @@ def task(path: str, names: tuple[str, ...]) -> Task:
 
 def test_what_is_left_of_a_task() -> None:
     asked = task("v", ("a", "b"))
-    left = without(asked, {("a", "v/0"), ("b", "v/0"), ("a", "v/1")})
-    assert left is not None
+    (left,) = left_of([asked], {("a", "v/0"), ("b", "v/0"), ("a", "v/1")})
     assert [(question.id, names) for question, names in left.questions] == [("v/1", ("b",)), ("v/2", ("a", "b"))]
-    assert left.answers == 3 and without(asked, {(c, f"v/{i}") for c in "ab" for i in range(3)}) is None
+    assert left.answers == 3 and left_of([asked], {(c, f"v/{i}") for c in "ab" for i in range(3)}) == []
 
 
 def test_tasks_are_taken_no_earlier_than_they_are_needed(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from prunevid_qwen.config.plugins import load_plugin
 from prunevid_qwen.evaluation.engine.local import here
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 from prunevid_qwen.evaluation.store import read_lines
-from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder
+from prunevid_qwen.evaluation.tasks.runs import BatchRun, answer_batch
 
 SPREAD = Path(__file__).parent / "plugins" / "spread.py"
 CLIP = Path(__file__).resolve().parents[1] / "prunevid_qwen" / "bundled" / "clips" / "late_square.mp4"

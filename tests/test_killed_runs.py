@@ -17,10 +17,9 @@ from prunevid_qwen.evaluation.engine.local import here
 from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia
 from prunevid_qwen.evaluation.protocol.protocol import protocol_for
 from prunevid_qwen.evaluation.store import RECORD
-from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
 from prunevid_qwen.evaluation.tasks.batch_questions import questions_for_folder
-from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run
 from prunevid_qwen.evaluation.tasks.benchmark_tables import write_tables
+from prunevid_qwen.evaluation.tasks.runs import BatchRun, BenchmarkRun, answer_batch, answer_benchmark
 
 
 class Killed(BaseException):
@@ -66,7 +65,7 @@ def benchmark(dozen: Path) -> Callable[[Path], None]:
     run = BenchmarkRun("mvbench", dozen, protocol, configs, limit=2)
 
     def go(folder: Path) -> None:
-        answer_run(folder, run, here(0))
+        answer_benchmark(folder, run, here(0))
         write_tables(folder)
 
     return go

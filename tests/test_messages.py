@@ -18,7 +18,7 @@ from PIL import Image
 from prunevid_qwen.cli.ask import check_asked
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
-from prunevid_qwen.evaluation.datasets.choices import letter_of
+from prunevid_qwen.evaluation.datasets.annotations import letter_of
 from prunevid_qwen.evaluation.lmms_plugin.requests import chat_question, read_generation
 from prunevid_qwen.evaluation.tasks.batch_questions import read_questions
 from prunevid_qwen.inputs.messages import Item, read_item, read_messages

@@ -29,7 +29,7 @@ CLASSES: dict[str, tuple[str, str]] = {
     "CurveLine": ("training/glimpse, training/glimpse_plus", "a line of a training's curve"),
     "Method": ("evaluation/shapes, receipt", "a receipt's table is called after the thing that it is about"),
     "Progress": (
-        "evaluation/datasets, evaluation/store, inputs, training/glimpse",
+        "evaluation/store, inputs, training/glimpse",
         "told how far something is, and its name where it is one of several",
     ),
     "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),

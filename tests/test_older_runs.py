@@ -40,14 +40,18 @@ REWORDED = (
 
 
 def check_tables(run: Path, folder: str, which: str) -> None:
-    """Compare every file that 3a0e2fd made of a run with the one in ``folder``, byte for byte."""
+    """Compare every file that 3a0e2fd made of a run with the one in ``folder``, byte for byte; of pages, the tables."""
     wanted = sorted(path for path in (run / which).rglob("*") if path.is_file())
     assert wanted
     for path in wanted:
         name, text = path.relative_to(run / which), path.read_bytes()
         for old, new in REWORDED:
             text = re.sub(old, new, text)
-        assert (run / folder / name).read_bytes() == text, name
+        found = (run / folder / name).read_bytes()
+        if name.suffix == ".md":  # sentences around tables may be worded anew
+            found, text = (b"\n".join(re.findall(rb"^\|.*$", each, re.MULTILINE)) for each in (found, text))
+            assert text
+        assert found == text, name
 
 
 def stored(folder: Path) -> dict[str, bytes]:

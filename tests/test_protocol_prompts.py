@@ -140,13 +140,13 @@ def test_a_wrong_line_of_prompts_or_presets_is_named(
         assert now in text or not name.startswith(file)
         (tmp_path / name).write_text(text.replace(now, then), encoding="utf-8")
         monkeypatch.setattr(module, "__file__", str(tmp_path / "module.py"))
-    for known in (prompts, presets):
+    for known in (prompts, protocol_module._presets):
         known.cache_clear()
     try:
         with pytest.raises(ConfigError) as error:
             presets()
     finally:
-        for known in (prompts, presets):
+        for known in (prompts, protocol_module._presets):
             known.cache_clear()
     assert re.match(rf"{tmp_path / file}\.yaml:\d+: ", str(error.value)), str(error.value)
     assert all(each in str(error.value) for each in said), str(error.value)

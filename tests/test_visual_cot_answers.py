@@ -12,8 +12,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.evaluation.engine.answering import GREEDY
 from prunevid_qwen.evaluation.engine.local import here
-from prunevid_qwen.evaluation.tasks.visual_cot import VisualCotRun, competitors
-from prunevid_qwen.evaluation.tasks.visual_cot_records import image_path
+from prunevid_qwen.evaluation.tasks.visual_cot import VisualCotRun, competitors, image_path
 from tests.llava import save_llava
 from tests.visual_cot_set import LINE, lines, write_sets
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from prunevid_qwen.errors import ConfigError, MediaError
-from prunevid_qwen.evaluation.tasks.visual_cot_records import (
+from prunevid_qwen.evaluation.tasks.visual_cot import (
     BOX_REQUEST,
     Sample,
     data_files,
@@ -70,7 +70,7 @@ def test_everything_that_is_wrong_is_named(tmp_path: Path) -> None:
     ]
     told: list[tuple[str, int, int]] = []
     found = list(problems(samples, tmp_path, decode=True, tell=lambda *how_far: told.append(how_far)))
-    said = ("s/1 has no reference", "s/2 has no question", "s/3 names no image", "no image of s/4", "s/5", "s/6")
+    said = ("s/1 has no reference", "s/2 has no question", "s/3 has no image", "no image of s/4", "s/5", "s/6")
     assert [sentence in problem for sentence, problem in zip(said, found, strict=True)] == [True] * 6
     assert told[-1] == ("checking", 7, 7)
     assert len(list(problems(samples, tmp_path))) == 5  # a file cut short shows only when every pixel is read

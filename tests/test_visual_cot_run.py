@@ -15,8 +15,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.store.identity import digest
-from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, VisualCotRun
-from prunevid_qwen.evaluation.tasks.visual_cot_records import Sample
+from prunevid_qwen.evaluation.tasks.visual_cot import BRIEF, Sample, VisualCotRun
 from tests.visual_cot_set import FEW, LINE, lines, still, write_sets
 
 TABLES = ("report.md", "summary.csv", "summary.json")

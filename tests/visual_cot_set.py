@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from prunevid_qwen.config import get_config
-from prunevid_qwen.evaluation.tasks.visual_cot_records import BOX_REQUEST
+from prunevid_qwen.evaluation.tasks.visual_cot import BOX_REQUEST
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Scene, make_scene, render
 
 FEW = "few"

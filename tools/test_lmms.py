@@ -25,13 +25,12 @@ from lmms_harness import PYTHON, Harness, Key, Outcome, key_of, lines_of, of
 from prunevid_qwen.config import get_config
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.task import Task
-from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.protocol.score_summary import Manifest, summarise
 from prunevid_qwen.evaluation.protocol.scorers import Output
 from prunevid_qwen.evaluation.store import surroundings
-from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, BenchmarkRun
+from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion, BenchmarkRun
 from prunevid_qwen.receipt import versions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +93,7 @@ class Ours:
     def _scores(self, theirs: Outcome) -> dict[str, float]:
         data = self.data
         manifest = Manifest.of(data.records, data.name, data.by, data.published)
-        table = summarise([AnswerLine.from_dict(line) for line in self.lines], manifest, self.protocol, ["ours"])
+        table = summarise(self.lines, manifest, self.protocol, ["ours"])
         ours = {row["group"]: row["columns"]["lmms"] for row in table["rows"] if row["axis"] == "task"}
         assert len(ours) == 20
         for task, found in ours.items():

@@ -206,7 +206,7 @@ def batch(
         raise ConfigError(f"--question and --question_file are for a folder, and {questions} is none")
     named = named_config(config, pruning.given)
     from prunevid_qwen.evaluation.tasks.batch_questions import missing_media, questions_for_folder, read_questions
-    from prunevid_qwen.evaluation.tasks.benchmark import spread
+    from prunevid_qwen.evaluation.tasks.runs import spread
 
     try:
         lines = question_file.read_text(encoding="utf-8").splitlines() if question_file else []
@@ -221,7 +221,7 @@ def batch(
     if dry_run:
         told = {"questions": len(asked), "missing": missing, "config": named[0], "out": str(out)}
         return Done(told, f"{len(asked)} questions can be asked; leave out --dry_run to ask them")
-    from prunevid_qwen.evaluation.tasks.batch import BatchRun, answer_batch
+    from prunevid_qwen.evaluation.tasks.runs import BatchRun, answer_batch
 
     run = BatchRun(tuple(asked), named, system, max_new_tokens, model.model_path, model.loading, pruning.plugins)
     with engine.running(output, out, model) as (tell, opened, device):

@@ -69,7 +69,7 @@ def run(
     """
     from prunevid_qwen.evaluation.datasets import benchmark
     from prunevid_qwen.evaluation.protocol.protocol import protocol_for
-    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
+    from prunevid_qwen.evaluation.tasks.runs import BenchmarkRun, answer_benchmark, spread
 
     known = benchmark(name).name
     own, made = protocol_for(known, protocol, **choices), named_configs(configs, pruning.given, KEPT_BY_BASELINE)
@@ -87,7 +87,7 @@ def run(
     if dry_run:
         return _planned(asked, read, questions, output)
     with engine.running(output, out, model) as (tell, opened, device):
-        answer_run(out, replace(asked, device=device), opened, engine.share, restart, tell, typed(), read)
+        answer_benchmark(out, replace(asked, device=device), opened, engine.share, restart, tell, typed(), read)
     number, of = engine.share
     if of > 1:
         output.note(f"share {number} of {of} is answered; when all are: prunevid eval tables {out}")
@@ -103,7 +103,7 @@ def run(
 def _planned(run: Any, data: Any, asked: Sequence[Any], output: Reporting) -> Done:
     """Do everything up to the model: questions, protocol, configs, the model's files, one video and its prompt."""
     from prunevid_qwen.evaluation.engine.task_media import read_media
-    from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion
+    from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion
 
     output.calm_libraries()
     reading, options, names = run.reading(), run.options(data), [name for name, _ in run.configs]

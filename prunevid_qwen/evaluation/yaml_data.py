@@ -31,16 +31,10 @@ class _Placed(ConfigError):
 
 @dataclass(frozen=True)
 class Marked:
-    """A value of a YAML file, with its place.
+    """A value of a YAML file, with its place: where its name stands, of an alias where it is used."""
 
-    Args:
-        value: a scalar, a list of `Marked`, or a dict of `Marked` by name.
-        where: "prompts.yaml:12", lines from 1; a value that has a name stands where its name does, and an alias where
-            it is used.
-    """
-
-    value: Any
-    where: str
+    value: Any  # a scalar, a list of `Marked`, or a dict of `Marked` by name
+    where: str  # "prompts.yaml:12", lines from 1
 
     def plain(self) -> Any:
         """Return the value without places."""
@@ -54,11 +48,7 @@ class Marked:
 
 
 def read_yaml(path: Path) -> Marked:
-    """Read a file; aliases (``*name``) and merges (``<<: *name``) are followed.
-
-    Raises:
-        ConfigError: no such file, no YAML, or a name that stands twice in a mapping.
-    """
+    """Read a file, aliases and merges (``<<: *name``) followed; a `ConfigError` names the place that is wrong."""
     import yaml
 
     try:
@@ -99,18 +89,15 @@ def read_as(path: Path, kind: type[_T]) -> _T:
 
 
 def build(found: Marked, kind: Any, name: str = "the file") -> Any:
-    """Return a value of a YAML file in the type that is expected.
+    """Return a value of a YAML file in the type that is expected; ``name`` is for messages.
 
     Args:
-        found: as read.
         kind: str, int, float, bool, ``Any``, ``Literal``, a union (None among them), ``tuple[X, ...]``,
             ``Mapping[str, X]``, or a dataclass, whose fields without a default must be given; a `Marked` stays one.
-        name: of the value, for messages.
 
     Raises:
-        ConfigError: a name that the dataclass does not have (the nearest is offered), one that is missing, a value of
-            another type, or whatever the dataclass itself refuses; each with file and line. An error of the dataclass
-            that begins with a field's name is placed at that field.
+        ConfigError: with file and line: a name that the dataclass does not have or that is missing, a value of another
+            type, or what the dataclass itself refuses; placed at the field whose name such an error begins with.
     """
     inner, value = get_args(kind), found.value
     if kind in (Any, Marked):

@@ -1,23 +1,12 @@
-"""Benchmarks as downloaded, each turned into the same records; nothing here downloads, decodes or knows a model.
+"""Benchmarks as downloaded, each turned into the same records by a YAML file; nothing is downloaded or decoded."""
 
-A YAML file, called as its paper calls the data set, says where its questions and media lie. `dataset_layout` is its
-schema.
-"""
-
-from prunevid_qwen.evaluation.datasets.check import FolderReport, check
-from prunevid_qwen.evaluation.datasets.dataset_layout import Benchmark, benchmark, names
-from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Record, Subtitle
-from prunevid_qwen.evaluation.datasets.record_reader import read_dataset
-
-__all__ = [
-    "Benchmark",
-    "Dataset",
-    "FolderReport",
-    "Media",
-    "Record",
-    "Subtitle",
-    "benchmark",
-    "check",
-    "names",
-    "read_dataset",
-]
+from prunevid_qwen.evaluation.datasets.check import FolderReport as FolderReport
+from prunevid_qwen.evaluation.datasets.check import check as check
+from prunevid_qwen.evaluation.datasets.dataset_layout import Benchmark as Benchmark
+from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark as benchmark
+from prunevid_qwen.evaluation.datasets.dataset_layout import names as names
+from prunevid_qwen.evaluation.datasets.record import Dataset as Dataset
+from prunevid_qwen.evaluation.datasets.record import Media as Media
+from prunevid_qwen.evaluation.datasets.record import Record as Record
+from prunevid_qwen.evaluation.datasets.record import Subtitle as Subtitle
+from prunevid_qwen.evaluation.datasets.record_reader import read_dataset as read_dataset

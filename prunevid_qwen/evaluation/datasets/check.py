@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import struct
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from prunevid_qwen.evaluation.datasets.choices import without_letters
-from prunevid_qwen.evaluation.datasets.damage import damage
+from prunevid_qwen.errors import MediaError
+from prunevid_qwen.evaluation.datasets.annotations import without_letters
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
-from prunevid_qwen.evaluation.datasets.places import packed
-from prunevid_qwen.evaluation.datasets.record import Dataset, Problem
+from prunevid_qwen.evaluation.datasets.record import Dataset, Problem, ProblemKind
 
-Progress = Callable[[str, int, int], None]
+_ARCHIVES = ("*.zip", "*.tar", "*.tar.gz", "*.tar.part*", "*.zip.part*")
+_SHOWN = 5
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+_EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class FolderReport:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON types."""
         data = self.dataset
+        groups = {name: {"askable": good, "questions": count} for name, (good, count) in self.by_group.items()}
         return {
             "dataset": data.name,
             "part": data.part,
@@ -48,9 +53,7 @@ class FolderReport:
             "askable": self.askable,
             "media": self.media,
             "counts": dict(Counter(problem.kind for problem in self.problems)),
-            f"by_{data.by}": {
-                name: {"askable": good, "questions": all_} for name, (good, all_) in self.by_group.items()
-            },
+            f"by_{data.by}": groups,
             "problems": [
                 {"kind": each.kind, "path": each.path, "why": each.why, "questions": list(each.records)}
                 for each in self.problems
@@ -61,12 +64,12 @@ class FolderReport:
         }
 
 
-def check(dataset: Dataset, decode: bool = False, tell: Progress = lambda *_: None) -> FolderReport:
-    """Look at every file that a question needs.
+def check(
+    dataset: Dataset, decode: bool = False, tell: Callable[[str, int, int], None] = lambda *_: None
+) -> FolderReport:
+    """Look at every file that a question needs; each is opened, and its length compared with what its header promises.
 
-    Files are opened, and their length is compared with what their header promises. With ``decode`` every video is read
-    to its end and its first and last frame and every image's pixels are decoded: that finds what is broken inside.
-    ``tell`` is told of the progress: what is done, how many, of how many.
+    With ``decode`` all of it is read, which finds what is broken inside.
     """
     wanted: dict[tuple[str, str], list[str]] = {}
     for record in dataset.records:
@@ -76,8 +79,10 @@ def check(dataset: Dataset, decode: bool = False, tell: Progress = lambda *_: No
     counts: Counter[str] = Counter()  # of files under a folder that is not there: it stands once for all of them
     unusable: set[str] = set()
     for number, ((kind, path), ids) in enumerate(wanted.items(), 1):
-        problem = _problem(kind, Path(path), decode, tuple(ids))
-        if problem is not None:
+        missing = ("missing", "a folder of frames" if kind == "frames" else kind)
+        wrong: Any = damage(kind, Path(path), decode) if os.path.exists(path) else missing
+        if wrong is not None:
+            problem = Problem(wrong[0], path, wrong[1], tuple(ids))
             if problem.kind != "damaged":
                 unusable.update(ids)
             folder = next(each for each in (Path(path), *Path(path).parents) if each.parent.exists())
@@ -96,39 +101,32 @@ def check(dataset: Dataset, decode: bool = False, tell: Progress = lambda *_: No
     return FolderReport(dataset, len(wanted), problems, good.total(), by_group, notes, steps)
 
 
-def _problem(kind: str, path: Path, decode: bool, ids: tuple[str, ...]) -> Problem | None:
-    if not path.exists():
-        return Problem("missing", str(path), "a folder of frames" if kind == "frames" else kind, ids)
-    found = damage(kind, path, decode)
-    return found and Problem(found[0], str(path), found[1], ids)
-
-
 def _notes(dataset: Dataset) -> Iterator[str]:
-    count = len(dataset.records)
+    count, records = len(dataset.records), dataset.records
     if count != dataset.published:
         yield f"{count} questions were found, the published set has {dataset.published}: scores are of these {count}"
     early = [
         record.id
-        for record in dataset.records
+        for record in records
         for media in record.media
         if media.start is not None and media.end is not None and media.end <= media.start
     ]
-    if early:
-        yield f"{len(early)} questions end where they begin or before it, such as {early[0]}"
-    equal = [record.id for record in dataset.records if len(set(record.options)) < len(record.options)]
-    if equal:
-        first = "(the first counts as the answer where it is one of them)"
-        yield f"{len(equal)} questions have two options of the same text {first}, such as {equal[0]}"
-    lettered = [record.id for record in dataset.records if without_letters(record.options) != record.options]
-    if lettered:
-        where = f"add labelled: true to record in {dataset.name}.yaml"
-        yield f"{len(lettered)} questions have options that begin with their letters, such as {lettered[0]}: {where}"
+    equal = [record.id for record in records if len(set(record.options)) < len(record.options)]
+    lettered = [record.id for record in records if without_letters(record.options) != record.options]
+    for found, said in (
+        (early, "end where they begin or before it"),
+        (equal, "have two options of the same text (the first counts as the answer where it is one of them)"),
+        (lettered, f"have options that begin with their letters: add labelled: true to record in {dataset.name}.yaml"),
+    ):
+        if found:
+            yield f"{len(found)} questions {said}, such as {found[0]}"
 
 
 def _next_steps(dataset: Dataset, problems: tuple[Problem, ...], media: int) -> Iterator[str]:
     missing = [problem for problem in problems if problem.kind == "missing"]
     broken = [problem.path for problem in problems if problem.kind != "missing"]
-    archives = packed(dataset.folder) if missing else []
+    patterns = [depth + pattern for pattern in _ARCHIVES for depth in ("", "*/")] if missing else []
+    archives = sorted({path for pattern in patterns for path in dataset.folder.glob(pattern) if path.is_file()})
     told = benchmark(dataset.name).advice.items()
     advice = [said for part, said in told if any(part in problem.path for problem in missing)]
     nothing = bool(media) and sum(len(problem.records) for problem in missing) >= len(dataset.records)
@@ -145,5 +143,120 @@ def _next_steps(dataset: Dataset, problems: tuple[Problem, ...], media: int) -> 
         yield "or go on without them: a run leaves their questions out, and its tables say of how many the scores are"
 
 
-def _and_more(paths: list[Any]) -> str:
+def _and_more(paths: Sequence[Any]) -> str:
     return f"{paths[0]}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+
+
+# ---- one file
+
+
+def damage(kind: str, path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
+    """Say what is wrong with a video, an image or a folder of frames that exists, None if nothing is."""
+    try:
+        return {"image": _image, "frames": _frames, "video": _video}[kind](path, decode)
+    except MediaError as error:
+        return "unreadable", str(error)
+
+
+def _video(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
+    if not decode:
+        from prunevid_qwen.video.paths import local_file
+        from prunevid_qwen.video.pyav import open_container
+
+        container, _ = open_container(local_file(path))
+        container.close()
+        size, promised = path.stat().st_size, promised_bytes(path)
+        if promised is not None and promised > size:
+            return "damaged", f"it was cut short: its header promises {promised} bytes, {size} are there"
+        return None
+    from prunevid_qwen.video import read_video
+    from prunevid_qwen.video.video_read import Remark
+
+    video = read_video(path, max_frames=2, time_limit=None)
+    wrong = [note.removeprefix(f"{path}: ") for note in video.warnings if not isinstance(note, Remark)]
+    return ("damaged", "; ".join(wrong)) if wrong else None
+
+
+def _image(path: Path, decode: bool) -> tuple[ProblemKind, str] | None:
+    from PIL import Image
+
+    from prunevid_qwen.video import read_image
+
+    if decode:
+        read_image(path)
+        return None
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:  # all that Pillow's readers raise
+        return "unreadable", f"it is no readable image ({error})"
+    return None
+
+
+def _frames(folder: Path, decode: bool) -> tuple[ProblemKind, str] | None:
+    from prunevid_qwen.video.frames import IMAGE_SUFFIXES, natural_order
+
+    try:
+        held = os.listdir(folder)
+    except OSError as error:
+        return "unreadable", f"it cannot be listed as a folder of frames ({error.strerror})"
+    pictures = [name for name in held if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")]
+    names = sorted(pictures, key=natural_order)
+    if not names:
+        return "unreadable", f"the folder holds no frame among its {len(held)} files"
+    for name in names if decode else names[:1]:
+        if found := _image(folder / name, decode):
+            return found[0], f"{name}: {found[1]}"
+    stems = [Path(name).stem for name in names]
+    if not all(stem.isascii() and stem.isdigit() for stem in stems):
+        return None
+    there = set(map(int, stems))
+    absent = [number for number in range(1, max(there) + 1) if number not in there]
+    shown = ", ".join(map(str, absent[:_SHOWN])) + (", ..." if len(absent) > _SHOWN else "")
+    why = f"{len(absent)} of {max(there)} frames are not there (number {shown}): later ones would move in time"
+    return ("damaged", why) if absent else None
+
+
+def promised_bytes(path: Path) -> int | None:
+    """Return the least length in bytes that a video file states for itself, None where it states none.
+
+    One that a broken download cut short, and whose index comes first, opens, and even plays, without its later frames.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[4:8] in _BOXES:
+            return _end_of_boxes(file, path.stat().st_size)
+        if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+            stated = struct.unpack("<I", head[4:8])[0]
+            return stated + 8 if 0 < stated < 0xFFFFFFFF else None  # what was streamed states nothing
+        if head[:4] != _EBML:
+            return None
+        file.seek(4)
+        file.seek(_stated(file) or 0, 1)
+        length = _stated(file) if file.read(4) == _SEGMENT else None
+        return None if length is None else file.tell() + length
+
+
+def _end_of_boxes(file: BinaryIO, size: int) -> int:
+    at = 0
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length, kind = struct.unpack(">I4s", header[:8])
+        if length == 1 and len(header) == 16:
+            length = struct.unpack(">Q", header[8:])[0]
+        if length < 8 or not kind.isalnum():  # up to the end of the file, or no box
+            break
+        at += length
+    return at
+
+
+def _stated(file: BinaryIO) -> int | None:
+    """Read a number of EBML's variable length; all ones mean that it is not known."""
+    first = file.read(1)
+    if not first or not first[0]:
+        return None
+    extra = 8 - first[0].bit_length()
+    unknown = (1 << 7 * (extra + 1)) - 1
+    value = int.from_bytes(first + file.read(extra), "big") & unknown
+    return None if value == unknown else value

@@ -1,9 +1,8 @@
-"""What a benchmark's YAML file says: where its questions and media lie, and which column is what.
+"""What a benchmark's YAML file says, `<name>.yaml` beside this file: the dataclasses are its schema.
 
-`<name>.yaml` beside this file makes a benchmark known by that name; the dataclasses here are its schema, with a comment
-at each name. Texts with braces are filled in for each row of the annotation file: ``{column}`` with its value,
-``{column[0]}`` with the first letter of that, ``{column?}`` with nothing where a row has none, ``{row}`` with the row's
-number from 0, ``{part}`` with the part's name.
+Texts with braces are filled in for each row of the annotation file: ``{column}`` with its value, ``{column[0]}`` with
+its first letter, ``{column?}`` with nothing where a row has none, ``{row}`` with the row's number, ``{part}`` with the
+part's.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ class Fields:
     def __post_init__(self) -> None:
         if self.answer is not None and (len(self.answer) != 1 or set(self.answer) - {"letter", "index", "text"}):
             raise ConfigError(f"answer is one of letter, index, text: a column; got {quoted(dict(self.answer))}")
-        named = {"options": self.options or (), "answer": tuple((self.answer or {}).values())}
-        for name, columns in named.items():
-            for column in (columns,) if isinstance(columns, str) else columns:
+        options = (self.options,) if isinstance(self.options, str) else self.options or ()
+        for name, columns in (("options", options), ("answer", tuple((self.answer or {}).values()))):
+            for column in columns:
                 if "{" in column:
                     meant = excerpt(column.strip("{}"))
                     raise ConfigError(f"{name} names a column: write {meant}, without braces; got {quoted(column)}")
@@ -153,11 +152,7 @@ def names() -> tuple[str, ...]:
 
 
 def benchmark(name: str) -> Benchmark:
-    """Find a benchmark; "Video-MME", "video_mme" and "videomme" are one.
-
-    Raises:
-        ConfigError: there is none of that name (the nearest is offered), or its file is wrong.
-    """
+    """Find a benchmark ("Video-MME" and "videomme" are one); a `ConfigError` offers the nearest."""
     if bare(name) in names():
         return _read(bare(name))
     close = nearest(bare(name), names())

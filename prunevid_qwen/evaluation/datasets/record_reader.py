@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, MediaError, quoted
-from prunevid_qwen.evaluation.datasets.annotations import AnnotationRow, matching, prepared, rows, snapshots, table
-from prunevid_qwen.evaluation.datasets.choices import letter_of, question_and_options, without_letters
-from prunevid_qwen.evaluation.datasets.dataset_layout import (
-    Benchmark,
-    Fields,
-    Form,
-    SubtitleFiles,
-    bare,
-    benchmark,
-    names,
+from prunevid_qwen.evaluation.datasets.annotations import (
+    AnnotationRow,
+    letter_of,
+    matching,
+    prepared,
+    question_and_options,
+    rows,
+    snapshots,
+    table,
+    without_letters,
 )
-from prunevid_qwen.evaluation.datasets.places import existing, first_there, mvbench_media, video_there
+from prunevid_qwen.evaluation.datasets.dataset_layout import Benchmark, Fields, Form, bare, benchmark, names
 from prunevid_qwen.evaluation.datasets.record import Dataset, Media, Problem, Record, Subtitle
 from prunevid_qwen.evaluation.datasets.subtitles import read_subtitles
 
+_ENDINGS = (".mp4", ".MP4", ".mkv", ".webm", ".avi", ".mov")
+MVBENCH_FPS = 3.0  # of the frame folders, whose pictures are numbered from 1
+
 
 def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bool = False) -> Dataset:
-    """Read a benchmark from the folder that it was downloaded to; no video is opened.
-
-    Its records come whether or not their videos are there: `check` says which are not.
+    """Read a benchmark from the folder that it was downloaded to; no video is opened, or need be there.
 
     Args:
         name: of `names()`, in any spelling.
@@ -40,7 +41,6 @@ def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bo
     Raises:
         ConfigError: an unknown name or part, or an annotation that cannot be right.
         MediaError: no such folder, or no questions in it.
-        SetupError: pyarrow is needed and not installed.
     """
     known = benchmark(name)
     if part is not None and part not in known.parts:
@@ -51,12 +51,13 @@ def read_dataset(name: str, folder: Path, part: str | None = None, subtitles: bo
     if subtitles and known.subtitles is None:
         have = ", ".join(each for each in names() if benchmark(each).subtitles)
         raise ConfigError(f"{known.title} has no subtitles; {have} have some")
-    return _Reader(known, part or next(iter(known.parts)), folder, known.subtitles if subtitles else None).read()
+    return _Reader(known, part or next(iter(known.parts)), folder, subtitles).read()
 
 
 class _Reader:
-    def __init__(self, known: Benchmark, part: str, folder: Path, says: SubtitleFiles | None) -> None:
-        self.known, self.part, self.folder, self.says = known, part, folder, says
+    def __init__(self, known: Benchmark, part: str, folder: Path, subtitles: bool) -> None:
+        self.known, self.part, self.folder = known, part, folder
+        self.says = known.subtitles if subtitles else None
         self.forms: tuple[Form, ...] = (known.parts[part], *known.parts[part].otherwise)
         self.problems: dict[str, Problem] = {}
         self.cues = lru_cache(read_subtitles)  # several questions are about one video
@@ -72,9 +73,9 @@ class _Reader:
             own = {"part": self.part, **columns, **({"task": task} if task else {})}
             form, paths, joined = self._find(own)
             if task and not paths:
-                path = self.folder / self._filled(form.files[0], own)
-                said = f"the {columns['questions']} questions of {task} are in it"
-                self.problems[str(path)] = Problem("missing", str(path), said)
+                path = str(self.folder / self._filled(form.files[0], own))
+                why = f"the {columns['questions']} questions of {task} are in it"
+                self.problems[path] = Problem("missing", path, why)
             files += [*paths, *joined.values()] if paths else []
             for number, row in enumerate(_rows(form, paths, joined)):
                 values = {"row": number, **row.values, **own}
@@ -87,9 +88,14 @@ class _Reader:
                     )
         if not files:
             raise self._no_questions()
+        notes = []
+        if self.says and self.says.silent:
+            said = {record.groups["video"]: bool(record.media[0].subtitles) for record in records.values()}
+            silent = f"{list(said.values()).count(False)} of {len(said)} videos have no subtitles"
+            notes.append(f"{silent} ({self.says.silent} in the published set)")
         return Dataset(
             known.name, known.title, self.part, self.folder, tuple(records.values()), tuple(files), known.by,
-            known.parts[self.part].questions, tuple(self.problems.values()), tuple(self._notes(records)),
+            known.parts[self.part].questions, tuple(self.problems.values()), tuple(notes),
         )  # fmt: skip
 
     def _filled(self, text: str, own: Mapping[str, Any]) -> str:
@@ -133,53 +139,46 @@ class _Reader:
             answer = letter_of(row.text(column), kind, options, row.where, f"{self.known.name}.yaml")
         filled = {group: row.fill(text) for group, text in fields.groups.items()}
         groups = {group: fields.words.get(group, {}).get(text, text) for group, text in filled.items() if text}
-        media = self._media(row)
-        if self.says:
-            media = dataclasses.replace(media, subtitles=self._subtitles(row, self.says, name))
+        media = _mvbench_media(row, self.folder) if self.known.media.python else self._media(row)
+        media = dataclasses.replace(media, subtitles=self._subtitles(row, name)) if self.says else media
         return Record(name, (media,), question, options, answer, groups)
 
     def _media(self, row: AnnotationRow) -> Media:
         place = self.known.media
-        if place.python:
-            return mvbench_media(row, self.folder)
         named = [path for path in place.path if all(row.values.get(c) is not None for c in _columns(path))]
         paths = [row.fill(path) for path in named or place.path[:1]]  # where there is none it names the column
         folders = self.folders(tuple(row.fill(folder) for folder in place.folders))
         if place.kind == "image":
-            found = first_there(folder / path for path in paths for folder in (*folders, *self.snapshots))
+            there = (folder / path for path in paths for folder in (*folders, *self.snapshots))
+            found = next((path for path in there if path.exists()), None)
         else:
-            found = next(filter(None, (video_there(folders, path) for path in paths)), None)
+            found = next(filter(None, (_video_there(folders, path) for path in paths)), None)
         return Media(place.kind, str(found or folders[0] / paths[0]))
 
     def _folders(self, patterns: tuple[str, ...]) -> tuple[Path, ...]:
-        return existing(
+        return _existing(
             path
             for pattern in patterns
             for path in (sorted(self.folder.glob(pattern)) if "*" in pattern else [self.folder / pattern])
         )
 
-    def _subtitles(self, row: AnnotationRow, says: SubtitleFiles, asking: str) -> tuple[Subtitle, ...]:
-        folder = existing(self.folder / name for name in says.folders)[0]
-        path = folder / row.fill(says.path)
+    def _subtitles(self, row: AnnotationRow, asking: str) -> tuple[Subtitle, ...]:
+        assert self.says is not None
+        folder = _existing(self.folder / name for name in self.says.folders)[0]
+        path = folder / row.fill(self.says.path)
         try:
             if path.exists():
-                return self.cues(path, row.seconds(says.first) or 0.0, row.seconds(says.duration))
+                return self.cues(path, row.seconds(self.says.first) or 0.0, row.seconds(self.says.duration))
             problem = Problem("missing", str(path), "subtitles")
             if not folder.is_dir():
-                problem = Problem("missing", str(folder), f"all subtitles ({says.archive}, unpacked)")
-            elif says.silent:
+                problem = Problem("missing", str(folder), f"all subtitles ({self.says.archive}, unpacked)")
+            elif self.says.silent:
                 return ()
         except MediaError as error:
             problem = Problem("unreadable", str(path), str(error))
         before = self.problems.get(problem.path, problem).records
         self.problems[problem.path] = dataclasses.replace(problem, records=(*before, asking))
         return ()
-
-    def _notes(self, records: Mapping[str, Record]) -> Iterator[str]:
-        if self.says and self.says.silent:
-            said = {record.groups["video"]: bool(record.media[0].subtitles) for record in records.values()}
-            silent = list(said.values()).count(False)
-            yield f"{silent} of {len(said)} videos have no subtitles ({self.says.silent} in the published set)"
 
     def _no_questions(self) -> MediaError:
         known = self.known
@@ -203,15 +202,15 @@ def _rows(form: Form, paths: list[Path], joined: Mapping[str, Path]) -> list[Ann
     found = rows(paths)
     for name, path in joined.items() if paths else ():
         join, values = form.joins[name], table(path)
-        keys = [row.text(join.by) for row in found]
-        if join.only and (absent := [key for key in values if key not in set(keys)]):
+        keyed = [(row.text(join.by), row) for row in found]
+        if join.only and (absent := [key for key in values if key not in {key for key, _ in keyed}]):
             raise ConfigError(
                 f"{path} answers {len(absent)} questions that {paths[0]} does not ask, such as {absent[0]}: the "
                 "two files are of different releases; download both again"
             )
         found = [
             dataclasses.replace(row, values={**row.values, name: values.get(key)})
-            for row, key in zip(found, keys, strict=True)
+            for key, row in keyed
             if key in values or not join.only
         ]
     return found
@@ -236,3 +235,49 @@ def _question(row: AnnotationRow, fields: Fields) -> tuple[str, tuple[str, ...]]
 
 def _columns(template: str) -> list[str]:
     return re.findall(r"\{([^{}?\[]+)", template)
+
+
+# ---- where media lie
+
+
+def _video_there(folders: Sequence[Path], name: str) -> Path | None:
+    """Return where a video lies in the first folder that has it; branches and mirrors re-encode: any ending will do."""
+    for folder in folders:
+        path = folder / name
+        stem = path.with_suffix("") if path.suffix in _ENDINGS else path
+        for there in (path, *(stem.with_name(stem.name + suffix) for suffix in _ENDINGS)):
+            if there.exists():
+                return there
+    return None
+
+
+def _existing(folders: Iterable[Path]) -> tuple[Path, ...]:
+    """Keep the folders that are there; the first of them all, if none is."""
+    listed = list(folders)
+    return tuple(folder for folder in listed if folder.is_dir()) or (listed[0],)
+
+
+def _mvbench_media(row: AnnotationRow, folder: Path) -> Media:
+    """Return the clip of a question of MVBench, which its YAML cannot say.
+
+    Branch ``main`` has the source videos and gives the seconds that a question is about; branch ``video`` has clips
+    that are cut already, and bounds must not be applied to those again. Which of the two a folder holds is seen clip by
+    clip. ``data0613`` holds clips that were replaced later; lmms-eval unpacks without a video folder around all.
+    """
+    first = _existing([folder / "video", folder / "mvbench_video", folder])
+    roots = [*first, *(root / "data0613" for root in first)]
+    video, whole, cut = (row.text(name) for name in ("video", "whole", "cut"))
+    start, end = (row.seconds(name) if row.values.get("bound") else None for name in ("start", "end"))
+    path = _video_there([root / whole for root in roots], video)
+    if path is None and cut != whole:
+        names = [video]  # the questions of branch video name the clip, those of branch main its source
+        if start is not None and end is not None:
+            names.append(f"{video.removesuffix('.mp4')}_{start}_{end}.mp4")
+        path = next(filter(None, (_video_there([root / cut], name) for root in roots for name in names)), None)
+        only_cut = any((root / cut).is_dir() for root in roots) and not any((root / whole).is_dir() for root in roots)
+        if path is not None or only_cut:
+            return Media("video", str(path or roots[0] / cut / video))  # nothing but the part asked about
+    path = path or roots[0] / whole / video
+    if path.is_dir() or (not path.exists() and not path.suffix):
+        return Media("frames", str(path), start, end, MVBENCH_FPS)
+    return Media("video", str(path), start, end)

@@ -23,19 +23,11 @@ def read_subtitles(path: Path, first: float = 0.0, duration: float | None = None
 
 
 def read_srt(path: Path) -> tuple[Subtitle, ...]:
-    """Read a SubRip file: tags are taken out, lines of a cue joined, cues without text left out, the order kept.
-
-    Byte order marks and both kinds of line ends are fine; cues may overlap.
-
-    Raises:
-        MediaError: the file cannot be read, or holds text and not one time.
-    """
+    """Read a SubRip file without tags and empty cues, in its order; a `MediaError` says that it holds no time."""
     text = _text(path).replace("\r\n", "\n").replace("\r", "\n")
     times = list(_TIMES.finditer(text))
     if not times:
-        raise MediaError(
-            f"{path} holds no subtitle (expected lines such as 00:00:01,000 --> 00:00:02,500): download it again"
-        )
+        raise MediaError(f"{path} holds no subtitle (such as 00:00:01,000 --> 00:00:02,500): download it again")
     found = []
     for match, following in zip(times, [*times[1:], None], strict=True):
         said = "\n" + text[match.end() : following and following.start()].partition("\n")[2].rstrip()
@@ -49,11 +41,10 @@ def read_srt(path: Path) -> tuple[Subtitle, ...]:
 def read_longvideobench(path: Path, first: float = 0.0, duration: float | None = None) -> tuple[Subtitle, ...]:
     """Read a LongVideoBench file: a list of ``{start, end, line}`` ("00:01:02.500") or ``{timestamp: [s, e], text}``.
 
-    The clips were cut out of longer videos and their subtitles were not: a clip of nine seconds can come with an hour
-    of them. Times are moved to the clip's own, and what is said outside it is left out.
+    The clips were cut out of longer videos and their subtitles were not: times are moved to the clip's own, and what is
+    said outside it is left out.
 
     Args:
-        path: of the JSON file.
         first: second of the longer video at which the clip begins (``starting_timestamp_for_subtitles``).
         duration: seconds of the clip, None if unknown; a cue without an end lasts until then, or has no length.
 
@@ -71,9 +62,7 @@ def read_longvideobench(path: Path, first: float = 0.0, duration: float | None =
                 inside.append(Subtitle(max(0.0, start), min(until, end), text))
     except (ValueError, TypeError, KeyError) as error:
         said = f"{type(error).__name__}: {error}"
-        raise MediaError(
-            f"{path} holds no subtitles that LongVideoBench has ({said[:120]}): download it again"
-        ) from error
+        raise MediaError(f"{path} holds no subtitles that LongVideoBench has ({said[:90]})") from error
     return tuple(inside)
 
 

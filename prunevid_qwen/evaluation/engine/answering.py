@@ -1,8 +1,4 @@
-"""Answering the questions of a task: media encoded once, each question by itself under each config.
-
-One question is one prompt, never padded beside others: an answer depends on nothing but the question, the media and
-the config, however a run is spread over processes.
-"""
+"""Answering the questions of a task: media encoded once, each question by itself under each config, never padded."""
 
 from __future__ import annotations
 
@@ -48,24 +44,13 @@ _SECONDS = ("read", "merge", "select", "compact", "prefill", "decode", "total")
 
 @dataclass(frozen=True)
 class Answering:
-    """Who answers, as something that travels: a process makes an `Answerer` of it.
+    """Who answers, as something that travels: a process makes an `Answerer` of it."""
 
-    Args:
-        configs: name and config of each; all encode videos in chunks of the same size.
-        model_path: "bundled", a folder or a hub id.
-        loading: arguments of ``PruneVidQwen25VL.from_pretrained``; None means its default.
-        generation: arguments of transformers' ``generate``, over `GREEDY`.
-        plugins: that register methods of the configs; every process of the run loads them first.
-
-    Raises:
-        ConfigError: chunks of different sizes.
-    """
-
-    configs: NamedConfigs
-    model_path: str = "bundled"
-    loading: dict[str, Any] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
-    plugins: Plugins = ()
+    configs: NamedConfigs  # name and config of each
+    model_path: str = "bundled"  # or a folder, or a hub id
+    loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
+    generation: dict[str, Any] = field(default_factory=dict)  # arguments of ``generate``, over `GREEDY`
+    plugins: Plugins = ()  # that register methods of the configs; every process of the run loads them first
 
     def __post_init__(self) -> None:
         chunks = {config.vision_chunk_tokens for _, config in self.configs}
@@ -85,18 +70,14 @@ class Answering:
 
 
 class Answerer:
-    """A loaded model that answers tasks under several configs; arguments as of `Answering`, its own config unread."""
+    """A loaded model, its own config unread, that answers tasks under several configs."""
 
     def __init__(self, model: PruneVidQwen25VL, configs: NamedConfigs, generation: dict[str, Any]) -> None:
         self.model, self.configs, self.generation = model, dict(configs), {**GREEDY, **generation}
         self.adapter = adapter_for(model.model)
 
     def answer(self, task: Task, read: Read) -> Iterator[Line]:
-        """Answer every question of a task under every config that it names, one line each.
-
-        Raises:
-            PruningNotApplied: pruning was asked for and did not happen.
-        """
+        """Answer every question of a task under every config that it names, or raise `PruningNotApplied`."""
         encoded = Encoded(self, read.media)
         for question, names in task.questions:
             for name in names:
@@ -117,23 +98,21 @@ class Answerer:
         began = time.perf_counter()
         held, media = encoded.under(config)
         items = [{"type": medium.kind, medium.kind: medium} for medium in media]
-        sample = self.model.preprocessor.sample(question.messages(items, read.media), config)
-        stock = self.model.model
-        device = input_device(stock)
-        inputs = {name: value.to(device) for name, value in self.model.preprocessor.batch([sample]).items()}
+        stock, preprocessor, tokenizer = self.model.model, self.model.preprocessor, self.model.tokenizer
+        sample = preprocessor.sample(question.messages(items, read.media), config)
+        inputs = {name: value.to(input_device(stock)) for name, value in preprocessor.batch([sample]).items()}
         with vision_from_memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
             output = stock.generate(**inputs, **{**self.generation, **question.generation})
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
         width = inputs["input_ids"].shape[1]
         new = output[0, width:]
-        raw = self.model.tokenizer.decode(new, skip_special_tokens=True)
-        generated = int((new != self.model.tokenizer.pad_token_id).sum())
+        generated = int((new != tokenizer.pad_token_id).sum())
         seconds = {"read": read.seconds, "total": time.perf_counter() - began}
         facts, kinds = [medium.facts for medium in read.media], [medium.kind for medium in read.media]
         whole = receipt(trace, 0, config, facts, kinds, width, {}, seconds, generated)
         tokens = whole["tokens"]
         return {
-            "raw": raw,
+            "raw": tokenizer.decode(new, skip_special_tokens=True),
             "prompt": sample.text,
             "tokens": {**tokens, "prompt": width, "generated": generated},
             "kept_ratio": tokens["after_stage2"] / tokens["visual"] if tokens["visual"] else None,
@@ -143,9 +122,9 @@ class Answerer:
 
 
 class Encoded:
-    """The media of a task as the vision tower sees them: once for all configs whose selectors look at the same blocks.
+    """The media of a task as the vision tower sees them, bit for bit as in `PruneVidQwen25VL.generate`.
 
-    Its features are those of `PruneVidQwen25VL.generate`, bit for bit: the chunks are the same.
+    They are encoded once for all configs whose selectors look at the same blocks.
     """
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:

@@ -23,37 +23,38 @@ Answer = Callable[[Task, Read], Iterable[Line]]
 Engine = Callable[[Iterable[Task], Any, Answering], Generator[Line, None, None]]
 """Tasks, how their media are read (a `MediaReading`), who answers: gives the lines, in any order."""
 
-_AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide reading, and little memory
-
 _Reads = Generator[tuple[Task, Read], None, None]
+
+_AHEAD = 2  # tasks of a worker, one of which waits, read: enough to hide reading, and little memory
 
 
 def run_here(
     tasks: Iterable[Task], reading: MediaReading, answer: Answer, workers: int = 1, plugins: Plugins = ()
 ) -> Generator[Line, None, None]:
-    """Answer tasks in order, reading the next ones meanwhile.
+    """Answer tasks in order, reading the next ones meanwhile; each is taken no earlier than its media are read.
 
-    Lines do not depend on ``workers``. A worker that dies (out of memory, a decoder's fault) is replaced and its task
-    read again, alone; a task whose reading kills a second worker becomes an error of its questions.
+    A worker that dies (out of memory, a decoder's fault) is replaced and its task read again, alone; a task whose
+    reading kills a second worker becomes an error of its questions.
 
     Args:
-        tasks: taken one by one, no earlier than their media are read.
-        reading: how media are read.
         answer: gives the lines of a task; runs in this process.
-        workers: processes that read, or 0 for a thread of this one.
+        workers: processes that read, or 0 for a thread of this one; lines do not depend on it.
         plugins: that processes load before they read.
 
     Raises:
         SetupError: processes that read do not start.
     """
-    reads = _in_thread(tasks, reading) if workers == 0 else _in_processes(tasks, reading, workers, plugins)
-    with closing(reads):
+    with (
+        closing(_in_processes(tasks, reading, workers, plugins))
+        if workers
+        else Prefetch((task, read_media(reading, task.media)) for task in tasks) as reads
+    ):
         for task, read in reads:
             yield from answer(task, read)
 
 
 def here(workers: int) -> Engine:
-    """Return the engine of this machine, ``workers`` as in `run_here`; a model is loaded once, for all its runs."""
+    """Return the engine of this machine; a model is loaded once, for all its runs."""
     loaded: dict[str, PruneVidQwen25VL] = {}
 
     def run(tasks: Iterable[Task], reading: MediaReading, answering: Answering) -> Generator[Line, None, None]:
@@ -65,11 +66,6 @@ def here(workers: int) -> Engine:
         return run_here(tasks, reading, answerer.answer, workers, answering.plugins)
 
     return run
-
-
-def _in_thread(tasks: Iterable[Task], reading: MediaReading) -> _Reads:
-    with Prefetch((task, read_media(reading, task.media)) for task in tasks) as reads:
-        yield from reads
 
 
 def _in_processes(tasks: Iterable[Task], reading: MediaReading, workers: int, plugins: Plugins) -> _Reads:

@@ -17,7 +17,7 @@ Plugins = tuple[str, ...]
 
 
 def start_pool(count: int, plugins: Plugins = ()) -> ProcessPoolExecutor:
-    """Start processes of one thread each, which load plug-ins before anything arrives that their methods are in."""
+    """Start processes of one thread each; plug-ins are there before anything arrives that their methods are in."""
     with starting_processes():  # spawned: a fork of a process with torch's threads in it can hang
         return ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _begin, (plugins,))
 
@@ -52,9 +52,8 @@ def load_once(plugins: Plugins) -> None:
 
 
 def _begin(plugins: Plugins) -> None:
-    """Make this process a worker: signals are its parent's business, and it does not outlive its parent."""
     import torch
 
-    leave_signals_to_parent(terminable=True)
+    leave_signals_to_parent(terminable=True)  # and not outlive it
     torch.set_num_threads(1)
     load_once(plugins)

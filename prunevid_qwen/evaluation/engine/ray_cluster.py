@@ -29,12 +29,7 @@ class Cluster:
     largest: float  # CPUs of the machine that has most
 
     def device(self, asked: str | None) -> str:
-        """Return where models run, "cuda" or "cpu"; ``asked`` None is the GPU where there are any.
-
-        Raises:
-            ConfigError: a certain GPU, or another kind of device.
-            SetupError: a GPU, and the cluster has none.
-        """
+        """Return where models run, "cuda" or "cpu", or raise; ``asked`` None is the GPU where there are any."""
         device = asked or ("cuda" if self.gpus else "cpu")
         if device not in ("cuda", "cpu"):
             raise ConfigError(
@@ -48,11 +43,7 @@ class Cluster:
         return device
 
     def replicas(self, asked: int | None, device: str) -> int:
-        """Return how many models are loaded; ``asked`` None is one for each GPU, or one. GPUs may be on their way.
-
-        Raises:
-            ConfigError: they would leave no CPU to those who read videos, and wait for them forever.
-        """
+        """Return how many models are loaded, or raise; None is one for each GPU (which may be on its way), or one."""
         count = asked or (self.gpus if device == "cuda" else 1)
         if count < 1:
             raise ConfigError(f"replicas is at least 1, got {asked}")
@@ -79,8 +70,7 @@ def joined(address: str | None = None, verbose: bool = False) -> Iterator[Cluste
         verbose: show Ray's own log and what its workers print.
 
     Raises:
-        ConfigError: an address that cannot serve here.
-        SetupError: Ray is not installed, or nobody answers at the address.
+        ConfigError, SetupError: an address of Ray Client; Ray is not installed, or nobody answers.
     """
     try:
         import ray
@@ -117,11 +107,10 @@ def _start(ray: Any, address: str | None, verbose: bool) -> None:
             ray.init(**given, log_to_driver=verbose, logging_level=level)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:  # Ray raises all of them
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        if address is None:
+            raise SetupError(f"Ray does not start on this machine: {reason}") from error
         raise SetupError(
-            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and on other machines "
-            "`ray start --address host:6379`, with the same versions of Ray and Python), or leave the address out: "
-            "then this machine is used alone. A cluster with a token wants its ~/.ray/auth_token here and "
-            "RAY_AUTH_MODE=token"
-            if address
-            else f"Ray does not start on this machine: {reason}"
+            f"no Ray cluster at {quoted(address)}: {reason}\nStart one (`ray start --head`, and elsewhere `ray start "
+            "--address host:6379`, with the same Ray and Python), or leave the address out: then this machine is used "
+            "alone. A cluster with a token wants its ~/.ray/auth_token here and RAY_AUTH_MODE=token"
         ) from error

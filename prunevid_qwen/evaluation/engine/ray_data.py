@@ -1,7 +1,6 @@
 """The engine of many machines: media read on their CPUs, a model on each of their GPUs, lines back to this process.
 
-Ray Data moves the tasks: each is a block of its own, read, answered and retried by itself, so that what is read waits
-in the machines' shared memory within the bounds that Ray Data sets, however far ahead readers are.
+Each task is a block of Ray Data of its own, so that what is read waits within the bounds that Ray Data sets.
 """
 
 from __future__ import annotations
@@ -58,14 +57,12 @@ def run_on_ray(
 ) -> Generator[Line, None, None]:
     """Answer tasks on the Ray cluster that is joined, in the order in which they are done, a task's lines together.
 
-    Each task is answered once, whatever dies: Ray tries again what was with a process or a machine that died, wherever
-    there is room. A task that `TRIES` processes died of becomes an error of its questions; those that merely waited
-    beside it do not.
+    Ray tries again what was with a process or a machine that died. A task that `TRIES` processes died of becomes an
+    error of its questions; those that merely waited beside it do not.
 
     Args:
-        tasks: each answered once.
-        reading, answering: how media are read, and who answers; both travel to every machine. The files of plug-ins do
-            not: each machine has them, at the same place.
+        reading, answering: both travel to every machine. The files of plug-ins do not: each machine has them, at the
+            same place.
         replicas: models; None is one for each GPU of the cluster, one where there is none.
         readers: tasks that are read at once; None is as many as CPUs are free.
         verbose: show Ray's own log.
@@ -158,8 +155,6 @@ def _try(tries: Any, what: str) -> Iterator[bool]:
 
 
 def _read(row: Row, reading: bytes, tries: Any, same: Same, plugins: Plugins = ()) -> Row:
-    """Read the media of a task; runs in whatever process Ray has for it."""
-
     def read() -> bytes:
         media = cloudpickle.loads(row["task"]).media
         with _try(tries, f"reading {row['number']}") as may:
@@ -197,21 +192,17 @@ class _Replica:
 
         if on_gpu:
             torch.set_num_threads(_THREADS_BESIDE_GPU)
-        self._answerer: Answerer | None = None
         self._tries = tries
-        self._loaded = _caught("made", lambda: self._load(answering, same, plugins))
-
-    def _load(self, pickled: bytes, same: Same, plugins: Plugins) -> None:
-        self._answerer = _arrived(pickled, same, plugins).load()
+        self._loaded = _caught("answerer", lambda: _arrived(answering, same, plugins).load())
 
     def __call__(self, row: Row) -> Row:
         def answer() -> str:
-            assert self._answerer is not None
+            answerer: Answerer = self._loaded["answerer"]
             task, read = (cloudpickle.loads(row[name]) for name in ("task", "read"))
             with _try(self._tries, f"answering {row['number']}") as may:
                 if not may:
                     read = Read((), _killed("asked about", task.media), read.seconds)
-                return json.dumps(list(self._answerer.answer(task, read)))
+                return json.dumps(list(answerer.answer(task, read)))
 
         before = next((each["fault"] for each in (self._loaded, row) if each["fault"] is not None), None)
         made = _caught("made", answer) if before is None else {"made": None, "fault": before}

@@ -16,6 +16,9 @@ from prunevid_qwen.evaluation.store import Progress as Progress
 
 _ANSWERS = "answers*.jsonl"
 
+TABLES = ("summary.json", "summary.csv", "report.md")
+"""The files of a run's tables."""
+
 Shard = tuple[int, int]
 """(which, of how many): the part of the tasks that one process answers."""
 
@@ -24,7 +27,7 @@ WHOLE: Shard = (0, 1)
 
 def run_folder(path: Path) -> RunFolder:
     """Return the folder of a run whose answers processes may share, with its tables."""
-    return RunFolder(path, (_ANSWERS, "report.md", "summary.csv", "summary.json"))
+    return RunFolder(path, (_ANSWERS, *TABLES))
 
 
 def answers_of(folder: Path, shard: Shard = WHOLE) -> Path:
@@ -39,25 +42,16 @@ def answer_files(folder: Path) -> list[Path]:
 
 
 def answered(folder: Path, hashes: Mapping[str, str]) -> set[tuple[str, str]]:
-    """Return (config, id) of what the configs in ``hashes`` have answered; what failed is to be asked again.
-
-    Raises:
-        ConfigError: a line is of another run, or no line of answers.
-    """
+    """Return (config, id) of what the configs in ``hashes`` have answered but for errors; raises as `own_lines`."""
     lines = (each for path in answer_files(folder) for each in own_lines(path, hashes.get, "another folder"))
     return {(line["config"], line["id"]) for _, line in lines if line["error"] is None}
 
 
 def own_lines(path: Path, run_of: Callable[[str], str | None], another: str) -> Iterator[tuple[str, Line]]:
-    """Yield "file:line" and the line of each answer of a run.
+    """Yield "file:line" and the line of each answer of a run, whose hash ``run_of`` gives for a config.
 
-    Args:
-        path: of the lines.
-        run_of: the hash of a config's run; None for a config that is not asked now, which is passed over.
-        another: place to pass instead, for the error.
-
-    Raises:
-        ConfigError: as `answered`.
+    A config without one is passed over. A `ConfigError` says that a line is of another run, or none of answers, and to
+    pass ``another`` place.
     """
     for number, line in enumerate(read_lines(path), 1):
         where = f"{path}:{number}"

@@ -23,23 +23,16 @@ _RANGE = ("start", "end", "video_start", "video_end")
 
 
 class TaskQuestion(ABC):
-    """A question of any kind; ``id`` is unique within the run."""
+    """A question of any kind."""
 
-    id: str
+    id: str  # unique within the run
     media: tuple[Media, ...]
-    error: str | None = None
-    """Why it cannot be asked, if that is known beforehand: it becomes the error of its lines."""
-    generation: Mapping[str, Any] = {}
-    """Arguments of ``generate`` that are this question's own, over those of the run."""
+    error: str | None = None  # why it cannot be asked, if that is known beforehand: the error of its lines
+    generation: Mapping[str, Any] = {}  # arguments of ``generate`` that are its own, over those of the run
 
     @abstractmethod
     def messages(self, items: Sequence[dict[str, Any]], media: Sequence[ReadMedia]) -> list[Message]:
-        """Return the chat messages.
-
-        Args:
-            items: what stands for each medium in a message's content.
-            media: as they were read: what is asked may depend on the frames taken.
-        """
+        """Return the chat messages; ``items`` stand for the media in them, ``media`` are these as they were read."""
 
     @abstractmethod
     def about(self) -> Line:
@@ -61,14 +54,9 @@ class Conversation(TaskQuestion):
 
 
 def read_conversation(messages: Any, medium: Callable[[Item, int], Media]) -> tuple[list[Message], list[Media]]:
-    """Return the messages of a `Conversation`, and its media in order.
+    """Return the messages of a `Conversation`, and its media in order, as ``medium`` makes them of item and number.
 
-    Args:
-        messages: as `read_messages` takes them.
-        medium: returns the medium of an item; called with its number.
-
-    Raises:
-        ConfigError: a message is malformed, or an item says how it is read: that is said for all questions at once.
+    A `ConfigError` says that a message is malformed, or an item says how it is read: that is said for all at once.
     """
     media: list[Media] = []
 
@@ -99,15 +87,10 @@ def media_at(item: Item, path: str) -> Media:
 
 @dataclass(frozen=True)
 class Task:
-    """Questions about the same media, which are read and encoded once.
+    """Questions about the same media, which are read and encoded once."""
 
-    Args:
-        media: in the order in which they stand in the prompt; () for a question about nothing seen.
-        questions: each with the names of the configs that are still to answer it.
-    """
-
-    media: tuple[Media, ...]
-    questions: tuple[tuple[TaskQuestion, tuple[str, ...]], ...]
+    media: tuple[Media, ...]  # in the order in which they stand in the prompt
+    questions: tuple[tuple[TaskQuestion, tuple[str, ...]], ...]  # and the configs that are still to answer each
 
     @property
     def answers(self) -> int:
@@ -122,11 +105,13 @@ def tasks_of(questions: Iterable[TaskQuestion], configs: Sequence[str], most: in
             yield Task(media, tuple((question, tuple(configs)) for question in together))
 
 
-def without(task: Task, done: Collection[tuple[str, str]]) -> Task | None:
-    """Return what is left of a task, or None; ``done`` holds (config, id) of what is answered."""
-    left = [
-        (question, names)
-        for question, wanted in task.questions
-        if (names := tuple(name for name in wanted if (name, question.id) not in done))
-    ]
-    return Task(task.media, tuple(left)) if left else None
+def left_of(tasks: Iterable[Task], done: Collection[tuple[str, str]]) -> list[Task]:
+    """Return what is left of tasks; ``done`` holds (config, id) of what is answered."""
+    found = []
+    for task in tasks:
+        wanted = (
+            (question, tuple(n for n in names if (n, question.id) not in done)) for question, names in task.questions
+        )
+        if left := tuple(each for each in wanted if each[1]):
+            found.append(Task(task.media, left))
+    return found

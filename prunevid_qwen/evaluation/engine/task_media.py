@@ -1,7 +1,4 @@
-"""Media of a task to frames of their final size: the part of the work that needs no model and runs in any process.
-
-Frames are handed on as uint8, a quarter of the bytes of a video's patches: small enough for a pipe between processes.
-"""
+"""Media of a task to frames of their final size, uint8: the part of the work that needs no model, in any process."""
 
 from __future__ import annotations
 
@@ -15,6 +12,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.protocol.samplers import Sampled
 from prunevid_qwen.inputs.frontends import check_own_reading
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
@@ -25,12 +23,7 @@ from prunevid_qwen.video.indexed import read_frames
 
 
 def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
-    """Return how a model wants its media, read from its files; no weights are loaded. Arguments as of `Answering`.
-
-    Raises:
-        UnsupportedError: of another family than those that this package reads for.
-        ConfigError, SetupError: as in `prunevid_qwen.loading.config_of`.
-    """
+    """Return how a model wants its media, read from its files; it is an `UnsupportedError` if it is no Qwen-VL."""
     source = bundled_model() if model_path == "bundled" else model_path
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
     check_own_reading(source, hub)
@@ -39,7 +32,7 @@ def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
 
 @dataclass(frozen=True, eq=False)
 class ReadMedia:
-    """One video or image, read and resized."""
+    """One video or image, read and resized; uint8 is a quarter of the bytes of its patches: it goes through pipes."""
 
     kind: str  # "video" or "image"
     frames: np.ndarray  # uint8 RGB [T, h, w, 3]; T is 1 for an image, else even
@@ -57,8 +50,15 @@ class HeldImage(Media):
 
 
 @dataclass(frozen=True)
+class LimitedImage(Media):
+    """An image that configs read with at most so many pixels; None is the model's own limit."""
+
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True)
 class ByProtocol:
-    """Reads media as a benchmark's protocol says: frames by number, pixels between its limits."""
+    """Reads media as a benchmark's protocol says."""
 
     protocol: EvalProtocol
     video: PixelOptions  # how the model wants them; the protocol's limits replace theirs
@@ -67,19 +67,14 @@ class ByProtocol:
     time_limit: float | None = 120.0
 
     def read(self, media: Media) -> ReadMedia:
-        """Read one video, folder of frames or image.
-
-        Raises:
-            MediaError: missing, unreadable, or no frame between ``start`` and ``end``.
-        """
+        """Read one video, folder of frames or image; a `MediaError` says that nothing could be read."""
         if media.kind == "image":
             return _image(media, self._limits(self.image, 1))
-        chosen: list[Any] = []
-        first = 1 if media.kind == "frames" else 0
+        chosen: list[Sampled] = []
 
         def choose(count: int, fps: float) -> tuple[int, ...]:
-            chosen.append(self.protocol.sample(count, fps, media.start, media.end, first))
-            return tuple(chosen[-1].indices)
+            chosen.append(self.protocol.sample(count, fps, media.start, media.end, int(media.kind == "frames")))
+            return chosen[-1].indices
 
         def fit(frame: np.ndarray) -> np.ndarray:
             return fitted_frame(frame, self._limits(self.video, len(chosen[-1].indices)))
@@ -87,11 +82,10 @@ class ByProtocol:
         found = read_frames(
             media.path, choose, fit=fit, fps=media.fps or 2.0, backend=self.backend, time_limit=self.time_limit
         )
-        sampled, frames = chosen[-1], found.frames
-        padded = len(frames) % self.video.temporal_patch_size
+        frames, padded = found.frames, len(found.frames) % self.video.temporal_patch_size
         if padded:
             frames = np.concatenate([frames, frames[-1:]])
-        seconds = sampled.seconds_per_grid(self.protocol.seconds_per_grid)
+        seconds = chosen[-1].seconds_per_grid(self.protocol.seconds_per_grid)
         facts = {
             "source": media.path,
             "backend": found.backend,
@@ -126,7 +120,7 @@ class ByConfig:
     def read(self, media: Media) -> ReadMedia:
         """Read one video, folder of frames or image; as `ByProtocol` raises."""
         if media.kind == "image":
-            limit = self.config.max_pixels
+            limit = media.max_pixels if isinstance(media, LimitedImage) else self.config.max_pixels
             return _image(media, self.image if limit is None else replace(self.image, max_pixels=limit))
         given = {name: value for name in ("start", "end", "fps") if (value := getattr(media, name)) is not None}
         frames, seconds, facts = MediaReader(self.video, self.image).read_fitted(media.path, self.config, **given)

@@ -1,13 +1,12 @@
-"""What other harnesses' scorers say of an answer, in our own words, odd behaviour included; nothing is ever drawn.
+"""What other harnesses' scorers say of an answer, odd behaviour included; nothing is ever drawn.
 
-Those of lmms-eval were compared with 0.7.3's own functions, on the strings of the tests and on random ones (nextqa and
-tempcompass on 30,000); the others follow the behaviour that the project's specs (1.4) measured.
+Those of lmms-eval were compared with 0.7.3's own functions, on the strings of the tests and on random ones.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
@@ -18,6 +17,12 @@ from prunevid_qwen.evaluation.yaml_data import build
 
 def _one(letter: str, otherwise: str = "unparsed") -> AnswerReading:
     return AnswerReading(letter) if letter else AnswerReading("", otherwise)
+
+
+def _first_capital(text: str, letters: str, removed: Iterable[str], otherwise: str) -> AnswerReading:
+    for phrase in removed:
+        text = text.replace(phrase, "")
+    return _one(next((character for character in text if character in letters), ""), otherwise)
 
 
 def mvbench(output: Output) -> AnswerReading:
@@ -48,18 +53,16 @@ def _in_either_direction(word: str, output: Output) -> AnswerReading:
 def videomme(output: Output) -> AnswerReading:
     """Video-MME's own script; VLMEvalKit's too: the first capital A to D, set phrases taken out before.
 
-    Of those phrases only "Answer:" holds such a capital and works; commas missing in the list fused "Best answer:" with
-    "Best option:", so that "Best answer: C" is read as B. An answer without such a capital is not counted at all.
+    Commas missing in their list fused "Best answer:" with "Best option:", so that "Best answer: C" is read as B. An
+    answer without such a capital is not counted at all.
     """
-    text = output.raw.replace("Best answer:Best option:", "").replace("Answer:", "")
-    return _one(_first_capital(text, "ABCD"), "left_out")
+    return _first_capital(output.raw, "ABCD", ("Best answer:Best option:", "Answer:"), "left_out")
 
 
 def mlvu(output: Output) -> AnswerReading:
     """MLVU's multiple-choice script: the character before the first ")", or the whole answer, is the letter itself."""
-    text = output.raw.strip()
-    before, bracket, _ = text.partition(")")
-    letter = before[-1:] if bracket else text
+    before, bracket, _ = output.raw.strip().partition(")")
+    letter = before[-1:] if bracket else before
     return _one(letter if len(letter) == 1 and letter in LETTERS else "")
 
 
@@ -100,18 +103,20 @@ _WAYS = {"({})": 6, "{}.": 5, "{}:": 4, "{})": 3, "{} ": 2}  # how strongly lmms
 _START, _END, _PHRASE, _ANYWHERE = 10, 9, 7, 0
 
 
+def _stripped(text: str, marks: str = ",.!?;:'") -> str:
+    for mark in marks:
+        text = text.strip(mark)
+    return f" {text} "
+
+
 def lmms_abcd(output: Output) -> AnswerReading:
     """lmms-eval's extract_mcq_answer with A to D: videomme and mlvu, where no letter is wrong.
 
     Capitals alone. Every way of writing a letter has a rank, "starts with it" the highest, "in a word" the lowest; the
     highest decides and, within it, what stands last: "Both A and C" is C.
     """
-    letters, text = "ABCD", output.raw.strip()
-    if not text:
-        return _one("")
-    for mark in ",.!?;:'\"":
-        text = text.strip(mark)
-    bare, text = text.strip(), f" {text} "
+    letters, text = "ABCD", _stripped(output.raw.strip(), ",.!?;:'\"")
+    bare = text.strip()
     found = [(rank, text.rfind(way.format(letter)), letter) for way, rank in _WAYS.items() for letter in letters]
     for phrase in _PHRASES:
         at = text.lower().find(phrase)
@@ -126,12 +131,6 @@ def lmms_abcd(output: Output) -> AnswerReading:
     found = found or [(_ANYWHERE, text.rfind(letter), letter) for letter in letters if letter in text]
     # of equals the one that was looked for first
     return _one(max(found, key=lambda each: each[:2])[2] if found else "")
-
-
-def _stripped(text: str) -> str:
-    for mark in ",.!?;:'":
-        text = text.strip(mark)
-    return f" {text} "
 
 
 def lmms_egoschema(output: Output) -> AnswerReading:
@@ -182,35 +181,22 @@ _LVB_PREFIXES = (
 
 
 def lmms_longvideobench(output: Output) -> AnswerReading:
-    """lmms-eval's longvideobench: the first capital A to E once set phrases are gone; "Answer:" is not among them.
+    """lmms-eval's longvideobench: the first capital A to E once set phrases are gone, else it draws."""
+    return _first_capital(output.raw, "ABCDE", _LVB_PREFIXES, "random")
 
-    Without one it draws an option.
-    """
-    text = output.raw
-    for prefix in _LVB_PREFIXES:
-        text = text.replace(prefix, "")
-    return _one(_first_capital(text, "ABCDE"), "random")
-
-
-def _first_capital(text: str, letters: str) -> str:
-    return next((character for character in text if character in letters), "")
-
-
-_OWN_NAMES = (ours, mvbench, pllava, videomme, mlvu, lmms_mvbench, lmms_egoschema, lmms_longvideobench, lmms_nextqa,
-              lmms_tempcompass)  # fmt: skip
 
 SCORERS: Mapping[str, Callable[[Output], AnswerReading]] = {
-    **{each.__name__: each for each in _OWN_NAMES}, "lmms_videomme": lmms_abcd, "lmms_mlvu": lmms_abcd
+    **{each.__name__: each for each in (
+        ours, mvbench, pllava, videomme, mlvu, lmms_mvbench, lmms_egoschema, lmms_longvideobench, lmms_nextqa,
+        lmms_tempcompass,
+    )},
+    "lmms_videomme": lmms_abcd, "lmms_mlvu": lmms_abcd,
 }  # fmt: skip
 """Every scorer by name."""
 
 
 def columns_of(dataset: str) -> Mapping[str, str]:
-    """Return the columns beside ours in a data set's tables -> scorer; "pllava" is what PruneVid scores with.
-
-    Raises:
-        ConfigError: its YAML file names a scorer that there is none of; with file and line.
-    """
+    """Return the columns beside ours in a data set's tables -> scorer; a `ConfigError` says where one is unknown."""
     columns = {}
     for name, given in benchmark(dataset).scorers.items():
         scorer = build(given, str, f"scorer {name}")

@@ -37,14 +37,10 @@ class Prompt:
     without_subtitles: str = ""  # instead of lead and subtitles where a video has none
 
     def write(self, record: Record, subtitles: Sequence[str] | None = None) -> str:
-        """Return the user's text after the media; braces, percent signs and line breaks of a question stay as they are.
+        """Return the user's text after the media.
 
-        Args:
-            record: the question.
-            subtitles: what is said, in order; an empty list where a video has none; None not to show any.
-
-        Raises:
-            ConfigError: subtitles for a prompt that shows none.
+        ``subtitles`` are what is said, [] where a video has none; None shows none. A prompt without them raises
+        `ConfigError`.
         """
         user = self.head + self.question_lead + record.question
         if record.options:
@@ -84,11 +80,7 @@ def subtitles_at(subtitles: Sequence[Subtitle], seconds: Sequence[float]) -> tup
 
 @cache
 def prompts() -> tuple[Prompt, ...]:
-    """Return the prompts of prompts.yaml.
-
-    Raises:
-        ConfigError: the file is wrong, or names a benchmark that there is none of.
-    """
+    """Return the prompts of prompts.yaml; a `ConfigError` says where the file is wrong."""
     found = []
     for name, forms in read_as(Path(__file__).with_name("prompts.yaml"), dict[str, tuple[Marked, ...]]).items():
         for form in forms:
@@ -101,11 +93,7 @@ def prompts() -> tuple[Prompt, ...]:
 
 
 def prompt_of(name: str, dataset: str) -> Prompt:
-    """Find the prompt of a harness for a data set.
-
-    Raises:
-        ConfigError: an unknown data set, or a harness that has none for it; those that have are named.
-    """
+    """Find the prompt of a harness for a data set; a `ConfigError` says which there are."""
     if dataset not in names():
         raise ConfigError(unknown("a data set is one of", dataset, names()))
     there = {prompt.name: prompt for prompt in prompts() if prompt.is_for(dataset)}

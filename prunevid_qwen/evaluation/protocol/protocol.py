@@ -94,19 +94,15 @@ class EvalProtocol:
             raise ConfigError(
                 f"max_pixels={self.max_pixels} is below min_pixels={self.min_pixels}: no frame can satisfy both"
             )
-        even = {"mvbench_mid": (), "linspace": ("frames",), "fps": ("frames", "min_frames")}[self.sampler]
-        for name in even:
+        for name in {"mvbench_mid": (), "linspace": ("frames",), "fps": ("frames", "min_frames")}[self.sampler]:
             if (value := getattr(self, name)) % 2:
-                why = "because a temporal position is two frames"
-                raise ConfigError(f"{name} is even, {why}; got {value}: pass {value + 1}")
+                raise ConfigError(f"{name} is even: a temporal position is two frames; got {value}: pass {value + 1}")
         if self.sampler == "fps" and self.frames < self.min_frames:
             raise ConfigError(f"frames={self.frames} is below min_frames={self.min_frames}: pass more frames")
         if self.subtitles != "none" and text.subtitles_lead is None:
             shows = [each.name for each in prompts() if each.subtitles_lead and each.is_for(self.dataset)]
-            raise ConfigError(
-                f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none'"
-                + (f", or prompt {' or '.join(shows)}" if shows else f" ({self.dataset} has no prompt with them)")
-            )
+            others = f"or prompt {' or '.join(shows)}" if shows else f"{self.dataset} has no prompt with them"
+            raise ConfigError(f"prompt {self.prompt!r} shows no subtitles: pass subtitles='none'; {others}")
         if self.subtitles == "none" and text.without_subtitles:
             raise ConfigError(f"prompt {self.prompt!r} is the one with subtitles: pass subtitles='frames' with it")
 
@@ -126,10 +122,10 @@ class EvalProtocol:
         return by_rate(count, fps, self.fps, self.min_frames, self.frames, start, end)
 
     def frame_pixels(self, frames: int) -> int:
-        """Return the pixels that each of ``frames`` frames (at least 1) may have at most.
+        """Return the pixels that each of ``frames`` frames (at least 1) may have at most, as qwen-vl-utils 0.0.14 does.
 
-        ``max_pixels``, and no more than the video's share ``total_pixels / (frames / 2)``; where that share is small,
-        1.05 * ``min_pixels`` all the same, as in qwen-vl-utils 0.0.14: many frames then exceed ``total_pixels``.
+        Where the video's share is small it is 1.05 * ``min_pixels`` all the same: many frames then exceed
+        ``total_pixels``.
         """
         if self.total_pixels is None:
             return self.max_pixels
@@ -145,14 +141,9 @@ class EvalProtocol:
 
     @classmethod
     def from_dict(cls, choices: Mapping[str, Any]) -> EvalProtocol:
-        """Build from names and values.
-
-        Raises:
-            ConfigError: an unknown name (the nearest known one is offered), a missing one, or a bad value.
-        """
-        for name in ("dataset", "prompt"):
-            if name not in choices:
-                raise ConfigError(f"a protocol needs {name}: got {', '.join(choices) or 'nothing'}")
+        """Build from names and values; raises as the constructor does."""
+        if missing := [name for name in ("dataset", "prompt") if name not in choices]:
+            raise ConfigError(f"a protocol needs {' and '.join(missing)}: got {', '.join(choices) or 'nothing'}")
         return cls(**choices)
 
     def identity(self) -> dict[str, Any]:
@@ -161,11 +152,7 @@ class EvalProtocol:
 
 
 def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVidConfig:
-    """Return a pruning config as a run under a protocol uses it; ``name`` is the config's, for the error.
-
-    Raises:
-        ConfigError: it says how videos are read, and would not be heeded.
-    """
+    """Return a pruning config as a protocol uses it; one that says how videos are read is a `ConfigError`."""
     plain = PruneVidConfig()
     for option in BY_PROTOCOL:
         if getattr(config, option) not in (getattr(plain, option), getattr(protocol, option, None)):
@@ -177,64 +164,48 @@ def under(protocol: EvalProtocol, name: str, config: PruneVidConfig) -> PruneVid
     return config.replace(**{**unread, "position_scheme": protocol.position_scheme})
 
 
+def presets() -> Mapping[str, Mapping[str, EvalProtocol]]:
+    """Return each preset by name: data set -> its protocol; a `ConfigError` says where the file is wrong."""
+    return _presets(names())
+
+
 @cache
-def presets() -> Mapping[str, Mapping[str, Any]]:
-    """Return the choices of each preset; "for" holds those of single data sets.
-
-    Raises:
-        ConfigError: the file is wrong, or a preset is no protocol.
-    """
+def _presets(datasets: tuple[str, ...]) -> Mapping[str, Mapping[str, EvalProtocol]]:
     found = read_as(Path(__file__).with_name("presets.yaml"), dict[str, dict[str, Marked]])
-    plain = {preset: {name: given.plain() for name, given in choices.items()} for preset, choices in found.items()}
-    for preset, choices in plain.items():
-        for dataset in names():
-            try:
-                if _fits(choices, dataset):
-                    EvalProtocol.from_dict(_choices(choices, dataset))
-            except ConfigError as error:
-                raise found[preset]["prompt"].error(error) from error
-    return plain
-
-
-def _fits(preset: Mapping[str, Any], dataset: str) -> bool:
-    asked = any(prompt.name == preset["prompt"] and prompt.is_for(dataset) for prompt in prompts())
-    return asked and preset.get("dataset", dataset) == dataset
-
-
-def _choices(preset: Mapping[str, Any], dataset: str) -> dict[str, Any]:
-    own = {name: value for name, value in preset.items() if name != "for"}
-    return {**own, "dataset": dataset, **preset.get("for", {}).get(dataset, {})}
+    made: dict[str, dict[str, EvalProtocol]] = {preset: {} for preset in found}
+    for preset, choices in found.items():
+        plain = {name: given.plain() for name, given in choices.items()}
+        single = plain.pop("for", {})
+        asked = [each for each in prompts() if each.name == plain["prompt"]]
+        for dataset in datasets:
+            if plain.get("dataset", dataset) == dataset and any(prompt.is_for(dataset) for prompt in asked):
+                try:
+                    own = {**plain, "dataset": dataset, **single.get(dataset, {})}
+                    made[preset][dataset] = EvalProtocol.from_dict(own)
+                except ConfigError as error:
+                    raise choices["prompt"].error(error) from error
+    return made
 
 
 def presets_for(dataset: str) -> tuple[str, ...]:
-    """Return the names of the presets that a data set can be asked under.
-
-    Raises:
-        ConfigError: an unknown data set.
-    """
+    """Return the names of the presets that a data set can be asked under; raises as `prompt_of`."""
     prompt_of("letter", dataset)
-    return tuple(name for name, preset in presets().items() if _fits(preset, dataset))
+    return tuple(name for name, fits in presets().items() if dataset in fits)
 
 
 def protocol_named(name: str, dataset: str, **changes: Any) -> EvalProtocol:
-    """Return a preset for a data set, with some choices changed.
-
-    Raises:
-        ConfigError: an unknown preset or choice, or a preset that is not for this data set; those that are, are named.
-    """
+    """Return a preset for a data set, with some choices changed; a `ConfigError` names what there is."""
     if name not in presets():
         raise ConfigError(unknown("a protocol is one of", name, presets()))
-    fits = presets_for(dataset)
-    if name not in fits:
-        raise ConfigError(f"protocol {quoted(name)} is not for {dataset}: pass {', '.join(fits)}")
-    return EvalProtocol.from_dict({**_choices(presets()[name], dataset), **changes})
+    if dataset not in presets()[name]:
+        raise ConfigError(f"protocol {quoted(name)} is not for {dataset}: pass {', '.join(presets_for(dataset))}")
+    return presets()[name][dataset].replace(**changes)
 
 
 def protocol_for(dataset: str, name: str | None = None, **changes: Any) -> EvalProtocol:
     """Return a preset for a data set, lmms-eval's where nobody names one: most published comparisons are under it.
 
-    Raises:
-        ConfigError: as `protocol_named`, a choice that the sampler does not look at, or a scorer that there is none of.
+    Raises as `protocol_named`, for a choice that the sampler does not look at, and for a scorer that there is none of.
     """
     columns_of(dataset)  # a misspelt scorer would be found when all is answered
     name = name or next(each for each in ("lmms", dataset, "letter") if each in presets_for(dataset))

@@ -1,12 +1,10 @@
 """Which frames a harness takes of a video: arithmetic on the number of frames and their rate, no file is touched.
 
-"mvbench_mid" is that of MVBench's notebook (Ask-Anything, video_chat2/mvbench.ipynb), which PLLaVA and PruneVid took
-over: the middle of each of N equal segments. "linspace" and "fps" are those of qwen-vl-utils 0.0.14, which Qwen's own
-scripts and lmms-eval 0.7.3 go through: equally spaced frames, both ends included.
+"mvbench_mid" is that of MVBench's notebook (Ask-Anything, video_chat2/mvbench.ipynb), PLLaVA and PruneVid. "linspace"
+and "fps" are those of qwen-vl-utils 0.0.14, which Qwen's own scripts and lmms-eval 0.7.3 go through.
 
-In all of them ``count`` is the number of frames of the video (at least 1), ``fps`` its mean frames a second (above 0),
-``start`` and ``end`` are seconds or None. What a protocol asks for is checked there; a video without frames or rate is
-a `ConfigError`, a range without a frame a `MediaError`.
+``count`` is the number of frames of the video, ``fps`` its mean frames a second, ``start`` and ``end`` are seconds or
+None. A video without frames or rate is a `ConfigError`, a range without a frame a `MediaError`.
 """
 
 from __future__ import annotations
@@ -78,11 +76,7 @@ def by_rate(
     start: float | None = None,
     end: float | None = None,
 ) -> Sampled:
-    """Take ``wanted`` frames a second (above 0) of the range that `linspace` takes, as qwen-vl-utils under ``fps``.
-
-    ``seconds * wanted`` frames, at least ``min_frames``, at most ``max_frames`` (both even) and what there is, floored
-    to even.
-    """
+    """Take ``wanted`` frames a second of `linspace`'s range, floored to even, between the least and most frames."""
     first, last = _range(count, fps, start, end)
     total = last - first + 1
     frames = min(max(total / fps * wanted, min_frames), max_frames, total)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, excerpt, quoted
 from prunevid_qwen.evaluation.datasets.dataset_layout import benchmark
 from prunevid_qwen.evaluation.datasets.record import Record
-from prunevid_qwen.evaluation.protocol.answer_lines import AnswerLine, join
 from prunevid_qwen.evaluation.protocol.harness_scorers import SCORERS, columns_of
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.protocol.scorers import Output
 from prunevid_qwen.evaluation.report.intervals import mean_of_strata, normal_interval, paired_difference
 from prunevid_qwen.evaluation.report.page import Row
 
+Line = dict[str, Any]
+
 ALL, MEAN = "all", "mean"
 """Axes of the two rows that are of no group: every question weighs the same; every group of ``Manifest.by`` does."""
+
+BASELINE = "baseline"
+"""The unpruned config, against which the others are paired."""
 
 DEFINITIONS = {
     "score": "share of the answered questions that our scorer reads and finds right; unparsed answers are wrong",
@@ -33,7 +39,7 @@ DEFINITIONS = {
     "would draw at random counts as 1 / options",
 }
 
-_BASELINE = "baseline"  # the unpruned configuration, against which the others are paired
+_NEEDED = ("id", "config", "raw", "answer", "options", "groups", "error")
 
 
 @dataclass(frozen=True)
@@ -48,36 +54,21 @@ class Manifest:
     groups: Mapping[str, Mapping[str, int]]  # axis -> group, in the order of the data set -> its samples
 
     @classmethod
-    def of(cls, records: Iterable[Record], dataset: str, by: str, published: int | None) -> Manifest:
-        """Count the records of a data set: all of them, not those that a run was limited to.
-
-        Raises:
-            ConfigError: no record has a known answer.
-        """
-        records = list(records)
+    def of(cls, records: Sequence[Record], dataset: str, by: str, published: int | None) -> Manifest:
+        """Count the records of a data set: all of them, not those that a run was limited to."""
         known = [record for record in records if record.answer is not None]
-        groups: dict[str, dict[str, int]] = {by: {}}
+        groups: dict[str, Counter[str]] = {by: Counter()}
         for record in known:
             for axis, group in record.groups.items():
                 if axis != "video":
-                    counts = groups.setdefault(axis, {})
-                    counts[group] = counts.get(group, 0) + 1
-        if not known:
-            raise ConfigError(
-                f"none of the {len(records)} questions of {dataset} has a known answer: export the answers for the "
-                "authors' server instead of scoring them here"
-            )
-        return cls(dataset, by, published, len(known), len(records) - len(known), groups)
-
-    @property
-    def found(self) -> int:
-        """How many questions the data folder held."""
-        return self.samples + self.hidden
+                    groups.setdefault(axis, Counter())[group] += 1
+        counted = {axis: dict(counts) for axis, counts in groups.items()}
+        return cls(dataset, by, published, len(known), len(records) - len(known), counted)
 
     @property
     def is_part(self) -> bool:
         """Whether the data set was found smaller than it was published."""
-        return self.published is not None and self.found < self.published
+        return self.published is not None and self.samples + self.hidden < self.published
 
     @property
     def groups_published(self) -> int:
@@ -85,141 +76,143 @@ class Manifest:
         return max(len(self.groups.get(self.by, {})), benchmark(self.dataset).groups)
 
 
-@dataclass(frozen=True)
-class _Scored:
-    line: AnswerLine
-    scores: Mapping[str, float | None]  # by scorer; empty where there is an error
-    unparsed: bool = False
-    drawn: tuple[str, ...] = ()  # scorers that would draw an option
+def join(lines: Iterable[Line]) -> tuple[list[Line], list[tuple[str, str]]]:
+    """Keep one line for each config and question, by config, then id: an answer rather than an error.
 
-    @property
-    def score(self) -> float:
-        return self.scores["ours"] or 0.0
+    Of several it is the least by its text, whatever their order; (config, id) of what was answered differently is
+    returned too. A `ConfigError` is of a line without options, or of one config's lines of different runs.
+    """
+    found, runs = defaultdict[tuple[str, str], list[Line]](list), defaultdict[str, set[str]](set)
+    for line in lines:
+        if missing := [name for name in _NEEDED if name not in line]:
+            raise ConfigError(f"a stored line lacks {', '.join(missing)}: got {excerpt(', '.join(line)) or 'nothing'}")
+        if not line["options"]:
+            raise ConfigError(
+                f"{line['id']} has no options: only multiple-choice questions are scored here, free answers by "
+                "`prunevid eval visual-cot`"
+            )
+        found[line["config"], line["id"]].append(line)
+        runs[line["config"]] |= {line["run"]} if line.get("run") else set()
+    for config, hashes in sorted(runs.items()):
+        if len(hashes) > 1:
+            raise ConfigError(
+                f"answers of {quoted(config)} come from {len(hashes)} different runs ({', '.join(sorted(hashes))}): "
+                "something that could change an answer differs; aggregate each by itself"
+            )
+    kept = [min(same, key=_order) for _, same in sorted(found.items())]
+    answers = {key: {line["raw"] for line in same if line["error"] is None} for key, same in sorted(found.items())}
+    return kept, [key for key, said in answers.items() if len(said) > 1]
 
 
-def _scored(line: AnswerLine, columns: Mapping[str, str], prefill: str) -> _Scored:
-    if line.raw is None:
-        return _Scored(line, {})
-    output = Output(line.raw, line.options, prefill)
-    readings = {name: SCORERS[scorer](output) for name, scorer in {"ours": "ours", **columns}.items()}
-    scores = {name: reading.score(line.answer, len(line.options)) for name, reading in readings.items()}
-    drawn = tuple(name for name, reading in readings.items() if reading.then == "random")
-    return _Scored(line, scores, readings["ours"].letter is None, drawn)
+def _order(line: Line) -> tuple[Any, ...]:
+    rest = json.dumps([line["answer"], line["options"], sorted(line["groups"].items()), line.get("run")])
+    return line["error"] is not None, line["raw"] or "", line["error"] or "", rest
 
 
 def summarise(
-    lines: Iterable[AnswerLine], manifest: Manifest, protocol: EvalProtocol, configs: Sequence[str] | None = None
+    lines: Iterable[Line], manifest: Manifest, protocol: EvalProtocol, configs: Sequence[str] | None = None
 ) -> dict[str, Any]:
-    """Compute every figure of a run.
+    """Compute every figure of a run, its rows of all questions, the mean of ``manifest.by``, each group of each axis.
 
-    Args:
-        lines: in any order, from any number of files; see `lines.join` for what is there twice.
-        manifest: how many questions the data set has.
-        protocol: how they were asked.
-        configs: who was asked, in the order of the tables; None for those that answered, the baseline first.
-
-    Returns:
-        What `tables` shows. Rows: all questions, the mean of the groups of ``manifest.by``, each group of each axis.
+    ``configs`` is the order of the tables; None is of those that answered, the baseline first.
 
     Raises:
-        ConfigError: no line has an answer, more lines than questions, a configuration that is not in ``configs``, or
-            the protocol of another data set.
+        ConfigError: as `join`, no line has an answer, or there are more lines than questions.
     """
-    if protocol.dataset != manifest.dataset:
-        raise ConfigError(f"a protocol for {protocol.dataset} does not go with the questions of {manifest.dataset}")
-    joined, columns = join(lines), columns_of(manifest.dataset)
-    scored = [_scored(line, columns, protocol.text.prefill) for line in joined.lines if line.answer is not None]
-    if not any(each.scores for each in scored):
-        said = next((f" (the first error: {each.line.error})" for each in scored), "")
+    (kept, conflicts), columns = join(lines), columns_of(manifest.dataset)
+    scored = [_scored(line, columns, protocol.text.prefill) for line in kept if line["answer"] is not None]
+    if all(line["error"] is not None for line in scored):
+        said = f" (the first error: {scored[0]['error']})" if scored else ""
         raise ConfigError(f"no answer to score{said}: run the evaluation first, or look at its errors")
-    there = {each.line.config for each in scored}
-    names = sorted(there, key=lambda name: (name != _BASELINE, name)) if configs is None else list(configs)
-    if unknown := sorted(there - set(names)):
-        raise ConfigError(f"there are answers of {', '.join(unknown)}, who are not among {', '.join(names)}")
+    there = {line["config"] for line in scored}
+    names = sorted(there, key=lambda name: (name != BASELINE, name)) if configs is None else list(configs)
+    by = manifest.groups.get(manifest.by)
+    groups = [(ALL, "all questions", manifest.samples), *([(MEAN, manifest.by, sum(by.values()))] if by else [])]
+    for axis in sorted(manifest.groups, key=lambda axis: axis != manifest.by):
+        groups += [(axis, group, count) for group, count in manifest.groups[axis].items()]
     rows = []
-    for axis, group, count in _groups(manifest):
-        of_group = [each for each in scored if axis in (ALL, MEAN) or each.line.groups.get(axis) == group]
-        base = {each.line.id: each for each in of_group if each.line.config == _BASELINE and each.scores}
+    for axis, group, count in groups:
+        of_group = [line for line in scored if axis in (ALL, MEAN) or line["groups"].get(axis) == group]
+        base = {line["id"]: line for line in of_group if line["config"] == BASELINE and line["error"] is None}
         for config in names:
-            own = [each for each in of_group if each.line.config == config]
+            own = [line for line in of_group if line["config"] == config]
             if len(own) > count:
                 raise ConfigError(
                     f"{config!r} has lines of {len(own)} questions of {group}, which has {count}: these are answers to "
                     "other questions than those of the data set that was counted"
                 )
             row: Row = {"axis": axis, "group": group, "config": config, "samples": count}
-            rows.append(row | _figures(axis, count, own, {} if config == _BASELINE else base, columns, manifest))
+            rows.append(row | _figures(axis, count, own, {} if config == BASELINE else base, columns, manifest))
     return {
         "dataset": manifest.dataset,
         "protocol": protocol.to_dict(),
         "manifest": asdict(manifest),
-        "baseline": _BASELINE,
+        "baseline": BASELINE,
         "configs": names,
         "columns": dict(columns),
-        "conflicts": [list(each) for each in joined.conflicts],
+        "conflicts": [list(each) for each in conflicts],
         "definitions": DEFINITIONS,
         "rows": rows,
     }
 
 
-def _groups(manifest: Manifest) -> list[tuple[str, str, int]]:
-    axes = sorted(manifest.groups, key=lambda axis: axis != manifest.by)
-    groups = [(axis, group, count) for axis in axes for group, count in manifest.groups[axis].items()]
-    by = manifest.groups.get(manifest.by)
-    mean = [(MEAN, manifest.by, sum(by.values()))] if by else []
-    return [(ALL, "all questions", manifest.samples), *mean, *groups]
+def _scored(line: Line, columns: Mapping[str, str], prefill: str) -> Line:
+    if line["error"] is not None:
+        return line
+    options = line["options"]
+    output = Output(line["raw"], tuple(options), prefill)
+    readings = {name: SCORERS[scorer](output) for name, scorer in {"ours": "ours", **columns}.items()}
+    scores = {name: reading.score(line["answer"], len(options)) for name, reading in readings.items()}
+    drawn = [name for name, reading in readings.items() if reading.then == "random"]
+    found = {"scores": scores, "score": scores["ours"] or 0.0, "unparsed": readings["ours"].letter is None}
+    return {**line, **found, "drawn": drawn, "video": line["groups"].get("video", line["id"])}
 
 
 def _figures(
     axis: str,
     count: int,
-    lines: Sequence[_Scored],
-    base: Mapping[str, _Scored],
+    lines: Sequence[Line],
+    base: Mapping[str, Line],
     columns: Mapping[str, str],
     manifest: Manifest,
 ) -> Row:
     if axis == MEAN:
-        lines = [each for each in lines if manifest.by in each.line.groups]
-    own = [each for each in lines if each.scores]
-    strata = [each.line.groups[manifest.by] if axis == MEAN else "" for each in own]
+        lines = [line for line in lines if manifest.by in line["groups"]]
+    own = [line for line in lines if line["error"] is None]
+    scores, strata = [line["score"] for line in own], _strata(axis, own, manifest)
     errors = len(lines) - len(own)
     row: Row = {"answered": len(own), "errors": errors, "error_rate": errors / count}
-    row["unparsed_rate"] = fmean(each.unparsed for each in own) if own else None
+    row["unparsed_rate"] = fmean(line["unparsed"] for line in own) if own else None
     if axis == MEAN:
         row["groups"], row["of_groups"] = len(set(strata)), manifest.groups_published
     row["partial"] = len(own) < count or manifest.is_part or row.get("groups") != row.get("of_groups")
-    found = mean_of_strata([each.score for each in own], strata, [each.line.video for each in own]) if own else None
-    row["score"] = found and found.value
-    row["standard_error"] = found and found.standard_error
+    found = mean_of_strata(scores, strata, [line["video"] for line in own]) if own else (None, None)
+    row["score"], row["standard_error"] = found
+    row["floor"] = sum(scores) / count
     if axis == MEAN:  # a group that is not there could all be wrong
-        sums: dict[str, float] = {}
-        for each, stratum in zip(own, strata, strict=True):
-            sums[stratum] = sums.get(stratum, 0.0) + each.score
-        shares = (sums.get(name, 0.0) / of for name, of in manifest.groups[manifest.by].items())
-        row["floor"] = sum(shares) / manifest.groups_published
-    else:
-        row["floor"] = sum(each.score for each in own) / count
-    pairs = [(each, base[each.line.id]) for each in own if each.line.id in base]
-    row["difference"] = _difference(pairs, manifest.by if axis == MEAN else None) if pairs else None
-    row["columns"] = {name: _column(name, own, strata) for name in columns}
+        sums: dict[str, float] = defaultdict(float)
+        for score, stratum in zip(scores, strata, strict=True):
+            sums[stratum] += score
+        row["floor"] = sum(sums[name] / of for name, of in manifest.groups[manifest.by].items())
+        row["floor"] /= manifest.groups_published
+    pairs = [line for line in own if line["id"] in base]
+    row["difference"] = None
+    if pairs:
+        ours, theirs = [line["score"] for line in pairs], [base[line["id"]]["score"] for line in pairs]
+        videos, differences = [line["video"] for line in pairs], [a - b for a, b in zip(ours, theirs, strict=True)]
+        value, error = mean_of_strata(differences, _strata(axis, pairs, manifest), videos)
+        drawn = normal_interval(value, error) if axis == MEAN else paired_difference(ours, theirs, videos).interval
+        row["difference"] = {"value": value, "interval": drawn and list(drawn), "standard_error": error}
+        row["difference"]["pairs"] = len(pairs)
+    row["columns"] = {}
+    for name in columns:
+        kept = [(line["scores"][name], stratum) for line, stratum in zip(own, strata, strict=True)]
+        counted = [(value, stratum, str(i)) for i, (value, stratum) in enumerate(kept) if value is not None]
+        score = mean_of_strata(*zip(*counted, strict=True)).value if counted else None
+        rate = sum(name in line["drawn"] for line in own) / len(own) if own else None
+        row["columns"][name] = {"score": score, "counted": len(counted), "drawn_rate": rate}
     return row
 
 
-def _column(name: str, own: Sequence[_Scored], strata: Sequence[str]) -> dict[str, Any]:
-    kept = [(each.scores[name], stratum) for each, stratum in zip(own, strata, strict=True)]
-    counted = [(value, stratum, str(i)) for i, (value, stratum) in enumerate(kept) if value is not None]
-    value = mean_of_strata(*zip(*counted, strict=True)).value if counted else None
-    drawn = sum(name in each.drawn for each in own)
-    return {"score": value, "counted": len(counted), "drawn_rate": drawn / len(own) if own else None}
-
-
-def _difference(pairs: Sequence[tuple[_Scored, _Scored]], by: str | None) -> dict[str, Any]:
-    ours, theirs = [mine.score for mine, _ in pairs], [other.score for _, other in pairs]
-    videos = [mine.line.video for mine, _ in pairs]
-    strata = [mine.line.groups[by] if by else "" for mine, _ in pairs]
-    mean = mean_of_strata([a - b for a, b in zip(ours, theirs, strict=True)], strata, videos)
-    interval = normal_interval(mean.value, mean.standard_error)
-    if by is None:
-        drawn = paired_difference(ours, theirs, videos).interval
-        interval = drawn and list(drawn)
-    return {"value": mean.value, "interval": interval, "standard_error": mean.standard_error, "pairs": len(pairs)}
+def _strata(axis: str, lines: Sequence[Line], manifest: Manifest) -> list[str]:
+    return [line["groups"][manifest.by] if axis == MEAN else "" for line in lines]

@@ -1,26 +1,21 @@
-"""A run's figures to read (Markdown) and to compute with (CSV). A part never looks like the whole."""
+"""A run's figures to read. A part never looks like the whole."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.protocol.score_summary import ALL, MEAN, Manifest
-from prunevid_qwen.evaluation.report import page
-from prunevid_qwen.evaluation.report.page import Row, Table, difference_text
+from prunevid_qwen.evaluation.report.page import Row, Table, difference_text, number, share
 
 _WIDE = 8  # groups that still fit beside each other
-
-
-def csv_text(summary: dict[str, Any]) -> str:
-    """Return a line for each row; scores and rates are shares from 0 to 1, and "partial" says which are of a part."""
-    return page.csv_text(map(page.flat, summary["rows"]))
 
 
 def markdown_text(summary: dict[str, Any]) -> str:
     """Return the page: how it was asked, what to beware of, a table for each axis; figures in per cent."""
     manifest, rows = Manifest(**summary["manifest"]), summary["rows"]
-    lines = [f"# {summary['dataset']}", "", _about(summary["protocol"]), ""]
+    asked = ", ".join(f"{name} {value}" for name, value in summary["protocol"].items() if name != "dataset")
+    about = "Scores are by our rules; columns beside them are other harnesses' scorers. Figures in per cent."
+    lines = [f"# {summary['dataset']}", "", f"Asked with {asked}; greedy. {about}", ""]
     for warning in warnings_of(summary):
         lines += [f"**{warning}**", ""]
     groups = list(manifest.groups.get(manifest.by, {}))
@@ -46,8 +41,8 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
     manifest, said = Manifest(**summary["manifest"]), []
     if manifest.is_part:
         said.append(
-            f"The data folder holds {manifest.found} of the {manifest.published} questions of {summary['dataset']} as "
-            "published: no figure here is comparable with a published one."
+            f"The data folder holds {manifest.samples + manifest.hidden} of the {manifest.published} questions of "
+            f"{summary['dataset']} as published: no figure here is comparable with a published one."
         )
     for row in summary["rows"]:
         name = row["config"]
@@ -60,7 +55,7 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
             said.append(f"{name}: the mean is of {row['groups']} of {row['of_groups']} groups ({row['group']}).")
         if row["axis"] == ALL and row["unparsed_rate"]:
             said.append(
-                f"{name}: in {percent(row['unparsed_rate'], 1)} of the answers no option was read; they count as wrong."
+                f"{name}: in {share(row['unparsed_rate'])} of the answers no option was read; they count as wrong."
             )
     if summary["conflicts"]:
         config, record = summary["conflicts"][0]
@@ -78,7 +73,7 @@ def score_text(row: Row, part_of_set: bool = False) -> str:
     """
     if row["score"] is None:
         return f"none of {row['answered']}/{row['samples']}"
-    text = f"{100 * row['score']:.1f}"
+    text = number(100 * row["score"], 1)
     if row["standard_error"] is not None:
         text += f" ± {100 * row['standard_error']:.1f}"
     text += _of(row, row["answered"], part_of_set)
@@ -96,27 +91,15 @@ def _of(row: Row, counted: int, part_of_set: bool) -> str:
     return f"{text} found" if part_of_set else text
 
 
-def _about(asked: dict[str, Any]) -> str:
-    rate = f" at {asked['fps']:g} a second, at most" if asked["sampler"] == "fps" else ""
-    total = "no limit" if asked["total_pixels"] is None else f"{asked['total_pixels'] / 784:g}"
-    return (
-        f"Prompt {asked['prompt']}, sampler {asked['sampler']}:{rate} {asked['frames']} frames, "
-        f"{asked['min_pixels'] / 784:g} to {asked['max_pixels'] / 784:g} tokens of 28 x 28 pixels a frame, {total} a "
-        f"video; seconds per grid: {asked['seconds_per_grid']}, positions: {asked['position_scheme']}, subtitles: "
-        f"{asked['subtitles']}; greedy, at most {asked['max_new_tokens']} new tokens. Scored by our rules; columns "
-        "beside them are what other harnesses' scorers say of the same answers. Figures in per cent."
-    )
-
-
 def _cells(row: Row, part: bool) -> list[str]:
-    name = f"mean of {row['group']}" if row["axis"] == MEAN else row["group"]
     columns = []
     for found in row["columns"].values():
-        said = "none" if found["score"] is None else f"{100 * found['score']:.1f}"
+        said = "none" if found["score"] is None else number(100 * found["score"], 1)
         said += _of(row, found["counted"], part)
-        columns.append(said + (f" ({percent(found['drawn_rate'], 1)} drawn)" if found["drawn_rate"] else ""))
+        columns.append(said + (f" ({share(found['drawn_rate'])} drawn)" if found["drawn_rate"] else ""))
     return [
-        name, row["config"], f"{row['answered']}/{row['samples']}", score_text(row, part),
+        f"mean of {row['group']}" if row["axis"] == MEAN else row["group"],
+        row["config"], f"{row['answered']}/{row['samples']}", score_text(row, part),
         difference_text(row["difference"], row["samples"], 100, 1), *columns,
-        "none" if row["unparsed_rate"] is None else percent(row["unparsed_rate"], 1), percent(row["error_rate"], 1),
+        share(row["unparsed_rate"]), share(row["error_rate"]),
     ]  # fmt: skip

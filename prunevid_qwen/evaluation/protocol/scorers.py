@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prunevid_qwen.evaluation.datasets.record import LETTERS
@@ -35,7 +36,6 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _BRACKETED = re.compile(r"[(\[]([A-Z])[)\]]")
-_LETTER_WORDS = "AI"  # "A man ...", "I think ...": a letter and a word
 
 _ARTICLES = ("a", "an", "the")
 _AT_THE_ENDS = " \t\n.,;:!?\"'`*\u201c\u201d\u2018\u2019\u00ab\u00bb"  # typographic quotes too
@@ -62,13 +62,10 @@ class Output:
 
 @dataclass(frozen=True)
 class AnswerReading:
-    """What a scorer reads in an answer, and what it then does with it.
-
-    "reads": as ``accepted`` says. "unparsed": wrong. "left_out": takes the question out of the denominator. "random":
-    draws an option, which we never do.
-    """
+    """What a scorer reads in an answer, and what it then does with it."""
 
     accepted: str  # letters that it would count as right, each for itself: several where its test is loose, "" for none
+    # "reads" those; "unparsed": wrong; "left_out" of the denominator; "random": draws an option, which we never do
     then: str = "reads"
     rule: str = ""  # which of our rules read it, or why none did; "" for other harnesses
 
@@ -89,12 +86,14 @@ class AnswerReading:
 
 def ours(output: Output) -> AnswerReading:
     """Read an answer by the rules above."""
-    text = _plain(output)
+    text, start = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", output.raw)).strip(), output.prefill.strip()
+    if start and text.casefold().startswith(start.casefold()):
+        text = text[len(start) :]
+    text = _MARKS.sub("", _BOXED.sub(r"\1", _BOXED.sub(r"\1", text))).strip()
     if not any(character.isalnum() for character in text):
         return AnswerReading("", "unparsed", "empty")
-    rules = {"letter": _bare, "leading": _leading, "said": _said, "bracketed": _bracketed, "text": _by_text}
-    for rule, find in rules.items():
-        found = find(text, output) & set(output.letters)
+    for rule, read in _read(text, output):
+        found = read & set(output.letters)
         if len(found) == 1:
             return AnswerReading(found.pop(), rule=rule)
         if found:
@@ -102,58 +101,34 @@ def ours(output: Output) -> AnswerReading:
     return AnswerReading("", "unparsed", "no rule")
 
 
-def _plain(output: Output) -> str:
-    text = _THOUGHT.sub(" ", unicodedata.normalize("NFKC", output.raw)).strip()
-    start = output.prefill.strip()
-    if start and text.casefold().startswith(start.casefold()):
-        text = text[len(start) :]
-    text = _BOXED.sub(r"\1", _BOXED.sub(r"\1", text))
-    return _MARKS.sub("", text).strip()
-
-
-def _bare(text: str, output: Output) -> set[str]:
+def _read(text: str, output: Output) -> Iterator[tuple[str, set[str]]]:
+    """Yield each rule, and the letters that it reads."""
     match = _BARE.fullmatch(text)
     same = {letter for letter, option in output.lettered.items() if option.strip() == text}
-    return same | {match[1].upper()} if match else set()
-
-
-def _leading(text: str, output: Output) -> set[str]:
-    return {(match[1] or match[2]).upper() for match in _LEADING.finditer(text)}
-
-
-def _said(text: str, output: Output) -> set[str]:
-    found = set()
-    for match in _SAID.finditer(text):
-        letter = (match["in"] or match["bare"]).upper()
-        word = match["bare"] and letter in _LETTER_WORDS and match["after"] and match["after"].strip().islower()
-        if not word:
-            found.add(letter)
-    return found
-
-
-def _bracketed(text: str, output: Output) -> set[str]:
+    yield "letter", same | {match[1].upper()} if match else set()
+    yield "leading", {(match[1] or match[2]).upper() for match in _LEADING.finditer(text)}
+    yield "said", {(m["in"] or m["bare"]).upper() for m in _SAID.finditer(text) if not _is_word(m)}
+    bare = text
     for option in sorted(output.options, key=len, reverse=True):
-        if _BRACKETED.search(option):
-            text = text.replace(option, " ")
-    return set(_BRACKETED.findall(text))
-
-
-def _by_text(text: str, output: Output) -> set[str]:
-    rest, found = normalised(text), set()
+        bare = bare.replace(option, " ") if _BRACKETED.search(option) else bare
+    yield "bracketed", set(_BRACKETED.findall(bare))
+    rest, found = normalised(text), set[str]()
     wanted = {letter: normalised(option) for letter, option in output.lettered.items()}
     for option in sorted(wanted.values(), key=len, reverse=True):
         if option and re.search(_whole(option), rest):
-            found |= {letter for letter, same in wanted.items() if same == option}  # equal texts are two options
+            found |= {letter for letter, same_text in wanted.items() if same_text == option}  # equal texts: two options
             rest = re.sub(_whole(option), " \N{REPLACEMENT CHARACTER} ", rest)
-    return found
+    yield "text", found
+
+
+def _is_word(match: re.Match[str]) -> bool:
+    return bool(match["bare"]) and match["bare"] in "AaIi" and (match["after"] or "").strip().islower()
 
 
 def normalised(text: str) -> str:
-    """Return a text without what two people would write differently.
+    """Return a text without what two people would write differently: case, spaces, punctuation at the ends, articles.
 
-    Unicode compatibility forms (NFKC), no case, single spaces, no punctuation and quotes at either end, no articles (a,
-    an, the). Punctuation inside stays, so that "3.5" is not "35". A text of articles alone keeps them: "A" may be the
-    letter of an option.
+    Unicode forms are NFKC. A text of articles alone keeps them: "A" may be the letter of an option.
     """
     words = unicodedata.normalize("NFKC", text).casefold().strip(_AT_THE_ENDS).split()
     return " ".join([word for word in words if word not in _ARTICLES] or words).strip(_AT_THE_ENDS)
@@ -165,11 +140,7 @@ def exact(answer: str, reference: str) -> bool:
 
 
 def contained(answer: str, reference: str) -> bool:
-    """Whether the normalised reference stands in the normalised answer as whole words.
-
-    "red" is in "It is red, I think" and not in "bored"; "5" is neither in "15" nor in "3.5" nor in "5,000". Generous to
-    long answers, which a judge is not; blind to paraphrases, which a judge is not either.
-    """
+    """Whether the normalised reference stands in the normalised answer as whole words; "5" is not in "3.5"."""
     wanted = normalised(reference)
     return bool(wanted) and re.search(_whole(wanted), normalised(answer)) is not None
 

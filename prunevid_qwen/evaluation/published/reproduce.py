@@ -17,7 +17,7 @@ from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
 from prunevid_qwen.evaluation.engine.task_media import ByProtocol, read_media
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
-from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
+from prunevid_qwen.evaluation.tasks.runs import BenchmarkRun, answer_benchmark, spread
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
@@ -112,7 +112,7 @@ def reproduce(
 ) -> None:
     """Answer what the folder does not hold yet; every data set is read before the first is answered.
 
-    Each data set has a folder in that of the setting. The rest is as in `answer_run`.
+    Each data set has a folder in that of the setting. The rest is as in `answer_benchmark`.
 
     Raises:
         ConfigError: a data set is not there, or its folder holds another run.
@@ -124,7 +124,7 @@ def reproduce(
         def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
-        answer_run(folder / each.name, asked.run(each, configs), engine, shard, restart, told, command, data)
+        answer_benchmark(folder / each.name, asked.run(each, configs), engine, shard, restart, told, command, data)
 
 
 def check(asked: Reproduction) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
 from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.store import Lines, config_options, run_hash
-from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkQuestion, spread
+from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.loading import choose_device
@@ -44,7 +44,7 @@ def measure(
 ) -> None:
     """Measure the images of a timed setting that the folder does not hold yet, answered with ``new_tokens`` each.
 
-    The rest is as in `answer_run`.
+    The rest is as in `answer_benchmark`.
 
     Raises:
         ConfigError: the data set is not there, or the folder holds another run.

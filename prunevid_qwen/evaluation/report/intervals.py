@@ -1,7 +1,4 @@
-"""The statistics of every summary: means with an interval where what is averaged comes in clusters.
-
-Questions about one video are not independent, so videos (or images) are what was drawn. Differences are paired.
-"""
+"""The statistics of every summary. Questions about one video are not independent: videos are what was drawn."""
 
 from __future__ import annotations
 
@@ -35,28 +32,12 @@ def excludes_zero(interval: Sequence[float] | None) -> bool:
 def clustered_mean(
     values: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0
 ) -> Estimate:
-    """Average values that come in clusters; the interval draws whole clusters, seeded, with replacement.
-
-    Args:
-        values: ``[n]``, finite; for example 1.0 where an answer was right, or a difference of two such.
-        clusters: ``[n]``, which video each value belongs to; anything numpy can sort.
-        draws: how often; at least 1.
-        random_seed: of the draws; at least 0.
-
-    Raises:
-        ValueError: no values, values that are not finite, or another number of clusters than of values.
-    """
-    rows = np.asarray(values, dtype=np.float64)
-    labels = np.asarray(clusters)
-    if rows.ndim != 1 or rows.shape != labels.shape:
-        raise ValueError(f"values {rows.shape} and clusters {labels.shape} must be one-dimensional and of one length")
-    if not rows.size:
-        raise ValueError("no values to average: leave the group out instead")
-    if not np.isfinite(rows).all():
-        raise ValueError("values must be finite: leave out what was not asked")
+    """Average ``[n]`` finite values of ``[n]`` clusters; the interval draws whole clusters, seeded."""
+    rows, labels = np.asarray(values, dtype=np.float64), np.asarray(clusters)
+    if rows.ndim != 1 or rows.shape != labels.shape or not rows.size or not np.isfinite(rows).all():
+        raise ValueError(f"values {rows.shape} and clusters {labels.shape}: one of each, finite, at least one")
     names, place = np.unique(labels, return_inverse=True)
-    sums = np.bincount(place, weights=rows)  # [videos]
-    sizes = np.bincount(place).astype(np.float64)  # [videos]
+    sums, sizes = np.bincount(place, weights=rows), np.bincount(place).astype(np.float64)  # [videos]
     interval = None
     if len(names) > 1:
         times = _times_drawn(len(names), draws, random_seed)  # [draws, videos]
@@ -68,11 +49,7 @@ def clustered_mean(
 
 
 def paired_difference(values: npt.ArrayLike, others: npt.ArrayLike, clusters: npt.ArrayLike) -> Estimate:
-    """Average ``values - others``, both ``[n]`` about the same questions in the same order; else as `clustered_mean`.
-
-    Raises:
-        ValueError: lengths that differ, or as `clustered_mean`.
-    """
+    """Average ``values - others``, both ``[n]`` about the same questions in order; else as `clustered_mean`."""
     ours, theirs = np.asarray(values, dtype=np.float64), np.asarray(others, dtype=np.float64)
     if ours.shape != theirs.shape:
         raise ValueError(f"{ours.shape} values against {theirs.shape}: a pair needs both answers")
@@ -95,12 +72,9 @@ def rounded(value: float) -> float:
 
 
 def to_dict(**estimates: Estimate) -> dict[str, Any]:
-    """Return estimates over the same rows as a summary stores them: n, videos, and of each its value and interval.
+    """Return estimates over the same rows as a summary stores them: n, videos, of each ``name`` and ``name_interval``.
 
     Rounded to 4 places, so that an end that rounds to 0 counts as 0.
-
-    Args:
-        estimates: by the name that they get; the interval's is ``<name>_interval``.
     """
     first = next(iter(estimates.values()))
     row: dict[str, Any] = {"n": first.n, "videos": first.videos}
@@ -118,26 +92,15 @@ class MeanOfStrata(NamedTuple):
 
 
 def mean_of_strata(values: npt.ArrayLike, strata: npt.ArrayLike, clusters: npt.ArrayLike) -> MeanOfStrata:
-    """Average within each stratum, then over strata (a macro average); one stratum gives the plain mean.
+    """Average ``[n]`` values within each stratum, then over strata (a macro average); one gives the plain mean.
 
-    Every stratum weighs the same, whether or not a video has questions in more than one: each video's deviations are
-    added up across strata before they are squared (linearisation).
-
-    Args:
-        values: ``[n]``, finite, at least one.
-        strata: ``[n]``, which task or duration each belongs to.
-        clusters: ``[n]``, which video.
-
-    Raises:
-        ValueError: no values, or lengths that differ.
+    A video may have questions in several strata: its deviations are added up before they are squared (linearisation).
     """
     rows = np.asarray(values, dtype=np.float64)
     _, stratum = np.unique(strata, return_inverse=True)
     _, video = np.unique(clusters, return_inverse=True)
     if not rows.size or not rows.shape == stratum.shape == video.shape:
-        raise ValueError(
-            f"{rows.size} values, {stratum.size} strata and {video.size} videos: one of each, at least one"
-        )
+        raise ValueError(f"{rows.size} values, {stratum.size} strata, {video.size} videos: one of each, at least one")
     sizes = np.bincount(stratum)
     means = np.bincount(stratum, weights=rows) / sizes
     value = float(means.mean())
@@ -148,7 +111,7 @@ def mean_of_strata(values: npt.ArrayLike, strata: npt.ArrayLike, clusters: npt.A
 
 
 def standard_error(values: Sequence[float], clusters: Sequence[str]) -> float | None:
-    """Return the standard error of a mean of ``[n]`` values that come in clusters; None for a single cluster."""
+    """Return the standard error of a mean of ``[n]`` values in clusters; None for a single cluster."""
     deviations = np.asarray(values, dtype=np.float64) - np.mean(values)
     _, place = np.unique(clusters, return_inverse=True)
     sums = np.bincount(place, weights=deviations)

@@ -1,4 +1,4 @@
-"""The one writer of results: Markdown to read, CSV to compute with, JSON to keep, and a table for a terminal."""
+"""The one writer of results: Markdown, CSV, JSON, and a table for a terminal."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
+
+from prunevid_qwen.config.amounts import percent
 
 Row = dict[str, Any]
 
@@ -32,22 +34,16 @@ class Table:
     def markdown(self, first: str = " --- ", others: str | None = None) -> list[str]:
         """Return the lines of the table in Markdown; a bar or a line break inside a cell is written as / or a space.
 
-        Args:
-            first: what stands under the first column's name: " --- ", or "---" for a rule without spaces.
-            others: what stands under the others' names: " ---: " puts them to the right; None is as the first.
+        ``first`` is the rule under the first column's name, ``others`` those of the others; None is as the first.
         """
         rule = [first, *[first if others is None else others] * (len(self.head) - 1)]
         return [_markdown(self.head), f"|{'|'.join(rule)}|", *map(_markdown, self.rows)]
 
     def terminal(self, width: int | None = None, keys: int = 1) -> str:
-        """Return the table for a terminal: no line is longer than ``width``.
+        """Return the table for a terminal: no line is longer than ``width`` characters (None: the terminal's own).
 
-        Columns that do not fit beside each other follow below, each time with the first ones; a cell that does not fit
-        is broken into lines.
-
-        Args:
-            width: in characters, at least 8 for each of ``keys``; None is the terminal's own.
-            keys: how many columns say what a row is about, and are repeated; at least 1.
+        Columns that do not fit beside each other follow below, each time with the first ``keys``, which say what a row
+        is about; a cell that does not fit is broken into lines.
         """
         width = width or shutil.get_terminal_size().columns
         keys = min(keys, len(self.head))
@@ -82,11 +78,7 @@ def csv_text(rows: Iterable[Mapping[str, Any]], end: str = "\n") -> str:
 
 
 def json_text(summary: Any, sort_keys: bool = False, ascii_alone: bool = False) -> str:
-    """Return a summary as JSON, ended by a newline; ``ascii_alone`` escapes every other letter.
-
-    Raises:
-        ValueError: NaN or infinity, which JSON does not have.
-    """
+    """Return a summary as JSON, ended by a newline; ``ascii_alone`` escapes every other letter."""
     return json.dumps(summary, indent=1, sort_keys=sort_keys, ensure_ascii=ascii_alone, allow_nan=False) + "\n"
 
 
@@ -99,8 +91,8 @@ def page(*parts: str | Iterable[str]) -> str:
 def flat(row: Mapping[str, Any]) -> Row:
     """Return a row of a summary without dictionaries in it, for `csv_text`.
 
-    A difference (with "value" and "interval") becomes NAME, NAME_low, NAME_high and its number of pairs; what else has
-    parts becomes NAME_PART; parts that have parts themselves (columns, by scorer) drop the outer name.
+    A difference becomes NAME, NAME_low, NAME_high and pairs; what else has parts NAME_PART; parts that have parts
+    themselves (columns, by scorer) drop the outer name.
     """
     found: Row = {}
     for name, value in row.items():
@@ -118,14 +110,7 @@ def flat(row: Mapping[str, Any]) -> Row:
 
 
 def difference_text(found: Mapping[str, Any] | None, of: int | None = None, scale: float = 1, digits: int = 3) -> str:
-    """Write a paired difference with its sign and interval: "+0.012 (-0.001 to +0.025) of 90/100".
-
-    Args:
-        found: "value", "interval" (or None) and "pairs"; None gives an empty text.
-        of: how many pairs there could be; says how many there are where that differs.
-        scale: 100 for points.
-        digits: behind the point.
-    """
+    """Write a paired difference of ``of`` possible pairs, "" for none: "+0.012 (-0.001 to +0.025) of 90/100"."""
     if found is None:
         return ""
     text = f"{scale * found['value']:+.{digits}f}"
@@ -133,6 +118,16 @@ def difference_text(found: Mapping[str, Any] | None, of: int | None = None, scal
         low, high = (f"{scale * end:+.{digits}f}" for end in found["interval"])
         text += f" ({low} to {high})"
     return text if of is None or found["pairs"] == of else f"{text} of {found['pairs']}/{of}"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Write a figure, "none" where there is none."""
+    return "none" if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share of 1 in per cent, "none" where there is none."""
+    return "none" if value is None else percent(value, 1)
 
 
 def _markdown(cells: Iterable[str]) -> str:

@@ -96,11 +96,7 @@ def settings(theme: Theme) -> dict[str, Any]:
 
 
 def load_matplotlib() -> Any:
-    """Return matplotlib, which only plots need.
-
-    Raises:
-        SetupError: it is not installed; names the extra that brings it.
-    """
+    """Return matplotlib, which only plots need; a `SetupError` says which extra brings it."""
     try:
         import matplotlib
     except ImportError as error:
@@ -122,24 +118,17 @@ def draw(
     """Draw a plot into ``<path>_<theme>.<ending>``, light and dark; the same figures give the same bytes.
 
     Args:
-        path: without theme and ending; its folder exists.
         size: width and height in inches.
         fill: puts the plot into an empty figure, in the colours of a theme.
-        endings: kinds of files.
         layout: matplotlib's layout engine, such as "constrained".
         names_its_maker: leave matplotlib's name and version in the files.
-
-    Returns: the files, theme by theme.
-
-    Raises:
-        SetupError: matplotlib is not installed.
     """
     matplotlib = load_matplotlib()
     from matplotlib.figure import Figure
 
-    about: dict[str, dict[str, None]] = {"svg": {"Date": None}, "png": {}}
-    if not names_its_maker:
-        about = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    about = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
+    if names_its_maker:
+        about = {"svg": {"Date": None}, "png": {}}
     written = []
     for theme in (LIGHT, DARK):
         with matplotlib.rc_context({**matplotlib.rcParamsDefault, **settings(theme)}):
@@ -166,16 +155,7 @@ def legend(figure: Any, handles: dict[str, Any], theme: Theme, place: tuple[floa
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Place labels as near to where they belong as a gap between neighbours allows.
-
-    Args:
-        wanted: where each label belongs, in any unit and order.
-        gap: least distance between two labels, in the same unit.
-        low: lowest place allowed.
-        high: highest place allowed; where not all fit, the gap shrinks.
-
-    Returns: a place for each, in the order given; the order of the places is that of the wishes.
-    """
+    """Place labels in their order, as near to where they belong as a gap allows; where not all fit, it shrinks."""
     if not wanted:
         return []
     gap = min(gap, (high - low) / max(1, len(wanted) - 1))

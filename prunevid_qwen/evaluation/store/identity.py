@@ -1,7 +1,8 @@
-"""What could change a line: code, machine, models, files, options. Hashes stand for what is long."""
+"""What could change a line: code, machine, models, files, options."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -42,11 +43,10 @@ def surroundings() -> dict[str, Any]:
     """Return the code's fingerprint, its commit, whether the package differs from that, and the machine."""
 
     def git(*words: str) -> str:
-        try:
+        with contextlib.suppress(OSError):
             done = subprocess.run(["git", *words], cwd=_PACKAGE.parent, capture_output=True, text=True, check=False)
-        except OSError:
-            return ""
-        return done.stdout.strip()
+            return done.stdout.strip()
+        return ""
 
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
@@ -60,12 +60,8 @@ def surroundings() -> dict[str, Any]:
 
 
 def digest(path: Path, tell: Progress = lambda *_: None) -> str:
-    """Fingerprint a file, or all files of a folder with their names; a large model's takes as long as reading it.
-
-    Hidden files do not count: ``hf download --local-dir`` leaves the time of the download in ``.cache``.
-    """
-    found, done = hashlib.sha256(), 0
-    files = [path] if path.is_file() else _files(path)
+    """Fingerprint a file, or all files of a folder with their names; hidden ones hold the time of a download."""
+    found, done, files = hashlib.sha256(), 0, [path] if path.is_file() else _files(path)
     total = sum(each.stat().st_size for each in files)
     for each in files:
         found.update(each.relative_to(path).as_posix().encode() + b"\0")
@@ -114,14 +110,8 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
 
 
 def reader_options(backend: str) -> dict[str, str]:
-    """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors in another way.
-
-    Frames are chosen with PyAV, and decoded by ``backend``.
-
-    Raises:
-        SetupError: it is not installed.
-    """
-    libraries = {"pyav": "av", "pillow": "PIL"}
+    """Return the releases of what turns files into pixels, flat: another FFmpeg may round colors otherwise."""
+    libraries = {"pyav": "av", "pillow": "PIL"}  # frames are chosen with PyAV, and decoded by ``backend``
     if backend != "pyav":
         load_backend(backend)
         libraries[backend] = BACKENDS[backend][1].split(".")[0]
@@ -132,35 +122,27 @@ def reader_options(backend: str) -> dict[str, str]:
 def model_options(
     model_path: str, loading: dict[str, Any], device: str, tell: Progress = lambda *_: None
 ) -> dict[str, Any]:
-    """Return what of a model and its loading two runs must share, flat; the number of the device does not matter.
-
-    Raises:
-        ConfigError: it is neither a folder of a model nor a hub id.
-        SetupError: it is not there.
-    """
-    given = {name: value for name, value in loading.items() if value is not None and name != "local_files_only"}
-    options: dict[str, Any] = {"model_path": model_path, "model": model_fingerprint(model_path, loading, tell)}
-    options |= {f"loading: {name}": given[name] for name in sorted(given) if name != "device"}
-    options["device"] = device.split(":")[0]
-    return options
+    """Return what of a model and its loading two runs must share, flat, or raise: the model is not there."""
+    kept = {name: loading[name] for name in sorted(loading) if name not in ("local_files_only", "device")}
+    return {
+        "model_path": model_path,
+        "model": model_fingerprint(model_path, loading, tell),
+        **{f"loading: {name}": value for name, value in kept.items() if value is not None},
+        "device": device.split(":")[0],
+    }
 
 
 def config_options(config: PruneVidConfig) -> dict[str, Any]:
     """Return every option of a config, and the content of the files that it names."""
     options = config.flat()
-    for option, value in config.flat().items():
-        if option.endswith("_path") and isinstance(value, str) and Path(value).exists():
-            options[f"content of {option}"] = digest(Path(value))
-    return options
+    files = {option: value for option, value in options.items() if option.endswith("_path") and isinstance(value, str)}
+    return options | {f"content of {each}": digest(Path(file)) for each, file in files.items() if Path(file).exists()}
 
 
 def plugin_options(plugins: Iterable[str]) -> dict[str, str]:
-    """Return what of the plug-ins of a run another one must share, flat; nothing where there is none.
+    """Return what of the plug-ins of a run another one must share, flat; one that is not there is a `ConfigError`.
 
     A file counts by its bytes, a module by the version of the package that brings it, else by the bytes of its file.
-
-    Raises:
-        ConfigError: there is no such file or module.
     """
     from importlib.metadata import packages_distributions, version
 

@@ -54,20 +54,21 @@ def read_questions(path: Path, system: str | None = None) -> list[BatchQuestion]
 
     A line has "question" and its media, "video" (or "video_path") and "image" (or "images"), each a path or a list of
     them, videos before images in the prompt; "start" and "end" in seconds are those of all its videos. Or it has
-    "messages", a conversation as chat formats have it: content is text or a list of items of type text, video (which
-    may have a start and an end of its own) and image; a last message of the assistant is continued. Paths start from
-    the file's folder; an image may be a ``data:`` URI. "id" is text or a whole number; what has none is called by the
-    number of its line. Any other key is handed through.
-
-    Args:
-        path: of the file.
-        system: a first message of the system, before every question.
+    "messages", as chat formats have them, in which a video may have a start and an end of its own. Paths start from the
+    file's folder; an image may be a ``data:`` URI. "id" is text or a whole number, else the line's number. Any other
+    key is handed through. ``system`` is a message of the system before every question.
 
     Raises:
         MediaError: no such file.
         ConfigError: no question in it, or bad lines, each with its number and what is wrong.
     """
-    text = _text_of(path, "one JSON object a line is expected")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        said = f"cannot read the questions in {path} ({error.strerror}): one JSON object a line is expected"
+        raise MediaError(said) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"cannot read the questions in {path} (no UTF-8: {error}): save it as UTF-8") from None
     questions: list[BatchQuestion] = []
     wrong: list[str] = []
     seen: dict[str, int] = {}
@@ -94,12 +95,8 @@ def read_questions(path: Path, system: str | None = None) -> list[BatchQuestion]
 def questions_for_folder(folder: Path, questions: Sequence[str], system: str | None = None) -> list[BatchQuestion]:
     """Ask the same of every video and image of a folder and of the folders in it, in the order of their names.
 
-    All about one file come together. The id of each is the file's path in the folder, and the question's number behind
-    a #, from 1: questions may be added at the end later. Hidden files are passed over.
-
-    Raises:
-        MediaError: no such folder, or nothing to look at in it.
-        ConfigError: no question, or one that cannot be asked.
+    The id of each is the file's path in the folder and the question's number behind a #, from 1. Raises as
+    `read_questions`, and where there is nothing to look at.
     """
     if not folder.is_dir():
         raise MediaError(f"no folder at {folder}: give one of videos or images, or a file of questions")
@@ -121,28 +118,6 @@ def questions_for_folder(folder: Path, questions: Sequence[str], system: str | N
     return found
 
 
-def read_question_file(path: Path) -> list[str]:
-    """Read a text file with a question a line; empty lines are passed over.
-
-    Raises:
-        MediaError: no such file.
-        ConfigError: no question in it.
-    """
-    lines = [line.strip() for line in _text_of(path, "a question a line is expected").splitlines()]
-    if not any(lines):
-        raise ConfigError(f"{path} holds no question: write one a line")
-    return [line for line in lines if line]
-
-
-def _text_of(path: Path, expected: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise MediaError(f"cannot read the questions in {path} ({error.strerror}): {expected}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"cannot read the questions in {path} (no UTF-8: {error}): {expected}") from None
-
-
 def missing_media(questions: Sequence[BatchQuestion]) -> list[str]:
     """Return the paths at which nothing is, each once, in order."""
     paths = dict.fromkeys(media.path for question in questions for media in question.media)
@@ -156,26 +131,19 @@ def _object(line: str) -> dict[str, Any]:
         raise ConfigError(f"no JSON ({error})") from None
     if not isinstance(given, dict):
         raise ConfigError(f"a JSON object is expected, got {line.strip():.60}")
-    return given
-
-
-def _check_spelling(given: dict[str, Any]) -> None:
-    """Refuse a key that is nearly one that is not there: it would be handed through, and something else asked."""
     missing = [name for names in _NAMES if not any(name in given for name in names) for name in names]
     if "messages" in given:
         missing = [name for name in missing if name == "id"]
     elif any(name in given for name in (*_VIDEOS, *_IMAGES)):
         missing.remove("messages")
-    for key in given:
-        if key in ("id", *_ASKED):
-            continue
+    for key in given:  # one that is nearly a name would be handed through, and something else asked
         near = difflib.get_close_matches(key.lower(), missing, n=1, cutoff=0.8)
-        if near and (key.lower() == near[0] or len(near[0]) > _SHORT):
+        if key not in ("id", *_ASKED) and near and (key.lower() == near[0] or len(near[0]) > _SHORT):
             raise ConfigError(f"{quoted(key)} is no key that is read: did you mean {near[0]!r}?")
+    return given
 
 
 def _question(given: dict[str, Any], number: int, folder: Path, system: str | None) -> BatchQuestion:
-    _check_spelling(given)
     name = given.get("id", number)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or name == "":
         raise ConfigError(f"id is text or a whole number, got {quoted(name)}")
@@ -203,9 +171,8 @@ def _question(given: dict[str, Any], number: int, folder: Path, system: str | No
         conversation.insert(0, {"role": "system", "content": system})
     asked = json.dumps({key: given[key] for key in _ASKED if key in given}, sort_keys=True).encode()
     extra = {key: value for key, value in given.items() if key not in ("id", *_ASKED)}
-    return BatchQuestion(
-        name, tuple(media), tuple(conversation), question, hashlib.sha256(asked).hexdigest()[:16], extra
-    )
+    hashed = hashlib.sha256(asked).hexdigest()[:16]
+    return BatchQuestion(name, tuple(media), tuple(conversation), question, hashed, extra)
 
 
 def _as_messages(given: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
-"""A language model that marks stored answers: its instructions, how its reply is read, and the endpoint.
+"""A language model that marks stored answers, as in Visual-CoT and GlimpsePrune: it replies "score: x", x from 0 to 1.
 
-The idea is that of Visual-CoT and GlimpsePrune: a text-only model compares the answer with the reference and replies
-"score: x", x from 0 to 1. The words are ours. GlimpsePrune samples its judge at temperature 0.7 and counts whatever
-fails as 0; here the temperature is 0 and the seed fixed, so that an answer has one score, and what fails is counted.
+GlimpsePrune samples its judge at temperature 0.7 and counts whatever fails as 0; here the temperature is 0 and the seed
+fixed, so that an answer has one score, and what fails is counted.
 """
 
 from __future__ import annotations
@@ -12,14 +11,14 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import SetupError
-from prunevid_qwen.evaluation.store import Lines, read_lines
+from prunevid_qwen.evaluation.store import Lines, Progress, read_lines
 
 _log = logging.getLogger(__name__)
 
@@ -40,13 +39,10 @@ score: x"""
 
 TEMPLATE = "Question: {question}\nReference answer: {reference}\nGiven answer: {answer}"
 
-LONGEST_REPLY = 512
-"""Tokens; the same limit as GlimpsePrune's judge."""
-
 _KEPT = "The answers are kept: --judge-only goes on from here"
 _HOPELESS = 20  # so many refusals without one reply: the endpoint will refuse the rest too
 
-_SAMPLING: dict[str, Any] = {"temperature": 0, "seed": 0, "max_tokens": LONGEST_REPLY}
+_SAMPLING: dict[str, Any] = {"temperature": 0, "seed": 0, "max_tokens": 512}  # as GlimpsePrune's judge
 _SCORE = re.compile(r"\bscore[\s*_`]*:[\s*_`]*([^\s*_`]+)", re.IGNORECASE)
 _NUMBER = re.compile(r"0|1|1\.0+|0?\.\d+")
 _THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -86,38 +82,27 @@ class Judge:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def open(self) -> Any:
-        """Return the client: thread-safe, to be used as a context.
-
-        Raises:
-            SetupError: the client library is not installed.
-        """
+        """Return the client: thread-safe, to be used as a context; a `SetupError` says that it is not installed."""
         try:
             from openai import OpenAI
         except ImportError as error:
-            raise SetupError(
-                "a judge is asked through the openai client: pip install 'prunevid_qwen[judge]', or score without a "
-                "judge: --scorer contained"
-            ) from error
+            said = "a judge is asked through the openai client: pip install 'prunevid_qwen[judge]'"
+            raise SetupError(f"{said}, or score without a judge: --scorer contained") from error
         return OpenAI(base_url=self.base_url, api_key=self.api_key, timeout=self.timeout, max_retries=self.retries)
 
     def reply(self, client: Any, marked: Judged) -> str:
         """Ask for the mark of one answer.
 
         Raises:
-            SetupError: no answer would fare better: nothing is at the endpoint, or it knows neither key nor model.
+            SetupError: nothing is at the endpoint, or it knows neither key nor model: no answer would fare better.
             NotJudged: this request failed.
         """
         import openai
 
+        asked = {"system": INSTRUCTIONS, "user": TEMPLATE.format(**vars(marked))}
+        messages: Any = [{"role": role, "content": text} for role, text in asked.items()]
         try:
-            completion = client.chat.completions.create(
-                model=self.model,
-                messages=[
-                    {"role": "system", "content": INSTRUCTIONS},
-                    {"role": "user", "content": TEMPLATE.format(**vars(marked))},
-                ],
-                **_SAMPLING,
-            )
+            completion = client.chat.completions.create(model=self.model, messages=messages, **_SAMPLING)
         except openai.APITimeoutError as error:
             raise NotJudged(f"no reply within {self.timeout:g} s") from error
         except (
@@ -138,7 +123,7 @@ class Judge:
 def score_in(reply: str) -> float | None:
     """Read the score of a reply; None unless it says one number from 0 to 1 as ``score: x``, however often.
 
-    Thoughts in <think> tags do not count, marks of emphasis do not matter, and nothing is clamped or guessed.
+    Thoughts in <think> tags do not count, marks of emphasis do not matter, and nothing is guessed.
     """
     said = {text.rstrip(".,;)") for text in _SCORE.findall(_THOUGHTS.sub("", reply))}
     text = said.pop() if len(said) == 1 else ""
@@ -146,24 +131,12 @@ def score_in(reply: str) -> float | None:
 
 
 def judge_all(
-    folder: Path,
-    answers: Sequence[dict[str, Any]],
-    judge: Judge,
-    workers: int = 4,
-    tell: Callable[[str, int, int], None] = lambda *_: None,
+    folder: Path, answers: Sequence[dict[str, Any]], judge: Judge, workers: int = 4, tell: Progress = lambda *_: None
 ) -> None:
-    """Have every answer judged that was not judged before by this judge under these instructions.
+    """Have every line of ``answers`` judged that was not judged before by this judge under these instructions.
 
-    Equal answers to the same question are one judgement, whoever gave them. An interrupted run keeps what is judged,
-    requests on their way included. A request that fails is not kept, so that the next run tries it again.
-
-    Args:
-        folder: of the run.
-        answers: lines, without those that are errors.
-        judge, workers, tell: who is asked, by how many requests at once (at least 1), and told of the progress.
-
-    Raises:
-        SetupError: the endpoint cannot be reached, refuses key or model, or fails every request.
+    Equal answers are one judgement. An interrupted run keeps what is judged; a request that fails is tried again by the
+    next run. ``workers`` are requests at once. A `SetupError` says that the endpoint fails every request.
     """
     wanted = {judge.key(marked): marked for marked in map(Judged.of, answers)}
     known = judgements(folder)
@@ -190,10 +163,8 @@ def judge_all(
             for number, request in enumerate(as_completed(requests), 1):
                 replied |= request.result()
                 if number >= _HOPELESS and not replied:
-                    raise SetupError(
-                        f"the judge at {judge.base_url} failed the first {number} requests (--verbose says how). "
-                        f"{_KEPT}"
-                    )
+                    said = f"failed the first {number} requests (--verbose says how)"
+                    raise SetupError(f"the judge at {judge.base_url} {said}. {_KEPT}")
                 tell("judging", len(wanted) - len(left) + number, len(wanted))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)  # what is on its way is waited for and kept

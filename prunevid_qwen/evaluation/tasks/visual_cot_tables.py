@@ -11,18 +11,15 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.engine.storing import Progress, answers_of
+from prunevid_qwen.evaluation.engine.storing import TABLES, Progress, answers_of
 from prunevid_qwen.evaluation.engine.task import Line
+from prunevid_qwen.evaluation.protocol.score_summary import BASELINE
 from prunevid_qwen.evaluation.protocol.scorers import contained, exact
 from prunevid_qwen.evaluation.report.intervals import joint_error, normal_interval, paired_difference, standard_error
-from prunevid_qwen.evaluation.report.page import Table, csv_text, difference_text, flat, json_text
+from prunevid_qwen.evaluation.report.page import Row, Table, csv_text, difference_text, flat, json_text, number, share
 from prunevid_qwen.evaluation.store import RunFolder, read_lines, replace
 from prunevid_qwen.evaluation.tasks.judge import INSTRUCTIONS, Judge, Judged, judge_all, judgements
-
-BASELINE = "baseline"
-TABLES = ("summary.json", "summary.csv", "report.md")
 
 MICRO, MACRO = "all samples", "mean of sets"
 
@@ -45,10 +42,10 @@ DEFINITIONS = {
     MACRO: "every set that has answers weighs the same, as in the papers' averages",
 }
 
-_MEANS = ("exact", "contained", "unjudged", "unparsed", "kept_ratio", "generated_tokens")
+_MEANS = ("score", "exact", "contained", "unjudged", "unparsed", "kept_ratio", "generated_tokens")
 _TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
 
-Row = dict[str, Any]
+Baseline = Mapping[tuple[str, int], Line]
 
 
 def score_run(
@@ -57,11 +54,9 @@ def score_run(
     """Score the answers that a folder holds; write summary.json, summary.csv and report.md; return the summary.
 
     Args:
-        folder: of a run, finished or not.
         scorer: "judge", "exact" or "contained".
         judge: who judges, for scorer "judge" alone; answers without a judgement count as 0.
         workers: requests to the judge at once.
-        tell: told of the progress.
 
     Raises:
         ConfigError: the folder holds no run, or no answer.
@@ -70,31 +65,21 @@ def score_run(
     lines = read_lines(answers_of(folder))
     if judge is not None:
         judge_all(folder, _answered(lines), judge, workers, tell)
-    summary = _summary(folder, lines, scorer, judge)
-    texts = (json_text(summary), csv_text(map(flat, summary["rows"])), report_text(summary))
-    for name, text in zip(TABLES, texts, strict=True):
-        replace(folder / name, text.encode())
-    return summary
-
-
-def _summary(folder: Path, lines: Sequence[Line], scorer: str, judge: Judge | None) -> dict[str, Any]:
     record = RunFolder(folder).record("prunevid eval visual-cot")
     if not _answered(lines):
         said = f" (the first error: {lines[0]['error']})" if lines else ""
         raise ConfigError(f"{folder} holds no answer to score{said}")
-    known = judgements(folder)
-    sets: dict[str, int] = record["samples"]
-    found: dict[tuple[str, str], list[Line]] = {(name, config): [] for name in sets for config in record["configs"]}
-    for line in lines:
-        found[line["set"], line["config"]].append(_scored(line, scorer, judge, known))
-    baseline = {(line["set"], line["id"]): line for name in sets for line in _answered(found.get((name, BASELINE), []))}
-    rows = [_row(name, config, [(sets[name], own)], baseline) for (name, config), own in found.items()]
-    for config in record["configs"]:
-        rows.append(_row(MACRO, config, [(count, found[name, config]) for name, count in sets.items()], baseline))
-    for config in record["configs"]:
-        everything = [line for (_, who), own in found.items() if who == config for line in own]
-        rows.append(_row(MICRO, config, [(sum(sets.values()), everything)], baseline))
-    return {
+    known, sets, configs = judgements(folder), record["samples"], record["configs"]
+    lines = [_scored(line, scorer, judge, known) for line in lines]
+    baseline = {(line["set"], line["id"]): line for line in _answered(lines) if line["config"] == BASELINE}
+    weighed: dict[str, list[list[str]]] = {name: [[name]] for name in sets}  # parts of a row, which weigh the same
+    rows = []
+    for group, parts in {**weighed, MACRO: [[name] for name in sets], MICRO: [list(sets)]}.items():
+        for config in configs:
+            own = [line for line in lines if line["config"] == config]
+            of = [(sum(map(sets.get, names)), [e for n in names for e in own if e["set"] == n]) for names in parts]
+            rows.append(_row(group, config, of, baseline))
+    summary = {
         "what": record["what"],
         "scorer": scorer,
         "judge": None if judge is None else {"model": judge.model, "base_url": judge.base_url, "prompt": INSTRUCTIONS},
@@ -104,6 +89,13 @@ def _summary(folder: Path, lines: Sequence[Line], scorer: str, judge: Judge | No
         "definitions": DEFINITIONS,
         "rows": rows,
     }
+    for name, text in zip(TABLES, (json_text(summary), csv_text(map(flat, rows)), report_text(summary)), strict=True):
+        replace(folder / name, text.encode())
+    return summary
+
+
+def _answered(lines: Sequence[Line]) -> list[Line]:
+    return [line for line in lines if line["error"] is None]
 
 
 def _scored(line: Line, scorer: str, judge: Judge | None, known: dict[str, float | None]) -> Line:
@@ -123,66 +115,58 @@ def _scored(line: Line, scorer: str, judge: Judge | None, known: dict[str, float
     return {**line, **found, "score": found[scorer]}
 
 
-def _row(
-    name: str, config: str, parts: Sequence[tuple[int, list[Line]]], baseline: Mapping[tuple[str, int], Line]
-) -> Row:
+def _row(name: str, config: str, parts: Sequence[tuple[int, list[Line]]], baseline: Baseline) -> Row:
     """Return a row of parts that weigh the same, each its number of samples and its lines: several of `MACRO` alone."""
     own = [answered for _, lines in parts if (answered := _answered(lines))]
-    errors = fmean(sum(line["error"] is not None for line in lines) / count for count, lines in parts)
 
-    def mean(values: Callable[[Line], float]) -> float | None:
-        return fmean(fmean(map(values, lines)) for lines in own) if own else None
+    def mean(value: Callable[[Line], float]) -> float | None:
+        return fmean(fmean(map(value, lines)) for lines in own) if own else None
 
     row: Row = {"set": name, "config": config}
     row |= {"sets": len(own), "of_sets": len(parts)} if name == MACRO else {}
     row |= {"samples": sum(count for count, _ in parts), "answered": sum(map(len, own))}
-    row |= {} if name == MACRO else {"error_rate": errors}  # where stored summaries have it
-    row |= {figure: mean(itemgetter(figure)) for figure in ("score", *_MEANS)}
-    row["error_rate"] = errors
+    row |= {} if name == MACRO else {"error_rate": 0.0}  # where stored summaries have it
+    row |= {figure: mean(itemgetter(figure)) for figure in _MEANS}
+    row["error_rate"] = fmean(sum(line["error"] is not None for line in lines) / count for count, lines in parts)
     row["tokens"] = {part: mean(lambda line, part=part: line["tokens"][part]) for part in _TOKENS}  # type: ignore[misc]
-    row["standard_error"] = joint_error(
-        [standard_error([line["score"] for line in lines], [line["image"] for line in lines]) for lines in own]
-    )
+    row["standard_error"] = joint_error([_error(lines, [line["score"] for line in lines]) for lines in own])
     both = [[line for line in lines if (line["set"], line["id"]) in baseline] for lines in own]
-    row["difference"] = None if config == BASELINE else _difference(list(filter(None, both)), baseline, name == MACRO)
+    row["difference"] = None
+    if config != BASELINE and any(both):
+        drawn, errors = [], []
+        for lines in filter(None, both):
+            ours = [line["score"] for line in lines]
+            theirs = [baseline[line["set"], line["id"]]["score"] for line in lines]
+            drawn.append(paired_difference(ours, theirs, [line["image"] for line in lines]))
+            errors.append(_error(lines, [a - b for a, b in zip(ours, theirs, strict=True)]))
+        value, error = fmean(each.value for each in drawn), joint_error(errors)
+        interval = normal_interval(value, error) if name == MACRO else drawn[0].interval
+        row["difference"] = {"value": value, "interval": interval and list(interval)}
+        row["difference"] |= {"pairs": sum(each.n for each in drawn), "standard_error": error}
     return row
 
 
-def _difference(
-    parts: Sequence[Sequence[Line]], baseline: Mapping[tuple[str, int], Line], of_sets: bool
-) -> dict[str, Any] | None:
-    if not parts:
-        return None
-    drawn, errors = [], []
-    for lines in parts:
-        ours, images = [line["score"] for line in lines], [line["image"] for line in lines]
-        theirs = [baseline[line["set"], line["id"]]["score"] for line in lines]
-        drawn.append(paired_difference(ours, theirs, images))
-        errors.append(standard_error([a - b for a, b in zip(ours, theirs, strict=True)], images))
-    value, error = fmean(each.value for each in drawn), joint_error(errors)
-    interval = normal_interval(value, error) if of_sets else drawn[0].interval and list(drawn[0].interval)
-    return {"value": value, "interval": interval, "pairs": sum(each.n for each in drawn), "standard_error": error}
-
-
-def _answered(lines: Sequence[Line]) -> list[Line]:
-    return [line for line in lines if line["error"] is None]
+def _error(lines: Sequence[Line], values: Sequence[float]) -> float | None:
+    return standard_error(values, [line["image"] for line in lines])
 
 
 # ---- the tables
 
-_HEAD = (
-    "set", "config", "answered", "score ± s.e.", "difference to baseline (95 %)", "kept", "visual tokens",
-    "after all stages", "over layers", "generated tokens", "exact", "contained", "unjudged", "errors",
-)  # fmt: skip
-
 
 def report_text(summary: dict[str, Any]) -> str:
     """Return the page: what was asked, what to beware of, the table."""
-    lines = ["# Questions about images, with and without pruning", "", _about(summary), ""]
+    judge = summary["judge"]
+    scorer = f"the judge {judge['model']} at {judge['base_url']} (temperature 0)" if judge else summary["scorer"]
+    lines = ["# Questions about images, with and without pruning", ""]
+    lines += [
+        f"Model {summary['model_path']}, greedy, at most {summary['max_new_tokens']} new tokens; after every question: "
+        f"{summary['suffix'] or 'nothing'}. Scored by: {scorer}.",
+        "",
+    ]
     for warning in warnings_of(summary):
         lines += [f"**{warning}**", ""]
-    rows = [row for row in summary["rows"] if row["set"] != MACRO or row["of_sets"] > 1]
-    lines += [*Table(_HEAD, [_cells(row, bool(summary["judge"])) for row in rows]).markdown(), ""]
+    rows = [_cells(row, bool(judge)) for row in summary["rows"] if row["set"] != MACRO or row["of_sets"] > 1]
+    lines += [*Table(list(rows[0]), [list(row.values()) for row in rows]).markdown(), ""]
     lines += [f"- {name}: {text}" for name, text in summary["definitions"].items()]
     lines += ["", "Seconds stand in answers.jsonl; `prunevid bench speed` measures them as one should.", ""]
     return "\n".join(lines)
@@ -192,53 +176,37 @@ def warnings_of(summary: dict[str, Any]) -> list[str]:
     """Say what keeps the figures from being what they look like."""
     said = []
     for row in (row for row in summary["rows"] if row["set"] in summary["sets"]):
-        who = f"{row['set']}, {row['config']}"
+        who, count = f"{row['set']}, {row['config']}", f"{row['answered']} of {row['samples']}"
         if row["answered"] < row["samples"]:
-            said.append(
-                f"{who}: only {row['answered']} of {row['samples']} samples were answered, and the score is of these "
-                "alone."
-            )
+            said.append(f"{who}: only {count} samples were answered; the score is of these.")
         if row["unjudged"]:
             said.append(
-                f"{who}: {percent(row['unjudged'], 1)} of the answers have no score of the judge "
-                f"({percent(row['unparsed'], 1)} a reply without one, the others no reply): they count as 0."
+                f"{who}: {share(row['unjudged'])} of the answers have no score of the judge ({share(row['unparsed'])} "
+                "a reply without one, the others no reply): they count as 0."
             )
     return said
 
 
-def _about(summary: dict[str, Any]) -> str:
-    how = f" Behind every question stood: {summary['suffix']!r}." if summary["suffix"] else ""
-    scorer = summary["scorer"]
-    if summary["judge"]:
-        scorer = f"the judge {summary['judge']['model']} at {summary['judge']['base_url']} (temperature 0)"
-    return (
-        f"Model {summary['model_path']}, greedy, at most {summary['max_new_tokens']} new tokens.{how} "
-        f"Scored by: {scorer}."
-    )
-
-
-def _cells(row: Row, judged: bool) -> list[str]:
-    coverage = f"{row['answered']}/{row['samples']}"
-    score = _number(row["score"])
+def _cells(row: Row, judged: bool) -> dict[str, str]:
+    coverage, score = f"{row['answered']}/{row['samples']}", number(row["score"])
     if row["standard_error"] is not None:
         score += f" ± {row['standard_error']:.3f}"
     if row["answered"] < row["samples"] and row["score"] is not None:
         score += f" of {coverage}"
-    name = row["set"]
-    if row["set"] == MACRO and row["sets"] < row["of_sets"]:
-        name += f" ({row['sets']} of {row['of_sets']})"
-    tokens, difference = row["tokens"], difference_text(row["difference"], row["samples"])
-    return [
-        name, row["config"], coverage, score, difference, _percent(row["kept_ratio"]),
-        _number(tokens["visual"], 1), _number(tokens["after_stage2"], 1), _number(tokens["layer_average"], 1),
-        _number(row["generated_tokens"], 1), _number(row["exact"]), _number(row["contained"]),
-        _percent(row["unjudged"]) if judged else "", _percent(row["error_rate"]),
-    ]  # fmt: skip
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "none" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "none" if value is None else percent(value, 1)
+    part = f" ({row['sets']} of {row['of_sets']})" if row["set"] == MACRO and row["sets"] < row["of_sets"] else ""
+    return {
+        "set": row["set"] + part,
+        "config": row["config"],
+        "answered": coverage,
+        "score ± s.e.": score,
+        "difference to baseline (95 %)": difference_text(row["difference"], row["samples"]),
+        "kept": share(row["kept_ratio"]),
+        "visual tokens": number(row["tokens"]["visual"], 1),
+        "after all stages": number(row["tokens"]["after_stage2"], 1),
+        "over layers": number(row["tokens"]["layer_average"], 1),
+        "generated tokens": number(row["generated_tokens"], 1),
+        "exact": number(row["exact"]),
+        "contained": number(row["contained"]),
+        "unjudged": share(row["unjudged"]) if judged else "",
+        "errors": share(row["error_rate"]),
+    }

@@ -169,18 +169,16 @@ os._exit(code)
 WORKING = """
 import os, signal, sys
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.shapes import workers
+from prunevid_qwen.evaluation.shapes.accuracy import workers
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
-workers.Worker = lambda run: None  # in the workers too, which import this file
-
-def wait(worker, path):
+def wait(run, path):
     with open(path, "w") as file:
         file.write(f"{os.getpid()}\\n")
     signal.pause()
 
 def work(one: str, two: str):
-    with workers.workers(AccuracyRun(()), 2) as each:
+    with workers(AccuracyRun(()), 2) as each:
         list(each(wait, [(one,), (two,)]))
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def accuracy(
         return _accuracy_report(plots_from, against, pack, output)
     plugins = load_plugins(plugin)
     from prunevid_qwen.evaluation.shapes.accuracy import QUICK, accuracy_run
-    from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
+    from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers
     from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
     given = _given(
@@ -132,7 +132,7 @@ def _accuracy_report(out: Path, against: Path | None, pack: bool, output: Report
     told = {"out": str(out), "report": str(write_report(out, plots)), "summary": str(out / "summary.json")}
     comparison = None
     if against is not None:
-        from prunevid_qwen.evaluation.shapes.comparison import compare_folders
+        from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders
 
         comparison = compare_folders(out, against)
         (out / "comparison.md").write_text(comparison, encoding="utf-8")

@@ -14,11 +14,12 @@ from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
 from prunevid_qwen.config import CHOICES, PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.accuracy import pack_answers
-from prunevid_qwen.evaluation.shapes.answer_columns import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers, read_run
 from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
-from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, CONDITIONS, FIRST_SEED
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, FIRST_SEED
 from prunevid_qwen.evaluation.store import unpack
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from research import bundled_accuracy
 from research.choices import (
     CHOICES_BUDGETS,

@@ -12,16 +12,7 @@ import pytest
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.evaluation.report.page import json_text
 from prunevid_qwen.evaluation.report.plots import spread
-from prunevid_qwen.evaluation.shapes.accuracy_page import (
-    accuracy,
-    by_budget,
-    evidence,
-    judged_table,
-    points,
-    report,
-    unreachable_table,
-    write_report,
-)
+from prunevid_qwen.evaluation.shapes.accuracy_page import points, report, write_report
 from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers, read_run, summarise
 
 from .accuracy_folders import small_run, write_run
@@ -29,9 +20,10 @@ from .accuracy_folders import small_run, write_run
 COMMITTED = Path(__file__).resolve().parents[1] / "eval" / "results" / "moving_shapes"
 
 
-def plain(lines):
-    """Text with the minus that a keyboard has."""
-    return [line.replace("\N{MINUS SIGN}", "-") for line in lines]
+def tables(summary, heading):
+    """The lines of the tables below a heading of the report, with the minus that a keyboard has."""
+    section = report(summary).partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return [line.replace("\N{MINUS SIGN}", "-") for line in section.splitlines() if line.startswith("|")]
 
 
 @pytest.fixture
@@ -68,24 +60,24 @@ def test_the_committed_summary_follows_from_its_answers():
 
 
 def test_the_judged_are_set_against_unpruned_each_other_and_the_controls(summary):
-    assert plain(judged_table(summary["figures"])) == [
+    assert tables(summary, "What it says") == [
         "| at | method | against | difference | questions | on |",
         "|---|---|---|---|---|---|",
-        "| 16 % | prunevid | unpruned | +0.0 [+0.0, +0.0] | 48 | all |",
-        "| 16 % | prunevid | random | **+66.7** [+66.7, +66.7] | 48 | all |",
+        "| 16 % | prunevid | unpruned | +0.0 [+0.0, +0.0] | 48 | plain, shake |",
+        "| 16 % | prunevid | random | **+66.7** [+66.7, +66.7] | 48 | plain, shake |",
         "| 16 % | prunevid | fewer frames | -4.2 [-12.5, +0.0] | 24 | plain |",
-        "| 10 % | prunevid | unpruned | **-16.7** [-16.7, -16.7] | 48 | all |",
+        "| 10 % | prunevid | unpruned | **-16.7** [-16.7, -16.7] | 48 | plain, shake |",
     ]
 
 
 def test_the_tables_mark_what_is_partial_or_out_of_reach(summary):
-    table = {row.split(" | ")[0].removeprefix("| "): row for row in plain(by_budget(summary["figures"], accuracy))}
+    table = {row.split(" | ")[0].removeprefix("| "): row for row in tables(summary, "Accuracy")}
     assert table["method"] == "| method | 16 % | 10 % |"
     assert table["prunevid"] == "| prunevid | 83.3<br>+0.0 [+0.0, +0.0] | 66.7<br>**-16.7** [-16.7, -16.7] |"
     assert table["fewer frames"] == "| fewer frames | 87.5 †<br>+4.2 [+0.0, +12.5] |  |"
     assert table["stage 2"] == "| stage 2 | unreachable |  |"
-    assert "| fewer frames | \N{EN DASH} |  |" in by_budget(summary["figures"], evidence)
-    assert unreachable_table(summary["figures"])[2:] == [
+    assert "| fewer frames | \N{EN DASH} |  |" in tables(summary, "Evidence recall")
+    assert tables(summary, "Out of reach")[2:] == [
         "| fewer frames | shake | 16 % | no such number of frames |",
         "| stage 2 | plain | 16 % | layer 0 of 2 runs whole: at least 50 % |",
         "| stage 2 | shake | 16 % | layer 0 of 2 runs whole: at least 50 % |",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -200,9 +201,13 @@ def test_a_run_refuses_what_makes_no_sense() -> None:
         replace(SMALL, model="/nowhere").to_dict()
 
 
+def end_this_process(run: AccuracyRun) -> None:
+    os._exit(1)
+
+
 def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
-    with pytest.raises(SetupError, match="goes on where it was"), accuracy.workers(SMALL, 2):
-        raise accuracy.BrokenProcessPool
+    with pytest.raises(SetupError, match="goes on where it was"):
+        list(accuracy.each(SMALL, 2, end_this_process, [()]))
 
 
 # ---- stopped at every kind of place

@@ -169,7 +169,7 @@ os._exit(code)
 WORKING = """
 import os, signal, sys
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.shapes.accuracy import workers
+from prunevid_qwen.evaluation.shapes.accuracy import each
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
 def wait(run, path):
@@ -178,12 +178,11 @@ def wait(run, path):
     signal.pause()
 
 def work(one: str, two: str):
-    with workers(AccuracyRun(()), 2) as each:
-        list(each(wait, [(one,), (two,)]))
+    list(each(AccuracyRun(()), 2, wait, [(one,), (two,)]))
 
 if __name__ == "__main__":
-    for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
-        signal.signal(each, handler)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
+        signal.signal(number, handler)
     run_script(work)
 """
 

@@ -13,12 +13,12 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing
 from dataclasses import asdict, replace
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -86,33 +86,34 @@ def accuracy_run(
         record["minutes"] = round(spent + (time.monotonic() - began) / 60, 1)
         held.write_record(record)
 
-    def told(what: str, done: int, total: int, results: Iterable[Any]) -> Iterator[Any]:
+    def results(
+        what: str, done: int, total: int, do: Callable[..., Any], jobs: list[Any]
+    ) -> Generator[Any, None, None]:
         tell(what, done, total)
-        for number, result in enumerate(results, done + 1):
-            yield result  # and when it is stored:
-            tell(what, number, total)
+        with closing(each(run, min(worker_count or os.cpu_count() or 1, len(videos)), do, jobs)) as found:
+            for number, result in enumerate(found, done + 1):
+                yield result  # and when it is stored:
+                tell(what, number, total)
 
     unpack(answers)
-    with workers(run, min(worker_count or os.cpu_count() or 1, len(videos))) as each:
-        cells = [Cell(**cell) for cell in record.get("cells", [])]
-        jobs = [(condition, method) for condition in run.conditions for method in run.methods]
-        order = {(condition, method.name): number for number, (condition, method) in enumerate(jobs)}
-        fitted = {(cell.condition, cell.method) for cell in cells}
-        if left := [(condition, method) for condition, method in jobs if (condition, method.name) not in fitted]:
-            for found in told("calibrating", len(fitted), len(jobs), each(calibrate, left)):
+    cells: list[Cell] = record.get("cells", [])
+    jobs = [(condition, method) for condition in run.conditions for method in run.methods]
+    order = {(condition, method.name): number for number, (condition, method) in enumerate(jobs)}
+    fitted = {(cell["condition"], cell["method"]) for cell in cells}
+    if left := [(condition, method) for condition, method in jobs if (condition, method.name) not in fitted]:
+        with closing(results("calibrating", len(fitted), len(jobs), calibrate, left)) as calibrated:
+            for found in calibrated:
                 # jobs end in any order; the budgets of a method keep theirs
-                cells = sorted([*cells, *found], key=lambda cell: order[cell.condition, cell.method])
-                record["cells"] = [asdict(cell) for cell in cells]
+                cells = sorted([*cells, *found], key=lambda cell: order[cell["condition"], cell["method"]])
+                record["cells"] = cells
                 write_record()
-        done = whole_videos(
-            answers,
-            {video.name: len(_asks(run, video, cells)) * len(video.questions(run.questions)) for video in videos},
-        )
-        write_record()
-        asks = [(video, cells) for video in videos if video.name not in done]
-        with Lines(answers) as file:
-            for lines in told("asking", len(done), len(videos), each(ask, asks)):
-                file.add(*lines)  # a video's lines at once
+    wanted = {video.name: len(_asks(run, video, cells)) * len(video.questions(run.questions)) for video in videos}
+    done = whole_videos(answers, wanted)
+    write_record()
+    asks = [(video, cells) for video in videos if video.name not in done]
+    with Lines(answers) as file, closing(results("asking", len(done), len(videos), ask, asks)) as asked:
+        for lines in asked:
+            file.add(*lines)  # a video's lines at once
     write_record()
     return answers
 
@@ -140,8 +141,8 @@ def _asks(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[t
     """The cells that are reached on a kind of video, each under every random seed; None where nothing is drawn."""
     asks: list[tuple[Cell, PruneVidConfig, int | None]] = []
     for cell in cells:
-        if cell.condition == video.condition.name and cell.status == "ok":
-            config = PruneVidConfig.from_record(cell.config)
+        if cell["condition"] == video.condition.name and cell["status"] == "ok":
+            config = PruneVidConfig.from_record(cell["config"])
             drawn = range(run.random_seeds) if uses_chance(config) else ()
             asks += [(cell, config.replace(random_seed=seed), seed) for seed in drawn] or [(cell, config, None)]
     return asks
@@ -160,15 +161,15 @@ def ask(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[dic
     known: dict[Any, list[dict[str, Any]]] = {}  # two budgets may come to one config
     out = []
     for cell, config, seed in _asks(run, video, cells):
-        asked = cell.method == BLANK, config
+        asked = cell["method"] == BLANK, config
         if asked not in known:
             known[asked] = shown[asked[0]].ask(config)
-        about = {"method": cell.method, "budget": cell.budget, "random_seed": seed}
+        about = {"method": cell["method"], "budget": cell["budget"], "random_seed": seed}
         out += [{**line, **about} for line in known[asked]]
     return out
 
 
-@cache
+@lru_cache(maxsize=1)
 def _model(path: str) -> PruneVidQwen25VL:
     """The model of this process, loaded with its first job."""
     from transformers.utils import logging as library_logging
@@ -184,37 +185,28 @@ def _calibration(path: str, condition: str, videos: int) -> Calibration:
     return Calibration(_model(path), CONDITIONS[condition], videos)
 
 
-Each = Callable[[Callable[..., Any], Sequence[tuple[Any, ...]]], Iterator[Any]]
-"""Does something for a run with the words of each job, in any order: ``each(ask, [(video, cells), ...])``."""
+def each(run: AccuracyRun, workers: int, do: Callable[..., Any], jobs: Sequence[Any]) -> Generator[Any, None, None]:
+    """Do something for a run with each job in ``workers`` processes of one thread; one means this process.
 
-
-@contextmanager
-def workers(run: AccuracyRun, count: int) -> Iterator[Each]:
-    """Start ``count`` processes of one thread each; one means this process. Leaving the block ends them at once.
-
-    Yields: does jobs, and gives each result as it is ready.
+    Yields: each result as it is ready, in any order. Closing the iterator ends the processes at once.
 
     Raises:
         SetupError: a process was ended from outside.
     """
-    if count == 1:
+    if not jobs:
+        return
+    if workers == 1:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            yield lambda do, jobs: (do(run, *job) for job in jobs)
+            yield from (do(run, *job) for job in jobs)
         finally:
             torch.set_num_threads(threads)
-            _model.cache_clear()
-            _calibration.cache_clear()
         return
-    pool = start_pool(count, run.plugins)
-
-    def each(do: Callable[..., Any], jobs: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
-        futures = [submit(pool, do, run, *job) for job in jobs]
-        return (future.result() for future in as_completed(futures))
-
+    pool = start_pool(workers, run.plugins)
     try:
-        yield each
+        for future in as_completed([submit(pool, do, run, *job) for job in jobs]):
+            yield future.result()
     except BrokenProcessPool as error:
         raise SetupError(
             "a worker process was ended from outside, perhaps for want of memory: run the same command again, it goes "

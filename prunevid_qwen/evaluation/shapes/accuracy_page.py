@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
 from prunevid_qwen.evaluation.report.page import Row, Table, flat, page
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED
+from prunevid_qwen.evaluation.shapes import accuracy_summary
 from prunevid_qwen.evaluation.shapes.accuracy_plots import draw_plots
-from prunevid_qwen.evaluation.shapes.accuracy_summary import (
-    BETTER,
-    NOISE,
-    WORSE,
-    compare,
-    read_answers,
-    read_run,
-    summarise,
-    write_summary,
-)
 from prunevid_qwen.evaluation.shapes.methods import CONTROLS, JUDGED, LEAST_KEEP_RATIO, UNPRUNED
 from prunevid_qwen.evaluation.store import replace
 
@@ -63,7 +54,7 @@ def write_report(folder: Path, plots: bool = True) -> Path:
         ConfigError: the run is not complete, and what to do.
         SetupError: matplotlib is not installed; the summary is written by then.
     """
-    summary = json.loads(write_summary(folder).read_text(encoding="utf-8"))
+    summary = json.loads(accuracy_summary.write_summary(folder).read_text(encoding="utf-8"))
     if plots:
         draw_plots(summary, folder)
     path = folder / "report.md"
@@ -92,24 +83,24 @@ def report(summary: Row, plots: bool = True) -> str:
         picture("accuracy", "Accuracy against layer-averaged tokens, by method"),
         "## What it says",
         f"Unpruned, {right}. In points, the judged methods against it, each other and the controls at equal cost:",
-        judged_table(figures),
+        _judged(figures),
         "## Accuracy",
         "Percent right, and the difference to unpruned on the same questions in points with its 95 % interval.",
-        by_budget(figures, accuracy),
+        _by_budget(figures, _accuracy),
         "## By type of question, way of asking and condition",
         "Difference to unpruned in points.",
         picture("types", "Accuracy against layer-averaged tokens, by type of question"),
-        *(group_tables(figures, group) for group in ("by_type", "by_way", "by_condition")),
+        *(_by_group(figures, group) for group in ("by_type", "by_way", "by_condition")),
         "## Evidence recall",
         "Percent of the tokens on the asked-about objects that survive / percent of all tokens that survive.",
         picture("evidence", "Evidence recall against the share of tokens kept"),
-        by_budget(figures, evidence),
+        _by_budget(figures, _evidence),
         "## Tokens",
         "Layer-averaged tokens achieved / the paper's retained ratio (after stage 2, against tokens in), in percent. "
         "The config that reaches each cell stands in `summary.json`.",
-        by_budget(figures, tokens),
+        _by_budget(figures, _tokens),
         "## Out of reach",
-        unreachable_table(figures),
+        _unreachable(figures),
         "## How to read it",
         _HOW_TO_READ,
         "## What it cannot say",
@@ -140,76 +131,67 @@ def difference(row: Row) -> str:
     return f"{shown} [{points(interval[0])}, {points(interval[1])}]"
 
 
-def accuracy(cell: Row) -> str:
-    """Write percent right, and below it the paired difference to unpruned."""
+def _accuracy(cell: Row) -> str:
     return f"{percent(cell['accuracy'])}{_mark(cell)}<br>{difference(cell)}"
 
 
-def evidence(cell: Row) -> str:
-    """Write the tokens on the asked-about objects that survive / tokens overall, both in percent."""
+def _evidence(cell: Row) -> str:
     shares = cell["evidence"]
     return f"{percent(shares['recall'], 0)} / {percent(shares['kept'], 0)}{_mark(cell)}" if shares else _NOTHING
 
 
-def tokens(cell: Row) -> str:
-    """Write the layer-averaged tokens achieved / the paper's retained ratio, both in percent."""
+def _tokens(cell: Row) -> str:
     retained = _NOTHING if cell["retained"] is None else percent(cell["retained"])
     return f"{percent(cell['achieved'])} / {retained}{_mark(cell)}"
 
 
-def by_budget(figures: Row, entry: Callable[[Row], str]) -> list[str]:
+def _mark(cell: Row) -> str:
+    return f" {PARTIAL}" if cell["unreached"] else ""
+
+
+def _by_budget(figures: Row, entry: Callable[[Row], str]) -> list[str]:
     """A row for each method, a column for each budget, large ones first; cells without a budget come last."""
     shown = {(cell["method"], cell["budget"]): UNREACHABLE for cell in figures["unreachable"]}
     shown |= {(cell["method"], cell["budget"]): entry(cell) for cell in figures["cells"]}
     budgets = sorted({budget for _, budget in shown}, key=lambda budget: 1.0 if budget is None else -budget)
     head = ["method", *("as it is" if budget is None else f"{percent(budget, 0)} %" for budget in budgets)]
-    rows = [[method, *(shown.get((method, budget), "") for budget in budgets)] for method in in_order(shown)]
+    rows = [[method, *(shown.get((method, budget), "") for budget in budgets)] for method in _in_order(shown)]
     return Table(head, rows).markdown("---")
 
 
-def group_tables(figures: Row, group: str) -> list[str]:
+def _by_group(figures: Row, group: str) -> list[str]:
     """Difference to unpruned in points within each ``group``: "by_condition", "by_type" or "by_way"."""
-    before, blank = figures["unpruned"][group], figures["blank"]
-    start = {"unpruned, % right": lambda name: percent(before[name]["accuracy"])}
-    start["questions"] = lambda name: str(before[name]["n"])
+    before, blank, lines = figures["unpruned"][group], figures["blank"], []
+    start = [["unpruned, % right", *(percent(each["accuracy"]) for each in before.values())]]
+    start.append(["questions", *(str(each["n"]) for each in before.values())])
     if blank:
-        start["no video, % right"] = lambda name: percent(blank[group][name]["accuracy"])
-    lines = []
+        start.append(["no video, % right", *(percent(blank[group][name]["accuracy"]) for name in before)])
     for budget in _headline_budgets(figures):
-        cells = {(cell["method"], budget): cell for cell in figures["cells"] if cell["budget"] == budget}
-        rows = [[about, *map(write, before)] for about, write in start.items()]
-        for method in in_order(cells):
-            own = cells[method, budget][group]
-            rows.append([method, *(difference(own[name]) if name in own else UNREACHABLE for name in before)])
-        lines += [f"At {percent(budget, 0)} %:", "", *Table(["", *before], rows).markdown("---"), ""]
+        cells = {(cell["method"], budget): cell[group] for cell in figures["cells"] if cell["budget"] == budget}
+        rows = [
+            [method, *(difference(own[name]) if name in own else UNREACHABLE for name in before)]
+            for method in _in_order(cells)
+            for own in [cells[method, budget]]
+        ]
+        lines += [f"At {percent(budget, 0)} %:", "", *Table(["", *before], [*start, *rows]).markdown("---"), ""]
     return lines[:-1]
 
 
-def judged_table(figures: Row) -> list[str]:
+def _judged(figures: Row) -> list[str]:
     """The judged methods against unpruned, the judged ones before them and the controls, at the headline's budgets."""
-    cells = [{**cell, "against": UNPRUNED, "conditions": list(cell["by_condition"])} for cell in figures["cells"]]
+    cells = [{**cell, "against": UNPRUNED, "conditions": cell["by_condition"]} for cell in figures["cells"]]
+    found = {(row["budget"], row["method"], row["against"]): row for row in (*cells, *figures["pairs"])}
     rows = [
-        row
+        [f"{percent(budget, 0)} %", method, against, difference(row), str(row["n"]), ", ".join(row["conditions"])]
         for budget in _headline_budgets(figures)
         for place, method in enumerate(JUDGED)
         for against in (UNPRUNED, *JUDGED[:place], *CONTROLS)
-        for row in (*cells, *figures["pairs"])
-        if (row["budget"], row["method"], row["against"]) == (budget, method, against)
+        if (row := found.get((budget, method, against)))
     ]
-    columns: dict[str, Callable[[Row], str]] = {
-        "at": lambda row: f"{percent(row['budget'], 0)} %",
-        "method": lambda row: row["method"],
-        "against": lambda row: row["against"],
-        "difference": difference,
-        "questions": lambda row: str(row["n"]),
-        "on": lambda row: (
-            "all" if len(row["conditions"]) == len(figures["conditions"]) else ", ".join(row["conditions"])
-        ),
-    }
-    return _table(columns, rows)
+    return Table(["at", "method", "against", "difference", "questions", "on"], rows).markdown("---")
 
 
-def unreachable_table(figures: Row) -> list[str]:
+def _unreachable(figures: Row) -> list[str]:
     """The cells that were out of reach, budgets of one method, condition and reason together."""
     budgets = defaultdict(list)
     for cell in figures["unreachable"]:
@@ -219,7 +201,7 @@ def unreachable_table(figures: Row) -> list[str]:
     return Table(["method", "on", "at", "why"], rows).markdown("---") if rows else ["Nothing."]
 
 
-def in_order(methods: Iterable[Any]) -> list[str]:
+def _in_order(methods: Iterable[Any]) -> list[str]:
     """Sort the methods of (method, budget) pairs: those that the plots highlight first, in their order."""
     names = {method for method, _ in methods}
     return [name for name in HIGHLIGHTED if name in names] + sorted(names - HIGHLIGHTED.keys())
@@ -231,13 +213,13 @@ def compare_folders(new: Path, baseline: Path) -> str:
     Raises:
         ConfigError: a folder holds no complete run, or the two were not asked the same questions.
     """
-    ours, theirs = read_answers(new), read_answers(baseline)
-    runs = read_run(new), read_run(baseline)
-    for answers, run in zip((ours, theirs), runs, strict=True):
-        summarise(answers, run)  # refuses what is not complete
-    rows = compare(ours, theirs)
+    answers = [accuracy_summary.read_answers(folder) for folder in (new, baseline)]
+    runs = [accuracy_summary.read_run(folder) for folder in (new, baseline)]
+    for each, run in zip(answers, runs, strict=True):
+        accuracy_summary.summarise(each, run)  # refuses what is not complete
+    rows = accuracy_summary.compare(*answers)
     cells = [row for row in rows if row["budget"] != "all"]
-    counts = {verdict: sum(row["verdict"] == verdict for row in cells) for verdict in (BETTER, WORSE, NOISE)}
+    verdicts = Counter(row["verdict"] for row in cells)
     now, before = (flat({name: run.get(name) for name in ("commit", "versions", "options", "machine")}) for run in runs)
     changed = [name for name in {**before, **now} if now.get(name) != before.get(name)]
     costly = sum(not row["same_cost"] for row in cells)
@@ -247,36 +229,26 @@ def compare_folders(new: Path, baseline: Path) -> str:
         "tokens, new": lambda row: f"{percent(row['tokens'][0])} %",
         "tokens, baseline": lambda row: f"{percent(row['tokens'][1])} %" + ("" if row["same_cost"] else " *"),
         "points": lambda row: f"{100 * row['difference']:+.1f}",
-        "interval": _interval,
+        "interval": lambda row: (
+            " to ".join(f"{100 * end:+.1f}" for end in row["difference_interval"] or ()) or "one video"
+        ),
         "questions": lambda row: str(row["n"]),
-        "verdict": lambda row: row["verdict"] if row["verdict"] == NOISE else f"**{row['verdict']}**",
+        "verdict": lambda row: row["verdict"] if row["verdict"] == "within noise" else f"**{row['verdict']}**",
     }
-    only = {new: ours.keys() - theirs, baseline: theirs.keys() - ours}
+    ours, theirs = (each.keys() for each in answers)
+    only = {new: ours - theirs, baseline: theirs - ours}
     return page(
         f"# {new.name} against {baseline.name}",
-        f"Of {len(cells)} cells {counts[BETTER]} are {BETTER}, {counts[WORSE]} {WORSE}, {counts[NOISE]} {NOISE} (about "
-        f"{max(1, round(0.05 * len(cells)))} would stand out by chance alone). {costly}"
-        " do not cost the same in both runs (marked *): their points are not at equal cost.",
+        f"Of {len(cells)} cells {verdicts['better']} are better, {verdicts['worse']} worse, {verdicts['within noise']} "
+        f"within noise (about {max(1, round(0.05 * len(cells)))} would stand out by chance). {costly} do not cost "
+        "the same in both runs (marked *): their points are not at equal cost.",
         "What differs between the runs:" if changed else "Same commit, versions and options.",
         [f"- {name.replace('_', ' ', 1)}: {now.get(name)} (baseline {before.get(name)})" for name in changed],
         "Points are new less baseline, paired over the questions that both were asked; intervals are 95 %, bootstrap\n"
         "over videos. A row with budget `all` takes a method's budgets together: a question counts once for each.",
-        _table(columns, rows),
+        Table(list(columns), [[write(row) for write in columns.values()] for row in rows]).markdown("---"),
         [f"- only in {side.name}: {', '.join(sorted(map(str, names)))}" for side, names in only.items() if names],
     )
-
-
-def _interval(row: Row) -> str:
-    ends = row["difference_interval"]
-    return "one video" if ends is None else "{:+.1f} to {:+.1f}".format(*(100 * end for end in ends))
-
-
-def _table(columns: Mapping[str, Callable[[Row], str]], rows: Iterable[Row]) -> list[str]:
-    return Table(list(columns), [[write(row) for write in columns.values()] for row in rows]).markdown("---")
-
-
-def _mark(cell: Row) -> str:
-    return f" {PARTIAL}" if cell["unreached"] else ""
 
 
 def _headline_budgets(figures: Row) -> list[float]:

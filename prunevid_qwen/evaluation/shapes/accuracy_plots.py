@@ -178,7 +178,7 @@ def _draw_curves(axes: Any, theme: Theme, curves: Curves, levels: Levels, **look
         elif len(spans) == len(points) and method in HIGHLIGHTED:
             axes.vlines(xs, *zip(*spans, strict=True), color=style["color"], linewidth=1.1, alpha=0.55, zorder=3)
     first, last = axes.get_xlim()
-    across = [first * (last / first) ** (step / 60) for step in range(61)]  # one axis is logarithmic
+    across = [first * (last / first) ** (step / 30) for step in range(31)]  # one axis is logarithmic
     for name, level in levels.items():
         dash = "-" if name == "unpruned" else ":"
         axes.plot(across, [level(x) for x in across], color=theme.ink, linewidth=1.1, linestyle=dash, zorder=3)

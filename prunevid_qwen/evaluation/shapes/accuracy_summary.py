@@ -16,14 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.report.intervals import (
-    clustered_mean,
-    excludes_zero,
-    mean_of_strata,
-    paired_difference,
-    rounded,
-    to_dict,
-)
+from prunevid_qwen.evaluation.report import intervals
 from prunevid_qwen.evaluation.report.page import Row, json_text
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
 from prunevid_qwen.evaluation.store import RunFolder, replace
@@ -137,7 +130,8 @@ def paired(ours: Mapping[Any, MeanAnswer], theirs: Mapping[Any, MeanAnswer]) -> 
         return None
     right, before = ([each[question].correct for question in both] for each in (ours, theirs))
     videos = clusters(both)
-    row = to_dict(accuracy=clustered_mean(right, videos), difference=paired_difference(right, before, videos))
+    difference = intervals.paired_difference(right, before, videos)
+    row = intervals.to_dict(accuracy=intervals.clustered_mean(right, videos), difference=difference)
     tokens = (np.mean([each[question].layer_average for question in both]) for each in (ours, theirs))
     return {**row, "tokens": tuple(map(float, tokens))}
 
@@ -234,15 +228,18 @@ def _cell(name: CellName, own: Answered, unpruned: Answered, stored: dict[str, R
 
     def mean_over_videos(figure: str) -> float | None:
         known = {question: share for question, each in own.items() if not np.isnan(share := getattr(each, figure))}
+        if not known:
+            return None
         videos = clusters(known)
-        return rounded(mean_of_strata(list(known.values()), videos, videos).value) if known else None
+        return intervals.rounded(intervals.mean_of_strata(list(known.values()), videos, videos).value)
 
     shown = {question: each for question, each in own.items() if not np.isnan(each.evidence_kept + each.kept)}
     evidence = None  # recall of the tokens on the asked-about objects, share of all tokens kept for the same questions
     if shown:
-        recall, kept = ([getattr(each, name) for each in shown.values()] for name in ("evidence_kept", "kept"))
-        videos = clusters(shown)
-        evidence = to_dict(recall=clustered_mean(recall, videos), kept=clustered_mean(kept, videos))
+        figures = {"recall": "evidence_kept", "kept": "kept"}
+        shares = {name: [getattr(each, figure) for each in shown.values()] for name, figure in figures.items()}
+        means = {name: intervals.clustered_mean(values, clusters(shown)) for name, values in shares.items()}
+        evidence = intervals.to_dict(**means)
     return {
         "method": name.method,
         "budget": name.budget,
@@ -292,7 +289,7 @@ def compare(new: Answers, baseline: Answers) -> list[Row]:
             if row := paired(*pair):
                 now, then = row["tokens"]
                 row |= {"method": method, "budget": budget, "same_cost": abs(now - then) <= COST_MARGIN * then}
-                stands_out = excludes_zero(row["difference_interval"])
+                stands_out = intervals.excludes_zero(row["difference_interval"])
                 row["verdict"] = (BETTER if row["difference"] > 0 else WORSE) if stands_out else NOISE
                 rows.append(row)
     return rows

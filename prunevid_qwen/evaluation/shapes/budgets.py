@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +18,7 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.contract.samples import only_what_it_asks_for
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.methods import Method, changes
-from prunevid_qwen.evaluation.shapes.videos import (
-    CALIBRATION_SEED,
-    CALIBRATION_VIDEOS,
-    Questioner,
-    ShapesVideo,
-)
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, Questioner, ShapesVideo
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes.conditions import Condition
@@ -38,18 +32,13 @@ NEAR, NEAR_FOR_SIZES = 0.08, 0.2
 _QUESTIONS = 4  # of each calibration video, where the decoder has to run
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A method at a budget on one kind of video, as the record stores it."""
+Cell = dict[str, Any]
+"""A method at a budget on one kind of video, as the record stores it.
 
-    method: str
-    budget: float | None  # layer-averaged share asked for; None where nothing is fitted
-    condition: str
-    config: dict[str, Any]  # options that differ from `PruneVidConfig`'s defaults: what to set to get this
-    achieved: float  # mean layer-averaged share over the calibration videos, of the nearest setting
-    status: str  # "ok" or "unreachable"
-    why: str  # for an unreachable cell, what stands in the way; else ""
-    counted: str  # "planned" from the encoded videos, or "asked" where the decoder had to run
+method, budget (None where nothing is fitted), condition; config: options that differ from `PruneVidConfig`'s defaults;
+achieved: mean layer-averaged share over the calibration videos, of the nearest setting; status: "ok" or "unreachable",
+and why; counted: "planned" from the encoded videos, or "asked" where the decoder had to run.
+"""
 
 
 class Calibration:
@@ -68,7 +57,7 @@ class Calibration:
         near = NEAR_FOR_SIZES if {"max_frames", "max_pixels"} & settings[0].keys() else NEAR
         wanted = budgets if len(configs) > 1 else [None]
         cells = [self._fitted(method, budget, configs, near, "planned") for budget in wanted]
-        if all(self._holds(PruneVidConfig.from_record(cell.config)) for cell in cells):
+        if all(self._holds(PruneVidConfig.from_record(cell["config"])) for cell in cells):
             return cells
         return [self._fitted(method, budget, configs, near, "asked") for budget in wanted]
 
@@ -110,8 +99,16 @@ class Calibration:
                 if best in (0, last) and (share < budget) == (best == 0):
                     why = f"at its {'lightest' if best == 0 else 'hardest'} it leaves"
                 why += f" {percent(share, 1)} of the tokens"
-        status, config = "unreachable" if why else "ok", changes(configs[best])
-        return Cell(method.name, budget, self.condition.name, config, round(share, 6), status, why, counted)
+        return {
+            "method": method.name,
+            "budget": budget,
+            "condition": self.condition.name,
+            "config": changes(configs[best]),
+            "achieved": round(share, 6),
+            "status": "unreachable" if why else "ok",
+            "why": why,
+            "counted": counted,
+        }
 
     def _asked_shares(self, config: PruneVidConfig, number: int) -> list[float]:
         whole = self.layers * self.condition.tokens

@@ -15,12 +15,7 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.shapes.videos import (
-    CALIBRATION_SEED,
-    CALIBRATION_VIDEOS,
-    FIRST_SEED,
-    ShapesVideo,
-)
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, FIRST_SEED, ShapesVideo
 from prunevid_qwen.evaluation.store import plugin_options
 from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunevid_qwen import moving_shapes
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
@@ -28,15 +29,7 @@ from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
 from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.moving_shapes import (
-    FIRST_HELD_OUT_SEED,
-    Question,
-    Scene,
-    frame_times,
-    make_questions,
-    render,
-    write_video,
-)
+from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, Scene
 from prunevid_qwen.moving_shapes.conditions import SECONDS, Condition
 from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
 from prunevid_qwen.receipt import check_applied
@@ -76,17 +69,18 @@ class ShapesVideo:
 
     def frames(self, count: int, scale: int = 1) -> np.ndarray:
         """Draw ``count`` evenly spaced frames, ``scale`` times as large: [count, H, W, 3] uint8 rgb."""
-        frames = render(self.scene, count, scale=scale)
+        frames = moving_shapes.render(self.scene, count, scale=scale)
         return np.full_like(frames, _GREY) if self.blank else frames
 
     def write(self, path: Path) -> Path:
         """Write the video as a file of twice its size, 8 seconds long."""
-        return write_video(path, self.frames(int(SECONDS * _FILE_RATE), 2), _FILE_RATE)
+        return moving_shapes.write_video(path, self.frames(int(SECONDS * _FILE_RATE), 2), _FILE_RATE)
 
     def questions(self, count: int) -> list[Question]:
         """Choose ``count`` questions, half one-word and half multiple choice, types taking turns; always the same."""
         rng = np.random.default_rng([self.seed, 4])
-        words, letters = (_spread(rng, make_questions(self.scene, self.seed, choice)) for choice in (False, True))
+        asked = (moving_shapes.make_questions(self.scene, self.seed, choice) for choice in (False, True))
+        words, letters = (_spread(rng, questions) for questions in asked)
         half = (count + 1) // 2
         return words[:half] + letters[: count - half]
 
@@ -96,7 +90,7 @@ class ShapesVideo:
 
     @cached_property
     def _covered(self) -> np.ndarray:
-        cover = token_cover(self.scene, frame_times(self.condition.frames))
+        cover = token_cover(self.scene, moving_shapes.frame_times(self.condition.frames))
         return cover.reshape(len(cover), -1) > LEAST_COVER
 
 

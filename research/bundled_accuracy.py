@@ -23,10 +23,10 @@ import typer
 from prunevid_qwen import PruneVidQwen25VL, get_config
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.evaluation.report.intervals import clustered_mean
-from prunevid_qwen.evaluation.shapes.questioner import is_correct
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, Condition, ShapesVideo
+from prunevid_qwen.evaluation.shapes.videos import ShapesVideo, is_correct
 from prunevid_qwen.evaluation.store import Lines, keep_lines, read_lines, surroundings
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, QUESTION_TYPES, Question, make_questions
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS, Condition
 from prunevid_qwen.receipt import versions
 from research.shapes_run import RESULTS, command_of
 

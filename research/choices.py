@@ -13,8 +13,8 @@ from typing import Any
 from prunevid_qwen.config.method_base import resolve_layer
 from prunevid_qwen.config.presets import get_recommended_config
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, changes
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 
 CHOICES_SEED = FIRST_HELD_OUT_SEED + 6_000_000
 """Where the videos begin: away from training, the bundled model's accuracy, the benchmark and its calibration."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
 from prunevid_qwen.evaluation.report.page import Table, page
-from prunevid_qwen.evaluation.shapes.accuracy_tables import PARTIAL, UNREACHABLE, difference, percent, points
-from prunevid_qwen.evaluation.shapes.comparison import COST_MARGIN
+from prunevid_qwen.evaluation.shapes.accuracy_page import PARTIAL, UNREACHABLE, difference, percent, points
+from prunevid_qwen.evaluation.shapes.accuracy_summary import COST_MARGIN
 
 OTHER_COST = "‡"
 _NOTHING = "\N{EN DASH}"

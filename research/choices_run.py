@@ -16,7 +16,7 @@ import typer
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.accuracy import pack_answers
-from prunevid_qwen.evaluation.shapes.answer_columns import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers, read_run
 from prunevid_qwen.loading import bundled_model
 from research import pages
 from research.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants

@@ -8,21 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.report.intervals import clustered_mean, paired_difference, to_dict
-from prunevid_qwen.evaluation.shapes.answer_columns import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.accuracy_summary import Answers, CellName, clusters, paired
 from prunevid_qwen.evaluation.shapes.methods import UNPRUNED
 from research.choices import PAPER, RECOMMENDED, Variant, base_methods
 
 SCHEMA = 1
 _OF_THE_RUN = ("command", "commit", "uncommitted_changes", "versions", "machine", "conditions", "seeds")
 _OF_THE_OPTIONS = ("model", "model_sha256", "questions", "random_seeds", "calibration_videos")
-
-Mask = npt.NDArray[np.bool_]
 
 
 def summarise_choices(answers: Answers, run: dict[str, Any], variants: Sequence[Variant]) -> dict[str, Any]:
@@ -44,14 +38,15 @@ def summarise_choices(answers: Answers, run: dict[str, Any], variants: Sequence[
         ConfigError: an answer is missing that the run calls reached.
     """
     budgets = [float(budget) for budget in run["options"]["budgets"]]
-    if len(set(answers.videos)) != run["options"]["videos"]:
+    unpruned = answers[CellName(UNPRUNED, None)]
+    videos = len(set(clusters(unpruned)))
+    if videos != run["options"]["videos"]:
         raise ConfigError(
-            f"{len(set(answers.videos))} of {run['options']['videos']} videos are answered: run the same command "
+            f"{videos} of {run['options']['videos']} videos are answered: run the same command "
             "again, it goes on where it was"
         )
     unreached = _unreached(run, answers)
-    whole = answers.columns[CellName(UNPRUNED, None)]
-    everyone = np.ones(len(answers.names), dtype=bool)
+    whole = paired(unpruned, unpruned) or {}
     bases = [
         {"base": name, "budget": budget, "unreached": unreached.get(CellName(name, budget), {})}
         | {"ratios": _ratios(run, CellName(name, budget))}
@@ -64,9 +59,9 @@ def summarise_choices(answers: Answers, run: dict[str, Any], variants: Sequence[
         "run": {name: run[name] for name in _OF_THE_RUN if name in run}
         | {name: run["options"][name] for name in _OF_THE_OPTIONS if name in run["options"]},
         "figures": {
-            "questions": len(answers.names),
-            "videos": len(set(answers.videos)),
-            "unpruned": to_dict(accuracy=clustered_mean(whole.correct[everyone], answers.videos)),
+            "questions": len(unpruned),
+            "videos": videos,
+            "unpruned": {name: whole[name] for name in ("n", "videos", "accuracy", "accuracy_interval")},
             "bases": bases,
             "recommended_against_paper": [
                 {"budget": budget} | _against(answers, CellName(RECOMMENDED, budget), CellName(PAPER, budget))
@@ -82,11 +77,12 @@ Unreached = dict[CellName, dict[str, str]]  # by condition, why
 
 def _unreached(run: dict[str, Any], answers: Answers) -> Unreached:
     found: Unreached = {}
+    conditions = {question.condition for question in answers[CellName(UNPRUNED, None)]}
     for cell in run["cells"]:
         name = CellName(cell["method"], None if cell["budget"] is None else float(cell["budget"]))
         if cell["status"] != "ok":
             found.setdefault(name, {})[cell["condition"]] = cell["why"]
-        elif name not in answers.columns and cell["condition"] in answers.conditions:
+        elif name not in answers and cell["condition"] in conditions:
             raise ConfigError(f"{name} was not asked on {cell['condition']}: run the same command again")
     return found
 
@@ -119,22 +115,8 @@ def _row(answers: Answers, unreached: Unreached, variant: Variant, budget: float
 
 def _against(answers: Answers, own: CellName, other: CellName) -> dict[str, Any]:
     """Figures over the questions that both were asked; none where there is no such question."""
-    ours, theirs = answers.columns.get(own), answers.columns.get(other)
-    both: Mask = np.zeros(len(answers.names), dtype=bool)
-    if ours is not None and theirs is not None:
-        both = ours.asked & theirs.asked
-    if ours is None or theirs is None or not both.any():
+    found = paired(answers.get(own, {}), answers.get(other, {}))
+    if found is None:
         return {"n": 0}
-    clusters = answers.videos[both]
-    return {
-        "tokens": _tokens(ours, both),
-        "other_tokens": _tokens(theirs, both),
-        **to_dict(
-            accuracy=clustered_mean(ours.correct[both], clusters),
-            difference=paired_difference(ours.correct[both], theirs.correct[both], clusters),
-        ),
-    }
-
-
-def _tokens(column: Column, chosen: Mask) -> float:
-    return round(float(column.layer_average[chosen].mean()), 4)
+    now, then = (round(share, 4) for share in found.pop("tokens"))
+    return {"tokens": now, "other_tokens": then, **found}

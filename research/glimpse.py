@@ -13,7 +13,7 @@ import numpy as np
 
 from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.evaluation.report.intervals import Estimate, clustered_mean, paired_difference
-from prunevid_qwen.evaluation.shapes.answer_columns import Answers, CellName, Column
+from prunevid_qwen.evaluation.shapes.accuracy_summary import Answered, Answers, CellName, clusters
 from prunevid_qwen.evaluation.shapes.methods import UNPRUNED, AccuracyRun, Method
 from prunevid_qwen.reducer import says
 
@@ -84,27 +84,26 @@ def summarise_glimpse(answers: Answers, run: dict[str, Any]) -> dict[str, Any]:
         answers: of a run of `glimpse_run`.
         run: what ``run.json`` says.
     """
-    videos, columns = answers.videos, answers.columns
-    unpruned = columns[CellName(UNPRUNED, None)]
+    unpruned = answers[CellName(UNPRUNED, None)]
+    videos = clusters(unpruned)
+
+    def correct(name: str) -> list[float]:
+        return [each.correct for each in answers[CellName(name, None)].values()]
 
     def judged(name: str) -> dict[str, Any]:
-        column = columns[CellName(name, None)]
+        own, shares = correct(name), answers[CellName(name, None)].values()
         return {
-            "accuracy": _written(clustered_mean(column.correct, videos)),
-            "lost": _written(paired_difference(column.correct, unpruned.correct, videos)),
-            "kept": round(float(column.kept.mean()), 6),
-            "evidence_kept": round(float(np.nanmean(column.evidence_kept)), 6),
+            "accuracy": _written(clustered_mean(own, videos)),
+            "lost": _written(paired_difference(own, correct(UNPRUNED), videos)),
+            "kept": round(float(np.mean([each.kept for each in shares])), 6),
+            "evidence_kept": round(float(np.nanmean([each.evidence_kept for each in shares])), 6),
         }
 
-    names = [str(cell.method) for cell in columns if cell.method != UNPRUNED]
+    names = [cell.method for cell in answers if cell.method != UNPRUNED]
     against = {
         f"{share:.0%}": {
             other: _written(
-                paired_difference(
-                    columns[CellName(method_name("glimpse", share), None)].correct,
-                    columns[CellName(method_name(other, share), None)].correct,
-                    videos,
-                )
+                paired_difference(correct(method_name("glimpse", share)), correct(method_name(other, share)), videos)
             )
             for other in SELECTORS
             if other != "glimpse"
@@ -116,20 +115,21 @@ def summarise_glimpse(answers: Answers, run: dict[str, Any]) -> dict[str, Any]:
         "schema": _SCHEMA,
         "run": {name: run[name] for name in kept if name in run},
         "figures": {
-            "unpruned": _written(clustered_mean(unpruned.correct, videos)),
+            "unpruned": _written(clustered_mean(correct(UNPRUNED), videos)),
             "methods": {name: judged(name) for name in sorted(names)},
             "glimpse_against": against,
-            "adaptive": _adaptive(answers, columns[CellName(method_name("glimpse", threshold=0.5), None)]),
+            "adaptive": _adaptive(answers[CellName(method_name("glimpse", threshold=0.5), None)]),
         },
     }
 
 
-def _adaptive(answers: Answers, column: Column) -> dict[str, Any]:
+def _adaptive(answers: Answered) -> dict[str, Any]:
     """How many tokens the threshold keeps, by what is asked and by how many objects a count has to find."""
     shares = defaultdict(list)
-    for question, condition, kept in zip(answers.questions, answers.conditions, column.kept, strict=True):
-        shares[question.type].append(float(kept))
-        shares[f"{condition} {question.type}"].append(float(kept))
+    for question, answer in answers.items():
+        kind, *_ = answer.wording
+        shares[kind].append(answer.kept)
+        shares[f"{question.condition} {kind}"].append(answer.kept)
     return {
         name: {
             "n": len(values),

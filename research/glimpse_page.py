@@ -8,7 +8,7 @@ from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.report.page import Table
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from research.glimpse import SELECTORS, SHARES, THRESHOLDS, TYPES, method_name
 
 _SAID = {

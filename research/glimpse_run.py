@@ -13,7 +13,7 @@ import typer
 
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.evaluation.shapes.accuracy import pack_answers
-from prunevid_qwen.evaluation.shapes.answer_columns import read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers, read_run
 from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 from research.glimpse import QUICK_VIDEOS, VIDEOS, glimpse_run, summarise_glimpse
 from research.glimpse_plots import draw_glimpse

@@ -8,7 +8,8 @@ from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.shapes.budgets import Calibration
 from prunevid_qwen.evaluation.shapes.methods import Method, methods_called
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, FIRST_SEED, ShapesVideo
+from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED, ShapesVideo
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 
 PLAIN = CONDITIONS["plain"]
 VIDEO = ShapesVideo(PLAIN, FIRST_SEED)

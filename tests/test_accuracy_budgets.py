@@ -12,16 +12,17 @@ from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
-from prunevid_qwen.evaluation.shapes.methods import BUDGETS, Method, methods_called, standard_methods, uses_chance
-from prunevid_qwen.evaluation.shapes.videos import (
-    CALIBRATION_SEED,
-    CONDITIONS,
-    FIRST_SEED,
-    ShapesVideo,
-    benchmark_videos,
-    calibration_videos,
+from prunevid_qwen.evaluation.shapes.methods import (
+    BUDGETS,
+    AccuracyRun,
+    Method,
+    methods_called,
+    standard_methods,
+    uses_chance,
 )
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, FIRST_SEED, ShapesVideo
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
 from prunevid_qwen.tokens import TokenMap
 from tests.accuracy_model import PLAIN, PLAIN_STAGE_1, asked, bundled, calibrated
@@ -31,11 +32,11 @@ from tests.accuracy_model import PLAIN, PLAIN_STAGE_1, asked, bundled, calibrate
 def test_a_fitted_config_does_what_was_counted(name: str) -> None:
     calibration = calibrated()
     for cell in calibration.cells(asked(name), (0.16, 0.10)):
-        assert cell.counted == "planned"  # without the decoder, and right all the same
-        assert cell.status == "ok" and abs(cell.achieved - cell.budget) <= NEAR * cell.budget
-        config = PruneVidConfig.from_record(cell.config)
-        shares = [sum(a.tokens) / len(a.tokens) / 128 for q in calibration.questioners for a in q.ask(config)[:1]]
-        assert cell.achieved == pytest.approx(sum(shares) / len(shares), abs=1e-6)
+        assert cell["counted"] == "planned"  # without the decoder, and right all the same
+        assert cell["status"] == "ok" and abs(cell["achieved"] - cell["budget"]) <= NEAR * cell["budget"]
+        config = PruneVidConfig.from_record(cell["config"])
+        shares = [a["layer_average"] for q in calibration.questioners for a in q.ask(config)[:1]]
+        assert cell["achieved"] == pytest.approx(sum(shares) / len(shares), abs=1e-6)
 
 
 def test_no_setting_is_nearer_to_the_budget() -> None:
@@ -44,7 +45,9 @@ def test_no_setting_is_nearer_to_the_budget() -> None:
     shares = [calibration.planned(method.base_config(PLAIN).replace(**setting)) for setting in settings]
     assert shares == sorted(shares, reverse=True)  # what bisection rests on
     for cell in calibration.cells(method, (0.2, 0.12)):
-        assert abs(cell.achieved - cell.budget) == pytest.approx(min(abs(s - cell.budget) for s in shares), abs=1e-6)
+        assert abs(cell["achieved"] - cell["budget"]) == pytest.approx(
+            min(abs(s - cell["budget"]) for s in shares), abs=1e-6
+        )
 
 
 def test_a_merger_is_weighed_on_the_frames_that_its_config_looks_at() -> None:
@@ -82,19 +85,19 @@ def test_what_cannot_be_reached_says_why() -> None:
     stage_2 = calibration.cells(asked("stage 2"), (0.10,))[0]
     layers = bundled().model.config.text_config.num_hidden_layers
     floor = (int(layers * 10 / 28) + 1) / layers
-    assert stage_2.status == "unreachable" and stage_2.achieved >= floor
-    assert percent(stage_2.achieved, 1) in stage_2.why
+    assert stage_2["status"] == "unreachable" and stage_2["achieved"] >= floor
+    assert percent(stage_2["achieved"], 1) in stage_2["why"]
     light = calibration.cells(asked("prunevid"), (0.9,))[0]
-    assert light.status == "unreachable" and "at its lightest" in light.why
-    sizes = {cell.budget: cell for cell in calibration.cells(asked("smaller frames"), (0.25, 0.16))}
-    assert sizes[0.25].status == "ok" and sizes[0.25].config["max_pixels"] == 56 * 56
-    assert sizes[0.16].status == "unreachable" and "no such size" in sizes[0.16].why
+    assert light["status"] == "unreachable" and "at its lightest" in light["why"]
+    sizes = {cell["budget"]: cell for cell in calibration.cells(asked("smaller frames"), (0.25, 0.16))}
+    assert sizes[0.25]["status"] == "ok" and sizes[0.25]["config"]["max_pixels"] == 56 * 56
+    assert sizes[0.16]["status"] == "unreachable" and percent(sizes[0.16]["achieved"], 1) in sizes[0.16]["why"]
 
 
 def test_fewer_frames_take_the_nearest_even_number() -> None:
-    cells = {cell.budget: cell for cell in calibrated().cells(asked("fewer frames"), BUDGETS)}
+    cells = {cell["budget"]: cell for cell in calibrated().cells(asked("fewer frames"), BUDGETS)}
     defaults = PruneVidConfig().max_frames
-    assert {b: c.config.get("max_frames", defaults) for b, c in cells.items() if c.status == "ok"} == {
+    assert {b: c["config"].get("max_frames", defaults) for b, c in cells.items() if c["status"] == "ok"} == {
         0.50: 8,
         0.33: 6,
         0.25: 4,
@@ -104,9 +107,14 @@ def test_fewer_frames_take_the_nearest_even_number() -> None:
 def test_a_method_without_levers_is_asked_as_it_stands() -> None:
     fixed = Method("fixed", {"keep_ratio": 0.3, "cluster_ratio": 0.7}, levers=())
     (cell,) = calibrated().cells(fixed, BUDGETS)
-    assert (cell.budget, cell.status, cell.config["keep_ratio"], cell.config["cluster_ratio"]) == (None, "ok", 0.3, 0.7)
+    assert (cell["budget"], cell["status"], cell["config"]["keep_ratio"], cell["config"]["cluster_ratio"]) == (
+        None,
+        "ok",
+        0.3,
+        0.7,
+    )
     (unpruned,) = calibrated().cells(asked("unpruned"), BUDGETS)
-    assert (unpruned.budget, unpruned.achieved) == (None, 1.0)
+    assert (unpruned["budget"], unpruned["achieved"]) == (None, 1.0)
 
 
 @dataclass(frozen=True)
@@ -134,10 +142,10 @@ def test_a_selector_that_adapts_is_counted_while_it_answers(monkeypatch: pytest.
     monkeypatch.setitem(option_classes._CLASSES["selector"], "half", HalfOptions)
     calibration = Calibration(bundled(), PLAIN, 1)
     (cell,) = calibration.cells(Method("half", {"selector": "half"}), (0.14,))
-    assert cell.counted == "asked" and cell.status == "ok"
-    config = PruneVidConfig.from_record(cell.config)
-    counts = [sum(a.tokens) / len(a.tokens) / 128 for a in calibration.questioners[0].ask(config)]
-    assert cell.achieved == pytest.approx(sum(counts) / len(counts), abs=1e-6)
+    assert cell["counted"] == "asked" and cell["status"] == "ok"
+    config = PruneVidConfig.from_record(cell["config"])
+    counts = [a["layer_average"] for a in calibration.questioners[0].ask(config)]
+    assert cell["achieved"] == pytest.approx(sum(counts) / len(counts), abs=1e-6)
     assert "stage 1 + half" in [method.name for method in standard_methods()]
 
 
@@ -159,8 +167,6 @@ def test_every_registered_method_is_compared() -> None:
 def test_methods_refuse_what_nobody_knows() -> None:
     with pytest.raises(ConfigError, match="stage 1"):
         methods_called(["stage one"])
-    with pytest.raises(ConfigError, match="lever"):
-        Method("m", levers=("dpc_knn_k",))
     with pytest.raises(ConfigError, match="keep_ratio"):
         Method("m", {"keep_ration": 0.2})
 
@@ -178,14 +184,19 @@ def test_questions_are_half_and_half_over_many_types(name: str) -> None:
 
 
 def test_seeds_keep_out_of_training_and_calibration() -> None:
-    videos = benchmark_videos(6)
-    assert [video.seed for video in videos] == list(range(FIRST_SEED, FIRST_SEED + 6))
-    assert [video.condition.name for video in videos] == ["plain", "long", "clutter", "shake", "plain", "long"]
+    def videos(count: int, first_seed: int = FIRST_SEED, conditions: tuple[str, ...] = ()) -> list[ShapesVideo]:
+        return AccuracyRun((), conditions=conditions, videos=count, first_seed=first_seed).list_videos()
+
+    assert [video.seed for video in videos(6)] == list(range(FIRST_SEED, FIRST_SEED + 6))
+    assert [video.condition.name for video in videos(6)] == ["plain", "long", "clutter", "shake", "plain", "long"]
     with pytest.raises(ConfigError, match="training"):
-        benchmark_videos(1, FIRST_HELD_OUT_SEED - 1)
+        videos(1, FIRST_HELD_OUT_SEED - 1)
     with pytest.raises(ConfigError, match="calibration"):
-        benchmark_videos(2, CALIBRATION_SEED - 1)
-    benchmark_videos(1, CALIBRATION_SEED - 1)
-    assert {v.seed for v in calibration_videos(PLAIN)} == set(range(CALIBRATION_SEED, CALIBRATION_SEED + 48))
+        videos(2, CALIBRATION_SEED - 1)
+    with pytest.raises(ConfigError, match="calibration"):
+        videos(1, CALIBRATION_SEED + 47)
+    videos(1, CALIBRATION_SEED - 1), videos(1, CALIBRATION_SEED + 48)
+    fitted = [each.video.seed for each in Calibration(bundled(), PLAIN, 48).questioners]
+    assert fitted == list(range(CALIBRATION_SEED, CALIBRATION_SEED + 48))
     with pytest.raises(ConfigError, match="planes"):
-        benchmark_videos(1, conditions=("planes",))
+        videos(1, conditions=("planes",))

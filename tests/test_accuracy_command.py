@@ -13,8 +13,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.shapes import accuracy
 from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, methods_called
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
-from prunevid_qwen.evaluation.shapes.workers import Worker
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 
 SMALL = [
     "bench", "accuracy", "--quick", "--methods", "prunevid", "--conditions", "plain", "--budgets", "0.25",
@@ -49,12 +48,11 @@ def words(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
 
 @pytest.fixture
 def asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Worker, *job: Any) -> Any:
+    def refuse(run: AccuracyRun, *job: Any) -> Any:
         raise AssertionError(f"done before, and done again: {job}")
 
-    monkeypatch.setattr(Worker, "__init__", lambda self, run: None)
-    monkeypatch.setattr(Worker, "calibrate", refuse)
-    monkeypatch.setattr(Worker, "ask", refuse)
+    monkeypatch.setattr(accuracy, "calibrate", refuse)
+    monkeypatch.setattr(accuracy, "ask", refuse)
 
 
 class Caught(Exception):
@@ -133,11 +131,11 @@ def test_without_matplotlib_a_run_is_measured_and_the_plots_come_later(
 def test_who_stops_the_command_reads_how_to_go_on(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stop(self: Worker, *job: Any) -> Any:
+    def stop(run: AccuracyRun, *job: Any) -> Any:
         raise KeyboardInterrupt
 
     copy = Path(words[-1])
-    monkeypatch.setattr(Worker, "ask", stop)
+    monkeypatch.setattr(accuracy, "ask", stop)
     before = (copy / "answers.jsonl").read_bytes()
     assert main([*words, "--videos", "3"]) == 130
     assert str(copy) in capsys.readouterr().err and (copy / "answers.jsonl").read_bytes() == before

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import pytest
 
-from prunevid_qwen.evaluation.report.intervals import paired_difference
 from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers
+from prunevid_qwen.evaluation.shapes.accuracy_summary import CellName, paired, read_answers
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
 
@@ -36,31 +35,32 @@ def answers(tmp_path_factory):
 
 
 def column(answers, method):
-    return answers.columns[CellName(method, None if method in ("unpruned", "random") else BUDGET)]
+    return answers[CellName(method, None if method in ("unpruned", "random") else BUDGET)]
 
 
 def lead(answers, method, other):
     ours, theirs = column(answers, method), column(answers, other)
-    assert ours.asked.all() and theirs.asked.all(), "both must have been asked everything"
-    found = paired_difference(ours.correct, theirs.correct, answers.videos)
-    assert found.videos == VIDEOS and found.n >= 8 * VIDEOS
+    found = paired(ours, theirs)
+    assert found["n"] == len(ours) == len(theirs) >= 8 * VIDEOS and found["videos"] == VIDEOS, "asked everything"
     return found
 
 
 def test_random_has_the_most_tokens(answers):
-    cost = {name: column(answers, name).layer_average.mean() for name in ("prunevid", "recommended", "random")}
     for method in ("prunevid", "recommended"):  # fitted on other videos: how much stands still differs
-        assert cost[method] == pytest.approx(BUDGET, rel=0.2) and cost[method] <= cost["random"], cost
+        ours, of_random = lead(answers, method, "random")["tokens"]
+        assert ours == pytest.approx(BUDGET, rel=0.2) and ours <= of_random
 
 
 def test_prunevid_beats_random_by_ten_points(answers):
     found = lead(answers, "prunevid", "random")
-    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens prunevid leads random at 20% by {found}"
+    assert found["difference"] >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens prunevid leads random at 20% by {found}"
 
 
 def test_recommended_beats_random_by_ten_points(answers):
     found = lead(answers, "recommended", "random")
-    assert found.value >= ABOVE_RANDOM, f"at {BUDGET:.0%} of the tokens recommended leads random at 20% by {found}"
+    assert found["difference"] >= ABOVE_RANDOM, (
+        f"at {BUDGET:.0%} of the tokens recommended leads random at 20% by {found}"
+    )
 
 
 def test_recommended_loses_at_most_three_points(answers):
@@ -70,4 +70,6 @@ def test_recommended_loses_at_most_three_points(answers):
     the question. `docs/choices.md` has the figures; `recommended` is what came of them.
     """
     found = lead(answers, "recommended", "unpruned")
-    assert found.value >= -BELOW_UNPRUNED, f"at {BUDGET:.0%} of the tokens recommended is at {found} against unpruned"
+    assert found["difference"] >= -BELOW_UNPRUNED, (
+        f"at {BUDGET:.0%} of the tokens recommended is at {found} against unpruned"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -12,12 +13,11 @@ from typing import Any
 import pytest
 
 from prunevid_qwen.errors import ConfigError, SetupError
-from prunevid_qwen.evaluation.shapes import workers as spreading
-from prunevid_qwen.evaluation.shapes.accuracy import _whole_videos, accuracy_run
+from prunevid_qwen.evaluation.shapes import accuracy
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run, whole_videos
 from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, methods_called
 from prunevid_qwen.evaluation.shapes.videos import FIRST_SEED
-from prunevid_qwen.evaluation.shapes.workers import Worker
 from prunevid_qwen.evaluation.store import code_digest
 
 SMALL = AccuracyRun(
@@ -55,12 +55,11 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 def asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """No model is loaded, and whoever fits or asks fails."""
 
-    def refuse(self: Worker, *job: Any) -> Any:
+    def refuse(run: AccuracyRun, *job: Any) -> Any:
         raise AssertionError(f"done before, and done again: {job}")
 
-    monkeypatch.setattr(Worker, "__init__", lambda self, run: None)
-    monkeypatch.setattr(Worker, "calibrate", refuse)
-    monkeypatch.setattr(Worker, "ask", refuse)
+    monkeypatch.setattr(accuracy, "calibrate", refuse)
+    monkeypatch.setattr(accuracy, "ask", refuse)
 
 
 def test_every_video_is_asked_every_question_under_every_cell(finished: Path) -> None:
@@ -102,7 +101,7 @@ def test_wherever_the_file_was_cut_whole_videos_stay(tmp_path: Path) -> None:
     edges = (len(parts[0]) - 1, len(parts[0]), len(text) - 1, len(text))
     for cut in sorted({*range(0, len(text), 7), *edges}):
         path.write_text(text[:cut])
-        done = _whole_videos(path, wanted)
+        done = whole_videos(path, wanted)
         count = (cut >= len(parts[0])) + (cut >= len(text))
         assert done == set(list(wanted)[:count]), cut
         assert path.read_text() == "".join(parts[:count]), cut
@@ -202,9 +201,13 @@ def test_a_run_refuses_what_makes_no_sense() -> None:
         replace(SMALL, model="/nowhere").to_dict()
 
 
+def end_this_process(run: AccuracyRun) -> None:
+    os._exit(1)
+
+
 def test_a_worker_ended_from_outside_says_how_to_go_on() -> None:
-    with pytest.raises(SetupError, match="goes on where it was"), spreading.workers(SMALL, 2):
-        raise spreading.BrokenProcessPool
+    with pytest.raises(SetupError, match="goes on where it was"):
+        list(accuracy.each(SMALL, 2, end_this_process, [()]))
 
 
 # ---- stopped at every kind of place

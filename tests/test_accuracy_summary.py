@@ -8,9 +8,18 @@ import random
 import pytest
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.accuracy_summary import summarise, write_summary
-from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers, read_run
-from prunevid_qwen.evaluation.shapes.comparison import BETTER, NOISE, WORSE, compare, compare_folders
+from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders
+from prunevid_qwen.evaluation.shapes.accuracy_summary import (
+    BETTER,
+    NOISE,
+    WORSE,
+    CellName,
+    compare,
+    read_answers,
+    read_run,
+    summarise,
+    write_summary,
+)
 
 from .accuracy_folders import line, small_run, write_run
 
@@ -109,12 +118,12 @@ def drop(lines, method, question=None):
     [
         (lambda lines: drop(lines, "unpruned"), "no unpruned answers"),
         (lambda lines: drop(lines, "random"), "random at 16% has no answer to 24 questions in plain"),
-        (lambda lines: drop(lines, "random", 4), "8 missing"),
+        (lambda lines: drop(lines, "random", 4), "24 missing"),
         (lambda lines: [*lines, lines[0]], "a second time"),
         (lambda lines: [*lines, line(0, 0, "other", 0.16, True, text="Why?")], "worded otherwise"),
-        (lambda lines: lines[:4] + lines[5:], "other random seeds"),
+        (lambda lines: lines[:4] + lines[5:], "1 missing"),
         (lambda lines: [*lines, {"seed": 1}], "is no answer"),
-        (lambda lines: [], "is empty"),
+        (lambda lines: [], "no unpruned answers"),
     ],
 )
 def test_what_is_not_a_whole_run_is_refused(tmp_path, change, complaint):
@@ -156,23 +165,23 @@ def changed_run(right):
 def test_a_change_is_told_from_noise(tmp_path, right, verdict):
     new = read_answers(write_run(tmp_path / "new", *changed_run(right)))
     old = read_answers(write_run(tmp_path / "old", *small_run()))
-    rows = {(row.method, row.budget, row.together): row for row in compare(new, old)}
-    row = rows["prunevid", 0.1, False]
-    assert row.verdict == verdict and row.n == 48 and row.same_cost
-    assert row.difference == round(sum(right(seed) for seed in range(8)) / 48, 4)
-    together = rows["prunevid", None, True]
-    assert together.n == 96 and together.difference == pytest.approx(row.difference / 2, abs=1e-4)
-    back = {(r.method, r.budget, r.together): r for r in compare(old, new)}["prunevid", 0.1, False]
-    assert back.difference == -row.difference and back.verdict == (WORSE if verdict == BETTER else NOISE)
-    assert {row.verdict for key, row in rows.items() if key[0] != "prunevid"} == {NOISE}
+    rows = {(row["method"], row["budget"]): row for row in compare(new, old)}
+    row = rows["prunevid", 0.1]
+    assert row["verdict"] == verdict and row["n"] == 48 and row["same_cost"]
+    assert row["difference"] == round(sum(right(seed) for seed in range(8)) / 48, 4)
+    together = rows["prunevid", "all"]
+    assert together["n"] == 96 and together["difference"] == pytest.approx(row["difference"] / 2, abs=1e-4)
+    back = {(r["method"], r["budget"]): r for r in compare(old, new)}["prunevid", 0.1]
+    assert back["difference"] == -row["difference"] and back["verdict"] == (WORSE if verdict == BETTER else NOISE)
+    assert {row["verdict"] for key, row in rows.items() if key[0] != "prunevid"} == {NOISE}
 
 
 def test_only_common_questions_are_compared(tmp_path):
     new = read_answers(write_run(tmp_path / "new", *small_run(videos=4)))
     old = read_answers(write_run(tmp_path / "old", *small_run()))
-    rows = {(row.method, row.budget): row for row in compare(new, old)}
-    assert rows["prunevid", 0.16].n == 24 and rows["fewer frames", 0.16].n == 12
-    assert rows["unpruned", None].verdict == NOISE
+    rows = {(row["method"], row["budget"]): row for row in compare(new, old)}
+    assert rows["prunevid", 0.16]["n"] == 24 and rows["fewer frames", 0.16]["n"] == 12
+    assert rows["unpruned", None]["verdict"] == NOISE
 
 
 def test_the_comparison_in_words(tmp_path):
@@ -184,7 +193,7 @@ def test_the_comparison_in_words(tmp_path):
     text = compare_folders(new, write_run(tmp_path / "old", *small_run(), packed=True))
     assert "# new against old" in text
     assert "1 are better, 0 worse, 5 within noise" in text and "1 do not cost the same" in text
-    assert "commit: ffff (baseline 0123abc)" in text and "torch 2.14.0 (baseline 2.13.0)" in text
+    assert "commit: ffff (baseline 0123abc)" in text and "torch: 2.14.0 (baseline 2.13.0)" in text
     assert "| prunevid | 10 % | 10.0 % | 10.0 % | +16.7 | +16.7 to +16.7 | 48 | **better** |" in text
     assert "| random | 16 % | 20.0 % | 16.0 % * |" in text
 

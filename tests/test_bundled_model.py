@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
 import prunevid_qwen
 from prunevid_qwen import PruneVidQwen25VL, get_baseline_config
-from prunevid_qwen.evaluation.shapes.questioner import is_correct
+from prunevid_qwen.evaluation.shapes.videos import is_correct
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, make_questions, make_scene, render
 from research.bundled_accuracy import package_answers
 from research.bundled_model.tokenizer import SPECIAL_TOKENS, VOCABULARY, WORDS

@@ -169,23 +169,20 @@ os._exit(code)
 WORKING = """
 import os, signal, sys
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.shapes import workers
+from prunevid_qwen.evaluation.shapes.accuracy import each
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
-workers.Worker = lambda run: None  # in the workers too, which import this file
-
-def wait(worker, path):
+def wait(run, path):
     with open(path, "w") as file:
         file.write(f"{os.getpid()}\\n")
     signal.pause()
 
 def work(one: str, two: str):
-    with workers.workers(AccuracyRun(()), 2) as each:
-        list(each(wait, [(one,), (two,)]))
+    list(each(AccuracyRun(()), 2, wait, [(one,), (two,)]))
 
 if __name__ == "__main__":
-    for each, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
-        signal.signal(each, handler)
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, 0), (signal.SIGHUP, 0)):
+        signal.signal(number, handler)
     run_script(work)
 """
 

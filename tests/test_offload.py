@@ -17,12 +17,12 @@ from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.evaluation.engine.task import Task
 from prunevid_qwen.evaluation.engine.task_media import ByConfig, read_media
-from prunevid_qwen.evaluation.shapes.questioner import Questioner
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS, ShapesVideo
+from prunevid_qwen.evaluation.shapes.videos import Questioner, ShapesVideo
 from prunevid_qwen.evaluation.tasks.batch_questions import read_questions
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.moving_shapes import make_scene, write_frames
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from prunevid_qwen.moving_shapes.drawing import render
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import DOOR
@@ -91,7 +91,7 @@ def test_engines_answer_with_an_offloaded_model(tmp_path: Path) -> None:
         lines = list(answerer.answer(Task(question.media, ((question, tuple(dict(configs))),)), read))
         video = ShapesVideo(CONDITIONS["plain"], 1)
         asked = Questioner(answerer.model, video, video.questions(1)).ask(configs[1][1])
-        answers.append(([line["raw"] for line in lines], [each.given for each in asked]))
+        answers.append(([line["raw"] for line in lines], [line["given"] for line in asked]))
     assert answers[0] == answers[1] and None not in answers[0][0]
 
 

@@ -54,6 +54,14 @@ def check_tables(run: Path, folder: str, which: str) -> None:
         assert found == text, name
 
 
+def tables_of(page: Path) -> list[str]:
+    """The tables of a page, as f73973f words them."""
+    text = page.read_bytes()
+    for old, new in REWORDED:
+        text = re.sub(old, new, text)
+    return re.findall(r"(?:^\|.*\n)+", text.decode(), re.MULTILINE)
+
+
 def stored(folder: Path) -> dict[str, bytes]:
     """What a run holds, but for locks, which are empty."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -134,9 +142,8 @@ SHAPES = [
 
 def write_shapes_tables(folder: Path) -> None:
     """As `bench accuracy --plots_from` does, which draws for seconds: so this is the one place that calls inside."""
-    from prunevid_qwen.evaluation.shapes.accuracy_page import report
+    from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders, report
     from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
-    from prunevid_qwen.evaluation.shapes.comparison import compare_folders
 
     (folder / "report.md").write_text(report(json.loads(write_summary(folder).read_text())))
     (folder / "comparison.md").write_text(compare_folders(folder, folder))
@@ -144,7 +151,12 @@ def write_shapes_tables(folder: Path) -> None:
 
 @of("shapes")
 def test_tables_of_the_accuracy_benchmark(run: Path) -> None:
+    """The sentences around them are new, and so are two tables."""
     write_shapes_tables(run / "finished")
+    for name, count in (("report.md", 9), ("comparison.md", 1)):
+        ours, theirs = (tables_of(run / folder / name) for folder in ("finished", "expected"))
+        assert len(theirs) == count and [table for table in ours if table in theirs] == theirs, name
+        (run / "expected" / name).unlink()
     check_tables(run, "finished", "expected")
 
 

@@ -15,8 +15,8 @@ from prunevid_qwen import check_reducer
 from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, UnknownOption
 from prunevid_qwen.evaluation.shapes.methods import Method, uses_chance
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from prunevid_qwen.reducer import (
     _REDUCERS,
     AttentionQuery,

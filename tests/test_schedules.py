@@ -13,9 +13,9 @@ from prunevid_qwen.config import PruneVidConfig, PyramidDropOptions, SparseVLMOp
 from prunevid_qwen.config.methods import OracleOptions
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.methods import Method
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step, compile_plan
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.reducer import register
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM

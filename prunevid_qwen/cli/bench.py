@@ -51,9 +51,8 @@ def accuracy(
     The config that reaches each budget stands in the folder's run.json.
     """
     from prunevid_qwen.evaluation.shapes.accuracy import QUICK, accuracy_run, pack_answers
-    from prunevid_qwen.evaluation.shapes.accuracy_page import write_report
-    from prunevid_qwen.evaluation.shapes.answer_columns import read_answers
-    from prunevid_qwen.evaluation.shapes.comparison import compare_folders
+    from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders, write_report
+    from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers
     from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
     folder = plots_from or out

@@ -266,7 +266,7 @@ def visual_cot(
     made = named_configs(configs, pruning.given)
     from prunevid_qwen.evaluation.tasks import judge as judging
     from prunevid_qwen.evaluation.tasks import visual_cot as task
-    from prunevid_qwen.evaluation.tasks import visual_cot_records, visual_cot_tables
+    from prunevid_qwen.evaluation.tasks import visual_cot_tables
 
     asked = task.VisualCotRun(
         tuple(data or ()), images, task.competitors(made, not no_baseline), limit, task.BRIEF if brief else "",
@@ -274,7 +274,7 @@ def visual_cot(
     )  # fmt: skip
     samples = [] if judge_only and not dry_run else asked.samples()
     with Bars(output.quiet) as bars:
-        found = list(visual_cot_records.problems(samples, images, dry_run, bars.tell))
+        found = list(task.problems(samples, images, dry_run, bars.tell))
     others = "" if dry_run else "; --dry_run lists them all. The scores will be of the others alone"
     output.note_missing(found, f"of {len(samples)} samples cannot be asked", others, len(found) if dry_run else 5)
     if dry_run:

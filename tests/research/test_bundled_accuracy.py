@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from prunevid_qwen.evaluation.shapes.videos import CONDITIONS
 from prunevid_qwen.moving_shapes import Question
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 from research.bundled_accuracy import FIRST_SEED, measure, read_answers, summarise
 
 pytestmark = pytest.mark.nightly

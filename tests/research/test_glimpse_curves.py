@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
-from prunevid_qwen.evaluation.shapes.answer_columns import CellName, read_answers, read_run
+from prunevid_qwen.evaluation.shapes.accuracy_summary import CellName, read_answers, read_run
 from research import glimpse, glimpse_page, glimpse_plots
 from research.glimpse import SELECTORS, glimpse_methods, glimpse_run, summarise_glimpse
 from research.shapes_run import write_summary
@@ -54,23 +54,25 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_figure_is_that_of_the_answers(small: Path) -> None:
     answers = read_answers(small / "glimpse")
     figures = json.loads((small / "glimpse" / "summary.json").read_text(encoding="utf-8"))["figures"]
-    unpruned = answers.columns[CellName("unpruned", None)].correct
+
+    def right(name: str) -> np.ndarray:
+        return np.array([each.correct for each in answers[CellName(name, None)].values()])
+
+    unpruned = right("unpruned")
     assert figures["unpruned"]["value"] == pytest.approx(unpruned.mean(), abs=1e-6)
     for selector in SELECTORS:
-        column, row = answers.columns[CellName(f"{selector} 25%", None)], figures["methods"][f"{selector} 25%"]
-        assert row["accuracy"]["value"] == pytest.approx(column.correct.mean(), abs=1e-6)
-        assert row["lost"]["value"] == pytest.approx((column.correct - unpruned).mean(), abs=1e-6)
+        ours, row = right(f"{selector} 25%"), figures["methods"][f"{selector} 25%"]
+        assert row["accuracy"]["value"] == pytest.approx(ours.mean(), abs=1e-6)
+        assert row["lost"]["value"] == pytest.approx((ours - unpruned).mean(), abs=1e-6)
         assert row["kept"] == pytest.approx(0.25, abs=0.01)
     assert figures["methods"]["oracle above 0.5"]["evidence_kept"] == 1.0
-    kept = answers.columns[CellName("glimpse above 0.5", None)].kept
+    own = answers[CellName("glimpse above 0.5", None)].values()
     adaptive = figures["adaptive"]
-    assert sum(row["n"] for name, row in adaptive.items() if " " not in name) == len(kept)
-    of_type = np.array([question.type == "count" for question in answers.questions])
-    assert adaptive["count"]["mean"] == pytest.approx(kept[of_type].mean(), abs=1e-5)
-    ours = answers.columns[CellName("glimpse 25%", None)].correct
+    assert sum(row["n"] for name, row in adaptive.items() if " " not in name) == len(own)
+    counts = [each.kept for each in own if each.wording[0] == "count"]
+    assert adaptive["count"]["mean"] == pytest.approx(np.mean(counts), abs=1e-5)
     for other, row in figures["glimpse_against"]["25%"].items():
-        theirs = answers.columns[CellName(f"{other} 25%", None)].correct
-        assert row["value"] == pytest.approx((ours - theirs).mean(), abs=1e-6)
+        assert row["value"] == pytest.approx((right("glimpse 25%") - right(f"{other} 25%")).mean(), abs=1e-6)
 
 
 def test_plots_and_tables(small: Path) -> None:

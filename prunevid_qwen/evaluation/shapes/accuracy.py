@@ -1,26 +1,38 @@
 """Run the benchmark: every question of every video under every method and budget, resumable at any moment.
 
 A folder holds ``run.json`` (what was asked of what, and the configs, stored as they are fitted) and ``answers.jsonl``
-(a line for each question, those of a video at once).
+(a line for each question, those of a video at once). A result never depends on the number of processes: each job is
+done in one of them, by one thread.
 """
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import asdict, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.budgets import Cell
-from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
-from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CONDITIONS
-from prunevid_qwen.evaluation.shapes.workers import Each, Worker, lines_of, workers
+import torch
+
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config
+from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.evaluation.engine.process_pool import end_pool, start_pool, submit
+from prunevid_qwen.evaluation.shapes.budgets import Calibration, Cell
+from prunevid_qwen.evaluation.shapes.methods import BLANK, AccuracyRun, Method, uses_chance
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, Questioner, ShapesVideo
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines, pack, read_lines, unpack
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS
 
 ANSWERS = "answers.jsonl"
 FILES = (ANSWERS, f"{ANSWERS}.xz", "summary.json", "report.md", "comparison.md")
@@ -48,8 +60,7 @@ def accuracy_run(
         progress: told how far it is: "calibrating" by method and condition, "asking" by video.
         command: what a person typed, for the record; None is this process's.
 
-    Returns:
-        The path of ``answers.jsonl``, which is complete now.
+    Returns: the path of ``answers.jsonl``, which is complete now.
 
     Raises:
         ConfigError: the folder holds answers of a run with other options, model or versions.
@@ -75,20 +86,34 @@ def accuracy_run(
         record["minutes"] = round(spent + (time.monotonic() - began) / 60, 1)
         held.write_record(record)
 
+    def results(
+        what: str, done: int, total: int, do: Callable[..., Any], jobs: list[Any]
+    ) -> Generator[Any, None, None]:
+        tell(what, done, total)
+        with closing(each(run, min(worker_count or os.cpu_count() or 1, len(videos)), do, jobs)) as found:
+            for number, result in enumerate(found, done + 1):
+                yield result  # and when it is stored:
+                tell(what, number, total)
+
     unpack(answers)
-    with workers(run, min(worker_count or os.cpu_count() or 1, len(videos))) as each:
-        for cells in _calibrated(each, run, [Cell(**cell) for cell in record.get("cells", [])], tell):
-            record["cells"] = [asdict(cell) for cell in cells]
-            write_record()
-        cells = [Cell(**cell) for cell in record["cells"]]
-        done = _whole_videos(answers, {video.name: lines_of(run, video, cells) for video in videos})
-        left = [video for video in videos if video.name not in done]
-        write_record()
-        tell("asking", len(done), len(videos))
-        with Lines(answers) as file:
-            for number, lines in enumerate(each(Worker.ask, [(video, cells) for video in left]), 1):
-                file.add(*lines)  # a video's lines at once
-                tell("asking", len(done) + number, len(videos))
+    cells: list[Cell] = record.get("cells", [])
+    jobs = [(condition, method) for condition in run.conditions for method in run.methods]
+    order = {(condition, method.name): number for number, (condition, method) in enumerate(jobs)}
+    fitted = {(cell["condition"], cell["method"]) for cell in cells}
+    if left := [(condition, method) for condition, method in jobs if (condition, method.name) not in fitted]:
+        with closing(results("calibrating", len(fitted), len(jobs), calibrate, left)) as calibrated:
+            for found in calibrated:
+                # jobs end in any order; the budgets of a method keep theirs
+                cells = sorted([*cells, *found], key=lambda cell: order[cell["condition"], cell["method"]])
+                record["cells"] = cells
+                write_record()
+    wanted = {video.name: len(_asks(run, video, cells)) * len(video.questions(run.questions)) for video in videos}
+    done = whole_videos(answers, wanted)
+    write_record()
+    asks = [(video, cells) for video in videos if video.name not in done]
+    with Lines(answers) as file, closing(results("asking", len(done), len(videos), ask, asks)) as asked:
+        for lines in asked:
+            file.add(*lines)  # a video's lines at once
     write_record()
     return answers
 
@@ -100,22 +125,7 @@ def pack_answers(folder: Path) -> Path:
     return pack(folder / ANSWERS, lambda row: (row["condition"], row["seed"], row["question"]))
 
 
-def _calibrated(each: Each, run: AccuracyRun, cells: list[Cell], tell: Progress) -> Iterator[list[Cell]]:
-    """Fit what is not fitted yet; yields all cells after each method, in the order of conditions and methods."""
-    jobs = [(condition, method.name) for condition in run.conditions for method in run.methods]
-    done = {(cell.condition, cell.method) for cell in cells}
-    methods = {method.name: method for method in run.methods}
-    left = [(condition, methods[name]) for condition, name in jobs if (condition, name) not in done]
-    if left:
-        tell("calibrating", len(done), len(jobs))
-    for number, found in enumerate(each(Worker.calibrate, left), 1):
-        # jobs end in any order; the budgets of a method keep theirs
-        cells = sorted([*cells, *found], key=lambda cell: jobs.index((cell.condition, cell.method)))
-        yield cells
-        tell("calibrating", len(done) + number, len(jobs))
-
-
-def _whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[str, int]]:
+def whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[str, int]]:
     """Return which videos have all their lines, as many as wanted, and take the lines of others out of the file."""
 
     def name(line: dict[str, Any]) -> tuple[str, int]:
@@ -125,3 +135,82 @@ def _whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[s
     done = {video for video, count in counts.items() if count == wanted.get(video)}
     keep_lines(path, lambda line: name(line) in done)
     return done
+
+
+def _asks(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[tuple[Cell, PruneVidConfig, int | None]]:
+    """The cells that are reached on a kind of video, each under every random seed; None where nothing is drawn."""
+    asks: list[tuple[Cell, PruneVidConfig, int | None]] = []
+    for cell in cells:
+        if cell["condition"] == video.condition.name and cell["status"] == "ok":
+            config = PruneVidConfig.from_record(cell["config"])
+            drawn = range(run.random_seeds) if uses_chance(config) else ()
+            asks += [(cell, config.replace(random_seed=seed), seed) for seed in drawn] or [(cell, config, None)]
+    return asks
+
+
+def calibrate(run: AccuracyRun, condition: str, method: Method) -> list[Cell]:
+    """Fit a method to every budget on one kind of video."""
+    return _calibration(run.model, condition, run.calibration_videos).cells(method, run.budgets)
+
+
+def ask(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Ask about ``video`` under the cells of its condition that are reached: its lines."""
+    _calibration.cache_clear()  # is over: the memory of its videos is free
+    questions, model = video.questions(run.questions), _model(run.model)
+    shown = [Questioner(model, replace(video, blank=grey), questions, run.through_files) for grey in (False, True)]
+    known: dict[Any, list[dict[str, Any]]] = {}  # two budgets may come to one config
+    out = []
+    for cell, config, seed in _asks(run, video, cells):
+        asked = cell["method"] == BLANK, config
+        if asked not in known:
+            known[asked] = shown[asked[0]].ask(config)
+        about = {"method": cell["method"], "budget": cell["budget"], "random_seed": seed}
+        out += [{**line, **about} for line in known[asked]]
+    return out
+
+
+@lru_cache(maxsize=1)
+def _model(path: str) -> PruneVidQwen25VL:
+    """The model of this process, loaded with its first job."""
+    from transformers.utils import logging as library_logging
+
+    library_logging.disable_progress_bar()
+    if multiprocessing.parent_process() is not None:  # a process of its own: the caller's says it once
+        logging.getLogger("prunevid_qwen").setLevel(logging.ERROR)
+    return PruneVidQwen25VL(path, get_baseline_config(), device="cpu", dtype="float32")
+
+
+@lru_cache(maxsize=1)  # jobs of one condition follow each other
+def _calibration(path: str, condition: str, videos: int) -> Calibration:
+    return Calibration(_model(path), CONDITIONS[condition], videos)
+
+
+def each(run: AccuracyRun, workers: int, do: Callable[..., Any], jobs: Sequence[Any]) -> Generator[Any, None, None]:
+    """Do something for a run with each job in ``workers`` processes of one thread; one means this process.
+
+    Yields: each result as it is ready, in any order. Closing the iterator ends the processes at once.
+
+    Raises:
+        SetupError: a process was ended from outside.
+    """
+    if not jobs:
+        return
+    if workers == 1:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield from (do(run, *job) for job in jobs)
+        finally:
+            torch.set_num_threads(threads)
+        return
+    pool = start_pool(workers, run.plugins)
+    try:
+        for future in as_completed([submit(pool, do, run, *job) for job in jobs]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise SetupError(
+            "a worker process was ended from outside, perhaps for want of memory: run the same command again, it goes "
+            "on where it was; --workers 1 needs the least"
+        ) from error
+    finally:
+        end_pool(pool)

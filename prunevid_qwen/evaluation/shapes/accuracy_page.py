@@ -1,27 +1,25 @@
-"""The accuracy report: the run, its findings and tables, how to read it, and the limits of its claims."""
+"""The pages of the accuracy benchmark: the report on a run, and the comparison of two runs; tables in Markdown."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.evaluation.report.page import page
+from prunevid_qwen.evaluation.report.intervals import excludes_zero
+from prunevid_qwen.evaluation.report.page import Row, Table, flat, page
+from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED
+from prunevid_qwen.evaluation.shapes import accuracy_summary
 from prunevid_qwen.evaluation.shapes.accuracy_plots import draw_plots
-from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
-from prunevid_qwen.evaluation.shapes.accuracy_tables import (
-    PARTIAL,
-    accuracy_table,
-    evidence_table,
-    group_tables,
-    token_table,
-    unreachable_list,
-)
-from prunevid_qwen.evaluation.shapes.findings import WIDEST_TIE, findings
-from prunevid_qwen.evaluation.shapes.methods import LEAST_KEEP_RATIO
+from prunevid_qwen.evaluation.shapes.methods import CONTROLS, JUDGED, LEAST_KEEP_RATIO, UNPRUNED
 from prunevid_qwen.evaluation.store import replace
 
-REPORT = "report.md"
+HEADLINE_BUDGETS = (0.16, 0.10)
+UNREACHABLE = "unreachable"
+PARTIAL = "†"
+_NOTHING = "\N{EN DASH}"
 
 _HOW_TO_READ = f"""\
 - **Tokens** are visual tokens averaged over the decoder's layers, as a share of the whole video's: in one column every
@@ -31,25 +29,22 @@ _HOW_TO_READ = f"""\
   {LEAST_KEEP_RATIO:g} at `cluster_ratio=1` (stage 1 then merges what looks alike over time alone), after that
   `cluster_ratio`. "prunevid published" keeps the paper's `cluster_ratio=0.5` instead; "recommended" moves `keep_ratio`
   alone. What only merges or only selects has one ratio to move.
-- **Accuracy** is the share of questions answered right. The line below it is the difference to the unpruned model on
-  the same questions, in points, with its 95 % interval (bootstrap, whole videos drawn with replacement). **Bold**: the
-  interval leaves out 0. Of many cells that differ in nothing, one in twenty would still be bold.
-- A tie is an interval that holds 0 and is at most {100 * WIDEST_TIE:g} points wide from end to end. An interval from
-  0 to 0 says that no answer differed on these videos, not that none ever will.
-- **{PARTIAL}** marks cells that some conditions could not reach. Their accuracy is over the others alone and must not
-  be compared along the row; their difference is paired over the same questions and may be.
-- **No video** is the unpruned model shown a grey video of the same length: the floor, which no method should be near.
-- Methods that draw at random were asked under several random seeds, averaged for each question.
-- **Evidence** is the tokens that the asked-about objects cover. Recall is the share of them that survive: a token
-  merged into one that is kept counts by the share of that merged token's members that show the same object."""
+- **A difference** is paired, in points, with its 95 % interval (bootstrap, whole videos drawn with replacement).
+  **Bold**: the interval leaves out 0, as one in twenty does where nothing differs.
+- **Controls** are {", ".join(CONTROLS)}: a method that is not clearly above them is not worth its code.
+- **{PARTIAL}**: some conditions could not reach the cell. Its accuracy is over the others alone and must not be
+  compared along the row; its difference is paired over the same questions and may be.
+- **No video** is the unpruned model shown a grey video of the same length: the floor.
+- **Evidence** is the tokens that the asked-about objects cover. A token merged into one that is kept survives by the
+  share of that merged token's members that show the same object.
+- Methods that draw at random were asked under several random seeds, averaged for each question."""
 
 _LIMITS = """\
 This is a toy: a model of a few million parameters, trained from scratch on generated shapes, with 16 or 36 tokens a
 frame. It tells on a laptop whether a change to a method breaks it, and which of two methods keeps more of what is asked
 about, in a world of few objects. **It says nothing about the accuracy of Qwen2.5-VL**: real videos have texture, text
-and hundreds of tokens a frame, and its attention is that of a deeper network. `min_cluster_tokens` is 1 here, not the
-authors' 14, which is meant for frames of 140 to 196 tokens. How the model was trained stands in its card; expect the
-order of close methods to change on a real model."""
+and hundreds of tokens a frame. `min_cluster_tokens` is 1 here, not the authors' 14, which is meant for frames of 140 to
+196 tokens. Expect the order of close methods to change on a real model."""
 
 
 def write_report(folder: Path, plots: bool = True) -> Path:
@@ -59,18 +54,23 @@ def write_report(folder: Path, plots: bool = True) -> Path:
         ConfigError: the run is not complete, and what to do.
         SetupError: matplotlib is not installed; the summary is written by then.
     """
-    summary = json.loads(write_summary(folder).read_text(encoding="utf-8"))
+    summary = json.loads(accuracy_summary.write_summary(folder).read_text(encoding="utf-8"))
     if plots:
         draw_plots(summary, folder)
-    path = folder / REPORT
+    path = folder / "report.md"
     replace(path, report(summary, plots).encode())
     return path
 
 
-def report(summary: dict[str, Any], plots: bool = True) -> str:
+def report(summary: Row, plots: bool = True) -> str:
     """Return the report on a summary in markdown, with ``plots`` that are drawn beside it."""
     figures = summary["figures"]
     conditions = ", ".join(f"{name} ({row['videos']})" for name, row in figures["conditions"].items())
+    run = {**summary["run"], "options": {**summary["run"].get("options", {})}}
+    run["options"].pop("methods", None)  # they are long and stand in run.json
+    right = f"{percent(figures['unpruned']['accuracy'])} % are right"
+    if figures["blank"]:
+        right += f", of a grey video {percent(figures['blank']['accuracy'])} %"
 
     def picture(name: str, alternative: str) -> str:
         dark = f'<source media="(prefers-color-scheme: dark)" srcset="{name}_dark.svg">'
@@ -82,43 +82,176 @@ def report(summary: dict[str, Any], plots: bool = True) -> str:
         "bundled model under every method at every budget. Written by `prunevid bench accuracy`; do not edit.",
         picture("accuracy", "Accuracy against layer-averaged tokens, by method"),
         "## What it says",
-        *(f"**{head}**\n\n" + "\n".join(f"- {line}" for line in lines) for head, lines in findings(figures).items()),
+        f"Unpruned, {right}. In points, the judged methods against it, each other and the controls at equal cost:",
+        _judged(figures),
         "## Accuracy",
         "Percent right, and the difference to unpruned on the same questions in points with its 95 % interval.",
-        accuracy_table(figures),
-        "## By type of question",
+        _by_budget(figures, _accuracy),
+        "## By type of question, way of asking and condition",
         "Difference to unpruned in points.",
         picture("types", "Accuracy against layer-averaged tokens, by type of question"),
-        group_tables(figures, "by_type"),
-        "## By way of asking and by condition",
-        group_tables(figures, "by_way"),
-        group_tables(figures, "by_condition"),
+        *(_by_group(figures, group) for group in ("by_type", "by_way", "by_condition")),
         "## Evidence recall",
         "Percent of the tokens on the asked-about objects that survive / percent of all tokens that survive.",
         picture("evidence", "Evidence recall against the share of tokens kept"),
-        evidence_table(figures),
+        _by_budget(figures, _evidence),
         "## Tokens",
         "Layer-averaged tokens achieved / the paper's retained ratio (after stage 2, against tokens in), in percent. "
         "The config that reaches each cell stands in `summary.json`.",
-        token_table(figures),
+        _by_budget(figures, _tokens),
         "## Out of reach",
-        unreachable_list(figures),
+        _unreachable(figures),
         "## How to read it",
         _HOW_TO_READ,
         "## What it cannot say",
         _LIMITS,
         "## What was run",
-        _what_was_run(summary["run"]),
+        [f"- {name.replace('_', ' ')}: `{json.dumps(value, sort_keys=True)}`" for name, value in sorted(run.items())],
         "Is a change better than this, by how much, and is it noise? Run the same command into another folder with "
         "`--against` this one: it says so, question by question.",
     )
 
 
-def _what_was_run(run: dict[str, Any]) -> list[str]:
-    lines = []
-    for key, value in sorted(run.items()):
-        if key == "options" and isinstance(value, dict):  # the methods' options are long and stand in run.json
-            value = {name: option for name, option in value.items() if name != "methods"}
-        shown = json.dumps(value, sort_keys=True) if isinstance(value, (dict, list)) else str(value)
-        lines.append(f"- {key.replace('_', ' ')}: `{shown}`")
-    return lines or ["run.json says nothing about this run."]
+def percent(share: float, digits: int = 1) -> str:
+    """Write a share in percent, without the sign: 0.1234 is 12.3."""
+    return f"{100 * share:.{digits}f}"
+
+
+def points(difference: float) -> str:
+    """Write a difference of shares in points, signed, with a true minus: -0.012 is −1.2."""
+    return f"{100 * difference:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def difference(row: Row) -> str:
+    """Write a paired difference in points with its interval, bold where that leaves out 0."""
+    value, interval = points(row["difference"]), row["difference_interval"]
+    if interval is None:
+        return f"{value} (one video)"
+    shown = f"**{value}**" if excludes_zero(interval) else value
+    return f"{shown} [{points(interval[0])}, {points(interval[1])}]"
+
+
+def _accuracy(cell: Row) -> str:
+    return f"{percent(cell['accuracy'])}{_mark(cell)}<br>{difference(cell)}"
+
+
+def _evidence(cell: Row) -> str:
+    shares = cell["evidence"]
+    return f"{percent(shares['recall'], 0)} / {percent(shares['kept'], 0)}{_mark(cell)}" if shares else _NOTHING
+
+
+def _tokens(cell: Row) -> str:
+    retained = _NOTHING if cell["retained"] is None else percent(cell["retained"])
+    return f"{percent(cell['achieved'])} / {retained}{_mark(cell)}"
+
+
+def _mark(cell: Row) -> str:
+    return f" {PARTIAL}" if cell["unreached"] else ""
+
+
+def _by_budget(figures: Row, entry: Callable[[Row], str]) -> list[str]:
+    """A row for each method, a column for each budget, large ones first; cells without a budget come last."""
+    shown = {(cell["method"], cell["budget"]): UNREACHABLE for cell in figures["unreachable"]}
+    shown |= {(cell["method"], cell["budget"]): entry(cell) for cell in figures["cells"]}
+    budgets = sorted({budget for _, budget in shown}, key=lambda budget: 1.0 if budget is None else -budget)
+    head = ["method", *("as it is" if budget is None else f"{percent(budget, 0)} %" for budget in budgets)]
+    rows = [[method, *(shown.get((method, budget), "") for budget in budgets)] for method in _in_order(shown)]
+    return Table(head, rows).markdown("---")
+
+
+def _by_group(figures: Row, group: str) -> list[str]:
+    """Difference to unpruned in points within each ``group``: "by_condition", "by_type" or "by_way"."""
+    before, blank, lines = figures["unpruned"][group], figures["blank"], []
+    start = [["unpruned, % right", *(percent(each["accuracy"]) for each in before.values())]]
+    start.append(["questions", *(str(each["n"]) for each in before.values())])
+    if blank:
+        start.append(["no video, % right", *(percent(blank[group][name]["accuracy"]) for name in before)])
+    for budget in _headline_budgets(figures):
+        cells = {(cell["method"], budget): cell[group] for cell in figures["cells"] if cell["budget"] == budget}
+        rows = [
+            [method, *(difference(own[name]) if name in own else UNREACHABLE for name in before)]
+            for method in _in_order(cells)
+            for own in [cells[method, budget]]
+        ]
+        lines += [f"At {percent(budget, 0)} %:", "", *Table(["", *before], [*start, *rows]).markdown("---"), ""]
+    return lines[:-1]
+
+
+def _judged(figures: Row) -> list[str]:
+    """The judged methods against unpruned, the judged ones before them and the controls, at the headline's budgets."""
+    cells = [{**cell, "against": UNPRUNED, "conditions": cell["by_condition"]} for cell in figures["cells"]]
+    found = {(row["budget"], row["method"], row["against"]): row for row in (*cells, *figures["pairs"])}
+    rows = [
+        [f"{percent(budget, 0)} %", method, against, difference(row), str(row["n"]), ", ".join(row["conditions"])]
+        for budget in _headline_budgets(figures)
+        for place, method in enumerate(JUDGED)
+        for against in (UNPRUNED, *JUDGED[:place], *CONTROLS)
+        if (row := found.get((budget, method, against)))
+    ]
+    return Table(["at", "method", "against", "difference", "questions", "on"], rows).markdown("---")
+
+
+def _unreachable(figures: Row) -> list[str]:
+    """The cells that were out of reach, budgets of one method, condition and reason together."""
+    budgets = defaultdict(list)
+    for cell in figures["unreachable"]:
+        budget = "no budget" if cell["budget"] is None else f"{percent(cell['budget'], 0)} %"
+        budgets[cell["method"], cell["condition"], cell["why"]].append(budget)
+    rows = [[method, condition, ", ".join(budgets[method, condition, why]), why] for method, condition, why in budgets]
+    return Table(["method", "on", "at", "why"], rows).markdown("---") if rows else ["Nothing."]
+
+
+def _in_order(methods: Iterable[Any]) -> list[str]:
+    """Sort the methods of (method, budget) pairs: those that the plots highlight first, in their order."""
+    names = {method for method, _ in methods}
+    return [name for name in HIGHLIGHTED if name in names] + sorted(names - HIGHLIGHTED.keys())
+
+
+def compare_folders(new: Path, baseline: Path) -> str:
+    """Compare the runs in two folders: a page on what became better or worse, by how much, and what is noise.
+
+    Raises:
+        ConfigError: a folder holds no complete run, or the two were not asked the same questions.
+    """
+    answers = [accuracy_summary.read_answers(folder) for folder in (new, baseline)]
+    runs = [accuracy_summary.read_run(folder) for folder in (new, baseline)]
+    for each, run in zip(answers, runs, strict=True):
+        accuracy_summary.summarise(each, run)  # refuses what is not complete
+    rows = accuracy_summary.compare(*answers)
+    cells = [row for row in rows if row["budget"] != "all"]
+    verdicts = Counter(row["verdict"] for row in cells)
+    now, before = (flat({name: run.get(name) for name in ("commit", "versions", "options", "machine")}) for run in runs)
+    changed = [name for name in {**before, **now} if now.get(name) != before.get(name)]
+    costly = sum(not row["same_cost"] for row in cells)
+    columns: dict[str, Callable[[Row], str]] = {
+        "method": lambda row: row["method"],
+        "budget": lambda row: f"{100 * row['budget']:g} %" if isinstance(row["budget"], float) else row["budget"] or "",
+        "tokens, new": lambda row: f"{percent(row['tokens'][0])} %",
+        "tokens, baseline": lambda row: f"{percent(row['tokens'][1])} %" + ("" if row["same_cost"] else " *"),
+        "points": lambda row: f"{100 * row['difference']:+.1f}",
+        "interval": lambda row: (
+            " to ".join(f"{100 * end:+.1f}" for end in row["difference_interval"] or ()) or "one video"
+        ),
+        "questions": lambda row: str(row["n"]),
+        "verdict": lambda row: row["verdict"] if row["verdict"] == "within noise" else f"**{row['verdict']}**",
+    }
+    ours, theirs = (each.keys() for each in answers)
+    only = {new: ours - theirs, baseline: theirs - ours}
+    return page(
+        f"# {new.name} against {baseline.name}",
+        f"Of {len(cells)} cells {verdicts['better']} are better, {verdicts['worse']} worse, {verdicts['within noise']} "
+        f"within noise (about {max(1, round(0.05 * len(cells)))} would stand out by chance). {costly} do not cost "
+        "the same in both runs (marked *): their points are not at equal cost.",
+        "What differs between the runs:" if changed else "Same commit, versions and options.",
+        [f"- {name.replace('_', ' ', 1)}: {now.get(name)} (baseline {before.get(name)})" for name in changed],
+        "Points are new less baseline, paired over the questions that both were asked; intervals are 95 %, bootstrap\n"
+        "over videos. A row with budget `all` takes a method's budgets together: a question counts once for each.",
+        Table(list(columns), [[write(row) for write in columns.values()] for row in rows]).markdown("---"),
+        [f"- only in {side.name}: {', '.join(sorted(map(str, names)))}" for side, names in only.items() if names],
+    )
+
+
+def _headline_budgets(figures: Row) -> list[float]:
+    """Return the budgets that are written about: the headline's, or all where none of those was run."""
+    run = sorted({cell["budget"] for cell in figures["cells"] if cell["budget"] is not None}, reverse=True)
+    return [budget for budget in HEADLINE_BUDGETS if budget in run] or run

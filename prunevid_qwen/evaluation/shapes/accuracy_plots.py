@@ -8,22 +8,33 @@ markers) it still compares like with like.
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, Theme, draw, heading, legend, spread, style_of
-from prunevid_qwen.evaluation.shapes.accuracy_tables import in_order
 from prunevid_qwen.evaluation.shapes.methods import JUDGED
 
-TYPES_SHOWN = ("recommended", "prunevid", "uniform", "random", "fewer frames", "smaller frames")
 _TICKS = (1.0, 0.5, 0.33, 0.25, 0.2, 0.16, 0.1, 0.05, 0.02, 0.01)
 _LABEL_GAP = 11.5  # points between the baselines of two labels
 _COLUMNS = 4  # of the plot by type
+_RIGHT = "questions answered right, %"
 
-End = tuple[str, float | None, float]
-"""A label, and the end of its curve; None is the right edge of the plot."""
+
+class Point(NamedTuple):
+    """A cell in a plot, in percent; hollow where some conditions are out of reach."""
+
+    x: float
+    y: float
+    interval: list[float] | None
+    hollow: bool
+
+
+Curves = dict[str, list[Point]]
+Levels = dict[str, Callable[[float], float]]
+"""What curves are read against: a height, in percent, for each share of tokens."""
 
 
 def draw_plots(summary: Row, folder: Path) -> list[Path]:
@@ -33,227 +44,170 @@ def draw_plots(summary: Row, folder: Path) -> list[Path]:
         SetupError: matplotlib is not installed.
     """
     figures = summary["figures"]
+    cells = [cell for cell in figures["cells"] if cell["budget"] is not None]
+    least = {cell["method"]: cell["achieved"] for cell in sorted(cells, key=lambda cell: -cell["achieved"])}
+    # a quiet curve that ends far from the others' end would lie across the plot
+    early = sorted(name for name in least.keys() - HIGHLIGHTED.keys() if least[name] > 2.5 * min(least.values()))
+    cells = [cell for cell in cells if cell["method"] not in early]
+    notes = [f"Not drawn, since they reach large budgets alone: {', '.join(early)}."] if early else []
+    if any(cell["unreached"] for cell in cells):
+        notes.append("Hollow: some conditions out of reach; the others alone are compared.")
+    levels = _levels(figures, lambda cell: cell["accuracy"])
+    accuracy: dict[str, Any] = {
+        "curves": _accuracy(cells, levels),
+        "levels": levels,
+        "x": "visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)",
+        "y": _RIGHT,
+        "title": "How many answers survive pruning?",
+        "below": f"Bundled toy model, {figures['videos']} held-out videos, {figures['questions']} questions. "
+        "Bands, bars: 95 % of the paired difference to unpruned, bootstrap over videos.",
+    }
+    evidence: dict[str, Any] = {
+        "curves": _curves((cell, *_shares(cell["evidence"])) for cell in cells if cell["evidence"]),
+        "levels": {"as everything else": lambda kept: kept},
+        "x": "all visual tokens that survive, % (log; fewer →)",
+        "y": "tokens on the asked-about object that survive, %",
+        "title": "Do the tokens that matter survive?",
+        "below": "Above the dotted line a method keeps the asked-about object rather than the rest. Bands, bars: 95 %.",
+    }
     return [
-        *draw(folder / "accuracy", (10.0, 6.0), partial(_draw_accuracy, figures)),
-        *draw(folder / "evidence", (8.0, 5.4), partial(_draw_evidence, figures)),
-        *draw(folder / "types", (10.0, 5.6), partial(_draw_types, figures)),
+        *draw(folder / "accuracy", (10.0, 6.0), partial(_draw_one, notes, **accuracy)),
+        *draw(folder / "evidence", (10.0, 6.0), partial(_draw_one, notes, **evidence)),
+        *draw(folder / "types", (10.0, 5.6), partial(_draw_types, figures, cells)),
     ]
 
 
-def _methods(figures: Row) -> list[str]:
-    return in_order({cell["method"] for cell in figures["cells"] if cell["budget"] is not None})
+def _levels(figures: Row, share: Callable[[Row], float]) -> Levels:
+    """The unpruned model's accuracy, and the floor."""
+    known = {"unpruned": figures["unpruned"], "no video": figures["blank"]}
+    return {name: partial(lambda height, _: height, 100 * share(cell)) for name, cell in known.items() if cell}
 
 
-def _cells(figures: Row, method: str) -> list[Row]:
-    cells = [cell for cell in figures["cells"] if cell["method"] == method and cell["budget"] is not None]
-    return sorted(cells, key=lambda cell: -cell["achieved"])
+def _accuracy(cells: Iterable[Row], levels: Levels) -> Curves:
+    def placed(cell: Row) -> tuple[Any, ...]:
+        unpruned, ends = levels["unpruned"](0), cell["difference_interval"]
+        y = unpruned + 100 * cell["difference"]
+        return cell, 100 * cell["achieved"], y, ends and [unpruned + 100 * end for end in ends]
+
+    return _curves(map(placed, cells))
 
 
-def _draw_accuracy(figures: Row, figure: Any, theme: Theme) -> None:
-    axes = figure.add_axes((0.07, 0.16, 0.70, 0.68))
-    unpruned = 100 * figures["unpruned"]["accuracy"]
-    ends: list[End] = []
-    short = []
-    for method in _methods(figures):
-        cells = _cells(figures, method)
-        xs = [100 * cell["achieved"] for cell in cells]
-        ys = [unpruned + 100 * cell["difference"] for cell in cells]
-        spans = [cell["difference_interval"] for cell in cells]
-        _curve(axes, method, cells, xs, ys, theme, spans, unpruned)
-        if _ends_early(figures, method):
-            short.append(method)
-        else:
-            ends.append((method, xs[-1], ys[-1]))
-    axes.axhline(unpruned, color=theme.ink, linewidth=1.1, zorder=3)
-    references: list[End] = [("unpruned", None, unpruned)]
-    if figures["blank"]:
-        floor = 100 * figures["blank"]["accuracy"]
-        axes.axhline(floor, color=theme.ink, linewidth=1.1, linestyle=":", zorder=3)
-        references.append(("no video", None, floor))
-    achieved = [cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None]
-    _token_axis(axes, achieved)
-    lowest = min((min(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())), default=0)
-    axes.set_ylim(max(0, lowest - 4), min(101.5, unpruned + 6))
-    axes.set_xlabel("visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)")
-    axes.set_ylabel("questions answered right, %")
-    axes.grid(axis="y")
-    _label_ends(axes, [*references, *ends], theme)
-    heading(
-        figure,
-        theme,
-        "How many answers survive pruning?",
-        f"Bundled toy model, {figures['videos']} held-out videos, {figures['questions']} questions. "
-        "Bands, bars: 95 % of the paired difference to unpruned, bootstrap over videos.",
-    )
-    names = ", ".join(f"{method} ({100 * _cells(figures, method)[-1]['achieved']:.0f} %)" for method in short)
-    notes = [f"Grey without a label, with the least tokens each can reach: {names}."] if short else []
-    _note(figure, theme, [*notes, *_hollow_note(figures, "placed by the difference to unpruned on the others")])
+def _shares(evidence: Row) -> tuple[Any, ...]:
+    ends = evidence["recall_interval"]
+    return 100 * evidence["kept"], 100 * evidence["recall"], ends and [100 * end for end in ends]
 
 
-def _draw_evidence(figures: Row, figure: Any, theme: Theme) -> None:
-    axes = figure.add_axes((0.09, 0.16, 0.66, 0.68))
-    ends: list[End] = []
-    kept, short = [], []
-    for method in _methods(figures):
-        cells = [cell for cell in _cells(figures, method) if cell["evidence"]]
-        if not cells:
-            continue
-        if _ends_early(figures, method):  # alone far out on the axis: the table has it
-            short.append(method)
-            continue
-        cells.sort(key=lambda cell: -cell["evidence"]["kept"])
-        xs = [100 * cell["evidence"]["kept"] for cell in cells]
-        ys = [100 * cell["evidence"]["recall"] for cell in cells]
-        _curve(axes, method, cells, xs, ys, theme, [cell["evidence"]["recall_interval"] for cell in cells])
-        kept += xs
-        ends.append((method, xs[-1], ys[-1]))
-    if kept:
-        ratio = max(kept) / min(kept)
-        same = [max(kept) / ratio ** (step / 60) for step in range(61)]  # a curve: one axis is logarithmic
-        axes.plot(same, same, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
-        ends.append(("as everything else", same[-1], same[-1]))
-    _token_axis(axes, [share / 100 for share in kept])
-    axes.set_ylim(0, 102)
-    axes.set_xlabel("all visual tokens that survive, % (log; fewer →)")
-    axes.set_ylabel("tokens on the asked-about object that survive, %")
-    axes.grid(axis="y")
-    _label_ends(axes, ends, theme)
-    heading(
-        figure,
-        theme,
-        "Do the tokens that matter survive?",
-        "Above the dotted line a method keeps the asked-about object rather than the rest. Bands, bars: 95 %.",
-    )
-    notes = [f"Not drawn, since they reach large budgets alone: {', '.join(short)}."] if short else []
-    _note(figure, theme, [*notes, *_hollow_note(figures, "the others alone are shown")])
+def _curves(placed: Iterable[tuple[Any, ...]]) -> Curves:
+    """Gather cells into curves, from many tokens to few; methods that the plots highlight come first."""
+    found: Curves = {name: [] for name in HIGHLIGHTED}
+    for cell, *place in sorted(placed, key=lambda each: (each[0]["method"], -each[1])):
+        found.setdefault(cell["method"], []).append(Point._make([*place, bool(cell["unreached"])]))
+    return {name: points for name, points in found.items() if points}
 
 
-def _draw_types(figures: Row, figure: Any, theme: Theme) -> None:
-    types = sorted(figures["unpruned"]["by_type"])
-    methods = [method for method in TYPES_SHOWN if _cells(figures, method)]
-    rows = max(1, -(-len(types) // _COLUMNS))
-    grid = figure.subplots(rows, _COLUMNS, sharex=True, sharey=True, squeeze=False)
-    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.11, top=0.78, wspace=0.08, hspace=0.26)
-    achieved = [cell["achieved"] for method in methods for cell in _cells(figures, method)]
-    handles = {}
-    for place, axes in enumerate(grid.flat):
-        if place >= len(types):
-            axes.set_visible(False)
-            continue
-        kind = types[place]
-        unpruned = figures["unpruned"]["by_type"][kind]
-        before = 100 * unpruned["accuracy"]
-        for method in methods:
-            cells = [cell for cell in _cells(figures, method) if kind in cell["by_type"]]
-            xs = [100 * cell["achieved"] for cell in cells]
-            ys = [before + 100 * cell["by_type"][kind]["difference"] for cell in cells]
-            handles[method] = _curve(axes, method, cells, xs, ys, theme, markersize=4)
-        axes.axhline(before, color=theme.ink, linewidth=1.0, zorder=3)
-        if figures["blank"]:
-            floor = 100 * figures["blank"]["by_type"][kind]["accuracy"]
-            axes.axhline(floor, color=theme.ink, linewidth=1.0, linestyle=":", zorder=3)
-        axes.set_title(f"{kind}  ({unpruned['n']} questions)", fontsize=9.5, loc="left", color=theme.ink)
-        _token_axis(axes, achieved, (0.5, 0.25, 0.1, 0.05))
-        axes.grid(axis="y")
-    grid.flat[0].set_ylim(0, 106)
-    figure.supxlabel("visual tokens, averaged over the decoder's layers, % (log; fewer →)", fontsize=9.5, y=0.02)
-    figure.supylabel("questions answered right, %", fontsize=9.5, x=0.012)
-    legend(figure, handles, theme, (0.055, 0.885), ncols=6)
-    heading(
-        figure,
-        theme,
-        "Which questions suffer?",
-        "Thin straight line: unpruned; dotted: no video. Every method at equal cost, as in the first plot.",
-    )
-
-
-def _curve(
-    axes: Any,
-    method: str,
-    cells: list[Row],
-    xs: list[float],
-    ys: list[float],
+def _draw_one(
+    notes: list[str],
+    figure: Any,
     theme: Theme,
-    spans: list[list[float] | None] | None = None,
-    start: float = 0.0,
-    **look: Any,
-) -> Any:
-    """Draw a method's curve, a point for each cell, in percent: hollow markers where some conditions are out of reach.
-
-    Intervals (``spans``, as shares counted from ``start`` percent, where all cells have one) are a band for the judged
-    methods, bars for the other highlighted ones.
-    """
-    style = {**style_of(method, theme), **look}
-    line = axes.plot(xs, ys, **style)[0]
-    partial_ones = [k for k, cell in enumerate(cells) if cell["unreached"]]
-    if partial_ones:
-        shape = {"marker": style["marker"], "markersize": style["markersize"], "zorder": style["zorder"] + 1}
-        edge = {"markerfacecolor": theme.page, "markeredgecolor": style["color"], "markeredgewidth": 1.2}
-        axes.plot([xs[k] for k in partial_ones], [ys[k] for k in partial_ones], linestyle="none", **shape, **edge)
-    known = [span for span in spans or () if span]
-    if spans and len(known) == len(spans):
-        low, high = ([start + 100 * span[end] for span in known] for end in (0, 1))
-        if method in JUDGED:
-            axes.fill_between(xs, low, high, color=style["color"], alpha=0.15, linewidth=0, zorder=1)
-        elif method in HIGHLIGHTED:
-            axes.vlines(xs, low, high, color=style["color"], linewidth=1.1, alpha=0.55, zorder=3)
-    return line
-
-
-def _ends_early(figures: Row, method: str) -> bool:
-    """Whether a quiet curve ends far from the others' end: it is named below the plot, not across it."""
-    smallest = min(cell["achieved"] for cell in figures["cells"] if cell["budget"] is not None)
-    return method not in HIGHLIGHTED and min(cell["achieved"] for cell in _cells(figures, method)) > 2.5 * smallest
-
-
-def _hollow_note(figures: Row, others: str) -> list[str]:
-    hollow = any(cell["unreached"] for cell in figures["cells"])
-    return [f"Hollow: some conditions out of reach; {others}."] if hollow else []
-
-
-def _token_axis(axes: Any, achieved: list[float], ticks: tuple[float, ...] = _TICKS) -> None:
-    """Set a logarithmic axis of shares in percent that runs from many tokens to few."""
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
-
-    axes.set_xscale("log")
-    smallest, largest = min(achieved, default=1.0), max(achieved, default=1.0)
-    axes.xaxis.set_major_locator(FixedLocator([100 * t for t in ticks if smallest / 1.1 <= t <= largest * 1.1]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
-    axes.set_xlim(108 * largest, 95 * smallest)
-
-
-def _label_ends(axes: Any, ends: list[End], theme: Theme) -> None:
-    """Write each method's name beside the plot, as near to the end of its curve as the others leave room."""
+    *,
+    curves: Curves,
+    levels: Levels,
+    x: str,
+    y: str,
+    title: str,
+    below: str,
+) -> None:
+    """Fill a figure with one plot, whose curves are labelled at their ends."""
+    axes = figure.add_axes((0.07, 0.16, 0.70, 0.68))
+    _token_axis(axes, (point.x for points in curves.values() for point in points), _TICKS)
+    _draw_curves(axes, theme, curves, levels)
     low, high = axes.get_ylim()
-    height = 72 * axes.figure.get_figheight() * axes.get_position().height  # points
-    places = spread([end for _, _, end in ends], _LABEL_GAP * (high - low) / height, low, high)
+    axes.set_ylim(max(0, low), min(102, high))
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
     edge = axes.get_xlim()[1]
-    for (name, x, y), place in zip(ends, places, strict=True):
-        loud = name in HIGHLIGHTED
-        ink = HIGHLIGHTED[name].colour(theme) if loud else theme.ink if x is None else theme.quiet
-        beside = (place - low) / (high - low)
-        axes.annotate(  # a thin line from the label to its curve
-            "",
-            xy=(edge if x is None else x, y),
-            xytext=(1.03, beside),
-            textcoords="axes fraction",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": ink, "linewidth": 0.6, "alpha": 0.6, "shrinkA": 0, "shrinkB": 4},
-        )
-        axes.text(
-            1.037,
-            beside,
-            name,
-            transform=axes.transAxes,
-            color=ink,
-            fontsize=9.5 if loud or x is None else 8,
-            fontweight="bold" if loud else "normal",
-            va="center_baseline",
-        )
-
-
-def _note(figure: Any, theme: Theme, notes: list[str]) -> None:
+    ends = [(name, edge, level(edge)) for name, level in levels.items()]
+    _label_ends(axes, [*ends, *((name, *points[-1][:2]) for name, points in curves.items())], theme)
+    heading(figure, theme, title, below)
     width = int(15.5 * figure.get_figwidth())  # letters of this size that fit beside each other
     text = "\n".join(line for note in notes for line in textwrap.wrap(note, width))
     figure.text(0.015, 0.012, text, fontsize=8, color=theme.quiet, va="bottom", linespacing=1.4)
+
+
+def _draw_types(figures: Row, cells: list[Row], figure: Any, theme: Theme) -> None:
+    types = figures["unpruned"]["by_type"]
+    shown = [cell for cell in cells if cell["method"] in HIGHLIGHTED]
+    grid = figure.subplots(-(-len(types) // _COLUMNS), _COLUMNS, sharex=True, sharey=True, squeeze=False)
+    figure.subplots_adjust(left=0.065, right=0.985, bottom=0.11, top=0.78, wspace=0.08, hspace=0.26)
+    _token_axis(grid.flat[0], (100 * cell["achieved"] for cell in shown), (0.5, 0.25, 0.1, 0.05))
+    handles: dict[str, Any] = {}
+    for axes, kind in zip(grid.flat, sorted(types), strict=False):
+        levels = _levels(figures, lambda cell, kind=kind: cell["by_type"][kind]["accuracy"])  # type: ignore[misc]
+        of_kind = [
+            {**cell, **cell["by_type"][kind], "difference_interval": None} for cell in shown if kind in cell["by_type"]
+        ]
+        handles |= _draw_curves(axes, theme, _accuracy(of_kind, levels), levels, markersize=4)
+        axes.set_title(f"{kind}  ({types[kind]['n']} questions)", fontsize=9.5, loc="left", color=theme.ink)
+    for axes in grid.flat[len(types) :]:
+        axes.set_visible(False)
+    grid.flat[0].set_ylim(0, 106)
+    figure.supxlabel("visual tokens, averaged over the decoder's layers, % (log; fewer →)", fontsize=9.5, y=0.02)
+    figure.supylabel(_RIGHT, fontsize=9.5, x=0.012)
+    legend(figure, handles, theme, (0.055, 0.885), ncols=len(handles))
+    below = "Thin straight line: unpruned; dotted: no video. Every method at equal cost, as in the first plot."
+    heading(figure, theme, "Which questions suffer?", below)
+
+
+def _draw_curves(axes: Any, theme: Theme, curves: Curves, levels: Levels, **look: Any) -> dict[str, Any]:
+    """Draw curves, and levels from edge to edge; returns the line of each curve.
+
+    Intervals, where all points of a curve have one, are a band for the judged methods, bars for other highlighted ones.
+    """
+    lines = {}
+    for method, points in curves.items():
+        style = {**style_of(method, theme), **look}
+        xs = [point.x for point in points]
+        lines[method] = axes.plot(xs, [point.y for point in points], **style)[0]
+        hollow = [point[:2] for point in points if point.hollow]
+        shape = {"marker": style["marker"], "markersize": style["markersize"], "zorder": style["zorder"] + 1}
+        edge = {"markerfacecolor": theme.page, "markeredgecolor": style["color"], "markeredgewidth": 1.2}
+        axes.plot([x for x, _ in hollow], [y for _, y in hollow], linestyle="none", **shape, **edge)
+        spans = [point.interval for point in points if point.interval]
+        if len(spans) == len(points) and method in JUDGED:
+            axes.fill_between(xs, *zip(*spans, strict=True), color=style["color"], alpha=0.15, linewidth=0, zorder=1)
+        elif len(spans) == len(points) and method in HIGHLIGHTED:
+            axes.vlines(xs, *zip(*spans, strict=True), color=style["color"], linewidth=1.1, alpha=0.55, zorder=3)
+    first, last = axes.get_xlim()
+    across = [first * (last / first) ** (step / 30) for step in range(31)]  # one axis is logarithmic
+    for name, level in levels.items():
+        dash = "-" if name == "unpruned" else ":"
+        axes.plot(across, [level(x) for x in across], color=theme.ink, linewidth=1.1, linestyle=dash, zorder=3)
+    axes.grid(axis="y")
+    return lines
+
+
+def _token_axis(axes: Any, tokens: Iterable[float], ticks: Iterable[float]) -> None:
+    """Set a logarithmic axis of shares in percent that runs from many tokens to few."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    shares = list(tokens) or [100.0]
+    smallest, largest = min(shares), max(shares)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator([100 * t for t in ticks if smallest <= 110 * t <= 1.21 * largest]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.set_xlim(1.08 * largest, 0.95 * smallest)
+
+
+def _label_ends(axes: Any, ends: list[tuple[str, float, float]], theme: Theme) -> None:
+    """Write names beside the plot, as near to the end of each curve as the others leave room, and a line from each."""
+    low, high = axes.get_ylim()
+    height = 72 * axes.figure.get_figheight() * axes.get_position().height  # points
+    places = spread([end for _, _, end in ends], _LABEL_GAP * (high - low) / height, low, high)
+    for (name, x, y), place in zip(ends, places, strict=True):
+        loud, level = name in HIGHLIGHTED, x == axes.get_xlim()[1]
+        ink = HIGHLIGHTED[name].colour(theme) if loud else theme.ink if level else theme.quiet
+        line = {"arrowstyle": "-", "color": ink, "linewidth": 0.6, "alpha": 0.6, "relpos": (0, 0.5), "shrinkB": 4}
+        look = {"color": ink, "fontsize": 9.5 if loud or level else 8, "fontweight": "bold" if loud else "normal"}
+        beside = {"textcoords": "axes fraction", "annotation_clip": False, "va": "center_baseline"}
+        axes.annotate(name, (x, y), (1.037, (place - low) / (high - low)), arrowprops=line, **look, **beside)

@@ -1,181 +1,295 @@
-"""From raw answers to ``summary.json``: every figure that the report and the plots show, and nothing that they do not.
+"""From raw answers to figures: of one run (``summary.json``), and of a run against another.
 
 The same answers give the same bytes, whatever the order or number of workers that gave them: sorted, rounded, no times.
 """
 
 from __future__ import annotations
 
+import json
+import lzma
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.report.intervals import (
-    clustered_mean,
-    mean_of_strata,
-    paired_difference,
-    rounded,
-    to_dict,
-)
+from prunevid_qwen.evaluation.report import intervals
 from prunevid_qwen.evaluation.report.page import Row, json_text
-from prunevid_qwen.evaluation.shapes.answer_columns import (
-    COMMAND,
-    Answers,
-    CellName,
-    Column,
-    Floats,
-    read_answers,
-    read_run,
-)
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
-from prunevid_qwen.evaluation.store import replace
+from prunevid_qwen.evaluation.store import RunFolder, replace
 
-SUMMARY = "summary.json"
-SCHEMA = 1
+BETTER, WORSE, NOISE = "better", "worse", "within noise"
+COST_MARGIN = 0.05
+"""Relative difference in layer-averaged tokens from which two cells no longer cost the same."""
+
+_COMMAND = "prunevid bench accuracy"
+_AGAIN = f"run `{_COMMAND}` again with the same options, it goes on where it was"
 _OF_THE_RUN = ("command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds")
 
-Stored = dict[CellName, dict[str, Row]]  # the cells of run.json, by condition
+
+class CellName(NamedTuple):
+    """A method at a budget: the share of layer-averaged tokens asked for, None where nothing was asked for."""
+
+    method: str
+    budget: float | None
+
+    def __str__(self) -> str:
+        return self.method if self.budget is None else f"{self.method} at {self.budget:.0%}"
+
+    @property
+    def order(self) -> tuple[str, float]:
+        """Sorts by method, then from no budget to small ones."""
+        return self.method, -2.0 if self.budget is None else -self.budget
 
 
-def write_summary(folder: Path) -> Path:
-    """Summarise the run in ``folder`` and write ``summary.json`` beside its answers.
+class QuestionName(NamedTuple):
+    """Tells a question from all others; the first two are its video."""
+
+    condition: str
+    seed: int
+    question: int
+
+
+class MeanAnswer(NamedTuple):
+    """How a question was answered in a cell: means over the random seeds; NaN for what a line does not know."""
+
+    wording: tuple[str, bool, str, str]  # type, whether it is multiple choice, text, and the right answer
+    correct: float  # share of the answers that were right
+    layer_average: float  # tokens over all layers against those of the whole video
+    retained: float  # tokens after stage 2 against tokens in: the paper's ratio
+    evidence_kept: float  # share of the tokens on the asked-about objects that survive; NaN also without such tokens
+    kept: float  # tokens left after the last stage against all of the video, merged ones counted once
+    random_seeds: int
+
+
+Answered = dict[QuestionName, MeanAnswer]
+Answers = dict[CellName, Answered]
+"""Every answer of a run, sorted."""
+
+
+def read_run(folder: Path) -> Row:
+    """Return what ``run.json`` says of a run (command, options, versions, cells); without one a `ConfigError`."""
+    return RunFolder(folder).record(_COMMAND)
+
+
+def read_answers(folder: Path) -> Answers:
+    """Read every answer of a run, from ``answers.jsonl`` or ``answers.jsonl.xz``; the lines' order does not matter.
 
     Raises:
-        ConfigError: the folder holds no complete run, and what to do about it.
+        ConfigError: no file, a line that is no answer, an answer given twice, a question worded in two ways, or a
+            method that left out questions of a video that it was asked about.
     """
-    path = folder / SUMMARY
-    replace(path, json_text(summarise(read_answers(folder), read_run(folder)), True, True).encode())
-    return path
+    path = next((folder / name for name in ("answers.jsonl", "answers.jsonl.xz") if (folder / name).is_file()), None)
+    if path is None:
+        raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{_COMMAND}` first")
+    wordings: dict[QuestionName, Any] = {}
+    given: dict[CellName, dict[tuple[QuestionName, Any], list[float]]] = defaultdict(dict)  # under each random seed
+    data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
+    for number, line in enumerate(data.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+            question = QuestionName(row["condition"], row["seed"], row["question"])
+            wording = row["type"], row["multiple_choice"], row["text"], row["expected"]
+            own, draw = given[CellName(row["method"], row["budget"])], (question, row.get("random_seed"))
+            figures = [np.nan if row[name] is None else float(row[name]) for name in MeanAnswer._fields[1:-1]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{where} is no answer ({type(error).__name__}: {error}): {_AGAIN}") from None
+        if wordings.setdefault(question, wording) != wording:
+            raise ConfigError(f"{where}: {question} was worded otherwise before: two runs are mixed")
+        if draw in own:
+            raise ConfigError(f"{where}: {question} is answered a second time; take one of the lines out")
+        own[draw] = figures
+    answers: Answers = {}
+    for cell in sorted(given, key=lambda cell: cell.order):
+        own, seeds = given[cell], list(dict.fromkeys(seed for _, seed in given[cell]))
+        videos = {question[:2] for question, _ in own}  # each is answered whole, under every seed, or not at all
+        asked = sorted(question for question in wordings if question[:2] in videos)
+        if missing := [(question, seed) for question in asked for seed in seeds if (question, seed) not in own]:
+            raise ConfigError(f"{cell} has no answer to {missing[0]} ({len(missing)} missing): {_AGAIN}")
+        answers[cell] = {}
+        for question in asked:
+            means = np.mean([own[question, seed] for seed in seeds], axis=0).tolist()
+            answers[cell][question] = MeanAnswer._make([wordings[question], *means, len(seeds)])
+    return answers
+
+
+def paired(ours: Mapping[Any, MeanAnswer], theirs: Mapping[Any, MeanAnswer]) -> Row | None:
+    """Compare two cells, of one run or two, over the questions that both answer; None where there is none.
+
+    Returns: n, videos, our accuracy and its difference to theirs, with intervals, and "tokens": the mean layer-averaged
+        share of both.
+    """
+    both = [question for question in ours if question in theirs]
+    if not both:
+        return None
+    right, before = ([each[question].correct for question in both] for each in (ours, theirs))
+    videos = clusters(both)
+    difference = intervals.paired_difference(right, before, videos)
+    row = intervals.to_dict(accuracy=intervals.clustered_mean(right, videos), difference=difference)
+    tokens = (np.mean([each[question].layer_average for question in both]) for each in (ours, theirs))
+    return {**row, "tokens": tuple(map(float, tokens))}
+
+
+def clusters(questions: Iterable[Any]) -> list[int]:
+    """Return the video of each question, counted from 0: what the bootstrap draws."""
+    names = [question[:2] for question in questions]
+    place = {name: number for number, name in enumerate(sorted(set(names)))}
+    return [place[name] for name in names]
 
 
 def summarise(answers: Answers, run: Row) -> Row:
-    """Return every figure of a run.
-
-    Args:
-        answers: of all methods, the unpruned model's among them.
-        run: the record, ``run.json``.
+    """Return every figure of a run, by its answers and its record (``run.json``).
 
     Returns:
-        ``run``: of the record; ``figures``: "unpruned", "blank" (the question alone, of a grey video; None if that was
-        not asked) and "cells" (accuracy, paired difference to unpruned on the same questions, each with n, videos and
-        interval, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs" (the judged
-        methods against all others at their budget) and "unreachable". Shares lie in [0, 1], differences in [-1, 1]; an
-        interval is null with fewer than two videos.
+        ``run``: of the record; ``figures``: "unpruned", "blank" (of a grey video; None if that was not asked), "cells"
+        (`paired` with unpruned, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs"
+        (the judged methods against all others at their budget) and "unreachable". Shares lie in [0, 1], differences in
+        [-1, 1].
 
     Raises:
         ConfigError: the unpruned answers are missing, or those of a cell that the run calls reached.
     """
-    if CellName(UNPRUNED, None) not in answers.columns:
-        raise ConfigError("no unpruned answers to compare with: run with `unpruned` among --methods")
-    stored: Stored = defaultdict(dict)
-    for cell in run.get("cells", []):
-        budget = None if cell["budget"] is None else float(cell["budget"])
-        stored[CellName(cell["method"], budget)][cell["condition"]] = cell
-    _refuse_gaps(answers, stored)
-    conditions, videos = answers.conditions, answers.videos
-    columns = sorted(answers.columns.items(), key=lambda item: item[0].order)
-    cells = [_cell(answers, name, column, stored[name]) for name, column in columns]
+    unpruned = answers.get(CellName(UNPRUNED, None), {})
+    if not unpruned or any(own.keys() - unpruned.keys() for own in answers.values()):
+        raise ConfigError(f"no unpruned answers to compare with, or not to all questions: {_AGAIN}")
+    stored: dict[CellName, dict[str, Row]] = defaultdict(dict)  # the cells of run.json, by condition
+    for cell in sorted(run.get("cells", []), key=lambda cell: str(cell["condition"])):
+        name, condition = CellName(cell["method"], cell["budget"]), cell["condition"]
+        stored[name][condition] = cell
+        asked = [question for question in unpruned if question.condition == condition]
+        missing = len(asked) - len(answers.get(name, {}).keys() & asked)
+        if cell["status"] == "ok" and missing:
+            raise ConfigError(f"{name} has no answer to {missing} questions in {condition}: {_AGAIN}")
+    cells = [_cell(name, own, unpruned, stored[name]) for name, own in answers.items()]
+    pairs = [
+        {"method": name.method, "against": other.method, "budget": name.budget}
+        | {"conditions": sorted({question.condition for question in own.keys() & theirs.keys()})}
+        | {figure: found[figure] for figure in ("n", "videos", "difference", "difference_interval")}
+        for name, own in answers.items()
+        for other, theirs in answers.items()
+        if name.method in JUDGED and name.budget == other.budget and name != other
+        if (found := paired(own, theirs))
+    ]
+    unreachable = [
+        {"method": name.method, "budget": name.budget, "condition": condition, "why": cell.get("why", "")}
+        for name in sorted(stored, key=lambda name: name.order)
+        for condition, cell in stored[name].items()
+        if cell["status"] != "ok"
+    ]
+    conditions = {
+        condition: {"questions": len(own), "videos": len({question.seed for question in own})}
+        for condition, own in _split(unpruned, lambda question, _: question.condition).items()
+    }
+    figures = {
+        "questions": len(unpruned),
+        "videos": len(set(clusters(unpruned))),
+        "conditions": conditions,
+        "unpruned": next(cell for cell in cells if cell["method"] == UNPRUNED),
+        "blank": next((cell for cell in cells if cell["method"] == BLANK), None),
+        "cells": [cell for cell in cells if cell["method"] not in (UNPRUNED, BLANK)],
+        "pairs": pairs,
+        "unreachable": unreachable,
+    }
+    return {"schema": 1, "run": {key: run[key] for key in _OF_THE_RUN if key in run}, "figures": figures}
+
+
+def write_summary(folder: Path) -> Path:
+    """Summarise the run in ``folder`` and write ``summary.json`` beside its answers; raises as `summarise`."""
+    path = folder / "summary.json"
+    replace(path, json_text(summarise(read_answers(folder), read_run(folder)), True, True).encode())
+    return path
+
+
+def _split(own: Answered, label: Callable[[QuestionName, MeanAnswer], str]) -> dict[str, Answered]:
+    parts: dict[str, Answered] = defaultdict(dict)
+    for question, answer in own.items():
+        parts[label(question, answer)][question] = answer
+    return dict(sorted(parts.items()))
+
+
+_GROUPS: dict[str, Callable[[QuestionName, MeanAnswer], str]] = {
+    "by_condition": lambda question, _: question.condition,
+    "by_type": lambda _, answer: answer.wording[0],
+    "by_way": lambda _, answer: "multiple choice" if answer.wording[1] else "one word",
+}
+
+
+def _cell(name: CellName, own: Answered, unpruned: Answered, stored: dict[str, Row]) -> Row:
+    def against_unpruned(part: Answered) -> Row:
+        found = paired(part, unpruned) or {}
+        found.pop("tokens", None)
+        return found
+
+    def mean_over_videos(figure: str) -> float | None:
+        known = {question: share for question, each in own.items() if not np.isnan(share := getattr(each, figure))}
+        if not known:
+            return None
+        videos = clusters(known)
+        return intervals.rounded(intervals.mean_of_strata(list(known.values()), videos, videos).value)
+
+    shown = {question: each for question, each in own.items() if not np.isnan(each.evidence_kept + each.kept)}
+    evidence = None  # recall of the tokens on the asked-about objects, share of all tokens kept for the same questions
+    if shown:
+        figures = {"recall": "evidence_kept", "kept": "kept"}
+        shares = {name: [getattr(each, figure) for each in shown.values()] for name, figure in figures.items()}
+        means = {name: intervals.clustered_mean(values, clusters(shown)) for name, values in shares.items()}
+        evidence = intervals.to_dict(**means)
     return {
-        "schema": SCHEMA,
-        "run": {key: run[key] for key in _OF_THE_RUN if key in run},
-        "figures": {
-            "questions": len(answers.names),
-            "videos": len(set(videos)),
-            "conditions": {
-                str(name): {"questions": int(own.sum()), "videos": len(set(videos[own]))}
-                for name in np.unique(conditions)
-                for own in [conditions == name]
-            },
-            "unpruned": next(cell for cell in cells if cell["method"] == UNPRUNED),
-            "blank": next((cell for cell in cells if cell["method"] == BLANK), None),
-            "cells": [cell for cell in cells if cell["method"] not in (UNPRUNED, BLANK)],
-            "pairs": [
-                pair
-                for name, column in columns
-                if name.method in JUDGED
-                for other, theirs in columns
-                if name.budget == other.budget and name != other
-                if (pair := _pair(answers, name, column, other, theirs))
-            ],
-            "unreachable": [
-                {"method": name.method, "budget": name.budget, "condition": condition, "why": cell.get("why", "")}
-                for name, of_condition in sorted(stored.items(), key=lambda item: item[0].order)
-                for condition, cell in sorted(of_condition.items())
-                if cell["status"] != "ok"
-            ],
+        "method": name.method,
+        "budget": name.budget,
+        "achieved": mean_over_videos("layer_average"),
+        "retained": mean_over_videos("retained"),
+        "random_seeds": next(iter(own.values())).random_seeds,
+        "evidence": evidence,
+        "config": {condition: cell.get("config") for condition, cell in stored.items() if cell["status"] == "ok"},
+        "unreached": {condition: cell.get("why", "") for condition, cell in stored.items() if cell["status"] != "ok"},
+        **against_unpruned(own),
+        **{
+            group: {part: against_unpruned(of_part) for part, of_part in _split(own, label).items()}
+            for group, label in _GROUPS.items()
         },
     }
 
 
-def _refuse_gaps(answers: Answers, stored: Stored) -> None:
-    """Refuse a run without an answer where the unpruned model was asked and the record says the budget is reached."""
-    whole = answers.columns[CellName(UNPRUNED, None)].asked
-    for name, of_condition in stored.items():
-        asked = answers.columns[name].asked if name in answers.columns else np.zeros_like(whole)
-        for condition, cell in of_condition.items():
-            missing = int((whole & ~asked & (answers.conditions == condition)).sum())
-            if cell["status"] == "ok" and missing:
-                raise ConfigError(
-                    f"{name} has no answer to {missing} questions in {condition}: the run is not complete. "
-                    f"Run `{COMMAND}` again with the same options, it goes on where it was"
-                )
-    if not whole.all():
+def compare(new: Answers, baseline: Answers) -> list[Row]:
+    """Compare every cell that both runs have, over the questions that both were asked.
+
+    Returns: by method, first over all its budgets together ("all", the sharpest verdict), then each, large ones first:
+        method, budget, `paired`, "same_cost" and "verdict", which without an interval is noise.
+
+    Raises:
+        ConfigError: the runs share no question, or word one differently: they say nothing about each other.
+    """
+    ours, theirs = (run[CellName(UNPRUNED, None)] for run in (new, baseline))
+    common = ours.keys() & theirs.keys()
+    if not common:
         raise ConfigError(
-            f"{int((~whole).sum())} questions have no unpruned answer: run again, it goes on where it was"
+            "the two runs were asked no common question (other seeds or conditions): "
+            "give both the same --first-seed and --videos"
         )
-
-
-def _cell(answers: Answers, name: CellName, column: Column, stored: dict[str, Row]) -> Row:
-    asked, videos = column.asked, answers.videos
-    before = answers.columns[CellName(UNPRUNED, None)].correct
-    types = np.array([question.type for question in answers.questions])
-    ways = np.array(["multiple choice" if question.multiple_choice else "one word" for question in answers.questions])
-
-    def figures(chosen: npt.NDArray[np.bool_]) -> Row:
-        right, clusters = column.correct[chosen], videos[chosen]
-        difference = paired_difference(right, before[chosen], clusters)
-        return to_dict(accuracy=clustered_mean(right, clusters), difference=difference)
-
-    def by(labels: npt.NDArray[np.str_]) -> Row:
-        return {str(label): figures(asked & (labels == label)) for label in np.unique(labels[asked])}
-
-    def mean_over_videos(values: Floats) -> float | None:
-        known = ~np.isnan(values)
-        return rounded(mean_of_strata(values[known], videos[known], videos[known]).value) if known.any() else None
-
-    known = ~np.isnan(column.evidence_kept) & ~np.isnan(column.kept)
-    evidence = None  # recall of the tokens on the asked-about objects, share of all tokens kept for the same questions
-    if known.any():
-        recall, kept = (clustered_mean(share[known], videos[known]) for share in (column.evidence_kept, column.kept))
-        evidence = to_dict(recall=recall, kept=kept)
-    in_order = sorted(stored.items())
-    return {
-        "method": name.method,
-        "budget": name.budget,
-        "achieved": mean_over_videos(column.layer_average),
-        "retained": mean_over_videos(column.retained),
-        "random_seeds": column.random_seeds,
-        **figures(asked),
-        "evidence": evidence,
-        "by_condition": by(answers.conditions),
-        "by_type": by(types),
-        "by_way": by(ways),
-        "config": {condition: cell.get("config") for condition, cell in in_order if cell["status"] == "ok"},
-        "unreached": {condition: cell.get("why", "") for condition, cell in in_order if cell["status"] != "ok"},
-    }
-
-
-def _pair(answers: Answers, name: CellName, column: Column, other: CellName, theirs: Column) -> Row | None:
-    """A judged method against another over the questions that both were asked; None where there are none."""
-    both = column.asked & theirs.asked
-    if not both.any():
-        return None
-    return {
-        "method": name.method,
-        "against": other.method,
-        "budget": name.budget,
-        "conditions": sorted({str(condition) for condition in answers.conditions[both]}),
-        **to_dict(difference=paired_difference(column.correct[both], theirs.correct[both], answers.videos[both])),
-    }
+    if other := [name for name in common if ours[name].wording != theirs[name].wording]:
+        raise ConfigError(
+            f"{min(other)} is another question in each run: give both the same --questions; if they have it, the "
+            "scenes or questions changed in between, so run the baseline again"
+        )
+    rows = []
+    for method, cells in groupby((cell for cell in new if cell in baseline), key=lambda cell: cell.method):
+        pairs: dict[Any, Any] = {cell.budget: (new[cell], baseline[cell]) for cell in cells}
+        if len(pairs) > 1:  # a question counts once for each budget
+            sides = zip(*pairs.values(), strict=True)
+            merged = [{(*name, k): each for k, own in enumerate(side) for name, each in own.items()} for side in sides]
+            pairs = {"all": merged, **pairs}
+        for budget, pair in pairs.items():
+            if row := paired(*pair):
+                now, then = row["tokens"]
+                row |= {"method": method, "budget": budget, "same_cost": abs(now - then) <= COST_MARGIN * then}
+                stands_out = intervals.excludes_zero(row["difference_interval"])
+                row["verdict"] = (BETTER if row["difference"] > 0 else WORSE) if stands_out else NOISE
+                rows.append(row)
+    return rows

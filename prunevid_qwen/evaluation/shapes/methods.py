@@ -15,16 +15,11 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.evaluation.shapes.videos import (
-    CALIBRATION_VIDEOS,
-    CONDITIONS,
-    FIRST_SEED,
-    Condition,
-    ShapesVideo,
-    benchmark_videos,
-)
+from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, FIRST_SEED, ShapesVideo
 from prunevid_qwen.evaluation.store import plugin_options
 from prunevid_qwen.loading import bundled_model
+from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
+from prunevid_qwen.moving_shapes.conditions import CONDITIONS, Condition
 from prunevid_qwen.reducer import registered, says
 
 UNPRUNED = "unpruned"
@@ -43,12 +38,7 @@ BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
 LEAST_KEEP_RATIO = 0.2
 """Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
 
-LEVERS = ("keep_ratio", "cluster_ratio", "tau", "max_frames", "max_pixels")
-
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
-
-_STAGE_1 = {"enable_stage2": False, "enable_cache_compression": False}
-_STAGE_2 = {"enable_stage1": False}
 _SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what looks alike over time alone, until selection is not enough
 
 
@@ -59,11 +49,11 @@ class Method:
     Args:
         name: as in tables and plots.
         options: `PruneVidConfig` options that differ from `base_config`.
-        levers: options that are moved to reach a budget, of ``LEVERS``; None takes the ratios of the enabled stages. ()
-            asks once, with no budget.
+        levers: options that are moved to reach a budget: a share, "max_frames", "max_pixels", or both ratios; None
+            takes those of the enabled stages. () asks once, with no budget.
 
     Raises:
-        ConfigError: an unknown lever, or an option that no config has.
+        ConfigError: an option that no config has.
     """
 
     name: str
@@ -71,11 +61,6 @@ class Method:
     levers: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for lever in self.levers or ():
-            if lever not in LEVERS:
-                raise ConfigError(
-                    f"method {quoted(self.name)}: no lever is called {quoted(lever)}: there are {', '.join(LEVERS)}"
-                )
         PruneVidConfig().replace(**self.options)
 
     def base_config(self, condition: Condition) -> PruneVidConfig:
@@ -113,10 +98,8 @@ class Method:
             return [{}]
         if set(levers) == {"keep_ratio", "cluster_ratio"}:
             start, end = round(_STEPS * config.cluster_ratio), least("keep_ratio", round(_STEPS * LEAST_KEEP_RATIO))
-            merged = [(_STEPS, c) for c in range(_STEPS, start, -1)]
-            selected = [(k, start) for k in range(_STEPS, end, -1)]
-            hardest = [(end, c) for c in range(start, 0, -1)]
-            pairs = [*merged, *selected, *hardest]
+            pairs = [(_STEPS, c) for c in range(_STEPS, start, -1)]
+            pairs += [(k, start) for k in range(_STEPS, end, -1)] + [(end, c) for c in range(start, 0, -1)]
             return [{"keep_ratio": k / _STEPS, "cluster_ratio": c / _STEPS} for k, c in pairs]
         if len(levers) > 1:
             raise ConfigError(f"method {quoted(self.name)}: {' and '.join(levers)} cannot be moved together")
@@ -140,33 +123,32 @@ def uses_chance(config: PruneVidConfig) -> bool:
 
 def standard_methods() -> list[Method]:
     """List the curves that are compared by default; a registered method appears by itself."""
-    paper = PruneVidConfig()
-    told = {name for name in registered(2) if says(options_class("selector", name)(), 2).told}
-    selectors = [name for name in registered(2) if name != paper.selector_name and name not in told]
+    paper, alone = PruneVidConfig(), {"enable_stage1": False}
+    merges = {"enable_stage2": False, "enable_cache_compression": False}
+    others = {}
+    for name in registered(2):
+        options = options_class("selector", name)
+        said = says(options(), 2)
+        if name != paper.selector_name and not said.told:
+            # all cut once at one layer, whatever their papers say: what is compared is the choice of tokens
+            at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
+            others[name] = {"selector": name, **at_one, **said.lever_needs}
     mergers = [name for name in registered(1) if name != paper.merger_name]
     return [
         Method(UNPRUNED, ALL_OFF, levers=()),
         Method(BLANK, ALL_OFF, levers=()),
         Method("prunevid", _SELECT_FIRST),
         Method("prunevid published"),
-        Method("stage 1", _STAGE_1),
-        Method("stage 2", _STAGE_2),
-        *(Method(f"stage 2 {name}", {**_STAGE_2, **_selector(name)}) for name in selectors),
-        *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **_selector(name)}) for name in selectors),
-        *(Method(name, {**_STAGE_1, "merger": name}) for name in mergers),
+        Method("stage 1", merges),
+        Method("stage 2", alone),
+        *(Method(f"stage 2 {name}", {**alone, **options}) for name, options in others.items()),
+        *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **options}) for name, options in others.items()),
+        *(Method(name, {**merges, "merger": name}) for name in mergers),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
-        Method(
-            "recommended", changes(get_recommended_config()), levers=("keep_ratio",)
-        ),  # its merging is part of the recommendation
+        # its merging is part of the recommendation
+        Method("recommended", changes(get_recommended_config()), levers=("keep_ratio",)),
     ]
-
-
-def _selector(name: str) -> dict[str, Any]:
-    # all that cut once at one layer, whatever their papers say: what is compared is the choice of tokens
-    options = options_class("selector", name)
-    at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
-    return {"selector": name, **at_one, **says(options(), 2).lever_needs}
 
 
 def methods_called(names: list[str]) -> list[Method]:
@@ -176,68 +158,60 @@ def methods_called(names: list[str]) -> list[Method]:
         ConfigError: an unknown name.
     """
     known = {method.name: method for method in standard_methods()}
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"no method is called {quoted(name)}: there are {', '.join(known)}")
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"no method is called {quoted(unknown[0])}: there are {', '.join(known)}")
     return [method for name, method in known.items() if not names or name in names]
 
 
 @dataclass(frozen=True)
 class AccuracyRun:
-    """What a run asks.
-
-    Args:
-        methods: what is compared, each under its own name; the unpruned model is always asked.
-        budgets: layer-averaged shares of the visual tokens, in (0, 1).
-        conditions: names of kinds of video; () is all.
-        videos: how many, at least 1, conditions taking turns. The one option that may grow when a run goes on.
-        first_seed: the first video's.
-        model: "bundled" or the folder of an exported model that knows moving shapes.
-        questions: about each video, at most: simple scenes hold fewer facts.
-        random_seeds: how often a method that draws by chance is asked.
-        through_files: read real mp4 files instead of the drawn frames.
-        calibration_videos: of each kind, 1 to 48.
-        plugins: files and modules that register methods; every process loads them, and their code is part of the run.
+    """What a run asks; methods are compared each under its own name, and the unpruned model is always asked.
 
     Raises:
         ConfigError: an option out of its range or given twice, two methods of one name, or an unknown condition.
     """
 
     methods: tuple[Method, ...]
-    budgets: tuple[float, ...] = BUDGETS
-    conditions: tuple[str, ...] = ()
-    videos: int = 100
+    budgets: tuple[float, ...] = BUDGETS  # layer-averaged shares of the visual tokens, in (0, 1)
+    conditions: tuple[str, ...] = ()  # names of kinds of video; () is all
+    videos: int = 100  # at least 1, conditions taking turns; the one option that may grow when a run goes on
     first_seed: int = FIRST_SEED
-    model: str = "bundled"
-    questions: int = 12
-    random_seeds: int = 2
-    through_files: bool = False
-    calibration_videos: int = CALIBRATION_VIDEOS
-    plugins: tuple[str, ...] = ()
+    model: str = "bundled"  # or the folder of an exported model that knows moving shapes
+    questions: int = 12  # about each video, at most: simple scenes hold fewer facts
+    random_seeds: int = 2  # how often a method that draws by chance is asked
+    through_files: bool = False  # read real mp4 files instead of the drawn frames
+    calibration_videos: int = CALIBRATION_VIDEOS  # of each kind, 1 to 48
+    plugins: tuple[str, ...] = ()  # register methods; every process loads them, and their code is part of the run
 
     def __post_init__(self) -> None:
         names = [method.name for method in self.methods]
-        for counts in map(Counter[Any], (names, self.budgets, self.conditions)):
-            for each, count in counts.items():
-                if count > 1:
-                    raise ConfigError(f"{each} is given twice: its questions would be answered twice. Name it once")
+        for given in (names, self.budgets, self.conditions):
+            if twice := [each for each, count in Counter[Any](given).items() if count > 1]:
+                raise ConfigError(f"{twice[0]} is given twice: its questions would be answered twice. Name it once")
         for budget in self.budgets:
             if not 0 < budget < 1:
                 raise ConfigError(f"a budget is a share of the tokens in (0, 1), got {budget}")
-        for name in ("questions", "random_seeds", "calibration_videos"):
+        for name in ("videos", "questions", "random_seeds", "calibration_videos"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is at least 1, got {getattr(self, name)}")
         if self.calibration_videos > CALIBRATION_VIDEOS:
             raise ConfigError(f"there are {CALIBRATION_VIDEOS} calibration videos of a kind")
         if UNPRUNED not in names:
             object.__setattr__(self, "methods", (*methods_called([UNPRUNED]), *self.methods))
-        if not self.conditions:
-            object.__setattr__(self, "conditions", tuple(CONDITIONS))
-        self.list_videos()
+        object.__setattr__(self, "conditions", self.conditions or tuple(CONDITIONS))
+        if unknown := [name for name in self.conditions if name not in CONDITIONS]:
+            raise ConfigError(f"no condition is called {quoted(unknown[0])}: there are {', '.join(CONDITIONS)}")
+        last, fitted_on = self.first_seed + self.videos - 1, CALIBRATION_SEED + CALIBRATION_VIDEOS - 1
+        if self.first_seed < FIRST_HELD_OUT_SEED or (self.first_seed <= fitted_on and last >= CALIBRATION_SEED):
+            raise ConfigError(
+                f"seeds {self.first_seed} to {last} meet those of training (below {FIRST_HELD_OUT_SEED}) or of the "
+                f"calibration ({CALIBRATION_SEED} to {fitted_on}): choose another first_seed"
+            )
 
     def list_videos(self) -> list[ShapesVideo]:
-        """List the videos in the order of their seeds."""
-        return benchmark_videos(self.videos, self.first_seed, self.conditions)
+        """List the videos in the order of their seeds, conditions taking turns."""
+        kinds = [CONDITIONS[name] for name in self.conditions]
+        return [ShapesVideo(kinds[k % len(kinds)], self.first_seed + k) for k in range(self.videos)]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON: what two runs must share for their answers to belong together.

@@ -1,26 +1,40 @@
-"""The videos of the benchmark: four kinds of moving shapes, a seed each, and the questions about them."""
+"""The videos of the benchmark (kinds of moving shapes, a seed each), and a model that is asked about one of them.
+
+The package's own pruning, all questions in one batch; each look at a video is encoded once, and the stock ``generate``
+gets it from memory.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.moving_shapes import (
-    FIRST_HELD_OUT_SEED,
-    Question,
-    Scene,
-    frame_times,
-    make_questions,
-    render,
-    write_video,
-)
-from prunevid_qwen.moving_shapes.conditions import CONDITIONS, SECONDS, Condition
+from prunevid_qwen import moving_shapes
+from prunevid_qwen.adapters import adapter_for, visual_tokens
+from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
+from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
+from prunevid_qwen.inputs.qwen.pixels import video_pixels
+from prunevid_qwen.model import PruneVidQwen25VL
+from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, Question, Scene
+from prunevid_qwen.moving_shapes.conditions import SECONDS, Condition
 from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
+from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens.device import input_device
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 """Where the benchmark's videos begin, unless told otherwise."""
@@ -31,6 +45,8 @@ CALIBRATION_SEED = FIRST_HELD_OUT_SEED + 4_000_000
 CALIBRATION_VIDEOS = 48
 _FILE_RATE = 16  # frames a second of files
 _GREY = 128
+_MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
+_SMALLEST_FRAME = 28 * 28
 
 
 @dataclass(frozen=True)
@@ -51,22 +67,20 @@ class ShapesVideo:
         """The shapes and how they move."""
         return self.condition.scene(self.seed)
 
-    def frames(self, count: int) -> np.ndarray:
-        """Draw ``count`` evenly spaced frames: [count, H, W, 3] uint8 rgb."""
-        return self._draw(count, 1)
+    def frames(self, count: int, scale: int = 1) -> np.ndarray:
+        """Draw ``count`` evenly spaced frames, ``scale`` times as large: [count, H, W, 3] uint8 rgb."""
+        frames = moving_shapes.render(self.scene, count, scale=scale)
+        return np.full_like(frames, _GREY) if self.blank else frames
 
     def write(self, path: Path) -> Path:
         """Write the video as a file of twice its size, 8 seconds long."""
-        return write_video(path, self._draw(int(SECONDS * _FILE_RATE), 2), _FILE_RATE)
-
-    def _draw(self, count: int, scale: int) -> np.ndarray:
-        frames = render(self.scene, count, scale=scale)
-        return np.full_like(frames, _GREY) if self.blank else frames
+        return moving_shapes.write_video(path, self.frames(int(SECONDS * _FILE_RATE), 2), _FILE_RATE)
 
     def questions(self, count: int) -> list[Question]:
         """Choose ``count`` questions, half one-word and half multiple choice, types taking turns; always the same."""
         rng = np.random.default_rng([self.seed, 4])
-        words, letters = (_spread(rng, make_questions(self.scene, self.seed, choice)) for choice in (False, True))
+        asked = (moving_shapes.make_questions(self.scene, self.seed, choice) for choice in (False, True))
+        words, letters = (_spread(rng, questions) for questions in asked)
         half = (count + 1) // 2
         return words[:half] + letters[: count - half]
 
@@ -76,44 +90,138 @@ class ShapesVideo:
 
     @cached_property
     def _covered(self) -> np.ndarray:
-        cover = token_cover(self.scene, frame_times(self.condition.frames))
+        cover = token_cover(self.scene, moving_shapes.frame_times(self.condition.frames))
         return cover.reshape(len(cover), -1) > LEAST_COVER
 
 
-def benchmark_videos(count: int, first_seed: int = FIRST_SEED, conditions: tuple[str, ...] = ()) -> list[ShapesVideo]:
-    """List the videos ``first_seed``, ``first_seed + 1``, ...: conditions (none means all) take turns.
+class Look(NamedTuple):
+    """A video as one sampling and size show it."""
 
-    Raises:
-        ConfigError: an unknown condition, or seeds that models were trained or configs fitted on.
+    held: EncodedVideos
+    features: Tensor  # [N, D], the visual tokens that the decoder gets
+    medium: Medium  # without its pixels, to be put into prompts
+    inputs: dict[str, Tensor]  # the batch of all questions about it
+
+
+class Questioner:
+    """Asks one model, whose own config is not read, about one video; ``through_files`` by way of a real mp4 file."""
+
+    def __init__(
+        self, model: PruneVidQwen25VL, video: ShapesVideo, questions: Sequence[Question], through_files: bool = False
+    ) -> None:
+        self.model, self.video, self.questions = model, video, questions
+        self.through_files = through_files
+        # frames of one token a side are a control here, whatever least size the model's folder asks for
+        media = model.preprocessor.media
+        self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
+        self.adapter = adapter_for(model.model)
+        self._looks: dict[Any, Look] = {}
+
+    @torch.no_grad()
+    def look(self, config: PruneVidConfig) -> Look:
+        """Encode the video as ``config`` samples and resizes it, once."""
+        seen = compile_plan(config, len(self.adapter.parts.layers)).needs.vision
+        key = config.max_frames, config.max_pixels, seen
+        if key not in self._looks:
+            medium, held = self._medium(config), EncodedVideos(self.adapter.parts.vision)
+            with nullcontext() if seen is None else watched_vision(self.adapter, seen):
+                features = held.encode(medium.pixels, medium.grid)
+            shown = replace(medium, pixels=held.hold(features))
+            self._looks[key] = Look(held, features.tokens, shown, self._inputs(shown))
+        return self._looks[key]
+
+    def ask(self, config: PruneVidConfig) -> list[dict[str, Any]]:
+        """Ask every question under ``config`` in one batch; a JSON-ready line each.
+
+        Raises:
+            PruningNotApplied: pruning was asked for and did not happen.
+        """
+        look, stock, visual = self.look(config), self.model.model, self.video.condition.tokens
+        shows = [self.video.shows(question) for question in self.questions]
+        marks = [torch.from_numpy(each.any(0)) for each in shows]
+        with vision_from_memory(self.adapter.parts.vision, look.held), pruned(stock, config, marks) as trace:
+            output = stock.generate(**look.inputs, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False)
+        check_applied(trace, config, visual_tokens(stock, look.inputs["input_ids"]))
+        new, out = output[:, look.inputs["input_ids"].shape[1] :], []
+        said = self.model.tokenizer.batch_decode(new, skip_special_tokens=True)
+        for number, (question, sample) in enumerate(zip(self.questions, trace.samples, strict=True)):
+            maps, tokens = (each.map.unmixed for each in sample.reductions), sample.widths(trace.layers)
+            left = reduce(lambda one, other: one.then(other.to(one.rep.device)), maps, TokenMap.identity(sample.tokens))
+            same_tokens = sample.tokens == visual and not self.video.blank
+            recall = evidence_recall(left, shows[number]) if same_tokens else None
+            out.append(
+                {
+                    "seed": self.video.seed,
+                    "condition": self.video.condition.name,
+                    "question": number,
+                    "type": question.type,
+                    "multiple_choice": question.multiple_choice,
+                    "text": question.text,
+                    "expected": question.answer,
+                    "given": said[number].strip(),
+                    "correct": is_correct(said[number], question.answer),
+                    "visual": visual,
+                    "tokens": tokens,
+                    "layer_average": round(sum(tokens) / (len(tokens) * visual), 6),
+                    "retained": round(left.n_out / visual, 6),
+                    "evidence": int(shows[number].any(0).sum()),
+                    "evidence_kept": None if recall is None else round(recall, 6),
+                    "kept": round(left.n_out / visual, 6),
+                }
+            )
+        return out
+
+    def _medium(self, config: PruneVidConfig) -> Medium:
+        if self.through_files:
+            with TemporaryDirectory() as folder:
+                return self.reader.read_video(str(self.video.write(Path(folder) / "video.mp4")), config)
+        pixels, grid = video_pixels(self.video.frames(config.max_frames), self.reader.video, config.max_pixels)
+        return Medium("video", pixels, grid, 2 * SECONDS / config.max_frames, {})
+
+    def _inputs(self, medium: Medium) -> dict[str, Tensor]:
+        samples = []
+        for question in self.questions:
+            content = [{"type": "video", "video": medium}, {"type": "text", "text": question.text}]
+            messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+            if question.answer_prefix:
+                messages.append({"role": "assistant", "content": question.answer_prefix})
+            samples.append(self.model.preprocessor.sample(messages, PruneVidConfig()))
+        device = input_device(self.model.model)
+        return {name: value.to(device) for name, value in self.model.preprocessor.batch(samples).items()}
+
+
+def is_correct(given: str, expected: str) -> bool:
+    """Judge an answer: its first word, without brackets and stops, must be the expected one, capitals included."""
+    words = given.replace("(", " ").replace(")", " ").replace(".", " ").split()
+    return bool(words) and words[0] == expected
+
+
+def evidence_recall(left: TokenMap, shows: np.ndarray) -> float | None:
+    """Return which share of what shows the asked-about objects is left after pruning.
+
+    A token that was dropped counts 0. One that was merged counts the share of its group's members that show the same
+    object: evidence averaged with background is part evidence.
+
+    Args:
+        left: from the video's N tokens to those that are left.
+        shows: [objects, N] bool.
+
+    Returns: mean over all (object, token that shows it) in [0, 1], or None when nothing shows any.
     """
-    for name in conditions:
-        if name not in CONDITIONS:
-            raise ConfigError(f"no condition is called {quoted(name)}: there are {', '.join(CONDITIONS)}")
-    if count < 1:
-        raise ConfigError(f"a benchmark needs at least 1 video, got {count}")
-    if first_seed < FIRST_HELD_OUT_SEED:
-        raise ConfigError(
-            f"first_seed={first_seed} is a seed of the training videos: take one of at least {FIRST_HELD_OUT_SEED}"
-        )
-    if first_seed < CALIBRATION_SEED + CALIBRATION_VIDEOS and first_seed + count > CALIBRATION_SEED:
-        raise ConfigError(
-            f"seeds {first_seed} to {first_seed + count - 1} meet the calibration's {CALIBRATION_SEED} to "
-            f"{CALIBRATION_SEED + CALIBRATION_VIDEOS - 1}: choose another first_seed"
-        )
-    kinds = [CONDITIONS[name] for name in conditions or CONDITIONS]
-    return [ShapesVideo(kinds[k % len(kinds)], first_seed + k) for k in range(count)]
-
-
-def calibration_videos(condition: Condition, count: int = CALIBRATION_VIDEOS) -> list[ShapesVideo]:
-    """List the videos on which configs for ``condition`` are fitted to a budget."""
-    return [ShapesVideo(condition, CALIBRATION_SEED + k) for k in range(count)]
+    seen, target = torch.from_numpy(shows), left.target.cpu()
+    inside = target >= 0
+    members = torch.bincount(target[inside], minlength=left.n_out).double().clamp(min=1)
+    counted = 0.0
+    for row in seen:
+        same = torch.bincount(target[inside & row], minlength=left.n_out).double()
+        counted += float((same * same / members).sum())  # each of the `same` counts same / members
+    return counted / int(seen.sum()) if bool(seen.any()) else None
 
 
 def _spread(rng: np.random.Generator, questions: list[Question]) -> list[Question]:
     """Order questions so that any beginning holds as many types as it can: a round of all types, then another."""
+    seen, rounds = Counter[str](), []
     shuffled = [questions[k] for k in rng.permutation(len(questions))]
-    seen = Counter[str]()
-    rounds = []
     for question in shuffled:
         rounds.append(seen[question.type])
         seen[question.type] += 1

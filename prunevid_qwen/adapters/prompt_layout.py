@@ -54,3 +54,20 @@ def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) ->
     stratum = torch.arange(len(blocks), device=types.device).repeat_interleave(sizes)
     placed = None if not any(block.unplaced for block in blocks) else torch.cat(cells)
     return TokenLayout(types.numel(), visual, question, tuple(blocks), stratum, None, placed, split)
+
+
+def words_of_turn(ids: Sequence[int], ends: int | Sequence[int] | None, leads: Sequence[int]) -> tuple[int, int] | None:
+    """Where in the text after the last visual token the user's words stand: up to the end of that turn.
+
+    Args:
+        ids: of that text.
+        ends: tokens that end a turn: those on which `generate` stops.
+        leads: tokens that stand before the words, and are none.
+
+    Returns:
+        Their start and stop; None where no turn ends, or no word is said.
+    """
+    ending = ends if isinstance(ends, (list, tuple)) else [ends]
+    stop = next((i for i, token in enumerate(ids) if token in ending), 0)
+    start = next((i for i, token in enumerate(ids[:stop]) if token not in leads), stop)
+    return (start, stop) if start < stop else None

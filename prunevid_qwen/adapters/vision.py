@@ -54,6 +54,27 @@ def vision_in_chunks(tower: nn.Module, tokens: int | None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def images_in_chunks(tower: nn.Module, images: int | None) -> Iterator[None]:
+    """Let a tower of CLIP's form take at most ``images`` images or frames at once inside the block; None: no limit.
+
+    Args:
+        tower: takes pixels [images, 3, H, W] first, or as ``pixel_values``; restored on leaving.
+        images: at least 1.
+    """
+    stock: Callable[..., Any] = tower.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        pixels = args[0] if args else kwargs.get("pixel_values")
+        if images is None or not isinstance(pixels, Tensor) or len(pixels) <= images:
+            return stock(*args, **kwargs)
+        others = {name: value for name, value in kwargs.items() if name != "pixel_values"}
+        return joined([stock(part, *args[1:], **others) for part in pixels.split(images)])
+
+    with replaced(tower, "forward", forward):
+        yield
+
+
 def chunk_grids(grids: Sequence[Sequence[int]], patches: int) -> list[list[list[int]]]:
     """Cut (t, h, w) grids, in order, into lists of grids of at most ``patches`` patches, or of one position above it.
 
@@ -82,8 +103,6 @@ def joined(outputs: list[Any]) -> Any:
         return None
     if isinstance(first, Tensor):
         return torch.cat(outputs)
-    if first is None:  # hidden states of blocks that nobody asked for
-        return None
     if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
         return type(first)(joined(list(each)) for each in zip(*outputs, strict=True))
     return with_taps(

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from prunevid_qwen.adapters.tiny import SIDE
+from prunevid_qwen.adapters.tiny import SIDE, installed_families
 from tests.models import make_inputs, tiny_model
 
 _IMAGE = ("image", SIDE, SIDE)
@@ -21,19 +19,21 @@ class Family:
     Args:
         cases: prompts by name, as `make_inputs` takes them: "one" is one row with one image or video, "batch" has rows
             of unlike length, several images or videos in one of them, and a text.
-        tower: the vision tower's name among the root's modules.
-        pixels: arguments that bring them.
+        towers: the vision towers' names among the root's modules.
+        pixels: arguments that bring them, as `generate` takes them.
         asks: the function that `generate` hands the whole prompt: the root's for its positions, or the model's.
         positions: leading dimensions of the position ids that the decoder is given, before [B, S].
         options: of a config, without which stage 1 finds nothing to do.
+        norms: of the queries and keys of each layer, where a family has them.
     """
 
     cases: Mapping[str, Any]
-    tower: str
+    towers: tuple[str, ...]
     pixels: tuple[str, ...]
     asks: str
     positions: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    norms: tuple[str, ...] = ()
 
 
 _QWEN_CASES = {
@@ -44,8 +44,8 @@ _QWEN_CASES = {
         [("text", 8)],
     ],
 }
-_QWEN = (_QWEN_CASES, "visual", ("pixel_values_videos", "pixel_values"), "get_rope_index", (4,))
-FAMILIES = {
+_QWEN = (_QWEN_CASES, ("visual",), ("pixel_values_videos", "pixel_values"), "get_rope_index", (4,))
+_ROWS = {
     "qwen2_5_vl": Family(*_QWEN), "qwen2_vl": Family(*_QWEN),
     "llava": Family(
         {
@@ -56,9 +56,10 @@ FAMILIES = {
                 [("text", 8)],
             ],
         },
-        "vision_tower", ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
+        ("vision_tower",), ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
     ),
 }  # fmt: skip
+FAMILIES = {name: row for name, row in _ROWS.items() if name in installed_families()}
 
 
 def family_model(family: str, attention: str = "sdpa") -> Any:
@@ -73,20 +74,4 @@ def family_inputs(family: str, case: str) -> dict[str, Any]:
 
 def member(family: str, case: str, b: int) -> dict[str, Any]:
     """Cut one row, its pads and the pixels of others off."""
-    inputs, samples = family_inputs(family, case), FAMILIES[family].cases[case]
-    valid = inputs["attention_mask"][b].bool()
-    out = {name: x[b : b + 1, valid] for name, x in inputs.items() if x.shape[:2] == inputs["input_ids"].shape}
-    for name, pixels, grid in (
-        ("image", "pixel_values", "image_grid_thw"), ("video", "pixel_values_videos", "video_grid_thw"),
-    ):  # fmt: skip
-        counts = [sum(item[0] == name for item in sample) for sample in samples]
-        first, count = sum(counts[:b]), counts[b]
-        if not count:
-            continue
-        sizes = torch.ones(sum(counts), dtype=torch.long)
-        if grid in inputs:
-            sizes, out[grid] = inputs[grid].prod(-1), inputs[grid][first : first + count]
-        out[pixels] = inputs[pixels][int(sizes[:first].sum()) : int(sizes[: first + count].sum())]
-        if name == "video" and "second_per_grid_ts" in inputs:
-            out["second_per_grid_ts"] = inputs["second_per_grid_ts"][first : first + count]
-    return out
+    return make_inputs(FAMILIES[family].cases[case], family=family, only=b)

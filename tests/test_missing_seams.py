@@ -61,7 +61,7 @@ def stub(place: str, *names: str, family: str = "qwen2_5_vl") -> Any:
     modules = {
         "root": [model.model], "decoder": [decoder], "layer": list(decoder.layers),
         "attention": [layer.self_attn for layer in decoder.layers],
-        "vision": [model.model.get_submodule(FAMILIES[family].tower)],
+        "vision": [model.model.get_submodule(name) for name in FAMILIES[family].towers],
     }[place]  # fmt: skip
     for module in modules:
         rename(module, *names)

@@ -147,6 +147,9 @@ def _hook(stack: ExitStack, run: Run) -> None:
     def beside(layer: int) -> Any:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
 
+    def added(layer: int) -> Any:
+        return lambda _module, _args, _kwargs, out: run.after_first_layer(layer, out)
+
     def scored(step: Step) -> Any:
         return lambda _module, args, kwargs, _out: run.after_attention(step, args, kwargs)
 
@@ -170,6 +173,8 @@ def _hook(stack: ExitStack, run: Run) -> None:
     for step in cuts:
         hook(stack, parts.layers[step.at].self_attn.register_forward_hook, scored(step), with_kwargs=True)
         first(parts.layers[step.at].register_forward_hook, cut(step))
+    for number in run.adds:  # in front of `after_layer`: a step sees and cuts what goes on to the next layer
+        first(parts.layers[number].register_forward_hook, added(number))
     first_cut = cuts[0].at + 1 if cuts else len(parts.layers)
     if run.plan.door is not None and not run.adapter.spatial:  # what a family counts has gaps after the door
         first_cut = 0

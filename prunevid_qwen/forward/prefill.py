@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.deepstack import DeepStack
 from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
@@ -83,6 +84,7 @@ class Prefill:
     fixed: str | None = None  # why no token may be dropped or merged
     merged: bool = False  # the step at the door changed something
     acted: list[int] = field(default_factory=list)  # after which layers a step has decided
+    deepstack: DeepStack | None = None  # what is to be added to the first layers' outputs
     origin: Tensor | None = None  # [B, 1] positions of the rows' first tokens, where positions are packed
     spans: list[Span] = field(init=False)  # of all layers, the last one being that of the layers to come
     came: Tensor = field(init=False)  # [B, S] bool on the CPU: `valid` before any step

@@ -18,6 +18,7 @@ from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.forward.attention import Rope, own_scores
 from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.decoding import mend
+from prunevid_qwen.forward.deepstack import DeepStack
 from prunevid_qwen.forward.evidence import Sight, prepare
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.media_checks import check_countable, check_shown, check_text, may_show
@@ -117,6 +118,8 @@ class Run(threading.local):
         past = cache.physical_length()
         prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
         self.prefill = Prefill.of(prompt, cache, past)
+        taken = self.adapter.take_deepstack(kwargs)
+        self.prefill.deepstack = None if taken is None else DeepStack(*taken)
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])
         self.prompt = None
@@ -128,6 +131,8 @@ class Run(threading.local):
         if door is not None:
             self._merge(kwargs, self.prefill, door)
             self.trace.add("merge", now, Timestamp.now(embeds.device), door.at)
+        if self.prefill.deepstack is not None and not self.adds:
+            self.adapter.give_deepstack(kwargs, self.prefill.deepstack.mask, self.prefill.deepstack.levels)
         self.collector.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
@@ -176,6 +181,8 @@ class Run(threading.local):
             return
         index, valid, embeds = changed
         state.entered(valid)
+        if state.deepstack is not None:
+            state.deepstack.follow(state)
         kwargs["inputs_embeds"] = embeds
         packed = state.origin is not None
         kwargs["position_ids"] = state.packed(valid) if packed else gather_positions(positions, index, valid)
@@ -202,6 +209,17 @@ class Run(threading.local):
         start = Timestamp.now(hidden.device)
         own_scores(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
         self.trace.add("select", start, Timestamp.now(hidden.device), step.at)
+
+    @property
+    def adds(self) -> range:
+        """First layers after which the decoder would add features too late, behind a step: they are added here."""
+        first = self.adapter.deepstack
+        return range(first if any(step.at < first for step in self.plan.cuts) else 0)
+
+    def after_first_layer(self, layer: int, out: Any) -> Any:
+        """Add to a layer's output what the decoder would add after it."""
+        state = self.prefill
+        return None if state is None or state.deepstack is None else state.deepstack.added(layer, out)
 
     @torch.no_grad()
     def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
@@ -236,6 +254,8 @@ class Run(threading.local):
         if state.origin is not None:
             rope = self.adapter.rope(left, state.packed(valid).to(left.device))
         state.cut(step.at, valid, rope)
+        if state.deepstack is not None:
+            state.deepstack.follow(state)
         chosen = Timestamp.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
         if self.plan.compress:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.family_table import register_family
@@ -29,7 +28,13 @@ class Qwen3VL(QwenVL):
     """
 
     noted = ("image", "video")
-    named = ("inputs_embeds", "position_ids", "attention_mask", "visual_pos_masks", "deepstack_visual_embeds")
+    named: tuple[str, ...] = (
+        "inputs_embeds",
+        "position_ids",
+        "attention_mask",
+        "visual_pos_masks",
+        "deepstack_visual_embeds",
+    )
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -57,6 +62,7 @@ class Qwen3VL(QwenVL):
         mm_token_type_ids: Tensor | None = None,
         image_grid_thw: Tensor | None = None,
         video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Any = None,
         attention_mask: Tensor | None = None,
         **_others: Any,
     ) -> tuple[Tensor, Tensor]:
@@ -67,6 +73,7 @@ class Qwen3VL(QwenVL):
             mm_token_type_ids: accepted as the library passes it, not needed.
             image_grid_thw: [images, 3] patches.
             video_grid_thw: [videos, 3] patches.
+            second_per_grid_ts: not needed: a frame's time is text.
             attention_mask: [B, S], 0 on padding.
 
         Raises:

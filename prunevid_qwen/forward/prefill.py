@@ -93,11 +93,11 @@ class Prefill:
         self.came, self.spans = self.valid, [Span(0, self.valid)]
 
     @classmethod
-    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int) -> Prefill:
+    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int, deepstack: DeepStack | None) -> Prefill:
         """Start on a prompt."""
         rows = [SampleState(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid
-        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
+        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed, deepstack=deepstack)
 
     @property
     def shortened(self) -> bool:
@@ -107,6 +107,7 @@ class Prefill:
     def entered(self, valid: Tensor) -> None:
         """Note where tokens stand, [B, K], after a step at the door."""
         self.valid, self.merged, self.spans = valid, True, [Span(0, valid)]
+        self._follow()
 
     def cut(self, at: int, valid: Tensor, rope: tuple[Tensor, Tensor]) -> None:
         """Note where tokens stand, [B, K], after a step on the output of layer ``at``, and their rotary angles."""
@@ -114,6 +115,21 @@ class Prefill:
         before.rope = before.mask = before.text_row = None  # no layer asks for them again
         self.valid = valid
         self.spans.append(Span(at + 1, valid, rope))
+        self._follow()
+
+    def _follow(self) -> None:
+        """Let what is still to be added to the visual tokens follow the step that has just acted."""
+        if self.deepstack is not None:
+            shown = [(None, None) if row.layout is None else (row.reductions[-1].map, row.layout) for row in self.rows]
+            places = [
+                None if own is None else self.places(b, own.visual.device)[own.visual]
+                for b, (_, own) in enumerate(shown)
+            ]
+            self.deepstack.follow([done for done, _ in shown], places, self.valid.shape[1])
+
+    def with_deepstack(self, layer: int, out: Any) -> Any:
+        """Add to the output of one of the first layers what the decoder would add after it; None: nothing."""
+        return None if self.deepstack is None else self.deepstack.added(layer, out)
 
     def pack(self, positions: Tensor) -> None:
         """Count positions without gaps from now on, from each row's first one in ``positions`` [B, S]."""

@@ -74,14 +74,6 @@ class Run(threading.local):
         check_countable(mask)
         self.prompt = input_ids
 
-    def before_vision(self, module: nn.Module, _args: Args) -> None:
-        """Note when the vision tower starts."""
-        self.vision.start(module)
-
-    def after_vision(self, module: nn.Module, _args: Args, _out: Any) -> None:
-        """Note when it has stopped."""
-        self.vision.stop(module)
-
     def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
@@ -119,9 +111,7 @@ class Run(threading.local):
         cache = self._cache(kwargs)
         past = cache.physical_length()
         prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
-        self.prefill = Prefill.of(prompt, cache, past)
-        taken = self.adapter.take_deepstack(kwargs)
-        self.prefill.deepstack = None if taken is None else DeepStack(*taken)
+        self.prefill = Prefill.of(prompt, cache, past, DeepStack.taken(self.adapter, kwargs))
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])
         self.prompt = None
@@ -133,8 +123,8 @@ class Run(threading.local):
         if door is not None:
             self._merge(kwargs, self.prefill, door)
             self.trace.add("merge", now, Timestamp.now(embeds.device), door.at)
-        if self.prefill.deepstack is not None and not self.adds:
-            self.adapter.give_deepstack(kwargs, self.prefill.deepstack.mask, self.prefill.deepstack.levels)
+        if self.prefill.deepstack is not None:
+            self.prefill.deepstack.give_back(self.adapter, kwargs, self.plan)
         self.collector.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 
@@ -185,8 +175,6 @@ class Run(threading.local):
             return
         index, valid, embeds = changed
         state.entered(valid)
-        if state.deepstack is not None:
-            state.deepstack.follow(state)
         kwargs["inputs_embeds"] = embeds
         packed = state.origin is not None
         kwargs["position_ids"] = state.packed(valid) if packed else gather_positions(positions, index, valid)
@@ -213,17 +201,6 @@ class Run(threading.local):
         start = Timestamp.now(hidden.device)
         own_scores(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
         self.trace.add("select", start, Timestamp.now(hidden.device), step.at)
-
-    @property
-    def adds(self) -> range:
-        """First layers after which the decoder would add features too late, behind a step: they are added here."""
-        first = self.adapter.deepstack
-        return range(first if any(step.at < first for step in self.plan.cuts) else 0)
-
-    def after_first_layer(self, layer: int, out: Any) -> Any:
-        """Add to a layer's output what the decoder would add after it."""
-        state = self.prefill
-        return None if state is None or state.deepstack is None else state.deepstack.added(layer, out)
 
     @torch.no_grad()
     def beside_layer(self, layer: int, kwargs: Kwargs, out: Any) -> None:
@@ -258,8 +235,6 @@ class Run(threading.local):
         if state.origin is not None:
             rope = self.adapter.rope(left, state.packed(valid).to(left.device))
         state.cut(step.at, valid, rope)
-        if state.deepstack is not None:
-            state.deepstack.follow(state)
         chosen = Timestamp.now(hidden.device)
         self.trace.add("select", start, chosen, step.at)
         if self.plan.compress:

@@ -26,8 +26,9 @@ def decoder_inputs(model: Any, adapter: Adapter, inputs: dict[str, Any]) -> Tens
     def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
         seen.append(kwargs["inputs_embeds"])
         taken = adapter.take_deepstack(dict(kwargs))
-        for level in taken[1] if taken else ():
-            seen.append(torch.zeros_like(seen[0]).masked_scatter(taken[0][..., None], level))
+        if taken is not None:
+            mask, levels = taken
+            seen.extend(torch.zeros_like(seen[0]).masked_scatter(mask[..., None], level) for level in levels)
 
     handle = adapter.parts.decoder.register_forward_pre_hook(note, with_kwargs=True)
     try:

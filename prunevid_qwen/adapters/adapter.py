@@ -50,7 +50,8 @@ class Adapter(Protocol):
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
     the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
-    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear attention.
+    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but
+    those of linear attention.
     """
 
     parts: Parts

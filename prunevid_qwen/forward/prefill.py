@@ -12,9 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.adapters.masks import layer_mask
 from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.forward.deepstack import DeepStack
+from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
@@ -144,6 +147,34 @@ class Prefill:
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
         return moved(self.valid[b].nonzero()[:, 0], device)
+
+    def mask(self, adapter: Adapter, hidden: Tensor, valid: Tensor) -> Any:
+        """Make the mask of ``hidden`` [B, K, D], tokens that stand where ``valid`` [B, K] says: see `layer_mask`."""
+        return layer_mask(adapter.parts.text_config, hidden, self.whole(valid), self.past)
+
+    def given_to(self, adapter: Adapter, layer: int, hidden: Tensor) -> dict[str, Any]:
+        """Say what a layer has to be given instead of what the decoder gives it, by the names of its arguments.
+
+        Args:
+            adapter: of the model.
+            layer: of the last span.
+            hidden: [B, K, D] its input.
+        """
+        span, given = self.spans[-1], dict[str, Any]()
+        own = bool(span.first) or (self.merged and mixed(adapter))  # else the decoder's mask is of what is left
+        gapped = self.merged and not adapter.spatial  # positions of the first span
+        if not own and not gapped:
+            return given
+        if not span.has_mask:
+            span.mask = self.mask(adapter, hidden, span.valid) if own else None
+            span.text_row = moved(consecutive(span.valid), hidden.device)
+            span.has_mask = True
+        given["position_ids"] = span.text_row
+        if own:
+            given["attention_mask"] = adapter.mask_of(layer, span.mask, span.valid, hidden.device)
+        if span.first:
+            given["position_embeddings"] = span.rope
+        return given
 
     def end_of(self, b: int) -> int:
         """Place of the prompt's last token of row ``b``: candidates of assisted decoding may follow it."""

@@ -97,9 +97,10 @@ class Stage3(TypedDict):
 
     enabled: Annotated[bool, Key("it was asked for")]
     applied: Annotated[bool, Key("entries were taken out of the layers before a step")]
+    partial: Annotated[bool, Key("applied, but not to layers of linear attention: their states keep what was dropped")]
     note: Annotated[str | None, Key("why nothing changed though it was asked for")]
     original_length: Annotated[int, Key("of each layer without pruning", "entries")]
-    compressed_length: Annotated[int, Key("of the first layer", "entries")]
+    compressed_length: Annotated[int, Key("of the first layer that holds entries", "entries")]
     reduction_ratio: Annotated[float, Key("gone of all layers' entries", "share")]
     cache_lengths: Annotated[list[int], Key("of each layer, padding left out", "entries")]
     cache_bytes: Annotated[int, Key("of keys and values", "bytes")]

@@ -75,7 +75,6 @@ class PrunedCache(DynamicCache):
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any, **kwargs: Any) -> int:
         """Tokens of the sequence so far, pruned ones included: what token ids and positions are sliced with."""
-        layer_idx = self._keyed(layer_idx) or layer_idx
         held = int(super().get_seq_length(layer_idx, *args, **kwargs))
         return held + self.span_of(layer_idx).shift if held else 0
 

@@ -41,6 +41,13 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
     config = getattr(transformers, f"{row.name}Config")(**row.parts(text))
     config._attn_implementation = attention
     model = kind._from_config(config, attn_implementation=attention)
+    if dtype == torch.float64 and hasattr(model.config.text_config, "num_experts"):
+        model.set_experts_implementation("eager")  # the others have no fp64
+    return drawn(model).to(dtype)
+
+
+def drawn(model: Any) -> Any:
+    """Give a model of fp32 weights that are the same every time, and let it never stop."""
     numbers = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -51,11 +58,9 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
                 weight.copy_(torch.randn(weight.shape, generator=numbers) * scale)
             elif any(each in name for each in VECTORS):  # else one that is left out would not show
                 weight.add_(torch.randn(weight.shape, generator=numbers) * 0.3)
-    if dtype == torch.float64 and hasattr(model.config.text_config, "num_experts"):
-        model.set_experts_implementation("eager")  # the others have no fp64
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = VOCAB  # never made, so never stop: sequences of equal length compare simply
-    return model.to(dtype).eval()
+    return model.eval()
 
 
 def tiny_inputs(

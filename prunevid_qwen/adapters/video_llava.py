@@ -20,7 +20,7 @@ from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
 from prunevid_qwen.needs import VisionQuery
 
 
-class _UnderWay(threading.local):
+class _Called(threading.local):
     tower: nn.Module | None = None  # that was called last, in each thread
 
 
@@ -42,7 +42,7 @@ class VideoLlava(Llava):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self._called = _UnderWay()
+        self._called = _Called()
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text, 1 for image and 2 for video tokens, same shape as ``ids``."""

@@ -9,10 +9,14 @@ from prunevid_qwen.adapters.seams import transformers_release
 from prunevid_qwen.adapters.tiny.family import TinyFamily
 from prunevid_qwen.adapters.tiny.llava import LLAVA
 from prunevid_qwen.adapters.tiny.qwen import QWEN
+from prunevid_qwen.adapters.tiny.tiles import INTERNVL
+from prunevid_qwen.adapters.tiny.two_towers import VIDEO_LLAVA
 
 FAMILIES: Mapping[str, TinyFamily] = {
     **QWEN,
     **LLAVA,
+    **VIDEO_LLAVA,
+    **INTERNVL,
 }
 
 

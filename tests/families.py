@@ -51,6 +51,20 @@ _QWEN_CASES = {
     ],
 }
 _QWEN = (_QWEN_CASES, ("visual",), ("pixel_values_videos", "pixel_values"), "get_rope_index", (4,))
+_NEXT_VIDEO = Family(
+    {
+        "one": [[("text", 5), ("video", 4), ("text", 6)]],
+        "batch": [
+            [("text", 5), ("video", 4), ("text", 6)],
+            [("text", 3), ("image", 110, 105), ("text", 2), ("video", 4), ("video", 4), ("text", 7)],
+            [("text", 8)],
+        ],
+    },
+    ("vision_tower",),
+    ("pixel_values_videos", "pixel_values"),
+    "_expand_inputs_for_generation",
+    (),
+)
 _ROWS = {
     "qwen2_5_vl": Family(*_QWEN), "qwen2_vl": Family(*_QWEN),
     "qwen3_vl": Family(*_QWEN, norms=("q_norm", "k_norm")), "qwen3_vl_moe": Family(*_QWEN, norms=("q_norm", "k_norm")),
@@ -65,6 +79,18 @@ _ROWS = {
         },
         ("vision_tower",), ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
     ),
+    "llava_next": Family(
+        {
+            "one": [[("text", 5), ("image", 100, 200), ("text", 6)]],
+            "batch": [
+                [("text", 5), ("image", 50, 90), ("text", 6)],
+                [("text", 3), ("image", 200, 70), ("image", 110, 100), ("text", 2), ("image", 60, 61), ("text", 7)],
+                [("text", 8)],
+            ],
+        },
+        ("vision_tower",), ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
+    ),
+    "llava_next_video": _NEXT_VIDEO, "llava_onevision": _NEXT_VIDEO,
     "video_llava": Family(
         {
             "one": [[("text", 5), ("video", 4), ("text", 6)]],

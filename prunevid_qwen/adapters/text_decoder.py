@@ -57,6 +57,12 @@ class TextDecoder:
         """Read the grids off what was asked for; None where they cannot be told."""
         raise NotImplementedError
 
+    def arranged(
+        self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]
+    ) -> Sequence[Tensor] | None:
+        """Arrange what the tower made as the tokens of what features were asked for: it stands so already."""
+        return seen
+
     def check_release(self) -> None:
         """Say what is known of the installed release and this family: nothing."""
 

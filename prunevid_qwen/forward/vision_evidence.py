@@ -6,6 +6,7 @@ tower's own forward, through chunks and memory (`vision`), to the prompt whose f
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -152,7 +153,7 @@ class VisionEvidence(threading.local):
             for tower in dict.fromkeys(parts.towers.values()):
                 hook(stack, tower.register_forward_hook, after, with_kwargs=True)
             for kind in parts.towers:
-                stack.enter_context(self._asking(parts.root, kind))
+                stack.enter_context(self._asking(adapter, kind))
             yield
 
     def begin(self, ahead: Mapping[str, Any] | None) -> None:
@@ -207,11 +208,12 @@ class VisionEvidence(threading.local):
         return out
 
     @contextmanager
-    def _asking(self, root: Any, kind: str) -> Iterator[None]:
-        name = f"get_{kind}_features"
+    def _asking(self, adapter: Adapter, kind: str) -> Iterator[None]:
+        root, name = adapter.parts.root, f"get_{kind}_features"
         if not hasattr(root, name):
             raise missing_seam("the model", name)
         stock = getattr(root, name)
+        signature = inspect.signature(stock)
 
         def get_features(*args: Any, **kwargs: Any) -> Any:
             if self._asked:  # some families ask for a video as for images
@@ -221,6 +223,8 @@ class VisionEvidence(threading.local):
                 out = stock(*args, **kwargs)
             finally:
                 made = self._asked.pop()
+            if made and hasattr(out, "__dict__"):
+                made = list(adapter.arranged(kind, signature.bind(*args, **kwargs).arguments, out, made) or ())
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
                 for bearer in _bearers(out):

@@ -1,4 +1,4 @@
-"""Tiny families of LLaVA-NeXT's kind: images in tiles with a newline after each row, videos with fewer tokens a frame."""
+"""Tiny families of LLaVA-NeXT's kind: images in tiles, a newline after each row, videos with fewer tokens a frame."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _onevision(text: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-class TilesMedia:
+class NewlineMedia:
     """Images of any size in pixels, and videos of square frames.
 
     Args:
@@ -126,8 +126,8 @@ def _shown(*videos: int, ends: int = 0) -> TinyBatch:
     )
 
 
-def _media(**options: Any) -> Callable[[], TilesMedia]:
-    return partial(TilesMedia, **options)
+def _media(**options: Any) -> Callable[[], NewlineMedia]:
+    return partial(NewlineMedia, **options)
 
 
 LLAVA_NEXT: Mapping[str, TinyFamily] = {

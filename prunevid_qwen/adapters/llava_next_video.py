@@ -41,9 +41,10 @@ class LlavaNextVideo(LlavaNext):
             return super().pictures(kind, given, features)
         out, cells = list[PictureGrid](), self.pooled_side**2
         for own in self.made(features, "videos"):
-            placed = own.numel() // own.shape[-1] - self.ends
-            if placed < cells or placed % cells:
+            placed, rest = divmod(own.numel() // own.shape[-1], cells)
+            if not placed or rest not in (0, self.ends):  # some releases end a video later, in the model's forward
                 return None
+            placed *= cells
             places = (*range(placed), *[-1] * self.ends) if self.ends else None
             out.append(PictureGrid("video", (placed // cells, self.pooled_side, self.pooled_side), places))
         return out

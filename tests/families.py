@@ -29,6 +29,8 @@ class Family:
         positions: leading dimensions of the position ids that the decoder is given, before [B, S].
         options: of a config, without which stage 1 finds nothing to do.
         scrambled: releases of transformers whose stock `generate` hands copies of a row the frames of others.
+        linear: the first and the last layer have linear attention, whose state forgets no token: recomputing on the
+            short sequence takes masking's place, and the library refuses to take candidates back.
         norms: of the queries and keys of each layer, where a family has them.
         late: tokens of "batch" that some releases add to what they made of videos, in the forward.
     """
@@ -42,6 +44,7 @@ class Family:
     norms: tuple[str, ...] = ()
     scrambled: tuple[str, ...] = ()
     late: int = 0
+    linear: bool = False
 
 
 _QWEN_CASES = {
@@ -70,6 +73,8 @@ _NEXT_VIDEO = Family(
 _ROWS = {
     "qwen2_5_vl": Family(*_QWEN), "qwen2_vl": Family(*_QWEN),
     "qwen3_vl": Family(*_QWEN, norms=("q_norm", "k_norm")), "qwen3_vl_moe": Family(*_QWEN, norms=("q_norm", "k_norm")),
+    "qwen3_5": Family(*_QWEN, norms=("q_norm", "k_norm"), linear=True),
+    "qwen3_5_moe": Family(*_QWEN, norms=("q_norm", "k_norm"), linear=True),
     "llava": Family(
         {
             "one": [[("text", 5), _IMAGE, ("text", 6)]],

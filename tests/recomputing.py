@@ -55,13 +55,11 @@ def _row(
     blocks = [len(run) for run in runs_of(trace.samples[b], [i for i, kind in enumerate(kinds) if kind])]
     dim = model.get_input_embeddings().embedding_dim
     numbers, origin = list(torch.arange(len(states))), place[0]
-    left = _left(numbers, kinds, blocks, steps) if plan.compress else None
     tail, after = list(model.get_input_embeddings()(new)), []
 
     def reduce(at: int) -> None:
         nonlocal states, place, kinds, blocks, numbers, after
-        if plan.compress:
-            numbers = _reduced(numbers, numbers, kinds, blocks, steps[at])[1]
+        numbers = _reduced(numbers, numbers, kinds, blocks, steps[at])[1]
         states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[at])
         if plan.places == "packed":
             place = [origin + i for i in range(len(states))]
@@ -69,6 +67,9 @@ def _row(
 
     if -1 in steps:
         reduce(-1)
+    numbers = list(torch.arange(len(states)))
+    cuts = {at: done for at, done in steps.items() if at >= 0}
+    left = _left(numbers, kinds, blocks, cuts) if plan.compress else None
     if plan.places == "kept" or -1 not in steps:
         following = max(int(each.max()) for each in place) + 1
         after = [torch.full_like(origin, following + i) for i in range(len(new))]
@@ -77,9 +78,11 @@ def _row(
         ids = torch.stack([*place, *after], 1)[:, None]  # [R, 1, S]
         angles = decoder.rotary_emb(hidden, ids if len(ids) > 1 else ids[0])
         total = hidden.shape[1]
-        mask = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+        mask: Any = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
         if left is not None:
             mask[..., len(states) :, [j for j, number in enumerate(numbers) if int(number) not in left]] = mask.min()
+        if not hasattr(layer, "self_attn"):  # linear attention: it sees what it is given, in order
+            mask = None
         out = layer(hidden, attention_mask=mask, position_embeddings=angles, position_ids=None)
         rows = list((out[0] if isinstance(out, tuple) else out)[0])
         first = slice(dim * (i + 1), dim * (i + 2))  # what is added after this layer, where there is anything left

@@ -19,6 +19,7 @@ from prunevid_qwen.stage2_select.uniform import Uniform
 from tests import flash_attention
 from tests.families import FAMILIES, family_inputs, family_model, member, skip_scrambled
 from tests.masking import masked_logits, rows_of, text_inputs
+from tests.recomputing import recomputed
 from tests.test_context import state
 from tests.test_keep_everything import KEEP, MODES
 from tests.test_pruning_equals_masking import STAGES, TINY
@@ -93,6 +94,8 @@ def test_flash_attention_keeps_everything(monkeypatch: pytest.MonkeyPatch, famil
 
 
 def oracle(family: str, case: str, out: Any, trace: Any, scheme: str, compress: bool) -> list[torch.Tensor]:
+    if FAMILIES[family].linear:
+        return recomputed(FAMILIES[family].cases[case], out.sequences, trace, family, Plan(compress=compress))
     model, inputs = family_model(family, "eager"), family_inputs(family, case)
     embeds, positions = text_inputs(model, family_inputs(family, case))
     if scheme == "reference":

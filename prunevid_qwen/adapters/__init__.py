@@ -13,6 +13,7 @@ from prunevid_qwen.adapters.llava import Llava as Llava
 from prunevid_qwen.adapters.llava_next import LlavaNext as LlavaNext
 from prunevid_qwen.adapters.llava_next_video import LlavaNextVideo as LlavaNextVideo
 from prunevid_qwen.adapters.llava_onevision import LlavaOnevision as LlavaOnevision
+from prunevid_qwen.adapters.qwen3_5 import Qwen3_5 as Qwen3_5
 from prunevid_qwen.adapters.qwen3_vl import Qwen3VL as Qwen3VL
 from prunevid_qwen.adapters.qwen_vl import QwenVL as QwenVL
 from prunevid_qwen.adapters.releases import check_transformers as check_transformers

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.picture_grids import PictureGrid
@@ -49,7 +50,7 @@ class Adapter(Protocol):
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
     the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
-    tower's inner blocks.
+    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear attention.
     """
 
     parts: Parts
@@ -64,6 +65,7 @@ class Adapter(Protocol):
     vision_blocks: Sequence[nn.Module]
     vision_width: int
     deepstack: int
+    attending: tuple[int, ...]
     deltas: Tensor | None
     """What the model keeps of a prompt to count the positions of what follows, None where it keeps nothing."""
 
@@ -184,7 +186,21 @@ class Adapter(Protocol):
     # ---- the decoder
 
     def door_mask(self, mask: Any) -> Any:
-        """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is."""
+        """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is.
+
+        None where its layers are of several kinds: then each is given what `mask_of` makes.
+        """
+        ...
+
+    def mask_of(self, layer: int, mask: Any, valid: Tensor | None, device: torch.device) -> Any:
+        """Make of a finished mask for attention what layer ``layer`` takes.
+
+        Args:
+            layer: which.
+            mask: as `layer_mask` makes it.
+            valid: [B, q] bool, where the call's own tokens are no padding; None where all are none.
+            device: of the layer.
+        """
         ...
 
     def take_deepstack(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]] | None:

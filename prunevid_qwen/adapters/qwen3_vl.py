@@ -38,7 +38,7 @@ class Qwen3VL(QwenVL):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        self.deepstack = len(self.config.vision_config.deepstack_visual_indexes)
+        self.deepstack = len(getattr(self.config.vision_config, "deepstack_visual_indexes", ()))
 
     def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
         """Read the grids off what features were asked for with; features that were made elsewhere do not tell."""

@@ -44,6 +44,7 @@ class TextDecoder:
             model, root, {kind: root.get_submodule(name) for kind, name in towers.items()}, decoder, list(layers),
             text_config,
         )  # fmt: skip
+        self.attending = tuple(i for i, layer in enumerate(layers) if hasattr(layer, "self_attn"))
         self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
 
     def has_media(self, kwargs: dict[str, Any]) -> bool:
@@ -121,6 +122,10 @@ class TextDecoder:
 
     def door_mask(self, mask: Any) -> Any:
         """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is: the mask itself."""
+        return mask
+
+    def mask_of(self, layer: int, mask: Any, valid: Tensor | None, device: torch.device) -> Any:
+        """Make of a finished mask for attention what a layer takes: the mask itself."""
         return mask
 
     def take_deepstack(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]] | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.masks import by_token, layer_mask
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.padding import grown
 from prunevid_qwen.stage3_kv.cache import PrunedCache
 
@@ -35,15 +36,16 @@ def mend(
         UnsupportedError: the cache was filled under another plan, whose layers nobody would give their masks.
     """
     config = adapter.parts.text_config
-    (_, mask), *later = _masks(config, cache, embeds, kwargs.get("attention_mask"), cuts)
-    kwargs["attention_mask"] = adapter.door_mask(mask)
-    late: list[dict[str, Any]] = [{"attention_mask": mask} for _, mask in later]
+    masks = _masks(config, cache, embeds, kwargs.get("attention_mask"), cuts)
+    kwargs["attention_mask"] = adapter.door_mask(masks[0][1])
+    late: list[dict[str, Any]] = [{"attention_mask": mask} for _, mask in masks]
     positions = _positions(cache, embeds, kwargs.get("position_ids"))
     if positions:
-        kwargs["position_ids"], *others = positions
-        for given, each in zip(late, others, strict=True):
+        kwargs["position_ids"] = positions[0]
+        for given, each in zip(late[1:], positions[1:], strict=True):
             given["position_embeddings"] = adapter.rope(embeds, each)
-    return tuple((first, given) for (first, _), given in zip(later, late, strict=True))
+    every = tuple((first, given) for (first, _), given in zip(masks, late, strict=True))
+    return every if mixed(adapter) else every[1:]
 
 
 def _masks(config: Any, cache: PrunedCache, embeds: Tensor, mask: Any, cuts: Collection[int]) -> list[tuple[int, Any]]:

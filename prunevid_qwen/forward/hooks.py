@@ -43,6 +43,7 @@ from prunevid_qwen.forward.attention import check_heads
 from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.deepstack import adds_here
 from prunevid_qwen.forward.eager import uncompiled
+from prunevid_qwen.forward.layer_kinds import mixed, on_attending_layers
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.pruned_run import Run
@@ -114,6 +115,7 @@ def attached(
             )
         _active.add(parts.root)
     try:
+        plan = on_attending_layers(plan, adapter)
         check_heads(plan, adapter.heads)
         if plan.places == "packed" and adapter.spatial:
             raise ConfigError(
@@ -180,6 +182,8 @@ def _hook(stack: ExitStack, run: Run) -> None:
         first(parts.layers[number].register_forward_hook, added(number))
     first_cut = cuts[0].at + 1 if cuts else len(parts.layers)
     if run.plan.door is not None and not run.adapter.spatial:  # what a family counts has gaps after the door
+        first_cut = 0
+    if mixed(run.adapter):  # each layer is given a mask of its kind
         first_cut = 0
     for number in range(first_cut, len(parts.layers)):
         first(parts.layers[number].register_forward_pre_hook, given(number))

@@ -167,13 +167,14 @@ class Prefill:
             PruningNotApplied: the last layer filled it with another number of entries.
         """
         cache, packed, last = self.cache, self.origin is not None, len(layers) - 1
+        filled = max(layer for layer in range(len(layers)) if hasattr(layers[layer], "self_attn"))
         spans = [span for span in self.spans if span.first <= last]
         held = [(span.first, self.valid if compress else span.valid) for span in spans]
         if compress and not packed:
             held = held[:1]
         if not cache.physical_length() and checkpointed(layers):
             return
-        cache.written(last, self.past + held[-1][1].shape[1])
+        cache.written(filled, self.past + next(x for first, x in reversed(held) if first <= filled).shape[1])
         if self.shortened:
             cache.changed = True
             fewer = [self.came.sum(1) - span.valid.sum(1) if packed else None for span in spans[: len(held)]]

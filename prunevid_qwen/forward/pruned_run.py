@@ -20,6 +20,7 @@ from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.decoding import mend
 from prunevid_qwen.forward.deepstack import DeepStack
 from prunevid_qwen.forward.evidence import Sight, prepare
+from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.media_checks import check_countable, check_shown, check_text, may_show
 from prunevid_qwen.forward.padding import consecutive, gather_positions, gather_tokens
@@ -62,6 +63,7 @@ class Run(threading.local):
         self.in_root = False  # else somebody calls the decoder alone
         self.prefill: Prefill | None = None
         self.late: tuple[tuple[int, Kwargs], ...] = ()  # in a decode step, what layers from some on are given instead
+        self.new: Tensor | None = None  # [B, q] bool, in such a step, where its tokens are no padding; None: everywhere
         self.clock: tuple[str, Timestamp] | None = None
         self.vision = VisionTimes()
 
@@ -138,6 +140,8 @@ class Run(threading.local):
         if isinstance(cache, PrunedCache):
             cache.trace = self.trace
             if cache.changed:
+                mask = kwargs.get("attention_mask")
+                self.new = mask[:, -embeds.shape[1] :].bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
                 self.late = mend(self.adapter, kwargs, embeds, cache, [step.at for step in self.plan.cuts])
 
     def _cache(self, kwargs: Kwargs) -> PrunedCache:
@@ -245,19 +249,24 @@ class Run(threading.local):
         late = [given for first, given in self.late if first <= layer]
         span = None if state is None else state.spans[-1]
         gapped = state is not None and state.merged and not self.adapter.spatial  # positions of the first span
-        if not late and (span is None or not (span.first or gapped)):
+        own = span is not None and bool(span.first or (state.merged and mixed(self.adapter)))  # a mask of ours
+        if not late and (span is None or not (own or gapped)):
             return None
         require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
-        if state is None or span is None:
-            return args, {**kwargs, **late[-1]}
         hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
+        if state is None or span is None:
+            given = {**kwargs, **late[-1]}
+            given["attention_mask"] = self.adapter.mask_of(layer, given["attention_mask"], self.new, hidden.device)
+            return args, given
         kwargs = dict(kwargs)
         if not span.has_mask:
-            span.mask = self._masks(hidden, state.whole(span.valid), state.past) if span.first else None
+            span.mask = self._masks(hidden, state.whole(span.valid), state.past) if own else None
             span.text_row = moved(consecutive(span.valid), hidden.device)
             span.has_mask = True
+        if own:
+            kwargs["attention_mask"] = self.adapter.mask_of(layer, span.mask, span.valid, hidden.device)
         if span.first:  # else the decoder made them of what the step at its door left
-            kwargs.update(attention_mask=span.mask, position_embeddings=span.rope)
+            kwargs["position_embeddings"] = span.rope
         if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
             kwargs["position_ids"] = span.text_row
         return args, kwargs

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import hook, replaced
+from prunevid_qwen.adapters.picture_grids import bearers
 from prunevid_qwen.adapters.seams import missing_seam
 from prunevid_qwen.adapters.vision import taps_of, with_taps
 from prunevid_qwen.errors import ConfigError, UnsupportedError
@@ -101,12 +102,6 @@ class _Seen(threading.local):
         self.made: dict[tuple[int, str], Tensor] = {}
 
 
-def _bearers(output: Any) -> list[Any]:
-    """Return features and their tensors: accelerate hands a model the same tensors in an output that it made anew."""
-    tensors = getattr(output, "pooler_output", None)
-    return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
-
-
 def _of_block(block: Block, items: list[Tensor]) -> Tensor:
     """Take the taps of a block off the front of what is left: one item, or some, as a video's frames."""
     own: list[Tensor] = []
@@ -164,7 +159,7 @@ class VisionEvidence(threading.local):
         """
         self.clear()
         for kind, output in (ahead or {}).items():
-            held = [getattr(bearer, _CARRIED) for bearer in _bearers(output) if hasattr(bearer, _CARRIED)]
+            held = [getattr(bearer, _CARRIED) for bearer in bearers(output) if hasattr(bearer, _CARRIED)]
             owner, taps = held[0] if held else (None, [])
             if owner is self:
                 self._items[kind].append(taps)
@@ -227,7 +222,7 @@ class VisionEvidence(threading.local):
                 made = list(adapter.arranged(kind, signature.bind(*args, **kwargs).arguments, out, made) or ())
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
-                for bearer in _bearers(out):
+                for bearer in bearers(out):
                     vars(bearer)[_CARRIED] = self, made
             return out
 

@@ -44,7 +44,9 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
     numbers = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if weight.ndim >= 2:
+            if name.endswith("A_log"):  # how fast a state of linear attention forgets: slowly
+                weight.copy_(torch.randn(weight.shape, generator=numbers) * 0.5 - 2)
+            elif weight.ndim >= 2:
                 scale = 0.5 if "embed_tokens" in name else 1.5 / weight[0].numel() ** 0.5
                 weight.copy_(torch.randn(weight.shape, generator=numbers) * scale)
             elif any(each in name for each in VECTORS):  # else one that is left out would not show

@@ -35,6 +35,23 @@ def _qwen3(**text: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return parts
 
 
+def _qwen3_5(**text: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The first and the last layer have linear attention: no keys there, and a layer behind every cut that has none."""
+
+    def parts(given: dict[str, Any]) -> dict[str, Any]:
+        depth = given["num_hidden_layers"]
+        kinds = ["linear_attention", *["full_attention"] * (depth - 2), "linear_attention"]
+        rope = {
+            "rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.5,
+        }  # fmt: skip
+        made = _qwen(**_QWEN3_5)({**given, "head_dim": 16, "layer_types": kinds, **_LINEAR, **text})
+        made["text_config"]["rope_parameters"] = rope
+        return made
+
+    return parts
+
+
 class QwenMedia:
     """Images and videos of any grid; videos are still scenes with noise.
 
@@ -115,6 +132,15 @@ _QWEN3 = {
     "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, "depth": 3, "num_position_embeddings": 16,
     "deepstack_visual_indexes": [0, 1, 2],
 }  # fmt: skip
+_QWEN3_5 = {
+    "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, "depth": 2, "num_position_embeddings": 16,
+}  # fmt: skip
+_LINEAR = {
+    "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+}  # fmt: skip
+_SHARED = {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+}  # fmt: skip
 _QWEN2 = {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
 
 QWEN: Mapping[str, TinyFamily] = {
@@ -122,4 +148,6 @@ QWEN: Mapping[str, TinyFamily] = {
     "qwen2_vl": TinyFamily("Qwen2VL", _qwen(**_QWEN2), QwenMedia, _SCENES, typed=True),
     "qwen3_vl": TinyFamily("Qwen3VL", _qwen3(), StampedMedia, _STAMPED, typed=True),
     "qwen3_vl_moe": TinyFamily("Qwen3VLMoe", _qwen3(**_EXPERTS), StampedMedia, _STAMPED, typed=True),
+    "qwen3_5": TinyFamily("Qwen3_5", _qwen3_5(), StampedMedia, _STAMPED, typed=True),
+    "qwen3_5_moe": TinyFamily("Qwen3_5Moe", _qwen3_5(**_SHARED), StampedMedia, _STAMPED, typed=True),
 }

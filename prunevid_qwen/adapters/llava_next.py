@@ -44,8 +44,10 @@ class LlavaNext(Llava):
             if tiles == 1:
                 out.append(self._raster(packed, self.side, self.shows_cls))
                 continue
-            first, rest = packed[: self._whole], packed[self._whole :]
-            out += [self._raster(first, self.side, self.shows_cls), self._raster(rest, int((rest < 0).sum()))]
+            out.append(self._raster(packed[: self._whole], self.side, self.shows_cls))
+            rest = packed[self._whole :]
+            if len(rest):  # a strip of few pixels is all padding to the tiles
+                out.append(self._raster(rest, int((rest < 0).sum())))
         return out
 
     def arranged(
@@ -61,7 +63,7 @@ class LlavaNext(Llava):
             stacked = torch.stack([left.pop(0) for _ in range(tiles)])  # [tiles, patches, L, C]
             flat = stacked.flatten(2)
             packed = self._packed(flat, size, flat.new_zeros(flat.shape[-1])).unflatten(-1, stacked.shape[2:])
-            out += packed.split([self._whole, len(packed) - self._whole]) if tiles > 1 else [packed]
+            out += [packed[: self._whole], packed[self._whole :]] if tiles > 1 else [packed]
         return out
 
     def made(self, features: Any, what: str) -> Any:

@@ -169,7 +169,9 @@ class PrunedCache(DynamicCache):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        for layer in filter(lambda each: isinstance(each, DynamicLayer), self.layers):  # before 5.18 the library zeroes the entries and keeps their number
+        for layer in filter(
+            lambda each: isinstance(each, DynamicLayer), self.layers
+        ):  # before 5.18 the library zeroes the entries and keeps their number
             layer.keys = layer.values = None
             layer.is_initialized = False
         self.spans, self.changed, self.prompt = (CacheSpan(),), False, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -32,6 +32,7 @@ class Family:
         linear: the first and the last layer have linear attention, whose state forgets no token: recomputing on the
             short sequence takes masking's place, and the library refuses to take candidates back.
         norms: of the queries and keys of each layer, where a family has them.
+        late: tokens of "batch" that some releases add to what they made of videos, in the forward.
     """
 
     cases: Mapping[str, Any]
@@ -42,6 +43,7 @@ class Family:
     options: Mapping[str, Any] = field(default_factory=dict)
     norms: tuple[str, ...] = ()
     scrambled: tuple[str, ...] = ()
+    late: int = 0
     linear: bool = False
 
 
@@ -54,6 +56,20 @@ _QWEN_CASES = {
     ],
 }
 _QWEN = (_QWEN_CASES, ("visual",), ("pixel_values_videos", "pixel_values"), "get_rope_index", (4,))
+_NEXT_VIDEO = Family(
+    {
+        "one": [[("text", 5), ("video", 4), ("text", 6)]],
+        "batch": [
+            [("text", 5), ("video", 4), ("text", 6)],
+            [("text", 3), ("image", 110, 105), ("text", 2), ("video", 4), ("video", 4), ("text", 7)],
+            [("text", 8)],
+        ],
+    },
+    ("vision_tower",),
+    ("pixel_values_videos", "pixel_values"),
+    "_expand_inputs_for_generation",
+    (),
+)
 _ROWS = {
     "qwen2_5_vl": Family(*_QWEN), "qwen2_vl": Family(*_QWEN),
     "qwen3_vl": Family(*_QWEN, norms=("q_norm", "k_norm")), "qwen3_vl_moe": Family(*_QWEN, norms=("q_norm", "k_norm")),
@@ -70,6 +86,18 @@ _ROWS = {
         },
         ("vision_tower",), ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
     ),
+    "llava_next": Family(
+        {
+            "one": [[("text", 5), ("image", 100, 200), ("text", 6)]],
+            "batch": [
+                [("text", 5), ("image", 50, 90), ("text", 6)],
+                [("text", 3), *[("image", 200, 70)] * 2, ("text", 2), ("image", 200, 70), ("text", 7)],
+                [("text", 8)],
+            ],
+        },
+        ("vision_tower",), ("pixel_values",), "_expand_inputs_for_generation", (), {"merge_images": True},
+    ),
+    "llava_next_video": _NEXT_VIDEO, "llava_onevision": replace(_NEXT_VIDEO, late=3),
     "video_llava": Family(
         {
             "one": [[("text", 5), ("video", 4), ("text", 6)]],

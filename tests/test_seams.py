@@ -89,7 +89,8 @@ def test_features_are_asked_for_once_a_kind(family: str) -> None:
         own = [kwargs for args, kwargs in calls[name] if torch.equal(first_of(args, kwargs, pixels), inputs[pixels])]
         assert len(own) == 1 and len(calls[name]) <= len(row.pixels)
         made = own[0]["returned"].pooler_output
-        assert sum(each.numel() // 64 for each in made) == (inputs["input_ids"] == token).sum(), "a feature a token"
+        late = int((inputs["input_ids"] == token).sum()) - sum(each.numel() // 64 for each in made)
+        assert late in (0, row.late), "a feature a token"
         assert all(each.shape[-1] == 64 for each in made)
 
 

@@ -10,6 +10,9 @@ from prunevid_qwen.adapters.family_table import register_family as register_fami
 from prunevid_qwen.adapters.family_table import visual_tokens as visual_tokens
 from prunevid_qwen.adapters.internvl import InternVL as InternVL
 from prunevid_qwen.adapters.llava import Llava as Llava
+from prunevid_qwen.adapters.llava_next import LlavaNext as LlavaNext
+from prunevid_qwen.adapters.llava_next_video import LlavaNextVideo as LlavaNextVideo
+from prunevid_qwen.adapters.llava_onevision import LlavaOnevision as LlavaOnevision
 from prunevid_qwen.adapters.qwen3_5 import Qwen3_5 as Qwen3_5
 from prunevid_qwen.adapters.qwen3_vl import Qwen3VL as Qwen3VL
 from prunevid_qwen.adapters.qwen_vl import QwenVL as QwenVL

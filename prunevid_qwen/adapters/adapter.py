@@ -179,6 +179,21 @@ class Adapter(Protocol):
         """
         ...
 
+    def arranged(
+        self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]
+    ) -> Sequence[Tensor] | None:
+        """Arrange what the tower made as the tokens of the images or videos whose features were asked for.
+
+        Args:
+            kind, given, features: as `pictures` takes them.
+            seen: of each image or video that the tower was given, in order: [N, L, C], as `tokens_of_call` counts.
+
+        Returns:
+            [N, L, C] of each image or video, or of parts of it, in the order of a prompt's tokens; None where
+            `pictures` tells no grids.
+        """
+        ...
+
     # ---- the decoder
 
     def door_mask(self, mask: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from prunevid_qwen.adapters.family_table import register_family
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE
-from prunevid_qwen.adapters.prompt_layout import layout_of
+from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import images_in_chunks
@@ -25,7 +25,10 @@ from prunevid_qwen.tokens import TokenLayout
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 DECODERS = ("llama", "mistral", "qwen2", "gemma")  # others may turn other pairs of channels, or not in every layer
 # Vicuna's prompt is "USER: <image>\nwords ASSISTANT:", in Llama's vocabulary, in which a line may begin with 29871.
+# Mistral's is "[INST] <image>\nwords [/INST]". In other templates a turn ends with a token of its own.
 LINE, TAIL = (29871, 13), (319, 1799, 9047, 13566, 29901)
+LINES = {"mistral": (28705, 13), "qwen2": (198,)}
+TAILS = {"llama": TAIL, "mistral": (733, 28748, 16289, 28793)}
 
 
 def layers_of(tower: nn.Module) -> list[nn.Module]:
@@ -53,13 +56,13 @@ class Llava(TextDecoder):
         seen, decoder = model.config.vision_config, model.config.text_config.model_type
         if decoder not in DECODERS:
             raise UnsupportedError(
-                f"this llava's decoder is a {decoder}, which is not supported; supported decoders are "
-                f"{', '.join(DECODERS)}"
+                f"this {model.config.model_type}'s decoder is a {decoder}, which is not supported; supported decoders "
+                f"are {', '.join(DECODERS)}"
             )
         if seen.model_type not in TOWERS:
             raise UnsupportedError(
-                f"this llava's vision tower is a {seen.model_type}, which is not supported; supported towers are "
-                f"{', '.join(TOWERS)}"
+                f"this {model.config.model_type}'s vision tower is a {seen.model_type}, which is not supported; "
+                f"supported towers are {', '.join(TOWERS)}"
             )
         super().__init__(model, self.tower_names)
         self.side = int(seen.image_size) // int(seen.patch_size)
@@ -91,10 +94,14 @@ class Llava(TextDecoder):
         return layout and replace(layout, words=self._words(ids[layout.question].tolist()))
 
     def _words(self, ids: list[int]) -> tuple[int, int] | None:
-        """Where in the text after the last image the user's words stand: between a line's end and Vicuna's tail."""
-        stop = len(ids) - len(TAIL)
-        start = next((i for i, token in enumerate(ids) if token not in LINE), stop)
-        return (start, stop) if tuple(ids[stop:]) == TAIL and start < stop else None
+        """Where in the text after the last image or video the user's words stand: from a line's end to the tail."""
+        decoder = self.parts.text_config.model_type
+        lead, tail = LINES.get(decoder, LINE), TAILS.get(decoder, ())
+        stop = len(ids) - len(tail)
+        if not tail or tuple(ids[stop:]) != tail:
+            return words_of_turn(ids, self.parts.text_config.eos_token_id, lead)
+        start = next((i for i, token in enumerate(ids) if token not in lead), stop)
+        return (start, stop) if start < stop else None
 
     @contextmanager
     def vision_in_chunks(self, tokens: int | None) -> Iterator[None]:
@@ -118,8 +125,8 @@ class Llava(TextDecoder):
         """Refuse a query that asks for a CLS token's attention where the tower has none, with a ConfigError."""
         if "cls" in query.kinds and not self.has_cls:
             raise ConfigError(
-                f"the vision encoder of this llava, a {self.config.vision_config.model_type}, has no CLS token: use "
-                'what="received" in VisionQuery, the attention from the other patches'
+                f"the vision encoder of this {self.family}, a {self.config.vision_config.model_type}, has no CLS "
+                'token: use what="received" in VisionQuery, the attention from the other patches'
             )
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

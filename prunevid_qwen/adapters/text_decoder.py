@@ -64,6 +64,12 @@ class TextDecoder:
         """Say which text belongs to which frame of a video: none does."""
         return layout
 
+    def arranged(
+        self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]
+    ) -> Sequence[Tensor] | None:
+        """Arrange what the tower made as the tokens of what features were asked for: it stands so already."""
+        return seen
+
     def check_release(self) -> None:
         """Say what is known of the installed release and this family: nothing."""
 

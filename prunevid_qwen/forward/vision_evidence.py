@@ -6,6 +6,7 @@ tower's own forward, through chunks and memory (`vision`), to the prompt whose f
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import hook, replaced
+from prunevid_qwen.adapters.picture_grids import bearers
 from prunevid_qwen.adapters.seams import missing_seam
 from prunevid_qwen.adapters.vision import taps_of, with_taps
 from prunevid_qwen.errors import ConfigError, UnsupportedError
@@ -100,12 +102,6 @@ class _Seen(threading.local):
         self.made: dict[tuple[int, str], Tensor] = {}
 
 
-def _bearers(output: Any) -> list[Any]:
-    """Return features and their tensors: accelerate hands a model the same tensors in an output that it made anew."""
-    tensors = getattr(output, "pooler_output", None)
-    return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
-
-
 def _of_block(block: Block, items: list[Tensor]) -> Tensor:
     """Take the taps of a block off the front of what is left: one item, or some, as a video's frames."""
     own: list[Tensor] = []
@@ -152,7 +148,7 @@ class VisionEvidence(threading.local):
             for tower in dict.fromkeys(parts.towers.values()):
                 hook(stack, tower.register_forward_hook, after, with_kwargs=True)
             for kind in parts.towers:
-                stack.enter_context(self._asking(parts.root, kind))
+                stack.enter_context(self._asking(adapter, kind))
             yield
 
     def begin(self, ahead: Mapping[str, Any] | None) -> None:
@@ -163,7 +159,7 @@ class VisionEvidence(threading.local):
         """
         self.clear()
         for kind, output in (ahead or {}).items():
-            held = [getattr(bearer, _CARRIED) for bearer in _bearers(output) if hasattr(bearer, _CARRIED)]
+            held = [getattr(bearer, _CARRIED) for bearer in bearers(output) if hasattr(bearer, _CARRIED)]
             owner, taps = held[0] if held else (None, [])
             if owner is self:
                 self._items[kind].append(taps)
@@ -207,11 +203,12 @@ class VisionEvidence(threading.local):
         return out
 
     @contextmanager
-    def _asking(self, root: Any, kind: str) -> Iterator[None]:
-        name = f"get_{kind}_features"
+    def _asking(self, adapter: Adapter, kind: str) -> Iterator[None]:
+        root, name = adapter.parts.root, f"get_{kind}_features"
         if not hasattr(root, name):
             raise missing_seam("the model", name)
         stock = getattr(root, name)
+        signature = inspect.signature(stock)
 
         def get_features(*args: Any, **kwargs: Any) -> Any:
             if self._asked:  # some families ask for a video as for images
@@ -221,9 +218,11 @@ class VisionEvidence(threading.local):
                 out = stock(*args, **kwargs)
             finally:
                 made = self._asked.pop()
+            if made and hasattr(out, "__dict__"):
+                made = list(adapter.arranged(kind, signature.bind(*args, **kwargs).arguments, out, made) or ())
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
-                for bearer in _bearers(out):
+                for bearer in bearers(out):
                     vars(bearer)[_CARRIED] = self, made
             return out
 

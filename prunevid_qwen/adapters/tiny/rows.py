@@ -8,6 +8,7 @@ from prunevid_qwen.adapters.releases import numbers_of
 from prunevid_qwen.adapters.seams import transformers_release
 from prunevid_qwen.adapters.tiny.family import TinyFamily
 from prunevid_qwen.adapters.tiny.llava import LLAVA
+from prunevid_qwen.adapters.tiny.newlines import LLAVA_NEXT
 from prunevid_qwen.adapters.tiny.qwen import QWEN
 from prunevid_qwen.adapters.tiny.tiles import INTERNVL
 from prunevid_qwen.adapters.tiny.two_towers import VIDEO_LLAVA
@@ -15,6 +16,7 @@ from prunevid_qwen.adapters.tiny.two_towers import VIDEO_LLAVA
 FAMILIES: Mapping[str, TinyFamily] = {
     **QWEN,
     **LLAVA,
+    **LLAVA_NEXT,
     **VIDEO_LLAVA,
     **INTERNVL,
 }

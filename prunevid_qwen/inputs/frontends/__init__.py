@@ -48,9 +48,9 @@ def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:
         ConfigError, SetupError: as `prunevid_qwen.loading.config_of`.
     """
     model_type = config_of(source, hub).model_type
-    frontend = frontend_for(model_type)
-    if kind not in frontend.reads:
-        raise not_shown(kind, model_type, frontend.reads, source)
+    reads = frontend_for(model_type).reads_of(model_type)
+    if kind not in reads:
+        raise not_shown(kind, model_type, reads, source)
 
 
 def check_own_reading(source: str, hub: dict[str, Any]) -> None:

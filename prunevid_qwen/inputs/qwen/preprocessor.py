@@ -22,6 +22,7 @@ from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.messages import Item, read_messages
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium, VideoFeed
 from prunevid_qwen.tokens.device import input_device
+from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 
 ReadVideo = Callable[..., Any]
@@ -32,7 +33,7 @@ class PromptSource:
     """One prompt: the text of the chat template and its media, in order; a video may only be opened yet."""
 
     text: str
-    media: tuple[Medium | VideoFeed | Picture, ...]
+    media: tuple[Medium | VideoFeed | Picture | Clip, ...]
 
 
 class Preprocessor:
@@ -45,6 +46,11 @@ class Preprocessor:
     """
 
     reads: tuple[str, ...] = ("video", "image")
+
+    @classmethod
+    def reads_of(cls, model_type: str) -> tuple[str, ...]:
+        """Return the kinds of media that the models of a family are shown: all."""
+        return cls.reads
 
     def __init__(self, tokenizer: Any, media: MediaReader, model_type: str) -> None:
         self.tokenizer, self.media, self.model_type = tokenizer, media, model_type

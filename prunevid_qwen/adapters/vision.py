@@ -1,8 +1,8 @@
 """Two stand-ins for the forward of a vision tower: in pieces of bounded memory, and from features that are there.
 
-In the towers of Qwen2-VL and Qwen2.5-VL attention never crosses a temporal position (``cu_seqlens`` and the windows
-are made for each), and everything else works on one patch or one visual token at a time. So a tower may be given any
-number of whole positions at once; only the order of sums inside a matrix product may change.
+In the towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL attention never crosses a temporal position (``cu_seqlens`` and the
+windows are made for each), and everything else works on one patch or one visual token at a time. So a tower may be
+given any number of whole positions at once; only the order of sums inside a matrix product may change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.seams import require_arguments
 from prunevid_qwen.tokens.device import input_device, moved
 
-# What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
+# What stands for pixels where features are there already: two columns that number the video. Real pixels have hundreds.
 _DIGITS = 2
 _BASE = 256  # whole numbers up to it are exact in bfloat16, to which transformers converts pixels
 
@@ -114,10 +114,17 @@ class Features(NamedTuple):
     Args:
         tokens: [N, D] visual tokens, as the decoder gets them.
         taps: [N, L, C] of the blocks that are looked into, or None where none is.
+        levels: [N, L, D] that the first L layers of the decoder add (DeepStack), or None where the tower makes none.
     """
 
     tokens: Tensor
     taps: Tensor | None = None
+    levels: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Features]) -> Features:
+        """Join features of consecutive inputs."""
+        return parts[0] if len(parts) == 1 else cls(*map(_cat, zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
 class EncodedVideos:
@@ -139,14 +146,15 @@ class EncodedVideos:
         """Run the tower on one video, or on some whole temporal positions of it.
 
         Args:
-            pixels: [patches, 1176]; pinned memory is copied without waiting.
+            pixels: [patches, C]; pinned memory is copied without waiting.
             grid: [1, 3] int64 (t, h, w) in patches.
         """
         device = input_device(self.tower)
         pixels, grid = moved(pixels, device), grid.to(device)
         output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
         self._kind = type(output)
-        return Features(output.pooler_output, taps_of(output))
+        levels = getattr(output, "deepstack_features", None)
+        return Features(output.pooler_output, taps_of(output), torch.stack(tuple(levels), 1) if levels else None)
 
     def hold(self, features: Features) -> Tensor:
         """Keep the features of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
@@ -180,8 +188,9 @@ class EncodedVideos:
                 raise ValueError(f"a grid of {count} patches stands for video {number}, whose encoded grid has {held}")
             chosen.append(self.features[number])
             at += count
-        tokens, taps = chosen[0] if len(chosen) == 1 else [_cat(part) for part in zip(*chosen, strict=True)]
-        return with_taps(self._kind(pooler_output=tokens), taps)
+        tokens, taps, levels = Features.joined(chosen)
+        more = {} if levels is None else {"deepstack_features": list(levels.unbind(1))}
+        return with_taps(self._kind(pooler_output=tokens, **more), taps)
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

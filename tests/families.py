@@ -47,6 +47,7 @@ _QWEN_CASES = {
 _QWEN = (_QWEN_CASES, ("visual",), ("pixel_values_videos", "pixel_values"), "get_rope_index", (4,))
 _ROWS = {
     "qwen2_5_vl": Family(*_QWEN), "qwen2_vl": Family(*_QWEN),
+    "qwen3_vl": Family(*_QWEN, norms=("q_norm", "k_norm")), "qwen3_vl_moe": Family(*_QWEN, norms=("q_norm", "k_norm")),
     "llava": Family(
         {
             "one": [[("text", 5), _IMAGE, ("text", 6)]],

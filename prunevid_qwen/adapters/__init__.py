@@ -9,6 +9,7 @@ from prunevid_qwen.adapters.family_table import family_of as family_of
 from prunevid_qwen.adapters.family_table import register_family as register_family
 from prunevid_qwen.adapters.family_table import visual_tokens as visual_tokens
 from prunevid_qwen.adapters.llava import Llava as Llava
+from prunevid_qwen.adapters.qwen3_vl import Qwen3VL as Qwen3VL
 from prunevid_qwen.adapters.qwen_vl import QwenVL as QwenVL
 from prunevid_qwen.adapters.releases import check_transformers as check_transformers
 from prunevid_qwen.adapters.releases import library_agrees as library_agrees

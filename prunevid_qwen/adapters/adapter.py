@@ -48,10 +48,8 @@ class Adapter(Protocol):
     encoded pixels, ``text_arguments`` those that a text brings too, beside what every model takes. ``noted`` are the
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
-    the vision tower's.
-
-    A decoder that adds features of its own to the first layers' outputs (DeepStack) has nothing here yet: `Step.at` is
-    a layer on whose output a step acts, so the adapter's hook on that layer can add them before the cut.
+    the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
+    tower's inner blocks.
     """
 
     parts: Parts
@@ -65,6 +63,7 @@ class Adapter(Protocol):
     heads: int
     vision_blocks: Sequence[nn.Module]
     vision_width: int
+    deepstack: int
     deltas: Tensor | None
     """What the model keeps of a prompt to count the positions of what follows, None where it keeps nothing."""
 
@@ -171,6 +170,19 @@ class Adapter(Protocol):
 
     def door_mask(self, mask: Any) -> Any:
         """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is."""
+        ...
+
+    def take_deepstack(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]] | None:
+        """Take the features that the decoder is to add out of its call, so that it adds none.
+
+        Returns:
+            [B, S] bool, True where a visual token stands, and for each of the first layers [n, D] for the visual tokens
+            of all rows, one after the other; None where the call brings none.
+        """
+        ...
+
+    def give_deepstack(self, kwargs: dict[str, Any], mask: Tensor, levels: list[Tensor]) -> None:
+        """Put features, as `take_deepstack` returned them, into a call of the decoder."""
         ...
 
     def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:

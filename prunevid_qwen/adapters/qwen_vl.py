@@ -43,7 +43,7 @@ class QwenVL(TextDecoder):
     media = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
     text_arguments = ("mm_token_type_ids", "rope_deltas")
     noted: tuple[str, ...] = ()
-    named = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
+    named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, {"image": "visual", "video": "visual"})

@@ -30,6 +30,7 @@ class TextDecoder:
     noted: tuple[str, ...] = ("image",)
     named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask")
     text_arguments: tuple[str, ...] = ()
+    deepstack = 0
 
     def __init__(self, model: Any, towers: Mapping[str, str]) -> None:
         self.config: Any = model.config
@@ -116,6 +117,14 @@ class TextDecoder:
         """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is: the mask itself."""
         return mask
 
+    def take_deepstack(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]] | None:
+        """Take the features that the decoder is to add after its first layers out of its call: there are none."""
+        return None
+
+    def give_deepstack(self, kwargs: dict[str, Any], mask: Tensor, levels: list[Tensor]) -> None:
+        """Put features into a call of a decoder that adds none."""
+        raise NotImplementedError
+
     def question_states(self, layer: int, hidden: Tensor, rope: Rope | None) -> Tensor:
         """Make the queries of layer ``layer`` for some rows.
 
@@ -135,7 +144,9 @@ class TextDecoder:
 
     def _projected(self, layer: int, name: str, hidden: Tensor, rope: Rope | None) -> Tensor:
         attention = self.parts.layers[layer].self_attn
-        x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+        x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim)
+        norm = getattr(attention, f"{name[0]}_norm", None)  # of each head, as in Qwen3
+        x = (x if norm is None else norm(x)).transpose(0, 1)
         if rope is None:
             return x
         cos, sin = (self.one_row_a_token(angle, attention) for angle in rope)

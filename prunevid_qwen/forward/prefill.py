@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.deepstack import DeepStack
 from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
@@ -83,6 +84,7 @@ class Prefill:
     fixed: str | None = None  # why no token may be dropped or merged
     merged: bool = False  # the step at the door changed something
     acted: list[int] = field(default_factory=list)  # after which layers a step has decided
+    deepstack: DeepStack | None = None  # what is to be added to the first layers' outputs
     origin: Tensor | None = None  # [B, 1] positions of the rows' first tokens, where positions are packed
     spans: list[Span] = field(init=False)  # of all layers, the last one being that of the layers to come
     came: Tensor = field(init=False)  # [B, S] bool on the CPU: `valid` before any step
@@ -91,11 +93,11 @@ class Prefill:
         self.came, self.spans = self.valid, [Span(0, self.valid)]
 
     @classmethod
-    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int) -> Prefill:
+    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int, deepstack: DeepStack | None) -> Prefill:
         """Start on a prompt."""
         rows = [SampleState(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid
-        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
+        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed, deepstack=deepstack)
 
     @property
     def shortened(self) -> bool:
@@ -105,6 +107,7 @@ class Prefill:
     def entered(self, valid: Tensor) -> None:
         """Note where tokens stand, [B, K], after a step at the door."""
         self.valid, self.merged, self.spans = valid, True, [Span(0, valid)]
+        self._follow()
 
     def cut(self, at: int, valid: Tensor, rope: tuple[Tensor, Tensor]) -> None:
         """Note where tokens stand, [B, K], after a step on the output of layer ``at``, and their rotary angles."""
@@ -112,6 +115,21 @@ class Prefill:
         before.rope = before.mask = before.text_row = None  # no layer asks for them again
         self.valid = valid
         self.spans.append(Span(at + 1, valid, rope))
+        self._follow()
+
+    def _follow(self) -> None:
+        """Let what is still to be added to the visual tokens follow the step that has just acted."""
+        if self.deepstack is not None:
+            shown = [(None, None) if row.layout is None else (row.reductions[-1].map, row.layout) for row in self.rows]
+            places = [
+                None if own is None else self.places(b, own.visual.device)[own.visual]
+                for b, (_, own) in enumerate(shown)
+            ]
+            self.deepstack.follow([done for done, _ in shown], places, self.valid.shape[1])
+
+    def with_deepstack(self, layer: int, out: Any) -> Any:
+        """Add to the output of one of the first layers what the decoder would add after it; None: nothing."""
+        return None if self.deepstack is None else self.deepstack.added(layer, out)
 
     def pack(self, positions: Tensor) -> None:
         """Count positions without gaps from now on, from each row's first one in ``positions`` [B, S]."""

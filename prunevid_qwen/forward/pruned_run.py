@@ -18,6 +18,7 @@ from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.forward.attention import Rope, own_scores
 from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.decoding import mend
+from prunevid_qwen.forward.deepstack import DeepStack
 from prunevid_qwen.forward.evidence import Sight, prepare
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.media_checks import check_countable, check_shown, check_text, may_show
@@ -71,14 +72,6 @@ class Run(threading.local):
         check_countable(mask)
         self.prompt = input_ids
 
-    def before_vision(self, module: nn.Module, _args: Args) -> None:
-        """Note when the vision tower starts."""
-        self.vision.start(module)
-
-    def after_vision(self, module: nn.Module, _args: Args, _out: Any) -> None:
-        """Note when it has stopped."""
-        self.vision.stop(module)
-
     def before_root(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> None:
         """Remember the token ids, which the decoder never sees, and whether pixels come with them."""
         ids, media = kwargs.get("input_ids", args[0] if args else None), self.adapter.has_media(kwargs)
@@ -116,7 +109,7 @@ class Run(threading.local):
         cache = self._cache(kwargs)
         past = cache.physical_length()
         prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
-        self.prefill = Prefill.of(prompt, cache, past)
+        self.prefill = Prefill.of(prompt, cache, past, DeepStack.taken(self.adapter, kwargs))
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])
         self.prompt = None
@@ -128,6 +121,8 @@ class Run(threading.local):
         if door is not None:
             self._merge(kwargs, self.prefill, door)
             self.trace.add("merge", now, Timestamp.now(embeds.device), door.at)
+        if self.prefill.deepstack is not None:
+            self.prefill.deepstack.give_back(self.adapter, kwargs, self.plan)
         self.collector.before_layers(self.prefill, kwargs["inputs_embeds"], kwargs["position_ids"])
         return args, kwargs
 

@@ -49,6 +49,8 @@ def tiny_model(family: str, layers: int = 6, attention: str = "sdpa", dtype: tor
                 weight.copy_(torch.randn(weight.shape, generator=numbers) * scale)
             elif any(each in name for each in VECTORS):  # else one that is left out would not show
                 weight.add_(torch.randn(weight.shape, generator=numbers) * 0.3)
+    if dtype == torch.float64 and hasattr(model.config.text_config, "num_experts"):
+        model.set_experts_implementation("eager")  # the others have no fp64
     model.generation_config.pad_token_id = PAD
     model.generation_config.eos_token_id = VOCAB  # never made, so never stop: sequences of equal length compare simply
     return model.to(dtype).eval()

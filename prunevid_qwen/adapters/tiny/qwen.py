@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
 
-from prunevid_qwen.adapters.tiny.family import END, IMAGE, MERGE, PATCH, START, VIDEO, TinyBatch, TinyFamily
+from prunevid_qwen.adapters.tiny.family import END, IMAGE, MERGE, PATCH, START, VIDEO, VOCAB, TinyBatch, TinyFamily
 
+OPENS, CLOSES = 6, 7  # around the time of a frame, as "<" and " seconds>"
 IDS = {
     "image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": START, "vision_end_token_id": END,
 }  # fmt: skip
@@ -22,6 +24,15 @@ def _qwen(**vision: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
         "text_config": {**text, "rope_parameters": rope}, "vision_config": {**shared, **vision},
         "tie_word_embeddings": False, **IDS,
     }  # fmt: skip
+
+
+def _qwen3(**text: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def parts(given: dict[str, Any]) -> dict[str, Any]:
+        made = _qwen(**_QWEN3)({**given, "head_dim": 16, **text})
+        made["text_config"]["rope_parameters"]["mrope_interleaved"] = True
+        return made
+
+    return parts
 
 
 class QwenMedia:
@@ -64,6 +75,22 @@ class QwenMedia:
         return out
 
 
+class StampedMedia(QwenMedia):
+    """Qwen3-VL's: each frame of a video stands between brackets of its own, behind its time in some tokens of text."""
+
+    def written(self, kind: str, t: int, cells: int, numbers: torch.Generator) -> tuple[list[int], list[int]]:
+        """Write the ids and types of one of ``t`` frames."""
+        if kind == "image":
+            return super().written(kind, t, cells, numbers)
+        ids: list[int] = []
+        types: list[int] = []
+        for frame in range(t):
+            digits = torch.randint(10, VOCAB, (1 + frame % 2,), generator=numbers).tolist()
+            ids += [OPENS, *digits, CLOSES, START, *[VIDEO] * cells, END]
+            types += [0] * (len(digits) + 3) + [2] * cells + [0]
+        return ids, types
+
+
 def _scene(t: int, cells: int, numbers: torch.Generator) -> torch.Tensor:
     still = torch.randn(1, cells, MERGE * MERGE * 3 * 2 * PATCH * PATCH, generator=numbers)
     noise = torch.randn(t, cells, still.shape[-1], generator=numbers)
@@ -78,13 +105,21 @@ _SCENES = TinyBatch(  # an image, which passes, and videos
     ),
     (12, 10), ((9, 32), (24,)), ((9, 16), (12,)),
 )  # fmt: skip
+_STAMPED = replace(_SCENES, text=(21, 24))
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
 _QWEN2_5 = {
     "hidden_size": 32, "intermediate_size": 48, "window_size": 56, "out_hidden_size": 64, "fullatt_block_indexes": [0],
     "tokens_per_second": 2,
+}  # fmt: skip
+_QWEN3 = {
+    "hidden_size": 32, "intermediate_size": 48, "out_hidden_size": 64, "depth": 3, "num_position_embeddings": 16,
+    "deepstack_visual_indexes": [0, 1, 2],
 }  # fmt: skip
 _QWEN2 = {"embed_dim": 32, "hidden_size": 64, "mlp_ratio": 2}
 
 QWEN: Mapping[str, TinyFamily] = {
     "qwen2_5_vl": TinyFamily("Qwen2_5_VL", _qwen(**_QWEN2_5), partial(QwenMedia, seconds=True), _SCENES, typed=True),
     "qwen2_vl": TinyFamily("Qwen2VL", _qwen(**_QWEN2), QwenMedia, _SCENES, typed=True),
+    "qwen3_vl": TinyFamily("Qwen3VL", _qwen3(), StampedMedia, _STAMPED, typed=True),
+    "qwen3_vl_moe": TinyFamily("Qwen3VLMoe", _qwen3(**_EXPERTS), StampedMedia, _STAMPED, typed=True),
 }

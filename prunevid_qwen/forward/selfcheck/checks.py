@@ -207,7 +207,7 @@ class _Subject:
             positions = positions if self.adapter.spatial else positions[None]
             for b, row in enumerate(trace.samples):
                 at = self.inputs["attention_mask"][b].nonzero()[:, 0]
-                prompt = (self.inputs["input_ids"][b, at], embeds[b, at], positions[:, b, at])
+                prompt = (self.inputs["input_ids"][b, at], embeds[:, b, at], positions[:, b, at])
                 new = out.sequences[b, -STEPS - 1 : -1]
                 compress = self._config(stages).enable_cache_compression
                 wanted.append(masked_logits(self.model, self.adapter, prompt, new, row, compress))

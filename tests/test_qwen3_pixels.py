@@ -145,7 +145,7 @@ def test_everything_equals_the_stock_processor_where_it_imports() -> None:
         pytest.skip("torchvision is not installed: pip install --no-deps torchvision==0.28.0 to run this proof")
     if said == "older":
         pytest.skip(
-            "this release has no cap on frames, refuses narrow ones, and counts odd numbers of frames otherwise"
+            "this release has no cap on frames, refuses narrow ones, and counts odd numbers otherwise"
         )
     count = len(CASES) + len(PROMPTS)
     assert said == f"equal {count} of {count}"

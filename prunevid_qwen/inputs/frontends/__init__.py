@@ -54,8 +54,8 @@ def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:
         raise not_shown(kind, model_type, frontend.reads, source)
 
 
-def check_own_reading(source: str, hub: dict[str, Any]) -> None:
-    """Refuse a model whose inputs this package does not make itself, before its weights are loaded.
+def check_own_reading(source: str, hub: dict[str, Any]) -> str:
+    """Refuse a model whose inputs this package does not make itself, before its weights are loaded; return its family.
 
     Benchmarks and training read media in other processes and share what is encoded: the library's processors cannot.
 
@@ -65,9 +65,10 @@ def check_own_reading(source: str, hub: dict[str, Any]) -> None:
     Raises:
         UnsupportedError, ConfigError, SetupError: as in `check_reads`.
     """
-    model_type = config_of(source, hub).model_type
+    model_type: str = config_of(source, hub).model_type
     if not issubclass(frontend_for(model_type), Preprocessor):
         raise read_by_library(source, model_type)
+    return model_type
 
 
 def read_by_library(what: str, model_type: str) -> UnsupportedError:

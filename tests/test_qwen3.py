@@ -15,6 +15,7 @@ from PIL import Image
 
 from prunevid_qwen import ConfigError, PrunedVLM, PruneVidConfig, UnsupportedError, get_baseline_config, pruned
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.vision import Features, vision_from_memory
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.datasets.record import Media
@@ -105,6 +106,17 @@ def test_the_prompt_has_the_times_of_the_frames(whole: PrunedVLM, video: Path, o
     assert set(inputs) == {
         "input_ids", "attention_mask", "mm_token_type_ids", "pixel_values_videos", "video_grid_thw"
     }  # fmt: skip
+
+
+def test_the_users_words_are_found_behind_either_closing_bracket(
+    whole: PrunedVLM, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for older in (False, True):
+        monkeypatch.setattr("prunevid_qwen.inputs.qwen.qwen3._replaces_brackets", lambda older=older: older)
+        [ids] = whole.frontend.batch([whole.frontend.sample(said(video, ASKED), WHOLE)])["input_ids"]
+        layout = adapter_for(whole.model).layout(ids, None, len(ids), [PictureGrid("video", (4, 2, 3))])
+        assert layout is not None and layout.words is not None
+        assert whole.tokenizer.decode(ids[layout.question[slice(*layout.words)]]) == ASKED
 
 
 @pytest.mark.usefixtures("scores_apart")

@@ -36,8 +36,8 @@ class Case(stock.Case):
 PUBLISHED = (4096, 24576 * TOKEN)
 CASES = (
     Case("video", 8, 96, 128, *PUBLISHED, 0, False),
-    Case("video", 4, 720, 1280, *PUBLISHED, 1, True),  # of 880 tokens, 768 a frame
-    Case("video", 4, 720, 1280, *PUBLISHED, 1, False),
+    Case("video", 2, 720, 1280, *PUBLISHED, 1, True),  # of 880 tokens, 768 a frame
+    Case("video", 2, 720, 1280, *PUBLISHED, 1, False),
     Case("video", 6, 360, 640, 4096, 6 * 60 * TOKEN, 2, False),  # its budget is shared
     Case("video", 6, 360, 640, 4096, 6 * 60 * TOKEN, 2, True),
     Case("video", 40, 64, 96, 40 * TOKEN, 40 * TOKEN, 3, True),  # a floor of 1.05 budgets: more than the budget

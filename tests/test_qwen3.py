@@ -16,7 +16,7 @@ from PIL import Image
 from prunevid_qwen import ConfigError, PrunedVLM, PruneVidConfig, UnsupportedError, get_baseline_config, pruned
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.picture_grids import PictureGrid
-from prunevid_qwen.adapters.vision import Features, vision_from_memory
+from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
@@ -159,7 +159,7 @@ def test_a_batch_is_answered_as_its_members(whole: PrunedVLM, video: Path, other
 
 def test_what_is_prepared_is_answered_under_any_config(whole: PrunedVLM, video: Path, photo: Path) -> None:
     prepared = whole.prepare(messages=said(video, photo, ASKED))
-    assert all(features.levels is not None for features in prepared.encoded.features)
+    assert len(prepared.encoded.features) == 2
     for config in (WHOLE, PRUNING):
         model = whole.with_config(config)
         got = model.answer(prepared, do_sample=False, **OUT)["output"]
@@ -188,21 +188,18 @@ def test_the_mixture_of_experts_answers_too(tmp_path: Path, video: Path) -> None
 # ---- memory
 
 
-def test_features_are_joined_with_their_levels(whole: PrunedVLM, video: Path) -> None:
+def test_features_are_answered_with_their_levels(whole: PrunedVLM, video: Path) -> None:
     tower = adapter_for(whole.model).parts.vision
     medium = whole.frontend.media.read_video(str(video), WHOLE)
     with vision_from_memory(tower) as videos, torch.no_grad():
         features = videos.encode(medium.pixels, medium.grid)
         stock = tower(medium.pixels, grid_thw=medium.grid)
-        held = torch.cat(
-            [videos.hold(features), videos.hold(Features(*(-p if p is not None else p for p in features)))]
-        )
+        held = torch.cat([videos.hold(features), videos.hold(features._replace(tokens=-features.tokens))])
         got = tower(held, grid_thw=medium.grid.repeat(2, 1))
-    for level, (one, two) in enumerate(zip(got.deepstack_features, stock.deepstack_features, strict=True)):
-        assert torch.equal(one, torch.cat([two, -two])), level
+    assert len(got.deepstack_features) == 3
+    for one, two in zip(got.deepstack_features, stock.deepstack_features, strict=True):
+        assert torch.equal(one, torch.cat([two, -two]))
     assert torch.equal(got.pooler_output[: len(features.tokens)], stock.pooler_output)
-    parts = [Features(*(p if p is None else p[at] for p in features)) for at in (slice(0, 6), slice(6, None))]
-    assert torch.equal(Features.joined(parts).levels, features.levels) and Features.joined(parts).taps is None
 
 
 # ---- settings

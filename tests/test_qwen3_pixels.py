@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from prunevid_qwen import PruneVidConfig
+from prunevid_qwen.adapters.releases import numbers_of
+from prunevid_qwen.adapters.seams import transformers_release
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.inputs.qwen import qwen3
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
@@ -174,6 +176,18 @@ def test_every_way_of_reading_gives_one_size(frames: int, cap: bool) -> None:
         assert torch.equal(torch.cat([chunk.pixels for chunk in feed if chunk is not None]), whole.pixels)
     stock = video_pixels(source, own.video)  # the frames as they came, without padding
     assert torch.equal(stock[1], whole.grid)
+
+
+def test_a_single_picture_counts_as_the_pair_that_it_becomes() -> None:
+    medium = reader(*PUBLISHED, False).read_video(np.zeros((1, 320, 640, 3), np.uint8), CONFIG)
+    assert medium.grid.tolist() == [[1, 20, 40]]
+
+
+def test_brackets_are_those_of_the_installed_release() -> None:
+    release = numbers_of(transformers_release())
+    if (5, 7) <= release < (5, 10):
+        pytest.skip("no release between 5.6 and 5.10 was looked at")
+    assert qwen3._replaces_brackets() == (release < (5, 7))
 
 
 def test_a_cap_is_the_default_and_counts_tokens_of_a_frame() -> None:

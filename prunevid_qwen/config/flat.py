@@ -44,6 +44,8 @@ READING = {
     "vision_chunk_tokens": "chunk_tokens",
 }  # fmt: skip
 """Flat names of how videos are read, and their names in `Reading`."""
+LATER_READING = tuple(each.name for each in dataclasses.fields(Reading) if each.name not in READING.values())
+"""Options of `Reading` that came after 3a0e2fd: their names in `Reading` are all that they have."""
 
 
 @checked_names("PruneVidConfig has")

@@ -6,7 +6,7 @@ Nothing here hooks a model or is hooked: `run` calls `steps` over it from the se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache
-from prunevid_qwen.tokens import TokenLayout
+from prunevid_qwen.tokens import TokenLayout, TokenMap
 from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
@@ -38,6 +38,20 @@ class SampleState:
     marks: Tensor | None = None  # [N] fp32 by the caller, before any step
     notes: dict[int, Any] = field(default_factory=dict)  # by the reducers that prepared, by their `id`
     entered: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens of each block at a reducer's first step
+    stood: Tensor | None = None  # [S'] where each token that is left stood, noted where text may be dropped
+
+    def apply(self, before: TokenLayout, chosen: TokenMap) -> TokenMap:
+        """Apply to the whole sequence what the last step decided; return the map over it."""
+        self.layout, whole = before.apply(chosen)
+        if before.frames is not None:
+            stood = torch.arange(before.length, device=whole.rep.device) if self.stood is None else self.stood
+            stood = moved(stood, whole.rep.device)
+            gone = whole.target < 0
+            gone[before.visual] = False
+            frames = len(set(before.frames[gone].tolist()))
+            self.reductions[-1] = replace(self.reductions[-1], frames=frames, text=stood[gone] if frames else None)
+            self.stood = stood[whole.rep]
+        return whole
 
     def trace(self) -> SampleTrace:
         """Return what a trace says of it."""

@@ -108,7 +108,8 @@ class Run(threading.local):
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
-        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
+        framed, answers = self.plan.drop_empty_frames, self.logits.for_an_answer
+        prompt = read_prompt(self.adapter, copy, kwargs, past, answers, self.pictures, framed)
         self.prefill = Prefill.of(prompt, cache, past, DeepStack.taken(self.adapter, kwargs))
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])

@@ -113,6 +113,8 @@ class StepRow(TypedDict):
     where: Annotated[str, Key('"door", or "layer M": on whose output it acted')]
     tokens_in: Annotated[int, Key("that came", "visual tokens")]
     tokens_out: Annotated[int, Key("that were left", "visual tokens")]
+    frames_dropped: Annotated[int, Key("of videos, left without a token, whose text went too", "frames")]
+    text_dropped: Annotated[int, Key("with them: their timestamps and brackets (drop_empty_frames)", "tokens")]
     seconds: Annotated[float, Key("its evidence, its decision and the cache, of the whole batch", "seconds")]
 
 
@@ -170,6 +172,7 @@ class PlanFacts(TypedDict):
     compress: Annotated[bool, Key("stage 3")]
     places: Annotated[str, Key('"kept" or "packed": the positions of what is left')]
     vision_chunk_tokens: Annotated[int | None, Key("that the vision encoder takes at once", "visual tokens")]
+    drop_empty_frames: Annotated[bool, Key("frames without a token lose their text")]
 
 
 class Versions(TypedDict):

@@ -175,4 +175,6 @@ class Encoded:
             pixels, grid = fitted_pixels(read.frames[at * depth : (at + at_once) * depth], options)
             parts.append(held.encode(pixels.to(held.tower.dtype), grid))
         grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
-        return Medium(read.kind, held.hold(Features.joined(parts)), grid, read.seconds_per_grid, read.facts)
+        tokens, taps = ([each for each in part if each is not None] for part in zip(*parts, strict=True))
+        features = Features(torch.cat(tokens), torch.cat(taps) if taps else None)
+        return Medium(read.kind, held.hold(features), grid, read.seconds_per_grid, read.facts)

@@ -24,7 +24,7 @@ from prunevid_qwen.evaluation.engine.task import Task
 from prunevid_qwen.evaluation.engine.task_media import ByConfig, ByProtocol, media_reader, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
-from prunevid_qwen.inputs.qwen.pixel_options import STOCK, WholeVideo
+from prunevid_qwen.inputs.qwen.pixel_options import STOCK, PixelOptions, WholeVideo
 from prunevid_qwen.inputs.qwen.qwen3 import Qwen3Preprocessor
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
@@ -117,6 +117,12 @@ def test_the_users_words_are_found_behind_either_closing_bracket(
         layout = adapter_for(whole.model).layout(ids, None, len(ids), [PictureGrid("video", (4, 2, 3))])
         assert layout is not None and layout.words is not None
         assert whole.tokenizer.decode(ids[layout.question[slice(*layout.words)]]) == ASKED
+        framed = adapter_for(whole.model).framed(layout, ids)  # for drop_empty_frames
+        assert framed.words is not None and framed.frames is not None
+        assert whole.tokenizer.decode(ids[framed.question[slice(*framed.words)]]) == ASKED
+        for frame, time in enumerate(("0.3", "1.4", "2.5", "3.6")):
+            text = whole.tokenizer.decode(ids[framed.frames == frame])
+            assert text == f"<{time} seconds><|vision_start|>{'<|video_pad|>' * 6}<|vision_end|>"
 
 
 @pytest.mark.usefixtures("scores_apart")
@@ -316,6 +322,12 @@ def test_evaluation_loads_it_and_training_refuses_it(folder: Path) -> None:
     assert isinstance(answering.load().model.frontend, Qwen3Preprocessor)
     with pytest.raises(UnsupportedError):
         load_base(GlimpseRecipe(model_path=str(folder)), "cpu")
+
+
+def test_where_nothing_is_set_the_published_settings_hold() -> None:
+    for kind, stock in STOCK["qwen3"].items():
+        assert PixelOptions.from_folder_json(settings(kind), video=kind == "video", frontend="qwen3") == stock
+        assert PixelOptions.from_folder_json({}, video=kind == "video", frontend="qwen3") == stock
 
 
 def test_a_reader_by_itself_is_qwen2_5_vls() -> None:

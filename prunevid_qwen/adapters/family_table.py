@@ -24,8 +24,8 @@ class Family:
 
     Args:
         adapter: the class that knows the family; it is made of a loaded model.
-        frontend: name of the frontend that turns files into its inputs: "qwen" is this package's own, "stock" the
-            library's processor.
+        frontend: name of the frontend that turns files into its inputs: "qwen" and "qwen3" are this package's own, of
+            Qwen2.5-VL and of Qwen3-VL, "stock" is the library's processor.
     """
 
     adapter: type[Any]

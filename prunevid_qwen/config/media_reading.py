@@ -25,7 +25,8 @@ class Reading:
             ``max_frames``.
         fps: frames a second for ``sampling="fps"``, above 0.
         max_pixels: largest number of pixels of a frame. None means the model's own limit.
-        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token. None means no limit.
+        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token (Qwen3-VL: 1024). None
+            means no limit.
         backend: library that reads video files.
         time_limit: seconds that reading a video may take, above 0, checked between frames. None means no limit.
         chunk_tokens: visual tokens that the vision encoder takes at once, at least 1. None means no limit.

@@ -186,7 +186,9 @@ def test_what_stands_between_turns_does_not_leak_into_a_state() -> None:
         with pruned(model, config(FAMILY, pruning_layer=3)), torch.no_grad():
             before = cache_of(model(**family_inputs(FAMILY, "batch"), logits_to_keep=1))
             mask = torch.cat([inputs["attention_mask"], told], 1)
-            got.append(model(input_ids=texts, attention_mask=mask, **{CACHE: before}).logits[:, 2:])
+            places = torch.arange(200, 204).expand(3, 3, 4)
+            given = {"attention_mask": mask, "position_ids": places, CACHE: before}
+            got.append(model(input_ids=texts, **given).logits[:, 2:])
     assert torch.equal(*got)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -47,7 +48,7 @@ class LlavaNext(Llava):
             out.append(self._raster(packed[: self._whole], self.side, self.shows_cls))
             rest = packed[self._whole :]
             if len(rest):  # a strip of few pixels is all padding to the tiles
-                out.append(self._raster(rest, int((rest < 0).sum())))
+                out.append(replace(self._raster(rest, int((rest < 0).sum())), part=True))
         return out
 
     def arranged(

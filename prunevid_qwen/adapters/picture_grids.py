@@ -35,11 +35,13 @@ class PictureGrid:
         grid: (T, H, W) of its cells.
         cells: which cell each token stands for, in the order of the tokens, -1 for a token without a place (a newline,
             CLS); None where the tokens are the cells in raster order.
+        part: it goes on with the image or video before it, as its tiles do with an image that is shown whole first.
     """
 
     kind: str
     grid: tuple[int, int, int]
     cells: tuple[int, ...] | None = None
+    part: bool = False
 
     @property
     def tokens(self) -> int:
@@ -142,7 +144,7 @@ class Pictures(threading.local):
             self._note(kind, known)
             if known is not None:
                 for bearer in bearers(out):
-                    vars(bearer)[_CARRIED] = [(each.kind, each.grid, each.cells) for each in known]
+                    vars(bearer)[_CARRIED] = [(each.kind, each.grid, each.cells, each.part) for each in known]
             return out
 
         return get_features

@@ -42,7 +42,7 @@ def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) ->
         if picture.cells is not None:
             own = torch.tensor(picture.cells, device=types.device)
         split |= int(visual[stop - 1] - visual[count]) != picture.tokens - 1
-        blocks.append(Block(picture.kind, picture.grid, count, stop, int((own < 0).sum())))
+        blocks.append(Block(picture.kind, picture.grid, count, stop, int((own < 0).sum()), picture.part))
         cells.append(own)
         count = stop
     question = torch.arange(int(visual[-1]) + 1, min(question_end, types.numel()), device=types.device)

@@ -30,7 +30,9 @@ class Image(TypedDict):
     source: Annotated[str, Key("path, address, or type of what was passed")]
     size: Annotated[list[int], Key("height and width as stored", "pixels")]
     resized: Annotated[list[int], Key("height and width as the vision encoder saw it", "pixels")]
-    grid: Annotated[list[int], Key("temporal positions, rows and columns", "visual tokens")]
+    grid: Annotated[
+        list[int], Key("temporal positions, rows and columns; of an image in tiles those of the whole", "visual tokens")
+    ]
     warnings: Annotated[list[str], Key("of reading it")]
 
 

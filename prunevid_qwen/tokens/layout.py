@@ -22,6 +22,7 @@ class Block:
             not a position in the sequence.
         stop: the index after its last token.
         unplaced: number of its tokens outside the grid, before any reduction: newlines, CLS.
+        part: it goes on with the image or video of the block before it, as tiles do with an image shown whole.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Block:
     start: int
     stop: int
     unplaced: int = 0
+    part: bool = False
 
 
 @dataclass(frozen=True)

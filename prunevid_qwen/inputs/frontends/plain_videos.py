@@ -32,7 +32,7 @@ VIDEO_DEFAULTS: dict[str, Mapping[str, Any]] = {
 """Of a ``model_type`` whose stock processor accepts videos: the settings that a file may leave out, as the library's
 class has them. Its row here is all that a family needs to be shown videos by the stock frontend."""
 
-_HINT = "install torchvision, the one of the installed torch (pip install 'prunevid-qwen[torchvision]')"
+_HINT = "install torchvision, the one of the installed torch (pip install 'prunevid_qwen[torchvision]')"
 
 
 class PlainVideoProcessor(dict[str, Any]):

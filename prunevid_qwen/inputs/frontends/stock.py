@@ -26,6 +26,7 @@ from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 
+_PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos", "pixel_values")}
 _SIZES = ("min_pixels", "max_pixels", "total_pixels", "resized")
 
 
@@ -94,7 +95,7 @@ class StockFrontend:
         if processor is None:
             raise ConfigError(
                 f"a loaded {model.config.model_type} model needs its processor, which reads what it is shown: pass "
-                "processor=AutoProcessor.from_pretrained(...)"
+                "processor=AutoProcessor.from_pretrained(...), or the folder or hub id instead of the model"
             )
         if tokenizer is not None:
             raise ConfigError("the processor has a tokenizer already: pass processor= alone")
@@ -253,10 +254,9 @@ class StockFrontend:
             add_special_tokens=bos is None or not texts[0].startswith(bos),
             **videos,
         )
-        for shown, pixels in (([each for own in pictures for each in own], "pixel_values"),
-                              (clips, "pixel_values_videos")):  # fmt: skip
-            for each in shown:
-                each.facts["resized"] = list((made[pixels] if pixels in made else made["pixel_values"]).shape[-2:])
+        for each in (each for sample in samples for each in sample.media):
+            pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
+            each.facts["resized"] = list(pixels.shape[-2:])
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
 

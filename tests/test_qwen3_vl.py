@@ -214,6 +214,16 @@ def oracle_of_two(model: Any, inputs: Any, second: Any, trace: Any, what: PruneV
     return oracle(FAMILY, "one", Made, trace, what.position_scheme, what.enable_cache_compression)[0]
 
 
+def test_routers_cannot_be_balanced_over_a_pruned_prompt() -> None:
+    model, inputs = family_model("qwen3_vl_moe"), family_inputs("qwen3_vl_moe", "one")
+    asked = {**inputs, "output_router_logits": True, "use_cache": False}
+    model(**asked)  # the stock model can
+    with pruned(model, keep("qwen3_vl_moe")):
+        model(**asked)
+    with pruned(model, config("qwen3_vl_moe")), pytest.raises(UnsupportedError, match="output_router_logits"):
+        model(**asked)
+
+
 # ---- frames that lost all their tokens
 
 

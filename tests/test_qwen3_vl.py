@@ -26,6 +26,7 @@ from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.models import EOS
 from tests.pruned_generation import text_follow_up
 from tests.test_family_oracles import config, equals_masking, generate, identical, keep, oracle
+from tests.test_pruning_equals_masking import STAGES
 from tests.tolerances import LOGITS, close
 
 pytestmark = pytest.mark.usefixtures("scores_apart")
@@ -91,6 +92,11 @@ def test_a_merged_token_stands_in_the_frame_of_its_representative() -> None:
     text = torch.ones(after.length, dtype=torch.bool).index_fill(0, after.visual, False)
     embeds = model.get_input_embeddings()(inputs["input_ids"][0])
     assert torch.equal(seen[0][0][text], embeds[whole.rep][text])
+
+
+def test_groups_in_another_order_stand_run_by_run() -> None:
+    """As of the authors' order of tokens, in which static ones come first."""
+    equals_masking(FAMILY, "batch", config(FAMILY, **STAGES["authors"]), family_model(FAMILY))
 
 
 # ---- DeepStack

@@ -26,6 +26,7 @@ from tests.families import FAMILIES, family_inputs, family_model, member
 from tests.models import EOS
 from tests.pruned_generation import text_follow_up
 from tests.test_family_oracles import config, equals_masking, generate, identical, keep, oracle
+from tests.test_pruning_equals_masking import STAGES
 from tests.tolerances import LOGITS, close
 
 pytestmark = pytest.mark.usefixtures("scores_apart")
@@ -91,6 +92,11 @@ def test_a_merged_token_stands_in_the_frame_of_its_representative() -> None:
     text = torch.ones(after.length, dtype=torch.bool).index_fill(0, after.visual, False)
     embeds = model.get_input_embeddings()(inputs["input_ids"][0])
     assert torch.equal(seen[0][0][text], embeds[whole.rep][text])
+
+
+def test_groups_in_another_order_stand_run_by_run() -> None:
+    """As of the authors' order of tokens, in which static ones come first."""
+    equals_masking(FAMILY, "batch", config(FAMILY, **STAGES["authors"]), family_model(FAMILY))
 
 
 # ---- DeepStack
@@ -212,6 +218,16 @@ def oracle_of_two(model: Any, inputs: Any, second: Any, trace: Any, what: PruneV
         sequences = second.sequences
 
     return oracle(FAMILY, "one", Made, trace, what.position_scheme, what.enable_cache_compression)[0]
+
+
+def test_routers_cannot_be_balanced_over_a_pruned_prompt() -> None:
+    model, inputs = family_model("qwen3_vl_moe"), family_inputs("qwen3_vl_moe", "one")
+    asked = {**inputs, "output_router_logits": True, "use_cache": False}
+    model(**asked)  # the stock model can
+    with pruned(model, keep("qwen3_vl_moe")):
+        model(**asked)
+    with pruned(model, config("qwen3_vl_moe")), pytest.raises(UnsupportedError, match="output_router_logits"):
+        model(**asked)
 
 
 # ---- frames that lost all their tokens

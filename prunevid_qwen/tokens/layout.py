@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.tokens.device import check_on_device, moved, tensor_on
-from prunevid_qwen.tokens.token_map import TokenMap
+from prunevid_qwen.tokens.token_map import Mix, TokenMap
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,19 @@ class TokenLayout:
         )  # fmt: skip
         whole = TokenMap.trusted(target, rep)
         return layout, whole._in_order() if step._only_drops else whole
+
+    def by_run(self, step: TokenMap) -> TokenMap:
+        """Order the groups of a map by the runs of their ``rep``, where blocks stand in several; else as they came."""
+        if not self.split or step._only_drops:
+            return step
+        order = self.run_of[step.rep].argsort(stable=True)
+        rank = order.argsort()
+        target = torch.where(step.target >= 0, rank[step.target.clamp(min=0)], -1)
+        stratum, mix = step.stratum, step.mix
+        return TokenMap.trusted(
+            target, step.rep[order], None if stratum is None else stratum[order],
+            mix and Mix(mix.source, rank[mix.group], mix.weight),
+        )  # fmt: skip
 
     def _slots_of_runs(self, rep: Tensor) -> Tensor:
         run_in = self.run_of

@@ -300,6 +300,47 @@ def test_old_downloads_say_the_rest_in_the_models_config(tmp_path: Path) -> None
         assert int((ids == IMAGE).sum()) == tokens(family, "image", SIZES["one"])
 
 
+def test_a_download_without_a_processors_file(tmp_path: Path) -> None:
+    """Its settings stand in the files of images and of videos."""
+    written = PROCESSORS["llava_onevision"]
+    save_folder(tmp_path, "llava_onevision", weights=False)
+    (tmp_path / "processor_config.json").unlink()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written["image_processor"]))
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(written["video_processor"]))
+    frontend = StockFrontend.from_pretrained(str(tmp_path), "llava_onevision")
+    talk = [{"role": "user", "content": [{"type": "video", "video": FRAMES}, {"type": "text", "text": ASKED}]}]
+    made = frontend.batch([frontend.sample(talk, PruneVidConfig(max_frames=4))])
+    assert int((made["input_ids"] == VIDEO).sum()) == tokens("llava_onevision", "video", 4)
+    assert made["pixel_values_videos"].shape == (1, 4, 3, SIDE * 14, SIDE * 14)
+
+
+ORIGINALS = [
+    ({"architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama"}, "convert_llava_weights_to_hf"),
+    (
+        {"architectures": ["LlavaMistralForCausalLM"], "image_aspect_ratio": "anyres"},
+        "convert_llava_next_weights_to_hf",
+    ),
+    ({"mm_vision_tower": "clip", "mm_spatial_pool_mode": "average"}, "convert_llava_next_video_weights_to_hf"),
+    ({"architectures": ["LlavaQwenForCausalLM"], "mm_vision_tower": "google/siglip-so400m-patch14-384",
+      "model_type": "llava"}, "convert_llava_onevision_weights_to_hf"),
+    ({"architectures": ["LlavaQwenForCausalLM"], "mm_newline_position": "grid"}, "llava-onevision"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "named"), ORIGINALS)
+def test_checkpoints_of_the_authors_format_are_told_their_conversion(
+    config: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava_qwen", "hidden_size": 64, **config}))
+    with pytest.raises(UnsupportedError, match=named):
+        config_of(str(tmp_path), {})
+
+
+def test_a_converted_llava_video_is_a_llava_onevision(folders: Any) -> None:
+    """Its config is transformers' own: nothing is said of it."""
+    assert config_of(str(folders("llava_onevision")), {}).model_type == "llava_onevision"
+
+
 # ---- templates
 
 

@@ -17,7 +17,7 @@ from prunevid_qwen.adapters.llava import LINES, TAILS
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.tiny import IMAGE, SIDE
 from prunevid_qwen.adapters.tiny.newlines import tiled
-from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.errors import SetupError, UnsupportedError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import Needs, VisionQuery
@@ -128,6 +128,35 @@ def test_the_towers_states_stand_at_their_videos_tokens(family: str) -> None:
     placed = seen.layout.cells >= 0
     close(linear(family).model.multi_modal_projector(seen.vision["states"][0][placed]), made[placed], LOGITS)
     assert not seen.vision["states"][0][~placed].any()
+
+
+@pytest.mark.parametrize("side", [4, 5, 9])
+def test_frames_are_pooled_as_the_model_pools_them(side: int) -> None:
+    """Of an odd number of rows too: a published tower has 27."""
+    patches = torch.randn(2, side**2, 6)
+    rows = patches.transpose(1, 2).unflatten(-1, (side, side))
+    for family in VIDEOS:
+        model, adapter = family_model(family), adapter_for(family_model(family))
+        adapter.side = side
+        if family == "llava_onevision":
+            seen = SimpleNamespace(vision_config=SimpleNamespace(image_size=14 * side, patch_size=14))
+            wanted = type(model.model).apply_pooling(SimpleNamespace(config=seen), patches)
+        else:
+            wanted = model.model.vision_resampler(patches)
+        assert wanted.shape[1] == adapter.pooled_side**2
+        assert torch.equal(adapter.pooled(rows).flatten(2).transpose(1, 2), wanted)
+
+
+@EVERY
+def test_a_release_that_packs_otherwise_is_refused(family: str) -> None:
+    model = family_model(family)
+    adapter = adapter_for(model)
+    adapter.parts = replace(adapter.parts, root=SimpleNamespace())
+    with pytest.raises(SetupError, match="pack_image_features"):
+        adapter.pictures("image", {"image_sizes": [[60, 130]]}, SimpleNamespace(pooler_output=[torch.zeros(52, 64)]))
+    for kind in ("image", "video")[: len(adapter.noted)]:
+        with pytest.raises(SetupError, match="pooler_output"):
+            adapter.pictures(kind, {}, SimpleNamespace())
 
 
 @EVERY

@@ -16,7 +16,7 @@ from prunevid_qwen.adapters.tiny import IMAGE, SIDE, VIDEO
 from prunevid_qwen.adapters.tiny.newlines import tiled
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.errors import ConfigError, UnknownOption
-from prunevid_qwen.inputs.frontends import StockFrontend, check_reads
+from prunevid_qwen.inputs.frontends import StockFrontend, check_reads, stock_loading
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS, PlainVideoProcessor
 from prunevid_qwen.inputs.frontends.templates import DEFAULT_TEMPLATES, default_template
 from prunevid_qwen.loading import config_of
@@ -250,8 +250,9 @@ def test_which_media_a_family_is_shown_is_told_by_its_config_alone(family: str, 
             check_reads(str(tmp_path), "video", {})
 
 
-def test_settings_are_read_where_the_library_reads_them(tmp_path: Path) -> None:
+def test_settings_are_read_where_the_library_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the processor's file, else in that of videos, else in that of images, as old downloads have it."""
+    monkeypatch.setattr(stock_loading, "find_spec", lambda _name: None)
     save_folder(tmp_path, "video_llava", weights=False)
     small, large = ({"size": {"shortest_edge": n}, "crop_size": {"height": n, "width": n}} for n in (28, 42))
     names = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
@@ -270,7 +271,10 @@ def test_settings_are_read_where_the_library_reads_them(tmp_path: Path) -> None:
     assert sides == [SIDE * 14, 28, 42]
 
 
-def test_a_setting_that_only_torchvision_does_says_how_to_install_it(tmp_path: Path) -> None:
+def test_a_setting_that_only_torchvision_does_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stock_loading, "find_spec", lambda _name: None)
     save_folder(tmp_path, "llava_onevision", weights=False)
     written = json.loads((tmp_path / "processor_config.json").read_text())
     written["video_processor"]["resample"] = 1
@@ -294,6 +298,47 @@ def test_old_downloads_say_the_rest_in_the_models_config(tmp_path: Path) -> None
         ids = frontend.batch([frontend.sample(talk, config)])["input_ids"]
         assert int((ids == VIDEO).sum()) == tokens(family, "video", 4)
         assert int((ids == IMAGE).sum()) == tokens(family, "image", SIZES["one"])
+
+
+def test_a_download_without_a_processors_file(tmp_path: Path) -> None:
+    """Its settings stand in the files of images and of videos."""
+    written = PROCESSORS["llava_onevision"]
+    save_folder(tmp_path, "llava_onevision", weights=False)
+    (tmp_path / "processor_config.json").unlink()
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written["image_processor"]))
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(written["video_processor"]))
+    frontend = StockFrontend.from_pretrained(str(tmp_path), "llava_onevision")
+    talk = [{"role": "user", "content": [{"type": "video", "video": FRAMES}, {"type": "text", "text": ASKED}]}]
+    made = frontend.batch([frontend.sample(talk, PruneVidConfig(max_frames=4))])
+    assert int((made["input_ids"] == VIDEO).sum()) == tokens("llava_onevision", "video", 4)
+    assert made["pixel_values_videos"].shape == (1, 4, 3, SIDE * 14, SIDE * 14)
+
+
+ORIGINALS = [
+    ({"architectures": ["LlavaLlamaForCausalLM"], "model_type": "llava_llama"}, "convert_llava_weights_to_hf"),
+    (
+        {"architectures": ["LlavaMistralForCausalLM"], "image_aspect_ratio": "anyres"},
+        "convert_llava_next_weights_to_hf",
+    ),
+    ({"mm_vision_tower": "clip", "mm_spatial_pool_mode": "average"}, "convert_llava_next_video_weights_to_hf"),
+    ({"architectures": ["LlavaQwenForCausalLM"], "mm_vision_tower": "google/siglip-so400m-patch14-384",
+      "model_type": "llava"}, "convert_llava_onevision_weights_to_hf"),
+    ({"architectures": ["LlavaQwenForCausalLM"], "mm_newline_position": "grid"}, "llava-onevision"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "named"), ORIGINALS)
+def test_checkpoints_of_the_authors_format_are_told_their_conversion(
+    config: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava_qwen", "hidden_size": 64, **config}))
+    with pytest.raises(UnsupportedError, match=named):
+        config_of(str(tmp_path), {})
+
+
+def test_a_converted_llava_video_is_a_llava_onevision(folders: Any) -> None:
+    """Its config is transformers' own: nothing is said of it."""
+    assert config_of(str(folders("llava_onevision")), {}).model_type == "llava_onevision"
 
 
 # ---- templates

@@ -12,6 +12,7 @@ from typing import Any
 
 from prunevid_qwen.adapters import check_transformers, family_of
 from prunevid_qwen.adapters.folder_json import read_json
+from prunevid_qwen.adapters.original_llava import conversion_of
 from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
@@ -117,17 +118,24 @@ def config_of(source: str, hub: dict[str, Any]) -> Any:
     except (OSError, ConnectionError) as error:
         raise _unreachable(source, error) from error
     except ValueError as error:  # of a model type that transformers itself does not know
+        _check_format(source, hub)
         family_of(read_json(source, "config.json", hub).get("model_type"), source)
         raise SetupError(f"cannot read the config of {quoted(source)}: {error}") from error
+    _check_format(source, hub)
     family_of(config.model_type, source)
     made = getattr(config, "architectures", None) or ()
     if made and not any(name.endswith("ForConditionalGeneration") for name in made):
-        # of LLaVA there are checkpoints that share a model type with transformers' own and no name of a weight
         raise UnsupportedError(
-            f"{source} holds a {', '.join(made)}, a class that transformers does not have: pass a converted model, "
-            "such as those under llava-hf/ on the hub"
+            f"{source} holds a {', '.join(made)}, a class that transformers does not have: pass a converted model"
         )
     return config
+
+
+def _check_format(source: str, hub: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another format that shares a model type with transformers' own."""
+    instead = conversion_of(read_json(source, "config.json", hub))
+    if instead is not None:
+        raise UnsupportedError(f"{source} holds {instead}")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from prunevid_qwen.adapters.tiny import EOS, IMAGE, PAD, PATCH, SIDE, VOCAB, tiny_model
+from prunevid_qwen.adapters.tiny import EOS, IMAGE, PAD, PATCH, SIDE, VIDEO, VOCAB, tiny_model
 
 BOS, UNKNOWN = 2, 3
 TOKENS = SIDE**2  # of an image
@@ -27,7 +27,7 @@ HUB_TEMPLATE = (
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Make a tokenizer of whole words with the ids of `tiny_model`; it puts <s> in front, as Llama's does."""
-    vocabulary = {"<pad>": PAD, "</s>": EOS, "<s>": BOS, "<unk>": UNKNOWN, "<image>": IMAGE}
+    vocabulary = {"<pad>": PAD, "</s>": EOS, "<s>": BOS, "<unk>": UNKNOWN, "<image>": IMAGE, "<video>": VIDEO}
     vocabulary |= {word: 10 + at for at, word in enumerate(WORDS)}
     vocabulary |= {f"w{number}": number for number in range(VOCAB) if number not in vocabulary.values()}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -40,7 +40,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         eos_token="</s>",
         bos_token="<s>",
         unk_token="<unk>",
-        extra_special_tokens={"image_token": "<image>"},
+        extra_special_tokens={"image_token": "<image>", "video_token": "<video>"},
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.tokens.trace import Trace
-from tests.masking import rows_of, text_inputs
+from tests.masking import rows_of, runs_of, text_inputs
 from tests.models import make_inputs, tiny_model
 
 KEPT = Plan(compress=False)
@@ -52,15 +52,14 @@ def _row(
     states, place = list(embeds[b, at]), list(positions[:, b, at].unbind(1))
     marks = [getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video")]
     kinds = [token in marks for token in inputs["input_ids"][b, at].tolist()]
-    blocks = [block.stop - block.start for block in trace.samples[b].blocks]
+    blocks = [len(run) for run in runs_of(trace.samples[b], [i for i, kind in enumerate(kinds) if kind])]
+    dim = model.get_input_embeddings().embedding_dim
     numbers, origin = list(torch.arange(len(states))), place[0]
-    left = _left(numbers, kinds, blocks, steps) if plan.compress else None
     tail, after = list(model.get_input_embeddings()(new)), []
 
     def reduce(at: int) -> None:
         nonlocal states, place, kinds, blocks, numbers, after
-        if plan.compress:
-            numbers = _reduced(numbers, numbers, kinds, blocks, steps[at])[1]
+        numbers = _reduced(numbers, numbers, kinds, blocks, steps[at])[1]
         states, place, kinds, blocks = _reduced(states, place, kinds, blocks, steps[at])
         if plan.places == "packed":
             place = [origin + i for i in range(len(states))]
@@ -68,23 +67,31 @@ def _row(
 
     if -1 in steps:
         reduce(-1)
+    numbers = list(torch.arange(len(states)))
+    cuts = {at: done for at, done in steps.items() if at >= 0}
+    left = _left(numbers, kinds, blocks, cuts) if plan.compress else None
     if plan.places == "kept" or -1 not in steps:
         following = max(int(each.max()) for each in place) + 1
         after = [torch.full_like(origin, following + i) for i in range(len(new))]
     for i, layer in enumerate(decoder.layers):
-        hidden = torch.stack([*states, *tail])[None]
+        hidden = torch.stack([*(state[:dim] for state in states), *tail])[None]
         ids = torch.stack([*place, *after], 1)[:, None]  # [R, 1, S]
         angles = decoder.rotary_emb(hidden, ids if len(ids) > 1 else ids[0])
         total = hidden.shape[1]
-        mask = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
+        mask: Any = torch.full((total, total), torch.finfo(hidden.dtype).min).triu(1)[None, None]
         if left is not None:
             mask[..., len(states) :, [j for j, number in enumerate(numbers) if int(number) not in left]] = mask.min()
+        if not hasattr(layer, "self_attn"):  # linear attention: it sees what it is given, in order
+            mask = None
         out = layer(hidden, attention_mask=mask, position_embeddings=angles, position_ids=None)
         rows = list((out[0] if isinstance(out, tuple) else out)[0])
-        states, tail = rows[: len(states)], rows[len(states) :]
+        first = slice(dim * (i + 1), dim * (i + 2))  # what is added after this layer, where there is anything left
+        rests = [(state[first] if len(state) > first.start else 0, state[dim:]) for state in states]
+        states = [torch.cat([row + more, rest]) for row, (more, rest) in zip(rows, rests, strict=False)]
+        tail = rows[len(states) :]
         if i in steps:
             reduce(i)
-    logits: Tensor = model.lm_head(decoder.norm(torch.stack([states[-1], *tail])))
+    logits: Tensor = model.lm_head(decoder.norm(torch.stack([states[-1][:dim], *tail])))
     return logits
 
 
@@ -99,7 +106,7 @@ def _left(numbers: list[Tensor], kinds: list[bool], blocks: list[int], steps: di
 def _reduced(
     states: list[Tensor], place: list[Tensor], kinds: list[bool], blocks: list[int], done: Any
 ) -> tuple[list[Tensor], list[Tensor], list[bool], list[int]]:
-    """Put what a map makes of a block's tokens where the first of these stood, in the map's order."""
+    """Put what a map makes of the tokens of a run, part of a block, where the first of these stood, in its order."""
     visual = [i for i, kind in enumerate(kinds) if kind]
     target, groups = done.target.tolist(), done.rep.tolist()
     made = []

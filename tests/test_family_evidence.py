@@ -16,7 +16,7 @@ from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import AttentionQuery, Needs, VisionQuery
 from prunevid_qwen.tokens.trace import DOOR
-from tests.families import FAMILIES, family_inputs, family_model, member
+from tests.families import FAMILIES, family_inputs, family_model, member, skip_scrambled
 from tests.looking import NextLayer, Rated, Received
 from tests.test_keep_everything import generate
 from tests.test_places import full, full_inputs
@@ -34,6 +34,8 @@ def visual_in(model: Any, inputs: dict[str, Any], b: int) -> Tensor:
 @EVERY
 @pytest.mark.parametrize("at", [DOOR, 2])
 def test_what_the_decoder_makes(family: str, at: int) -> None:
+    if at == DOOR and FAMILIES[family].linear:
+        pytest.skip("the first layer has neither weights nor keys; tests/test_linear_attention.py sees it refused")
     model, inputs = family_model(family, "eager"), family_inputs(family, "batch")
     query = AttentionQuery(heads="mean", rows="each", projections="next", top_heads=3)
     notes = Notes(Needs(query, question="last", keys=True))
@@ -50,14 +52,14 @@ def test_what_the_decoder_makes(family: str, at: int) -> None:
     assert len(notes.seen) == 2
 
 
-def llava_with(decoder: str) -> Any:
-    """A tiny llava with another decoder: of the same sizes, with random weights large enough to attend unevenly."""
-    options = family_model("llava").config.to_dict()
+def with_decoder(family: str, decoder: str) -> Any:
+    """A tiny model with another decoder: of the same sizes, with random weights large enough to attend unevenly."""
+    options = family_model(family).config.to_dict()
     sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
              "num_key_value_heads", "eos_token_id", "pad_token_id")  # fmt: skip
     own = {name: options["text_config"][name] for name in sizes}
     options["text_config"] = {**own, "model_type": decoder, "head_dim": 16, "sliding_window": None}
-    kind = type(family_model("llava"))
+    kind = type(family_model(family))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = kind._from_config(kind.config_class(**options), attn_implementation="eager").eval()
@@ -70,7 +72,7 @@ def llava_with(decoder: str) -> Any:
 
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_each_decoder_of_a_llava_makes_queries_and_keys_as_is_known(decoder: str) -> None:
-    model, inputs = llava_with(decoder), family_inputs("llava", "one")
+    model, inputs = with_decoder("llava", decoder), family_inputs("llava", "one")
     notes = Notes(Needs(AttentionQuery(heads="mean", rows="each", projections="next")))
     made = watched(model, inputs, Plan((Step(DOOR, notes), Step(2, notes))))
     visual = visual_in(model, inputs, 0)
@@ -93,13 +95,15 @@ def test_evidence_leaves_no_trace_on_the_model(family: str, mode: str) -> None:
     """Every kind of it is gathered, and everything kept: the stock model, bit for bit."""
     model, rated = family_model(family), Rated(1.0)
     methods = {DOOR: NextLayer(1.0), 1: rated, 2: NextLayer(1.0), 3: Received(1.0), 4: rated}
+    if FAMILIES[family].linear:  # neither the first layer nor the last has attention to look at
+        methods = {at: method for at, method in methods.items() if at in (1, 2, 3)}
     steps = tuple(Step(at, method) for at, method in methods.items())
     stock = generate(model, family_inputs(family, "batch"), mode)
     with pruned(model, Plan(steps, position_scheme="hf")) as trace:
         ours = generate(model, family_inputs(family, "batch"), mode)
     assert torch.equal(stock.sequences, ours.sequences)
     assert all(torch.equal(a, b) for a, b in zip(stock.logits, ours.logits, strict=True))
-    assert all(len(row.reductions) == 5 for row in trace.samples if row.tokens)
+    assert all(len(row.reductions) == len(steps) for row in trace.samples if row.tokens)
 
 
 # ---- a tower of CLIP's form
@@ -175,6 +179,7 @@ def test_a_batch_shows_what_its_members_show(family: str) -> None:
 
 @EVERY
 def test_encoded_ahead_by_generate_and_under_beams(family: str) -> None:
+    skip_scrambled(family)
     notes = Notes(Needs(vision=VisionQuery((0,), what=("received",))))
     plan, inputs = Plan((Step(DOOR, notes),)), family_inputs(family, "one")
     with pruned(family_model(family), plan), torch.no_grad():

@@ -61,7 +61,7 @@ def stub(place: str, *names: str, family: str = "qwen2_5_vl") -> Any:
     modules = {
         "root": [model.model], "decoder": [decoder], "layer": list(decoder.layers),
         "attention": [layer.self_attn for layer in decoder.layers],
-        "vision": [model.model.get_submodule(FAMILIES[family].tower)],
+        "vision": [model.model.get_submodule(name) for name in FAMILIES[family].towers],
     }[place]  # fmt: skip
     for module in modules:
         rename(module, *names)
@@ -78,9 +78,13 @@ SEAMS = [
 # that root names no use_cache, and its tower is given no grids
 OTHERS = [(place, names) for place, names in SEAMS if names[0] not in ("use_cache", "grid_thw") and names != PIXELS]
 LLAVA = [*OTHERS, ("root", ("pixel_values", "mm_encoder_outputs"))]
+STACKED = [
+    *(each for each in SEAMS if each[1][0] != "use_cache"), ("decoder", ("visual_pos_masks",)),
+    ("decoder", ("deepstack_visual_embeds",)),
+]  # fmt: skip
 RENAMED = [
     pytest.param(family, place, names, id=f"{family}-{place}-{names[0]}")
-    for family, seams in (("qwen2_5_vl", SEAMS), ("llava", LLAVA))
+    for family, seams in (("qwen2_5_vl", SEAMS), ("llava", LLAVA), ("qwen3_vl", STACKED))
     for place, names in seams
 ]
 

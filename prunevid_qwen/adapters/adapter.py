@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.picture_grids import PictureGrid
@@ -48,10 +49,9 @@ class Adapter(Protocol):
     encoded pixels, ``text_arguments`` those that a text brings too, beside what every model takes. ``noted`` are the
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
-    the vision tower's.
-
-    A decoder that adds features of its own to the first layers' outputs (DeepStack) has nothing here yet: `Step.at` is
-    a layer on whose output a step acts, so the adapter's hook on that layer can add them before the cut.
+    the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
+    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear
+    attention. ``timestamped``: a timestamp, which is text, stands before each frame of a video.
     """
 
     parts: Parts
@@ -65,6 +65,9 @@ class Adapter(Protocol):
     heads: int
     vision_blocks: Sequence[nn.Module]
     vision_width: int
+    deepstack: int
+    attending: tuple[int, ...]
+    timestamped: bool
     deltas: Tensor | None
     """What the model keeps of a prompt to count the positions of what follows, None where it keeps nothing."""
 
@@ -102,6 +105,15 @@ class Adapter(Protocol):
             positions: [3 or 1, S] its position ids.
             question_end: tokens from here on are not part of the prompt (candidates of assisted decoding).
             shown: its images and videos of the kinds in ``noted``, in order.
+        """
+        ...
+
+    def framed(self, layout: TokenLayout, ids: Tensor) -> TokenLayout:
+        """Say in a layout which text belongs to which frame of a video, see `TokenLayout.frames`.
+
+        Args:
+            layout: of one unpadded sample.
+            ids: [S] its token ids, on the CPU.
         """
         ...
 
@@ -167,10 +179,52 @@ class Adapter(Protocol):
         """
         ...
 
+    def arranged(
+        self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]
+    ) -> Sequence[Tensor] | None:
+        """Arrange what the tower made as the tokens of the images or videos whose features were asked for.
+
+        Args:
+            kind, given, features: as `pictures` takes them.
+            seen: of each image or video that the tower was given, in order: [N, L, C], as `tokens_of_call` counts.
+
+        Returns:
+            [N, L, C] of each image or video, or of parts of it, in the order of a prompt's tokens; None where
+            `pictures` tells no grids.
+        """
+        ...
+
     # ---- the decoder
 
     def door_mask(self, mask: Any) -> Any:
-        """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is."""
+        """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is.
+
+        None where its layers are of several kinds: then each is given what `mask_of` makes.
+        """
+        ...
+
+    def mask_of(self, layer: int, mask: Any, valid: Tensor | None, device: torch.device) -> Any:
+        """Make of a finished mask for attention what layer ``layer`` takes.
+
+        Args:
+            layer: which.
+            mask: as `layer_mask` makes it.
+            valid: [B, q] bool, where the call's own tokens are no padding; None where all are none.
+            device: of the layer.
+        """
+        ...
+
+    def take_deepstack(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]] | None:
+        """Take the features that the decoder is to add out of its call, so that it adds none.
+
+        Returns:
+            [B, S] bool, True where a visual token stands, and for each of the first layers [n, D] for the visual tokens
+            of all rows, one after the other; None where the call brings none.
+        """
+        ...
+
+    def give_deepstack(self, kwargs: dict[str, Any], mask: Tensor, levels: list[Tensor]) -> None:
+        """Put features, as `take_deepstack` returned them, into a call of the decoder."""
         ...
 
     def question_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.family_table import register_family
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE
-from prunevid_qwen.adapters.prompt_layout import layout_of
+from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.text_decoder import TextDecoder
-from prunevid_qwen.adapters.vision import joined
+from prunevid_qwen.adapters.vision import images_in_chunks
 from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.needs import VisionQuery
@@ -26,7 +25,18 @@ from prunevid_qwen.tokens import TokenLayout
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 DECODERS = ("llama", "mistral", "qwen2", "gemma")  # others may turn other pairs of channels, or not in every layer
 # Vicuna's prompt is "USER: <image>\nwords ASSISTANT:", in Llama's vocabulary, in which a line may begin with 29871.
+# Mistral's is "[INST] <image>\nwords [/INST]". In other templates a turn ends with a token of its own.
 LINE, TAIL = (29871, 13), (319, 1799, 9047, 13566, 29901)
+LINES = {"mistral": (28705, 13), "qwen2": (198,)}
+TAILS = {"llama": TAIL, "mistral": (733, 28748, 16289, 28793)}
+
+
+def layers_of(tower: nn.Module) -> list[nn.Module]:
+    """Find the layers of a CLIP or SigLIP tower, which some releases keep one module deeper."""
+    inside = tower.named_modules()
+    return next(
+        list(module) for name, module in inside if name.endswith("layers") and isinstance(module, nn.ModuleList)
+    )
 
 
 @register_family("llava")
@@ -40,27 +50,26 @@ class Llava(TextDecoder):
         UnsupportedError: its vision tower or its decoder is of another kind.
     """
 
+    tower_names: Mapping[str, str] = {"image": "vision_tower"}
+
     def __init__(self, model: Any) -> None:
         seen, decoder = model.config.vision_config, model.config.text_config.model_type
         if decoder not in DECODERS:
             raise UnsupportedError(
-                f"this llava's decoder is a {decoder}, which is not supported; supported decoders are "
-                f"{', '.join(DECODERS)}"
+                f"this {model.config.model_type}'s decoder is a {decoder}, which is not supported; supported decoders "
+                f"are {', '.join(DECODERS)}"
             )
         if seen.model_type not in TOWERS:
             raise UnsupportedError(
-                f"this llava's vision tower is a {seen.model_type}, which is not supported; supported towers are "
-                f"{', '.join(TOWERS)}"
+                f"this {model.config.model_type}'s vision tower is a {seen.model_type}, which is not supported; "
+                f"supported towers are {', '.join(TOWERS)}"
             )
-        super().__init__(model, {"image": "vision_tower"})
+        super().__init__(model, self.tower_names)
         self.side = int(seen.image_size) // int(seen.patch_size)
         self.vision_width = int(seen.hidden_size)
         self.has_cls = seen.model_type == "clip_vision_model"
         self.shows_cls = self.has_cls and self.config.vision_feature_select_strategy == "full"
-        inside = self.parts.vision.named_modules()
-        self.vision_blocks: Sequence[nn.Module] = next(
-            list(module) for name, module in inside if name.endswith("layers") and isinstance(module, nn.ModuleList)
-        )
+        self.vision_blocks: Sequence[nn.Module] = layers_of(self.parts.vision)
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text and 1 for image tokens, same shape as ``ids``."""
@@ -85,25 +94,22 @@ class Llava(TextDecoder):
         return layout and replace(layout, words=self._words(ids[layout.question].tolist()))
 
     def _words(self, ids: list[int]) -> tuple[int, int] | None:
-        """Where in the text after the last image the user's words stand: between a line's end and Vicuna's tail."""
-        stop = len(ids) - len(TAIL)
-        start = next((i for i, token in enumerate(ids) if token not in LINE), stop)
-        return (start, stop) if tuple(ids[stop:]) == TAIL and start < stop else None
+        """Where in the text after the last image or video the user's words stand: from a line's end to the tail."""
+        decoder = self.parts.text_config.model_type
+        lead, tail = LINES.get(decoder, LINE), TAILS.get(decoder, ())
+        stop = len(ids) - len(tail)
+        if not tail or tuple(ids[stop:]) != tail:
+            return words_of_turn(ids, self.parts.text_config.eos_token_id, lead)
+        start = next((i for i, token in enumerate(ids) if token not in lead), stop)
+        return (start, stop) if start < stop else None
 
     @contextmanager
     def vision_in_chunks(self, tokens: int | None) -> Iterator[None]:
         """Let the tower take at most ``tokens`` visual tokens at once, but at least one image."""
-        stock: Callable[..., Any] = self.parts.vision.forward
         images = None if tokens is None else max(1, tokens // self.side**2)
-
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            pixels = args[0] if args else kwargs.get("pixel_values")
-            if images is None or not isinstance(pixels, Tensor) or len(pixels) <= images:
-                return stock(*args, **kwargs)
-            others = {name: value for name, value in kwargs.items() if name != "pixel_values"}
-            return joined([stock(part, *args[1:], **others) for part in pixels.split(images)])
-
-        with replaced(self.parts.vision, "forward", forward):
+        with ExitStack() as stack:
+            for tower in dict.fromkeys(self.parts.towers.values()):
+                stack.enter_context(images_in_chunks(tower, images))
             yield
 
     def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
@@ -112,12 +118,16 @@ class Llava(TextDecoder):
         Raises:
             ConfigError: the query asks for a CLS token's attention, and a SigLIP tower has none.
         """
+        self.check_query(query)
+        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
+
+    def check_query(self, query: VisionQuery) -> None:
+        """Refuse a query that asks for a CLS token's attention where the tower has none, with a ConfigError."""
         if "cls" in query.kinds and not self.has_cls:
             raise ConfigError(
-                f"the vision encoder of this llava, a {self.config.vision_config.model_type}, has no CLS token: use "
-                'what="received" in VisionQuery, the attention from the other patches'
+                f"the vision encoder of this {self.family}, a {self.config.vision_config.model_type}, has no CLS "
+                'token: use what="received" in VisionQuery, the attention from the other patches'
             )
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Every image has the same grid, of which the tower is not told."""

@@ -35,16 +35,24 @@ class PictureGrid:
         grid: (T, H, W) of its cells.
         cells: which cell each token stands for, in the order of the tokens, -1 for a token without a place (a newline,
             CLS); None where the tokens are the cells in raster order.
+        part: it goes on with the image or video before it, as its tiles do with an image that is shown whole first.
     """
 
     kind: str
     grid: tuple[int, int, int]
     cells: tuple[int, ...] | None = None
+    part: bool = False
 
     @property
     def tokens(self) -> int:
         """Placeholders of it in a prompt."""
         return self.grid[0] * self.grid[1] * self.grid[2] if self.cells is None else len(self.cells)
+
+
+def bearers(output: Any) -> list[Any]:
+    """Return features and their tensors: accelerate hands a model the same tensors in an output that it made anew."""
+    tensors = getattr(output, "pooler_output", None)
+    return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
 
 
 ReadGrids = Callable[[str, Mapping[str, Any], Any], Sequence[PictureGrid] | None]
@@ -88,7 +96,8 @@ class Pictures(threading.local):
         self._made = {}
         for kind, features in (ahead or {}).items():
             if kind in self._kinds and features is not None:
-                carried = getattr(features, _CARRIED, None)
+                held = [getattr(bearer, _CARRIED) for bearer in bearers(features) if hasattr(bearer, _CARRIED)]
+                carried = held[0] if held else None
                 known = self._read(kind, {}, features) if carried is None else [PictureGrid(*each) for each in carried]
                 self._note(kind, known)
 
@@ -134,7 +143,8 @@ class Pictures(threading.local):
             known = self._read(kind, signature.bind(*args, **kwargs).arguments, out)
             self._note(kind, known)
             if known is not None:
-                vars(out)[_CARRIED] = [(each.kind, each.grid, each.cells) for each in known]
+                for bearer in bearers(out):
+                    vars(bearer)[_CARRIED] = [(each.kind, each.grid, each.cells, each.part) for each in known]
             return out
 
         return get_features

@@ -42,7 +42,7 @@ def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) ->
         if picture.cells is not None:
             own = torch.tensor(picture.cells, device=types.device)
         split |= int(visual[stop - 1] - visual[count]) != picture.tokens - 1
-        blocks.append(Block(picture.kind, picture.grid, count, stop, int((own < 0).sum())))
+        blocks.append(Block(picture.kind, picture.grid, count, stop, int((own < 0).sum()), picture.part))
         cells.append(own)
         count = stop
     question = torch.arange(int(visual[-1]) + 1, min(question_end, types.numel()), device=types.device)
@@ -54,3 +54,20 @@ def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) ->
     stratum = torch.arange(len(blocks), device=types.device).repeat_interleave(sizes)
     placed = None if not any(block.unplaced for block in blocks) else torch.cat(cells)
     return TokenLayout(types.numel(), visual, question, tuple(blocks), stratum, None, placed, split)
+
+
+def words_of_turn(ids: Sequence[int], ends: int | Sequence[int] | None, leads: Sequence[int]) -> tuple[int, int] | None:
+    """Where in the text after the last visual token the user's words stand: up to the end of that turn.
+
+    Args:
+        ids: of that text.
+        ends: tokens that end a turn: those on which `generate` stops.
+        leads: tokens that stand before the words, and are none.
+
+    Returns:
+        Their start and stop; None where no turn ends, or no word is said.
+    """
+    ending = ends if isinstance(ends, (list, tuple)) else [ends]
+    stop = next((i for i, token in enumerate(ids) if token in ending), 0)
+    start = next((i for i, token in enumerate(ids[:stop]) if token not in leads), stop)
+    return (start, stop) if start < stop else None

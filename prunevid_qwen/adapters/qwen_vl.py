@@ -43,7 +43,7 @@ class QwenVL(TextDecoder):
     media = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
     text_arguments = ("mm_token_type_ids", "rope_deltas")
     noted: tuple[str, ...] = ()
-    named = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
+    named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
 
     def __init__(self, model: Any) -> None:
         super().__init__(model, {"image": "visual", "video": "visual"})
@@ -106,7 +106,8 @@ class QwenVL(TextDecoder):
         end = self.parts.text_config.eos_token_id
         ends = end if isinstance(end, (list, tuple)) else [end]
         stop = next((i for i, one in enumerate(ids) if one in ends), 0)
-        start = int(stop > 0 and ids[0] == getattr(self.config, "vision_end_token_id", None))
+        closes = getattr(self.config, "vision_end_token_id", None)
+        start = next((i for i, one in enumerate(ids) if one != closes), 0)  # Qwen3-VL's video may be closed twice
         return (start, stop) if start < stop else None
 
     @contextmanager

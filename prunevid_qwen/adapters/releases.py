@@ -18,14 +18,18 @@ logger = logging.getLogger("prunevid_qwen")
 OLDEST = (5, 6)
 
 
+def numbers_of(version: str) -> tuple[int, ...]:
+    """Return major and minor number of a release."""
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
 def check_transformers(version: str) -> None:
     """Refuse releases of transformers that answer videos wrongly.
 
     Raises:
         SetupError: the release is older than 5.6; the message says why.
     """
-    numbers = tuple(int(part) for part in version.split(".")[:2])
-    if numbers < OLDEST:
+    if numbers_of(version) < OLDEST:
         raise SetupError(
             f"transformers {version} is not supported (5.3 to 5.5 give every frame of a video the same time position): "
             "pip install -U 'transformers>=5.6'"

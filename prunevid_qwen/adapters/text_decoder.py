@@ -13,6 +13,7 @@ from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
+from prunevid_qwen.tokens import TokenLayout
 
 Rope = tuple[Tensor, Tensor]
 
@@ -30,6 +31,8 @@ class TextDecoder:
     noted: tuple[str, ...] = ("image",)
     named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask")
     text_arguments: tuple[str, ...] = ()
+    deepstack = 0
+    timestamped = False
 
     def __init__(self, model: Any, towers: Mapping[str, str]) -> None:
         self.config: Any = model.config
@@ -43,6 +46,7 @@ class TextDecoder:
             model, root, {kind: root.get_submodule(name) for kind, name in towers.items()}, decoder, list(layers),
             text_config,
         )  # fmt: skip
+        self.attending = tuple(i for i, layer in enumerate(layers) if hasattr(layer, "self_attn"))
         self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
 
     def has_media(self, kwargs: dict[str, Any]) -> bool:
@@ -55,6 +59,16 @@ class TextDecoder:
     def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
         """Read the grids off what was asked for; None where they cannot be told."""
         raise NotImplementedError
+
+    def framed(self, layout: TokenLayout, ids: Tensor) -> TokenLayout:
+        """Say which text belongs to which frame of a video: none does."""
+        return layout
+
+    def arranged(
+        self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]
+    ) -> Sequence[Tensor] | None:
+        """Arrange what the tower made as the tokens of what features were asked for: it stands so already."""
+        return seen
 
     def check_release(self) -> None:
         """Say what is known of the installed release and this family: nothing."""
@@ -116,6 +130,18 @@ class TextDecoder:
         """Make of a layer's finished mask (4-D, 2-D or None) what the decoder takes as it is: the mask itself."""
         return mask
 
+    def mask_of(self, layer: int, mask: Any, valid: Tensor | None, device: torch.device) -> Any:
+        """Make of a finished mask for attention what a layer takes: the mask itself."""
+        return mask
+
+    def take_deepstack(self, kwargs: dict[str, Any]) -> tuple[Tensor, list[Tensor]] | None:
+        """Take the features that the decoder is to add after its first layers out of its call: there are none."""
+        return None
+
+    def give_deepstack(self, kwargs: dict[str, Any], mask: Tensor, levels: list[Tensor]) -> None:
+        """Put features into a call of a decoder that adds none."""
+        raise NotImplementedError
+
     def question_states(self, layer: int, hidden: Tensor, rope: Rope | None) -> Tensor:
         """Make the queries of layer ``layer`` for some rows.
 
@@ -135,7 +161,9 @@ class TextDecoder:
 
     def _projected(self, layer: int, name: str, hidden: Tensor, rope: Rope | None) -> Tensor:
         attention = self.parts.layers[layer].self_attn
-        x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim).transpose(0, 1)
+        x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim)
+        norm = getattr(attention, f"{name[0]}_norm", None)  # of each head, as in Qwen3
+        x = (x if norm is None else norm(x)).transpose(0, 1)
         if rope is None:
             return x
         cos, sin = (self.one_row_a_token(angle, attention) for angle in rope)

@@ -58,19 +58,22 @@ def watched_blocks(
 
 @contextmanager
 def watched_layers(
-    layers: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note
-) -> Iterator[None]:
+    layers: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note,
+    attention: str = "self_attn", projections: tuple[str, str] = ("q_proj", "k_proj"),
+) -> Iterator[None]:  # fmt: skip
     """Note what some layers of a CLIP or SigLIP tower make, inside the block: [images, P, C], a CLS token first.
 
     Args:
-        layers: of the tower, whose ``self_attn`` projects by ``q_proj`` and ``k_proj``.
+        layers: of the tower.
         numbers: which of them.
         kinds: of "states", "received", "cls" and "keys", as in `VisionQuery`.
         note: is told.
+        attention: name of a layer's attention.
+        projections: names of its modules whose outputs are queries and keys.
     """
 
     def attend(number: int, module: Any, _kwargs: Mapping[str, Any], made: Mapping[str, Tensor]) -> None:
-        queries, keys = (made[name].unflatten(-1, (module.num_heads, -1)) for name in ("q_proj", "k_proj"))
+        queries, keys = (made[name].unflatten(-1, (module.num_heads, -1)) for name in projections)
         images, patches = queries.shape[:2]  # [images, P, H, d]
         if "received" in kinds:
             rows, columns = (x.flatten(0, 1).transpose(0, 1) for x in (queries, keys))
@@ -83,7 +86,7 @@ def watched_layers(
         if "keys" in kinds:
             note(number, "keys", keys.float().mean(2))
 
-    with _watched(layers, numbers, kinds, note, "self_attn", ("q_proj", "k_proj"), attend):
+    with _watched(layers, numbers, kinds, note, attention, projections, attend):
         yield
 
 

@@ -70,7 +70,7 @@ def results_of(
                 trace,
                 row,
                 who.config if who.plan is None else who.plan,
-                _with_grids([medium.facts for medium in media], trace.samples[row]),
+                _with_grids(media, trace.samples[row]),
                 [medium.kind for medium in media],
                 int(inputs["attention_mask"][i].sum()),
                 about,
@@ -86,11 +86,14 @@ def results_of(
     return results
 
 
-def _with_grids(facts: list[dict[str, Any]], sample: SampleTrace) -> list[dict[str, Any]]:
-    """Add the grid of tokens to the facts of media whose reader did not know it, where each is one grid."""
-    if len(facts) != len(sample.blocks):
-        return facts
-    return [{"grid": list(block.grid), **each} for each, block in zip(facts, sample.blocks, strict=True)]
+def _with_grids(media: Sequence[Any], sample: SampleTrace) -> list[dict[str, Any]]:
+    """Return the facts of media, with their grid of tokens where the reader did not know it: of parts the first."""
+    left = {
+        kind: [each for each in sample.blocks if each.kind == kind and not each.part] for kind in ("video", "image")
+    }
+    if any(sum(medium.kind == kind for medium in media) != len(blocks) for kind, blocks in left.items()):
+        return [medium.facts for medium in media]
+    return [{"grid": list(left[medium.kind].pop(0).grid), **medium.facts} for medium in media]
 
 
 def _about(name: str, model: Any) -> dict[str, str]:

@@ -41,7 +41,9 @@ from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward import selfcheck
 from prunevid_qwen.forward.attention import check_heads
 from prunevid_qwen.forward.collector import EvidenceCollector
+from prunevid_qwen.forward.deepstack import adds_here
 from prunevid_qwen.forward.eager import uncompiled
+from prunevid_qwen.forward.layer_kinds import mixed, on_attending_layers
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.pruned_run import Run
@@ -113,11 +115,17 @@ def attached(
             )
         _active.add(parts.root)
     try:
+        plan = on_attending_layers(plan, adapter)
         check_heads(plan, adapter.heads)
         if plan.places == "packed" and adapter.spatial:
             raise ConfigError(
                 f"places='packed' renumbers positions after each step, but positions of {adapter.family} are times, "
                 "heights and widths: use places='kept'"
+            )
+        if plan.drop_empty_frames and not adapter.timestamped:
+            raise ConfigError(
+                f"drop_empty_frames drops the timestamps of frames that lost all their tokens, but {adapter.family} "
+                "writes none: leave drop_empty_frames out"
             )
         collector = EvidenceCollector(adapter, plan.needs, marks)
         logits = Logits(parts.model)
@@ -147,6 +155,9 @@ def _hook(stack: ExitStack, run: Run) -> None:
     def beside(layer: int) -> Any:
         return lambda _module, _args, kwargs, out: run.beside_layer(layer, kwargs, out)
 
+    def added(layer: int) -> Any:
+        return lambda _module, _args, _kwargs, out: run.prefill and run.prefill.with_deepstack(layer, out)
+
     def scored(step: Step) -> Any:
         return lambda _module, args, kwargs, _out: run.after_attention(step, args, kwargs)
 
@@ -163,15 +174,21 @@ def _hook(stack: ExitStack, run: Run) -> None:
     hook(stack, parts.root.register_forward_pre_hook, run.before_root, with_kwargs=True)
     first(parts.root.register_forward_hook, run.after_root, always_call=True)
     for tower in dict.fromkeys(parts.towers.values()):
-        hook(stack, tower.register_forward_pre_hook, run.before_vision)
-        hook(stack, tower.register_forward_hook, run.after_vision)
+        hook(stack, tower.register_forward_pre_hook, lambda module, _args: run.vision.start(module))
+        hook(stack, tower.register_forward_hook, lambda module, _args, _out: run.vision.stop(module))
     hook(stack, parts.decoder.register_forward_pre_hook, run.before_decoder, with_kwargs=True)
     hook(stack, parts.decoder.register_forward_hook, run.after_decoder, with_kwargs=True, always_call=True)
     for step in cuts:
         hook(stack, parts.layers[step.at].self_attn.register_forward_hook, scored(step), with_kwargs=True)
         first(parts.layers[step.at].register_forward_hook, cut(step))
+    for number in adds_here(
+        run.adapter, run.plan
+    ):  # in front of `after_layer`: a step sees and cuts what goes on to the next layer
+        first(parts.layers[number].register_forward_hook, added(number))
     first_cut = cuts[0].at + 1 if cuts else len(parts.layers)
     if run.plan.door is not None and not run.adapter.spatial:  # what a family counts has gaps after the door
+        first_cut = 0
+    if mixed(run.adapter):  # each layer is given a mask of its kind
         first_cut = 0
     for number in range(first_cut, len(parts.layers)):
         first(parts.layers[number].register_forward_pre_hook, given(number))

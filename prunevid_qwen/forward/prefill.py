@@ -6,19 +6,23 @@ Nothing here hooks a model or is hooked: `run` calls `steps` over it from the se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.adapters.masks import layer_mask
 from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.deepstack import DeepStack
+from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache
-from prunevid_qwen.tokens import TokenLayout
+from prunevid_qwen.tokens import TokenLayout, TokenMap
 from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
@@ -37,6 +41,20 @@ class SampleState:
     marks: Tensor | None = None  # [N] fp32 by the caller, before any step
     notes: dict[int, Any] = field(default_factory=dict)  # by the reducers that prepared, by their `id`
     entered: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens of each block at a reducer's first step
+    stood: Tensor | None = None  # [S'] where each token that is left stood, noted where text may be dropped
+
+    def apply(self, before: TokenLayout, chosen: TokenMap) -> TokenMap:
+        """Apply to the whole sequence what the last step decided; return the map over it."""
+        self.layout, whole = before.apply(chosen)
+        if before.frames is not None:
+            stood = torch.arange(before.length, device=whole.rep.device) if self.stood is None else self.stood
+            stood = moved(stood, whole.rep.device)
+            gone = whole.target < 0
+            gone[before.visual] = False
+            frames = len(set(before.frames[gone].tolist()))
+            self.reductions[-1] = replace(self.reductions[-1], frames=frames, text=stood[gone] if frames else None)
+            self.stood = stood[whole.rep]
+        return whole
 
     def trace(self) -> SampleTrace:
         """Return what a trace says of it."""
@@ -83,6 +101,7 @@ class Prefill:
     fixed: str | None = None  # why no token may be dropped or merged
     merged: bool = False  # the step at the door changed something
     acted: list[int] = field(default_factory=list)  # after which layers a step has decided
+    deepstack: DeepStack | None = None  # what is to be added to the first layers' outputs
     origin: Tensor | None = None  # [B, 1] positions of the rows' first tokens, where positions are packed
     spans: list[Span] = field(init=False)  # of all layers, the last one being that of the layers to come
     came: Tensor = field(init=False)  # [B, S] bool on the CPU: `valid` before any step
@@ -91,11 +110,11 @@ class Prefill:
         self.came, self.spans = self.valid, [Span(0, self.valid)]
 
     @classmethod
-    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int) -> Prefill:
+    def of(cls, prompt: VisualPrompt, cache: PrunedCache, past: int, deepstack: DeepStack | None) -> Prefill:
         """Start on a prompt."""
         rows = [SampleState(layout, n, layout) for layout, n in zip(prompt.layouts, prompt.lengths, strict=True)]
         valid = prompt.valid
-        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed)
+        return cls(rows, cache, valid.shape[1], past, valid, prompt.past_valid, prompt.fixed, deepstack=deepstack)
 
     @property
     def shortened(self) -> bool:
@@ -105,6 +124,7 @@ class Prefill:
     def entered(self, valid: Tensor) -> None:
         """Note where tokens stand, [B, K], after a step at the door."""
         self.valid, self.merged, self.spans = valid, True, [Span(0, valid)]
+        self._follow()
 
     def cut(self, at: int, valid: Tensor, rope: tuple[Tensor, Tensor]) -> None:
         """Note where tokens stand, [B, K], after a step on the output of layer ``at``, and their rotary angles."""
@@ -112,6 +132,21 @@ class Prefill:
         before.rope = before.mask = before.text_row = None  # no layer asks for them again
         self.valid = valid
         self.spans.append(Span(at + 1, valid, rope))
+        self._follow()
+
+    def _follow(self) -> None:
+        """Let what is still to be added to the visual tokens follow the step that has just acted."""
+        if self.deepstack is not None:
+            shown = [(None, None) if row.layout is None else (row.reductions[-1].map, row.layout) for row in self.rows]
+            places = [
+                None if own is None else self.places(b, own.visual.device)[own.visual]
+                for b, (_, own) in enumerate(shown)
+            ]
+            self.deepstack.follow([done for done, _ in shown], places, self.valid.shape[1])
+
+    def with_deepstack(self, layer: int, out: Any) -> Any:
+        """Add to the output of one of the first layers what the decoder would add after it; None: nothing."""
+        return None if self.deepstack is None else self.deepstack.added(layer, out)
 
     def pack(self, positions: Tensor) -> None:
         """Count positions without gaps from now on, from each row's first one in ``positions`` [B, S]."""
@@ -126,6 +161,34 @@ class Prefill:
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
         return moved(self.valid[b].nonzero()[:, 0], device)
+
+    def mask(self, adapter: Adapter, hidden: Tensor, valid: Tensor) -> Any:
+        """Make the mask of ``hidden`` [B, K, D], tokens that stand where ``valid`` [B, K] says: see `layer_mask`."""
+        return layer_mask(adapter.parts.text_config, hidden, self.whole(valid), self.past)
+
+    def given_to(self, adapter: Adapter, layer: int, hidden: Tensor) -> dict[str, Any]:
+        """Say what a layer has to be given instead of what the decoder gives it, by the names of its arguments.
+
+        Args:
+            adapter: of the model.
+            layer: of the last span.
+            hidden: [B, K, D] its input.
+        """
+        span, given = self.spans[-1], dict[str, Any]()
+        own = bool(span.first) or (self.merged and mixed(adapter))  # else the decoder's mask is of what is left
+        gapped = self.merged and not adapter.spatial  # positions of the first span
+        if not own and not gapped:
+            return given
+        if not span.has_mask:
+            span.mask = self.mask(adapter, hidden, span.valid) if own else None
+            span.text_row = moved(consecutive(span.valid), hidden.device)
+            span.has_mask = True
+        given["position_ids"] = span.text_row
+        if own:
+            given["attention_mask"] = adapter.mask_of(layer, span.mask, span.valid, hidden.device)
+        if span.first:
+            given["position_embeddings"] = span.rope
+        return given
 
     def end_of(self, b: int) -> int:
         """Place of the prompt's last token of row ``b``: candidates of assisted decoding may follow it."""
@@ -149,13 +212,14 @@ class Prefill:
             PruningNotApplied: the last layer filled it with another number of entries.
         """
         cache, packed, last = self.cache, self.origin is not None, len(layers) - 1
+        filled = max(layer for layer in range(len(layers)) if hasattr(layers[layer], "self_attn"))
         spans = [span for span in self.spans if span.first <= last]
         held = [(span.first, self.valid if compress else span.valid) for span in spans]
         if compress and not packed:
             held = held[:1]
         if not cache.physical_length() and checkpointed(layers):
             return
-        cache.written(last, self.past + held[-1][1].shape[1])
+        cache.written(filled, self.past + next(x for first, x in reversed(held) if first <= filled).shape[1])
         if self.shortened:
             cache.changed = True
             fewer = [self.came.sum(1) - span.valid.sum(1) if packed else None for span in spans[: len(held)]]

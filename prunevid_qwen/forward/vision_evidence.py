@@ -6,8 +6,9 @@ tower's own forward, through chunks and memory (`vision`), to the prompt whose f
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import hook, replaced
+from prunevid_qwen.adapters.picture_grids import bearers
 from prunevid_qwen.adapters.seams import missing_seam
 from prunevid_qwen.adapters.vision import taps_of, with_taps
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.tokens import TokenLayout
+from prunevid_qwen.tokens import Block, TokenLayout
 
 _KINDS = ("image", "video")
 _CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
@@ -29,7 +31,7 @@ _CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
 
 @contextmanager
 def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
-    """Let every output of the tower carry what a query asks of its blocks, [N, L, C] in raster order.
+    """Let every output of the towers carry what a query asks of its blocks, [N, L, C] in raster order.
 
     C holds the kinds of the query side by side, see `parted`; in the tower's dtype for its states alone, else fp32.
 
@@ -40,7 +42,6 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
     Raises:
         ConfigError: the tower has no such block, blocks of another width, or nothing of that kind.
     """
-    tower: Any = adapter.parts.vision
     count, width = len(adapter.vision_blocks), adapter.vision_width
     if query.width not in (None, width) or any(not -count <= block < count for block in query.blocks):
         of_width = "" if query.width is None else f" of {query.width} channels"
@@ -49,27 +50,31 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
             f"blocks of width {width}: use a method or a predictor that was made for this model"
         )
     query = replace(query, blocks=tuple(block % count for block in query.blocks))
-    here, stock = _Seen(), tower.forward
+    here = _Seen()
 
     def note(block: int, kind: str, made: Tensor) -> None:
         here.made[block, kind] = made
 
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        grid, seen = adapter.grid_of_call(args, kwargs), here.made
-        seen.clear()  # of a call that raised
-        output = stock(*args, **kwargs)
-        if not seen:  # answered from memory, with the taps of when it was encoded or without any
-            return output
-        parts = [
-            torch.cat([adapter.raster(seen[block, kind], grid) for kind in query.kinds], dim=-1)
-            for block in query.blocks
-        ]
-        seen.clear()
-        return with_taps(output, torch.stack(parts, dim=1))
+    def seen_by(stock: Callable[..., Any]) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            grid, seen = adapter.grid_of_call(args, kwargs), here.made
+            seen.clear()  # of a call that raised
+            output = stock(*args, **kwargs)
+            if not seen:  # answered from memory, with the taps of when it was encoded or without any
+                return output
+            parts = [
+                torch.cat([adapter.raster(seen[block, kind], grid) for kind in query.kinds], dim=-1)
+                for block in query.blocks
+            ]
+            seen.clear()
+            return with_taps(output, torch.stack(parts, dim=1))
+
+        return forward
 
     with ExitStack() as stack:
         stack.enter_context(adapter.vision_query(query, note))
-        stack.enter_context(replaced(tower, "forward", forward))
+        for tower in dict.fromkeys(adapter.parts.towers.values()):
+            stack.enter_context(replaced(tower, "forward", seen_by(tower.forward)))
         yield
 
 
@@ -97,10 +102,17 @@ class _Seen(threading.local):
         self.made: dict[tuple[int, str], Tensor] = {}
 
 
-def _bearers(output: Any) -> list[Any]:
-    """Return features and their tensors: accelerate hands a model the same tensors in an output that it made anew."""
-    tensors = getattr(output, "pooler_output", None)
-    return [output, *(tensors if isinstance(tensors, (tuple, list)) else () if tensors is None else (tensors,))]
+def _of_block(block: Block, items: list[Tensor]) -> Tensor:
+    """Take the taps of a block off the front of what is left: one item, or some, as a video's frames."""
+    own: list[Tensor] = []
+    while items and sum(map(len, own)) < block.stop - block.start:
+        own.append(items.pop(0))
+    if sum(map(len, own)) != block.stop - block.start:
+        raise UnsupportedError(
+            f"the vision encoder encoded images or videos of {[len(each) for each in own]} tokens, but the prompt's "
+            f"{block.kind} has grid {block.grid}"
+        )
+    return torch.cat(own)
 
 
 class VisionEvidence(threading.local):
@@ -133,9 +145,10 @@ class VisionEvidence(threading.local):
                 self._asked[-1].extend(taps_of(out).split(adapter.tokens_of_call(args, kwargs)))
 
         with ExitStack() as stack:
-            hook(stack, parts.vision.register_forward_hook, after, with_kwargs=True)
+            for tower in dict.fromkeys(parts.towers.values()):
+                hook(stack, tower.register_forward_hook, after, with_kwargs=True)
             for kind in parts.towers:
-                stack.enter_context(self._asking(parts.root, kind))
+                stack.enter_context(self._asking(adapter, kind))
             yield
 
     def begin(self, ahead: Mapping[str, Any] | None) -> None:
@@ -146,7 +159,7 @@ class VisionEvidence(threading.local):
         """
         self.clear()
         for kind, output in (ahead or {}).items():
-            held = [getattr(bearer, _CARRIED) for bearer in _bearers(output) if hasattr(bearer, _CARRIED)]
+            held = [getattr(bearer, _CARRIED) for bearer in bearers(output) if hasattr(bearer, _CARRIED)]
             owner, taps = held[0] if held else (None, [])
             if owner is self:
                 self._items[kind].append(taps)
@@ -170,13 +183,14 @@ class VisionEvidence(threading.local):
             made.clear()
         self.clear()
         rows = [[] if layout is None else list(layout.blocks) for layout in layouts]
-        wanted = {kind: sum(block.kind == kind for row in rows for block in row) for kind in _KINDS}
-        repeats = {wanted[kind] // len(items[kind]) for kind in _KINDS if items[kind]} or {0}
+        wanted = {k: sum(each.stop - each.start for row in rows for each in row if each.kind == k) for k in _KINDS}
+        there = {kind: sum(map(len, items[kind])) for kind in _KINDS}
+        repeats = {wanted[kind] // there[kind] for kind in _KINDS if there[kind]} or {0}
         times = next(iter(repeats))
-        if not times or any(wanted[k] != times * len(items[k]) for k in _KINDS):
+        if not times or any(wanted[k] != times * there[k] for k in _KINDS):
             raise UnsupportedError(
-                f"the prompt has {wanted['image']} images and {wanted['video']} videos, but the vision encoder encoded "
-                f"{len(items['image'])} and {len(items['video'])} in this block, and this method reads its blocks. "
+                f"the prompt has {wanted['image']} image and {wanted['video']} video tokens, but the vision encoder "
+                f"encoded {there['image']} and {there['video']} in this block, and this method reads its blocks. "
                 "Features made elsewhere lack them: pass pixels, or call prepare with the config that answers"
             )
         out: list[Tensor | None] = []
@@ -184,32 +198,31 @@ class VisionEvidence(threading.local):
             if number % times:
                 out.append(out[-1])
                 continue
-            own = [items[block.kind].pop(0) for block in row]
-            for block, taps in zip(row, own, strict=True):
-                if len(taps) != block.stop - block.start:
-                    raise UnsupportedError(
-                        f"the vision encoder encoded an image or video of {len(taps)} tokens, but the prompt's has "
-                        f"grid {block.grid}"
-                    )
+            own = [_of_block(block, items[block.kind]) for block in row]
             out.append(torch.cat(own) if own else None)
         return out
 
     @contextmanager
-    def _asking(self, root: Any, kind: str) -> Iterator[None]:
-        name = f"get_{kind}_features"
+    def _asking(self, adapter: Adapter, kind: str) -> Iterator[None]:
+        root, name = adapter.parts.root, f"get_{kind}_features"
         if not hasattr(root, name):
             raise missing_seam("the model", name)
         stock = getattr(root, name)
+        signature = inspect.signature(stock)
 
         def get_features(*args: Any, **kwargs: Any) -> Any:
+            if self._asked:  # some families ask for a video as for images
+                return stock(*args, **kwargs)
             self._asked.append([])
             try:
                 out = stock(*args, **kwargs)
             finally:
                 made = self._asked.pop()
+            if made and hasattr(out, "__dict__"):
+                made = list(adapter.arranged(kind, signature.bind(*args, **kwargs).arguments, out, made) or ())
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
-                for bearer in _bearers(out):
+                for bearer in bearers(out):
                     vars(bearer)[_CARRIED] = self, made
             return out
 

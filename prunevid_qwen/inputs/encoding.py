@@ -18,11 +18,12 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.qwen.media import Medium, VideoFeed
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import Timestamp
+from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 
 # (frames encoded so far, frames in all), of all videos of the call
 Progress = Callable[[int, int], None]
-AnyMedium = Medium | VideoFeed | Picture
+AnyMedium = Medium | VideoFeed | Picture | Clip
 
 
 class Encoding:
@@ -52,9 +53,9 @@ class Encoding:
         assert self._held is not None, "a frontend that opens videos encodes them ahead"
         return self._held
 
-    def encode(self, given: AnyMedium) -> Medium | Picture:
+    def encode(self, given: AnyMedium) -> Medium | Picture | Clip:
         """Return what goes into the prompt; the same video is encoded once, images only by `encode_images`."""
-        if isinstance(given, Picture):
+        if isinstance(given, (Picture, Clip)):
             return given
         if isinstance(given, Medium) and given.kind == "image":
             return self._made.get(id(given), (given, given))[1]

@@ -19,7 +19,8 @@ from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 
 _MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_type_ids", "pixel_values",
-         "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts")  # fmt: skip
+         "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes",
+         "batch_num_images")  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.cache_utils import Cache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.kernels.cache_compaction import batches, compact
@@ -62,8 +62,16 @@ class PrunedCache(DynamicCache):
         return next(span for span in reversed(self.spans) if span.first <= layer_idx)
 
     def physical_length(self, layer_idx: int = 0) -> int:
-        """Entries that layer ``layer_idx`` really holds."""
-        return int(DynamicCache.get_seq_length(self, layer_idx))
+        """Entries that layer ``layer_idx`` really holds; of one without keys, what it would hold."""
+        keyed = self._keyed(layer_idx)
+        if keyed is None:
+            return self.get_seq_length() - self.span_of(layer_idx).shift
+        return int(DynamicCache.get_seq_length(self, keyed))
+
+    def _keyed(self, layer_idx: int = 0) -> int | None:
+        """Return the first layer from ``layer_idx`` on that holds keys: one of linear attention holds none."""
+        layers = range(layer_idx, len(self.layers))
+        return next((i for i in layers if isinstance(self.layers[i], DynamicLayer)), None if layers else layer_idx)
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any, **kwargs: Any) -> int:
         """Tokens of the sequence so far, pruned ones included: what token ids and positions are sliced with."""
@@ -102,17 +110,18 @@ class PrunedCache(DynamicCache):
 
     def beside(self, rows: Tensor | None) -> Tensor | None:
         """Return what is known of the rows, [B, ...] or None, where the first layer's entries are."""
-        return None if rows is None else moved(rows, self.layers[0].keys.device)
+        return None if rows is None else moved(rows, self.layers[self._keyed() or 0].keys.device)
 
     def keep(self, layers: range, index: Tensor, past: int) -> None:
         """Select rows of the newest entries of some layers.
 
         Args:
-            layers: which layers.
+            layers: which layers; those without keys stay.
             index: [B, K] int64 into the entries after the first ``past``; padding slots may point anywhere.
             past: entries before this prompt, which stay.
         """
-        places = [(self.layers[i], name) for i in layers for name in ("keys", "values")]
+        keyed = [self.layers[i] for i in layers if isinstance(self.layers[i], DynamicLayer)]
+        places = [(layer, name) for layer in keyed for name in ("keys", "values")]
         for device in dict.fromkeys(getattr(layer, name).device for layer, name in places):
             here = [(layer, name) for layer, name in places if getattr(layer, name).device == device]
             at, held = index.to(device), [getattr(layer, name) for layer, name in here]
@@ -128,6 +137,11 @@ class PrunedCache(DynamicCache):
         drop = max_length if max_length <= 0 else max_length - self.get_seq_length()
         if drop >= 0:
             return
+        if any(isinstance(layer, LinearAttentionLayer) for layer in self.layers):
+            raise UnsupportedError(
+                "the states of linear attention hold every token so far, and none can be taken back: generate without "
+                "an assistant or prompt lookup, and start without this cache"
+            )
         for layer in self.layers:
             if getattr(layer, "keys", None) is not None and layer.keys.numel():
                 layer.keys, layer.values = layer.keys[..., :drop, :], layer.values[..., :drop, :]
@@ -155,8 +169,9 @@ class PrunedCache(DynamicCache):
         """Forget everything."""
         super().reset()
         for layer in self.layers:  # before 5.18 the library zeroes the entries and keeps their number
-            layer.keys = layer.values = None
-            layer.is_initialized = False
+            if isinstance(layer, DynamicLayer):
+                layer.keys = layer.values = None
+                layer.is_initialized = False
         self.spans, self.changed, self.prompt = (CacheSpan(),), False, 0
 
     def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:
@@ -207,7 +222,7 @@ def adopt(cache: Cache) -> PrunedCache:
             f"pruning shortens the cache while it is filled, which needs transformers' DynamicCache; got {what}. "
             "Leave cache_implementation unset, and pass no cache of your own"
         )
-    odd = next((layer for layer in cache.layers if type(layer) is not DynamicLayer), None)
+    odd = next((layer for layer in cache.layers if type(layer) not in (DynamicLayer, LinearAttentionLayer)), None)
     if odd is not None:
         raise UnsupportedError(
             f"pruning needs full-attention cache layers, got {type(odd).__name__}: sliding windows are not supported"

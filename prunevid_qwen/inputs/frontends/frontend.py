@@ -24,6 +24,11 @@ class Frontend(Protocol):
     reads: tuple[str, ...]
 
     @classmethod
+    def reads_of(cls, model_type: str) -> tuple[str, ...]:
+        """Return the kinds of media that the models of a family are shown."""
+        ...
+
+    @classmethod
     def from_pretrained(cls, source: str, model_type: str, **hub: Any) -> Frontend:
         """Make one of the files beside a model, in a folder or on the hub."""
         ...

@@ -1,13 +1,14 @@
 """The library's own processor as a frontend: for every family that this package does not read for itself.
 
 Pixels and placeholders are the processor's, so that answers without pruning are those of the stock model and its
-processor, bit for bit. Without torchvision the library's PIL arithmetic is used, and with it torchvision's.
+processor, bit for bit. Images are read by the library's PIL arithmetic where torchvision is not installed, and videos
+by `plain_videos`, which makes the same pixels as the library's. Frames are chosen here, by their times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from PIL import Image
@@ -15,16 +16,22 @@ from torch import Tensor
 
 from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, quoted
+from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError
 from prunevid_qwen.inputs.frontends.frontend import not_shown
-from prunevid_qwen.inputs.frontends.templates import DEFAULT_TEMPLATES
+from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS
+from prunevid_qwen.inputs.frontends.stock_loading import called, completed, load_processor
+from prunevid_qwen.inputs.frontends.templates import default_template
 from prunevid_qwen.inputs.messages import Item, read_messages
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
+from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
+
+_PIXELS = {"image": ("pixel_values", "pixel_values_images"), "video": ("pixel_values_videos", "pixel_values")}
+_SIZES = ("min_pixels", "max_pixels", "total_pixels", "resized")
 
 
 class StockFrontend:
-    """Builds the inputs of one model with a processor of transformers. It reads images alone.
+    """Builds the inputs of one model with a processor of transformers: of images, and of videos where it accepts them.
 
     Args:
         processor: of the model; its chat template is used, else its tokenizer's, else the family's default.
@@ -34,23 +41,28 @@ class StockFrontend:
         SetupError: there is no chat template, or something that is no processor.
     """
 
-    reads: tuple[str, ...] = ("image",)
+    @classmethod
+    def reads_of(cls, model_type: str) -> tuple[str, ...]:
+        """Return the kinds of media that the models of a family are shown."""
+        return ("video", "image") if model_type in VIDEO_DEFAULTS else ("image",)
 
     def __init__(self, processor: Any, config: Any) -> None:
         self.model_type = str(config.model_type)
-        for part in ("tokenizer", "image_processor"):
+        self.reads = self.reads_of(self.model_type)
+        for part in ("tokenizer", *(f"{kind}_processor" for kind in self.reads)):
             if getattr(processor, part, None) is None:
                 raise SetupError(
-                    f"a {self.model_type} model needs a processor with a tokenizer and an image processor, and this "
+                    f"a {self.model_type} model needs a processor with a tokenizer and a processor of what it is shown "
+                    f"({' and '.join(f'{kind}s' for kind in self.reads)}), and this "
                     f"{type(processor).__name__} has no {part}: download the model's processor files (tokenizer.json, "
                     "preprocessor_config.json, processor_config.json) beside its weights"
                 )
-        self.processor = _completed(processor, config)
+        self.processor = completed(processor, config)
         self.tokenizer: Any = processor.tokenizer
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.image_token = str(getattr(processor, "image_token", "<image>"))
-        self.template = _template(processor) or _template(self.tokenizer) or DEFAULT_TEMPLATES.get(self.model_type)
+        self.marks = {kind: str(getattr(processor, f"{kind}_token", f"<{kind}>")) for kind in self.reads}
+        self.template = _template(processor) or _template(self.tokenizer) or default_template(config)
         if self.template is None:
             raise SetupError(
                 f"neither the processor nor its tokenizer has a chat template, and none is known for the family "
@@ -69,11 +81,9 @@ class StockFrontend:
         Raises:
             SetupError: it is not there, or needs a package that is not installed.
         """
-        from transformers import AutoConfig, AutoProcessor
+        from transformers import AutoConfig
 
-        with _said_in_words(source, model_type):
-            processor = AutoProcessor.from_pretrained(source, **hub)
-        return cls(processor, AutoConfig.from_pretrained(source, **hub))
+        return cls(load_processor(source, model_type, hub), AutoConfig.from_pretrained(source, **hub))
 
     @classmethod
     def beside(cls, model: Any, tokenizer: Any = None, processor: Any = None) -> StockFrontend:
@@ -84,8 +94,8 @@ class StockFrontend:
         """
         if processor is None:
             raise ConfigError(
-                f"a loaded {model.config.model_type} model needs its processor, which reads its images: pass "
-                "processor=AutoProcessor.from_pretrained(...)"
+                f"a loaded {model.config.model_type} model needs its processor, which reads what it is shown: pass "
+                "processor=AutoProcessor.from_pretrained(...), or the folder or hub id instead of the model"
             )
         if tokenizer is not None:
             raise ConfigError("the processor has a tokenizer already: pass processor= alone")
@@ -99,29 +109,36 @@ class StockFrontend:
         config: PruneVidConfig,
         read_video: Callable[..., Any] | None = None,
     ) -> PromptSource:
-        """Read the images of a conversation and write it as text.
+        """Read what a conversation shows and write it as text.
 
         Args:
-            messages: as in `inputs.qwen.preprocessor`; items are text and images, and say
-                nothing of an image's size.
-            config: see `read_image`.
-            read_video: called for an item that is a video, if given, and refuses it in its own words.
+            messages: as in `inputs.qwen.preprocessor`, but the items say nothing of the size of images and frames.
+            config: see `read_image` and `open_video`.
+            read_video: called for an item that is a video, if given, with what `open_video` takes.
 
         Raises:
             ConfigError: a message or item is malformed, or has a key that is not read; the text holds placeholders.
-            UnsupportedError: an item is a video.
+            UnsupportedError: an item is a video, and the family is shown none.
         """
-        media: list[Picture] = []
+        media: list[Picture | Clip] = []
 
         def item(each: Item) -> dict[str, Any]:
-            if each.kind == "image":
-                own = isinstance(each.held, Picture)
-                media.append(each.held if own else self.read_image(each.held, config, **each.options))
-            elif each.kind == "video":
-                (read_video or self._refuse)(each.held, config, **each.options)
+            if each.kind != "text":
+                media.append(self._read(each, config, read_video))
             return _plain(each)
 
         return PromptSource(self._written(messages, item), tuple(media))
+
+    def _read(self, item: Item, config: PruneVidConfig, read_video: Callable[..., Any] | None) -> Any:
+        if isinstance(item.held, (Picture, Clip)):
+            if item.held.kind != item.kind:
+                raise ConfigError(f"an item of type {item.kind} holds a {item.held.kind}: correct its type")
+            return item.held
+        if item.kind == "image":
+            return self.read_image(item.held, config, **item.options)
+        if read_video is not None:
+            return read_video(item.held, config, **item.options)
+        return self.open_video(item.held, config, None, **item.options)
 
     def text(self, messages: Sequence[dict[str, Any]]) -> str:
         """Write a conversation as text, as `sample` does, and read nothing of what it shows."""
@@ -143,12 +160,13 @@ class StockFrontend:
                 continue_final_message=ours,
             )
         )
-        shown = sum(each["type"] == "image" for turn in plain for each in turn["content"])
-        if text.count(self.image_token) != shown:
-            raise ConfigError(
-                f"the prompt has {text.count(self.image_token)} placeholders {self.image_token}, but {shown} images: "
-                f"leave {self.image_token} out of the text, and check that the chat template supports images"
-            )
+        shown = [each["type"] for turn in plain for each in turn["content"]]
+        for kind, mark in self.marks.items():
+            if text.count(mark) != shown.count(kind):
+                raise ConfigError(
+                    f"the prompt has {text.count(mark)} placeholders {mark}, but {shown.count(kind)} {kind}s: leave "
+                    f"{mark} out of the text, and check that the chat template supports {kind}s"
+                )
         return text
 
     # ---- media
@@ -160,47 +178,75 @@ class StockFrontend:
             ConfigError: ``config`` or ``options`` ask for a size.
             MediaError: missing or unreadable.
         """
-        asked = [*options, *(["max_pixels"] if config.max_pixels is not None else [])]
-        if asked:
-            raise UnknownOption(
-                f"the processor of a {self.model_type} model gives images their size, and does not read "
-                f"{', '.join(asked)}: leave it out"
-            )
+        self._check_no_size("images", [*options], config)
         return Picture.of(source)
 
-    def open_video(self, source: Any, config: PruneVidConfig, tower: Any, **options: Any) -> Any:
-        """Refuse a video.
+    def open_video(self, source: Any, config: PruneVidConfig, tower: Any, **options: Any) -> Clip:
+        """Read the frames of a video that are chosen by their times; the processor will choose their size.
+
+        Args:
+            source: as `prunevid_qwen.video.read_video` takes it.
+            config: how it is sampled.
+            tower: not needed: nothing is encoded ahead.
+            options: of an item of a message: start, end, fps, max_frames, min_frames.
 
         Raises:
-            UnsupportedError: always.
+            UnsupportedError: the models of this family are shown no video.
+            ConfigError: ``config`` or ``options`` ask for a size.
+            MediaError: missing or unreadable.
         """
-        return self._refuse()
+        if "video" not in self.reads:
+            raise not_shown("video", self.model_type, self.reads)
+        self._check_no_size("videos", [name for name in options if name in _SIZES], config)
+        asked = {
+            "sampling": config.video_sampling,
+            "max_frames": config.max_frames,
+            "fps": config.fps,
+            "backend": config.video_backend,
+            "time_limit": config.video_time_limit,
+        }
+        return Clip.of(source, **{**asked, **options})
 
-    def _refuse(self, *_given: Any, **_options: Any) -> Any:
-        raise not_shown("video", self.model_type, self.reads)
+    def _check_no_size(self, what: str, named: list[str], config: PruneVidConfig) -> None:
+        limits = ("max_pixels", "total_pixels") if what == "videos" else ("max_pixels",)
+        asked = [*named, *(name for name in limits if getattr(config, name) is not None)]
+        if asked:
+            raise UnknownOption(
+                f"the processor of a {self.model_type} model gives {what} their size, and does not read "
+                f"{', '.join(asked)}: leave it out"
+            )
 
     def memory(self, tower: Any, videos: EncodedVideos | None = None) -> AbstractContextManager[None]:
-        """Nothing is encoded ahead: the stock model encodes its images itself, in each call."""
+        """Nothing is encoded ahead: the stock model encodes what it is shown itself, in each call."""
         return nullcontext()
 
     # ---- inputs
 
     def batch(self, samples: Sequence[PromptSource]) -> dict[str, Tensor]:
-        """Let the processor make everything that the stock ``generate`` takes, padded on the left."""
-        pictures = [each for sample in samples for each in sample.media if isinstance(each, Picture)]
-        texts = [sample.text for sample in samples]
-        bos = self.tokenizer.bos_token
-        made = self.processor(
-            images=[Image.fromarray(each.pixels) for each in pictures] or None,
-            text=texts,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            # a template may write the first token itself, as the library's own apply_chat_template minds
-            add_special_tokens=bos is None or not texts[0].startswith(bos),
-        )
-        for each in pictures:
-            each.facts["resized"] = list(made["pixel_values"].shape[-2:])
+        """Let the processor make everything that the stock ``generate`` takes, padded on the left.
+
+        Raises:
+            UnsupportedError: the videos of the samples differ in their number of frames: the model takes one tensor.
+        """
+        pictures = [[each for each in sample.media if isinstance(each, Picture)] for sample in samples]
+        clips = [each for sample in samples for each in sample.media if isinstance(each, Clip)]
+        lengths = {len(each.frames) for each in clips}
+        if len(lengths) > 1:
+            raise UnsupportedError(
+                f"a {self.model_type} model takes videos of one number of frames in a call, got "
+                f"{' and '.join(map(str, sorted(lengths)))}: ask about each video in a call of its own, or set "
+                "max_frames to the smallest"
+            )
+        asked: dict[str, Any] = {"padding": True, "return_tensors": "pt", "padding_side": "left"}
+        if clips:  # frames are chosen already
+            asked["videos"] = [each.frames for each in clips]
+            asked |= {"do_sample_frames": False, "video_metadata": [each.metadata for each in clips]}
+        if any(pictures):  # a list for each prompt: several images in one may be treated in another way than one
+            asked["images"] = [[Image.fromarray(each.pixels) for each in own] for own in pictures if own]
+        made = called(self.processor, [sample.text for sample in samples], asked)
+        for each in (each for sample in samples for each in sample.media):
+            pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
+            each.facts["resized"] = list(pixels.shape[-2:])
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
 
 
@@ -216,44 +262,3 @@ def _template(owner: Any) -> str | None:
     template = getattr(owner, "chat_template", None)
     template = template.get("default") if isinstance(template, Mapping) else template
     return template or None
-
-
-def _completed(processor: Any, config: Any) -> Any:
-    """Give a processor of an old download what its files do not say and the model's config does."""
-    if hasattr(processor, "patch_size") and processor.patch_size is None:
-        processor.patch_size = config.vision_config.patch_size
-        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
-        # CLIP's class token, which the strategy "default" takes away again
-        processor.num_additional_image_tokens = int(config.vision_config.model_type == "clip_vision_model")
-    return processor
-
-
-@contextmanager
-def _said_in_words(source: str, model_type: str) -> Iterator[None]:
-    """Turn what loading a processor raises into what to do next."""
-    try:
-        yield
-    except ImportError as error:
-        raise SetupError(
-            f"the processor of {quoted(source)} (a {model_type} model) needs a package that is not installed: "
-            f"{_first_line(error)}\nInstall it (torchvision has to match torch: pip install torchvision beside the "
-            "same torch), or another release of transformers, whose processor may need none"
-        ) from error
-    except RuntimeError as error:
-        if "torchvision" not in str(error):
-            raise
-        raise SetupError(
-            f"the installed torchvision does not match torch: {_first_line(error)}\nInstall the one of this torch, or "
-            "none where the library's PIL processor will do: pip uninstall torchvision"
-        ) from error
-    except (OSError, ValueError, TypeError) as error:
-        raise SetupError(
-            f"cannot load the processor of {quoted(source)} (a {model_type} model): {_first_line(error)}\nIts files "
-            "(tokenizer.json, tokenizer_config.json, preprocessor_config.json, processor_config.json) belong beside "
-            f"the weights: `hf download {source}` brings them where there is a network"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__

@@ -17,16 +17,18 @@ import typer
 from prunevid_qwen import PruneVidConfig, PruneVidQwen25VL, pruned
 from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.evaluation.store import surroundings
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, make_questions, make_scene, render
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.tokens.trace import SampleTrace
 
 RESULT = Path(__file__).resolve().parents[1] / "eval" / "results" / "empty_frames.json"
-SIDE, FRAMES, SCENES = 224, 16, 24
+SIDES, FRAMES, SCENES = (112, 224), 16, 10
 SECONDS = 2.0  # from one temporal position to the next: a clip of a minute in 32 positions
 SELECTORS: dict[str, dict[str, Any]] = {
     "prunevid": {"keep_ratio": 0.1},
-    "prunevid behind stage 1": {"enable_stage1": True, "keep_ratio": 0.2, "cluster_ratio": 0.5},
+    "prunevid behind stage 1": {"enable_stage1": True, "keep_ratio": 0.55},
     "fastv": {"selector": "fastv", "keep_ratio": 0.1},
     "glimpse": {"selector": "glimpse", "keep_ratio": 0.1, "keep_threshold": None},
     "random": {"selector": "random", "keep_ratio": 0.1},
@@ -48,12 +50,13 @@ def frames_left(sample: SampleTrace) -> set[int]:
     return set(left.div(block.grid[1] * block.grid[2], rounding_mode="floor").tolist())
 
 
-def row_of(model: PruneVidQwen25VL, options: dict[str, Any]) -> dict[str, Any]:
-    """Ask one question about each scene."""
+def row_of(model: PruneVidQwen25VL, side: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Ask one question about each scene of ``side`` pixels."""
     config = PruneVidConfig(**{"enable_stage1": False, "max_frames": FRAMES, **options})
+    model.preprocessor.media = MediaReader(*[PixelOptions(min_pixels=56 * 56, max_pixels=side * side)] * 2)
     positions, empty, kept, tokens, text, wasted = 0, 0, 0, 0, 0, 0
     for seed in range(FIRST_HELD_OUT_SEED, FIRST_HELD_OUT_SEED + SCENES):
-        scene = make_scene(seed, SIDE, SIDE)
+        scene = make_scene(seed, side, side)
         prepared = model.with_config(config).prepare(render(scene, FRAMES), make_questions(scene, seed)[0].text)
         with vision_from_memory(model.model.model.visual, prepared.encoded), pruned(model.model, config) as trace:
             model.model.generate(**prepared.inputs, max_new_tokens=1, do_sample=False)
@@ -64,6 +67,7 @@ def row_of(model: PruneVidQwen25VL, options: dict[str, Any]) -> dict[str, Any]:
         text += sum(map(text_of, range(count)))
         wasted += sum(text_of(frame) for frame in range(count) if frame not in left)
     return {
+        "tokens_a_frame": tokens // positions,
         "share_of_tokens_kept": kept / tokens,
         "share_of_frames_empty": empty / positions,
         "visual_tokens_kept": kept,
@@ -85,8 +89,12 @@ def main() -> None:
     record = {
         "what": "frames without a token at 10 %, and the text that Qwen3-VL would write for them",
         "command": "python -m research.empty_frames",
-        "scenes": SCENES, "frames": FRAMES, "side": SIDE, "seconds_a_position": SECONDS,
-        "toy": {name: row_of(model, options) for name, options in SELECTORS.items()},
+        "scenes": SCENES, "frames": FRAMES, "seconds_a_position": SECONDS,
+        "toy": [
+            {"side": side, "selector": name, **row_of(model, side, options)}
+            for side in SIDES
+            for name, options in SELECTORS.items()
+        ],
         "geometry": [geometry(cells) for cells in (64, 128, 196, 256)],
         "versions": versions(),
         **surroundings(),

@@ -376,6 +376,20 @@ def test_a_first_frame_whose_time_is_not_found_keeps_its_text() -> None:
     assert torch.equal(layout.frames.clamp(min=0), plain.frames.clamp(min=0))
 
 
+def test_brackets_around_the_whole_video_stay() -> None:
+    """As the processors of newer releases write them."""
+    inputs = member(FAMILY, "batch", 0)
+    ids = inputs["input_ids"][0].tolist()
+    first, last = ids.index(OPENS), len(ids) - ids[::-1].index(END)
+    plain = layout_in(inputs).frames
+    whole = torch.tensor([[*ids[:first], START, *ids[first:last], END, *ids[last:]]])
+    layout = layout_in({**inputs, "input_ids": whole})
+    assert layout.frames is not None and plain is not None
+    none = torch.tensor([-1])
+    assert torch.equal(layout.frames, torch.cat([plain[:first], none, plain[first:last], none, plain[last:]]))
+    assert int(layout.question[0]) == last + 1
+
+
 def test_a_frame_without_brackets_keeps_its_text() -> None:
     inputs = member(FAMILY, "batch", 0)
     second = [at for at, token in enumerate(inputs["input_ids"][0].tolist()) if token == START][1]

@@ -16,6 +16,7 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
    the cache. *First layers'* hooks: a selector's probe follows each of them, see `probe`.
 6. The *layer* before each step: stage 2 on its output, stage 3 on the cache.
 7. *later layers'* pre-hooks: mask and rotary angles of what is left.
+   *First layers'* hooks: features that the decoder adds to their outputs, where a step acts so early, see `deepstack`.
 8. *decoder* hook, also on errors: forgets the prefill.
 
 What changes a layer's input or output (6, 7) comes before hooks of others, whichever were made first: the library's

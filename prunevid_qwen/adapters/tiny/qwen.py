@@ -123,7 +123,7 @@ _SCENES = TinyBatch(  # an image, which passes, and videos
     (12, 10), ((9, 32), (24,)), ((9, 16), (12,)),
 )  # fmt: skip
 _STAMPED = replace(_SCENES, text=(21, 24))
-_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "decoder_sparse_step": 1}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 48, "decoder_sparse_step": 1}
 _QWEN2_5 = {
     "hidden_size": 32, "intermediate_size": 48, "window_size": 56, "out_hidden_size": 64, "fullatt_block_indexes": [0],
     "tokens_per_second": 2,

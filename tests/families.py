@@ -123,6 +123,7 @@ _ROWS = {
     ),
 }  # fmt: skip
 FAMILIES = {name: row for name, row in _ROWS.items() if name in installed_families()}
+ATTENDING = [name for name, row in FAMILIES.items() if not row.linear]  # in every layer
 
 
 def family_model(family: str, attention: str = "sdpa") -> Any:

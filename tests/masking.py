@@ -65,24 +65,28 @@ def masked_logits(
         marks = [getattr(model.config, f"{kind}_token_id", None) for kind in ("image", "video")]
         visual = [i for i, token in enumerate(ids) if token in marks]
         # stage 1 by hand: the groups of a block replace its tokens, in the map's order
-        entries: list[tuple[torch.Tensor, torch.Tensor, int]] = []  # (state, position, visual number or -1)
+        # (state, position, visual number or -1, place in the prompt of what is text)
+        entries: list[tuple[torch.Tensor, torch.Tensor, int, int]] = []
+        texts = {each.at: set([] if each.text is None else each.text.tolist()) for each in sample.reductions}
         groups = _groups(sample, len(visual))
         runs = runs_of(sample, visual)
         for i in range(len(ids)):
             if i not in visual:
-                entries.append((x[i], p[:, i], -1))
+                if i not in texts.get(-1, ()):  # that of frames which stage 1 emptied
+                    entries.append((x[i], p[:, i], -1, i))
                 continue
             run = next((run for run in runs if visual[run[0]] == i), ())  # that begins here
             for number, (members, rep) in enumerate(groups):
                 if rep in run:
                     mean = torch.stack([x[visual[m]] for m in members]).mean(0)
-                    entries.append((mean if len(members) > 1 else x[visual[members[0]]], p[:, visual[rep]], number))
+                    entries.append((mean if len(members) > 1 else x[visual[members[0]]], p[:, visual[rep]], number, -1))
         # the groups that each layer sees, and those that are left in the end
-        seen, left = [], list(range(len(groups)))
+        seen, left, texts_left = [], list(range(len(groups))), set(range(len(ids))) - set(visual)
         cuts = {each.at: each.map.rep.tolist() for each in sample.reductions if each.at >= 0}
         for i in range(len(model.model.language_model.layers)):
-            seen.append(set(left))
+            seen.append((set(left), texts_left))
             left = [left[place] for place in cuts[i]] if i in cuts else left
+            texts_left = texts_left - texts.get(i, set())
         new = sequences[b, prompt:-1]
         n, total = len(entries), len(entries) + len(new)
         following = entries[-1][1].max() + 1 + torch.arange(len(new))
@@ -93,9 +97,9 @@ def masked_logits(
         causal = torch.ones(total, total, dtype=torch.bool).tril()
         handles = []
         for i, layer in enumerate(model.model.language_model.layers):
-            allowed = causal & ~_dropped(entries, seen[i], len(new))
+            allowed = causal & ~_dropped(entries, *seen[i], len(new))
             if compress:
-                allowed[n:] &= ~_dropped(entries, set(left), len(new))
+                allowed[n:] &= ~_dropped(entries, set(left), texts_left, len(new))
             allowed |= torch.eye(total, dtype=torch.bool)
             mask = torch.where(allowed, 0.0, torch.finfo(hidden.dtype).min)[None, None].to(hidden.dtype)
             handles.append(
@@ -138,9 +142,10 @@ def runs_of(sample: Any, visual: list[int]) -> list[list[int]]:
     return runs
 
 
-def _dropped(entries: list[Any], kept: set[int], new: int) -> torch.Tensor:
-    """Say which of the prompt's entries are visual and not among those kept; the ``new`` tokens are not."""
-    return torch.tensor([number >= 0 and number not in kept for _, _, number in entries] + [False] * new)
+def _dropped(entries: list[Any], kept: set[int], texts: set[int], new: int) -> torch.Tensor:
+    """Say which of the prompt's entries are not among the visual or text tokens kept; the ``new`` tokens are."""
+    gone = [number not in kept if number >= 0 else i not in texts for _, _, number, i in entries]
+    return torch.tensor(gone + [False] * new)
 
 
 def _groups(sample: Any, n: int) -> list[tuple[list[int], int]]:

@@ -20,7 +20,7 @@ OWN_FRONTENDS = {"inputs/qwen", "inputs/messages", "inputs/frontends"}
 ABOVE = {"evaluation", "training", "cli", "moving_shapes"}
 FACTS = re.compile(
     r"get_rope_index|rope_deltas|grid_thw|spatial_merge_size|tokens_per_second|second_per_grid_ts|mm_token_type_ids"
-    r"|mrope|\bqwen\d|^Qwen\d+\w*|(image|video)_token_id|vision_(start|end)_|<\|\w+\|>|full_attention"
+    r"|mrope|visual_pos_masks|deepstack_(visual|features)|\bqwen\d|^Qwen\d+\w*|(image|video)_token_id|vision_(start|end)_|<\|\w+\|>|full_attention"
 )
 # file -> which facts it may name, and why
 EXCEPTIONS = {

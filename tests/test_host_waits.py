@@ -81,16 +81,21 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return OnDevice.asked
 
 
-def run(samples: Any, config: PruneVidConfig | Plan, merged: bool = True) -> None:
-    model = tiny_model()
+def run(samples: Any, config: PruneVidConfig | Plan, merged: bool = True, family: str = "qwen2_5_vl") -> None:
+    model = tiny_model(family=family)
 
     def onto_the_device(_module: Any, args: Any, kwargs: Any) -> Any:
-        return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"].as_subclass(OnDevice)}
+        there = {"inputs_embeds": kwargs["inputs_embeds"].as_subclass(OnDevice)}
+        if "visual_pos_masks" in kwargs:
+            levels = [level.as_subclass(OnDevice) for level in kwargs["deepstack_visual_embeds"]]
+            there |= {"visual_pos_masks": kwargs["visual_pos_masks"].as_subclass(OnDevice)}
+            there |= {"deepstack_visual_embeds": levels}
+        return args, {**kwargs, **there}
 
     first = model.model.language_model.register_forward_pre_hook(onto_the_device, with_kwargs=True)
     try:
         with torch.no_grad(), pruned(model, config) as trace:
-            model(**make_inputs(samples))
+            model(**make_inputs(samples, family=family))
     finally:
         first.remove()
     shown = [sample.merged for sample in trace.samples if sample.tokens]
@@ -112,6 +117,13 @@ def test_methods_of_several_cuts_ask_nothing_but_a_rank(
 ) -> None:
     run(ONE_VIDEO, PruneVidConfig(selector=selector, merger=None, **options), merged=False)
     assert asked == ["_kept"] * questions
+
+
+@pytest.mark.parametrize(("layer", "merges", "questions"), [(1, True, 0), (1, False, 1), (3, True, 0), (3, False, 0)])
+def test_deepstack_asks_once_where_its_tokens_stand(layer: int, merges: bool, questions: int, asked: list[str]) -> None:
+    config = PruneVidConfig(selector="fastv", enable_stage1=merges, min_cluster_tokens=0, pruning_layer=layer)
+    run(ONE_VIDEO, config, merges, "qwen3_vl")
+    assert asked == ["added"] * questions
 
 
 def test_budgets_of_groups_cost_one_question(asked: list[str]) -> None:

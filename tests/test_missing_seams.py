@@ -78,9 +78,13 @@ SEAMS = [
 # that root names no use_cache, and its tower is given no grids
 OTHERS = [(place, names) for place, names in SEAMS if names[0] not in ("use_cache", "grid_thw") and names != PIXELS]
 LLAVA = [*OTHERS, ("root", ("pixel_values", "mm_encoder_outputs"))]
+STACKED = [
+    *(each for each in SEAMS if each[1][0] != "use_cache"), ("decoder", ("visual_pos_masks",)),
+    ("decoder", ("deepstack_visual_embeds",)),
+]  # fmt: skip
 RENAMED = [
     pytest.param(family, place, names, id=f"{family}-{place}-{names[0]}")
-    for family, seams in (("qwen2_5_vl", SEAMS), ("llava", LLAVA))
+    for family, seams in (("qwen2_5_vl", SEAMS), ("llava", LLAVA), ("qwen3_vl", STACKED))
     for place, names in seams
 ]
 

@@ -141,7 +141,8 @@ def test_layer(family: str) -> None:
         assert kwargs["attention_mask"].shape[-2:] == (width, length + number)
         assert kwargs["position_ids"].shape == (3, width)
         for angle in kwargs["position_embeddings"]:  # Qwen: one row a token since 5.17, of t, h, w before
-            assert angle.shape in ((3, width, 16), *([(3, 3, width, 16)] if FAMILIES[family].positions else []))
+            turned = 8 if FAMILIES[family].linear else 16  # channels of a head
+            assert angle.shape in ((3, width, turned), *([(3, 3, width, 16)] if FAMILIES[family].positions else []))
 
 
 @EVERY

@@ -214,7 +214,7 @@ def test_a_part_of_a_video_and_two_questions(family: str, models: Any, mp4: Path
     both = model.generate(mp4, [ASKED, "is the circle blue ?"], start=0.2, end=0.6, max_new_tokens=2, return_stats=True)
     for found in both:
         (video,) = found["stats"]["input"]["videos"]
-        assert 0.1 < video["timestamps"][0] and video["timestamps"][-1] <= 0.65
+        assert video["timestamps"][0] > 0.1 and video["timestamps"][-1] <= 0.65
     prepared = model.prepare(mp4, ASKED, start=0.2, end=0.6)
     assert model.answer(prepared, max_new_tokens=2)["answer"] == both[0]["answer"]
 

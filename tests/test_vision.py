@@ -17,7 +17,7 @@ from prunevid_qwen.adapters.vision import EncodedVideos, chunk_grids, vision_fro
 from tests.models import MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.tolerances import LOGITS, close, tokens_apart
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl")
+FAMILIES = ("qwen2_5_vl", "qwen2_vl", "qwen3_vl")
 # the grid of RAGGED's first video has 4 positions of 4 x 5 tokens, the next 3 of 3 x 6, the last 2 of 4 x 4
 GRIDS = [[4, 8, 10], [3, 6, 12], [2, 8, 8]]
 
@@ -57,6 +57,10 @@ def test_chunks_give_the_features_of_the_whole(family: str, attention: str) -> N
             assert isinstance(parts, type(whole))
             for name in ("pooler_output", "last_hidden_state"):
                 close(parts[name], whole[name], LOGITS)
+            levels = [out.get("deepstack_features", []) for out in (parts, whole)]
+            assert len(levels[0]) == (3 if family == "qwen3_vl" else 0)
+            for ours, theirs in zip(*levels, strict=True):
+                close(ours, theirs, LOGITS)
 
 
 def test_what_fits_is_one_call_with_what_came() -> None:

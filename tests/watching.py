@@ -52,7 +52,10 @@ def watched(model: Any, inputs: dict[str, Any], plan: Plan, marks: Any = None, *
 
     handles = [decoder.register_forward_pre_hook(door, with_kwargs=True)]
     for layer in decoder.layers:
-        attention = layer.self_attn
+        attention = getattr(layer, "self_attn", None)
+        if attention is None:  # linear attention has no weights
+            handles.append(layer.register_forward_hook(lambda _m, _a, _out: made.weights.append(torch.empty(0))))
+            continue
         handles += [
             attention.register_forward_hook(lambda _m, _a, out: made.weights.append(out[1])),
             attention.q_proj.register_forward_hook(lambda _m, _a, out: halves.append(out)),

@@ -50,7 +50,8 @@ class Adapter(Protocol):
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
     the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
-    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear attention.
+    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear
+    attention. ``timestamped``: a timestamp, which is text, stands before each frame of a video.
     """
 
     parts: Parts
@@ -66,6 +67,7 @@ class Adapter(Protocol):
     vision_width: int
     deepstack: int
     attending: tuple[int, ...]
+    timestamped: bool
     deltas: Tensor | None
     """What the model keeps of a prompt to count the positions of what follows, None where it keeps nothing."""
 
@@ -103,6 +105,15 @@ class Adapter(Protocol):
             positions: [3 or 1, S] its position ids.
             question_end: tokens from here on are not part of the prompt (candidates of assisted decoding).
             shown: its images and videos of the kinds in ``noted``, in order.
+        """
+        ...
+
+    def framed(self, layout: TokenLayout, ids: Tensor) -> TokenLayout:
+        """Say in a layout which text belongs to which frame of a video, see `TokenLayout.frames`.
+
+        Args:
+            layout: of one unpadded sample.
+            ids: [S] its token ids, on the CPU.
         """
         ...
 

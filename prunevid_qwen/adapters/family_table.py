@@ -24,8 +24,8 @@ class Family:
 
     Args:
         adapter: the class that knows the family; it is made of a loaded model.
-        frontend: name of the frontend that turns files into its inputs: "qwen" is this package's own, "stock" the
-            library's processor.
+        frontend: name of the frontend that turns files into its inputs: "qwen" and "qwen3" are this package's own, of
+            Qwen2.5-VL and of Qwen3-VL, "stock" is the library's processor.
     """
 
     adapter: type[Any]
@@ -33,6 +33,11 @@ class Family:
 
 
 _FAMILIES: dict[str, Family] = {}
+_REFUSED = {
+    "qwen4_exp": "between its layers stand several streams of states, and its cache holds the keys of an indexer and "
+    "the positions of all tokens, which no stage can shorten",
+}
+"""Families that were looked at and cannot be pruned, by ``model_type``, and why."""
 
 
 def register_family(*model_types: str, frontend: str = "stock") -> Callable[[_Class], _Class]:
@@ -74,6 +79,11 @@ def family_of(model_type: str | None, what: str = "the model") -> Family:
         UnsupportedError: it is not known; the message lists those that are, and names the page on adding one.
     """
     known = _FAMILIES.get(model_type or "")
+    if known is None and model_type in _REFUSED:
+        raise UnsupportedError(
+            f"model_type {model_type!r} ({what}) cannot be pruned: {_REFUSED[model_type]}. Run it without pruning, or "
+            f"use a model of another family: {', '.join(families())}"
+        )
     if known is None:
         raise UnsupportedError(
             f"model_type {model_type!r} ({what}) is not supported. Supported: {', '.join(families())}. {HOW_TO_ADD}"

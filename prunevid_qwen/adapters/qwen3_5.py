@@ -9,14 +9,13 @@ from torch import Tensor
 
 from prunevid_qwen.adapters.family_table import register_family
 from prunevid_qwen.adapters.qwen3_vl import Qwen3VL
-from prunevid_qwen.adapters.qwen_vl import QwenVL
-from prunevid_qwen.adapters.text_decoder import Rope
+from prunevid_qwen.adapters.text_decoder import Rope, TextDecoder
 from prunevid_qwen.errors import UnsupportedError
 
 KINDS = ("full_attention", "linear_attention")
 
 
-@register_family("qwen3_5", "qwen3_5_moe")
+@register_family("qwen3_5", "qwen3_5_moe", frontend="qwen3")
 class Qwen3_5(Qwen3VL):
     """Qwen3.5: no DeepStack; layers of two kinds, a gate beside the queries, and rotary angles for some channels.
 
@@ -27,7 +26,7 @@ class Qwen3_5(Qwen3VL):
         UnsupportedError: a layer is of another kind.
     """
 
-    named = QwenVL.named
+    named = TextDecoder.named
 
     def __init__(self, model: Any) -> None:
         kinds = model.config.text_config.layer_types

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.family_table import register_family
@@ -17,7 +19,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.tokens import TokenLayout
 
 
-@register_family("qwen3_vl", "qwen3_vl_moe")
+@register_family("qwen3_vl", "qwen3_vl_moe", frontend="qwen3")
 class Qwen3VL(QwenVL):
     """Qwen3-VL: the frames of a video stand apart, each between brackets and behind its time, which is text.
 
@@ -27,6 +29,7 @@ class Qwen3VL(QwenVL):
         model: a loaded ``Qwen3VLForConditionalGeneration`` or ``Qwen3VLMoeForConditionalGeneration``.
     """
 
+    timestamped = True
     noted = ("image", "video")
     named: tuple[str, ...] = (
         "inputs_embeds",
@@ -55,6 +58,46 @@ class Qwen3VL(QwenVL):
         """
         layout = layout_of(self.types(ids), shown, question_end)
         return layout and replace(layout, words=self._words(ids[layout.question].tolist()))
+
+    def framed(self, layout: TokenLayout, ids: Tensor) -> TokenLayout:
+        """Say in a layout which text belongs to which frame of a video: its timestamp and its brackets.
+
+        Between two frames of a video stands nothing but the time of the second. Before a first frame stands other text
+        too: its time begins where the nearest token stands that begins the time of another frame, not further away than
+        twice the longest of these. Where there is none, a frame that loses its tokens leaves its text.
+
+        The question begins behind the last frame.
+        """
+        frames = torch.full((layout.length,), -1, dtype=torch.long, device=ids.device)
+        opens, closes = self.config.vision_start_token_id, self.config.vision_end_token_id
+        ids_of, runs = ids.tolist(), layout.run_of
+        spans: list[tuple[int, int, bool]] = []  # of the visual tokens of each frame, and whether it is a video's first
+        for block in layout.blocks:
+            own = runs[block.start : block.stop]
+            for number in own.unique().tolist() if block.kind == "video" else ():
+                at = layout.visual[block.start : block.stop][own == number]
+                spans.append((int(at[0]), int(at[-1]) + 1, number == int(own[0])))
+        inner = [(before[1] + 1, start - 1) for before, (start, _, first) in pairwise(spans) if not first]
+        begins, longest = {ids_of[a] for a, b in inner if a < b}, max((b - a for a, b in inner), default=0)
+        for number, (start, stop, first) in enumerate(spans):
+            bracketed = ids_of[start - 1] == opens and ids_of[stop : stop + 1] == [closes]
+            before = spans[number - 1][1] + 1 if number else 0
+            if first:
+                near = range(start - 2, max(before, start - 2 - 2 * longest) - 1, -1)
+                before = next((at for at in near if ids_of[at] in begins), -1)
+            if bracketed and before >= 0:
+                frames[before : stop + 1] = number
+        return self._asked_behind(layout, frames)
+
+    def _asked_behind(self, layout: TokenLayout, frames: Tensor) -> TokenLayout:
+        """Let the question of a layout begin behind the bracket of its last frame, if anything follows that."""
+        words, bracket = layout.words, int(frames[layout.question[0]]) >= 0
+        if bracket and layout.question.numel() == 1:
+            frames[layout.question] = -1  # it asks, and so it stays
+        elif bracket:
+            words = None if words is None else (words[0] - 1, words[1] - 1)
+            layout = replace(layout, question=layout.question[1:], words=words)
+        return replace(layout, frames=frames)
 
     def reference_positions(
         self,

@@ -106,7 +106,8 @@ class QwenVL(TextDecoder):
         end = self.parts.text_config.eos_token_id
         ends = end if isinstance(end, (list, tuple)) else [end]
         stop = next((i for i, one in enumerate(ids) if one in ends), 0)
-        start = int(stop > 0 and ids[0] == getattr(self.config, "vision_end_token_id", None))
+        closes = getattr(self.config, "vision_end_token_id", None)
+        start = next((i for i, one in enumerate(ids) if one != closes), 0)  # Qwen3-VL's video may be closed twice
         return (start, stop) if start < stop else None
 
     @contextmanager

@@ -13,6 +13,7 @@ from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
+from prunevid_qwen.tokens import TokenLayout
 
 Rope = tuple[Tensor, Tensor]
 
@@ -31,6 +32,7 @@ class TextDecoder:
     named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask")
     text_arguments: tuple[str, ...] = ()
     deepstack = 0
+    timestamped = False
 
     def __init__(self, model: Any, towers: Mapping[str, str]) -> None:
         self.config: Any = model.config
@@ -57,6 +59,10 @@ class TextDecoder:
     def pictures(self, kind: str, given: Mapping[str, Any], features: Any) -> Sequence[PictureGrid] | None:
         """Read the grids off what was asked for; None where they cannot be told."""
         raise NotImplementedError
+
+    def framed(self, layout: TokenLayout, ids: Tensor) -> TokenLayout:
+        """Say which text belongs to which frame of a video: none does."""
+        return layout
 
     def arranged(
         self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]

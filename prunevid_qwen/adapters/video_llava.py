@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from prunevid_qwen.adapters.attachments import hook
 from prunevid_qwen.adapters.family_table import register_family
 from prunevid_qwen.adapters.llava import Llava, layers_of
 from prunevid_qwen.adapters.picture_grids import PictureGrid
@@ -18,10 +16,6 @@ from prunevid_qwen.adapters.positions import VIDEO
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
 from prunevid_qwen.needs import VisionQuery
-
-
-class _Called(threading.local):
-    tower: nn.Module | None = None  # that was called last, in each thread
 
 
 @register_family("video_llava")
@@ -39,10 +33,6 @@ class VideoLlava(Llava):
     # older releases give images the second name
     media = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
     noted = ("image", "video")
-
-    def __init__(self, model: Any) -> None:
-        super().__init__(model)
-        self._called = _Called()
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text, 1 for image and 2 for video tokens, same shape as ``ids``."""
@@ -71,26 +61,23 @@ class VideoLlava(Llava):
             ConfigError: the query asks for a CLS token's attention, and the towers have none.
         """
         self.check_query(query)
-
-        def begin(module: nn.Module, _args: Any) -> None:
-            self._called.tower = module
-
         with ExitStack() as stack:
             for tower in self.parts.towers.values():
-                hook(stack, tower.register_forward_pre_hook, begin)
                 stack.enter_context(watched_layers(layers_of(tower), query.blocks, query.kinds, note))
             yield
 
     def tokens_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:
-        """Count the visual tokens of each image or frame that a tower was given."""
+        """Count what a tower makes of each image or frame, CLS among it."""
         images = len(first_argument(args, kwargs, "the vision encoder's call", "pixel_values"))
-        return [self.side**2 + self._leading] * images
+        return [self.side**2 + self.has_cls] * images
 
     def raster(self, states: Tensor, grid: Tensor | None) -> Tensor:
-        """Flatten what a block holds, [images or frames, patches, C], to [N, C], with CLS if the decoder sees it."""
-        return torch.flatten(states[:, self.has_cls - self._leading :], 0, 1)
+        """Flatten what a block holds, [images or frames, 1 + patches, C], to [N, C]."""
+        return torch.flatten(states, 0, 1)
 
-    @property
-    def _leading(self) -> int:
-        """How many tokens the decoder sees before the patches of what the tower was given last."""
-        return int(self.has_cls if self._called.tower is self.parts.towers["video"] else self.shows_cls)
+    def arranged(
+        self, kind: str, given: Mapping[str, Any], features: Any, seen: Sequence[Tensor]
+    ) -> Sequence[Tensor] | None:
+        """Leave the CLS of images out, which the decoder does not see."""
+        hidden = self.has_cls - self.shows_cls if kind == "image" else 0
+        return [each[hidden:] for each in seen]

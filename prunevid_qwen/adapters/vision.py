@@ -1,8 +1,8 @@
 """Two stand-ins for the forward of a vision tower: in pieces of bounded memory, and from features that are there.
 
-In the towers of Qwen2-VL and Qwen2.5-VL attention never crosses a temporal position (``cu_seqlens`` and the windows
-are made for each), and everything else works on one patch or one visual token at a time. So a tower may be given any
-number of whole positions at once; only the order of sums inside a matrix product may change.
+In the towers of Qwen2-VL, Qwen2.5-VL and Qwen3-VL attention never crosses a temporal position (``cu_seqlens`` and the
+windows are made for each), and everything else works on one patch or one visual token at a time. So a tower may be
+given any number of whole positions at once; only the order of sums inside a matrix product may change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.seams import require_arguments
 from prunevid_qwen.tokens.device import input_device, moved
 
-# What stands for pixels where features are there already: two columns that number the video. Real pixels have 1176.
+# What stands for pixels where features are there already: two columns that number the video. Real pixels have
+# 1176 of them or more.
 _DIGITS = 2
 _BASE = 256  # whole numbers up to it are exact in bfloat16, to which transformers converts pixels
 
@@ -103,7 +104,7 @@ def joined(outputs: list[Any]) -> Any:
         return None
     if isinstance(first, Tensor):
         return torch.cat(outputs)
-    if isinstance(first, (tuple, list)):  # hidden states of each block, when they are asked for
+    if isinstance(first, (tuple, list)):  # DeepStack; hidden states of each block, when they are asked for
         return type(first)(joined(list(each)) for each in zip(*outputs, strict=True))
     return with_taps(
         type(first)(**{name: joined([each[name] for each in outputs]) for name in first}),
@@ -131,7 +132,8 @@ class Features(NamedTuple):
     """What the tower makes of a video, or of some temporal positions of it.
 
     Args:
-        tokens: [N, D] visual tokens, as the decoder gets them.
+        tokens: [N, D] visual tokens, as the decoder gets them; with DeepStack [N, D * (1 + levels)], the features of
+            each level beside them.
         taps: [N, L, C] of the blocks that are looked into, or None where none is.
     """
 
@@ -151,6 +153,7 @@ class EncodedVideos:
         self.features: list[Features] = []
         self.stock: Callable[..., Any] = tower.forward  # that of the context, inside `vision_from_memory`
         self._kind: Any = None  # what the tower returns
+        self._width = 0  # of a visual token
         self._merge = int(tower.spatial_merge_size) ** 2
 
     @torch.no_grad()
@@ -164,8 +167,9 @@ class EncodedVideos:
         device = input_device(self.tower)
         pixels, grid = moved(pixels, device), grid.to(device)
         output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
-        self._kind = type(output)
-        return Features(output.pooler_output, taps_of(output))
+        self._kind, self._width = type(output), output.pooler_output.shape[-1]
+        levels, tokens = getattr(output, "deepstack_features", None), output.pooler_output
+        return Features(torch.cat((tokens, *levels), dim=-1) if levels else tokens, taps_of(output))
 
     def hold(self, features: Features) -> Tensor:
         """Keep the features of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
@@ -199,8 +203,10 @@ class EncodedVideos:
                 raise ValueError(f"a grid of {count} patches stands for video {number}, whose encoded grid has {held}")
             chosen.append(self.features[number])
             at += count
-        tokens, taps = chosen[0] if len(chosen) == 1 else [_cat(part) for part in zip(*chosen, strict=True)]
-        return with_taps(self._kind(pooler_output=tokens), taps)
+        whole, taps = chosen[0] if len(chosen) == 1 else [_cat(part) for part in zip(*chosen, strict=True)]
+        assert whole is not None
+        tokens, *levels = whole.split(self._width, dim=-1)
+        return with_taps(self._kind(pooler_output=tokens, **({"deepstack_features": levels} if levels else {})), taps)
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -45,6 +45,7 @@ def stage_lines(stats: dict[str, Any]) -> list[str]:
     cached = (
         f"cache of {three['original_length']} -> {three['compressed_length']} entries a layer: "
         f"{percent(three['reduction_ratio'], 1)} less over all layers"
+        + (" with a cache; states of linear attention are whole" if three.get("partial") else "")
     )
     said = ((1, "merge", one, merged), (2, "select", two, selected), (3, "compress", three, cached))
     lines = [f"stage {number} ({verb}): {_or_why_not(stage, line)}" for number, verb, stage, line in said]

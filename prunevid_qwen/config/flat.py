@@ -44,6 +44,8 @@ READING = {
     "vision_chunk_tokens": "chunk_tokens",
 }  # fmt: skip
 """Flat names of how videos are read, and their names in `Reading`."""
+LATER_READING = tuple(each.name for each in dataclasses.fields(Reading) if each.name not in READING.values())
+"""Options of `Reading` that came after 3a0e2fd: their names in `Reading` are all that they have."""
 
 
 @checked_names("PruneVidConfig has")
@@ -107,7 +109,8 @@ class FlatOptions:
             most ``max_frames``.
         fps: frames a second for ``video_sampling="fps"``, above 0.
         max_pixels: largest number of pixels of a frame. None means the model's own limit.
-        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token. None means no limit.
+        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token (Qwen3-VL: 1024). None
+            means no limit.
         video_backend: library that reads video files.
         video_time_limit: seconds that reading a video may take, above 0, checked between frames. None means no limit.
         vision_chunk_tokens: visual tokens that the vision encoder takes at once, at least 1. It bounds the memory of

@@ -25,10 +25,13 @@ class Reading:
             ``max_frames``.
         fps: frames a second for ``sampling="fps"``, above 0.
         max_pixels: largest number of pixels of a frame. None means the model's own limit.
-        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token. None means no limit.
+        total_pixels: largest number of pixels of a whole video; 784 of them are a visual token (Qwen3-VL: 1024). None
+            means no limit.
         backend: library that reads video files.
         time_limit: seconds that reading a video may take, above 0, checked between frames. None means no limit.
         chunk_tokens: visual tokens that the vision encoder takes at once, at least 1. None means no limit.
+        drop_empty_frames: for models that write a timestamp before each frame of a video (Qwen3-VL). A frame that loses
+            all its tokens loses its timestamp and brackets too. Other models refuse True.
 
     Raises:
         ConfigError: a value is outside its range or of the wrong type.
@@ -42,12 +45,15 @@ class Reading:
     backend: str = "pyav"
     time_limit: float | None = 120.0
     chunk_tokens: int | None = 8192
+    drop_empty_frames: bool = False
 
     def __post_init__(self) -> None:
         check_count("max_frames", self.max_frames, 2)
         for name in ("max_pixels", "total_pixels"):
             if getattr(self, name) is not None:
                 check_count(name, getattr(self, name), 28 * 28)
+        if not isinstance(self.drop_empty_frames, bool):
+            raise ConfigError(f"drop_empty_frames is True or False, got {quoted(self.drop_empty_frames)}")
         if self.chunk_tokens is not None:
             check_count("vision_chunk_tokens", self.chunk_tokens, 1)
         for name, flat in (("sampling", "video_sampling"), ("backend", "video_backend")):

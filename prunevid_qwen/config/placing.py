@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
+from prunevid_qwen.config.flat import FLAT, LATER_READING, MERGER, READING, SELECTOR, STAGES, FlatOptions, layers_of
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.method_base import MethodOptions
 from prunevid_qwen.config.option_checks import nearest, unknown
@@ -55,7 +55,7 @@ def _parts_of(name: str, classes: Mapping[str, type | None], off: Mapping[str, t
     part, dot, field = name.rpartition(".")
     if dot:
         return _full(name, part, field, classes, off)
-    if name in READING:
+    if name in READING or name in LATER_READING:
         return ("reading",)
     having = tuple(each for each, options in classes.items() if _field_of(name, options))
     if name == "random_seed" and having:
@@ -121,7 +121,7 @@ def _as_field(name: str, value: Any, part: str, classes: Mapping[str, type | Non
 def _every_name(classes: Mapping[str, type | None]) -> Iterable[str]:
     methods = [name for options in classes.values() for name in names_in(options)]
     flat = [name for name in FLAT if name in READING or _owned(name, classes)]
-    return tuple(dict.fromkeys((*_CORE, *STAGES, *flat, *methods)))
+    return tuple(dict.fromkeys((*_CORE, *STAGES, *flat, *LATER_READING, *methods)))
 
 
 def _owned(name: str, classes: Mapping[str, type | None]) -> bool:

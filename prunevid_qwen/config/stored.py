@@ -6,7 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from prunevid_qwen.config.flat import FLAT, MERGER, READING, SELECTOR, FlatOptions, layers_of, pruning_layer_of
+from prunevid_qwen.config.flat import (
+    FLAT,
+    LATER_READING,
+    MERGER,
+    READING,
+    SELECTOR,
+    FlatOptions,
+    layers_of,
+    pruning_layer_of,
+)
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.option_checks import check_names, unknown
 from prunevid_qwen.config.option_classes import built_in, name_of, names_in, options_class
@@ -97,6 +106,9 @@ def flat_options(config: Any) -> dict[str, Any]:
             if name not in of and built_in(part, own) and getattr(own, name) == getattr(type(own), name):
                 continue  # came after 3a0e2fd and is not used
             flat[f"{part}.{name}"] = value
+    for name in LATER_READING:
+        if getattr(config.reading, name) != getattr(Reading, name):
+            flat[f"reading.{name}"] = getattr(config.reading, name)
     return flat
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,9 +17,27 @@ from prunevid_qwen.forward.padding import grown
 from prunevid_qwen.stage3_kv.cache import PrunedCache
 
 
-def mend(
-    adapter: Adapter, kwargs: dict[str, Any], embeds: Tensor, cache: PrunedCache, cuts: Collection[int]
-) -> tuple[tuple[int, dict[str, Any]], ...]:
+@dataclass(frozen=True)
+class Late:
+    """What layers have to be given in a call that goes on, instead of what the decoder gives them.
+
+    Args:
+        spans: the first layer of each that is given something, in order, and what, by the names of its arguments.
+        new: [B, q] bool, where the tokens of the call are no padding; None where none is told.
+    """
+
+    spans: tuple[tuple[int, dict[str, Any]], ...] = ()
+    new: Tensor | None = None
+
+    def given_to(self, adapter: Adapter, layer: int, hidden: Tensor) -> dict[str, Any]:
+        """Say what a layer is given, whose input is ``hidden`` [B, q, D]; nothing where the decoder's will do."""
+        given = dict(next((own for first, own in reversed(self.spans) if first <= layer), {}))
+        if given:
+            given["attention_mask"] = adapter.mask_of(layer, given["attention_mask"], self.new, hidden.device)
+        return given
+
+
+def mend(adapter: Adapter, kwargs: dict[str, Any], embeds: Tensor, cache: PrunedCache, cuts: Collection[int]) -> Late:
     """Put into a call of the decoder what its first layers have to be given for a decode step or a follow-up text.
 
     Args:
@@ -30,13 +48,14 @@ def mend(
         cuts: layers after which the plan under way has a step.
 
     Returns:
-        What layers from some on have to be given instead, first layer by first layer.
+        What its layers have to be given instead.
 
     Raises:
         UnsupportedError: the cache was filled under another plan, whose layers nobody would give their masks.
     """
     config = adapter.parts.text_config
-    masks = _masks(config, cache, embeds, kwargs.get("attention_mask"), cuts)
+    came = by_token(kwargs.get("attention_mask"))
+    masks = _masks(config, cache, embeds, came, cuts)
     kwargs["attention_mask"] = adapter.door_mask(masks[0][1])
     late: list[dict[str, Any]] = [{"attention_mask": mask} for _, mask in masks]
     positions = _positions(cache, embeds, kwargs.get("position_ids"))
@@ -45,10 +64,13 @@ def mend(
         for given, each in zip(late[1:], positions[1:], strict=True):
             given["position_embeddings"] = adapter.rope(embeds, each)
     every = tuple((first, given) for (first, _), given in zip(masks, late, strict=True))
-    return every if mixed(adapter) else every[1:]
+    new = None if came is None else came[:, -embeds.shape[1] :].bool()
+    return Late(every if mixed(adapter) else every[1:], new)
 
 
-def _masks(config: Any, cache: PrunedCache, embeds: Tensor, mask: Any, cuts: Collection[int]) -> list[tuple[int, Any]]:
+def _masks(
+    config: Any, cache: PrunedCache, embeds: Tensor, mask: Tensor | None, cuts: Collection[int]
+) -> list[tuple[int, Any]]:
     """For each span of the cache its first layer, and the mask of its layers as `layer_mask` makes it."""
     after = [span.first - 1 for span in cache.spans[1:]]
     if not set(after) <= set(cuts):
@@ -56,7 +78,7 @@ def _masks(config: Any, cache: PrunedCache, embeds: Tensor, mask: Any, cuts: Col
             f"this cache was pruned after layer {' and '.join(map(str, after))}, so its layers hold different tokens "
             "or positions: continue it under the config that filled it"
         )
-    mask, width = by_token(mask), embeds.shape[1]
+    width = embeds.shape[1]
     new = torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
     since = 0
     if mask is not None:

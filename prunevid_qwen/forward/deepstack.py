@@ -33,6 +33,7 @@ class DeepStack:
 
     def __init__(self, mask: Tensor, levels: Sequence[Tensor]) -> None:
         self._mask, self._levels = mask, list(levels)
+        self._at: Tensor | None = None  # [n] where they stand in the flattened mask, once it is known
 
     @classmethod
     def taken(cls, adapter: Adapter, kwargs: dict[str, Any]) -> DeepStack | None:
@@ -55,17 +56,19 @@ class DeepStack:
         """
         sizes = [0 if each is None else each.n_in for each in maps]
         self._levels = [_made(level, sizes, maps) for level in self._levels]
-        self._mask = torch.zeros(len(maps), width, dtype=torch.bool, device=self._mask.device)
-        for row, at in zip(self._mask, places, strict=True):
-            if at is not None:
-                row[moved(at, row.device)] = True
+        there = [moved(at, self._mask.device) + b * width for b, at in enumerate(places) if at is not None]
+        self._at = torch.cat(there)
+        self._mask = torch.zeros(len(maps) * width, dtype=torch.bool, device=self._mask.device)
+        self._mask = self._mask.index_fill(0, self._at, True).view(-1, width)
 
     def added(self, layer: int, out: Any) -> Any:
         """Add the features of a level to the output [B, S, D] of its layer, as the decoder would."""
         hidden: Tensor = out[0] if isinstance(out, tuple) else out
-        mask, level = self._mask.to(hidden.device), self._levels[layer].to(hidden.device, hidden.dtype)
-        summed = hidden.clone()
-        summed[mask, :] = hidden[mask, :] + level
+        if self._at is None:
+            self._at = self._mask.flatten().nonzero()[:, 0]  # the host waits once, and not for each level
+        at, level = self._at.to(hidden.device), self._levels[layer].to(hidden.device, hidden.dtype)
+        flat = hidden.flatten(0, 1)
+        summed = flat.index_copy(0, at, flat.index_select(0, at) + level).view_as(hidden)
         return (summed, *out[1:]) if isinstance(out, tuple) else summed
 
 

@@ -122,6 +122,11 @@ def attached(
                 f"places='packed' renumbers positions after each step, but positions of {adapter.family} are times, "
                 "heights and widths: use places='kept'"
             )
+        if plan.drop_empty_frames and not adapter.timestamped:
+            raise ConfigError(
+                f"drop_empty_frames drops the timestamps of frames that lost all their tokens, but {adapter.family} "
+                "writes none: leave drop_empty_frames out"
+            )
         collector = EvidenceCollector(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)

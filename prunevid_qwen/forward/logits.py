@@ -75,6 +75,13 @@ class Logits(threading.local):
         """True when the last token's logits alone are asked for, as each step of `generate` without a cache does."""
         return self.for_an_answer and self._asked["logits_to_keep"] == 1
 
+    @property
+    def _balances(self) -> bool:
+        """True when the routers of a mixture of experts are asked for, of which a loss is made."""
+        asked = self._asked.get("output_router_logits")
+        usual = getattr(self.model.config.get_text_config(), "output_router_logits", False)
+        return bool(usual if asked is None else asked)
+
     def shortened(self, state: Prefill) -> None:
         """Note a prompt that has lost tokens.
 
@@ -85,6 +92,11 @@ class Logits(threading.local):
             return
         keep, labels = self._asked.get("logits_to_keep"), self._asked.get("labels")
         self._prompt = state
+        if self._balances:
+            raise UnsupportedError(
+                "the load-balancing loss needs the routers' logits of all tokens, but some were dropped or merged: "
+                "leave output_router_logits out"
+            )
         if labels is not None:
             _check_labels(labels, keep, self._asked.get("shift_labels"), state)
         elif isinstance(keep, int) and keep > 0:

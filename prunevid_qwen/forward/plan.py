@@ -89,6 +89,8 @@ class Plan:
         vision_chunk_tokens: visual tokens that the vision encoder takes at once. None means no limit.
         places: "kept" leaves each token its position; a merged token has that of its group's `TokenMap.rep`. "packed"
             renumbers the positions without gaps after each step, for families with one-dimensional positions (LLaVA).
+        drop_empty_frames: a frame of a video that loses all its tokens loses its timestamp and brackets too, for
+            families that write them (Qwen3-VL).
 
     Raises:
         ConfigError: a field is out of its range, or an entry of ``steps`` is no `Step`.
@@ -99,6 +101,7 @@ class Plan:
     position_scheme: str = "reference"
     vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
     places: str = "kept"
+    drop_empty_frames: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, (tuple, list)):
@@ -110,8 +113,9 @@ class Plan:
                     f"a plan's steps are Step objects, got {quoted(step)}: pass Step(at=2, by=...), or a list of "
                     "methods instead of a plan"
                 )
-        if not isinstance(self.compress, bool):
-            raise ConfigError(f"compress is True or False, got {quoted(self.compress)}")
+        for name in ("compress", "drop_empty_frames"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False, got {quoted(getattr(self, name))}")
         if self.position_scheme not in SCHEMES:
             raise ConfigError(unknown("position_scheme is one of", self.position_scheme, SCHEMES))
         if self.vision_chunk_tokens is not None:
@@ -262,7 +266,10 @@ def _of_config(config: PruneVidConfig, layers: int) -> Plan:
         selector = made_by(config.selector, config=config)
         name, own = config.selector_name or "", config.selector
         steps += [Step(at, selector, name, own) for at in _places(config, selector, layers)]
-    return Plan(tuple(steps), config.compress_cache, config.position_scheme, config.vision_chunk_tokens)
+    return Plan(
+        tuple(steps), config.compress_cache, config.position_scheme, config.vision_chunk_tokens,
+        drop_empty_frames=config.reading.drop_empty_frames,
+    )  # fmt: skip
 
 
 def _places(config: PruneVidConfig, selector: Reducer, layers: int) -> tuple[int, ...]:

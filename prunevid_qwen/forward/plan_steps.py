@@ -58,7 +58,7 @@ def merge(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tenso
         own = embeds[b].index_select(0, at)
         if row.layout is not None and chosen is not None:
             before = row.layout.to(embeds.device)
-            row.layout, whole = before.apply(chosen)
+            whole = row.apply(before, chosen)
             at, own = whole.take(at, 0), before.made(own, chosen, row.layout, whole)
         places.append(at)
         features.append(own)
@@ -152,7 +152,7 @@ def select(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tens
         own = hidden[b].index_select(0, at) if merges(step.by) else None
         if row.layout is not None and kept is not None:
             before = row.layout.to(hidden.device)
-            row.layout, whole = before.apply(kept)
+            whole = row.apply(before, kept)
             at, own = whole.take(at, 0), None if own is None else before.made(own, kept, row.layout, whole)
         places.append(at)
         if own is not None:

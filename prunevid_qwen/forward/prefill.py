@@ -6,20 +6,23 @@ Nothing here hooks a model or is hooked: `run` calls `steps` over it from the se
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.adapters.masks import layer_mask
 from prunevid_qwen.adapters.seams import checkpointed
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.forward.deepstack import DeepStack
+from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.padding import consecutive
 from prunevid_qwen.forward.prompt import VisualPrompt
 from prunevid_qwen.reducer import Needs
 from prunevid_qwen.stage3_kv.cache import CacheSpan, PrunedCache
-from prunevid_qwen.tokens import TokenLayout
+from prunevid_qwen.tokens import TokenLayout, TokenMap
 from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 
@@ -38,6 +41,20 @@ class SampleState:
     marks: Tensor | None = None  # [N] fp32 by the caller, before any step
     notes: dict[int, Any] = field(default_factory=dict)  # by the reducers that prepared, by their `id`
     entered: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens of each block at a reducer's first step
+    stood: Tensor | None = None  # [S'] where each token that is left stood, noted where text may be dropped
+
+    def apply(self, before: TokenLayout, chosen: TokenMap) -> TokenMap:
+        """Apply to the whole sequence what the last step decided; return the map over it."""
+        self.layout, whole = before.apply(chosen)
+        if before.frames is not None:
+            stood = torch.arange(before.length, device=whole.rep.device) if self.stood is None else self.stood
+            stood = moved(stood, whole.rep.device)
+            gone = whole.target < 0
+            gone[before.visual] = False
+            frames = len(set(before.frames[gone].tolist()))
+            self.reductions[-1] = replace(self.reductions[-1], frames=frames, text=stood[gone] if frames else None)
+            self.stood = stood[whole.rep]
+        return whole
 
     def trace(self) -> SampleTrace:
         """Return what a trace says of it."""
@@ -144,6 +161,34 @@ class Prefill:
     def places(self, b: int, device: torch.device) -> Tensor:
         """Where the tokens of row ``b`` stand, [n] int64."""
         return moved(self.valid[b].nonzero()[:, 0], device)
+
+    def mask(self, adapter: Adapter, hidden: Tensor, valid: Tensor) -> Any:
+        """Make the mask of ``hidden`` [B, K, D], tokens that stand where ``valid`` [B, K] says: see `layer_mask`."""
+        return layer_mask(adapter.parts.text_config, hidden, self.whole(valid), self.past)
+
+    def given_to(self, adapter: Adapter, layer: int, hidden: Tensor) -> dict[str, Any]:
+        """Say what a layer has to be given instead of what the decoder gives it, by the names of its arguments.
+
+        Args:
+            adapter: of the model.
+            layer: of the last span.
+            hidden: [B, K, D] its input.
+        """
+        span, given = self.spans[-1], dict[str, Any]()
+        own = bool(span.first) or (self.merged and mixed(adapter))  # else the decoder's mask is of what is left
+        gapped = self.merged and not adapter.spatial  # positions of the first span
+        if not own and not gapped:
+            return given
+        if not span.has_mask:
+            span.mask = self.mask(adapter, hidden, span.valid) if own else None
+            span.text_row = moved(consecutive(span.valid), hidden.device)
+            span.has_mask = True
+        given["position_ids"] = span.text_row
+        if own:
+            given["attention_mask"] = adapter.mask_of(layer, span.mask, span.valid, hidden.device)
+        if span.first:
+            given["position_embeddings"] = span.rope
+        return given
 
     def end_of(self, b: int) -> int:
         """Place of the prompt's last token of row ``b``: candidates of assisted decoding may follow it."""

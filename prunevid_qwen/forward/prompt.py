@@ -113,8 +113,9 @@ def _counted(ids: Tensor, kwargs: dict[str, Any]) -> Tensor | None:
 
 
 def read_prompt(
-    adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int, for_an_answer: bool, pictures: Pictures
-) -> VisualPrompt:
+    adapter: Adapter, copy: HostCopy, kwargs: dict[str, Any], past: int, for_an_answer: bool, pictures: Pictures,
+    framed: bool = False,
+) -> VisualPrompt:  # fmt: skip
     """Say what every token of a prompt is.
 
     Args:
@@ -124,6 +125,7 @@ def read_prompt(
         past: entries in the cache.
         for_an_answer: the logits of the last tokens are asked for, to go on from them.
         pictures: that were noted for it.
+        framed: the layouts say which text belongs to which frame of a video.
 
     Raises:
         UnsupportedError: no positions, padding on the right of what an answer goes on from, a prompt in pieces, or
@@ -150,6 +152,8 @@ def read_prompt(
         adapter.layout(row, places[:, own], stop, seen)
         for row, own, stop, seen, places in zip(rows, at, ends, shown, positions[-3:].unbind(1), strict=True)
     ]
+    if framed:
+        layouts = [own and adapter.framed(own, row) for own, row in zip(layouts, rows, strict=True)]
     lengths = [row.numel() for row in rows]
     past_valid = flat[:, :past].bool() if past and flat is not None and flat.shape[1] >= past + length else None
     return VisualPrompt(tuple(layouts), tuple(lengths), valid, past_valid, _fixed(copy, kwargs))

@@ -11,26 +11,23 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import Adapter
-from prunevid_qwen.adapters.masks import layer_mask
 from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.adapters.seams import cache_name, cache_of, check_not_checkpointed, first_argument, require_arguments
 from prunevid_qwen.errors import PruningNotApplied, UnsupportedError
 from prunevid_qwen.forward.attention import Rope, own_scores
 from prunevid_qwen.forward.collector import EvidenceCollector
-from prunevid_qwen.forward.decoding import mend
+from prunevid_qwen.forward.decoding import Late, mend
 from prunevid_qwen.forward.deepstack import DeepStack
 from prunevid_qwen.forward.evidence import Sight, prepare
-from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.media_checks import check_countable, check_shown, check_text, may_show
-from prunevid_qwen.forward.padding import consecutive, gather_positions, gather_tokens
+from prunevid_qwen.forward.padding import gather_positions, gather_tokens
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.forward.plan_steps import merge, select
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.forward.prompt import embeddings, fetch, read_prompt, still_to_come
 from prunevid_qwen.forward.vision_times import VisionTimes
 from prunevid_qwen.stage3_kv.cache import PrunedCache, adopt, forget_unfilled, size_of, without
-from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.tokens.trace import SampleTrace, Timestamp, Trace
 
 Args = tuple[Any, ...]
@@ -62,8 +59,7 @@ class Run(threading.local):
         self.text: Tensor | None = None  # [B, S] ids of the forward under way, when none came under a known name
         self.in_root = False  # else somebody calls the decoder alone
         self.prefill: Prefill | None = None
-        self.late: tuple[tuple[int, Kwargs], ...] = ()  # in a decode step, what layers from some on are given instead
-        self.new: Tensor | None = None  # [B, q] bool, in such a step, where its tokens are no padding; None: everywhere
+        self.late = Late()  # in a decode step, what layers from some on are given instead
         self.clock: tuple[str, Timestamp] | None = None
         self.vision = VisionTimes()
 
@@ -100,7 +96,7 @@ class Run(threading.local):
     def before_decoder(self, _module: nn.Module, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs]:
         """Stage 1 on a prompt with visual tokens; on everything else only mend the mask."""
         kwargs = dict(kwargs)
-        self.prefill, self.late = None, ()
+        self.prefill, self.late = None, Late()
         embeds, ids, text = embeddings(kwargs, self.in_root, self.adapter.named), self.ids, self.text
         self.ids = self.text = None
         now = Timestamp.now(embeds.device)
@@ -110,7 +106,8 @@ class Run(threading.local):
             return args, kwargs
         cache = self._cache(kwargs)
         past = cache.physical_length()
-        prompt = read_prompt(self.adapter, copy, kwargs, past, self.logits.for_an_answer, self.pictures)
+        framed, answers = self.plan.drop_empty_frames, self.logits.for_an_answer
+        prompt = read_prompt(self.adapter, copy, kwargs, past, answers, self.pictures, framed)
         self.prefill = Prefill.of(prompt, cache, past, DeepStack.taken(self.adapter, kwargs))
         if self.plan.places == "packed":
             self.prefill.pack(kwargs["position_ids"])
@@ -140,8 +137,6 @@ class Run(threading.local):
         if isinstance(cache, PrunedCache):
             cache.trace = self.trace
             if cache.changed:
-                mask = kwargs.get("attention_mask")
-                self.new = mask[:, -embeds.shape[1] :].bool() if isinstance(mask, Tensor) and mask.ndim == 2 else None
                 self.late = mend(self.adapter, kwargs, embeds, cache, [step.at for step in self.plan.cuts])
 
     def _cache(self, kwargs: Kwargs) -> PrunedCache:
@@ -178,7 +173,7 @@ class Run(threading.local):
         kwargs["inputs_embeds"] = embeds
         packed = state.origin is not None
         kwargs["position_ids"] = state.packed(valid) if packed else gather_positions(positions, index, valid)
-        kwargs["attention_mask"] = self.adapter.door_mask(self._masks(embeds, state.whole(valid), state.past))
+        kwargs["attention_mask"] = self.adapter.door_mask(state.mask(self.adapter, embeds, valid))
 
     def _sight(self, step: Step, hidden: Tensor, rope: Callable[[], Rope]) -> Sight:
         assert self.prefill is not None
@@ -245,41 +240,21 @@ class Run(threading.local):
 
     def before_later_layer(self, layer: int, args: Args, kwargs: Kwargs) -> tuple[Args, Kwargs] | None:
         """Give a layer behind a step the mask and the rotary angles of what is left."""
-        state = self.prefill
-        late = [given for first, given in self.late if first <= layer]
-        span = None if state is None else state.spans[-1]
-        gapped = state is not None and state.merged and not self.adapter.spatial  # positions of the first span
-        own = span is not None and bool(span.first or (state.merged and mixed(self.adapter)))  # a mask of ours
-        if not late and (span is None or not (own or gapped)):
+        state, hidden = self.prefill, first_argument(args, kwargs, "a decoder layer", "hidden_states")
+        changed = (self.late if state is None else state).given_to(self.adapter, layer, hidden)
+        if not changed:
             return None
         require_arguments(kwargs, "a decoder layer", "attention_mask", "position_embeddings")
-        hidden = first_argument(args, kwargs, "a decoder layer", "hidden_states")
-        if state is None or span is None:
-            given = {**kwargs, **late[-1]}
-            given["attention_mask"] = self.adapter.mask_of(layer, given["attention_mask"], self.new, hidden.device)
-            return args, given
-        kwargs = dict(kwargs)
-        if not span.has_mask:
-            span.mask = self._masks(hidden, state.whole(span.valid), state.past) if own else None
-            span.text_row = moved(consecutive(span.valid), hidden.device)
-            span.has_mask = True
-        if own:
-            kwargs["attention_mask"] = self.adapter.mask_of(layer, span.mask, span.valid, hidden.device)
-        if span.first:  # else the decoder made them of what the step at its door left
-            kwargs["position_embeddings"] = span.rope
-        if kwargs.get("position_ids") is not None:  # the text row: gaps in it would read as packed sequences
-            kwargs["position_ids"] = span.text_row
-        return args, kwargs
+        if kwargs.get("position_ids") is None:  # the text row: gaps in it would read as packed sequences
+            changed.pop("position_ids", None)
+        return args, {**kwargs, **changed}
 
     # ---- later calls and the way out
-
-    def _masks(self, hidden: Tensor, valid: Tensor | None, past: int) -> Any:
-        return layer_mask(self.adapter.parts.text_config, hidden, valid, past)
 
     def after_decoder(self, _module: nn.Module, _args: Args, kwargs: Kwargs, out: Any) -> Any:
         """Close the prompt: hand the cache what decoding needs, write the trace. Also runs when something raised."""
         state, clock = self.prefill, self.clock
-        self.prefill, self.late, self.clock = None, (), None
+        self.prefill, self.late, self.clock = None, Late(), None
         cache = cache_of(kwargs)
         if isinstance(cache, PrunedCache):
             cache.trace = None

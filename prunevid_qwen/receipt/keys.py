@@ -99,9 +99,10 @@ class Stage3(TypedDict):
 
     enabled: Annotated[bool, Key("it was asked for")]
     applied: Annotated[bool, Key("entries were taken out of the layers before a step")]
+    partial: Annotated[bool, Key("applied, but not to layers of linear attention: their states keep what was dropped")]
     note: Annotated[str | None, Key("why nothing changed though it was asked for")]
     original_length: Annotated[int, Key("of each layer without pruning", "entries")]
-    compressed_length: Annotated[int, Key("of the first layer", "entries")]
+    compressed_length: Annotated[int, Key("of the first layer that holds entries", "entries")]
     reduction_ratio: Annotated[float, Key("gone of all layers' entries", "share")]
     cache_lengths: Annotated[list[int], Key("of each layer, padding left out", "entries")]
     cache_bytes: Annotated[int, Key("of keys and values", "bytes")]
@@ -115,6 +116,8 @@ class StepRow(TypedDict):
     where: Annotated[str, Key('"door", or "layer M": on whose output it acted')]
     tokens_in: Annotated[int, Key("that came", "visual tokens")]
     tokens_out: Annotated[int, Key("that were left", "visual tokens")]
+    frames_dropped: Annotated[int, Key("of videos, left without a token, whose text went too", "frames")]
+    text_dropped: Annotated[int, Key("with them: their timestamps and brackets (drop_empty_frames)", "tokens")]
     seconds: Annotated[float, Key("its evidence, its decision and the cache, of the whole batch", "seconds")]
 
 
@@ -172,6 +175,7 @@ class PlanFacts(TypedDict):
     compress: Annotated[bool, Key("stage 3")]
     places: Annotated[str, Key('"kept" or "packed": the positions of what is left')]
     vision_chunk_tokens: Annotated[int | None, Key("that the vision encoder takes at once", "visual tokens")]
+    drop_empty_frames: Annotated[bool, Key("frames without a token lose their text")]
 
 
 class Versions(TypedDict):

@@ -161,6 +161,8 @@ def _steps(sample: SampleTrace, trace: Trace) -> list[StepRow]:
             "where": "door" if each.at == DOOR else f"layer {each.at}",
             "tokens_in": given,
             "tokens_out": each.map.n_out,
+            "frames_dropped": each.frames,
+            "text_dropped": 0 if each.text is None else each.text.numel(),
             "seconds": trace.seconds.of_step(each.at),
         }
         for given, each in zip(entered, sample.reductions, strict=False)
@@ -208,20 +210,25 @@ def _stage3(sample: SampleTrace, stages: Stages, trace: Trace) -> Stage3:
     merging = dict.fromkeys(stage.name for stage in stages.cuts if stage.merges)
     if merging and not asked and sample.tokens:
         note = f"left whole: stage 2 ({', '.join(merging)}) merges, and no row before it stands for several tokens"
-    text = sample.length - sample.tokens
-    lengths = [text + n for n in ([sample.after_stage2] * trace.layers if applied else sample.widths(trace.layers))]
+    text, visual = sample.text_widths(trace.layers), sample.widths(trace.layers)
+    lengths = [text[-1] + visual[-1]] * trace.layers if applied else [a + b for a, b in zip(text, visual, strict=True)]
+    filled = any(trace.cache_lengths)
+    without = {at for at, held in enumerate(trace.cache_lengths) if filled and not held}  # layers of linear attention
+    lengths = [0 if at in without else n for at, n in enumerate(lengths)]
+    keyed = len(lengths) - len(without)
     held = sum(trace.cache_lengths) * max(1, len(trace.samples))
     per_token = trace.cache_bytes / held if held else 0.0
     return {
         "enabled": asked,
         "applied": applied,
+        "partial": applied and bool(without),
         "note": note,
         "original_length": sample.length,
-        "compressed_length": lengths[0] if lengths else sample.length,
-        "reduction_ratio": 1 - _share(sum(lengths), sample.length * len(lengths)),
+        "compressed_length": next(filter(None, lengths), sample.length),
+        "reduction_ratio": 1 - _share(sum(lengths), sample.length * keyed),
         "cache_lengths": lengths,
         "cache_bytes": round(sum(lengths) * per_token),
-        "cache_bytes_unpruned": round(sample.length * trace.layers * per_token),
+        "cache_bytes_unpruned": round(sample.length * keyed * per_token),
     }
 
 
@@ -231,6 +238,7 @@ def _plan(plan: Plan) -> PlanFacts:
         "compress": plan.compress,
         "places": plan.places,
         "vision_chunk_tokens": plan.vision_chunk_tokens,
+        "drop_empty_frames": plan.drop_empty_frames,
     }
 
 

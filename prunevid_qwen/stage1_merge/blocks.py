@@ -48,7 +48,7 @@ def each_video(
         placed, others = order[: size - block.unplaced], order[size - block.unplaced :]
         placed = placed[cells[placed].argsort(stable=True)]  # in raster order
         maps.append(around(decide(grid, own.index_select(0, placed)), placed, others))
-    return TokenMap.concat(maps) if maps else TokenMap.identity(0, seen.hidden.device)
+    return seen.layout.by_run(TokenMap.concat(maps)) if maps else TokenMap.identity(0, seen.hidden.device)
 
 
 def around(inner: TokenMap, placed: Tensor, others: Tensor) -> TokenMap:

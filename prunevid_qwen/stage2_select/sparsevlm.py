@@ -16,7 +16,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.stage2_select.schedule import Schedules, check_budget, entered, spending
-from prunevid_qwen.tokens import TokenLayout, TokenMap
+from prunevid_qwen.tokens import TokenMap
 
 _OF_A_CLUSTER = 10  # pooled tokens to a recycled one
 
@@ -104,7 +104,7 @@ class SparseVLM(SparseVLMOptions):
                 kept = min(kept, block.stop - block.start - 1)  # as in the authors' code, one is always cut
             maps.append(self._cut(score[own], seen.hidden[own], kept))
         step = TokenMap.concat(maps)
-        return _by_run(step, seen.layout) if seen.layout.split and self.merges else step
+        return seen.layout.by_run(step)
 
     def _cut(self, score: Tensor, hidden: Tensor, kept: int) -> TokenMap:
         """Map one video or image: the ``kept`` best in order, then the recycled ones, the best centre's first."""
@@ -149,13 +149,6 @@ class SparseVLM(SparseVLMOptions):
             return out
 
         return left
-
-
-def _by_run(step: TokenMap, layout: TokenLayout) -> TokenMap:
-    """Order the groups of blocks that stand in several runs: recycled tokens after the kept ones of their run."""
-    order = layout.run_of[step.rep].argsort(stable=True)
-    place = torch.where(step.target >= 0, order.argsort()[step.target.clamp(min=0)], -1)
-    return TokenMap.trusted(place, step.rep[order])
 
 
 def _divided(n: int, kept: int, recycle: float) -> tuple[int, int, int]:

@@ -75,7 +75,6 @@ class PrunedCache(DynamicCache):
 
     def get_seq_length(self, layer_idx: int = 0, *args: Any, **kwargs: Any) -> int:
         """Tokens of the sequence so far, pruned ones included: what token ids and positions are sliced with."""
-        layer_idx = self._keyed(layer_idx) or layer_idx
         held = int(super().get_seq_length(layer_idx, *args, **kwargs))
         return held + self.span_of(layer_idx).shift if held else 0
 
@@ -169,11 +168,10 @@ class PrunedCache(DynamicCache):
     def reset(self) -> None:
         """Forget everything."""
         super().reset()
-        for layer in filter(
-            lambda each: isinstance(each, DynamicLayer), self.layers
-        ):  # before 5.18 the library zeroes the entries and keeps their number
-            layer.keys = layer.values = None
-            layer.is_initialized = False
+        for layer in self.layers:  # before 5.18 the library zeroes the entries and keeps their number
+            if isinstance(layer, DynamicLayer):
+                layer.keys = layer.values = None
+                layer.is_initialized = False
         self.spans, self.changed, self.prompt = (CacheSpan(),), False, 0
 
     def _map_rows(self, change: Callable[[Tensor], Tensor]) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.tokens.device import check_on_device, moved, tensor_on
-from prunevid_qwen.tokens.token_map import TokenMap
+from prunevid_qwen.tokens.token_map import Mix, TokenMap
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class TokenLayout:
         cells: [N] int64: the cell of each visual token in its block's grid, t * H * W + row * W + column; -1 for a
             token outside the grid (a newline, CLS). None: all blocks are whole and all tokens are in the grid.
         split: True if text lies between the tokens of some block.
+        frames: [S] int64: the frame to which a position belongs, numbered over all videos: its visual tokens, its
+            timestamp, its brackets; -1 for none. The text of a frame goes with the last of its visual tokens. None:
+            all text stays.
     """
 
     length: int
@@ -58,6 +61,7 @@ class TokenLayout:
     words: tuple[int, int] | None = None
     cells: Tensor | None = None
     split: bool = False
+    frames: Tensor | None = None
 
     def asking(self, tokens: str) -> Tensor:
         """Return the positions of the question's tokens whose attention is read, [Q'] int64 with Q' at least 1.
@@ -111,15 +115,15 @@ class TokenLayout:
         if self.visual.device == device:
             return self
         visual, question, stratum = (moved(x, device) for x in (self.visual, self.question, self.stratum))
-        cells = None if self.cells is None else moved(self.cells, device)
-        return replace(self, visual=visual, question=question, stratum=stratum, cells=cells)
+        cells, frames = (None if x is None else moved(x, device) for x in (self.cells, self.frames))
+        return replace(self, visual=visual, question=question, stratum=stratum, cells=cells, frames=frames)
 
     def apply(self, step: TokenMap) -> tuple[TokenLayout, TokenMap]:
         """Apply a map over the visual tokens to the whole sequence.
 
-        Text stays in its order. The groups of a block fill its first positions in the map's order, so a method may
-        reorder tokens inside a block only. If text lies between the tokens of a block, a group stays in the run of its
-        ``rep``.
+        Text stays in its order, but for that of ``frames`` that lose all their tokens. The groups of a block fill its
+        first positions in the map's order, so a method may reorder tokens inside a block only. If text lies between the
+        tokens of a block, a group stays in the run of its ``rep``.
 
         Args:
             step: the map over the visual tokens.
@@ -154,6 +158,11 @@ class TokenLayout:
         is_text = torch.ones(self.length, dtype=torch.bool, device=device)
         is_text[self.visual] = False
         text = (~is_text).byte().argsort(stable=True)[: self.length - n_visual]
+        if self.frames is not None:  # here the host has to ask the device how many are left
+            shown = torch.zeros(self.length + 1, dtype=torch.bool, device=device)  # its last entry is that of -1
+            shown[self.frames[self.visual[step.rep]]] = shown[-1] = True
+            is_text &= shown[self.frames]
+            text = is_text.nonzero()[:, 0]
         stays = is_text.clone()
         stays[slot] = True
         place = stays.long().cumsum(0) - 1
@@ -171,10 +180,23 @@ class TokenLayout:
         cells = self.cell_of[step.rep]
         layout = replace(
             self, length=rep.numel(), visual=place[slot], question=place[self.question], blocks=blocks, stratum=stratum,
-            cells=cells,
+            cells=cells, frames=None if self.frames is None else self.frames[rep],
         )  # fmt: skip
         whole = TokenMap.trusted(target, rep)
         return layout, whole._in_order() if step._only_drops else whole
+
+    def by_run(self, step: TokenMap) -> TokenMap:
+        """Order the groups of a map by the runs of their ``rep``, where blocks stand in several; else as they came."""
+        if not self.split or step._only_drops:
+            return step
+        order = self.run_of[step.rep].argsort(stable=True)
+        rank = order.argsort()
+        target = torch.where(step.target >= 0, rank[step.target.clamp(min=0)], -1)
+        stratum, mix = step.stratum, step.mix
+        return TokenMap.trusted(
+            target, step.rep[order], None if stratum is None else stratum[order],
+            mix and Mix(mix.source, rank[mix.group], mix.weight),
+        )  # fmt: skip
 
     def _slots_of_runs(self, rep: Tensor) -> Tensor:
         run_in = self.run_of

@@ -25,11 +25,15 @@ class Reduction:
         at: the layer after which the step acted; -1 before the first layer.
         name: name of the method.
         map: map over the visual tokens before the step.
+        frames: number of video frames that the step left without any token, where their text is dropped with them.
+        text: [n] int64: where that text stood in the row before any reduction; None if none was dropped.
     """
 
     at: int
     name: str
     map: TokenMap
+    frames: int = 0
+    text: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,14 @@ class SampleTrace:
         for each in self.reductions:
             first = each.at + 1
             out[first:] = [each.map.n_out] * (layers - first)
+        return out
+
+    def text_widths(self, layers: int) -> list[int]:
+        """Number of text tokens in each of the model's ``layers`` layers: some frames take theirs along."""
+        out = [self.length - self.tokens] * layers
+        for each in self.reductions:
+            first = each.at + 1
+            out[first:] = [out[-1] - (0 if each.text is None else each.text.numel())] * (layers - first)
         return out
 
     @property

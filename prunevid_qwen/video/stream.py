@@ -55,9 +55,14 @@ class VideoStream:
         return self._size
 
     @property
+    def taken(self) -> int:
+        """Frames that are taken of the source."""
+        return len(self._chosen.indices)
+
+    @property
     def count(self) -> int:
         """Frames in all, an even number: the last of an odd number is repeated."""
-        return len(self._chosen.indices) + len(self._chosen.indices) % 2
+        return self.taken + self.taken % 2
 
     def chunks(self, frames: int) -> Iterator[np.ndarray]:
         """Hand out the frames from the beginning; may be called once, and once more after `FramesChanged`.

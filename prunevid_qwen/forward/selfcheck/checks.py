@@ -142,6 +142,8 @@ def _of_one(family: str, attention: str, attach: Attach) -> Iterator[Check]:
     yield _judged(f"keep everything, {attention}", subject.keeps_everything)
     yield _judged(f"forward without generate, {attention}", subject.forwards)
     for stages in STAGES:
+        if stages == TWO_CUTS and LAYER - 1 not in subject.adapter.attending:  # linear attention cannot be cut there
+            continue
         yield _judged(f"{stages} equal masking, {attention}", partial(subject.equals_masking, stages))
         yield _judged(f"counts of {stages}, {attention}", partial(subject.counts, stages))
 
@@ -224,7 +226,10 @@ class _Subject:
         asked = {
             "stage 1": [sum(row) for row in first],
             "stage 2": [sum(row) for row in second],
-            "cache": [max(case.text[b] + sum(rows[b]) for b in self.rows) + STEPS for rows in seen],
+            "cache": [
+                max(case.text[b] + sum(rows[b]) for b in self.rows) + STEPS if i in self.adapter.attending else 0
+                for i, rows in enumerate(seen)
+            ],
         }
         got = {
             "stage 1": [row.after_stage1 for row in trace.samples],

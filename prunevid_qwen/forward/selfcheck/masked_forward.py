@@ -6,7 +6,8 @@ It takes from the trace which tokens were merged and kept, and nothing else of w
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -48,6 +49,8 @@ def masked_logits(
 ) -> Tensor:
     """Return the logits [1 + n, vocabulary] after the prompt and after each of the new tokens.
 
+    A layer of linear attention, whose state forgets no token, is given those alone that are left before it.
+
     In layers after a cut no row sees a token that it dropped. In those before it the prompt does, and new tokens do
     only where the cache was not cut.
 
@@ -80,6 +83,9 @@ def masked_logits(
     gone = [torch.cat([each, torch.zeros(n, dtype=torch.bool)]) for each in gone]
     with ExitStack() as stack:
         for i, module in enumerate(adapter.parts.layers):
+            if i not in adapter.attending:
+                stack.enter_context(_shown_alone(module, ~gone[i]))
+                continue
             allowed = causal & ~gone[i]
             if compress:
                 allowed[start:] &= ~gone[-1]
@@ -96,6 +102,28 @@ def masked_logits(
         states = adapter.parts.decoder(inputs_embeds=hidden[None], position_ids=given, use_cache=False)[0]
     logits: Tensor = model.lm_head(states[0, start - 1 :])
     return logits
+
+
+@contextmanager
+def _shown_alone(module: Any, left: Tensor) -> Iterator[None]:
+    """Let a layer see some of the tokens, [S] bool, inside the block; the others come out as they went in."""
+
+    def before(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        given.append(args[0])
+        return (args[0][:, left], *args[1:]), {**kwargs, "attention_mask": None}
+
+    def after(_module: Any, _args: Any, out: Any) -> Any:
+        states = given.pop().clone()
+        states[:, left] = out[0] if isinstance(out, tuple) else out
+        return (states, *out[1:]) if isinstance(out, tuple) else states
+
+    given: list[Tensor] = []
+    handles = module.register_forward_pre_hook(before, with_kwargs=True), module.register_forward_hook(after)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _added(level: Tensor, _module: Any, _args: Any, out: Any) -> Any:

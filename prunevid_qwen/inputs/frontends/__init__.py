@@ -15,9 +15,10 @@ from prunevid_qwen.inputs.frontends.frontend import not_shown as not_shown
 from prunevid_qwen.inputs.frontends.opening import opened_samples as opened_samples
 from prunevid_qwen.inputs.frontends.stock import StockFrontend as StockFrontend
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
+from prunevid_qwen.inputs.qwen.qwen3 import Qwen3Preprocessor
 from prunevid_qwen.loading import config_of
 
-FRONTENDS: dict[str, type[Frontend]] = {"qwen": Preprocessor, "stock": StockFrontend}
+FRONTENDS: dict[str, type[Frontend]] = {"qwen": Preprocessor, "qwen3": Qwen3Preprocessor, "stock": StockFrontend}
 
 
 def frontend_for(model_type: str) -> type[Frontend]:
@@ -53,8 +54,8 @@ def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:
         raise not_shown(kind, model_type, reads, source)
 
 
-def check_own_reading(source: str, hub: dict[str, Any]) -> None:
-    """Refuse a model whose inputs this package does not make itself, before its weights are loaded.
+def check_own_reading(source: str, hub: dict[str, Any]) -> str:
+    """Refuse a model whose inputs this package does not make itself, before its weights are loaded; return its family.
 
     Benchmarks and training read media in other processes and share what is encoded: the library's processors cannot.
 
@@ -64,14 +65,15 @@ def check_own_reading(source: str, hub: dict[str, Any]) -> None:
     Raises:
         UnsupportedError, ConfigError, SetupError: as in `check_reads`.
     """
-    model_type = config_of(source, hub).model_type
-    if frontend_for(model_type) is not Preprocessor:
+    model_type: str = config_of(source, hub).model_type
+    if not issubclass(frontend_for(model_type), Preprocessor):
         raise read_by_library(source, model_type)
+    return model_type
 
 
 def read_by_library(what: str, model_type: str) -> UnsupportedError:
     """Make the error for a model whose inputs only the library's processor makes, called ``what``."""
-    own = ", ".join(each for each in families() if frontend_for(each) is Preprocessor)
+    own = ", ".join(each for each in families() if issubclass(frontend_for(each), Preprocessor))
     return UnsupportedError(
         f"{what} is of the family {model_type}, but this call supports {own} alone, whose inputs this package makes: "
         f"use `prunevid ask` or PrunedVLM.generate"

@@ -11,23 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunevid_qwen.adapters import families, family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.inputs.qwen.pixels import (
-    PixelOptions,
-    fitted_frame,
-    frame_limit,
-    image_pixels,
-    smart_resize,
-    video_pixels,
-)
+from prunevid_qwen.inputs.qwen.pixel_options import STOCK, PixelOptions, smart_resize
+from prunevid_qwen.inputs.qwen.pixels import fitted_frame, image_pixels, video_pixels
 from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_video
 from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.video.prefetch import Prefetch
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
 VIDEO_MAX_PIXELS = 768 * 28 * 28
-_RESIZED_PIXELS = 4 * 28 * 28, 16384 * 28 * 28  # least and most of a size that is asked for, as there
+_RESIZED_TOKENS = 4, 16384  # least and most of a size that is asked for, as there
 
 _SETTINGS = {
     "video": (("video_preprocessor_config.json", None), ("processor_config.json", "video_processor")),
@@ -41,7 +36,7 @@ class Medium:
 
     Args:
         kind: "video" or "image".
-        pixels: [patches, 1176] fp32; of a video that was encoded ahead [patches, 2], see `adapters.vision`.
+        pixels: [patches, 1176] fp32 (Qwen3-VL: 1536); of a video encoded ahead [patches, 2], see `adapters.vision`.
         grid: [1, 3] int64 (t, h, w) in patches.
         seconds_per_grid: of a video; 1.0 for an image.
         facts: what a receipt says of it.
@@ -59,7 +54,7 @@ class Chunk:
     """Some whole temporal positions of a video.
 
     Args:
-        pixels: [patches, 1176] in the dtype asked for.
+        pixels: [patches, 1176] in the dtype asked for (Qwen3-VL: 1536).
         grid: [1, 3] int64 (t, h, w) in patches.
         whole: temporal positions of the whole video.
     """
@@ -96,7 +91,7 @@ class VideoFeed:
     ) -> None:
         self._stream, self._options, self._limits = stream, options, limits
         self._chunk_tokens, self._dtype, self._pin = chunk_tokens, dtype, pin
-        self._limit()  # limits that contradict each other are refused on opening
+        self._fitted()  # limits that contradict each other are refused on opening
         self._prefetch = Prefetch(self._chunks())
 
     def __iter__(self) -> Iterator[Chunk | None]:
@@ -121,29 +116,29 @@ class VideoFeed:
         video = self._stream.video()
         return video.seconds_per_grid, _facts(video, grid, self._options)
 
-    def _limit(self) -> int:
-        return frame_limit(self._stream.count, self._options, *self._limits)
+    def _fitted(self) -> PixelOptions:
+        return self._options.for_video(self._stream.taken, *self._stream.size, *self._limits)
 
     def _chunks(self) -> Iterator[Chunk | None]:
         depth = self._options.temporal_patch_size
         try:
             while True:
-                limit = self._limit()
-                rows, columns = self._options.fit(*self._stream.size, limit)
+                fit = self._fitted()
+                rows, columns = fit.fit(*self._stream.size)
                 tokens = (rows // self._options.factor) * (columns // self._options.factor)
                 whole = math.ceil(self._stream.count / depth)
                 at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
                 try:
                     for frames in self._stream.chunks(at_once * depth):
-                        yield self._chunk(frames, limit, whole)
+                        yield self._chunk(frames, fit, whole)
                     return
                 except FramesChanged:
                     yield None
         finally:
             self._stream.close()
 
-    def _chunk(self, frames: Any, limit: int, whole: int) -> Chunk:
-        pixels, grid = video_pixels(frames, self._options, max_pixels=limit)
+    def _chunk(self, frames: Any, fit: PixelOptions, whole: int) -> Chunk:
+        pixels, grid = video_pixels(frames, fit)
         pixels = pixels.to(self._dtype)
         return Chunk(pixels.pin_memory() if self._pin else pixels, grid, whole)
 
@@ -152,18 +147,20 @@ class MediaReader:
     """Reads media for one model.
 
     Args:
-        video: how the model wants frames; None is the stock default.
-        image: how it wants images; None is the stock default.
+        video: how the model wants frames; None is Qwen2.5-VL's stock default.
+        image: how it wants images; None is Qwen2.5-VL's stock default.
     """
 
     def __init__(self, video: PixelOptions | None = None, image: PixelOptions | None = None) -> None:
-        self.video = video or PixelOptions.from_folder_json({}, video=True)
-        self.image = image or PixelOptions.from_folder_json({})
+        self.video = video or STOCK["qwen"]["video"]
+        self.image = image or STOCK["qwen"]["image"]
         self.merge_size = self.video.merge_size
 
     @classmethod
     def from_pretrained(cls, source: str, **hub: Any) -> MediaReader:
-        """Read the settings from a folder or a hub id; ``hub`` as in transformers."""
+        """Read the settings from a folder or a hub id, whose config names the family; ``hub`` as in transformers."""
+        model_type = read_json(source, "config.json", hub).get("model_type")
+        frontend = family_of(model_type).frontend if model_type in families() else ""
         fallback = read_json(source, "preprocessor_config.json", hub)
         options = {}
         for kind, files in _SETTINGS.items():
@@ -171,23 +168,25 @@ class MediaReader:
             for name, section in files:
                 content = read_json(source, name, hub)
                 found = found or (content if section is None else content.get(section) or {})
-            options[kind] = PixelOptions.from_folder_json(found or fallback, video=kind == "video")
+            given = found or fallback
+            options[kind] = PixelOptions.from_folder_json(given, video=kind == "video", frontend=frontend)
         return cls(options["video"], options["image"])
 
     @classmethod
-    def of_processor(cls, processor: Any) -> MediaReader:
-        """Take the settings of a loaded transformers processor."""
-        video, image = (getattr(processor, f"{kind}_processor", None) for kind in ("video", "image"))
-        return cls(
-            None if video is None else PixelOptions.from_folder_json(video.to_dict(), video=True),
-            None if image is None else PixelOptions.from_folder_json(image.to_dict()),
-        )
+    def of_processor(cls, processor: Any, frontend: str = "qwen") -> MediaReader:
+        """Take the settings of a loaded transformers processor; ``frontend`` is a key of `STOCK`."""
+        options = []
+        for kind in ("video", "image"):
+            own = getattr(processor, f"{kind}_processor", None)
+            given = {} if own is None else own.to_dict()
+            options.append(PixelOptions.from_folder_json(given, video=kind == "video", frontend=frontend))
+        return cls(*options)
 
     def read_video(self, source: Any, config: PruneVidConfig, **given: Any) -> Medium:
         """Read a video as ``config`` samples it; ``given`` overrides (start, fps, min_frames, resized, ...)."""
-        options, fit, (limit, total) = self._asked(config, given)
+        options, fit, limits = self._asked(config, given)
         video: Video = read_video(source, **options)
-        pixels, grid = video_pixels(video.frames, fit, max_pixels=limit, total_pixels=total)
+        pixels, grid = video_pixels(video.frames, fit.for_video(len(video.timestamps), *video.size, *limits))
         return Medium("video", pixels, grid, video.seconds_per_grid, _facts(video, grid, fit))
 
     def open_video(
@@ -217,7 +216,7 @@ class MediaReader:
         stream, frames = open_video(source, **options), list[np.ndarray]()
         try:
             while True:
-                fit = replace(own, max_pixels=frame_limit(stream.count, own, *limits))
+                fit = own.for_video(stream.taken, *stream.size, *limits)
                 frames.clear()
                 try:
                     for chunk in stream.chunks(own.temporal_patch_size):
@@ -249,7 +248,7 @@ class MediaReader:
         fit = _fit(self.video, options, limit)
         if fit.fixed is not None:
             limit = total = None  # a size that is given is no matter of limits
-        if limit is None:
+        elif limit is None and fit.whole is None:
             limit = max(fit.min_pixels, min(self.video.max_pixels, VIDEO_MAX_PIXELS))
         return options, fit, (limit, total)
 
@@ -268,7 +267,8 @@ def _fit(options: PixelOptions, given: dict[str, Any], max_pixels: Any) -> Pixel
     """Take ``min_pixels`` and ``resized`` out of ``given``: they go before the model's own limits, as Qwen has it."""
     least, resized = given.pop("min_pixels", None), given.pop("resized", None)
     if resized is not None:
-        return replace(options, fixed=smart_resize(resized[0], resized[1], options.factor, *_RESIZED_PIXELS))
+        least, most = (tokens * options.factor**2 for tokens in _RESIZED_TOKENS)
+        return replace(options, fixed=smart_resize(resized[0], resized[1], options.factor, least, most))
     if least is None:
         return options
     most = max_pixels if isinstance(max_pixels, int) else 0  # what else it is, is refused where it is used

@@ -21,6 +21,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.messages import Item, read_messages
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium, VideoFeed
+from prunevid_qwen.inputs.qwen.pixel_options import STOCK
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
@@ -37,15 +38,16 @@ class PromptSource:
 
 
 class Preprocessor:
-    """Builds the inputs of one Qwen-VL model: the `prunevid_qwen.inputs.frontends.Frontend` of that family.
+    """Builds the inputs of a Qwen2.5-VL or Qwen2-VL: the `prunevid_qwen.inputs.frontends.Frontend` of these families.
 
     Args:
         tokenizer: a transformers tokenizer with Qwen's special tokens and a chat template.
         media: reads videos and images as the model wants them.
-        model_type: "qwen2_5_vl" or "qwen2_vl" (which takes no seconds per grid).
+        model_type: of the model; only "qwen2_5_vl" takes seconds per grid.
     """
 
     reads: tuple[str, ...] = ("video", "image")
+    settings = "qwen"  # whose stock settings of pixels: a key of `pixel_options.STOCK`
 
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:
@@ -88,9 +90,11 @@ class Preprocessor:
             raise ConfigError("a loaded model needs its tokenizer or processor: pass tokenizer= or processor=")
         source = str(getattr(model, "name_or_path", "") or "")
         if processor is not None:
-            media = MediaReader.of_processor(processor)
+            media = MediaReader.of_processor(processor, cls.settings)
+        elif source and Path(source).is_dir():
+            media = MediaReader.from_pretrained(source)
         else:
-            media = MediaReader.from_pretrained(source) if source and Path(source).is_dir() else MediaReader()
+            media = MediaReader(**STOCK[cls.settings])
         return cls(processor.tokenizer if tokenizer is None else tokenizer, media, model.config.model_type)
 
     # ---- prompts
@@ -107,8 +111,8 @@ class Preprocessor:
                 {"url": ...}}`` and the same with "video_url". Images may be ``data:`` URIs. A video takes "start" and
                 "end" (or "video_start" and "video_end"), "nframes" or "fps" with "min_frames", and "max_frames". Its
                 frames take "min_pixels", "max_pixels" and "total_pixels", or both "resized_height" and "resized_width",
-                which are rounded to multiples of 28; an image takes these but "total_pixels". Keys that are None are
-                passed over, all others refused. A last message of the assistant is continued.
+                which are rounded to multiples of 28 (Qwen3-VL: 32); an image takes these but "total_pixels". Keys that
+                are None are passed over, all others refused. A last message of the assistant is continued.
             config: how videos are sampled.
             read_video: called as `MediaReader.read_video` and instead of it.
 
@@ -206,13 +210,17 @@ class Preprocessor:
     def _ids(self, sample: PromptSource) -> list[int]:
         pieces, done = [], 0
         for medium, (kind, at) in zip(_read(sample), _placeholders(sample.text, self.pads), strict=True):
-            count = int(medium.grid.prod()) // self.media.merge_size**2
-            pieces += [sample.text[done:at], self.pads[kind] * count]
-            done = at + len(self.pads[kind])
+            start, stop, written = self._written_out(medium, sample.text, at, at + len(self.pads[kind]))
+            pieces += [sample.text[done:start], written]
+            done = stop
         pieces.append(sample.text[done:])
         # not verbose: how long a prompt may be is no matter of the tokens before pruning
         ids: list[int] = self.tokenizer("".join(pieces), add_special_tokens=False, verbose=False)["input_ids"]
         return ids
+
+    def _written_out(self, medium: Medium, text: str, start: int, stop: int) -> tuple[int, int, str]:
+        """Return which part of ``text`` a medium with the placeholder ``text[start:stop]`` replaces, and with what."""
+        return start, stop, self.pads[medium.kind] * (int(medium.grid.prod()) // self.media.merge_size**2)
 
 
 def _plain(item: Item) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.inputs.frontends import check_own_reading
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.inputs.frontends import check_own_reading, frontend_for
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model, load_model
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
@@ -26,7 +26,12 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor]:
     """
     bundled = recipe.model_path == "bundled"
     source = bundled_model() if bundled else recipe.model_path
-    check_own_reading(source, {})
+    family = check_own_reading(source, {})
+    if frontend_for(family) is not Preprocessor:
+        raise UnsupportedError(
+            f"{source} is of the family {family}, on which no predictor has been trained yet: pass a Qwen2.5-VL or a "
+            "Qwen2-VL"
+        )
     arguments: dict[str, Any] = {"dtype": "float32" if bundled and recipe.dtype == "auto" else recipe.dtype}
     if recipe.attn_implementation is not None:
         arguments["attn_implementation"] = recipe.attn_implementation

@@ -1,0 +1,79 @@
+"""An InternVL of random weights in a folder, with a tokenizer built here: loaded like a download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from prunevid_qwen.adapters.tiny import END, EOS, IMAGE, MERGE, PAD, PATCH, SIDE, START, VIDEO, VOCAB, tiny_model
+
+SPECIAL = {
+    "<|endoftext|>": PAD, "<|im_end|>": EOS, "<img>": START, "</img>": END, "<IMG_CONTEXT>": IMAGE, "<video>": VIDEO,
+    "<|im_start|>": 6, "<|unk|>": 7,
+}  # fmt: skip
+_ENGLISH = "Frame system user assistant what color is the circle and now red blue"
+WORDS = [*"0123456789<>.?: \n", *_ENGLISH.split()]
+TILE = MERGE * SIDE * PATCH  # pixels of a side
+
+# Of the published template what it writes without a system message.
+TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}"
+    "{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'image' -%}{{ '<IMG_CONTEXT>\\n' }}"
+    "{%- elif part['type'] == 'video' -%}{{ '<video>\\n' }}"
+    "{%- elif 'text' in part -%}{{ part['text'] }}{%- endif -%}"
+    "{%- endfor -%}"
+    "{{ '<|im_end|>\\n' }}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
+)
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Make a tokenizer of words and single digits, with the ids of `tiny_model`."""
+    vocabulary = SPECIAL | {word: 10 + at for at, word in enumerate(WORDS)}
+    vocabulary |= {f"w{number}": number for number in range(VOCAB) if number not in vocabulary.values()}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
+    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s|\d|w\d+|[^\W\d]+|[^\w\s]"), "isolated")
+    made.decoder = decoders.Fuse()
+    named = ("<|endoftext|>", "<|im_end|>", "<|unk|>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        unk_token="<|unk|>",
+        additional_special_tokens=[token for token in SPECIAL if token not in named],
+        extra_special_tokens={
+            "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+            "video_token": "<video>",
+        },
+        chat_template=TEMPLATE,
+        padding_side="left",
+    )  # fmt: skip
+
+
+def save_internvl(folder: Path) -> Path:
+    """Write weights, tokenizer and settings as `from_pretrained` reads them; tiles are small."""
+    with torch.random.fork_rng():  # the library draws what has one dimension
+        torch.manual_seed(0)
+        tiny_model("internvl").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    size = {"height": TILE, "width": TILE}
+    image = {
+        "image_processor_type": "GotOcr2ImageProcessor", "size": size, "crop_to_patches": True, "min_patches": 1,
+        "max_patches": 4,
+    }  # fmt: skip
+    (folder / "processor_config.json").write_text(
+        json.dumps(
+            {
+                "processor_class": "InternVLProcessor", "image_seq_length": SIDE**2, "image_processor": image,
+                "video_processor": {"size": size},
+            }
+        )
+    )  # fmt: skip
+    return folder

@@ -18,8 +18,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 FILES: dict[str, tuple[str, str]] = {
     "glimpse": ("stage2_select, training", "a method has its paper's name wherever it stands"),
     "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
-    "model": ("evaluation/lmms_plugin, prunevid_qwen", "the API's, and what lmms-eval calls so"),
+    "llava": ("adapters, adapters/tiny", "a family, and its tiny one"),
+    "model": ("adapters/tiny, evaluation/lmms_plugin, prunevid_qwen", "the API's, a tiny one, what lmms-eval calls so"),
     "prunevid": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
+    "qwen": ("adapters/tiny, inputs", "a kind of families: its tiny ones, and what reads for it"),
     "random": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),

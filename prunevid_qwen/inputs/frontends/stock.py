@@ -244,7 +244,7 @@ class StockFrontend:
         if any(pictures):  # a list for each prompt: several images in one may be treated in another way than one
             asked["images"] = [[Image.fromarray(each.pixels) for each in own] for own in pictures if own]
         made = called(self.processor, [sample.text for sample in samples], asked)
-        for each in (each for sample in samples for each in sample.media):
+        for each in (*(picture for own in pictures for picture in own), *clips):
             pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
             each.facts["resized"] = list(pixels.shape[-2:])
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}

@@ -21,7 +21,7 @@ from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wa
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.forward.vision_evidence import watched_vision
-from prunevid_qwen.inputs.frontends import not_shown
+from prunevid_qwen.inputs.frontends import Frontend, not_shown
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
@@ -81,6 +81,15 @@ class Answerer:
         self.model, self.configs, self.generation = model, dict(configs), {**GREEDY, **generation}
         self.adapter = adapter_for(model.model)
         self.encodes = isinstance(model.frontend, Preprocessor)  # else the stock model does, in each answer
+        self._frontends: dict[int, Frontend] = {}  # by the id of the config
+
+    def frontend(self, config: PruneVidConfig) -> Frontend:
+        """Return what makes the inputs under one of the configs."""
+        if self.encodes:
+            return self.model.frontend
+        if id(config) not in self._frontends:
+            self._frontends[id(config)] = self.model.with_config(config).frontend
+        return self._frontends[id(config)]
 
     def answer(self, task: Task, read: Read) -> Iterator[Line]:
         """Answer every question of a task under every config that it names, or raise `PruningNotApplied`."""
@@ -95,8 +104,6 @@ class Answerer:
         if line["error"] is None:
             try:
                 line |= self._ask(question, self.configs[name], encoded, read)
-            except UnsupportedError as error:  # such as videos of unlike lengths in one prompt
-                line["error"] = str(error)
             except torch.OutOfMemoryError:  # one video may be too large where all others fit
                 line["error"] = "out of GPU memory: fewer frames or smaller max_pixels need less"
         return line
@@ -106,9 +113,13 @@ class Answerer:
         began = time.perf_counter()
         held, media = encoded.under(config)
         items = [{"type": medium.kind, medium.kind: medium} for medium in media]
-        stock, frontend = self.model.model, self.model.frontend
+        stock, frontend = self.model.model, self.frontend(config)
         sample = frontend.sample(question.messages(items, read.media), config)
-        inputs = {name: value.to(input_device(stock)) for name, value in frontend.batch([sample]).items()}
+        try:
+            made = frontend.batch([sample])
+        except UnsupportedError as error:  # such as videos of unlike lengths in one prompt
+            return {"error": str(error)}
+        inputs = {name: value.to(input_device(stock)) for name, value in made.items()}
         with frontend.memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
             output = stock.generate(**inputs, **{**self.generation, **question.generation})
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
@@ -150,11 +161,11 @@ class Encoded:
             UnsupportedError: the model is not shown such a medium.
         """
         if not self._answerer.encodes:
-            model = self._answerer.model
+            frontend = self._answerer.frontend(config)
             for medium in self._media:
-                if medium.kind not in model.frontend.reads:
-                    raise not_shown(medium.kind, self._answerer.adapter.family, model.frontend.reads)
-            return None, [medium.as_it_was() for medium in self._media]
+                if medium.kind not in frontend.reads:
+                    raise not_shown(medium.kind, self._answerer.adapter.family, frontend.reads)
+            return None, [medium.held_by(frontend, config) for medium in self._media]
         adapter = self._answerer.adapter
         taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
         if taps not in self._held:

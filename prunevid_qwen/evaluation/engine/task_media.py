@@ -18,7 +18,7 @@ from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.evaluation.protocol.samplers import Sampled
-from prunevid_qwen.inputs.frontends import check_own_reading, frontend_for, not_shown
+from prunevid_qwen.inputs.frontends import Frontend, check_own_reading, frontend_for, not_shown
 from prunevid_qwen.inputs.frontends.stock import clip_of
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
@@ -114,11 +114,12 @@ class ReadMedia:
     indices: tuple[int, ...] = ()  # of a video whose frames are as they were: their numbers in the source,
     source_fps: float = 0.0  # and its frames a second
 
-    def as_it_was(self) -> Clip | Picture:
-        """Return it for a frontend that gives it a size and its tokens, and adds that to the facts."""
-        if self.kind == "image":
-            return Picture(self.frames[0], self.facts)
-        return Clip(self.frames, self.indices, self.source_fps, self.facts)
+    def held_by(self, frontend: Frontend, config: PruneVidConfig) -> Clip | Picture:
+        """Return it as a frontend of the library's processor holds it, which adds to the facts of its own."""
+        if self.kind == "video":
+            return Clip(self.frames, self.indices, self.source_fps, dict(self.facts))
+        picture: Picture = frontend.read_image(self.frames[0], config)
+        return replace(picture, facts={**picture.facts, **self.facts})
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

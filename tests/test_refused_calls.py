@@ -7,7 +7,7 @@ import copy
 import re
 import traceback
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -207,12 +207,28 @@ def another_family() -> Any:
     )  # fmt: skip
 
 
-def another_llava(**change: Any) -> None:
-    """A llava whose tower, or whose decoder, is of no kind that is known."""
-    model = copy.deepcopy(tiny_model(family="llava"))
-    model.config.vision_config.model_type = change.get("tower", "clip_vision_model")
-    model.config.text_config.model_type = change.get("decoder", "llama")
+def of_another_kind(family: str, part: str = "", **change: Any) -> None:
+    """A model whose config, or that of a part, names a kind that is not known."""
+    model = copy.deepcopy(tiny_model(family=family))
+    config = getattr(model.config, part) if part else model.config
+    for name, value in change.items():
+        setattr(config, name, value)
     enter(model=model)
+
+
+def balanced() -> None:
+    """The loss that spreads a mixture's tokens over its experts."""
+    model, inputs = tiny_model(family="qwen3_vl_moe"), make_inputs(ONE_VIDEO, family="qwen3_vl_moe")
+    with torch.no_grad(), pruned(model, CONFIG):
+        model(**inputs, output_router_logits=True, use_cache=False)
+
+
+def taken_back() -> None:
+    """A token off a state of linear attention, as candidates are under an assistant."""
+    model = tiny_model(family="qwen3_5")
+    with torch.no_grad(), pruned(model, CONFIG):
+        held = cache_of(model(**make_inputs(ONE_VIDEO, family="qwen3_5")))
+    held.crop(-1)
 
 
 def other_features(tokens: int) -> None:
@@ -240,15 +256,17 @@ HOOKS = ("forward", "stage3_kv", "adapters")
 NOT_A_CALL = (
     "merges tokens inside the decoder",  # a method of ones own
     "was left while another thread was inside a call",  # test_threads reaches it
-    "encoded an image or video of",  # the row of features made outside the block; test_taps reaches it
+    "encoded images or videos of",  # the row of features made outside the block; test_taps reaches it
 )
 
 # how the row's first cell begins -> who raises it, and calls
 Errors = type[PruneVidError] | tuple[type[PruneVidError], ...]
 CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
     "another model family": (UnsupportedError, [lambda: enter(model=another_family()), nested, sharded,
-        lambda: enter(model=tiny_model().model), lambda: another_llava(tower="pixtral"),
-        lambda: another_llava(decoder="cohere")]),
+        lambda: enter(model=tiny_model().model), lambda: of_another_kind("qwen2_5_vl", model_type="qwen4_exp"),
+        *(partial(of_another_kind, family, part, model_type="another")
+          for family in ("llava", "internvl") for part in ("vision_config", "text_config")),
+        lambda: of_another_kind("qwen3_5", "text_config", layer_types=["sliding_attention"] * 6)]),
     "transformers before 5.6": (SetupError, [renamed]),
     "a config that does not fit": (ConfigError, [
         lambda: enter(CONFIG.replace(pruning_layer=99)), lambda: call(MARKS),
@@ -267,6 +285,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
     "a follow-up whose": (ConfigError, [of_an_unknown_cache]),
     "a visual prompt whose beginning": (UnsupportedError, [
         lambda: after_a_prefix(CONFIG, prompt_lookup_num_tokens=2), lambda: after_a_prefix(PRE_ROPE)]),
+    "assisted decoding": (UnsupportedError, [taken_back]),
     "chunked prefill": (UnsupportedError, [
         lambda: in_pieces(16), lambda: in_pieces(-3, "pixel_values_videos", "video_grid_thw")]),
     "`inputs_embeds` of images": (UnsupportedError, [
@@ -295,6 +314,7 @@ CASES: dict[str, tuple[Errors, list[Callable[[], Any]]]] = {
     "`labels` of another shape": (ConfigError, [
         lambda: call(labels=LABELS[:, 1:]), lambda: call(labels=LABELS, logits_to_keep=3),
         lambda: call(labels=LABELS, shift_labels=LABELS)]),
+    "`output_router_logits`": (UnsupportedError, [balanced]),
     "gradient checkpointing": (UnsupportedError, [checkpointed]),
     "a selector that looks": (UnsupportedError, [features_of_elsewhere]),
     "a block that is opened": (UnsupportedError, [torch.compile(enter, backend="eager")]),

@@ -138,12 +138,12 @@ def test_rows_get_their_own_also_when_they_are_repeated(samples: Any, repeats: i
 
 def test_features_that_were_made_elsewhere_are_refused() -> None:
     shown = watched(MIXED)
-    with pytest.raises(UnsupportedError, match=r"0 images and 3 videos"):
+    with pytest.raises(UnsupportedError, match=r"\b0\b.*\b166\b.*\b9\b.*\b86\b"):
         shown.take(layouts(RAGGED))
     with pytest.raises(UnsupportedError, match="encoded 0 and 0"):
         shown.take(layouts(MIXED))  # handed out once
-    with pytest.raises(UnsupportedError, match=r"80 tokens.*grid \(2, 4, 4\)"):
-        watched(ONE_VIDEO).take(layouts([[("video", 2, 4, 4), ("text", 1)]]))
+    with pytest.raises(UnsupportedError, match=r"\[80\].*\(2, 4, 4\)"):  # as many tokens, of other videos
+        watched(ONE_VIDEO).take(layouts([[("video", 2, 4, 4), ("video", 3, 4, 4), ("text", 1)]]))
     model, config = tiny_model(), glimpse.config()
     inputs = make_inputs(CASES["one_video"])
     with torch.no_grad():

@@ -41,6 +41,8 @@ class StockFrontend:
         SetupError: there is no chat template, or something that is no processor.
     """
 
+    needs_torchvision = False  # images go through the library's PIL arithmetic, videos through `plain_videos`
+
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:
         """Return the kinds of media that the models of a family are shown."""

@@ -27,7 +27,7 @@ DECODERS = ("qwen2", "qwen3", "llama")
 LINE = 198  # the end of a line in Qwen's vocabulary
 
 
-@register_family("internvl")
+@register_family("internvl", name="InternVL", checkpoints="OpenGVLab/InternVL3-*-hf")
 class InternVL(TextDecoder):
     """InternVL: every tile has one grid, tokens are counted in one dimension.
 

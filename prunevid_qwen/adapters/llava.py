@@ -39,7 +39,7 @@ def layers_of(tower: nn.Module) -> list[nn.Module]:
     )
 
 
-@register_family("llava")
+@register_family("llava", name="LLaVA-1.5", checkpoints="llava-hf/llava-1.5-*-hf")
 class Llava(TextDecoder):
     """LLaVA-1.5: one grid for every image, tokens that are counted in one dimension.
 

@@ -28,7 +28,8 @@ from prunevid_qwen.tokens import TokenLayout
 _KIND = {IMAGE: "image", VIDEO: "video"}
 
 
-@register_family("qwen2_5_vl", "qwen2_vl", frontend="qwen")
+@register_family("qwen2_vl", frontend="qwen", name="Qwen2-VL", checkpoints="Qwen/Qwen2-VL-*")
+@register_family("qwen2_5_vl", frontend="qwen", name="Qwen2.5-VL", checkpoints="Qwen/Qwen2.5-VL-*")
 class QwenVL(TextDecoder):
     """Qwen2.5-VL and Qwen2-VL: stock transformers models, the same text stack and the same seams.
 

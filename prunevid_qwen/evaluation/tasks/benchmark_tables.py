@@ -66,6 +66,9 @@ def write_tables(folder: Path) -> dict[str, Any]:
     summary["run"] = {**{name: record[name] for name in ("options", "versions", "code_sha256")}, "configs": changed}
     page = [markdown_text(summary), "## Tokens", "", *_token_table(summary["tokens"]["rows"]), ""]
     page += [f"- {name}: {text}" for name, text in DEFINITIONS.items()] + ["", "## What answered", ""]
+    if idle := record.get("not_applied"):
+        page.append(f"- choices of the protocol that were not applied, because the model has none: {', '.join(idle)}")
+        summary["run"]["not_applied"] = idle
     page += [f"- {name}: {value}" for name, value in {**record["options"], **record["versions"]}.items()]
     page.append(f"- code of prunevid_qwen: sha256 {record['code_sha256']}")
     for name, options in changed.items():

@@ -41,6 +41,8 @@ class StockFrontend:
         SetupError: there is no chat template, or something that is no processor.
     """
 
+    needs_torchvision = False  # images go through the library's PIL arithmetic, videos through `plain_videos`
+
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:
         """Return the kinds of media that the models of a family are shown."""
@@ -198,14 +200,7 @@ class StockFrontend:
         if "video" not in self.reads:
             raise not_shown("video", self.model_type, self.reads)
         self._check_no_size("videos", [name for name in options if name in _SIZES], config)
-        asked = {
-            "sampling": config.video_sampling,
-            "max_frames": config.max_frames,
-            "fps": config.fps,
-            "backend": config.video_backend,
-            "time_limit": config.video_time_limit,
-        }
-        return Clip.of(source, **{**asked, **options})
+        return clip_of(source, config, **options)
 
     def _check_no_size(self, what: str, named: list[str], config: PruneVidConfig) -> None:
         limits = ("max_pixels", "total_pixels") if what == "videos" else ("max_pixels",)
@@ -244,11 +239,27 @@ class StockFrontend:
         if any(pictures):  # a list for each prompt: several images in one may be treated in another way than one
             asked["images"] = [[Image.fromarray(each.pixels) for each in own] for own in pictures if own]
         made = called(self.processor, [sample.text for sample in samples], asked)
+<<<<<<< HEAD
         shown: list[Picture | Clip] = [*(picture for own in pictures for picture in own), *clips]
+=======
+        shown: list[Picture | Clip] = [*clips, *(each for own in pictures for each in own)]
+>>>>>>> use17
         for each in shown:
             pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
             each.facts["resized"] = list(pixels.shape[-2:])
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+
+
+def clip_of(source: Any, config: PruneVidConfig, **options: Any) -> Clip:
+    """Read a video as ``config`` samples it; ``options`` as in `StockFrontend.open_video`."""
+    asked = {
+        "sampling": config.video_sampling,
+        "max_frames": config.max_frames,
+        "fps": config.fps,
+        "backend": config.video_backend,
+        "time_limit": config.video_time_limit,
+    }
+    return Clip.of(source, **{**asked, **options})
 
 
 def _items(content: str | list[Item]) -> list[Item]:

@@ -239,11 +239,7 @@ class StockFrontend:
         if any(pictures):  # a list for each prompt: several images in one may be treated in another way than one
             asked["images"] = [[Image.fromarray(each.pixels) for each in own] for own in pictures if own]
         made = called(self.processor, [sample.text for sample in samples], asked)
-<<<<<<< HEAD
         shown: list[Picture | Clip] = [*(picture for own in pictures for picture in own), *clips]
-=======
-        shown: list[Picture | Clip] = [*clips, *(each for own in pictures for each in own)]
->>>>>>> use17
         for each in shown:
             pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
             each.facts["resized"] = list(pixels.shape[-2:])

@@ -16,7 +16,7 @@ from prunevid_qwen.adapters.tiny import IMAGE, SIDE, VIDEO
 from prunevid_qwen.adapters.tiny.newlines import tiled
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.errors import ConfigError, UnknownOption
-from prunevid_qwen.inputs.frontends import StockFrontend, check_reads
+from prunevid_qwen.inputs.frontends import StockFrontend, check_reads, stock_loading
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS, PlainVideoProcessor
 from prunevid_qwen.inputs.frontends.templates import DEFAULT_TEMPLATES, default_template
 from prunevid_qwen.loading import config_of
@@ -250,8 +250,9 @@ def test_which_media_a_family_is_shown_is_told_by_its_config_alone(family: str, 
             check_reads(str(tmp_path), "video", {})
 
 
-def test_settings_are_read_where_the_library_reads_them(tmp_path: Path) -> None:
+def test_settings_are_read_where_the_library_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the processor's file, else in that of videos, else in that of images, as old downloads have it."""
+    monkeypatch.setattr(stock_loading, "find_spec", lambda _name: None)
     save_folder(tmp_path, "video_llava", weights=False)
     small, large = ({"size": {"shortest_edge": n}, "crop_size": {"height": n, "width": n}} for n in (28, 42))
     names = ("processor_config.json", "video_preprocessor_config.json", "preprocessor_config.json")
@@ -270,7 +271,10 @@ def test_settings_are_read_where_the_library_reads_them(tmp_path: Path) -> None:
     assert sides == [SIDE * 14, 28, 42]
 
 
-def test_a_setting_that_only_torchvision_does_says_how_to_install_it(tmp_path: Path) -> None:
+def test_a_setting_that_only_torchvision_does_says_how_to_install_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stock_loading, "find_spec", lambda _name: None)
     save_folder(tmp_path, "llava_onevision", weights=False)
     written = json.loads((tmp_path / "processor_config.json").read_text())
     written["video_processor"]["resample"] = 1

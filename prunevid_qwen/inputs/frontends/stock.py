@@ -19,7 +19,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError
 from prunevid_qwen.inputs.frontends.frontend import not_shown
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS
-from prunevid_qwen.inputs.frontends.stock_loading import completed, load_processor
+from prunevid_qwen.inputs.frontends.stock_loading import called, completed, load_processor
 from prunevid_qwen.inputs.frontends.templates import default_template
 from prunevid_qwen.inputs.messages import Item, read_messages
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
@@ -237,23 +237,13 @@ class StockFrontend:
                 f"{' and '.join(map(str, sorted(lengths)))}: ask about each video in a call of its own, or set "
                 "max_frames to the smallest"
             )
-        videos: dict[str, Any] = {}
+        asked: dict[str, Any] = {"padding": True, "return_tensors": "pt", "padding_side": "left"}
         if clips:  # frames are chosen already
-            videos = {"videos": [each.frames for each in clips], "do_sample_frames": False,
-                      "video_metadata": [each.metadata for each in clips]}  # fmt: skip
-        texts = [sample.text for sample in samples]
-        bos = self.tokenizer.bos_token
-        made = self.processor(
-            # a list for each prompt: several images in one may be treated in another way than one
-            images=[[Image.fromarray(each.pixels) for each in own] for own in pictures if own] or None,
-            text=texts,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            # a template may write the first token itself, as the library's own apply_chat_template minds
-            add_special_tokens=bos is None or not texts[0].startswith(bos),
-            **videos,
-        )
+            asked["videos"] = [each.frames for each in clips]
+            asked |= {"do_sample_frames": False, "video_metadata": [each.metadata for each in clips]}
+        if any(pictures):  # a list for each prompt: several images in one may be treated in another way than one
+            asked["images"] = [[Image.fromarray(each.pixels) for each in own] for own in pictures if own]
+        made = called(self.processor, [sample.text for sample in samples], asked)
         for each in (each for sample in samples for each in sample.media):
             pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
             each.facts["resized"] = list(pixels.shape[-2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -74,6 +75,28 @@ def completed(processor: Any, config: Any) -> Any:
         processor.num_image_tokens = (int(seen.image_size) // int(seen.patch_size)) ** 2
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
     return processor
+
+
+def called(processor: Any, texts: list[str], asked: dict[str, Any]) -> Any:
+    """Call a processor with what it takes: in older releases some take few arguments and no others.
+
+    Args:
+        processor: of transformers.
+        texts: a template may have written the first token into them already, as the library's own
+            ``apply_chat_template`` minds.
+        asked: the arguments, "padding_side" among them.
+    """
+    tokenizer, parameters = processor.tokenizer, inspect.signature(processor.__call__).parameters
+    bos = tokenizer.bos_token
+    begun = bos is not None and texts[0].startswith(bos)
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return processor(text=texts, add_special_tokens=not begun, **asked)
+    side, tokenizer.padding_side = tokenizer.padding_side, asked["padding_side"]
+    try:
+        given = {name: value for name, value in asked.items() if name in parameters}
+        return processor(text=[text.removeprefix(bos) for text in texts] if begun else texts, **given)
+    finally:
+        tokenizer.padding_side = side
 
 
 @contextmanager

@@ -160,7 +160,7 @@ class MediaReader:
     def from_pretrained(cls, source: str, **hub: Any) -> MediaReader:
         """Read the settings from a folder or a hub id, whose config names the family; ``hub`` as in transformers."""
         model_type = read_json(source, "config.json", hub).get("model_type")
-        frontend = family_of(model_type).frontend if model_type in families() else "qwen"
+        frontend = family_of(model_type).frontend if model_type in families() else ""
         fallback = read_json(source, "preprocessor_config.json", hub)
         options = {}
         for kind, files in _SETTINGS.items():

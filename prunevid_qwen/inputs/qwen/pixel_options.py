@@ -134,7 +134,7 @@ class PixelOptions:
         Args:
             settings: the parsed JSON; keys that do not concern pixels are passed over.
             video: the settings are a video processor's, not an image processor's.
-            frontend: that the model's family is registered with, a key of `STOCK`.
+            frontend: that the model's family is registered with, a key of `STOCK`; any other means "qwen".
 
         Raises:
             ConfigError: a step that is always done here is switched off or done in another way, or a bad value.
@@ -148,7 +148,7 @@ class PixelOptions:
                 f"the preprocessor config asks for rescale_factor={scale!r}, resample={resample!r}; only 1/255 and 3 "
                 f"(bicubic) are what Qwen-VL models were trained with"
             )
-        stock = STOCK[frontend]["video" if video else "image"]
+        stock = STOCK.get(frontend, STOCK["qwen"])["video" if video else "image"]
         size = settings.get("size") or {}
         given = {"min_pixels": size.get("shortest_edge"), "max_pixels": size.get("longest_edge")}
         if stock.whole is None:

@@ -24,8 +24,8 @@ import typer
 
 from prunevid_qwen import PruneVidQwen25VL, get_paper_config
 from prunevid_qwen.cli import run_script
-from prunevid_qwen.evaluation.speed.memory import peak_memory
 from prunevid_qwen.evaluation.speed.speed_run import hardware
+from prunevid_qwen.evaluation.speed.timed_run import peak_memory
 from prunevid_qwen.evaluation.store import surroundings
 from research.shapes_run import RUNS, command_of
 

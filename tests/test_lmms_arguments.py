@@ -10,7 +10,7 @@ import pytest
 
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.lmms_plugin.arguments import (
+from prunevid_qwen.evaluation.lmms_plugin.requests import (
     BY_PROTOCOL,
     KINDS,
     LONGEST,
@@ -86,11 +86,11 @@ def test_texts_lose_their_quotes_and_gain_line_breaks() -> None:
         ({"model_path": "x"}, "takes 'pretrained'"),
         ({"config": "papr"}, "did you mean 'paper'"),
         ({"keep_ratio": "much"}, "keep_ratio is a number, got 'much'"),
-        ({"frames": 16.5}, "frames is a whole number, got 16.5"),
+        ({"frames": 16.5}, "frames is a whole number, got '16.5'"),
         ({"frames": 15}, "frames is even"),
         ({"enable_stage1": "perhaps"}, "enable_stage1 is true or false, got 'perhaps'"),
-        ({"enable_stage1": 2}, "enable_stage1 is true or false, got 2"),
-        ({"keep_ratio": True}, "keep_ratio is a number, got True"),
+        ({"enable_stage1": 2}, "enable_stage1 is true or false, got '2'"),
+        ({"keep_ratio": True}, "keep_ratio is a number, got 'True'"),
         ({"revision": 1e5}, 'put it into quotes (revision="...")'),
         ({"workers": -1}, "workers is a whole number of at least 0"),
         ({"max_new_tokens": 0}, "max_new_tokens is a whole number of at least 1"),

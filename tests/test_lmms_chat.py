@@ -16,7 +16,7 @@ from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.task import tasks_of
 from prunevid_qwen.evaluation.engine.task_media import HeldImage, read_media
-from prunevid_qwen.evaluation.lmms_plugin.chat import TOGETHER, ByRequest, ChatQuestion, chat_question
+from prunevid_qwen.evaluation.lmms_plugin.requests import TOGETHER, ByRequest, ChatQuestion, chat_question
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from tests.media import frame

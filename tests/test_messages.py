@@ -19,8 +19,7 @@ from prunevid_qwen.cli.request import Request
 from prunevid_qwen.config import PruneVidConfig, get_config
 from prunevid_qwen.errors import ConfigError, MediaError, PruneVidError, UnknownOption, excerpt
 from prunevid_qwen.evaluation.datasets.choices import letter_of
-from prunevid_qwen.evaluation.lmms_plugin.arguments import read_generation
-from prunevid_qwen.evaluation.lmms_plugin.chat import chat_question
+from prunevid_qwen.evaluation.lmms_plugin.requests import chat_question, read_generation
 from prunevid_qwen.evaluation.tasks.batch_questions import read_questions
 from prunevid_qwen.inputs.messages import Item, read_item, read_messages
 from prunevid_qwen.inputs.qwen.media import MediaReader

@@ -27,7 +27,6 @@ STAYS = {
     "cli/old_spellings.py": "the command `train glimpse`",
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/plus_summary.py": "colours of curves",
-    "evaluation/speed/speed_plots.py": "colours of curves",
 }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 import shutil
@@ -178,7 +180,23 @@ def test_tables_of_the_speed_benchmark(run: Path, folder: str, which: str) -> No
     """An unfinished one has tables too, of what was measured."""
     pytest.importorskip("matplotlib", reason="the page shows the plots")
     assert main(["bench", "speed", "--plots_from", folder, "--json"]) == 0
-    check_tables(run, folder, which)
+    for path in (run / which).iterdir():
+        old = path.read_bytes()
+        for before, after in REWORDED:
+            old = re.sub(before, after, old)
+        old, new = (text.decode() for text in (old, (run / folder / path.name).read_bytes()))
+        if path.suffix == ".md":
+            tables = [part for part in new.split("\n\n") if part.startswith("|")]
+            assert {part for part in old.split("\n\n") if part.startswith("|")} < set(tables)
+        else:  # sentences say less now, every figure is the same
+            assert without_sentences(path.suffix, new) == without_sentences(path.suffix, old)
+
+
+def without_sentences(suffix: str, text: str) -> tuple[Any, list[dict[str, Any]]]:
+    rows = json.loads(text)["rows"] if suffix == ".json" else list(csv.DictReader(io.StringIO(text, newline="")))
+    rest = {**json.loads(text), "rows": None} if suffix == ".json" else None
+    assert all(row.pop("sentence") for row in rows)
+    return rest, rows
 
 
 @of("speed")

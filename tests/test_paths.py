@@ -17,7 +17,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.task_media import ByConfig
-from prunevid_qwen.evaluation.lmms_plugin.chat import chat_question
+from prunevid_qwen.evaluation.lmms_plugin.requests import chat_question
 from prunevid_qwen.evaluation.tasks.batch_questions import missing_media, read_questions
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.sources import videos_of

@@ -20,13 +20,14 @@ from prunevid_qwen.evaluation.speed.contest import (
     Contest,
     competitors,
     control_config,
+    measure_overhead,
 )
-from prunevid_qwen.evaluation.speed.growth import measure_growth, video_features
-from prunevid_qwen.evaluation.speed.memory import NOT_MEASURED, cache_storage, peak_memory
+from prunevid_qwen.evaluation.speed.flops import cache_storage
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, check_counted, shape_called
-from prunevid_qwen.evaluation.speed.overhead import measure_overhead, overhead_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, pixels_of
-from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.speed_findings import overhead_of
+from prunevid_qwen.evaluation.speed.speed_run import measure_growth, video_features
+from prunevid_qwen.evaluation.speed.timed_run import NOT_MEASURED, peak_memory, timed_parts, timed_tokens
 
 TINY, CPU = shape_called("tiny"), torch.device("cpu")
 PROMPT = PromptSize(4, 4, 5, 12)
@@ -268,9 +269,8 @@ def test_overhead_pairs_neighbours_and_takes_turns_in_front(monkeypatch):
         times = {"first_token": 1.0, "decode_per_token": 0.1, "end_to_end": 2.0}
         return ({name: 1.01 * value for name, value in times.items()} if config else times), None
 
-    monkeypatch.setattr("prunevid_qwen.evaluation.speed.overhead.timed_tokens", timed)
-    (line,) = measure_overhead(("tiny",), CPU, torch.float32, "sdpa")
-    found = overhead_of(line)
+    monkeypatch.setattr("prunevid_qwen.evaluation.speed.contest.timed_tokens", timed)
+    found = overhead_of(measure_overhead("tiny", CPU, torch.float32, "sdpa"))
     assert found["generate_share"]["median"] == pytest.approx(0.01)
     assert found["prefill_ms"]["median"] == pytest.approx(10) and found["decode_ms"]["median"] == pytest.approx(1)
     assert order[:4] == [False, True, True, False] and sum(order) == len(order) / 2
@@ -283,7 +283,7 @@ def test_growth_fits_the_exponent_of_the_medians(monkeypatch):
         clock["seconds"] = features.shape[0] ** 1.5
         return clock["seconds"], 7
 
-    monkeypatch.setattr("prunevid_qwen.evaluation.speed.growth.stage1_seconds", stage1)
+    monkeypatch.setattr("prunevid_qwen.evaluation.speed.speed_run.stage1_seconds", stage1)
     line = measure_growth(CPU, torch.float32, positions=(2, 4, 8))
     assert line["exponent"] == pytest.approx(1.5)
     assert [point["frames"] for point in line["points"]] == [4, 8, 16]

@@ -139,11 +139,8 @@ def explained(name: str) -> str:
 def _pages(table: Any, settings: Sequence[Any], out: Path) -> Done:
     """Write the page of each setting."""
     from prunevid_qwen.evaluation.published.table_page import PAGE, write_page
-    from prunevid_qwen.evaluation.published.timing_page import write_timing_page
 
-    told = {
-        each.name: (write_timing_page if each.timed else write_page)(table, each, out / each.name) for each in settings
-    }
+    told = {each.name: write_page(table, each, out / each.name) for each in settings}
 
     def show() -> None:
         for name, found in told.items():

@@ -1,7 +1,4 @@
-"""Our model inside lmms-eval, found through its entry point ``lmms_eval.models``: no fork, no copy of its code.
-
-`arguments` and `chat` read what lmms-eval hands over; only `model` imports lmms-eval, and only lmms-eval imports that.
-"""
+"""Our model inside lmms-eval, found by its entry point ``lmms_eval.models``; only `model` imports lmms-eval."""
 
 from typing import Any
 

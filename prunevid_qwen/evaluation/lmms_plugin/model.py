@@ -22,12 +22,12 @@ from prunevid_qwen.evaluation.engine.answering import Answering, Encoded
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.task import Line, Task, tasks_of
 from prunevid_qwen.evaluation.engine.task_media import Read
-from prunevid_qwen.evaluation.lmms_plugin.arguments import Generation, placed, read_arguments, read_generation
-from prunevid_qwen.evaluation.lmms_plugin.chat import TOGETHER, ByRequest, ChatQuestion, chat_question
+from prunevid_qwen.evaluation.lmms_plugin import requests as handed
 from prunevid_qwen.evaluation.store import Lines
 from prunevid_qwen.tokens.device import input_device
 
 _CONFIG = "lmms_eval"
+_ONLY_ANSWERS = "prunevid_qwen {}: choose a task whose output_type is generate_until"
 
 
 class PruneVidQwen(lmms):
@@ -35,7 +35,7 @@ class PruneVidQwen(lmms):
 
     Args:
         batch_size, max_batch_size: any number: each answer is one prompt, never padded beside others.
-        given: see `arguments.KINDS`.
+        given: see `requests.KINDS`.
 
     Raises:
         ConfigError: an unknown argument, or a bad value.
@@ -46,7 +46,7 @@ class PruneVidQwen(lmms):
 
     def __init__(self, batch_size: int | str = 1, max_batch_size: int | str | None = None, **given: Any) -> None:
         super().__init__()
-        self.arguments = read_arguments(given)
+        self.arguments = handed.read_arguments(given)
         self.accelerator = Accelerator()
         processes = self.accelerator.num_processes
         # what torchrun says; lmms-eval goes by it, and would wait for ever for processes that accelerate does not see
@@ -57,12 +57,12 @@ class PruneVidQwen(lmms):
                 "ACCELERATE_USE_CPU=true before torchrun"
             )
         self._rank, self._world_size = self.accelerator.process_index, processes
-        loading = placed(self.arguments.loading, processes, str(self.accelerator.device))
+        loading = handed.placed(self.arguments.loading, processes, str(self.accelerator.device))
         config = self.arguments.config
         self._answerer = Answering(((_CONFIG, config),), self.arguments.pretrained, loading).load()
         self._device = input_device(self._answerer.model.model)
         media = self._answerer.model.preprocessor.media
-        self._reading = ByRequest(
+        self._reading = handed.ByRequest(
             self.arguments.protocol, media.video, media.image, config.video_backend, config.video_time_limit
         )
         self._open = ExitStack()
@@ -95,15 +95,15 @@ class PruneVidQwen(lmms):
         asked = [  # None is padding: other ranks have one more request, and nobody reads its answer
             None
             if (request.metadata or {}).get("__padding_only__")
-            else (request, read_generation(request.args[2], self.arguments.max_new_tokens))
+            else (request, handed.read_generation(request.args[2], self.arguments.max_new_tokens))
             for request in requests
         ]
         return self._generate(asked)
 
-    def _generate(self, asked: Sequence[tuple[Instance, Generation] | None]) -> Iterator[GenerationResult]:
+    def _generate(self, asked: Sequence[tuple[Instance, handed.Generation] | None]) -> Iterator[GenerationResult]:
         done: list[Line] = []
         own = [each for each in asked if each is not None]
-        tasks = tasks_of((self._question(*each) for each in own), [_CONFIG], TOGETHER)
+        tasks = tasks_of((self._question(*each) for each in own), [_CONFIG], handed.TOGETHER)
         bar = tqdm(total=len(own), disable=self._rank != 0, desc="prunevid_qwen")
         try:
             with bar, closing(run_here(tasks, self._reading, self._lines, self.arguments.workers)) as lines:
@@ -141,14 +141,15 @@ class PruneVidQwen(lmms):
                 logger.opt(exception=fault).error(abridged(f"no answer to {self.errors[-1]}"))
             yield line
 
-    def _question(self, request: Instance, generation: Generation) -> ChatQuestion:
+    def _question(self, request: Instance, generation: handed.Generation) -> handed.ChatQuestion:
         _, doc_to_messages, _, doc_id, task, split = request.args
         name = f"{task}/{doc_id}"
         try:
             messages = doc_to_messages(self.task_dict[task][split][doc_id])
-            return chat_question(name, generation.arguments, messages, self.arguments.system, self.arguments.prefill)
+            system, prefill = self.arguments.system, self.arguments.prefill
+            return handed.chat_question(name, generation.arguments, messages, system, prefill)
         except (Exception, SystemExit) as error:  # some tasks end the process where a video is missing
-            return ChatQuestion(name, generation.arguments, error=f"{type(error).__name__}: {error}")
+            return handed.ChatQuestion(name, generation.arguments, error=f"{type(error).__name__}: {error}")
 
     def _tell(self, done: Sequence[Line]) -> None:
         """Log this rank's figures; lmms-eval puts those of rank 0 into its results under "throughput"."""
@@ -172,16 +173,11 @@ class PruneVidQwen(lmms):
 
     def loglikelihood(self, requests: list[Instance]) -> NoReturn:
         """Refuse: pruning is defined for prompts with an answer to come."""
-        raise NotImplementedError(
-            "prunevid_qwen generates answers and gives no log-likelihoods: choose a task whose output_type is "
-            "generate_until"
-        )
+        raise NotImplementedError(_ONLY_ANSWERS.format("gives no log-likelihoods"))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> NoReturn:
         """Refuse: see the sentence."""
-        raise NotImplementedError(
-            "prunevid_qwen answers one round a request: choose a task whose output_type is generate_until"
-        )
+        raise NotImplementedError(_ONLY_ANSWERS.format("answers one round a request"))
 
     def clean(self) -> None:
         """Let go of the model: lmms-eval may put a judge on the same GPU."""
@@ -190,7 +186,7 @@ class PruneVidQwen(lmms):
         super().clean()
 
 
-def _result(line: Line, generation: Generation) -> GenerationResult:
+def _result(line: Line, generation: handed.Generation) -> GenerationResult:
     if line["error"] is not None:
         return GenerationResult("")
     tokens = line["tokens"]

@@ -6,11 +6,10 @@ L - K. The budget b is the mean over layers: b * L = m * K + r * (L - K).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
@@ -18,11 +17,8 @@ from prunevid_qwen.config.method_base import MethodOptions, resolve_layer
 from prunevid_qwen.config.option_checks import check_share
 from prunevid_qwen.errors import ConfigError
 
-_MANY = 10_000_000  # tokens, of which a rounded one is nothing
 
-
-@dataclass(frozen=True)
-class Depth:
+class Depth(NamedTuple):
     """How many layers a decoder has, and the one, from 0, after which its GlimpsePrune predictor selects.
 
     None is at two thirds of the depth, as all published ones (18 of 28 layers, 23 of 36).
@@ -37,8 +33,7 @@ class Depth:
         return -(-2 * self.layers // 3) - 1 if self.glimpse is None else self.glimpse
 
 
-PUBLISHED_DEPTH = Depth(28)
-"""Qwen2.5-VL-7B, which all tables are of."""
+PUBLISHED_DEPTH = Depth(28)  # Qwen2.5-VL-7B, which all tables are of
 
 
 def spending(config: PruneVidConfig, budget: float, depth: Depth) -> PruneVidConfig:
@@ -80,15 +75,15 @@ def budget_of(config: PruneVidConfig, depth: Depth) -> tuple[float, bool]:
 def layer_shares(config: PruneVidConfig, depth: Depth, free: float = 1.0) -> tuple[list[float], bool]:
     """Return the share of the visual tokens that each layer sees, and whether it is exactly that or may be less.
 
-    A selector that is asked for an average over layers has that average in each.
-
-    Args:
-        config: what is pruned.
-        depth: of the model.
-        free: the share that a cut leaves where the video decides and nothing caps it.
+    A selector that is asked for an average over layers has that average in each; a cut leaves the share ``free`` where
+    the video decides and nothing caps it.
     """
-    entering, exact = _entering(config.merger)
-    own, shares = config.selector, [entering]
+    own, merger = config.selector, config.merger
+    entering = getattr(merger, "cluster_ratio", getattr(merger, "keep_ratio", None))
+    exact = getattr(merger, "exact", False)
+    if entering is None or getattr(merger, "keep_tokens", None) is not None:
+        entering, exact = 1.0, merger is None
+    shares = [entering]
     if getattr(own, "averages", False) and getattr(own, "keep_ratio", None) is not None:
         return [entering * own.keep_ratio] * depth.layers, exact
     before = _layers_before(config, depth)
@@ -113,14 +108,6 @@ def _layers_before(config: PruneVidConfig, depth: Depth) -> list[int]:
     return [resolve_layer(at - 1 if isinstance(at, int) else at, depth.layers) + 1 for at in layers]
 
 
-def _entering(merger: Any) -> tuple[float, bool]:
-    """Return the share that enters the decoder, and whether it is exactly that."""
-    share = getattr(merger, "cluster_ratio", getattr(merger, "keep_ratio", None))
-    if share is None or getattr(merger, "keep_tokens", None) is not None:
-        return 1.0, merger is None
-    return share, getattr(merger, "exact", False)
-
-
 def _left(config: PruneVidConfig, step: int, came: float) -> float | None:
     """Return the share of what comes to a cut, ``came`` of what entered, that it leaves; None: the video decides."""
     own = config.selector
@@ -128,8 +115,8 @@ def _left(config: PruneVidConfig, step: int, came: float) -> float | None:
         return config.fixed_keep_ratio
     if getattr(own, "max_keep_ratio", None) is not None:
         return float(own.max_keep_ratio)
-    size = round(_MANY * came)
     if getattr(own, "keep_tokens", None) is not None or not isinstance(own, MethodOptions):
         return None
+    size = round(10_000_000 * came)  # tokens, of which a rounded one is nothing
     most = own.most(SimpleNamespace(blocks=(SimpleNamespace(kind="video", start=0, stop=size),)), step)
     return None if most is None else most / size

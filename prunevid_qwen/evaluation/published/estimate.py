@@ -7,43 +7,32 @@ speed benchmark. Reading videos is work of CPUs beside the GPU and not counted: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, layer_shares
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
 
-LAYERS, HIDDEN = 28, 3584
-LINEAR = 13.05e9
-"""FLOPs of one token in the decoder's products with weights, all 28 layers: 2 for each of 6.5 billion."""
-ATTENTION = 4 * HIDDEN * LAYERS
-"""FLOPs of one pair of tokens in attention."""
-VISION = 5.4e9
-"""FLOPs of one visual token in the vision tower: four patches, 32 blocks, a frame's own full attention included."""
-SPEED = 0.4 * 312e12
-"""FLOP/s: 40 % of what an A100 promises in bfloat16."""
-DECODE = 0.03
-"""Seconds a token of the answer: 28 to 30 ms on an A100 in GlimpsePrune's table 7."""
-OVERHEAD = 0.15
-"""Seconds an answer for everything else: assumed."""
-FREE = 0.2
-"""Share that a cut leaves where the video decides: assumed."""
-TIMED_ROUNDS = 5.0
-"""How often a timed row answers an image: twice to warm up and for memory, three times for the clock."""
-
+LINEAR = 13.05e9  # FLOPs of a token in the decoder's products with weights, 28 layers: 2 for each of 6.5 billion
+ATTENTION = 4 * 3584 * 28  # FLOPs of a pair of tokens in attention
+VISION = 5.4e9  # FLOPs of a visual token in the vision tower: four patches, 32 blocks, a frame's full attention
+SPEED = 0.4 * 312e12  # FLOP/s: 40 % of what an A100 promises in bfloat16
+DECODE = 0.03  # seconds a token of the answer: 28 to 30 ms on an A100 in GlimpsePrune's table 7
+OVERHEAD = 0.15  # seconds an answer for everything else: assumed
+FREE = 0.2  # share that a cut leaves where the video decides: assumed
+TIMED_ROUNDS = 5.0  # answers of a timed row to an image: two to warm up and for memory, three for the clock
 TEXT = 120  # tokens of a prompt beside the visual ones
 WEIGHTS_GB = 16.6  # 8.29 billion weights of 2 bytes
 LINE_KB = 4  # a stored answer
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """Hours of one A100, gigabytes of data and answers without weights, and the arithmetic, a line a data set."""
 
     hours: float
     gigabytes: float
-    lines: tuple[str, ...]
+    lines: list[str]
 
 
 def prefill_flops(width: float) -> float:
@@ -56,7 +45,7 @@ def answer_cost(
 ) -> tuple[float, float]:
     """Return the decoder's FLOPs for a prompt and the seconds of an answer, means over configs.
 
-    ``tokens`` are the prompt's visual ones before pruning, ``text`` its others, ``answer`` those of the answer.
+    ``tokens`` are the prompt's visual ones before pruning, ``text`` its others, ``answer`` the answer's.
     """
     shares = [layer_shares(config, PUBLISHED_DEPTH, free=FREE)[0] for config in configs]
     flops = sum(fmean(prefill_flops(tokens * share + text) for share in each) for each in shares) / len(configs)
@@ -84,7 +73,7 @@ def cost_of(setting: Setting) -> Cost:
             f"{DECODE} s + {OVERHEAD} s) = {answers * answer / 3600:.1f} h answering"
             f"{'' if rounds == 1 else f'; all {rounds:g} times'}; disk {gigabytes(disk)} ({data.why})"
         )
-    return Cost(hours, whole, tuple(lines))
+    return Cost(hours, whole, lines)
 
 
 def gigabytes(value: float) -> str:
@@ -94,19 +83,16 @@ def gigabytes(value: float) -> str:
 
 def cost_lines(setting: Setting) -> list[str]:
     """Say what a setting would take, with the arithmetic."""
-    cost = cost_of(setting)
-    lines = [
+    cost, timed = (
+        cost_of(setting),
+        "Times, memory and speed-ups need the GPU that they are about; tokens, cache lengths",
+    )
+    total = (
         f"About {cost.hours:.1f} hours of one A100, {gigabytes(cost.gigabytes)} of data and answers, {WEIGHTS_GB} GB "
         "of weights. An estimate by the arithmetic below, no measurement; reading videos is work of CPUs and not in "
-        "it, an archive needs its room again while it is unpacked.",
-        *cost.lines,
-    ]
-    if setting.timed:
-        lines.append(
-            "Times, memory and speed-ups need the GPU that they are about; tokens, cache lengths and FLOPs need none, "
-            "only the model."
-        )
-    return lines
+        "it, an archive needs its room again while it is unpacked."
+    )
+    return [total, *cost.lines, *([f"{timed} and FLOPs need none, only the model."] if setting.timed else ())]
 
 
 def figure_lines(setting: Setting) -> list[str]:

@@ -14,13 +14,12 @@ from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.engine.task_media import ByProtocol, MediaReading, media_reader, read_media
-from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, read_media
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.tasks.benchmark import BenchmarkRun, answer_run, spread
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
 
 
@@ -90,20 +89,16 @@ class Reproduction:
             found.append((name, config.replace(glimpse_path=self._predictor) if config.has("glimpse_path") else config))
         return tuple(found), unfit
 
-    def protocol(self, each: SetOfTable) -> EvalProtocol:
-        """Return the protocol of a data set, changes included."""
-        made: EvalProtocol = each.protocol.replace(**self.changes)
-        return made
+    def run(self, each: SetOfTable, configs: NamedConfigs) -> BenchmarkRun:
+        """Return the run of a data set under its protocol, changes included; `ConfigError` where they do not fit."""
+        name, protocol = each.data.dataset, each.protocol.replace(**self.changes)
+        who = (self.model_path, self.loading, self.device)
+        return BenchmarkRun(name, self.data[name], protocol, configs, each.data.part, self.limit, *who)
 
     def read(self) -> list[tuple[SetOfTable, Dataset]]:
-        """Read the questions of every data set; no video is opened.
-
-        Raises:
-            ConfigError: a folder does not hold them.
-        """
-        return [
-            (each, read_dataset(each.data.dataset, self.data[each.data.dataset], each.data.part)) for each in self.sets
-        ]
+        """Read the questions of every data set, no video; `ConfigError` where a folder does not hold them."""
+        names = [(each, each.data.dataset) for each in self.sets]
+        return [(each, read_dataset(name, self.data[name], each.data.part)) for each, name in names]
 
 
 def reproduce(
@@ -129,38 +124,33 @@ def reproduce(
         def told(what: str, done: int, total: int, title: str = each.data.title) -> None:
             tell(f"{title}: {what}", done, total)
 
-        run = BenchmarkRun(
-            each.data.dataset, asked.data[each.data.dataset], asked.protocol(each), configs, each.data.part,
-            asked.limit, asked.model_path, asked.loading, asked.device,
-        )  # fmt: skip
-        answer_run(folder / each.name, run, engine, shard, restart, told, command, data)
+        answer_run(folder / each.name, asked.run(each, configs), engine, shard, restart, told, command, data)
 
 
 def check(asked: Reproduction) -> list[dict[str, Any]]:
     """Do everything up to the model: questions, protocols, configs, files of a local model, a first video of each set.
 
-    Returns: what was found of each data set.
+    Returns: what was found of each data set; "first" is None where nothing can be read.
 
     Raises:
-        ConfigError, SetupError: what would stop the run. Of a data set of which nothing can be read "first" is None.
+        ConfigError, SetupError: what would stop the run.
     """
     files, local = check_files(asked.model_path), Path(_folder(asked.model_path)).is_dir()
-    reader = media_reader(asked.model_path, asked.loading) if local else MediaReader()
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
-    if local:
-        for _, config in configs:
-            compile_plan(config, depth.layers)
+    for _, config in configs if local else ():
+        compile_plan(config, depth.layers)
     names = [name for name, _ in configs]
     if asked.setting.timed:  # the stock model takes part
         names = [row.name for row in asked.setting.rows if row.ours is None or row.name in names]
     found = []
     for each, data in asked.read():
-        protocol, config = asked.protocol(each), configs[0][1]
-        reading = ByProtocol(protocol, reader.video, reader.image, config.video_backend, config.video_time_limit)
+        run = asked.run(each, configs)
+        reading = run.reading() if local else ByProtocol(run.protocol, PixelOptions(), PixelOptions())
         records = spread(data.records, asked.limit)
-        paths = sorted({media.path for record in records for media in record.media})
-        missing = [path for path in paths if not Path(path).exists()]
+        missing = sorted({media.path for each in records for media in each.media if not Path(media.path).exists()})
+        tried = ((record.media[0].path, read_media(reading, record.media)) for record in records)
+        path, first = next(((path, read) for path, read in tried if read.error is None), (None, None))
         found.append(
             {
                 "asked": each.name,
@@ -173,33 +163,25 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
                 "answers": len(records) * len(names),
                 "missing": len(missing),
                 "first missing": missing[0] if missing else None,
-                "protocol": protocol.to_dict(),
+                "protocol": run.protocol.to_dict(),
                 "configs": names,
                 "not on this model": unfit,
                 "model": files,
-                "first": _first_read(reading, records),
+                "first": first
+                and {
+                    "path": path,
+                    "frames, height, width": [list(medium.frames.shape[:3]) for medium in first.media],
+                    "seconds": first.seconds,
+                },
             }
         )
     return found
 
 
-def _first_read(reading: MediaReading, records: Any) -> dict[str, Any] | None:
-    for record in records:
-        read = read_media(reading, record.media)
-        if read.error is None:
-            shapes = [list(medium.frames.shape[:3]) for medium in read.media]
-            return {"path": record.media[0].path, "frames, height, width": shapes, "seconds": read.seconds}
-    return None
-
-
-# ---- what is known of a model that is not loaded
-
-
 def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None = None) -> Depth:
     """Read how deep a model is, and where its predictor selects, of which a hub id is taken for a published one.
 
-    Raises:
-        ConfigError, SetupError, UnsupportedError: as in `prunevid_qwen.loading.config_of`.
+    It raises as `prunevid_qwen.loading.config_of`.
     """
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
     layers = config_of(_folder(model_path), hub).get_text_config().num_hidden_layers
@@ -211,12 +193,7 @@ def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None 
 
 
 def check_files(model_path: str) -> str:
-    """Look whether the weights of a local model are all there; return a sentence.
-
-    Raises:
-        ConfigError: it is neither a folder of a model nor a hub id.
-        SetupError: some are missing; the first is named.
-    """
+    """Look whether the weights of a local model are all there, and say so; `SetupError` where some are not."""
     check_source(_folder(model_path))  # before a Path drops the ./ that makes it one
     folder = Path(_folder(model_path))
     if not folder.is_dir():

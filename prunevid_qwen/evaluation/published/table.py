@@ -22,9 +22,7 @@ from prunevid_qwen.evaluation.yaml_data import build, read_yaml
 
 FOLDER = Path(__file__).parent
 BASELINE_ROW = "baseline"
-
 _SETS = "sets"
-_SHALLOW = 20  # layers below which a number of `Ours.after` means the first layer
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,9 @@ class SetOfTable:
         if self.name not in data_sets():
             raise ConfigError(unknown("the data sets are", self.name, data_sets()))
         if not isinstance(self.protocol, EvalProtocol):
-            choices, dataset = dict(self.protocol), self.data.dataset
+            choices = {"dataset": self.data.dataset, **self.protocol}
             preset = choices.pop("preset", None)
-            made = protocol_named(preset, dataset, **choices) if preset else EvalProtocol.from_dict(
-                {"dataset": dataset, **choices}
-            )  # fmt: skip
+            made = EvalProtocol.from_dict(choices) if preset is None else protocol_named(preset, **choices)
             object.__setattr__(self, "protocol", made)
 
     @property
@@ -83,14 +79,10 @@ class Ours:
         self.config(PUBLISHED_DEPTH)  # what is wrong is said with the line it stands in
 
     def config(self, depth: Depth) -> PruneVidConfig:
-        """Return the config for a model.
-
-        Raises:
-            ConfigError: the model is so shallow that its first layers alone spend the budget.
-        """
+        """Return the config for a model; `ConfigError` where its first layers alone spend the budget."""
         made = get_config(self.preset).replace(**self.options)
         if self.after is not None:
-            layer = depth.glimpse_layer if self.after == "predictor" else self.after if depth.layers >= _SHALLOW else 0
+            layer = depth.glimpse_layer if self.after == "predictor" else self.after if depth.layers >= 20 else 0
             made = made.replace(pruning_layer=layer)
         return made if self.budget is None else spending(made, self.budget, depth)
 
@@ -166,11 +158,7 @@ class PublishedTable:
     name: str = ""  # of its file, and of its default folder
 
     def settings_called(self, names: tuple[str, ...]) -> tuple[Setting, ...]:
-        """Return settings by name; all for no names.
-
-        Raises:
-            ConfigError: there is none of that name; the nearest is offered.
-        """
+        """Return settings by name, all for no names; `ConfigError` where there is none of that name."""
         known = tuple(setting.name for setting in self.settings)
         for name in names:
             if name not in known:
@@ -185,11 +173,7 @@ def table_names() -> tuple[str, ...]:
 
 @cache
 def published_table(name: str) -> PublishedTable:
-    """Return a table by name.
-
-    Raises:
-        ConfigError: there is none, or its file is wrong: the message begins with file and line.
-    """
+    """Return a table by name; `ConfigError` where there is none, or with file and line where its file is wrong."""
     if name not in table_names():
         raise ConfigError(unknown("the published tables are", name, table_names()))
     return read_table(FOLDER / f"{name}.yaml")
@@ -216,9 +200,5 @@ def read_table(path: Path) -> PublishedTable:
 
 @cache
 def data_sets() -> Mapping[str, DataSet]:
-    """Return the data sets of the tables by name.
-
-    Raises:
-        ConfigError: ``sets.yaml`` is wrong, with the line.
-    """
+    """Return the data sets of the tables by name; `ConfigError` with the line where ``sets.yaml`` is wrong."""
     return build(read_yaml(FOLDER / f"{_SETS}.yaml"), Mapping[str, DataSet])  # type: ignore[type-abstract]

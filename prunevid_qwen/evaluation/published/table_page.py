@@ -9,10 +9,10 @@ from typing import Any
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.protocol.score_summary import ALL, Manifest
 from prunevid_qwen.evaluation.protocol.score_tables import score_text
-from prunevid_qwen.evaluation.published.estimate import cost_lines
-from prunevid_qwen.evaluation.published.ours_beside_theirs import HIDDEN, NOT_RUN, Found, compare
+from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+from prunevid_qwen.evaluation.published.ours_beside_theirs import HIDDEN, NOT_RUN, Found, compare, timed_figures
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
-from prunevid_qwen.evaluation.report.page import Table, difference_text, json_text
+from prunevid_qwen.evaluation.report.page import Table, difference_text, json_text, page
 from prunevid_qwen.evaluation.store import replace
 
 PAGE, FIGURES = "reproduction.md", "reproduction.json"
@@ -27,74 +27,70 @@ _READING = (
     "left after the last stage, which papers call retained. ≤: what a video shows decides. Small videos can exceed it: "
     "every group leaves a token, and under the paper's presets groups of up to 14 stay whole.",
 )
+_READING_TIMES = (
+    "- times: medians over images (20 to 80 % of them in brackets), each image's the median of 3 rounds in turns; "
+    "ratio: the baseline's time by the row's, image by image, its median. Above 1 is faster.",
+    "- vision: the vision tower; decoder: the prompt through the decoder, selection included, vision not (what they "
+    "call prefill); first token: all of it; decode: a token of the answer.",
+    "- FLOPs: 2 a multiply-add, text included, attention in full, output layer of one position; the predictor (0.07 "
+    "TFLOP at 2048 tokens) and its glimpse token are not counted.",
+    "- memory: the largest peak of any image, weights included, and the median of what was needed above them.",
+)
+_TIMES = {
+    "vision, ms": "vision",
+    "decoder, ms": "decoder",
+    "first token, ms": "first_token",
+    "decode, ms a token": "decode_per_token",
+    "whole answer, ms": "end_to_end",
+}
 
 
 def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
-    """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds; return the figures of `compare`."""
-    found = compare(table, setting, folder)
-    coverage = Table(("data set", "state"), [_coverage(each) for each in found["asked"]])
-    body = ["## Coverage", "", *coverage.markdown("---"), ""]
-    for each in found["asked"]:
-        body += _section(each, bool(found["deviations"]))
-    ran = any(each["state"] != NOT_RUN for each in found["asked"])
-    kept = {**found, "asked": [{**each, "summary": None} for each in found["asked"]]}
-    write_both(table, setting, folder, kept, ran, body, _READING)
-    return kept
+    """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds, and return the figures.
 
+    They are those of `compare` without summaries, of a timed setting those of `timed_figures`.
 
-def write_both(
-    table: PublishedTable,
-    setting: Setting,
-    folder: Path,
-    figures: Found,
-    ran: bool,
-    body: Sequence[str],
-    reading: Sequence[str],
-) -> None:
-    """Write the two files of a page: whose figures these are, under what setting, what deviates, and ours.
-
-    Args:
-        table, setting, folder: where the page belongs.
-        figures: with its ``deviations``.
-        ran: whether there is anything of ours.
-        body: between the setting and how to read it.
-        reading: how to read it.
+    Raises:
+        ConfigError: the lines of a timed setting's folder are no measurements.
     """
-    said = figures["deviations"]
-    deviations = ["No deviation from the setting above.", ""]
-    if said:
-        text = "**This run deviates from the setting above; its figures do not compare with the published ones:**"
-        deviations = [text, "", *(f"- {each}" for each in said), ""]
-    lines = [
+    if setting.timed:
+        found = timed_figures(table, setting, folder)
+        ran, body = found["device"] is not None, _timed(setting, found)
+    else:
+        found = compare(table, setting, folder)
+        coverage = Table(("data set", "state"), [_coverage(each) for each in found["asked"]])
+        sections = [part for each in found["asked"] for part in _section(each, bool(found["deviations"]))]
+        body = ["## Coverage", coverage.markdown("---"), *sections]
+        ran = any(each["state"] != NOT_RUN for each in found["asked"])
+        found |= {"asked": [{**each, "summary": None} for each in found["asked"]]}
+    deviations: list[Any] = ["No deviation from the setting above."]
+    if found["deviations"]:
+        told = "**This run deviates from the setting above; its figures do not compare with the published ones:**"
+        deviations = [told, [f"- {each}" for each in found["deviations"]]]
+    notes = [f"- {row.name}: {row.note}" for row in setting.rows if row.note]
+    text = page(
         f"# {table.name}, setting {setting.name}",
-        "",
         f"Published: {table.paper}, {table.table}. {table.source} Every figure called theirs is that paper's; this "
         "project measured none of them.",
-        "",
-        f"- frames: {setting.frames}",
-        f"- pixels: {setting.pixels}",
-        f"- prompt: {setting.prompt}",
-        f"- model: {table.model}",
-        "",
+        [
+            f"- frames: {setting.frames}",
+            f"- pixels: {setting.pixels}",
+            f"- prompt: {setting.prompt}",
+            f"- model: {table.model}",
+        ],
         "Not known of their setting, or contradictory:",
-        "",
-        *(f"- {each}" for each in setting.unknown),
-        "",
+        [f"- {each}" for each in setting.unknown],
         *(deviations if ran else ()),
         *body,
         "## How to read it",
-        "",
-        *reading,
-        *(f"- {row.name}: {row.note}" for row in setting.rows if row.note),
-        "",
+        [*(_READING_TIMES if setting.timed else _READING), *notes],
         "## What it takes",
-        "",
-        *(f"- {each}" for each in cost_lines(setting)),
-        "",
-    ]
+        [f"- {each}" for each in cost_lines(setting)],
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    replace(folder / FIGURES, json_text(figures).encode())
-    replace(folder / PAGE, "\n".join(lines).encode())
+    replace(folder / FIGURES, json_text(found).encode())
+    replace(folder / PAGE, text.encode())
+    return found
 
 
 def _coverage(each: Found) -> list[str]:
@@ -123,22 +119,19 @@ def _counts(summary: Found) -> str:
     return ". ".join(said)
 
 
-def _section(each: Found, deviates: bool) -> list[str]:
+def _section(each: Found, deviates: bool) -> list[str | list[str]]:
     columns = list(each["summary"]["columns"]) if each["summary"] else []
-    names = (
-        "row", "theirs", "their difference", "ours", "our difference (95 %)", "inside",
-        *(f"ours by {name}'s scorer" for name in columns), "layer average asked", "layer average spent",
-        "left after the last stage", "kept, as published",
-    )  # fmt: skip
-    lines = []
+    scorers = [f"ours by {name}'s scorer" for name in columns]
+    ours = ("ours", "our difference (95 %)", "inside", *scorers)
+    tokens = ("layer average asked", "layer average spent", "left after the last stage", "kept, as published")
+    parts: list[str | list[str]] = []
     for part in each["tables"]:
         title = each["title"] if part["group"] is None else f"{each['title']}, {part['group']}"
         rows = [_cells(row, each, columns, deviates) for row in part["rows"]]
-        lines += [f"## {title}", "", *Table(names, rows).markdown("---"), ""]
-    for one in each["files"]:
-        where = one["file"] or "no file"
-        lines.append(f"- {one['config']}: {one['answered']} of {one['of']} answered, for the authors' server: {where}")
-    return [*lines, ""] if each["files"] else lines
+        names = ("row", "theirs", "their difference", *ours, *tokens)
+        parts += [f"## {title}", Table(names, rows).markdown("---")]
+    files = [(f"{one['config']}: {one['answered']} of {one['of']} answered", one["file"]) for one in each["files"]]
+    return [*parts, [f"- {said}, for the authors' server: {file or 'no file'}" for said, file in files]]
 
 
 def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[str]:
@@ -151,14 +144,14 @@ def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[
         ours = [why, "", "", *("" for _ in columns)]
     else:
         inside = None if deviates or own["partial"] else row["inside"]
-        part = Manifest(**each["summary"]["manifest"]).is_part
         difference = difference_text(own["difference"], scale=100, digits=1)
         ours = [
-            score_text(own, part),
+            score_text(own, Manifest(**each["summary"]["manifest"]).is_part),
             f"{difference}, {own['difference']['pairs']} pairs" if difference else "",
             {None: "does not compare", True: "yes", False: "no"}[inside] if paired else "",
-            *(_column(own["columns"][name]) for name in columns),
         ]
+        for column in (own["columns"][name] for name in columns):
+            ours.append("" if column["score"] is None else f"{100 * column['score']:.1f} of {column['counted']}")
     tokens = ["", "", ""]
     if asked is not None:
         tokens[0] = f"{'' if asked['exact'] else '≤ '}{percent(asked['layer_average'], 1)}"
@@ -167,5 +160,35 @@ def _cells(row: Found, each: Found, columns: list[str], deviates: bool) -> list[
     return [row["row"], *theirs, *ours, *tokens, row["kept_published"]]
 
 
-def _column(column: Mapping[str, Any]) -> str:
-    return "" if column["score"] is None else f"{100 * column['score']:.1f} of {column['counted']}"
+def _timed(setting: Setting, found: Found) -> list[str | list[str]]:
+    rows: Sequence[Mapping[str, Any]] = found["rows"]
+    partial = "**PARTIAL**: " if found["images"] < found["of"] else ""
+    times, counts = [], []
+    for row in rows:
+        cells = []
+        for part in _TIMES.values():
+            median, low, high = (f"{1000 * row['seconds'][part][name]:.1f}" for name in ("median", "low", "high"))
+            ratio = "" if row["row"] == BASELINE_ROW else f", {row['ratio'][part]['median']:.2f}x"
+            cells.append(f"{median} ({low} to {high}){ratio}")
+        times.append([row["row"], *cells])
+        flops, memory = row["flops"], row["memory"]
+        peak = ["not measured", "not measured"]
+        if memory["peak"] is not None:
+            peak = [f"{memory['peak'] / 1e9:.2f}", f"{memory['above']['median'] / 1e9:.2f}"]
+        work = [f"{flops[part] / by:.3g}" for part, by in (("decoder", 1e12), ("vision", 1e12), ("decode_step", 1e9))]
+        counts.append([row["row"], percent(row["kept"], 1), f"{row['cache_length']:.1f}", *work, *peak])
+    work_names = ("decoder, TFLOP", "vision, TFLOP", "decode, GFLOP a token", "peak, GB", "above, GB")
+    tables = [
+        f"On {found['device']}.",
+        Table(("row", *_TIMES), times).markdown("---"),
+        Table(("row", "kept", "KV length", *work_names), counts).markdown("---"),
+    ]
+    return [
+        "## Coverage",
+        f"{partial}{found['images']} of {found['of']} images were measured.",
+        [f"- not measured: {error}" for error in found["errors"]],
+        "## Published, theirs",
+        [f"- {each}" for each in figure_lines(setting)],
+        "## Ours",
+        *(tables if rows else ["Nothing was measured."]),
+    ]

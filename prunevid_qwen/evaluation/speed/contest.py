@@ -1,4 +1,4 @@
-"""Measure the competitors on one prompt: what they do once, then their times in turns, round by round.
+"""Measure competitors on one prompt: what they do once, then their times in turns, round by round.
 
 They are the stock model, keep-everything, the configs asked for, and controls at equal tokens.
 """
@@ -6,8 +6,8 @@ They are the stock model, keep-everything, the configs asked for, and controls a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,9 +18,10 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, PruningNotApplied
 from prunevid_qwen.evaluation.speed.flops import facts_of
-from prunevid_qwen.evaluation.speed.memory import peak_memory
-from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
-from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
+from prunevid_qwen.evaluation.speed.timed_run import peak_memory, timed_parts, timed_tokens
+from prunevid_qwen.evaluation.store import Progress
 from prunevid_qwen.receipt import check_applied
 
 OUT_OF_MEMORY = "out of memory"
@@ -33,9 +34,12 @@ KEEPS_ALL = PruneVidConfig(
 )
 """All three stages on and nothing to drop, with the library's own positions: its tokens must be the stock model's."""
 
+# prompt, new tokens, pairs of `measure_overhead`: enough for the difference to stand out of the noise in minutes
+_PAIRS = {"tiny": (PromptSize(16, 4, 5), 32, 60)}
+_OTHER_PAIRS = (PromptSize(8, 10, 14), 16, 12)
 
-@dataclass(frozen=True)
-class Competitor:
+
+class Competitor(NamedTuple):
     """One of those that are measured in turns."""
 
     name: str  # as in tables and plots
@@ -44,10 +48,7 @@ class Competitor:
 
 
 def competitors(presets: Sequence[str]) -> list[Competitor]:
-    """List what every measurement takes in turns, in this order; the controls follow the first preset.
-
-    Args:
-        presets: names or JSON files of configs, at least one.
+    """List what every measurement takes in turns; the controls follow the first of the presets (or JSON files).
 
     Raises:
         ConfigError: none, one twice, an unknown one, or a first one whose share the controls cannot take.
@@ -67,22 +68,15 @@ def competitors(presets: Sequence[str]) -> list[Competitor]:
             "each prompt, keeps a number of tokens, or cuts several times; name one with a keep_ratio of one cut, "
             "or a JSON file with keep_threshold null"
         )
-    return [
-        Competitor(STOCK, None),
-        Competitor(KEEP_EVERYTHING, KEEPS_ALL),
-        *(Competitor(name, config) for name, config in configs.items()),
-        *(Competitor(name, PruneVidConfig(), first) for name in CONTROLS),
-    ]
+    own = [Competitor(name, config) for name, config in configs.items()]
+    controls = [Competitor(name, PruneVidConfig(), first) for name in CONTROLS]
+    return [Competitor(STOCK, None), Competitor(KEEP_EVERYTHING, KEEPS_ALL), *own, *controls]
 
 
 def control_config(name: str, leader: PruneVidConfig, given: int, after_stage1: float) -> PruneVidConfig:
     """Return the config of a control that keeps as many tokens as its leader did, at the same places of the model.
 
-    Args:
-        name: "random" or "uniform".
-        leader: the config that it follows.
-        given: visual tokens of a row.
-        after_stage1: what the leader's stage 1 left of them, averaged over the rows.
+    The leader's stage 1 left ``after_stage1`` of the ``given`` visual tokens of a row, averaged over the rows.
     """
     changes: dict[str, Any] = {}
     if leader.enable_stage1:  # a half more: the share is rounded down
@@ -94,27 +88,16 @@ def control_config(name: str, leader: PruneVidConfig, given: int, after_stage1: 
 
 @dataclass
 class Contest:
-    """The competitors on one prompt.
+    """The competitors on one prompt."""
 
-    Args:
-        model: which all of them share; a Qwen2.5-VL.
-        size: of the prompt.
-        inputs: the prompt as tensors, the same for all.
-        entered: who competes, in the order of their turns.
-        new_tokens: of every answer.
-    """
-
-    model: Any
+    model: Any  # which all of them share; a Qwen2.5-VL
     size: PromptSize
-    inputs: dict[str, Any]
-    entered: list[Competitor]
-    new_tokens: int
+    inputs: dict[str, Any]  # the prompt as tensors, the same for all
+    entered: list[Competitor]  # who competes, in the order of their turns
+    new_tokens: int  # of every answer
 
     def prepare(self, tell: Callable[[], None] = lambda: None) -> dict[str, dict[str, Any]]:
         """Let every competitor run twice, unmeasured, and say what it did; those that cannot run leave the contest.
-
-        Args:
-            tell: called after each.
 
         Returns:
             For each name its config, facts, memory and whether its tokens are the stock model's; or an ``error``.
@@ -123,30 +106,28 @@ class Contest:
             PruningNotApplied: a stage was asked for and did not act, or "keep everything" did not.
         """
         found: dict[str, dict[str, Any]] = {}
-        stock: Tensor | None = None
         able: dict[str, Competitor] = {}
+        stock: Tensor | None = None
         for competitor in self.entered:
-            followed = competitor.follows
+            name, _, followed = competitor
+            if followed is not None and followed not in able:
+                found[name] = {"error": f"{followed} could not run: nothing to follow"}
+                tell()
+                continue
+            if followed is not None and (leader := able[followed].config) is not None:
+                tokens = found[followed]["facts"]["tokens"]
+                own = control_config(name, leader, tokens["visual"], tokens["after_stage1"])
+                competitor = competitor._replace(config=own)
             try:
-                if followed is not None:
-                    if followed not in able:
-                        found[competitor.name] = {"error": f"{followed} could not run: nothing to follow"}
-                        continue
-                    leader, tokens = able[followed].config, found[followed]["facts"]["tokens"]
-                    assert leader is not None
-                    config = control_config(competitor.name, leader, tokens["visual"], tokens["after_stage1"])
-                    competitor = replace(competitor, config=config)
                 about, new = self._once(competitor)
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
-                found[competitor.name] = {"error": OUT_OF_MEMORY}
+                found[name] = {"error": OUT_OF_MEMORY}
             else:
-                stock = new if competitor.name == STOCK else stock
-                same = None if stock is None else bool(torch.equal(new, stock))
-                found[competitor.name] = {**about, "tokens_as_stock": same}
-                able[competitor.name] = competitor
-            finally:
-                tell()
+                stock = new if name == STOCK else stock
+                found[name] = {**about, "tokens_as_stock": None if stock is None else bool(torch.equal(new, stock))}
+                able[name] = competitor
+            tell()
         self.entered = list(able.values())
         return found
 
@@ -172,3 +153,21 @@ class Contest:
     def _turn(self, competitor: Competitor) -> dict[str, Any]:
         times, _ = timed_tokens(self.model, self.inputs, competitor.config, self.new_tokens)
         return {**times, "parts": timed_parts(self.model, self.inputs, competitor.config).seconds}
+
+
+def measure_overhead(
+    shape: str, device: torch.device, dtype: torch.dtype, attention: str, tell: Progress = lambda *_: None
+) -> dict[str, Any]:
+    """Time `generate` of stock and keep-everything in pairs, first one and then the other in front."""
+    size, new_tokens, count = _PAIRS.get(shape, _OTHER_PAIRS)
+    model = build_model(shape_called(shape), device, dtype, attention)
+    inputs, pairs = make_inputs(size, model), []
+    for number in range(-2, count):  # two rounds of warm-up
+        tell(f"hooks' cost on {shape}", max(number, 0), count)
+        turns = ((STOCK, None), (KEEP_EVERYTHING, KEEPS_ALL))[:: 1 if number % 2 else -1]
+        times = {name: timed_tokens(model, inputs, config, new_tokens)[0] for name, config in turns}
+        if number >= 0:
+            pairs.append({name: times[name] for name in (STOCK, KEEP_EVERYTHING)})
+    tell(f"hooks' cost on {shape}", count, count)
+    about = {"kind": "overhead", "shape": shape, "prompt_tokens": size.length, "new_tokens": new_tokens}
+    return {**about, "pairs": pairs}

@@ -1,9 +1,9 @@
 """What one run did, apart from its time: tokens at every stage, cache, and floating point operations of every part.
 
 FLOPs are 2 for each multiply-add of a matrix product: projections, attention, SwiGLU, patch embedding, merger, output
-layer, and the distance products of clustering. Not counted, as in torch's FlopCounterMode, with which a test compares:
-norms, softmax, rotary embedding, additions. Attention is counted in full (every query with every key), as papers and
-FlopCounterMode do; the half that causal kernels compute stands beside it.
+layer, and the distance products of clustering. Norms, softmax, rotary embedding and additions are not counted, as in
+torch's FlopCounterMode, with which a test compares. Attention is counted in full (every query with every key), as
+papers do; the half that causal kernels compute stands beside it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.speed.memory import cache_storage
 from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, MERGE, PATCH, PATCH_FRAMES
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.timed_run import TimedParts
@@ -25,12 +24,7 @@ from prunevid_qwen.tokens.trace import DOOR
 
 
 def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str, int]:
-    """Count a prefill.
-
-    Args:
-        shape: config of the model.
-        widths: tokens that each layer runs on, text and padding included.
-        batch: rows.
+    """Count a prefill of a model of config ``shape`` whose layers run on ``widths`` tokens, text and padding included.
 
     Returns: ``linear`` (projections and SwiGLU), ``attention`` of every query with every key, ``attention_causal`` of
         every query with the keys up to its own, and the ``total`` and ``total_causal`` of either with ``linear``.
@@ -39,10 +33,8 @@ def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str
     linear = batch * sum(_layer_linear(shape, n) for n in widths)
     full = batch * sum(4 * n * n * d for n in widths)
     causal = batch * sum(2 * n * (n + 1) * d for n in widths)
-    return {
-        "linear": linear, "attention": full, "attention_causal": causal, "total": linear + full,
-        "total_causal": linear + causal,
-    }  # fmt: skip
+    attention = {"attention": full, "attention_causal": causal}
+    return {"linear": linear, **attention, "total": linear + full, "total_causal": linear + causal}
 
 
 def decode_flops(shape: Any, held: Sequence[int], batch: int = 1) -> int:
@@ -57,7 +49,6 @@ def lm_head_flops(shape: Any, batch: int = 1) -> int:
 
 
 def _layer_linear(shape: Any, tokens: int) -> int:
-    """Count one decoder layer's products with weights."""
     d = shape.text_config.hidden_size
     return int(2 * tokens * d * (2 * d + 2 * _grouped(shape) + 3 * shape.text_config.intermediate_size))
 
@@ -68,7 +59,7 @@ def _grouped(shape: Any) -> int:
     return int(text.num_key_value_heads * text.hidden_size // text.num_attention_heads)
 
 
-def vision_flops(shape: Any, grid: tuple[int, int, int], batch: int = 1) -> int:
+def vision_flops(shape: Any, grid: Sequence[int], batch: int = 1) -> int:
     """Count the vision tower over ``batch`` videos of ``grid`` = (positions, rows, columns) tokens."""
     (positions, rows, columns), vision = grid, shape.vision_config
     unit, d, side = MERGE * MERGE, vision.hidden_size, vision.window_size // PATCH // MERGE
@@ -88,11 +79,8 @@ def vision_flops(shape: Any, grid: tuple[int, int, int], batch: int = 1) -> int:
 def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, least: int) -> int:
     """Count the distance products of stage 1's clustering: 2 N² C for every group of N points that is clustered.
 
-    Args:
-        merged: what stage 1 did; its strata are its groups (static tokens of a segment, dynamic ones of a position).
-        blocks: the videos it did it to.
-        channels: C.
-        least: groups of at most so many points are not clustered.
+    ``merged`` is what stage 1 did to the videos in ``blocks``; its strata are the groups (static tokens of a segment,
+    dynamic ones of a position). Groups of at most ``least`` points are not clustered.
     """
     if merged.stratum is None or merged.is_identity:
         return 0
@@ -112,10 +100,7 @@ def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, leas
 
 
 def macs_fastv(shape: Any, widths: Sequence[int]) -> int:
-    """Multiply-adds of visual tokens by FastV's formula: all heads, two matrices in the FFN.
-
-    Also PyramidDrop's, DivPrune's and HoliTom's.
-    """
+    """Multiply-adds of visual tokens by the formula of FastV, PyramidDrop, DivPrune and HoliTom: two FFN matrices."""
     d, m = shape.text_config.hidden_size, shape.text_config.intermediate_size
     return sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * m for n in widths)
 
@@ -127,13 +112,7 @@ def macs_fastvid(shape: Any, widths: Sequence[int]) -> int:
 
 
 def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts: TimedParts) -> dict[str, Any]:
-    """Collect the facts of one prefill.
-
-    Args:
-        size: of the prompt.
-        model: that ran it.
-        config: of what was pruned; None is the stock model.
-        parts: of the run; its cache is as the prefill left it.
+    """Collect the facts of a prefill that ``model`` did under ``config`` (None: stock); ``parts`` are of that run.
 
     Returns:
         Ready for JSON. Token counts are means over the rows; ``widths`` are what each layer ran on, the widest row's,
@@ -158,21 +137,19 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     visual = [max(each) for each in zip(*seen, strict=True)]
     widths = [n + size.text_tokens for n in visual]
     lengths = list(size_of(parts.cache)[0])
-    layer_average = sum(map(sum, seen)) / (layers * batch)
+    average = sum(map(sum, seen)) / (layers * batch)
     scores = [] if config is None else _scores(config, size, [widths[at] for at in places])
     entry = 2 * _grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
-    grid = (size.positions, size.rows, size.columns)
+    grid = [size.positions, size.rows, size.columns]
+    stages = {"after_stage1": first, "after_stage2": second, "layer_average": average}
     return {
         "batch": batch,
-        "grid": list(grid),
+        "grid": grid,
         "layer": boundary,
-        "tokens": {
-            "text": size.text_tokens, "visual": given, "after_stage1": first, "after_stage2": second,
-            "layer_average": layer_average,
-        },
+        "tokens": {"text": size.text_tokens, "visual": given, **stages},
         "R1": first / given,
         "R2": second / given,
-        "R_layer": layer_average / given,
+        "R_layer": average / given,
         "R_kv": sum(lengths) / (layers * size.length),
         "widths": widths,
         "visual_widths": visual,
@@ -194,7 +171,7 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
             "macs_fastv": batch * macs_fastv(shape, visual),
             "macs_fastvid": batch * macs_fastvid(shape, visual),
         },
-    }  # fmt: skip
+    }
 
 
 def _scores(config: PruneVidConfig, size: PromptSize, widths: list[int]) -> list[dict[str, Any]]:
@@ -209,11 +186,16 @@ def _scores(config: PruneVidConfig, size: PromptSize, widths: list[int]) -> list
 
 
 def _score_flops(shape: Any, asking: int, width: int, rows: int, keys: bool) -> int:
-    """Count one step's attention scores of one row; what else its method computes is not counted.
+    """Count a step's attention scores of one row: queries of ``asking`` tokens, ``rows`` of them with ``width`` keys.
 
-    Queries are made of ``asking`` tokens, ``rows`` of them are multiplied with ``width`` keys; ``keys`` are made too
-    where they are not read from the cache.
+    ``keys`` are made too where they are not read from the cache.
     """
     d = shape.text_config.hidden_size
     made = 2 * width * d * _grouped(shape) if keys else 0
     return int(2 * d * (asking * d + rows * width) + made)
+
+
+def cache_storage(cache: Any) -> int:
+    """Bytes that a cache's keys and values really hold: a view into a larger tensor counts as that tensor."""
+    tensors = [tensor for layer in cache.layers for tensor in (layer.keys, layer.values) if tensor is not None]
+    return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())

@@ -32,11 +32,7 @@ SHAPES: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {  # values of _TEX
 
 
 def shape_called(name: str) -> Any:
-    """Return the config of a Qwen2.5-VL of a shape, by the shape's name.
-
-    Raises:
-        ConfigError: no such shape; the nearest name is offered.
-    """
+    """Return the config of a Qwen2.5-VL of a shape, by the shape's name; `ConfigError` where there is none."""
     if name not in SHAPES:
         raise ConfigError(unknown("a shape is one of", name, tuple(SHAPES)))
     from transformers import Qwen2_5_VLConfig
@@ -66,14 +62,9 @@ def check_counted(shape: Any) -> None:
 
 
 def build_model(shape: Any, device: torch.device, dtype: torch.dtype, attention: str) -> Any:
-    """Make a model on its device in its dtype; at no time are there weights in fp32 or on the host besides.
+    """Make a model of config ``shape`` on its device in its dtype, at no time in fp32 or on the host besides.
 
     Its random weights are normal, of standard deviation 1 / sqrt(inputs), so that attention is not uniform.
-
-    Args:
-        shape: config of the model.
-        device, dtype: of the weights.
-        attention: transformers' name of the attention kernel.
     """
     from transformers import Qwen2_5_VLForConditionalGeneration
 

@@ -25,27 +25,19 @@ from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, make_scene, render, write_video
 
 MOVING_SHARE = {"still": 0.0, "half": 0.5, "moving": 1.0}
-NOISE = 0.02  # of a pixel's standard deviation
+GENERATED = "generated"
 
 
 @dataclass(frozen=True)
 class PromptSize:
-    """How much every row of a batch holds.
+    """How much every row of a batch holds."""
 
-    Args:
-        frames: of its video; two make a temporal position.
-        rows, columns: tokens of a position.
-        text_tokens: beside the video, at least 4; a third of them before it.
-        content: of the video: "still", "half" or "moving".
-        batch: rows, each with a video of its own.
-    """
-
-    frames: int
-    rows: int
+    frames: int  # of its video; two make a temporal position, a last one without a partner is shown twice
+    rows: int  # of tokens of a position, as columns
     columns: int
-    text_tokens: int = 60
-    content: str = "half"
-    batch: int = 1
+    text_tokens: int = 60  # beside the video, at least 4: its two marks, and words of which a third stand before it
+    content: str = "half"  # of the video: "still", "half" or "moving"
+    batch: int = 1  # rows, each with a video of its own
 
     def __post_init__(self) -> None:
         if self.content not in MOVING_SHARE:
@@ -56,7 +48,7 @@ class PromptSize:
 
     @property
     def positions(self) -> int:
-        """Temporal positions; a last frame without a partner is shown twice, as the model's own reader does."""
+        """Temporal positions."""
         return -(-self.frames // PATCH_FRAMES)
 
     @property
@@ -65,14 +57,9 @@ class PromptSize:
         return self.positions * self.rows * self.columns
 
     @property
-    def words_before(self) -> int:
-        """Words before the video: a third of them; each side has one mark of the video besides."""
-        return (self.text_tokens - 2) // 3
-
-    @property
     def question_tokens(self) -> int:
         """Text tokens after the video, its closing mark among them."""
-        return self.text_tokens - self.words_before - 1
+        return self.text_tokens - (self.text_tokens - 2) // 3 - 1
 
     @property
     def length(self) -> int:
@@ -93,29 +80,24 @@ def pixels_of(size: PromptSize, random_seed: int) -> Tensor:
     moving = torch.randperm(cells, generator=generator)[: round(MOVING_SHARE[size.content] * cells)]
     video = still.expand(size.positions, -1, -1).clone()
     video[:, moving] = torch.randn(size.positions, len(moving), width, generator=generator)
-    video += NOISE * torch.randn(video.shape, generator=generator)
+    video += 0.02 * torch.randn(video.shape, generator=generator)
     return video.view(size.positions * cells * MERGE * MERGE, -1)
 
 
-def make_inputs(size: PromptSize, model: Any) -> dict[str, Any]:
-    """Make what a model's `generate` takes of random pixels and words."""
-    return _around(torch.cat([pixels_of(size, row) for row in range(size.batch)]), 1.0, size, model)
+def make_inputs(size: PromptSize, model: Any, pixels: Tensor | None = None, seconds: float = 1.0) -> dict[str, Any]:
+    """Make what a model's `generate` takes: random words around videos, one a row.
 
-
-def _around(pixels: Tensor, seconds: float, size: PromptSize, model: Any) -> dict[str, Any]:
-    """Write random words around videos of which a temporal position takes so many seconds."""
+    ``pixels`` are those of all videos, [patches, 1176], None draws them; ``seconds`` are of a temporal position.
+    """
+    pixels = torch.cat([pixels_of(size, row) for row in range(size.batch)]) if pixels is None else pixels
     config, generator = model.config, torch.Generator().manual_seed(0)
     special = [getattr(config, f"{name}_token_id") for name in ("image", "video", "vision_start", "vision_end")]
     known = torch.arange(FIRST_WORD, min(config.get_text_config().vocab_size, 100_000))
     known = known[~torch.isin(known, torch.tensor(special))]
     words = known[torch.randint(len(known), (size.batch, size.text_tokens - 2), generator=generator)]
-    head = size.words_before
-    ones = torch.ones(size.batch, 1, dtype=torch.long)
-    ids = torch.cat([
-        words[:, :head], ones * config.vision_start_token_id,
-        (ones * config.video_token_id).expand(-1, size.visual_tokens), ones * config.vision_end_token_id,
-        words[:, head:],
-    ], dim=1)  # fmt: skip
+    head, after = words.split([size.text_tokens - size.question_tokens - 1, size.question_tokens - 1], dim=1)
+    _, video, start, end = (torch.full((size.batch, 1), each) for each in special)
+    ids = torch.cat([head, start, video.expand(-1, size.visual_tokens), end, after], dim=1)
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
@@ -127,26 +109,20 @@ def _around(pixels: Tensor, seconds: float, size: PromptSize, model: Any) -> dic
     return {name: value.to(model.device) for name, value in inputs.items()}
 
 
-GENERATED = "generated"
-_SPARSE = 4  # a generated file has so many frames for each one that is sampled
-
-
 def read_prompt(
     source: str, size: PromptSize, model: Any, media: MediaReader | None, folder: Path, repeats: int
 ) -> tuple[PromptSize, dict[str, Any], dict[str, Any]]:
     """Read a prompt's videos from files.
 
     Args:
-        source: "generated", or a video file or folder of frames.
-        size: wanted.
-        model: that the inputs are for.
+        source: "generated" into ``folder``, or a video file or folder of frames.
+        size: wanted; that of the inputs is what the reader makes of it.
         media: reads as the model wants it; None takes the stock settings with small frames allowed.
-        folder: of generated files.
         repeats: readings of the first row's video that count, after one that does not.
 
     Returns:
-        The size that the reader made; inputs as `generate` takes them; and of the first row's video ``seconds`` of
-        each reading (decoding, resizing, cutting into patches) and what the reader says of it, ``video``.
+        The size; inputs as `generate` takes them; and of the first row's video ``seconds`` of each reading (decoding,
+        resizing, cutting into patches) and what the reader says of it, ``video``.
 
     Raises:
         ConfigError: several rows would show the one file, so that stage 1 would decide once for all.
@@ -159,7 +135,7 @@ def read_prompt(
     config = PruneVidConfig(
         max_frames=max(2, size.frames), max_pixels=size.rows * 28 * size.columns * 28, video_time_limit=None
     )
-    files = [str(_draw(size, row, folder)) for row in range(size.batch)] if source == GENERATED else [source]
+    files = [_draw(size, row, folder) for row in range(size.batch)] if source == GENERATED else [source]
     first, *others = [media.read_video(file, config) for file in files]
     seconds = []
     for _ in range(repeats):
@@ -169,13 +145,14 @@ def read_prompt(
     t, h, w = first.grid[0].tolist()
     real = replace(size, frames=2 * t, rows=h // MERGE, columns=w // MERGE)
     pixels = torch.cat([first.pixels, *(medium.pixels for medium in others)])
-    return real, _around(pixels, float(first.seconds_per_grid), real, model), {"seconds": seconds, "video": first.facts}
+    inputs = make_inputs(real, model, pixels, float(first.seconds_per_grid))
+    return real, inputs, {"seconds": seconds, "video": first.facts}
 
 
-def _draw(size: PromptSize, row: int, folder: Path) -> Path:
+def _draw(size: PromptSize, row: int, folder: Path) -> str:
     path = folder / f"shapes_{size.frames}_{size.rows}x{size.columns}_{row}.mp4"
     if not path.exists():
         scene = make_scene(FIRST_HELD_OUT_SEED + row, height=28 * size.rows, width=28 * size.columns)
         folder.mkdir(parents=True, exist_ok=True)
-        write_video(path, render(scene, frames=_SPARSE * size.frames))
-    return path
+        write_video(path, render(scene, frames=4 * size.frames))  # four frames for each one that is sampled
+    return str(path)

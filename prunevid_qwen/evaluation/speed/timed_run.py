@@ -1,10 +1,13 @@
-"""One timed run: token by token with nothing hooked, or part by part. Waits for the device before and after alone."""
+"""One measured run: the time of each token with nothing hooked, the time of each part, the peak of its memory."""
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +19,10 @@ from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import SetupError
 from prunevid_qwen.forward.hooks import pruned
-from prunevid_qwen.tokens.timestamps import Stopwatch
-from prunevid_qwen.tokens.trace import Timestamp, Trace
+from prunevid_qwen.tokens.timestamps import Stopwatch, Timestamp
+from prunevid_qwen.tokens.trace import Trace
 
-_STAGES = {"stage1": "merge", "stage2": "select", "stage3": "compact"}  # part -> its name in a trace's seconds
+NOT_MEASURED = "not measured: needs CUDA or Linux"
 
 
 class TimedParts(NamedTuple):
@@ -41,34 +44,54 @@ class _TokenStamps(StoppingCriteria):
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
 
 
+class _Timed(NamedTuple):
+    moments: list[Timestamp]  # the start, after each token, the end
+    new: Tensor  # the new tokens, [B, n]
+    trace: Trace | None
+    spans: Stopwatch  # of the watched modules
+    output: dict[str, Any]  # what they returned last
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until a device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-@contextmanager
-def _fixed_length(model: Any) -> Iterator[None]:
-    """Take the model's own generation settings away, so that every answer is greedy and of the length wanted."""
-    before = model.generation_config
-    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.generation_config = before
+def _run(
+    model: Any, inputs: dict[str, Any], config: PruneVidConfig | None, new_tokens: int, watched: dict[str, Any]
+) -> _Timed:
+    """Generate greedily, whatever the model's own settings say, exactly ``new_tokens`` tokens; hook what is watched."""
+    device, before = inputs["input_ids"].device, model.generation_config
+    spans, open_calls, outputs, stamps = Stopwatch(), dict[str, Timestamp](), dict[str, Any](), _TokenStamps()
 
+    def enters(name: str, _module: Any, _args: Any) -> None:
+        open_calls.setdefault(name, Timestamp.now(device))  # the outermost call, where one is inside another
 
-def _generate(model: Any, inputs: dict[str, Any], new_tokens: int) -> tuple[Tensor, list[Timestamp]]:
-    """Return the new tokens, and the moment after each."""
-    stamps = _TokenStamps()
-    output = model.generate(
-        **inputs, do_sample=False, max_new_tokens=new_tokens, stopping_criteria=StoppingCriteriaList([stamps])
-    )
-    new: Tensor = output[:, inputs["input_ids"].shape[1] :]
+    def leaves(name: str, _module: Any, _args: Any, out: Any) -> None:
+        spans.add(name, open_calls.pop(name), Timestamp.now(device))
+        outputs[name] = out
+
+    with torch.inference_mode(), ExitStack() as stack:
+        for name, module in watched.items():  # before the hooks of `pruned`, which are part of what is timed
+            stack.callback(module.register_forward_pre_hook(partial(enters, name)).remove)
+        model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
+        stack.callback(setattr, model, "generation_config", before)
+        synchronise(device)
+        start = Timestamp.now(device)
+        trace = None if config is None else stack.enter_context(pruned(model, config))
+        for name, module in watched.items():  # after them
+            stack.callback(module.register_forward_hook(partial(leaves, name)).remove)
+        output = model.generate(
+            **inputs, do_sample=False, max_new_tokens=new_tokens, stopping_criteria=StoppingCriteriaList([stamps])
+        )
+        stack.close()
+        synchronise(device)
+        end = Timestamp.now(device)
+    new = output[:, inputs["input_ids"].shape[1] :]
     if new.shape[1] != new_tokens or len(stamps.moments) != new_tokens:
         raise SetupError(f"{new_tokens} tokens were asked for, {new.shape[1]} came: the answers are not comparable")
-    return new, stamps.moments
+    return _Timed([start, *stamps.moments, end], new, trace, spans, outputs)
 
 
 def timed_tokens(
@@ -85,22 +108,13 @@ def timed_tokens(
     Raises:
         SetupError: the answer has another length.
     """
-    device = inputs["input_ids"].device
-    with _fixed_length(model), ExitStack() as stack:
-        synchronise(device)
-        start = Timestamp.now(device)
-        if config is not None:
-            stack.enter_context(pruned(model, config))
-        new, moments = _generate(model, inputs, new_tokens)
-        stack.close()
-        synchronise(device)
-        end = Timestamp.now(device)
-    first, last = moments[0], moments[-1]
+    run = _run(model, inputs, config, new_tokens, {})
+    start, first, *_, end = run.moments
     return {
         "first_token": start.seconds_until(first),
-        "decode_per_token": first.seconds_until(last) / (new_tokens - 1) if new_tokens > 1 else 0.0,
+        "decode_per_token": first.seconds_until(run.moments[-2]) / (new_tokens - 1) if new_tokens > 1 else 0.0,
         "end_to_end": start.seconds_until(end),
-    }, new
+    }, run.new
 
 
 def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | None) -> TimedParts:
@@ -111,31 +125,50 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
         ``stage2``, ``stage3`` and what is left, ``layers``; ``lm_head``; ``rest`` up to the first token chosen
         (positions, embedding, Python between the parts); ``first_token``, all together.
     """
-    parts, device = adapter_for(model).parts, inputs["input_ids"].device
+    parts = adapter_for(model).parts
     watched = {"vision": parts.vision, "decoder": parts.decoder, "lm_head": model.get_output_embeddings()}
-    spans, open_calls, output, trace = Stopwatch(), dict[str, Timestamp](), dict[str, Any](), None
-
-    def enters(name: str, _module: Any, _args: Any) -> None:
-        open_calls.setdefault(name, Timestamp.now(device))  # the outermost call, where one is inside another
-
-    def leaves(name: str, _module: Any, _args: Any, out: Any) -> None:
-        spans.add(name, open_calls.pop(name), Timestamp.now(device))
-        output[name] = out
-
-    with _fixed_length(model), ExitStack() as stack:
-        for name, module in watched.items():  # before the hooks of `pruned`, which are part of what is timed
-            stack.callback(module.register_forward_pre_hook(partial(enters, name)).remove)
-        synchronise(device)
-        start = Timestamp.now(device)
-        if config is not None:
-            trace = stack.enter_context(pruned(model, config))
-        for name, module in watched.items():  # after them
-            stack.callback(module.register_forward_hook(partial(leaves, name)).remove)
-        _, moments = _generate(model, inputs, 1)
-        synchronise(device)
-    seconds = {name: spans.total(name) for name in watched}
-    seconds |= {name: 0.0 if trace is None else trace.seconds.total(part) for name, part in _STAGES.items()}
+    run = _run(model, inputs, config, 1, watched)
+    seconds = {name: run.spans.total(name) for name in watched}
+    for stage, name in (("stage1", "merge"), ("stage2", "select"), ("stage3", "compact")):
+        seconds[stage] = 0.0 if run.trace is None else run.trace.seconds.total(name)
     seconds["layers"] = seconds["decoder"] - seconds["stage1"] - seconds["stage2"] - seconds["stage3"]
-    seconds["first_token"] = start.seconds_until(moments[0])
+    seconds["first_token"] = run.moments[0].seconds_until(run.moments[1])
     seconds["rest"] = seconds["first_token"] - seconds["vision"] - seconds["decoder"] - seconds["lm_head"]
-    return TimedParts(seconds, trace, cache_of(output["decoder"]))
+    return TimedParts(seconds, run.trace, cache_of(run.output["decoder"]))
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[dict[str, Any]]:
+    """Measure the peak of what runs inside the block: the allocator's count on CUDA, the process's on Linux.
+
+    Yields: ``how`` it is counted; in bytes, None where they cannot be counted, what is in use ``before`` (weights,
+        inputs, libraries) and, when the block has ended, the most during it, ``peak``, and the difference, ``above``.
+    """
+    gc.collect()
+    found: dict[str, Any] = {"how": NOT_MEASURED, "before": None, "peak": None, "above": None}
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        found |= {"how": "torch.cuda.max_memory_allocated", "before": torch.cuda.memory_allocated(device)}
+        yield found
+        torch.cuda.synchronize(device)
+        found["peak"] = torch.cuda.max_memory_allocated(device)
+    else:
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)  # what the C library holds free would hide the first megabytes of the work
+        try:
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak is now what is resident
+        except OSError:  # another system, or a container that forbids it
+            yield found
+            return
+        how = "peak resident size of the process (VmHWM), reset before the run"
+        found |= {"how": how, "before": _resident("VmRSS")}
+        yield found
+        found["peak"] = _resident("VmHWM")
+    found["above"] = found["peak"] - found["before"]
+
+
+def _resident(name: str) -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(1024 * int(line.split()[1]) for line in status if line.startswith(f"{name}:"))

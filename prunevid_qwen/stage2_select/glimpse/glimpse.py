@@ -51,7 +51,12 @@ class Glimpse:
         if self.budget.keep_ratio == 1:
             return Needs(layers=(facts.reduce_layer + 1,))
         return Needs(
-            probe=Probe(self.predictor.glimpse_vectors[:, None], facts.selected_layers, facts.heads),
+            probe=Probe(
+                self.predictor.glimpse_vectors[:, None],
+                facts.selected_layers,
+                facts.heads,
+                softmax=not facts.use_attention_logits,
+            ),
             vision=VisionQuery(facts.selected_visual_layers, facts.vision_width),
             layers=(facts.reduce_layer + 1,),
         )

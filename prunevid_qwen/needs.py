@@ -124,6 +124,7 @@ _KINDS: dict[str, type] = {
     "taps": VisionQuery,
     "marks": bool,
     "keys": bool,
+    "square_images": bool,
 }
 
 
@@ -147,6 +148,8 @@ class Needs:
         marks: the marks that the caller passed to `pruned`.
         layers: the only layers before which the reducer can act, because it was trained for them. None means any.
         keys: the keys of the visual tokens.
+        square_images: images must be padded to squares before they are resized, because the reducer was trained on
+            such. `PrunedVLM` does this when it reads images; the evidence is the same.
         taps: name of ``vision`` in 0.1.
         layer: in 0.1 the only layer after which the reducer can act: ``layers=(layer + 1,)``.
 
@@ -164,6 +167,7 @@ class Needs:
     keys: bool = False
     taps: VisionQuery | None = None
     layer: int | None = None
+    square_images: bool = False
 
     def __post_init__(self) -> None:
         words = self.question if isinstance(self.question, str) else "all" if self.question else ""

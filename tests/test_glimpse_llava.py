@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +11,9 @@ import torch
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward.hooks import pruned
-from prunevid_qwen.stage2_select.glimpse import Glimpse, GlimpseVIP
+from prunevid_qwen.forward.probe import row_sums
+from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from tests import glimpse
 from tests.families import FAMILIES, family_inputs, family_model, member
@@ -69,11 +66,8 @@ def test_the_probe_sees_what_a_token_in_the_sequence_would(
     assert next(rows, None) is None
 
 
-@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
-def test_probes_of_several_tokens_see_those_before_them(family: str) -> None:
-    """Of two tokens behind a prompt: rows of logarithms of probabilities, from the logits and all that they sum over."""
-    from prunevid_qwen.forward.probe import row_sums
-
+def test_probes_of_several_tokens_see_those_before_them() -> None:
+    """Of two tokens behind a prompt: what each one's row sums over."""
     numbers = torch.Generator().manual_seed(0)
     q, before, own = (torch.randn(shape, generator=numbers) for shape in ((4, 2, 8), (2, 5, 8), (2, 2, 8)))
     got = row_sums(q, before, own, 0.3)
@@ -84,7 +78,7 @@ def test_probes_of_several_tokens_see_those_before_them(family: str) -> None:
 
 
 def test_taps_are_blocks_of_clip_without_its_class_token(shown: list[Any]) -> None:
-    model, inputs, made = family_model("llava"), family_inputs("llava", "batch"), {}
+    model, inputs = family_model("llava"), family_inputs("llava", "batch")
     with torch.no_grad():
         states = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states
     with pruned(model, config()):
@@ -93,7 +87,6 @@ def test_taps_are_blocks_of_clip_without_its_class_token(shown: list[Any]) -> No
         # state number 0 is the embeddings: that of block i is number i + 1, as the authors count
         wanted = torch.stack([states[block + 1][own][:, 1:].flatten(0, 1) for block in (1, 0)])
         close(seen.vision["states"], wanted)
-    assert not made
 
 
 # ---- the oracles

@@ -24,7 +24,16 @@ class Key(NamedTuple):
     unit: str = ""
 
 
-class Image(TypedDict):
+class _Padded(TypedDict, total=False):
+    square: Annotated[
+        list[int],
+        Key(
+            "of an image that was padded to a square: its top, its left, and the square's side; else missing", "pixels"
+        ),
+    ]
+
+
+class Image(_Padded):
     """An image that was shown."""
 
     source: Annotated[str, Key("path, address, or type of what was passed")]

@@ -99,7 +99,9 @@ class GlimpseFacts:
 
     def to_json(self) -> str:
         """Return the config.json of our own form; a switch is written where it is not as in earlier releases."""
-        held = {name: value for name, value in asdict(self).items() if name not in _SWITCHES or value != _SWITCHES[name]}
+        held = {
+            name: value for name, value in asdict(self).items() if name not in _SWITCHES or value != _SWITCHES[name]
+        }
         return json.dumps({"model_type": OURS, **held}, indent=2) + "\n"
 
 

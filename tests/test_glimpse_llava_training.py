@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw
 
 from prunevid_qwen import PrunedVLM, PruneVidConfig
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import get_baseline_config
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.stage2_select.glimpse import Glimpse, GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
@@ -28,8 +28,7 @@ from prunevid_qwen.training.glimpse.train import train
 from prunevid_qwen.training.glimpse.trainee import GlimpseTraining, Trainee
 from tests.glimpse_training import Killed, checkpoint, curves, killed_in_step
 from tests.llava import save_llava
-from tests.test_glimpse_trainee import GRADIENTS
-from tests.tolerances import LOGITS, close
+from tests.tolerances import GRADIENTS, LOGITS, close
 
 SIZES = ((80, 60), (50, 90), (64, 64), (120, 40))  # width and height of pictures
 ANSWERS = ("red", "blue", "red circle", "blue")
@@ -259,3 +258,9 @@ def test_a_killed_run_ends_as_if_it_had_not_been(data: Path, tmp_path: Path) -> 
         assert (cut / "model" / name).read_bytes() == (whole / "model" / name).read_bytes()
     predictor = GlimpseVIP.from_pretrained(whole / "model")
     assert predictor.facts.pad_to_square and not predictor.facts.use_attention_logits
+    assert main(["convert-glimpse", str(cut), str(tmp_path / "gp"), "--to_published"]) == 0
+    published = GlimpseVIP.from_pretrained(tmp_path / "gp")
+    assert published.facts == predictor.facts
+    for name, tensor in predictor.state_dict().items():
+        close(published.state_dict()[name], tensor)
+    assert main(["convert-glimpse", str(data), str(tmp_path / "none"), "--to_published"]) == 2

@@ -16,6 +16,7 @@ EXAMPLES = """\
 [bold]Examples[/bold]
   prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
   prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
+  prunevid convert-glimpse runs/mine mine_gp --to_published     a run of train glimpse, as the authors publish theirs
   prunevid ask ... --selector glimpse --glimpse_path glimpse_7b
 
 The published folder works as it is too; ours is safetensors instead of a pickle, and smaller.
@@ -32,12 +33,15 @@ def convert_glimpse(
         "Of the tensors on disk; bfloat16 is half the size and rounds the glimpse vectors. Default: float32.",
         "|".join(_DTYPES),
     ),
+    to_published: bool = opt(
+        False, "Write the authors' form, of a run of `train glimpse`: SOURCE is the run's folder."
+    ),
     force: bool = opt(False, "Write into a folder that holds something."),
     revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
     local_files_only: bool = opt(False, "Never ask the network for the predictor."),
     output: Reporting,
 ) -> Done:
-    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT."""
+    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors, or back: SOURCE OUT."""
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype is one of {', '.join(_DTYPES)}; got {quoted(dtype)}")
     if out.exists() and Path(source).is_dir() and out.samefile(source):
@@ -46,6 +50,11 @@ def convert_glimpse(
         raise ConfigError(f"{out} is there already: name another folder, or pass --force to write into it")
     import torch
 
+    if to_published:
+        from prunevid_qwen.training.glimpse.published import trained, write_published
+
+        write_published(trained(Path(source)), out, getattr(torch, dtype))
+        return Done({"out": str(out)}, lambda: typer.echo(f"wrote {out}: config.json, new_modules_gp.pt, {dtype}"))
     from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 
     given: dict[str, Any] = {"revision": revision} if revision else {}

@@ -95,7 +95,7 @@ def make_trainee(model: Any, facts: GlimpseFacts, recipe: GlimpseRecipe) -> Trai
         return Trainee(facts, recipe.le_dropout, adapter_for(model).parts.text_config.rms_norm_eps)
 
 
-def _published_taps(model: Any, blocks: int, clip: bool) -> tuple[int, ...]:
+def _published_taps(model: Any, blocks: int, clip: bool = False) -> tuple[int, ...]:
     """Blocks of full attention from the last to the first, or as many at equal distances; of CLIP those before them."""
     full = getattr(model.config.vision_config, "fullatt_block_indexes", None) or ()
     if len(full) != _TAPS:

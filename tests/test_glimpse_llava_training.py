@@ -18,6 +18,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import get_baseline_config
 from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.inputs.frontends import StockFrontend
 from prunevid_qwen.stage2_select.glimpse import Glimpse, GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
@@ -28,6 +29,7 @@ from prunevid_qwen.training.glimpse.train import train
 from prunevid_qwen.training.glimpse.trainee import GlimpseTraining, Trainee
 from tests.glimpse_training import Killed, checkpoint, curves, killed_in_step
 from tests.llava import save_llava
+from tests.stock_folders import save_folder
 from tests.tolerances import GRADIENTS, LOGITS, close
 
 SIZES = ((80, 60), (50, 90), (64, 64), (120, 40))  # width and height of pictures
@@ -239,12 +241,27 @@ def test_drawn_videos_and_pixel_limits_are_refused(data: Path, base: tuple[Any, 
         make_batch([drawn], base[1], get_baseline_config())
 
 
+def test_tiles_and_other_grids_are_refused(data: Path, base: tuple[Any, Any], tmp_path: Path) -> None:
+    folder = save_folder(tmp_path, "llava_next", weights=False)
+    reader = StockFrontend.from_pretrained(str(folder), "llava_next")
+    reader.pad_to_square = True
+    records = training.open_recipe(recipe(data))["data"]
+    with pytest.raises(UnsupportedError, match="llava_next"):
+        make_batch([records[0]], reader, PruneVidConfig())
+    given = replace(batch(data, base, [0]), masks=(torch.zeros(9, dtype=torch.bool),))
+    with pytest.raises(UnsupportedError, match="16 visual tokens"):
+        GlimpseTraining(base[0], trainee(data, base))(given)
+
+
 # ---- runs
 
 
 @pytest.mark.usefixtures("loaded_once")
-def test_a_killed_run_ends_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
-    """Bytes of its predictor too; and the predictor answers."""
+def test_a_killed_run_ends_as_if_it_had_not_been(
+    data: Path, base: tuple[Any, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bytes of its predictor; and the published form of what was trained is the same predictor."""
+    monkeypatch.setattr(base[0].config.text_config, "rms_norm_eps", 1e-2)  # so large that another one would show
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(recipe(data), whole)
     with pytest.raises(Killed):

@@ -18,7 +18,7 @@ from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.probe import row_sums
 from prunevid_qwen.stage2_select.glimpse import VIP, Glimpse, GlimpseVIP, VIPShape
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
-from prunevid_qwen.training.glimpse.published import write_published
+from prunevid_qwen.training.glimpse.published_form import write_published
 from prunevid_qwen.training.glimpse.trainee import Trainee
 from tests import glimpse
 from tests.families import FAMILIES, family_inputs, family_model, member

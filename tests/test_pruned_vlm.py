@@ -38,6 +38,8 @@ from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.inputs.frontends import FRONTENDS, StockFrontend, frontend_for
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
+from prunevid_qwen.training.glimpse_plus.train import train_plus
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
 from tests.masking import masked_logits, text_inputs
 from tests.tolerances import LOGITS, close, tokens_apart
@@ -342,12 +344,18 @@ def test_benchmarks_refuse_it_before_a_file_is_touched(
         assert "PrunedVLM" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
 
 
-def test_whoever_asks_with_shared_features_refuses_it_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
+def test_whoever_asks_with_shared_features_refuses_it_before_weights_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
         Answering((("fastv", FASTV),), str(tmp_path)).load()
-    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+    with pytest.raises(ConfigError, match="max_pixels"):
         load_base(GlimpseRecipe(model_path=str(tmp_path)), "cpu")
+    reinforced = GlimpsePlusRecipe.from_yaml("glimpse_plus_tiny").replace(model_path=str(tmp_path))
+    monkeypatch.setattr("prunevid_qwen.training.glimpse_plus.train.check_installed", lambda: None)
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        train_plus(reinforced, tmp_path / "out", {}, check=False)
 
 
 # ---- what is refused

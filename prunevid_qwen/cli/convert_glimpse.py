@@ -51,7 +51,7 @@ def convert_glimpse(
     import torch
 
     if to_published:
-        from prunevid_qwen.training.glimpse.published import trained, write_published
+        from prunevid_qwen.training.glimpse.published_form import trained, write_published
 
         write_published(trained(Path(source)), out, getattr(torch, dtype))
         return Done({"out": str(out)}, lambda: typer.echo(f"wrote {out}: config.json, new_modules_gp.pt, {dtype}"))

@@ -41,12 +41,13 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor | S
     arguments: dict[str, Any] = {"dtype": "float32" if bundled and recipe.dtype == "auto" else recipe.dtype}
     if recipe.attn_implementation is not None:
         arguments["attn_implementation"] = recipe.attn_implementation
-    model = load_model(source, device, arguments).requires_grad_(False)
-    if not stock:
-        return model, Preprocessor.from_pretrained(source, family)
-    reader = StockFrontend.from_pretrained(source, family)
-    reader.pad_to_square = True
-    return model, reader
+    reader: Preprocessor | StockFrontend
+    if stock:
+        reader = StockFrontend.from_pretrained(source, family)
+        reader.pad_to_square = True
+    else:
+        reader = Preprocessor.from_pretrained(source, family)
+    return load_model(source, device, arguments).requires_grad_(False), reader
 
 
 def facts_for(model: Any, recipe: GlimpseRecipe) -> GlimpseFacts:

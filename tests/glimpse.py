@@ -78,6 +78,7 @@ def inside_the_sequence(
 
     def note(layer: int) -> Any:
         def hook(module: Any, _args: Any, kwargs: Any, _out: Any) -> None:
+            from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
             from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as library
 
             hidden, (cos, sin) = kwargs["hidden_states"], kwargs["position_embeddings"]
@@ -90,7 +91,7 @@ def inside_the_sequence(
                     q, k, cos, sin, module.config.rope_parameters["mrope_section"]
                 )
             else:
-                q, k = library.apply_rotary_pos_emb(q, k, cos, sin)
+                q, k = apply_rotary_pos_emb(q, k, cos, sin)
             k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
             row = (q[0, :, -1:] @ k[0].transpose(1, 2))[:, 0] * module.scaling
             rows.append((row if predictor.facts.use_attention_logits else row.log_softmax(-1))[:, visual])

@@ -39,6 +39,7 @@ from prunevid_qwen.inputs.frontends import FRONTENDS, StockFrontend, frontend_fo
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
+from prunevid_qwen.training.glimpse_plus.rewards import exact_match
 from prunevid_qwen.training.glimpse_plus.train import train_plus
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
 from tests.masking import masked_logits, text_inputs
@@ -355,7 +356,7 @@ def test_whoever_asks_with_shared_features_refuses_it_before_weights_are_read(
     reinforced = GlimpsePlusRecipe.from_yaml("glimpse_plus_tiny").replace(model_path=str(tmp_path))
     monkeypatch.setattr("prunevid_qwen.training.glimpse_plus.train.check_installed", lambda: None)
     with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
-        train_plus(reinforced, tmp_path / "out", {}, check=False)
+        train_plus(reinforced, tmp_path / "out", {"exact_match": exact_match}, check=False)
 
 
 # ---- what is refused

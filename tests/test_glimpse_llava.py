@@ -27,7 +27,7 @@ from tests.test_family_oracles import equals_masking, generate, identical
 from tests.tolerances import LOGITS, close, tokens_apart
 
 BOTH = pytest.mark.parametrize("attention", ["sdpa", "eager"])
-CASES = pytest.mark.parametrize("case", ["one", "batch"])
+CASES = pytest.mark.parametrize("case", [pytest.param("one", marks=pytest.mark.nightly), "batch"])
 
 
 def config(facts: GlimpseFacts = glimpse.LLAVA, **options: Any) -> PruneVidConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from prunevid_qwen import Plan, PrunedVLM, Step, get_baseline_config
+from prunevid_qwen.cli.app import main
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.stage2_select.glimpse import Glimpse
 from prunevid_qwen.video.picture import Picture
@@ -128,3 +130,18 @@ def test_the_librarys_own_padding_makes_the_same_pixels(model: PrunedVLM) -> Non
     made = stock.LlavaImageProcessorPil(do_pad=True, size=plain.size, crop_size=plain.crop_size)
     for name in SIZES:
         close(made(picture(name), return_tensors="pt")["pixel_values"], padded(model, picture(name)))
+
+
+@pytest.mark.parametrize("compare", [[], ["--compare"]])
+def test_ask_pads_and_shows_both_sides_the_same_image(
+    model: PrunedVLM, tmp_path: Path, capsys: pytest.CaptureFixture[str], compare: list[str]
+) -> None:
+    picture("wide").save(tmp_path / "photo.png")
+    words = ["ask", "--model_path", model.name, "--image", str(tmp_path / "photo.png"), "--question", ASKED,
+             "--config", "glimpse", "--glimpse_path", glimpse.folder_of(glimpse.LLAVA), "--max_new_tokens", "2",
+             "--device", "cpu", "--json", *compare]  # fmt: skip
+    assert main(words) == 0
+    told = json.loads(capsys.readouterr().out)
+    for side in [told, *([told["baseline"]] if compare else [])]:
+        assert side["stats"]["input"]["images"][0]["square"] == [15, 0, 71]
+    assert 0 < told["stats"]["tokens"]["after_stage2"] < told["stats"]["tokens"]["visual"]

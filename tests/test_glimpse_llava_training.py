@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from prunevid_qwen.stage2_select.glimpse import Glimpse, GlimpseVIP
 from prunevid_qwen.training.glimpse import train as training
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
 from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch
+from prunevid_qwen.training.glimpse.reading import Reader
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.records import BoxRecord
 from prunevid_qwen.training.glimpse.train import train
@@ -231,6 +233,15 @@ def test_boxes_are_found_in_the_padded_square(data: Path, base: tuple[Any, Any])
     assert len({tuple(mask.tolist()) for mask in given.masks}) > 1
     prompt = base[1].tokenizer.decode(given.inputs["input_ids"][0])
     assert prompt.endswith("ASSISTANT:")
+
+
+def test_processes_that_read_ahead_read_the_same(data: Path, base: tuple[Any, Any]) -> None:
+    """They are handed the reader with its processor, pickled."""
+    reader = Reader(recipe(data), training.open_recipe(recipe(data))["data"], base[1])
+    mine, theirs = reader[1, 0], pickle.loads(pickle.dumps(reader))[1, 0]
+    assert mine.inputs.keys() == theirs.inputs.keys()
+    assert all(torch.equal(tensor, theirs.inputs[name]) for name, tensor in mine.inputs.items())
+    assert torch.equal(mine.masks[0], theirs.masks[0]) and torch.equal(mine.answers[0], theirs.answers[0])
 
 
 def test_drawn_videos_and_pixel_limits_are_refused(data: Path, base: tuple[Any, Any]) -> None:

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class PrunedVLM:
     """A stock model that answers questions about videos and images with pruned tokens.
 
-    `PruneVidQwen25VL` is the same class. Qwen-VL models accept videos and images, LLaVA-1.5 images.
+    `PruneVidQwen25VL` is the same class. `prunevid models` lists the families and the media that each accepts.
 
     Args:
         model_path: a hub id, a folder, "bundled" (a toy model of moving shapes inside the package), or a loaded model.

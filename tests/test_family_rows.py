@@ -25,10 +25,8 @@ from tests.glimpse import config as glimpse_config
 from tests.models import make_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = {
-    family: tiny.shown.rows[0] if family != "internvl" else sum(tiny.shown.rows, ()) for family, tiny in TINY.items()
-}
-"""A text, and one of each kind of media that a family accepts."""
+SHOWN = {family: (*tiny.shown.rows[0], *tiny.shown.rows[1]) for family, tiny in TINY.items()}
+"""Texts, and at least one of each kind of media that a family accepts."""
 HALF = PruneVidConfig(enable_stage1=False, keep_ratio=0.5)
 
 

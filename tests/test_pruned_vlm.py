@@ -211,7 +211,16 @@ def test_a_streamer_gets_every_token(pruning: PrunedVLM) -> None:
     assert streamer.ended == 2
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "glimpse"])
+def test_a_preset_that_prunes_videos_alone_is_refused(whole: PrunedVLM) -> None:
+    with pytest.raises(ConfigError, match="merge_images"):
+        whole.with_config(get_config("stage1_only"))
+    stats = ask(
+        whole.with_config(get_config("stage1_only").replace(merge_images=True)), images=[picture(1)], return_stats=True
+    )["stats"]
+    assert stats["stage1"]["applied"]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("glimpse", "stage1_only")])
 def test_presets_leave_images_to_the_selector_and_say_so(whole: PrunedVLM, name: str) -> None:
     config = get_config(name)
     stats = ask(whole.with_config(config), images=[picture(1)], return_stats=True)["stats"]

@@ -113,7 +113,7 @@ def _planned(run: Any, data: Any, asked: Sequence[Any], output: Reporting) -> Do
     output.calm_libraries()
     reading, options, names = run.reading(), run.options(data), [name for name, _ in run.configs]
     told: dict[str, Any] = {"questions": len(asked), "answers": len(asked) * len(names), "configs": names}
-    told |= {"not_applied": list(idle)} if (idle := run.wanted().not_applied) else {}
+    told |= run.wanted().facts
     told |= {"options": options, "first": {"video": None}, "prompt": None}
     for record in asked:
         read = read_media(reading, record.media)

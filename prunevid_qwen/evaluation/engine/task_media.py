@@ -16,7 +16,7 @@ import numpy as np
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, EvalProtocol
 from prunevid_qwen.evaluation.protocol.samplers import Sampled
 from prunevid_qwen.inputs.frontends import Frontend, check_own_reading, frontend_for, not_shown
 from prunevid_qwen.inputs.frontends.stock import clip_of
@@ -70,8 +70,20 @@ class MediaWanted:
                 "its own processor; leave it out"
             )
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a run's record says of it: `not_applied`, and ``token_pixels`` where a token is not Qwen2.5-VL's."""
+        own = None if self.video is None else self.video.factor**2
+        told: dict[str, Any] = {} if own in (None, TOKEN_PIXELS) else {"token_pixels": own}
+        return told | ({"not_applied": list(self.not_applied)} if self.not_applied else {})
+
     def by_protocol(self, protocol: EvalProtocol, backend: str, time_limit: float | None) -> ByProtocol:
-        """Return what reads for a benchmark."""
+        """Return what reads for a benchmark; frames of less than a token are a `ConfigError`."""
+        if self.video is not None and protocol.max_pixels < self.video.factor**2:
+            raise ConfigError(
+                f"max_pixels={protocol.max_pixels} is less than a visual token of a {self.model_type} model, which has "
+                f"{self.video.factor**2} pixels: pass at least that"
+            )
         return ByProtocol(protocol, self.video, self.image, backend, time_limit)
 
     def by_config(self, config: PruneVidConfig) -> ByConfig:

@@ -172,7 +172,7 @@ def answer_benchmark(
         "part": data.part,
         "data": str(data.folder.resolve()),
         "protocol": run.protocol.to_dict(),
-        **({"not_applied": list(wanted.not_applied)} if wanted.not_applied else {}),
+        **wanted.facts,
         "manifest": asdict(Manifest.of(data.records, data.name, data.by, data.published)) if scored else None,
         "command": command,
     }

@@ -27,10 +27,14 @@ from tests.models import tiny_model
 
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 COUNTED = [name for name in installed_families() if name not in LINEAR]
-EVERY = pytest.mark.parametrize("family", COUNTED)
-UNLIKE = ("qwen3_vl", "qwen3_vl_moe", "llava")  # decoders of three forms
 with torch.device("meta"):  # torch notes once what makes tensors: before `poisoned` replaces some of it
     torch.empty(0)
+
+
+def some(*cheap: str) -> Any:
+    """All families, in `make test` these."""
+    rows = [each if each in cheap else pytest.param(each, marks=pytest.mark.nightly) for each in COUNTED]
+    return pytest.mark.parametrize("family", rows)
 
 
 def model_of(family: str) -> Any:
@@ -84,7 +88,7 @@ def tower_angles(model: Any) -> list[Any]:
     return [part for tower in dict.fromkeys(towers) for name, part in tower.named_modules() if "rotary" in name]
 
 
-@EVERY
+@some("qwen3_vl", "llava_onevision", "internvl")
 def test_a_stock_models_parts_are_counted_exactly(family: str) -> None:
     model, size = model_of(family), size_of(family, batch=2)
     inputs, counted, angles = make_inputs(size, model), watch(model), Counted(angles=tower_angles(model))
@@ -100,13 +104,7 @@ def test_a_stock_models_parts_are_counted_exactly(family: str) -> None:
     assert (adapter_for(model).types(inputs["input_ids"]) > 0).sum(-1).tolist() == [size.visual_tokens] * 2
 
 
-def some(*cheap: str) -> Any:
-    """All families, in `make test` these."""
-    rows = [each if each in cheap else pytest.param(each, marks=pytest.mark.nightly) for each in COUNTED]
-    return pytest.mark.parametrize("family", rows)
-
-
-@some(*UNLIKE)
+@some("qwen3_vl_moe")  # what is counted most otherwise
 @pytest.mark.parametrize("selector", [pytest.param("prunevid", marks=pytest.mark.nightly), "fastv"])
 def test_a_pruned_models_layers_scores_and_steps_are_counted_exactly(family: str, selector: str) -> None:
     model, size = model_of(family), size_of(family)
@@ -175,6 +173,7 @@ def test_every_family_is_counted_or_refused_and_has_a_shape_for_a_cpu() -> None:
     assert {shape.family for name, shape in SHAPES.items() if name.endswith("_small")} == set(families()) - set(LINEAR)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "billions"),
     [

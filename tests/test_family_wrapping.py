@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.releases import numbers_of
+from prunevid_qwen.adapters.seams import transformers_release
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.loading import load_model
@@ -83,7 +85,13 @@ def offloaded(family: str, where: str, folder: Path) -> Any:
 def test_an_offloaded_model_answers_as_from_memory(family: str, where: str, tmp_path: Path) -> None:
     """A mixture of experts rounds otherwise where its weights lie elsewhere, without pruning too."""
     wanted = answered(family, family_model(family))
-    found = answered(family, offloaded(family, where, tmp_path))
+    model = offloaded(family, where, tmp_path)
+    try:
+        found = answered(family, model)
+    except NotImplementedError:
+        if numbers_of(transformers_release()) >= numbers_of("5.11"):
+            raise
+        pytest.skip("up to 5.10 the library itself does not run it: its tower meets weights that are not there")
     assert found.kept == wanted.kept
     close(found.logits, wanted.logits, LOGITS)
     assert "moe" in family or torch.equal(found.logits, wanted.logits)

@@ -168,7 +168,7 @@ def test_a_benchmark_of_videos(
     assert set(record["not_applied"]) == set(media_wanted(str(onevision), {}).not_applied)
     page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert all(name in page.partition("not applied")[2] for name in record["not_applied"])
-    assert run(dozen, tmp_path / "other", *words, "--max_pixels", "12544") == ConfigError.exit_code
+    assert run(dozen, tmp_path / "other", *words, "--max_pixels", "301056") == ConfigError.exit_code
     assert "max_pixels" in capsys.readouterr().err and not (tmp_path / "other").exists()
     assert run(dozen, tmp_path / "plan", *words, "--dry_run", "--json") == 0
     planned = json.loads(capsys.readouterr().out)
@@ -197,7 +197,7 @@ def test_batch(
         assert line["answer"] == found["answer"] and line["error"] is None
         assert line["tokens"]["visual"] == found["stats"]["tokens"]["visual"]
     before = out.read_bytes()
-    assert main([*words, *pruning, "--model_path", str(onevision), "--max_pixels", "12544"]) == ConfigError.exit_code
+    assert main([*words, *pruning, "--model_path", str(onevision), "--max_pixels", "301056"]) == ConfigError.exit_code
     words[3] = str(tmp_path / "none.jsonl")
     assert main([*words, *pruning, "--model_path", str(llava)]) == UnsupportedError.exit_code
     assert out.read_bytes() == before and not (tmp_path / "none.jsonl").exists()

@@ -7,10 +7,12 @@ when stage 3 was off. It shares no code with the hooks but the maps they decided
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
+from prunevid_qwen.forward.selfcheck.masked_forward import shown_alone
 from prunevid_qwen.tokens.trace import Trace
 
 
@@ -95,8 +97,11 @@ def masked_logits(
         levels = whole[:, dim:].unflatten(1, (-1, dim)).unbind(1) if whole.shape[1] > dim else ()
         place = torch.cat([torch.stack([e[1] for e in entries], 1), following.expand(len(p), -1)], 1)[:, None]
         causal = torch.ones(total, total, dtype=torch.bool).tril()
-        handles = []
+        handles, alone = [], ExitStack()
         for i, layer in enumerate(model.model.language_model.layers):
+            if not hasattr(layer, "self_attn"):  # linear attention: it is given the short sequence
+                alone.enter_context(shown_alone(layer, ~_dropped(entries, *seen[i], len(new))))
+                continue
             allowed = causal & ~_dropped(entries, *seen[i], len(new))
             if compress:
                 allowed[n:] &= ~_dropped(entries, set(left), texts_left, len(new))
@@ -114,6 +119,7 @@ def masked_logits(
                 inputs_embeds=hidden, position_ids=place if len(place) == 3 else place[0], use_cache=False
             )[0]
         finally:
+            alone.close()
             for handle in handles:
                 handle.remove()
         out.append(model.lm_head(state[0, n - 1 :]))

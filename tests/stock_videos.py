@@ -10,13 +10,14 @@ import torch
 
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS
 
-# settings as published checkpoints have them, and as the library's classes have them where a file is silent
+# by a name that begins with the family: settings as published checkpoints have them, and as the library's classes have
+# them where a file is silent
 SETTINGS: dict[str, dict[str, Any]] = {
     "llava_next_video": {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}},
     "llava_onevision": {
         "size": {"height": 384, "width": 384}, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
     },
-    "video_llava": {},
+    "video_llava": {}, "video_llava padded": {"size": {"shortest_edge": 60}, "crop_size": {"height": 75, "width": 71}},
     "internvl": {
         "size": {"height": 448, "width": 448}, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225],
     },
@@ -70,7 +71,7 @@ def stock_pixels(family: str, clip: Clip) -> torch.Tensor:
     import transformers
     from transformers.video_utils import VideoMetadata
 
-    processor = getattr(transformers, CLASSES[family])(**SETTINGS[family])
+    processor = getattr(transformers, CLASSES[family.split()[0]])(**SETTINGS[family])
     about = VideoMetadata(total_num_frames=clip.frames, fps=2.0, frames_indices=list(range(clip.frames)))
     made = processor(videos=[clip.pixels()], video_metadata=[about], do_sample_frames=False, return_tensors="pt")
     return made["pixel_values_videos"][0]

@@ -29,8 +29,11 @@ from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens.trace import DOOR
 from tests.families import FAMILIES, family_inputs, family_model
 from tests.looking import NextLayer
+from tests.masking import masked_logits as by_masking
+from tests.masking import text_inputs
 from tests.models import CACHE
 from tests.test_family_oracles import OUT, config, generate, oracle
+from tests.test_qwen3_vl import EMPTIES
 from tests.tolerances import LOGITS, close
 from tests.watching import Notes
 
@@ -67,7 +70,7 @@ def recomputed(model: Any, out: Any, trace: Any, compress: bool) -> list[torch.T
 
 
 @pytest.mark.parametrize("compress", [True, False])
-@pytest.mark.parametrize("stage1", [True, False])
+@pytest.mark.parametrize("stage1", [True, pytest.param(False, marks=pytest.mark.nightly)])
 def test_a_cut_is_the_stock_model_on_the_short_sequence(compress: bool, stage1: bool) -> None:
     model = published_pattern()
     what = config(FAMILY, pruning_layer=3, enable_cache_compression=compress, enable_stage1=stage1)
@@ -83,6 +86,19 @@ def test_stage_1_alone_is_the_stock_model_on_the_short_sequence() -> None:
     with pruned(model, what) as trace:
         out = generate(model, family_inputs(FAMILY, "batch"), 6)
     for b, wanted in enumerate(recomputed(model, out, trace, False)):
+        close(torch.stack(out.logits, 1)[b], wanted, LOGITS)
+
+
+@pytest.mark.parametrize("case", ["a cut, whole caches", "the door and a cut", "the last frame alone"])
+def test_the_text_of_empty_frames_is_dropped_too(case: str) -> None:
+    steps, compress = EMPTIES[case]
+    model, inputs = family_model(FAMILY), family_inputs(FAMILY, "batch")
+    with pruned(model, Plan(steps, compress=compress, drop_empty_frames=True)) as trace:
+        out = generate(model, inputs, 6)
+    assert any(each.text is not None for each in trace.samples[0].reductions)
+    eager = family_model(FAMILY, "eager")
+    embeds, positions = text_inputs(eager, family_inputs(FAMILY, "batch"))
+    for b, wanted in enumerate(by_masking(eager, embeds, positions, inputs, out.sequences, trace, compress)):
         close(torch.stack(out.logits, 1)[b], wanted, LOGITS)
 
 

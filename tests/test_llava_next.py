@@ -89,6 +89,16 @@ def test_a_strip_has_no_rows_of_tiles(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", VIDEOS)
+def test_a_release_may_end_a_video_after_its_features_are_made(family: str) -> None:
+    adapter, ends = adapter_for(family_model(family)), int(family == "llava_onevision")
+    for late, made in ((False, torch.zeros(2, 12 + ends, 64)), (True, [torch.zeros(3, 4, 64)] * 2)):
+        grids = adapter.pictures("video", {}, SimpleNamespace(pooler_output=made))
+        assert grids is not None and [each.grid for each in grids] == [(3, 2, 2)] * 2, late
+        assert all(each.tokens == 12 + ends for each in grids)
+    assert adapter.pictures("video", {}, SimpleNamespace(pooler_output=torch.zeros(1, 14, 64))) is None
+
+
+@pytest.mark.parametrize("family", VIDEOS)
 def test_a_video_is_one_raster_of_pooled_frames(family: str) -> None:
     seen, made = seen_and_made(family, shows(family, ("video", 3)))
     (block,) = seen.layout.blocks
@@ -230,6 +240,7 @@ def test_features_of_elsewhere_are_refused_where_nothing_tells_their_grid(family
         outside = model.model.get_image_features(pixel_values=pixels, image_sizes=sizes, return_dict=True)
     adapter = adapter_for(model)
     assert adapter.pictures("image", {}, outside) is None
+    assert adapter.arranged("image", {}, outside, [torch.zeros(SIDE**2, 1, 3)] * 3) is None
     told = adapter.pictures("image", {"image_sizes": sizes}, outside)
     assert told is not None and [each.grid for each in told] == [(1, SIDE, SIDE), (1, 4, 8)]
     try:

@@ -38,6 +38,9 @@ from prunevid_qwen.errors import UnknownOption
 from prunevid_qwen.inputs.frontends import FRONTENDS, StockFrontend, frontend_for
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
+from prunevid_qwen.training.glimpse_plus.rewards import exact_match
+from prunevid_qwen.training.glimpse_plus.train import train_plus
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
 from tests.masking import masked_logits, text_inputs
 from tests.tolerances import LOGITS, close, tokens_apart
@@ -341,15 +344,16 @@ def test_a_video_is_refused_before_weights_are_read(
     assert json.loads(capsys.readouterr().out)["error"]["type"] == "UnsupportedError"
 
 
-def test_what_needs_our_own_pixels_refuses_it_before_a_file_is_touched(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_training_refuses_it_before_weights_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = ["bench", "speed", "--quick", "--out", str(tmp_path / "out"), "--model_path", str(folder), "--json"]
-    assert main(words) == UnsupportedError.exit_code
-    assert "PrunedVLM" in capsys.readouterr().err and not list(tmp_path.iterdir())
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+    with pytest.raises(ConfigError, match="max_pixels"):
         load_base(GlimpseRecipe(model_path=str(tmp_path)), "cpu")
+    reinforced = GlimpsePlusRecipe.from_yaml("glimpse_plus_tiny").replace(model_path=str(tmp_path))
+    monkeypatch.setattr("prunevid_qwen.training.glimpse_plus.train.check_installed", lambda: None)
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        train_plus(reinforced, tmp_path / "out", {"exact_match": exact_match}, check=False)
 
 
 # ---- what is refused

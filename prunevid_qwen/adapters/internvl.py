@@ -83,7 +83,7 @@ class InternVL(TextDecoder):
         if layout is None:
             return None
         closing = self.config.image_token_id - 1  # </img>, which its vocabularies have before the image's own token
-        words = words_of_turn(ids[layout.question].tolist(), self.parts.text_config.eos_token_id, (closing, LINE))
+        words = words_of_turn(ids[layout.question].tolist(), self.turn_ends, (closing, LINE))
         return replace(layout, words=words)
 
     def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:

@@ -99,7 +99,7 @@ class Llava(TextDecoder):
         lead, tail = LINES.get(decoder, LINE), TAILS.get(decoder, ())
         stop = len(ids) - len(tail)
         if not tail or tuple(ids[stop:]) != tail:
-            return words_of_turn(ids, self.parts.text_config.eos_token_id, lead)
+            return words_of_turn(ids, self.turn_ends, lead)
         start = next((i for i, token in enumerate(ids) if token not in lead), stop)
         return (start, stop) if start < stop else None
 

@@ -104,8 +104,7 @@ class QwenVL(TextDecoder):
 
         The chat template closes a turn with the token on which `generate` stops.
         """
-        end = self.parts.text_config.eos_token_id
-        ends = end if isinstance(end, (list, tuple)) else [end]
+        ends = self.turn_ends
         stop = next((i for i, one in enumerate(ids) if one in ends), 0)
         closes = getattr(self.config, "vision_end_token_id", None)
         start = next((i for i, one in enumerate(ids) if one != closes), 0)  # Qwen3-VL's video may be closed twice

@@ -20,8 +20,9 @@ from prunevid_qwen.evaluation.engine.task import Line
 from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
-from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
+from prunevid_qwen.evaluation.speed.prompt_forms import form_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
+from prunevid_qwen.evaluation.speed.vision_flops import check_counted
 from prunevid_qwen.evaluation.store import Lines, config_options, run_hash
 from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -106,9 +107,10 @@ def _prompt(
     sample = model.preprocessor.sample(question.messages([item], media), config)
     on = input_device(model.model)
     inputs = {name: value.to(on) for name, value in model.preprocessor.batch([sample]).items()}
-    rows, columns = (int(side) // MERGE for side in grid[0, 1:])
+    form = replace(form_of(model.model.config), times=0)  # before an image stands no time
+    rows, columns = (int(side) // form.merge for side in grid[0, 1:])
     text = inputs["input_ids"].shape[1] - rows * columns
-    return PromptSize(PATCH_FRAMES, rows, columns, text_tokens=text), inputs  # an image is one temporal position
+    return PromptSize(form.frames, rows, columns, text, form=form), inputs  # an image is one temporal position
 
 
 def _line(name: str, about: dict[str, Any], rounds: list[Any]) -> Line:

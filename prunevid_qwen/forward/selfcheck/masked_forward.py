@@ -84,7 +84,7 @@ def masked_logits(
     with ExitStack() as stack:
         for i, module in enumerate(adapter.parts.layers):
             if i not in adapter.attending:
-                stack.enter_context(_shown_alone(module, ~gone[i]))
+                stack.enter_context(shown_alone(module, ~gone[i]))
                 continue
             allowed = causal & ~gone[i]
             if compress:
@@ -105,7 +105,7 @@ def masked_logits(
 
 
 @contextmanager
-def _shown_alone(module: Any, left: Tensor) -> Iterator[None]:
+def shown_alone(module: Any, left: Tensor) -> Iterator[None]:
     """Let a layer see some of the tokens, [S] bool, inside the block; the others come out as they went in."""
 
     def before(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -37,11 +37,16 @@ class StockFrontend:
         processor: of the model; its chat template is used, else its tokenizer's, else the family's default.
         config: of the model.
 
+    Attributes:
+        pad_to_square: images are padded to squares with the processor's mean colour before the processor resizes
+            them, so that nothing is cropped, as the authors of LLaVA-1.5 do. False leaves them to the processor.
+
     Raises:
         SetupError: there is no chat template, or something that is no processor.
     """
 
     needs_torchvision = False  # images go through the library's PIL arithmetic, videos through `plain_videos`
+    pad_to_square = False
 
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:
@@ -181,7 +186,11 @@ class StockFrontend:
             MediaError: missing or unreadable.
         """
         self._check_no_size("images", [*options], config)
-        return Picture.of(source)
+        picture = Picture.of(source)
+        if not self.pad_to_square:
+            return picture
+        mean = self.processor.image_processor.image_mean
+        return picture.squared((int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)))
 
     def open_video(self, source: Any, config: PruneVidConfig, tower: Any, **options: Any) -> Clip:
         """Read the frames of a video that are chosen by their times; the processor will choose their size.
@@ -239,7 +248,7 @@ class StockFrontend:
         if any(pictures):  # a list for each prompt: several images in one may be treated in another way than one
             asked["images"] = [[Image.fromarray(each.pixels) for each in own] for own in pictures if own]
         made = called(self.processor, [sample.text for sample in samples], asked)
-        shown: list[Picture | Clip] = [*clips, *(each for own in pictures for each in own)]
+        shown: list[Picture | Clip] = [*(picture for own in pictures for picture in own), *clips]
         for each in shown:
             pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
             each.facts["resized"] = list(pixels.shape[-2:])

@@ -20,6 +20,7 @@ from prunevid_qwen.evaluation.engine.task import Task
 from prunevid_qwen.evaluation.engine.task_media import media_reader, media_wanted, read_media
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.store import read_lines
+from tests import glimpse
 from tests.benchmark_runs import lines, run
 from tests.llava import save_llava
 from tests.media import encode
@@ -120,6 +121,20 @@ def test_the_engine_loads_it_and_pruning_is_not_the_whole(onevision: Path, photo
     answering = Answering(CONFIGS, str(onevision), {"device": "cpu"}, {"max_new_tokens": 2})
     whole, pruned = here(0)([task], media_wanted(str(onevision), {}).by_config(PRUNING), answering)
     assert whole["kept_ratio"] == 1 and pruned["kept_ratio"] < 1
+
+
+def test_images_are_padded_for_the_config_whose_predictor_was_trained_on_such(llava: Path, photo: Path) -> None:
+    model = PrunedVLM(str(llava), get_baseline_config(), device="cpu")
+    configs = (("whole", get_baseline_config()), ("glimpse", glimpse.config(glimpse.LLAVA, keep_threshold=None)))
+    task = Task((Media("image", str(photo)),), ((Plain("a", ASKED), ("whole", "glimpse")),))
+    read = read_media(media_wanted(str(llava), {}).by_config(PruneVidConfig()), task.media)
+    for line, (_, config) in zip(
+        Answerer(model, configs, {"max_new_tokens": 3}).answer(task, read), configs, strict=True
+    ):
+        found = alone(model, config, images=str(photo), question=ASKED)
+        check_same(line, found)
+        assert line["media"] == found["stats"]["input"]["images"]
+        assert ("square" in line["media"][0]) == (line["config"] == "glimpse")
 
 
 def test_a_prompt_that_the_model_does_not_take_is_an_error_of_its_question(

@@ -31,7 +31,7 @@ from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan
 from prunevid_qwen.forward.pruning import Pruning, check_kinds, plan_of
 from prunevid_qwen.inputs.encoding import Encoding, Progress
-from prunevid_qwen.inputs.frontends import Frontend, frontend_for, opened_samples, read_by_library
+from prunevid_qwen.inputs.frontends import Frontend, frontend_for, opened_samples, read_by_library, suited
 from prunevid_qwen.inputs.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 class PrunedVLM:
     """A stock model that answers questions about videos and images with pruned tokens.
 
-    `PruneVidQwen25VL` is the same class. Qwen-VL models accept videos and images, LLaVA-1.5 images.
+    `PruneVidQwen25VL` is the same class. `prunevid models` lists the families and the media that each accepts.
 
     Args:
         model_path: a hub id, a folder, "bundled" (a toy model of moving shapes inside the package), or a loaded model.
@@ -112,7 +112,7 @@ class PrunedVLM:
             chunk, scheme = self.plan.vision_chunk_tokens, self.plan.position_scheme
             self.config = PruneVidConfig(**ALL_OFF, vision_chunk_tokens=chunk, position_scheme=scheme)
         with self._lock, pruned(self.model, self._what):
-            pass
+            self._reading = suited(self.frontend, self.model, self._what)
 
     @property
     def _what(self) -> PruneVidConfig | Plan:
@@ -201,7 +201,7 @@ class PrunedVLM:
             return self._follow_up(asked, question, streamer, return_stats, generate_arguments)
         tower, device = self._tower, input_device(self.model)
         given = (video_path, question, images, messages, start, end)
-        with opened_samples(self.frontend, self.config, tower, *given) as (opened, single):
+        with opened_samples(self._reading, self.config, tower, *given) as (opened, single):
             if streamer is not None and not single:
                 raise ConfigError("a streamer needs a single question, got several: pass one question, or no streamer")
             read = time.perf_counter() - began
@@ -261,7 +261,7 @@ class PrunedVLM:
         began = time.perf_counter()
         given = (video_path, question, images, messages, start, end)
         with ExitStack() as stack:
-            opened, single = stack.enter_context(opened_samples(self.frontend, self.config, self._tower, *given))
+            opened, single = stack.enter_context(opened_samples(self._reading, self.config, self._tower, *given))
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self._what)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))
@@ -284,7 +284,7 @@ class PrunedVLM:
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = self.frontend.memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self._what) as trace, memory:
-            inputs = {name: value.to(input_device(self.model)) for name, value in prepared.inputs.items()}
+            inputs = prepared.inputs_for(self._reading, input_device(self.model))
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}

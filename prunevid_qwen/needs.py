@@ -70,11 +70,14 @@ class Probe:
             their states before layer l (a deep prompt).
         layers: layers whose attention is read, ascending, below L.
         heads: number of attention heads that the model must have.
+        softmax: the evidence is natural logarithms of attention probabilities instead of logits. The softmax is over
+            everything that the token sees: the text, the visual tokens, and the extra tokens up to itself.
     """
 
     vectors: Tensor
     layers: tuple[int, ...]
     heads: int
+    softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ _KINDS: dict[str, type] = {
     "taps": VisionQuery,
     "marks": bool,
     "keys": bool,
+    "square_images": bool,
 }
 
 
@@ -144,6 +148,8 @@ class Needs:
         marks: the marks that the caller passed to `pruned`.
         layers: the only layers before which the reducer can act, because it was trained for them. None means any.
         keys: the keys of the visual tokens.
+        square_images: images must be padded to squares before they are resized, because the reducer was trained on
+            such. `PrunedVLM` does this when it reads images; the evidence is the same.
         taps: name of ``vision`` in 0.1.
         layer: in 0.1 the only layer after which the reducer can act: ``layers=(layer + 1,)``.
 
@@ -161,6 +167,7 @@ class Needs:
     keys: bool = False
     taps: VisionQuery | None = None
     layer: int | None = None
+    square_images: bool = False
 
     def __post_init__(self) -> None:
         words = self.question if isinstance(self.question, str) else "all" if self.question else ""
@@ -194,7 +201,7 @@ class Evidence:
         attention: [N] fp32 natural logarithms of the attention probabilities, reduced over heads and question tokens as
             in `Needs.attention`; or [Q', N] with ``rows="each"``. The full [H, Q, N] array never exists.
         probe: [L, H, P, N] fp32 attention logits of the tokens of `Needs.probe` in its layers (scaled products of
-            queries and keys, no mask, no softmax).
+            queries and keys, no mask, no softmax); with ``softmax=True`` logarithms of probabilities.
         taps: name of ``vision["states"]`` in 0.1.
         marks: [N] fp32 in [0, 1], the caller's mark of each token. A merged token has the largest of its members.
         vision: a tensor for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's

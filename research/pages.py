@@ -11,12 +11,12 @@ from pathlib import Path
 
 from prunevid_qwen.errors import ConfigError
 from research.choices_page import choices_tables
+from research.families_page import models_tables
 from research.glimpse_page import glimpse_tables
 from research.methods_page import exit_code_tables
 from research.performance_page import performance_tables
 from research.readme_page import methods_page, readme_tables
 from research.receipt_page import receipt_tables
-from research.releases_page import release_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
@@ -24,7 +24,7 @@ PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "docs/choices.md": choices_tables,
     "docs/glimpse.md": glimpse_tables,
     "docs/methods.md": methods_page,
-    "docs/models.md": release_tables,
+    "docs/models.md": models_tables,
     "docs/performance.md": performance_tables,
     "docs/quickstart.md": exit_code_tables,
     "docs/receipt.md": receipt_tables,

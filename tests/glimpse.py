@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -19,6 +20,9 @@ FACTS = GlimpseFacts(
     layers=6, hidden_size=64, heads=4, vision_width=32, selected_layers=(LAYER,), reduce_layer=LAYER,
     selected_visual_layers=(0,), width=16, condition=32, vip_heads=4,
 )  # fmt: skip
+
+
+LLAVA = replace(FACTS, use_attention_logits=False, pad_to_square=True, selected_visual_layers=(1, 0))
 
 
 @cache
@@ -50,14 +54,14 @@ def config(facts: GlimpseFacts = FACTS, **options: Any) -> PruneVidConfig:
 
 @torch.no_grad()
 def inside_the_sequence(
-    predictor: GlimpseVIP, embeds: torch.Tensor, positions: torch.Tensor, visual: list[int], attention: str = "eager"
+    predictor: GlimpseVIP, embeds: torch.Tensor, positions: torch.Tensor, visual: list[int], family: str = "qwen2_5_vl"
 ) -> torch.Tensor:
-    """Attention logits [L, H, N] of a glimpse token that stands behind one unpadded prompt, in a forward of its own.
+    """What a glimpse token that stands behind one unpadded prompt attends to, [L, H, N], in a forward of its own.
 
     Shares no code with the probe: the token is part of the sequence, its vectors are added by hooks, and queries and
     keys are those that the attention function of the library is given.
     """
-    model = tiny_model(attention)
+    model = tiny_model("eager", family)
     decoder = model.model.language_model
     vectors = predictor.glimpse_vectors.to(embeds.dtype)
     x = torch.cat([embeds, vectors[0].expand(1, 1, -1)], dim=1)
@@ -74,6 +78,7 @@ def inside_the_sequence(
 
     def note(layer: int) -> Any:
         def hook(module: Any, _args: Any, kwargs: Any, _out: Any) -> None:
+            from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
             from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as library
 
             hidden, (cos, sin) = kwargs["hidden_states"], kwargs["position_embeddings"]
@@ -86,9 +91,10 @@ def inside_the_sequence(
                     q, k, cos, sin, module.config.rope_parameters["mrope_section"]
                 )
             else:
-                q, k = library.apply_rotary_pos_emb(q, k, cos, sin)
+                q, k = apply_rotary_pos_emb(q, k, cos, sin)
             k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-            rows.append((q[0, :, -1:] @ k[0].transpose(1, 2))[:, 0, visual] * module.scaling)
+            row = (q[0, :, -1:] @ k[0].transpose(1, 2))[:, 0] * module.scaling
+            rows.append((row if predictor.facts.use_attention_logits else row.log_softmax(-1))[:, visual])
 
         return hook
 

@@ -18,7 +18,7 @@ def differences(stats: Any, kind: Any = Receipt, where: str = "stats") -> Iterat
         if not isinstance(stats, dict):
             yield f"{where} is {type(stats).__name__}"
             return
-        yield from (f"{where} lacks {name}" for name in hints.keys() - stats.keys())
+        yield from (f"{where} lacks {name}" for name in kind.__required_keys__ - stats.keys())
         yield from (f"{where} has {name}" for name in stats.keys() - hints.keys())
         for name in hints.keys() & stats.keys():
             yield from differences(stats[name], hints[name], f"{where}.{name}")

@@ -204,3 +204,19 @@ def test_a_tower_without_a_cls_token_says_so() -> None:
     (shown,) = notes.seen
     assert shown.vision is not None
     close(float(shown.vision["received"].sum()), 1.0)
+
+
+@EVERY
+def test_the_users_words_end_where_generate_stops(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qwen3.5's decoder config names <|endoftext|>; that <|im_end|> ends a turn stands in generation_config.json."""
+    model, inputs = family_model(family), family_inputs(family, "one")
+    end = 9
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [end, 8])
+    inputs["input_ids"][0, -6:] = torch.tensor([50, 51, 52, end, 53, 54])
+    notes = Notes(Needs(question="question"))
+    watched(model, inputs, Plan((Step(2, notes),)))
+    (seen,) = notes.seen
+    assert seen.layout.words is not None
+    start, stop = seen.layout.words
+    asked = inputs["input_ids"][0, seen.layout.question[start:stop]]
+    assert asked.tolist()[-3:] == [50, 51, 52]

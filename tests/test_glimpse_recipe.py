@@ -123,7 +123,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path) -> None:
 
 def test_recipes_of_the_package_go_by_name_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # no clone around
-    assert recipe_names() == ["glimpse", "glimpse_plus", "glimpse_plus_tiny", "glimpse_tiny"]
+    assert recipe_names() == ["glimpse", "glimpse_llava", "glimpse_plus", "glimpse_plus_tiny", "glimpse_tiny"]
     assert GlimpseRecipe.from_yaml("glimpse_tiny") == GlimpseRecipe.from_yaml(RECIPES / "glimpse_tiny.yaml")
     Path("mine.yaml").write_text("steps: 7")
     assert GlimpseRecipe.from_yaml(Path("mine.yaml")).steps == 7

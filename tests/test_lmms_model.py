@@ -13,9 +13,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
+from prunevid_qwen import PrunedVLM, PruneVidConfig
+from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError, UnsupportedError
 from prunevid_qwen.evaluation.store import read_lines
+from tests.llava import save_llava
 from tests.media import encode, frame
+from tests.stock_folders import save_folder
 from tests.test_lmms_chat import text, turn
 
 
@@ -83,7 +86,9 @@ def request(doc: Any, number: int = 0, padding: bool = False, **generation: Any)
 
 
 def loaded(stubbed: types.SimpleNamespace, docs: list[Any], **given: Any) -> Any:
-    model = stubbed.module.PruneVidQwen(workers=0, device="cpu", min_pixels=784, **given)
+    given = {"min_pixels": 784, **given}
+    given = {name: value for name, value in given.items() if value is not None}
+    model = stubbed.module.PruneVidQwen(workers=0, device="cpu", **given)
     model.task_dict = {"task": {"test": docs}}
     return model
 
@@ -189,3 +194,33 @@ def test_what_the_class_refuses(stubbed: types.SimpleNamespace, monkeypatch: pyt
             getattr(model, name)([])
     model.clean()
     assert model.cleaned and not hasattr(model, "_answerer")
+
+
+# ---- families whose inputs the library's processor makes
+
+
+def test_other_families_answer_as_the_package_does(stubbed: types.SimpleNamespace, clip: str, tmp_path: Path) -> None:
+    folder, picture, asked = save_folder(tmp_path / "model", "llava_onevision"), frame(3), "what color is the circle ?"
+    docs = [[turn({"type": "image", "url": Image.fromarray(picture)}, text(asked))]]
+    docs += [[turn({"type": "video", "url": clip}, text(asked))]]
+    model = loaded(stubbed, docs, pretrained=str(folder), min_pixels=None, frames=4, keep_ratio=0.5, pruning_layer=2)
+    assert any("max_pixels" in said for said in stubbed.log)
+    answers = [
+        each.text for each in model.generate_until([request(lambda row: row, n, max_new_tokens=3) for n in (0, 1)])
+    ]
+    assert not model.errors
+    alone = PrunedVLM(str(folder), PruneVidConfig(keep_ratio=0.5, pruning_layer=2, max_frames=4), device="cpu")
+    for answer, shown in zip(answers, ({"images": picture}, {"video_path": clip}), strict=True):
+        found = alone.generate(question=asked, max_new_tokens=3, do_sample=False, **shown)  # type: ignore[arg-type]
+        assert answer.strip() == found["answer"]
+
+
+def test_what_a_family_is_not_shown_or_does_not_heed_ends_the_run(
+    stubbed: types.SimpleNamespace, clip: str, tmp_path: Path
+) -> None:
+    folder = save_llava(tmp_path / "model")
+    with pytest.raises(ConfigError, match="min_pixels"):
+        loaded(stubbed, [], pretrained=str(folder))
+    model = loaded(stubbed, [[turn({"type": "video", "url": clip}, text())]], pretrained=str(folder), min_pixels=None)
+    with pytest.raises(UnsupportedError, match="video"):
+        list(model.generate_until([request(lambda row: row, 0)]))

@@ -17,11 +17,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 # name -> where it stands, and why it means one thing in all of these places (or why it cannot be helped)
 FILES: dict[str, tuple[str, str]] = {
     "glimpse": ("stage2_select, training", "a method has its paper's name wherever it stands"),
+    "llava": ("adapters, adapters/tiny", "a family, and its tiny model"),
     "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
-    "llava": ("adapters, adapters/tiny", "a family, and its tiny one"),
-    "model": ("adapters/tiny, evaluation/lmms_plugin, prunevid_qwen", "the API's, a tiny one, what lmms-eval calls so"),
+    "model": ("adapters/tiny, evaluation/lmms_plugin, prunevid_qwen", "the API's, what lmms-eval calls so, a tiny one"),
     "prunevid": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
-    "qwen": ("adapters/tiny, inputs", "a kind of families: its tiny ones, and what reads for it"),
+    "qwen": ("adapters/tiny, inputs", "tiny models of these families, and what their files and prompts are"),
     "random": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),

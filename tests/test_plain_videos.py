@@ -66,7 +66,7 @@ def test_what_a_file_leaves_out_is_as_the_librarys_class_has_it(family: str) -> 
 @pytest.mark.parametrize(
     "settings",
     [
-        {"resample": 0}, {"do_rescale": False}, {"do_resize": False}, {"do_normalize": False}, {"do_pad": True},
+        {"resample": 0}, {"do_rescale": False}, {"do_resize": False}, {"do_normalize": False},
         {"size": {"longest_edge": 300}}, {"size": {"shortest_edge": 300, "longest_edge": 900}},
         {"do_center_crop": True, "crop_size": {"height": 3}},
     ],
@@ -74,6 +74,12 @@ def test_what_a_file_leaves_out_is_as_the_librarys_class_has_it(family: str) -> 
 def test_settings_of_other_steps_are_refused_with_what_to_install(settings: dict[str, object]) -> None:
     with pytest.raises(SetupError, match="torchvision"):
         PlainVideoProcessor(settings, "llava_onevision")
+
+
+def test_padding_of_tiles_is_no_padding_of_videos() -> None:
+    """Downloads with one file of settings have the image processor's; no video processor of these families reads it."""
+    tiles = PlainVideoProcessor({"do_pad": True}, "llava_onevision").pixels(CLIPS[0].pixels())
+    assert torch.equal(tiles, PlainVideoProcessor({}, "llava_onevision").pixels(CLIPS[0].pixels()))
 
 
 def test_a_plain_number_is_the_shortest_edge_and_a_square_crop() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -34,10 +35,12 @@ from prunevid_qwen.adapters import families, family_of, family_table
 from prunevid_qwen.cli.app import main
 from prunevid_qwen.config import PRESETS
 from prunevid_qwen.errors import UnknownOption
-from prunevid_qwen.evaluation.engine.answering import Answering
 from prunevid_qwen.inputs.frontends import FRONTENDS, StockFrontend, frontend_for
 from prunevid_qwen.training.glimpse.base import load_base
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
+from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
+from prunevid_qwen.training.glimpse_plus.rewards import exact_match
+from prunevid_qwen.training.glimpse_plus.train import train_plus
 from tests.llava import HUB_TEMPLATE, TOKENS, save_llava, tiny_processor, tiny_tokenizer
 from tests.masking import masked_logits, text_inputs
 from tests.tolerances import LOGITS, close, tokens_apart
@@ -208,7 +211,16 @@ def test_a_streamer_gets_every_token(pruning: PrunedVLM) -> None:
     assert streamer.ended == 2
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "glimpse"])
+def test_a_preset_that_prunes_videos_alone_is_refused(whole: PrunedVLM) -> None:
+    with pytest.raises(ConfigError, match="merge_images"):
+        whole.with_config(get_config("stage1_only"))
+    stats = ask(
+        whole.with_config(get_config("stage1_only").replace(merge_images=True)), images=[picture(1)], return_stats=True
+    )["stats"]
+    assert stats["stage1"]["applied"]
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("glimpse", "stage1_only")])
 def test_presets_leave_images_to_the_selector_and_say_so(whole: PrunedVLM, name: str) -> None:
     config = get_config(name)
     stats = ask(whole.with_config(config), images=[picture(1)], return_stats=True)["stats"]
@@ -306,12 +318,16 @@ def test_the_command_of_the_quickstart(
     assert json.loads(capsys.readouterr().out)["stats"]["input"]["images"][0]["source"] == "photo.jpg"
 
 
-def test_help_names_every_family(capsys: pytest.CaptureFixture[str]) -> None:
-    """Help loads no adapter, so the names are written out there."""
-    assert main(["ask", "--help"]) == 0
-    told = " ".join(capsys.readouterr().out.split()).lower()
-    assert set(families()) == {"qwen2_5_vl", "qwen2_vl", "llava"}, "name the new family in --model_path's help"
-    assert "qwen2.5-vl" in told and "qwen2-vl" in told and "llava-1.5" in told
+@pytest.mark.parametrize("command", ["ask", "batch"])
+def test_help_names_every_family(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """Help loads no adapter, so the names are written out there: under what each is shown."""
+    assert main([command, "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    both, _, images = told.partition("Images alone:")
+    for model_type in families():
+        reads, name = frontend_for(model_type).reads_of(model_type), family_of(model_type).name
+        where = both if "video" in reads else images.partition("Default")[0]
+        assert re.search(rf"{re.escape(name)}[,. ]", where), f"name {name} in --model_path's help"
 
 
 @pytest.mark.parametrize("command", ["ask", "demo"])
@@ -328,26 +344,16 @@ def test_a_video_is_refused_before_weights_are_read(
     assert json.loads(capsys.readouterr().out)["error"]["type"] == "UnsupportedError"
 
 
-def test_benchmarks_refuse_it_before_a_file_is_touched(
-    folder: Path, tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str]
+def test_training_refuses_it_before_weights_are_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    questions, out = tmp_path / "q.jsonl", tmp_path / "out"
-    questions.write_text(json.dumps({"id": "a", "image": str(photo), "question": ASKED}) + "\n")
-    before = sorted(tmp_path.iterdir())
-    for words in (
-        ["batch", str(questions), "--out", str(out), "--model_path", str(folder), "--json"],
-        ["bench", "speed", "--quick", "--out", str(out), "--model_path", str(folder), "--json"],
-    ):
-        assert main(words) == UnsupportedError.exit_code, words
-        assert "PrunedVLM" in capsys.readouterr().err and sorted(tmp_path.iterdir()) == before
-
-
-def test_whoever_asks_with_shared_features_refuses_it_before_weights_are_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
-    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
-        Answering((("fastv", FASTV),), str(tmp_path)).load()
-    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+    with pytest.raises(ConfigError, match="max_pixels"):
         load_base(GlimpseRecipe(model_path=str(tmp_path)), "cpu")
+    reinforced = GlimpsePlusRecipe.from_yaml("glimpse_plus_tiny").replace(model_path=str(tmp_path))
+    monkeypatch.setattr("prunevid_qwen.training.glimpse_plus.train.check_installed", lambda: None)
+    with pytest.raises(UnsupportedError, match="qwen2_5_vl"):
+        train_plus(reinforced, tmp_path / "out", {"exact_match": exact_match}, check=False)
 
 
 # ---- what is refused

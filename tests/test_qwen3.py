@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.answering import Answerer, Answering
 from prunevid_qwen.evaluation.engine.task import Task
-from prunevid_qwen.evaluation.engine.task_media import ByConfig, ByProtocol, media_reader, read_media
+from prunevid_qwen.evaluation.engine.task_media import ByConfig, ByProtocol, media_reader, media_wanted, read_media
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
 from prunevid_qwen.inputs.qwen.pixel_options import STOCK, PixelOptions, WholeVideo
@@ -300,6 +301,17 @@ def test_a_protocol_gives_each_frame_its_size_and_the_prompt_their_times(whole: 
     ids = whole.frontend.batch([whole.frontend.sample(said_medium(held), WHOLE)])["input_ids"]
     first = sum(read.timestamps[:2]) / 2
     assert f"<{first:.1f} seconds>" in whole.tokenizer.decode(ids[0])
+
+
+def test_a_run_says_what_a_token_is_and_refuses_frames_of_less(folder: Path) -> None:
+    wanted = media_wanted(str(folder), {})
+    assert wanted.facts == {"not_applied": ["seconds_per_grid", "position_scheme"]}
+    larger = replace(wanted, video=STOCK["qwen3"]["video"])
+    assert larger.facts["token_pixels"] == 32 * 32 and media_wanted("bundled", {}).facts == {}
+    protocol = EvalProtocol("mvbench", "letter", min_pixels=784, max_pixels=1023)
+    assert wanted.by_protocol(protocol, "pyav", None)
+    with pytest.raises(ConfigError, match="1024"):
+        larger.by_protocol(protocol, "pyav", None)
 
 
 def said_medium(medium: Medium) -> list[dict[str, Any]]:

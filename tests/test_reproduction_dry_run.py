@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from prunevid_qwen import PruneVidQwen25VL
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.evaluation.published import reproduce
 from tests.reproduction_data import call, prunevid, write_data
+from tests.stock_folders import save_folder
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,19 @@ def test_a_dry_run_finds_weights_missing(root: Path, tmp_path: Path, capsys: pyt
     (tmp_path / "model-1.safetensors").touch()
     assert call(root, "fastvid", ("videomme",), "--dry-run", "--model_path", str(tmp_path)) == 3
     assert "lacks 1 of 2 files of weights, the first is model-2.safetensors" in capsys.readouterr().err
+
+
+def test_another_family_runs_a_table_and_a_size_that_it_does_not_heed_is_refused(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ("--model_path", str(save_folder(tmp_path / "model", "llava_onevision")), "--out", str(tmp_path / "out"))
+    words = ("fastvid", "--data", str(root / "videomme"), "--limit", "2", *model)
+    assert prunevid(*words, "--dry-run", "--frames", "4", "--json") == 0
+    [each] = json.loads(capsys.readouterr().out)["768frames"]["asked"]
+    assert each["first"]["frames, height, width"][0][0] == 4
+    for more in (("--dry-run",), ()):
+        assert prunevid(*words, *more, "--max_pixels", "12544") == ConfigError.exit_code
+        assert "max_pixels" in capsys.readouterr().err
+    words = ("glimpseprune_vstar", "--data", str(root / "vstar"), "--setting", "efficiency", *model)
+    assert prunevid(*words) == UnsupportedError.exit_code and "qwen2_5_vl" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -23,11 +23,12 @@ from prunevid_qwen.evaluation.speed.contest import (
     measure_overhead,
 )
 from prunevid_qwen.evaluation.speed.flops import cache_storage
-from prunevid_qwen.evaluation.speed.model_shapes import build_model, check_counted, shape_called
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, pixels_of
 from prunevid_qwen.evaluation.speed.speed_findings import overhead_of
 from prunevid_qwen.evaluation.speed.speed_run import measure_growth, video_features
 from prunevid_qwen.evaluation.speed.timed_run import NOT_MEASURED, peak_memory, timed_parts, timed_tokens
+from prunevid_qwen.evaluation.speed.vision_flops import check_counted
 
 TINY, CPU = shape_called("tiny"), torch.device("cpu")
 PROMPT = PromptSize(4, 4, 5, 12)
@@ -148,8 +149,9 @@ def test_an_unknown_shape_is_refused_with_the_nearest_and_a_model_whose_flops_ar
     with pytest.raises(ConfigError, match="7b_small"):
         shape_called("7bsmall")
     check_counted(TINY)
-    with pytest.raises(ConfigError, match="qwen3_vl"):
-        check_counted(SimpleNamespace(model_type="qwen3_vl"))
+    for family in ("qwen3_5", "glm4v"):
+        with pytest.raises(ConfigError, match=family):
+            check_counted(SimpleNamespace(model_type=family))
 
 
 # ---- memory

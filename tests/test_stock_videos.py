@@ -279,8 +279,9 @@ def test_a_setting_that_only_torchvision_does_says_how_to_install_it(
     written = json.loads((tmp_path / "processor_config.json").read_text())
     written["video_processor"]["resample"] = 1
     (tmp_path / "processor_config.json").write_text(json.dumps(written))
-    with pytest.raises(SetupError, match=r"prunevid_qwen\[torchvision\]"):
+    with pytest.raises(SetupError, match=r"prunevid_qwen\[torchvision\]") as caught:
         StockFrontend.from_pretrained(str(tmp_path), "llava_onevision")
+    assert caught.value.__cause__ is None, "it was taken for an error of the library"
 
 
 def test_old_downloads_say_the_rest_in_the_models_config(tmp_path: Path) -> None:
@@ -307,7 +308,23 @@ def test_a_download_without_a_processors_file(tmp_path: Path) -> None:
     (tmp_path / "processor_config.json").unlink()
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(written["image_processor"]))
     (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(written["video_processor"]))
-    frontend = StockFrontend.from_pretrained(str(tmp_path), "llava_onevision")
+    shows_four_frames(tmp_path)
+
+
+def test_a_download_with_the_image_processors_file_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As llava-hf/ has them; "do_pad" is of an image's tiles."""
+    monkeypatch.setattr(stock_loading, "find_spec", lambda _name: None)
+    save_folder(tmp_path, "llava_onevision", weights=False)
+    written = json.loads((tmp_path / "processor_config.json").read_text())
+    del written["video_processor"]
+    image = {**written.pop("image_processor"), "do_pad": True}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(image))
+    (tmp_path / "processor_config.json").write_text(json.dumps(written))
+    shows_four_frames(tmp_path)
+
+
+def shows_four_frames(folder: Path) -> None:
+    frontend = StockFrontend.from_pretrained(str(folder), "llava_onevision")
     talk = [{"role": "user", "content": [{"type": "video", "video": FRAMES}, {"type": "text", "text": ASKED}]}]
     made = frontend.batch([frontend.sample(talk, PruneVidConfig(max_frames=4))])
     assert int((made["input_ids"] == VIDEO).sum()) == tokens("llava_onevision", "video", 4)

@@ -26,10 +26,14 @@ class Family:
         adapter: the class that knows the family; it is made of a loaded model.
         frontend: name of the frontend that turns files into its inputs: "qwen" and "qwen3" are this package's own, of
             Qwen2.5-VL and of Qwen3-VL, "stock" is the library's processor.
+        name: what people call it.
+        checkpoints: one of its published ones, as a hub id with ``*`` for what may differ; "" where none is known.
     """
 
     adapter: type[Any]
     frontend: str
+    name: str
+    checkpoints: str
 
 
 _FAMILIES: dict[str, Family] = {}
@@ -40,12 +44,14 @@ _REFUSED = {
 """Families that were looked at and cannot be pruned, by ``model_type``, and why."""
 
 
-def register_family(*model_types: str, frontend: str = "stock") -> Callable[[_Class], _Class]:
+def register_family(
+    *model_types: str, frontend: str = "stock", name: str = "", checkpoints: str = ""
+) -> Callable[[_Class], _Class]:
     """Enter an adapter's class into the table of families.
 
     Args:
         model_types: ``model_type`` of the configs that it is for, as transformers spells them.
-        frontend: see `Family`.
+        frontend, name, checkpoints: see `Family`; the name is the ``model_type`` where none is given.
 
     Raises:
         ValueError: none is named, or one of them has another adapter already.
@@ -54,10 +60,10 @@ def register_family(*model_types: str, frontend: str = "stock") -> Callable[[_Cl
         raise ValueError("register_family needs at least one model_type")
 
     def enter(adapter: _Class) -> _Class:
-        for name in model_types:
-            known = _FAMILIES.setdefault(name, Family(adapter, frontend))
+        for each in model_types:
+            known = _FAMILIES.setdefault(each, Family(adapter, frontend, name or each, checkpoints))
             if known.adapter is not adapter:
-                raise ValueError(f"model_type {name!r} is registered already, for {known.adapter.__name__}")
+                raise ValueError(f"model_type {each!r} is registered already, for {known.adapter.__name__}")
         return adapter
 
     return enter

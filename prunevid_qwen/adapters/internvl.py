@@ -27,7 +27,7 @@ DECODERS = ("qwen2", "qwen3", "llama")
 LINE = 198  # the end of a line in Qwen's vocabulary
 
 
-@register_family("internvl")
+@register_family("internvl", name="InternVL", checkpoints="OpenGVLab/InternVL3-*-hf")
 class InternVL(TextDecoder):
     """InternVL: every tile has one grid, tokens are counted in one dimension.
 
@@ -83,7 +83,7 @@ class InternVL(TextDecoder):
         if layout is None:
             return None
         closing = self.config.image_token_id - 1  # </img>, which its vocabularies have before the image's own token
-        words = words_of_turn(ids[layout.question].tolist(), self.parts.text_config.eos_token_id, (closing, LINE))
+        words = words_of_turn(ids[layout.question].tolist(), self.turn_ends, (closing, LINE))
         return replace(layout, words=words)
 
     def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:

@@ -39,7 +39,7 @@ def layers_of(tower: nn.Module) -> list[nn.Module]:
     )
 
 
-@register_family("llava")
+@register_family("llava", name="LLaVA-1.5", checkpoints="llava-hf/llava-1.5-*-hf")
 class Llava(TextDecoder):
     """LLaVA-1.5: one grid for every image, tokens that are counted in one dimension.
 
@@ -99,7 +99,7 @@ class Llava(TextDecoder):
         lead, tail = LINES.get(decoder, LINE), TAILS.get(decoder, ())
         stop = len(ids) - len(tail)
         if not tail or tuple(ids[stop:]) != tail:
-            return words_of_turn(ids, self.parts.text_config.eos_token_id, lead)
+            return words_of_turn(ids, self.turn_ends, lead)
         start = next((i for i, token in enumerate(ids) if token not in lead), stop)
         return (start, stop) if start < stop else None
 

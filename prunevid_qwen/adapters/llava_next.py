@@ -15,7 +15,7 @@ from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import missing_seam
 
 
-@register_family("llava_next")
+@register_family("llava_next", name="LLaVA-NeXT", checkpoints="llava-hf/llava-v1.6-*-hf")
 class LlavaNext(Llava):
     """LLaVA-NeXT. An image is two rasters: of the whole image, and of its tiles without their padding.
 

@@ -14,7 +14,7 @@ from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import VIDEO
 
 
-@register_family("llava_next_video")
+@register_family("llava_next_video", name="LLaVA-NeXT-Video", checkpoints="llava-hf/LLaVA-NeXT-Video-*-hf")
 class LlavaNextVideo(LlavaNext):
     """LLaVA-NeXT-Video. A video is one raster of all its frames.
 

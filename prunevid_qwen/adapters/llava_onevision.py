@@ -11,7 +11,7 @@ from prunevid_qwen.adapters.family_table import register_family
 from prunevid_qwen.adapters.llava_next_video import LlavaNextVideo
 
 
-@register_family("llava_onevision")
+@register_family("llava_onevision", name="LLaVA-OneVision", checkpoints="llava-hf/llava-onevision-*-hf")
 class LlavaOnevision(LlavaNextVideo):
     """LLaVA-OneVision. The raster of an image's tiles shrinks where they are many; a newline ends a whole video.
 

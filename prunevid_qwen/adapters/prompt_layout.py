@@ -56,7 +56,7 @@ def layout_of(types: Tensor, shown: Sequence[PictureGrid], question_end: int) ->
     return TokenLayout(types.numel(), visual, question, tuple(blocks), stratum, None, placed, split)
 
 
-def words_of_turn(ids: Sequence[int], ends: int | Sequence[int] | None, leads: Sequence[int]) -> tuple[int, int] | None:
+def words_of_turn(ids: Sequence[int], ends: Sequence[int], leads: Sequence[int]) -> tuple[int, int] | None:
     """Where in the text after the last visual token the user's words stand: up to the end of that turn.
 
     Args:
@@ -67,7 +67,6 @@ def words_of_turn(ids: Sequence[int], ends: int | Sequence[int] | None, leads: S
     Returns:
         Their start and stop; None where no turn ends, or no word is said.
     """
-    ending = ends if isinstance(ends, (list, tuple)) else [ends]
-    stop = next((i for i, token in enumerate(ids) if token in ending), 0)
+    stop = next((i for i, token in enumerate(ids) if token in ends), 0)
     start = next((i for i, token in enumerate(ids[:stop]) if token not in leads), stop)
     return (start, stop) if start < stop else None

@@ -15,7 +15,8 @@ from prunevid_qwen.errors import UnsupportedError
 KINDS = ("full_attention", "linear_attention")
 
 
-@register_family("qwen3_5", "qwen3_5_moe", frontend="qwen3")
+@register_family("qwen3_5_moe", frontend="qwen3", name="Qwen3.5-MoE", checkpoints="Qwen/Qwen3.5-*-A*")
+@register_family("qwen3_5", frontend="qwen3", name="Qwen3.5", checkpoints="Qwen/Qwen3.5-*")
 class Qwen3_5(Qwen3VL):
     """Qwen3.5: no DeepStack; layers of two kinds, a gate beside the queries, and rotary angles for some channels.
 

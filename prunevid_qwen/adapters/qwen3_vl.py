@@ -19,7 +19,8 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.tokens import TokenLayout
 
 
-@register_family("qwen3_vl", "qwen3_vl_moe", frontend="qwen3")
+@register_family("qwen3_vl_moe", frontend="qwen3", name="Qwen3-VL-MoE", checkpoints="Qwen/Qwen3-VL-*-A*")
+@register_family("qwen3_vl", frontend="qwen3", name="Qwen3-VL", checkpoints="Qwen/Qwen3-VL-*")
 class Qwen3VL(QwenVL):
     """Qwen3-VL: the frames of a video stand apart, each between brackets and behind its time, which is text.
 

@@ -28,7 +28,8 @@ from prunevid_qwen.tokens import TokenLayout
 _KIND = {IMAGE: "image", VIDEO: "video"}
 
 
-@register_family("qwen2_5_vl", "qwen2_vl", frontend="qwen")
+@register_family("qwen2_vl", frontend="qwen", name="Qwen2-VL", checkpoints="Qwen/Qwen2-VL-*")
+@register_family("qwen2_5_vl", frontend="qwen", name="Qwen2.5-VL", checkpoints="Qwen/Qwen2.5-VL-*")
 class QwenVL(TextDecoder):
     """Qwen2.5-VL and Qwen2-VL: stock transformers models, the same text stack and the same seams.
 
@@ -103,8 +104,7 @@ class QwenVL(TextDecoder):
 
         The chat template closes a turn with the token on which `generate` stops.
         """
-        end = self.parts.text_config.eos_token_id
-        ends = end if isinstance(end, (list, tuple)) else [end]
+        ends = self.turn_ends
         stop = next((i for i, one in enumerate(ids) if one in ends), 0)
         closes = getattr(self.config, "vision_end_token_id", None)
         start = next((i for i, one in enumerate(ids) if one != closes), 0)  # Qwen3-VL's video may be closed twice

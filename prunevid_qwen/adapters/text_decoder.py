@@ -49,6 +49,14 @@ class TextDecoder:
         self.attending = tuple(i for i, layer in enumerate(layers) if hasattr(layer, "self_attn"))
         self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
 
+    @property
+    def turn_ends(self) -> tuple[int, ...]:
+        """Tokens that end a turn: those on which `generate` stops. Qwen3.5's decoder config names another one alone."""
+        stops = getattr(getattr(self.parts.model, "generation_config", None), "eos_token_id", None)
+        ends = (self.parts.text_config.eos_token_id, stops)
+        listed = [each if isinstance(each, (list, tuple)) else [each] for each in ends]
+        return tuple(dict.fromkeys(end for each in listed for end in each if end is not None))
+
     def has_media(self, kwargs: dict[str, Any]) -> bool:
         """Tell whether a call of the root brings pixels along, or what `generate` encoded ahead (since 5.18).
 

@@ -18,7 +18,7 @@ from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
 from prunevid_qwen.needs import VisionQuery
 
 
-@register_family("video_llava")
+@register_family("video_llava", name="Video-LLaVA", checkpoints="LanguageBind/Video-LLaVA-*-hf")
 class VideoLlava(Llava):
     """Video-LLaVA. Of a frame the decoder sees CLS, which has no place; of an image it does not.
 

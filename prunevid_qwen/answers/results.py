@@ -70,7 +70,7 @@ def results_of(
                 trace,
                 row,
                 who.config if who.plan is None else who.plan,
-                _with_grids(media, trace.samples[row]),
+                with_grids(media, trace.samples[row]),
                 [medium.kind for medium in media],
                 int(inputs["attention_mask"][i].sum()),
                 about,
@@ -86,7 +86,7 @@ def results_of(
     return results
 
 
-def _with_grids(media: Sequence[Any], sample: SampleTrace) -> list[dict[str, Any]]:
+def with_grids(media: Sequence[Any], sample: SampleTrace) -> list[dict[str, Any]]:
     """Return the facts of media, with their grid of tokens where the reader did not know it: of parts the first."""
     left = {
         kind: [each for each in sample.blocks if each.kind == kind and not each.part] for kind in ("video", "image")

@@ -68,7 +68,7 @@ published = group(app, "reproduce", "Run a published table anew: its figures, as
 training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
 _LOG = {evaluate.check: logging.CRITICAL, train.glimpse: logging.WARNING, train.glimpse_plus: logging.WARNING}
 for within, works in (
-    (app, (ask.batch, catalogue.methods, catalogue.new_method, train.convert_glimpse)),
+    (app, (ask.batch, catalogue.methods, catalogue.models, catalogue.new_method, train.convert_glimpse)),
     (configs, (catalogue.show, catalogue.diff, catalogue.save)),
     (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot)),
     (measure, (bench.accuracy, bench.speed)),

@@ -36,6 +36,21 @@ def methods(*, plugin: list[str] | None = PLUGIN, output: FileReporting) -> Done
     return Done({"methods": rows}, f"{table}\n\nits options: prunevid ask --selector NAME --help, or --merger NAME")
 
 
+def models(*, output: FileReporting) -> Done:
+    """List the families of models: what each accepts, who makes its inputs, and where its tokens can be cut.
+
+    Examples:
+      prunevid models
+      prunevid models --json        also the presets that a family refuses, and why
+    """
+    from prunevid_qwen.evaluation.report.page import Table
+    from prunevid_qwen.inputs.family_rows import HEAD, family_cells, family_rows
+
+    rows = family_rows()
+    table = Table(HEAD, list(map(family_cells, rows))).terminal(keys=1)
+    return Done({"families": rows}, f"{table}\n\na model's family is the model_type in its config.json")
+
+
 def new_method(
     *,
     name: str = word(..., "NAME", "What configs and command lines will call it."),

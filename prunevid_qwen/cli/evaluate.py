@@ -76,6 +76,11 @@ def run(
     asked = BenchmarkRun(known, data, own, made, part, limit, model.model_path, model.loading, plugins=pruning.plugins)
     out = out or Path("runs") / known
     read = asked.read()
+    wanted = asked.wanted()
+    wanted.check_asked(choices)
+    wanted.check_shown(media for record in read.records for media in record.media)
+    if wanted.note:
+        output.note(f"note: {wanted.note}")
     questions = spread(read.records, limit)
     how = f"prunevid eval check {known} --data {data}"
     paths = {media.path for record in questions for media in record.media}
@@ -108,6 +113,7 @@ def _planned(run: Any, data: Any, asked: Sequence[Any], output: Reporting) -> Do
     output.calm_libraries()
     reading, options, names = run.reading(), run.options(data), [name for name, _ in run.configs]
     told: dict[str, Any] = {"questions": len(asked), "answers": len(asked) * len(names), "configs": names}
+    told |= run.wanted().facts
     told |= {"options": options, "first": {"video": None}, "prompt": None}
     for record in asked:
         read = read_media(reading, record.media)

@@ -20,8 +20,9 @@ BUNDLED = "bundled"
 
 
 _MODEL_HELP = (
-    "Hub id or folder of a Qwen2.5-VL, Qwen2-VL or LLaVA-1.5 model; the last is shown images alone. Default: bundled, "
-    "a toy that knows moving coloured shapes and nothing else."
+    "Hub id or folder. Videos and images: Qwen3-VL and Qwen3-VL-MoE, Qwen3.5 and Qwen3.5-MoE, Qwen2.5-VL, Qwen2-VL, "
+    "LLaVA-OneVision, LLaVA-NeXT-Video, Video-LLaVA, InternVL. Images alone: LLaVA-NeXT, LLaVA-1.5. `prunevid models` "
+    "has more. Default: bundled, a toy that knows moving coloured shapes and nothing else."
 )
 _WORKERS = "Processes that read ahead; 0: a thread. Default: the CPUs less one, at most 4; on Ray all that are free."
 

@@ -206,16 +206,18 @@ def convert_glimpse(
     source: str = word(..., "SOURCE", "Published folder or hub id."),
     out: Path = word(..., "OUT", "Folder to write."),
     dtype: str = opt("float32", "Of the tensors on disk. Default: float32.", "float32|bfloat16"),
+    to_published: bool = opt(False, "Write the authors' form, of a run of `train glimpse`: SOURCE is its folder."),
     force: bool = opt(False, "Write into a folder that holds something."),
     revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
     local_files_only: bool = opt(False, "Never ask the network for the predictor."),
     output: Reporting,
 ) -> Done:
-    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors: SOURCE OUT.
+    """Write a published glimpse predictor (config.json, new_modules_gp.pt) as safetensors, or back: SOURCE OUT.
 
     Examples:
       prunevid convert-glimpse ashun989/GlimpsePrune_Qwen2.5-VL-7B-Instruct glimpse_7b
       prunevid convert-glimpse ./downloaded glimpse_7b --dtype bfloat16
+      prunevid convert-glimpse runs/mine mine_gp --to_published     a run, as the authors publish theirs
       prunevid ask ... --selector glimpse --glimpse_path glimpse_7b
 
     The published folder works as it is too; ours is safetensors instead of a pickle, and smaller: le_proj, le_norm and
@@ -227,6 +229,11 @@ def convert_glimpse(
         raise ConfigError(f"{out} is there already: name another folder, or pass --force to write into it")
     import torch
 
+    if to_published:
+        from prunevid_qwen.training.glimpse.published_form import trained, write_published
+
+        write_published(trained(Path(source)), out, getattr(torch, dtype))
+        return Done({"out": str(out)}, f"wrote {out}: config.json, new_modules_gp.pt, {dtype}")
     from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
 
     given: dict[str, Any] = {"revision": revision} if revision else {}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunevid_qwen.needs import Evidence, VisionQuery
+from prunevid_qwen.needs import Evidence, Probe, VisionQuery
 from prunevid_qwen.reducer import Prepares, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout
 
@@ -84,13 +84,18 @@ def only_what_it_asks_for(reducer: Reducer, seen: Evidence, **place: Any) -> Evi
     return dataclasses.replace(
         whole,
         attention=attention,
-        probe=None if probe is None else torch.randn(len(probe.layers), probe.heads, 1, n, generator=numbers),
+        probe=None if probe is None else _of_probe(probe, n, numbers),
         vision=None if vision is None else {kind: _of_tower(kind, vision, n, numbers) for kind in vision.kinds},
         marks=torch.rand(n, generator=numbers) if needs.marks else None,
         keys=keys,
         note=note,
         **place,
     )
+
+
+def _of_probe(probe: Probe, n: int, numbers: torch.Generator) -> Tensor:
+    logits = torch.randn(len(probe.layers), probe.heads, 1, n, generator=numbers)
+    return logits.log_softmax(-1) if probe.softmax else logits
 
 
 def _of_tower(kind: str, query: VisionQuery, n: int, numbers: torch.Generator) -> Tensor:

@@ -50,7 +50,9 @@ from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.pruned_run import Run
 from prunevid_qwen.forward.pruning import Pruning, plan_of
 from prunevid_qwen.forward.selfcheck import SelfCheck, ensure_checked
-from prunevid_qwen.tokens.trace import Trace
+from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS
+from prunevid_qwen.tokens.layout import Block
+from prunevid_qwen.tokens.trace import DOOR, Trace
 
 _active: WeakSet[nn.Module] = WeakSet()
 _lock = threading.Lock()
@@ -122,6 +124,11 @@ def attached(
             raise ConfigError(
                 f"places='packed' renumbers positions after each step, but positions of {adapter.family} are times, "
                 "heights and widths: use places='kept'"
+            )
+        if plan.steps and "video" not in adapter.parts.towers and all(_passes_images(step) for step in plan.steps):
+            raise ConfigError(
+                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: set "
+                "merge_images=True (--merge_images), or select tokens inside the decoder"
             )
         if plan.drop_empty_frames and not adapter.timestamped:
             raise ConfigError(
@@ -195,3 +202,8 @@ def _hook(stack: ExitStack, run: Run) -> None:
         first(parts.layers[number].register_forward_pre_hook, given(number))
     for number in run.collector.probed_layers:  # in front of `after_layer`, too: before anything is dropped
         first(parts.layers[number].register_forward_hook, beside(number))
+
+
+def _passes_images(step: Step) -> bool:
+    why = getattr(step.by, "why_unchanged", None)
+    return step.at == DOOR and why is not None and why([Block("image", (1, 8, 8), 0, 64)]) == IMAGES_PASS

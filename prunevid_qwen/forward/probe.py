@@ -63,6 +63,7 @@ class ProbePass:
         if state.past:
             before = valid.new_ones(batch, state.past) if state.past_valid is None else state.past_valid
             valid = torch.cat([before, valid], dim=1)
+        self._seen = valid  # [B, past + S] on the CPU
         valid = torch.cat([valid, valid.new_ones(batch, count)], dim=1)
         self._vectors = moved(probe.vectors, embeds.device).to(embeds.dtype)
         self.hidden = self._vectors[0].expand(batch, -1, -1)  # [B, P, D]
@@ -123,4 +124,27 @@ class ProbePass:
             grouped = q.unflatten(0, (k.shape[0], -1)).flatten(1, 2)  # [Hkv, H / Hkv * P, d]
             with without_autocast(grouped.device):
                 logits = (grouped @ k.transpose(1, 2)).view(q.shape[0], q.shape[1], -1) * self.adapter.scale(layer)
+                if self.probe.softmax:
+                    own = self.adapter.key_states(layer, queries[b], (cos, sin))
+                    seen = moved(self._seen[b].nonzero()[:, 0], keys.device)
+                    logits = logits - row_sums(q, keys[b].index_select(1, seen), own, self.adapter.scale(layer))
             row.probe = logits[None] if row.probe is None else torch.cat([row.probe.to(logits.device), logits[None]])
+
+
+def row_sums(queries: Tensor, before: Tensor, own: Tensor, scale: float) -> Tensor:
+    """Sum what the queries of tokens behind a prompt make of all that they see: logarithms of sums of exponentials.
+
+    Args:
+        queries: [H, P, d] fp32.
+        before: [Hkv, S, d] keys of the prompt.
+        own: [Hkv, P, d] keys of these tokens, of which each sees those up to itself.
+        scale: factor on the products.
+
+    Returns:
+        [H, P, 1] fp32.
+    """
+    count, keys = queries.shape[1], torch.cat([before, own], dim=1).float()
+    logits = queries @ keys.repeat_interleave(len(queries) // len(keys), dim=0).transpose(1, 2) * scale
+    later = torch.ones(count, count, dtype=torch.bool, device=logits.device).triu(1)
+    hidden = torch.nn.functional.pad(later, (before.shape[1], 0))
+    return logits.masked_fill(hidden, -torch.inf).logsumexp(dim=-1, keepdim=True)

@@ -17,6 +17,7 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.encoding import Encoding, Progress
 from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
+from prunevid_qwen.video.picture import Picture
 
 _MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_type_ids", "pixel_values",
          "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes",
@@ -73,6 +74,21 @@ class Prepared:
         read = opening + encoding.waited + time.perf_counter() - making
         seconds = {"read": read, "vision": encoding.encoded, "total": time.perf_counter() - began}
         return cls(samples, single, encoded, inputs, seconds)
+
+    def inputs_for(self, frontend: Frontend, device: torch.device) -> dict[str, Tensor]:
+        """Return the inputs on a device, for a config whose methods need images as ``frontend`` reads them.
+
+        Raises:
+            ConfigError: they need squares, and an image is none and was not padded.
+        """
+        shown = [each for sample in self.samples for each in sample.media if isinstance(each, Picture)]
+        bare = any("square" not in each.facts and len(set(each.pixels.shape[:2])) > 1 for each in shown)
+        if bare and getattr(frontend, "pad_to_square", False):
+            raise ConfigError(
+                "these images were prepared for a config that leaves their shape to the processor, and this config's "
+                "predictor was trained on images padded to squares: call prepare with the config that answers"
+            )
+        return {name: value.to(device) for name, value in self.inputs.items()}
 
 
 def limited(arguments: dict[str, Any]) -> dict[str, Any]:

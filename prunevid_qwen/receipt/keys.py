@@ -24,9 +24,7 @@ class Key(NamedTuple):
     unit: str = ""
 
 
-class Image(TypedDict):
-    """An image that was shown."""
-
+class _Shown(TypedDict):
     source: Annotated[str, Key("path, address, or type of what was passed")]
     size: Annotated[list[int], Key("height and width as stored", "pixels")]
     resized: Annotated[list[int], Key("height and width as the vision encoder saw it", "pixels")]
@@ -36,8 +34,16 @@ class Image(TypedDict):
     warnings: Annotated[list[str], Key("of reading it")]
 
 
-class Video(Image):
-    """A video that was shown. It has the keys of an image, too."""
+class Image(_Shown, total=False):
+    """An image that was shown."""
+
+    square: Annotated[
+        list[int], Key("only of an image that was padded to a square: its top and left in it, and its side", "pixels")
+    ]
+
+
+class Video(_Shown):
+    """A video that was shown."""
 
     backend: Annotated[str, Key("which library read it")]
     frames: Annotated[int, Key("that the model saw", "frames")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,3 +37,17 @@ class Picture:
         name = named(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
         warnings = [] if note is None else [f"{name}: {note}"]
         return cls(pixels, {"source": name, "size": list(pixels.shape[:2]), "warnings": warnings})
+
+    def squared(self, color: tuple[int, int, int]) -> Picture:
+        """Return the image in the middle of a square of one RGB color, whose side is the image's longer one.
+
+        The facts say where it stands: "square" is [top, left, side]. A square image is returned as it is.
+        """
+        height, width = self.pixels.shape[:2]
+        side = max(height, width)
+        if height == width:
+            return self
+        top, left = (side - height) // 2, (side - width) // 2  # whole pixels, as LLaVA pads
+        square = np.full((side, side, 3), color, np.uint8)
+        square[top : top + height, left : left + width] = self.pixels
+        return replace(self, pixels=square, facts={**self.facts, "square": [top, left, side]})

@@ -11,21 +11,26 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
-from prunevid_qwen.adapters.vision import EncodedVideos, Features, vision_from_memory
+from prunevid_qwen.adapters.vision import EncodedVideos, Features
+from prunevid_qwen.answers.results import with_grids
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.evaluation.engine.process_pool import Plugins
 from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
-from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_reader
+from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wanted
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.inputs.frontends import Frontend, not_shown
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.receipt import check_applied, receipt
 from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens.device import input_device
+from prunevid_qwen.video.clip import Clip
+from prunevid_qwen.video.picture import Picture
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 
@@ -61,8 +66,8 @@ class Answering:
             )
 
     def load(self) -> Answerer:
-        """Load the model; one that the library reads for is refused first, then a config that does not fit it."""
-        media_reader(self.model_path, self.loading)
+        """Load the model; a family that is not known is refused first, then a config that does not fit it."""
+        media_wanted(self.model_path, self.loading)
         model = PruneVidQwen25VL.from_pretrained(self.model_path, config=self.configs[0][1], **self.loading)
         for _, config in self.configs[1:]:
             model.with_config(config)
@@ -75,6 +80,16 @@ class Answerer:
     def __init__(self, model: PruneVidQwen25VL, configs: NamedConfigs, generation: dict[str, Any]) -> None:
         self.model, self.configs, self.generation = model, dict(configs), {**GREEDY, **generation}
         self.adapter = adapter_for(model.model)
+        self.encodes = isinstance(model.frontend, Preprocessor)  # else the stock model does, in each answer
+        self._frontends: dict[int, Frontend] = {}  # by the id of the config
+
+    def frontend(self, config: PruneVidConfig) -> Frontend:
+        """Return what makes the inputs under one of the configs."""
+        if self.encodes:
+            return self.model.frontend
+        if id(config) not in self._frontends:
+            self._frontends[id(config)] = self.model.with_config(config).frontend
+        return self._frontends[id(config)]
 
     def answer(self, task: Task, read: Read) -> Iterator[Line]:
         """Answer every question of a task under every config that it names, or raise `PruningNotApplied`."""
@@ -98,17 +113,24 @@ class Answerer:
         began = time.perf_counter()
         held, media = encoded.under(config)
         items = [{"type": medium.kind, medium.kind: medium} for medium in media]
-        stock, preprocessor, tokenizer = self.model.model, self.model.preprocessor, self.model.tokenizer
-        sample = preprocessor.sample(question.messages(items, read.media), config)
-        inputs = {name: value.to(input_device(stock)) for name, value in preprocessor.batch([sample]).items()}
-        with vision_from_memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
+        stock, frontend = self.model.model, self.frontend(config)
+        sample = frontend.sample(question.messages(items, read.media), config)
+        try:
+            made = frontend.batch([sample])
+        except UnsupportedError as error:  # such as videos of unlike lengths in one prompt
+            return {"error": str(error)}
+        inputs = {name: value.to(input_device(stock)) for name, value in made.items()}
+        with frontend.memory(self.adapter.parts.vision, held), pruned(stock, config) as trace:
             output = stock.generate(**inputs, **{**self.generation, **question.generation})
         check_applied(trace, config, visual_tokens(stock, inputs["input_ids"]))
         width = inputs["input_ids"].shape[1]
         new = output[0, width:]
+        tokenizer = frontend.tokenizer
         generated = int((new != tokenizer.pad_token_id).sum())
         seconds = {"read": read.seconds, "total": time.perf_counter() - began}
         facts, kinds = [medium.facts for medium in read.media], [medium.kind for medium in read.media]
+        if not self.encodes:  # then only the model knows how many tokens a frame is
+            facts = with_grids(media, trace.samples[0])
         whole = receipt(trace, 0, config, facts, kinds, width, {}, seconds, generated)
         tokens = whole["tokens"]
         return {
@@ -116,23 +138,34 @@ class Answerer:
             "prompt": sample.text,
             "tokens": {**tokens, "prompt": width, "generated": generated},
             "kept_ratio": tokens["after_stage2"] / tokens["visual"] if tokens["visual"] else None,
-            "seconds": {part: whole["seconds"][part] for part in _SECONDS},
+            "seconds": {part: whole["seconds"][part] for part in (*_SECONDS, *(() if self.encodes else ("vision",)))},
             "media": facts,
         }
 
 
 class Encoded:
-    """The media of a task as the vision tower sees them, bit for bit as in `PruneVidQwen25VL.generate`.
+    """The media of a task as the vision tower sees them, bit for bit as in `PrunedVLM.generate`.
 
-    They are encoded once for all configs whose selectors look at the same blocks.
+    They are encoded once for all configs whose selectors look at the same blocks. Of families whose inputs the
+    library's processor makes, nothing is encoded ahead.
     """
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
         self._held: dict[VisionQuery | None, tuple[EncodedVideos, list[Medium]]] = {}
 
-    def under(self, config: PruneVidConfig) -> tuple[EncodedVideos, list[Medium]]:
-        """Return the features, and what stands for each medium in a prompt."""
+    def under(self, config: PruneVidConfig) -> tuple[EncodedVideos | None, Sequence[Medium | Clip | Picture]]:
+        """Return the features, None where nothing is encoded ahead, and what stands for each medium in a prompt.
+
+        Raises:
+            UnsupportedError: the model is not shown such a medium.
+        """
+        if not self._answerer.encodes:
+            frontend = self._answerer.frontend(config)
+            for medium in self._media:
+                if medium.kind not in frontend.reads:
+                    raise not_shown(medium.kind, self._answerer.adapter.family, frontend.reads)
+            return None, [medium.held_by(frontend, config) for medium in self._media]
         adapter = self._answerer.adapter
         taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
         if taps not in self._held:

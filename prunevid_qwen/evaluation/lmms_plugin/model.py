@@ -17,11 +17,11 @@ from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger  # type: ignore[import-not-found]  # lmms-eval's
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from prunevid_qwen.errors import PruningNotApplied, SetupError, abridged
+from prunevid_qwen.errors import PruningNotApplied, SetupError, UnsupportedError, abridged
 from prunevid_qwen.evaluation.engine.answering import Answering, Encoded
 from prunevid_qwen.evaluation.engine.local import run_here
 from prunevid_qwen.evaluation.engine.task import Line, Task, tasks_of
-from prunevid_qwen.evaluation.engine.task_media import Read
+from prunevid_qwen.evaluation.engine.task_media import Read, media_wanted
 from prunevid_qwen.evaluation.lmms_plugin import requests as handed
 from prunevid_qwen.evaluation.store import Lines
 from prunevid_qwen.tokens.device import input_device
@@ -31,7 +31,7 @@ _ONLY_ANSWERS = "prunevid_qwen {}: choose a task whose output_type is generate_u
 
 
 class PruneVidQwen(lmms):
-    """Qwen2.5-VL with pruned visual tokens: ``lmms-eval --model prunevid_qwen --model_args config=paper,...``.
+    """A model with pruned visual tokens: ``lmms-eval --model prunevid_qwen --model_args config=paper,...``.
 
     Args:
         batch_size, max_batch_size: any number: each answer is one prompt, never padded beside others.
@@ -59,12 +59,15 @@ class PruneVidQwen(lmms):
         self._rank, self._world_size = self.accelerator.process_index, processes
         loading = handed.placed(self.arguments.loading, processes, str(self.accelerator.device))
         config = self.arguments.config
+        self._wanted = wanted = media_wanted(self.arguments.pretrained, loading)
+        wanted.check_asked(given)
         self._answerer = Answering(((_CONFIG, config),), self.arguments.pretrained, loading).load()
         self._device = input_device(self._answerer.model.model)
-        media = self._answerer.model.preprocessor.media
         self._reading = handed.ByRequest(
-            self.arguments.protocol, media.video, media.image, config.video_backend, config.video_time_limit
+            self.arguments.protocol, wanted.video, wanted.image, config.video_backend, config.video_time_limit
         )
+        if wanted.note and self._rank == 0:
+            logger.warning(wanted.note)
         self._open = ExitStack()
         self._records: Lines | None = None
         if self.arguments.records is not None:
@@ -91,6 +94,7 @@ class PruneVidQwen(lmms):
         Raises:
             ConfigError: a task's generation argument that cannot be honoured; before any answer.
             PruningNotApplied: see `Answerer.answer`.
+            UnsupportedError: the model is not shown such a medium.
         """
         asked = [  # None is padding: other ranks have one more request, and nobody reads its answer
             None
@@ -119,13 +123,14 @@ class PruneVidQwen(lmms):
                         self._tell(done)
                     bar.update()
                     yield _result(done[-1], each[1])
-        except PruningNotApplied as error:
+        except (PruningNotApplied, UnsupportedError) as error:
             if self._world_size == 1:
                 raise
             logger.error(str(error))
             raise SystemExit(error.exit_code) from error  # an Exception would leave the other ranks waiting
 
     def _lines(self, task: Task, read: Read) -> Iterator[Line]:
+        self._wanted.check_shown(task.media)  # no such request would be answered: the run ends
         encoded = Encoded(self._answerer, read.media)
         for question, _ in task.questions:
             fault: Exception | None = None

@@ -18,7 +18,7 @@ from prunevid_qwen.evaluation.protocol.prompts import Prompt, prompt_of, prompts
 from prunevid_qwen.evaluation.protocol.samplers import Sampled, by_rate, check_rate, linspace, mvbench_mid
 from prunevid_qwen.evaluation.yaml_data import Marked, read_as
 
-TOKEN_PIXELS = 28 * 28  # of one visual token of one frame; a temporal position has two frames
+TOKEN_PIXELS = 28 * 28  # of one visual token of one frame, of Qwen2.5-VL; a temporal position has two frames
 
 _LEAST = {"frames": 2, "min_frames": 2, "max_new_tokens": 1, **dict.fromkeys(
     ("min_pixels", "max_pixels", "total_pixels"), TOKEN_PIXELS
@@ -52,10 +52,11 @@ class EvalProtocol:
         frames: frames of a video; at most so many under "fps". At least 2, even but for "mvbench_mid".
         min_frames: frames at least under "fps", even, from 2 to ``frames``.
         fps: frames a second under "fps", above 0.
-        min_pixels: pixels of a frame at least (smaller ones are enlarged), a token's 784 or more.
+        min_pixels: pixels of a frame at least (smaller ones are enlarged), 784 or more: a token of Qwen2.5-VL
+            (Qwen3-VL: 1,024).
         max_pixels: pixels of a frame at most, not below ``min_pixels``.
-        total_pixels: pixels of a video at most, counting pairs of frames once (divided by 784 it is the visual tokens),
-            or None. It gives way to ``min_pixels``: see `frame_pixels`.
+        total_pixels: pixels of a video at most, counting pairs of frames once (divided by a token's it is the visual
+            tokens), or None. It gives way to ``min_pixels``: see `frame_pixels`.
         seconds_per_grid: what the model is told of time: "range" or "one"; see `Sampled.seconds_per_grid`.
         position_scheme: "reference": the M-RoPE ids that Qwen2.5-VL was trained with; "hf": those of the installed
             transformers, which differ between its releases.

@@ -63,6 +63,7 @@ def deviations(table: PublishedTable, setting: Setting, each: SetOfTable, record
     if options.get("loading: dtype") not in (None, "bfloat16", "auto"):
         said.append(f"dtype: {options['loading: dtype']}, not the checkpoint's bfloat16")
     wanted = each.protocol.to_dict()
+    said += [f"{name}: not applied to this model" for name in record.get("not_applied", ())]
     given = record["protocol"].items()
     said += [f"{name} {value}, not {wanted[name]}" for name, value in given if value != wanted[name]]
     for name, ours in ((row.name, row.ours) for row in setting.rows if row.ours is not None):

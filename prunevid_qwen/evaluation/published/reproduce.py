@@ -14,7 +14,7 @@ from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
-from prunevid_qwen.evaluation.engine.task_media import ByProtocol, read_media
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, media_wanted, read_media
 from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, Depth
 from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.tasks.runs import BenchmarkRun, answer_benchmark, spread
@@ -115,9 +115,10 @@ def reproduce(
     Each data set has a folder in that of the setting. The rest is as in `answer_benchmark`.
 
     Raises:
-        ConfigError: a data set is not there, or its folder holds another run.
+        ConfigError: a data set is not there, its folder holds another run, or a change that the model does not heed.
         PruningNotApplied: pruning was asked for and did not happen.
     """
+    media_wanted(asked.model_path, asked.loading).check_asked(asked.changes)
     found, configs = asked.read(), asked.configs(asked.depth())[0]
     for each, data in found:
 
@@ -138,6 +139,8 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     files, local = check_files(asked.model_path), Path(_folder(asked.model_path)).is_dir()
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
+    if local:
+        media_wanted(asked.model_path, asked.loading).check_asked(asked.changes)
     for _, config in configs if local else ():
         compile_plan(config, depth.layers)
     names = [name for name, _ in configs]
@@ -147,6 +150,8 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     for each, data in asked.read():
         run = asked.run(each, configs)
         reading = run.reading() if local else ByProtocol(run.protocol, PixelOptions(), PixelOptions())
+        if local:
+            run.wanted().check_shown(media for record in data.records for media in record.media)
         records = spread(data.records, asked.limit)
         missing = sorted({media.path for each in records for media in each.media if not Path(media.path).exists()})
         tried = ((record.media[0].path, read_media(reading, record.media)) for record in records)

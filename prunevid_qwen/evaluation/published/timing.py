@@ -17,11 +17,12 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.datasets.record import Record
 from prunevid_qwen.evaluation.engine.storing import Progress, answered, answers_of, run_folder
 from prunevid_qwen.evaluation.engine.task import Line
-from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, read_media
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, ReadMedia, media_reader, read_media
 from prunevid_qwen.evaluation.published.reproduce import Reproduction
 from prunevid_qwen.evaluation.speed.contest import Competitor, Contest
-from prunevid_qwen.evaluation.speed.model_shapes import MERGE, PATCH_FRAMES, check_counted
+from prunevid_qwen.evaluation.speed.prompt_forms import form_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
+from prunevid_qwen.evaluation.speed.vision_flops import check_counted
 from prunevid_qwen.evaluation.store import Lines, config_options, run_hash
 from prunevid_qwen.evaluation.tasks.runs import BenchmarkQuestion, spread
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -50,9 +51,10 @@ def measure(
         ConfigError: the data set is not there, or the folder holds another run.
         PruningNotApplied: pruning was asked for and did not happen.
     """
+    media_reader(asked.model_path, asked.loading)  # only patches that this package makes are counted as FLOPs
     [(each, data)] = asked.read()
     run = asked.run(each, asked.configs(asked.depth())[0])
-    ours, reading = dict(run.configs), run.reading()  # a model that is not measured is refused before a file is touched
+    ours, reading = dict(run.configs), run.reading()
     rows = [Competitor(row.name, None if row.ours is None else ours[row.name]) for row in asked.setting.rows]
     options = {**run.options(data), "new_tokens": new_tokens, "rounds": ROUNDS}
     stored = {row.name: {} if row.config is None else config_options(row.config) for row in rows}
@@ -99,15 +101,16 @@ def _prompt(
 ) -> tuple[PromptSize, dict[str, Any]]:
     """Return the size of an image's prompt and its tensors; the question is asked without its options."""
     [shown] = media
-    pixels, grid = fitted_pixels(shown.frames, reading.image)
+    pixels, grid = fitted_pixels(shown.frames, model.preprocessor.media.image)
     item = {"type": "image", "image": Medium("image", pixels, grid, 1.0, shown.facts)}
     question = BenchmarkQuestion(replace(record, options=(), answer=None), reading.protocol)
     sample = model.preprocessor.sample(question.messages([item], media), config)
     on = input_device(model.model)
     inputs = {name: value.to(on) for name, value in model.preprocessor.batch([sample]).items()}
-    rows, columns = (int(side) // MERGE for side in grid[0, 1:])
+    form = replace(form_of(model.model.config), times=0)  # before an image stands no time
+    rows, columns = (int(side) // form.merge for side in grid[0, 1:])
     text = inputs["input_ids"].shape[1] - rows * columns
-    return PromptSize(PATCH_FRAMES, rows, columns, text_tokens=text), inputs  # an image is one temporal position
+    return PromptSize(form.frames, rows, columns, text, form=form), inputs  # an image is one temporal position
 
 
 def _line(name: str, about: dict[str, Any], rounds: list[Any]) -> Line:

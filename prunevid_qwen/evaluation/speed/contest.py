@@ -5,6 +5,7 @@ They are the stock model, keep-everything, the configs asked for, and controls a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.errors import ConfigError, PruningNotApplied
 from prunevid_qwen.evaluation.speed.flops import facts_of
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
+from prunevid_qwen.evaluation.speed.prompt_forms import form_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
 from prunevid_qwen.evaluation.speed.timed_run import peak_memory, timed_parts, timed_tokens
 from prunevid_qwen.evaluation.store import Progress
@@ -73,14 +75,17 @@ def competitors(presets: Sequence[str]) -> list[Competitor]:
     return [Competitor(STOCK, None), Competitor(KEEP_EVERYTHING, KEEPS_ALL), *own, *controls]
 
 
-def control_config(name: str, leader: PruneVidConfig, given: int, after_stage1: float) -> PruneVidConfig:
+def control_config(
+    name: str, leader: PruneVidConfig, given: int, after_stage1: float, unplaced: int = 0
+) -> PruneVidConfig:
     """Return the config of a control that keeps as many tokens as its leader did, at the same places of the model.
 
-    The leader's stage 1 left ``after_stage1`` of the ``given`` visual tokens of a row, averaged over the rows.
+    The leader's stage 1 left ``after_stage1`` of the ``given`` visual tokens of a row, averaged over the rows;
+    ``unplaced`` of them have no place in a grid, and stay.
     """
     changes: dict[str, Any] = {}
     if leader.enable_stage1:  # a half more: the share is rounded down
-        changes |= {"merger": name, "cluster_ratio": min(1.0, (after_stage1 + 0.5) / given)}
+        changes |= {"merger": name, "cluster_ratio": min(1.0, (after_stage1 - unplaced + 0.5) / (given - unplaced))}
     if leader.enable_stage2:
         changes |= {"selector": name, "keep_ratio": leader.keep_ratio, "pruning_layer": leader.pruning_layer}
     return leader.replace(**changes)
@@ -90,7 +95,7 @@ def control_config(name: str, leader: PruneVidConfig, given: int, after_stage1: 
 class Contest:
     """The competitors on one prompt."""
 
-    model: Any  # which all of them share; a Qwen2.5-VL
+    model: Any  # which all of them share
     size: PromptSize
     inputs: dict[str, Any]  # the prompt as tensors, the same for all
     entered: list[Competitor]  # who competes, in the order of their turns
@@ -116,7 +121,8 @@ class Contest:
                 continue
             if followed is not None and (leader := able[followed].config) is not None:
                 tokens = found[followed]["facts"]["tokens"]
-                own = control_config(name, leader, tokens["visual"], tokens["after_stage1"])
+                unplaced = self.size.form.unplaced(self.size.positions)
+                own = control_config(name, leader, tokens["visual"], tokens["after_stage1"], unplaced)
                 competitor = competitor._replace(config=own)
             try:
                 about, new = self._once(competitor)
@@ -161,6 +167,9 @@ def measure_overhead(
     """Time `generate` of stock and keep-everything in pairs, first one and then the other in front."""
     size, new_tokens, count = _PAIRS.get(shape, _OTHER_PAIRS)
     model = build_model(shape_called(shape), device, dtype, attention)
+    form = form_of(model.config)
+    rows, columns = form.grid or (size.rows, size.columns)
+    size = dataclasses.replace(size, rows=rows, columns=columns, form=form)
     inputs, pairs = make_inputs(size, model), []
     for number in range(-2, count):  # two rounds of warm-up
         tell(f"hooks' cost on {shape}", max(number, 0), count)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.evaluation.speed.model_shapes import CHANNELS, MERGE, PATCH, PATCH_FRAMES
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.timed_run import TimedParts
+from prunevid_qwen.evaluation.speed.vision_flops import vision_flops
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens import Block, TokenMap
@@ -29,17 +30,17 @@ def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str
     Returns: ``linear`` (projections and SwiGLU), ``attention`` of every query with every key, ``attention_causal`` of
         every query with the keys up to its own, and the ``total`` and ``total_causal`` of either with ``linear``.
     """
-    d = shape.text_config.hidden_size
-    linear = batch * sum(_layer_linear(shape, n) for n in widths)
-    full = batch * sum(4 * n * n * d for n in widths)
-    causal = batch * sum(2 * n * (n + 1) * d for n in widths)
+    heads = _attended(shape)
+    linear = batch * sum(_layer_linear(shape, n, layer) for layer, n in enumerate(widths))
+    full = batch * sum(4 * n * n * heads for n in widths)
+    causal = batch * sum(2 * n * (n + 1) * heads for n in widths)
     attention = {"attention": full, "attention_causal": causal}
     return {"linear": linear, **attention, "total": linear + full, "total_causal": linear + causal}
 
 
 def decode_flops(shape: Any, held: Sequence[int], batch: int = 1) -> int:
     """Count one step of decoding: ``held`` are the entries of each layer's cache, the new token's included."""
-    layers = sum(_layer_linear(shape, 1) + 4 * n * shape.text_config.hidden_size for n in held)
+    layers = sum(_layer_linear(shape, 1, layer) + 4 * n * _attended(shape) for layer, n in enumerate(held))
     return batch * layers + lm_head_flops(shape, batch)
 
 
@@ -48,39 +49,46 @@ def lm_head_flops(shape: Any, batch: int = 1) -> int:
     return int(2 * batch * shape.text_config.hidden_size * shape.text_config.vocab_size)
 
 
-def _layer_linear(shape: Any, tokens: int) -> int:
-    d = shape.text_config.hidden_size
-    return int(2 * tokens * d * (2 * d + 2 * _grouped(shape) + 3 * shape.text_config.intermediate_size))
+def _layer_linear(shape: Any, tokens: int, layer: int) -> int:
+    text = shape.text_config
+    inner, routed = _fed(text, layer)
+    return int(2 * tokens * text.hidden_size * (2 * _attended(shape) + 2 * _grouped(shape) + 3 * inner + routed))
+
+
+def _fed(text: Any, layer: int) -> tuple[int, int]:
+    """Channels inside a layer's feed-forward part, and experts among which a router chooses: of a mixture the chosen.
+
+    Which experts a token goes to changes no count.
+    """
+    experts = getattr(text, "num_experts", 0)
+    if not experts or layer in text.mlp_only_layers or (layer + 1) % text.decoder_sparse_step:
+        return int(text.intermediate_size), 0
+    return int(text.num_experts_per_tok * text.moe_intermediate_size), int(experts)
+
+
+def _head(text: Any) -> int:
+    return int(getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads)
+
+
+def _attended(shape: Any) -> int:
+    """Channels of a token's queries, all heads together: not the hidden size in every family."""
+    return int(shape.text_config.num_attention_heads * _head(shape.text_config))
 
 
 def _grouped(shape: Any) -> int:
     """Channels of a token's keys, and as many of its values."""
     text = shape.text_config
-    return int(text.num_key_value_heads * text.hidden_size // text.num_attention_heads)
+    return int((text.num_key_value_heads or text.num_attention_heads) * _head(text))
 
 
-def vision_flops(shape: Any, grid: Sequence[int], batch: int = 1) -> int:
-    """Count the vision tower over ``batch`` videos of ``grid`` = (positions, rows, columns) tokens."""
-    (positions, rows, columns), vision = grid, shape.vision_config
-    unit, d, side = MERGE * MERGE, vision.hidden_size, vision.window_size // PATCH // MERGE
-    patches = positions * rows * columns * unit
-    embedding = 2 * patches * CHANNELS * PATCH_FRAMES * PATCH * PATCH * d
-    linear = 2 * patches * (4 * d * d + 3 * d * vision.intermediate_size)
-    heights, widths = ([min(side, n - start) for start in range(0, n, side)] for n in (rows, columns))
-    windows = [unit * h * w for h in heights for w in widths]  # smaller at the edges
-    attention = 0
-    for layer in range(vision.depth):
-        lengths = [unit * rows * columns] if layer in vision.fullatt_block_indexes else windows
-        attention += positions * sum(4 * n * n * d for n in lengths)
-    merger = 2 * (patches // unit) * unit * d * (unit * d + shape.text_config.hidden_size)
-    return int(batch * (embedding + vision.depth * linear + attention + merger))
-
-
-def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, least: int) -> int:
+def cluster_flops(
+    merged: TokenMap, blocks: Sequence[Block], channels: int, least: int, cells: Tensor | None = None
+) -> int:
     """Count the distance products of stage 1's clustering: 2 N² C for every group of N points that is clustered.
 
     ``merged`` is what stage 1 did to the videos in ``blocks``; its strata are the groups (static tokens of a segment,
-    dynamic ones of a position). Groups of at most ``least`` points are not clustered.
+    dynamic ones of a position). Groups of at most ``least`` points are not clustered. ``cells`` are of each token, in
+    its video, -1 where it has no place; None where the tokens are the videos' cells.
     """
     if merged.stratum is None or merged.is_identity:
         return 0
@@ -88,8 +96,10 @@ def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, leas
     offset = total = 0
     for block in blocks:
         t, h, w = block.grid
-        place[block.start : block.stop] = torch.arange(t * h * w) % (h * w) + offset
-        offset += h * w
+        own = torch.arange(t * h * w) if cells is None else cells[block.start : block.stop].cpu()
+        alone = own < 0  # each a point of its own
+        place[block.start : block.stop] = torch.where(alone, h * w + alone.cumsum(0), own % (h * w)) + offset
+        offset += h * w + int(alone.sum()) + 1
         total += 2 * t * t * channels  # temporal segments
     target, stratum = merged.target.cpu(), merged.stratum.cpu()
     points = torch.unique(torch.stack([stratum[target], place]), dim=1)[0]
@@ -100,15 +110,20 @@ def cluster_flops(merged: TokenMap, blocks: Sequence[Block], channels: int, leas
 
 
 def macs_fastv(shape: Any, widths: Sequence[int]) -> int:
-    """Multiply-adds of visual tokens by the formula of FastV, PyramidDrop, DivPrune and HoliTom: two FFN matrices."""
-    d, m = shape.text_config.hidden_size, shape.text_config.intermediate_size
-    return sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * m for n in widths)
+    """Multiply-adds of visual tokens by the formula of FastV, PyramidDrop, DivPrune and HoliTom: two FFN matrices.
+
+    As in the papers, a layer's heads together are as wide as its states. Of a mixture the chosen experts count.
+    """
+    d, text = shape.text_config.hidden_size, shape.text_config
+    return sum(4 * n * d * d + 2 * n * n * d + 2 * n * d * _fed(text, layer)[0] for layer, n in enumerate(widths))
 
 
 def macs_fastvid(shape: Any, widths: Sequence[int]) -> int:
     """Multiply-adds of visual tokens by FastVID's and FlashVID's formula: grouped heads, three FFN matrices."""
-    d, m = shape.text_config.hidden_size, shape.text_config.intermediate_size
-    return sum(2 * n * d * (d + _grouped(shape)) + 2 * n * n * d + 3 * n * d * m for n in widths)
+    d, text, keys = shape.text_config.hidden_size, shape.text_config, _grouped(shape)
+    return sum(
+        2 * n * d * (d + keys) + 2 * n * n * d + 3 * n * d * _fed(text, layer)[0] for layer, n in enumerate(widths)
+    )
 
 
 def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts: TimedParts) -> dict[str, Any]:
@@ -121,21 +136,27 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     shape, trace = model.config, parts.trace
     batch, layers, given = size.batch, shape.text_config.num_hidden_layers, size.visual_tokens
     seen = [[given] * layers for _ in range(batch)]  # visual tokens of each layer, by row
+    said = [[size.all_text] * layers for _ in range(batch)]  # and text
     first = second = float(given)
     boundary, cluster, places, compressed = None, 0, list[int](), False
     if trace is not None and config is not None:
         seen = [sample.widths(layers) for sample in trace.samples]
+        said = [sample.text_widths(layers) for sample in trace.samples]
         first = sum(sample.after_stage1 for sample in trace.samples) / batch
         second = sum(sample.after_stage2 for sample in trace.samples) / batch
         boundary = trace.layer if config.enable_stage2 else None
         if config.has("min_cluster_tokens"):
             d, least = shape.text_config.hidden_size, config.min_cluster_tokens
-            found = [(sample.merged, sample.blocks) for sample in trace.samples]
-            cluster = sum(cluster_flops(merged, blocks, d, least) for merged, blocks in found if merged is not None)
+            cluster = sum(
+                cluster_flops(sample.merged, sample.blocks, d, least, sample.cells)
+                for sample in trace.samples
+                if sample.merged is not None
+            )
         places = [at for at in trace.steps_at if at > DOOR]
         compressed = config.enable_cache_compression and config.enable_stage2
     visual = [max(each) for each in zip(*seen, strict=True)]
-    widths = [n + size.text_tokens for n in visual]
+    rows = [list(map(sum, zip(*both, strict=True))) for both in zip(seen, said, strict=True)]
+    widths = [max(each) for each in zip(*rows, strict=True)]
     lengths = list(size_of(parts.cache)[0])
     average = sum(map(sum, seen)) / (layers * batch)
     scores = [] if config is None else _scores(config, size, [widths[at] for at in places])
@@ -146,7 +167,7 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
         "batch": batch,
         "grid": grid,
         "layer": boundary,
-        "tokens": {"text": size.text_tokens, "visual": given, **stages},
+        "tokens": {"text": size.all_text, "visual": given, **stages},
         "R1": first / given,
         "R2": second / given,
         "R_layer": average / given,
@@ -192,7 +213,7 @@ def _score_flops(shape: Any, asking: int, width: int, rows: int, keys: bool) -> 
     """
     d = shape.text_config.hidden_size
     made = 2 * width * d * _grouped(shape) if keys else 0
-    return int(2 * d * (asking * d + rows * width) + made)
+    return int(2 * _attended(shape) * (asking * d + rows * width) + made)
 
 
 def cache_storage(cache: Any) -> int:

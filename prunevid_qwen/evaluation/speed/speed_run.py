@@ -23,13 +23,15 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.task_media import media_reader
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.speed.contest import Contest, competitors, measure_overhead
-from prunevid_qwen.evaluation.speed.model_shapes import build_model, check_counted, shape_called
+from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
+from prunevid_qwen.evaluation.speed.prompt_forms import PromptForm, form_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, read_prompt
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS
 from prunevid_qwen.evaluation.speed.timed_run import peak_memory, synchronise
+from prunevid_qwen.evaluation.speed.vision_flops import check_counted
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.loading import bundled_model, choose_device, load_model
+from prunevid_qwen.loading import bundled_model, choose_device, config_of, load_model
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, TokenLayout
 
@@ -38,7 +40,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 _GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
 
 POSITIONS = (56, 112, 225, 450, 900, 1800)  # of `measure_growth`: 1,800 are an hour at one frame a second
-_GROWTH_GRID, _GROWTH_CHANNELS = (10, 14), 512
+_GRID = _GROWTH_GRID = 10, 14
+_GROWTH_CHANNELS = 512
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ class SpeedRun:
     presets: tuple[str, ...] = ("paper", "recommended")  # or JSON files of configs; the controls follow the first
     frames: tuple[int, ...] = (16, 32)  # of the prompts, one measurement for each pair of frames and batch
     batches: tuple[int, ...] = (1,)
-    grid: tuple[int, int] = (10, 14)  # of every prompt, as the next two: see `PromptSize`
+    # of every prompt, as the next two: see `PromptSize`; None: 10x14, or what every frame has in the model
+    grid: tuple[int, int] | None = None
     text_tokens: int = 60
     content: str = "half"
     video: str | None = None  # None for random pixels, "generated" or a file
@@ -66,8 +70,7 @@ class SpeedRun:
     overhead: bool = False  # also measure what the hooks cost when nothing is pruned
 
     def __post_init__(self) -> None:
-        if self.model_path is None:
-            shape_called(self.shape)
+        form = form_of(self.config()) if self.model_path is None else None
         if self.dtype not in DTYPES:
             raise ConfigError(unknown("a dtype is one of", self.dtype, DTYPES))
         for name, least in (("new_tokens", 2), ("repeats", 1), ("warmup", 0)):
@@ -75,24 +78,31 @@ class SpeedRun:
         if not self.frames or not self.batches:
             raise ConfigError("name at least one number of frames and one batch")
         competitors(self.presets)
-        self.sizes()
+        self.sizes(form)
 
-    def sizes(self) -> list[PromptSize]:
-        """List what is measured, the smallest first."""
+    def sizes(self, form: PromptForm | None = None) -> list[PromptSize]:
+        """List what is measured, the smallest first, as the model's family writes it; None: as Qwen2.5-VL."""
+        rows, columns = self.grid or (form and form.grid) or _GRID
         return [
-            PromptSize(frames, *self.grid, self.text_tokens, self.content, batch)
+            PromptSize(frames, rows, columns, self.text_tokens, self.content, batch, *([] if form is None else [form]))
             for batch in sorted(set(self.batches))
             for frames in sorted(set(self.frames))
         ]
+
+    def config(self) -> Any:
+        """Return the model's config; `ConfigError` where it cannot be measured."""
+        config = shape_called(self.shape) if self.model_path is None else config_of(self._source(), {})
+        check_counted(config)
+        return config
+
+    def _source(self) -> str:
+        return bundled_model() if self.model_path in (None, "bundled") else str(self.model_path)
 
     def model(self) -> Any:
         """Load the model, or make the one of random weights."""
         if self.model_path is None:
             return build_model(shape_called(self.shape), torch.device(self.device), DTYPES[self.dtype], self.attention)
-        source = bundled_model() if self.model_path == "bundled" else self.model_path
-        model = load_model(source, self.device, {"dtype": self.dtype, "attn_implementation": self.attention})
-        check_counted(model.config)
-        return model
+        return load_model(self._source(), self.device, {"dtype": self.dtype, "attn_implementation": self.attention})
 
 
 def speed_run(
@@ -111,12 +121,13 @@ def speed_run(
         torch.set_num_threads(run.threads)
     choose_device(run.device)
     # a model that cannot be measured is refused before a file is touched
-    media = None if run.model_path is None else media_reader(run.model_path, {})
+    sizes = run.sizes(form_of(run.config()))
+    media = None if None in (run.model_path, run.video) else media_reader(str(run.model_path), {})
     machine = hardware(run.device)
     what = "time, memory and FLOPs with and without pruning, taken in turns"
     about = {"what": what, "command": command, "hardware": machine}
     options = {name: value for name, value in asdict(run).items() if name not in _GROWS}
-    options |= {"grid": list(run.grid), "presets": list(run.presets)}
+    options |= {"grid": [sizes[0].rows, sizes[0].columns], "presets": list(run.presets)}
     files = (MEASUREMENTS, "efficiency.json", "efficiency.csv", "report.md")
     if RunFolder(folder, files).begin(options, about, restart)["hardware"] != machine:
         raise ConfigError(f"{folder} holds a run on other hardware: pass --restart, or another folder")
@@ -126,7 +137,7 @@ def speed_run(
     ]
     device, dtype, model = torch.device(run.device), DTYPES[run.dtype], None
     with Lines(folder / MEASUREMENTS) as lines:
-        for size in run.sizes() if run.contest else ():
+        for size in sizes if run.contest else ():
             cell = {"frames": size.frames, "batch": size.batch}
             rounds = run.repeats - held.count(("round", *cell.values(), None))
             if rounds <= 0:

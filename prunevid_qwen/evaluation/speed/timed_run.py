@@ -59,7 +59,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def _run(
-    model: Any, inputs: dict[str, Any], config: PruneVidConfig | None, new_tokens: int, watched: dict[str, Any]
+    model: Any, inputs: dict[str, Any], config: PruneVidConfig | None, new_tokens: int, watched: dict[str, list[Any]]
 ) -> _Timed:
     """Generate greedily, whatever the model's own settings say, exactly ``new_tokens`` tokens; hook what is watched."""
     device, before = inputs["input_ids"].device, model.generation_config
@@ -73,14 +73,15 @@ def _run(
         outputs[name] = out
 
     with torch.inference_mode(), ExitStack() as stack:
-        for name, module in watched.items():  # before the hooks of `pruned`, which are part of what is timed
+        each = [(name, module) for name, modules in watched.items() for module in modules]
+        for name, module in each:  # before the hooks of `pruned`, which are part of what is timed
             stack.callback(module.register_forward_pre_hook(partial(enters, name)).remove)
         model.generation_config = GenerationConfig(do_sample=False, eos_token_id=None, pad_token_id=0)
         stack.callback(setattr, model, "generation_config", before)
         synchronise(device)
         start = Timestamp.now(device)
         trace = None if config is None else stack.enter_context(pruned(model, config))
-        for name, module in watched.items():  # after them
+        for name, module in each:  # after them
             stack.callback(module.register_forward_hook(partial(leaves, name)).remove)
         output = model.generate(
             **inputs, do_sample=False, max_new_tokens=new_tokens, stopping_criteria=StoppingCriteriaList([stamps])
@@ -121,12 +122,14 @@ def timed_parts(model: Any, inputs: dict[str, Any], config: PruneVidConfig | Non
     """Time the parts of the way to the first token, by hooks around the stock modules; None is the stock model.
 
     Returns:
-        Seconds: ``vision`` (the tower), ``decoder`` (all of it: stages, hooks and layers), of it ``stage1``,
-        ``stage2``, ``stage3`` and what is left, ``layers``; ``lm_head``; ``rest`` up to the first token chosen
-        (positions, embedding, Python between the parts); ``first_token``, all together.
+        Seconds: ``vision`` (the towers, and the projector where it stands apart), ``decoder`` (all of it: stages, hooks
+        and layers), of it ``stage1``, ``stage2``, ``stage3`` and what is left, ``layers``; ``lm_head``; ``rest`` up to
+        the first token chosen (positions, embedding, Python between the parts); ``first_token``, all together.
     """
     parts = adapter_for(model).parts
-    watched = {"vision": parts.vision, "decoder": parts.decoder, "lm_head": model.get_output_embeddings()}
+    projector = getattr(parts.root, "multi_modal_projector", None)
+    seeing = [*dict.fromkeys(parts.towers.values()), *([] if projector is None else [projector])]
+    watched = {"vision": seeing, "decoder": [parts.decoder], "lm_head": [model.get_output_embeddings()]}
     run = _run(model, inputs, config, 1, watched)
     seconds = {name: run.spans.total(name) for name in watched}
     for stage, name in (("stage1", "merge"), ("stage2", "select"), ("stage3", "compact")):

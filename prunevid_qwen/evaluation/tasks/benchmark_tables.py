@@ -13,7 +13,7 @@ from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.datasets import Record, read_dataset
 from prunevid_qwen.evaluation.engine.storing import TABLES, answer_files, run_folder
 from prunevid_qwen.evaluation.engine.task import Line
-from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol
+from prunevid_qwen.evaluation.protocol.protocol import TOKEN_PIXELS, EvalProtocol
 from prunevid_qwen.evaluation.protocol.score_summary import BASELINE, Manifest, join, summarise
 from prunevid_qwen.evaluation.protocol.score_tables import markdown_text
 from prunevid_qwen.evaluation.protocol.scorers import Output, ours
@@ -66,6 +66,12 @@ def write_tables(folder: Path) -> dict[str, Any]:
     summary["run"] = {**{name: record[name] for name in ("options", "versions", "code_sha256")}, "configs": changed}
     page = [markdown_text(summary), "## Tokens", "", *_token_table(summary["tokens"]["rows"]), ""]
     page += [f"- {name}: {text}" for name, text in DEFINITIONS.items()] + ["", "## What answered", ""]
+    if own := record.get("token_pixels"):
+        page.append(f"- pixels of a visual token of a frame: {own}, where Qwen2.5-VL has {TOKEN_PIXELS}")
+        summary["run"]["token_pixels"] = own
+    if idle := record.get("not_applied"):
+        page.append(f"- choices of the protocol that were not applied, because the model has none: {', '.join(idle)}")
+        summary["run"]["not_applied"] = idle
     page += [f"- {name}: {value}" for name, value in {**record["options"], **record["versions"]}.items()]
     page.append(f"- code of prunevid_qwen: sha256 {record['code_sha256']}")
     for name, options in changed.items():

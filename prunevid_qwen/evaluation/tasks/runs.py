@@ -21,7 +21,7 @@ from prunevid_qwen.evaluation.engine.answering import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine
 from prunevid_qwen.evaluation.engine.storing import WHOLE, Progress, Shard
 from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion, left_of, tasks_of
-from prunevid_qwen.evaluation.engine.task_media import ByConfig, ByProtocol, ReadMedia, media_reader
+from prunevid_qwen.evaluation.engine.task_media import ByProtocol, MediaWanted, ReadMedia, media_wanted
 from prunevid_qwen.evaluation.protocol.prompts import subtitles_at
 from prunevid_qwen.evaluation.protocol.protocol import EvalProtocol, under
 from prunevid_qwen.evaluation.protocol.score_summary import Manifest
@@ -98,10 +98,14 @@ class BenchmarkRun:
         folder = self.data.absolute()  # other processes have working directories of their own
         return read_dataset(self.dataset, folder, self.part, self.protocol.subtitles != "none")
 
+    def wanted(self) -> MediaWanted:
+        """Say how this model wants its media."""
+        return media_wanted(self.model_path, self.loading)
+
     def reading(self) -> ByProtocol:
         """Say how media are read for this model."""
-        media, config = media_reader(self.model_path, self.loading), self.configs[0][1]
-        return ByProtocol(self.protocol, media.video, media.image, config.video_backend, config.video_time_limit)
+        config = self.configs[0][1]
+        return self.wanted().by_protocol(self.protocol, config.video_backend, config.video_time_limit)
 
     def answering(self) -> Answering:
         """Say who answers."""
@@ -149,6 +153,7 @@ def answer_benchmark(
     Raises:
         ConfigError: the folder is another run's, or a share is to restart.
         PruningNotApplied: pruning was asked for and did not happen.
+        UnsupportedError: the model's family is not known, or is not shown such media.
     """
     number, count = shard
     if restart and count > 1:
@@ -156,8 +161,9 @@ def answer_benchmark(
             f"restart throws away the answers of all {count} shares, whoever else is at theirs: delete {folder} "
             "before the first of them starts, or pass another folder"
         )
-    reading = run.reading()  # a model that it cannot be done for is refused before a file is touched
+    wanted, reading = run.wanted(), run.reading()
     data = data or run.read()
+    wanted.check_shown(media for record in data.records for media in record.media)  # before a file is touched
     options, configs = run.options(data, tell), {name: store.config_options(config) for name, config in run.configs}
     scored = any(record.answer is not None for record in data.records)  # else the authors score it
     about = {
@@ -166,6 +172,7 @@ def answer_benchmark(
         "part": data.part,
         "data": str(data.folder.resolve()),
         "protocol": run.protocol.to_dict(),
+        **wanted.facts,
         "manifest": asdict(Manifest.of(data.records, data.name, data.by, data.published)) if scored else None,
         "command": command,
     }
@@ -235,8 +242,9 @@ def answer_batch(
     Returns: how many questions there are, have an answer, have none; the run's hash; seconds.
     """
     began, (name, config) = time.perf_counter(), run.config
-    media = media_reader(run.model_path, run.loading)
-    reading, limit = ByConfig(config, media.video, media.image), {"max_new_tokens": run.max_new_tokens}
+    wanted, limit = media_wanted(run.model_path, run.loading), {"max_new_tokens": run.max_new_tokens}
+    wanted.check_shown(media for question in run.questions for media in question.media)
+    reading = wanted.by_config(config)
     answering = Answering((run.config,), run.model_path, run.loading, limit, run.plugins)
     options, configs = run.options(device), {name: store.config_options(config)}
     about = {"what": "questions of a user", "command": command}

@@ -12,28 +12,25 @@ from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
-from prunevid_qwen.errors import ConfigError, MediaError, UnsupportedError
+from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation import store
 from prunevid_qwen.evaluation.datasets.annotations import json_lines, json_list
 from prunevid_qwen.evaluation.datasets.check import damage
 from prunevid_qwen.evaluation.datasets.record import Media
-from prunevid_qwen.evaluation.engine.answering import GREEDY, Answering, NamedConfigs
+from prunevid_qwen.evaluation.engine.answering import Answering, NamedConfigs
 from prunevid_qwen.evaluation.engine.local import Engine, here
 from prunevid_qwen.evaluation.engine.storing import TABLES, Progress, answers_of, store_answers
 from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion, left_of
-from prunevid_qwen.evaluation.engine.task_media import ByConfig, LimitedImage, ReadMedia, media_reader
+from prunevid_qwen.evaluation.engine.task_media import LimitedImage, ReadMedia, media_wanted
 from prunevid_qwen.evaluation.protocol.score_summary import BASELINE
 from prunevid_qwen.evaluation.tasks.judge import JUDGEMENTS
 from prunevid_qwen.evaluation.tasks.runs import spread
 from prunevid_qwen.loading import choose_device
-from prunevid_qwen.model import PruneVidQwen25VL
 
 MAX_NEW_TOKENS = 1024  # as in GlimpsePrune's evaluation
 BRIEF = "Answer the question using a single word or phrase."  # as LLaVA-1.5, and GlimpsePrune on request
-_FIRST_TOKEN = ("read", "merge", "select", "compact", "prefill")
+_FIRST_TOKEN = ("read", "vision", "merge", "select", "compact", "prefill")
 _TOKENS = ("visual", "after_stage1", "after_stage2", "layer_average")
 # what the benchmark's files append to every question; a model that is asked for the answer alone must not see it
 BOX_REQUEST = "Please provide the bounding box coordinate of the region that can help you answer the question better."
@@ -195,13 +192,13 @@ class VisualCotRun:
         configs = tuple((name, config.replace(vision_chunk_tokens=None)) for name, config in self.configs)
         limit = {"max_new_tokens": self.max_new_tokens}
         answering = Answering(configs, self.model_path, self.loading, limit, self.plugins)
-        try:
-            media = media_reader(self.model_path, self.loading)
-        except UnsupportedError:  # a model whose inputs the library makes, or one that is refused when it is loaded
-            return _by_library(tasks, answering)
-        if not any(task.media for task in tasks):
-            return _by_library(tasks, answering)
-        return engine(tasks, ByConfig(PruneVidConfig(), media.video, media.image), answering)
+        if not any(task.media for task in tasks):  # no image, no model
+            return _unasked(tasks)
+        wanted = media_wanted(self.model_path, self.loading)
+        wanted.check_shown(media for task in tasks for media in task.media)
+        for _, config in configs:
+            wanted.by_config(config)
+        return engine(tasks, wanted.by_config(PruneVidConfig()), answering)
 
     def options(self, samples: Sequence[Sample]) -> dict[str, Any]:
         """Return what two runs must share, flat. Images count by their paths: whoever adds missing ones goes on."""
@@ -262,8 +259,8 @@ def _stored(line: Line) -> Line:
     stored = {name: line[name] for name in ("set", "id", "config", "image", "question", "reference")}
     stored |= dict.fromkeys(("answer", "tokens", "kept_ratio", "generated_tokens", "seconds"))
     if line["error"] is None:
-        spent = line["seconds"]  # of an engine without the vision tower, which encodes an image once for all configs
-        reached = spent.get("first_token") or sum(spent[part] for part in _FIRST_TOKEN)
+        spent = line["seconds"]  # without the vision tower where it encodes an image once for all configs
+        reached = sum(spent.get(part, 0.0) for part in _FIRST_TOKEN)
         stored |= {
             "answer": line["raw"].strip(),
             "tokens": {name: line["tokens"][name] for name in _TOKENS},
@@ -274,27 +271,7 @@ def _stored(line: Line) -> Line:
     return {**stored, "error": line["error"]}
 
 
-def _by_library(tasks: Iterable[Task], answering: Answering) -> Generator[Line, None, None]:
-    """Answer as an engine does, with a model whose inputs the library's processor makes, loaded for the first image."""
-    under: dict[str, PruneVidQwen25VL] = {}
-    given = {**GREEDY, **answering.generation, "return_stats": True}
-    for task in tasks:
-        if task.media and not under:
-            loading = {name: value for name, value in answering.loading.items() if value is not None}
-            model = PruneVidQwen25VL.from_pretrained(answering.model_path, config=answering.configs[0][1], **loading)
-            under = {name: model.with_config(config) for name, config in answering.configs}
-        for question, name in ((question, name) for question, names in task.questions for name in names):
-            assert isinstance(question, Sample)
-            line = {**question.about(), "config": name, "error": question.error}
-            try:
-                for image in task.media:
-                    said = under[name].generate(images=image.path, question=question.text, **given)
-                    tokens, seconds = said["stats"]["tokens"], said["stats"]["seconds"]
-                    generated = {"generated": said["stats"]["generated_tokens"]}
-                    line |= {"raw": said["answer"], "kept_ratio": tokens["after_stage2"] / tokens["visual"]}
-                    line |= {"tokens": {**tokens, **generated}, "seconds": {**seconds, "read": 0.0}}  # "total" has it
-            except MediaError as error:  # of one sample: the others can still be asked, and coverage says so
-                line["error"] = str(error)
-            except torch.OutOfMemoryError:
-                line["error"] = "out of GPU memory"
-            yield line
+def _unasked(tasks: Iterable[Task]) -> Generator[Line, None, None]:
+    for question, names in (asked for task in tasks for asked in task.questions):
+        for name in names:
+            yield {**question.about(), "config": name, "error": question.error, "raw": None}

@@ -6,10 +6,13 @@ family a model is of in order to read for it.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
-from prunevid_qwen.adapters import families, family_of
+from prunevid_qwen.adapters import adapter_for, families, family_of
+from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.plan import Plan, compile_plan
 from prunevid_qwen.inputs.frontends.frontend import Frontend as Frontend
 from prunevid_qwen.inputs.frontends.frontend import not_shown as not_shown
 from prunevid_qwen.inputs.frontends.opening import opened_samples as opened_samples
@@ -34,6 +37,31 @@ def frontend_for(model_type: str) -> type[Frontend]:
             f"{', '.join(FRONTENDS)}, or add yours to prunevid_qwen.inputs.frontends.FRONTENDS before loading a model"
         )
     return FRONTENDS[name]
+
+
+def suited(frontend: Frontend, model: Any, what: PruneVidConfig | Plan) -> Frontend:
+    """Return a frontend that reads images as the methods need them: itself, or a copy that pads them to squares.
+
+    Args:
+        frontend: of the model.
+        model: loaded.
+        what: how it is pruned.
+
+    Raises:
+        UnsupportedError: a method was trained on images that were padded to squares, and the family's are not.
+    """
+    plan = compile_plan(what, len(adapter_for(model).parts.layers))
+    asking = [step.name for step in plan.steps if step.by.needs.square_images]
+    if not asking:
+        return frontend
+    if not isinstance(frontend, StockFrontend):
+        raise UnsupportedError(
+            f"{asking[0]!r} was trained on images that were padded to squares, and this family's keep their shape: "
+            "pass glimpse_path (--glimpse_path) of a predictor for this model"
+        )
+    padding = copy.copy(frontend)
+    padding.pad_to_square = True
+    return padding
 
 
 def check_reads(source: str, kind: str, hub: dict[str, Any]) -> None:

@@ -18,10 +18,11 @@ class Frontend(Protocol):
     """Turns files and chat messages into what a stock model takes.
 
     ``reads`` are the kinds of media that the model can be shown, "video" and "image"; any other is refused when it is
-    opened, before a model runs.
+    opened, before a model runs. ``needs_torchvision``: it reads nothing where torchvision is not installed.
     """
 
     reads: tuple[str, ...]
+    needs_torchvision: bool
 
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:

@@ -53,12 +53,12 @@ class PlainVideoProcessor(dict[str, Any]):
 
         self.valid_kwargs = VideosKwargs
         given = {name: value for name, value in settings.items() if value is not None}
+        # older downloads have the image processor's settings alone: "do_pad" there fills up tiles, and no video
         known = {**VIDEO_DEFAULTS[model_type], **given}
         super().__init__(known)
         size = _sides(known["size"], "shortest_edge")
         crop = _sides(known["crop_size"], "height", "width") if known["do_center_crop"] else None
         odd = [step for step in ("do_resize", "do_rescale", "do_normalize") if not known[step]]
-        odd += [step for step in ("do_pad",) if known.get(step)]
         if odd or known["resample"] not in (3, "bicubic") or size is None or (known["do_center_crop"] and crop is None):
             asked = {name: known[name] for name in ("size", "crop_size", "resample")}
             raise SetupError(

@@ -37,9 +37,16 @@ class StockFrontend:
         processor: of the model; its chat template is used, else its tokenizer's, else the family's default.
         config: of the model.
 
+    Attributes:
+        pad_to_square: images are padded to squares with the processor's mean colour before the processor resizes
+            them, so that nothing is cropped, as the authors of LLaVA-1.5 do. False leaves them to the processor.
+
     Raises:
         SetupError: there is no chat template, or something that is no processor.
     """
+
+    needs_torchvision = False  # images go through the library's PIL arithmetic, videos through `plain_videos`
+    pad_to_square = False
 
     @classmethod
     def reads_of(cls, model_type: str) -> tuple[str, ...]:
@@ -179,7 +186,11 @@ class StockFrontend:
             MediaError: missing or unreadable.
         """
         self._check_no_size("images", [*options], config)
-        return Picture.of(source)
+        picture = Picture.of(source)
+        if not self.pad_to_square:
+            return picture
+        mean = self.processor.image_processor.image_mean
+        return picture.squared((int(mean[0] * 255), int(mean[1] * 255), int(mean[2] * 255)))
 
     def open_video(self, source: Any, config: PruneVidConfig, tower: Any, **options: Any) -> Clip:
         """Read the frames of a video that are chosen by their times; the processor will choose their size.
@@ -198,14 +209,7 @@ class StockFrontend:
         if "video" not in self.reads:
             raise not_shown("video", self.model_type, self.reads)
         self._check_no_size("videos", [name for name in options if name in _SIZES], config)
-        asked = {
-            "sampling": config.video_sampling,
-            "max_frames": config.max_frames,
-            "fps": config.fps,
-            "backend": config.video_backend,
-            "time_limit": config.video_time_limit,
-        }
-        return Clip.of(source, **{**asked, **options})
+        return clip_of(source, config, **options)
 
     def _check_no_size(self, what: str, named: list[str], config: PruneVidConfig) -> None:
         limits = ("max_pixels", "total_pixels") if what == "videos" else ("max_pixels",)
@@ -249,6 +253,18 @@ class StockFrontend:
             pixels = next(made[name] for name in _PIXELS[each.kind] if name in made)
             each.facts["resized"] = list(pixels.shape[-2:])
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+
+
+def clip_of(source: Any, config: PruneVidConfig, **options: Any) -> Clip:
+    """Read a video as ``config`` samples it; ``options`` as in `StockFrontend.open_video`."""
+    asked = {
+        "sampling": config.video_sampling,
+        "max_frames": config.max_frames,
+        "fps": config.fps,
+        "backend": config.video_backend,
+        "time_limit": config.video_time_limit,
+    }
+    return Clip.of(source, **{**asked, **options})
 
 
 def _items(content: str | list[Item]) -> list[Item]:

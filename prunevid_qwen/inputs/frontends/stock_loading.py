@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from prunevid_qwen.adapters.folder_json import read_json
-from prunevid_qwen.errors import SetupError, quoted
+from prunevid_qwen.errors import PruneVidError, SetupError, quoted
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS, PlainVideoProcessor
 
 
@@ -104,6 +104,8 @@ def _said_in_words(source: str, model_type: str) -> Iterator[None]:
     """Turn what loading a processor raises into what to do next."""
     try:
         yield
+    except PruneVidError:
+        raise
     except ImportError as error:
         raise SetupError(
             f"the processor of {quoted(source)} (a {model_type} model) needs a package that is not installed: "

@@ -47,6 +47,7 @@ class Preprocessor:
     """
 
     reads: tuple[str, ...] = ("video", "image")
+    needs_torchvision = False
     settings = "qwen"  # whose stock settings of pixels: a key of `pixel_options.STOCK`
 
     @classmethod

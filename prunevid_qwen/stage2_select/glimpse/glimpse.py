@@ -49,11 +49,17 @@ class Glimpse:
         """The glimpse token as a probe, blocks of the vision encoder, the layer it was trained for."""
         facts = self.predictor.facts
         if self.budget.keep_ratio == 1:
-            return Needs(layers=(facts.reduce_layer + 1,))
+            return Needs(layers=(facts.reduce_layer + 1,), square_images=facts.pad_to_square)
         return Needs(
-            probe=Probe(self.predictor.glimpse_vectors[:, None], facts.selected_layers, facts.heads),
+            probe=Probe(
+                self.predictor.glimpse_vectors[:, None],
+                facts.selected_layers,
+                facts.heads,
+                softmax=not facts.use_attention_logits,
+            ),
             vision=VisionQuery(facts.selected_visual_layers, facts.vision_width),
             layers=(facts.reduce_layer + 1,),
+            square_images=facts.pad_to_square,
         )
 
     def plan(self, seen: Evidence) -> TokenMap:

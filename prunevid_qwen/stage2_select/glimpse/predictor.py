@@ -45,7 +45,8 @@ class GlimpseVIP(nn.Module):
         """Score the tokens of whole images.
 
         Args:
-            attention: [N, layers read * heads] raw scaled attention logits of the glimpse token.
+            attention: [N, layers read * heads] attention of the glimpse token, as ``facts.use_attention_logits`` says:
+                scaled logits, or logarithms of probabilities.
             taps: [taps, N, vision_width] vision encoder blocks in the order of ``facts.selected_visual_layers``, in
                 raster order, the mean over the four patches of a token.
             grid_hw: [images, 2] int64 rows and columns of each image's merged grid; a video is an image for each of its

@@ -68,7 +68,8 @@ class VIP(nn.Module):
         """Score tokens; those of one image (for a video, of one temporal position) see each other and nothing else.
 
         Args:
-            attention: [N, shape.attention] raw scaled logits of the glimpse token, layer by layer, each of all heads.
+            attention: [N, shape.attention] attention of the glimpse token, layer by layer, each of all heads: scaled
+                logits, or logarithms of probabilities, as it was trained on.
             taps: [shape.taps, N, shape.vision] block outputs, the mean over the patches of a token.
             rows: [N] int64 row of each token in its image's merged grid, from 0.
             columns: [N] int64 column.

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.inputs.frontends import check_own_reading, frontend_for
+from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.inputs.frontends import StockFrontend, check_own_reading, frontend_for
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
-from prunevid_qwen.loading import bundled_model, load_model
+from prunevid_qwen.loading import bundled_model, config_of, load_model
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.trainee import Trainee
@@ -18,25 +18,36 @@ from prunevid_qwen.training.glimpse.trainee import Trainee
 _TAPS = 4  # blocks of the vision encoder that the published predictors read
 
 
-def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor]:
+def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor | StockFrontend]:
     """Load the recipe's base model onto a device, frozen, with what prepares its inputs.
 
+    Images of a family of the library's processor are padded to squares, as the authors pad LLaVA's.
+
     Raises:
-        ConfigError, SetupError, UnsupportedError: as in `loading.load_model`.
+        ConfigError, SetupError, UnsupportedError: as in `loading.load_model`; or the recipe limits the pixels of a
+            family whose processor gives images their size.
     """
     bundled = recipe.model_path == "bundled"
     source = bundled_model() if bundled else recipe.model_path
-    family = check_own_reading(source, {})
-    if frontend_for(family) is not Preprocessor:
-        raise UnsupportedError(
-            f"{source} is of the family {family}, on which no predictor has been trained yet: pass a Qwen2.5-VL or a "
-            "Qwen2-VL"
+    family = config_of(source, {}).model_type
+    stock = frontend_for(family) is StockFrontend
+    if not stock:
+        check_own_reading(source, {})
+    elif recipe.max_pixels is not None:
+        raise ConfigError(
+            f"the processor of a {family} model gives images their size, and does not read "
+            f"max_pixels={recipe.max_pixels}: set it to null, as in the recipe glimpse_llava"
         )
     arguments: dict[str, Any] = {"dtype": "float32" if bundled and recipe.dtype == "auto" else recipe.dtype}
     if recipe.attn_implementation is not None:
         arguments["attn_implementation"] = recipe.attn_implementation
-    model = load_model(source, device, arguments).requires_grad_(False)
-    return model, Preprocessor.from_pretrained(source, model.config.model_type)
+    reader: Preprocessor | StockFrontend
+    if stock:
+        reader = StockFrontend.from_pretrained(source, family)
+        reader.pad_to_square = True
+    else:
+        reader = Preprocessor.from_pretrained(source, family)
+    return load_model(source, device, arguments).requires_grad_(False), reader
 
 
 def facts_for(model: Any, recipe: GlimpseRecipe) -> GlimpseFacts:
@@ -47,10 +58,11 @@ def facts_for(model: Any, recipe: GlimpseRecipe) -> GlimpseFacts:
     """
     adapter = adapter_for(model)
     layers, blocks = len(adapter.parts.layers), len(adapter.vision_blocks)
+    stock = frontend_for(adapter.family) is StockFrontend  # then as the authors did with LLaVA
     last = -(-2 * layers // 3) - 1 if recipe.reduce_layer is None else recipe.reduce_layer
     taps = recipe.selected_visual_layers
     if taps is None:
-        taps = _published_taps(model, blocks)
+        taps = _published_taps(model, blocks, getattr(adapter, "has_cls", False))
     elif not taps or any(not 0 <= block < blocks for block in taps):
         raise ConfigError(
             f"selected_visual_layers={list(taps)}, but the vision encoder of {recipe.model_path} has blocks 0 to "
@@ -68,6 +80,8 @@ def facts_for(model: Any, recipe: GlimpseRecipe) -> GlimpseFacts:
             width=recipe.width,
             condition=recipe.condition,
             vip_heads=recipe.vip_heads,
+            use_attention_logits=not stock,
+            pad_to_square=stock,
         )
         assert facts.shape
     except ValueError as error:
@@ -82,9 +96,9 @@ def make_trainee(model: Any, facts: GlimpseFacts, recipe: GlimpseRecipe) -> Trai
         return Trainee(facts, recipe.le_dropout, adapter_for(model).parts.text_config.rms_norm_eps)
 
 
-def _published_taps(model: Any, blocks: int) -> tuple[int, ...]:
-    """Blocks of full attention from the last to the first, or as many at equal distances."""
+def _published_taps(model: Any, blocks: int, clip: bool = False) -> tuple[int, ...]:
+    """Blocks of full attention from the last to the first, or as many at equal distances; of CLIP those before them."""
     full = getattr(model.config.vision_config, "fullatt_block_indexes", None) or ()
     if len(full) != _TAPS:
-        full = {-(-blocks * (number + 1) // _TAPS) - 1 for number in range(_TAPS)}
+        full = {max(0, -(-blocks * (number + 1) // _TAPS) - 1 - clip) for number in range(_TAPS)}
     return tuple(sorted((int(block) for block in full), reverse=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.inputs.frontends import StockFrontend
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
+from prunevid_qwen.training.glimpse.box_masks import Grid
 from prunevid_qwen.training.glimpse.records import BoxRecord
+from prunevid_qwen.video.picture import Picture
 
 _END_OF_TURN = "<|im_end|>\n"
 
@@ -44,7 +48,7 @@ class TrainingBatch:
 
 def make_batch(
     records: Sequence[BoxRecord],
-    preprocessor: Preprocessor,
+    preprocessor: Preprocessor | StockFrontend,
     config: PruneVidConfig,
     seeds: Sequence[int] | None = None,
 ) -> TrainingBatch:
@@ -52,24 +56,47 @@ def make_batch(
 
     Args:
         records: at least one, each with a picture or video.
-        preprocessor: of the base model.
+        preprocessor: of the base model; it pads pictures to squares if it is the library's.
         config: how large pictures may be (``max_pixels``).
         seeds: for each record what its dropout is drawn from; None counts from 0.
 
     Raises:
         MediaError: a picture or video cannot be read.
         ConfigError: a record has no answer.
+        UnsupportedError: the library's processor does not make one square grid of a picture.
     """
-    samples = [preprocessor.sample(record.messages(preprocessor.media), config) for record in records]
+    if isinstance(preprocessor, StockFrontend):
+        media, end = None, str(preprocessor.tokenizer.eos_token)
+    else:
+        media, end = preprocessor.media, _END_OF_TURN
+    samples = [preprocessor.sample(record.messages(media), config) for record in records]
+    inputs = preprocessor.batch(samples)
     answers, masks = [], []
-    for record, sample in zip(records, samples, strict=True):
-        said = record.answer + _END_OF_TURN * record.turn_ends
+    for record, sample, row in zip(records, samples, inputs["input_ids"], strict=True):
+        said = record.answer + end * record.turn_ends
         ids = preprocessor.tokenizer(said, add_special_tokens=False)["input_ids"]
         if not record.answer.strip() or not ids:
             raise ConfigError(f"record {record.id} has no answer to learn: the checker lists such records")
         answers.append(torch.tensor(ids))
-        merge = preprocessor.media.merge_size
-        grids = [medium.grid[0].tolist() for medium in sample.media]  # type: ignore[union-attr]
-        masks.append(torch.from_numpy(record.mask([(t, h // merge, w // merge) for t, h, w in grids])))
+        if isinstance(preprocessor, StockFrontend):
+            (picture,) = sample.media
+            assert isinstance(picture, Picture)
+            mark = preprocessor.tokenizer.convert_tokens_to_ids(preprocessor.marks["image"])
+            made = record.mask([_square(int((row == mark).sum()), preprocessor.model_type)], picture)
+        else:
+            merge = preprocessor.media.merge_size
+            grids = [medium.grid[0].tolist() for medium in sample.media]  # type: ignore[union-attr]
+            made = record.mask([(t, h // merge, w // merge) for t, h, w in grids])
+        masks.append(torch.from_numpy(made))
     given = tuple(range(len(records))) if seeds is None else tuple(seeds)
-    return TrainingBatch(preprocessor.batch(samples), tuple(answers), tuple(masks), given)
+    return TrainingBatch(inputs, tuple(answers), tuple(masks), given)
+
+
+def _square(tokens: int, family: str) -> Grid:
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise UnsupportedError(
+            f"the processor of a {family} model makes {tokens} tokens of a picture padded to a square, which are no "
+            "square grid: a predictor can be trained for LLaVA-1.5 and Qwen-VL"
+        )
+    return 1, side, side

@@ -13,7 +13,7 @@ falls into the token before it, as it does in Python.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,6 +58,24 @@ def box_mask(boxes: Any, grid: Grid) -> np.ndarray:
             last_row, last_column = min(int(y2 * rows), rows - 1), min(int(x2 * columns), columns - 1)
             mask[step, int(y1 * rows) : last_row + 1, int(x1 * columns) : last_column + 1] = True
     return mask.reshape(-1)
+
+
+def boxes_in_square(boxes: Sequence[Sequence[float]], facts: Mapping[str, Any]) -> list[list[float]]:
+    """Turn shares of a picture into shares of the square to which it was padded.
+
+    The authors' code for LLaVA does not: its targets of pictures that are no squares stand beside their objects.
+
+    Args:
+        boxes: left, top, right, bottom as shares of the picture's width and height.
+        facts: of the picture: "size" is [height, width], "square" is [top, left, side] where it was padded.
+    """
+    if "square" not in facts:
+        return [list(box) for box in boxes]
+    (height, width), (top, left, side) = facts["size"], facts["square"]
+    return [
+        [(left + x1 * width) / side, (top + y1 * height) / side, (left + x2 * width) / side, (top + y2 * height) / side]
+        for x1, y1, x2, y2 in boxes
+    ]
 
 
 def one_grid(grids: Sequence[Grid]) -> Grid:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.inputs.frontends import StockFrontend
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.processes.interruption import leave_signals_to_parent, starting_processes
 from prunevid_qwen.training.glimpse.batches import TrainingBatch, make_batch
@@ -29,7 +30,7 @@ class Reader:
         preprocessor: of the base model.
     """
 
-    def __init__(self, recipe: GlimpseRecipe, data: BoxData, preprocessor: Preprocessor) -> None:
+    def __init__(self, recipe: GlimpseRecipe, data: BoxData, preprocessor: Preprocessor | StockFrontend) -> None:
         self.recipe, self.data, self.preprocessor = recipe, data, preprocessor
         self.config = PruneVidConfig(max_pixels=recipe.max_pixels)
 

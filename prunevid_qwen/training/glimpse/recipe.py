@@ -52,7 +52,7 @@ class GlimpseRecipe(YamlRecipe):
             None for ``reduce_layer`` alone (authors).
         selected_visual_layers: blocks of the vision encoder that the predictor reads, in its blocks' order; or None for
             the encoder's four blocks of full attention from the last to the first (authors), and where it has not four,
-            for four at equal distances (ours).
+            for four at equal distances (ours); of a CLIP encoder for those before them, 22, 16, 10, 4 (authors).
         width: channels of the predictor, E, at least 1, a multiple of ``vip_heads``. Paper: 256.
         condition: channels that each vision block is projected to, F, at least 1; width + condition is a multiple of
             four times ``vip_heads``. Paper: 512.
@@ -81,8 +81,8 @@ class GlimpseRecipe(YamlRecipe):
         eval_samples: how many records of ``eval_data`` are looked at, its first ones, at least 1, or None for all
             (ours).
         eval_batch: samples of one forward of an evaluation, at least 1 (ours).
-        max_pixels: pixels of a picture at most, at least 784, or None for the model's own limit. Authors: 12,845,056,
-            which is 16,384 tokens.
+        max_pixels: pixels of a picture at most, at least 784, or None for the model's own limit, and for a LLaVA, whose
+            processor gives pictures their size. Authors: 12,845,056, which is 16,384 tokens.
         workers: processes that read data beside training, at least 0; 0 reads between the steps (ours).
 
     Raises:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
-from prunevid_qwen.training.glimpse.box_masks import Grid, box_mask, one_grid
+from prunevid_qwen.training.glimpse.box_masks import Grid, box_mask, boxes_in_square, one_grid
 from prunevid_qwen.training.glimpse.flaws import Flaw
+from prunevid_qwen.video.picture import Picture
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom: shares of the picture's width and height, in [0, 1]."""
@@ -56,17 +57,24 @@ class BoxRecord:
     answer_prefix: str = ""
     turn_ends: bool = True
 
-    def messages(self, media: MediaReader) -> list[dict[str, Any]]:
+    def messages(self, media: MediaReader | None) -> list[dict[str, Any]]:
         """Write the conversation up to the answer, as `Preprocessor.sample` takes it.
 
         Args:
-            media: the model's, ``preprocessor.media``; a picture is opened by the preprocessor and closed again.
+            media: the model's, ``preprocessor.media``, None where the library's processor reads; a picture is opened
+                by the preprocessor and closed again.
 
         Raises:
             MediaError: the picture or video cannot be read (of a picture when the preprocessor reads it).
+            UnsupportedError: a video, and the library's processor reads.
         """
         if isinstance(self.source, str):
             seen: dict[str, Any] = {"type": "image", "image": self.source}
+        elif media is None:
+            raise UnsupportedError(
+                f"record {self.id} is a video that is drawn, and this model is trained on pictures alone: give data "
+                "of kind visual_cot or llava"
+            )
         else:
             seen = {"type": "video", "video": self.source.medium(media)}
         content = [seen, {"type": "text", "text": self.question}]
@@ -75,11 +83,12 @@ class BoxRecord:
             messages.append({"role": "assistant", "content": self.answer_prefix})
         return messages
 
-    def mask(self, grids: Sequence[Grid]) -> np.ndarray:
+    def mask(self, grids: Sequence[Grid], shown: Picture | None = None) -> np.ndarray:
         """Say which visual tokens show what the answer needs.
 
         Args:
             grids: (T, h, w) in merged tokens of the sample's picture or video, one.
+            shown: the picture as it was read, where it may have been padded to a square; None where it never is.
 
         Returns: [N] bool, N = T * h * w, in the order of the visual tokens.
 
@@ -87,7 +96,9 @@ class BoxRecord:
             ConfigError: another number of grids, or a grid that the source cannot have.
         """
         grid = one_grid(grids)
-        return box_mask(self.boxes, grid) if isinstance(self.source, str) else self.source.shows(grid)
+        if not isinstance(self.source, str):
+            return self.source.shows(grid)
+        return box_mask(self.boxes if shown is None else boxes_in_square(self.boxes, shown.facts), grid)
 
 
 @dataclass(frozen=True)

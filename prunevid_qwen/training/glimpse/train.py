@@ -253,6 +253,7 @@ class _Run:
                 {
                     "about": self.about,
                     "trainee": self.trainee.state_dict(),
+                    "eps": self.trainee.le_norm.eps,
                     "optimizer": self.optimizer.state_dict(),
                     "step": self.step,
                     "seconds": self._seconds(),

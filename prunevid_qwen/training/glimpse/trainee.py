@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.adapters.seams import cache_parameter
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.forward.probe import row_sums
 from prunevid_qwen.forward.vision_evidence import VisionEvidence, watched_vision
 from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.stage2_select.glimpse import VIP, GlimpseVIP
@@ -105,37 +107,48 @@ class GlimpseTraining(nn.Module):
 
     def forward(self, batch: TrainingBatch) -> TrainingOutcome:
         """Run one batch, which lies on the model's device."""
-        adapter, facts, inputs = self._adapter, self.trainee.facts, batch.inputs
+        adapter, inputs = self._adapter, batch.inputs
         positions, _ = adapter.reference_positions(
             inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             **{name: inputs.get(name) for name in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts")},
         )
         places = [row.nonzero()[:, 0] for row in inputs["attention_mask"]]
-        layouts = [
-            _seen(adapter.layout(inputs["input_ids"][b, at].cpu(), positions[:, b, at].cpu(), at.numel()))
-            for b, at in enumerate(places)
-        ]
-        taps, cache = self._prompt(batch, positions, layouts)
+        layouts, taps, cache = self._prompt(batch, positions, places)
+        for layout, mask in zip(layouts, batch.masks, strict=True):
+            if layout.visual.numel() != mask.numel():
+                raise UnsupportedError(
+                    f"the model shows its decoder {layout.visual.numel()} visual tokens of a picture in "
+                    f"{len(layout.blocks)} grids, and the boxes are of one grid of {mask.numel()}: a predictor can be "
+                    "trained for LLaVA-1.5 and Qwen-VL"
+                )
         visual = [at[layout.visual.to(at.device)] for at, layout in zip(places, layouts, strict=True)]
-        token = _GlimpseToken(adapter, self.trainee.vectors(batch.seeds), facts.selected_layers, cache, visual)
+        vectors = self.trainee.vectors(batch.seeds)
+        token = _GlimpseToken(adapter, vectors, self.trainee.facts, cache, visual, places)
         lm = self._answers(batch, positions, cache, token)
         logits = [self._score(layout, token.logits[b], taps[b]) for b, layout in enumerate(layouts)]
         return TrainingOutcome(lm, tuple(logits), batch.masks)
 
     @torch.no_grad()
     def _prompt(
-        self, batch: TrainingBatch, positions: Tensor, layouts: list[TokenLayout]
-    ) -> tuple[list[Tensor | None], Any]:
-        """Run the prompts: taps of each row, [N, L, C], and the cache of all layers."""
+        self, batch: TrainingBatch, positions: Tensor, places: list[Tensor]
+    ) -> tuple[list[TokenLayout], list[Tensor | None], Any]:
+        """Run the prompts: layouts, taps of each row, [N, L, C], and the cache of all layers."""
         (model,), adapter, facts, shown = self._frozen, self._adapter, self.trainee.facts, VisionEvidence()
-        cache = DynamicCache(config=adapter.parts.text_config)
+        cache, pictures = DynamicCache(config=adapter.parts.text_config), Pictures(adapter.pictures, adapter.noted)
         with ExitStack() as stack:
+            stack.enter_context(pictures.watching(adapter.parts.root))
             stack.enter_context(watched_vision(adapter, VisionQuery(facts.selected_visual_layers, facts.vision_width)))
             stack.enter_context(shown.watching(adapter))
             held = {cache_parameter(model.model.forward): cache}
             model.model(**batch.inputs, position_ids=positions, use_cache=True, **held)
-        return shown.take(layouts), cache
+        rows = [ids[at].cpu() for ids, at in zip(batch.inputs["input_ids"], places, strict=True)]
+        seen = pictures.deal([adapter.types(row) for row in rows])
+        layouts = [
+            _seen(adapter.layout(row, positions[..., b, at].cpu(), at.numel(), own))
+            for b, (row, at, own) in enumerate(zip(rows, places, seen, strict=True))
+        ]
+        return layouts, shown.take(layouts), cache
 
     def _answers(self, batch: TrainingBatch, positions: Tensor, cache: DynamicCache, token: _GlimpseToken) -> Tensor:
         """Run [glimpse token, answer] behind the prompts: the answers' mean cross-entropy, all samples alike."""
@@ -145,7 +158,7 @@ class GlimpseTraining(nn.Module):
         lengths = torch.tensor([each.numel() for each in batch.answers], device=answers.device)
         valid = torch.arange(1 + width, device=answers.device) <= lengths[:, None]
         embeds = adapter.parts.root.get_input_embeddings()(answers)
-        following = positions[:, :, -1:] + 1 + torch.arange(1 + width, device=positions.device)
+        following = positions[..., -1:] + 1 + torch.arange(1 + width, device=positions.device)
         with ExitStack() as stack:
             token.hook(stack)
             held = {cache_parameter(adapter.parts.decoder.forward): cache}
@@ -182,16 +195,19 @@ class _GlimpseToken:
     Args:
         adapter: of the model.
         vectors: [B, L, D].
-        layers: whose attention is read.
+        facts: which layers' attention is read, and as what.
         cache: of the prompts.
         visual: for each row the places of its visual tokens in the padded prompt.
+        places: for each row those of all its tokens.
     """
 
     def __init__(
-        self, adapter: Any, vectors: Tensor, layers: tuple[int, ...], cache: DynamicCache, visual: list[Tensor]
-    ) -> None:
-        self.adapter, self.vectors, self.layers = adapter, vectors, layers
-        self.cache, self.visual = cache, visual
+        self, adapter: Any, vectors: Tensor, facts: GlimpseFacts, cache: DynamicCache, visual: list[Tensor],
+        places: list[Tensor],
+    ) -> None:  # fmt: skip
+        self.adapter, self.vectors, self.layers = adapter, vectors, facts.selected_layers
+        self.softmax, self.length = not facts.use_attention_logits, int(cache.get_seq_length())
+        self.cache, self.visual, self.places = cache, visual, places
         self.logits: list[list[Tensor]] = [[] for _ in visual]  # [row][layer read] of [H, N]
 
     def first(self, like: Tensor) -> Tensor:
@@ -228,10 +244,14 @@ class _GlimpseToken:
         return torch.cat([states[:, :1] + self.vectors[:, layer, None].to(states), states[:, 1:]], dim=1)
 
     def _look(self, layer: int, b: int, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """Return what row ``b``'s glimpse token, [1, D] normed, makes of its visual tokens, logits [H, N] fp32."""
+        """Return what row ``b``'s glimpse token, [1, D] normed, makes of its visual tokens, [H, N] fp32."""
         cos, sin = (angle[..., b, :1, :] for angle in rope)
         q = self.adapter.question_states(layer, hidden, (cos, sin)).float()  # [H, 1, d]
-        k = self.cache.layers[layer].keys[b].index_select(1, self.visual[b]).float()  # [Hkv, N, d]
+        keys = self.cache.layers[layer].keys[b]
+        k = keys.index_select(1, self.visual[b]).float()  # [Hkv, N, d]
         k = k.repeat_interleave(q.shape[0] // k.shape[0], dim=0)
         logits: Tensor = (q @ k.transpose(1, 2))[:, 0] * self.adapter.scale(layer)
-        return logits
+        if not self.softmax:
+            return logits
+        before, own = keys.index_select(1, self.places[b]), keys[:, self.length : self.length + 1]
+        return logits - row_sums(q, before, own, self.adapter.scale(layer))[:, 0]

@@ -55,7 +55,7 @@ class TrainingFolder:
             if any((self.path / name).exists() for name in (CURVE, RECORD)):
                 logger.warning("%s has no %s: beginning anew", self.path, CHECKPOINT)
             return None
-        saved = _read(path)
+        saved = read_checkpoint(path)
         _check_same(saved["about"], about, self.path)
         for name, version in _versions().items():
             if saved["versions"].get(name) != version:
@@ -100,8 +100,12 @@ class TrainingFolder:
         return self.path / name
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a checkpoint as tensors and plain values alone."""
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint as tensors and plain values alone.
+
+    Raises:
+        SetupError: it is damaged, or of another kind of training.
+    """
     reason = "it is damaged"
     try:
         held = torch.load(path, map_location="cpu", weights_only=True) if zipfile.is_zipfile(path) else None

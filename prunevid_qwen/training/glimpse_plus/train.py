@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.errors import ConfigError, SetupError
+from prunevid_qwen.inputs.frontends import check_own_reading
+from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
+from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.processes.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
@@ -161,7 +164,9 @@ def _reinforce(
         )
     state = PartialState()
     folder, own = TrainingFolder(out), recipe.glimpse_recipe(recipe.model_path)
+    check_own_reading(bundled_model() if own.model_path == "bundled" else own.model_path, {})
     model, preprocessor = load_base(own, str(state.device))
+    assert isinstance(preprocessor, Preprocessor)
     layer = facts_for(model, own).reduce_layer if recipe.pruning_layer is None else recipe.pruning_layer
     reader = PromptReader(data, preprocessor, recipe.max_pixels)
     adapted_count = len(adapted_layers(model))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -124,6 +124,23 @@ _ROWS = {
 }  # fmt: skip
 FAMILIES = {name: row for name, row in _ROWS.items() if name in installed_families()}
 ATTENDING = [name for name, row in FAMILIES.items() if not row.linear]  # in every layer
+_VARIANTS = ("qwen3_vl_moe", "qwen3_5_moe")  # experts apart, each is another row
+
+
+def often(families: Iterable[str] = FAMILIES) -> list[Any]:
+    """Families for a test of `make test`; rows that differ from another in their experts alone are nightly."""
+    return [pytest.param(each, marks=pytest.mark.nightly) if each in _VARIANTS else each for each in families]
+
+
+def crossed(values: Iterable[Any], usual: Any, families: Iterable[str] = FAMILIES) -> list[Any]:
+    """Each value with each family: ``make test`` has all of the first family and the usual one of `often`."""
+    first, *_ = families
+    every = [(value, family) for value in values for family in families]
+    fast = {True: (), False: pytest.mark.nightly}
+    return [
+        pytest.param(value, family, marks=fast[family == first or (value == usual and family not in _VARIANTS)])
+        for value, family in every
+    ]
 
 
 def family_model(family: str, attention: str = "sdpa") -> Any:

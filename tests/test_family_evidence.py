@@ -16,14 +16,14 @@ from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import AttentionQuery, Needs, VisionQuery
 from prunevid_qwen.tokens.trace import DOOR
-from tests.families import FAMILIES, family_inputs, family_model, member, skip_scrambled
+from tests.families import FAMILIES, crossed, family_inputs, family_model, member, often, skip_scrambled
 from tests.looking import NextLayer, Rated, Received
 from tests.test_keep_everything import generate
 from tests.test_places import full, full_inputs
 from tests.tolerances import close
 from tests.watching import Notes, watched
 
-EVERY = pytest.mark.parametrize("family", FAMILIES)
+OFTEN = pytest.mark.parametrize("family", often())
 KINDS = ("received", "cls", "keys", "states")
 
 
@@ -31,7 +31,7 @@ def visual_in(model: Any, inputs: dict[str, Any], b: int) -> Tensor:
     return adapter_for(model).types(inputs["input_ids"][b]).nonzero()[:, 0]
 
 
-@EVERY
+@OFTEN
 @pytest.mark.parametrize("at", [DOOR, 2])
 def test_what_the_decoder_makes(family: str, at: int) -> None:
     if at == DOOR and FAMILIES[family].linear:
@@ -89,9 +89,8 @@ def test_more_rows_than_axes_of_positions() -> None:
     assert first is not None and second is not None and torch.equal(first, third) and torch.equal(second, fourth)
 
 
-@EVERY
-@pytest.mark.parametrize("mode", ["greedy", "beam"])
-def test_evidence_leaves_no_trace_on_the_model(family: str, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "family"), crossed(["greedy", "beam"], "greedy"))
+def test_evidence_leaves_no_trace_on_the_model(mode: str, family: str) -> None:
     """Every kind of it is gathered, and everything kept: the stock model, bit for bit."""
     model, rated = family_model(family), Rated(1.0)
     methods = {DOOR: NextLayer(1.0), 1: rated, 2: NextLayer(1.0), 3: Received(1.0), 4: rated}
@@ -164,7 +163,7 @@ def test_a_clip_tower_in_chunks(tokens: int) -> None:
             close(whole.vision[kind], parts.vision[kind])
 
 
-@EVERY
+@OFTEN
 def test_a_batch_shows_what_its_members_show(family: str) -> None:
     query = VisionQuery((0,), what=("received", "keys"))
     together = Notes(Needs(vision=query))
@@ -177,7 +176,7 @@ def test_a_batch_shows_what_its_members_show(family: str) -> None:
             close(seen.vision[kind], alone.seen[0].vision[kind])
 
 
-@EVERY
+@OFTEN
 def test_encoded_ahead_by_generate_and_under_beams(family: str) -> None:
     skip_scrambled(family)
     notes = Notes(Needs(vision=VisionQuery((0,), what=("received",))))
@@ -207,7 +206,7 @@ def test_a_tower_without_a_cls_token_says_so() -> None:
     close(float(shown.vision["received"].sum()), 1.0)
 
 
-@EVERY
+@OFTEN
 def test_the_users_words_end_where_generate_stops(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Qwen3.5's decoder config names <|endoftext|>; that <|im_end|> ends a turn stands in generation_config.json."""
     model, inputs = family_model(family), family_inputs(family, "one")

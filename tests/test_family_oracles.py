@@ -17,7 +17,7 @@ from prunevid_qwen.stage2_select.fastv import FastV
 from prunevid_qwen.stage2_select.prunevid import PruneVid
 from prunevid_qwen.stage2_select.uniform import Uniform
 from tests import flash_attention
-from tests.families import ATTENDING, FAMILIES, family_inputs, family_model, member, skip_scrambled
+from tests.families import ATTENDING, FAMILIES, crossed, family_inputs, family_model, member, often, skip_scrambled
 from tests.masking import masked_logits, rows_of, text_inputs
 from tests.recomputing import recomputed
 from tests.test_context import state
@@ -29,7 +29,8 @@ pytestmark = pytest.mark.usefixtures("scores_apart")
 
 OUT: dict[str, Any] = {"return_dict_in_generate": True, "output_logits": True}
 EVERY = pytest.mark.parametrize("family", FAMILIES)
-WHOLE = pytest.mark.parametrize("family", ATTENDING)
+OFTEN = pytest.mark.parametrize("family", often())
+WHOLE = pytest.mark.parametrize("family", often(ATTENDING))
 BOTH = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 
 
@@ -131,7 +132,7 @@ def test_every_stage_equals_masking(family: str, attention: str, stages: str, ca
     equals_masking(family, case, config(family, **options), family_model(family, attention), 20)
 
 
-@EVERY
+@OFTEN
 def test_flash_attention_equals_masking(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     flash_attention.install(monkeypatch)
     model = flash_attention.flash_model(family_model(family, "eager"))
@@ -157,9 +158,8 @@ def test_a_batch_equals_its_members(family: str) -> None:
             close(torch.stack(together.logits, 1)[b], torch.stack(alone.logits, 1)[0], LOGITS)
 
 
-@EVERY
-@pytest.mark.parametrize("mode", ["beam", "return_sequences"])
-def test_copies_of_a_row_keep_its_tokens(family: str, mode: str) -> None:
+@pytest.mark.parametrize(("mode", "family"), crossed(["beam", "return_sequences"], "beam"))
+def test_copies_of_a_row_keep_its_tokens(mode: str, family: str) -> None:
     skip_scrambled(family)
     model = family_model(family)
     with pruned(model, config(family)) as trace:
@@ -209,7 +209,7 @@ class Breaks:
     def end(self) -> None: ...
 
 
-@EVERY
+@OFTEN
 def test_a_prompt_that_was_never_read_is_forgotten(family: str) -> None:
     """A call by hand may go on from it, with positions of its own: what follows is no candidate."""
     model, inputs = family_model(family), family_inputs(family, "one")
@@ -226,7 +226,7 @@ def test_a_prompt_that_was_never_read_is_forgotten(family: str) -> None:
     assert torch.equal(*kept)
 
 
-@EVERY
+@OFTEN
 def test_a_thread_of_its_own(family: str) -> None:
     """Pixels arrive as they are: what is noted of them is of the thread that asks for their features."""
     model, got = family_model(family), list[torch.Tensor]()
@@ -244,7 +244,7 @@ def test_a_thread_of_its_own(family: str) -> None:
     assert torch.equal(*got)
 
 
-@EVERY
+@OFTEN
 def test_a_plain_forward_gives_what_generate_gives(family: str) -> None:
     """Pixels arrive as they are, and positions and mask may be left to the model."""
     model, inputs = family_model(family), family_inputs(family, "one")
@@ -258,7 +258,7 @@ def test_a_plain_forward_gives_what_generate_gives(family: str) -> None:
             close(got, wanted, LOGITS)
 
 
-@EVERY
+@OFTEN
 def test_the_model_is_as_before(family: str) -> None:
     model = family_model(family)
     generate(model, family_inputs(family, "one"), 1)
@@ -272,7 +272,7 @@ def test_the_model_is_as_before(family: str) -> None:
 # ---- scores: the masking oracle takes the kept set from the trace, so a wrong score it cannot see
 
 
-@EVERY
+@OFTEN
 def test_scores_are_the_eager_kernels_own_weights(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, inputs, seen, weights = family_model(family, "eager"), family_inputs(family, "batch"), [], []
     plan = FastV.plan
@@ -292,7 +292,7 @@ def test_scores_are_the_eager_kernels_own_weights(family: str, monkeypatch: pyte
         close(got, wanted, LOGITS)
 
 
-@EVERY
+@OFTEN
 def test_keys_and_queries_are_those_of_the_layer(family: str) -> None:
     """With rotary angles keys are the cached ones; queries without them are those of the projection."""
     model, adapter, seen = family_model(family), adapter_for(family_model(family)), {}

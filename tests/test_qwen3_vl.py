@@ -22,7 +22,7 @@ from prunevid_qwen.reducer import Evidence, Needs
 from prunevid_qwen.stage2_select import FastV, Uniform
 from prunevid_qwen.tokens import TokenLayout, TokenMap
 from prunevid_qwen.tokens.trace import DOOR
-from tests.families import FAMILIES, family_inputs, family_model, member
+from tests.families import FAMILIES, family_inputs, family_model, member, often
 from tests.models import EOS
 from tests.pruned_generation import text_follow_up
 from tests.test_family_oracles import config, equals_masking, generate, identical, keep, oracle
@@ -32,7 +32,7 @@ from tests.tolerances import LOGITS, close
 pytestmark = pytest.mark.usefixtures("scores_apart")
 
 FAMILY = "qwen3_vl"
-KINDS = pytest.mark.parametrize("family", ["qwen3_vl", "qwen3_vl_moe"])
+KINDS = pytest.mark.parametrize("family", often(["qwen3_vl", "qwen3_vl_moe"]))
 
 
 def layout_in(inputs: dict[str, Tensor], b: int = 0) -> TokenLayout:

@@ -17,7 +17,7 @@ from prunevid_qwen.forward.pruned_run import Run
 from prunevid_qwen.forward.selfcheck import checks
 from prunevid_qwen.forward.selfcheck.masked_forward import units_apart
 from prunevid_qwen.version import TESTED
-from tests.families import FAMILIES
+from tests.families import FAMILIES, often
 from tests.models import tiny_model
 from tests.untested_release import FAMILY, UNTESTED, enter, untested
 
@@ -26,7 +26,7 @@ __all__ = ["untested"]
 # ---- what is checked
 
 
-@pytest.mark.parametrize("family", installed_families())
+@pytest.mark.parametrize("family", often(installed_families()))
 def test_the_installed_release_passes(family: str) -> None:
     found = self_check(family)
     assert [str(check) for check in found.failed] == []

@@ -22,7 +22,7 @@ from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.needs import Evidence
 from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
 from prunevid_qwen.tokens import TokenMap
-from tests.families import ATTENDING, FAMILIES, family_inputs, family_model, member
+from tests.families import ATTENDING, FAMILIES, crossed, family_inputs, family_model, member
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
 from tests.pruned_generation import OUT, same_logits, text_follow_up
 from tests.recomputing import recomputed
@@ -98,8 +98,10 @@ def test_decoding_is_recomputing(what: str, case: str) -> None:
         same_logits(torch.stack(out.logits, 1)[b], wanted)
 
 
-@pytest.mark.parametrize("family", [family for family in ATTENDING if family != "qwen2_5_vl"])
-@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, behind stage 1"])
+@pytest.mark.parametrize(
+    ("what", "family"),
+    crossed(["pyramiddrop", "sparsevlm", "sparsevlm, behind stage 1"], "sparsevlm, behind stage 1", ATTENDING[1:]),
+)
 def test_decoding_is_recomputing_in_every_family(what: str, family: str) -> None:
     model, samples = family_model(family), FAMILIES[family].cases["batch"]
     with pruned(model, WHOLE[what].replace(**({} if WHOLE[what].merger is None else merging(family)))) as trace:
@@ -164,8 +166,10 @@ def test_dropping_is_masking(what: str, attention: str) -> None:
 # ---- batches
 
 
-@pytest.mark.parametrize("family", ATTENDING)
-@pytest.mark.parametrize("what", ["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling"])
+@pytest.mark.parametrize(
+    ("what", "family"),
+    crossed(["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling"], "sparsevlm", ATTENDING),
+)
 def test_a_batch_equals_its_members(what: str, family: str, decisions_apart: None) -> None:
     model, asked = family_model(family), {**WHOLE, **CUT}[what]
     with pruned(model, asked) as trace:
@@ -193,15 +197,15 @@ def test_copies_of_a_row_are_cut_alike(what: str) -> None:
 # ---- nothing dropped
 
 
-@pytest.mark.parametrize(("selector", "options"), [
+WHOLE_SHARES: list[tuple[str, dict[str, Any]]] = [
     ("pyramiddrop", {"ratios": (1.0, 1.0, 1.0)}), ("pyramiddrop", {"keep_ratio": 1.0}),
     ("sparsevlm", {"keep_tokens": 999}), ("sparsevlm", {"keep_ratio": 1.0}),
-], ids=str)  # fmt: skip
-@pytest.mark.parametrize("family", ATTENDING)
-def test_three_steps_that_keep_everything_are_the_stock_model(
-    family: str, selector: str, options: dict[str, Any]
-) -> None:
-    plan = compile_plan(config(selector, position_scheme="hf", **options), 6)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("asked", "family"), crossed(WHOLE_SHARES, WHOLE_SHARES[-1], ATTENDING), ids=str)
+def test_three_steps_that_keep_everything_are_the_stock_model(asked: tuple[str, dict[str, Any]], family: str) -> None:
+    plan = compile_plan(config(asked[0], position_scheme="hf", **asked[1]), 6)
     assert len(plan.steps) == 3
     identical(family, "batch", "greedy", plan, family_model(family))
 

@@ -14,7 +14,7 @@ from PIL import Image
 from prunevid_qwen import PrunedVLM, PruneVidConfig, get_baseline_config
 from prunevid_qwen.adapters.tiny import END, IMAGE, SIDE, START
 from prunevid_qwen.cli import main
-from tests.families import FAMILIES
+from tests.families import FAMILIES, often
 from tests.internvl import TILE, save_internvl
 from tests.media import encode
 from tests.qwen3 import save_qwen3
@@ -85,7 +85,7 @@ def test_ask_an_internvl(internvl: Path, video: Path, photo: Path, capsys: pytes
 # ---- Qwen3.5
 
 
-@pytest.mark.parametrize("family", [each for each in ("qwen3_5", "qwen3_5_moe") if each in FAMILIES])
+@pytest.mark.parametrize("family", often(each for each in ("qwen3_5", "qwen3_5_moe") if each in FAMILIES))
 def test_ask_a_qwen3_5(
     family: str, tmp_path: Path, video: Path, photo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -110,12 +110,14 @@ def _methods_of(names: tuple[str, ...]) -> tuple[Any, ...]:
 def speed(
     *,
     out: Path = opt(Path("runs/efficiency"), "Folder of the results. Default: runs/efficiency.", "FOLDER", _RUNS),
-    shape: str = opt("", "Of random weights. Default: 7b_small, on a GPU 7b.", "tiny|0.5b|7b_small|3b|7b", _ASKED),
+    shape: str = opt(
+        "", "Of random weights: 7b, qwen3vl-8b, llava-ov-7b, ... Default: 7b_small, on a GPU 7b.", "NAME", _ASKED
+    ),
     model_path: str = opt("", "Real weights instead: bundled, a folder or a hub id.", "PATH", _ASKED, short="-m"),
     configs: _NAMES = opt((), f"{CONFIGS_HELP} Default: paper,recommended.", "NAMES", _ASKED),
     frames: tuple[int, ...] = opt((), "Default: 16,32 on a CPU, 32,128 on a GPU.", "NUMBERS", _ASKED),
     batch: tuple[int, ...] = opt((), "Rows, each with a video of its own. Default: 1.", "NUMBERS", _ASKED),
-    grid: str = opt("", "Tokens of a temporal position. Default: 10x14.", "ROWSxCOLUMNS", _ASKED),
+    grid: str = opt("", "Tokens of a temporal position. Default: 10x14, or the model's own.", "ROWSxCOLUMNS", _ASKED),
     text_tokens: int | None = opt(None, "Beside the video. Default: 60.", "INT", _ASKED, least=4),
     new_tokens: int | None = opt(None, "Of every answer. Default: 64.", "INT", _ASKED, least=2),
     content: str = opt("", "How much of the random pixels moves. Default: half.", "still|half|moving", _ASKED),

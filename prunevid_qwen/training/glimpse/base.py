@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.inputs.frontends import StockFrontend, check_own_reading, frontend_for
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.inputs.frontends import StockFrontend, frontend_for
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model, config_of, load_model
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
@@ -31,9 +31,12 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor | S
     source = bundled_model() if bundled else recipe.model_path
     family = config_of(source, {}).model_type
     stock = frontend_for(family) is StockFrontend
-    if not stock:
-        check_own_reading(source, {})
-    elif recipe.max_pixels is not None:
+    if frontend_for(family) not in (StockFrontend, Preprocessor):
+        raise UnsupportedError(
+            f"{source} is of the family {family}, on which no predictor has been trained yet: pass a Qwen2.5-VL, a "
+            "Qwen2-VL or a LLaVA-1.5"
+        )
+    if stock and recipe.max_pixels is not None:
         raise ConfigError(
             f"the processor of a {family} model gives images their size, and does not read "
             f"max_pixels={recipe.max_pixels}: set it to null, as in the recipe glimpse_llava"

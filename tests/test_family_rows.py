@@ -43,9 +43,9 @@ def answered(family: str, config: Any, inputs: Any = None) -> Any:
     return trace
 
 
-def enters(family: str, config: Any) -> bool:
+def enters(family: str, config: Any, model: Any = None) -> bool:
     try:
-        with pruned(family_model(family), config):
+        with pruned(family_model(family) if model is None else model, config):
             return True
     except ConfigError:
         return False
@@ -84,9 +84,14 @@ def test_what_is_said_of_methods_is_what_happens(family: str, rows: dict[str, di
             with pytest.raises(ConfigError):
                 answered(family, trained, inputs)
     assert set(row["presets"]) >= {"paper", "stage1_only", "fastv", "baseline", "glimpse"}
+    published = drawn_model(family, 8)  # with its kinds of layers, as the library's own config has them
+    text = published.config.text_config
+    if FAMILIES[family].linear:
+        assert text.layer_types == type(text)(num_hidden_layers=8).layer_types
+        assert "layers=4" in row["presets"]["fastv"]
     for name, why in row["presets"].items():
         if name != "glimpse" or why is not None:
-            assert enters(family, get_config(name)) == (why is None), name
+            assert enters(family, get_config(name), published) == (why is None), name
     alone = get_config("stage1_only")
     if row["merged"]:
         sample = answered(family, alone).samples[0]

@@ -121,3 +121,8 @@ def test_a_qwen3_5_answers_a_batch_and_a_conversation(tmp_path: Path, video: Pat
     cache = alone[0]["past_key_values"]
     second = model.generate(messages=more, past_key_values=cache, do_sample=False, return_stats=True, **OUT)
     assert second["stats"]["input"]["cached_tokens"] > 24 and second["answer"]
+    three, before = second["stats"]["stage3"], alone[0]["stats"]["stage3"]["cache_lengths"]
+    first, *attending, last = three["cache_lengths"]
+    assert first == last == before[0] == 0, "linear attention holds no keys"
+    assert set(attending) == {three["compressed_length"]} and attending[0] > before[1]
+    assert three["reduction_ratio"] == pytest.approx(1 - attending[0] / three["original_length"])

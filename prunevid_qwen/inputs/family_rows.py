@@ -17,6 +17,7 @@ from prunevid_qwen.forward.layer_kinds import mixed
 from prunevid_qwen.inputs.frontends import frontend_for
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 
+LAYERS = 8  # enough for the layers of a published model to be of its kinds
 EVERY, FULL = "every layer", "layers of full attention"
 
 
@@ -50,7 +51,7 @@ def family_rows() -> list[dict[str, Any]]:
         )
         if row["installed"]:
             with torch.random.fork_rng(devices=[]):
-                facts = _facts(adapter_for(tiny_model(model_type)), row["accepts"])
+                facts = _facts(adapter_for(tiny_model(model_type, LAYERS)), row["accepts"])
         rows.append({**row, **facts})
     return rows
 

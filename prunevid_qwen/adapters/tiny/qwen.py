@@ -36,11 +36,16 @@ def _qwen3(**text: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _qwen3_5(**text: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """The first and the last layer have linear attention: no keys there, and a layer behind every cut that has none."""
+    """The first and the last layer have linear attention: no keys there, and a layer behind every cut that has none.
+
+    From 8 layers on every fourth one attends, as in all published models.
+    """
 
     def parts(given: dict[str, Any]) -> dict[str, Any]:
         depth = given["num_hidden_layers"]
         kinds = ["linear_attention", *["full_attention"] * (depth - 2), "linear_attention"]
+        if depth >= 8:
+            kinds = ["linear_attention" if (layer + 1) % 4 else "full_attention" for layer in range(depth)]
         rope = {
             "rope_type": "default", "mrope_section": [2, 1, 1], "mrope_interleaved": True, "rope_theta": 10000.0,
             "partial_rotary_factor": 0.5,

@@ -47,7 +47,7 @@ class Turn:
             trace.seconds.pairs["prefill"] = [steps.pop(0)]
         lengths, size = self.entries
         added = self.inputs["input_ids"].shape[1] - self.cached
-        trace.cache_lengths = tuple(length + added for length in lengths)
+        trace.cache_lengths = tuple(length + added if length else 0 for length in lengths)  # 0: linear attention
         trace.cache_bytes = round(size * sum(trace.cache_lengths) / max(1, sum(lengths)))
 
     def correct(self, trace: Trace, stats: dict[str, Any]) -> None:
@@ -56,10 +56,11 @@ class Turn:
         stats["input"]["cached_tokens"] = self.cached
         for stage in ("stage1", "stage2", "stage3"):
             stats[stage]["note"] = _NOTE if stats[stage]["enabled"] else None
-        share = sum(lengths) / (whole * len(lengths))
+        keyed = [length for length in lengths if length]
+        share = sum(keyed) / (whole * len(keyed))
         stats["stage3"].update(
             original_length=whole,
-            compressed_length=lengths[0],
+            compressed_length=keyed[0],
             reduction_ratio=1 - share,
             cache_lengths=list(lengths),
             cache_bytes=trace.cache_bytes,

@@ -206,7 +206,7 @@ def test_a_tower_without_a_cls_token_says_so() -> None:
     close(float(shown.vision["received"].sum()), 1.0)
 
 
-@EVERY
+@OFTEN
 def test_the_users_words_end_where_generate_stops(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Qwen3.5's decoder config names <|endoftext|>; that <|im_end|> ends a turn stands in generation_config.json."""
     model, inputs = family_model(family), family_inputs(family, "one")

@@ -11,6 +11,8 @@ from prunevid_qwen.evaluation.speed.speed_page import growth_table, overhead_tab
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
 
+FAMILIES = ("efficiency_qwen3vl_cpu", "efficiency_llava_ov_cpu")
+
 Row = dict[str, Any]
 
 
@@ -21,7 +23,10 @@ def performance_tables(results: Path) -> dict[str, str]:
         results: the folder ``eval/results``.
     """
     speed, stage1, hour = (json.loads((results / name).read_text(encoding="utf-8")) for name in (SPEED, STAGE1, HOUR))
+    others = [json.loads((results / name / "efficiency.json").read_text(encoding="utf-8")) for name in FAMILIES]
     found = {
+        "families run": [f"- {_what_ran(each)} {' '.join(each['noise'])}".rstrip() for each in others],
+        "families": _families(others),
         "speed run": [_what_ran(speed)],
         "speed": _speed(speed["rows"]),
         "sentences": _sentences(speed["rows"]),
@@ -59,6 +64,32 @@ def _speed(rows: list[Row]) -> list[str]:
         for row in _compared(rows)
     ]  # fmt: skip
     return table(head, lines)
+
+
+def _families(runs: list[Row]) -> list[str]:
+    """Exact figures alone: these runs shared their cores."""
+    head = ["shape", "", "visual tokens", "after stage 1", "after stage 2", "decoder GFLOPs", "vision GFLOPs",
+            "prefill, predicted", "first token, predicted"]  # fmt: skip
+    lines = [
+        [run["options"]["shape"], row["variant"],
+         *(f"{row['tokens'][name]:.0f}" for name in ("visual", "after_stage1", "after_stage2")),
+         f"{row['flops']['decoder']['total'] / 1e9:.1f}", f"{row['flops']['vision'] / 1e9:.1f}",
+         f"{row['predicted']['prefill']:.2f}x", f"{_by_flops(row, run['rows']):.2f}x"]
+        for run in runs
+        for row in _compared(run["rows"])
+    ]  # fmt: skip
+    return table(head, lines)
+
+
+def _by_flops(row: Row, rows: list[Row]) -> float:
+    """The stock model's FLOPs up to the first token, over this row's."""
+    stock = next(each for each in rows if each["variant"] == "stock")
+    whole, own = (
+        sum(each["flops"][part] for part in ("vision", "stage1", "stage2", "lm_head"))
+        + each["flops"]["decoder"]["total"]
+        for each in (stock, row)
+    )
+    return float(whole / own)
 
 
 def _sentences(rows: list[Row]) -> list[str]:

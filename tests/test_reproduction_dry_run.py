@@ -120,7 +120,7 @@ def test_another_family_runs_a_table_and_a_size_that_it_does_not_heed_is_refused
     [each] = json.loads(capsys.readouterr().out)["768frames"]["asked"]
     assert each["first"]["frames, height, width"][0][0] == 4
     for more in (("--dry-run",), ()):
-        assert prunevid(*words, *more, "--max_pixels", "12544") == ConfigError.exit_code
+        assert prunevid(*words, *more, "--max_pixels", "301056") == ConfigError.exit_code
         assert "max_pixels" in capsys.readouterr().err
     words = ("glimpseprune_vstar", "--data", str(root / "vstar"), "--setting", "efficiency", *model)
     assert prunevid(*words) == UnsupportedError.exit_code and "qwen2_5_vl" in capsys.readouterr().err

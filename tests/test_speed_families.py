@@ -15,21 +15,26 @@ from prunevid_qwen.adapters.tiny import installed_families
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK, Contest, competitors
-from prunevid_qwen.evaluation.speed.flops import decode_flops, decoder_flops, facts_of, lm_head_flops
-from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, shape_called
+from prunevid_qwen.evaluation.speed.flops import cluster_flops, decode_flops, decoder_flops, facts_of, lm_head_flops
+from prunevid_qwen.evaluation.speed.model_shapes import SHAPES, Shape, build_model, shape_called
 from prunevid_qwen.evaluation.speed.prompt_forms import form_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs
 from prunevid_qwen.evaluation.speed.speed_run import SpeedRun
 from prunevid_qwen.evaluation.speed.timed_run import timed_parts, timed_tokens
 from prunevid_qwen.evaluation.speed.vision_flops import check_counted, vision_flops
+from prunevid_qwen.tokens import Block, TokenMap
 from tests.models import tiny_model
 
 LINEAR = ("qwen3_5", "qwen3_5_moe")
 COUNTED = [name for name in installed_families() if name not in LINEAR]
-EVERY = pytest.mark.parametrize("family", COUNTED)
-UNLIKE = ("qwen3_vl", "qwen3_vl_moe", "llava")  # decoders of three forms
 with torch.device("meta"):  # torch notes once what makes tensors: before `poisoned` replaces some of it
     torch.empty(0)
+
+
+def some(*cheap: str) -> Any:
+    """All families, in `make test` these."""
+    rows = [each if each in cheap else pytest.param(each, marks=pytest.mark.nightly) for each in COUNTED]
+    return pytest.mark.parametrize("family", rows)
 
 
 def model_of(family: str) -> Any:
@@ -83,7 +88,7 @@ def tower_angles(model: Any) -> list[Any]:
     return [part for tower in dict.fromkeys(towers) for name, part in tower.named_modules() if "rotary" in name]
 
 
-@EVERY
+@some("qwen3_vl", "llava_onevision", "internvl")
 def test_a_stock_models_parts_are_counted_exactly(family: str) -> None:
     model, size = model_of(family), size_of(family, batch=2)
     inputs, counted, angles = make_inputs(size, model), watch(model), Counted(angles=tower_angles(model))
@@ -99,13 +104,7 @@ def test_a_stock_models_parts_are_counted_exactly(family: str) -> None:
     assert (adapter_for(model).types(inputs["input_ids"]) > 0).sum(-1).tolist() == [size.visual_tokens] * 2
 
 
-def some(*cheap: str) -> Any:
-    """All families, in `make test` these."""
-    rows = [each if each in cheap else pytest.param(each, marks=pytest.mark.nightly) for each in COUNTED]
-    return pytest.mark.parametrize("family", rows)
-
-
-@some(*UNLIKE)
+@some("qwen3_vl_moe")  # what is counted most otherwise
 @pytest.mark.parametrize("selector", [pytest.param("prunevid", marks=pytest.mark.nightly), "fastv"])
 def test_a_pruned_models_layers_scores_and_steps_are_counted_exactly(family: str, selector: str) -> None:
     model, size = model_of(family), size_of(family)
@@ -139,11 +138,28 @@ def test_competitors_run_and_controls_keep_as_many_tokens(family: str) -> None:
     assert (found["paper"]["facts"]["R1"] < 1) == (size.form.kind == "video")  # images pass stage 1
 
 
-def test_a_video_whose_tokens_have_no_place_is_clustered_without_them() -> None:
-    model, size = model_of("video_llava"), size_of("video_llava")
-    config = PruneVidConfig(pruning_layer=2, min_cluster_tokens=0)
-    facts = facts_of(size, model, config, timed_parts(model, make_inputs(size, model), config))
-    assert 0 < facts["cluster"] <= 2 * model.config.text_config.hidden_size * (4**2 + (4 * 16) ** 2)
+def test_tokens_without_a_place_are_not_clustered() -> None:
+    """Two positions of 2x3 behind a CLS token each: as in `test_speed_flops`, and two tokens that stay."""
+    target = torch.tensor([0, 1, 1, 2, 2, 3, 3, 4, 1, 1, 5, 5, 6, 6])
+    merged = TokenMap(target, torch.tensor([0, 1, 3, 5, 7, 10, 12]), torch.tensor([3, 0, 1, 1, 3, 2, 2]))
+    cells = torch.tensor([-1, *range(6), -1, *range(6, 12)])
+    blocks = (Block("video", (2, 2, 3), 0, 14, unplaced=2),)
+    found = cluster_flops(merged, blocks, 10, least=1, cells=cells)
+    assert found == 10 * (2 * 2 * 2 + 2 * 2 * 2 + 2 * (2 * 4 * 4))
+
+
+def test_heads_that_are_wider_than_the_states_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = {"deepstack_visual_indexes": [0], "patch_size": 14, "num_position_embeddings": 16}
+    wide = Shape("qwen3_vl", (4, 64, 96, 4, 2, 300), (2, 32, 48, 2), head=32, seen=deep)
+    monkeypatch.setitem(SHAPES, "wide", wide)
+    model = build_model(shape_called("wide"), torch.device("cpu"), torch.float32, "eager")
+    size = PromptSize(4, 4, 5, 20, form=form_of(model.config))
+    config = PruneVidConfig(merger=None, pruning_layer=1, keep_ratio=0.3)
+    inputs, counted = make_inputs(size, model), watch(model)
+    facts = facts_of(size, model, config, counted.run(lambda: timed_parts(model, inputs, config)))
+    decoder = counted.flops["decoder"] - counted.flops["angles"]
+    assert decoder == facts["flops"]["decoder"]["total"] + facts["flops"]["stage2"]
+    assert facts["cache_bytes"]["computed"] == facts["cache_bytes"]["measured"]
 
 
 @pytest.mark.parametrize("family", [each for each in LINEAR if each in installed_families()])
@@ -157,6 +173,7 @@ def test_every_family_is_counted_or_refused_and_has_a_shape_for_a_cpu() -> None:
     assert {shape.family for name, shape in SHAPES.items() if name.endswith("_small")} == set(families()) - set(LINEAR)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "billions"),
     [

@@ -20,6 +20,7 @@ from prunevid_qwen.evaluation.engine.task import Task
 from prunevid_qwen.evaluation.engine.task_media import media_reader, media_wanted, read_media
 from prunevid_qwen.evaluation.protocol.protocol import protocol_named
 from prunevid_qwen.evaluation.store import read_lines
+from tests import glimpse
 from tests.benchmark_runs import lines, run
 from tests.llava import save_llava
 from tests.media import encode
@@ -122,6 +123,20 @@ def test_the_engine_loads_it_and_pruning_is_not_the_whole(onevision: Path, photo
     assert whole["kept_ratio"] == 1 and pruned["kept_ratio"] < 1
 
 
+def test_images_are_padded_for_the_config_whose_predictor_was_trained_on_such(llava: Path, photo: Path) -> None:
+    model = PrunedVLM(str(llava), get_baseline_config(), device="cpu")
+    configs = (("whole", get_baseline_config()), ("glimpse", glimpse.config(glimpse.LLAVA, keep_threshold=None)))
+    task = Task((Media("image", str(photo)),), ((Plain("a", ASKED), ("whole", "glimpse")),))
+    read = read_media(media_wanted(str(llava), {}).by_config(PruneVidConfig()), task.media)
+    for line, (_, config) in zip(
+        Answerer(model, configs, {"max_new_tokens": 3}).answer(task, read), configs, strict=True
+    ):
+        found = alone(model, config, images=str(photo), question=ASKED)
+        check_same(line, found)
+        assert line["media"] == found["stats"]["input"]["images"]
+        assert ("square" in line["media"][0]) == (line["config"] == "glimpse")
+
+
 def test_a_prompt_that_the_model_does_not_take_is_an_error_of_its_question(
     model: PrunedVLM, onevision: Path, video: Path, photo: Path
 ) -> None:
@@ -168,7 +183,7 @@ def test_a_benchmark_of_videos(
     assert set(record["not_applied"]) == set(media_wanted(str(onevision), {}).not_applied)
     page = (tmp_path / "run" / "report.md").read_text(encoding="utf-8")
     assert all(name in page.partition("not applied")[2] for name in record["not_applied"])
-    assert run(dozen, tmp_path / "other", *words, "--max_pixels", "12544") == ConfigError.exit_code
+    assert run(dozen, tmp_path / "other", *words, "--max_pixels", "301056") == ConfigError.exit_code
     assert "max_pixels" in capsys.readouterr().err and not (tmp_path / "other").exists()
     assert run(dozen, tmp_path / "plan", *words, "--dry_run", "--json") == 0
     planned = json.loads(capsys.readouterr().out)
@@ -197,7 +212,7 @@ def test_batch(
         assert line["answer"] == found["answer"] and line["error"] is None
         assert line["tokens"]["visual"] == found["stats"]["tokens"]["visual"]
     before = out.read_bytes()
-    assert main([*words, *pruning, "--model_path", str(onevision), "--max_pixels", "12544"]) == ConfigError.exit_code
+    assert main([*words, *pruning, "--model_path", str(onevision), "--max_pixels", "301056"]) == ConfigError.exit_code
     words[3] = str(tmp_path / "none.jsonl")
     assert main([*words, *pruning, "--model_path", str(llava)]) == UnsupportedError.exit_code
     assert out.read_bytes() == before and not (tmp_path / "none.jsonl").exists()

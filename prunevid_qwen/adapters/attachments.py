@@ -130,3 +130,20 @@ class Turns:
 
     def __reduce__(self) -> Any:
         return Turns, ()
+
+
+@contextmanager
+def own_weights(module: nn.Module) -> Iterator[None]:
+    """Hold the weights that belong to ``module`` itself where accelerate runs it, inside the block.
+
+    accelerate fetches offloaded weights for a module's `forward`, and the library uses some outside it.
+    """
+    hook = getattr(module, "_hf_hook", None)
+    if hook is None or all(each.device.type != "meta" for each in module.parameters(recurse=False)):
+        yield
+        return
+    hook.pre_forward(module)
+    try:
+        yield
+    finally:
+        hook.post_forward(module, None)

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prunevid_qwen.adapters.attachments import replaced
+from prunevid_qwen.adapters.attachments import own_weights, replaced
 from prunevid_qwen.adapters.positions import IMAGE, VIDEO
 from prunevid_qwen.adapters.seams import missing_seam
 from prunevid_qwen.errors import UnsupportedError
@@ -84,7 +84,7 @@ class Pictures(threading.local):
                 name = f"get_{kind}_features"
                 if not hasattr(root, name):
                     raise missing_seam("the model", name)
-                stack.enter_context(replaced(root, name, self._noting(kind, getattr(root, name))))
+                stack.enter_context(replaced(root, name, self._noting(root, kind, getattr(root, name))))
             yield
 
     def begin(self, ahead: Mapping[str, Any] | None) -> None:
@@ -129,13 +129,14 @@ class Pictures(threading.local):
         before = self._made.get(kind, [])
         self._made[kind] = None if known is None or before is None else [*before, *known]
 
-    def _noting(self, kind: str, stock: Callable[..., Any]) -> Callable[..., Any]:
+    def _noting(self, root: Any, kind: str, stock: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(stock)
 
         def get_features(*args: Any, **kwargs: Any) -> Any:
             inside, self._inside = self._inside, True  # some families ask for a video as for images
             try:
-                out = stock(*args, **kwargs)
+                with own_weights(root):  # such as a newline's
+                    out = stock(*args, **kwargs)
             finally:
                 self._inside = inside
             if inside or not hasattr(out, "__dict__"):  # a tuple: asked for to be looked at, it goes to no prompt

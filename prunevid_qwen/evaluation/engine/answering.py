@@ -21,7 +21,7 @@ from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wa
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.forward.vision_evidence import watched_vision
-from prunevid_qwen.inputs.frontends import Frontend, not_shown
+from prunevid_qwen.inputs.frontends import Frontend, not_shown, suited
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
@@ -88,7 +88,7 @@ class Answerer:
         if self.encodes:
             return self.model.frontend
         if id(config) not in self._frontends:
-            self._frontends[id(config)] = self.model.with_config(config).frontend
+            self._frontends[id(config)] = suited(self.model.frontend, self.model.model, config)
         return self._frontends[id(config)]
 
     def answer(self, task: Task, read: Read) -> Iterator[Line]:

@@ -97,9 +97,9 @@ def cluster_flops(
     for block in blocks:
         t, h, w = block.grid
         own = torch.arange(t * h * w) if cells is None else cells[block.start : block.stop].cpu()
-        alone = own < 0  # each a point of its own
-        place[block.start : block.stop] = torch.where(alone, h * w + alone.cumsum(0), own % (h * w)) + offset
-        offset += h * w + int(alone.sum()) + 1
+        # wherever those without a place are counted, they have a stratum of their own, in which all are left
+        place[block.start : block.stop] = own % (h * w) + offset
+        offset += h * w
         total += 2 * t * t * channels  # temporal segments
     target, stratum = merged.target.cpu(), merged.stratum.cpu()
     points = torch.unique(torch.stack([stratum[target], place]), dim=1)[0]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.inputs.frontends import StockFrontend, check_own_reading, frontend_for
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.loading import bundled_model, config_of, load_model
@@ -33,6 +33,11 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor | S
     stock = frontend_for(family) is StockFrontend
     if not stock:
         check_own_reading(source, {})
+        if frontend_for(family) is not Preprocessor:
+            raise UnsupportedError(
+                f"{source} is of the family {family}, on which no predictor can be trained yet: pass a Qwen2.5-VL, a "
+                "Qwen2-VL or a LLaVA-1.5"
+            )
     elif recipe.max_pixels is not None:
         raise ConfigError(
             f"the processor of a {family} model gives images their size, and does not read "

@@ -18,6 +18,7 @@ from prunevid_qwen.cli import main
 from prunevid_qwen.cli.app import app
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.errors import ConfigError, PruningNotApplied, SetupError
+from prunevid_qwen.evaluation.store import replace
 from tests.patience import PATIENCE
 from tests.stub_model import StubModel, ask, clip, model
 
@@ -180,3 +181,30 @@ def test_every_command_that_can_be_stopped_and_gone_on_with_says_its_exit_codes(
         assert main([*names, "--help"]) == 0
         said = capsys.readouterr().out
         assert [code for code in (129, 130, 143) if f"{code} " not in said] == [], names
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["methods", "--out", "{}/x.json"],
+        ["config", "save", "--out", "{}/x.json"],
+        ["new-method", "mine", "--out", "{}/x.py"],
+        ["batch", "{}", "--question", "q", "--out", "{}"],
+    ],
+)
+def test_a_file_that_cannot_be_written_is_a_sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """/proc takes no files, whoever asks."""
+    assert main([word.format("/proc") for word in words]) == 2
+    assert "/proc" in capsys.readouterr().err
+    assert not Path("/proc.run").exists()
+
+
+def test_a_folder_that_takes_no_files_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.lock").mkdir()  # as a folder without permission does, it refuses the lock
+    assert main(["bench", "accuracy", "--out", str(tmp_path), "--quick"]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    (tmp_path / "full").touch()
+    with pytest.raises(SetupError, match="full"):
+        replace(tmp_path / "full" / "report.md", b"")
+    replace(tmp_path / "new" / "report.md", b"x")
+    assert (tmp_path / "new" / "report.md").read_bytes() == b"x"

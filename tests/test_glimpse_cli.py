@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -162,12 +163,20 @@ def test_the_curve_is_drawn_where_matplotlib_is(
 def test_ctrl_c_says_how_to_go_on(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: Any, **__: Any) -> None:
+    drawn: list[Path] = []
+
+    def stop(made: Any, out: Path, **_: Any) -> None:
+        out.mkdir()
+        (out / "curve.jsonl").write_text('{"step": 10, "lm": 1.0}\n')
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "train", stop)
+    plot = SimpleNamespace(draw_curve=lambda curve, evaluation, path: drawn.append(path))
+    monkeypatch.setitem(sys.modules, "prunevid_qwen.training.glimpse.curve_plot", plot)  # it imports matplotlib
+    monkeypatch.setattr(output.Reporting, "can_plot", lambda *_: True)
     assert main(["train", "glimpse", "--recipe", str(recipe), "--out", str(tmp_path / "out")]) == 130
     assert f"{tmp_path / 'out'}: the same command goes on" in capsys.readouterr().err
+    assert drawn == [tmp_path / "out" / "curve.svg"], "what was trained until then is drawn"
 
 
 # ---- converting a published predictor
@@ -176,7 +185,7 @@ def test_ctrl_c_says_how_to_go_on(
 def test_a_published_predictor_becomes_safetensors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert-glimpse", str(PUBLISHED), str(tmp_path / "ours")]) == 0
     said = capsys.readouterr().out
-    assert "wrote " in said and "glimpse vectors" in said
+    assert "wrote " in said and "glimpse vectors" in said and "4,224 parameters of le_proj" in said  # 64 x 64 + 2 x 64
     assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == ["config.json", "model.safetensors"]
     theirs, ours = GlimpseVIP.from_pretrained(PUBLISHED), GlimpseVIP.from_pretrained(tmp_path / "ours")
     for name, tensor in theirs.state_dict().items():
@@ -184,6 +193,9 @@ def test_a_published_predictor_becomes_safetensors(tmp_path: Path, capsys: pytes
     assert main(["convert-glimpse", str(PUBLISHED), str(tmp_path / "half"), "--dtype", "bfloat16"]) == 0
     size = {name: (tmp_path / name / "model.safetensors").stat().st_size for name in ("ours", "half")}
     assert size["half"] < 0.55 * size["ours"]
+    capsys.readouterr()
+    assert main(["convert-glimpse", str(tmp_path / "ours"), str(tmp_path / "again"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["left_out"] == 0, "of ours nothing is"
 
 
 def test_a_conversion_overwrites_only_what_it_is_told_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,8 @@ STAYS = {
     "evaluation/protocol/scorers.py": "what a harness does with an answer that it cannot read: draw one",
     "evaluation/protocol/score_summary.py": "what a harness does with an answer that it cannot read: draw one",
     "training/glimpse_plus/train.py": "a folder of a training run",
-    "cli/train.py": "a folder of a training run",
     "cli/app.py": "the command `train glimpse`",
+    "cli/train.py": "a folder of a training run",
     "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/plus_summary.py": "colours of curves",
 }

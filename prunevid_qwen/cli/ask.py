@@ -200,6 +200,8 @@ def batch(
       ... --engine ray                      every GPU of this machine
       ... --engine ray --ray_address auto   every GPU of this machine's cluster
     """
+    if out.is_dir():
+        raise ConfigError(f"--out {out} is a folder: pass a file, such as {out / 'answers.jsonl'}")
     if out.resolve() == questions.resolve():
         raise ConfigError(f"--out {out} is the file of the questions: pass another")
     if not questions.is_dir() and (question or question_file is not None):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.cli.option import opt, shown, word
-from prunevid_qwen.cli.output import Done, FileReporting, Reporting
+from prunevid_qwen.cli.output import Done, FileReporting, Reporting, write
 from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PLUGIN, PRESETS_HELP, PruningOptions, load_plugins
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
@@ -74,7 +74,7 @@ def new_method(
     if path.exists() and not force:
         raise ConfigError(f"{path} is there already: name another file with --out, or pass --force to write over it")
     cls, text = method_file(name, merger)
-    path.write_text(text, encoding="utf-8")
+    write(path, text)
     part = "merger" if merger else "selector"
     check = f"import {path.stem}; from prunevid_qwen import check_reducer; check_reducer({path.stem}.{cls})"
     lines = [f"wrote {path}", f"try it: prunevid demo --plugin {path} --{part} {name}"]
@@ -136,7 +136,7 @@ def save(
         raise ConfigError(f"{out} is there already: name another file, or pass --force to write over it")
     if out.suffix != ".json" or not out.absolute().parent.is_dir():
         raise ConfigError(f"--out {out} is a .json file to write, in a folder that exists")
-    config.to_json(out)
+    write(out, config.to_json())
     return Done({"out": str(out)}, f"wrote {out}; use it: prunevid ask ... --config {out}")
 
 

@@ -17,7 +17,7 @@ import typer
 import typer.core
 
 from prunevid_qwen.cli.option import group_of
-from prunevid_qwen.cli.output import EXIT_CODES, Done, FileReporting, Reporting, outline
+from prunevid_qwen.cli.output import EXIT_CODES, Done, FileReporting, Reporting, outline, write
 from prunevid_qwen.cli.pruning_options import (
     FULL_NAMES,
     full_names_of_each,
@@ -92,7 +92,7 @@ def carry_out(work: Callable[..., Done], given: dict[str, Any], log: int) -> int
         result = work(**given)
     told = json.dumps(result.told, ensure_ascii=False, indent=2, default=str)
     if isinstance(output, FileReporting) and output.out is not None:
-        output.out.write_text(f"{told}\n", encoding="utf-8")
+        write(output.out, f"{told}\n")
     text = outline(result.told) if result.text is None else result.text
     if (output.as_json and result.told) or (text and not output.as_json):
         typer.echo(told if output.as_json else text)

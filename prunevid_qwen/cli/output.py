@@ -117,6 +117,14 @@ class FileReporting(Reporting):
             raise ConfigError(f"--out {self.out} is a file to write, in a folder that exists")
 
 
+def write(path: Path, text: str) -> None:
+    """Write a file that an option names; a `ConfigError` says why that cannot be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror}): pass another file with --out") from error
+
+
 def outline(told: Mapping[str, Any], indent: str = "") -> str:
     """Return what a command was told as lines: a name and its value, what has parts with them below."""
     lines = []

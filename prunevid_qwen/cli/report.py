@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from rich import box
@@ -37,6 +39,7 @@ class Report:
         self.out = Console(file=output.stdout, highlight=False)
         self.err = Console(stderr=True, highlight=False)
         self.begun = False
+        self.first: tuple[int, float] | None = None  # frames that were encoded when it was first told, and the time
         self.logged: set[str] = set()  # warnings that a person has read already, under --verbose
 
     @contextlib.contextmanager
@@ -61,7 +64,12 @@ class Report:
     def tell_encoded(self, done: int, frames: int) -> None:
         """Say how far reading and encoding are; nothing of a video of one chunk."""
         if done < frames:
-            self.tell(f"reading and encoding, {done}/{frames} frames")
+            now = time.monotonic()
+            if self.first is None or done < self.first[0]:  # damage makes a video begin anew
+                self.first = done, now
+            ready, then = self.first
+            left = timedelta(seconds=round((now - then) * (frames - done) / (done - ready))) if done > ready else ""
+            self.tell(f"reading and encoding, {done}/{frames} frames" + (f", {left} left" if left != "" else ""))
         else:  # gone before the answer is printed
             self.status.stop()
 

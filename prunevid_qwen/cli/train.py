@@ -62,13 +62,21 @@ def glimpse(
         lines = [f"{name}: {line}" for name, report in reports.items() for line in report.lines()]
         return Done(told, "\n".join(lines), MediaError.exit_code if told["problems"] else 0)
     how = _how(training, made.skip_bad)
+
+    def draw() -> None:
+        curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
+        if curve and PartialState().is_main_process and output.can_plot("curve.jsonl has the figures"):
+            draw_curve(curve, evaluation, out / "curve.svg")
+
     with output.running(out) as bars:
-        record = train(made, out, **how, tell=bars.tell_figures)
+        try:
+            record = train(made, out, **how, tell=bars.tell_figures)
+        except KeyboardInterrupt:
+            draw()
+            raise
+    draw()
     if not PartialState().is_main_process:  # of several, one reports
         return Done(text="")
-    curve, evaluation = (TrainingFolder(out).lines(name) for name in (CURVE, EVALUATION))
-    if curve and output.can_plot("curve.jsonl has the figures"):
-        draw_curve(curve, evaluation, out / "curve.svg")
     lines = [
         f"{name}, step {line['step']}: {', '.join(f'{each} {line[each]:.3f}' for each in _FIGURES)}"
         for name, figures in (("training", record["training"]), ("held out", record["evaluation"]))
@@ -205,7 +213,7 @@ def convert_glimpse(
     *,
     source: str = word(..., "SOURCE", "Published folder or hub id."),
     out: Path = word(..., "OUT", "Folder to write."),
-    dtype: str = opt("float32", "Of the tensors on disk. Default: float32.", "float32|bfloat16"),
+    dtype: str = opt("float32", "Of the tensors on disk; bfloat16 rounds them. Default: float32.", "float32|bfloat16"),
     to_published: bool = opt(False, "Write the authors' form, of a run of `train glimpse`: SOURCE is its folder."),
     force: bool = opt(False, "Write into a folder that holds something."),
     revision: str | None = opt(None, "Branch, tag or commit on the hub.", "NAME"),
@@ -228,6 +236,7 @@ def convert_glimpse(
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not force):
         raise ConfigError(f"{out} is there already: name another folder, or pass --force to write into it")
     import torch
+    from huggingface_hub import try_to_load_from_cache
 
     if to_published:
         from prunevid_qwen.training.glimpse.published_form import trained, write_published
@@ -235,17 +244,23 @@ def convert_glimpse(
         write_published(trained(Path(source)), out, getattr(torch, dtype))
         return Done({"out": str(out)}, f"wrote {out}: config.json, new_modules_gp.pt, {dtype}")
     from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
+    from prunevid_qwen.stage2_select.glimpse.predictor import PUBLISHED
 
     given: dict[str, Any] = {"revision": revision} if revision else {}
     predictor = GlimpseVIP.from_pretrained(source, local_files_only=local_files_only, **given)
     written = predictor.save_pretrained(out, getattr(torch, dtype)) / "model.safetensors"
     facts, vip = predictor.facts, sum(parameter.numel() for parameter in predictor.vip.parameters())
+    cached = None if Path(source).is_dir() else try_to_load_from_cache(source, PUBLISHED, revision=revision)
+    published = Path(source) / PUBLISHED if cached is None else Path(str(cached))
+    left = facts.hidden_size * (facts.hidden_size + 2) if published.is_file() else 0  # le_proj and le_norm
     told: dict[str, Any] = {
         "out": str(written),
         "bytes": written.stat().st_size,
         "parameters": vip,
+        "left_out": left,
         "layers": facts.layers,
     }
+    unused = f"\nleft out of {PUBLISHED}: {left:,} parameters of le_proj and le_norm, which no answer needs"
     made = f"{vip:,} parameters of the predictor and {facts.layers} glimpse vectors of {facts.hidden_size} channels"
     of = f"for {facts.layers} layers, dropping after layer {facts.reduce_layer}"
-    return Done(told, f"wrote {written} ({size(told['bytes'])}): {made}, {dtype}; {of}")
+    return Done(told, f"wrote {written} ({size(told['bytes'])}): {made}, {dtype}; {of}{unused if left else ''}")

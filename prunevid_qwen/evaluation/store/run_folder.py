@@ -27,16 +27,23 @@ _ELSEWHERE = "wait for it, or pass another folder"
 
 
 def replace(path: Path, data: bytes | Callable[[BinaryIO], Any]) -> None:
-    """Write a file, or let ``data`` write it, so that an end in the middle leaves the old one or the new one."""
+    """Write a file, or let ``data`` write it, so that an end in the middle leaves the old one or the new one.
+
+    A `SetupError` says that the disk is full, or the place not to be written to.
+    """
     beside = path.with_name(f"{path.name}.new")
-    with beside.open("wb") as file:
-        if isinstance(data, bytes):
-            file.write(data)
-        else:
-            data(file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("wb") as file:
+            if isinstance(data, bytes):
+                file.write(data)
+            else:
+                data(file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError as error:
+        raise SetupError(f"cannot write {path} ({error.strerror}): make room, or pass another place") from error
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -181,9 +188,11 @@ class RunFolder:
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / "run.lock").acquire()
         except OSError as error:
-            raise ConfigError(f"cannot make the folder {self.path} ({error.strerror}): pass another folder") from error
-        with FileLock(self.path / "run.lock"):
+            said = f"cannot make the folder {self.path}, or write into it ({error.strerror})"
+            raise ConfigError(f"{said}: pass another folder") from error
+        with lock:
             if restart:
                 self._throw_away()
             record = self._found(options, grows)

@@ -203,5 +203,4 @@ def write_submission(
         text = csv_text({"q_uid": name, "answer": number} for name, number in numbers.items())
     else:
         raise ConfigError(f"a submission is a .json (EgoSchema's server) or a .csv (Kaggle), got {quoted(path.name)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
     replace(path, text.encode())

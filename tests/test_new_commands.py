@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ def test_a_new_method_keeps_the_contract_and_answers(
     assert main(["new-method", "own_two", *words, "--out", "my_own.py"]) == 2
     assert main(["new-method", "own_two", *words, "--out", "my_own.py", "--force"]) == 0
     assert "own_two" in Path("my_own.py").read_text()
+    capsys.readouterr()
+    assert (
+        main(["new-method", "own_three", *words, "--out", "some where/own_three.py"]) == 0
+    )  # a folder that is not there
+    check = capsys.readouterr().out.splitlines()[-1].removeprefix("check it: ")
+    assert shlex.split(check)[0] == "PYTHONPATH=some where", "else Python does not find the module"
 
 
 # ---- config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +77,10 @@ def new_method(
     cls, text = method_file(name, merger)
     write(path, text)
     part = "merger" if merger else "selector"
+    where = "" if path.parent == Path() else f"PYTHONPATH={shlex.quote(str(path.parent))} "
     check = f"import {path.stem}; from prunevid_qwen import check_reducer; check_reducer({path.stem}.{cls})"
     lines = [f"wrote {path}", f"try it: prunevid demo --plugin {path} --{part} {name}"]
-    return Done({"out": str(path), part: name}, "\n".join([*lines, f'check it: python -c "{check}"']))
+    return Done({"out": str(path), part: name}, "\n".join([*lines, f'check it: {where}python -c "{check}"']))
 
 
 def show(

@@ -118,8 +118,9 @@ class FileReporting(Reporting):
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that an option names; a `ConfigError` says why that cannot be."""
+    """Write a file that an option names, and the folder it is to be in; a `ConfigError` says why that cannot be."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path} ({error.strerror}): pass another file with --out") from error

@@ -189,6 +189,8 @@ class RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / "run.lock").acquire()
+        except Timeout:  # an OSError too, and none of the folder's
+            raise
         except OSError as error:
             said = f"cannot make the folder {self.path}, or write into it ({error.strerror})"
             raise ConfigError(f"{said}: pass another folder") from error

@@ -43,7 +43,9 @@ def replace(path: Path, data: bytes | Callable[[BinaryIO], Any]) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise SetupError(f"cannot write {path} ({error.strerror}): make room, or pass another place") from error
+        raise SetupError(
+            f"cannot write {path} ({error.strerror or error}): make room, or pass another place"
+        ) from error
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -102,7 +104,7 @@ class Lines:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise SetupError(
-                f"cannot write {self.path} ({error.strerror}): the lines before are kept; make room, and give the same "
+                f"cannot write {self.path} ({error.strerror or error}): the lines before are kept; make room, and give the same "
                 "command again"
             ) from error
 
@@ -192,7 +194,7 @@ class RunFolder:
         except Timeout:  # an OSError too, and none of the folder's
             raise
         except OSError as error:
-            said = f"cannot make the folder {self.path}, or write into it ({error.strerror})"
+            said = f"cannot make the folder {self.path}, or write into it ({error.strerror or error})"
             raise ConfigError(f"{said}: pass another folder") from error
         with lock:
             if restart:

@@ -104,8 +104,8 @@ class Lines:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise SetupError(
-                f"cannot write {self.path} ({error.strerror or error}): the lines before are kept; make room, and give the same "
-                "command again"
+                f"cannot write {self.path} ({error.strerror or error}): the lines before are kept; make room, "
+                "and give the same command again"
             ) from error
 
 

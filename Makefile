@@ -18,7 +18,7 @@ help:  ## This list
 demo: .venv/base.stamp  ## Answer a question about the bundled clip with pruned tokens
 	@$(BIN)/python demo.py $(ARGS)
 
-test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 4.5 minutes on two cores)
+test: .venv/dev.stamp  ## Run the tests but the nightly ones (about 5 minutes on two cores)
 	@$(BIN)/python -m pytest $(TEST) -m "not nightly" $(ARGS)
 
 test-all: .venv/dev.stamp  ## Run all tests, the nightly ones too: before a release, and after a change to what they are about

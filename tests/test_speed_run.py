@@ -181,12 +181,21 @@ def test_without_matplotlib_it_measures_and_says_how_to_draw(finished, monkeypat
         ("--shape tiny --dtype int8", "float32"),
         ("--shape tiny --only speed", "growth"),
         ("--shape tiny --grid 4x4 --frames 4 --batch 2 --video clip.mp4", "--batch"),
-        ("--plots_from nowhere", "nowhere"),
+        ("--plots_from nowhere", "--device"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_sentence(words, message, tmp_path, capsys):
     assert main(["bench", "speed", "--device", "cpu", "--out", str(tmp_path / "run"), *words.split()]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_report_that_is_written_again_reads_no_option_of_a_measurement(tmp_path, capsys):
+    nowhere = ["--plots_from", str(tmp_path / "nowhere")]
+    assert main(["bench", "speed", *nowhere]) == 2
+    assert "nowhere" in capsys.readouterr().err
+    for words in ("speed --shape tiny", "speed --quick", "accuracy --videos 3", "accuracy -m x"):
+        assert main(["bench", *words.split(), *nowhere]) == 2
+        assert "--plots_from" in capsys.readouterr().err
 
 
 def test_the_help_names_every_option(capsys):

@@ -55,6 +55,11 @@ def accuracy(
     from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers
     from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
+    _check_alone(
+        plots_from, quick=quick, methods=methods, conditions=conditions, budgets=budgets, videos=videos,
+        questions=questions, random_seeds=random_seeds, first_seed=first_seed, through_files=through_files,
+        workers=workers, restart=restart, dry_run=dry_run, plugin=plugin, model_path=model_path != "bundled",
+    )  # fmt: skip
     folder = plots_from or out
     if plots_from is None:
         given = {
@@ -85,6 +90,13 @@ def accuracy(
         told["answers"] = str(pack_answers(folder))
     lines = [f"{name}: {told[name]}" for name in ("report", "summary", "answers") if name in told]
     return Done(told, "\n".join([*lines, *([comparison] if comparison else [])]))
+
+
+def _check_alone(plots_from: Path | None, **others: Any) -> None:
+    """Refuse options of a measurement beside ``--plots_from``, which would not read them."""
+    named = [f"--{name}" for name, value in others.items() if value]
+    if plots_from is not None and named:
+        raise ConfigError(f"--plots_from measures nothing, so it does not read {', '.join(named)}: leave that out")
 
 
 def _typed(options: dict[str, Any]) -> dict[str, Any]:
@@ -154,6 +166,12 @@ def speed(
     height, x, width = grid.lower().partition("x")
     if grid and not (x and height.isdigit() and width.isdigit()):
         raise ConfigError(f"--grid is rows x columns of tokens, such as 10x14; got {quoted(grid)}")
+    _check_alone(
+        plots_from, shape=shape, model_path=model_path, configs=configs, frames=frames, batch=batch, grid=grid,
+        text_tokens=text_tokens, new_tokens=new_tokens, content=content, video=video, only=only, overhead=overhead,
+        growth=growth, device=device, dtype=dtype, attn_implementation=attn_implementation, repeats=repeats,
+        warmup=warmup, threads=threads, quick=quick, restart=restart, dry_run=dry_run, plugin=plugin,
+    )  # fmt: skip
     folder = plots_from or out
     if plots_from is None:
         from prunevid_qwen.evaluation.speed.speed_run import SpeedRun, speed_run

@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
 
-from prunevid_qwen.adapters.tiny import END, EOS, IMAGE, MERGE, PAD, PATCH, SIDE, START, VIDEO, VOCAB, tiny_model
+from prunevid_qwen.adapters.tiny import END, EOS, IMAGE, MERGE, PAD, PATCH, SIDE, START, VIDEO, tiny_model
+from tests.qwen3 import tiny_tokenizer
 
 SPECIAL = {
     "<|endoftext|>": PAD, "<|im_end|>": EOS, "<img>": START, "</img>": END, "<IMG_CONTEXT>": IMAGE, "<video>": VIDEO,
@@ -34,35 +33,14 @@ TEMPLATE = (
 )
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of words and single digits, with the ids of `tiny_model`."""
-    vocabulary = SPECIAL | {word: 10 + at for at, word in enumerate(WORDS)}
-    vocabulary |= {f"w{number}": number for number in range(VOCAB) if number not in vocabulary.values()}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
-    made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s|\d|w\d+|[^\W\d]+|[^\w\s]"), "isolated")
-    made.decoder = decoders.Fuse()
-    named = ("<|endoftext|>", "<|im_end|>", "<|unk|>")
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        unk_token="<|unk|>",
-        additional_special_tokens=[token for token in SPECIAL if token not in named],
-        extra_special_tokens={
-            "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-        },
-        chat_template=TEMPLATE,
-        padding_side="left",
-    )  # fmt: skip
-
-
 def save_internvl(folder: Path) -> Path:
     """Write weights, tokenizer and settings as `from_pretrained` reads them; tiles are small."""
     with torch.random.fork_rng():  # the library draws what has one dimension
         torch.manual_seed(0)
         tiny_model("internvl").save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    marks = {"start_image": "<img>", "end_image": "</img>", "context_image": "<IMG_CONTEXT>", "video": "<video>"}
+    named = {f"{name}_token": mark for name, mark in marks.items()}
+    tiny_tokenizer(SPECIAL, WORDS, TEMPLATE, extra_special_tokens=named).save_pretrained(folder)
     size = {"height": TILE, "width": TILE}
     image = {
         "image_processor_type": "GotOcr2ImageProcessor", "size": size, "crop_to_patches": True, "min_patches": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ TEMPLATE = (
 )
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Make a tokenizer of words and single digits, with the ids of `tiny_model`."""
-    vocabulary = SPECIAL | {word: 10 + at for at, word in enumerate(WORDS)}
+def tiny_tokenizer(
+    special: dict[str, int] = SPECIAL, words: Sequence[str] = WORDS, template: str = TEMPLATE, **more: Any
+) -> PreTrainedTokenizerFast:
+    """Make a tokenizer of words and single digits, with the ids of `tiny_model`; ``more`` goes to its class."""
+    vocabulary = special | {word: 10 + at for at, word in enumerate(words)}
     vocabulary |= {f"w{number}": number for number in range(VOCAB) if number not in vocabulary.values()}
     made = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     made.pre_tokenizer = pre_tokenizers.Split(Regex(r"\s|\d|w\d+|[^\W\d]+|[^\w\s]"), "isolated")
@@ -48,9 +51,10 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         unk_token="<|unk|>",
-        additional_special_tokens=[token for token in SPECIAL if token not in named],
-        chat_template=TEMPLATE,
+        additional_special_tokens=[token for token in special if token not in named],
+        chat_template=template,
         padding_side="left",
+        **more,
     )
 
 

@@ -32,8 +32,8 @@ from tests.looking import NextLayer
 from tests.masking import masked_logits as by_masking
 from tests.masking import text_inputs
 from tests.models import CACHE
+from tests.test_empty_frames import EMPTIES
 from tests.test_family_oracles import OUT, config, generate, oracle
-from tests.test_qwen3_vl import EMPTIES
 from tests.tolerances import LOGITS, close
 from tests.watching import Notes
 

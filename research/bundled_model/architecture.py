@@ -59,15 +59,9 @@ def build_model(seed: int) -> Any:
 
     torch.manual_seed(seed)
     model = Qwen2_5_VLForConditionalGeneration(build_config())
-    _fill_linear(model)
-    _fill(model.model.language_model.embed_tokens.weight, 0.5)
-    kernel = model.model.visual.patch_embed.proj.weight  # [D, 3, 2, 14, 14]
-    _fill(kernel, 1176**-0.5)
-    with torch.no_grad():
-        # half of the filters start as differences of the patch's two frames, which show motion, half as their mean
-        moving, base = kernel.shape[0] // 2, kernel[:, :, 0].clone()
-        kernel[:moving, :, 0], kernel[:moving, :, 1] = -2.5 * base[:moving], 2.5 * base[:moving]
-        kernel[moving:, :, 0] = kernel[moving:, :, 1] = base[moving:]
+    fill_linear(model)
+    fill(model.model.language_model.embed_tokens.weight, 0.5)
+    show_motion(model.model.visual.patch_embed.proj.weight)
     return model
 
 
@@ -92,22 +86,37 @@ def deepen(model: Any, layers: int, seed: int) -> None:
         config.num_hidden_layers = index + 1
         config.layer_types = [config.layer_types[0]] * (index + 1)
         layer = type(decoder.layers[0])(config, index)
-        _fill_linear(layer)
+        fill_linear(layer)
         for last in (layer.self_attn.o_proj, layer.mlp.down_proj):
             nn.init.zeros_(last.weight)
         decoder.layers.append(layer.to(decoder.layers[0].mlp.down_proj.weight.device))
 
 
-def _fill_linear(module: nn.Module) -> None:
+def show_motion(kernel: torch.Tensor) -> None:
+    """Fill a patch embedding: half of the filters start as differences of a patch's two frames, half as their mean.
+
+    Args:
+        kernel: [D, 3, 2, patch, patch]; changed in place.
+    """
+    fill(kernel, 1176**-0.5)
+    with torch.no_grad():
+        moving, base = kernel.shape[0] // 2, kernel[:, :, 0].clone()
+        kernel[:moving, :, 0], kernel[:moving, :, 1] = -2.5 * base[:moving], 2.5 * base[:moving]
+        kernel[moving:, :, 0] = kernel[moving:, :, 1] = base[moving:]
+
+
+def fill_linear(module: nn.Module) -> None:
+    """Fill the linear layers of a module by the number of their inputs, and their biases with zeros."""
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear):
             scale = part.in_features**-0.5
             if name.endswith(("o_proj", "down_proj", "attn.proj")):
                 scale *= 0.4  # what is added to the residual stream starts small
-            _fill(part.weight, 0.02 if name == "lm_head" else scale)
+            fill(part.weight, 0.02 if name == "lm_head" else scale)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)
 
 
-def _fill(weight: torch.Tensor, scale: float) -> None:
+def fill(weight: torch.Tensor, scale: float) -> None:
+    """Fill a weight with a normal distribution of this standard deviation, cut off at three of them."""
     nn.init.trunc_normal_(weight, std=scale, a=-3 * scale, b=3 * scale)

@@ -64,6 +64,16 @@ class QuestionBatch:
     types: list[list[str]]
 
 
+_PLAIN: dict[str, Any] = {"most_objects": 4}
+_CLUTTER: dict[str, Any] = {
+    "most_objects": len(SHAPES),
+    "least_objects": 2,
+    "cut_share": 0.3,
+    "shake_share": 0.5,
+    "most_distractors": 3,
+}
+
+
 class VisionBatches(Dataset[VisionBatch]):
     """Batch ``step`` of a vision phase."""
 
@@ -79,9 +89,12 @@ class VisionBatches(Dataset[VisionBatch]):
         rng = np.random.default_rng([*self.key, step])
         count = int(rng.choice((8, 12, 16, 16, 32)))
         height, width = ((112, 112), (112, 112), (112, 112), (84, 140), (140, 84))[int(rng.integers(5))]
+        clutter = bool(self.phase.clutter_share) and rng.random() < self.phase.clutter_share
+        if clutter:
+            height, width = 168, 168
         frames, labels = [], []
         for seed in rng.integers(0, FIRST_HELD_OUT_SEED, self.phase.videos):
-            scene = make_scene(int(seed), height, width, min(count, 16), most_objects=4)
+            scene = make_scene(int(seed), height, width, min(count, 16), **(_CLUTTER if clutter else _PLAIN))
             pairs = rng.permutation(count // 2)[: self.phase.patches]
             times = frame_times(count)[pairs[:, None] * 2 + np.arange(2)]
             times[rng.random(len(times)) < 0.06, 1] = -1  # a picture: the same frame twice
@@ -183,13 +196,18 @@ def _video_scene(phase: QuestionPhase, seed: int, height: int, width: int, frame
         height,
         width,
         frames,
-        most_objects=len(SHAPES) if clutter else phase.most_objects,
         late_share=phase.late_share,
-        least_objects=2 if clutter else phase.least_objects,
-        cut_share=0.3 if clutter else phase.cut_share,
-        shake_share=0.5 if clutter else 0.0,
-        most_distractors=3 if clutter else phase.most_distractors,
+        **(_CLUTTER if clutter else _ordinary(phase)),
     )
+
+
+def _ordinary(phase: QuestionPhase) -> dict[str, Any]:
+    return {
+        "most_objects": phase.most_objects,
+        "least_objects": phase.least_objects,
+        "cut_share": phase.cut_share,
+        "most_distractors": phase.most_distractors,
+    }
 
 
 def _picture_scene(seed: int, height: int, width: int, least_objects: int) -> Scene:

@@ -7,6 +7,7 @@ prefix, each seeing that prefix and itself.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,11 +69,11 @@ def vision_features(visual: Any, patches: Tensor, height: int, width: int) -> Te
 
     Returns: [N, height * width / 4, D] float32 tokens.
     """
-    cos, sin = _vision_angles(visual, height, width)
+    cos, sin = vision_angles(visual, height, width)
     count, tokens, _ = patches.shape
     heads = visual.config.num_heads
-    weight, bias = _patch_embedding(visual)
-    pixels = patches.to(_working_dtype(weight)) - _PIXEL_CENTER
+    weight, bias = patch_embedding(visual.patch_embed.proj.weight)
+    pixels = centered(patches, weight)
     x = F.linear(pixels, weight, bias).float()
     for layer in visual.blocks:
         h = normalised_norm(x, layer.norm1.weight, 1e-6)
@@ -86,21 +87,28 @@ def vision_features(visual: Any, patches: Tensor, height: int, width: int) -> Te
     return visual.merger.mlp(h.view(count, tokens // 4, -1)).float()
 
 
-def _working_dtype(x: Tensor) -> torch.dtype:
+def centered(patches: Tensor, weight: Tensor) -> Tensor:
+    """8-bit pixels as the folded patch embedding takes them, in the type that it works in."""
+    return patches.to(working_dtype(weight)) - _PIXEL_CENTER
+
+
+def working_dtype(x: Tensor) -> torch.dtype:
     """bfloat16 under autocast, else the tensor's own."""
     return torch.bfloat16 if torch.is_autocast_enabled(x.device.type) else x.dtype
 
 
-def _patch_embedding(visual: Any) -> tuple[Tensor, Tensor]:
-    """Fold the pixel normalisation into the patch embedding: weights and bias for centred 8-bit pixels."""
-    weight = visual.patch_embed.proj.weight.flatten(1)  # [D, 1176], channel first
-    mean = torch.tensor(PIXEL_MEAN).repeat_interleave(weight.shape[1] // 3)
-    std = torch.tensor(PIXEL_STD).repeat_interleave(weight.shape[1] // 3)
+def patch_embedding(
+    weight: Tensor, means: Sequence[float] = PIXEL_MEAN, stds: Sequence[float] = PIXEL_STD
+) -> tuple[Tensor, Tensor]:
+    """Fold the pixel normalisation into a patch embedding: weights [D, 1176] and bias [D] for centred 8-bit pixels."""
+    weight = weight.flatten(1)  # channel first
+    mean = torch.tensor(means).repeat_interleave(weight.shape[1] // 3)
+    std = torch.tensor(stds).repeat_interleave(weight.shape[1] // 3)
     scaled = weight / (255 * std)
     return scaled, (weight * ((_PIXEL_CENTER / 255 - mean) / std)).sum(1)
 
 
-def _vision_angles(visual: Any, height: int, width: int) -> tuple[Tensor, Tensor]:
+def vision_angles(visual: Any, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Cosines and sines of the 2-D rotary embedding, [height * width, head width], patches in merge order."""
     rows = torch.arange(height)[:, None].expand(height, width)
     columns = torch.arange(width)[None, :].expand(height, width)
@@ -123,14 +131,25 @@ def text_angles(config: Any, positions: Tensor) -> tuple[Tensor, Tensor]:
     width = config.hidden_size // config.num_attention_heads
     frequencies = config.rope_parameters["rope_theta"] ** -(torch.arange(0, width, 2) / width)
     angles = positions[..., None] * frequencies
-    sections = angles.split(config.rope_parameters["mrope_section"], -1)
-    mixed = torch.cat([section[axis] for axis, section in enumerate(sections)], -1)
+    sections = config.rope_parameters["mrope_section"]
+    if config.rope_parameters.get("mrope_interleaved"):  # t, h, w in turn, and t where h and w have all of theirs
+        mixed = angles[0].clone()
+        for axis in (1, 2):
+            turns = slice(axis, 3 * sections[axis], 3)
+            mixed[..., turns] = angles[axis][..., turns]
+    else:
+        mixed = torch.cat([part[axis] for axis, part in enumerate(angles.split(sections, -1))], -1)
     mixed = torch.cat([mixed, mixed], -1)
     return mixed.cos(), mixed.sin()
 
 
 def answer_states(
-    model: Any, prefix: Tensor, blocks: Tensor, positions: Positions, tap: list[Tensor] | None = None
+    model: Any,
+    prefix: Tensor,
+    blocks: Tensor,
+    positions: Positions,
+    tap: list[Tensor] | None = None,
+    levels: Sequence[Tensor] = (),
 ) -> Tensor:
     """Run the decoder on a shared prefix and the questions after it.
 
@@ -139,7 +158,8 @@ def answer_states(
         prefix: [B, P, D] embeddings of the tokens before the questions, the video among them.
         blocks: [B, N, Q] token ids, one question each, padded at the end.
         positions: ids of both.
-        tap: a list to which the prefix's hidden states after every layer are appended, [B, P, D] each.
+        tap: a list to which the hidden states after every layer are appended, [B, P + N * Q, D] each.
+        levels: what DeepStack adds to the prefix after the first layers, [B, P, D] each.
 
     Returns: [B, N, Q, D] final hidden states of the questions' tokens.
     """
@@ -150,19 +170,22 @@ def answer_states(
     _, count, length = blocks.shape
     x = torch.cat([prefix, decoder.embed_tokens(blocks).flatten(1, 2)], 1)
     total = x.shape[1]
-    dtype = _working_dtype(x)
+    dtype = working_dtype(x)
     prefix_cos, prefix_sin = text_angles(config, positions.prefix)
     block_cos, block_sin = (a.repeat(count, 1).expand(batch, -1, -1) for a in text_angles(config, positions.block))
     cos = torch.cat([prefix_cos, block_cos], 1)[:, None].to(dtype)
     sin = torch.cat([prefix_sin, block_sin], 1)[:, None].to(dtype)
     prefix_mask = torch.full((before, before), float("-inf"), dtype=dtype).triu(1)
     block_mask = torch.full((length, length), float("-inf"), dtype=dtype).triu(1)
-    for layer in decoder.layers:
+    for number, layer in enumerate(decoder.layers):
         h = normalised_norm(x, layer.input_layernorm.weight, config.rms_norm_eps).to(dtype)
         attention = layer.self_attn
         q = attention.q_proj(h).view(batch, total, heads, -1).transpose(1, 2)
         k = attention.k_proj(h).view(batch, total, kv_heads, -1).transpose(1, 2)
         v = attention.v_proj(h).view(batch, total, kv_heads, -1).transpose(1, 2)
+        if hasattr(attention, "q_norm"):
+            q = normalised_norm(q, attention.q_norm.weight, config.rms_norm_eps).to(dtype)
+            k = normalised_norm(k, attention.k_norm.weight, config.rms_norm_eps).to(dtype)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         k, v = (a.repeat_interleave(heads // kv_heads, 1) for a in (k, v))
         seen = attend(q[:, :, :before], k[:, :, :before], v[:, :, :before], prefix_mask)
@@ -170,8 +193,10 @@ def answer_states(
         x = x + attention.o_proj(torch.cat([seen, asked], 2).transpose(1, 2).reshape(batch, total, -1))
         h = normalised_norm(x, layer.post_attention_layernorm.weight, config.rms_norm_eps).to(dtype)
         x = x + layer.mlp.down_proj(F.silu(layer.mlp.gate_proj(h)) * layer.mlp.up_proj(h))
+        if number < len(levels):
+            x = torch.cat([x[:, :before] + levels[number], x[:, before:]], 1)
         if tap is not None:
-            tap.append(x[:, :before])
+            tap.append(x)
     h = normalised_norm(x[:, before:], decoder.norm.weight, config.rms_norm_eps)
     return h.view(batch, count, length, -1)
 

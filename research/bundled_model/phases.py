@@ -17,6 +17,8 @@ class VisionPhase:
         videos: scenes in a step.
         patches: pairs of frames drawn from each.
         decay_steps: steps over which the learning rate falls; None for those of the phase.
+        clutter_share: share of the steps whose scenes hold two to six objects, up to three dots, cuts and a shaken
+            camera, on 168 x 168 pixels.
     """
 
     name: str
@@ -26,6 +28,7 @@ class VisionPhase:
     videos: int = 24
     patches: int = 4
     decay_steps: int | None = None
+    clutter_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -71,20 +71,30 @@ CHAT_TEMPLATE = (
 
 def build_tokenizer() -> Any:
     """Build the tokenizer (``transformers.PreTrainedTokenizerFast``), padding on the left."""
+    return word_tokenizer(VOCABULARY, CHAT_TEMPLATE)
+
+
+def word_tokenizer(vocabulary: dict[str, int], chat_template: str) -> Any:
+    """Build a tokenizer of whole words; a digit is a token wherever the vocabulary has digits.
+
+    Raises:
+        ValueError: the vocabulary has more tokens than the embedding has rows.
+    """
     from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    if len(VOCABULARY) > VOCABULARY_SIZE:
-        raise ValueError(f"{len(VOCABULARY)} tokens do not fit {VOCABULARY_SIZE} rows")
-    tokenizer = Tokenizer(models.WordLevel(VOCABULARY, unk_token="<|unk|>"))
+    if len(vocabulary) > VOCABULARY_SIZE:
+        raise ValueError(f"{len(vocabulary)} tokens do not fit {VOCABULARY_SIZE} rows")
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<|unk|>"))
     # a word is the same at the start of a sentence; single capitals stay, they name options
-    capitalised = [word for word in WORDS if word.isalpha() and len(word) > 1]
+    capitalised = [word for word in vocabulary if word.isalpha() and len(word) > 1]
     tokenizer.normalizer = normalizers.Sequence(
         [normalizers.Replace(Regex(rf"\b{word.capitalize()}\b"), word) for word in capitalised]
     )
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
-    )
+    parts = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("isolated")]
+    if "0" in vocabulary:
+        parts.append(pre_tokenizers.Digits(individual_digits=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(parts)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
     named = ("<|endoftext|>", "<|im_end|>", "<|unk|>")
     return PreTrainedTokenizerFast(
@@ -93,7 +103,7 @@ def build_tokenizer() -> Any:
         eos_token="<|im_end|>",
         unk_token="<|unk|>",
         additional_special_tokens=[token for token in SPECIAL_TOKENS if token not in named],
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
         model_max_length=4096,
         padding_side="left",
     )

@@ -198,7 +198,7 @@ def _question_loss(
             if (blocks.hints[..., k] >= 0).any():
                 loss = loss + phase.hint_weight * loss_at(blocks.hints_at[..., k], blocks.hints[..., k])[0]
     if phase.rank_weight:
-        logits = state.rank_head(tap[_RANK_LAYER][:, len(PREFIX) : -len(AFTER_VIDEO)]).float().flatten(0, 1)
+        logits = state.rank_head(tap[_RANK_LAYER][:, len(PREFIX) : prefix.shape[1] - len(AFTER_VIDEO)]).float().flatten(0, 1)
         ranks, weights = batch.ranks.flatten(), torch.ones(logits.shape[-1])
         weights[0] = _BACKGROUND_WEIGHT
         loss = loss + phase.rank_weight * F.cross_entropy(logits, ranks, weight=weights)

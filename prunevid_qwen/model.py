@@ -48,7 +48,7 @@ class PrunedVLM:
     `PruneVidQwen25VL` is the same class. `prunevid models` lists the families and the media that each accepts.
 
     Args:
-        model_path: a hub id, a folder, "bundled" or "bundled-qwen3vl" (toys inside the package), or a loaded model. That
+        model_path: a hub id, a folder, "bundled" or "bundled-qwen3vl" (toys in the package), or a loaded model. That
             needs its ``processor``; a Qwen-VL may have its ``tokenizer`` instead.
         config: the pruning: a `PruneVidConfig`, a `Plan`, or a list of methods as in `pruned`. None is
             `get_paper_config`. A plan or a list reads videos and reports with the defaults of `PruneVidConfig`.

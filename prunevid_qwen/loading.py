@@ -13,6 +13,8 @@ from typing import Any
 from prunevid_qwen.adapters import check_transformers, family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.adapters.original_llava import conversion_of
+from prunevid_qwen.bundled import TOYS
+from prunevid_qwen.bundled import bundled_model as bundled_model
 from prunevid_qwen.config import PruneVidConfig, option_types
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError, UnknownOption, UnsupportedError, quoted
@@ -23,11 +25,6 @@ _log = logging.getLogger(__name__)
 HUB_ARGUMENTS = ("revision", "token", "cache_dir", "local_files_only")
 _LOADING = ("config", "device", "dtype", "device_map", "attn_implementation", "quantization_config", *HUB_ARGUMENTS)
 _LONGEST_ID = 200  # characters; the hub takes fewer
-
-
-def bundled_model() -> str:
-    """Return the folder of the tiny model inside the package."""
-    return str(Path(__file__).parent / "bundled" / "model")
 
 
 def choose_device(device: str | None) -> str:
@@ -177,7 +174,7 @@ def check_source(source: str) -> None:
     if "/" not in source:
         raise ConfigError(
             f"no model folder at {quoted(source)}, and a hub id has an owner: did you mean 'Qwen/{source}'? "
-            "Pass 'bundled' for the toy that comes with the package"
+            f"Pass {' or '.join(map(quoted, TOYS))} for a toy that comes with the package"
         )
 
 
@@ -187,5 +184,5 @@ def _unreachable(source: str, error: Exception) -> SetupError:
     return SetupError(
         f"cannot load {quoted(source)}: {reason}\nIf this machine has no network, download the model on "
         f"another one (`hf download {source} --local-dir {name}`), copy the folder here and pass "
-        f"model_path='./{name}'. 'bundled' needs no download"
+        f"model_path='./{name}'. {' and '.join(map(quoted, TOYS))} need no download"
     )

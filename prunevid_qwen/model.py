@@ -25,6 +25,7 @@ from prunevid_qwen.answers.follow_up import (
 )
 from prunevid_qwen.answers.results import results_of
 from prunevid_qwen.answers.streamer import ends_streamer
+from prunevid_qwen.bundled import is_bundled, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_paper_config
 from prunevid_qwen.errors import ConfigError, abridged
 from prunevid_qwen.forward.hooks import pruned
@@ -34,7 +35,7 @@ from prunevid_qwen.inputs.encoding import Encoding, Progress
 from prunevid_qwen.inputs.frontends import Frontend, frontend_for, opened_samples, read_by_library, suited
 from prunevid_qwen.inputs.prepared import Prepared, limited, returns_tensors
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, choose_device, load_model
+from prunevid_qwen.loading import HUB_ARGUMENTS, choose_device, load_model
 from prunevid_qwen.receipt import check_applied, warnings_of
 from prunevid_qwen.tokens.device import input_device
 
@@ -47,15 +48,15 @@ class PrunedVLM:
     `PruneVidQwen25VL` is the same class. `prunevid models` lists the families and the media that each accepts.
 
     Args:
-        model_path: a hub id, a folder, "bundled" (a toy model of moving shapes inside the package), or a loaded model.
-            A loaded model needs its ``processor``; a Qwen-VL may have its ``tokenizer`` instead.
+        model_path: a hub id, a folder, "bundled" or "bundled-qwen3vl" (toys in the package), or a loaded model. That
+            needs its ``processor``; a Qwen-VL may have its ``tokenizer`` instead.
         config: the pruning: a `PruneVidConfig`, a `Plan`, or a list of methods as in `pruned`. None is
             `get_paper_config`. A plan or a list reads videos and reports with the defaults of `PruneVidConfig`.
         device: "cuda", "cpu", ... None takes a GPU if there is one. Not together with ``device_map``.
         tokenizer: tokenizer of a loaded Qwen-VL.
         processor: processor of a loaded model. For a Qwen-VL its settings and its tokenizer are used.
         arguments: arguments of transformers' ``from_pretrained``: ``dtype`` (by default the checkpoint's, float32 for
-            "bundled"), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``, ``token``,
+            a toy), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``, ``token``,
             ``cache_dir``, ``local_files_only``.
 
     Raises:
@@ -82,9 +83,9 @@ class PrunedVLM:
                 raise ConfigError("device and device_map both place the model: pass one of them")
             if tokenizer is not None or processor is not None:
                 raise ConfigError("tokenizer and processor are for a loaded model: leave them out with a path")
-            source = bundled_model() if self.name == "bundled" else self.name
+            source = source_of(self.name)
             arguments = {name: value for name, value in arguments.items() if value is not None}
-            arguments.setdefault("dtype", "float32" if self.name == "bundled" else "auto")
+            arguments.setdefault("dtype", "float32" if is_bundled(self.name) else "auto")
             self.model = load_model(source, device, arguments)
             hub = {name: value for name, value in arguments.items() if name in HUB_ARGUMENTS}
             family = self.model.config.model_type

@@ -44,7 +44,7 @@ NEVER = {
 STANDS_ALONE = {"moving_shapes"}
 
 # at import; cli loads it to answer
-IMPORT_NO_TORCH = {"errors", "version", "processes", "config", "moving_shapes", "cli"}
+IMPORT_NO_TORCH = {"errors", "version", "processes", "config", "bundled", "moving_shapes", "cli"}
 IMPORT_TRANSFORMERS = {  # room, or file or folder inside one
     "adapters": "all that is known of a model family, of the library's calls, masks and files",
     "stage3_kv": "its cache is a transformers cache",

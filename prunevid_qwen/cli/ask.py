@@ -9,7 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from prunevid_qwen.cli.groups import BUNDLED, EngineOptions, ModelOptions
+from prunevid_qwen.bundled import is_bundled
+from prunevid_qwen.cli.groups import EngineOptions, ModelOptions
 from prunevid_qwen.cli.option import opt, word
 from prunevid_qwen.cli.output import PANEL, Done, FileReporting, Reporting, typed
 from prunevid_qwen.cli.pruning_options import CONFIG, CONFIG_KIND, SAMPLING, PruningOptions
@@ -18,8 +19,8 @@ from prunevid_qwen.config.typed import build_config, named_config
 from prunevid_qwen.errors import ConfigError, MediaError, excerpt, quoted
 
 _TOY = (
-    f"{BUNDLED}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, or "
-    "a folder that holds it"
+    "{}, a toy that has only ever seen moving shapes. For real videos pass -m Qwen/Qwen2.5-VL-7B-Instruct, or a folder "
+    "that holds it"
 )
 OF_DEMO = """\
 The same as ask; without a video, about the clip that comes with the package.
@@ -28,6 +29,7 @@ Examples:
   prunevid demo
   prunevid demo --compare                   also without pruning, side by side
   prunevid demo --selector fastv            another method
+  prunevid demo -m bundled-qwen3vl          another toy, of Qwen3-VL's architecture
 """
 
 
@@ -73,8 +75,9 @@ def ask(
     from prunevid_qwen.video.data_uris import named
 
     seen = ", ".join(map(named, (*videos, *images)))
-    who = _TOY if model.model_path == BUNDLED else model.model_path
-    report = Report(output, {"Model": who, "Seen": seen, "Question": question or ""}, model.model_path == BUNDLED)
+    toy = is_bundled(model.model_path)
+    who = _TOY.format(model.model_path) if toy else model.model_path
+    report = Report(output, {"Model": who, "Seen": seen, "Question": question or ""}, toy)
     shown: dict[str, Any] = {"video_path": videos[0] if len(videos) == 1 else videos or None, "images": images or None}
     shown |= {"question": question, "start": start, "end": end}
     with report.watching():
@@ -102,7 +105,7 @@ def load(model: ModelOptions, config: PruneVidConfig, shown: dict[str, Any]) -> 
     from prunevid_qwen.loading import HUB_ARGUMENTS
 
     loading = {name: value for name, value in model.loading.items() if value is not None}
-    if shown["video_path"] and model.model_path != BUNDLED:
+    if shown["video_path"] and not is_bundled(model.model_path):
         check_reads(model.model_path, "video", {name: loading[name] for name in HUB_ARGUMENTS if name in loading})
     return PrunedVLM.from_pretrained(model.model_path, config=config, **loading)
 

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import BUNDLED, TOYS
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting, typed
 from prunevid_qwen.cli.pruning_options import CONFIGS_HELP, PLUGIN, load_plugins
@@ -27,7 +28,9 @@ def accuracy(
     questions: int | None = opt(None, "About each video, at most. Default: 12.", "INT", _ASKED, least=1),
     random_seeds: int | None = opt(None, "Draws of what is random. Default: 2.", "INT", _ASKED, least=1),
     first_seed: int | None = opt(None, "The first video's; later ones count on from it.", "INT", _ASKED),
-    model_path: str = opt("bundled", "bundled, or a folder: a model of moving shapes.", "FOLDER", _ASKED, short="-m"),
+    model_path: str = opt(
+        BUNDLED, f"{' or '.join(TOYS)}, or a folder: it knows moving shapes.", "FOLDER", _ASKED, short="-m"
+    ),
     through_files: bool = opt(False, "Write real mp4 files and read them, instead of tensors.", None, _ASKED),
     workers: int | None = opt(None, "Processes. Default: one for each core.", "INT", _RUNS, least=1),
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
@@ -58,7 +61,7 @@ def accuracy(
     _check_alone(
         plots_from, quick=quick, methods=methods, conditions=conditions, budgets=budgets, videos=videos,
         questions=questions, random_seeds=random_seeds, first_seed=first_seed, through_files=through_files,
-        workers=workers, restart=restart, dry_run=dry_run, plugin=plugin, model_path=model_path != "bundled",
+        workers=workers, restart=restart, dry_run=dry_run, plugin=plugin, model_path=model_path != BUNDLED,
     )  # fmt: skip
     folder = plots_from or out
     if plots_from is None:
@@ -125,7 +128,9 @@ def speed(
     shape: str = opt(
         "", "Of random weights: 7b, qwen3vl-8b, llava-ov-7b, ... Default: 7b_small, on a GPU 7b.", "NAME", _ASKED
     ),
-    model_path: str = opt("", "Real weights instead: bundled, a folder or a hub id.", "PATH", _ASKED, short="-m"),
+    model_path: str = opt(
+        "", f"Real weights instead: a folder, a hub id, {' or '.join(TOYS)}.", "PATH", _ASKED, short="-m"
+    ),
     configs: _NAMES = opt((), f"{CONFIGS_HELP} Default: paper,recommended.", "NAMES", _ASKED),
     frames: tuple[int, ...] = opt((), "Default: 16,32 on a CPU, 32,128 on a GPU.", "NUMBERS", _ASKED),
     batch: tuple[int, ...] = opt((), "Rows, each with a video of its own. Default: 1.", "NUMBERS", _ASKED),

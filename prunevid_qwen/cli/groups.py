@@ -10,19 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import BUNDLED, TOYS
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Reporting
 from prunevid_qwen.errors import ConfigError, quoted
 
 MODEL, ENGINE, JUDGE, TRAINING = "Model", "Engine", "Judge", "Training"
-BUNDLED = "bundled"
-"""The toy that comes with the package: the command's default, since it answers without a network."""
-
 
 _MODEL_HELP = (
     "Hub id or folder. Videos and images: Qwen3-VL and Qwen3-VL-MoE, Qwen3.5 and Qwen3.5-MoE, Qwen2.5-VL, Qwen2-VL, "
     "LLaVA-OneVision, LLaVA-NeXT-Video, Video-LLaVA, InternVL. Images alone: LLaVA-NeXT, LLaVA-1.5. `prunevid models` "
-    "has more. Default: bundled, a toy that knows moving coloured shapes and nothing else."
+    f"has more. {' and '.join(TOYS)} are toys that know moving coloured shapes and nothing else. Default: {BUNDLED}."
 )
 _WORKERS = "Processes that read ahead; 0: a thread. Default: the CPUs less one, at most 4; on Ray all that are free."
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import typer
 
+from prunevid_qwen.bundled import is_bundled
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.errors import ConfigError
 
@@ -86,7 +87,7 @@ class Reporting:
             model_path: who answers. That it is the toy is said first, in colour on a terminal.
         """
         self.calm_libraries()
-        if model_path == "bundled":
+        if is_bundled(model_path):
             said = "note: the bundled toy answers, which knows moving shapes alone: pass -m for a real model"
             self.note(typer.style(said, fg="yellow"))
         try:

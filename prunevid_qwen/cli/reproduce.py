@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import TOYS
 from prunevid_qwen.cli.groups import ModelOptions, ShardedEngineOptions
 from prunevid_qwen.cli.option import opt
 from prunevid_qwen.cli.output import Done, Reporting, outline, typed
@@ -26,7 +27,9 @@ TABLES = {
 class TableModel(ModelOptions):
     """Which model answers instead of the table's."""
 
-    model_path: str = opt("", "Hub id, folder or bundled. Default: the table's.", "ID|FOLDER", "Model", short="-m")
+    model_path: str = opt(
+        "", f"Hub id, folder, {' or '.join(TOYS)}. Default: the table's.", "ID|FOLDER", "Model", short="-m"
+    )
     glimpse_path: str | None = opt(None, "The predictor's. Default: as published.", "ID|FOLDER", "Model", rest=True)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from research.bundled_model.fast_forward import PIXEL_MEAN, PIXEL_STD
-from research.bundled_model.tokenizer import VOCABULARY, build_tokenizer
+from research.bundled_model.tokenizer import build_tokenizer
 
 PREPROCESSOR: dict[str, Any] = {
     "image_processor_type": "Qwen2VLImageProcessor",
@@ -32,20 +33,34 @@ def export_model(model: Any, folder: Path) -> Path:
         folder: where to; made if missing, files of the same names are replaced.
     Returns: the folder.
     """
+    return write_model(model, build_tokenizer(), {"preprocessor_config.json": PREPROCESSOR}, folder)
+
+
+def write_model(model: Any, tokenizer: Any, settings: Mapping[str, dict[str, Any]], folder: Path) -> Path:
+    """Write a toy of any architecture.
+
+    Args:
+        model: the trained model; it is left in bfloat16.
+        tokenizer: of `word_tokenizer`.
+        settings: of pictures and videos; name of the file -> content.
+        folder: where to; made if missing, files of the same names are replaced.
+    Returns: the folder.
+    """
     from transformers import GenerationConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     model.generation_config = GenerationConfig(
-        bos_token_id=VOCABULARY["<|endoftext|>"],
-        eos_token_id=VOCABULARY["<|im_end|>"],
-        pad_token_id=VOCABULARY["<|endoftext|>"],
+        bos_token_id=tokenizer.convert_tokens_to_ids("<|endoftext|>"),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
         do_sample=False,
     )
     model.to(torch.bfloat16).save_pretrained(folder)
-    build_tokenizer().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     _edit(folder / "config.json", _older_rope_keys)
     _edit(folder / "tokenizer_config.json", _plain_tokenizer_class)
-    _write(folder / "preprocessor_config.json", PREPROCESSOR)
+    for name, content in settings.items():
+        _write(folder / name, content)
     (folder / "model.safetensors").chmod(0o644)  # it is written readable by its owner alone
     return folder
 
@@ -53,12 +68,8 @@ def export_model(model: Any, folder: Path) -> Path:
 def _older_rope_keys(config: dict[str, Any]) -> None:
     """Name the rotary settings as releases before ``rope_parameters`` did; later ones read these names too."""
     rope = config["text_config"].pop("rope_parameters")
-    config["text_config"]["rope_theta"] = rope["rope_theta"]
-    config["text_config"]["rope_scaling"] = {
-        "type": "mrope",
-        "rope_type": "default",
-        "mrope_section": rope["mrope_section"],
-    }
+    config["text_config"]["rope_theta"] = rope.pop("rope_theta")
+    config["text_config"]["rope_scaling"] = {"type": "mrope", "rope_type": "default", **rope}
     config["vision_config"].pop("rope_parameters", None)
 
 

@@ -14,6 +14,7 @@ import typer
 
 from prunevid_qwen.cli import run_script
 from research.bundled_model.train import train
+from research.bundled_qwen3vl.export import export_model
 from research.bundled_qwen3vl.recipe import SecondToy
 from research.bundled_qwen3vl.schedule import PHASES
 
@@ -45,6 +46,8 @@ def main(
     if not finished:
         typer.echo(f"not finished; the same command goes on from {out / 'checkpoint.pt'}")
         return
+    folder = export_model(trained, model or out / "model")
+    typer.echo(f"written: {folder}; `prunevid ask --model_path {folder}` answers questions")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import torch
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, Features
 from prunevid_qwen.answers.results import with_grids
+from prunevid_qwen.bundled import BUNDLED
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.evaluation.engine.process_pool import Plugins
@@ -52,7 +53,7 @@ class Answering:
     """Who answers, as something that travels: a process makes an `Answerer` of it."""
 
     configs: NamedConfigs  # name and config of each
-    model_path: str = "bundled"  # or a folder, or a hub id
+    model_path: str = BUNDLED  # or a folder, or a hub id
     loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
     generation: dict[str, Any] = field(default_factory=dict)  # arguments of ``generate``, over `GREEDY`
     plugins: Plugins = ()  # that register methods of the configs; every process of the run loads them first

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from prunevid_qwen.bundled import source_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.datasets.record import Media
@@ -23,7 +24,7 @@ from prunevid_qwen.inputs.frontends.stock import clip_of
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_frame
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, config_of
+from prunevid_qwen.loading import HUB_ARGUMENTS, config_of
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.data_uris import named
 from prunevid_qwen.video.frames import read_picture
@@ -111,7 +112,7 @@ def media_reader(model_path: str, loading: dict[str, Any]) -> MediaReader:
 
 def _where(model_path: str, loading: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
-    return bundled_model() if model_path == "bundled" else model_path, hub
+    return source_of(model_path), hub
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_type_hints
 
+from prunevid_qwen.bundled import BUNDLED
 from prunevid_qwen.config import PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_checks import check_count, is_number, unknown
 from prunevid_qwen.config.typed import kinds_of, read_value
@@ -31,7 +32,7 @@ class ModelArguments:
     loading: dict[str, Any]  # arguments of ``PruneVidQwen25VL.from_pretrained``
     config: PruneVidConfig
     protocol: EvalProtocol  # of its text and lengths nothing is used
-    pretrained: str = "bundled"  # or a folder, or a hub id
+    pretrained: str = BUNDLED  # or a folder, or a hub id
     workers: int = 1  # processes that read ahead, or 0 for a thread
     system: str | None = None  # instead of a task's own system message; None leaves it
     prefill: str = ""  # how the assistant's answer begins

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import BUNDLED, is_bundled, source_of
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.datasets import Dataset, benchmark, read_dataset
@@ -20,7 +21,7 @@ from prunevid_qwen.evaluation.published.table import PublishedTable, SetOfTable,
 from prunevid_qwen.evaluation.tasks.runs import BenchmarkRun, answer_benchmark, spread
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source, config_of
+from prunevid_qwen.loading import HUB_ARGUMENTS, check_source, config_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Reproduction:
     # choices of the protocols that are changed, for a smaller GPU or a test; the page tells of them
     changes: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None  # questions (or timed images) of a data set, equally spaced; None for the setting's
-    model_path: str = "bundled"  # or a folder, or a hub id
+    model_path: str = BUNDLED  # or a folder, or a hub id
     glimpse_path: str | None = None  # the predictor's; None for the table's, or the bundled model's own
     loading: dict[str, Any] = field(default_factory=dict)  # arguments of `from_pretrained`; None means its default
     device: str | None = None  # kind that answers; None for what ``loading`` gives here
@@ -75,7 +76,7 @@ class Reproduction:
     def _predictor(self) -> str | None:
         if self.table.glimpse is None:
             return None
-        return self.glimpse_path or ("bundled" if self.model_path == "bundled" else self.table.glimpse)
+        return self.glimpse_path or (BUNDLED if is_bundled(self.model_path) else self.table.glimpse)
 
     def configs(self, depth: Depth) -> tuple[NamedConfigs, dict[str, str]]:
         """Return the config of each row of ours that fits the model, and of the others why they do not."""
@@ -136,7 +137,7 @@ def check(asked: Reproduction) -> list[dict[str, Any]]:
     Raises:
         ConfigError, SetupError: what would stop the run.
     """
-    files, local = check_files(asked.model_path), Path(_folder(asked.model_path)).is_dir()
+    files, local = check_files(asked.model_path), Path(source_of(asked.model_path)).is_dir()
     depth = asked.depth() if local else PUBLISHED_DEPTH
     configs, unfit = asked.configs(depth)
     if local:
@@ -189,7 +190,7 @@ def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None 
     It raises as `prunevid_qwen.loading.config_of`.
     """
     hub = {name: loading[name] for name in HUB_ARGUMENTS if loading.get(name) is not None}
-    layers = config_of(_folder(model_path), hub).get_text_config().num_hidden_layers
+    layers = config_of(source_of(model_path), hub).get_text_config().num_hidden_layers
     if glimpse_path is None or not (glimpse_path == "bundled" or Path(glimpse_path).is_dir()):
         return Depth(layers)
     from prunevid_qwen.stage2_select.glimpse import GlimpseVIP
@@ -199,8 +200,8 @@ def depth_of(model_path: str, loading: dict[str, Any], glimpse_path: str | None 
 
 def check_files(model_path: str) -> str:
     """Look whether the weights of a local model are all there, and say so; `SetupError` where some are not."""
-    check_source(_folder(model_path))  # before a Path drops the ./ that makes it one
-    folder = Path(_folder(model_path))
+    check_source(source_of(model_path))  # before a Path drops the ./ that makes it one
+    folder = Path(source_of(model_path))
     if not folder.is_dir():
         return f"{model_path}: not a folder here, so its files were not looked at"
     index, wanted = folder / "model.safetensors.index.json", {"model.safetensors"}
@@ -213,7 +214,3 @@ def check_files(model_path: str) -> str:
             "download cut short?"
         )
     return f"{folder}: config and {len(wanted)} file(s) of weights are there"
-
-
-def _folder(model_path: str) -> str:
-    return bundled_model() if model_path == "bundled" else model_path

@@ -12,12 +12,12 @@ from typing import Any
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
+from prunevid_qwen.bundled import BUNDLED, TOYS, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, FIRST_SEED, ShapesVideo
 from prunevid_qwen.evaluation.store import plugin_options
-from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS, Condition
 from prunevid_qwen.reducer import registered, says
@@ -176,7 +176,7 @@ class AccuracyRun:
     conditions: tuple[str, ...] = ()  # names of kinds of video; () is all
     videos: int = 100  # at least 1, conditions taking turns; the one option that may grow when a run goes on
     first_seed: int = FIRST_SEED
-    model: str = "bundled"  # or the folder of an exported model that knows moving shapes
+    model: str = BUNDLED  # or another toy, or the folder of an exported model that knows moving shapes
     questions: int = 12  # about each video, at most: simple scenes hold fewer facts
     random_seeds: int = 2  # how often a method that draws by chance is asked
     through_files: bool = False  # read real mp4 files instead of the drawn frames
@@ -219,9 +219,9 @@ class AccuracyRun:
         Raises:
             ConfigError: there is no such model.
         """
-        model = Path(bundled_model() if self.model == "bundled" else self.model) / "model.safetensors"
+        model = Path(source_of(self.model)) / "model.safetensors"
         if not model.is_file():
-            raise ConfigError(f"no weights at {model}: the model is 'bundled' or the folder of an exported one")
+            raise ConfigError(f"no weights at {model}: the model is {', '.join(TOYS)} or the folder of an exported one")
         options = json.loads(json.dumps(asdict(self)))  # lists, as a record that is read back has them
         for method in options["methods"]:
             method["least_keep_ratio"] = LEAST_KEEP_RATIO

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunevid_qwen.bundled import source_of
 from prunevid_qwen.config import PruneVidConfig, get_paper_config
 from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError
@@ -31,7 +32,7 @@ from prunevid_qwen.evaluation.speed.timed_run import peak_memory, synchronise
 from prunevid_qwen.evaluation.speed.vision_flops import check_counted
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.loading import bundled_model, choose_device, config_of, load_model
+from prunevid_qwen.loading import choose_device, config_of, load_model
 from prunevid_qwen.reducer import Evidence
 from prunevid_qwen.tokens import Block, TokenLayout
 
@@ -96,7 +97,7 @@ class SpeedRun:
         return config
 
     def _source(self) -> str:
-        return bundled_model() if self.model_path in (None, "bundled") else str(self.model_path)
+        return source_of(str(self.model_path))
 
     def model(self) -> Any:
         """Load the model, or make the one of random weights."""

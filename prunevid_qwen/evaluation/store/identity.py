@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import TOYS, source_of
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
-from prunevid_qwen.loading import HUB_ARGUMENTS, bundled_model, check_source
+from prunevid_qwen.loading import HUB_ARGUMENTS, check_source
 from prunevid_qwen.video.backends import BACKENDS, load_backend
 
 CODE = "code_sha256"
@@ -87,7 +88,7 @@ def digest_of(value: Any) -> str:
 
 def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress = lambda *_: None) -> str:
     """Fingerprint a model: the bytes of a folder, or the commit of a hub id; raises as `model_options`."""
-    folder = Path(bundled_model() if model_path == "bundled" else model_path)
+    folder = Path(source_of(model_path))
     check_source(str(folder))
     if folder.is_dir():
         # one process may run several data sets: tens of gigabytes are read once, unless a file was touched
@@ -104,7 +105,7 @@ def model_fingerprint(model_path: str, loading: dict[str, Any], tell: Progress =
         reason = str(error).strip().splitlines()[0]
         raise SetupError(
             f"cannot find the model {quoted(model_path)}: {reason}\nWithout network, copy its folder "
-            "here and pass that as --model_path; bundled needs no download"
+            f"here and pass that as --model_path; {', '.join(TOYS)} need no download"
         ) from error
     return f"commit {Path(config).parent.name}"  # .../snapshots/<commit>/config.json
 

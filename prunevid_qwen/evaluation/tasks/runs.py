@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import BUNDLED
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation import store
@@ -81,7 +82,7 @@ class BenchmarkRun:
     configs: NamedConfigs
     part: str | None = None  # of the benchmark; None for its first
     limit: int | None = None  # questions, equally spaced. Not part of a run's identity: it may grow
-    model_path: str = "bundled"
+    model_path: str = BUNDLED
     loading: dict[str, Any] = field(default_factory=dict)
     device: str | None = None  # kind that answers; None for what ``loading`` gives here
     plugins: tuple[str, ...] = ()
@@ -203,7 +204,7 @@ class BatchRun:
     config: tuple[str, PruneVidConfig]  # its name and itself; it also says how media are read, as for ``prunevid ask``
     system: str | None = None  # the message of the system that the questions were read with
     max_new_tokens: int = 512
-    model_path: str = "bundled"
+    model_path: str = BUNDLED
     loading: dict[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
 

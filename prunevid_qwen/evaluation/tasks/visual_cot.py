@@ -12,6 +12,7 @@ from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import BUNDLED
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation import store
@@ -161,7 +162,7 @@ class VisualCotRun:
     limit: int | None = None  # samples of each set, equally spaced; None takes all
     suffix: str = ""  # behind every question
     max_new_tokens: int = MAX_NEW_TOKENS  # of the longest answer
-    model_path: str = "bundled"
+    model_path: str = BUNDLED
     loading: dict[str, Any] = field(default_factory=dict)
     plugins: tuple[str, ...] = ()
 

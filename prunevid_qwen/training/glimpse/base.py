@@ -7,10 +7,11 @@ from typing import Any
 import torch
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.bundled import is_bundled, source_of
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.inputs.frontends import StockFrontend, frontend_for
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
-from prunevid_qwen.loading import bundled_model, config_of, load_model
+from prunevid_qwen.loading import config_of, load_model
 from prunevid_qwen.stage2_select.glimpse.facts import GlimpseFacts
 from prunevid_qwen.training.glimpse.recipe import GlimpseRecipe
 from prunevid_qwen.training.glimpse.trainee import Trainee
@@ -27,8 +28,7 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor | S
         ConfigError, SetupError, UnsupportedError: as in `loading.load_model`; or the recipe limits the pixels of a
             family whose processor gives images their size.
     """
-    bundled = recipe.model_path == "bundled"
-    source = bundled_model() if bundled else recipe.model_path
+    source = source_of(recipe.model_path)
     family = config_of(source, {}).model_type
     stock = frontend_for(family) is StockFrontend
     if frontend_for(family) not in (StockFrontend, Preprocessor):
@@ -41,7 +41,9 @@ def load_base(recipe: GlimpseRecipe, device: str) -> tuple[Any, Preprocessor | S
             f"the processor of a {family} model gives images their size, and does not read "
             f"max_pixels={recipe.max_pixels}: set it to null, as in the recipe glimpse_llava"
         )
-    arguments: dict[str, Any] = {"dtype": "float32" if bundled and recipe.dtype == "auto" else recipe.dtype}
+    arguments: dict[str, Any] = {
+        "dtype": "float32" if is_bundled(recipe.model_path) and recipe.dtype == "auto" else recipe.dtype
+    }
     if recipe.attn_implementation is not None:
         arguments["attn_implementation"] = recipe.attn_implementation
     reader: Preprocessor | StockFrontend

@@ -16,10 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import is_bundled, source_of
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.inputs.frontends import check_own_reading
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
-from prunevid_qwen.loading import bundled_model
 from prunevid_qwen.processes.interruption import between_steps, interruption
 from prunevid_qwen.receipt import versions
 from prunevid_qwen.training.glimpse.base import facts_for, load_base
@@ -164,7 +164,7 @@ def _reinforce(
         )
     state = PartialState()
     folder, own = TrainingFolder(out), recipe.glimpse_recipe(recipe.model_path)
-    check_own_reading(bundled_model() if own.model_path == "bundled" else own.model_path, {})
+    check_own_reading(source_of(own.model_path), {})
     model, preprocessor = load_base(own, str(state.device))
     assert isinstance(preprocessor, Preprocessor)
     layer = facts_for(model, own).reduce_layer if recipe.pruning_layer is None else recipe.pruning_layer
@@ -189,7 +189,7 @@ def _reinforce(
     held_out("after")
     state.wait_for_everyone()
     if state.is_main_process:
-        source = own.model_path if own.model_path != "bundled" else model.name_or_path
+        source = model.name_or_path if is_bundled(own.model_path) else own.model_path
         trained = sum(each.numel() for each in trainer.model.parameters() if each.requires_grad)
         steps, adapted = trainer.state.global_step, trainer.accelerator.unwrap_model(trainer.model)
         write_merged(adapted, source, preprocessor, out / MERGED)

@@ -27,12 +27,14 @@ import torch
 from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.engine.process_pool import end_pool, start_pool, submit
-from prunevid_qwen.evaluation.shapes.budgets import Calibration, Cell
-from prunevid_qwen.evaluation.shapes.methods import BLANK, AccuracyRun, Method, uses_chance
+from prunevid_qwen.evaluation.shapes.budgets import LEFT_OUT, Calibration, Cell
+from prunevid_qwen.evaluation.shapes.methods import BLANK, UNPRUNED, AccuracyRun, Method, uses_chance
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, Questioner, ShapesVideo
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines, pack, read_lines, unpack
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
+
+_log = logging.getLogger(__name__)
 
 ANSWERS = "answers.jsonl"
 FILES = (ANSWERS, f"{ANSWERS}.xz", "summary.json", "report.md", "comparison.md")
@@ -63,7 +65,8 @@ def accuracy_run(
     Returns: the path of ``answers.jsonl``, which is complete now.
 
     Raises:
-        ConfigError: the folder holds answers of a run with other options, model or versions.
+        ConfigError: the folder holds answers of a run with other options, model or versions, or the model cannot be
+            pruned by any of the methods.
         SetupError: a worker process was ended from outside.
         KeyboardInterrupt: the run was stopped; the same call goes on where it was.
     """
@@ -71,14 +74,16 @@ def accuracy_run(
         raise ConfigError(f"workers are at least 1, got {worker_count}")
     began, tell = time.monotonic(), progress or (lambda what, done, total: None)
     held, answers, videos = RunFolder(folder, FILES), folder / ANSWERS, run.list_videos()
+    options = run.to_dict()  # refuses a model that is not there
     about = {
+        "family": run.family,
         "what": "questions about held-out moving shapes, under every method and budget",
         "command": " ".join(sys.argv) if command is None else command,
         "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
         "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.calibration_videos - 1],
         "minutes": 0.0,
     }
-    record = held.begin(run.to_dict(), about, restart, grows=("videos",))
+    record = held.begin(options, about, restart, grows=("videos",))
     record["seeds"] = [videos[0].seed, videos[-1].seed]
     spent = record["minutes"]
 
@@ -107,6 +112,7 @@ def accuracy_run(
                 cells = sorted([*cells, *found], key=lambda cell: order[cell["condition"], cell["method"]])
                 record["cells"] = cells
                 write_record()
+    _tell_left_out(cells)
     wanted = {video.name: len(_asks(run, video, cells)) * len(video.questions(run.questions)) for video in videos}
     done = whole_videos(answers, wanted)
     write_record()
@@ -137,6 +143,16 @@ def whole_videos(path: Path, wanted: dict[tuple[str, int], int]) -> set[tuple[st
     return done
 
 
+def _tell_left_out(cells: Sequence[Cell]) -> None:
+    """Warn of each method that the model cannot be pruned by; a `ConfigError` where that is all of them."""
+    reasons = {cell["method"]: cell["why"] for cell in cells if cell["status"] == LEFT_OUT}
+    for method, why in reasons.items():
+        _log.warning("%s is left out: %s", method, why)
+    if reasons and not {cell["method"] for cell in cells} - {UNPRUNED, BLANK, *reasons}:
+        said = "; ".join(f"{method}: {why}" for method, why in reasons.items())
+        raise ConfigError(f"this model cannot be pruned by any method that was asked for. {said}")
+
+
 def _asks(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[tuple[Cell, PruneVidConfig, int | None]]:
     """The cells that are reached on a kind of video, each under every random seed; None where nothing is drawn."""
     asks: list[tuple[Cell, PruneVidConfig, int | None]] = []
@@ -150,7 +166,8 @@ def _asks(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[t
 
 def calibrate(run: AccuracyRun, condition: str, method: Method) -> list[Cell]:
     """Fit a method to every budget on one kind of video."""
-    return _calibration(run.model, condition, run.calibration_videos).cells(method, run.budgets)
+    fitted_on = _calibration(run.model, condition, run.calibration_videos, run.through_files)
+    return fitted_on.cells(method, run.budgets)
 
 
 def ask(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -181,8 +198,8 @@ def _model(path: str) -> PruneVidQwen25VL:
 
 
 @lru_cache(maxsize=1)  # jobs of one condition follow each other
-def _calibration(path: str, condition: str, videos: int) -> Calibration:
-    return Calibration(_model(path), CONDITIONS[condition], videos)
+def _calibration(path: str, condition: str, videos: int, through_files: bool) -> Calibration:
+    return Calibration(_model(path), CONDITIONS[condition], videos, through_files)
 
 
 def each(run: AccuracyRun, workers: int, do: Callable[..., Any], jobs: Sequence[Any]) -> Generator[Any, None, None]:

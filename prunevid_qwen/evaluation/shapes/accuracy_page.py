@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import BUNDLED, is_bundled
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
 from prunevid_qwen.evaluation.report.page import Row, Table, flat, page
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED
@@ -17,6 +18,8 @@ from prunevid_qwen.evaluation.shapes.methods import CONTROLS, JUDGED, LEAST_KEEP
 from prunevid_qwen.evaluation.store import replace
 
 HEADLINE_BUDGETS = (0.16, 0.10)
+PLAIN, GOOD = "plain", 0.96
+"""The kind of video that a toy is to know, and the share of its questions from which it knows it well enough."""
 UNREACHABLE = "unreachable"
 PARTIAL = "†"
 _NOTHING = "\N{EN DASH}"
@@ -42,7 +45,7 @@ _HOW_TO_READ = f"""\
 _LIMITS = """\
 This is a toy: a model of a few million parameters, trained from scratch on generated shapes, with 16 or 36 tokens a
 frame. It tells on a laptop whether a change to a method breaks it, and which of two methods keeps more of what is asked
-about, in a world of few objects. **It says nothing about the accuracy of Qwen2.5-VL**: real videos have texture, text
+about, in a world of few objects. **It says nothing about the accuracy of {family}**: real videos have texture, text
 and hundreds of tokens a frame. `min_cluster_tokens` is 1 here, not the authors' 14, which is meant for frames of 140 to
 196 tokens. Expect the order of close methods to change on a real model."""
 
@@ -68,9 +71,12 @@ def report(summary: Row, plots: bool = True) -> str:
     conditions = ", ".join(f"{name} ({row['videos']})" for name, row in figures["conditions"].items())
     run = {**summary["run"], "options": {**summary["run"].get("options", {})}}
     run["options"].pop("methods", None)  # they are long and stand in run.json
-    right = f"{percent(figures['unpruned']['accuracy'])} % are right"
+    family = summary["run"].get("family", "Qwen2.5-VL")  # records of 0.1 have none: there was one toy
+    right, weak = f"{percent(figures['unpruned']['accuracy'])} % are right", weakness(figures)
     if figures["blank"]:
         right += f", of a grey video {percent(figures['blank']['accuracy'])} %"
+
+    left_out = Table(["method", "why"], [list(each) for each in figures.get("left_out", {}).items()]).markdown("---")
 
     def picture(name: str, alternative: str) -> str:
         dark = f'<source media="(prefers-color-scheme: dark)" srcset="{name}_dark.svg">'
@@ -78,21 +84,25 @@ def report(summary: Row, plots: bool = True) -> str:
 
     return page(
         "# Does pruning keep the answers?",
-        f"{figures['questions']} questions about {figures['videos']} held-out videos ({conditions}), asked of the "
-        "bundled model under every method at every budget. Written by `prunevid bench accuracy`; do not edit.",
+        f"{figures['questions']} questions about {figures['videos']} held-out videos ({conditions}), asked of "
+        f"{model_name(summary)} under every method at every budget. Written by `prunevid bench accuracy`; do not edit.",
         picture("accuracy", "Accuracy against layer-averaged tokens, by method"),
         "## What it says",
         f"Unpruned, {right}. In points, the judged methods against it, each other and the controls at equal cost:",
+        weak,
         _judged(figures),
         "## Accuracy",
         "Percent right, and the difference to unpruned on the same questions in points with its 95 % interval.",
+        weak,
         _by_budget(figures, _accuracy),
         "## By type of question, way of asking and condition",
         "Difference to unpruned in points.",
+        weak,
         picture("types", "Accuracy against layer-averaged tokens, by type of question"),
         *(_by_group(figures, group) for group in ("by_type", "by_way", "by_condition")),
         "## Evidence recall",
         "Percent of the tokens on the asked-about objects that survive / percent of all tokens that survive.",
+        weak,
         picture("evidence", "Evidence recall against the share of tokens kept"),
         _by_budget(figures, _evidence),
         "## Tokens",
@@ -101,14 +111,46 @@ def report(summary: Row, plots: bool = True) -> str:
         _by_budget(figures, _tokens),
         "## Out of reach",
         _unreachable(figures),
+        *(
+            ["## Left out", "The model cannot be pruned by these methods. They are in no table above.", left_out]
+            if "left_out" in figures
+            else []
+        ),
         "## How to read it",
         _HOW_TO_READ,
         "## What it cannot say",
-        _LIMITS,
+        _LIMITS.format(family=family),
         "## What was run",
         [f"- {name.replace('_', ' ')}: `{json.dumps(value, sort_keys=True)}`" for name, value in sorted(run.items())],
         "Is a change better than this, by how much, and is it noise? Run the same command into another folder with "
         "`--against` this one: it says so, question by question.",
+    )
+
+
+def model_name(summary: Row) -> str:
+    """Return the words by which a page calls the model that was asked."""
+    run = summary["run"]
+    model = run.get("options", {}).get("model", BUNDLED)
+    if model == BUNDLED:
+        return "the bundled model"
+    kind = f"bundled model of {run['family']}" if is_bundled(model) else "model in"
+    return f"the {kind} (`{model}`)"
+
+
+def weakness(figures: Row) -> str:
+    """Say that the model does not know plain videos well enough, "" where it does or was not asked about any."""
+    plain = figures["unpruned"]["by_condition"].get(PLAIN)
+    return "" if plain is None else weakness_of(plain["accuracy"], plain["accuracy_interval"])
+
+
+def weakness_of(accuracy: float, interval: list[float] | None) -> str:
+    """Say that a toy answers too few questions about plain videos unpruned; "" from ``GOOD`` on."""
+    if accuracy >= GOOD:
+        return ""
+    ends = "" if interval is None else f" ({percent(interval[0])} to {percent(interval[1])})"
+    return (
+        f"**This toy is weak**: unpruned, it answers {percent(accuracy)} %{ends} of the questions about plain videos; "
+        f"the aim was {percent(GOOD, 0)} %. A question that it cannot answer anyway hides the loss of pruning."
     )
 
 

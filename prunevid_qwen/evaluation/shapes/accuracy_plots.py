@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prunevid_qwen.bundled import BUNDLED
 from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED, Theme, draw, heading, legend, spread, style_of
 from prunevid_qwen.evaluation.shapes.methods import JUDGED
@@ -52,6 +53,9 @@ def draw_plots(summary: Row, folder: Path) -> list[Path]:
     notes = [f"Not drawn, since they reach large budgets alone: {', '.join(early)}."] if early else []
     if any(cell["unreached"] for cell in cells):
         notes.append("Hollow: some conditions out of reach; the others alone are compared.")
+    run = summary["run"]
+    first = run.get("options", {}).get("model", BUNDLED) == BUNDLED
+    who = "Bundled toy model" if first else f"Toy model of {run.get('family', 'no known family')}"
     levels = _levels(figures, lambda cell: cell["accuracy"])
     accuracy: dict[str, Any] = {
         "curves": _accuracy(cells, levels),
@@ -59,7 +63,7 @@ def draw_plots(summary: Row, folder: Path) -> list[Path]:
         "x": "visual tokens, averaged over the decoder's layers, share of the whole video's (log; fewer →)",
         "y": _RIGHT,
         "title": "How many answers survive pruning?",
-        "below": f"Bundled toy model, {figures['videos']} held-out videos, {figures['questions']} questions. "
+        "below": f"{who}, {figures['videos']} held-out videos, {figures['questions']} questions. "
         "Bands, bars: 95 % of the paired difference to unpruned, bootstrap over videos.",
     }
     evidence: dict[str, Any] = {

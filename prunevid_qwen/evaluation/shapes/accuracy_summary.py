@@ -18,6 +18,7 @@ import numpy as np
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report import intervals
 from prunevid_qwen.evaluation.report.page import Row, json_text
+from prunevid_qwen.evaluation.shapes.budgets import LEFT_OUT
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
 from prunevid_qwen.evaluation.store import RunFolder, replace
 
@@ -27,7 +28,17 @@ COST_MARGIN = 0.05
 
 _COMMAND = "prunevid bench accuracy"
 _AGAIN = f"run `{_COMMAND}` again with the same options, it goes on where it was"
-_OF_THE_RUN = ("command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds")
+_OF_THE_RUN = (
+    "family",
+    "command",
+    "commit",
+    "uncommitted_changes",
+    "versions",
+    "machine",
+    "options",
+    "conditions",
+    "seeds",
+)
 
 
 class CellName(NamedTuple):
@@ -149,8 +160,8 @@ def summarise(answers: Answers, run: Row) -> Row:
     Returns:
         ``run``: of the record; ``figures``: "unpruned", "blank" (of a grey video; None if that was not asked), "cells"
         (`paired` with unpruned, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs"
-        (the judged methods against all others at their budget) and "unreachable". Shares lie in [0, 1], differences in
-        [-1, 1].
+        (the judged methods against all others at their budget), "unreachable", and "left_out" where the model cannot be
+        pruned by every method. Shares lie in [0, 1], differences in [-1, 1].
 
     Raises:
         ConfigError: the unpruned answers are missing, or those of a cell that the run calls reached.
@@ -180,8 +191,9 @@ def summarise(answers: Answers, run: Row) -> Row:
         {"method": name.method, "budget": name.budget, "condition": condition, "why": cell.get("why", "")}
         for name in sorted(stored, key=lambda name: name.order)
         for condition, cell in stored[name].items()
-        if cell["status"] != "ok"
+        if cell["status"] not in ("ok", LEFT_OUT)
     ]
+    left_out = {cell["method"]: cell["why"] for cell in run.get("cells", []) if cell["status"] == LEFT_OUT}
     conditions = {
         condition: {"questions": len(own), "videos": len({question.seed for question in own})}
         for condition, own in _split(unpruned, lambda question, _: question.condition).items()
@@ -195,6 +207,7 @@ def summarise(answers: Answers, run: Row) -> Row:
         "cells": [cell for cell in cells if cell["method"] not in (UNPRUNED, BLANK)],
         "pairs": pairs,
         "unreachable": unreachable,
+        **({"left_out": left_out} if left_out else {}),
     }
     return {"schema": 1, "run": {key: run[key] for key in _OF_THE_RUN if key in run}, "figures": figures}
 

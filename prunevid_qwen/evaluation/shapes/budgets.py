@@ -16,9 +16,10 @@ import torch
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.contract.samples import only_what_it_asks_for
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.evaluation.shapes.methods import Method, changes
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, Questioner, ShapesVideo
+from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.moving_shapes.conditions import Condition
@@ -29,6 +30,9 @@ from prunevid_qwen.tokens.trace import Reduction, SampleTrace
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
 """How far, relative to the budget, a cell may be from it; frames and their sizes come in coarse steps."""
 
+LEFT_OUT = "left out"
+"""Status of a method that the model cannot be pruned by: it is not asked about any video."""
+
 _QUESTIONS = 4  # of each calibration video, where the decoder has to run
 
 
@@ -36,24 +40,39 @@ Cell = dict[str, Any]
 """A method at a budget on one kind of video, as the record stores it.
 
 method, budget (None where nothing is fitted), condition; config: options that differ from `PruneVidConfig`'s defaults;
-achieved: mean layer-averaged share over the calibration videos, of the nearest setting; status: "ok" or "unreachable",
-and why; counted: "planned" from the encoded videos, or "asked" where the decoder had to run.
+achieved: mean layer-averaged share over the calibration videos, of the nearest setting; status: "ok", "unreachable" or
+`LEFT_OUT`, and why; counted: "planned" from the encoded videos, "asked" where the decoder had to run, "" of a method
+that is left out.
 """
 
 
 class Calibration:
     """Fits methods to budgets on one kind of video, by at least one of its calibration videos."""
 
-    def __init__(self, model: PruneVidQwen25VL, condition: Condition, videos: int = CALIBRATION_VIDEOS) -> None:
+    def __init__(
+        self,
+        model: PruneVidQwen25VL,
+        condition: Condition,
+        videos: int = CALIBRATION_VIDEOS,
+        through_files: bool = False,
+    ) -> None:
         self.condition, chosen = condition, [ShapesVideo(condition, CALIBRATION_SEED + k) for k in range(videos)]
-        self.questioners = [Questioner(model, video, video.questions(_QUESTIONS)) for video in chosen]
+        self.questioners = [Questioner(model, each, each.questions(_QUESTIONS), through_files) for each in chosen]
+        self.stock = model.model
         self.layers = int(model.model.config.get_text_config().num_hidden_layers)
         self._merged: dict[Any, tuple[TokenLayout, torch.Tensor]] = {}
+        self._planned: dict[PruneVidConfig, float] = {}
 
     def cells(self, method: Method, budgets: Sequence[float]) -> list[Cell]:
-        """Fit ``method`` to every budget, in their order; a method without levers gives one cell, with no budget."""
-        settings = method.settings(self.condition, self._fits)
-        configs = [method.base_config(self.condition).replace(**setting) for setting in settings]
+        """Fit ``method`` to every budget, in their order; a method without levers gives one cell, with no budget.
+
+        A method that the model cannot be pruned by gives one cell, without a budget too, whose ``why`` is the refusal.
+        """
+        settings = method.settings(self.condition, self._fits, self.questioners[0].reader.video.factor)
+        base = method.base_config(self.condition)
+        configs = [base.replace(**setting) for setting in settings]
+        if why := self._refusal(configs[-1]):  # the hardest: one that keeps every token has no step
+            return [{**self._cell(method, None, configs[-1]), "status": LEFT_OUT, "why": why}]
         near = NEAR_FOR_SIZES if {"max_frames", "max_pixels"} & settings[0].keys() else NEAR
         wanted = budgets if len(configs) > 1 else [None]
         cells = [self._fitted(method, budget, configs, near, "planned") for budget in wanted]
@@ -63,8 +82,10 @@ class Calibration:
 
     def planned(self, config: PruneVidConfig) -> float:
         """Mean layer-averaged share under ``config``, from the encoded videos alone, in (0, 1]."""
-        shares = [self._planned_share(config, k) for k in range(len(self.questioners))]
-        return sum(shares) / len(shares)
+        if config not in self._planned:  # the search for each budget begins with the same settings
+            shares = [self._planned_share(config, k) for k in range(len(self.questioners))]
+            self._planned[config] = sum(shares) / len(shares)
+        return self._planned[config]
 
     def asked(self, config: PruneVidConfig) -> float:
         """Mean layer-averaged share under ``config`` while questions are asked, in (0, 1]."""
@@ -77,6 +98,14 @@ class Calibration:
         except ConfigError:
             return False
         return True
+
+    def _refusal(self, config: PruneVidConfig) -> str:
+        """Why the model cannot be pruned by ``config``: it lacks what the method reads or adds. "" where it can."""
+        try:
+            with pruned(self.stock, config):
+                return ""
+        except (ConfigError, UnsupportedError) as error:
+            return str(error)
 
     def _holds(self, config: PruneVidConfig) -> bool:
         """Whether the planned count is what the decoder does, by one video."""
@@ -99,19 +128,16 @@ class Calibration:
                 if best in (0, last) and (share < budget) == (best == 0):
                     why = f"at its {'lightest' if best == 0 else 'hardest'} it leaves"
                 why += f" {percent(share, 1)} of the tokens"
-        return {
-            "method": method.name,
-            "budget": budget,
-            "condition": self.condition.name,
-            "config": changes(configs[best]),
-            "achieved": round(share, 6),
-            "status": "unreachable" if why else "ok",
-            "why": why,
-            "counted": counted,
-        }
+        reached = {"achieved": round(share, 6), "status": "unreachable" if why else "ok", "why": why}
+        return {**self._cell(method, budget, configs[best]), **reached, "counted": counted}
+
+    def _cell(self, method: Method, budget: float | None, config: PruneVidConfig) -> Cell:
+        """Return the beginning of a cell, in the order in which records hold it."""
+        about = {"method": method.name, "budget": budget, "condition": self.condition.name, "config": changes(config)}
+        return {**about, "achieved": None, "status": "", "why": "", "counted": ""}
 
     def _asked_shares(self, config: PruneVidConfig, number: int) -> list[float]:
-        whole = self.layers * self.condition.tokens
+        whole = self.layers * self.questioners[number].visual
         return [sum(line["tokens"]) / whole for line in self.questioners[number].ask(config)]
 
     def _planned_share(self, config: PruneVidConfig, number: int) -> float:
@@ -137,7 +163,7 @@ class Calibration:
             cuts.append(Reduction(step.at, step.name, kept))
             layout, hidden = layout.apply(kept)[0], kept.take(hidden, 0)
         widths = SampleTrace((), entered, layout.length, tuple(cuts)).widths(self.layers)
-        return sum(widths) / (self.layers * self.condition.tokens)
+        return sum(widths) / (self.layers * self.questioners[number].visual)
 
     def _after_stage1(
         self, before: Reducer | None, number: int, config: PruneVidConfig

@@ -12,6 +12,8 @@ from typing import Any
 
 import prunevid_qwen.stage1_merge
 import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its methods in the registry
+from prunevid_qwen.adapters import family_of
+from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.bundled import BUNDLED, TOYS, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.option_classes import names_in, options_class
@@ -74,7 +76,7 @@ class Method:
         return config.replace(min_cluster_tokens=1) if groups else config
 
     def settings(
-        self, condition: Condition, fits: Callable[[PruneVidConfig], bool] = lambda _: True
+        self, condition: Condition, fits: Callable[[PruneVidConfig], bool] = lambda _: True, token: int = 28
     ) -> list[dict[str, Any]]:
         """List the positions of the levers, from the lightest pruning to the hardest.
 
@@ -84,6 +86,7 @@ class Method:
         Args:
             condition: the kind of video.
             fits: whether a model has room for a config; a method that cuts late has not for every share.
+            token: pixels of a visual token's side.
         """
         config, levers = self.base_config(condition), self.levers
         if levers is None:
@@ -106,7 +109,8 @@ class Method:
         if levers[0] == "max_frames":
             return [{"max_frames": count} for count in range(condition.frames, 0, -2)]
         if levers[0] == "max_pixels":
-            return [{"max_pixels": side * side} for side in range(condition.height, 0, -28)]
+            whole = condition.height // token * token
+            return [{"max_pixels": side * side} for side in range(whole, 0, -token)]
         return [{levers[0]: share / _STEPS} for share in range(_STEPS, least(levers[0], 1) - 1, -1)]
 
 
@@ -212,6 +216,11 @@ class AccuracyRun:
         """List the videos in the order of their seeds, conditions taking turns."""
         kinds = [CONDITIONS[name] for name in self.conditions]
         return [ShapesVideo(kinds[k % len(kinds)], self.first_seed + k) for k in range(self.videos)]
+
+    @property
+    def family(self) -> str:
+        """What people call the family of the model, such as "Qwen2.5-VL"."""
+        return family_of(read_json(source_of(self.model), "config.json", {}).get("model_type"), self.model).name
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON: what two runs must share for their answers to belong together.

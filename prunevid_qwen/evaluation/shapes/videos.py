@@ -35,6 +35,7 @@ from prunevid_qwen.moving_shapes.cover import LEAST_COVER, token_cover
 from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
+from prunevid_qwen.video.sampling import choose_frames
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 """Where the benchmark's videos begin, unless told otherwise."""
@@ -46,7 +47,6 @@ CALIBRATION_VIDEOS = 48
 _FILE_RATE = 16  # frames a second of files
 _GREY = 128
 _MAX_NEW_TOKENS = 2  # an answer is one word of the bundled model's; the second shows whether it stops there
-_SMALLEST_FRAME = 28 * 28
 
 
 @dataclass(frozen=True)
@@ -84,38 +84,57 @@ class ShapesVideo:
         half = (count + 1) // 2
         return words[:half] + letters[: count - half]
 
-    def shows(self, question: Question) -> np.ndarray:
-        """Tell which tokens show which object the question is about: [objects asked about, T * h * w] bool."""
-        return self._covered[list(question.objects)]
+    def shows(self, question: Question, grid: tuple[int, int] | None = None) -> np.ndarray:
+        """Tell which tokens show which object the question is about: [objects asked about, T * h * w] bool.
 
-    @cached_property
-    def _covered(self) -> np.ndarray:
-        cover = token_cover(self.scene, moving_shapes.frame_times(self.condition.frames))
-        return cover.reshape(len(cover), -1) > LEAST_COVER
+        Args:
+            question: about this video.
+            grid: (h, w) tokens down and across a frame; None is a token for every 28 pixels.
+        """
+        cover = token_cover(self.scene, moving_shapes.frame_times(self.condition.frames), grid)
+        return cover.reshape(len(cover), -1)[list(question.objects)] > LEAST_COVER
+
+    @staticmethod
+    def timestamps(count: int) -> tuple[float, ...]:
+        """Seconds at which ``count`` evenly spaced frames are shown, as they are read from the file."""
+        shown = [frame / _FILE_RATE for frame in range(int(SECONDS * _FILE_RATE))]
+        return choose_frames(shown, 1 / _FILE_RATE, max_frames=count).times
 
 
 class Look(NamedTuple):
     """A video as one sampling and size show it."""
 
     held: EncodedVideos
-    features: Tensor  # [N, D], the visual tokens that the decoder gets
+    features: Tensor  # [N, D], the visual tokens that the decoder gets, without what DeepStack adds later
     medium: Medium  # without its pixels, to be put into prompts
     inputs: dict[str, Tensor]  # the batch of all questions about it
 
 
 class Questioner:
-    """Asks one model, whose own config is not read, about one video; ``through_files`` by way of a real mp4 file."""
+    """Asks one model, whose own config is not read, about one video; ``through_files`` by way of a real mp4 file.
+
+    Raises:
+        UnsupportedError: the model takes other inputs than those of Qwen's families, whose frames are drawn here.
+    """
 
     def __init__(
         self, model: PruneVidQwen25VL, video: ShapesVideo, questions: Sequence[Question], through_files: bool = False
     ) -> None:
         self.model, self.video, self.questions = model, video, questions
         self.through_files = through_files
-        # frames of one token a side are a control here, whatever least size the model's folder asks for
-        media = model.preprocessor.media
-        self.reader = MediaReader(replace(media.video, min_pixels=_SMALLEST_FRAME), media.image)
         self.adapter = adapter_for(model.model)
+        media = model.preprocessor.media
+        # sizes are those of the condition and of the config, whatever the model's folder asks for at least and at most
+        kind, whole, one = video.condition, media.video.whole, media.video.factor**2
+        pixels = kind.height * kind.width
+        whole = whole and replace(whole, least=one, most=kind.frames * pixels)
+        self.reader = MediaReader(replace(media.video, min_pixels=one, whole=whole), media.image)
+        fit = self.reader.video.for_video(kind.frames, kind.height, kind.width, pixels)
+        rows, columns = (side // fit.factor for side in fit.fit(kind.height, kind.width))
+        self.visual = kind.frames // fit.temporal_patch_size * rows * columns  # tokens of the whole video
+        self.shows = [video.shows(question, (rows, columns)) for question in questions]
         self._looks: dict[Any, Look] = {}
+        self._file = b""
 
     @torch.no_grad()
     def look(self, config: PruneVidConfig) -> Look:
@@ -127,7 +146,8 @@ class Questioner:
             with nullcontext() if seen is None else watched_vision(self.adapter, seen):
                 features = held.encode(medium.pixels, medium.grid)
             shown = replace(medium, pixels=held.hold(features))
-            self._looks[key] = Look(held, features.tokens, shown, self._inputs(shown))
+            at_the_door = features.tokens[:, : self.model.model.config.get_text_config().hidden_size]
+            self._looks[key] = Look(held, at_the_door, shown, self._inputs(shown))
         return self._looks[key]
 
     def ask(self, config: PruneVidConfig) -> list[dict[str, Any]]:
@@ -136,8 +156,7 @@ class Questioner:
         Raises:
             PruningNotApplied: pruning was asked for and did not happen.
         """
-        look, stock, visual = self.look(config), self.model.model, self.video.condition.tokens
-        shows = [self.video.shows(question) for question in self.questions]
+        look, stock, visual, shows = self.look(config), self.model.model, self.visual, self.shows
         marks = [torch.from_numpy(each.any(0)) for each in shows]
         with vision_from_memory(self.adapter.parts.vision, look.held), pruned(stock, config, marks) as trace:
             output = stock.generate(**look.inputs, max_new_tokens=_MAX_NEW_TOKENS, do_sample=False)
@@ -174,9 +193,16 @@ class Questioner:
     def _medium(self, config: PruneVidConfig) -> Medium:
         if self.through_files:
             with TemporaryDirectory() as folder:
-                return self.reader.read_video(str(self.video.write(Path(folder) / "video.mp4")), config)
-        pixels, grid = video_pixels(self.video.frames(config.max_frames), self.reader.video, config.max_pixels)
-        return Medium("video", pixels, grid, 2 * SECONDS / config.max_frames, {})
+                path = Path(folder) / "video.mp4"
+                if self._file:
+                    path.write_bytes(self._file)
+                else:  # encoding takes longer than all that is read from it
+                    self._file = self.video.write(path).read_bytes()
+                return self.reader.read_video(str(path), config)
+        count = config.max_frames
+        pixels, grid = video_pixels(self.video.frames(count), self.reader.video, config.max_pixels)
+        # a model that writes times into the prompt writes those of the file
+        return Medium("video", pixels, grid, 2 * SECONDS / count, {"timestamps": self.video.timestamps(count)})
 
     def _inputs(self, medium: Medium) -> dict[str, Tensor]:
         samples = []

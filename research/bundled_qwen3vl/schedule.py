@@ -13,7 +13,7 @@ _SMALL = ((112, 112),)
 # states, shown at every token, tell it sooner than answers alone
 _BESIDE = TaughtPhase(
     "beside",
-    steps=2000,
+    steps=1000,
     types=QUESTION_TYPES,
     weights={"last": 2.0, "first": 2.0, "brief": 2.0, "count": 1.5, "direction": 1.5},
     frames=(8, 12, 16, 16),
@@ -34,7 +34,7 @@ _BESIDE = TaughtPhase(
 _ALONE = replace(
     _BESIDE,
     name="alone",
-    steps=3000,
+    steps=2200,
     weights={"last": 2.5, "first": 2.0, "brief": 2.5, "count": 1.5, "direction": 1.5},
     frames=(8, 12, 16, 16, 16, 32),
     sizes=_SMALL * 6 + ((84, 140), (140, 84), (168, 168)),

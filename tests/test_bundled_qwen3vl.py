@@ -210,7 +210,7 @@ def test_without_pruning_an_answer_is_the_stock_models(shown: str) -> None:
     inputs = inputs_of(toy(), (shown, item), ("text", ASKED))
     stock = toy().model.generate(**inputs, max_new_tokens=3, **OUT)
     kept = PruneVidConfig(
-        tau=1.0, cluster_ratio=1.0, keep_ratio=1.0, min_cluster_tokens=0, position_scheme="hf", pruning_layer=2
+        tau=1.0, cluster_ratio=1.0, keep_ratio=1.0, min_cluster_tokens=0, position_scheme="hf", pruning_layer=1
     )
     messages = [{"role": "user", "content": [{"type": shown, shown: item}, {"type": "text", "text": ASKED}]}]
     for config in (get_baseline_config(), kept):

@@ -61,7 +61,7 @@ def get_stage1_only_config() -> PruneVidConfig:
 def get_glimpse_config() -> PruneVidConfig:
     """Return GlimpsePrune as published: no merging; its predictor chooses the tokens and their number.
 
-    The predictor is the bundled model's. For another model, name its predictor: ``replace(glimpse_path=...)``. The
+    The predictor is that of the toy "bundled". For another model, name its own: ``replace(glimpse_path=...)``. The
     published figure of 92.6 % pruned tokens needs ``replace(max_keep_ratio=0.111)``.
     """
     return PruneVidConfig(enable_stage1=False, selector="glimpse")

@@ -29,16 +29,8 @@ COST_MARGIN = 0.05
 _COMMAND = "prunevid bench accuracy"
 _AGAIN = f"run `{_COMMAND}` again with the same options, it goes on where it was"
 _OF_THE_RUN = (
-    "family",
-    "command",
-    "commit",
-    "uncommitted_changes",
-    "versions",
-    "machine",
-    "options",
-    "conditions",
-    "seeds",
-)
+    "family", "command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds",
+)  # fmt: skip
 
 
 class CellName(NamedTuple):
@@ -160,7 +152,7 @@ def summarise(answers: Answers, run: Row) -> Row:
     Returns:
         ``run``: of the record; ``figures``: "unpruned", "blank" (of a grey video; None if that was not asked), "cells"
         (`paired` with unpruned, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs"
-        (the judged methods against all others at their budget), "unreachable", and "left_out" where the model cannot be
+        (the judged methods against all others at their budget), "unreachable", and "left_out" if the model cannot be
         pruned by every method. Shares lie in [0, 1], differences in [-1, 1].
 
     Raises:

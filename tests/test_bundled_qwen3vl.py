@@ -34,11 +34,6 @@ CLIP, ASKED = CLIPS / "late_square.mp4", "What color is the last object?"
 SEEDS = range(FIRST_HELD_OUT_SEED + 100, FIRST_HELD_OUT_SEED + 116)
 OUT: dict[str, Any] = {"return_dict_in_generate": True, "output_logits": True, "do_sample": False}
 
-# to be removed with the weights' arrival
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "model.safetensors").is_file(), reason=f"the weights of {NAME} are still being trained"
-)
-
 
 @cache
 def toy(attention: str = "sdpa") -> PrunedVLM:

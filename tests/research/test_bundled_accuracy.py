@@ -50,8 +50,6 @@ def test_a_killed_measurement_ends_as_one_that_was_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize("condition", sorted(CONDITIONS.keys() - {"long"}))
 @pytest.mark.parametrize("toy", TOYS)
 def test_the_committed_tables_follow_from_the_committed_answers(toy: str, condition: str) -> None:
-    if not (Path(bundled_model(toy)) / "model.safetensors").is_file():
-        pytest.skip(f"the weights of {toy} are not here yet")
     path = results_of(toy, condition)
     stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     first, last = stored["seeds"]

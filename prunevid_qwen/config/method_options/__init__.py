@@ -1,0 +1,11 @@
+"""The options of the methods of papers, one file a method, and their names. Imports no torch.
+
+`config.methods` and `config.mergers` join these tables with their own.
+"""
+
+from __future__ import annotations
+
+# One line for each class, in the order of the files, and one line in the table of its stage.
+
+MERGERS: dict[str, type] = {}
+SELECTORS: dict[str, type] = {}

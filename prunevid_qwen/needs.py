@@ -125,6 +125,11 @@ class VisionQuery:
         """``what`` as a tuple."""
         return tuple(self.what)
 
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """``blocks`` of a query for a known tower, in which shares and words have become indices."""
+        return tuple(int(block) for block in self.blocks)
+
 
 VisionTaps = VisionQuery  # its name in 0.1
 

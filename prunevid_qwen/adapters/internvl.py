@@ -97,7 +97,7 @@ class InternVL(TextDecoder):
     def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
         """Look into blocks of the tower, inside the block."""
         norms = ("q_norm", "k_norm")  # nothing, or the norm of what the projections made
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note, "attention", norms)
+        return watched_layers(self.vision_blocks, query.indices, query.kinds, note, "attention", norms)
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Every tile has the same grid, of which the tower is not told."""

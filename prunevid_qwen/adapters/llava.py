@@ -132,7 +132,7 @@ class Llava(TextDecoder):
             ConfigError: the query asks for a CLS token's attention, and a SigLIP tower has none.
         """
         self.check_query(query)
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
+        return watched_layers(self.vision_blocks, query.indices, query.kinds, note)
 
     def check_query(self, query: VisionQuery) -> None:
         """Refuse a query that asks for a CLS token's attention where the tower has none, with a ConfigError."""

@@ -141,6 +141,7 @@ _KINDS: dict[str, type] = {
     "taps": VisionQuery,
     "marks": bool,
     "keys": bool,
+    "angles": bool,
     "square_images": bool,
 }
 
@@ -165,6 +166,7 @@ class Needs:
         marks: the marks that the caller passed to `pruned`.
         layers: the only layers before which the reducer can act, because it was trained for them. None means any.
         keys: the keys of the visual tokens.
+        angles: the rotary angles of the visual tokens.
         square_images: images must be padded to squares before they are resized, because the reducer was trained on
             such. `PrunedVLM` does this when it reads images; the evidence is the same.
         taps: name of ``vision`` in 0.1.
@@ -185,6 +187,7 @@ class Needs:
     taps: VisionQuery | None = None
     layer: int | None = None
     square_images: bool = False
+    angles: bool = False
 
     def __post_init__(self) -> None:
         words = self.question if isinstance(self.question, str) else "all" if self.question else ""
@@ -226,6 +229,10 @@ class Evidence:
             of a token, then over the members of a merged token.
         keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
             acts. At the decoder's door they are those of layer 0 on the embeddings.
+        angles: [2, N, R] cosines and sines of the rotary angles that the decoder gives the visual tokens for their
+            positions, model dtype: one row a token, whatever its positions are counted by. R is the number of channels
+            of a head that are turned; channel i goes with channel i + R / 2. A merged token has those of its group's
+            ``rep``.
         step: number of this step among the reducer's steps, from 0.
         layer: the layer on whose output the step acts, from 0; -1 at the decoder's door.
         start: number of the sample's visual tokens before any step of the plan.
@@ -252,6 +259,7 @@ class Evidence:
     entered: tuple[int, ...] = ()
     steps_at: tuple[int, ...] = ()
     depth: int = 0
+    angles: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.vision is not None:

@@ -239,6 +239,10 @@ class Adapter(Protocol):
         """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
         ...
 
+    def turns(self, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Stack rotary angles of n tokens, as the layers get them, with one row a token: [2, n, R], cosines first."""
+        ...
+
     def scale(self, layer: int) -> float:
         """Factor on the attention logits of layer ``layer``."""
         ...

@@ -184,6 +184,11 @@ class TextDecoder:
         """Make of rotary angles as the layers get them [R, d]."""
         return angle
 
+    def turns(self, rope: Rope) -> Tensor:
+        """Stack rotary angles of n tokens, as the layers get them, with one row a token: [2, n, R], cosines first."""
+        attention = self.parts.layers[self.attending[0]].self_attn
+        return torch.stack([self.one_row_a_token(angle, attention) for angle in rope])
+
     def scale(self, layer: int) -> float:
         """Factor on the attention logits of layer ``layer``."""
         return float(self.parts.layers[layer].self_attn.scaling)

@@ -72,7 +72,8 @@ class VScanMerge(VScanMergeOptions):
                 local = best_of_each(shallow, windows, halves)
             kept = local | best_of_others(last, local, counts)
             into = nearest_by_cosine(tokens.view(frames, height * width, -1), kept, max(counts))
-            return merged_map(kept, into, count)
+            own = torch.arange(height * width, device=kept.device)
+            return merged_map(kept, torch.where(kept, own, into), count)
 
         return each_video(seen, self.merge_images, scanned, list(seen.vision["salience"]))
 
@@ -88,7 +89,9 @@ def windows_of(height: int, width: int, side: int) -> Tensor:
         height, width: of the frame, in tokens. A frame smaller than a window is one window.
         side: of a window.
     """
-    rows, columns = ((torch.arange(size) // side).clamp(max=max(1, size // side) - 1) for size in (height, width))
+    rows, columns = (
+        (torch.arange(size, device="cpu") // side).clamp(max=max(1, size // side) - 1) for size in (height, width)
+    )
     return (rows[:, None] * max(1, width // side) + columns).flatten()
 
 

@@ -1,0 +1,20 @@
+"""The options of the methods of papers, one file a method, and their names. Imports no torch.
+
+`config.methods` and `config.mergers` join these tables with their own.
+"""
+
+from __future__ import annotations
+
+# One line for each class, in the order of the files, and one line in the table of its stage.
+from prunevid_qwen.config.method_options.divprune import DivPruneOptions as DivPruneOptions
+from prunevid_qwen.config.method_options.evs import EVSOptions as EVSOptions
+from prunevid_qwen.config.method_options.visionzip import VisionZipOptions as VisionZipOptions
+from prunevid_qwen.config.method_options.vscan import VScanMergeOptions as VScanMergeOptions
+
+MERGERS: dict[str, type] = {
+    "divprune": DivPruneOptions,
+    "evs": EVSOptions,
+    "visionzip": VisionZipOptions,
+    "vscan": VScanMergeOptions,
+}
+SELECTORS: dict[str, type] = {}

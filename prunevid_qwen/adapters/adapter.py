@@ -235,6 +235,10 @@ class Adapter(Protocol):
         """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
         ...
 
+    def rotated_ones(self, layer: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotate an all-ones query or key of each token by its angles, as layer ``layer`` does: [R, d] fp32."""
+        ...
+
     def scale(self, layer: int) -> float:
         """Factor on the attention logits of layer ``layer``."""
         ...

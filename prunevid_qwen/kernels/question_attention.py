@@ -66,19 +66,40 @@ def reference(
     if rows_at is not None:
         future = torch.arange(k.shape[1], device=k.device) > rows_at[:, None]
         logits = logits.masked_fill(future, float("-inf"))
-    p = logits.softmax(-1)[..., columns]
-    if gravity is not None:
-        p = p / (gravity[0].float() @ gravity[1].float().T * scale)[-p.shape[1] :].clamp(min=LEAST_GRAVITY)
+    if gravity is not None and rows == "last":
+        gravity = gravity[0][-1:], gravity[1]
+    if heard is not None and rows == "last":
+        heard = heard[-1:]
+    pull = None if gravity is None else gravity[0].float() @ gravity[1].float().T * scale
+    return reduced(logits.softmax(-1)[..., columns], heads, rows, top_heads, heard, pull).log()
+
+
+def reduced(
+    p: Tensor, heads: str, rows: str, top_heads: int | None = None, heard: Tensor | None = None,
+    pull: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Reduce probabilities over heads and rows.
+
+    Args:
+        p: [H, Q, N] fp32.
+        heads, rows, top_heads, heard: as in `reference`; all Q rows are read, so "last" is "max" of one.
+        pull: [Q, N] attention by position alone, before its smallest value is enforced; None for no division.
+
+    Returns:
+        [N] fp32 of the reduced values, [Q, N] for each row.
+    """
+    if pull is not None:
+        p = p / pull.clamp(min=LEAST_GRAVITY)
     if heard is not None:
-        p = p * heard[-p.shape[1] :, None]
+        p = p * heard[:, None]
     if top_heads is not None:
         p = p[_best(p.sum((1, 2)), top_heads)]
     p = p.amax(0) if heads == "max" else p.mean(0)
     if rows == "each":
-        return p.log()
+        return p
     if rows != "mean":
-        return p.amax(0).log()
-    return (p.mean(0) if heard is None else p.sum(0) / heard.sum()).log()
+        return p.amax(0)
+    return p.mean(0) if heard is None else p.sum(0) / heard.sum()
 
 
 @names_its_dtypes

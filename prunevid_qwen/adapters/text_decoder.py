@@ -33,6 +33,8 @@ class TextDecoder:
     text_arguments: tuple[str, ...] = ()
     deepstack = 0
     timestamped = False
+    feature_block = -1
+    salience = "received"
 
     def __init__(self, model: Any, towers: Mapping[str, str]) -> None:
         self.config: Any = model.config
@@ -191,6 +193,11 @@ class TextDecoder:
     def one_row_a_token(self, angle: Tensor, attention: Any) -> Tensor:
         """Make of rotary angles as the layers get them [R, d]."""
         return angle
+
+    def turns(self, rope: Rope) -> Tensor:
+        """Stack rotary angles of n tokens, as the layers get them, with one row a token: [2, n, R], cosines first."""
+        attention = self.parts.layers[self.attending[0]].self_attn
+        return torch.stack([self.one_row_a_token(angle, attention) for angle in rope])
 
     def scale(self, layer: int) -> float:
         """Factor on the attention logits of layer ``layer``."""

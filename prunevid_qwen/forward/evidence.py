@@ -79,6 +79,7 @@ class Sight:
             vision=self._vision(row),
             keys=self._keys(b, _visual(row)) if self.needs.keys else None,
             question_keys=self._keys(b, _asking(row, self.needs)) if self.needs.keys and self.needs.question else None,
+            angles=self._angles(b) if self.needs.angles else None,
             step=self.number,
             layer=self.step.at,
             start=row.start.visual.numel(),
@@ -119,6 +120,8 @@ class Sight:
             yield self._keys(b, _visual(row))
             if self.needs.question:
                 yield self._keys(b, _asking(row, self.needs))
+        if self.needs.angles:
+            yield self._angles(b)
 
     def _states(self, b: int, places: Tensor) -> Tensor:
         """States [n, D] of some tokens of a row."""
@@ -147,6 +150,10 @@ class Sight:
         at = state.places(b, device).index_select(0, moved(places, device))
         normed = adapter.before_attention(0, self._states(b, places).to(device))
         return adapter.key_states(0, normed, angles_at(self.rope, b, at)).to(self.device)
+
+    def _angles(self, b: int) -> Tensor:
+        at = self.state.places(b, self.device).index_select(0, moved(_visual(self.state.rows[b]), self.device))
+        return self.adapter.turns(angles_at(self.rope, b, at)).to(self.device)
 
     def _vision(self, row: SampleState) -> dict[str, Tensor] | None:
         query, taps = self.needs.vision, row.taps

@@ -10,17 +10,16 @@ from torch import Tensor
 
 from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.method_options.dart import DARTOptions
+from prunevid_qwen.kernels.cosines import PIECE_BYTES, exact_dtype
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.tokens import TokenMap
-
-_UNIT_BYTES = 2**26  # of one fp32 block of features of length 1
 
 
 def least_duplicated(features: Tensor, norms: Tensor, pivots: int, others: Tensor, count: int) -> Tensor:
     """Choose pivots, and then for one pivot after another the tokens that resemble it least.
 
     The pivots share what is left of the count equally; where that does not come out even, the first ones get one more.
-    Memory: one fp32 number for each token and pivot, and `_UNIT_BYTES`.
+    Memory: one fp32 number for each token and pivot, and `PIECE_BYTES`.
 
     Args:
         features: [N, D] of the tokens; their cosine says how much two resemble each other.
@@ -34,17 +33,18 @@ def least_duplicated(features: Tensor, norms: Tensor, pivots: int, others: Tenso
         ones the lower index.
     """
     chosen = norms.argsort(descending=True, stable=True)[: min(pivots, count)]
-    rows = F.normalize(torch.cat([features.index_select(0, chosen), others]).float(), dim=1)
-    step = max(1, _UNIT_BYTES // (4 * features.shape[1]))
-    similar = torch.cat([rows @ F.normalize(part.float(), dim=1).T for part in torch.split(features, step)], dim=1)
+    dtype, step = exact_dtype(), max(1, PIECE_BYTES // (8 * features.shape[1]))
+    rows = F.normalize(torch.cat([features.index_select(0, chosen), others]).to(dtype), dim=1)
+    parts = [rows @ F.normalize(part.to(dtype), dim=1).T for part in torch.split(features, step)]
+    similar = torch.cat(parts, dim=1).float()
     share, more = divmod(count - chosen.numel(), len(rows))
     similar.index_fill_(1, chosen, torch.inf)
-    parts = [chosen]
+    kept = [chosen]
     for i in range(len(rows)):
         least = similar[i].argsort(stable=True)[: share + (i < more)]
         similar.index_fill_(1, least, torch.inf)
-        parts.append(least)
-    return torch.cat(parts)
+        kept.append(least)
+    return torch.cat(kept)
 
 
 @register("dart", DARTOptions)

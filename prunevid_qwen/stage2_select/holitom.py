@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.method_options.holitom_inner import HoliTomOptions
+from prunevid_qwen.kernels.cosines import nearest_by_cosine
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.tokens import Mix, TokenMap
-
-_SIMILARITY_BYTES = 2**25  # of one fp32 block of similarities between dropped and kept tokens
 
 
 def merged_in_turn(score: Tensor, features: Tensor, count: int) -> TokenMap:
     """Keep the best tokens, and merge the others one after another into the kept token that they resemble most.
 
     Each merge leaves half of what the kept token was and half of the one that comes, so of m tokens the i-th (from 0)
-    has a weight of 2^(i - m), and the kept token itself 2^-m. Memory: `_SIMILARITY_BYTES` and the
-    kept features in fp32.
+    has a weight of 2^(i - m), and the kept token itself 2^-m. Memory: that of `nearest_by_cosine`, which is the features
+    in fp32 and `PIECE_BYTES`.
 
     Args:
         score: [N] of any real dtype, higher is better; equal scores go to the lower index.
@@ -37,28 +35,18 @@ def merged_in_turn(score: Tensor, features: Tensor, count: int) -> TokenMap:
         return TokenMap.identity(n, device)
     order = score.argsort(descending=True, stable=True)
     kept, rest = order[:count].sort().values, order[count:].sort().values
-    into = _nearest(features, rest, kept)
+    among = torch.zeros(n, dtype=torch.bool, device=device).index_fill_(0, kept, True)
+    target = among.long().cumsum(0).sub_(1)  # of a kept token its group
+    target = target[nearest_by_cosine(features[None], among[None], count)[0]].where(~among, target)
+    into = target[rest]
     in_group = into.argsort(stable=True)  # in sequence order inside each group
     sizes = torch.zeros_like(kept).scatter_add_(0, into, torch.ones_like(into))
     first = sizes.cumsum(0) - sizes
     turn = torch.empty_like(into)
     turn[in_group] = torch.arange(n - count, device=device) - first[into[in_group]]
     weight = torch.cat([-sizes, turn - sizes[into]]).float().exp2()
-    target = torch.empty_like(order)
-    target[kept], target[rest] = torch.arange(count, device=device), into
     mix = Mix(torch.cat([kept, rest]), torch.cat([target[kept], into]), weight)
     return TokenMap.trusted(target, kept, mix=mix)
-
-
-def _nearest(features: Tensor, rows: Tensor, among: Tensor) -> Tensor:
-    """For each of some rows of [N, D] the place in ``among`` of the row of the largest cosine, [R] int64."""
-
-    def unit(index: Tensor) -> Tensor:
-        return F.normalize(features.index_select(0, index).float(), dim=1)
-
-    columns = unit(among).T
-    step = max(1, _SIMILARITY_BYTES // (4 * max(among.numel(), features.shape[1])))
-    return torch.cat([(unit(chunk) @ columns).argmax(dim=1) for chunk in torch.split(rows, step)])
 
 
 @register("holitom", HoliTomOptions)

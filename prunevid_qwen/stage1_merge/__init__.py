@@ -2,6 +2,8 @@
 
 from prunevid_qwen.stage1_merge.divprune import DivPrune as DivPrune
 from prunevid_qwen.stage1_merge.evs import EVS as EVS
+from prunevid_qwen.stage1_merge.dycoke import DyCoke as DyCoke
+from prunevid_qwen.stage1_merge.fastvid import FastVID as FastVID
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -13,11 +15,14 @@ from prunevid_qwen.stage1_merge.rlt import RLT as RLT
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 from prunevid_qwen.stage1_merge.visionzip import VisionZip as VisionZip
 from prunevid_qwen.stage1_merge.vscan import VScanMerge as VScanMerge
+from prunevid_qwen.stage1_merge.vidcom2 import VidCom2 as VidCom2
 
 __all__ = [
     "EVS",
     "RLT",
     "DivPrune",
+    "DyCoke",
+    "FastVID",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",
@@ -25,6 +30,7 @@ __all__ = [
     "UniformMerge",
     "VScanMerge",
     "VisionZip",
+    "VidCom2",
     "dpc_knn",
     "merge_video",
     "refine_segments",

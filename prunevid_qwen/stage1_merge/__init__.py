@@ -1,5 +1,6 @@
 """Stage 1: reducing between the vision merger and the decoder. One import per method: that registers it."""
 
+from prunevid_qwen.stage1_merge.cdpruner import CDPruner as CDPruner
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -12,6 +13,7 @@ from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 
 __all__ = [
     "RLT",
+    "CDPruner",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 # One line for each class, in the order of the files, and one line in the table of its stage.
+from prunevid_qwen.config.method_options.cdpruner import CDPrunerOptions as CDPrunerOptions
 
-MERGERS: dict[str, type] = {}
+MERGERS: dict[str, type] = {
+    "cdpruner": CDPrunerOptions,
+}
 SELECTORS: dict[str, type] = {}

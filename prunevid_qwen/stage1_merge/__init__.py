@@ -1,6 +1,7 @@
 """Stage 1: reducing between the vision merger and the decoder. One import per method: that registers it."""
 
 from prunevid_qwen.stage1_merge.cdpruner import CDPruner as CDPruner
+from prunevid_qwen.stage1_merge.holitom import HoliTomMerge as HoliTomMerge
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -14,6 +15,7 @@ from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 __all__ = [
     "RLT",
     "CDPruner",
+    "HoliTomMerge",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",

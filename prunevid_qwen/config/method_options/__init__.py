@@ -7,8 +7,10 @@ from __future__ import annotations
 
 # One line for each class, in the order of the files, and one line in the table of its stage.
 from prunevid_qwen.config.method_options.cdpruner import CDPrunerOptions as CDPrunerOptions
+from prunevid_qwen.config.method_options.holitom import HoliTomMergeOptions as HoliTomMergeOptions
 
 MERGERS: dict[str, type] = {
     "cdpruner": CDPrunerOptions,
+    "holitom": HoliTomMergeOptions,
 }
 SELECTORS: dict[str, type] = {}

@@ -10,6 +10,7 @@ from prunevid_qwen.stage1_merge.prunevid.method import merge_video as merge_vide
 from prunevid_qwen.stage1_merge.prunevid.segments import refine_segments as refine_segments
 from prunevid_qwen.stage1_merge.random import RandomMerge as RandomMerge
 from prunevid_qwen.stage1_merge.rlt import RLT as RLT
+from prunevid_qwen.stage1_merge.simplecluster import SimpleCluster as SimpleCluster
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Pool",
     "PruneVidMerge",
     "RandomMerge",
+    "SimpleCluster",
     "UniformMerge",
     "dpc_knn",
     "merge_video",

@@ -98,7 +98,9 @@ def flashvid(tokens: Tensor, received: Tensor, own: FlashVIDOptions) -> TokenMap
     quality = received.float()
     if own.event_relevance:
         events = cluster_mean(means, segment, len(lengths))  # frames have equally many tokens
-        quality = quality * torch.cat([(part.float() @ events[segment[at], :, None])[..., 0] for at, part in _parts(tokens)])
+        quality = quality * torch.cat(
+            [(part.float() @ events[segment[at], :, None])[..., 0] for at, part in _parts(tokens)]
+        )
     chosen = torch.zeros(count, size, dtype=torch.bool, device=device)
     chosen.scatter_(1, diverse(tokens, quality, selected), True)
     alone = chosen.flatten().byte().argsort(descending=True, stable=True)[: count * selected]

@@ -179,7 +179,8 @@ class Calibration:
             groups = torch.zeros(count, dtype=torch.long)
             layout = TokenLayout(count + 1, torch.arange(count), torch.tensor([count]), (block,), groups)
             if before is not None:
-                merged = before.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1])))
+                seen = Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1]), depth=self.layers)
+                merged = before.plan(only_what_it_asks_for(before, seen))
                 layout, hidden = layout.apply(merged)[0], merged.mean(hidden)
             self._merged[key] = layout, hidden
         return self._merged[key]

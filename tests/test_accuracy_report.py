@@ -84,6 +84,27 @@ def test_the_tables_mark_what_is_partial_or_out_of_reach(summary):
     ]
 
 
+WITH_ANSWERS = ("What it says", "Accuracy", "By type of question, way of asking and condition", "Evidence recall")
+
+
+@pytest.mark.parametrize("accuracy", [0.9599, 0.96])
+def test_a_model_that_knows_plain_videos_badly_is_said_to_be_weak_beside_every_table(accuracy, summary):
+    summary["figures"]["unpruned"]["by_condition"]["plain"]["accuracy"] = accuracy
+    for heading in WITH_ANSWERS:
+        section = report(summary).partition(f"## {heading}\n")[2].partition("\n## ")[0]
+        assert ("This toy is weak" in section) == (accuracy < 0.96), heading
+
+
+@pytest.mark.parametrize(
+    ("model", "family", "said"),
+    [("bundled", "Qwen2.5-VL", "the bundled model under"), ("bundled-qwen3vl", "Qwen3-VL", "the bundled model of Qwen3-VL"),
+     ("runs/mine", "Qwen3-VL", "the model in (`runs/mine`)")],
+)  # fmt: skip
+def test_the_report_names_the_model_and_its_family(model, family, said, summary):
+    summary["run"] |= {"options": {"model": model}, "family": family}
+    assert said in report(summary) and f"accuracy of {family}**" in report(summary)
+
+
 def test_the_report_says_what_was_run(summary):
     text = report(summary)
     for said in ("python eval/moving_shapes.py --videos 8", "0123abc", '{"torch": "2.13.0"}', "says nothing about"):

@@ -23,7 +23,6 @@ from prunevid_qwen import moving_shapes
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.forward.vision_evidence import watched_vision
@@ -115,7 +114,7 @@ class Questioner:
     """Asks one model, whose own config is not read, about one video; ``through_files`` by way of a real mp4 file.
 
     Raises:
-        ConfigError: the model takes other inputs than those of Qwen's families, whose frames are drawn here.
+        UnsupportedError: the model takes other inputs than those of Qwen's families, whose frames are drawn here.
     """
 
     def __init__(
@@ -124,18 +123,13 @@ class Questioner:
         self.model, self.video, self.questions = model, video, questions
         self.through_files = through_files
         self.adapter = adapter_for(model.model)
-        media = getattr(model.preprocessor, "media", None)
-        if not isinstance(media, MediaReader) or media.video.temporal_patch_size != 2:
-            raise ConfigError(
-                f"the videos are made for models that take a pair of frames at once as Qwen2.5-VL does, and "
-                f"{self.adapter.family} does not: pass a model of moving shapes of Qwen's families"
-            )
-        # frames of one token a side are a control here, whatever least size the model's folder asks for
-        whole, one = media.video.whole, media.video.factor**2
-        frames = replace(media.video, min_pixels=one, whole=whole and replace(whole, least=one))
-        self.reader = MediaReader(frames, media.image)
-        kind = video.condition
-        fit = self.reader.video.for_video(kind.frames, kind.height, kind.width, kind.height * kind.width)
+        media = model.preprocessor.media
+        # sizes are those of the condition and of the config, whatever the model's folder asks for at least and at most
+        kind, whole, one = video.condition, media.video.whole, media.video.factor**2
+        pixels = kind.height * kind.width
+        whole = whole and replace(whole, least=one, most=kind.frames * pixels)
+        self.reader = MediaReader(replace(media.video, min_pixels=one, whole=whole), media.image)
+        fit = self.reader.video.for_video(kind.frames, kind.height, kind.width, pixels)
         rows, columns = (side // fit.factor for side in fit.fit(kind.height, kind.width))
         self.visual = kind.frames // fit.temporal_patch_size * rows * columns  # tokens of the whole video
         self.shows = [video.shows(question, (rows, columns)) for question in questions]

@@ -6,10 +6,14 @@
 from __future__ import annotations
 
 # One line for each class, in the order of the files, and one line in the table of its stage.
+from prunevid_qwen.config.method_options.dart import DARTOptions as DARTOptions
 from prunevid_qwen.config.method_options.divprune import DivPruneOptions as DivPruneOptions
 from prunevid_qwen.config.method_options.evs import EVSOptions as EVSOptions
+from prunevid_qwen.config.method_options.holitom_inner import HoliTomOptions as HoliTomOptions
+from prunevid_qwen.config.method_options.sparsevlm_plus import SparseVLMPlusOptions as SparseVLMPlusOptions
 from prunevid_qwen.config.method_options.visionzip import VisionZipOptions as VisionZipOptions
 from prunevid_qwen.config.method_options.vscan import VScanMergeOptions as VScanMergeOptions
+from prunevid_qwen.config.method_options.vscan_inner import VScanOptions as VScanOptions
 
 MERGERS: dict[str, type] = {
     "divprune": DivPruneOptions,
@@ -17,4 +21,9 @@ MERGERS: dict[str, type] = {
     "visionzip": VisionZipOptions,
     "vscan": VScanMergeOptions,
 }
-SELECTORS: dict[str, type] = {}
+SELECTORS: dict[str, type] = {
+    "dart": DARTOptions,
+    "holitom": HoliTomOptions,
+    "sparsevlm_plus": SparseVLMPlusOptions,
+    "vscan": VScanOptions,
+}

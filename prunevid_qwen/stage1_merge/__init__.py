@@ -2,6 +2,7 @@
 
 from prunevid_qwen.stage1_merge.dycoke import DyCoke as DyCoke
 from prunevid_qwen.stage1_merge.fastvid import FastVID as FastVID
+from prunevid_qwen.stage1_merge.flashvid import FlashVID as FlashVID
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -17,6 +18,7 @@ __all__ = [
     "RLT",
     "DyCoke",
     "FastVID",
+    "FlashVID",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",

@@ -78,7 +78,7 @@ def test_a_merger_that_changed_nothing_gives_its_reason(merger: str) -> None:
     for shapes, options in (
         ((BIKES,), {str(says(options_class("merger", merger)(), 1).lever): 1.0}),
         ((("video", (1, 1, 1)),), {}),
-        ((("image", (1, 4, 5)),), {}),
+        ((("image", (1, 4, 5)),), {"merge_images": False}),
         ((("image", (1, 1, 1)), ("video", (1, 1, 1))), {"merge_images": True}),
     ):
         makes = asked_of if "merge_images" in options else PruneVidConfig

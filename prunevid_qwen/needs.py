@@ -238,8 +238,8 @@ class Evidence:
         taps: name of ``vision["states"]`` in 0.1.
         marks: [N] fp32 in [0, 1], the caller's mark of each token. A merged token has the largest of its members.
         vision: a tensor for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's
-            dtype, "received", "cls", "salience" and "pooled" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over the
-            patches of a token, then over the members of a merged token.
+            dtype, "received", "cls", "salience" and "pooled" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over
+            the patches of a token, then over the members of a merged token.
         keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
             acts. At the decoder's door they are those of layer 0 on the embeddings.
         question_keys: [Hkv, Q', d] keys of the tokens of ``question``, of the same layer.

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.adapters.llava import DECODERS, feature_block_of
+from prunevid_qwen.adapters.llava import DECODERS
+from prunevid_qwen.adapters.vision_blocks import feature_block_of
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step

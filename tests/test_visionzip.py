@@ -9,7 +9,7 @@ from torch import Tensor
 from prunevid_qwen.config.method_options import VisionZipOptions
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.stage1_merge import VisionZip
-from prunevid_qwen.stage1_merge.frames import counts_of_frames, parts_of
+from prunevid_qwen.stage1_merge.frame_by_frame import counts_of_frames, parts_of
 from prunevid_qwen.stage1_merge.visionzip import zipped_frames
 from tests.door_samples import shown
 

@@ -21,6 +21,17 @@ Note = Callable[[int, str, Tensor], None]
 """Takes the index of a block, what of it, and [..., C] for the patches, as the tower holds them."""
 
 
+def feature_block_of(layer: int | Sequence[int], blocks: int) -> int:
+    """Return the block, counted from the end, whose output features are made of; the last one where they are several.
+
+    Args:
+        layer: ``vision_feature_layer`` of a config: indices among the embeddings and the outputs of all blocks.
+        blocks: number of blocks.
+    """
+    layers = (layer,) if isinstance(layer, int) else layer
+    return max(each if each < 0 else each - 1 - blocks for each in layers)
+
+
 class _Projected(threading.local):
     """What the projections of the call under way made, by their name; each thread has a call of its own."""
 

@@ -31,7 +31,7 @@ def reference(q: Tensor, k: Tensor, lengths: Sequence[int], unit: int, scale: fl
     out, at = [], 0
     for n in lengths:
         query = q[:, at : at + n].float().mean(dim=1, keepdim=True)  # [H, 1, d]
-        keys = k[:, at : at + n].float().unflatten(1, (-1, unit)).mean(dim=2)  # [H, n / unit, d]
+        keys = k[:, at : at + n].float().reshape(len(k), n // unit, unit, -1).mean(dim=2)  # [H, n / unit, d]
         out.append((query @ keys.mT * scale).softmax(dim=-1).mean(dim=(0, 1)))
         at += n
     return torch.cat(out) if out else q.new_zeros(0, dtype=torch.float32)
@@ -49,7 +49,9 @@ def pooled_attention(q: Tensor, k: Tensor, lengths: Sequence[int], unit: int, sc
         first = first.to(q.device, non_blocking=q.is_cuda)
         at = first[:, None] + torch.arange(n, device=q.device)  # [segments, n]
         query = q[:, at].mean(dim=2, keepdim=True, dtype=torch.float32)  # [H, segments, 1, d]
-        keys = k[:, at].unflatten(2, (-1, unit)).mean(dim=3, dtype=torch.float32)  # [H, segments, n / unit, d]
+        keys = (
+            k[:, at].view(len(k), len(at), n // unit, unit, -1).mean(dim=3, dtype=torch.float32)
+        )  # [H, segments, n / unit, d]
         logits = (query @ keys.mT)[:, :, 0] * scale
         out[at[:, ::unit] // unit] = logits.softmax(dim=-1).mean(dim=0)
     return out

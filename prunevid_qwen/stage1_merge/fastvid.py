@@ -244,7 +244,7 @@ class _Joined:
         best, which = [], []
         for part in torch.split(self.tokens, step):
             # a token's own length does not change which anchor is the most similar
-            products = (flat[part].float() @ towards.T).unflatten(1, anchors.shape).masked_fill(~real, -torch.inf)
+            products = (flat[part].float() @ towards.T).view(-1, *anchors.shape).masked_fill(~real, -torch.inf)
             which.append(products.argmax(dim=2))  # of equal ones the first
             best.append(products.gather(2, which[-1][..., None])[..., 0])
         self.slot = torch.cat(which)  # [R, A] which of an anchor frame's anchors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil
 
 import torch
@@ -109,23 +110,21 @@ def flashvid(tokens: Tensor, received: Tensor, own: FlashVIDOptions) -> TokenMap
         return TokenMap.keep(alone, len(target))
     root = trees(tokens, chosen, segment, lengths, own.merge_threshold, (size - selected - merged, size))
     others = chosen.flatten().byte().argsort(stable=True)[: count * (size - selected)]
-    of_root, rep, tree_of = _clustered(tokens, root, others, lengths, merged)
-    rep = torch.cat([alone, rep])
+    roots, tree = torch.unique(root.flatten()[others], return_inverse=True)  # ascending
+    of_tree = target.index_put((others,), tree)
+    cluster, stands = _clustered(cluster_mean(tokens.flatten(0, 1), of_tree, len(roots)), roots, size, lengths, merged)
+    rep = torch.cat([alone, stands])
     order = rep.argsort()
     rank = torch.empty_like(order)
     rank[order] = torch.arange(len(order), device=device)
     target[alone] = rank[: len(alone)]
-    target[others] = rank[len(alone) + of_root[tree_of]]
-    trees_of = torch.bincount(of_root, minlength=len(rep) - len(alone))  # number of trees of a cluster
-    tokens_of = torch.bincount(tree_of, minlength=len(of_root))  # number of tokens of a tree
-    weight = (trees_of[of_root] * tokens_of)[tree_of].float().reciprocal()
-    return TokenMap(
-        target, rep[order], None,
-        Mix(
-            torch.cat([alone, others]), target[torch.cat([alone, others])],
-            torch.cat([torch.ones(len(alone), dtype=torch.float32, device=device), weight]),
-        ),
-    )  # fmt: skip
+    target[others] = rank[len(alone) + cluster[tree]]
+    # each tree of a cluster has the same weight, each token of a tree too
+    shares = torch.bincount(cluster, minlength=len(stands))[cluster] * torch.bincount(tree, minlength=len(roots))
+    ones = torch.ones(len(alone), dtype=torch.float32, device=device)
+    source = torch.cat([alone, others])
+    mix = Mix(source, target[source], torch.cat([ones, shares[tree].float().reciprocal()]))
+    return TokenMap(target, rep[order], None, mix)
 
 
 def diverse(tokens: Tensor, quality: Tensor, count: int) -> Tensor:
@@ -205,49 +204,49 @@ def trees(
     return up.view(frames, size)
 
 
-def _clustered(
-    tokens: Tensor, root: Tensor, others: Tensor, lengths: list[int], merged: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cluster the trees that begin in each frame until a segment has ``merged`` a frame, rounded up.
+def _clustered(means: Tensor, roots: Tensor, size: int, lengths: list[int], merged: int) -> tuple[Tensor, Tensor]:
+    """Cluster the trees that begin in each frame until a segment has ``merged`` a frame, rounded up in each frame.
+
+    Args:
+        means: [R, C] mean of each tree.
+        roots: [R] int64 raster index of its root, ascending.
+        size: tokens of a frame.
+        lengths: of the segments.
+        merged: clusters of a segment for each of its frames, at least 1.
 
     Returns:
-        The cluster of each tree, the root that a cluster stands at, and the tree of each of ``others``.
+        [R] int64 cluster of each tree, and for each cluster the root of the tree that is its centre.
     """
-    frames, size, _ = tokens.shape
-    device = tokens.device
-    roots, tree_of = root.flatten()[others].unique(return_inverse=True)  # ascending
-    means = cluster_mean(tokens.flatten(0, 1)[others], tree_of, len(roots))
-    counts: list[int] = torch.bincount(roots // size, minlength=frames).tolist()
+    frames, device = sum(lengths), means.device
+    frame = roots // size
+    counts: list[int] = torch.bincount(frame, minlength=frames).tolist()
     wanted: list[int] = []
     for length in lengths:
         inside = counts[len(wanted) : len(wanted) + length]
         share = merged * length / max(1, sum(inside))
         wanted += [ceil(count * share) if share < 1 else count for count in inside]
-    first = [sum(counts[:frame]) for frame in range(frames)]
-    base = [sum(wanted[:frame]) for frame in range(frames)]
-    cluster = torch.arange(len(roots), device=device)  # of frames that stay as they are
-    cluster = cluster - tensor_on(first, device)[roots // size] + tensor_on(base, device)[roots // size]
-    rep = torch.empty(sum(wanted), dtype=torch.long, device=device)
-    rep[cluster.clamp(max=len(rep) - 1)] = roots  # of the others below
-    for neighbours in {min(wanted[frame], _NEIGHBOURS) for frame in range(frames) if wanted[frame] < counts[frame]}:
-        some = [
-            frame for frame in range(frames)
-            if wanted[frame] < counts[frame] and min(wanted[frame], _NEIGHBOURS) == neighbours
-        ]  # fmt: skip
-        step = max(1, _BYTES // (4 * size * tokens.shape[2]))
+    first, base = ([0, *accumulate(each)][:frames] for each in (counts, wanted))
+    clustered = [at for at in range(frames) if wanted[at] < counts[at]]
+    cluster = torch.arange(len(roots), device=device) + (tensor_on(base, device) - tensor_on(first, device))[frame]
+    stands = torch.empty(sum(wanted), dtype=torch.long, device=device)
+    stay = tensor_on([wanted[at] == counts[at] for at in range(frames)], device)[frame].bool()
+    stands[cluster[stay]] = roots[stay]
+    for neighbours in sorted({min(wanted[at], _NEIGHBOURS) for at in clustered}):
+        some = [at for at in clustered if min(wanted[at], _NEIGHBOURS) == neighbours]
+        step = max(1, _BYTES // (4 * size * means.shape[1]))
         for start in range(0, len(some), step):
-            part = some[start : start + step]
-            column = torch.arange(max(counts[frame] for frame in part), device=device)
-            valid = column < tensor_on([counts[frame] for frame in part], device)[:, None]
-            at = (tensor_on([first[frame] for frame in part], device)[:, None] + column).clamp(max=len(roots) - 1)
-            numbers = tensor_on([wanted[frame] for frame in part], device)
-            found = dpc_knn(means[at], numbers, neighbours, valid)
-            offset = tensor_on([base[frame] for frame in part], device)[:, None]
-            cluster[at[valid]] = (found.labels + offset)[valid]
+            own, offset, number, count = (
+                tensor_on([each[at] for at in some[start : start + step]], device)[:, None]
+                for each in (first, base, wanted, counts)
+            )
+            column = torch.arange(max(counts[at] for at in some[start : start + step]), device=device)
+            valid, tree = column < count, (own + column).clamp(max=len(roots) - 1)
+            found = dpc_knn(means[tree], number[:, 0], neighbours, valid)
+            cluster[tree[valid]] = (found.labels + offset)[valid]
             real = found.centres >= 0
             place = torch.arange(found.centres.shape[1], device=device) + offset
-            rep[place[real]] = roots[at.gather(1, found.centres.clamp(min=0))[real]]
-    return cluster, rep, tree_of
+            stands[place[real]] = roots[tree.gather(1, found.centres.clamp(min=0))[real]]
+    return cluster, stands
 
 
 def _parts(tokens: Tensor, beside: int = 0) -> list[tuple[slice, Tensor]]:

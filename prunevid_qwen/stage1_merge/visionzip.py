@@ -14,7 +14,7 @@ from prunevid_qwen.kernels.cosines import nearest_by_cosine
 from prunevid_qwen.needs import FEATURES
 from prunevid_qwen.reducer import Evidence, Needs, VisionQuery, register
 from prunevid_qwen.stage1_merge.blocks import each_video, why_share_unchanged
-from prunevid_qwen.stage1_merge.frames import added_map, column, counts_of_frames, parts_of, rank_in_frame
+from prunevid_qwen.stage1_merge.frame_by_frame import added_map, column, counts_of_frames, parts_of, rank_in_frame
 from prunevid_qwen.tokens import Block, TokenMap
 
 

@@ -14,7 +14,7 @@ from prunevid_qwen.kernels.cosines import nearest_by_cosine
 from prunevid_qwen.needs import FEATURES
 from prunevid_qwen.reducer import Evidence, Needs, VisionQuery, register
 from prunevid_qwen.stage1_merge.blocks import each_video, why_share_unchanged
-from prunevid_qwen.stage1_merge.frames import column, counts_of_frames, merged_map, rank_in_frame
+from prunevid_qwen.stage1_merge.frame_by_frame import column, counts_of_frames, merged_map, rank_in_frame
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.tokens.device import tensor_on
 

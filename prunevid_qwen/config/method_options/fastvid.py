@@ -45,7 +45,7 @@ class FastVIDOptions(MethodOptions):
         check_count("anchor_step", self.anchor_step, 1)
 
     def budget_of(self, tokens: int) -> int:
-        """Return how many tokens a frame of so many adds to its segment's budget: the share rounded down, at least 1."""
+        """Return how many tokens a frame of so many adds to its segment's budget: rounded down, at least 1."""
         return max(1, int(tokens * self.cluster_ratio))
 
     def most(self, layout: Any, step: int = 0) -> int | None:

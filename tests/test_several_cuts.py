@@ -51,7 +51,7 @@ WHOLE = {
 CUT = {
     "pyramiddrop": config("pyramiddrop"),
     "sparsevlm without recycling": config("sparsevlm", recycle=0.0, **RECYCLES),
-    "sparsevlm_plus, cut": config("sparsevlm_plus", priority_heads=3, **RECYCLES),
+    "sparsevlm_plus, cut": config("sparsevlm_plus", retained_tokens=64),
 }
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 

@@ -41,15 +41,17 @@ def video(tokens: Tensor, grid: tuple[int, int, int], angles: Tensor | None = No
 
 @pytest.mark.parametrize("width", [16, 20, 23])
 def test_each_stretch_of_channels_is_turned_as_a_head_of_a_key(width: int) -> None:
-    from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
-
-    tokens, (cos, sin) = draw(6, width), angles_of(torch.arange(6), 4)
-    whole = width // 4 * 4
-    heads = tokens[:, :whole].view(1, 6, -1, 4).transpose(1, 2)
-    _, law = apply_rotary_pos_emb(heads, heads, cos[None], sin[None])
-    made, before = turned(tokens, cos, sin), tokens.clone()
-    close(made[:, :whole], law.transpose(1, 2).reshape(6, whole))
-    assert torch.equal(made[:, whole:], tokens[:, whole:]) and torch.equal(tokens, before)
+    """The test beside this one, of the model's own keys, stands in test_angles.py."""
+    tokens, angles = draw(6, width), angles_of(torch.arange(6), 4)
+    made, before = turned(tokens, *angles), tokens.clone()
+    for place, (token, got) in enumerate(zip(tokens.tolist(), made, strict=True)):
+        wanted = list(token)
+        for start in range(0, width - 3, 4):
+            for i in range(2):
+                turn = complex(token[start + i], token[start + 2 + i]) * cmath.exp(1j * place * 100.0 ** (-i / 2))
+                wanted[start + i], wanted[start + 2 + i] = turn.real, turn.imag
+        close(got, torch.tensor(wanted))
+    assert torch.equal(tokens, before)
 
 
 @pytest.mark.parametrize("width", [12, 14, 11, 2])

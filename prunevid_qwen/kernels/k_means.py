@@ -9,6 +9,8 @@ from prunevid_qwen.kernels.cluster_mean import cluster_mean
 from prunevid_qwen.kernels.products import names_its_dtypes, products_are_rounded
 
 _BLOCK_BYTES = 2**26  # of distances to all centres that are made at a time
+_ALIKE = 1e-4  # a share of the squared distance to a centre, and
+_ROUNDING = 1e-10  # one of the squared length, by which rounding may tell equals apart
 
 
 @names_its_dtypes
@@ -26,19 +28,19 @@ def k_means(points: Tensor, starts: Tensor, iterations: int, unit: bool = False)
         unit: points have length 1, and so have the centres that move: distances order as cosines do.
 
     Returns:
-        [N] int64 the cluster of each point, and [K] the point of each cluster that is nearest to its centre; ties go to
-        the lower index. No cluster is empty. Beside the points it takes K * D numbers for the centres, and a block of
-        distances of a fixed size. The host does not wait for the device.
+        [N] int64 the cluster of each point, and [K] the point of each cluster that is nearest to its centre. Ties go to
+        the lower index; so do points that rounding alone tells apart, as the two of a cluster of two. No cluster is
+        empty. Beside the points it takes K * D numbers for the centres, and a block of distances of a fixed size. The
+        host does not wait for the device.
     """
     count = starts.numel()
     centres = points.index_select(0, starts)
-    squares = points.square().sum(1)
     for _ in range(iterations):
-        labels, _ = _filled(*_given(points, centres, squares), count)
+        labels, _ = _filled(points, centres)
         centres = cluster_mean(points, labels, count)
         if unit:
             centres = torch.nn.functional.normalize(centres, dim=1)
-    return _filled(*_given(points, centres, squares), count)
+    return _filled(points, centres)
 
 
 @names_its_dtypes
@@ -63,32 +65,31 @@ def farthest_first(points: Tensor, count: int) -> Tensor:
     return picks
 
 
-def _given(points: Tensor, centres: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     """Return the nearest centre of each point, the lower one of equals, and the squared distance to it."""
     dtype = torch.float64 if products_are_rounded() else torch.float32
-    centres = centres.to(dtype)
-    lengths, labels, away = centres.square().sum(1), [], []
+    wide = centres.to(dtype)
+    lengths, labels, away = wide.square().sum(1), [], []
     for block in points.split(max(1, _BLOCK_BYTES // (centres.shape[0] * dtype.itemsize))):
-        to_centres = torch.addmm(lengths, block.to(dtype), centres.T, alpha=-2.0)
-        nearest = to_centres.argmin(dim=1, keepdim=True)
-        labels.append(nearest[:, 0])
-        away.append(to_centres.gather(1, nearest)[:, 0].float())
-    return torch.cat(labels), (squares + torch.cat(away)).clamp(min=0.0)
+        nearest = torch.addmm(lengths, block.to(dtype), wide.T, alpha=-2.0).argmin(dim=1)
+        labels.append(nearest)
+        away.append((block - centres.index_select(0, nearest)).square().sum(1))
+    return torch.cat(labels), torch.cat(away)
 
 
-def _filled(labels: Tensor, away: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Give each empty cluster a point, and find the nearest point of each cluster: labels [N], points [K]."""
-    clusters = torch.arange(count, device=labels.device)
-    by_distance = away.argsort(stable=True)
-    order = by_distance[labels[by_distance].argsort(stable=True)]  # cluster by cluster, the nearest first
-    sizes = torch.zeros_like(clusters).scatter_add_(0, labels, torch.ones_like(labels))
-    first = order[(sizes.cumsum(0) - sizes).clamp(max=labels.numel() - 1)]
-    empty = sizes == 0
-    # a point that is the nearest of its cluster is given to no other: there are enough, as no more clusters than points
-    heads = torch.zeros_like(labels).index_put_((first,), (~empty).long(), accumulate=True) > 0
-    farthest = away.masked_fill(heads, -1.0).argsort(descending=True, stable=True)[:count]
+def _filled(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
+    """Give each point to a cluster and each empty cluster a point, [N], and find the nearest point of each, [K]."""
+    labels, away = _nearest(points, centres)
+    n, count = labels.numel(), centres.shape[0]
+    index, clusters = (torch.arange(size, device=labels.device) for size in (n, count))
+    least = torch.full_like(centres[:, 0], torch.inf).scatter_reduce(0, labels, away, "amin")
+    alike = away <= least[labels] * (1 + _ALIKE) + _ROUNDING * points.square().sum(1)
+    first = torch.full_like(clusters, n).scatter_reduce(0, labels, torch.where(alike, index, n), "amin")
+    empty = first == n
+    # a point that is the nearest of its cluster is given to no other: the rest are enough, as there are points enough
+    taken = torch.zeros(n + 1, dtype=torch.bool, device=labels.device).index_fill(0, first, True)[:n]
+    farthest = away.masked_fill(taken, -1.0).argsort(descending=True, stable=True)[:count]
     taking = (~empty).byte().argsort(stable=True)  # the empty clusters come first
     moves = clusters < empty.sum()
     labels = labels.scatter(0, farthest, torch.where(moves, taking, labels[farthest]))
-    first = first.scatter(0, taking, torch.where(moves, farthest, first[taking]))
-    return labels, first
+    return labels, first.scatter(0, taking, torch.where(moves, farthest, first[taking]))

@@ -15,7 +15,7 @@ _RELEVANCE = ("question", "marks")
 @checked_names("CDPrunerOptions has")
 @dataclass(frozen=True)
 class CDPrunerOptions(MethodOptions):
-    """Options of CDPruner: keep a diverse set of the tokens that are relevant to the question.
+    """Options of CDPruner (arXiv 2506.10967): keep a diverse set of the tokens that are relevant to the question.
 
     Args:
         cluster_ratio: share of the tokens of a video or image that is kept, in (0, 1].

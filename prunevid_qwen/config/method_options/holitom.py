@@ -15,7 +15,7 @@ _LITTLE, _TAU_OF_LITTLE, _TAU = 0.1, 0.65, 0.8
 @checked_names("HoliTomMergeOptions has")
 @dataclass(frozen=True)
 class HoliTomMergeOptions(MethodOptions):
-    """Options of HoliTom's merging before the decoder (arXiv 2505.21334): windows of time first, then tokens of each frame.
+    """Options of HoliTom's outer merging (arXiv 2505.21334): windows of time first, then tokens of each frame.
 
     Args:
         cluster_ratio: share of the tokens of a video that is left, in (0, 1], whether windows of time save them or

@@ -7,23 +7,17 @@ from pathlib import Path
 from prunevid_qwen.cli.output import EXIT_CODES
 from prunevid_qwen.contract.listing import method_rows
 from prunevid_qwen.evaluation.report.page import Table
+from research.comparison import STAGES, linked
 
-STAGES = {1: "before the decoder", 2: "inside the decoder"}
 
-
-def method_tables(results: Path | None = None, controls: bool = True) -> dict[str, str]:
-    """Return the block "methods": a row for each registered method.
-
-    Args:
-        results: not read; the tables of other pages come from there.
-        controls: with those that are no paper's.
-    """
+def method_tables() -> dict[str, str]:
+    """Return README's block "methods": a row for each registered method of a paper."""
     head = ["Method", "Acts", "Paper", "Needs", "Trained", "Budget"]
     rows = [
-        [f"`{row['name']}`", STAGES[row["stage"]], _linked(row["paper"]), ", ".join(row["needs"]) or "nothing",
+        [f"`{row['name']}`", STAGES[row["stage"]], linked(row["paper"]), ", ".join(row["needs"]) or "nothing",
          "yes" if row["trained"] else "no", f"`{row['budget']}`" if row["budget"] else "none"]
         for row in method_rows()
-        if controls or row["paper"]
+        if row["paper"]
     ]  # fmt: skip
     return {"methods": "\n".join(Table(head, rows).markdown("---"))}
 
@@ -36,7 +30,3 @@ def exit_code_tables(results: Path | None = None) -> dict[str, str]:
     """
     rows = [[str(code), meaning] for code, meaning in EXIT_CODES.items()]
     return {"exit codes": "\n".join(Table(["Code", "Meaning"], rows).markdown("---"))}
-
-
-def _linked(paper: str) -> str:
-    return f"[{paper}](https://arxiv.org/abs/{paper.removeprefix('arXiv ')})" if paper else "a control"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.speed.speed_page import table
+from research.comparison import comparison_tables, points, read
 from research.methods_page import method_tables
 
 SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform")
 BUDGETS = (0.25, 0.16, 0.10, 0.05)
 FRAMES = 32
-MINUS = "\N{MINUS SIGN}"
 
 Row = dict[str, Any]
 
@@ -24,22 +23,17 @@ def readme_tables(results: Path) -> dict[str, str]:
     Args:
         results: the folder ``eval/results``.
     """
-    kept, speed = (_read(results, name) for name in ("kept_share.json", "efficiency_cpu/efficiency.json"))
-    return {"kept": _kept(kept["rows"]), **method_tables(controls=False), "fast": _fast(speed["rows"])}
+    kept, speed = (read(results, name) for name in ("kept_share.json", "efficiency_cpu/efficiency.json"))
+    return {"kept": _kept(kept["rows"]), **method_tables(), "fast": _fast(speed["rows"])}
 
 
 def methods_page(results: Path) -> dict[str, str]:
-    """Return the blocks "methods" and "lost" of docs/methods.md.
+    """Return the blocks "methods", "matrix" and "lost" of docs/methods.md.
 
     Args:
         results: the folder ``eval/results``.
     """
-    return {**method_tables(), "lost": _lost(_read(results, "moving_shapes/summary.json")["figures"])}
-
-
-def _read(results: Path, name: str) -> Row:
-    record: Row = json.loads((results / name).read_text(encoding="utf-8"))
-    return record
+    return {**comparison_tables(results), "lost": _lost(read(results, "moving_shapes/summary.json")["figures"])}
 
 
 def _kept(rows: list[Row]) -> str:
@@ -83,7 +77,5 @@ def _lost(figures: Row) -> str:
 
 
 def _points(cell: Row) -> str:
-    value, low, high = (
-        f"{100 * each:+.1f}".replace("-", MINUS) for each in (cell["difference"], *cell["difference_interval"])
-    )
+    value, low, high = (points(each) for each in (cell["difference"], *cell["difference_interval"]))
     return f"{value} ({low} to {high})"

@@ -1,14 +1,15 @@
-"""The authors' answers for other methods than PruneVid: files of cases, and the real reducers driven over them.
+"""The authors' answers for methods of papers: cases with inputs and outputs, and the real reducers driven over them.
 
 A file holds arrays ``<method>.<case>.in.<name>`` and ``<method>.<case>.out.<name>`` and, as JSON in ``meta``, the
-parameters of each case; tests/data/methods_reference.md says what each array is.
+parameters of each case; tests/data/method_reference/README.md says what each array is. That folder has a file for each
+method, ``python -m tests.make_method_extract FILE METHOD CASE ...`` writes one.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,11 @@ from prunevid_qwen.tokens import Block, TokenLayout, TokenMap
 
 HERE = Path(__file__).parent
 GIVEN = HERE.parents[1] / "shared" / "reference" / "methods_reference.npz"
-EXTRACT = HERE / "data" / "methods_reference.npz"
+EXTRACT = HERE / "data" / "method_reference"
 
 
-def default_file() -> Path:
-    """The file that lies beside the project, where it does; else the extract that is part of it."""
+def default_source() -> Path:
+    """The file that lies beside the project, where it does; else the folder of extracts that is part of it."""
     return GIVEN if GIVEN.is_file() else EXTRACT
 
 
@@ -35,48 +36,56 @@ class Case:
     """One case of a file.
 
     Args:
-        file: where it is from.
+        source: the file that it is from, or a folder of files.
         method: as the file calls it.
         number: of the case.
         params: its parameters.
     """
 
-    file: Path
+    source: Path
     method: str
     number: int
     params: dict[str, Any]
 
     def __getitem__(self, name: str) -> Tensor:
-        return torch.from_numpy(_arrays(self.file)[f"{self.method}.{self.number}.{name}"])
+        return torch.from_numpy(_arrays(self.source)[f"{self.method}.{self.number}.{name}"])
 
     def stages(self, name: str) -> Iterator[int]:
         """Count the stages that have an array of this name."""
         stage = 0
-        while f"{self.method}.{self.number}.{name}{stage}" in _arrays(self.file):
+        while f"{self.method}.{self.number}.{name}{stage}" in _arrays(self.source):
             yield stage
             stage += 1
 
 
-_FILES: dict[Path, dict[str, np.ndarray[Any, Any]]] = {}
+_SOURCES: dict[Path, dict[str, np.ndarray[Any, Any]]] = {}
+_META: dict[Path, list[dict[str, Any]]] = {}
 
 
-def _arrays(file: Path) -> dict[str, np.ndarray[Any, Any]]:
-    if file not in _FILES:
-        with np.load(file) as arrays:
-            _FILES[file] = dict(arrays)
-    return _FILES[file]
+def _arrays(source: Path) -> dict[str, np.ndarray[Any, Any]]:
+    if source not in _SOURCES:
+        _SOURCES[source], _META[source] = {}, []
+        for file in sorted(source.glob("*.npz")) if source.is_dir() else [source]:
+            with np.load(file) as arrays:
+                _SOURCES[source].update(arrays)
+            _META[source] += json.loads(_SOURCES[source]["meta"].tobytes())
+    return _SOURCES[source]
 
 
-def constant(file: Path, name: str) -> Tensor | None:
-    """Return an array without a case, or None where the file has none of that name."""
-    array = _arrays(file).get(name)
+def constant(source: Path, name: str) -> Tensor | None:
+    """Return an array without a case, or None where there is none of that name."""
+    array = _arrays(source).get(name)
     return None if array is None else torch.from_numpy(array)
 
 
-def cases(file: Path, method: str) -> list[Case]:
-    """List the cases of a method in a file."""
-    meta = json.loads(_arrays(file)["meta"].tobytes())
-    return [Case(file, method, each["case"], each["params"]) for each in meta if each["method"] == method]
+def cases(source: Path, method: str = "") -> list[Case]:
+    """List the cases of a file or of a folder of files: those of a method, or all."""
+    _arrays(source)
+    return [
+        Case(source, each["method"], each["case"], each["params"])
+        for each in _META[source]
+        if method in ("", each["method"])
+    ]
 
 
 def layout_of(start: int, n: int, text: int) -> TokenLayout:
@@ -125,3 +134,17 @@ class Sequence:
         self.hidden = before.made(self.hidden, chosen, self.layout, whole)
         self.origin, self.step = whole.take(self.origin, 0), self.step + 1
         return chosen
+
+
+def decided(reducer: Reducer, tokens: Tensor, **vision: Tensor) -> TokenMap:
+    """Let a merger decide about a video of one row of tokens.
+
+    Args:
+        reducer: of stage 1.
+        tokens: [F, p, D].
+        vision: [F, p] evidence of the vision tower's only block that it asks for.
+    """
+    frames, size, _ = tokens.shape
+    layout = replace(layout_of(2, frames * size, 3), blocks=(Block("video", (frames, 1, size), 0, frames * size),))
+    seen = {kind: each.reshape(1, frames * size) for kind, each in vision.items()}
+    return reducer.plan(Evidence(layout, tokens.flatten(0, 1), tokens[:0, 0], vision=seen or None))

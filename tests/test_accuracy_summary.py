@@ -8,7 +8,6 @@ import random
 import pytest
 
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders
 from prunevid_qwen.evaluation.shapes.accuracy_summary import (
     BETTER,
     NOISE,
@@ -20,6 +19,7 @@ from prunevid_qwen.evaluation.shapes.accuracy_summary import (
     summarise,
     write_summary,
 )
+from prunevid_qwen.evaluation.shapes.comparison_page import compare_folders
 
 from .accuracy_folders import line, small_run, write_run
 

@@ -90,5 +90,16 @@ def test_options_and_refusals() -> None:
 def test_similarities_are_the_same_made_at_once_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x, log_q = draw(90, 24), draw(90, seed=1)
     at_once = greedy_dpp(log_q, x, 40)
-    monkeypatch.setattr("prunevid_qwen.stage2_select.dpp._SIMILARITY_BYTES", 90 * 90 * 8 - 1)
+    monkeypatch.setattr("prunevid_qwen.kernels.greedy_dpp._SIMILARITY_BYTES", 90 * 90 * 8 - 1)
     assert torch.equal(greedy_dpp(log_q, x, 40), at_once)
+
+
+def test_groups_are_chosen_from_as_if_alone_and_padding_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, log_q = draw(5, 30, 24), draw(5, 30, seed=1)
+    valid = torch.arange(30) < torch.tensor([30, 12, 30, 25, 30])[:, None]
+    x[1, 12:], log_q[1, 12:] = x[1, 0], 9.0  # what stands in padding is nothing to its group
+    together = greedy_dpp(log_q, x, 12, valid)
+    for own, points, quality, group in zip(valid, x, log_q, together, strict=True):
+        assert torch.equal(greedy_dpp(quality[own], points[own], 12), group)
+    monkeypatch.setattr("prunevid_qwen.kernels.greedy_dpp._BLOCK_BYTES", 2 * 8 * 30 * (24 + 12 + 30))
+    assert torch.equal(greedy_dpp(log_q, x, 12, valid), together)

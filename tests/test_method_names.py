@@ -12,7 +12,13 @@ from prunevid_qwen.reducer import registered
 
 PACKAGE = Path(prunevid_qwen.__file__).parent
 NAMES = {*registered(1), *registered(2)}
-METHODS = ("config/mergers.py", "config/methods.py", "stage1_merge", "stage2_select")  # where a method is
+METHODS = (
+    "config/mergers.py",
+    "config/method_options",
+    "config/methods.py",
+    "stage1_merge",
+    "stage2_select",
+)  # where a method is
 LOOKS_UP = {"get", "startswith", "endswith", "index"}
 
 # file -> why what it asks for is no method, or why it may ask

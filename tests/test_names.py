@@ -1,7 +1,8 @@
 """One word, one thing: no two files of one name in the package, and no two classes, but for those that say why.
 
-A file may be called as the folder that it stands in; files of ``cli`` are called after their commands. Names of types
-(``Row = dict[str, Any]``) count where they stand for different types.
+A file may be called as the folder that it stands in. Files of ``cli`` are called after their commands, files of
+``config/method_options`` after their methods. Names of types (``Row = dict[str, Any]``) count where they stand for
+different types.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FILES: dict[str, tuple[str, str]] = {
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
+    "vscan": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
 }
 CLASSES: dict[str, tuple[str, str]] = {
     "CurveLine": ("training/glimpse, training/glimpse_plus", "a line of a training's curve"),
@@ -37,6 +39,8 @@ CLASSES: dict[str, tuple[str, str]] = {
     "Video": ("receipt, video", "a receipt's table is called after the thing that it is about"),
 }
 
+CALLED_AFTER_OTHERS = ("cli", "config/method_options")  # folders whose files have the names of commands and methods
+
 Places = dict[str, set[str]]
 
 
@@ -45,9 +49,9 @@ def files_of(package: Path) -> Places:
     found: Places = defaultdict(set)
     for path in package.rglob("*.py"):
         name, folder = (path.stem, path.parent) if path.name != "__init__.py" else (path.parent.name, path.parents[1])
-        place = folder.relative_to(package.parent).as_posix()
-        if path.parent != package / "cli" and not (path.name != "__init__.py" and name == folder.name):
-            found[name].add(place.removeprefix(f"{package.name}/"))
+        place = folder.relative_to(package.parent).as_posix().removeprefix(f"{package.name}/")
+        if place not in CALLED_AFTER_OTHERS and not (path.name != "__init__.py" and name == folder.name):
+            found[name].add(place)
     return {name: places for name, places in found.items() if len(places) > 1}
 
 

@@ -142,8 +142,9 @@ SHAPES = [
 
 def write_shapes_tables(folder: Path) -> None:
     """As `bench accuracy --plots_from` does, which draws for seconds: so this is the one place that calls inside."""
-    from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders, report
+    from prunevid_qwen.evaluation.shapes.accuracy_page import report
     from prunevid_qwen.evaluation.shapes.accuracy_summary import write_summary
+    from prunevid_qwen.evaluation.shapes.comparison_page import compare_folders
 
     (folder / "report.md").write_text(report(json.loads(write_summary(folder).read_text())))
     (folder / "comparison.md").write_text(compare_folders(folder, folder))

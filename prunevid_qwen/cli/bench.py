@@ -31,6 +31,7 @@ def accuracy(
     model_path: str = opt(
         BUNDLED, f"{' or '.join(TOYS)}, or a folder: it knows moving shapes.", "FOLDER", _ASKED, short="-m"
     ),
+    by: str = opt("tokens", "Equal tokens alone, or equal time to the first token too.", "tokens|time", _ASKED),
     through_files: bool = opt(False, "Write real mp4 files and read them, instead of tensors.", None, _ASKED),
     workers: int | None = opt(None, "Processes. Default: one for each core.", "INT", _RUNS, least=1),
     restart: bool = opt(False, "Throw away what the folder holds.", None, _RUNS),
@@ -47,6 +48,7 @@ def accuracy(
       prunevid bench accuracy --quick                   a few minutes on two cores
       ... --out runs/mine --methods "prunevid,stage 1 + random,pool"
       ... --out runs/other --first_seed 1003500000      other videos
+      ... --by time                                     also at equal time to the first token
       ... --against eval/results/moving_shapes          better than that, or noise?
       ... --plots_from runs/moving_shapes               write the report again, asking nothing
 
@@ -54,21 +56,23 @@ def accuracy(
     The config that reaches each budget stands in the folder's run.json.
     """
     from prunevid_qwen.evaluation.shapes.accuracy import QUICK, accuracy_run, pack_answers
-    from prunevid_qwen.evaluation.shapes.accuracy_page import compare_folders, write_report
+    from prunevid_qwen.evaluation.shapes.accuracy_page import write_report
     from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers
+    from prunevid_qwen.evaluation.shapes.comparison_page import compare_folders
     from prunevid_qwen.evaluation.shapes.methods import AccuracyRun
 
     _check_alone(
         plots_from, quick=quick, methods=methods, conditions=conditions, budgets=budgets, videos=videos,
         questions=questions, random_seeds=random_seeds, first_seed=first_seed, through_files=through_files,
         workers=workers, restart=restart, dry_run=dry_run, plugin=plugin, model_path=model_path != BUNDLED,
+        by=by != "tokens",
     )  # fmt: skip
     folder = plots_from or out
     if plots_from is None:
         given = {
             "plugins": load_plugins(plugin), "budgets": budgets, "conditions": conditions, "videos": videos,
             "first_seed": first_seed, "model": model_path, "questions": questions, "random_seeds": random_seeds,
-            "through_files": through_files,
+            "by": by, "through_files": through_files,
         }  # fmt: skip
         run = AccuracyRun(_methods_of(methods), **(QUICK if quick else {}) | _typed(given))
         if dry_run:

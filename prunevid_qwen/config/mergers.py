@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from prunevid_qwen.config import method_options
 from prunevid_qwen.config.method_base import MethodOptions
 from prunevid_qwen.config.option_checks import checked_names
 
@@ -126,4 +127,5 @@ MERGERS: dict[str, type] = {
     "pool": PoolOptions,
     "uniform": UniformMergeOptions,
     "random": RandomMergeOptions,
+    **method_options.MERGERS,
 }

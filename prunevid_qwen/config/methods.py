@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from prunevid_qwen.config import method_options
 from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.mergers import MERGERS as MERGERS
 from prunevid_qwen.config.mergers import PoolOptions as PoolOptions
@@ -245,4 +246,5 @@ SELECTORS: dict[str, type] = {
     "glimpse": GlimpseOptions,
     "pyramiddrop": PyramidDropOptions,
     "sparsevlm": SparseVLMOptions,
+    **method_options.SELECTORS,
 }

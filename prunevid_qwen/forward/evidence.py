@@ -77,7 +77,9 @@ class Sight:
             probe=None if row.probe is None or self.needs.probe is None else row.probe.to(self.device),
             marks=self._marks(row),
             vision=self._vision(row),
-            keys=self._keys(b) if self.needs.keys else None,
+            keys=self._keys(b, _visual(row)) if self.needs.keys else None,
+            question_keys=self._keys(b, _asking(row, self.needs)) if self.needs.keys and self.needs.question else None,
+            angles=self._angles(b) if self.needs.angles else None,
             step=self.number,
             layer=self.step.at,
             start=row.start.visual.numel(),
@@ -115,7 +117,11 @@ class Sight:
         if attention is not None:
             yield attention
         if self.needs.keys:
-            yield self._keys(b)
+            yield self._keys(b, _visual(row))
+            if self.needs.question:
+                yield self._keys(b, _asking(row, self.needs))
+        if self.needs.angles:
+            yield self._angles(b)
 
     def _states(self, b: int, places: Tensor) -> Tensor:
         """States [n, D] of some tokens of a row."""
@@ -129,13 +135,13 @@ class Sight:
         if query is None:
             return None
         if row.scores is None:  # those of the layer's own projections are there already
-            found = next_scores(self.state, self.adapter, self.step.at + 1, query, self.hidden, self.rope, b)
+            found = next_scores(self.state, self.adapter, self.step, query, self.hidden, self.rope, b)
             row.scores = found.to(self.device)
         return row.scores
 
-    def _keys(self, b: int) -> Tensor:
+    def _keys(self, b: int, places: Tensor) -> Tensor:
+        """Keys [Hkv, n, d] of some tokens of a row."""
         state, adapter, layer = self.state, self.adapter, self.step.at
-        places = _visual(state.rows[b])
         if layer > DOOR:
             held = state.cache.written(layer, state.past + state.valid.shape[1])[b]
             at = state.places(b, held.device).index_select(0, moved(places, held.device))
@@ -144,6 +150,10 @@ class Sight:
         at = state.places(b, device).index_select(0, moved(places, device))
         normed = adapter.before_attention(0, self._states(b, places).to(device))
         return adapter.key_states(0, normed, angles_at(self.rope, b, at)).to(self.device)
+
+    def _angles(self, b: int) -> Tensor:
+        at = self.state.places(b, self.device).index_select(0, moved(_visual(self.state.rows[b]), self.device))
+        return self.adapter.turns(angles_at(self.rope, b, at)).to(self.device)
 
     def _vision(self, row: SampleState) -> dict[str, Tensor] | None:
         query, taps = self.needs.vision, row.taps

@@ -19,7 +19,7 @@ IMAGES_PASS = "nothing to do: images pass unmerged"
 
 
 def each_video(
-    seen: Evidence, merge_images: bool, decide: Callable[[tuple[int, int, int], Tensor], TokenMap]
+    seen: Evidence, merge_images: bool, decide: Callable[..., TokenMap], beside: Sequence[Tensor] = ()
 ) -> TokenMap:
     """Decide about every whole video (and image, if these are merged) of a sample by itself.
 
@@ -28,7 +28,9 @@ def each_video(
     Args:
         seen: the sample.
         merge_images: images are decided about too; else they pass.
-        decide: from the grid (T, h, w) and the tokens [T*h*w, C] to a map over these.
+        decide: from the grid (T, h, w), the tokens [T*h*w, C] and their rows of ``beside``, all in raster order, to a
+            map over these.
+        beside: [N, ...] other evidence of each token, which ``decide`` is given after the tokens.
 
     Raises:
         ValueError: a video has already lost tokens, so that it is no (T, h, w) grid.
@@ -39,15 +41,15 @@ def each_video(
         if block.kind != "video" and not merge_images:
             maps.append(TokenMap.identity(size, seen.hidden.device))
             continue
-        grid, own = _whole_grid(block), seen.hidden[block.start : block.stop]
+        grid, own = _whole_grid(block), [x[block.start : block.stop] for x in (seen.hidden, *beside)]
         if not block.unplaced or seen.layout.cells is None:
-            maps.append(decide(grid, own))
+            maps.append(decide(grid, *own))
             continue
         cells = seen.layout.cells[block.start : block.stop]
         order = (cells < 0).byte().argsort(stable=True)  # how many have a place, the host knows
         placed, others = order[: size - block.unplaced], order[size - block.unplaced :]
         placed = placed[cells[placed].argsort(stable=True)]  # in raster order
-        maps.append(around(decide(grid, own.index_select(0, placed)), placed, others))
+        maps.append(around(decide(grid, *(x.index_select(0, placed) for x in own)), placed, others))
     return seen.layout.by_run(TokenMap.concat(maps)) if maps else TokenMap.identity(0, seen.hidden.device)
 
 

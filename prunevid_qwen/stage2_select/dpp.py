@@ -5,50 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.methods import DPPOptions
+from prunevid_qwen.kernels.greedy_dpp import greedy_dpp as greedy_dpp
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.tokens import TokenMap
-
-_EXHAUSTED = 1e-6  # a variance below which a token adds nothing to those chosen: the rest goes by attention
-_SIMILARITY_BYTES = 2**28  # up to which all similarities are made at once; above it, those of each chosen token
-_LEAST = -1e4  # stands for the logarithm of an attention of 0, so that such tokens still rank below all others
-
-
-def greedy_dpp(log_quality: Tensor, features: Tensor, count: int) -> Tensor:
-    """Choose a set of large determinant of L_ij = q_i cos(x_i, x_j) q_j, one best point after the other.
-
-    Kulesza and Taskar (arXiv 1207.6083) for the kernel of quality and similarity, Chen, Zhang and Zhou (arXiv
-    1709.05135) for the greedy step, which extends a Cholesky factor by one row.
-
-    Args:
-        log_quality: [N] natural logarithm of q.
-        features: [N, D]; directions count, lengths do not. A zero vector is like nothing.
-        count: points, in [1, N].
-
-    Returns:
-        [count] int64 in the order of choice; ties go to the lower index. Points that add nothing any more (the rank of
-        the kernel is used up) follow by quality.
-    """
-    unit = torch.nn.functional.normalize(features.double(), dim=1)
-    gain = 2 * log_quality.double().clamp(min=_LEAST)
-    variance = torch.ones_like(gain)  # of each point, given those chosen
-    every = unit @ unit.T if unit.shape[0] ** 2 * unit.element_size() <= _SIMILARITY_BYTES else None
-    factor = torch.zeros(count, len(gain), dtype=torch.float64, device=gain.device)
-    chosen = torch.zeros(count, dtype=torch.long, device=gain.device)
-    for step in range(count):
-        best = (gain + variance.clamp(min=_EXHAUSTED).log()).argmax(dim=0, keepdim=True)  # [1]: a 0-d index waits
-        chosen[step : step + 1] = best
-        own = variance.index_select(0, best)
-        known = factor[:step].index_select(1, best)[:, 0]
-        alike = unit @ unit.index_select(0, best)[0] if every is None else every.index_select(0, best)[0]
-        row = alike - known @ factor[:step]
-        factor[step] = torch.where(own > _EXHAUSTED, row / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
-        variance = variance - factor[step].square()
-        gain.index_fill_(0, best, -torch.inf)
-    return chosen
 
 
 @register("dpp", DPPOptions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,11 +52,19 @@ HIGHLIGHTED: dict[str, Style] = {
 """The methods that a plot is read for; every other one is a thin quiet line."""
 
 
-def style_of(method: str, theme: Theme) -> dict[str, Any]:
+WINNING: tuple[Style, ...] = (
+    Style("#8a3ffc", "#be95ff", "h", "-", 2.0),
+    Style("#a8123e", "#ff7eb6", "d", "-", 2.0),
+    Style("#5c7c00", "#b5d334", "p", "-", 2.0),
+)
+"""Of the best methods in a plot that are not highlighted already."""
+
+
+def style_of(method: str, theme: Theme, styles: Mapping[str, Style] = HIGHLIGHTED) -> dict[str, Any]:
     """Return matplotlib's arguments for the line of a method."""
-    if method not in HIGHLIGHTED:
+    if method not in styles:
         return {"color": theme.quiet, "linewidth": 0.9, "linestyle": "-", "marker": ".", "markersize": 3.5, "zorder": 2}
-    style = HIGHLIGHTED[method]
+    style = styles[method]
     return {
         "color": style.colour(theme),
         "linewidth": style.width,

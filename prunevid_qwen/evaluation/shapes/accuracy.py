@@ -28,6 +28,7 @@ from prunevid_qwen.config import PruneVidConfig, get_baseline_config
 from prunevid_qwen.errors import ConfigError, SetupError
 from prunevid_qwen.evaluation.engine.process_pool import end_pool, start_pool, submit
 from prunevid_qwen.evaluation.shapes.budgets import LEFT_OUT, Calibration, Cell
+from prunevid_qwen.evaluation.shapes.equal_time import timed
 from prunevid_qwen.evaluation.shapes.methods import BLANK, UNPRUNED, AccuracyRun, Method, uses_chance
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, Questioner, ShapesVideo
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines, pack, read_lines, unpack
@@ -92,10 +93,10 @@ def accuracy_run(
         held.write_record(record)
 
     def results(
-        what: str, done: int, total: int, do: Callable[..., Any], jobs: list[Any]
+        what: str, done: int, total: int, do: Callable[..., Any], jobs: list[Any], most: int = len(videos)
     ) -> Generator[Any, None, None]:
         tell(what, done, total)
-        with closing(each(run, min(worker_count or os.cpu_count() or 1, len(videos)), do, jobs)) as found:
+        with closing(each(run, min(worker_count or os.cpu_count() or 1, most), do, jobs)) as found:
             for number, result in enumerate(found, done + 1):
                 yield result  # and when it is stored:
                 tell(what, number, total)
@@ -113,6 +114,17 @@ def accuracy_run(
                 record["cells"] = cells
                 write_record()
     _tell_left_out(cells)
+    if run.by == "time":
+        of = {kind: [cell for cell in cells if cell["condition"] == kind] for kind in run.conditions}
+        waiting = [(k, own) for k, own in of.items() if any("seconds" not in c for c in own if c["status"] == "ok")]
+        with closing(results("timing", len(of) - len(waiting), len(of), time_first_tokens, waiting, 1)) as measured:
+            for found in measured:  # one process: nothing runs beside it
+                of[found[0]["condition"]] = found
+                record["cells"] = cells = sorted(
+                    (cell for own in of.values() for cell in own),
+                    key=lambda cell: order[cell["condition"], cell["method"]],
+                )
+                write_record()
     wanted = {video.name: len(_asks(run, video, cells)) * len(video.questions(run.questions)) for video in videos}
     done = whole_videos(answers, wanted)
     write_record()
@@ -168,6 +180,13 @@ def calibrate(run: AccuracyRun, condition: str, method: Method) -> list[Cell]:
     """Fit a method to every budget on one kind of video."""
     fitted_on = _calibration(run.model, condition, run.calibration_videos, run.through_files)
     return fitted_on.cells(method, run.budgets)
+
+
+def time_first_tokens(run: AccuracyRun, condition: str, cells: Sequence[Cell]) -> list[Cell]:
+    """Time the cells of one kind of video, by one question about a video that configs are fitted on."""
+    _calibration.cache_clear()  # is over: the memory of its videos is free
+    video = ShapesVideo(CONDITIONS[condition], CALIBRATION_SEED)
+    return timed(Questioner(_model(run.model), video, video.questions(1), run.through_files), cells)
 
 
 def ask(run: AccuracyRun, video: ShapesVideo, cells: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.bundled import BUNDLED, is_bundled
 from prunevid_qwen.evaluation.report.intervals import excludes_zero
-from prunevid_qwen.evaluation.report.page import Row, Table, flat, page
+from prunevid_qwen.evaluation.report.page import Row, Table, page
 from prunevid_qwen.evaluation.report.plots import HIGHLIGHTED
 from prunevid_qwen.evaluation.shapes import accuracy_summary
 from prunevid_qwen.evaluation.shapes.accuracy_plots import draw_plots
+from prunevid_qwen.evaluation.shapes.equal_time import ROUNDS
 from prunevid_qwen.evaluation.shapes.methods import CONTROLS, JUDGED, LEAST_KEEP_RATIO, UNPRUNED
 from prunevid_qwen.evaluation.store import replace
 
@@ -41,6 +42,13 @@ _HOW_TO_READ = f"""\
 - **Evidence** is the tokens that the asked-about objects cover. A token merged into one that is kept survives by the
   share of that merged token's members that show the same object.
 - Methods that draw at random were asked under several random seeds, averaged for each question."""
+
+_TIME = """\
+From the video's pixels to the first token of one answer: vision tower, choice of tokens and prefill, one thread, median
+of {rounds} rounds, beside the unpruned model's in the same rounds. **A budget is a share of that time**, reached by a
+draw by lot between two neighbouring cells of a method (the first is the unpruned model), whose mean time is the budget.
+A toy is so small that hooks and the vision tower weigh more than in a real model: a method that pays on a 7B may not
+pay here. docs/methods.md has the time to choose at the size of a 7B."""
 
 _LIMITS = """\
 This is a toy: a model of a few million parameters, trained from scratch on generated shapes, with 16 or 36 tokens a
@@ -109,6 +117,7 @@ def report(summary: Row, plots: bool = True) -> str:
         "Layer-averaged tokens achieved / the paper's retained ratio (after stage 2, against tokens in), in percent. "
         "The config that reaches each cell stands in `summary.json`.",
         _by_budget(figures, _tokens),
+        *_at_equal_time(summary.get("by_time"), figures, picture),
         "## Out of reach",
         _unreachable(figures),
         *(
@@ -125,6 +134,32 @@ def report(summary: Row, plots: bool = True) -> str:
         "Is a change better than this, by how much, and is it noise? Run the same command into another folder with "
         "`--against` this one: it says so, question by question.",
     )
+
+
+def _at_equal_time(by_time: Row | None, figures: Row, picture: Callable[[str, str], str]) -> list[Any]:
+    """The part of a report on a run that was timed; [] for another one."""
+    if by_time is None:
+        return []
+    whole = figures["unpruned"]["seconds"]
+
+    def time_of(cell: Row) -> str:
+        shares = [each / whole[condition] for condition, each in cell["seconds"].items()]
+        return f"{percent(sum(shares) / len(shares), 0)}{_mark(cell)}"
+
+    return [
+        "## At equal time to the first token",
+        _TIME.format(rounds=ROUNDS),
+        picture("time", "Accuracy against time to the first token, by method"),
+        _by_budget(by_time, _accuracy),
+        "By type of question, the difference to unpruned in points:",
+        _by_group(by_time, "by_type"),
+        "Evidence recall / all tokens that survive, in percent:",
+        _by_budget(by_time, _evidence),
+        "Time of each cell at its budget of tokens, as a share of the unpruned model's, in percent:",
+        _by_budget(figures, time_of),
+        "Out of reach:",
+        _unreachable(by_time),
+    ]
 
 
 def model_name(summary: Row) -> str:
@@ -247,50 +282,6 @@ def _in_order(methods: Iterable[Any]) -> list[str]:
     """Sort the methods of (method, budget) pairs: those that the plots highlight first, in their order."""
     names = {method for method, _ in methods}
     return [name for name in HIGHLIGHTED if name in names] + sorted(names - HIGHLIGHTED.keys())
-
-
-def compare_folders(new: Path, baseline: Path) -> str:
-    """Compare the runs in two folders: a page on what became better or worse, by how much, and what is noise.
-
-    Raises:
-        ConfigError: a folder holds no complete run, or the two were not asked the same questions.
-    """
-    answers = [accuracy_summary.read_answers(folder) for folder in (new, baseline)]
-    runs = [accuracy_summary.read_run(folder) for folder in (new, baseline)]
-    for each, run in zip(answers, runs, strict=True):
-        accuracy_summary.summarise(each, run)  # refuses what is not complete
-    rows = accuracy_summary.compare(*answers)
-    cells = [row for row in rows if row["budget"] != "all"]
-    verdicts = Counter(row["verdict"] for row in cells)
-    now, before = (flat({name: run.get(name) for name in ("commit", "versions", "options", "machine")}) for run in runs)
-    changed = [name for name in {**before, **now} if now.get(name) != before.get(name)]
-    costly = sum(not row["same_cost"] for row in cells)
-    columns: dict[str, Callable[[Row], str]] = {
-        "method": lambda row: row["method"],
-        "budget": lambda row: f"{100 * row['budget']:g} %" if isinstance(row["budget"], float) else row["budget"] or "",
-        "tokens, new": lambda row: f"{percent(row['tokens'][0])} %",
-        "tokens, baseline": lambda row: f"{percent(row['tokens'][1])} %" + ("" if row["same_cost"] else " *"),
-        "points": lambda row: f"{100 * row['difference']:+.1f}",
-        "interval": lambda row: (
-            " to ".join(f"{100 * end:+.1f}" for end in row["difference_interval"] or ()) or "one video"
-        ),
-        "questions": lambda row: str(row["n"]),
-        "verdict": lambda row: row["verdict"] if row["verdict"] == "within noise" else f"**{row['verdict']}**",
-    }
-    ours, theirs = (each.keys() for each in answers)
-    only = {new: ours - theirs, baseline: theirs - ours}
-    return page(
-        f"# {new.name} against {baseline.name}",
-        f"Of {len(cells)} cells {verdicts['better']} are better, {verdicts['worse']} worse, {verdicts['within noise']} "
-        f"within noise (about {max(1, round(0.05 * len(cells)))} would stand out by chance). {costly} do not cost "
-        "the same in both runs (marked *): their points are not at equal cost.",
-        "What differs between the runs:" if changed else "Same commit, versions and options.",
-        [f"- {name.replace('_', ' ', 1)}: {now.get(name)} (baseline {before.get(name)})" for name in changed],
-        "Points are new less baseline, paired over the questions that both were asked; intervals are 95 %, bootstrap\n"
-        "over videos. A row with budget `all` takes a method's budgets together: a question counts once for each.",
-        Table(list(columns), [[write(row) for write in columns.values()] for row in rows]).markdown("---"),
-        [f"- only in {side.name}: {', '.join(sorted(map(str, names)))}" for side, names in only.items() if names],
-    )
 
 
 def _headline_budgets(figures: Row) -> list[float]:

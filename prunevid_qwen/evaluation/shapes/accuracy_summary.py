@@ -5,121 +5,36 @@ The same answers give the same bytes, whatever the order or number of workers th
 
 from __future__ import annotations
 
-import json
-import lzma
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report import intervals
 from prunevid_qwen.evaluation.report.page import Row, json_text
+from prunevid_qwen.evaluation.shapes.answers import AGAIN, Answered
+from prunevid_qwen.evaluation.shapes.answers import Answers as Answers
+from prunevid_qwen.evaluation.shapes.answers import CellName as CellName
+from prunevid_qwen.evaluation.shapes.answers import MeanAnswer as MeanAnswer
+from prunevid_qwen.evaluation.shapes.answers import QuestionName as QuestionName
+from prunevid_qwen.evaluation.shapes.answers import read_answers as read_answers
+from prunevid_qwen.evaluation.shapes.answers import read_run as read_run
 from prunevid_qwen.evaluation.shapes.budgets import LEFT_OUT
+from prunevid_qwen.evaluation.shapes.equal_time import at_equal_time
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED
-from prunevid_qwen.evaluation.store import RunFolder, replace
+from prunevid_qwen.evaluation.store import replace
 
 BETTER, WORSE, NOISE = "better", "worse", "within noise"
 COST_MARGIN = 0.05
 """Relative difference in layer-averaged tokens from which two cells no longer cost the same."""
 
-_COMMAND = "prunevid bench accuracy"
-_AGAIN = f"run `{_COMMAND}` again with the same options, it goes on where it was"
 _OF_THE_RUN = (
     "family", "command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds",
 )  # fmt: skip
-
-
-class CellName(NamedTuple):
-    """A method at a budget: the share of layer-averaged tokens asked for, None where nothing was asked for."""
-
-    method: str
-    budget: float | None
-
-    def __str__(self) -> str:
-        return self.method if self.budget is None else f"{self.method} at {self.budget:.0%}"
-
-    @property
-    def order(self) -> tuple[str, float]:
-        """Sorts by method, then from no budget to small ones."""
-        return self.method, -2.0 if self.budget is None else -self.budget
-
-
-class QuestionName(NamedTuple):
-    """Tells a question from all others; the first two are its video."""
-
-    condition: str
-    seed: int
-    question: int
-
-
-class MeanAnswer(NamedTuple):
-    """How a question was answered in a cell: means over the random seeds; NaN for what a line does not know."""
-
-    wording: tuple[str, bool, str, str]  # type, whether it is multiple choice, text, and the right answer
-    correct: float  # share of the answers that were right
-    layer_average: float  # tokens over all layers against those of the whole video
-    retained: float  # tokens after stage 2 against tokens in: the paper's ratio
-    evidence_kept: float  # share of the tokens on the asked-about objects that survive; NaN also without such tokens
-    kept: float  # tokens left after the last stage against all of the video, merged ones counted once
-    random_seeds: int
-
-
-Answered = dict[QuestionName, MeanAnswer]
-Answers = dict[CellName, Answered]
-"""Every answer of a run, sorted."""
-
-
-def read_run(folder: Path) -> Row:
-    """Return what ``run.json`` says of a run (command, options, versions, cells); without one a `ConfigError`."""
-    return RunFolder(folder).record(_COMMAND)
-
-
-def read_answers(folder: Path) -> Answers:
-    """Read every answer of a run, from ``answers.jsonl`` or ``answers.jsonl.xz``; the lines' order does not matter.
-
-    Raises:
-        ConfigError: no file, a line that is no answer, an answer given twice, a question worded in two ways, or a
-            method that left out questions of a video that it was asked about.
-    """
-    path = next((folder / name for name in ("answers.jsonl", "answers.jsonl.xz") if (folder / name).is_file()), None)
-    if path is None:
-        raise ConfigError(f"no answers.jsonl or answers.jsonl.xz in {folder}: run `{_COMMAND}` first")
-    wordings: dict[QuestionName, Any] = {}
-    given: dict[CellName, dict[tuple[QuestionName, Any], list[float]]] = defaultdict(dict)  # under each random seed
-    data = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            row = json.loads(line)
-            question = QuestionName(row["condition"], row["seed"], row["question"])
-            wording = row["type"], row["multiple_choice"], row["text"], row["expected"]
-            own, draw = given[CellName(row["method"], row["budget"])], (question, row.get("random_seed"))
-            figures = [np.nan if row[name] is None else float(row[name]) for name in MeanAnswer._fields[1:-1]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{where} is no answer ({type(error).__name__}: {error}): {_AGAIN}") from None
-        if wordings.setdefault(question, wording) != wording:
-            raise ConfigError(f"{where}: {question} was worded otherwise before: two runs are mixed")
-        if draw in own:
-            raise ConfigError(f"{where}: {question} is answered a second time; take one of the lines out")
-        own[draw] = figures
-    answers: Answers = {}
-    for cell in sorted(given, key=lambda cell: cell.order):
-        own, seeds = given[cell], list(dict.fromkeys(seed for _, seed in given[cell]))
-        videos = {question[:2] for question, _ in own}  # each is answered whole, under every seed, or not at all
-        asked = sorted(question for question in wordings if question[:2] in videos)
-        if missing := [(question, seed) for question in asked for seed in seeds if (question, seed) not in own]:
-            raise ConfigError(f"{cell} has no answer to {missing[0]} ({len(missing)} missing): {_AGAIN}")
-        answers[cell] = {}
-        for question in asked:
-            means = np.mean([own[question, seed] for seed in seeds], axis=0).tolist()
-            answers[cell][question] = MeanAnswer._make([wordings[question], *means, len(seeds)])
-    return answers
 
 
 def paired(ours: Mapping[Any, MeanAnswer], theirs: Mapping[Any, MeanAnswer]) -> Row | None:
@@ -150,7 +65,27 @@ def summarise(answers: Answers, run: Row) -> Row:
     """Return every figure of a run, by its answers and its record (``run.json``).
 
     Returns:
-        ``run``: of the record; ``figures``: "unpruned", "blank" (of a grey video; None if that was not asked), "cells"
+        ``run``: of the record; ``figures``: of each cell at a budget of tokens; ``by_time``: the same at budgets of
+        time, if the cells were timed.
+
+    Raises:
+        ConfigError: the unpruned answers are missing, or those of a cell that the run calls reached.
+    """
+    cells: list[Row] = run.get("cells", [])
+    timed = any("seconds" in cell for cell in cells)
+    return {
+        "schema": 1,
+        "run": {key: run[key] for key in _OF_THE_RUN if key in run},
+        "figures": figures_of(answers, cells),
+        **({"by_time": figures_of(*at_equal_time(answers, cells))} if timed else {}),
+    }
+
+
+def figures_of(answers: Answers, of_the_run: Sequence[Row]) -> Row:
+    """Return the figures of answers to the cells of a run.
+
+    Returns:
+        "unpruned", "blank" (of a grey video; None if that was not asked), "cells"
         (`paired` with unpruned, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs"
         (the judged methods against all others at their budget), "unreachable", and "left_out" if the model cannot be
         pruned by every method. Shares lie in [0, 1], differences in [-1, 1].
@@ -160,15 +95,15 @@ def summarise(answers: Answers, run: Row) -> Row:
     """
     unpruned = answers.get(CellName(UNPRUNED, None), {})
     if not unpruned or any(own.keys() - unpruned.keys() for own in answers.values()):
-        raise ConfigError(f"no unpruned answers to compare with, or not to all questions: {_AGAIN}")
+        raise ConfigError(f"no unpruned answers to compare with, or not to all questions: {AGAIN}")
     stored: dict[CellName, dict[str, Row]] = defaultdict(dict)  # the cells of run.json, by condition
-    for cell in sorted(run.get("cells", []), key=lambda cell: str(cell["condition"])):
+    for cell in sorted(of_the_run, key=lambda cell: str(cell["condition"])):
         name, condition = CellName(cell["method"], cell["budget"]), cell["condition"]
         stored[name][condition] = cell
         asked = [question for question in unpruned if question.condition == condition]
         missing = len(asked) - len(answers.get(name, {}).keys() & asked)
         if cell["status"] == "ok" and missing:
-            raise ConfigError(f"{name} has no answer to {missing} questions in {condition}: {_AGAIN}")
+            raise ConfigError(f"{name} has no answer to {missing} questions in {condition}: {AGAIN}")
     cells = [_cell(name, own, unpruned, stored[name]) for name, own in answers.items()]
     pairs = [
         {"method": name.method, "against": other.method, "budget": name.budget}
@@ -185,12 +120,12 @@ def summarise(answers: Answers, run: Row) -> Row:
         for condition, cell in stored[name].items()
         if cell["status"] not in ("ok", LEFT_OUT)
     ]
-    left_out = {cell["method"]: cell["why"] for cell in run.get("cells", []) if cell["status"] == LEFT_OUT}
+    left_out = {cell["method"]: cell["why"] for cell in of_the_run if cell["status"] == LEFT_OUT}
     conditions = {
         condition: {"questions": len(own), "videos": len({question.seed for question in own})}
         for condition, own in _split(unpruned, lambda question, _: question.condition).items()
     }
-    figures = {
+    return {
         "questions": len(unpruned),
         "videos": len(set(clusters(unpruned))),
         "conditions": conditions,
@@ -201,7 +136,6 @@ def summarise(answers: Answers, run: Row) -> Row:
         "unreachable": unreachable,
         **({"left_out": left_out} if left_out else {}),
     }
-    return {"schema": 1, "run": {key: run[key] for key in _OF_THE_RUN if key in run}, "figures": figures}
 
 
 def write_summary(folder: Path) -> Path:
@@ -245,6 +179,7 @@ def _cell(name: CellName, own: Answered, unpruned: Answered, stored: dict[str, R
         shares = {name: [getattr(each, figure) for each in shown.values()] for name, figure in figures.items()}
         means = {name: intervals.clustered_mean(values, clusters(shown)) for name, values in shares.items()}
         evidence = intervals.to_dict(**means)
+    seconds = {condition: cell["seconds"] for condition, cell in stored.items() if "seconds" in cell}
     return {
         "method": name.method,
         "budget": name.budget,
@@ -252,6 +187,7 @@ def _cell(name: CellName, own: Answered, unpruned: Answered, stored: dict[str, R
         "retained": mean_over_videos("retained"),
         "random_seeds": next(iter(own.values())).random_seeds,
         "evidence": evidence,
+        **({"seconds": seconds} if seconds else {}),
         "config": {condition: cell.get("config") for condition, cell in stored.items() if cell["status"] == "ok"},
         "unreached": {condition: cell.get("why", "") for condition, cell in stored.items() if cell["status"] != "ok"},
         **against_unpruned(own),

@@ -15,7 +15,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.contract.samples import only_what_it_asks_for
+from prunevid_qwen.contract.samples import QUESTION, only_what_it_asks_for
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.evaluation.shapes.methods import Method, changes
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, Questioner, ShapesVideo
@@ -151,7 +151,7 @@ class Calibration:
             seen = Evidence(
                 layout,
                 hidden,
-                hidden.new_zeros(1, hidden.shape[1]),
+                hidden.new_zeros(QUESTION, hidden.shape[1]),
                 torch.linspace(-1.0, -9.0, hidden.shape[0]),
                 step=plan.number_of(step),
                 layer=step.at,
@@ -168,7 +168,7 @@ class Calibration:
     def _after_stage1(
         self, before: Reducer | None, number: int, config: PruneVidConfig
     ) -> tuple[TokenLayout, torch.Tensor]:
-        """The video's tokens and one question token after them, merged; the same merger may see other frames."""
+        """The video's tokens and a few of a question after them, merged; the same merger may see other frames."""
         key = before, number, config.max_frames, config.max_pixels
         if key not in self._merged:
             look = self.questioners[number].look(config)
@@ -177,9 +177,11 @@ class Calibration:
             side = math.isqrt(t * h * w // count)  # patches per side of a token
             block = Block("video", (t, h // side, w // side), 0, count)
             groups = torch.zeros(count, dtype=torch.long)
-            layout = TokenLayout(count + 1, torch.arange(count), torch.tensor([count]), (block,), groups)
+            text = torch.arange(count, count + QUESTION)
+            layout = TokenLayout(count + QUESTION, torch.arange(count), text, (block,), groups)
             if before is not None:
-                merged = before.plan(Evidence(layout, hidden, hidden.new_zeros(1, hidden.shape[1])))
+                seen = Evidence(layout, hidden, hidden.new_zeros(QUESTION, hidden.shape[1]), depth=self.layers)
+                merged = before.plan(only_what_it_asks_for(before, seen))
                 layout, hidden = layout.apply(merged)[0], merged.mean(hidden)
             self._merged[key] = layout, hidden
         return self._merged[key]

@@ -17,6 +17,7 @@ from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.bundled import BUNDLED, TOYS, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
 from prunevid_qwen.config.option_classes import names_in, options_class
+from prunevid_qwen.contract.listing import method_rows
 from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, FIRST_SEED, ShapesVideo
 from prunevid_qwen.evaluation.store import plugin_options
@@ -41,6 +42,7 @@ LEAST_KEEP_RATIO = 0.2
 """Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
 
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
+_DEPTH = 28  # a decoder in which every method has room for the layers of its paper
 _SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what looks alike over time alone, until selection is not enough
 
 
@@ -129,7 +131,7 @@ def standard_methods() -> list[Method]:
     """List the curves that are compared by default; a registered method appears by itself."""
     paper, alone = PruneVidConfig(), {"enable_stage1": False}
     merges = {"enable_stage2": False, "enable_cache_compression": False}
-    others = {}
+    others, published = {}, {}
     for name in registered(2):
         options = options_class("selector", name)
         said = says(options(), 2)
@@ -137,7 +139,14 @@ def standard_methods() -> list[Method]:
             # all cut once at one layer, whatever their papers say: what is compared is the choice of tokens
             at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
             others[name] = {"selector": name, **at_one, **said.lever_needs}
-    mergers = [name for name in registered(1) if name != paper.merger_name]
+            if getattr(options(), "layers_for", lambda _: None)(_DEPTH) is not None:
+                published[name] = {"selector": name, **said.lever_needs}
+    mergers = {}
+    for name in registered(1):
+        if name != paper.merger_name:
+            mergers[name] = {"merger": name, **says(options_class("merger", name)(), 1).lever_needs}
+    papers = {(row["stage"], row["name"]) for row in method_rows() if row["paper"]}
+    pairs = [name for name in mergers.keys() & published.keys() if {(1, name), (2, name)} <= papers]
     return [
         Method(UNPRUNED, ALL_OFF, levers=()),
         Method(BLANK, ALL_OFF, levers=()),
@@ -147,7 +156,9 @@ def standard_methods() -> list[Method]:
         Method("stage 2", alone),
         *(Method(f"stage 2 {name}", {**alone, **options}) for name, options in others.items()),
         *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **options}) for name, options in others.items()),
-        *(Method(name, {**merges, "merger": name}) for name in mergers),
+        *(Method(f"{name} published", {**alone, **options}) for name, options in published.items()),
+        *(Method(name, {**merges, **options}) for name, options in mergers.items()),
+        *(Method(f"{name} pair", {**mergers[name], **published[name]}) for name in sorted(pairs)),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
         # its merging is part of the recommendation
@@ -183,6 +194,7 @@ class AccuracyRun:
     model: str = BUNDLED  # or another toy, or the folder of an exported model that knows moving shapes
     questions: int = 12  # about each video, at most: simple scenes hold fewer facts
     random_seeds: int = 2  # how often a method that draws by chance is asked
+    by: str = "tokens"  # "time" also times every cell, and compares methods at equal time to the first token
     through_files: bool = False  # read real mp4 files instead of the drawn frames
     calibration_videos: int = CALIBRATION_VIDEOS  # of each kind, 1 to 48
     plugins: tuple[str, ...] = ()  # register methods; every process loads them, and their code is part of the run
@@ -198,6 +210,8 @@ class AccuracyRun:
         for name in ("videos", "questions", "random_seeds", "calibration_videos"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is at least 1, got {getattr(self, name)}")
+        if self.by not in ("tokens", "time"):
+            raise ConfigError(f"methods are compared by tokens or by time, got by={quoted(self.by)}")
         if self.calibration_videos > CALIBRATION_VIDEOS:
             raise ConfigError(f"there are {CALIBRATION_VIDEOS} calibration videos of a kind")
         if UNPRUNED not in names:
@@ -235,5 +249,7 @@ class AccuracyRun:
         for method in options["methods"]:
             method["least_keep_ratio"] = LEAST_KEEP_RATIO
         del options["plugins"]
+        if self.by == "tokens":  # as it was before there was a choice: an older run goes on
+            del options["by"]
         sha256 = hashlib.sha256(model.read_bytes()).hexdigest()
         return {**options, "model_sha256": sha256, **plugin_options(self.plugins)}

@@ -150,6 +150,10 @@ class Questioner:
             self._looks[key] = Look(held, at_the_door, shown, self._inputs(shown))
         return self._looks[key]
 
+    def prompt(self, config: PruneVidConfig) -> dict[str, Tensor]:
+        """Return the batch of all questions with the video's pixels, as ``config`` samples and resizes them."""
+        return self._inputs(self._medium(config))
+
     def ask(self, config: PruneVidConfig) -> list[dict[str, Any]]:
         """Ask every question under ``config`` in one batch; a JSON-ready line each.
 

@@ -15,11 +15,13 @@ _ATTENTION = {
     "source": ("post_rope", "pre_rope"),
     "heads": ("max", "mean"),
     "rows": ("max", "mean", "last", "each"),
-    "tokens": ("all", "question", "last"),
+    "tokens": ("all", "question", "last", "noted"),
     "projections": ("own", "next"),
 }
 _QUESTION = ("", "all", "question", "last")
-_VISION = ("states", "received", "cls", "keys")
+_VISION = ("states", "received", "cls", "keys", "salience", "pooled")
+FEATURES = "features"
+"""The block of a vision tower whose output the model makes its features of."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,18 @@ class AttentionQuery:
         rows: reduction over the question's tokens: "max" or "mean". "last" takes the last token alone. "each" does not
             reduce.
         tokens: text tokens of the question. "all" is everything after the last visual token, "question" the user's
-            words, "last" the last token; see `TokenLayout.asking`.
+            words, "last" the last token; see `TokenLayout.asking`. "noted" are the tokens of "all" that the reducer's
+            `prepare` returned as True, [Q] bool; the rows of the others count for nothing.
         projections: "own" uses the queries and keys of the layer on whose output the step acts. "next" uses those of
             the layer after it, made of that output. The decoder's door has only "next": layer 0 on the embeddings.
         top_heads: number of heads used: those with the largest sum of probability over rows and visual tokens. Of equal
-            heads the first is used. None means all heads.
+            heads the first is used. A float in (0, 1) is a share of the heads, rounded down, at least one head. None
+            means all heads.
+        gravity: divide each probability by the attention that positions alone give: the scaled product of an all-ones
+            query and an all-ones key, both after rotary embedding, and at least `question_attention.LEAST_GRAVITY`.
 
     Raises:
-        ConfigError: a value is none of these words, or ``top_heads`` is below 1.
+        ConfigError: a value is none of these words, ``top_heads`` is out of range, or two values contradict each other.
     """
 
     source: str = "post_rope"
@@ -48,14 +54,22 @@ class AttentionQuery:
     rows: str = "max"
     tokens: str = "all"
     projections: str = "own"
-    top_heads: int | None = None
+    top_heads: int | float | None = None
+    gravity: bool = False
 
     def __post_init__(self) -> None:
         for name, known in _ATTENTION.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"attention's {name} is one of {', '.join(known)}, got {quoted(getattr(self, name))}")
-        if self.top_heads is not None and self.top_heads < 1:
-            raise ConfigError(f"top_heads is a number of heads, at least 1, or None for all; got {self.top_heads}")
+        best = self.top_heads
+        if best is not None and not (0 < best < 1 if isinstance(best, float) else best >= 1):
+            raise ConfigError(
+                f"top_heads is a number of heads, at least 1, a share in (0, 1) as a float, or None for all; got {best}"
+            )
+        if self.gravity and self.source == "pre_rope":
+            raise ConfigError('gravity is of rotary embedding: read source="post_rope", or leave gravity out')
+        if self.tokens == "noted" and self.rows == "last":
+            raise ConfigError('tokens="noted" chooses rows, and rows="last" reads the last one alone: give one of them')
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,18 +99,22 @@ class VisionQuery:
     """A query for values from blocks of the vision tower.
 
     Args:
-        blocks: indices of the blocks, from 0, in the order of the result. Negative ones count from the end.
+        blocks: the blocks, in the order of the result: indices from 0 (negative ones count from the end), shares of the
+            tower's depth in (0, 1) (block ``int(share * depth)``), or "features" for the block whose output the model
+            makes its features of.
         width: number of channels that the blocks must have, for a method that was trained on them. None means any.
         what: one or several of these words. "states": the block's output. "received": the attention that a patch gets,
             averaged over the patches of the same window (or image) and over heads. "cls": the attention from the
-            tower's CLS token to a patch, averaged over heads; only for towers with such a token. "keys": the keys,
-            after rotary embedding if the tower has one, averaged over heads.
+            tower's CLS token to a patch, averaged over heads; only for towers with such a token. "salience": "cls" in a
+            tower with such a token, "received" in any other. "keys": the keys, after rotary embedding if the tower has
+            one, averaged over heads. "pooled": the attention that a token gets from the mean query of its window (or
+            image), averaged over heads; in Qwen's towers a token has the mean key of its patches.
 
     Raises:
-        ConfigError: there is no block, or a word is none of these.
+        ConfigError: there is no block, a block is none of the above, or a word is none of these.
     """
 
-    blocks: tuple[int, ...]
+    blocks: tuple[int | float | str, ...]
     width: int | None = None
     what: str | tuple[str, ...] = "states"
 
@@ -105,6 +123,13 @@ class VisionQuery:
         object.__setattr__(self, "what", (self.what,) if isinstance(self.what, str) else tuple(self.what))
         if not self.blocks:
             raise ConfigError("a VisionQuery needs at least one block, got none: pass blocks=(-1,) for the last one")
+        for block in self.blocks:
+            share = isinstance(block, float) and 0 < block < 1
+            if not share and block != FEATURES and (not isinstance(block, int) or isinstance(block, bool)):
+                raise ConfigError(
+                    f"a block of a VisionQuery is an index, a share of the depth in (0, 1) or {FEATURES!r}; got "
+                    f"{quoted(block)}"
+                )
         if not self.kinds or any(each not in _VISION for each in self.kinds):
             raise ConfigError(f"what of a VisionQuery is one or several of {', '.join(_VISION)}; got {self.what!r}")
 
@@ -112,6 +137,11 @@ class VisionQuery:
     def kinds(self) -> tuple[str, ...]:
         """``what`` as a tuple."""
         return tuple(self.what)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """``blocks`` of a query for a known tower, in which shares and words have become indices."""
+        return tuple(int(block) for block in self.blocks)
 
 
 VisionTaps = VisionQuery  # its name in 0.1
@@ -148,7 +178,7 @@ class Needs:
         vision: query for blocks of the vision tower, or None. All steps of a plan share one query.
         marks: the marks that the caller passed to `pruned`.
         layers: the only layers before which the reducer can act, because it was trained for them. None means any.
-        keys: the keys of the visual tokens.
+        keys: the keys of the visual tokens, and with ``question`` those of its tokens too.
         angles: the rotary angles of the visual tokens.
         square_images: images must be padded to squares before they are resized, because the reducer was trained on
             such. `PrunedVLM` does this when it reads images; the evidence is the same.
@@ -208,10 +238,11 @@ class Evidence:
         taps: name of ``vision["states"]`` in 0.1.
         marks: [N] fp32 in [0, 1], the caller's mark of each token. A merged token has the largest of its members.
         vision: a tensor for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's
-            dtype, "received" and "cls" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over the patches of a token,
-            then over the members of a merged token.
+            dtype, "received", "cls", "salience" and "pooled" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over
+            the patches of a token, then over the members of a merged token.
         keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
             acts. At the decoder's door they are those of layer 0 on the embeddings.
+        question_keys: [Hkv, Q', d] keys of the tokens of ``question``, of the same layer.
         angles: [2, N, R] cosines and sines of the rotary angles that the decoder gives the visual tokens for their
             positions, model dtype: one row a token, whatever its positions are counted by. R is the number of channels
             of a head that are turned; channel i goes with channel i + R / 2. A merged token has those of its group's
@@ -235,6 +266,7 @@ class Evidence:
     marks: Tensor | None = None
     vision: Mapping[str, Tensor] | None = None
     keys: Tensor | None = None
+    question_keys: Tensor | None = None
     step: int = 0
     layer: int = -1
     start: int = 0

@@ -49,9 +49,11 @@ class Adapter(Protocol):
     encoded pixels, ``text_arguments`` those that a text brings too, beside what every model takes. ``noted`` are the
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
-    the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
-    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear
-    attention. ``timestamped``: a timestamp, which is text, stands before each frame of a video.
+    the vision tower's. ``feature_block`` is the index, counted from the end, of the block of whose output features are
+    made; ``salience`` is the word of `VisionQuery` for which "salience" stands here, "cls" or "received".
+    ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the tower's inner blocks.
+    ``attending`` are the layers with attention over cached keys: all but those of linear attention. ``timestamped``: a
+    timestamp, which is text, stands before each frame of a video.
     """
 
     parts: Parts
@@ -65,6 +67,8 @@ class Adapter(Protocol):
     heads: int
     vision_blocks: Sequence[nn.Module]
     vision_width: int
+    feature_block: int
+    salience: str
     deepstack: int
     attending: tuple[int, ...]
     timestamped: bool
@@ -233,6 +237,10 @@ class Adapter(Protocol):
 
     def key_states(self, layer: int, hidden: Tensor, rope: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
+        ...
+
+    def rotated_ones(self, layer: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotate an all-ones query or key of each token by its angles, as layer ``layer`` does: [R, d] fp32."""
         ...
 
     def turns(self, rope: tuple[Tensor, Tensor]) -> Tensor:

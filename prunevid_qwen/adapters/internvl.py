@@ -18,7 +18,7 @@ from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import images_in_chunks
-from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
+from prunevid_qwen.adapters.vision_blocks import Note, feature_block_of, watched_layers
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
@@ -41,6 +41,8 @@ class InternVL(TextDecoder):
         UnsupportedError: its vision tower or its decoder is of another kind.
     """
 
+    salience = "cls"
+
     def __init__(self, model: Any) -> None:
         seen, decoder = model.config.vision_config, model.config.text_config.model_type
         if decoder not in DECODERS:
@@ -59,6 +61,7 @@ class InternVL(TextDecoder):
         self.vision_width = int(seen.hidden_size)
         layers = self.parts.vision.get_submodule("encoder.layer")
         assert isinstance(layers, nn.ModuleList)
+        self.feature_block = feature_block_of(self.config.vision_feature_layer, len(layers))
         self.vision_blocks: Sequence[nn.Module] = list(layers)
 
     def types(self, ids: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ class InternVL(TextDecoder):
     def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
         """Look into blocks of the tower, inside the block."""
         norms = ("q_norm", "k_norm")  # nothing, or the norm of what the projections made
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note, "attention", norms)
+        return watched_layers(self.vision_blocks, query.indices, query.kinds, note, "attention", norms)
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Every tile has the same grid, of which the tower is not told."""

@@ -17,7 +17,7 @@ from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import images_in_chunks
-from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
+from prunevid_qwen.adapters.vision_blocks import Note, feature_block_of, watched_layers
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
@@ -70,6 +70,8 @@ class Llava(TextDecoder):
         self.has_cls = seen.model_type == "clip_vision_model"
         self.shows_cls = self.has_cls and self.config.vision_feature_select_strategy == "full"
         self.vision_blocks: Sequence[nn.Module] = layers_of(self.parts.vision)
+        self.salience = "cls" if self.has_cls else "received"
+        self.feature_block = feature_block_of(self.config.vision_feature_layer, len(self.vision_blocks))
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text and 1 for image tokens, same shape as ``ids``."""
@@ -119,7 +121,7 @@ class Llava(TextDecoder):
             ConfigError: the query asks for a CLS token's attention, and a SigLIP tower has none.
         """
         self.check_query(query)
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
+        return watched_layers(self.vision_blocks, query.indices, query.kinds, note)
 
     def check_query(self, query: VisionQuery) -> None:
         """Refuse a query that asks for a CLS token's attention where the tower has none, with a ConfigError."""

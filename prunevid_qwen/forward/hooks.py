@@ -40,7 +40,7 @@ from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward import selfcheck
-from prunevid_qwen.forward.attention import check_heads
+from prunevid_qwen.forward.attention import check_queries
 from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.deepstack import adds_here
 from prunevid_qwen.forward.eager import uncompiled
@@ -119,16 +119,18 @@ def attached(
         _active.add(parts.root)
     try:
         plan = on_attending_layers(plan, adapter)
-        check_heads(plan, adapter.heads)
+        check_queries(plan, adapter.heads)
         if plan.places == "packed" and adapter.spatial:
             raise ConfigError(
                 f"places='packed' renumbers positions after each step, but positions of {adapter.family} are times, "
                 "heights and widths: use places='kept'"
             )
         if plan.steps and "video" not in adapter.parts.towers and all(_passes_images(step) for step in plan.steps):
+            may = any(hasattr(step.by, "merge_images") for step in plan.steps)
+            mend = "set merge_images=True (--merge_images)" if may else "choose another merger"
             raise ConfigError(
-                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: set "
-                "merge_images=True (--merge_images), or select tokens inside the decoder"
+                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: {mend}, or "
+                "select tokens inside the decoder"
             )
         if plan.drop_empty_frames and not adapter.timestamped:
             raise ConfigError(

@@ -45,7 +45,7 @@ def k_means(points: Tensor, starts: Tensor, iterations: int, unit: bool = False)
 
 @names_its_dtypes
 def farthest_first(points: Tensor, count: int) -> Tensor:
-    """Pick points one after the other, the first and then each time the one farthest from all before it (Gonzalez 1985).
+    """Pick the first point, and then each time the one farthest from all before it (Gonzalez 1985).
 
     Args:
         points: [N, D] fp32.

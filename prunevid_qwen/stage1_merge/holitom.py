@@ -14,6 +14,7 @@ from torch import Tensor
 
 from prunevid_qwen.config.method_options.holitom import HoliTomMergeOptions
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
+from prunevid_qwen.needs import FEATURES
 from prunevid_qwen.reducer import Evidence, Needs, VisionQuery, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
 from prunevid_qwen.tokens import Block, Mix, TokenMap
@@ -40,8 +41,8 @@ class HoliTomMerge(HoliTomMergeOptions):
 
     @property
     def needs(self) -> Needs:
-        """The attention that each token gets in the last block of the vision tower."""
-        return Needs(vision=VisionQuery((-1,), what="received"))
+        """The attention that each token gets in the block of the vision tower whose output the features are."""
+        return Needs(vision=VisionQuery((FEATURES,), what="received"))
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, the whole budget, or frames too small for their share to round."""

@@ -41,6 +41,41 @@ def test_chunks_equal_the_law(
     close(kernel.question_attention(*given), kernel.reference(*given))
 
 
+def pulled(rows: int, columns: int) -> kernel.Gravity:
+    """All-ones queries and keys at places of their own: some products are large, some below the least."""
+    numbers = torch.Generator().manual_seed(rows)
+    return torch.randn(rows, 16, generator=numbers), torch.randn(columns, 16, generator=numbers)
+
+
+@pytest.mark.parametrize(("heads", "rows"), [("mean", "mean"), ("max", "max"), ("mean", "each"), ("max", "last")])
+@pytest.mark.parametrize("chunk", [2, 10**6])
+@pytest.mark.parametrize("best", [None, 2])
+@pytest.mark.parametrize("only", ["heard", "gravity", "both"])
+def test_chunks_equal_the_law_with_gravity_and_rows_that_are_not_heard(
+    monkeypatch: pytest.MonkeyPatch, heads: str, rows: str, chunk: int, best: int | None, only: str
+) -> None:
+    q, k, columns, at = example()
+    monkeypatch.setattr(kernel, "CHUNK_BYTES", 4 * q.shape[0] * k.shape[1] * chunk)
+    heard = None if only == "gravity" else torch.tensor([False, True, True, False, False, True, True])
+    gravity = None if only == "heard" else pulled(7, columns.numel())
+    given = (q, k, columns, at, 0.25, heads, rows, best, heard, gravity)
+    close(kernel.question_attention(*given), kernel.reference(*given))
+
+
+def test_a_probability_is_divided_by_the_pull_of_its_place() -> None:
+    q, k, columns, at = example(heads=6, kv=6)
+    ones = pulled(7, columns.numel())
+    p = (q.double() @ k.double().transpose(1, 2) * 0.25).masked_fill(torch.arange(63) > at[:, None], float("-inf"))
+    pull = (ones[0].double() @ ones[1].double().T * 0.25).clamp(min=1 / 32)
+    assert int((pull == 1 / 32).sum()) > 20 and float(pull.max()) > 1
+    p = p.softmax(-1)[..., columns] / pull
+    heard = torch.tensor([True, False, True, True, False, False, True])
+    order = sorted(range(6), key=lambda head: -float(p[head, heard].sum()))
+    wanted = p[order[:2]][:, heard].mean((0, 1)).log().float()
+    for score in (kernel.question_attention, kernel.reference):
+        close(score(q, k, columns, at, 0.25, "mean", "mean", 2, heard, ones), wanted)
+
+
 @pytest.mark.parametrize("heads", ["max", "mean"])
 @pytest.mark.parametrize("best", [None, 2])
 def test_each_row_reduced_is_the_reduction(heads: str, best: int | None) -> None:

@@ -1,4 +1,4 @@
-"""PyramidDrop and SparseVLM in a model: equal to recomputing without a cache, to masking, and to the stock model."""
+"""PyramidDrop, SparseVLM, SparseVLM+ in a model: equal to recomputing without a cache, masking, and the stock model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.needs import Evidence
-from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM
+from prunevid_qwen.stage2_select import PyramidDrop, SparseVLM, SparseVLMPlus
 from prunevid_qwen.tokens import TokenMap
 from tests.families import ATTENDING, FAMILIES, crossed, family_inputs, family_model, member
 from tests.models import CASES, MIXED, ONE_VIDEO, RAGGED, make_inputs, tiny_model
@@ -45,11 +45,13 @@ WHOLE = {
     "sparsevlm, table": config("sparsevlm"),
     "sparsevlm, rank": config("sparsevlm", schedule="rank", layers=(1, 2, 4)),
     "sparsevlm, one cut": config("sparsevlm", keep_ratio=0.6, layers=3),
+    "sparsevlm_plus": config("sparsevlm_plus", compress_cache=False, **RECYCLES),
     "sparsevlm, last layer": config("sparsevlm", kept=(0.6, 0.3), layers=(1, 6)),
 }
 CUT = {
     "pyramiddrop": config("pyramiddrop"),
     "sparsevlm without recycling": config("sparsevlm", recycle=0.0, **RECYCLES),
+    "sparsevlm_plus, cut": config("sparsevlm_plus", retained_tokens=64),
 }
 ATTENTION = pytest.mark.parametrize("attention", ["sdpa", "eager"])
 
@@ -75,7 +77,7 @@ def decisions_apart(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return plan
 
-    for method in (PyramidDrop, SparseVLM):
+    for method in (PyramidDrop, SparseVLM, SparseVLMPlus):
         monkeypatch.setattr(method, "plan", apart(method.plan))
 
 
@@ -100,7 +102,11 @@ def test_decoding_is_recomputing(what: str, case: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "family"),
-    crossed(["pyramiddrop", "sparsevlm", "sparsevlm, behind stage 1"], "sparsevlm, behind stage 1", ATTENDING[1:]),
+    crossed(
+        ["pyramiddrop", "sparsevlm", "sparsevlm, behind stage 1", "sparsevlm_plus"],
+        "sparsevlm, behind stage 1",
+        ATTENDING[1:],
+    ),
 )
 def test_decoding_is_recomputing_in_every_family(what: str, family: str) -> None:
     model, samples = family_model(family), FAMILIES[family].cases["batch"]
@@ -111,7 +117,7 @@ def test_decoding_is_recomputing_in_every_family(what: str, family: str) -> None
         same_logits(torch.stack(out.logits, 1)[b], wanted)
 
 
-@pytest.mark.parametrize("what", ["pyramiddrop", "pyramiddrop, by average", "sparsevlm"])
+@pytest.mark.parametrize("what", ["pyramiddrop", "pyramiddrop, by average", "sparsevlm", "sparsevlm_plus"])
 def test_places_may_be_packed_as_in_the_authors_code(what: str) -> None:
     model, plan = family_model("llava"), replace(compile_plan(WHOLE[what], 6), places="packed")
     with pruned(model, plan) as trace:
@@ -168,7 +174,11 @@ def test_dropping_is_masking(what: str, attention: str) -> None:
 
 @pytest.mark.parametrize(
     ("what", "family"),
-    crossed(["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling"], "sparsevlm", ATTENDING),
+    crossed(
+        ["pyramiddrop", "sparsevlm", "sparsevlm, rank", "sparsevlm without recycling", "sparsevlm_plus, cut"],
+        "sparsevlm",
+        ATTENDING,
+    ),
 )
 def test_a_batch_equals_its_members(what: str, family: str, decisions_apart: None) -> None:
     model, asked = family_model(family), {**WHOLE, **CUT}[what]
@@ -199,6 +209,7 @@ def test_copies_of_a_row_are_cut_alike(what: str) -> None:
 
 WHOLE_SHARES: list[tuple[str, dict[str, Any]]] = [
     ("pyramiddrop", {"ratios": (1.0, 1.0, 1.0)}), ("pyramiddrop", {"keep_ratio": 1.0}),
+    ("sparsevlm_plus", {"keep_tokens": 999}), ("sparsevlm_plus", {"keep_ratio": 1.0}),
     ("sparsevlm", {"keep_tokens": 999}), ("sparsevlm", {"keep_ratio": 1.0}),
 ]  # fmt: skip
 

@@ -18,8 +18,8 @@ def merged_in_turn(score: Tensor, features: Tensor, count: int) -> TokenMap:
     """Keep the best tokens, and merge the others one after another into the kept token that they resemble most.
 
     Each merge leaves half of what the kept token was and half of the one that comes, so of m tokens the i-th (from 0)
-    has a weight of 2^(i - m), and the kept token itself 2^-m. Memory: that of `nearest_by_cosine`, which is the features
-    in fp32 and `PIECE_BYTES`.
+    has a weight of 2^(i - m), and the kept token itself 2^-m. Memory: that of `nearest_by_cosine`, which is the
+    features in fp32 and `PIECE_BYTES`.
 
     Args:
         score: [N] of any real dtype, higher is better; equal scores go to the lower index.

@@ -41,8 +41,8 @@ class HoliTomMerge(HoliTomMergeOptions):
 
     @property
     def needs(self) -> Needs:
-        """The attention that each token gets in the block of the vision tower whose output the features are."""
-        return Needs(vision=VisionQuery((FEATURES,), what="received"))
+        """The attention that each token gets in the tower's block of which features are made; nothing where all stay."""
+        return Needs() if self.cluster_ratio == 1 else Needs(vision=VisionQuery((FEATURES,), what="received"))
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, the whole budget, or frames too small for their share to round."""
@@ -50,7 +50,7 @@ class HoliTomMerge(HoliTomMergeOptions):
         if not grids:
             return IMAGES_PASS
         if self.cluster_ratio == 1:
-            return f"nothing merged: cluster_ratio=1, and nothing stays the same over time (tau={self.threshold:g})"
+            return "nothing to do: cluster_ratio=1 asks for every token"
         if all(ceil(rows * columns * self.cluster_ratio) == rows * columns for _, rows, columns in grids):
             return (
                 f"nothing merged: the share cluster_ratio={self.cluster_ratio:g} of each frame is rounded up to all of "
@@ -64,6 +64,8 @@ class HoliTomMerge(HoliTomMergeOptions):
         Raises:
             ValueError: a video is not whole, or the evidence holds no attention of the vision tower.
         """
+        if self.cluster_ratio == 1:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.hidden.device)
         if seen.vision is None or "received" not in seen.vision:
             raise ValueError("holitom chooses by the vision tower's attention: gather what its `needs` asks for")
 

@@ -41,7 +41,7 @@ class HoliTomMerge(HoliTomMergeOptions):
 
     @property
     def needs(self) -> Needs:
-        """The attention that each token gets in the tower's block of which features are made; nothing where all stay."""
+        """The attention that each token gets in the block of which features are made; nothing for all tokens."""
         return Needs() if self.cluster_ratio == 1 else Needs(vision=VisionQuery((FEATURES,), what="received"))
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:

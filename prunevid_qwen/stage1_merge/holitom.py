@@ -17,6 +17,7 @@ from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.needs import FEATURES
 from prunevid_qwen.reducer import Evidence, Needs, VisionQuery, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
+from prunevid_qwen.stage1_merge.frame_by_frame import places_of
 from prunevid_qwen.tokens import Block, Mix, TokenMap
 from prunevid_qwen.tokens.device import tensor_on
 
@@ -203,14 +204,16 @@ def merged_over_windows(tokens: Tensor, attention: Tensor, options: HoliTomMerge
     rep, weight = torch.where(centre < 0, rep, centre + own[:, :1]), torch.where(centre < 0, weight, part)
 
     stands = (rep == own).flatten()
-    places_left = stands.nonzero()[:, 0]
+    places_left = places_of(stands, sum(clusters) + sum(left))
     if not any(clusters) and not any(rest):
         return TokenMap.keep(places_left, frames * places)
     number = stands.long().cumsum(0) - 1
     target = torch.where(rep < 0, -1, number[rep.clamp(min=0)]).flatten()
     if options.beta is None:
         return TokenMap(target, places_left)
-    source = (target >= 0).nonzero()[:, 0]
+    members = sum(n * (b - a + 1) for (a, b), n, some in zip(windows, still, clusters, strict=True) if some)
+    members += sum(places - n - one if some else 0 for n, one, some in zip(in_frame, chosen, rest, strict=True))
+    source = places_of(target >= 0, members + sum(chosen))
     return TokenMap(target, places_left, mix=Mix(source, target[source], weight.flatten()[source]))
 
 

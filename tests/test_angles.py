@@ -12,6 +12,7 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.needs import Needs
+from prunevid_qwen.stage1_merge.simplecluster import turned
 from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.tokens.trace import DOOR
 from tests.families import FAMILIES, family_inputs, family_model, often
@@ -65,9 +66,7 @@ def test_a_key_turned_by_them_is_the_cached_key(family: str) -> None:
         visual = adapter_for(model).types(inputs["input_ids"][b]).nonzero()[:, 0]
         held = made.cache.layers[1].keys[b][:, visual]
         assert seen.angles is not None
-        cos, sin = seen.angles
-        first, second = (keys := made.projected[1][1][b, visual].unflatten(-1, (-1, held.shape[-1]))).chunk(2, -1)
-        close((keys * cos[:, None] + torch.cat([-second, first], -1) * sin[:, None]).transpose(0, 1), held)
+        close(turned(made.projected[1][1][b, visual], *seen.angles), held.transpose(0, 1).flatten(1))
 
 
 def test_after_a_cut_they_are_those_of_what_is_left() -> None:

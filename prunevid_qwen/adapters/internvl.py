@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from prunevid_qwen.adapters.family_table import register_family
-from prunevid_qwen.adapters.llava import feature_block_of
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE
 from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import images_in_chunks
-from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
+from prunevid_qwen.adapters.vision_blocks import Note, feature_block_of, watched_layers
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout

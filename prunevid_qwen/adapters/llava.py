@@ -17,7 +17,7 @@ from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
 from prunevid_qwen.adapters.seams import first_argument, missing_seam
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import images_in_chunks
-from prunevid_qwen.adapters.vision_blocks import Note, watched_layers
+from prunevid_qwen.adapters.vision_blocks import Note, feature_block_of, watched_layers
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
@@ -37,17 +37,6 @@ def layers_of(tower: nn.Module) -> list[nn.Module]:
     return next(
         list(module) for name, module in inside if name.endswith("layers") and isinstance(module, nn.ModuleList)
     )
-
-
-def feature_block_of(layer: int | Sequence[int], blocks: int) -> int:
-    """Return the block, counted from the end, whose output features are made of; the last one where they are several.
-
-    Args:
-        layer: ``vision_feature_layer`` of a config: indices among the embeddings and the outputs of all blocks.
-        blocks: number of blocks.
-    """
-    layers = (layer,) if isinstance(layer, int) else layer
-    return max(each if each < 0 else each - 1 - blocks for each in layers)
 
 
 @register_family("llava", name="LLaVA-1.5", checkpoints="llava-hf/llava-1.5-*-hf")

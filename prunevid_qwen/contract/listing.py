@@ -11,6 +11,7 @@ from prunevid_qwen.reducer import made_by, needs_of, says
 _EVIDENCE = {
     "attention": "the question's attention", "question": "the question's states", "vision": "the vision tower",
     "probe": "tokens sent along", "marks": "the caller's marks", "keys": "keys",
+    "angles": "rotary angles",
 }  # fmt: skip
 
 

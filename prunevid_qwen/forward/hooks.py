@@ -126,9 +126,11 @@ def attached(
                 "heights and widths: use places='kept'"
             )
         if plan.steps and "video" not in adapter.parts.towers and all(_passes_images(step) for step in plan.steps):
+            may = any(hasattr(step.by, "merge_images") for step in plan.steps)
+            mend = "set merge_images=True (--merge_images)" if may else "choose another merger"
             raise ConfigError(
-                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: set "
-                "merge_images=True (--merge_images), or select tokens inside the decoder"
+                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: {mend}, or "
+                "select tokens inside the decoder"
             )
         if plan.drop_empty_frames and not adapter.timestamped:
             raise ConfigError(

@@ -36,7 +36,7 @@ class CosineDistances:
 
     def nearest_other(self) -> Tensor:
         """Distance of each token to the nearest of all others, [N] fp32; inf for a single token. Takes N * N time."""
-        with_own = torch.full((self.x.shape[0],), torch.inf, device=self.x.device)
+        with_own = torch.full((self.x.shape[0],), torch.inf, dtype=torch.float32, device=self.x.device)
         for i, one in enumerate(self.pieces):
             rows = self._unit(one)
             for other in self.pieces[i:]:

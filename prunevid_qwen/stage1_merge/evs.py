@@ -69,7 +69,7 @@ def changes(x: Tensor) -> Tensor:
         inf in the first frame, 0 for a token of the direction of the one before.
     """
     frames, n, width = x.shape
-    out = torch.full((frames, n), torch.inf, device=x.device)
+    out = torch.full((frames, n), torch.inf, dtype=torch.float32, device=x.device)
     some = max(1, PIECE_BYTES // (8 * max(1, n * width)))
     for first in range(0, frames - 1, some):
         part = torch.nn.functional.normalize(x[first : first + some + 1].detach().float(), dim=2)

@@ -14,7 +14,7 @@ from prunevid_qwen.kernels.cosines import nearest_by_cosine
 from prunevid_qwen.needs import FEATURES
 from prunevid_qwen.reducer import Evidence, Needs, VisionQuery, register
 from prunevid_qwen.stage1_merge.blocks import each_video, why_share_unchanged
-from prunevid_qwen.stage1_merge.frames import column, counts_of_frames, merged_map, rank_in_frame
+from prunevid_qwen.stage1_merge.frame_by_frame import column, counts_of_frames, merged_map, rank_in_frame
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.tokens.device import tensor_on
 
@@ -29,7 +29,7 @@ class VScanMerge(VScanMergeOptions):
 
     Salience is the attention of the CLS token, as published for CLIP, or the attention that a token receives where
     there is no CLS token, as published for Qwen2.5-VL. A video is decided frame by frame, and frames have equal
-    budgets. Memory: one piece of N' x C numbers, whatever N.
+    budgets. Memory: a few numbers for each token, and copies of some frames in fp32 at a time.
 
     Options: see `VScanMergeOptions`.
     """
@@ -72,7 +72,8 @@ class VScanMerge(VScanMergeOptions):
                 local = best_of_each(shallow, windows, halves)
             kept = local | best_of_others(last, local, counts)
             into = nearest_by_cosine(tokens.view(frames, height * width, -1), kept, max(counts))
-            return merged_map(kept, into, count)
+            own = torch.arange(height * width, device=kept.device)
+            return merged_map(kept, torch.where(kept, own, into), count)
 
         return each_video(seen, self.merge_images, scanned, list(seen.vision["salience"]))
 
@@ -88,7 +89,9 @@ def windows_of(height: int, width: int, side: int) -> Tensor:
         height, width: of the frame, in tokens. A frame smaller than a window is one window.
         side: of a window.
     """
-    rows, columns = ((torch.arange(size) // side).clamp(max=max(1, size // side) - 1) for size in (height, width))
+    rows, columns = (
+        (torch.arange(size, device="cpu") // side).clamp(max=max(1, size // side) - 1) for size in (height, width)
+    )
     return (rows[:, None] * max(1, width // side) + columns).flatten()
 
 

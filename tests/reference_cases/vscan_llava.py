@@ -9,7 +9,7 @@ import torch
 
 from prunevid_qwen.kernels.cosines import nearest_by_cosine
 from prunevid_qwen.stage1_merge import VScanMerge
-from prunevid_qwen.stage1_merge.frames import merged_map
+from prunevid_qwen.stage1_merge.frame_by_frame import merged_map
 from prunevid_qwen.stage1_merge.vscan import best_of_each, best_of_others, windows_of
 from tests.method_reference import Case
 from tests.reference_cases.vscan_qwen import scanned

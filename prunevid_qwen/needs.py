@@ -19,7 +19,9 @@ _ATTENTION = {
     "projections": ("own", "next"),
 }
 _QUESTION = ("", "all", "question", "last")
-_VISION = ("states", "received", "cls", "keys")
+_VISION = ("states", "received", "cls", "keys", "salience")
+FEATURES = "features"
+"""The block of a vision tower whose output the model makes its features of."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +87,21 @@ class VisionQuery:
     """A query for values from blocks of the vision tower.
 
     Args:
-        blocks: indices of the blocks, from 0, in the order of the result. Negative ones count from the end.
+        blocks: the blocks, in the order of the result: indices from 0 (negative ones count from the end), shares of the
+            tower's depth in (0, 1) (block ``int(share * depth)``), or "features" for the block whose output the model
+            makes its features of.
         width: number of channels that the blocks must have, for a method that was trained on them. None means any.
         what: one or several of these words. "states": the block's output. "received": the attention that a patch gets,
             averaged over the patches of the same window (or image) and over heads. "cls": the attention from the
-            tower's CLS token to a patch, averaged over heads; only for towers with such a token. "keys": the keys,
-            after rotary embedding if the tower has one, averaged over heads.
+            tower's CLS token to a patch, averaged over heads; only for towers with such a token. "salience": "cls" in a
+            tower with such a token, "received" in any other. "keys": the keys, after rotary embedding if the tower has
+            one, averaged over heads.
 
     Raises:
-        ConfigError: there is no block, or a word is none of these.
+        ConfigError: there is no block, a block is none of the above, or a word is none of these.
     """
 
-    blocks: tuple[int, ...]
+    blocks: tuple[int | float | str, ...]
     width: int | None = None
     what: str | tuple[str, ...] = "states"
 
@@ -105,6 +110,13 @@ class VisionQuery:
         object.__setattr__(self, "what", (self.what,) if isinstance(self.what, str) else tuple(self.what))
         if not self.blocks:
             raise ConfigError("a VisionQuery needs at least one block, got none: pass blocks=(-1,) for the last one")
+        for block in self.blocks:
+            share = isinstance(block, float) and 0 < block < 1
+            if not share and block != FEATURES and (not isinstance(block, int) or isinstance(block, bool)):
+                raise ConfigError(
+                    f"a block of a VisionQuery is an index, a share of the depth in (0, 1) or {FEATURES!r}; got "
+                    f"{quoted(block)}"
+                )
         if not self.kinds or any(each not in _VISION for each in self.kinds):
             raise ConfigError(f"what of a VisionQuery is one or several of {', '.join(_VISION)}; got {self.what!r}")
 
@@ -112,6 +124,11 @@ class VisionQuery:
     def kinds(self) -> tuple[str, ...]:
         """``what`` as a tuple."""
         return tuple(self.what)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """``blocks`` of a query for a known tower, in which shares and words have become indices."""
+        return tuple(int(block) for block in self.blocks)
 
 
 VisionTaps = VisionQuery  # its name in 0.1
@@ -208,8 +225,8 @@ class Evidence:
         taps: name of ``vision["states"]`` in 0.1.
         marks: [N] fp32 in [0, 1], the caller's mark of each token. A merged token has the largest of its members.
         vision: a tensor for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's
-            dtype, "received" and "cls" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over the patches of a token,
-            then over the members of a merged token.
+            dtype, "received", "cls" and "salience" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over the patches
+            of a token, then over the members of a merged token.
         keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
             acts. At the decoder's door they are those of layer 0 on the embeddings.
         angles: [2, N, R] cosines and sines of the rotary angles that the decoder gives the visual tokens for their

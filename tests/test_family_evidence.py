@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
-from prunevid_qwen.adapters.llava import DECODERS
+from prunevid_qwen.adapters.llava import DECODERS, feature_block_of
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
@@ -103,6 +103,34 @@ def test_evidence_leaves_no_trace_on_the_model(mode: str, family: str) -> None:
     assert torch.equal(stock.sequences, ours.sequences)
     assert all(torch.equal(a, b) for a, b in zip(stock.logits, ours.logits, strict=True))
     assert all(len(row.reductions) == len(steps) for row in trace.samples if row.tokens)
+
+
+# ---- words for a block and a kind that differ from tower to tower
+
+WORDS = {"llava_onevision": ("received", -1), "internvl": ("cls", -1)}
+OF_CLIP = ("llava", "llava_next", "llava_next_video", "video_llava")
+
+
+@OFTEN
+def test_salience_and_the_block_of_the_features(family: str) -> None:
+    """Salience is CLS's attention where there is a CLS token; LLaVA makes features of the last block but one."""
+    kind, last = WORDS.get(family, ("cls", -2) if family in OF_CLIP else ("received", -1))
+    model, inputs = family_model(family), family_inputs(family, "one")
+    blocks = len(adapter_for(model).vision_blocks)
+    said, meant = (
+        Notes(Needs(vision=VisionQuery(which, what=kinds)))
+        for which, kinds in ((("features", 0.25), ("salience", "keys")), ((last, blocks // 4), (kind, "keys")))
+    )
+    for notes in (said, meant):
+        watched(model, inputs, Plan((Step(DOOR, notes),)))
+    ours, theirs = said.seen[0].vision, meant.seen[0].vision
+    assert ours is not None and theirs is not None and tuple(ours) == ("salience", "keys")
+    assert torch.equal(ours["salience"], theirs[kind]) and torch.equal(ours["keys"], theirs["keys"])
+    assert torch.equal(*ours["keys"]) == (blocks + last == blocks // 4)
+
+
+def test_features_of_several_blocks_are_of_the_last() -> None:
+    assert [feature_block_of(layer, 24) for layer in (-2, 24, 1, (-2, -5), (3, 20))] == [-2, -1, -24, -2, -5]
 
 
 # ---- a tower of CLIP's form

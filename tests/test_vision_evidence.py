@@ -217,6 +217,7 @@ REFUSED = {
     "counted from the end": (VisionQuery((-3,)), "-3"),
     "another width": (VisionQuery((0,), 48), "48"),
     "a CLS token": (VisionQuery((0,), what="cls"), "CLS"),
+    "by a share, another width": (VisionQuery((0.5,), 48), "48"),
 }
 
 
@@ -228,7 +229,9 @@ def test_what_the_tower_does_not_have_is_refused(case: str) -> None:
         pass
 
 
-@pytest.mark.parametrize("given", [{"blocks": ()}, {"blocks": (0,), "what": "weights"}, {"blocks": (0,), "what": ()}])
+@pytest.mark.parametrize("given", [{"blocks": ()}, {"blocks": (0,), "what": "weights"}, {"blocks": (0,), "what": ()},
+    *({"blocks": (0, block)} for block in (0.0, 1.0, True, "last", None)),
+])  # fmt: skip
 def test_queries_that_say_nothing_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         VisionQuery(**given)

@@ -49,9 +49,11 @@ class Adapter(Protocol):
     encoded pixels, ``text_arguments`` those that a text brings too, beside what every model takes. ``noted`` are the
     kinds whose grids `pictures` tells: none where positions do. ``named`` are the arguments that the root names in
     every call of its decoder. ``hidden_size`` and ``heads`` are the decoder's, ``vision_blocks`` and ``vision_width``
-    the vision tower's. ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the
-    tower's inner blocks. ``attending`` are the layers with attention over cached keys: all but those of linear
-    attention. ``timestamped``: a timestamp, which is text, stands before each frame of a video.
+    the vision tower's. ``feature_block`` is the index, counted from the end, of the block of whose output features are
+    made; ``salience`` is the word of `VisionQuery` for which "salience" stands here, "cls" or "received".
+    ``deepstack`` is the number of first layers to whose outputs the decoder adds features of the tower's inner blocks.
+    ``attending`` are the layers with attention over cached keys: all but those of linear attention. ``timestamped``: a
+    timestamp, which is text, stands before each frame of a video.
     """
 
     parts: Parts
@@ -65,6 +67,8 @@ class Adapter(Protocol):
     heads: int
     vision_blocks: Sequence[nn.Module]
     vision_width: int
+    feature_block: int
+    salience: str
     deepstack: int
     attending: tuple[int, ...]
     timestamped: bool

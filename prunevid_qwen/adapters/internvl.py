@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
 from prunevid_qwen.adapters.family_table import register_family
+from prunevid_qwen.adapters.llava import feature_block_of
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE
 from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
@@ -41,6 +42,8 @@ class InternVL(TextDecoder):
         UnsupportedError: its vision tower or its decoder is of another kind.
     """
 
+    salience = "cls"
+
     def __init__(self, model: Any) -> None:
         seen, decoder = model.config.vision_config, model.config.text_config.model_type
         if decoder not in DECODERS:
@@ -59,6 +62,7 @@ class InternVL(TextDecoder):
         self.vision_width = int(seen.hidden_size)
         layers = self.parts.vision.get_submodule("encoder.layer")
         assert isinstance(layers, nn.ModuleList)
+        self.feature_block = feature_block_of(self.config.vision_feature_layer, len(layers))
         self.vision_blocks: Sequence[nn.Module] = list(layers)
 
     def types(self, ids: Tensor) -> Tensor:
@@ -93,7 +97,7 @@ class InternVL(TextDecoder):
     def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
         """Look into blocks of the tower, inside the block."""
         norms = ("q_norm", "k_norm")  # nothing, or the norm of what the projections made
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note, "attention", norms)
+        return watched_layers(self.vision_blocks, query.indices, query.kinds, note, "attention", norms)
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Every tile has the same grid, of which the tower is not told."""

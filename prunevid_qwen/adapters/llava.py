@@ -39,6 +39,17 @@ def layers_of(tower: nn.Module) -> list[nn.Module]:
     )
 
 
+def feature_block_of(layer: int | Sequence[int], blocks: int) -> int:
+    """Return the block, counted from the end, whose output features are made of; the last one where they are several.
+
+    Args:
+        layer: ``vision_feature_layer`` of a config: indices among the embeddings and the outputs of all blocks.
+        blocks: number of blocks.
+    """
+    layers = (layer,) if isinstance(layer, int) else layer
+    return max(each if each < 0 else each - 1 - blocks for each in layers)
+
+
 @register_family("llava", name="LLaVA-1.5", checkpoints="llava-hf/llava-1.5-*-hf")
 class Llava(TextDecoder):
     """LLaVA-1.5: one grid for every image, tokens that are counted in one dimension.
@@ -70,6 +81,8 @@ class Llava(TextDecoder):
         self.has_cls = seen.model_type == "clip_vision_model"
         self.shows_cls = self.has_cls and self.config.vision_feature_select_strategy == "full"
         self.vision_blocks: Sequence[nn.Module] = layers_of(self.parts.vision)
+        self.salience = "cls" if self.has_cls else "received"
+        self.feature_block = feature_block_of(self.config.vision_feature_layer, len(self.vision_blocks))
 
     def types(self, ids: Tensor) -> Tensor:
         """Return 0 for text and 1 for image tokens, same shape as ``ids``."""
@@ -119,7 +132,7 @@ class Llava(TextDecoder):
             ConfigError: the query asks for a CLS token's attention, and a SigLIP tower has none.
         """
         self.check_query(query)
-        return watched_layers(self.vision_blocks, query.blocks, query.kinds, note)
+        return watched_layers(self.vision_blocks, query.indices, query.kinds, note)
 
     def check_query(self, query: VisionQuery) -> None:
         """Refuse a query that asks for a CLS token's attention where the tower has none, with a ConfigError."""

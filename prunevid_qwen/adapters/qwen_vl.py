@@ -20,7 +20,7 @@ from prunevid_qwen.adapters.seams import first_argument, missing_seam, require_a
 from prunevid_qwen.adapters.text_decoder import TextDecoder
 from prunevid_qwen.adapters.vision import vision_in_chunks
 from prunevid_qwen.adapters.vision_blocks import Note, watched_blocks
-from prunevid_qwen.adapters.windows import window_order
+from prunevid_qwen.adapters.windows import in_raster, window_order
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
@@ -226,7 +226,7 @@ class QwenVL(TextDecoder):
                 f"the vision encoder of {self.family} has no CLS token: use "
                 'what="received" in VisionQuery, the attention from the other patches'
             )
-        return watched_blocks(self.vision_blocks, query.blocks, query.kinds, note)
+        return watched_blocks(self.vision_blocks, query.indices, query.kinds, note)
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """Return the grids of a call of the tower, [images and videos, 3] patches."""
@@ -248,12 +248,7 @@ class QwenVL(TextDecoder):
             states: between two blocks of the tower.
             grid: [images and videos, 3] patches of the call.
         """
-        tokens = states.view(-1, self.merge**2, states.shape[-1]).mean(dim=1)
         seen = self.config.vision_config
         window = getattr(seen, "window_size", None)
-        if window is None:
-            return tokens
-        order = window_order(self._merged(grid), window // (self.merge * seen.patch_size))
-        out = torch.empty_like(tokens)
-        out[order.to(tokens.device)] = tokens
-        return out
+        order = None if window is None else window_order(self._merged(grid), window // (self.merge * seen.patch_size))
+        return in_raster(states, self.merge**2, order)

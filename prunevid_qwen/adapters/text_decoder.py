@@ -33,6 +33,8 @@ class TextDecoder:
     text_arguments: tuple[str, ...] = ()
     deepstack = 0
     timestamped = False
+    feature_block = -1
+    salience = "received"
 
     def __init__(self, model: Any, towers: Mapping[str, str]) -> None:
         self.config: Any = model.config

@@ -63,7 +63,7 @@ class VideoLlava(Llava):
         self.check_query(query)
         with ExitStack() as stack:
             for tower in self.parts.towers.values():
-                stack.enter_context(watched_layers(layers_of(tower), query.blocks, query.kinds, note))
+                stack.enter_context(watched_layers(layers_of(tower), query.indices, query.kinds, note))
             yield
 
     def tokens_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[int]:

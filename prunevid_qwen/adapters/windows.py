@@ -24,3 +24,19 @@ def window_order(grids: Sequence[tuple[int, int, int]], side: int) -> Tensor:
         out.append(window.argsort(stable=True) + before)
         before += t * h * w
     return torch.cat(out)
+
+
+def in_raster(states: Tensor, unit: int, order: Tensor | None) -> Tensor:
+    """Average what a tower holds of patches over each token, and put the tokens in raster order: [N, C].
+
+    Args:
+        states: [N * unit, C]; the patches of a token stand together.
+        unit: patches of a token.
+        order: [N] int64 of `window_order`; None where the tokens stand in raster order.
+    """
+    tokens = states.view(-1, unit, states.shape[-1]).mean(dim=1)
+    if order is None:
+        return tokens
+    out = torch.empty_like(tokens)
+    out[order.to(tokens.device)] = tokens
+    return out

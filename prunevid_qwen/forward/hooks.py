@@ -126,9 +126,12 @@ def attached(
                 "heights and widths: use places='kept'"
             )
         if plan.steps and "video" not in adapter.parts.towers and all(_passes_images(step) for step in plan.steps):
+            mend = "set merge_images=True (--merge_images)"
+            if not all(hasattr(step.by, "merge_images") for step in plan.steps):
+                mend = "use a merger that has merge_images"
             raise ConfigError(
-                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: set "
-                "merge_images=True (--merge_images), or select tokens inside the decoder"
+                f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: {mend}, or "
+                "select tokens inside the decoder"
             )
         if plan.drop_empty_frames and not adapter.timestamped:
             raise ConfigError(

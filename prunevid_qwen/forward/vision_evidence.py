@@ -22,7 +22,7 @@ from prunevid_qwen.adapters.picture_grids import bearers
 from prunevid_qwen.adapters.seams import missing_seam
 from prunevid_qwen.adapters.vision import taps_of, with_taps
 from prunevid_qwen.errors import ConfigError, UnsupportedError
-from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.needs import FEATURES, VisionQuery
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KINDS = ("image", "video")
@@ -43,13 +43,16 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
         ConfigError: the tower has no such block, blocks of another width, or nothing of that kind.
     """
     count, width = len(adapter.vision_blocks), adapter.vision_width
-    if query.width not in (None, width) or any(not -count <= block < count for block in query.blocks):
+    blocks = [_index(block, adapter) for block in query.blocks]
+    if query.width not in (None, width) or any(not -count <= block < count for block in blocks):
         of_width = "" if query.width is None else f" of {query.width} channels"
         raise ConfigError(
             f"the method reads blocks {list(query.blocks)}{of_width}, but this model's vision encoder has {count} "
             f"blocks of width {width}: use a method or a predictor that was made for this model"
         )
-    query = replace(query, blocks=tuple(block % count for block in query.blocks))
+    blocks = [block % count for block in blocks]
+    kinds = [adapter.salience if kind == "salience" else kind for kind in query.kinds]
+    query = replace(query, blocks=tuple(blocks), what=tuple(dict.fromkeys(kinds)))
     here = _Seen()
 
     def note(block: int, kind: str, made: Tensor) -> None:
@@ -62,10 +65,7 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
             output = stock(*args, **kwargs)
             if not seen:  # answered from memory, with the taps of when it was encoded or without any
                 return output
-            parts = [
-                torch.cat([adapter.raster(seen[block, kind], grid) for kind in query.kinds], dim=-1)
-                for block in query.blocks
-            ]
+            parts = [torch.cat([adapter.raster(seen[block, kind], grid) for kind in kinds], dim=-1) for block in blocks]
             seen.clear()
             return with_taps(output, torch.stack(parts, dim=1))
 
@@ -78,6 +78,13 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
         yield
 
 
+def _index(block: int | float | str, adapter: Adapter) -> int:
+    """Return the index of a block of a query, which may be negative or that of no block."""
+    if block == FEATURES:
+        return adapter.feature_block
+    return int(block * len(adapter.vision_blocks)) if isinstance(block, float) else int(block)
+
+
 def parted(taps: Tensor, query: VisionQuery, width: int) -> dict[str, Tensor]:
     """Take apart what the blocks were asked for.
 
@@ -87,7 +94,7 @@ def parted(taps: Tensor, query: VisionQuery, width: int) -> dict[str, Tensor]:
         width: of the tower's blocks.
 
     Returns:
-        By kind: "states" [L, N, C], "received" and "cls" [L, N], "keys" [L, N, d].
+        By kind: "states" [L, N, C], "received", "cls" and "salience" [L, N], "keys" [L, N, d].
     """
     rest = taps.shape[-1] - sum({"states": width, "keys": 0}.get(kind, 1) for kind in query.kinds)
     sizes = [{"states": width, "keys": rest}.get(kind, 1) for kind in query.kinds]

@@ -2,6 +2,8 @@
 
 from prunevid_qwen.stage1_merge.cdpruner import CDPruner as CDPruner
 from prunevid_qwen.stage1_merge.holitom import HoliTomMerge as HoliTomMerge
+from prunevid_qwen.stage1_merge.divprune import DivPrune as DivPrune
+from prunevid_qwen.stage1_merge.evs import EVS as EVS
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -12,17 +14,23 @@ from prunevid_qwen.stage1_merge.random import RandomMerge as RandomMerge
 from prunevid_qwen.stage1_merge.rlt import RLT as RLT
 from prunevid_qwen.stage1_merge.simplecluster import SimpleCluster as SimpleCluster
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
+from prunevid_qwen.stage1_merge.visionzip import VisionZip as VisionZip
+from prunevid_qwen.stage1_merge.vscan import VScanMerge as VScanMerge
 
 __all__ = [
+    "EVS",
     "RLT",
     "CDPruner",
     "HoliTomMerge",
+    "DivPrune",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",
     "RandomMerge",
     "SimpleCluster",
     "UniformMerge",
+    "VScanMerge",
+    "VisionZip",
     "dpc_knn",
     "merge_video",
     "refine_segments",

@@ -1,0 +1,100 @@
+"""Cosine distances of tokens, in fp32 and in pieces: what is held grows with tokens, never with tokens times tokens."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import torch
+from torch import Tensor
+
+from prunevid_qwen.kernels.products import names_its_dtypes, products_are_rounded
+
+SAME = 1e-6
+"""A distance below which two tokens have the same direction: fp32 cannot tell it from 0."""
+PIECE_BYTES = 2**26
+"""Bytes that one piece of tokens, or of distances, may take."""
+
+
+def exact_dtype() -> torch.dtype:
+    """Return the dtype whose products are at least as exact as fp32's: fp64 where torch may round those."""
+    return torch.float64 if products_are_rounded() else torch.float32
+
+
+class CosineDistances:
+    """1 - cos of the tokens of one video or image; 0 for tokens of one direction, 1 from a zero vector.
+
+    Args:
+        x: [N, C] tokens of any float dtype. They are not copied; pieces of them are, where they are not fp32.
+    """
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.dtype = x.detach(), exact_dtype()
+        rows = max(1, min(isqrt(PIECE_BYTES // 8), PIECE_BYTES // (8 * max(1, x.shape[1]))))
+        self.pieces = [slice(i, i + rows) for i in range(0, x.shape[0], rows)]
+        norms = [torch.linalg.vector_norm(self.x[piece].to(self.dtype), dim=1) for piece in self.pieces]
+        self.norm = torch.cat(norms).clamp(min=torch.finfo(torch.float32).tiny) if norms else self.x.new_zeros(0)
+
+    def nearest_other(self) -> Tensor:
+        """Distance of each token to the nearest of all others, [N] fp32; inf for a single token. Takes N * N time."""
+        with_own = torch.full((self.x.shape[0],), torch.inf, dtype=torch.float32, device=self.x.device)
+        for i, one in enumerate(self.pieces):
+            rows = self._unit(one)
+            for other in self.pieces[i:]:
+                d = _distances(rows, rows if other == one else self._unit(other))
+                if other == one:
+                    d.fill_diagonal_(torch.inf)
+                with_own[one] = torch.minimum(with_own[one], d.amin(dim=1))
+                with_own[other] = torch.minimum(with_own[other], d.amin(dim=0))
+        return with_own
+
+    def among(self, index: Tensor) -> Tensor:
+        """Distances between some tokens, [B, B] fp32, of their indices [B]."""
+        rows = self._unit(index)
+        return _distances(rows, rows)
+
+    def lower(self, least: Tensor, index: Tensor) -> None:
+        """Lower ``least``, [N] fp32, in place, to each token's distance from the nearest of some, [B] indices."""
+        chosen = self._unit(index)
+        for piece in self.pieces:
+            near = _distances(self._unit(piece), chosen).amin(dim=1)
+            least[piece] = torch.minimum(least[piece], near)
+
+    def _unit(self, rows: Tensor | slice) -> Tensor:
+        return self.x[rows].to(self.dtype) / self.norm[rows, None]
+
+
+@names_its_dtypes
+def _distances(rows: Tensor, columns: Tensor) -> Tensor:
+    d = (1 - rows @ columns.T).float()
+    return d.masked_fill_(d < SAME, 0.0)
+
+
+@names_its_dtypes
+def nearest_by_cosine(x: Tensor, among: Tensor, most: int) -> Tensor:
+    """Find for each token of each frame the most similar of some tokens of that frame; ties go to the lower index.
+
+    Args:
+        x: [F, n, C] of any float dtype.
+        among: [F, n] bool: the tokens that can be found, at most ``most`` in a frame.
+        most: at least 1.
+
+    Returns:
+        [F, n] int64 places in the frame; -1 in a frame where no token can be found.
+    """
+    frames, n, width = x.shape
+    at = (~among).byte().argsort(dim=1, stable=True)[:, :most]
+    there = among.gather(1, at)
+    found, dtype = [], exact_dtype()
+    some = max(1, PIECE_BYTES // (8 * max(1, n) * max(width, most)))
+    rows = max(1, PIECE_BYTES // (8 * max(width, most)))
+    for first in range(0, frames, some):
+        here = slice(first, first + some)
+        unit = torch.nn.functional.normalize(x[here].detach().to(dtype), dim=2)
+        centres = unit.gather(1, at[here, :, None].expand(-1, -1, width)).mT
+        best = [
+            (part @ centres).masked_fill_(~there[here, None], -torch.inf).argmax(dim=2)
+            for part in torch.split(unit, rows, dim=1)
+        ]
+        found.append(at[here].gather(1, torch.cat(best, dim=1)))
+    whole = torch.cat(found) if found else at.new_zeros(0, n)
+    return whole.masked_fill_(~there.any(dim=1, keepdim=True), -1)

@@ -1,0 +1,86 @@
+"""DivPrune against a loop over every distance in fp64, in blocks and pieces of every size, and on equal tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunevid_qwen.kernels import cosines
+from prunevid_qwen.kernels.cosines import CosineDistances
+from prunevid_qwen.stage1_merge import divprune
+from prunevid_qwen.stage1_merge.divprune import DivPrune, max_min_order
+from tests.door_samples import shown
+from tests.tolerances import close
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def every_distance(x: Tensor) -> list[list[float]]:
+    d = 1 - torch.cosine_similarity(x.double()[:, None], x.double()[None], dim=2)
+    d[d < cosines.SAME] = 0.0
+    return d.tolist()  # type: ignore[no-any-return]
+
+
+def by_hand(x: Tensor, count: int) -> list[int]:
+    """One pick after the other; the first of equals."""
+    n, d = len(x), every_distance(x)
+    nearest = [min((d[i][j] for j in range(n) if j != i), default=0.0) for i in range(n)]
+    picks = [nearest.index(max(nearest))]
+    while len(picks) < count:
+        left = [i for i in range(n) if i not in picks]
+        picks.append(max(left, key=lambda i: (min(d[i][j] for j in picks), -i)))
+    return picks
+
+
+@pytest.mark.parametrize("candidates", [1, 2, 7, 256])
+@pytest.mark.parametrize("piece_bytes", [1, 2000, 2**26])
+def test_picks_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch, candidates: int, piece_bytes: int) -> None:
+    monkeypatch.setattr(divprune, "CANDIDATES", candidates)
+    monkeypatch.setattr(cosines, "PIECE_BYTES", piece_bytes)
+    x = noise(30, 6)
+    assert max_min_order(x, 30).tolist() == by_hand(x, 30)
+
+
+@pytest.mark.parametrize("candidates", [1, 3, 256])
+def test_equal_tokens_are_picked_once_and_last(monkeypatch: pytest.MonkeyPatch, candidates: int) -> None:
+    """The authors' code picks tokens of blank regions and repeated frames again and again."""
+    monkeypatch.setattr(divprune, "CANDIDATES", candidates)
+    x = noise(10, 6).repeat(3, 1)
+    x[10:] *= 2  # a direction is what counts
+    order = max_min_order(x, 29).tolist()
+    assert len(set(order)) == 29
+    assert sorted(order[:10]) == list(range(10)) and order[10:] == list(range(10, 29))
+
+
+def test_zero_vectors_are_far_from_everything() -> None:
+    x = noise(6, 4).abs()
+    x[3] = 0.0
+    assert 3 in max_min_order(x, 2).tolist()
+    assert max_min_order(torch.zeros(4, 3), 3).tolist() == [0, 1, 2]
+
+
+def test_half_precision_decides_in_fp32() -> None:
+    x = noise(40, 8).to(torch.bfloat16)
+    assert torch.equal(max_min_order(x, 20), max_min_order(x.float(), 20))
+
+
+def test_products_that_torch_may_round_are_made_in_fp64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cosines, "products_are_rounded", lambda: True)
+    distances = CosineDistances(noise(5, 3))
+    assert distances._unit(slice(0, 2)).dtype == torch.float64
+    close(distances.among(torch.arange(5)), torch.tensor(every_distance(noise(5, 3))), 1)
+
+
+def test_a_single_token_has_no_other() -> None:
+    assert CosineDistances(noise(1, 3)).nearest_other().tolist() == [torch.inf]
+    assert max_min_order(noise(1, 3), 1).tolist() == [0]
+
+
+def test_a_video_is_one_set_of_tokens_and_the_published_budget_rounds_alike() -> None:
+    x = noise(12, 5)
+    kept = DivPrune(keep_tokens=5).plan(shown((3, 2, 2), x))
+    assert kept.is_selection and kept.rep.tolist() == sorted(by_hand(x, 5))
+    assert DivPrune().most(shown((1, 24, 24), torch.zeros(576, 1)).layout) == 56, "round(0.098 * 576)"

@@ -15,7 +15,7 @@ _ATTENTION = {
     "source": ("post_rope", "pre_rope"),
     "heads": ("max", "mean"),
     "rows": ("max", "mean", "last", "each"),
-    "tokens": ("all", "question", "last"),
+    "tokens": ("all", "question", "last", "noted"),
     "projections": ("own", "next"),
 }
 _QUESTION = ("", "all", "question", "last")
@@ -35,14 +35,18 @@ class AttentionQuery:
         rows: reduction over the question's tokens: "max" or "mean". "last" takes the last token alone. "each" does not
             reduce.
         tokens: text tokens of the question. "all" is everything after the last visual token, "question" the user's
-            words, "last" the last token; see `TokenLayout.asking`.
+            words, "last" the last token; see `TokenLayout.asking`. "noted" are the tokens of "all" that the reducer's
+            `prepare` returned as True, [Q] bool; the rows of the others count for nothing.
         projections: "own" uses the queries and keys of the layer on whose output the step acts. "next" uses those of
             the layer after it, made of that output. The decoder's door has only "next": layer 0 on the embeddings.
         top_heads: number of heads used: those with the largest sum of probability over rows and visual tokens. Of equal
-            heads the first is used. None means all heads.
+            heads the first is used. A float in (0, 1) is a share of the heads, rounded down, at least one head. None
+            means all heads.
+        gravity: divide each probability by the attention that positions alone give: the scaled product of an all-ones
+            query and an all-ones key, both after rotary embedding, and at least `question_attention.LEAST_GRAVITY`.
 
     Raises:
-        ConfigError: a value is none of these words, or ``top_heads`` is below 1.
+        ConfigError: a value is none of these words, ``top_heads`` is out of range, or two values contradict each other.
     """
 
     source: str = "post_rope"
@@ -50,14 +54,22 @@ class AttentionQuery:
     rows: str = "max"
     tokens: str = "all"
     projections: str = "own"
-    top_heads: int | None = None
+    top_heads: int | float | None = None
+    gravity: bool = False
 
     def __post_init__(self) -> None:
         for name, known in _ATTENTION.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"attention's {name} is one of {', '.join(known)}, got {quoted(getattr(self, name))}")
-        if self.top_heads is not None and self.top_heads < 1:
-            raise ConfigError(f"top_heads is a number of heads, at least 1, or None for all; got {self.top_heads}")
+        best = self.top_heads
+        if best is not None and not (0 < best < 1 if isinstance(best, float) else best >= 1):
+            raise ConfigError(
+                f"top_heads is a number of heads, at least 1, a share in (0, 1) as a float, or None for all; got {best}"
+            )
+        if self.gravity and self.source == "pre_rope":
+            raise ConfigError('gravity is of rotary embedding: read source="post_rope", or leave gravity out')
+        if self.tokens == "noted" and self.rows == "last":
+            raise ConfigError('tokens="noted" chooses rows, and rows="last" reads the last one alone: give one of them')
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +177,7 @@ class Needs:
         vision: query for blocks of the vision tower, or None. All steps of a plan share one query.
         marks: the marks that the caller passed to `pruned`.
         layers: the only layers before which the reducer can act, because it was trained for them. None means any.
-        keys: the keys of the visual tokens.
+        keys: the keys of the visual tokens, and with ``question`` those of its tokens too.
         angles: the rotary angles of the visual tokens.
         square_images: images must be padded to squares before they are resized, because the reducer was trained on
             such. `PrunedVLM` does this when it reads images; the evidence is the same.
@@ -229,6 +241,7 @@ class Evidence:
             of a token, then over the members of a merged token.
         keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
             acts. At the decoder's door they are those of layer 0 on the embeddings.
+        question_keys: [Hkv, Q', d] keys of the tokens of ``question``, of the same layer.
         angles: [2, N, R] cosines and sines of the rotary angles that the decoder gives the visual tokens for their
             positions, model dtype: one row a token, whatever its positions are counted by. R is the number of channels
             of a head that are turned; channel i goes with channel i + R / 2. A merged token has those of its group's
@@ -252,6 +265,7 @@ class Evidence:
     marks: Tensor | None = None
     vision: Mapping[str, Tensor] | None = None
     keys: Tensor | None = None
+    question_keys: Tensor | None = None
     step: int = 0
     layer: int = -1
     start: int = 0

@@ -55,16 +55,15 @@ def test_the_options_that_methods_share_are_varied(part: str, name: str, variant
 
 
 def test_the_day_one_reducers_are_registered() -> None:
-    assert registered(stage=1) == ("pool", "prunevid", "random", "rlt", "uniform")
-    assert {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"} | {"pyramiddrop", "sparsevlm"} == set(
-        SELECTORS
-    )
+    assert {"pool", "prunevid", "random", "rlt", "uniform"} <= set(registered(stage=1))
+    day_one = {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"}
+    assert day_one | {"pyramiddrop", "sparsevlm"} <= set(SELECTORS)
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"no selector is called 'fast_v'\. Did you mean 'fastv'\? Known: "):
         reducer_class("fast_v")
-    known = "pool, prunevid, random, rlt, uniform"
+    known = ", ".join(registered(stage=1))
     with pytest.raises(ConfigError, match=rf"no merger is called 'pol'\. Did you mean 'pool'\? Known: {known}"):
         reducer_class("pol", stage=1)
 

@@ -239,6 +239,10 @@ class Adapter(Protocol):
         """Make the keys of layer ``layer``: [S, D] -> [Hkv, S, d]; before rotary embedding where ``rope`` is None."""
         ...
 
+    def rotated_ones(self, layer: int, rope: tuple[Tensor, Tensor]) -> Tensor:
+        """Rotate an all-ones query or key of each token by its angles, as layer ``layer`` does: [R, d] fp32."""
+        ...
+
     def turns(self, rope: tuple[Tensor, Tensor]) -> Tensor:
         """Stack rotary angles of n tokens, as the layers get them, with one row a token: [2, n, R], cosines first."""
         ...

@@ -59,9 +59,4 @@ class Qwen3_5(Qwen3VL):
             made = made.unflatten(-1, (-1, 2, attention.head_dim))[:, :, 0]
         states: Tensor = getattr(attention, f"{name[0]}_norm")(made.reshape(len(hidden), -1, attention.head_dim))
         states = states.transpose(0, 1)
-        if rope is None:
-            return states
-        cos, sin = (self.one_row_a_token(angle, attention) for angle in rope)
-        turned, rest = states.split([cos.shape[-1], states.shape[-1] - cos.shape[-1]], dim=-1)
-        first, second = turned.chunk(2, dim=-1)
-        return torch.cat([turned * cos + torch.cat((-second, first), dim=-1) * sin, rest], dim=-1)
+        return states if rope is None else self._rotated(states, rope, attention)

@@ -174,11 +174,21 @@ class TextDecoder:
         x: Tensor = getattr(attention, name)(hidden).view(hidden.shape[0], -1, attention.head_dim)
         norm = getattr(attention, f"{name[0]}_norm", None)  # of each head, as in Qwen3
         x = (x if norm is None else norm(x)).transpose(0, 1)
-        if rope is None:
-            return x
+        return x if rope is None else self._rotated(x, rope, attention)
+
+    def _rotated(self, x: Tensor, rope: Rope, attention: Any) -> Tensor:
+        """Apply rotary embedding to [H, R, d]: to the first channels alone where the angles have fewer."""
         cos, sin = (self.one_row_a_token(angle, attention) for angle in rope)
-        first, second = x.chunk(2, dim=-1)
-        return x * cos + torch.cat((-second, first), dim=-1) * sin
+        turned, rest = x.tensor_split((cos.shape[-1],), dim=-1)
+        first, second = turned.chunk(2, dim=-1)
+        turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+        return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
+
+    def rotated_ones(self, layer: int, rope: Rope) -> Tensor:
+        """Make of an all-ones query or key of each token what rotary embedding makes of it: [R, d] fp32."""
+        attention = self.parts.layers[layer].self_attn
+        ones = torch.ones(1, rope[0].shape[-2], attention.head_dim, dtype=torch.float32, device=rope[0].device)
+        return self._rotated(ones, rope, attention)[0]
 
     def one_row_a_token(self, angle: Tensor, attention: Any) -> Tensor:
         """Make of rotary angles as the layers get them [R, d]."""

@@ -5,7 +5,7 @@ PAPERS.md has the source of each default.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -26,6 +26,8 @@ TABLE: dict[int, tuple[int, int, int]] = {
     64: (66, 30, 17),
 }
 """SparseVLM v1.5: for each budget, the tokens kept of 576 at each of three cuts, without recycled tokens."""
+TABLE_LAYERS = (3, 7, 16)
+"""SparseVLM: the layers before which the three cuts of a table act."""
 RANK: dict[int, tuple[float, float]] = {192: (13.5, 0.0), 128: (9.0, 6.0), 64: (0.8, 0.0)}
 """SparseVLM v1.0: for each budget, scale and bias of the number kept of 576: ``int(rank * scale + bias)``."""
 
@@ -54,8 +56,41 @@ class ScheduledOptions(MethodOptions):
                 "entry for each layer, or an average over all layers (keep_ratio)"
             )
 
+    def _check_kept(self, tabled: bool = True) -> None:
+        """Check SparseVLM's budgets: ``kept``, an average, or, if ``tabled``, an entry of a table of three cuts."""
+        kept = self.kept  # type: ignore[attr-defined]
+        cuts = None if self.layers is None else len(self.layers)  # type: ignore[attr-defined]
+        if kept is not None:
+            for each in kept:
+                check_share("kept", each) if isinstance(each, float) else check_count("kept", each, 1)
+            self._check_cuts(len(kept), f"kept={kept}")
+            if cuts is None and len(kept) != len(TABLE_LAYERS):
+                raise ConfigError(
+                    f"there are {len(TABLE_LAYERS)} layers by default, got kept={kept}: give `layers` too, one each"
+                )
+        elif self.keep_ratio is not None or self.keep_tokens is not None:  # type: ignore[attr-defined]
+            if cuts not in (None, 1, len(TABLE_LAYERS)):
+                raise ConfigError(
+                    f"keep_ratio and keep_tokens need 1 or {len(TABLE_LAYERS)} entries in `layers`, got {cuts}"
+                )
+        elif tabled:
+            self._check_cuts(len(TABLE_LAYERS), f"a table of {len(TABLE_LAYERS)} cuts")
 
-def _as_tuple(options: Any, name: str) -> tuple[Any, ...]:
+    def _check_retained(self, known: Mapping[int, Any], where: str = "") -> None:
+        own = self.retained_tokens  # type: ignore[attr-defined]
+        if not isinstance(own, int) or own not in known:
+            raise ConfigError(
+                f"retained_tokens is one of {', '.join(map(str, known))}{where}, got {quoted(own)}: for another budget "
+                "give keep_ratio or keep_tokens"
+            )
+
+
+def as_tuple(options: Any, name: str) -> tuple[Any, ...]:
+    """Make a field of options a tuple, and return it.
+
+    Raises:
+        ConfigError: it is empty.
+    """
     value = getattr(options, name)
     value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
     if not value:
@@ -93,7 +128,7 @@ class PyramidDropOptions(ScheduledOptions):
     keep_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        ratios = _as_tuple(self, "ratios")
+        ratios = as_tuple(self, "ratios")
         super().__post_init__()
         for ratio in ratios:
             check_share("ratios", ratio)
@@ -169,37 +204,19 @@ class SparseVLMOptions(ScheduledOptions):
     keep_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        kept = () if self.kept is None else _as_tuple(self, "kept")
+        if self.kept is not None:
+            as_tuple(self, "kept")
         super().__post_init__()
         if self.schedule not in ("table", "rank"):
             raise ConfigError(unknown("schedule is one of", self.schedule, ("table", "rank")))
-        known = TABLE if self.schedule == "table" else RANK
-        if not isinstance(self.retained_tokens, int) or self.retained_tokens not in known:
-            raise ConfigError(
-                f"retained_tokens is one of {', '.join(map(str, known))} with schedule={self.schedule!r}, got "
-                f"{quoted(self.retained_tokens)}: for another budget give keep_ratio or keep_tokens"
-            )
+        table = self.schedule == "table"
+        self._check_retained(TABLE if table else RANK, f" with schedule={self.schedule!r}")
         if not is_number(self.recycle) or not 0 <= self.recycle <= 1:
             raise ConfigError(f"recycle is a share in [0, 1], got {quoted(self.recycle)}")
         solved = self.keep_ratio is not None or self.keep_tokens is not None
         if self.schedule == "rank" and (self.kept is not None or solved):
             raise ConfigError('with schedule="rank" the attention sets the number of tokens: leave other budgets out')
-        if self.kept is not None:
-            for each in kept:
-                check_share("kept", each) if isinstance(each, float) else check_count("kept", each, 1)
-            self._check_cuts(len(kept), f"kept={kept}")
-            if self.layers is None and len(kept) != len(_TABLE_LAYERS):
-                raise ConfigError(
-                    f"there are {len(_TABLE_LAYERS)} layers by default, got kept={kept}: give `layers` too, one each"
-                )
-        elif solved:
-            cuts = None if self.layers is None else len(self.layers)  # type: ignore[arg-type]
-            if cuts not in (None, 1, len(_TABLE_LAYERS)):
-                raise ConfigError(
-                    f"keep_ratio and keep_tokens need 1 or {len(_TABLE_LAYERS)} entries in `layers`, got {cuts}"
-                )
-        elif self.schedule == "table":
-            self._check_cuts(len(_TABLE_LAYERS), f"a table of {len(_TABLE_LAYERS)} cuts")
+        self._check_kept(table)
 
     def layers_for(self, depth: int) -> tuple[int | float, ...]:
         """Return the layers before which it cuts in a decoder of ``depth`` layers.
@@ -209,7 +226,7 @@ class SparseVLMOptions(ScheduledOptions):
         """
         if self.layers is not None:
             return tuple(self.layers)  # type: ignore[arg-type]
-        return scaled_layers(_TABLE_LAYERS if self.schedule == "table" else _RANK_LAYERS, PAPER_DEPTH, depth)
+        return scaled_layers(TABLE_LAYERS if self.schedule == "table" else _RANK_LAYERS, PAPER_DEPTH, depth)
 
     def most(self, layout: Any, step: int = 0) -> int | None:
         """Return None: there is no largest number, because a cut may recycle as many tokens as it drops."""
@@ -221,4 +238,4 @@ class SparseVLMOptions(ScheduledOptions):
         return self.recycle > 0 and self.keep_ratio != 1
 
 
-_TABLE_LAYERS, _RANK_LAYERS = (3, 7, 16), (3, 7, 16, 20)
+_RANK_LAYERS = (3, 7, 16, 20)

@@ -80,6 +80,8 @@ def only_what_it_asks_for(reducer: Reducer, seen: Evidence, **place: Any) -> Evi
     keys = torch.randn(_HEADS, n, _WIDTH // _HEADS, generator=numbers) if needs.keys else None
     turns = torch.rand(n, _WIDTH // _HEADS // 2, generator=numbers).repeat(1, 2) if needs.angles else None
     rows = {"": 0, "last": 1}.get(str(needs.question), QUESTION)
+    both = needs.keys and rows
+    question_keys = torch.randn(_HEADS, rows, _WIDTH // _HEADS, generator=numbers) if both else None
     whole = dataclasses.replace(seen, question=seen.question[:rows], attention=None)
     note = reducer.prepare(whole) if isinstance(reducer, Prepares) and "note" not in place else place.pop("note", None)
     return dataclasses.replace(
@@ -89,6 +91,7 @@ def only_what_it_asks_for(reducer: Reducer, seen: Evidence, **place: Any) -> Evi
         vision=None if vision is None else {kind: _of_tower(kind, vision, n, numbers) for kind in vision.kinds},
         marks=torch.rand(n, generator=numbers) if needs.marks else None,
         keys=keys,
+        question_keys=question_keys,
         angles=None if turns is None else torch.stack([turns.cos(), turns.sin()]),
         note=note,
         **place,

@@ -77,7 +77,8 @@ class Sight:
             probe=None if row.probe is None or self.needs.probe is None else row.probe.to(self.device),
             marks=self._marks(row),
             vision=self._vision(row),
-            keys=self._keys(b) if self.needs.keys else None,
+            keys=self._keys(b, _visual(row)) if self.needs.keys else None,
+            question_keys=self._keys(b, _asking(row, self.needs)) if self.needs.keys and self.needs.question else None,
             angles=self._angles(b) if self.needs.angles else None,
             step=self.number,
             layer=self.step.at,
@@ -116,7 +117,9 @@ class Sight:
         if attention is not None:
             yield attention
         if self.needs.keys:
-            yield self._keys(b)
+            yield self._keys(b, _visual(row))
+            if self.needs.question:
+                yield self._keys(b, _asking(row, self.needs))
         if self.needs.angles:
             yield self._angles(b)
 
@@ -132,13 +135,13 @@ class Sight:
         if query is None:
             return None
         if row.scores is None:  # those of the layer's own projections are there already
-            found = next_scores(self.state, self.adapter, self.step.at + 1, query, self.hidden, self.rope, b)
+            found = next_scores(self.state, self.adapter, self.step, query, self.hidden, self.rope, b)
             row.scores = found.to(self.device)
         return row.scores
 
-    def _keys(self, b: int) -> Tensor:
+    def _keys(self, b: int, places: Tensor) -> Tensor:
+        """Keys [Hkv, n, d] of some tokens of a row."""
         state, adapter, layer = self.state, self.adapter, self.step.at
-        places = _visual(state.rows[b])
         if layer > DOOR:
             held = state.cache.written(layer, state.past + state.valid.shape[1])[b]
             at = state.places(b, held.device).index_select(0, moved(places, held.device))

@@ -40,7 +40,7 @@ from prunevid_qwen.adapters.picture_grids import Pictures
 from prunevid_qwen.config import get_paper_config, resolve_layer
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward import selfcheck
-from prunevid_qwen.forward.attention import check_heads
+from prunevid_qwen.forward.attention import check_queries
 from prunevid_qwen.forward.collector import EvidenceCollector
 from prunevid_qwen.forward.deepstack import adds_here
 from prunevid_qwen.forward.eager import uncompiled
@@ -119,7 +119,7 @@ def attached(
         _active.add(parts.root)
     try:
         plan = on_attending_layers(plan, adapter)
-        check_heads(plan, adapter.heads)
+        check_queries(plan, adapter.heads)
         if plan.places == "packed" and adapter.spatial:
             raise ConfigError(
                 f"places='packed' renumbers positions after each step, but positions of {adapter.family} are times, "

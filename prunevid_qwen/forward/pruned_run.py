@@ -194,7 +194,7 @@ class Run(threading.local):
         hidden = first_argument(args, kwargs, "a layer's attention", "hidden_states")
         require_arguments(kwargs, "a layer's attention", "position_embeddings")
         start = Timestamp.now(hidden.device)
-        own_scores(state, self.adapter, step.at, query, hidden, kwargs["position_embeddings"])
+        own_scores(state, self.adapter, step, query, hidden, kwargs["position_embeddings"])
         self.trace.add("select", start, Timestamp.now(hidden.device), step.at)
 
     @torch.no_grad()

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from prunevid_qwen.config.schedules import PyramidDropOptions
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.stage2_select.schedule import Schedules, check_budget, entered, spending
+from prunevid_qwen.stage2_select.topk import best_of_each
 from prunevid_qwen.tokens import TokenMap
 
 
@@ -59,12 +58,8 @@ class PyramidDrop(PyramidDropOptions):
             return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
         if seen.attention is None:
             raise ValueError("pyramiddrop selects by attention: gather what its `needs` asks for")
-        best = []
-        for block, tokens in zip(seen.layout.blocks, entered(seen), strict=True):
-            count = self._count(tokens, seen)
-            own = seen.attention[block.start : block.stop].argsort(descending=True, stable=True)[:count]
-            best.append(own + block.start)
-        return TokenMap.keep(torch.cat(best), seen.attention.numel())
+        counts = [self._count(tokens, seen) for tokens in entered(seen)]
+        return TokenMap.keep(best_of_each(seen.attention, seen.layout.blocks, counts), seen.attention.numel())
 
     def _count(self, tokens: int, seen: Evidence) -> int:
         """What this cut leaves of a video or image."""

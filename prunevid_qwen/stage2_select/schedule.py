@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Protocol
 
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.config.schedules import PAPER_TOKENS
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.needs import Evidence
 
@@ -96,3 +97,23 @@ def check_budget(schedules: Schedules, budget: ScheduleBudget, places: Sequence[
             f"layer {places[0] + 1} see everything: {percent(least, 1)} is the least. Ask for more, cut earlier "
             "(layers), or merge before the decoder"
         )
+
+
+def between(x: float, tokens: int, cuts: int, table: Mapping[int, tuple[int, int, int]]) -> list[int]:
+    """Say what each cut keeps, ``x`` of the way from nothing over the entries of a table to everything.
+
+    Args:
+        x: in (0, 1]. With one cut it is the share that this cut keeps.
+        tokens: that came to the first cut.
+        cuts: 1, or as many as an entry of the table has.
+        table: for each budget of 576 tokens, the tokens kept of 576 at each cut.
+    """
+    if cuts == 1:
+        return [int(tokens * x)]
+    rows = [(0, (0,) * cuts), *sorted(table.items()), (PAPER_TOKENS, (PAPER_TOKENS,) * cuts)]
+    for (low, fewer), (high, more) in pairwise(rows):
+        if x * PAPER_TOKENS <= high:
+            part = (x * PAPER_TOKENS - low) / (high - low)
+            shares = [(a + part * (b - a)) / PAPER_TOKENS for a, b in zip(fewer, more, strict=True)]
+            return [int(tokens * share) for share in shares]
+    raise AssertionError(f"a number in (0, 1], got {x}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -15,7 +14,8 @@ from prunevid_qwen.config.schedules import PAPER_TOKENS, RANK, TABLE, SparseVLMO
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
-from prunevid_qwen.stage2_select.schedule import Schedules, check_budget, entered, spending
+from prunevid_qwen.stage2_select.raters import raters
+from prunevid_qwen.stage2_select.schedule import Schedules, between, check_budget, entered, spending
 from prunevid_qwen.tokens import TokenMap
 
 _OF_A_CLUSTER = 10  # pooled tokens to a recycled one
@@ -67,21 +67,8 @@ class SparseVLM(SparseVLMOptions):
             )
 
     def prepare(self, seen: Evidence) -> Tensor:
-        """Choose the raters: text tokens that the visual ones resemble more than the average text token.
-
-        All rate where none stands out, as with one text token.
-
-        Args:
-            seen: with the input embeddings of visual tokens [N, D] and text [Q, D].
-
-        Returns:
-            [Q] bool.
-        """
-        if not seen.question.shape[0]:  # nothing was asked for, since all are kept
-            return seen.question.new_zeros(0, dtype=torch.bool)
-        mean = (seen.hidden.float() @ seen.question.float().T).softmax(-1).mean(0)
-        chosen = mean > mean.mean()
-        return chosen | ~chosen.any()
+        """Choose the raters, [Q] bool: see `raters`."""
+        return raters(seen)
 
     def plan(self, seen: Evidence) -> TokenMap:
         """Keep of each video and image what the raters attend to most, and recycle a share of the rest.
@@ -135,14 +122,14 @@ class SparseVLM(SparseVLMOptions):
         if self.keep_ratio is None and self.keep_tokens is None:
             return tokens * TABLE[self.retained_tokens][seen.step] // PAPER_TOKENS
         cuts = len(seen.steps_at) or 1
-        return _between(spending(self._schedules(cuts), self, tokens, seen), tokens, cuts)[seen.step]
+        return between(spending(self._schedules(cuts), self, tokens, seen), tokens, cuts, TABLE)[seen.step]
 
     def _schedules(self, cuts: int) -> Schedules:
         """What each cut leaves, recycled tokens included."""
 
         def left(tokens: int, x: float) -> list[int]:
             out, n = [], tokens
-            for kept in _between(x, tokens, cuts):
+            for kept in between(x, tokens, cuts, TABLE):
                 kept, _, clusters = _divided(n, kept, self.recycle)
                 n = kept + clusters
                 out.append(n)
@@ -162,19 +149,3 @@ def _divided(n: int, kept: int, recycle: float) -> tuple[int, int, int]:
         return kept, 0, 0
     pooled = min(int(recycle * (n - kept)) + 1, n - kept)
     return kept, pooled, pooled // _OF_A_CLUSTER + 1
-
-
-def _between(x: float, tokens: int, cuts: int) -> list[int]:
-    """What each cut keeps of so many tokens, ``x`` of the way from nothing over the entries of the table to all.
-
-    With one cut that share itself.
-    """
-    if cuts == 1:
-        return [int(tokens * x)]
-    rows = [(0, (0,) * cuts), *sorted(TABLE.items()), (PAPER_TOKENS, (PAPER_TOKENS,) * cuts)]
-    for (low, fewer), (high, more) in pairwise(rows):
-        if x * PAPER_TOKENS <= high:
-            part = (x * PAPER_TOKENS - low) / (high - low)
-            shares = [(a + part * (b - a)) / PAPER_TOKENS for a, b in zip(fewer, more, strict=True)]
-            return [int(tokens * share) for share in shares]
-    raise AssertionError(f"a number in (0, 1], got {x}")

@@ -27,9 +27,22 @@ def topk_of_each(score: Tensor, blocks: Sequence[Block], keep_ratio: float, keep
         ValueError: ``keep_ratio`` is out of range.
     """
     _check_share(keep_ratio)
+    return best_of_each(score, blocks, [count_of(each.stop - each.start, keep_ratio, keep_tokens) for each in blocks])
+
+
+def best_of_each(score: Tensor, blocks: Sequence[Block], counts: Sequence[int]) -> Tensor:
+    """Keep a number of the best tokens of each video and image. Never asks the device.
+
+    Args:
+        score: [N] of any real dtype, higher is better; equal scores go to the lower index.
+        blocks: partition the N tokens.
+        counts: of each block; more than it has is all of it.
+
+    Returns:
+        [K] int64 indices, best first in each block.
+    """
     parts = []
-    for block in blocks:
-        count = count_of(block.stop - block.start, keep_ratio, keep_tokens)
+    for block, count in zip(blocks, counts, strict=True):
         own = score[block.start : block.stop].argsort(descending=True, stable=True)[:count]
         parts.append(own + block.start)
     return torch.cat(parts)

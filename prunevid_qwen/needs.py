@@ -19,7 +19,7 @@ _ATTENTION = {
     "projections": ("own", "next"),
 }
 _QUESTION = ("", "all", "question", "last")
-_VISION = ("states", "received", "cls", "keys", "salience")
+_VISION = ("states", "received", "cls", "keys", "salience", "pooled")
 FEATURES = "features"
 """The block of a vision tower whose output the model makes its features of."""
 
@@ -107,7 +107,8 @@ class VisionQuery:
             averaged over the patches of the same window (or image) and over heads. "cls": the attention from the
             tower's CLS token to a patch, averaged over heads; only for towers with such a token. "salience": "cls" in a
             tower with such a token, "received" in any other. "keys": the keys, after rotary embedding if the tower has
-            one, averaged over heads.
+            one, averaged over heads. "pooled": the attention that a token gets from the mean query of its window (or
+            image), averaged over heads; in Qwen's towers a token has the mean key of its patches.
 
     Raises:
         ConfigError: there is no block, a block is none of the above, or a word is none of these.
@@ -237,8 +238,8 @@ class Evidence:
         taps: name of ``vision["states"]`` in 0.1.
         marks: [N] fp32 in [0, 1], the caller's mark of each token. A merged token has the largest of its members.
         vision: a tensor for each word of `Needs.vision`, in the order of its blocks: "states" [L, N, C] in the tower's
-            dtype, "received", "cls" and "salience" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over the patches
-            of a token, then over the members of a merged token.
+            dtype, "received", "cls", "salience" and "pooled" [L, N] fp32, "keys" [L, N, d] fp32. Each is a mean over
+            the patches of a token, then over the members of a merged token.
         keys: [Hkv, N, d] keys of the visual tokens, model dtype, from the cache of the layer on whose output the step
             acts. At the decoder's door they are those of layer 0 on the embeddings.
         question_keys: [Hkv, Q', d] keys of the tokens of ``question``, of the same layer.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +134,17 @@ class Sequence:
         self.hidden = before.made(self.hidden, chosen, self.layout, whole)
         self.origin, self.step = whole.take(self.origin, 0), self.step + 1
         return chosen
+
+
+def decided(reducer: Reducer, tokens: Tensor, **vision: Tensor) -> TokenMap:
+    """Let a merger decide about a video of one row of tokens.
+
+    Args:
+        reducer: of stage 1.
+        tokens: [F, p, D].
+        vision: [F, p] evidence of the vision tower's only block that it asks for.
+    """
+    frames, size, _ = tokens.shape
+    layout = replace(layout_of(2, frames * size, 3), blocks=(Block("video", (frames, 1, size), 0, frames * size),))
+    seen = {kind: each.reshape(1, frames * size) for kind, each in vision.items()}
+    return reducer.plan(Evidence(layout, tokens.flatten(0, 1), tokens[:0, 0], vision=seen or None))

@@ -24,7 +24,7 @@ from tests.tolerances import close
 from tests.watching import Notes, watched
 
 OFTEN = pytest.mark.parametrize("family", often())
-KINDS = ("received", "cls", "keys", "states")
+KINDS = ("received", "cls", "keys", "states", "pooled")
 
 
 def visual_in(model: Any, inputs: dict[str, Any], b: int) -> Tensor:
@@ -145,14 +145,17 @@ def of_clip(model: Any, pixels: Tensor, layer: int) -> dict[str, Tensor]:
         block.register_forward_hook(lambda _m, _a, out: seen.update(states=out[0] if isinstance(out, tuple) else out)),
         block.self_attn.register_forward_hook(lambda _m, _a, out: seen.update(weights=out[1])),
         block.self_attn.k_proj.register_forward_hook(lambda _m, _a, out: seen.update(keys=out)),
+        block.self_attn.q_proj.register_forward_hook(lambda _m, _a, out: seen.update(queries=out)),
     ]
     tower(pixels)
     for handle in handles:
         handle.remove()
     weights = seen["weights"]  # [images, H, P, P]
+    queries, keys = (seen[name].unflatten(-1, (weights.shape[1], -1)) for name in ("queries", "keys"))
+    logits = torch.einsum("ihd,iphd->ihp", queries.mean(1), keys) * block.self_attn.scale
     return {
-        "received": weights.mean((1, 2)), "cls": weights[:, :, 0].mean(1),
-        "keys": seen["keys"].unflatten(-1, (weights.shape[1], -1)).mean(2), "states": seen["states"],
+        "received": weights.mean((1, 2)), "cls": weights[:, :, 0].mean(1), "keys": keys.mean(2),
+        "states": seen["states"], "pooled": logits.softmax(-1).mean(1),
     }  # fmt: skip
 
 
@@ -193,7 +196,7 @@ def test_a_clip_tower_in_chunks(tokens: int) -> None:
 
 @OFTEN
 def test_a_batch_shows_what_its_members_show(family: str) -> None:
-    query = VisionQuery((0,), what=("received", "keys"))
+    query = VisionQuery((0,), what=("received", "keys", "pooled"))
     together = Notes(Needs(vision=query))
     watched(family_model(family), family_inputs(family, "batch"), Plan((Step(DOOR, together),)))
     for b, seen in enumerate(together.seen):

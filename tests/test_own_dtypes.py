@@ -14,7 +14,14 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.collector import _numbers
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, _cut
-from prunevid_qwen.kernels import cluster_mean, dpc_knn, question_attention, received_attention, temporal_similarity
+from prunevid_qwen.kernels import (
+    cluster_mean,
+    dpc_knn,
+    pooled_attention,
+    question_attention,
+    received_attention,
+    temporal_similarity,
+)
 from prunevid_qwen.stage1_merge import merge_video
 from tests import glimpse
 from tests.models import MIXED, RAGGED, make_inputs, tiny_model
@@ -68,6 +75,7 @@ KERNELS = {
     "rows and heads of it": lambda: question_attention.question_attention(
         noise(4, 3, 8), noise(2, 9, 8), torch.arange(2, 6), torch.arange(6, 9), 0.3, "mean", "each", 2
     ),
+    "pooled_attention": lambda: pooled_attention.pooled_attention(noise(2, 9, 8), noise(2, 9, 8), [6, 3], 3, 0.3),
     "received_attention": lambda: received_attention.received_attention(noise(2, 9, 8), noise(2, 9, 8), [4, 4, 1], 0.3),
     "merge_video": lambda: merge_video(still(4, 4, 6, 8), PruneVidConfig(min_cluster_tokens=0)).features,
     "marks": lambda: _numbers([[0.1, 0.7]])[0],

@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.config.option_classes import options_class
 from prunevid_qwen.errors import PruningNotApplied
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.reducer import Reducer, made_by, registered, why_unchanged
+from prunevid_qwen.reducer import Reducer, made_by, registered, says, why_unchanged
 from prunevid_qwen.stage2_select import Uniform
 from prunevid_qwen.tokens import Block, TokenMap
 from prunevid_qwen.tokens.trace import DOOR, Reduction, SampleTrace, Trace
-from tests.test_reducer_contract import LAYOUTS, evidence
+from tests.test_reducer_contract import LAYOUTS, evidence, only_what_it_asks_for
 
 Shape = tuple[str, tuple[int, int, int]]
 BIKES: Shape = ("video", (8, 3, 4))  # 96 tokens, 12 a position
 MERGERS, SELECTORS = registered(stage=1), registered(stage=2)
-SHARES = [name for name in MERGERS if name not in ("prunevid", "rlt")]
+SHARES = [name for name in MERGERS if says(options_class("merger", name)(), 1).exact]
 
 
 def blocks_of(*shapes: Shape) -> tuple[Block, ...]:
@@ -75,12 +76,13 @@ def test_frames_too_small_to_be_clustered() -> None:
 @pytest.mark.parametrize("merger", MERGERS)
 def test_a_merger_that_changed_nothing_gives_its_reason(merger: str) -> None:
     for shapes, options in (
-        ((BIKES,), {"cluster_ratio": 1.0}),
+        ((BIKES,), {str(says(options_class("merger", merger)(), 1).lever): 1.0}),
         ((("video", (1, 1, 1)),), {}),
         ((("image", (1, 4, 5)),), {}),
         ((("image", (1, 1, 1)), ("video", (1, 1, 1))), {"merge_images": True}),
     ):
-        stats = told(asked_of(merger, enable_stage2=False, **options), shapes)
+        makes = asked_of if "merge_images" in options else PruneVidConfig
+        stats = told(makes(merger=merger, enable_stage2=False, **options), shapes)
         assert applied(stats) == [False] * 3
         assert stats["stage1"]["note"]
         assert stats["stage1"]["note"] != "nothing merged", "the general sentence is for nobody in this package"
@@ -98,7 +100,7 @@ def test_a_reason_is_given_exactly_where_nothing_may_change(merger: str) -> None
     ):
         method = made_by(config.merger, stage=1)
         for layout in LAYOUTS:
-            seen = evidence(layout)
+            seen = only_what_it_asks_for(method, evidence(layout))
             why, unchanged = why_unchanged(method, seen.layout.blocks), method.plan(seen).is_identity
             assert why is not None or not unchanged, layout
             if merger in SHARES:

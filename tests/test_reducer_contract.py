@@ -58,6 +58,9 @@ def test_the_day_one_reducers_are_registered() -> None:
     assert {"pool", "prunevid", "random", "rlt", "uniform"} <= set(registered(stage=1))
     day_one = {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"}
     assert day_one | {"pyramiddrop", "sparsevlm"} <= set(SELECTORS)
+    assert {"prunevid", "dpp", "fastv", "glimpse", "oracle", "random", "uniform"} | {"pyramiddrop", "sparsevlm"} == set(
+        SELECTORS
+    )
 
 
 def test_unknown_selectors_offer_the_nearest() -> None:

@@ -47,14 +47,17 @@ def of_tower(family: str, kind: str, pixels: Tensor, number: int) -> dict[str, T
         ),
         inner.register_forward_hook(lambda _m, _a, out: seen.update(weights=out[1])),
         inner.get_submodule(k_name).register_forward_hook(lambda _m, _a, out: seen.update(keys=out)),
+        inner.get_submodule(f"q{k_name[1:]}").register_forward_hook(lambda _m, _a, out: seen.update(queries=out)),
     ]
     tower(pixel_values=pixels)
     for handle in handles:
         handle.remove()
     weights = seen["weights"]  # [images, H, P, P], of the eager kernel
+    queries, keys = (seen[name].unflatten(-1, (weights.shape[1], -1)) for name in ("queries", "keys"))
+    logits = torch.einsum("ihd,iphd->ihp", queries.mean(1), keys) * inner.scale
     return {
-        "received": weights.mean((1, 2))[..., None], "cls": weights[:, :, 0].mean(1)[..., None],
-        "keys": seen["keys"].unflatten(-1, (weights.shape[1], -1)).mean(2), "states": seen["states"],
+        "received": weights.mean((1, 2))[..., None], "cls": weights[:, :, 0].mean(1)[..., None], "keys": keys.mean(2),
+        "states": seen["states"], "pooled": logits.softmax(-1).mean(1)[..., None],
     }  # fmt: skip
 
 

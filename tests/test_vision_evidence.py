@@ -16,6 +16,7 @@ from prunevid_qwen.adapters.vision import vision_from_memory
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import Plan, Step
+from prunevid_qwen.kernels import pooled_attention as pooled
 from prunevid_qwen.kernels import received_attention as kernel
 from prunevid_qwen.needs import Evidence, Needs, VisionQuery
 from prunevid_qwen.stage2_select import Uniform
@@ -26,7 +27,7 @@ from tests.test_taps import deep_tower
 from tests.tolerances import close
 from tests.watching import Notes, watched
 
-ALL = ("received", "keys", "states")
+ALL = ("received", "keys", "states", "pooled")
 FAMILIES = ("qwen2_5_vl", "qwen2_vl")
 
 # ---- the kernel
@@ -53,13 +54,26 @@ def test_attention_never_leaves_its_segment() -> None:
     assert torch.equal(kernel.received_attention(q, k, [4, 8], 0.3)[:4], whole[:4])
 
 
+@pytest.mark.parametrize("unit", [1, 4])
+@pytest.mark.parametrize("lengths", [[8], [4], [12, 12, 12], [4, 8, 4, 4, 8], [4, 0, 8], []])
+def test_the_attention_of_the_mean_query_equals_the_law(lengths: list[int], unit: int) -> None:
+    numbers = torch.Generator().manual_seed(sum(lengths))
+    q, k = torch.randn(2, 3, sum(lengths), 8, generator=numbers)
+    got = pooled.pooled_attention(q, k, lengths, unit, 0.3)
+    close(got, pooled.reference(q, k, lengths, unit, 0.3))
+    assert got.shape == (sum(lengths) // unit,)
+    close(float(got.sum()), float(sum(n > 0 for n in lengths)))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_is_summed_in_fp32(dtype: torch.dtype) -> None:
     q, k = torch.randn(2, 3, 12, 8, generator=torch.Generator().manual_seed(1)).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         got = kernel.received_attention(q, k, [4, 8], 0.3)
-    assert got.dtype == torch.float32
+        of_mean = pooled.pooled_attention(q, k, [4, 8], 2, 0.3)
+    assert got.dtype == of_mean.dtype == torch.float32
     close(got, kernel.reference(q, k, [4, 8], 0.3))
+    close(of_mean, pooled.reference(q, k, [4, 8], 2, 0.3))
 
 
 # ---- against the tower's own eager kernel
@@ -76,7 +90,7 @@ class Eager:
         def spy(owner: Any, query: Tensor, key: Tensor, *rest: Any, **more: Any) -> Any:
             out, weights = stock(owner, query, key, *rest, **more)
             if "Vision" in type(owner).__name__:
-                self.calls.append((owner, weights[0], key[0]))
+                self.calls.append((owner, weights[0], query[0], key[0]))
             return out, weights
 
         patch.setattr(module, "eager_attention_forward", spy)
@@ -91,13 +105,21 @@ class Eager:
         tower(pixels, grid_thw=grid)
         handle.remove()
         own = [call for call in self.calls if call[0] is tower.blocks[block].attn]
-        received = torch.cat([weights.mean((0, 1)) for _, weights, _ in own])  # segments in order
-        keys = torch.cat([key.mean(0) for _, _, key in own])
+        received = torch.cat([weights.mean((0, 1)) for _, weights, _, _ in own])  # segments in order
+        keys = torch.cat([key.mean(0) for *_, key in own])
+        pooled = []
+        for layer, _, query, key in own:
+            of_tokens = torch.stack([key[:, at : at + 4].mean(1) for at in range(0, key.shape[1], 4)], dim=1)
+            logits = torch.einsum("hd,htd->ht", query.mean(1), of_tokens) * layer.scaling
+            pooled.append(logits.softmax(-1).mean(0).repeat_interleave(4))
 
         def fold(x: Tensor) -> Tensor:
             return adapter_for(self.model).raster(x, grid)
 
-        return {"received": fold(received[:, None])[:, 0], "keys": fold(keys), "states": fold(states[0])}
+        return {
+            "received": fold(received[:, None])[:, 0], "keys": fold(keys), "states": fold(states[0]),
+            "pooled": fold(torch.cat(pooled)[:, None])[:, 0],
+        }  # fmt: skip
 
 
 @pytest.fixture(params=FAMILIES)
@@ -139,15 +161,15 @@ def test_windows_and_whole_frames_are_told_apart(monkeypatch: pytest.MonkeyPatch
     adapter = adapter_for(model)
     from prunevid_qwen.forward.vision_evidence import parted, taps_of, watched_vision
 
-    query = VisionQuery((0, -1), what=("keys", "received"))
+    query = VisionQuery((0, -1), what=("keys", "received", "pooled"))
     with watched_vision(adapter, query), torch.no_grad():
         taps = taps_of(model.model.visual(pixels, grid_thw=grid))
     seen = parted(taps, query, adapter.vision_width)
     for number, block in enumerate((0, 3)):
         wanted = eager.of(pixels, grid, block)
         assert len([call for call in eager.calls if call[0] is model.model.visual.blocks[block].attn]) > 2 - block // 3
-        close(seen["received"][number], wanted["received"])
-        close(seen["keys"][number], wanted["keys"])
+        for kind in query.kinds:
+            close(seen[kind][number], wanted[kind])
 
 
 @pytest.mark.parametrize("tokens", [7, 16])
@@ -205,7 +227,7 @@ def test_scores_of_a_half_precision_tower_are_fp32() -> None:
     (seen,) = shown(model, make_inputs(ONE_VIDEO), VisionQuery((0,), what=ALL))
     assert seen.vision is not None
     assert {name: x.dtype for name, x in seen.vision.items()} == {
-        "received": torch.float32, "keys": torch.float32, "states": torch.bfloat16,
+        "received": torch.float32, "keys": torch.float32, "states": torch.bfloat16, "pooled": torch.float32,
     }  # fmt: skip
     assert seen.vision["received"].unique().numel() > 60, "bf16 would tell some 8 bits of them apart"
 

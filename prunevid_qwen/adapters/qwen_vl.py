@@ -226,7 +226,7 @@ class QwenVL(TextDecoder):
                 f"the vision encoder of {self.family} has no CLS token: use "
                 'what="received" in VisionQuery, the attention from the other patches'
             )
-        return watched_blocks(self.vision_blocks, query.indices, query.kinds, note)
+        return watched_blocks(self.vision_blocks, query.indices, query.kinds, note, self.merge**2)
 
     def grid_of_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         """Return the grids of a call of the tower, [images and videos, 3] patches."""

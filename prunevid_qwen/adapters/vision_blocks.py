@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.attachments import hook
 from prunevid_qwen.adapters.seams import require_arguments
+from prunevid_qwen.kernels.pooled_attention import pooled_attention
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.kernels.received_attention import received_attention
 
@@ -29,15 +30,16 @@ class _Projected(threading.local):
 
 @contextmanager
 def watched_blocks(
-    blocks: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note
+    blocks: Sequence[nn.Module], numbers: Sequence[int], kinds: Sequence[str], note: Note, unit: int
 ) -> Iterator[None]:
     """Note what some blocks of Qwen's tower make, inside the block: [P, C], patches of all images in a row.
 
     Args:
         blocks: of the tower, whose ``attn`` projects by one ``qkv`` and is told segments and rotary angles.
         numbers: which of them.
-        kinds: of "states", "received" and "keys", as in `VisionQuery`.
+        kinds: of "states", "received", "keys" and "pooled", as in `VisionQuery`.
         note: is told.
+        unit: patches of a token, which stand together.
     """
 
     def attend(number: int, module: Any, kwargs: Mapping[str, Any], made: Mapping[str, Tensor]) -> None:
@@ -49,6 +51,11 @@ def watched_blocks(
             lengths = [stop - start for start, stop in pairwise(kwargs["cu_seqlens"].tolist())]
             got = received_attention(queries.transpose(0, 1), keys.transpose(0, 1), lengths, float(module.scaling))
             note(number, "received", got[:, None])
+        if "pooled" in kinds:
+            rows, columns = queries.transpose(0, 1), keys.transpose(0, 1)
+            lengths = kwargs["cu_seqlens"].diff().tolist()
+            got = pooled_attention(rows, columns, lengths, unit, float(module.scaling))
+            note(number, "pooled", got.repeat_interleave(unit)[:, None])
         if "keys" in kinds:
             note(number, "keys", keys.float().mean(1))
 
@@ -66,7 +73,7 @@ def watched_layers(
     Args:
         layers: of the tower.
         numbers: which of them.
-        kinds: of "states", "received", "cls" and "keys", as in `VisionQuery`.
+        kinds: of "states", "received", "cls", "keys" and "pooled", as in `VisionQuery`.
         note: is told.
         attention: name of a layer's attention.
         projections: names of its modules whose outputs are queries and keys.
@@ -79,6 +86,10 @@ def watched_layers(
             rows, columns = (x.flatten(0, 1).transpose(0, 1) for x in (queries, keys))
             got = received_attention(rows, columns, [patches] * images, float(module.scale))
             note(number, "received", got.view(images, patches, 1))
+        if "pooled" in kinds:
+            rows, columns = (x.flatten(0, 1).transpose(0, 1) for x in (queries, keys))
+            got = pooled_attention(rows, columns, [patches] * images, 1, float(module.scale))
+            note(number, "pooled", got.view(images, patches, 1))
         if "cls" in kinds:
             with without_autocast(keys.device):
                 logits = torch.einsum("ihd,iphd->ihp", queries[:, 0].float(), keys.float()) * float(module.scale)

@@ -105,6 +105,6 @@ def _of_probe(probe: Probe, n: int, numbers: torch.Generator) -> Tensor:
 
 def _of_tower(kind: str, query: VisionQuery, n: int, numbers: torch.Generator) -> Tensor:
     blocks = len(query.blocks)
-    if kind in ("received", "cls", "salience"):
+    if kind in ("received", "cls", "salience", "pooled"):
         return torch.rand(blocks, n, generator=numbers)
     return torch.randn(blocks, n, query.width or _WIDTH, generator=numbers)

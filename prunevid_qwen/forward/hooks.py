@@ -129,6 +129,8 @@ def attached(
             mend = "set merge_images=True (--merge_images)"
             if not all(hasattr(step.by, "merge_images") for step in plan.steps):
                 mend = "use a merger that has merge_images"
+            may = any(hasattr(step.by, "merge_images") for step in plan.steps)
+            mend = "set merge_images=True (--merge_images)" if may else "choose another merger"
             raise ConfigError(
                 f"{plan.steps[0].name!r} merges videos alone, but to a {adapter.family} all is images: {mend}, or "
                 "select tokens inside the decoder"

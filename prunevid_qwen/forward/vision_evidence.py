@@ -94,7 +94,7 @@ def parted(taps: Tensor, query: VisionQuery, width: int) -> dict[str, Tensor]:
         width: of the tower's blocks.
 
     Returns:
-        By kind: "states" [L, N, C], "received", "cls" and "salience" [L, N], "keys" [L, N, d].
+        By kind: "states" [L, N, C], "received", "cls", "salience" and "pooled" [L, N], "keys" [L, N, d].
     """
     rest = taps.shape[-1] - sum({"states": width, "keys": 0}.get(kind, 1) for kind in query.kinds)
     sizes = [{"states": width, "keys": rest}.get(kind, 1) for kind in query.kinds]

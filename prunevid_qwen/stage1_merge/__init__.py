@@ -4,6 +4,9 @@ from prunevid_qwen.stage1_merge.cdpruner import CDPruner as CDPruner
 from prunevid_qwen.stage1_merge.holitom import HoliTomMerge as HoliTomMerge
 from prunevid_qwen.stage1_merge.divprune import DivPrune as DivPrune
 from prunevid_qwen.stage1_merge.evs import EVS as EVS
+from prunevid_qwen.stage1_merge.dycoke import DyCoke as DyCoke
+from prunevid_qwen.stage1_merge.fastvid import FastVID as FastVID
+from prunevid_qwen.stage1_merge.flashvid import FlashVID as FlashVID
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -16,6 +19,7 @@ from prunevid_qwen.stage1_merge.simplecluster import SimpleCluster as SimpleClus
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
 from prunevid_qwen.stage1_merge.visionzip import VisionZip as VisionZip
 from prunevid_qwen.stage1_merge.vscan import VScanMerge as VScanMerge
+from prunevid_qwen.stage1_merge.vidcom2 import VidCom2 as VidCom2
 
 __all__ = [
     "EVS",
@@ -23,6 +27,9 @@ __all__ = [
     "CDPruner",
     "HoliTomMerge",
     "DivPrune",
+    "DyCoke",
+    "FastVID",
+    "FlashVID",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",
@@ -31,6 +38,7 @@ __all__ = [
     "UniformMerge",
     "VScanMerge",
     "VisionZip",
+    "VidCom2",
     "dpc_knn",
     "merge_video",
     "refine_segments",

@@ -1,12 +1,12 @@
 """Stage 1: reducing between the vision merger and the decoder. One import per method: that registers it."""
 
 from prunevid_qwen.stage1_merge.cdpruner import CDPruner as CDPruner
-from prunevid_qwen.stage1_merge.holitom import HoliTomMerge as HoliTomMerge
 from prunevid_qwen.stage1_merge.divprune import DivPrune as DivPrune
-from prunevid_qwen.stage1_merge.evs import EVS as EVS
 from prunevid_qwen.stage1_merge.dycoke import DyCoke as DyCoke
+from prunevid_qwen.stage1_merge.evs import EVS as EVS
 from prunevid_qwen.stage1_merge.fastvid import FastVID as FastVID
 from prunevid_qwen.stage1_merge.flashvid import FlashVID as FlashVID
+from prunevid_qwen.stage1_merge.holitom import HoliTomMerge as HoliTomMerge
 from prunevid_qwen.stage1_merge.pool import Pool as Pool
 from prunevid_qwen.stage1_merge.prunevid.cluster import dpc_knn as dpc_knn
 from prunevid_qwen.stage1_merge.prunevid.method import MergedVideo as MergedVideo
@@ -17,19 +17,19 @@ from prunevid_qwen.stage1_merge.random import RandomMerge as RandomMerge
 from prunevid_qwen.stage1_merge.rlt import RLT as RLT
 from prunevid_qwen.stage1_merge.simplecluster import SimpleCluster as SimpleCluster
 from prunevid_qwen.stage1_merge.uniform import UniformMerge as UniformMerge
+from prunevid_qwen.stage1_merge.vidcom2 import VidCom2 as VidCom2
 from prunevid_qwen.stage1_merge.visionzip import VisionZip as VisionZip
 from prunevid_qwen.stage1_merge.vscan import VScanMerge as VScanMerge
-from prunevid_qwen.stage1_merge.vidcom2 import VidCom2 as VidCom2
 
 __all__ = [
     "EVS",
     "RLT",
     "CDPruner",
-    "HoliTomMerge",
     "DivPrune",
     "DyCoke",
     "FastVID",
     "FlashVID",
+    "HoliTomMerge",
     "MergedVideo",
     "Pool",
     "PruneVidMerge",
@@ -37,8 +37,8 @@ __all__ = [
     "SimpleCluster",
     "UniformMerge",
     "VScanMerge",
-    "VisionZip",
     "VidCom2",
+    "VisionZip",
     "dpc_knn",
     "merge_video",
     "refine_segments",

@@ -20,6 +20,7 @@ def lmms(
     configs: str = opt("paper", f"{CONFIGS_HELP} Default: paper, beside the baseline.", "NAMES"),
     no_baseline: bool = opt(False, "Leave out the unpruned model."),
     limit: int | None = opt(None, "The first so many documents of each task. Default: all.", "INT", least=1),
+    min_pixels: int | None = opt(None, "Pixels of an image or a frame at least.", "INT"),
     max_pixels: int | None = opt(None, "Pixels of an image or a frame at most.", "INT"),
     frames: int | None = opt(None, "Frames a video.", "INT"),
     out: Path = opt(Path("runs/lmms"), "Folder of the results. Default: runs/lmms.", "FOLDER"),
@@ -47,8 +48,8 @@ def lmms(
             "method's package with an entry point in the group prunevid.methods"
         )
     made = competitors(named_configs(configs, pruning.given, KEPT_BY_BASELINE), not no_baseline)
-    given = {**model.loading, "frames": frames, "max_pixels": max_pixels}
-    given["local_files_only"] = given["local_files_only"] or None
+    given = {name: value or None for name, value in model.loading.items()}
+    given |= {"frames": frames, "min_pixels": min_pixels, "max_pixels": max_pixels}
     asked = several.LmmsRun(names_in_text(tasks), made, model.model_path, given, limit)
     if dry_run:
         path, left = asked.write(out, restart)

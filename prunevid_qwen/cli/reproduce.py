@@ -14,6 +14,13 @@ from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 _LESS = "Deviations, told on the page"
 TABLES = {
+    "holitom": "HoliTom, FastVID, VisionZip on LLaVA-OneVision-7B at 25 to 10 %.",
+    "llava15": "SparseVLM, VisionZip, DART, FastV on LLaVA-1.5-7B at 192, 128, 64 tokens.",
+    "llava15_lmms": "CDPruner, DivPrune, VisionZip on LLaVA-1.5-7B, by lmms-eval.",
+    "llava15_rerun": "Five methods on LLaVA-1.5-7B as one group ran them.",
+    "simplecluster": "SimpleCluster on LLaVA-OneVision-7B at 25 to 1 %.",
+    "vidcom2": "VidCom2 on LLaVA-OneVision-7B at 25 and 15 %.",
+    "vidcom2_qwen3": "VidCom2 on Qwen3-VL-8B at 25 %.",
     "prunevid_table6": "PruneVid's Qwen2.5-VL rows: MVBench, Video-MME, EgoSchema.",
     "fastvid": "FastVID's Qwen2.5-VL rows: Video-MME at 768 frames.",
     "flashvid": "FlashVID's Qwen2.5-VL rows at 25 to 10 % of the tokens.",

@@ -21,6 +21,7 @@ from prunevid_qwen.evaluation.engine.answering import NamedConfigs
 from prunevid_qwen.evaluation.lmms_plugin.requests import read_arguments
 from prunevid_qwen.evaluation.report.page import Table, json_text, number
 from prunevid_qwen.evaluation.store import digest_of, replace
+from prunevid_qwen.loading import check_source
 
 ENTRIES, CONFIG = "lmms.json", "config.json"
 _CACHE = "prunevid"  # any name: the same one finds a stopped run's answers
@@ -34,7 +35,7 @@ class LmmsRun:
     """What lmms-eval is asked, and whom.
 
     Raises:
-        ConfigError: no task, or an argument that the model does not take.
+        ConfigError: no task, no such model, or an argument that it does not take.
     """
 
     tasks: tuple[str, ...]  # as lmms-eval calls them
@@ -47,6 +48,8 @@ class LmmsRun:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("lmms-eval needs a task: see `lmms-eval tasks`, such as gqa,pope")
+        if self.pretrained != "bundled":
+            check_source(self.pretrained)
         read_arguments({"pretrained": f"'{self.pretrained}'", **self._given})
 
     @property
@@ -90,7 +93,10 @@ class LmmsRun:
             path = Path(entries[name]["output_path"]) / CONFIG
             path.parent.mkdir(parents=True, exist_ok=True)
             config.to_json(path)
-        replace(folder / ENTRIES, json_text([entries[name] for name in left]).encode())
+        replace(
+            folder / ENTRIES,
+            json_text(list({entries[name]["output_path"]: entries[name] for name in left}.values())).encode(),
+        )
         return folder / ENTRIES, left
 
     def start(self, folder: Path, restart: bool = False) -> None:

@@ -114,7 +114,7 @@ def describe(table: PublishedTable) -> list[str]:
         lines += ["", f"Setting {setting.name}"]
         lines += [f"  {part}: {getattr(setting, part)}" for part in ("frames", "pixels", "prompt")]
         lines += ["  not known:", *(f"    {each}" for each in setting.unknown)]
-        lines += ["  published (theirs):" if setting.timed else "  published (theirs, in per cent):"]
+        lines += [f"  published (theirs{'' if setting.timed or setting.through_lmms else ', in per cent'}):"]
         lines += [f"    {each}" for each in figure_lines(setting)]
         lines += [f"  it would take: {cost_lines(setting)[0]}"]
     return lines

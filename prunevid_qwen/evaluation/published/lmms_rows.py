@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.evaluation.lmms_plugin.several import LmmsRun, config_of_results, scores_in
-from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH, budget_of
+from prunevid_qwen.evaluation.published.budget import PUBLISHED_DEPTH
 from prunevid_qwen.evaluation.published.reproduce import Reproduction, check_files
-from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, SetOfTable, Setting, TableRow
+from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, SetOfTable, Setting
 from prunevid_qwen.evaluation.report.page import Table
 
 Found = dict[str, Any]
@@ -77,7 +77,6 @@ def _asked(setting: Setting, each: SetOfTable, scored: dict[str, dict[str, Any]]
                 "ours": score,
                 "difference": None if score is None or base is None else round(score - base, 6),
                 "answered": counts,
-                "asked": _budget(row),
                 "kept_published": row.kept,
             }
         )
@@ -90,13 +89,6 @@ def _score(each: SetOfTable, own: dict[str, Any]) -> float | None:
     if not set(each.data.metrics) <= metrics.keys():
         return None
     return float(each.data.scale * sum(metrics[name] for name in each.data.metrics))
-
-
-def _budget(row: TableRow) -> Found | None:
-    if row.ours is None:
-        return None
-    average, exact = budget_of(row.ours.config(PUBLISHED_DEPTH), PUBLISHED_DEPTH)
-    return {"layer_average": average, "exact": exact}
 
 
 def lmms_sections(found: Found) -> list[str | list[str]]:

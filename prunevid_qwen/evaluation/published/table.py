@@ -141,7 +141,9 @@ class Setting:
             raise ConfigError("lmms-eval scores all data sets of a setting or none, and times nothing")
         for row in self.rows if self.through_lmms else ():
             if row.ours is not None and (row.ours.after, row.ours.budget) != (None, None):
-                raise ConfigError(f"{row.name!r}: after and budget depend on a model, which lmms-eval loads: say options")
+                raise ConfigError(
+                    f"{row.name!r}: after and budget depend on a model, which lmms-eval loads: say options"
+                )
 
     @property
     def through_lmms(self) -> bool:

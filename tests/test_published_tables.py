@@ -328,7 +328,7 @@ LLAVA = (FOLDER / "llava15_lmms.yaml").read_text(encoding="utf-8")
     [
         ("{name: gqa, tokens: 576}", "{name: gqa, tokens: 576, protocol: {preset: lmms}}", "name: gqa", ["protocol"]),
         ("{name: gqa, tokens: 576}", "{name: vstar, tokens: 576}", "name: vstar", ["protocol"]),
-        ("name: gqa, tokens: 576", "name: vstar, tokens: 576, protocol: {prompt: letter}", "- name: lmms-eval", ["all"]),
+        ("name: gqa, tokens: 576", "name: vstar, tokens: 9, protocol: {prompt: letter}", "- name: lmms-eval", ["none"]),
         ("options: {cluster_ratio: 0.3334}", "budget: 0.3334", "- name: lmms-eval", ["'CDPruner 192'", "budget"]),
     ],
 )  # fmt: skip

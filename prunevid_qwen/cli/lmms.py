@@ -34,10 +34,10 @@ def lmms(
 
     Examples:
       prunevid eval lmms --tasks gqa,pope --configs visionzip,cdpruner,recommended -m llava-hf/llava-1.5-7b-hf
-      ... --dry_run                         then: torchrun --nproc_per_node 8 -m lmms_eval --config runs/lmms/lmms.json
-      ... without --dry_run, afterwards     writes the table of what is there; asks what is left
+      ... --dry_run          write lmms-eval's file alone, to start it on several GPUs yourself
 
-    It needs lmms-eval in the same environment: pip install 'prunevid_qwen[lmms]'. A stopped run goes on where it was.
+    lmms-eval is needed in the same environment: pip install 'prunevid_qwen[lmms]'. A stopped run goes on where it
+    was. After a run of your own the same command writes the table and asks what is left.
     """
     from prunevid_qwen.evaluation.lmms_plugin import several
     from prunevid_qwen.evaluation.tasks.visual_cot import competitors

@@ -30,8 +30,8 @@ _READING = (
 )
 _READING_LMMS = (
     "- theirs: as published, read as text. Their difference is to the unpruned row of the same table.",
-    "- ours: lmms-eval's score of its own tasks, times 100 where it is a share. Compare differences first: the same model "
-    "unpruned differs by points between harnesses.",
+    "- ours: lmms-eval's score of its own tasks, times 100 where it is a share. Compare differences first: the same "
+    "model unpruned differs by points between harnesses.",
 )
 _READING_TIMES = (
     "- times: medians over images (20 to 80 % of them in brackets), each image's the median of 3 rounds in turns; "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from prunevid_qwen.config.flat import ALL_OFF
 from prunevid_qwen.config.option_checks import unknown
@@ -106,7 +107,8 @@ def method_config(name: str) -> PruneVidConfig | None:
     found = {part: classes_of(part).get(method) for part in parts}
     if not any(found.values()):
         return None
-    return PruneVidConfig(**{part: (options := found.get(part)) and options() for part in STAGES})
+    own: dict[str, Any] = {part: None if (options := found.get(part)) is None else options() for part in STAGES}
+    return PruneVidConfig(**own)
 
 
 def get_config(name_or_path: str) -> PruneVidConfig:

@@ -100,7 +100,7 @@ def test_a_model_that_knows_plain_videos_badly_is_said_to_be_weak_beside_every_t
     [
         ("bundled", "Qwen2.5-VL", "the bundled model under"),
         ("bundled-qwen3vl", "Qwen3-VL", "the bundled model of Qwen3-VL (`bundled-qwen3vl`) under"),
-        ("runs/mine", "Qwen3-VL", "the model in (`runs/mine`) under"),
+        ("runs/mine", "Qwen3-VL", "the model in `runs/mine` under"),
     ],
 )
 def test_the_report_names_the_model_and_its_family(model, family, said, summary):

@@ -20,7 +20,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.shapes.answers import Answered, Answers, CellName, MeanAnswer, QuestionName
+from prunevid_qwen.evaluation.shapes.accuracy_answers import Answered, Answers, CellName, MeanAnswer, QuestionName
 from prunevid_qwen.evaluation.shapes.budgets import Cell
 from prunevid_qwen.evaluation.shapes.methods import BLANK, UNPRUNED
 from prunevid_qwen.evaluation.shapes.videos import Questioner

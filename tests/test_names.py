@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "prunevid_qwen"
 # name -> where it stands, and why it means one thing in all of these places (or why it cannot be helped)
 FILES: dict[str, tuple[str, str]] = {
     "glimpse": ("stage2_select, training", "a method has its paper's name wherever it stands"),
+    "holitom": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
     "llava": ("adapters, adapters/tiny", "a family, and its tiny model"),
     "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
     "model": ("adapters/tiny, evaluation/lmms_plugin, prunevid_qwen", "the API's, what lmms-eval calls so, a tiny one"),
@@ -27,7 +28,6 @@ FILES: dict[str, tuple[str, str]] = {
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
-    "holitom": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
     "vscan": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
 }
 CLASSES: dict[str, tuple[str, str]] = {

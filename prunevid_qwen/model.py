@@ -48,15 +48,15 @@ class PrunedVLM:
     `PruneVidQwen25VL` is the same class. `prunevid models` lists the families and the media that each accepts.
 
     Args:
-        model_path: a hub id, a folder, "bundled" (a toy model of moving shapes inside the package), or a loaded model.
-            A loaded model needs its ``processor``; a Qwen-VL may have its ``tokenizer`` instead.
+        model_path: a hub id, a folder, "bundled" or "bundled-qwen3vl" (toys in the package), or a loaded model. That
+            needs its ``processor``; a Qwen-VL may have its ``tokenizer`` instead.
         config: the pruning: a `PruneVidConfig`, a `Plan`, or a list of methods as in `pruned`. None is
             `get_paper_config`. A plan or a list reads videos and reports with the defaults of `PruneVidConfig`.
         device: "cuda", "cpu", ... None takes a GPU if there is one. Not together with ``device_map``.
         tokenizer: tokenizer of a loaded Qwen-VL.
         processor: processor of a loaded model. For a Qwen-VL its settings and its tokenizer are used.
         arguments: arguments of transformers' ``from_pretrained``: ``dtype`` (by default the checkpoint's, float32 for
-            "bundled"), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``, ``token``,
+            a toy), ``device_map``, ``attn_implementation``, ``quantization_config``, ``revision``, ``token``,
             ``cache_dir``, ``local_files_only``.
 
     Raises:

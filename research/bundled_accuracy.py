@@ -1,8 +1,9 @@
-"""How often the bundled model is right: held-out scenes, written as real files, read, resized and asked about.
+"""How often a bundled toy is right: held-out scenes, written as real files, read, resized and asked about.
 
 Every question is asked twice: about the video and about a grey one of the same length, so that what can be guessed from
 the wording alone stands beside what was seen. ``python -m research.bundled_accuracy`` writes a line for each question
-to eval/results/bundled_accuracy_CONDITION.jsonl and the table to .json; a stopped measurement goes on where it was.
+to eval/results/bundled_accuracy_CONDITION.jsonl (of ``--model bundled-qwen3vl`` to bundled_qwen3vl_accuracy_...) and
+the table to .json, and prints the lines of the toy's card; a stopped measurement goes on where it was.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import torch
 import typer
 
 from prunevid_qwen import PruneVidQwen25VL, get_config
+from prunevid_qwen.bundled import BUNDLED, TOYS, is_bundled
 from prunevid_qwen.cli import run_script
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import clustered_mean
 from prunevid_qwen.evaluation.shapes.videos import ShapesVideo, is_correct
 from prunevid_qwen.evaluation.store import Lines, keep_lines, read_lines, surroundings
@@ -35,6 +38,7 @@ Ask = Callable[[Path, list[Question]], list[str]]
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 2_000_000
 """Where the measured scenes begin; tests and bundled clips take theirs below."""
+_COLUMNS = ("all", "color", "shape", "direction", "first", "last", "brief", "count", "exists")  # of a card
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,15 @@ class Answer:
 
 def main(
     videos: Annotated[int, typer.Option(help="Held-out scenes to ask about.")] = 200,
-    model: Annotated[str, typer.Option(help="Folder of an exported model, or the bundled one.")] = "bundled",
+    model: Annotated[str, typer.Option(help=f"{', '.join(TOYS)}, or the folder of an exported model.")] = BUNDLED,
     preset: Annotated[str, typer.Option(help="What is pruned: baseline prunes nothing.")] = "baseline",
-    out: Annotated[Path | None, typer.Option(help="Path of the results without ending.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Path of the results without ending. A folder needs it.")] = None,
     condition: Annotated[str, typer.Option(help=f"Kind of video: {', '.join(CONDITIONS)}.")] = "plain",
     threads: Annotated[int, typer.Option(help="Torch threads.")] = 1,
 ) -> None:
     """Ask, then print and write the table."""
     torch.set_num_threads(threads)
-    out = out or RESULTS / f"bundled_accuracy_{condition}"
+    out = out or results_of(model, condition)
     raw, began = out.with_suffix(".jsonl"), time.monotonic()
     kind = CONDITIONS[condition]
     config = get_config(preset).replace(max_frames=kind.frames, max_pixels=kind.height * kind.width)
@@ -81,7 +85,7 @@ def main(
         measure(ask, videos, raw, kind, progress=lambda done: bar.update(done - bar.pos))
     table = summarise(read_answers(raw, videos))
     summary = {
-        "what": "bundled model on held-out moving shapes, read from mp4 files; blank: the same length of grey",
+        "what": f"{model} on held-out moving shapes, read from mp4 files; blank: the same length of grey",
         "preset": preset,
         "command": command_of("research.bundled_accuracy"),
         "seeds": [FIRST_SEED, FIRST_SEED + videos - 1],
@@ -97,6 +101,30 @@ def main(
             interval = " [{:.1%}, {:.1%}]".format(*row["interval"]) if row["interval"] else ""
             figures = f"{row['accuracy']:6.1%}{interval}  blank {row['blank']:6.1%}  n {row['n']}"
             typer.echo(f"{way:16s} {type_:10s} {figures}")
+    typer.echo("\n".join(card_lines(table["both"], condition)))
+
+
+def results_of(model: str, condition: str) -> Path:
+    """Return the path, without ending, of a toy's committed results; `ConfigError` for a model that is no toy."""
+    if not is_bundled(model):
+        raise ConfigError(f"{model} is none of {', '.join(TOYS)}, whose results are committed: pass --out for its own")
+    return RESULTS / f"{model.replace('-', '_')}_accuracy_{condition}"
+
+
+def card_lines(rows: dict[str, Any], condition: str) -> tuple[str, str]:
+    """Write what a card says of a condition: its row of the table, and the interval of the whole.
+
+    Args:
+        rows: of `summarise`, for both ways of asking.
+        condition: the name of the kind of video.
+    """
+    shares = [rows[kind]["accuracy"] if kind in rows else math.nan for kind in _COLUMNS]
+    low, high = rows["all"]["interval"] or (math.nan, math.nan)
+    cells = " | ".join(f"{100 * share:.1f}" for share in (*shares, rows["all"]["blank"]))
+    return (
+        f"| {condition} | {cells} |",
+        f"{condition} {rows['all']['n']} questions, {100 * low:.1f} to {100 * high:.1f}",
+    )
 
 
 def measure(

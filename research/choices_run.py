@@ -13,11 +13,11 @@ from typing import Annotated
 
 import typer
 
+from prunevid_qwen.bundled import BUNDLED, TOYS, source_of
 from prunevid_qwen.cli import run_script
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.accuracy import pack_answers
 from prunevid_qwen.evaluation.shapes.accuracy_summary import read_answers, read_run
-from prunevid_qwen.loading import bundled_model
 from research import pages
 from research.choices import CHOICES_SEED, CHOICES_VIDEOS, QUICK_VIDEOS, choices_run, list_variants
 from research.choices_page import report
@@ -32,13 +32,13 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="Default: runs/choices. eval/results/choices also rewrites docs/choices.md.")
     ] = None,
-    model_path: Annotated[str, typer.Option(help="bundled, or the folder of an exported model.")] = "bundled",
+    model_path: Annotated[str, typer.Option(help=f"{', '.join(TOYS)}, or the folder of an exported model.")] = BUNDLED,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one for each core.")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what the folder holds.")] = False,
 ) -> None:
     """Ask, then write the figures and the tables."""
     folder = out or RUNS / ("choices_quick" if quick else "choices")
-    layers = _layers(Path(bundled_model() if model_path == "bundled" else model_path))
+    layers = _layers(Path(source_of(model_path)))
     count = videos or (QUICK_VIDEOS if quick else CHOICES_VIDEOS)
     run = choices_run(layers, count, first_seed, model_path, quick)
     answer(folder, run, workers, restart, "research.choices_run")

@@ -1,4 +1,4 @@
-"""The accuracy benchmark on a model of Qwen3-VL's classes: times as text, DeepStack, methods that it lacks parts for."""
+"""The accuracy benchmark on Qwen3-VL's classes: times as text, DeepStack, methods that the model lacks parts for."""
 
 from __future__ import annotations
 

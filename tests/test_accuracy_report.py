@@ -97,9 +97,12 @@ def test_a_model_that_knows_plain_videos_badly_is_said_to_be_weak_beside_every_t
 
 @pytest.mark.parametrize(
     ("model", "family", "said"),
-    [("bundled", "Qwen2.5-VL", "the bundled model under"), ("bundled-qwen3vl", "Qwen3-VL", "the bundled model of Qwen3-VL"),
-     ("runs/mine", "Qwen3-VL", "the model in (`runs/mine`)")],
-)  # fmt: skip
+    [
+        ("bundled", "Qwen2.5-VL", "the bundled model under"),
+        ("bundled-qwen3vl", "Qwen3-VL", "the bundled model of Qwen3-VL (`bundled-qwen3vl`) under"),
+        ("runs/mine", "Qwen3-VL", "the model in `runs/mine` under"),
+    ],
+)
 def test_the_report_names_the_model_and_its_family(model, family, said, summary):
     summary["run"] |= {"options": {"model": model}, "family": family}
     assert said in report(summary) and f"accuracy of {family}**" in report(summary)

@@ -31,7 +31,8 @@ SMALL = AccuracyRun(
 )
 LINE = {
     "seed", "condition", "question", "type", "multiple_choice", "text", "expected", "given", "correct", "method",
-    "budget", "random_seed", "visual", "tokens", "layer_average", "retained", "evidence", "evidence_kept", "kept",
+    "budget", "random_seed", "visual", "tokens", "layer_average", "text_tokens", "retained", "evidence",
+    "evidence_kept", "kept",
 }  # fmt: skip
 
 

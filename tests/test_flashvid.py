@@ -122,6 +122,7 @@ def test_it_is_the_papers_algorithm(name: str) -> None:
     assert (links > 0) == (name not in ("one frame a segment", "nothing merged"))
     assert int((step.target >= 0).sum()) == (step.n_out if name == "nothing merged" else frames * size)
     budget = ceil(size * own.cluster_ratio) * frames
+    assert name != "all alike" or step.n_out == budget, "links that the budget does not need are left out"
     assert budget <= step.n_out <= budget + frames
 
 

@@ -214,6 +214,7 @@ def test_similarity_is_at_most_one() -> None:
     tokens = draw(1, 50, 7).repeat(3, 1, 1) * 3
     assert float(similarity(tokens).max()) <= 1
     assert merge(tokens, torch.ones(3, 50), cluster_ratio=1.0, tau=1.0).is_identity
+    assert HoliTomMerge(cluster_ratio=1.0, tau=0.1).plan(video(tokens.flatten(0, 1), (3, 5, 10))).is_identity
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,9 @@ def test_products_that_may_be_rounded_are_made_in_fp64(monkeypatch: pytest.Monke
     dtypes: list[torch.dtype] = []
     real = torch.addmm
     monkeypatch.setattr("prunevid_qwen.kernels.k_means.products_are_rounded", lambda: True)
-    monkeypatch.setattr(torch, "addmm", lambda *args, **kwargs: (dtypes.append(args[1].dtype), real(*args, **kwargs))[1])
+    monkeypatch.setattr(
+        torch, "addmm", lambda *args, **kwargs: (dtypes.append(args[1].dtype), real(*args, **kwargs))[1]
+    )
     k_means(draw(9, 4), torch.arange(3), 1)
     assert set(dtypes) == {torch.float64}
 

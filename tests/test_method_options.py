@@ -168,7 +168,7 @@ def test_a_count_is_kept_of_each_video_and_image(part: str, name: str, keep_toke
 
 
 def test_every_method_that_can_hold_a_count_holds_one() -> None:
-    by_content = {"prunevid", "rlt", "dycoke", "fastvid", "flashvid", "vidcom2"}
+    by_content = {"prunevid", "rlt", "dycoke", "fastvid", "flashvid", "holitom", "vidcom2"}
     assert set(OPTIONS) - set(COUNTED) == {*(("merger", name) for name in by_content), ("selector", "glimpse")}
     assert "keep_tokens" in option_classes.names_in(
         option_classes.options_class("selector", "glimpse")

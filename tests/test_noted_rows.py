@@ -115,12 +115,19 @@ def test_rows_that_nobody_notes_are_refused() -> None:
         pass
 
 
-@pytest.mark.parametrize("note", [None, torch.ones(2, dtype=torch.bool), torch.ones(6)], ids=["none", "two", "floats"])
+NO_NOTES = {
+    "nothing": lambda seen: None,
+    "too few": lambda seen: torch.ones(seen.question.shape[0] - 1, dtype=torch.bool),
+    "floats": lambda seen: torch.ones(seen.question.shape[0]),
+}
+
+
+@pytest.mark.parametrize("note", NO_NOTES)
 @pytest.mark.parametrize("projections", ["own", "next"])
 def test_a_note_that_is_no_bool_for_each_token_is_refused(
-    note: Any, projections: str, monkeypatch: pytest.MonkeyPatch
+    note: str, projections: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Noting, "prepare", lambda _self, _seen: note)
+    monkeypatch.setattr(Noting, "prepare", lambda _self, seen: NO_NOTES[note](seen))
     notes = Noting(Needs(query(projections), question="all"))
     with pytest.raises(ConfigError, match="noted"):
         watched(tiny_model(), make_inputs(ONE_VIDEO), Plan((Step(2, notes),)))

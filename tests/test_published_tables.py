@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -154,6 +155,11 @@ def test_published_losses() -> None:
     assert difference("flashvid", 0, "FastV 10 %", "longvideobench") == -7.8
     assert difference("flashvid", 0, "FlashVID 20 %", "videomme") == -1.7
     assert difference("glimpseprune_vstar", 0, "GlimpsePrune", "vstar") == 1.1
+    assert difference("holitom", 0, "HoliTom 10 %", "egoschema-full") == 0.8
+    assert difference("vidcom2", 0, "VidCom2 25 %", "videomme/long") == 0.6
+    assert difference("simplecluster", 0, "SimpleCluster 1 %", "mvbench") == -6.7
+    assert difference("llava15", 0, "VisionZip 64", "mme") == -172
+    assert difference("llava15_lmms", 0, "CDPruner 192", "mme-perception") == -59  # beside TransPrune's baseline
 
 
 def test_flashvids_table_is_whole() -> None:
@@ -164,7 +170,64 @@ def test_flashvids_table_is_whole() -> None:
     for row in setting.rows[1:]:
         assert row.ours is None or row.ours.budget == int(row.name.split()[-2]) / 100, row.name
     ours = [row.name.split()[0] for row in setting.rows if row.ours is not None]
-    assert sorted(set(ours)) == ["FastV", "PruneVid", "baseline", "random", "uniform"]
+    assert sorted(set(ours)) == [
+        "FastV",
+        "FastVID",
+        "FlashVID",
+        "PruneVid",
+        "VisionZip",
+        "baseline",
+        "random",
+        "uniform",
+    ]
+
+
+@pytest.mark.parametrize("name", ["holitom", "simplecluster"])
+def test_averages_that_the_papers_print(name: str) -> None:
+    """The mean over the four data sets of a row, which both papers print as a share of the unpruned one."""
+    printed = {
+        "holitom": {"HoliTom 25 %": 100.7, "HoliTom 20 %": 100.7, "HoliTom 15 %": 99.7, "HoliTom 10 %": 99.1,
+                    "FastVID 25 %": 98.1, "FastVID 10 %": 96.7, "VisionZip 25 %": 99.7, "VisionZip 10 %": 91.6,
+                    "PruneVid 20 %": 97.8, "PruneVid 10 %": 96.9, "DyCoke 25 %": 92.6, "FastV": 96.7},
+        "simplecluster": {"SimpleCluster 25 %": 100.3, "SimpleCluster 15 %": 99.1, "SimpleCluster 5 %": 95.3,
+                          "SimpleCluster 1 %": 88.3, "FastVID 5 %": 92.7, "VisionZip 5 %": 82.0, "VisionZip 1 %": 74.4},
+    }[name]  # fmt: skip
+    setting = TABLES[name].settings[0]
+    base = fmean(setting.rows[0].theirs.values())
+    for row, share in printed.items():
+        # they divide means that they rounded first
+        assert 100 * fmean(row_of(setting, row).theirs.values()) / base == pytest.approx(share, abs=0.15), row
+
+
+def test_overall_of_a_data_set_is_the_mean_of_its_groups() -> None:
+    """Video-MME has as many short as medium and long videos."""
+    for table in TABLES.values():
+        for row in (row for setting in table.settings for row in setting.rows):
+            groups = [score for name, score in row.theirs.items() if name.startswith("videomme/")]
+            assert not groups or fmean(groups) == pytest.approx(row.theirs["videomme"], abs=0.11), (
+                table.name,
+                row.name,
+            )
+
+
+def test_tables_of_one_model_and_group_of_data_sets_agree_where_both_quote_a_method() -> None:
+    quoted = [{row.name: row.theirs for row in TABLES[name].settings[0].rows} for name in ("holitom", "simplecluster")]
+    same = [name for name in set(quoted[0]) & set(quoted[1]) if quoted[0][name]]
+    assert len(same) >= 5 and all(quoted[0][name] == quoted[1][name] for name in same)
+
+
+@pytest.mark.parametrize("name", ["llava15", "llava15_lmms", "llava15_rerun"])
+def test_rows_through_lmms_eval_keep_the_tokens_in_their_name(name: str) -> None:
+    for row in TABLES[name].settings[0].rows[1:]:
+        method, tokens = row.name.split()
+        assert row.ours is not None, row.name
+        config = row.ours.config(QWEN)
+        share = getattr(config.merger, "cluster_ratio", None) or getattr(config.selector, "keep_ratio", None)
+        if share is None:
+            assert method.startswith("SparseVLM") and config.selector.retained_tokens == int(tokens)  # type: ignore[union-attr]
+        else:
+            assert int(share * 576) == int(tokens), row.name
+        assert row.ours.preset.removeprefix("merger.") == method.lower().replace("+", "_plus")
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
@@ -203,10 +266,10 @@ def test_several_cuts_cost_the_flops_of_each_layer() -> None:
 
 
 def test_a_setting_takes_what_its_sets_and_rows_take() -> None:
-    """V*: 191 images of 2048 tokens under five configs of ours; timed, 100 images five times over under four."""
+    """V*: 191 images of 2048 tokens under seven configs of ours; timed, 100 images five times over under four."""
     accuracy, efficiency = TABLES["glimpseprune_vstar"].settings
     for setting, images, rows, rounds, tokens, answer in (
-        (accuracy, 191, 5, 1, 2048, 3), (efficiency, 100, 4, 5, 4096, 64),
+        (accuracy, 191, 7, 1, 2048, 3), (efficiency, 100, 4, 5, 4096, 64),
     ):  # fmt: skip
         configs = [row.ours.config(QWEN) if row.ours else get_baseline_config()
                    for row in setting.rows if row.ours or setting.timed]  # fmt: skip
@@ -257,8 +320,32 @@ def test_an_error_in_a_table_names_the_line_and_what_is_expected(
     assert line in FASTVID.splitlines()[int(number) - 1]
 
 
+LLAVA = (FOLDER / "llava15_lmms.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "line", "said"),
+    [
+        ("{name: gqa, tokens: 576}", "{name: gqa, tokens: 576, protocol: {preset: lmms}}", "name: gqa", ["protocol"]),
+        ("{name: gqa, tokens: 576}", "{name: vstar, tokens: 576}", "name: vstar", ["protocol"]),
+        ("name: gqa, tokens: 576", "name: vstar, tokens: 9, protocol: {prompt: letter}", "- name: lmms-eval", ["none"]),
+        ("options: {cluster_ratio: 0.3334}", "budget: 0.3334", "- name: lmms-eval", ["'CDPruner 192'", "budget"]),
+    ],
+)  # fmt: skip
+def test_an_error_in_a_table_of_lmms_evals_tasks_names_the_line(
+    now: str, then: str, line: str, said: list[str], tmp_path: Path
+) -> None:
+    path, text = tmp_path / "mine.yaml", LLAVA.replace(now, then, 1)
+    assert text != LLAVA
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        read_table(path)
+    where, _, rest = str(error.value).partition(": ")
+    assert all(each in rest for each in said) and line in text.splitlines()[int(where.rpartition(":")[2]) - 1]
+
+
 def test_an_unknown_table_is_answered_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert table_names() == ("fastvid", "flashvid", "glimpseprune_vstar", "prunevid_table6")
+    assert {"fastvid", "holitom", "llava15", "llava15_lmms", "simplecluster", "vidcom2"} <= set(table_names())
     assert main(["reproduce", "flashvidd"]) == 2
     said = capsys.readouterr().err
     assert "flashvid" in said and "prunevid reproduce --help" in said

@@ -56,8 +56,8 @@ def test_the_page_has_their_figures_as_theirs_beside_ours(ran: Path) -> None:
     assert "| FastV 25 % | 67.4 | -0.6 | " in text
     assert rows["FastV 25 %"]["published"] == {"score": 67.4, "baseline": 68.0, "difference": -0.6}
     assert rows["FastV 25 %"]["ours"]["difference"]["pairs"] == 2
-    assert "| FlashVID 25 % | 67.1 | -0.9 | not implemented here |" in text
-    assert rows["FlashVID 25 %"]["ours"] is None and rows["PruneVid 25 %"]["published"] is None
+    assert "| FlashVID 25 % | 67.1 | -0.9 | " in text and rows["PruneVid 25 %"]["published"] is None
+    assert all(rows[f"{name} 25 %"]["ours"]["answered"] == 2 for name in ("VisionZip", "FastVID", "FlashVID"))
 
 
 def test_the_page_never_hides_that_it_is_partial(ran: Path) -> None:
@@ -154,7 +154,9 @@ def test_rows_spend_what_they_were_asked_to(ran: Path) -> None:
         if name != BASELINE_ROW:  # of the bundled model's 8 layers, as the name says
             assert asked["layer_average"] == pytest.approx(int(name.split()[-2]) / 100)
         rounding = 1.0 / spent["visual"]
-        assert spent["layer_average_kept"] <= asked["layer_average"] + 1e-9, name
+        # FlashVID rounds up in each frame, here of 16 tokens
+        above = 1 / 16 if name.startswith("FlashVID") else 1e-9
+        assert spent["layer_average_kept"] <= asked["layer_average"] + above, name
         if asked["exact"]:
             assert spent["layer_average_kept"] >= asked["layer_average"] - rounding, name
 
@@ -201,7 +203,7 @@ def test_other_scripts_run(
     assert [part["group"] for part in told["asked"][0]["tables"]] == [None, "short", "medium", "long"]
     short = {row["row"]: row for row in told["asked"][0]["tables"][1]["rows"]}
     assert short["PruneVid stage 1"]["published"] == {"score": 67.0, "baseline": 76.7, "difference": -9.7}
-    assert short["random"]["ours"]["answered"] == 1 and short["FastVID"]["ours"] is None
+    assert short["random"]["ours"]["answered"] == 1 and short["FastVID"]["ours"]["answered"] == 1
 
 
 def test_v_star_is_scored_and_timed(
@@ -212,6 +214,9 @@ def test_v_star_is_scored_and_timed(
     assert call(root, "glimpseprune_vstar", ("vstar",), *words) == 0
     rows = rows_of(tmp_path / "accuracy", "vstar")
     assert rows["GlimpsePrune"]["ours"]["answered"] == 3 and rows["GlimpsePrune"]["ours"]["errors"] == 1
+    assert rows["VisionZip"]["achieved"]["kept"] <= 0.111 and rows["VScan"]["achieved"]["kept"] <= 0.167 * 0.333 + 0.01
+    assert rows["PDrop"]["ours"] is None
+    assert "| PDrop | 42.4 | -29.3 | not implemented here |" in page(tmp_path / "accuracy")
     assert rows["random"]["achieved"]["kept"] == pytest.approx(rows["uniform"]["achieved"]["kept"])
     assert rows["random"]["asked"]["layer_average"] == pytest.approx((3 + 5 * 0.111) / 8)  # its layer 2 of 8
     found, text = figures(tmp_path / "efficiency"), page(tmp_path / "efficiency")

@@ -132,7 +132,12 @@ def test_each_video_is_clustered_by_itself() -> None:
 def test_a_newline_is_in_no_cluster() -> None:
     tokens, cells = draw(9, 8), torch.tensor([0, 1, 2, 3, -1, 4, 5, 6, 7])
     layout = TokenLayout(
-        10, torch.arange(9), torch.tensor([9]), (Block("video", (2, 2, 2), 0, 9, 1),), torch.zeros(9).long(), cells=cells
+        10,
+        torch.arange(9),
+        torch.tensor([9]),
+        (Block("video", (2, 2, 2), 0, 9, 1),),
+        torch.zeros(9).long(),
+        cells=cells,
     )
     angles = angles_of(torch.arange(9), 4)
     step = SimpleCluster(keep_tokens=2).plan(Evidence(layout, tokens, tokens[:0], angles=angles))

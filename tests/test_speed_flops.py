@@ -61,7 +61,7 @@ def test_the_stock_models_parts_are_counted_exactly(model):
 
 @pytest.mark.parametrize("options", [
     {}, {"selector": "random"}, {"enable_stage1": False}, {"question_tokens": "last"}, {"attention_source": "pre_rope"},
-    {"selector": "fastv"}, {"selector": "sparsevlm", "recycle": 0.0},
+    {"selector": "fastv"}, {"selector": "sparsevlm", "recycle": 0.0}, {"selector": "sparsevlm_plus"},
 ], ids=str)  # fmt: skip
 def test_the_pruned_models_layers_and_scores_are_counted_exactly(model, options):
     config = PruneVidConfig().replace(**options)

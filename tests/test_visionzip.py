@@ -58,6 +58,8 @@ def test_the_published_budgets() -> None:
     """192 = 162 + 30, 128 = 108 + 20, 64 = 54 + 10 of 576; the authors count CLS among the first numbers."""
     for left, contextual in ((192, 30), (128, 20), (64, 10)):
         assert VisionZip(keep_tokens=left)._contextual(left) == contextual
+    assert [VisionZip()._contextual(left) for left in (1, 2, 6, 13)] == [0, 1, 1, 2], "one, where another is beside it"
+    assert VisionZip(contextual_share=0.99)._contextual(2) == 1
     assert VisionZipOptions().most(shown((1, 24, 24), torch.zeros(576, 1)).layout) == 64
 
 

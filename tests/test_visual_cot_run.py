@@ -264,6 +264,23 @@ def test_options_make_configs_with_names_that_say_so(root: Path, tmp_path: Path)
     assert [line["tokens"]["after_stage2"] for line in lines(tmp_path)] == [16, 3, 3]
 
 
+def test_methods_and_presets_run_by_their_names_several_in_one_run(root: Path, tmp_path: Path) -> None:
+    """What GlimpsePrune's comparison scripts do: rivals beside it, the same pictures for all."""
+    left = {  # of 16 tokens, before the decoder and after all stages
+        "baseline": (16, 16), "fastv": (16, 8), "visionzip": (1, 1), "divprune": (1, 1), "cdpruner": (1, 1),
+        "vscan": (2, 1), "merger.vscan": (2, 2), "sparsevlm_plus": (16, 3), "dart": (16, 3), "pyramiddrop": (16, 2),
+        "visionzip cluster_ratio=0.5": (8, 8),
+    }  # fmt: skip
+    named = ",".join(name.replace(" ", "+") for name in left)
+    data = ["--data", str(root / "benchmark" / "shapes.json"), "--images", str(root), "--out", str(tmp_path)]
+    assert main(["eval", "visual-cot", *data, "--configs", named, "--limit", "1", "--max_new_tokens", "2"]) == 0
+    found = {
+        line["config"]: (line["tokens"]["after_stage1"], line["tokens"]["after_stage2"]) for line in lines(tmp_path)
+    }
+    assert found == left
+    assert [row for row in rows(tmp_path) if row[0] == "shapes"] == [("shapes", name) for name in left]
+
+
 def test_json_is_the_summary_and_nothing_else(root: Path, copy: Path, capsys: Any) -> None:
     assert evaluate(root, copy, "--json") == 0
     assert json.loads(capsys.readouterr().out) == json.loads((copy / "summary.json").read_text())

@@ -59,6 +59,12 @@ def test_windows_too_small_for_their_shares_do_not_shrink_the_budget() -> None:
     assert best_under_a_cap(score, windows, [4])[0].nonzero()[:, 0].tolist() == [0, 1, 2, 3]
 
 
+def test_what_the_local_half_took_does_not_win_again() -> None:
+    """The authors set its score to 0, which other scores may be too."""
+    chosen = torch.tensor([[True, True, False, False, False]])
+    assert best_of_others(torch.zeros(1, 5), chosen, [4])[0].tolist() == [False, False, True, True, False]
+
+
 def test_a_token_left_is_the_mean_of_itself_and_those_most_like_it() -> None:
     tokens = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.1, 3.0]])
     salience = torch.tensor([[4.0, 1.0, 0.0, 0.0], [0.0, 4.0, 1.0, 0.0]])

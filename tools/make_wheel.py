@@ -21,7 +21,7 @@ TOOLS = ROOT / ".venv-wheel"
 NEEDED = (
     "prunevid_qwen/__init__.py",
     "prunevid_qwen/py.typed",
-    "prunevid_qwen/bundled/model/model.safetensors",
+    *sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("prunevid_qwen/bundled/*/model.safetensors")),
     "prunevid_qwen/bundled/clips/clips.json",
     "prunevid_qwen/training/recipes/glimpse.yaml",
 )
@@ -34,6 +34,7 @@ CALLS = (
     ("prunevid", "ask", "--help"),
     ("prunevid", "train", "glimpse", "--recipe", "glimpse_tiny", "--dry_run", "--data", "samples=2"),
     ("prunevid", "ask", "--video_path", "{clip}", "--question", "What color is the last object?"),
+    ("prunevid", "demo", "--model_path", "bundled-qwen3vl"),
 )
 """What has to work in the empty environment; ``{clip}`` is a bundled clip."""
 

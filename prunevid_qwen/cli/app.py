@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import ask, bench, catalogue, evaluate, reproduce, train
+from prunevid_qwen.cli import ask, bench, catalogue, evaluate, lmms, reproduce, train
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
 from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -70,7 +70,7 @@ _LOG = {evaluate.check: logging.CRITICAL, train.glimpse: logging.WARNING, train.
 for within, works in (
     (app, (ask.batch, catalogue.methods, catalogue.models, catalogue.new_method, train.convert_glimpse)),
     (configs, (catalogue.show, catalogue.diff, catalogue.save)),
-    (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot)),
+    (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot, lmms.lmms)),
     (measure, (bench.accuracy, bench.speed)),
     (training, (train.glimpse, train.glimpse_plus)),
 ):

@@ -29,6 +29,7 @@ Examples:
   prunevid demo
   prunevid demo --compare                   also without pruning, side by side
   prunevid demo --selector fastv            another method
+  prunevid demo -m bundled-qwen3vl          another toy, of Qwen3-VL's architecture
 """
 
 

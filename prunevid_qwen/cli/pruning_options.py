@@ -22,11 +22,12 @@ CONFIG_KIND = "PRESET|FILE.json"
 PRESETS_HELP = (
     "paper, recommended (ours; loses fewer answers, and its prefill is slower), conservative (prunes less), aggressive "
     "(prunes more), stage1_only, reference (the authors' code), glimpse (GlimpsePrune, a trained predictor), fastv "
-    "(FastV as published), baseline (no pruning), or a JSON file. Options beside it change it. Default: paper."
+    "(FastV as published), baseline (no pruning), a method's name (that method alone), or a JSON file. Options beside "
+    "it change it. Default: paper."
 )
 CONFIGS_HELP = (
-    "Presets or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as paper+keep_ratio=0.2. "
-    "All answer about the same decoded videos."
+    "Presets, methods or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as "
+    "paper+keep_ratio=0.2. All answer about the same decoded videos."
 )
 _PLUGIN = (
     "Python file, or module, that registers methods, with options --selector.NAME; it is run. Repeat it for several."

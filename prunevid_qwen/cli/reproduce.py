@@ -15,6 +15,13 @@ from prunevid_qwen.errors import ConfigError, MediaError, quoted
 
 _LESS = "Deviations, told on the page"
 TABLES = {
+    "holitom": "HoliTom, FastVID, VisionZip on LLaVA-OneVision-7B at 25 to 10 %.",
+    "llava15": "SparseVLM, VisionZip, DART, FastV on LLaVA-1.5-7B at 192, 128, 64 tokens.",
+    "llava15_lmms": "CDPruner, DivPrune, VisionZip on LLaVA-1.5-7B, by lmms-eval.",
+    "llava15_rerun": "Five methods on LLaVA-1.5-7B as one group ran them.",
+    "simplecluster": "SimpleCluster on LLaVA-OneVision-7B at 25 to 1 %.",
+    "vidcom2": "VidCom2 on LLaVA-OneVision-7B at 25 and 15 %.",
+    "vidcom2_qwen3": "VidCom2 on Qwen3-VL-8B at 25 %.",
     "prunevid_table6": "PruneVid's Qwen2.5-VL rows: MVBench, Video-MME, EgoSchema.",
     "fastvid": "FastVID's Qwen2.5-VL rows: Video-MME at 768 frames.",
     "flashvid": "FlashVID's Qwen2.5-VL rows at 25 to 10 % of the tokens.",
@@ -73,6 +80,10 @@ def reproduce(
     changes = {name: value for name, value in less.items() if value is not None}
     shared = _folders(data or (), table), tuple(only or ()), changes, limit, model.model_path or table.model
     asked = [anew.Reproduction(table, each, *shared, model.glimpse_path, model.loading) for each in settings]
+    if settings[0].through_lmms:
+        if engine.share[1] > 1 or engine.engine != "local" or engine.workers is not None:
+            raise ConfigError("lmms-eval has processes of its own: --dry_run says how to start it on several GPUs")
+        return _through_lmms(asked, out, dry_run, restart, output)
     if dry_run:  # what is missing is said before anything runs
         return _planned(asked, output)
     for each in asked:
@@ -99,6 +110,28 @@ def reproduce(
         output.note(f"share {number} of {of} is answered; when all are: {again}")
         return Done({"out": str(out), "shard": [number, of]})
     return _pages(table, settings, out)
+
+
+def _through_lmms(asked: Sequence[Any], out: Path, dry_run: bool, restart: bool, output: Reporting) -> Done:
+    """Have lmms-eval answer what is left of each setting and write the pages, or say what would be asked."""
+    from prunevid_qwen.evaluation.lmms_plugin.several import command_of
+    from prunevid_qwen.evaluation.published import lmms_rows
+    from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+
+    if not dry_run:
+        for each in asked:
+            with output.running(out, each.model_path):
+                lmms_rows.lmms_run(each).start(out / each.setting.name, restart)
+        return _pages(asked[0].table, [each.setting for each in asked], out)
+    told, lines = {}, []
+    for each in asked:
+        found = lmms_rows.check_lmms(each, out / each.setting.name)
+        found |= {"command": " ".join(command_of(Path(found["file"]))), "cost": cost_lines(each.setting)}
+        told[each.setting.name] = found
+        lines += [f"setting {each.setting.name}; published, theirs:", *figure_lines(each.setting)]
+        lines += [outline(found) + "\n"]
+    lines += ["all is there up to lmms-eval and its data; leave out --dry_run to run, or start the command yourself"]
+    return Done(told, "\n".join(lines))
 
 
 def explained(name: str) -> str:

@@ -88,7 +88,7 @@ class FlatOptions:
         min_keep_tokens: smallest number of tokens that ``keep_threshold`` keeps, at least 1.
         budget_scope: "sample" counts all images and videos of a prompt together for ``keep_threshold``,
             ``max_keep_ratio`` and ``min_keep_tokens``, as GlimpsePrune's authors do. "image" counts each by itself.
-        glimpse_path: folder or hub id of the predictor of selector "glimpse". "bundled" is that of the bundled model.
+        glimpse_path: folder or hub id of the predictor of selector "glimpse". "bundled" is that of the toy "bundled".
         pruning_layer: tokens are dropped after this decoder layer, counted from 0. A float in (0, 1) is a share of the
             depth. None is the layer that the selector was trained for, else 10 in models of at least 20 layers and
             ``int(layers * 10 / 28)`` in shallower ones.

@@ -228,7 +228,7 @@ class GlimpseOptions(ThresholdOptions):
     """Options of GlimpsePrune (arXiv 2508.01548): those of `ThresholdOptions`, and the predictor of the probabilities.
 
     Args:
-        glimpse_path: folder or hub id of the predictor. "bundled" is the predictor of the bundled model.
+        glimpse_path: folder or hub id of the predictor. "bundled" is the predictor of the toy "bundled".
     """
 
     trained: ClassVar[bool] = True

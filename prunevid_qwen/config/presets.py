@@ -1,12 +1,15 @@
-"""Presets: configs with a name. Published presets have the published values; ours name their purpose."""
+"""Configs with a name: presets, and each method alone. Published presets have the published values."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from prunevid_qwen.config.flat import ALL_OFF
 from prunevid_qwen.config.option_checks import unknown
+from prunevid_qwen.config.option_classes import STAGES, classes_of
+from prunevid_qwen.config.plugins import load_announced
 from prunevid_qwen.config.prunevid_config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 
@@ -61,7 +64,7 @@ def get_stage1_only_config() -> PruneVidConfig:
 def get_glimpse_config() -> PruneVidConfig:
     """Return GlimpsePrune as published: no merging; its predictor chooses the tokens and their number.
 
-    The predictor is the bundled model's. For another model, name its predictor: ``replace(glimpse_path=...)``. The
+    The predictor is that of the toy "bundled". For another model, name its own: ``replace(glimpse_path=...)``. The
     published figure of 92.6 % pruned tokens needs ``replace(max_keep_ratio=0.111)``.
     """
     return PruneVidConfig(enable_stage1=False, selector="glimpse")
@@ -88,17 +91,41 @@ PRESETS = {
 }
 
 
-def get_config(name_or_path: str) -> PruneVidConfig:
-    """Return a preset by its name, or the config in a JSON file.
+def method_config(name: str) -> PruneVidConfig | None:
+    """Return the config that has one method and nothing else, with the method's defaults; None if there is no such.
 
     Args:
-        name_or_path: name of a preset, or path of a file that `PruneVidConfig.to_json` wrote.
+        name: of a method, which then acts at each stage that it has: "visionzip" before the decoder, "vscan" before and
+            inside. "merger.vscan" and "selector.vscan" are one stage of it.
+    """
+    stage, _, method = name.rpartition(".")
+    parts = (stage,) if stage else tuple(STAGES)
+    if not set(parts) <= set(STAGES):
+        return None
+    if not any(method in classes_of(part) for part in parts):
+        load_announced(method)
+    found = {part: classes_of(part).get(method) for part in parts}
+    if not any(found.values()):
+        return None
+    own: dict[str, Any] = {part: None if (options := found.get(part)) is None else options() for part in STAGES}
+    return PruneVidConfig(**own)
+
+
+def get_config(name_or_path: str) -> PruneVidConfig:
+    """Return a preset by its name, a method alone by its own, or the config in a JSON file.
+
+    Args:
+        name_or_path: name of a preset; name of a method, see `method_config`; or path of a file that
+            `PruneVidConfig.to_json` wrote.
 
     Raises:
-        ConfigError: there is no such preset and no such file. The message suggests the nearest preset.
+        ConfigError: there is no such preset, method or file. The message suggests the nearest name.
     """
     if name_or_path in PRESETS:
         return PRESETS[name_or_path]()
+    if not name_or_path.endswith(".json") and (config := method_config(name_or_path)) is not None:
+        return config
     if name_or_path.endswith(".json") or os.path.isfile(name_or_path):
         return PruneVidConfig.from_json(Path(name_or_path))
-    raise ConfigError(unknown("a preset (or a .json file) is", name_or_path, tuple(PRESETS)))
+    known = dict.fromkeys((*PRESETS, *(name for part in STAGES for name in classes_of(part))))
+    raise ConfigError(unknown("a preset or a method (or a .json file) is", name_or_path, tuple(known)))

@@ -107,8 +107,8 @@ class EvidenceCollector:
         fits = times and len(rows) == times * len(marks)
         if not fits or any(n % times and not torch.equal(ids[n], ids[n - 1]) for n in range(len(rows))):
             raise ConfigError(
-                "the method reads marks of the tokens: pass pruned(model, config, marks=[...]) with one entry for each of "
-                f"the {len(rows)} prompts; got {len(marks) if marks else 'none'}"
+                "the method reads marks of the tokens: pass pruned(model, config, marks=[...]) with one entry for each "
+                f"of the {len(rows)} prompts; got {len(marks) if marks else 'none'}"
             )
         for number, row in enumerate(rows):
             given, wanted = marks[number // times], 0 if row.layout is None else row.layout.visual.numel()

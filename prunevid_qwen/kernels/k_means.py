@@ -45,7 +45,7 @@ def k_means(points: Tensor, starts: Tensor, iterations: int, unit: bool = False)
 
 @names_its_dtypes
 def farthest_first(points: Tensor, count: int) -> Tensor:
-    """Pick points one after the other, the first and then each time the one farthest from all before it (Gonzalez 1985).
+    """Pick the first point, and then each time the one farthest from all before it (Gonzalez 1985).
 
     Args:
         points: [N, D] fp32.
@@ -70,7 +70,7 @@ def _nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     dtype = torch.float64 if products_are_rounded() else torch.float32
     wide = centres.to(dtype)
     lengths, labels, away = wide.square().sum(1), [], []
-    for block in points.split(max(1, _BLOCK_BYTES // (centres.shape[0] * dtype.itemsize))):
+    for block in torch.split(points, max(1, _BLOCK_BYTES // (centres.shape[0] * dtype.itemsize))):
         nearest = torch.addmm(lengths, block.to(dtype), wide.T, alpha=-2.0).argmin(dim=1)
         labels.append(nearest)
         away.append((block - centres.index_select(0, nearest)).square().sum(1))

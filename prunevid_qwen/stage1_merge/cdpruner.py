@@ -85,7 +85,7 @@ def likeness(tokens: Tensor, text: Tensor) -> Tensor:
         [N] fp32. The published relevance is its negative in CLIP's space (equation 5 as coded).
     """
     mean = normalize(text.float(), dim=1).mean(0)
-    return torch.cat([normalize(part.float(), dim=1) @ mean for part in tokens.split(_ROWS)])
+    return torch.cat([normalize(part.float(), dim=1) @ mean for part in torch.split(tokens, _ROWS)])
 
 
 def rescaled(relevance: Tensor) -> Tensor:

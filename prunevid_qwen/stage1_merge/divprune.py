@@ -94,5 +94,4 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
             near = torch.minimum(near, between[best])
             near[best] = -1.0
         fresh = torch.tensor(picks[start:], device=x.device)
-        least[fresh] = -1.0
     return torch.tensor(picks, device="cpu")

@@ -266,7 +266,6 @@ class _Joined:
             order = others.byte().argsort(descending=True, stable=True)[: len(place) - count]
             place, token = place[order], token[order]
         members = torch.zeros_like(anchor).scatter_add_(0, place, torch.ones_like(place))
-        weight = members.float().add(1).reciprocal().clamp(min=self.own.anchor_weight)
-        weight = torch.where(members > 0, weight, 1.0)
+        weight = members.float().add(1).reciprocal().clamp(min=self.own.anchor_weight)  # 1 without members
         each = (1 - weight) / members.clamp(min=1)
         return [(token, anchor[place], each[place]), (anchor[real], anchor[real], weight[real])]

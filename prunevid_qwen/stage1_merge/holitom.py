@@ -14,8 +14,10 @@ from torch import Tensor
 
 from prunevid_qwen.config.method_options.holitom import HoliTomMergeOptions
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
+from prunevid_qwen.needs import FEATURES
 from prunevid_qwen.reducer import Evidence, Needs, VisionQuery, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
+from prunevid_qwen.stage1_merge.frame_by_frame import places_of
 from prunevid_qwen.tokens import Block, Mix, TokenMap
 from prunevid_qwen.tokens.device import tensor_on
 
@@ -40,8 +42,8 @@ class HoliTomMerge(HoliTomMergeOptions):
 
     @property
     def needs(self) -> Needs:
-        """The attention that each token gets in the last block of the vision tower."""
-        return Needs(vision=VisionQuery((-1,), what="received"))
+        """The attention that each token gets in the block of which features are made; nothing for all tokens."""
+        return Needs() if self.cluster_ratio == 1 else Needs(vision=VisionQuery((FEATURES,), what="received"))
 
     def why_unchanged(self, blocks: Sequence[Block]) -> str | None:
         """Say why nothing may change: only images, the whole budget, or frames too small for their share to round."""
@@ -49,7 +51,7 @@ class HoliTomMerge(HoliTomMergeOptions):
         if not grids:
             return IMAGES_PASS
         if self.cluster_ratio == 1:
-            return f"nothing merged: cluster_ratio=1, and nothing stays the same over time (tau={self.threshold:g})"
+            return "nothing to do: cluster_ratio=1 asks for every token"
         if all(ceil(rows * columns * self.cluster_ratio) == rows * columns for _, rows, columns in grids):
             return (
                 f"nothing merged: the share cluster_ratio={self.cluster_ratio:g} of each frame is rounded up to all of "
@@ -63,6 +65,8 @@ class HoliTomMerge(HoliTomMergeOptions):
         Raises:
             ValueError: a video is not whole, or the evidence holds no attention of the vision tower.
         """
+        if self.cluster_ratio == 1:
+            return TokenMap.identity(seen.layout.visual.numel(), seen.hidden.device)
         if seen.vision is None or "received" not in seen.vision:
             raise ValueError("holitom chooses by the vision tower's attention: gather what its `needs` asks for")
 
@@ -200,14 +204,16 @@ def merged_over_windows(tokens: Tensor, attention: Tensor, options: HoliTomMerge
     rep, weight = torch.where(centre < 0, rep, centre + own[:, :1]), torch.where(centre < 0, weight, part)
 
     stands = (rep == own).flatten()
-    places_left = stands.nonzero()[:, 0]
+    places_left = places_of(stands, sum(clusters) + sum(left))
     if not any(clusters) and not any(rest):
         return TokenMap.keep(places_left, frames * places)
     number = stands.long().cumsum(0) - 1
     target = torch.where(rep < 0, -1, number[rep.clamp(min=0)]).flatten()
     if options.beta is None:
         return TokenMap(target, places_left)
-    source = (target >= 0).nonzero()[:, 0]
+    members = sum(n * (b - a + 1) for (a, b), n, some in zip(windows, still, clusters, strict=True) if some)
+    members += sum(places - n - one if some else 0 for n, one, some in zip(in_frame, chosen, rest, strict=True))
+    source = places_of(target >= 0, members + sum(chosen))
     return TokenMap(target, places_left, mix=Mix(source, target[source], weight.flatten()[source]))
 
 

@@ -122,8 +122,7 @@ def turned_by_grid(tokens: Tensor, grid: tuple[int, int, int]) -> Tensor:
         pairs = width // 2
         rates = _BASE ** (-torch.arange(pairs, device=out.device, dtype=torch.float32) / max(pairs, 1))
         angle = axis.flatten()[:, None] * rates
-        part = out[:, start : start + 2 * pairs].unflatten(1, (pairs, 2))
-        even, odd = part.unbind(2)
+        even, odd = (out[:, start + first : start + 2 * pairs : 2] for first in (0, 1))
         made = even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()
         out[:, start : start + 2 * pairs] = torch.stack(made, dim=2).flatten(1)
         start += width

@@ -25,7 +25,8 @@ class VisionZip(VisionZipOptions):
 
     The block of the tower is that of which features are made. The score is the attention of its CLS token, as published
     for CLIP, or the attention that a token receives where there is no CLS token, as published for Qwen2.5-VL. A video
-    is decided frame by frame, and frames have equal budgets. Memory: one piece of N' x C numbers, whatever N.
+    is decided frame by frame, and frames have equal budgets. Memory: a few numbers for each token, and copies of some
+    frames in fp32 at a time.
 
     Options: see `VisionZipOptions`.
     """

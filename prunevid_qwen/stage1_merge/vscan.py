@@ -29,7 +29,7 @@ class VScanMerge(VScanMergeOptions):
 
     Salience is the attention of the CLS token, as published for CLIP, or the attention that a token receives where
     there is no CLS token, as published for Qwen2.5-VL. A video is decided frame by frame, and frames have equal
-    budgets. Memory: one piece of N' x C numbers, whatever N.
+    budgets. Memory: a few numbers for each token, and copies of some frames in fp32 at a time.
 
     Options: see `VScanMergeOptions`.
     """

@@ -108,6 +108,40 @@ class VisionBatches(Dataset[VisionBatch]):
         return VisionBatch(patchify(torch.from_numpy(video)), grid, colors, shapes, directions)
 
 
+@dataclass(frozen=True)
+class DrawnQuestions:
+    """Videos and questions about them, before anything has looked at them.
+
+    Args:
+        video: [B, F, H, W, 3] uint8.
+        grid: (t, h, w) merged tokens of each.
+        picture: whether it is a single picture, given as two equal frames.
+        seconds: length of the clips.
+        keep: [B, V'] int64, the visual tokens that are left, or None for all of them.
+        ranks: [B, V'] int64, of ``QuestionBatch``.
+        blocks: the questions.
+        types: [B][N], of ``QuestionBatch``.
+        after_all: which of two ways text positions go on after a video.
+    """
+
+    video: Tensor
+    grid: tuple[int, int, int]
+    picture: bool
+    seconds: float
+    keep: Tensor | None
+    ranks: Tensor
+    blocks: Blocks
+    types: list[list[str]]
+    after_all: bool
+
+    def kept(self, features: Tensor) -> Tensor:
+        """Return the visual tokens that are left: [N, h * w, D] of all frames to [B, V', D]."""
+        features = features.view(self.video.shape[0], -1, features.shape[-1])
+        if self.keep is None:
+            return features
+        return features.gather(1, self.keep[..., None].expand(-1, -1, features.shape[-1]))
+
+
 class QuestionBatches(Dataset[QuestionBatch]):
     """Batch ``step`` of a question phase; the frozen vision tower runs here, beside the decoder's training."""
 
@@ -120,55 +154,65 @@ class QuestionBatches(Dataset[QuestionBatch]):
 
     def __getitem__(self, step: int) -> QuestionBatch:
         """Draw the videos of a step, look at them and ask about them."""
-        phase, rng = self.phase, np.random.default_rng([*self.key, step])
-        picture = rng.random() < phase.picture_share
-        # drawn only where the phase has any, so that earlier phases keep their batches
-        clutter = bool(phase.clutter_share) and not picture and rng.random() < phase.clutter_share
-        count = 2 if picture else int(rng.choice(phase.clutter_frames if clutter else phase.frames))
-        sizes = phase.clutter_sizes if clutter else phase.sizes
-        height, width = sizes[int(rng.integers(len(sizes)))]
-        choice = rng.random() < phase.choice_share
-        asked = phase.choice_questions if choice else phase.questions
-        frames, covers, ranks, questions = [], [], [], []
-        for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):
-            scene = _picture_scene(int(seed), height, width, phase.least_objects) if picture else None
-            scene = scene or _video_scene(phase, int(seed), height, width, min(count, 16), clutter)
-            times = np.full(2, 0.5) if picture else frame_times(count)
-            frames.append(render(scene, times))
-            cover = token_cover(scene, times)
-            covers.append(cover.max(0))
-            ranks.append(_ranks(scene, cover))
-            questions.append(
-                sample_questions(
-                    scene,
-                    rng,
-                    asked,
-                    choice,
-                    phase.types,
-                    phase.weights,
-                    not picture,
-                    phase.fewest_options,
-                    phase.clauses,
-                )
+        drawn = draw_questions(self.phase, np.random.default_rng([*self.key, step]))
+        return seen_by_first_toy(drawn, self.visual)
+
+
+def seen_by_first_toy(drawn: DrawnQuestions, visual: Any) -> QuestionBatch:
+    """Look at drawn videos with the first toy's tower."""
+    count, height, width = drawn.video.shape[1:4]
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features = vision_features(visual, patchify(drawn.video), height // 14, width // 14)
+    step = 0.0 if drawn.picture else 2 * drawn.seconds / count
+    asked, videos = drawn.blocks.ids.shape[-1], drawn.video.shape[0]
+    positions = sequence_positions(drawn.grid, step, asked, videos, drawn.keep, drawn.after_all)
+    return QuestionBatch(drawn.kept(features), drawn.blocks, positions, drawn.ranks, drawn.types)
+
+
+def draw_questions(phase: QuestionPhase, rng: np.random.Generator) -> DrawnQuestions:
+    """Draw the videos of a step and what is asked about them."""
+    picture = rng.random() < phase.picture_share
+    # drawn only where the phase has any, so that earlier phases keep their batches
+    clutter = bool(phase.clutter_share) and not picture and rng.random() < phase.clutter_share
+    count = 2 if picture else int(rng.choice(phase.clutter_frames if clutter else phase.frames))
+    sizes = phase.clutter_sizes if clutter else phase.sizes
+    height, width = sizes[int(rng.integers(len(sizes)))]
+    choice = rng.random() < phase.choice_share
+    asked = phase.choice_questions if choice else phase.questions
+    frames, covers, ranks, questions = [], [], [], []
+    for seed in rng.integers(0, FIRST_HELD_OUT_SEED, phase.videos):
+        scene = _picture_scene(int(seed), height, width, phase.least_objects) if picture else None
+        scene = scene or _video_scene(phase, int(seed), height, width, min(count, 16), clutter)
+        times = np.full(2, 0.5) if picture else frame_times(count)
+        frames.append(render(scene, times))
+        cover = token_cover(scene, times)
+        covers.append(cover.max(0))
+        ranks.append(_ranks(scene, cover))
+        questions.append(
+            sample_questions(
+                scene,
+                rng,
+                asked,
+                choice,
+                phase.types,
+                phase.weights,
+                not picture,
+                phase.fewest_options,
+                phase.clauses,
             )
-        video = torch.from_numpy(_add_noise(rng, np.stack(frames)))
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features = vision_features(self.visual, patchify(video), height // 14, width // 14)
-        features = features.view(phase.videos, -1, features.shape[-1])
-        grid = (count // 2, height // TOKEN, width // TOKEN)
-        shown = torch.from_numpy(np.stack(ranks).reshape(phase.videos, -1))
-        keep = None
-        if rng.random() < phase.drop_share:
-            keep = _drop_background(rng, np.stack(covers).reshape(phase.videos, -1))
-            features = features.gather(1, keep[..., None].expand(-1, -1, features.shape[-1]))
-            shown = shown.gather(1, keep)
-        seconds = 8.0 if rng.random() < phase.usual_seconds_share else math.exp(rng.uniform(math.log(2), math.log(30)))
-        blocks = question_blocks(questions)
-        positions = sequence_positions(
-            grid, 0.0 if picture else 2 * seconds / count, blocks.ids.shape[-1], phase.videos, keep, rng.random() < 0.5
         )
-        types = [[q.type + "*" * q.multiple_choice for q in row] for row in questions]
-        return QuestionBatch(features, blocks, positions, shown, types)
+    video = torch.from_numpy(_add_noise(rng, np.stack(frames)))
+    grid = (count // 2, height // TOKEN, width // TOKEN)
+    shown = torch.from_numpy(np.stack(ranks).reshape(phase.videos, -1))
+    keep = None
+    if rng.random() < phase.drop_share:
+        keep = _drop_background(rng, np.stack(covers).reshape(phase.videos, -1))
+        shown = shown.gather(1, keep)
+    seconds = 8.0 if rng.random() < phase.usual_seconds_share else math.exp(rng.uniform(math.log(2), math.log(30)))
+    types = [[q.type + "*" * q.multiple_choice for q in row] for row in questions]
+    return DrawnQuestions(
+        video, grid, picture, seconds, keep, shown, question_blocks(questions), types, rng.random() < 0.5
+    )
 
 
 def _vision_labels(scene: Scene, times: np.ndarray, still: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

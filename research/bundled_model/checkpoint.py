@@ -7,13 +7,13 @@ import os
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from prunevid_qwen.moving_shapes import COLORS, DIRECTIONS, SHAPES
-from research.bundled_model.architecture import build_model, deepen
+from prunevid_qwen.moving_shapes import SHAPES
 
 logger = logging.getLogger(__name__)
 
@@ -43,37 +43,58 @@ class TrainingState:
     recent: dict[str, deque[float]] = field(default_factory=dict)
 
 
+class Recipe(Protocol):
+    """What is different between toys."""
+
+    def build(self, seed: int) -> Any:
+        """Make the library's model with fresh parameters."""
+
+    def heads(self, model: Any) -> nn.ModuleDict:
+        """Make what the vision tower is trained through and what is thrown away in the end."""
+
+    def load(self, model: Any, parameters: dict[str, Tensor], seed: int) -> None:
+        """Fill the model with a checkpoint's parameters."""
+
+    def change(self, model: Any, phase: Any, seed: int) -> None:
+        """Do what a phase without steps does."""
+
+    def batches(self, phase: Any, key: tuple[int, int], model: Any) -> Dataset[Any]:
+        """Make the batches of a phase; batch ``s`` is the same whatever was made before it."""
+
+    def loss(self, state: TrainingState, phase: Any, batch: Any) -> tuple[Tensor, dict[str, list[float]]]:
+        """Return the loss of a batch, and its figures for the curve."""
+
+
 def start(
-    out: Path, seed: int, resume: bool, device: str, weights: Path | None = None, phase: int = 0
+    out: Path, recipe: Recipe, seed: int, resume: bool, device: str, weights: Path | None = None, phase: int = 0
 ) -> TrainingState:
     """Make the parameters, or take them from the checkpoint; without one from an exported model, if one is named.
 
     Args:
         out: folder of the run.
+        recipe: of the toy.
         seed: of fresh parameters.
         resume: go on from the folder's checkpoint if there is one.
         device: where the model goes.
         weights: folder of an exported model to begin with.
         phase: the phase that ``weights`` are given to.
     """
-    model = build_model(seed)
-    width = model.config.text_config.hidden_size
-    sizes = {"colors": len(COLORS), "shapes": len(SHAPES), "directions": len(DIRECTIONS)}
-    heads = nn.ModuleDict({name: nn.Linear(width, size + 1) for name, size in sizes.items()})
-    rank_head = nn.Linear(width, len(SHAPES) + 1)  # no scene has more objects than there are shapes
+    model = recipe.build(seed)
+    heads = recipe.heads(model)
+    rank_head = nn.Linear(
+        model.config.text_config.hidden_size, len(SHAPES) + 1
+    )  # no scene has more objects than there are shapes
     state = TrainingState(model.to(device), heads.to(device), rank_head.to(device))
     path = out / "checkpoint.pt"
     if not (resume and path.exists()):
         (out / "curve.jsonl").unlink(missing_ok=True)
         if weights is not None:
-            from transformers import Qwen2_5_VLForConditionalGeneration
-
-            exported = Qwen2_5_VLForConditionalGeneration.from_pretrained(weights, dtype=torch.float32)
-            _load(model, exported.state_dict(), seed)
+            exported = type(model).from_pretrained(weights, dtype=torch.float32)
+            recipe.load(model, exported.state_dict(), seed)
             state.phase = phase
         return state
     saved = torch.load(path, map_location=device, weights_only=True)
-    _load(model, saved["model"], seed)
+    recipe.load(model, saved["model"], seed)
     heads.load_state_dict(saved["heads"])
     rank_head.load_state_dict(saved["rank_head"])
     state.phase, state.step, state.seconds = saved["phase"], saved["step"], saved["seconds"]
@@ -82,13 +103,6 @@ def start(
         state.optimizer.load_state_dict(saved["optimizer"])
     logger.info("going on at step %d of phase %d", state.step, state.phase)
     return state
-
-
-def _load(model: Any, parameters: dict[str, torch.Tensor], seed: int) -> None:
-    """Fill the model; it gets as many decoder layers as the parameters have."""
-    layers = 1 + max(int(name.split(".")[3]) for name in parameters if name.startswith("model.language_model.layers."))
-    deepen(model, layers, seed)
-    model.load_state_dict(parameters)
 
 
 def save(out: Path, state: TrainingState) -> None:

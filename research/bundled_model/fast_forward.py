@@ -184,8 +184,8 @@ def answer_states(
         k = attention.k_proj(h).view(batch, total, kv_heads, -1).transpose(1, 2)
         v = attention.v_proj(h).view(batch, total, kv_heads, -1).transpose(1, 2)
         if hasattr(attention, "q_norm"):
-            q = normalised_norm(q, attention.q_norm.weight, config.rms_norm_eps).to(dtype)
-            k = normalised_norm(k, attention.k_norm.weight, config.rms_norm_eps).to(dtype)
+            q = normalised_norm(q, attention.q_norm.weight.to(dtype), config.rms_norm_eps)
+            k = normalised_norm(k, attention.k_norm.weight.to(dtype), config.rms_norm_eps)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         k, v = (a.repeat_interleave(heads // kv_heads, 1) for a in (k, v))
         seen = attend(q[:, :, :before], k[:, :, :before], v[:, :, :before], prefix_mask)

@@ -13,8 +13,10 @@ import torch
 import typer
 
 from prunevid_qwen.cli import run_script
+from research.bundled_model.train import train
+from research.bundled_qwen3vl.export import export_model
+from research.bundled_qwen3vl.recipe import SecondToy
 from research.bundled_qwen3vl.schedule import PHASES
-from research.bundled_qwen3vl.train import train
 
 
 def main(
@@ -35,13 +37,17 @@ def main(
         typer.echo(f"{phase} {step}/{total}  {figures}")
 
     try:
-        trained, finished = train(out, PHASES, seed, resume, steps, minutes, workers, show)
+        trained, finished = train(
+            out, PHASES, seed, resume, steps, minutes, workers=workers, report=show, recipe=SecondToy()
+        )
     except KeyboardInterrupt:
         typer.echo(f"stopped; the same command goes on from {out / 'checkpoint.pt'}")
         raise
     if not finished:
         typer.echo(f"not finished; the same command goes on from {out / 'checkpoint.pt'}")
         return
+    folder = export_model(trained, model or out / "model")
+    typer.echo(f"written: {folder}; `prunevid ask --model_path {folder}` answers questions")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from research.bundled_model.tokenizer import VOCABULARY as FIRST_VOCABULARY
 from research.bundled_model.tokenizer import CHAT_TEMPLATE as FIRST_CHAT_TEMPLATE
+from research.bundled_model.tokenizer import VOCABULARY as FIRST_VOCABULARY
 from research.bundled_model.tokenizer import word_tokenizer
 
 TIME_WORDS = ("<", ">", "seconds", *"0123456789")

@@ -52,47 +52,18 @@ def vision_heads(width: int, levels: int) -> nn.ModuleDict:
     return nn.ModuleDict(heads)
 
 
-class VisionTraining:
-    """One vision phase.
-
-    Args:
-        phase: what it is.
-        model: the library's model; its vision tower is trained.
-        heads: of `vision_heads`, trained too.
-        teacher: the first toy.
-    """
-
-    decay = 0.02
-
-    def __init__(self, phase: VisionPhase, model: Any, heads: nn.ModuleDict, teacher: Any) -> None:
-        self.phase, self.visual, self.heads, self.teacher = phase, model.model.visual, heads, teacher
-
-    def batches(self, key: tuple[int, int]) -> TaughtVisionBatches:
-        """Make the batches of the phase."""
-        return TaughtVisionBatches(self.phase, key, self.teacher)
-
-    def parameters(self) -> list[nn.Parameter]:
-        """Return what is trained."""
-        return [*self.visual.parameters(), *self.heads.parameters()]
-
-    def loss(self, batch: TaughtVisionBatch) -> tuple[Tensor, dict[str, list[float]]]:
-        """Cross-entropy of what every token shows, and the distance to the first toy's tokens over their variance."""
-        labelled, figures = batch.labelled, {}
-        made = vision_features(self.visual, labelled.patches, *labelled.grid)
-        loss = F.mse_loss(made[0], batch.wanted) / batch.wanted.var()
-        figures["far"] = [float(loss.detach())]
-        for number, tokens in enumerate(made):
-            for name in _LABELS:
-                logits = self.heads[f"{name}{number}"](tokens).float().flatten(0, 1)
-                labels = getattr(labelled, name).flatten()
-                weights = torch.ones(logits.shape[-1])
-                weights[0] = _BACKGROUND_WEIGHT
-                loss = loss + (_LEVEL_WEIGHT if number else 1.0) * F.cross_entropy(logits, labels, weight=weights)
-                figures[f"{name}{number}"] = [float((logits.argmax(-1) == labels)[labels > 0].float().mean())]
-        return loss, figures
-
-    def finish(self) -> None:
-        """Round the tower to what will be shipped before anything builds on it."""
-        with torch.no_grad():
-            for parameter in self.visual.parameters():
-                parameter.copy_(parameter.bfloat16().float())
+def vision_loss(visual: Any, heads: nn.ModuleDict, batch: TaughtVisionBatch) -> tuple[Tensor, dict[str, list[float]]]:
+    """Cross-entropy of what every token shows, and the distance to the first toy's tokens over their variance."""
+    labelled, figures = batch.labelled, {}
+    made = vision_features(visual, labelled.patches, *labelled.grid)
+    loss = F.mse_loss(made[0], batch.wanted) / batch.wanted.var()
+    figures["far"] = [float(loss.detach())]
+    for number, tokens in enumerate(made):
+        for name in _LABELS:
+            logits = heads[f"{name}{number}"](tokens).float().flatten(0, 1)
+            labels = getattr(labelled, name).flatten()
+            weights = torch.ones(logits.shape[-1])
+            weights[0] = _BACKGROUND_WEIGHT
+            loss = loss + (_LEVEL_WEIGHT if number else 1.0) * F.cross_entropy(logits, labels, weight=weights)
+            figures[f"{name}{number}"] = [float((logits.argmax(-1) == labels)[labels > 0].float().mean())]
+    return loss, figures

@@ -42,7 +42,9 @@ def check(case: Case) -> None:
     flat = tokens.flatten(0, 1)
     kept = method.plan(Evidence(layout, flat, flat[:0], vision={"received": attention.reshape(1, n)}))
     made = kept.mean(flat)
-    order = (case["out.kept"][:, 0] * places + case["out.kept"][:, 1]).argsort()  # theirs: window by window, static first
+    order = (
+        case["out.kept"][:, 0] * places + case["out.kept"][:, 1]
+    ).argsort()  # theirs: window by window, static first
     wanted = case["out.kept"][order]
     assert torch.equal(kept.rep, wanted[:, 0] * places + wanted[:, 1])
     lengths = {first: last - first + 1 for first, last in windows}

@@ -1,4 +1,4 @@
-"""The bundled model's accuracy: what is stored follows from the scenes, goes on after a kill, and makes the tables."""
+"""A bundled toy's accuracy: what is stored follows from the scenes, goes on after a kill, and makes the tables."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from prunevid_qwen.bundled import TOYS, bundled_model
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.moving_shapes import Question
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
-from research.bundled_accuracy import FIRST_SEED, measure, read_answers, summarise
+from research.bundled_accuracy import FIRST_SEED, card_lines, measure, read_answers, results_of, summarise
 
 pytestmark = pytest.mark.nightly
 
 PLAIN = CONDITIONS["plain"]
-RESULTS = Path(__file__).resolve().parents[2] / "eval" / "results"
 
 
 class Killed(Exception):
@@ -47,8 +48,18 @@ def test_a_killed_measurement_ends_as_one_that_was_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("condition", sorted(CONDITIONS.keys() - {"long"}))
-def test_the_committed_tables_follow_from_the_committed_answers(condition: str) -> None:
-    stored = json.loads((RESULTS / f"bundled_accuracy_{condition}.json").read_text(encoding="utf-8"))
+@pytest.mark.parametrize("toy", TOYS)
+def test_the_committed_tables_follow_from_the_committed_answers(toy: str, condition: str) -> None:
+    path = results_of(toy, condition)
+    stored = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     first, last = stored["seeds"]
-    answers = read_answers(RESULTS / f"bundled_accuracy_{condition}.jsonl", last - first + 1)
+    answers = read_answers(path.with_suffix(".jsonl"), last - first + 1)
     assert json.loads(json.dumps(summarise(answers))) == stored["accuracy"]
+    card = (Path(bundled_model(toy)) / "README.md").read_text(encoding="utf-8")
+    assert all(line in card for line in card_lines(stored["accuracy"]["both"], condition))
+
+
+def test_the_results_of_another_model_do_not_take_a_toys_place() -> None:
+    assert len({results_of(toy, "plain") for toy in TOYS}) == len(TOYS)
+    with pytest.raises(ConfigError, match="--out"):
+        results_of("runs/mine", "plain")

@@ -15,7 +15,7 @@ _RELEVANCE = ("question", "marks")
 @checked_names("CDPrunerOptions has")
 @dataclass(frozen=True)
 class CDPrunerOptions(MethodOptions):
-    """Options of CDPruner (arXiv 2506.10967): keep a diverse set of the tokens that are relevant to the question.
+    """Options of CDPruner (arXiv 2506.10967): keep tokens that are relevant to the question and differ.
 
     Args:
         cluster_ratio: share of the tokens of a video or image that is kept, in (0, 1].
@@ -30,7 +30,7 @@ class CDPrunerOptions(MethodOptions):
 
     exact: ClassVar[bool] = True
 
-    cluster_ratio: float = 0.112
+    cluster_ratio: float = 64 / 576
     relevance: str = "question"
     kernel_frames: int = 1
     merge_images: bool = True

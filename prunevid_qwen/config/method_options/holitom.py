@@ -15,11 +15,12 @@ _LITTLE, _TAU_OF_LITTLE, _TAU = 0.1, 0.65, 0.8
 @checked_names("HoliTomMergeOptions has")
 @dataclass(frozen=True)
 class HoliTomMergeOptions(MethodOptions):
-    """Options of HoliTom's outer merging (arXiv 2505.21334): windows of time first, then tokens of each frame.
+    """Options of HoliTom's merging before the decoder (arXiv 2505.21334): windows of time, then tokens of each frame.
 
     Args:
         cluster_ratio: share of the tokens of a video that is left, in (0, 1], whether windows of time save them or
-            choice and clustering do. Rounding in each frame and window may leave a few more or fewer.
+            choice and clustering do. Rounding in each frame and window may leave a few more or fewer. At 1 nothing is
+            merged.
         tau: a location is static in a window if its cosine similarity to the temporal position before is greater
             throughout, in (0, 1]. At 1 nothing is static. None is the authors' choice: 0.65 for a ``cluster_ratio`` of
             at most 0.1, else 0.8.

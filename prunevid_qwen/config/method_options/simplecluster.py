@@ -20,7 +20,7 @@ _WORDS = {
 @checked_names("SimpleClusterOptions has")
 @dataclass(frozen=True)
 class SimpleClusterOptions(MethodOptions):
-    """Options of SimpleCluster (arXiv 2609.35394): k-means over a video's tokens, on features turned by their place.
+    """Options of SimpleCluster (arXiv 2609.35394): k-means over a video, on features that are turned by their place.
 
     Args:
         cluster_ratio: share of the tokens of a video that is left, in (0, 1].

@@ -21,6 +21,7 @@ import ray
 import ray.data
 from ray import cloudpickle  # unlike pickle it carries what was defined in a notebook
 
+from prunevid_qwen.bundled import is_bundled
 from prunevid_qwen.errors import PruneVidError, SetupError
 from prunevid_qwen.evaluation.datasets.record import Media
 from prunevid_qwen.evaluation.engine.process_pool import Plugins, load_once
@@ -79,7 +80,7 @@ def run_on_ray(
         # workers have working directories of their own
         plugins = tuple(str(Path(each).resolve()) if Path(each).is_file() else each for each in answering.plugins)
         answering = replace(answering, plugins=plugins)
-        if Path(answering.model_path).is_dir():
+        if Path(answering.model_path).is_dir() and not is_bundled(answering.model_path):
             answering = replace(answering, model_path=str(Path(answering.model_path).resolve()))
         left = dict(enumerate(tasks))
         if not left:

@@ -53,11 +53,12 @@ def answer_cost(
 
 
 def cost_of(setting: Setting) -> Cost:
-    """Estimate what a setting would take; videos are encoded once for all rows."""
+    """Estimate what a setting would take; videos are encoded once for all rows, by lmms-eval once for each."""
     configs = [row.ours.config(PUBLISHED_DEPTH) for row in setting.rows if row.ours is not None]
     if setting.timed:  # the stock model takes part, as long as what prunes nothing
         configs += [get_baseline_config() for row in setting.rows if row.ours is None]
     lines, hours, whole, rounds = [], 0.0, 0.0, TIMED_ROUNDS if setting.timed else 1.0
+    encodings = len(configs) if setting.through_lmms else 1
     for each in setting.sets:
         data = each.data
         questions, videos = (setting.images or number for number in (data.questions, data.videos))
@@ -65,10 +66,11 @@ def cost_of(setting: Setting) -> Cost:
         flops, answer = answer_cost(configs, each.tokens, answer=each.answer)
         answers = questions * len(configs)
         disk = data.gigabytes + answers * LINE_KB / 1e6
-        hours, whole = hours + rounds * (vision + answers * answer) / 3600, whole + disk
+        hours, whole = hours + rounds * (encodings * vision + answers * answer) / 3600, whole + disk
         lines.append(
             f"{data.title}: {videos} videos x {each.tokens} tokens x {VISION / 1e9:.1f} GFLOP / "
-            f"{SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, once; {questions} questions x "
+            f"{SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, "
+            f"{'once' if encodings == 1 else f'{encodings} times'}; {questions} questions x "
             f"{len(configs)} configs x ({flops / 1e12:.0f} TFLOP / {SPEED / 1e12:.0f} TFLOP/s + {each.answer} x "
             f"{DECODE} s + {OVERHEAD} s) = {answers * answer / 3600:.1f} h answering"
             f"{'' if rounds == 1 else f'; all {rounds:g} times'}; disk {gigabytes(disk)} ({data.why})"
@@ -114,7 +116,7 @@ def describe(table: PublishedTable) -> list[str]:
         lines += ["", f"Setting {setting.name}"]
         lines += [f"  {part}: {getattr(setting, part)}" for part in ("frames", "pixels", "prompt")]
         lines += ["  not known:", *(f"    {each}" for each in setting.unknown)]
-        lines += ["  published (theirs):" if setting.timed else "  published (theirs, in per cent):"]
+        lines += [f"  published (theirs{'' if setting.timed or setting.through_lmms else ', in per cent'}):"]
         lines += [f"    {each}" for each in figure_lines(setting)]
         lines += [f"  it would take: {cost_lines(setting)[0]}"]
     return lines

@@ -47,14 +47,17 @@ class Reproduction:
     def __post_init__(self) -> None:
         if self.setting.timed:
             object.__setattr__(self, "limit", min(self.setting.images, self.limit or self.setting.images))
+        if self.setting.through_lmms and self.data:
+            raise ConfigError(f"lmms-eval finds the data of {self.table.name} itself: leave --data out")
         data = {benchmark(name).name: folder for name, folder in self.data.items()}
         object.__setattr__(self, "data", data)
         # a name of a data set or, where it has parts in the table, of one of them
-        known = tuple(dict.fromkeys(name for each in self.setting.sets for name in (each.data.dataset, each.name)))
+        names = (name for each in self.setting.sets for name in (each.data.dataset, each.name) if name)
+        known = tuple(dict.fromkeys(names))
         for name in (*self.only, *data):
             if name not in known:
                 raise ConfigError(unknown(f"the data sets of {self.table.name} are", name, known))
-        missing = sorted({each.data.dataset for each in self.sets} - set(data))
+        missing = sorted({each.data.dataset for each in self.sets} - {*data, ""})
         if missing:
             raise ConfigError(
                 f"{self.table.name} needs the data of {', '.join(missing)}: pass "

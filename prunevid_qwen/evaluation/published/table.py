@@ -30,13 +30,20 @@ class DataSet:
     """A data set as it is published, for estimates: counts are published, bytes are reasoned guesses."""
 
     title: str  # in tables
-    dataset: str  # of `datasets.names()`
     questions: int
     videos: int
     gigabytes: float  # of the download
     why: str  # where the gigabytes come from
+    dataset: str = ""  # of `datasets.names()`; "" for one that lmms-eval asks and scores
+    task: str = ""  # lmms-eval's name of it
+    metrics: tuple[str, ...] = ()  # lmms-eval's names of what is added up
+    scale: float = 100.0  # of that sum in a table
     part: str | None = None  # of the data set; None for its first
     axis: str | None = None  # groups that tables print too ("duration"); a group's figures are named "videomme/short"
+
+    def __post_init__(self) -> None:
+        if bool(self.dataset) == bool(self.task) or bool(self.task) != bool(self.metrics):
+            raise ConfigError(f"{self.title} is a dataset of ours, or a task of lmms-eval and its metrics")
 
 
 @dataclass(frozen=True)
@@ -44,15 +51,21 @@ class SetOfTable:
     """A data set under a table's protocol."""
 
     name: str  # of ``sets.yaml``; in folders, figures and options: "mvbench", "egoschema-full"
-    # frames, pixels, text; in YAML a `EvalProtocol` without its data set, or a ``preset`` and what differs from it
-    protocol: Any
     tokens: int  # visual ones of a prompt before pruning, guessed from frames, pixels and the usual size of its videos
+    # frames, pixels, text; in YAML a `EvalProtocol` without its data set, or a ``preset`` and what differs from it;
+    # None for a task of lmms-eval, which has its own
+    protocol: Any = None
     answer: int = 3  # tokens
 
     def __post_init__(self) -> None:
         if self.name not in data_sets():
             raise ConfigError(unknown("the data sets are", self.name, data_sets()))
-        if not isinstance(self.protocol, EvalProtocol):
+        if self.data.task:
+            if self.protocol is not None:
+                raise ConfigError(f"{self.name} is asked by lmms-eval under its own protocol: leave protocol out")
+        elif not isinstance(self.protocol, EvalProtocol):
+            if self.protocol is None:
+                raise ConfigError(f"{self.name} needs a protocol")
             choices = {"dataset": self.data.dataset, **self.protocol}
             preset = choices.pop("preset", None)
             made = EvalProtocol.from_dict(choices) if preset is None else protocol_named(preset, **choices)
@@ -123,6 +136,19 @@ class Setting:
         first = self.rows[0].name if self.rows else "no row"
         if not self.timed and first != BASELINE_ROW:
             raise ConfigError(f"the first row is {BASELINE_ROW}, got {first}")
+        through = [bool(each.data.task) for each in self.sets]
+        if any(through) and (not all(through) or self.timed):
+            raise ConfigError("lmms-eval scores all data sets of a setting or none, and times nothing")
+        for row in self.rows if self.through_lmms else ():
+            if row.ours is not None and (row.ours.after, row.ours.budget) != (None, None):
+                raise ConfigError(
+                    f"{row.name!r}: after and budget depend on a model, which lmms-eval loads: say options"
+                )
+
+    @property
+    def through_lmms(self) -> bool:
+        """Whether lmms-eval asks and scores, with our model in it."""
+        return any(each.data.task for each in self.sets)
 
     @property
     def timed(self) -> bool:

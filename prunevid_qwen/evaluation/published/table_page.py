@@ -10,6 +10,7 @@ from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.protocol.score_summary import ALL, Manifest
 from prunevid_qwen.evaluation.protocol.score_tables import score_text
 from prunevid_qwen.evaluation.published.estimate import cost_lines, figure_lines
+from prunevid_qwen.evaluation.published.lmms_rows import compare_lmms, lmms_sections
 from prunevid_qwen.evaluation.published.ours_beside_theirs import HIDDEN, NOT_RUN, Found, compare, timed_figures
 from prunevid_qwen.evaluation.published.table import BASELINE_ROW, PublishedTable, Setting
 from prunevid_qwen.evaluation.report.page import Table, difference_text, json_text, page
@@ -26,6 +27,11 @@ _READING = (
     "- tokens: share of the visual tokens that a decoder layer sees on average, asked for and spent, and the share "
     "left after the last stage, which papers call retained. ≤: what a video shows decides. Small videos can exceed it: "
     "every group leaves a token, and under the paper's presets groups of up to 14 stay whole.",
+)
+_READING_LMMS = (
+    "- theirs: as published, read as text. Their difference is to the unpruned row of the same table.",
+    "- ours: lmms-eval's score of its own tasks, times 100 where it is a share. Compare differences first: the same "
+    "model unpruned differs by points between harnesses.",
 )
 _READING_TIMES = (
     "- times: medians over images (20 to 80 % of them in brackets), each image's the median of 3 rounds in turns; "
@@ -48,7 +54,8 @@ _TIMES = {
 def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
     """Write ``reproduction.md`` and ``reproduction.json`` from what a folder holds, and return the figures.
 
-    They are those of `compare` without summaries, of a timed setting those of `timed_figures`.
+    They are those of `compare` without summaries, of a timed setting those of `timed_figures`, through lmms-eval those
+    of `compare_lmms`.
 
     Raises:
         ConfigError: the lines of a timed setting's folder are no measurements.
@@ -56,6 +63,9 @@ def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
     if setting.timed:
         found = timed_figures(table, setting, folder)
         ran, body = found["device"] is not None, _timed(setting, found)
+    elif setting.through_lmms:
+        found = compare_lmms(table, setting, folder)
+        ran, body = any(each["state"] != NOT_RUN for each in found["asked"]), lmms_sections(found)
     else:
         found = compare(table, setting, folder)
         coverage = Table(("data set", "state"), [_coverage(each) for each in found["asked"]])
@@ -83,7 +93,7 @@ def write_page(table: PublishedTable, setting: Setting, folder: Path) -> Found:
         *(deviations if ran else ()),
         *body,
         "## How to read it",
-        [*(_READING_TIMES if setting.timed else _READING), *notes],
+        [*(_READING_TIMES if setting.timed else _READING_LMMS if setting.through_lmms else _READING), *notes],
         "## What it takes",
         [f"- {each}" for each in cost_lines(setting)],
     )

@@ -168,8 +168,9 @@ def model_name(summary: Row) -> str:
     model = run.get("options", {}).get("model", BUNDLED)
     if model == BUNDLED:
         return "the bundled model"
-    kind = f"bundled model of {run['family']}" if is_bundled(model) else "model in"
-    return f"the {kind} (`{model}`)"
+    if is_bundled(model):
+        return f"the bundled model of {run['family']} (`{model}`)"
+    return f"the model in `{model}`"
 
 
 def weakness(figures: Row) -> str:

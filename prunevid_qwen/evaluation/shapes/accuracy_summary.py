@@ -33,16 +33,8 @@ COST_MARGIN = 0.05
 """Relative difference in layer-averaged tokens from which two cells no longer cost the same."""
 
 _OF_THE_RUN = (
-    "family",
-    "command",
-    "commit",
-    "uncommitted_changes",
-    "versions",
-    "machine",
-    "options",
-    "conditions",
-    "seeds",
-)
+    "family", "command", "commit", "uncommitted_changes", "versions", "machine", "options", "conditions", "seeds",
+)  # fmt: skip
 
 
 def paired(ours: Mapping[Any, MeanAnswer], theirs: Mapping[Any, MeanAnswer]) -> Row | None:
@@ -95,7 +87,7 @@ def figures_of(answers: Answers, of_the_run: Sequence[Row]) -> Row:
     Returns:
         "unpruned", "blank" (of a grey video; None if that was not asked), "cells"
         (`paired` with unpruned, as a whole and by condition, type and way of asking; tokens; evidence recall), "pairs"
-        (the judged methods against all others at their budget), "unreachable", and "left_out" where the model cannot be
+        (the judged methods against all others at their budget), "unreachable", and "left_out" if the model cannot be
         pruned by every method. Shares lie in [0, 1], differences in [-1, 1].
 
     Raises:

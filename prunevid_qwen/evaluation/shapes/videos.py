@@ -186,6 +186,7 @@ class Questioner:
                     "visual": visual,
                     "tokens": tokens,
                     "layer_average": round(sum(tokens) / (len(tokens) * visual), 6),
+                    "text_tokens": round(sum(sample.text_widths(trace.layers)) / trace.layers, 3),
                     "retained": round(left.n_out / visual, 6),
                     "evidence": int(shows[number].any(0).sum()),
                     "evidence_kept": None if recall is None else round(recall, 6),

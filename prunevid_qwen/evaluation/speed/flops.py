@@ -159,7 +159,7 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     widths = [max(each) for each in zip(*rows, strict=True)]
     lengths = list(size_of(parts.cache)[0])
     average = sum(map(sum, seen)) / (layers * batch)
-    scores = [] if config is None else _scores(config, size, [widths[at] for at in places])
+    scores = [] if config is None else _scores(config, size, [(widths[at], visual[at]) for at in places])
     entry = 2 * _grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
     grid = [size.positions, size.rows, size.columns]
     stages = {"after_stage1": first, "after_stage2": second, "layer_average": average}
@@ -195,25 +195,28 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     }
 
 
-def _scores(config: PruneVidConfig, size: PromptSize, widths: list[int]) -> list[dict[str, Any]]:
-    """Say of each step between the layers, which came to so many tokens, what attention it computes anew."""
+def _scores(config: PruneVidConfig, size: PromptSize, widths: list[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Say of each step between the layers, at so many tokens, visual ones among them, what attention it makes anew."""
     query = None if config.selector is None else made_by(config.selector, config=config).needs.attention
     if query is None:
         return []
     asking = 1 if query.tokens == "last" else size.question_tokens
     rows = 1 if query.rows == "last" else asking
     keys = query.source == "pre_rope" or query.projections == "next"
-    return [{"asking": asking, "width": width, "rows": rows, "keys": keys} for width in widths]
+    made = {"asking": asking, "rows": rows, "keys": keys, "passes": 1 if query.top_heads is None else 2}
+    return [{**made, "width": width, "pulled": shown if query.gravity else 0} for width, shown in widths]
 
 
-def _score_flops(shape: Any, asking: int, width: int, rows: int, keys: bool) -> int:
+def _score_flops(shape: Any, asking: int, width: int, rows: int, keys: bool, passes: int, pulled: int) -> int:
     """Count a step's attention scores of one row: queries of ``asking`` tokens, ``rows`` of them with ``width`` keys.
 
-    ``keys`` are made too where they are not read from the cache.
+    ``keys`` are made too where they are not read from the cache. A choice of heads takes two ``passes``. ``pulled``
+    tokens have their products with all-ones queries.
     """
+    pull = 2 * rows * pulled * _head(shape.text_config)
     d = shape.text_config.hidden_size
     made = 2 * width * d * _grouped(shape) if keys else 0
-    return int(2 * _attended(shape) * (asking * d + rows * width) + made)
+    return int(2 * _attended(shape) * (asking * d + passes * rows * width) + passes * pull + made)
 
 
 def cache_storage(cache: Any) -> int:

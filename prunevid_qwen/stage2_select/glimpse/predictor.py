@@ -87,7 +87,7 @@ class GlimpseVIP(nn.Module):
         """Load a predictor from a folder or a hub id: a published checkpoint, or one that `save_pretrained` wrote.
 
         Args:
-            source: folder, hub id, or "bundled" for that of the bundled model.
+            source: folder, hub id, or "bundled" for that of the toy "bundled".
             dtype: to compute in; published checkpoints are bfloat16 and are exact in float32.
             hub: ``revision``, ``token``, ``cache_dir``, ``local_files_only``, as in `huggingface_hub`.
 

@@ -9,7 +9,7 @@ TEST = $$($(BIN)/python tools/spread_tests.py)
 INSTALL := pyproject.toml setup.py constraints/cpu.txt tools/make_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-long train-glimpse-tiny wheel gpu-check gpu-bench clean
+.PHONY: help demo test test-all lint check format docs test-matrix test-cpus test-newest test-lmms bench-accuracy bench-choices bench-glimpse bench-speed bench-choose bench-long train-glimpse-tiny wheel gpu-check gpu-bench clean
 
 help:  ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench-glimpse: .venv/dev.stamp  ## The glimpse beside attention, controls and tr
 
 bench-speed: .venv/dev.stamp  ## Time, memory, FLOPs with and without pruning (ARGS=--quick; writes runs/efficiency)
 	@$(BIN)/python eval/efficiency.py $(ARGS)
+
+bench-choose: .venv/dev.stamp  ## Time to choose of every method at a 7B's width (writes eval/results/choose_cost.json)
+	@$(BIN)/python -m research.choose_cost $(ARGS)
 
 bench-long: .venv/dev.stamp  ## An hour of video: time and host memory, in minutes (writes runs/long_video.json)
 	@$(BIN)/python -m research.long_video $(ARGS)

@@ -151,7 +151,7 @@ def choose(plan: Plan, layers: int, hidden: Tensor) -> tuple[float, list[int]]:
     """Let a plan choose among a video's tokens [N, D]; return the seconds, and the visual tokens of each layer."""
     tokens, seconds = hidden.shape[0], 0.0
     layout = layout_of(tokens)
-    entered, cuts, whole = {}, [], layout.length
+    entered, cuts, whole = dict[int, tuple[int, ...]](), list[Reduction](), layout.length
     for step in plan.steps:
         entered.setdefault(id(step.by), tuple(block.stop - block.start for block in layout.blocks))
         seen, looks = shown(

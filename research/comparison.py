@@ -37,14 +37,16 @@ def linked(paper: str) -> str:
 
 
 def comparison_tables(results: Path) -> dict[str, str]:
-    """Return the blocks "methods" and "matrix" of docs/methods.md.
+    """Return the blocks "methods", "equal time" and "matrix" of docs/methods.md.
 
     Args:
         results: the folder ``eval/results``.
     """
-    toys = {family: read(results, f"{folder}/summary.json").get("figures") for family, folder in TOYS.items()}
+    runs = {family: read(results, f"{folder}/summary.json") for family, folder in TOYS.items()}
+    toys, timed = ({family: run.get(part) for family, run in runs.items()} for part in ("figures", "by_time"))
     cost, matrix = read(results, "choose_cost.json"), read(results, "method_matrix.json")
-    return {"methods": "\n".join(_compared(toys, cost, matrix)), "matrix": "\n".join(_matrix(matrix))}
+    found = {"methods": _compared(toys, cost, matrix), "equal time": _in_time(timed), "matrix": _matrix(matrix)}
+    return {name: "\n".join(lines) for name, lines in found.items()}
 
 
 def curve_of(stage: int, name: str) -> str:
@@ -82,6 +84,21 @@ def _compared(toys: dict[str, Row | None], cost: Row, matrix: Row) -> list[str]:
         rows.append([f"`{name}`", NOTHING, kind, *[NOTHING] * 4, *lost, NOTHING])
     asked = [f"{family}: {_asked(figures)}" for family, figures in toys.items()]
     return [*Table(head, rows).markdown("---"), "", f"Toys, in the order of each cell: {'; '.join(asked)}."]
+
+
+def _in_time(toys: dict[str, Row | None]) -> list[str]:
+    """A row for each curve of a run that was timed, those that reach most budgets and lose least first."""
+    cells = [cell for figures in toys.values() if figures for cell in figures["cells"]]
+    if not cells:
+        return [f"This was {NOT_RUN}: `prunevid bench accuracy --by time` measures it."]
+    budgets = sorted({cell["budget"] for cell in cells}, reverse=True)
+    lost: dict[str, list[float]] = {}
+    for cell in cells:
+        lost.setdefault(cell["method"], []).append(cell["difference"])
+    order = sorted(lost, key=lambda name: (-len(lost[name]), -sum(lost[name]), name))
+    head = ["Curve", *(f"Lost at {budget:.0%} of the time".replace("%", " %") for budget in budgets)]
+    rows = [[f"`{name}`", *(_lost(toys, name, budget) for budget in budgets)] for name in order]
+    return Table(head, rows).markdown("---")
 
 
 def _asked(figures: Row | None) -> str:

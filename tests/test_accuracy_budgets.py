@@ -10,6 +10,7 @@ from prunevid_qwen import get_recommended_config
 from prunevid_qwen import reducer as registry
 from prunevid_qwen.config import PruneVidConfig, option_classes
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.config.method_base import resolve_layer
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes.budgets import NEAR, Calibration
 from prunevid_qwen.evaluation.shapes.methods import (
@@ -21,9 +22,10 @@ from prunevid_qwen.evaluation.shapes.methods import (
     uses_chance,
 )
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, FIRST_SEED, ShapesVideo
+from prunevid_qwen.forward.plan import compile_plan
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
-from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs
+from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, says
 from prunevid_qwen.tokens import TokenMap
 from tests.accuracy_model import PLAIN, PLAIN_STAGE_1, asked, bundled, calibrated
 
@@ -160,8 +162,36 @@ def test_every_registered_method_is_compared() -> None:
     for selector in set(registry.registered(2)) - {"prunevid", "oracle"}:  # an oracle is told what matters
         assert {f"stage 2 {selector}", f"stage 1 + {selector}"} <= set(names)
     assert set(registry.registered(1)) <= set(names)
+    published = {name.removesuffix(" published") for name in names if name.endswith(" published")}
+    assert published == {"prunevid", "fastv", "dart", "holitom", "vscan"}  # whose paper cuts at one layer of its own
+    assert [name for name in names if name.endswith(" pair")] == ["holitom pair", "vscan pair"]
     chance = {m.name for m in standard_methods() if uses_chance(m.base_config(PLAIN))}
     assert chance == {"random", "stage 2 random", "stage 1 + random"}
+
+
+def test_selectors_that_cut_once_cut_at_the_same_layer() -> None:
+    alone = [method for method in standard_methods() if method.name.startswith("stage 2")]
+    for depth in (8, 28):
+        places = {}
+        for method in alone:
+            config = method.base_config(PLAIN).replace(keep_ratio=0.5)
+            if says(config.selector, 2).trained:  # its weights were trained for one layer
+                continue
+            places[method.name] = tuple(step.at for step in compile_plan(config, depth).cuts)
+        default = resolve_layer(None, depth)
+        assert {at for at in places.values() if len(at) == 1} == {(default,)}
+        assert {name for name, at in places.items() if len(at) > 1} == {
+            "stage 2 pyramiddrop", "stage 2 sparsevlm", "stage 2 sparsevlm_plus",
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["visionzip", "cdpruner", "stage 2 dart"])
+def test_a_method_is_weighed_whatever_evidence_it_asks_for(name: str) -> None:
+    calibration = Calibration(bundled(), PLAIN, 1)
+    settings = [asked(name).base_config(PLAIN).replace(**each) for each in asked(name).settings(PLAIN)]
+    shares = [calibration.planned(settings[k]) for k in (0, 100, 150)]
+    assert shares[0] > shares[1] > shares[2]
+    assert shares[1] == pytest.approx(calibration.asked(settings[100]), abs=1e-6)
 
 
 def test_methods_refuse_what_nobody_knows() -> None:

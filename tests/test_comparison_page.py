@@ -67,6 +67,21 @@ def test_figures_are_those_of_the_results(tmp_path: Path) -> None:
     assert [each.strip() for each in line.strip("|").split("|")][2:] == ["=", "\N{EN DASH}"]
 
 
+def test_equal_time_has_a_row_for_each_curve(tmp_path: Path) -> None:
+    assert NOT_RUN in comparison_tables(tmp_path)["equal time"]
+    far = {"budget": 0.5, "difference_interval": None, "unreached": {}}
+    cells = [{**far, "method": name, "difference": lost} for name, lost in (("a", -0.2), ("b", -0.1))]
+    cells.append({**cells[0], "budget": 0.9})
+    write(
+        tmp_path, f"{next(iter(TOYS.values()))}/summary.json", {"figures": figures(), "by_time": figures(cells=cells)}
+    )
+    table = comparison_tables(tmp_path)["equal time"].splitlines()
+    minus = "\N{MINUS SIGN}"
+    assert [each.strip() for each in table[0].split("|")][2:4] == [f"Lost at {n} % of the time" for n in (90, 50)]
+    assert table[2] == f"| `a` | {minus}20.0<br>{NOT_RUN} | {minus}20.0<br>{NOT_RUN} |"
+    assert table[3] == f"| `b` | {NOT_RUN}<br>{NOT_RUN} | {minus}10.0<br>{NOT_RUN} |"
+
+
 @pytest.mark.parametrize("row", method_rows(), ids=lambda row: f"{row['stage']} {row['name']}")
 def test_every_method_has_a_curve_in_the_benchmark(row: dict[str, Any]) -> None:
     if row["name"] != "oracle":  # the caller marks the tokens: an upper bound

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.shapes import equal_time
+from prunevid_qwen.evaluation.shapes.accuracy import accuracy_run
 from prunevid_qwen.evaluation.shapes.accuracy_page import report
-from prunevid_qwen.evaluation.shapes.accuracy_summary import CellName, read_answers, summarise
+from prunevid_qwen.evaluation.shapes.accuracy_summary import CellName, read_answers, read_run, summarise
 from prunevid_qwen.evaluation.shapes.equal_time import TIME_BUDGETS, at_equal_time, timed
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, changes, methods_called
 from prunevid_qwen.evaluation.shapes.videos import Questioner
@@ -94,3 +96,20 @@ def test_a_run_by_time_is_another_run() -> None:
     assert "by" not in AccuracyRun(methods).to_dict() and AccuracyRun(methods, by="time").to_dict()["by"] == "time"
     with pytest.raises(ConfigError, match="'speed'"):
         AccuracyRun(methods, by="speed")
+
+
+def test_a_run_by_time_stores_the_time_of_each_cell_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(equal_time, "ROUNDS", 1)
+    few = {"videos": 1, "questions": 1, "calibration_videos": 1}
+    run = AccuracyRun(tuple(methods_called(["uniform"])), (0.25,), ("plain",), by="time", **few)
+    told: list[tuple[str, int, int]] = []
+
+    def ask() -> list[Any]:
+        told.clear()
+        accuracy_run(tmp_path, run, 1, progress=lambda *what: told.append(what))
+        return read_run(tmp_path)["cells"]
+
+    cells = ask()
+    assert ("timing", 1, 1) in told and all(cell["seconds"] > 0 for cell in cells)
+    assert [cell["method"] for cell in cells] == ["unpruned", "uniform"]
+    assert ask() == cells and ("timing", 0, 1) not in told, "what is timed is not timed again"

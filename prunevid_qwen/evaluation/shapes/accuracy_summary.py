@@ -16,13 +16,13 @@ import numpy as np
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report import intervals
 from prunevid_qwen.evaluation.report.page import Row, json_text
-from prunevid_qwen.evaluation.shapes.answers import AGAIN, Answered
-from prunevid_qwen.evaluation.shapes.answers import Answers as Answers
-from prunevid_qwen.evaluation.shapes.answers import CellName as CellName
-from prunevid_qwen.evaluation.shapes.answers import MeanAnswer as MeanAnswer
-from prunevid_qwen.evaluation.shapes.answers import QuestionName as QuestionName
-from prunevid_qwen.evaluation.shapes.answers import read_answers as read_answers
-from prunevid_qwen.evaluation.shapes.answers import read_run as read_run
+from prunevid_qwen.evaluation.shapes.accuracy_answers import AGAIN, Answered
+from prunevid_qwen.evaluation.shapes.accuracy_answers import Answers as Answers
+from prunevid_qwen.evaluation.shapes.accuracy_answers import CellName as CellName
+from prunevid_qwen.evaluation.shapes.accuracy_answers import MeanAnswer as MeanAnswer
+from prunevid_qwen.evaluation.shapes.accuracy_answers import QuestionName as QuestionName
+from prunevid_qwen.evaluation.shapes.accuracy_answers import read_answers as read_answers
+from prunevid_qwen.evaluation.shapes.accuracy_answers import read_run as read_run
 from prunevid_qwen.evaluation.shapes.budgets import LEFT_OUT
 from prunevid_qwen.evaluation.shapes.equal_time import at_equal_time
 from prunevid_qwen.evaluation.shapes.methods import BLANK, JUDGED, UNPRUNED

@@ -20,7 +20,7 @@ import torch
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.evaluation.shapes.answers import Answered, Answers, CellName, MeanAnswer, QuestionName
+from prunevid_qwen.evaluation.shapes.accuracy_answers import Answered, Answers, CellName, MeanAnswer, QuestionName
 from prunevid_qwen.evaluation.shapes.budgets import Cell
 from prunevid_qwen.evaluation.shapes.methods import BLANK, UNPRUNED
 from prunevid_qwen.evaluation.shapes.videos import Questioner
@@ -83,9 +83,9 @@ def at_equal_time(answers: Answers, cells: Sequence[Cell]) -> tuple[Answers, lis
         for question, answer in own.items():
             parts[name][question.condition][question] = answer
     whole = {cell["condition"]: cell["seconds"] for cell in cells if cell["method"] == UNPRUNED}
-    for (condition, method), own in own_cells.items():
+    for (condition, method), reached in own_cells.items():
         curve: _Curve = [(1.0, parts[CellName(UNPRUNED, None)][condition])]
-        for cell in sorted(own, key=lambda cell: -(cell["budget"] or 0.0)):
+        for cell in sorted(reached, key=lambda cell: -(cell["budget"] or 0.0)):
             share = cell["seconds"] / whole[condition]
             curve.append((share, parts[CellName(method, cell["budget"])][condition]))
         for budget in TIME_BUDGETS:

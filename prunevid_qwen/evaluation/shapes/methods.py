@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ LEAST_KEEP_RATIO = 0.2
 
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
 _DEPTH = 28  # a decoder in which every method has room for the layers of its paper
+_ONE_LAYER = 0.36  # of the depth: where a selector without a layer of its own cuts, after 10 of 28 layers and 2 of 8
 _SELECT_FIRST = {"cluster_ratio": 1.0}  # merges what looks alike over time alone, until selection is not enough
 
 
@@ -127,6 +128,14 @@ def uses_chance(config: PruneVidConfig) -> bool:
     return says(config.merger, 1).chance or says(config.selector, 2).chance
 
 
+def _at_one_layer(own: Any) -> dict[str, Any]:
+    """Return the option that lets a selector cut where all others do; one that cuts more often keeps its own cuts."""
+    if "layers" not in names_in(type(own)):
+        return {}
+    layers = replace(own, layers=None).layers_for(_DEPTH) if hasattr(own, "layers_for") else None
+    return {"pruning_layer": _ONE_LAYER if layers is not None and len(layers) == 1 else None}
+
+
 def standard_methods() -> list[Method]:
     """List the curves that are compared by default; a registered method appears by itself."""
     paper, alone = PruneVidConfig(), {"enable_stage1": False}
@@ -137,16 +146,16 @@ def standard_methods() -> list[Method]:
         said = says(options(), 2)
         if name != paper.selector_name and not said.told:
             # all cut once at one layer, whatever their papers say: what is compared is the choice of tokens
-            at_one = {"pruning_layer": None} if "layers" in names_in(options) else {}
+            at_one = _at_one_layer(options())
             others[name] = {"selector": name, **at_one, **said.lever_needs}
-            if getattr(options(), "layers_for", lambda _: None)(_DEPTH) is not None:
+            if getattr(options(), "layers", None) is not None or at_one.get("pruning_layer") is not None:
                 published[name] = {"selector": name, **said.lever_needs}
     mergers = {}
     for name in registered(1):
         if name != paper.merger_name:
             mergers[name] = {"merger": name, **says(options_class("merger", name)(), 1).lever_needs}
     papers = {(row["stage"], row["name"]) for row in method_rows() if row["paper"]}
-    pairs = [name for name in mergers.keys() & published.keys() if {(1, name), (2, name)} <= papers]
+    pairs = [name for name in mergers if {(1, name), (2, name)} <= papers]
     return [
         Method(UNPRUNED, ALL_OFF, levers=()),
         Method(BLANK, ALL_OFF, levers=()),
@@ -158,7 +167,7 @@ def standard_methods() -> list[Method]:
         *(Method(f"stage 1 + {name}", {**_SELECT_FIRST, **options}) for name, options in others.items()),
         *(Method(f"{name} published", {**alone, **options}) for name, options in published.items()),
         *(Method(name, {**merges, **options}) for name, options in mergers.items()),
-        *(Method(f"{name} pair", {**mergers[name], **published[name]}) for name in sorted(pairs)),
+        *(Method(f"{name} pair", {**mergers[name], "selector": name}) for name in pairs),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
         # its merging is part of the recommendation

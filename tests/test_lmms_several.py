@@ -36,8 +36,8 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
     return lambda: [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def arguments_of(entry: dict[str, Any]) -> dict[str, str]:
-    """Split model arguments as lmms-eval does: at commas outside quotes."""
+def arguments_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """Split model arguments as lmms-eval does: at commas outside quotes; what looks like a number becomes one."""
     parts, quoted = [""], False
     for char in entry["model_args"]:
         quoted ^= char == '"'
@@ -45,7 +45,13 @@ def arguments_of(entry: dict[str, Any]) -> dict[str, str]:
             parts.append("")
         else:
             parts[-1] += char
-    return dict(part.split("=", 1) for part in parts)  # type: ignore[misc]
+    found: dict[str, Any] = {}
+    for name, value in (part.split("=", 1) for part in parts):
+        try:
+            found[name] = {"true": True, "false": False}.get(value.lower()) or float(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 # ---- names

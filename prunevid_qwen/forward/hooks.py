@@ -73,8 +73,8 @@ def pruned(
         config: the pruning: a `PruneVidConfig`, a `Plan` of steps, or a list of methods. Entries of a list are options
             of registered methods (such as ``FastVOptions()``), reducers with ``layers``, or `Step`s. Only the listed
             methods are applied. None is `get_paper_config`.
-        marks: for the selector "oracle", which keeps marked tokens: for each prompt of the batch a tensor [N] in [0, 1]
-            over its visual tokens in order, before stage 1. None for a text.
+        marks: for methods whose `Needs` has ``marks``, such as a selector of marked tokens: for each prompt of the
+            batch a tensor [N] in [0, 1] over its visual tokens in order, before stage 1. None for a text.
 
     Yields:
         The trace of the last prompt. With several threads, see `Trace`.

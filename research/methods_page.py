@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from prunevid_qwen.cli.output import EXIT_CODES
 from prunevid_qwen.contract.listing import method_rows
@@ -11,15 +12,18 @@ from research.comparison import STAGES, linked
 
 
 def method_tables() -> dict[str, str]:
-    """Return README's block "methods": a row for each registered method of a paper."""
-    head = ["Method", "Acts", "Paper", "Needs", "Trained", "Budget"]
-    rows = [
-        [f"`{row['name']}`", STAGES[row["stage"]], linked(row["paper"]), ", ".join(row["needs"]) or "nothing",
-         "yes" if row["trained"] else "no", f"`{row['budget']}`" if row["budget"] else "none"]
-        for row in method_rows()
-        if row["paper"]
-    ]  # fmt: skip
-    return {"methods": "\n".join(Table(head, rows).markdown("---"))}
+    """Return README's block "methods": the registered methods of papers, by the place where they act."""
+    rows = [row for row in method_rows() if row["paper"]]
+    places = [
+        [STAGES[stage], ", ".join(_named(row) for row in rows if row["stage"] == stage)]
+        for stage in dict.fromkeys(row["stage"] for row in rows)
+    ]
+    return {"methods": "\n".join(Table(["Acts", "Methods"], places).markdown("---"))}
+
+
+def _named(row: dict[str, Any]) -> str:
+    """Return a method's name with its paper's address behind it."""
+    return f"`{row['name']}` ({linked(row['paper']).replace('[arXiv ', '[')}{', trained' if row['trained'] else ''})"
 
 
 def exit_code_tables(results: Path | None = None) -> dict[str, str]:

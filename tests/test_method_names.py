@@ -31,7 +31,6 @@ STAYS = {
     "training/glimpse_plus/train.py": "a folder of a training run",
     "cli/app.py": "the command `train glimpse`",
     "cli/train.py": "a folder of a training run",
-    "evaluation/report/plots.py": "colours of curves",
     "training/glimpse_plus/plus_summary.py": "colours of curves",
 }
 

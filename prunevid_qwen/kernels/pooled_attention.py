@@ -31,7 +31,7 @@ def reference(q: Tensor, k: Tensor, lengths: Sequence[int], unit: int, scale: fl
     out, at = [], 0
     for n in lengths:
         query = q[:, at : at + n].float().mean(dim=1, keepdim=True)  # [H, 1, d]
-        keys = k[:, at : at + n].float().reshape(len(k), n // unit, unit, -1).mean(dim=2)  # [H, n / unit, d]
+        keys = k[:, at : at + n].float().reshape(len(k), n // unit, unit, k.shape[2]).mean(dim=2)  # [H, n / unit, d]
         out.append((query @ keys.mT * scale).softmax(dim=-1).mean(dim=(0, 1)))
         at += n
     return torch.cat(out) if out else q.new_zeros(0, dtype=torch.float32)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prunevid_qwen.bundled import is_bundled
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, SetupError, quoted
 from prunevid_qwen.evaluation.engine.answering import NamedConfigs
@@ -48,7 +49,7 @@ class LmmsRun:
     def __post_init__(self) -> None:
         if not self.tasks:
             raise ConfigError("lmms-eval needs a task: see `lmms-eval tasks`, such as gqa,pope")
-        if self.pretrained != "bundled":
+        if not is_bundled(self.pretrained):
             check_source(self.pretrained)
         read_arguments({"pretrained": f"'{self.pretrained}'", **self._given})
 

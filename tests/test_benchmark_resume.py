@@ -110,7 +110,12 @@ def test_a_kill_at_a_random_point_costs_time_alone(
 
 
 @pytest.mark.parametrize(
-    ("at", "number", "workers"), [(1, signal.SIGINT, 1), (8, signal.SIGTERM, 2), (5, signal.SIGHUP, 1)]
+    ("at", "number", "workers"),
+    [
+        (1, signal.SIGINT, 1),
+        pytest.param(8, signal.SIGTERM, 2, marks=pytest.mark.nightly),
+        pytest.param(5, signal.SIGHUP, 1, marks=pytest.mark.nightly),
+    ],
 )
 def test_a_signal_ends_cleanly_and_loses_nothing(
     dozen: Path, stubbed: Path, stub: None, tmp_path: Path, at: int, number: int, workers: int

@@ -206,6 +206,7 @@ def test_other_scripts_run(
     assert short["random"]["ours"]["answered"] == 1 and short["FastVID"]["ours"]["answered"] == 1
 
 
+@pytest.mark.nightly
 def test_v_star_is_scored_and_timed(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def test_a_run_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     assert read_lines(folder / MEASUREMENTS) == after
 
 
+@pytest.mark.nightly
 def test_an_interrupted_round_is_not_kept(tmp_path, monkeypatch):
     original, turns = Contest._turn, []
 
@@ -69,6 +70,7 @@ def test_an_interrupted_round_is_not_kept(tmp_path, monkeypatch):
     assert set(read_lines(tmp_path / MEASUREMENTS)[1]["times"]) == set(turns[:5])
 
 
+@pytest.mark.nightly
 def test_another_run_is_refused_unless_told_to_restart(finished, tmp_path):
     folder = copy_of(finished, tmp_path / "run")
     other = SpeedRun(**{**SMALL.__dict__, "text_tokens": 30})

@@ -13,7 +13,7 @@ from prunevid_qwen.evaluation.report.page import Table
 from prunevid_qwen.evaluation.shapes.methods import CONTROLS, standard_methods
 
 STAGES = {1: "before the decoder", 2: "inside the decoder"}
-TOYS = {"Qwen2.5-VL": "moving_shapes", "Qwen3-VL": "moving_shapes_qwen3vl"}
+TOYS = {"Qwen2.5-VL": "all_methods", "Qwen3-VL": "all_methods_qwen3vl"}
 """Family of each bundled toy, and the folder of its run of `prunevid bench accuracy`."""
 
 BUDGETS = (0.25, 0.10, 0.05)

@@ -143,7 +143,7 @@ def _for_each_run(alike: list[bool], tokens: int, own: FastVIDOptions) -> tuple[
     valid = [frame for frame in range(frames) if frame == frames - 1 or not alike[frame]]
     places = valid[:: -own.anchor_step]
     for number, frame in enumerate(places):
-        anchors[frame] = min(context // len(places) + (number < context % len(places)), tokens // 2)
+        anchors[frame] = min(context // len(places) + (number < context % len(places)), max(1, tokens // 2))
     for number, frame in enumerate(valid):
         share = (budget - context) // len(valid) + (number < (budget - context) % len(valid))
         salient[frame] = min(share, tokens - anchors[frame])

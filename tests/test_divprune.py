@@ -55,6 +55,18 @@ def test_equal_tokens_are_picked_once_and_last(monkeypatch: pytest.MonkeyPatch, 
     assert sorted(order[:10]) == list(range(10)) and order[10:] == list(range(10, 29))
 
 
+def test_copies_are_picked_without_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A still video has more tokens to pick than different ones."""
+    monkeypatch.setattr(divprune, "CANDIDATES", 4)
+    passes: list[int] = []
+    lower = CosineDistances.lower
+    monkeypatch.setattr(CosineDistances, "lower", lambda *args: passes.append(1) or lower(*args))  # type: ignore[func-returns-value]
+    x = noise(5, 6).repeat(60, 1)
+    order = max_min_order(x, 200).tolist()
+    assert sorted(order[:5]) == list(range(5)) and order[5:] == list(range(5, 200))
+    assert len(passes) <= 6
+
+
 def test_zero_vectors_are_far_from_everything() -> None:
     x = noise(6, 4).abs()
     x[3] = 0.0

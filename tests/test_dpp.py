@@ -10,6 +10,7 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, made_by
 from prunevid_qwen.stage2_select import DPP, PruneVid, greedy_dpp
 from prunevid_qwen.tokens import Block, TokenLayout
+from tests.test_method_memory import largest
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -92,6 +93,23 @@ def test_similarities_are_the_same_made_at_once_or_one_by_one(monkeypatch: pytes
     at_once = greedy_dpp(log_q, x, 40)
     monkeypatch.setattr("prunevid_qwen.kernels.greedy_dpp._SIMILARITY_BYTES", 90 * 90 * 8 - 1)
     assert torch.equal(greedy_dpp(log_q, x, 40), at_once)
+
+
+@pytest.mark.parametrize(("width", "spread"), [(4, 0.1), (24, 10.0), (90, 1.0)])
+def test_rows_of_a_basis_are_those_of_the_factor(monkeypatch: pytest.MonkeyPatch, width: int, spread: float) -> None:
+    """Beyond the rank, among copies and among points that few others make room for."""
+    x, log_q = draw(3, 60, width), spread * draw(3, 60, seed=1)
+    x[1, 30:], x[2, ::7] = x[1, :30], 0.0
+    at_once = greedy_dpp(log_q, x, 60)
+    monkeypatch.setattr("prunevid_qwen.kernels.greedy_dpp._SIMILARITY_BYTES", 1)
+    one_by_one = greedy_dpp(log_q, x, 60)
+    assert torch.equal(one_by_one, at_once) and torch.equal(at_once.sort(dim=1).values, torch.arange(60).expand(3, -1))
+
+
+def test_what_is_held_of_many_points_does_not_grow_with_those_chosen() -> None:
+    x, log_q = draw(6000, 4), draw(6000)  # too many for all similarities
+    few, many = (largest(lambda count=count: greedy_dpp(log_q, x, count)) for count in (8, 800))  # type: ignore[misc]
+    assert many <= 1.1 * few
 
 
 def test_groups_are_chosen_from_as_if_alone_and_padding_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -142,6 +142,7 @@ def test_a_newline_is_in_no_cluster() -> None:
     angles = angles_of(torch.arange(9), 4)
     step = SimpleCluster(keep_tokens=2).plan(Evidence(layout, tokens, tokens[:0], angles=angles))
     assert step.n_out == 3 and int((step.target == step.target[4]).sum()) == 1
+    assert SimpleCluster(keep_tokens=2).most(layout) == 3 == SimpleCluster(cluster_ratio=0.25).most(layout)
     others = [0, 1, 2, 3, 5, 6, 7, 8]
     alone = SimpleCluster(keep_tokens=2).plan(video(tokens[others], (2, 2, 2), angles[:, others]))
     assert torch.equal(torch.tensor(others)[alone.rep], step.rep[step.rep != 4])

@@ -158,6 +158,8 @@ def test_the_last_frame_of_a_run_has_its_budget() -> None:
     (segment,) = segments_of([0.99] * 5, 20, own)  # the last frame has all that it takes
     assert segment == Segment(0, [0, 0, 0, 0, 0, 10], [0, 0, 0, 0, 0, 10])
     assert segments_of([], 20, own) == [Segment(0, [6], [4])]
+    (segment,) = segments_of([0.9] * 2, 1, replace(own, context_ratio=1.0))  # frames of one token, and all for anchors
+    assert segment == Segment(0, [0, 0, 0], [1, 0, 1])
 
 
 def test_each_frame_has_its_budget_and_anchor_frames_the_rest() -> None:
@@ -169,7 +171,10 @@ def test_each_frame_has_its_budget_and_anchor_frames_the_rest() -> None:
     assert segment == Segment(0, [11] * 8, [0, 0, 0, 9, 0, 0, 0, 9])
 
 
-@pytest.mark.parametrize("own", [QWEN, ONEVISION, FastVIDOptions(segments=1, run_threshold=None)])
+@pytest.mark.parametrize(
+    "own",
+    [QWEN, ONEVISION, FastVIDOptions(segments=1, run_threshold=None), FastVIDOptions(segments=1, context_ratio=1.0)],
+)
 @pytest.mark.parametrize("ratio", [0.01, 0.27, 0.5, 0.99])
 @pytest.mark.parametrize("content", ["noise", "equal", "zero"])
 def test_no_budget_is_too_much(content: str, ratio: float, own: FastVIDOptions) -> None:

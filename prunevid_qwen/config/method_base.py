@@ -140,13 +140,18 @@ class MethodOptions:
             step: number of the step among the method's steps, from 0.
         """
         share, count = getattr(self, "keep_ratio", None), getattr(self, "keep_tokens", None)
-        if share is None and self.exact:
+        whole = share is None and self.exact  # videos at the door, where newlines stay beside the budget
+        if whole:
             share = getattr(self, "cluster_ratio", None)
         if share is None or self.most_layers != 1 or threshold_of(self) is not None:
             return None
         images = getattr(self, "merge_images", True)
-        sizes = [(each.stop - each.start, each.kind == "video" or images) for each in layout.blocks]
-        return sum(count_of(size, share, count) if acts and size else size for size, acts in sizes)
+        total = 0
+        for each in layout.blocks:
+            size, beside = each.stop - each.start, each.unplaced if whole else 0
+            acts = size > beside and (each.kind == "video" or images)
+            total += beside + count_of(size - beside, share, count) if acts else size
+        return total
 
 
 def scaled_layers(paper: tuple[int, ...], of: int, depth: int) -> tuple[int, ...]:

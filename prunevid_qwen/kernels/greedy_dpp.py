@@ -28,13 +28,14 @@ def greedy_dpp(log_quality: Tensor, features: Tensor, count: int, valid: Tensor 
 
     Returns:
         [count] or [B, count] int64 in the order of choice; ties go to the lower index. Points that add nothing any more
-        (the rank of the kernel is used up) follow by quality. Computed in fp64; beside the features, a block of groups
-        takes N * count and, for small groups, N * N numbers a group.
+        (the rank of the kernel is used up) follow by quality. Computed in fp64; beside the features, a small group
+        takes N * count and N * N numbers. A large one takes D * D at most: what was chosen spans no more.
     """
     if log_quality.dim() == 1:
         return greedy_dpp(log_quality[None], features[None], count)[0]
     batch, n, width = features.shape
-    step = max(1, _BLOCK_BYTES // (8 * n * (width + count + (n if _made_at_once(n) else 0))))
+    beside = n * (count + n) if _made_at_once(n) else width * min(count, width)
+    step = max(1, _BLOCK_BYTES // (8 * (n * width + beside)))
     valid = torch.ones_like(log_quality, dtype=torch.bool) if valid is None else valid
     parts = [slice(at, at + step) for at in range(0, batch, step)]
     return torch.cat([_chosen(log_quality[part], features[part], count, valid[part]) for part in parts])
@@ -45,20 +46,54 @@ def _chosen(log_quality: Tensor, features: Tensor, count: int, valid: Tensor) ->
     batch, n, _ = unit.shape
     gain = (2 * log_quality.double().clamp(min=_LEAST)).masked_fill(~valid, -torch.inf)
     variance = torch.ones_like(gain)  # of each point, given those chosen
-    every = unit @ unit.mT if _made_at_once(n) else None
-    factor = torch.zeros(batch, count, n, dtype=torch.float64, device=gain.device)
+    given = _Factor(unit, count) if _made_at_once(n) else _Basis(unit, count)
     chosen = torch.zeros(batch, count, dtype=torch.long, device=gain.device)
     for step in range(count):
         best = (gain + variance.clamp(min=_EXHAUSTED).log()).argmax(dim=1, keepdim=True)  # [B, 1]
         chosen[:, step : step + 1] = best
-        own = variance.gather(1, best)
-        known = factor[:, :step].gather(2, best[:, None].expand(-1, step, -1))  # [B, step, 1]
-        alike = _row(unit, best) @ unit.mT if every is None else _row(every, best)
-        row = alike - known.mT @ factor[:, :step]  # [B, 1, N]
-        factor[:, step] = torch.where(own > _EXHAUSTED, row[:, 0] / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
-        variance = variance - factor[:, step].square()
+        variance = variance - given.row(best, variance.gather(1, best)).square()
         gain.scatter_(1, best, -torch.inf)
     return chosen
+
+
+class _Factor:
+    """The Cholesky factor of the similarities of those chosen with all points, held with all similarities."""
+
+    def __init__(self, unit: Tensor, count: int) -> None:
+        batch, n, _ = unit.shape
+        self.every = unit @ unit.mT
+        self.rows = unit.new_zeros(batch, count, n)
+        self.step = 0
+
+    def row(self, best: Tensor, own: Tensor) -> Tensor:
+        """Return the factor's next row [B, N], of the point ``best`` [B, 1] of variance ``own``; 0 if that is none."""
+        step, self.step = self.step, self.step + 1
+        known = self.rows[:, :step].gather(2, best[:, None].expand(-1, step, -1))  # [B, step, 1]
+        row = _row(self.every, best) - known.mT @ self.rows[:, :step]  # [B, 1, N]
+        self.rows[:, step] = torch.where(own > _EXHAUSTED, row[:, 0] / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
+        return self.rows[:, step]
+
+
+class _Basis:
+    """The same rows from an orthonormal basis of those chosen, which has D vectors at most: no row is held."""
+
+    def __init__(self, unit: Tensor, count: int) -> None:
+        batch, _, width = unit.shape
+        self.unit = unit
+        self.vectors = unit.new_zeros(batch, min(count, width), width)
+        self.filled = torch.zeros(batch, 1, dtype=torch.long, device=unit.device)
+
+    def row(self, best: Tensor, own: Tensor) -> Tensor:
+        """Return what `_Factor.row` does."""
+        vector = _row(self.unit, best)  # [B, 1, D]
+        more = (own > _EXHAUSTED) & (self.filled < self.vectors.shape[1]) & vector[:, 0].any(dim=1, keepdim=True)
+        for _ in range(2):  # what rounding leaves of the basis is taken off once more
+            vector = vector - (vector @ self.vectors.mT) @ self.vectors
+        vector = torch.where(more[..., None], torch.nn.functional.normalize(vector, dim=2), 0.0)
+        at = self.filled.clamp(max=self.vectors.shape[1] - 1)[..., None].expand_as(vector)
+        self.vectors.scatter_add_(1, at, vector)
+        self.filled += more
+        return (vector @ self.unit.mT)[:, 0]
 
 
 def _made_at_once(n: int) -> bool:

@@ -82,6 +82,8 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
         distances.lower(least, fresh)
         least[fresh] = -1.0  # picked: below every distance
         order = least.argsort(descending=True, stable=True)
+        if least[order[0]].item() == 0:  # each of the rest equals a pick: they go by index, and no pick changes that
+            return torch.cat([torch.tensor(picks, device="cpu"), order[: count - len(picks)].cpu()])
         some = order[:CANDIDATES].sort().values  # the first of equals is the lowest index
         outside = least[order[CANDIDATES]].item() if size > CANDIDATES else -1.0
         near, between, index = least[some].cpu(), distances.among(some).cpu(), some.tolist()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from prunevid_qwen.config.method_options import FastVIDOptions
+from prunevid_qwen.kernels.cosines import exact_dtype
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.kernels.products import names_its_dtypes
 from prunevid_qwen.kernels.temporal_similarity import frame_means
@@ -143,7 +144,7 @@ def _for_each_run(alike: list[bool], tokens: int, own: FastVIDOptions) -> tuple[
     valid = [frame for frame in range(frames) if frame == frames - 1 or not alike[frame]]
     places = valid[:: -own.anchor_step]
     for number, frame in enumerate(places):
-        anchors[frame] = min(context // len(places) + (number < context % len(places)), tokens // 2)
+        anchors[frame] = min(context // len(places) + (number < context % len(places)), max(1, tokens // 2))
     for number, frame in enumerate(valid):
         share = (budget - context) // len(valid) + (number < (budget - context) % len(valid))
         salient[frame] = min(share, tokens - anchors[frame])
@@ -238,13 +239,13 @@ class _Joined:
         others = is_salient[segment.start : segment.stop].flatten().byte().argsort(stable=True)
         others = others[: (segment.stop - segment.start) * size - sum(segment.salient)]
         self.tokens = others + segment.start * size  # [R] raster indices
-        flat, real = tokens.flatten(0, 1), anchors >= 0
-        towards = normalize(flat[anchors.clamp(min=0)].float(), dim=2, eps=1e-12).flatten(0, 1)  # [A * M, C]
-        step = max(1, _BYTES // (4 * max(towards.shape)))
+        flat, real, dtype = tokens.flatten(0, 1), anchors >= 0, exact_dtype()
+        towards = normalize(flat[anchors.clamp(min=0)].to(dtype), dim=2, eps=1e-12).flatten(0, 1)  # [A * M, C]
+        step = max(1, _BYTES // (dtype.itemsize * max(towards.shape)))
         best, which = [], []
         for part in torch.split(self.tokens, step):
             # a token's own length does not change which anchor is the most similar
-            products = (flat[part].float() @ towards.T).view(-1, *anchors.shape).masked_fill(~real, -torch.inf)
+            products = (flat[part].to(dtype) @ towards.T).view(-1, *anchors.shape).masked_fill(~real, -torch.inf)
             which.append(products.argmax(dim=2))  # of equal ones the first
             best.append(products.gather(2, which[-1][..., None])[..., 0])
         self.slot = torch.cat(which)  # [R, A] which of an anchor frame's anchors

@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 
 from prunevid_qwen.config.method_options import FlashVIDOptions
 from prunevid_qwen.kernels.cluster_mean import cluster_mean
+from prunevid_qwen.kernels.cosines import exact_dtype
 from prunevid_qwen.kernels.dpc_knn import dpc_knn
 from prunevid_qwen.kernels.products import names_its_dtypes
 from prunevid_qwen.kernels.temporal_similarity import frame_means
@@ -98,9 +99,10 @@ def flashvid(tokens: Tensor, received: Tensor, own: FlashVIDOptions) -> TokenMap
     selected, merged = own.counts_of(size)
     quality = received.float()
     if own.event_relevance:
-        events = cluster_mean(means, segment, len(lengths))  # frames have equally many tokens
+        wide = exact_dtype()
+        events = cluster_mean(means, segment, len(lengths)).to(wide)  # frames have equally many tokens
         quality = quality * torch.cat(
-            [(part.float() @ events[segment[at], :, None])[..., 0] for at, part in _parts(tokens)]
+            [(part.to(wide) @ events[segment[at], :, None])[..., 0].float() for at, part in _parts(tokens)]
         )
     chosen = torch.zeros(count, size, dtype=torch.bool, device=device)
     chosen.scatter_(1, diverse(tokens, quality, selected), True)
@@ -146,8 +148,10 @@ def diverse(tokens: Tensor, quality: Tensor, count: int) -> Tensor:
     if not count:
         return out
     for rows, part in _parts(tokens, size * size):
-        unit = normalize(part.float(), dim=2, eps=1e-12)
-        far = (1 - unit @ unit.mT).clamp_(min=0) * quality[rows, None]  # [f, p, p]: from a row's token to a column's
+        unit = normalize(part.to(exact_dtype()), dim=2, eps=1e-12)
+        far = (1 - unit @ unit.mT).clamp_(min=0).float() * quality[
+            rows, None
+        ]  # [f, p, p]: from a row's token to a column's
         free = far.clone()
         free.diagonal(dim1=1, dim2=2).fill_(torch.inf)
         nearest = free.amin(dim=1)
@@ -184,8 +188,8 @@ def trees(
     own = parent.flatten().clone()
     for rows, part in _parts(tokens[1:], size * size):
         at = slice(rows.start + 1, rows.stop + 1)  # the later frames; ``rows`` are the earlier ones
-        one, other = (normalize(x.float(), dim=2, eps=1e-12) for x in (part, tokens[rows]))
-        similar = (one @ other.mT).masked_fill(chosen[rows, None], -torch.inf)
+        one, other = (normalize(x.to(exact_dtype()), dim=2, eps=1e-12) for x in (part, tokens[rows]))
+        similar = (one @ other.mT).float().masked_fill(chosen[rows, None], -torch.inf)
         nearest = similar.argmax(dim=2)
         closed = chosen[at] | (segment[at] != segment[rows])[:, None]
         best[at] = similar.gather(2, nearest[..., None])[..., 0].masked_fill(closed, -torch.inf)

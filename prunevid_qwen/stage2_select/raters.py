@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from prunevid_qwen.kernels.cosines import exact_dtype
 from prunevid_qwen.needs import Evidence
 
 
@@ -21,6 +22,7 @@ def raters(seen: Evidence) -> Tensor:
     """
     if not seen.question.shape[0]:  # nothing was asked for, since all are kept
         return seen.question.new_zeros(0, dtype=torch.bool)
-    mean = (seen.hidden.float() @ seen.question.float().T).softmax(-1).mean(0)
+    dtype = exact_dtype()
+    mean = (seen.hidden.to(dtype) @ seen.question.to(dtype).T).float().softmax(-1).mean(0)
     chosen = mean > mean.mean()
     return chosen | ~chosen.any()

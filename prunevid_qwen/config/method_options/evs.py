@@ -18,7 +18,8 @@ class EVSOptions(MethodOptions):
     Args:
         cluster_ratio: share of the tokens of a video that is left, in (0, 1], but at least its first temporal position.
             It is 1 - q of the paper.
-        keep_tokens: number of tokens left of each video, at least 1, instead of a share. None means the share.
+        keep_tokens: number of tokens left of each video, instead of a share; at least 1, and at least its first
+            temporal position. None means the share.
     """
 
     exact: ClassVar[bool] = True

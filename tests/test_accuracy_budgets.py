@@ -197,6 +197,8 @@ def test_a_method_is_weighed_whatever_evidence_it_asks_for(name: str) -> None:
 def test_methods_refuse_what_nobody_knows() -> None:
     with pytest.raises(ConfigError, match="stage 1"):
         methods_called(["stage one"])
+    with pytest.raises(ConfigError, match="mean 'visionzip'"):
+        methods_called(["visonzip"])
     with pytest.raises(ConfigError, match="keep_ratio"):
         Method("m", {"keep_ration": 0.2})
 

@@ -10,11 +10,12 @@ import pytest
 
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli.option import field_help
+from prunevid_qwen.cli.output import outline
 from prunevid_qwen.cli.pruning_options import spelt_out
 from prunevid_qwen.config import PRESETS, FlatOptions, PruneVidConfig, get_config, option_types
 from prunevid_qwen.config.option_classes import classes_of, names_in
-from prunevid_qwen.config.typed import build_config
-from prunevid_qwen.errors import UnknownOption
+from prunevid_qwen.config.typed import build_config, named_configs
+from prunevid_qwen.errors import ConfigError, UnknownOption
 from tests.stub_model import StubModel, ask, clip, model
 
 __all__ = ["clip", "model"]
@@ -82,6 +83,36 @@ def test_a_json_file_is_a_config(tmp_path: Path) -> None:
     path = tmp_path / "mine.json"
     PruneVidConfig(tau=0.5).to_json(path)
     assert build_config(str(path), {"fps": "3"}) == PruneVidConfig(tau=0.5, fps=3.0)
+
+
+def test_sentences_in_a_list_have_a_line_each() -> None:
+    told = {"names": ["a", "b"], "cost": ["an hour, no more", "a day"]}
+    assert outline(told).splitlines() == ["names: a, b", "cost:", "  an hour, no more", "  a day"]
+
+
+@pytest.mark.parametrize(
+    ("base", "given"),
+    [
+        ("visionzip", {"keep_ratio": "0.25"}), ("visionzip", {"pruning_rate": "0.75"}),
+        ("visionzip", {"pruning_layer": "3"}), ("visionzip", {"selector.keep_ratio": "0.25"}),
+        ("visionzip", {"random_seed": "3"}), ("dart", {"cluster_ratio": "0.25"}), ("dart", {"merge_images": True}),
+        ("baseline", {"keep_ratio": "0.25"}), ("stage1_only", {"keep_ratio": "0.25"}),
+        ("paper", {"enable_stage1": False, "merger": "visionzip"}),
+        ("paper", {"enable_stage2": False, "keep_ratio": "0.2"}),
+    ],
+)  # fmt: skip
+def test_an_option_that_no_stage_would_read_is_refused(base: str, given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        build_config(base, given)
+
+
+def test_an_option_beside_a_method_alone_turns_its_own_stage_on() -> None:
+    assert build_config("visionzip", {"selector": "dart", "keep_ratio": "0.25"}).keep_ratio == 0.25
+    assert build_config("visionzip", {"enable_stage2": True, "keep_ratio": "0.25"}).selector_name == "prunevid"
+    assert build_config("visionzip", {"cluster_ratio": "0.25", "fps": "3"}).cluster_ratio == 0.25
+    made = dict(named_configs("baseline,paper", {"keep_ratio": "0.25"}))
+    assert made["baseline"] == get_config("baseline"), "what all configs are given is none of the baseline's"
+    assert made["paper keep_ratio=0.25"].keep_ratio == 0.25
 
 
 @pytest.mark.parametrize(

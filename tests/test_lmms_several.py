@@ -183,6 +183,7 @@ def test_a_table_through_lmms_eval_is_run_row_by_row(
     told = json.loads(capfd.readouterr().out)["lmms-eval"]
     ours = [row.name for row in setting.rows if row.ours is not None]
     assert told["configs"] == ours and len(told["tasks"]) == 6 and "hours of one A100" in told["cost"][0]
+    assert all(" images x " in each for each in told["cost"][1:]), "no task of this table has videos"
     entries = json.loads(Path(told["file"]).read_text())
     assert [read_arguments(arguments_of(each)).config for each in entries] == [
         row.ours.config(QWEN) for row in setting.rows if row.ours

@@ -128,11 +128,13 @@ def write(path: Path, text: str) -> None:
 
 
 def outline(told: Mapping[str, Any], indent: str = "") -> str:
-    """Return what a command was told as lines: a name and its value, what has parts with them below."""
+    """Return what a command was told as lines: a name and its value, what has parts or sentences with them below."""
     lines = []
     for name, value in told.items():
         if isinstance(value, Mapping) and value:
             lines += [f"{indent}{name}:", outline(value, indent + "  ")]
+        elif isinstance(value, (list, tuple)) and any(", " in str(each) for each in value):
+            lines += [f"{indent}{name}:", *(f"{indent}  {each}" for each in value)]
         else:
             text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
             lines.append(f"{indent}{name}: {text}")

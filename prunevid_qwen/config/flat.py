@@ -56,13 +56,14 @@ class FlatOptions:
     Args:
         enable_stage1: merge the visual tokens of each video before the decoder, by ``merger``.
         merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens. "rlt" merges each
-            location while it looks the same; it reads ``tau`` and ``temporal_segment_ratio``. "pool" (averages of equal
-            cells), "uniform" (a grid) and "random" are controls; they read ``cluster_ratio``, ``merge_images`` and
-            ``random_seed``.
+            location while it looks the same; it reads ``tau`` and ``temporal_segment_ratio``. "visionzip", "vscan",
+            "fastvid", "flashvid" and "holitom" also read the vision tower, "cdpruner" the question. "divprune",
+            "dycoke", "evs", "simplecluster" and "vidcom2" compare the tokens. "pool" (averages of equal cells),
+            "uniform" (a grid) and "random" are controls. `prunevid methods` lists all, and the budget of each.
         tau: static threshold in (0, 1]. A location is static if its mean cosine similarity over a segment is greater.
             At 1 nothing is static.
-        cluster_ratio: clusters per token of a group, in (0, 1]. At 1 nothing is clustered. A control merger leaves
-            ``max(1, int(n * cluster_ratio))`` of the n tokens of a video.
+        cluster_ratio: clusters per token of a group, in (0, 1]. At 1 nothing is clustered. Of other mergers it
+            is the share of a video's tokens that is left; a control leaves ``max(1, int(n * cluster_ratio))`` of n.
         static_cluster_ratio: clusters per static token of a segment, in (0, 1]. None means ``cluster_ratio``.
         cluster_scope: "per_group" gives each static or dynamic group its share of the clusters. "video" gives the same
             number to the points of the video that are farthest from a denser one: few to a plain background, many to a
@@ -76,9 +77,10 @@ class FlatOptions:
         merge_images: stage 1 merges images too. An image is one temporal position.
         enable_stage2: keep the visual tokens that the question attends to, after layer ``pruning_layer``.
         selector: registered name of the stage 2 method. "prunevid" keeps what the question attends to. "dpp" also
-            prefers tokens that differ. "fastv" keeps what the last token attends to. "pyramiddrop" and "sparsevlm" cut
-            at several layers. "uniform" and "random" are controls. "glimpse" asks a trained predictor, "oracle" the
-            marks given to `pruned`; both keep as many tokens as ``keep_threshold`` allows.
+            prefers tokens that differ. "fastv", "vscan" and "holitom" keep what the last token attends to; "holitom"
+            merges the others into those kept. "dart" keeps what differs from a few pivots. "pyramiddrop", "sparsevlm"
+            and "sparsevlm_plus" cut at several layers. "uniform" and "random" are controls. "glimpse" asks a trained
+            predictor, "oracle" the marks given to `pruned`; both keep as many tokens as ``keep_threshold`` allows.
         keep_ratio: share kept of the visual tokens that enter stage 2, in (0, 1]; alpha in the paper. At 1 all stay. A
             selector with a threshold reads it under ``keep_threshold=None`` alone. Of a selector that cuts at several
             layers it is the average over all layers of the decoder.

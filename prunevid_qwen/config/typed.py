@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from prunevid_qwen.config.flat import option_types
+from prunevid_qwen.config.flat import MERGER, SELECTOR, option_types
 from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.config.method_base import Layers
-from prunevid_qwen.config.option_classes import options_class
+from prunevid_qwen.config.option_classes import STAGES, names_in, options_class
 from prunevid_qwen.config.presets import get_config
 from prunevid_qwen.config.prunevid_config import PruneVidConfig
 from prunevid_qwen.errors import ConfigError, quoted
@@ -106,8 +106,16 @@ def build_config(base: str, given: Mapping[str, Any]) -> PruneVidConfig:
     """Return the preset or JSON file ``base`` with the options that were given on top.
 
     Raises:
-        ConfigError: an unknown preset, a value that is no number, or one out of its range.
+        ConfigError: an unknown preset, a value that is no number or out of its range, or an option of a stage that is
+            off.
     """
+    config = _built(base, given)
+    for name in (name for name, text in given.items() if text is not None):
+        _check_read(name, base, config)
+    return config
+
+
+def _built(base: str, given: Mapping[str, Any]) -> PruneVidConfig:
     kinds = {**option_types(), "pruning_rate": float}
     said = {name: text for name, text in given.items() if text is not None}
     changes = {name: read_value(name, text, kinds[name]) for name, text in said.items() if "." not in name}
@@ -115,14 +123,41 @@ def build_config(base: str, given: Mapping[str, Any]) -> PruneVidConfig:
     return config.replace(**changes, **typed_values(config, said))
 
 
+def _check_read(name: str, base: str, config: PruneVidConfig) -> None:
+    """Refuse an option that no stage reads, because its stage is off: a config drops it, a person meant something."""
+    part, dot, field = ("keep_ratio" if name == "pruning_rate" else name).rpartition(".")
+    if not dot and field not in STAGES and config.has("layers" if field == "pruning_layer" else field):
+        return
+    read_by = {**dict.fromkeys(MERGER, ("merger",)), **dict.fromkeys(SELECTOR, ("selector",)), "random_seed": STAGES}
+    owners = (part,) if dot else (field,) if field in STAGES else read_by.get(field, ())
+    owner = next((each for each in owners if each in STAGES and getattr(config, each) is None), None)
+    if owner is None:
+        return
+    other = "merger" if owner == "selector" else "selector"
+    has = ", ".join(names_in(None if getattr(config, other) is None else type(getattr(config, other))))
+    acts = getattr(config, f"{other}_name")
+    instead = f"{other} {quoted(acts)} acts, and has {has or 'no options'}" if acts else "nothing is pruned"
+    raise ConfigError(
+        f"{name} is for a {owner}, and {quoted(base)} with these options has none ({instead}): leave {name} out, "
+        f"or turn a {owner} on by its name"
+    )
+
+
 def named_config(base: str, given: Mapping[str, Any]) -> tuple[str, PruneVidConfig]:
-    """Return a config under a name that says how it differs from the preset or file of that name."""
+    """Return a config under a name that says how it differs from the preset or file of that name.
+
+    "baseline" keeps its name, and takes none of the options of pruning.
+
+    Raises:
+        ConfigError: as in `build_config`.
+    """
     changed = [f"{name}={value}" for name, value in given.items() if value is not None]
     name = Path(base).stem if base.endswith(".json") else base
     if name == "baseline" != base:  # a file of that name is no baseline
         name = base
-    whole = name if name == "baseline" else " ".join([name, *changed])
-    return whole, build_config(base, given)
+    if name == "baseline":
+        return name, _built(base, given)
+    return " ".join([name, *changed]), build_config(base, given)
 
 
 def named_configs(

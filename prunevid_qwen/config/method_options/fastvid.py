@@ -22,7 +22,7 @@ class FastVIDOptions(MethodOptions):
         run_threshold: neighbouring frames of at least this cosine similarity, in (0, 1], are a run. Its last frame
             alone gets tokens of the segment's budget. None gives each frame its own.
         context_ratio: share of the budget for anchors, in (0, 1]. The rest is for salient tokens.
-        anchor_step: every so-manieth frame has anchors, counted back from a segment's last; at least 1.
+        anchor_step: one frame in so many has anchors, counted back from a segment's last; at least 1.
         anchor_weight: least weight of an anchor beside the mean of the tokens that merge into it, in (0, 1].
         merge_images: reduce images too. An image is one frame.
     """

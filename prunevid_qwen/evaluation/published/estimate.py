@@ -68,8 +68,8 @@ def cost_of(setting: Setting) -> Cost:
         disk = data.gigabytes + answers * LINE_KB / 1e6
         hours, whole = hours + rounds * (encodings * vision + answers * answer) / 3600, whole + disk
         lines.append(
-            f"{data.title}: {videos} videos x {each.tokens} tokens x {VISION / 1e9:.1f} GFLOP / "
-            f"{SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, "
+            f"{data.title}: {videos} {'images' if data.task else 'videos'} x {each.tokens} tokens x "
+            f"{VISION / 1e9:.1f} GFLOP / {SPEED / 1e12:.0f} TFLOP/s = {vision / 3600:.1f} h encoding, "
             f"{'once' if encodings == 1 else f'{encodings} times'}; {questions} questions x "
             f"{len(configs)} configs x ({flops / 1e12:.0f} TFLOP / {SPEED / 1e12:.0f} TFLOP/s + {each.answer} x "
             f"{DECODE} s + {OVERHEAD} s) = {answers * answer / 3600:.1f} h answering"

@@ -16,6 +16,7 @@ from prunevid_qwen.adapters import family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.bundled import BUNDLED, TOYS, source_of
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
+from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.contract.listing import method_rows
 from prunevid_qwen.errors import ConfigError, quoted
@@ -182,8 +183,8 @@ def methods_called(names: list[str]) -> list[Method]:
         ConfigError: an unknown name.
     """
     known = {method.name: method for method in standard_methods()}
-    if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"no method is called {quoted(unknown[0])}: there are {', '.join(known)}")
+    if wrong := [name for name in names if name not in known]:
+        raise ConfigError(unknown("the methods are", wrong[0], known))
     return [method for name, method in known.items() if not names or name in names]
 
 
@@ -226,8 +227,8 @@ class AccuracyRun:
         if UNPRUNED not in names:
             object.__setattr__(self, "methods", (*methods_called([UNPRUNED]), *self.methods))
         object.__setattr__(self, "conditions", self.conditions or tuple(CONDITIONS))
-        if unknown := [name for name in self.conditions if name not in CONDITIONS]:
-            raise ConfigError(f"no condition is called {quoted(unknown[0])}: there are {', '.join(CONDITIONS)}")
+        if wrong := [name for name in self.conditions if name not in CONDITIONS]:
+            raise ConfigError(unknown("the conditions are", wrong[0], CONDITIONS))
         last, fitted_on = self.first_seed + self.videos - 1, CALIBRATION_SEED + CALIBRATION_VIDEOS - 1
         if self.first_seed < FIRST_HELD_OUT_SEED or (self.first_seed <= fitted_on and last >= CALIBRATION_SEED):
             raise ConfigError(

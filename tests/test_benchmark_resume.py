@@ -86,7 +86,7 @@ def all_readers_ended(tmp_path: Path) -> int:
 @pytest.mark.parametrize(
     ("model", "workers", "then"),
     [
-        ("bundled", 2, 1),
+        pytest.param("bundled", 2, 1, marks=pytest.mark.nightly),
         ("stub", 1, 0),
         pytest.param("stub", 3, 2, marks=pytest.mark.nightly),
     ],

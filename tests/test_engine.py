@@ -200,7 +200,7 @@ class Deadly:
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
-@pytest.mark.parametrize("once", [True, False], ids=["once", "always"])
+@pytest.mark.parametrize("once", [True, pytest.param(False, marks=pytest.mark.nightly)], ids=["once", "always"])
 def test_a_worker_that_dies_is_replaced_and_nothing_is_lost_or_doubled(
     model: PruneVidQwen25VL, folders: list[str], alone: list[dict[str, Any]], tmp_path: Path, once: bool, workers: int
 ) -> None:

@@ -108,6 +108,7 @@ def _not_here() -> None:
     raise ImportError("no such module in this process")
 
 
+@pytest.mark.nightly
 def test_readers_that_do_not_start_end_the_run_and_are_no_fault_of_a_video() -> None:
     unloadable: Any = Unloadable()
     with pytest.raises(SetupError, match=r"ended as it started.*--workers 0"):

@@ -104,6 +104,7 @@ def test_a_signal_finishes_the_step_and_saves_it(
     assert_same_run(tmp_path, whole)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_reaches_workers_too_and_the_step_is_finished_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files_for_tensors: None, as_in_a_terminal: None
 ) -> None:

@@ -187,6 +187,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.nightly
 def test_workers_of_the_accuracy_benchmark_end_with_it(tmp_path: Path) -> None:
     """SIGHUP to all processes, as a terminal sends it: one of them answers, none is left, none complains."""
     script, pipes = tmp_path / "working.py", [tmp_path / name for name in "ab"]

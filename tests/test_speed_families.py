@@ -124,7 +124,7 @@ def test_a_pruned_models_layers_scores_and_steps_are_counted_exactly(family: str
     assert step == decode_flops(model.config, [n + 1 for n in facts["cache_lengths"]]) == flops["decode_step"]
 
 
-@some("llava_onevision")
+@some()
 def test_competitors_run_and_controls_keep_as_many_tokens(family: str) -> None:
     model, size = model_of(family), size_of(family)
     paper = PruneVidConfig(pruning_layer=2, min_cluster_tokens=0)

@@ -147,7 +147,9 @@ def test_a_run_that_left_no_score_is_an_error(
     assert len(calls()) == 1
 
 
-def test_the_command_lays_configs_side_by_side(tmp_path: Path, calls: Calls, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_command_lays_configs_side_by_side(
+    registry: None, tmp_path: Path, calls: Calls, capfd: pytest.CaptureFixture[str]
+) -> None:
     words = ["eval", "lmms", "--tasks", "gqa,pope", "--configs", "vscan,cdpruner+cluster_ratio=0.2"]
     words += ["--limit", "2", "--max_pixels", "401408", "--out", str(tmp_path / "out"), "--json"]
     assert main([*words, "--dry_run"]) == 0

@@ -155,7 +155,6 @@ def test_what_dropping_the_text_costs_is_paired_by_question(tmp_path: Path) -> N
 # ---- what is committed follows from its answers
 
 
-@pytest.mark.skipif(not (ROOT / "eval/results/toys").is_dir(), reason="the second toy was not asked yet")
 def test_the_committed_comparison_follows_from_the_answers() -> None:
     results = ROOT / "eval" / "results"
     stored = json.loads((results / "toys" / "summary.json").read_text(encoding="utf-8"))["figures"]
@@ -163,7 +162,6 @@ def test_the_committed_comparison_follows_from_the_answers() -> None:
     assert json.loads(json.dumps(found)) == stored
 
 
-@pytest.mark.skipif(not (ROOT / "eval/results" / EMPTY_FRAMES).is_dir(), reason="the second toy was not asked yet")
 def test_the_committed_figures_of_empty_frames_follow_from_the_answers(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(ROOT / "eval" / "results" / EMPTY_FRAMES, tmp_path / "run"))
     stored = json.loads((folder / "summary.json").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Stage 1: reducing between the vision merger and the decoder. One import per method: that registers it."""
 
 from prunevid_qwen.stage1_merge.cdpruner import CDPruner as CDPruner
+from prunevid_qwen.stage1_merge.distinct import Distinct as Distinct
 from prunevid_qwen.stage1_merge.divprune import DivPrune as DivPrune
 from prunevid_qwen.stage1_merge.dycoke import DyCoke as DyCoke
 from prunevid_qwen.stage1_merge.evs import EVS as EVS
@@ -25,6 +26,7 @@ __all__ = [
     "EVS",
     "RLT",
     "CDPruner",
+    "Distinct",
     "DivPrune",
     "DyCoke",
     "FastVID",

@@ -8,6 +8,7 @@ from __future__ import annotations
 # One line for each class, in the order of the files, and one line in the table of its stage.
 from prunevid_qwen.config.method_options.cdpruner import CDPrunerOptions as CDPrunerOptions
 from prunevid_qwen.config.method_options.dart import DARTOptions as DARTOptions
+from prunevid_qwen.config.method_options.distinct import DistinctOptions as DistinctOptions
 from prunevid_qwen.config.method_options.divprune import DivPruneOptions as DivPruneOptions
 from prunevid_qwen.config.method_options.dycoke import DyCokeOptions as DyCokeOptions
 from prunevid_qwen.config.method_options.evs import EVSOptions as EVSOptions
@@ -24,6 +25,7 @@ from prunevid_qwen.config.method_options.vscan_inner import VScanOptions as VSca
 
 MERGERS: dict[str, type] = {
     "cdpruner": CDPrunerOptions,
+    "distinct": DistinctOptions,
     "divprune": DivPruneOptions,
     "dycoke": DyCokeOptions,
     "evs": EVSOptions,

@@ -16,7 +16,8 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of ``n`` rows in ``videos`` clusters and the middle 95 % of its bootstrap; None for a single cluster."""
+    """The mean of ``n`` rows in ``videos`` clusters and the middle of its bootstrap, 95 % unless it was asked for
+    otherwise; None for a single cluster."""
 
     value: float
     interval: tuple[float, float] | None
@@ -30,9 +31,9 @@ def excludes_zero(interval: Sequence[float] | None) -> bool:
 
 
 def clustered_mean(
-    values: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0
+    values: npt.ArrayLike, clusters: npt.ArrayLike, draws: int = DRAWS, random_seed: int = 0, level: float = 0.95
 ) -> Estimate:
-    """Average ``[n]`` finite values of ``[n]`` clusters; the interval draws whole clusters, seeded."""
+    """Average ``[n]`` finite values of ``[n]`` clusters; the interval, of ``level``, draws whole clusters, seeded."""
     rows, labels = np.asarray(values, dtype=np.float64), np.asarray(clusters)
     if rows.ndim != 1 or rows.shape != labels.shape or not rows.size or not np.isfinite(rows).all():
         raise ValueError(f"values {rows.shape} and clusters {labels.shape}: one of each, finite, at least one")
@@ -43,7 +44,7 @@ def clustered_mean(
         times = _times_drawn(len(names), draws, random_seed)  # [draws, videos]
         # not by BLAS: its threads fight with the worker processes, and its order of adding is the machine's
         means = np.einsum("dv,v->d", times, sums) / np.einsum("dv,v->d", times, sizes)
-        low, high = np.quantile(means, ((1 - 0.95) / 2, (1 + 0.95) / 2))
+        low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
         interval = (round(float(low), 12), round(float(high), 12))  # thirds that cancel must give 0, not 1e-17
     return Estimate(float(sums.sum() / sizes.sum()), interval, len(rows), len(names))
 

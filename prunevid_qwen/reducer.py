@@ -225,6 +225,7 @@ class Sayings:
     exact: bool = False
     trained: bool = False
     told: bool = False
+    ours: bool = False
 
 
 def says(options: Any, stage: int = 2) -> Sayings:

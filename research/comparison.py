@@ -31,9 +31,11 @@ def read(results: Path, name: str) -> Row:
     return found
 
 
-def linked(paper: str) -> str:
-    """Return a paper as a link, "a control" for none."""
-    return f"[{paper}](https://arxiv.org/abs/{paper.removeprefix('arXiv ')})" if paper else "a control"
+def linked(paper: str, ours: bool = False) -> str:
+    """Return a paper as a link; without one "ours" or "a control"."""
+    if not paper:
+        return "ours" if ours else "a control"
+    return f"[{paper}](https://arxiv.org/abs/{paper.removeprefix('arXiv ')})"
 
 
 def comparison_tables(results: Path) -> dict[str, str]:
@@ -70,7 +72,8 @@ def _compared(toys: dict[str, Row | None], cost: Row, matrix: Row) -> list[str]:
         guided = any("question" in each or "sent along" in each for each in row["needs"])
         lost = [_lost(toys, curve_of(*key), budget) for budget in BUDGETS]
         rows.append([
-            f"`{row['name']}`", STAGES[row["stage"]], linked(row["paper"]), ", ".join(row["needs"]) or "the tokens",
+            f"`{row['name']}`", STAGES[row["stage"]], linked(row["paper"], row["ours"]),
+            ", ".join(row["needs"]) or "the tokens",
             "yes" if row["trained"] else "no", "yes" if guided else "no",
             " / ".join(_time(times.get((*key, size)), f"{key[0]} {key[1]}" in cost.get("left_out", {}))
                        for size in SIZES),

@@ -12,8 +12,8 @@ from research.comparison import STAGES, linked
 
 
 def method_tables() -> dict[str, str]:
-    """Return README's block "methods": the registered methods of papers, by the place where they act."""
-    rows = [row for row in method_rows() if row["paper"]]
+    """Return README's block "methods": the registered methods of papers and our own, by the place where they act."""
+    rows = [row for row in method_rows() if row["paper"] or row["ours"]]
     places = [
         [STAGES[stage], ", ".join(_named(row) for row in rows if row["stage"] == stage)]
         for stage in dict.fromkeys(row["stage"] for row in rows)
@@ -23,7 +23,8 @@ def method_tables() -> dict[str, str]:
 
 def _named(row: dict[str, Any]) -> str:
     """Return a method's name with its paper's address behind it."""
-    return f"`{row['name']}` ({linked(row['paper']).replace('[arXiv ', '[')}{', trained' if row['trained'] else ''})"
+    paper = linked(row["paper"], row["ours"]).replace("[arXiv ", "[")
+    return f"`{row['name']}` ({paper}{', trained' if row['trained'] else ''})"
 
 
 def exit_code_tables(results: Path | None = None) -> dict[str, str]:

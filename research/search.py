@@ -7,8 +7,8 @@ form and the four pairs of reaches below were found on videos of their own, `DRA
 Rule:
 
 1. Every config is asked on seeds A, on both toys, at 10 % and at 5 % of layer-averaged tokens. Its score is the mean
-   over the toys and budgets of the points lost to the unpruned model. A config that misses a budget on any kind of video
-   on any toy has no score.
+   over the toys and budgets of the points lost to the unpruned model. A config that misses a budget on any kind of
+   video on any toy has no score.
 2. The three best scores are confirmed, at most one of each triple of door, selector and layer. They are asked on
    seeds B, which nothing has seen, with `recommended`, `random` and `uniform` beside them, at 25, 10 and 5 %.
 3. One of them replaces `recommended` if on both toys the mean of its paired differences to `recommended` at 10 % and

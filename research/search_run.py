@@ -7,7 +7,6 @@ stopped run goes on where it was: give the same command again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -122,8 +121,10 @@ def main(
         chosen = best(losses(found, runs, methods), methods)
         typer.echo("to be confirmed: " + "; ".join(chosen))
     for toy in TOYS if step != "summary" else ():
-        made = search.confirm_run if step == "confirm" else search.search_run
-        run = made(toy, chosen, videos or search.CONFIRM_VIDEOS) if step == "confirm" else made(toy, videos or search.SEARCH_VIDEOS)  # type: ignore[call-arg, arg-type]  # fmt: skip
+        if step == "confirm":
+            run = search.confirm_run(toy, chosen, videos or search.CONFIRM_VIDEOS)
+        else:
+            run = search.search_run(toy, videos or search.SEARCH_VIDEOS)
         answer(FOLDER / step / toy, run, workers, restart, "research.search_run")
         pack_answers(FOLDER / step / toy)
     found, runs = _read("search")

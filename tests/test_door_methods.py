@@ -18,14 +18,14 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.kernels import cosines
 from prunevid_qwen.reducer import made_by
-from prunevid_qwen.stage1_merge import divprune, evs
+from prunevid_qwen.stage1_merge import distinct, divprune, evs
 from tests.door_samples import shown
 from tests.families import FAMILIES, crossed, family_inputs, family_model, member
 from tests.recomputing import recomputed
 from tests.test_family_oracles import generate
 from tests.tolerances import LOGITS, close
 
-METHODS = ("visionzip", "vscan", "divprune", "evs")
+METHODS = ("visionzip", "vscan", "divprune", "distinct", "evs")
 WITHOUT_VIDEOS = ("llava", "llava_next", "internvl")
 OVER_FAMILIES = pytest.mark.parametrize(
     ("method", "family"),
@@ -97,7 +97,8 @@ def largest() -> Iterator[_Largest]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_is_as_large_as_tokens_times_tokens(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(divprune, "CANDIDATES", 64)
+    for room in (divprune, distinct):
+        monkeypatch.setattr(room, "CANDIDATES", 64)
     for room in (cosines, evs):
         monkeypatch.setattr(room, "PIECE_BYTES", 2**14)
     reducer = made_by(config(method, cluster_ratio=0.2).merger, 1)

@@ -28,10 +28,11 @@ def methods(*, plugin: list[str] | None = PLUGIN, output: FileReporting) -> Done
     from prunevid_qwen.evaluation.report.page import Table
 
     rows = method_rows()
+    sources = [row["paper"] or ("ours" if row["ours"] else "none") for row in rows]
     cells = [
-        (row["name"], "merger" if row["stage"] == 1 else "selector", row["paper"] or "none", row["budget"] or "-",
+        (row["name"], "merger" if row["stage"] == 1 else "selector", source, row["budget"] or "-",
          "yes" if row["trained"] else "no", ", ".join(row["needs"]) or "-")
-        for row in rows
+        for row, source in zip(rows, sources, strict=True)
     ]  # fmt: skip
     table = Table(("method", "stage", "paper", "budget", "trained", "looks at"), cells).terminal(keys=2)
     return Done({"methods": rows}, f"{table}\n\nits options: prunevid ask --selector NAME --help, or --merger NAME")

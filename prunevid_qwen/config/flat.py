@@ -57,9 +57,9 @@ class FlatOptions:
         enable_stage1: merge the visual tokens of each video before the decoder, by ``merger``.
         merger: registered name of the stage 1 method. "prunevid" merges static and similar tokens. "rlt" merges each
             location while it looks the same; it reads ``tau`` and ``temporal_segment_ratio``. "visionzip", "vscan",
-            "fastvid", "flashvid" and "holitom" also read the vision tower, "cdpruner" the question. "divprune",
-            "dycoke", "evs", "simplecluster" and "vidcom2" compare the tokens. "pool" (averages of equal cells),
-            "uniform" (a grid) and "random" are controls. `prunevid methods` lists all, and the budget of each.
+            "fastvid", "flashvid" and "holitom" also read the vision tower, "cdpruner" the question. "distinct",
+            "divprune", "dycoke", "evs", "simplecluster" and "vidcom2" compare the tokens. "pool" (averages of equal
+            cells), "uniform" (a grid) and "random" are controls. `prunevid methods` lists all, and the budget of each.
         tau: static threshold in (0, 1]. A location is static if its mean cosine similarity over a segment is greater.
             At 1 nothing is static.
         cluster_ratio: clusters per token of a group, in (0, 1]. At 1 nothing is clustered. Of other mergers it

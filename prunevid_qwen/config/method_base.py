@@ -102,6 +102,7 @@ class MethodOptions:
     averages: ClassVar[bool] = False  # keep_ratio and keep_tokens are averages over the decoder's layers
     trained: ClassVar[bool] = False  # acts at the layer for which its weights were trained, unless ``layers`` is set
     every_flat_option: ClassVar[bool] = False  # options of a selector written for 0.1, with keep_ratio as its budget
+    ours: ClassVar[bool] = False  # a method of this package, from no paper
     told: ClassVar[bool] = False  # the caller marks the tokens to keep: an upper bound, not a method
 
     def __post_init__(self) -> None:

@@ -20,8 +20,9 @@ def method_rows() -> list[dict[str, Any]]:
 
     Returns:
         Of each ``name``, ``stage`` (1 merges before the decoder, 2 selects inside it), ``paper`` ("arXiv 2412.16117",
-        "" for a control), ``needs`` (what it looks at beyond the tokens' states), ``trained``, ``budget`` (the option
-        that spends it), ``options`` (all of its own) and ``says`` (the first sentence of its options' docstring).
+        "" without one), ``ours`` (it is a method of this package), ``needs`` (what it looks at beyond the tokens'
+        states), ``trained``, ``budget`` (the option that spends it), ``options`` (all of its own) and ``says`` (the
+        first sentence of its options' docstring).
     """
     rows = []
     for part, stage in STAGES.items():
@@ -32,6 +33,7 @@ def method_rows() -> list[dict[str, Any]]:
             under = "".join(f" ({each}={str(value).lower()})" for each, value in own.lever_needs.items())
             rows.append({
                 "name": name, "stage": stage, "paper": paper[0] if paper else "",
+                "ours": own.ours,
                 "needs": [text for field, text in _EVIDENCE.items() if getattr(needs, field, None)],
                 "trained": own.trained, "budget": (own.lever or "") + under, "options": list(names_in(cls)),
                 "says": re.split(r"(?<=[a-z)])\.(?: |$)", said)[0],

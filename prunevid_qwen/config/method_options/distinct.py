@@ -28,6 +28,7 @@ class DistinctOptions(MethodOptions):
     """
 
     exact: ClassVar[bool] = True
+    ours: ClassVar[bool] = True
 
     cluster_ratio: float = 0.2
     time_reach: float = 4.0

@@ -1,7 +1,7 @@
 """How our defaults are chosen, as data: for each option the values that are tried, all other options as in a base.
 
 Every value is fitted to the same budgets as its base, by the same levers, so what differs in cost is not compared. Two
-bases: the paper's defaults and `get_recommended_config`. A value that is the base's own is listed and not run again.
+bases: the paper's defaults and `get_recommended_2026_11_config`. A value that is the base's own is listed and not run again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from prunevid_qwen.config.method_base import resolve_layer
-from prunevid_qwen.config.presets import get_recommended_config
+from prunevid_qwen.config.presets import get_recommended_2026_11_config
 from prunevid_qwen.evaluation.shapes.methods import AccuracyRun, Method, changes
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 from prunevid_qwen.moving_shapes.conditions import CONDITIONS
@@ -99,7 +99,8 @@ class Variant:
 
 def base_methods() -> dict[str, Method]:
     """Return the bases by name, as methods of the accuracy benchmark (which sets ``min_cluster_tokens=1``)."""
-    return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, changes(get_recommended_config()), levers=_KEEP)}
+    recommended = changes(get_recommended_2026_11_config())  # of the time when the values were tried
+    return {PAPER: Method(PAPER), RECOMMENDED: Method(RECOMMENDED, recommended, levers=_KEEP)}
 
 
 def list_variants(layers: int) -> list[Variant]:

@@ -13,7 +13,7 @@ from prunevid_qwen.evaluation.report.page import Table
 from prunevid_qwen.evaluation.shapes.methods import CONTROLS, standard_methods
 
 STAGES = {1: "before the decoder", 2: "inside the decoder"}
-TOYS = {"Qwen2.5-VL": "all_methods", "Qwen3-VL": "all_methods_qwen3vl"}
+TOYS = {"Qwen2.5-VL": "moving_shapes", "Qwen3-VL": "moving_shapes_qwen3vl"}
 """Family of each bundled toy, and the folder of its run of `prunevid bench accuracy`."""
 
 BUDGETS = (0.25, 0.10, 0.05)
@@ -81,7 +81,7 @@ def _compared(toys: dict[str, Row | None], cost: Row, matrix: Row) -> list[str]:
         ])  # fmt: skip
     own = {curve_of(row["stage"], row["name"]) for row in method_rows()}
     others = [each.name for each in standard_methods() if each.name.endswith(" pair") or each.name in CONTROLS]
-    for name in ["recommended", *(each for each in others if each not in own)]:
+    for name in ["recommended", "recommended_2026_11", *(each for each in others if each not in own)]:
         lost = [_lost(toys, name, budget) for budget in BUDGETS]
         kind = "a control" if name in CONTROLS else "as published" if name.endswith(" pair") else "ours"
         rows.append([f"`{name}`", NOTHING, kind, *[NOTHING] * 4, *lost, NOTHING])

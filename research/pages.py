@@ -17,6 +17,7 @@ from research.methods_page import exit_code_tables
 from research.performance_page import performance_tables
 from research.readme_page import methods_page, readme_tables
 from research.receipt_page import receipt_tables
+from research.search_page import search_tables
 from research.toys_page import toys_tables
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,6 +30,7 @@ PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "docs/performance.md": performance_tables,
     "docs/quickstart.md": exit_code_tables,
     "docs/receipt.md": receipt_tables,
+    "docs/search.md": search_tables,
     "docs/toys.md": toys_tables,
 }
 """Of each page with generated tables, what makes them by name of the folder ``eval/results``."""

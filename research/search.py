@@ -24,8 +24,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from prunevid_qwen.config import get_recommended_config
 from prunevid_qwen.config.option_classes import options_class
+from prunevid_qwen.config.presets import get_recommended_2026_11_config
 from prunevid_qwen.evaluation.shapes.methods import UNPRUNED, AccuracyRun, Method, changes, methods_called
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
 from prunevid_qwen.reducer import says
@@ -101,7 +101,7 @@ def grid() -> Iterator[Method]:
 
 def beside() -> list[Method]:
     """Return the curves that are asked beside every config."""
-    current = Method("recommended", changes(get_recommended_config()), levers=("keep_ratio",))
+    current = Method("recommended", changes(get_recommended_2026_11_config()), levers=("keep_ratio",))
     return [*methods_called([UNPRUNED, "random", "uniform"]), current]
 
 

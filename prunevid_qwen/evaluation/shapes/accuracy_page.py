@@ -31,8 +31,8 @@ _HOW_TO_READ = f"""\
   frames" and "smaller frames" also save the vision encoder's work, which is not counted here.
 - **A budget is reached** by one config for each condition, fitted on other videos: `keep_ratio` first, from 1 down to
   {LEAST_KEEP_RATIO:g} at `cluster_ratio=1` (stage 1 then merges what looks alike over time alone), after that
-  `cluster_ratio`. "prunevid published" keeps the paper's `cluster_ratio=0.5` instead; "recommended" moves `keep_ratio`
-  alone. What only merges or only selects has one ratio to move.
+  `cluster_ratio`. "prunevid published" keeps the paper's `cluster_ratio=0.5` instead; "recommended" moves one of
+  them alone. What only merges or only selects has one ratio to move.
 - **A difference** is paired, in points, with its 95 % interval (bootstrap, whole videos drawn with replacement).
   **Bold**: the interval leaves out 0, as one in twenty does where nothing differs.
 - **Controls** are {", ".join(CONTROLS)}: a method that is not clearly above them is not worth its code.

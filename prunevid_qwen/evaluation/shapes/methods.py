@@ -15,7 +15,7 @@ import prunevid_qwen.stage2_select  # noqa: F401  importing a stage enters its m
 from prunevid_qwen.adapters import family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.bundled import BUNDLED, TOYS, source_of
-from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_recommended_config
+from prunevid_qwen.config import ALL_OFF, PruneVidConfig, get_config, get_recommended_config
 from prunevid_qwen.config.option_checks import unknown
 from prunevid_qwen.config.option_classes import names_in, options_class
 from prunevid_qwen.contract.listing import method_rows
@@ -42,6 +42,7 @@ BUDGETS: tuple[float, ...] = (0.50, 0.33, 0.25, 0.20, 0.16, 0.10, 0.05)
 LEAST_KEEP_RATIO = 0.2
 """Where both stages act, selection goes down to this share before merging goes below its starting ratio."""
 
+_BEFORE = "recommended_2026_11"
 _STEPS = 200  # ratios are tried in steps of 0.005, so that a fitted config reads like one that a person wrote
 _DEPTH = 28  # a decoder in which every method has room for the layers of its paper
 _ONE_LAYER = 0.36  # of the depth: where a selector without a layer of its own cuts, after 10 of 28 layers and 2 of 8
@@ -171,8 +172,9 @@ def standard_methods() -> list[Method]:
         *(Method(f"{name} pair", {**mergers[name], "selector": name}) for name in pairs),
         Method("fewer frames", ALL_OFF, levers=("max_frames",)),
         Method("smaller frames", ALL_OFF, levers=("max_pixels",)),
-        # its merging is part of the recommendation
-        Method("recommended", changes(get_recommended_config()), levers=("keep_ratio",)),
+        # what the door and the cut do to each other is part of the recommendation
+        Method("recommended", changes(get_recommended_config()), levers=("cluster_ratio",)),
+        Method(_BEFORE, changes(get_config(_BEFORE)), levers=("keep_ratio",)),
     ]
 
 

@@ -1,7 +1,8 @@
 """How our defaults are chosen, as data: for each option the values that are tried, all other options as in a base.
 
 Every value is fitted to the same budgets as its base, by the same levers, so what differs in cost is not compared. Two
-bases: the paper's defaults and `get_recommended_2026_11_config`. A value that is the base's own is listed and not run again.
+bases: the paper's defaults and `get_recommended_2026_11_config`. A value that is the base's own is listed and not run
+again.
 """
 
 from __future__ import annotations

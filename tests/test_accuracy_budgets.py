@@ -76,7 +76,8 @@ def test_standard_methods_select_before_they_cluster() -> None:
         assert pairs == [(k / 200, 1.0) for k in range(200, 40, -1)] + [(0.2, c / 200) for c in range(200, 0, -1)]
     published = [each["cluster_ratio"] for each in asked("prunevid published").settings(PLAIN)]
     assert published.count(0.5) == 161  # the paper's, along the whole path of selection
-    assert {tuple(each) for each in asked("recommended").settings(PLAIN)} == {("keep_ratio",)}
+    assert {tuple(each) for each in asked("recommended").settings(PLAIN)} == {("cluster_ratio",)}
+    assert {tuple(each) for each in asked("recommended_2026_11").settings(PLAIN)} == {("keep_ratio",)}
     chosen = asked("recommended").base_config(PLAIN).flat()
     differ = {name for name, value in get_recommended_config().flat().items() if chosen[name] != value}
     assert differ <= {"min_cluster_tokens", "max_frames", "max_pixels"}
@@ -158,6 +159,7 @@ def test_every_registered_method_is_compared() -> None:
     names = [method.name for method in standard_methods()]
     assert len(names) == len(set(names))
     alone = {"unpruned", "blank", "prunevid", "prunevid published", "stage 1", "stage 2", "recommended"}
+    alone |= {"recommended_2026_11"}
     assert alone | {"fewer frames", "smaller frames"} <= set(names)
     for selector in set(registry.registered(2)) - {"prunevid", "oracle"}:  # an oracle is told what matters
         assert {f"stage 2 {selector}", f"stage 1 + {selector}"} <= set(names)

@@ -296,9 +296,9 @@ def test_the_tables_of_the_folder_are_those_of_its_summary() -> None:
 
 
 def test_the_base_config_is_the_presets(summary: dict[str, Any]) -> None:
-    from prunevid_qwen.config.presets import get_recommended_config
+    from prunevid_qwen.config.presets import get_recommended_2026_11_config
 
-    plain, chosen = CONDITIONS["plain"], get_recommended_config()
+    plain, chosen = CONDITIONS["plain"], get_recommended_2026_11_config()
     same: dict[str, Any] = {"max_frames": 16, "max_pixels": plain.height * plain.width}
     assert base_methods()[PAPER].base_config(plain) == PruneVidConfig().replace(**same, min_cluster_tokens=1)
     assert base_methods()[RECOMMENDED].base_config(plain) == chosen.replace(**same)

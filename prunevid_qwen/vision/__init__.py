@@ -1,1 +1,1 @@
-"""Spending less in the vision tower: windows in one call, and positions or tokens that are encoded once."""
+"""Doing less in the vision encoder: contexts around the stock towers, which change no weight and leave no trace."""

@@ -53,6 +53,8 @@ from prunevid_qwen.forward.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS
 from prunevid_qwen.tokens.layout import Block
 from prunevid_qwen.tokens.trace import DOOR, Trace
+from prunevid_qwen.vision.identical import identical_once
+from prunevid_qwen.vision.windows import windows_in_batches
 
 _active: WeakSet[nn.Module] = WeakSet()
 _lock = threading.Lock()
@@ -137,10 +139,8 @@ def attached(
                 f"drop_empty_frames drops the timestamps of frames that lost all their tokens, but {adapter.family} "
                 "writes none: leave drop_empty_frames out"
             )
-        if plan.vision:
-            raise UnsupportedError(
-                "reuse_threshold, early_tau and reuse_identical are not built yet: leave them out"
-            )
+        if plan.vision.reuses:
+            raise UnsupportedError("reuse_threshold and early_tau are not built yet: leave them out")
         collector = EvidenceCollector(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
@@ -152,9 +152,12 @@ def attached(
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
             stack.enter_context(pictures.watching(parts.root))
+            stack.enter_context(windows_in_batches(adapter))
             stack.enter_context(collector.watching())
             stack.enter_context(logits.watching())
             stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
+            if plan.vision.reuse_identical:  # around the chunks: they hold what is encoded
+                stack.enter_context(identical_once(adapter))
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace

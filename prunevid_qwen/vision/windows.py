@@ -90,9 +90,7 @@ def stacked(lengths: Sequence[int], at_once: Callable[[int], int]) -> Windows:
     longest = max(starts, default=0)
     if len(starts) < 2:
         return Windows(tuple(stacks), None, None, longest)
-    order = torch.cat(
-        [(torch.tensor(own)[:, None] + torch.arange(size)).flatten() for size, own in starts.items()]
-    )
+    order = torch.cat([(torch.tensor(own)[:, None] + torch.arange(size)).flatten() for size, own in starts.items()])
     return Windows(tuple(stacks), order, order.argsort(), longest)
 
 
@@ -122,7 +120,7 @@ def _is_known(attention: nn.Module) -> bool:
     parameters = inspect.signature(type(attention).forward).parameters
     home = sys.modules.get(type(attention).__module__)
     return (
-        "forward" not in vars(attention)
+        getattr(attention.forward, "__func__", None) is type(attention).forward
         and _FORWARD <= set(parameters) <= _FORWARD | _IGNORED
         and {name for name, _ in attention.named_children()} == _PARTS
         and all(hasattr(attention, name) for name in _NAMES)

@@ -61,8 +61,8 @@ def test_stacks_hold_every_patch_once(lengths: list[int], most: int) -> None:
     windows_of = [each.tolist() for each in rows.split(lengths) if len(each)]
     found = []
     for stack in got.stacks:
-        assert 0 < stack.count <= most
-        found += placed[stack.start : stack.start + stack.count * stack.size].view(-1, stack.size).tolist()
+        assert 0 < stack.windows <= most
+        found += placed[stack.start : stack.start + stack.windows * stack.size].view(-1, stack.size).tolist()
     assert sorted(found) == sorted(windows_of)
     assert got.longest == max(lengths)
     assert (got.order is None) == (len(set(lengths) - {0}) == 1)

@@ -91,7 +91,7 @@ class _Position:
         """Tell whether all bytes are equal; most unequal frames are told apart by their sums."""
         for each in (self, other):
             if each.sum is None:
-                each.sum = zlib.crc32(np.ascontiguousarray(each.frames))
+                each.sum = zlib.crc32(np.ascontiguousarray(each.frames).data)
         return self.sum == other.sum and np.array_equal(self.frames, other.frames)
 
 

@@ -42,12 +42,12 @@ class Stack(NamedTuple):
 
     Args:
         size: patches of a window.
-        count: windows.
+        windows: how many.
         start: row of the first patch among the rows put in order of their windows' sizes.
     """
 
     size: int
-    count: int
+    windows: int
     start: int
 
 
@@ -223,7 +223,8 @@ def _varlen_function() -> tuple[Callable[..., Tensor] | None, bool]:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         return None, False
-    return varlen_attn, "scale" in inspect.signature(varlen_attn).parameters
+    function: Callable[..., Any] = varlen_attn
+    return function, "scale" in inspect.signature(varlen_attn).parameters
 
 
 def _takes_varlen(queries: Tensor, scale: float) -> bool:

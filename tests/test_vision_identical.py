@@ -13,11 +13,12 @@ from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.vision import taps_of, vision_from_memory, vision_in_chunks
+from prunevid_qwen.adapters.vision import Features, source_of, taps_of, vision_from_memory, vision_in_chunks
 from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.vision import identical
-from prunevid_qwen.vision.identical import CARRIED, SeenFrames, encoded_of, identical_once, planned_ahead, spread
+from prunevid_qwen.vision import equal_frames, identical
+from prunevid_qwen.vision.equal_frames import CARRIED, SeenFrames, Spreading, encoded_of
+from prunevid_qwen.vision.identical import identical_once, planned_ahead
 from tests.families import FAMILIES, family_inputs, family_model
 from tests.models import tiny_model
 from tests.tolerances import LOGITS, close
@@ -70,7 +71,7 @@ def test_equal_frames_are_found(depth: int, at_once: int) -> None:
 
 
 def test_equal_sums_of_unequal_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identical.zlib, "crc32", lambda _: 0)
+    monkeypatch.setattr(equal_frames.zlib, "crc32", lambda _: 0)
     assert SeenFrames(1).sources(footage([0, 1, 0, 1])) == [0, 1, 0, 1]
 
 
@@ -83,8 +84,8 @@ def test_a_chunk_is_not_held() -> None:
 def test_each_pair_of_frames_is_summed_once_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     """A still picture in which a dot moves: every position looks like every other one at first."""
     summed = []
-    real = identical.zlib.crc32
-    monkeypatch.setattr(identical.zlib, "crc32", lambda data: summed.append(1) or real(data))
+    real = equal_frames.zlib.crc32
+    monkeypatch.setattr(equal_frames.zlib, "crc32", lambda data: summed.append(1) or real(data))
     frames = footage([0] * 24)
     for number in range(24):
         frames[number, 1, 1 + 2 * number, 0] ^= 1
@@ -92,14 +93,40 @@ def test_each_pair_of_frames_is_summed_once_at_most(monkeypatch: pytest.MonkeyPa
     assert len(summed) == 12
 
 
-def test_features_are_copied_to_their_positions() -> None:
-    made, last = torch.arange(12.0).view(6, 2), -torch.ones(2, 2)
-    assert encoded_of([0, 0, CARRIED, 3, 3, 5]) == [0, 3, 5]
-    got = spread(made, [0, 0, CARRIED, 3, 3, 5], last).view(6, 2, 2)
-    parts = made.view(3, 2, 2)
-    assert torch.equal(got, torch.stack([parts[0], parts[0], last, parts[1], parts[1], parts[2]]))
-    assert spread(made, [0, 1, 2], None) is made
-    assert torch.equal(spread(made[:0], [CARRIED, CARRIED], last), last.repeat(2, 1))
+CHUNKS = [[0, 0, 2, 0], [CARRIED, CARRIED], [0, CARRIED, 2, 0, 2, 5], [CARRIED], [0, 1]]
+CELLS = 3
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_features_are_copied_to_their_positions(numbered: bool) -> None:
+    """Each position of the video is encoded as its number; the source of a copy is the first token of what it copies."""
+    spreading, got, first, count = Spreading(), [], list[int](), 0
+    for sources in CHUNKS:
+        kept, begin = encoded_of(sources), len(first)
+        for number, source in enumerate(sources):
+            first.append(
+                first[begin - 1] if source == CARRIED else begin + number if source == number else first[begin + source]
+            )
+        made = None
+        if kept:
+            tokens = (
+                torch.tensor([begin + number for number in kept]).float().repeat_interleave(CELLS)[:, None].repeat(1, 2)
+            )
+            number = torch.arange(len(tokens)) + count * numbered
+            made = Features(tokens, None, torch.stack([number, torch.full_like(number, 7)], dim=1))
+            count += len(tokens)
+        got.append(spreading.features(made, sources, numbered))
+    assert all(each.taps is None for each in got)
+    tokens, source = (torch.cat([getattr(each, name) for each in got]) for name in ("tokens", "source"))
+    assert tokens[:, 0].tolist() == [float(each) for each in first for _ in range(CELLS)]
+    assert source[:, 0].tolist() == [each * CELLS + cell for each in first for cell in range(CELLS)]
+    assert source[:, 1].tolist() == [7 * (each == at) for at, each in enumerate(first) for _ in range(CELLS)]
+    assert first == [0, 0, 2, 0, 0, 0, 6, 0, 8, 6, 8, 11, 11, 13, 14]
+
+
+def test_what_is_all_there_is_not_copied() -> None:
+    made = Features(torch.arange(12.0).view(6, 2))
+    assert Spreading().features(made, [0, 1, 2], False).tokens is made.tokens
 
 
 # ---- towers of Qwen's families
@@ -158,17 +185,21 @@ def test_a_tower_encodes_equal_positions_once(family: str, dtype: torch.dtype) -
     tower = adapter_for(model).parts.vision
     pixels, grid = videos(tower)
     stock = tower(pixels, grid_thw=grid, output_hidden_states=True)
-    told: list[tuple[int, int]] = []
-    with calls_of(tower) as calls, identical_once(adapter_for(model), lambda *given: told.append(given)):
+    with calls_of(tower) as calls, identical_once(adapter_for(model)):
         ours = tower(pixels, grid_thw=grid, output_hidden_states=True)
     same(ours, stock)
     assert [(len(x), g[:, 0].tolist()) for x, g in calls] == [(rows_of(SHOWS), [2, 1, 3, 1, 2])]
-    assert told == [(len(pixels) // 4, rows_of(SHOWS) // 4)]
     assert grid.tolist() == VIDEOS
-    tokens = ours.pooler_output.split([t * h * w // 4 for t, h, w in VIDEOS])
-    for own, part in zip(SHOWS, tokens, strict=True):  # copies have equal bits
-        positions = part.unflatten(0, (len(own), -1))
-        assert all(torch.equal(positions[a], positions[own.index(picture)]) for a, picture in enumerate(own))
+    sizes = [t * h * w // 4 for t, h, w in VIDEOS]
+    for own, tokens, source in zip(
+        SHOWS, *(x.split(sizes) for x in (ours.pooler_output, source_of(ours))), strict=True
+    ):
+        positions, numbers = tokens.unflatten(0, (len(own), -1)), source.unflatten(0, (len(own), -1))
+        for at, picture in enumerate(own):  # copies have equal bits, and say so
+            first = own.index(picture)
+            assert torch.equal(positions[at], positions[first])
+            assert torch.equal(numbers[at, :, 0], torch.arange(numbers.shape[1]) + first * numbers.shape[1])
+            assert set(numbers[at, :, 1].tolist()) == {len(tower.blocks) * (first == at)}
 
 
 @torch.no_grad()
@@ -257,12 +288,10 @@ def test_what_is_made_for_the_whole_input_is_passed_on() -> None:
     adapter = adapter_for(model)
     tower = adapter.parts.vision
     pixels, grid = videos(tower)
-    told: list[tuple[int, int]] = []
-    with vision_from_memory(tower) as memory, identical_once(adapter, lambda *given: told.append(given)):
-        shown = memory.hold(memory.encode(pixels[: 4 * 24], grid[:1]))
-        count = len(told)
-        tower(shown, grid_thw=grid[:1])
-        assert len(told) == count
+    with vision_from_memory(tower) as memory, identical_once(adapter):
+        made = memory.encode(pixels[: 4 * 24], grid[:1])
+        again = tower(memory.hold(made), grid_thw=grid[:1])
+        assert torch.equal(again.pooler_output, made.tokens) and torch.equal(source_of(again), made.source)
     seen: list[Any] = []
     with replaced(tower, "forward", lambda x, **given: seen.append((x, given))), identical_once(adapter):
         tower(pixels, grid_thw=grid, cu_seqlens=torch.zeros(3))
@@ -299,11 +328,9 @@ def test_equal_images_and_frames_are_encoded_once(family: str, taps: bool) -> No
         query = VisionQuery((0,), what=("states", "keys"))
         with watched_vision(adapter, query) if taps else nullcontext():
             stock = tower(pixels, output_hidden_states=True)
-            told: list[tuple[int, int]] = []
-            with calls_of(tower) as calls, identical_once(adapter, lambda *given, told=told: told.append(given)):
+            with calls_of(tower) as calls, identical_once(adapter):
                 ours = tower(pixels, output_hidden_states=True)
         same(ours, stock)
         assert len(calls[0][0]) == unique
-        assert told[0][1] * len(pixels) == told[0][0] * unique
         if taps:
             close(taps_of(ours), taps_of(stock), LOGITS)

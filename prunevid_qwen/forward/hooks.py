@@ -142,7 +142,7 @@ def attached(
                 "writes none: leave drop_empty_frames out"
             )
         reuse = reuse_for(adapter, plan)
-        collector = EvidenceCollector(adapter, plan.needs, marks, reuse)
+        collector = EvidenceCollector(adapter, plan.needs, marks, reuse, bool(plan.vision))
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         steps_at = tuple(step.at for step in plan.steps)

@@ -9,135 +9,27 @@ last place. Where all differ, the tower is called as it came.
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.seams import first_argument
-from prunevid_qwen.adapters.vision import is_placeholder, taps_of, with_taps
+from prunevid_qwen.adapters.vision import is_placeholder, source_of, taps_of, with_source, with_taps
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.tokens.device import moved, tensor_on
+from prunevid_qwen.vision.equal_frames import encoded_of, renumbered
 
-Count = Callable[[int, int], None]
-"""Takes the visual tokens of a call of a tower, and those of them that it encodes."""
-
-CARRIED = -1
-"""The source of a position that equals the last one of the chunk before."""
-
-_SAMPLE = 64  # places along a side of a frame at which it is looked first
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-# ---- in the reader's thread: from decoded frames
-
-
-class SeenFrames:
-    """Finds temporal positions of one video whose frames are bit-equal to those of an earlier position, by chunks.
-
-    A position is compared with all earlier ones of its chunk, and with the last one of the chunk before. So its memory
-    is that of one position, and a picture that comes back in a later chunk is encoded once more.
-
-    Args:
-        depth: frames of a temporal position.
-    """
-
-    def __init__(self, depth: int) -> None:
-        self._depth = depth
-        self._last: np.ndarray | None = None  # [depth, H, W, 3]
-
-    def sources(self, frames: np.ndarray) -> list[int]:
-        """Tell of each temporal position of the next chunk which earlier one it equals.
-
-        Args:
-            frames: uint8 ``[n, H, W, 3]``; the last frame is repeated to fill a position.
-
-        Returns:
-            For each position the first equal one of this chunk (its own number where none is), or `CARRIED`.
-        """
-        known: dict[bytes, list[_Position]] = {}
-        if self._last is not None:
-            known[_glance(self._last)] = [_Position(self._last, CARRIED)]
-        out = []
-        for number in range(-(-len(frames) // self._depth)):
-            own = _Position(_filled(frames[number * self._depth : (number + 1) * self._depth], self._depth), number)
-            alike = known.setdefault(_glance(own.frames), [])
-            source = next((each.source for each in alike if each.equals(own)), number)
-            out.append(source)
-            if source == number:
-                alike.append(own)
-            self._last = own.frames
-        if self._last is not None:
-            self._last = self._last.copy()  # no view, which would hold the whole chunk
-        return out
-
-
-@dataclass
-class _Position:
-    """Frames of a temporal position, [depth, H, W, 3]; their sum is made when it is first asked for."""
-
-    frames: np.ndarray
-    source: int
-    sum: int | None = None
-
-    def equals(self, other: _Position) -> bool:
-        """Tell whether all bytes are equal; most unequal frames are told apart by their sums."""
-        for each in (self, other):
-            if each.sum is None:
-                each.sum = zlib.crc32(np.ascontiguousarray(each.frames).data)
-        return self.sum == other.sum and np.array_equal(self.frames, other.frames)
-
-
-def _filled(frames: np.ndarray, depth: int) -> np.ndarray:
-    return frames if len(frames) == depth else np.concatenate([frames, frames[-1:].repeat(depth - len(frames), axis=0)])
-
-
-def _glance(frames: np.ndarray) -> bytes:
-    """Return some pixels of each frame: unequal for most frames that are, and cheap."""
-    rows, columns = (max(1, side // _SAMPLE) for side in frames.shape[1:3])
-    return frames[:, ::rows, ::columns].tobytes()
-
-
-def encoded_of(sources: Sequence[int]) -> list[int]:
-    """Return which positions of a chunk are encoded: those that are their own source."""
-    return [number for number, source in enumerate(sources) if number == source]
-
-
-def spread(made: Tensor, sources: Sequence[int], last: Tensor | None) -> Tensor:
-    """Copy what was made of the encoded positions of a chunk to all of them.
-
-    Args:
-        made: [E * L, ...] of the E positions of `encoded_of`, in order; L rows each.
-        sources: of all T positions, as `SeenFrames.sources` returns them.
-        last: [L, ...] of the last position of the chunk before; needed where a source is `CARRIED`.
-
-    Returns:
-        [T * L, ...].
-    """
-    encoded = encoded_of(sources)
-    if len(encoded) == len(sources):
-        return made
-    rank = {number: at for at, number in enumerate(encoded)}
-    parts = made.unflatten(0, (len(encoded), -1)) if encoded else made[:0]
-    if CARRIED in sources:
-        assert last is not None, "the chunk before has no last position"
-        parts = torch.cat((parts, last[None])) if encoded else last[None]
-        rank[CARRIED] = len(encoded)
-    return parts.index_select(0, tensor_on([rank[source] for source in sources], made.device)).flatten(0, 1)
-
-
-# ---- around the tower: from pixels
-
-
 class _Ahead(threading.local):
-    """Whether the call under way has no equal positions left, because whoever read the video took them out."""
+    """Whether the call under way has no equal positions left, because the reader of the video took them out."""
 
     planned = False
 
@@ -156,22 +48,22 @@ def planned_ahead() -> Iterator[None]:
 
 
 @contextmanager
-def identical_once(adapter: Adapter, count: Count | None = None) -> Iterator[None]:
+def identical_once(adapter: Adapter) -> Iterator[None]:
     """Let the vision towers encode positions of a video, or frames and images, with bit-equal pixels once.
 
-    It goes around chunks (`vision_in_chunks`), so that they hold what is encoded.
+    It goes around chunks (`vision_in_chunks`), so that they hold what is encoded. Outputs of Qwen's towers say of each
+    token which one it copies, see `source_of`.
 
     Args:
         adapter: of the model; its towers are restored on leaving.
-        count: told of each call of a tower.
     """
     with ExitStack() as stack:
         for tower in dict.fromkeys(adapter.parts.towers.values()):
-            stack.enter_context(replaced(tower, "forward", _once(adapter, tower.forward, count)))
+            stack.enter_context(replaced(tower, "forward", _once(adapter, tower.forward)))
         yield
 
 
-def _once(adapter: Adapter, stock: Callable[..., Any], count: Count | None) -> Callable[..., Any]:
+def _once(adapter: Adapter, stock: Callable[..., Any]) -> Callable[..., Any]:
     def forward(*args: Any, **kwargs: Any) -> Any:
         grid = adapter.grid_of_call(args, kwargs)
         name = "pixel_values" if grid is None else "hidden_states"
@@ -182,33 +74,47 @@ def _once(adapter: Adapter, stock: Callable[..., Any], count: Count | None) -> C
         if whole or others.get("output_attentions") or (grid is not None and is_placeholder(pixels)):
             return stock(*args, **kwargs)
         sizes = [(len(pixels), 1)] if grid is None else [(t, h * w) for t, h, w in grid.tolist()]
-        kept = None if _ahead.planned else _sources(pixels, sizes)
-        if count is not None:
-            _tell(count, adapter.tokens_of_call(args, kwargs), kept)
+        planned = _ahead.planned or others.get("reuse") is not None  # which counts on all positions
+        kept = None if planned else _sources(pixels, sizes)
         if kept is None:
-            return stock(*args, **kwargs)
-        rows = _rows(kept, sizes)
-        less = pixels.index_select(0, moved(rows.encoded, pixels.device))
-        if grid is None:
-            made = stock(less, *args[1:], **others)
+            made = stock(*args, **kwargs)
         else:
-            left = grid.clone()
-            left[:, 0] = tensor_on([len(encoded_of(each)) for each in kept], grid.device)
-            made = stock(less, left, *args[2:], **others)
-        return _copied(made, rows)
+            rows = _rows(kept, sizes)
+            less = pixels.index_select(0, moved(rows.encoded, pixels.device))
+            if grid is None:
+                made = stock(less, *args[1:], **others)
+            else:
+                left = grid.clone()
+                left[:, 0] = tensor_on([len(encoded_of(each)) for each in kept], grid.device)
+                made = stock(less, left, *args[2:], **others)
+            made = _copied(made, rows)
+        return made if grid is None else _noted(made, adapter.tokens_of_call(args, kwargs), kept, sizes, adapter)
 
     return forward
 
 
-def _tell(count: Count, tokens: Sequence[int], kept: Sequence[Sequence[int]] | None) -> None:
-    """Tell how many of the tokens of each video, or of all images, are encoded."""
-    if kept is None:
-        count(sum(tokens), sum(tokens))
-    elif len(kept) == 1:  # of one video, or of images, each with as many tokens
-        count(sum(tokens), sum(tokens) * len(encoded_of(kept[0])) // len(kept[0]))
-    else:
-        shares = (n * len(encoded_of(each)) // len(each) for n, each in zip(tokens, kept, strict=True))
-        count(sum(tokens), sum(shares))
+def _noted(
+    made: Any, tokens: Sequence[int], kept: Sequence[Sequence[int]] | None, sizes: Sequence[tuple[int, int]],
+    adapter: Adapter,
+) -> Any:  # fmt: skip
+    """Let a tower's output say of each token which one it copies: itself, or what reuse says, where none was equal."""
+    if not hasattr(made, "__dict__"):
+        return made  # a tuple
+    known: Tensor | None = source_of(made)  # of encoded positions, copied to all
+    out, at = [], 0
+    for video, ((positions, _), count) in enumerate(zip(sizes, tokens, strict=True)):
+        cells, own = count // positions, list(range(positions)) if kept is None else kept[video]
+        if known is None:
+            token = (torch.tensor(own)[:, None] * cells + torch.arange(cells)).flatten()
+            source = torch.stack([token, torch.full_like(token, len(adapter.vision_blocks))], dim=1)
+        else:
+            source = known[at : at + count]
+            source = source if kept is None else renumbered(source, 0, encoded_of(own), cells)
+        copies = torch.tensor([place != number for number, place in enumerate(own)])
+        source[copies.repeat_interleave(cells), 1] = 0  # no block ran on a copy
+        out.append(source)
+        at += count
+    return with_source(made, torch.cat(out))
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,9 +163,9 @@ def _copied(made: Any, rows: _Rows) -> Any:
         return rows.of(made)
     if isinstance(made, (tuple, list)):
         return type(made)(_copied(each, rows) for each in made)
-    taps = taps_of(made)
     whole = type(made)(**{name: _copied(made[name], rows) for name in made})
-    return with_taps(whole, None if taps is None else rows.of(taps))
+    taps, source = (None if each is None else rows.of(each) for each in (taps_of(made), source_of(made)))
+    return with_source(with_taps(whole, taps), source)
 
 
 def _sources(pixels: Tensor, sizes: Sequence[tuple[int, int]]) -> list[list[int]] | None:

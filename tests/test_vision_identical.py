@@ -11,16 +11,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.vision import Features, source_of, taps_of, vision_from_memory, vision_in_chunks
 from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.vision import equal_frames, identical
 from prunevid_qwen.vision.equal_frames import CARRIED, SeenFrames, Spreading, encoded_of
 from prunevid_qwen.vision.identical import identical_once, planned_ahead
+from prunevid_qwen.vision.options import VisionOptions
+from prunevid_qwen.vision.tower import reusing
+from research.bundled_model.architecture import build_model
+from research.bundled_model.tokenizer import build_tokenizer
 from tests.families import FAMILIES, family_inputs, family_model
-from tests.models import tiny_model
+from tests.models import ONE_VIDEO, make_inputs, tiny_model
 from tests.tolerances import LOGITS, close
 
 QWEN = [name for name in FAMILIES if name.startswith("qwen")]
@@ -99,7 +106,7 @@ CELLS = 3
 
 @pytest.mark.parametrize("numbered", [False, True])
 def test_features_are_copied_to_their_positions(numbered: bool) -> None:
-    """Each position of the video is encoded as its number; the source of a copy is the first token of what it copies."""
+    """Each position of the video is made as its number; a copy's source is the place of what it copies."""
     spreading, got, first, count = Spreading(), [], list[int](), 0
     for sources in CHUNKS:
         kept, begin = encoded_of(sources), len(first)
@@ -334,3 +341,86 @@ def test_equal_images_and_frames_are_encoded_once(family: str, taps: bool) -> No
         assert len(calls[0][0]) == unique
         if taps:
             close(taps_of(ours), taps_of(stock), LOGITS)
+
+
+# ---- with the other contexts, and through the package
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_reuse_of_places_sees_what_is_encoded(family: str) -> None:
+    """Without a threshold's slack and with each picture in one piece, both find the same."""
+    model = tiny_model(family=family)
+    adapter = adapter_for(model)
+    tower = adapter.parts.vision
+    pixels, grid = videos(tower, [[0, 0, 1, 1], [0], [0, 1, 1, 2, 2], [0], [0, 1]])
+    with reusing(adapter, VisionOptions(reuse_threshold=0)):
+        alone = tower(pixels, grid_thw=grid)
+        with calls_of(tower) as calls, identical_once(adapter):
+            ours = tower(pixels, grid_thw=grid)
+    assert calls[0][1][:, 0].tolist() == [2, 1, 3, 1, 2]
+    assert torch.equal(source_of(ours), source_of(alone))
+    same(ours, alone)
+
+
+@torch.no_grad()
+def test_pruned_tells_which_tokens_are_copies() -> None:
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    inputs["pixel_values_videos"][160:240] = inputs["pixel_values_videos"][:80]  # 4 positions of 20 tokens
+    config = get_baseline_config()
+    with pruned(model, config) as trace:
+        stock = model(**inputs).logits
+    assert trace.samples[0].source is None
+    with pruned(model, config.replace(reuse_identical=True)) as trace:
+        close(model(**inputs).logits, stock, LOGITS)
+    source = trace.samples[0].source
+    assert source is not None
+    assert source[:, 0].tolist() == [*range(40), *range(20), *range(60, 80)]
+    assert source[:, 1].tolist() == [1] * 40 + [0] * 20 + [1] * 20
+
+
+PICTURES = [0, 0, 1, 0, 2, 2, 2, 3, 3, 3, 3, 0, 1, 1, 4, 4]
+
+
+@pytest.fixture(scope="module")
+def toy() -> PruneVidQwen25VL:
+    small = PixelOptions(min_pixels=56 * 56, max_pixels=112 * 112)  # 16 tokens a temporal position
+    made = PruneVidQwen25VL(build_model(0).eval(), tokenizer=build_tokenizer())
+    made.preprocessor.media = MediaReader(small, small)
+    return made
+
+
+@pytest.mark.parametrize(("tokens", "at_once"), [(None, 16), (40, 2), (16, 1)])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_video_that_is_read_in_chunks(toy: PruneVidQwen25VL, tokens: int | None, at_once: int, reuse: bool) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (5, 2, 112, 112, 3), dtype=np.uint8)
+    positions = drawn[PICTURES]
+    encoded, before = 0, None
+    for at in range(0, len(positions), at_once):
+        chunk = list(positions[at : at + at_once])
+        encoded += len(encoded_of(sources_by_loops(chunk, before)))
+        before = chunk[-1]
+    content = [{"type": "video", "video": positions.reshape(-1, 112, 112, 3)}, {"type": "text", "text": "what color ?"}]
+    made, patches = [], list[int]()
+    embed = toy.model.model.visual.patch_embed
+    handle = embed.register_forward_pre_hook(lambda _module, args: patches.append(len(args[0])))
+    config = get_baseline_config().replace(vision_chunk_tokens=tokens, max_frames=32)
+    if reuse:
+        config = config.replace(reuse_threshold=0)
+    for once in (False, True):
+        patches.clear()
+        made.append(
+            toy.with_config(config.replace(reuse_identical=once)).generate(
+                messages=[{"role": "user", "content": content}], max_new_tokens=2, return_dict_in_generate=True,
+                output_logits=True,
+            )
+        )  # fmt: skip
+    handle.remove()
+    assert sum(patches) == 64 * encoded
+    if not reuse:
+        for one, other in zip(*(each["output"].logits for each in made), strict=True):
+            close(one, other, LOGITS)
+        assert "vision" not in made[0]["stats"]
+    said = made[1]["stats"]["vision"]
+    assert (said["units"], said["encoded"]) == (256, 16 * encoded)
+    assert said["share"] == pytest.approx(encoded / 16)

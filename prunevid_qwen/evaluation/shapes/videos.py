@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -36,6 +36,7 @@ from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.sampling import choose_frames
+from prunevid_qwen.vision.identical import identical_once
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 """Where the benchmark's videos begin, unless told otherwise."""
@@ -140,10 +141,14 @@ class Questioner:
     def look(self, config: PruneVidConfig) -> Look:
         """Encode the video as ``config`` samples and resizes it, once."""
         seen = compile_plan(config, len(self.adapter.parts.layers)).needs.vision
-        key = config.max_frames, config.max_pixels, seen
+        once = config.reading.reuse_identical
+        key = config.max_frames, config.max_pixels, seen, once
         if key not in self._looks:
             medium, held = self._medium(config), EncodedVideos(self.adapter.parts.vision)
-            with nullcontext() if seen is None else watched_vision(self.adapter, seen):
+            with ExitStack() as stack:
+                stack.enter_context(nullcontext() if seen is None else watched_vision(self.adapter, seen))
+                if once:
+                    stack.enter_context(identical_once(self.adapter))
                 features = held.encode(medium.pixels, medium.grid)
             shown = replace(medium, pixels=held.hold(features))
             at_the_door = features.tokens[:, : self.model.model.config.get_text_config().hidden_size]

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
-import transformers
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.vision_blocks import rotated

@@ -51,7 +51,7 @@ def test_presets_are_those_of_the_specification() -> None:
     assert changed(get_config("recommended_2026_11")) == {"merger": "rlt", "selector": "dpp", "pruning_layer": 0.1}
     assert changed(get_recommended_config()) == {
         "merger": "distinct", "selector": "dpp", "pruning_layer": 0.5, "cluster_ratio": 0.25, "keep_ratio": 0.5,
-        "merge_images": True,
+        "merge_images": True, "reading.reuse_identical": True,
     }  # fmt: skip
     off = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
     assert changed(get_baseline_config()) == off

@@ -25,10 +25,11 @@ def get_recommended_config() -> PruneVidConfig:
     The merger is ``distinct``: it keeps the quarter of the tokens that are rare in their video and unlike everything
     kept near them in place and time. The selector is ``dpp``: half way through the layers it keeps half of those, which
     the question attends to and which differ from one another. All layers together see a fifth of the tokens.
+    Temporal positions of a video with equal pixels are encoded once (``reuse_identical``).
     ``cluster_ratio`` sets the budget. The measurements are from the bundled toys; no real checkpoint has confirmed
     them yet.
     """
-    own = {"merger.cluster_ratio": 0.25, "selector.keep_ratio": 0.5}
+    own = {"merger.cluster_ratio": 0.25, "selector.keep_ratio": 0.5, "reading.reuse_identical": True}
     return PruneVidConfig(merger="distinct", selector="dpp", pruning_layer=0.5, **own)
 
 

@@ -1,0 +1,395 @@
+"""A tower of CLIP's form that encodes of each frame what changed, against the plain loops that say what it claims to be.
+
+Oracles of ../shared/specs/vision_encoder.md, section 7, as these towers have them:
+
+| oracle | here |
+|---|---|
+| 1 nothing asked: the stock objects | `test_nothing_asked_leaves_the_stock_objects` |
+| 2 all moving; 3 equal frames | each family |
+| 4 towers of windows alone | no meaning: every layer sees a whole frame |
+| 5 random masks: a canvas of keys and values | each family, with and without an early layer |
+| 6 chunks | each family |
+| 7 two videos and an image | each family |
+| 8 `rlt` on copies | no meaning where frames are pooled: a token is of several patches |
+| 9 padded queries | in 5: a frame's queries are padded to whole parts |
+| 10 eager | one family |
+| 11 Qwen2-VL | tests of Qwen's towers |
+| 12 FLOPs; 13 context; 14 noise and a dot; 15 no drift | one or both kinds of tower |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.frame_tower import FrameTower
+from prunevid_qwen.adapters.tiny import PATCH, SIDE
+from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.vision.frame_rows import FrameRows
+from prunevid_qwen.vision.frames import ReusedFrames
+from tests.families import family_inputs, family_model
+from tests.tolerances import LOGITS, close
+
+FAMILIES = ("llava_next_video", "llava_onevision", "video_llava")
+CELLS = SIDE**2
+
+
+def tower_of(family: str, attention: str = "sdpa") -> FrameTower:
+    tower = adapter_for(family_model(family, attention)).frame_tower()
+    assert tower is not None
+    return tower
+
+
+@contextmanager
+def reused(
+    family: str, threshold: float | None = 0.0, early: tuple[int, float] | None = None, chunk: int | None = None,
+    attention: str = "sdpa",
+) -> Iterator[list[tuple[int, list[int]]]]:  # fmt: skip
+    """Let the tower of a family reuse; what is counted, call by call."""
+    adapter, seen = adapter_for(family_model(family, attention)), list[tuple[int, list[int]]]()
+    tower = adapter.frame_tower()
+    assert tower is not None
+    made = ReusedFrames(tower, threshold, early, lambda units, ran: seen.append((units, list(ran))))
+    with made.standing_in(adapter.parts.root), adapter.vision_in_chunks(chunk and chunk * CELLS):
+        yield seen
+
+
+@torch.no_grad()
+def features(family: str, videos: Tensor, attention: str = "sdpa") -> Tensor:
+    out = family_model(family, attention).model.get_video_features(pixel_values_videos=videos)
+    return out.pooler_output  # type: ignore[no-any-return]
+
+
+@contextmanager
+def outputs(family: str) -> Iterator[list[list[Tensor]]]:
+    """What hooks on the layers see, layer by layer: [T, P, C] of each call."""
+    layers = tower_of(family).layers
+    seen: list[list[Tensor]] = [[] for _ in layers]
+    handles = [
+        layer.register_forward_hook(lambda _m, _a, out, own=own: own.append(out[0] if isinstance(out, tuple) else out))
+        for layer, own in zip(layers, seen, strict=True)
+    ]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def drawn(moves: Tensor, seed: int = 0) -> Tensor:
+    """Draw a video [T, 3, H, W] whose patches are new where ``moves`` [T, L] and else stay as they are."""
+    numbers = torch.Generator().manual_seed(seed)
+    moves = moves.clone()
+    moves[0] = True
+    frame, out = torch.zeros(3, SIDE, PATCH, SIDE, PATCH), []
+    for now in moves.view(-1, 1, SIDE, 1, SIDE, 1):
+        frame = torch.where(now, torch.randn(frame.shape, generator=numbers), frame)
+        out.append(frame.reshape(3, SIDE * PATCH, SIDE * PATCH))
+    return torch.stack(out)
+
+
+def some(frames: int, share: float, seed: int = 0) -> Tensor:
+    """Draw which patches move, [T, L] bool; all of the first frame do, none of the third."""
+    moves = torch.rand(frames, CELLS, generator=torch.Generator().manual_seed(seed)) < share
+    moves[0] = True
+    moves[2:3] = False
+    return moves
+
+
+@torch.no_grad()
+def canvas_loop(family: str, frames: Tensor, encoded: Tensor, early: tuple[int, float] | None = None) -> list[Tensor]:
+    """One frame after the other: each place has the keys and values, and the states, of when it was last encoded.
+
+    Returns:
+        [T, P, C] of each layer.
+    """
+    tower = tower_of(family)
+    named = dict(tower.module.named_modules())
+    embed = next(module for name, module in named.items() if name.endswith("embeddings"))
+    first = next((module for name, module in named.items() if name.endswith("pre_layrnorm")), nn.Identity())
+    led = int(tower.has_cls)
+    states, keys, values = ({} for _ in range(3))  # by layer: [P, C]
+    out: list[list[Tensor]] = [[] for _ in tower.layers]
+    last = torch.zeros(())
+    for t, frame in enumerate(frames):
+        x = first(embed(frame[None]))[0]
+        runs = _with_cls(encoded[t], led)
+        for number, layer in enumerate(tower.layers):
+            attention: Any = layer.self_attn
+            if number not in states:
+                states[number], keys[number], values[number] = (torch.zeros_like(x) for _ in range(3))
+            for place in runs.nonzero()[:, 0].tolist():  # all of them before any looks
+                y = layer.layer_norm1(x[place])
+                keys[number][place], values[number][place] = attention.k_proj(y), attention.v_proj(y)
+            made = x.clone()
+            for place in runs.nonzero()[:, 0].tolist():
+                query = attention.q_proj(layer.layer_norm1(x[place])).unflatten(-1, (attention.num_heads, -1))
+                key, value = (each[number].unflatten(-1, (attention.num_heads, -1)) for each in (keys, values))
+                weights = (torch.einsum("hd,phd->hp", query, key) * attention.scale).softmax(-1)
+                y = x[place] + attention.out_proj(torch.einsum("hp,phd->hd", weights, value).flatten())
+                made[place] = states[number][place] = y + layer.mlp(layer.layer_norm2(y))
+            x = made
+            out[number].append(states[number].clone())
+            if early is not None and number == early[0]:
+                own = F.normalize(states[number][led:], dim=-1)
+                goes = runs[led:].clone() if t == 0 else runs[led:] & ((own * last).sum(-1) <= early[1])
+                last = own if t == 0 else torch.where(goes[:, None], own, last)
+                runs = _with_cls(goes, led)
+    return [torch.stack(each) for each in out]
+
+
+def _with_cls(patches: Tensor, led: int) -> Tensor:
+    return torch.cat([patches.any()[None], patches]) if led else patches
+
+
+# ---- what is exact
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_all_moves_it_is_the_stock_tower(family: str) -> None:
+    videos = torch.stack([drawn(torch.ones(4, CELLS).bool(), seed) for seed in (0, 1)])
+    stock = features(family, videos)
+    with reused(family) as seen:
+        assert torch.equal(features(family, videos), stock)
+    assert seen == [(8 * CELLS, [8 * CELLS] * 3)]
+    with reused(family, chunk=3):  # the last frame of a chunk is carried: the layers are stood in for
+        close(features(family, videos), stock, LOGITS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equal_frames_are_encoded_once(family: str) -> None:
+    videos = drawn(torch.zeros(5, CELLS).bool())[None]
+    stock = features(family, videos)
+    with reused(family) as seen:
+        close(features(family, videos), stock, LOGITS)
+    assert seen == [(5 * CELLS, [CELLS] * 3)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("early", [None, (0, 0.6), (1, 0.6)])
+def test_any_mask_equals_a_loop_over_a_canvas(family: str, early: tuple[int, float] | None) -> None:
+    moves = some(6, 0.4)
+    frames = drawn(moves)
+    if early is not None:  # alike, not equal: some go on after the early layer
+        frames = frames + 0.3 * torch.randn(frames.shape, generator=torch.Generator().manual_seed(9))
+        moves = torch.ones_like(moves)
+    wanted = canvas_loop(family, frames, moves, early)
+    with reused(family, early=early) as seen, outputs(family) as got:
+        features(family, frames[None])
+    for one, other in zip(got, wanted, strict=True):
+        close(one[0], other, LOGITS)
+    ran = seen[0][1]
+    assert ran[0] == int(moves.sum())
+    if early is None:
+        assert ran == [ran[0]] * 3
+    else:
+        stays = ran[early[0] + 1 :]
+        assert len(set(stays)) == 1 and CELLS < stays[0] < ran[0], "the case shows nothing"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("early", [None, (1, 0.6)])
+@pytest.mark.parametrize("chunk", [1, 2, 4, 5])
+def test_chunks_are_one_call(family: str, early: tuple[int, float] | None, chunk: int) -> None:
+    videos = torch.stack([drawn(some(6, 0.4, seed), seed) for seed in (3, 4)])
+    if early:
+        videos = videos + 0.3 * torch.randn(videos.shape, generator=torch.Generator().manual_seed(9))
+    with reused(family, early=early) as whole:
+        wanted = features(family, videos)
+    with reused(family, early=early, chunk=chunk) as cut:
+        close(features(family, videos), wanted, LOGITS)
+    assert len(cut) == -(-12 // chunk)
+    assert [sum(each) for each in zip(*(ran for _, ran in cut), strict=True)] == whole[0][1]
+    assert sum(units for units, _ in cut) == whole[0][0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("early", [None, (1, 0.6)])
+def test_videos_lend_nothing_to_each_other(family: str, early: tuple[int, float] | None) -> None:
+    one = drawn(some(4, 0.3, 5), 5)
+    videos = torch.stack([one, one, drawn(some(4, 0.3, 6), 6)])  # the second begins as the first does
+    with reused(family, early=early) as seen:
+        together = features(family, videos)
+    alone = []
+    for video in videos:
+        with reused(family, early=early):
+            alone.append(features(family, video[None]))
+    close(together, torch.cat(alone), LOGITS)
+    with reused(family, early=early) as first:
+        features(family, one[None])
+    assert seen[0][1][0] > 2 * first[0][1][0] and together.shape[0] % 3 == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_images_lend_and_borrow_nothing(family: str) -> None:
+    model, inputs = family_model(family), family_inputs(family, "batch")
+    names = [name for name in inputs if name.startswith("pixel_values") and name != "pixel_values_videos"]
+    given = {name: inputs[name] for name in (*names, "image_sizes") if name in inputs}
+
+    @torch.no_grad()
+    def images() -> Sequence[Tensor]:
+        made = model.model.get_image_features(**given).pooler_output
+        return list(made)
+
+    stock = images()
+    with reused(family, threshold=255.0) as seen:
+        features(family, drawn(some(3, 0.5))[None])
+        count = len(seen)
+        assert all(torch.equal(one, other) for one, other in zip(images(), stock, strict=True))
+    assert count == len(seen) == 1
+
+
+@pytest.mark.parametrize("family", ["llava_next_video", "llava_onevision"])
+def test_an_eager_model_lends_the_same(family: str) -> None:
+    videos = drawn(some(4, 0.4))[None]
+    with reused(family):
+        wanted = features(family, videos)
+    with reused(family, attention="eager"):
+        close(features(family, videos, "eager"), wanted, LOGITS)
+
+
+# ---- CLS
+
+
+def test_cls_runs_where_anything_of_its_frame_does() -> None:
+    moves = torch.zeros(3, CELLS).bool()
+    moves[2, 5] = True
+    with reused("video_llava") as seen, outputs("video_llava") as got:
+        features("video_llava", drawn(moves)[None])
+    last = got[-1][0]
+    assert torch.equal(last[1, 0], last[0, 0]) and not torch.equal(last[2, 0], last[0, 0])
+    assert torch.equal(last[2, 1], last[0, 1]) and not torch.equal(last[2, 6], last[0, 6])
+    assert seen == [(3 * CELLS, [CELLS + 1] * 3)]
+
+
+# ---- what is compared
+
+
+def levels(tower: FrameTower, pixels: Tensor) -> Tensor:
+    """Make normalised pixels of grey levels, [..., 3, H, W], but for the mean, which a difference does not have."""
+    return pixels / (255 * torch.tensor(tower.deviations)[:, None, None])
+
+
+@pytest.mark.parametrize("family", ["video_llava", "llava_onevision"])
+def test_noise_below_the_threshold_is_not_encoded_and_a_dot_is(family: str) -> None:
+    numbers = torch.Generator().manual_seed(0)
+    frames = torch.full((4, 3, SIDE * PATCH, SIDE * PATCH), 100.0)
+    frames += (torch.rand(frames.shape, generator=numbers) - 0.5) * 8
+    frames[3, :, 15:20, 29:32] += 60  # 15 pixels in one cell: 18 grey levels of its mean
+    with reused(family, threshold=8.0) as seen:
+        features(family, levels(tower_of(family), frames)[None])
+    assert seen == [(4 * CELLS, [CELLS + 1] * 3)]
+
+
+@pytest.mark.parametrize("family", ["video_llava", "llava_onevision"])
+def test_slow_change_does_not_drift_away(family: str) -> None:
+    frames = 100 + torch.arange(30.0)[:, None, None, None].expand(30, 3, SIDE * PATCH, SIDE * PATCH)
+    with reused(family, threshold=8.0, chunk=4) as seen:
+        features(family, levels(tower_of(family), frames)[None])
+    assert sum(ran[0] for _, ran in seen) == 4 * CELLS  # at 0, 9, 18 and 27
+
+
+@pytest.mark.parametrize(("patch", "extra"), [(14, 6), (16, 0), (32, 1)])
+def test_patches_are_those_of_the_embedding(patch: int, extra: int) -> None:
+    side, numbers = 3, torch.Generator().manual_seed(0)
+    pixels = torch.randn(2, 3, side * patch + extra, side * patch + extra, generator=numbers)
+    weight = torch.randn(5, 3, patch, patch, generator=numbers)
+    cut = FrameTower(nn.Identity(), [], side, patch, False, (0.5, 0.5, 0.5)).patches_of(pixels)
+    wanted = F.conv2d(pixels, weight, stride=patch).flatten(2).transpose(1, 2)
+    close(cut @ weight.flatten(1).T, wanted)
+
+
+# ---- what others see
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_taps_see_whole_frames(family: str) -> None:
+    adapter, videos = adapter_for(family_model(family)), drawn(torch.zeros(3, CELLS).bool())[None]
+    kinds = ("states", "received", "keys", "pooled", *(["cls"] if tower_of(family).has_cls else []))
+    noted: dict[tuple[int, str], Tensor] = {}
+
+    def note(block: int, kind: str, made: Tensor) -> None:
+        noted[block, kind] = made
+
+    with adapter.vision_query(VisionQuery((0, 2), what=kinds), note):
+        features(family, videos)
+        stock = dict(noted)
+        noted.clear()
+        with reused(family, chunk=2):
+            features(family, videos)
+        last = dict(noted)
+        with reused(family):
+            features(family, videos)
+    assert noted.keys() == stock.keys() == last.keys() and len(stock) == 2 * len(kinds)
+    for key, wanted in stock.items():
+        close(noted[key], wanted, LOGITS)
+        close(last[key], wanted[2:], LOGITS)
+
+
+def test_the_model_is_as_before_after_an_error() -> None:
+    family = "video_llava"
+    model = family_model(family)
+    before = {name: dict(vars(module)) for name, module in model.named_modules()}
+
+    class Stop(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise Stop
+
+    videos = drawn(some(3, 0.4))[None]
+    stock = features(family, videos)
+    with pytest.raises(Stop), reused(family):
+        handle = tower_of(family).layers[1].register_forward_hook(stop)
+        try:
+            features(family, videos)
+        finally:
+            handle.remove()
+    for name, module in model.named_modules():
+        assert vars(module).keys() == before[name].keys(), name
+    assert torch.equal(features(family, videos), stock)
+
+
+def test_a_call_that_raised_leaves_nothing_to_the_next() -> None:
+    family, videos = "video_llava", drawn(some(4, 0.4))[None]
+    with reused(family) as seen:
+        wanted = features(family, videos)
+        handle = tower_of(family).layers[1].register_forward_pre_hook(lambda _m, args: args[0].nothing)
+        with pytest.raises(AttributeError):
+            features(family, videos)
+        handle.remove()
+        assert torch.equal(features(family, videos), wanted)
+    assert len(seen) == 2
+
+
+# ---- what is saved
+
+
+@pytest.mark.parametrize("family", ["video_llava", "llava_onevision"])
+def test_half_the_patches_are_half_the_work(family: str) -> None:
+    tower, config = tower_of(family), tower_of(family).module.config
+    moves = torch.zeros(6, CELLS).bool()
+    moves[0] = True
+    moves[1:5, : CELLS // 2] = True  # of 6 frames: one whole, four halves, one not at all
+    videos, counts = drawn(moves)[None], list[int]()
+    for context in (reused(family, threshold=None), reused(family)):
+        with sdpa_kernel(SDPBackend.MATH), context, FlopCounterMode(display=False) as counter:
+            features(family, videos)
+        counts.append(counter.get_total_flops())
+    places, width = CELLS + tower.has_cls, config.hidden_size
+    led = torch.cat([moves.any(1, keepdim=True)] * tower.has_cls + [moves], dim=1)
+    rows = FrameRows(led, False, torch.device("cpu"))
+    assert rows.count == 3 * CELLS + 5 * tower.has_cls
+    linear = 2 * (6 * places - rows.count) * (4 * width**2 + 2 * width * config.intermediate_size)
+    attention = 4 * width * (6 * places**2 - rows.pairs)
+    assert counts[0] - counts[1] == len(tower.layers) * (linear + attention)
+    assert rows.pairs <= places * sum(-(-int(frame.sum()) // 3) * 3 for frame in led)

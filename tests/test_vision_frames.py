@@ -33,9 +33,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.frame_tower import FrameTower
 from prunevid_qwen.adapters.tiny import PATCH, SIDE
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.vision.frame_rows import FrameRows
-from prunevid_qwen.vision.frames import ReusedFrames
+from prunevid_qwen.vision.frame_reuse import reusing_frames
+from prunevid_qwen.vision.options import VisionOptions
 from tests.families import family_inputs, family_model
 from tests.tolerances import LOGITS, close
 
@@ -52,14 +54,13 @@ def tower_of(family: str, attention: str = "sdpa") -> FrameTower:
 @contextmanager
 def reused(
     family: str, threshold: float | None = 0.0, early: tuple[int, float] | None = None, chunk: int | None = None,
-    attention: str = "sdpa",
+    attention: str = "sdpa", identical: bool = False,
 ) -> Iterator[list[tuple[int, list[int]]]]:  # fmt: skip
     """Let the tower of a family reuse; what is counted, call by call."""
     adapter, seen = adapter_for(family_model(family, attention)), list[tuple[int, list[int]]]()
-    tower = adapter.frame_tower()
-    assert tower is not None
-    made = ReusedFrames(tower, threshold, early, lambda units, ran: seen.append((units, list(ran))))
-    with made.standing_in(adapter.parts.root), adapter.vision_in_chunks(chunk and chunk * CELLS):
+    options = VisionOptions(threshold, *((early[1], early[0]) if early else (None, None)), reuse_identical=identical)
+    counted = reusing_frames(adapter, options, lambda units, ran: seen.append((units, list(ran))))
+    with counted, adapter.vision_in_chunks(chunk and chunk * CELLS):
         yield seen
 
 
@@ -257,6 +258,19 @@ def test_an_eager_model_lends_the_same(family: str) -> None:
         close(features(family, videos, "eager"), wanted, LOGITS)
 
 
+@pytest.mark.parametrize("chunk", [None, 1, 2])
+def test_frames_of_equal_pixels_are_copies_where_only_states_are_compared(chunk: int | None) -> None:
+    moves = torch.zeros(6, CELLS).bool()
+    moves[2, 3] = moves[4] = True
+    videos = drawn(moves)[None].repeat(2, 1, 1, 1, 1)
+    with reused("video_llava", None, (1, 1.0), chunk, identical=True) as seen:
+        made = features("video_llava", videos)
+    ran = [sum(each) for each in zip(*(ran for _, ran in seen), strict=True)]
+    assert ran[:2] == [2 * 3 * CELLS] * 2 and ran[2] == 2 * (CELLS + CELLS + CELLS)
+    with reused("video_llava", None, (1, 1.0)):
+        close(made, features("video_llava", videos), LOGITS)
+
+
 # ---- CLS
 
 
@@ -335,6 +349,27 @@ def test_taps_see_whole_frames(family: str) -> None:
         close(last[key], wanted[2:], LOGITS)
 
 
+@pytest.mark.parametrize("family", ["llava", "llava_next", "internvl"])
+def test_families_of_images_alone_refuse(family: str) -> None:
+    with pytest.raises(ConfigError), reused(family):
+        pass
+
+
+def test_a_tower_has_no_block_beyond_its_last() -> None:
+    with pytest.raises(ConfigError), reused("video_llava", None, (3, 0.9)):
+        pass
+    with reused("video_llava", None, (2, 0.9)):
+        pass
+
+
+def test_nothing_asked_leaves_the_stock_objects() -> None:
+    tower = tower_of("video_llava").module
+    with reused("video_llava", None):
+        assert "forward" not in vars(tower)
+    with reused("video_llava", 0.0):
+        assert "forward" in vars(tower)
+
+
 def test_the_model_is_as_before_after_an_error() -> None:
     family = "video_llava"
     model = family_model(family)
@@ -381,13 +416,13 @@ def test_half_the_patches_are_half_the_work(family: str) -> None:
     moves[0] = True
     moves[1:5, : CELLS // 2] = True  # of 6 frames: one whole, four halves, one not at all
     videos, counts = drawn(moves)[None], list[int]()
-    for context in (reused(family, threshold=None), reused(family)):
+    for context in (reused(family, threshold=None), reused(family)):  # without options the stock tower
         with sdpa_kernel(SDPBackend.MATH), context, FlopCounterMode(display=False) as counter:
             features(family, videos)
         counts.append(counter.get_total_flops())
     places, width = CELLS + tower.has_cls, config.hidden_size
     led = torch.cat([moves.any(1, keepdim=True)] * tower.has_cls + [moves], dim=1)
-    rows = FrameRows(led, False, torch.device("cpu"))
+    rows = FrameRows(led, False)
     assert rows.count == 3 * CELLS + 5 * tower.has_cls
     linear = 2 * (6 * places - rows.count) * (4 * width**2 + 2 * width * config.intermediate_size)
     attention = 4 * width * (6 * places**2 - rows.pairs)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prunevid_qwen.tokens.device import moved
 from prunevid_qwen.vision.plan import sources
 
 PARTS = 8  # of a frame: its queries are padded to whole parts, so a block has at most so many calls of attention
@@ -20,13 +21,12 @@ class FrameRows:
     Args:
         encoded: [T, P] bool, on the CPU, of the places that are encoded; P counts the CLS token where there is one.
         carried: states from before the first frame are there for places that were not encoded yet.
-        device: of the tower.
 
     Raises:
         ValueError: a place has no state, because it was never encoded and none is carried.
     """
 
-    def __init__(self, encoded: Tensor, carried: bool, device: torch.device) -> None:
+    def __init__(self, encoded: Tensor, carried: bool) -> None:
         frames, places = encoded.shape
         flat = encoded.flatten()
         rank = flat.long().cumsum(0) - 1
@@ -39,12 +39,21 @@ class FrameRows:
         self.encoded = encoded
         self.count = len(rows)
         self.whole = self.count == frames * places
-        self._rows = rows.to(device)
-        self._state_of = torch.where(source >= 0, own, place).to(device)  # [T, P] among carried states and rows
-        self._groups, self._back = _grouped(encoded, device)
+        self._rows = rows
+        self._state_of = torch.where(source >= 0, own, place)  # [T, P] among carried states and rows
+        self._groups, self._back = _grouped(encoded)
+
+    def _on(self, device: torch.device) -> None:
+        """Have the indices where the layers run, which need not be where the pixels came."""
+        if self._rows.device != device:
+            self._rows, self._state_of, self._back = (
+                moved(each, device) for each in (self._rows, self._state_of, self._back)
+            )
+            self._groups = [(moved(frames, device), moved(asking, device)) for frames, asking in self._groups]
 
     def taken(self, full: Tensor) -> Tensor:
         """Take the rows out of whole frames: [T, P, C] -> [1, R, C]."""
+        self._on(full.device)
         return full.flatten(0, 1)[None] if self.whole else full.flatten(0, 1)[self._rows][None]
 
     def filled(self, rows: Tensor, before: Tensor | None) -> Tensor:
@@ -56,16 +65,19 @@ class FrameRows:
         """
         if self.whole:
             return rows[0].view(*self._state_of.shape, -1)
-        states = rows[0] if before is None else torch.cat((before, rows[0]))
+        self._on(rows.device)
+        states = rows[0] if before is None else torch.cat((before.to(rows.device), rows[0]))
         return states[self._state_of]
 
-    def attended(self, queries: Tensor, keys: Tensor, values: Tensor, heads: int, scale: float) -> Tensor:
+    def attended(self, queries: Tensor, keys: Tensor, values: Tensor, heads: int, scale: float,
+                 dropout: float = 0.0) -> Tensor:  # fmt: skip
         """Let the rows attend to all places of their frame.
 
         Args:
             queries, keys, values: [T, P, C] of whole frames, as `filled` makes them.
             heads: among which C is shared out.
             scale: factor on the logits.
+            dropout: share of the weights that are dropped.
 
         Returns:
             [1, R, C].
@@ -75,12 +87,12 @@ class FrameRows:
             return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # [G, H, places, d]
 
         if self.whole:
-            made = F.scaled_dot_product_attention(split(queries), split(keys), split(values), scale=scale)
+            made = F.scaled_dot_product_attention(split(queries), split(keys), split(values), dropout_p=dropout, scale=scale)
             return made.transpose(1, 2).flatten(2).flatten(0, 1)[None]
         out = []
         for frames, asking in self._groups:
             own = split(queries.flatten(0, 1)[asking])
-            made = F.scaled_dot_product_attention(own, split(keys[frames]), split(values[frames]), scale=scale)
+            made = F.scaled_dot_product_attention(own, split(keys[frames]), split(values[frames]), dropout_p=dropout, scale=scale)
             out.append(made.transpose(1, 2).flatten(2).flatten(0, 1))
         return torch.cat(out)[self._back][None] if out else queries.new_zeros(1, 0, queries.shape[-1])
 
@@ -93,7 +105,7 @@ class FrameRows:
         return sum(asking.numel() for _, asking in self._groups) * places
 
 
-def _grouped(encoded: Tensor, device: torch.device) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+def _grouped(encoded: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """Group frames by how many of their places are encoded, rounded up to whole parts of a frame.
 
     Returns:
@@ -111,9 +123,9 @@ def _grouped(encoded: Tensor, device: torch.device) -> tuple[list[tuple[Tensor, 
     for size, frames in by.items():
         padded = torch.stack([F.pad(asking[t], (0, size - len(asking[t])), value=int(asking[t][0])) for t in frames])
         chosen = torch.tensor(frames, device="cpu")
-        groups.append((chosen.to(device), (padded + chosen[:, None] * places).to(device)))
+        groups.append((chosen, padded + chosen[:, None] * places))
         for t in frames:
             stands[t] = torch.arange(done, done + len(asking[t]), device="cpu")
             done += size
     none = torch.zeros(0, dtype=torch.long, device="cpu")
-    return groups, torch.cat([none, *(stands[t] for t in sorted(stands))]).to(device)
+    return groups, torch.cat([none, *(stands[t] for t in sorted(stands))])

@@ -15,18 +15,23 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.frame_tower import OUT, PROJECTIONS, FrameTower, frames_of
-from prunevid_qwen.adapters.seams import first_argument, missing_seam
+from prunevid_qwen.adapters.seams import checkpointed, first_argument, missing_seam, require_arguments
+from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.vision.frame_plan import equal_frames, plan_frames, still_going
 from prunevid_qwen.vision.frame_rows import FrameRows
-from prunevid_qwen.vision.plan import PatchForm, last_encoded, plan_reuse
+from prunevid_qwen.vision.options import VisionOptions
+from prunevid_qwen.vision.plan import PatchForm
+
+Count = Callable[[int, Sequence[int]], None]
+"""Takes the patches of the frames of a call of the tower, and how many of them ran through each layer: [layers]."""
 
 
 @dataclass
@@ -34,7 +39,7 @@ class CarriedFrames:
     """What the next chunk of a video needs of the last encoded state of each place of a frame.
 
     Args:
-        pixels: [L, 1, C] of patches, as they were compared, or None where pixels leave nothing out.
+        pixels: [L, C] of patches, as they were compared, or None where pixels leave nothing out.
         states: of each layer and module [P, C], CLS among them.
         early: [L, C] directions of the states after the early block that went on there, or None.
     """
@@ -92,16 +97,13 @@ class ReusedFrames:
 
     Args:
         tower: of the family's videos.
-        threshold: grey levels, or None: pixels leave nothing out.
-        early: index of a layer and the cosine above which a patch's state goes no further, or None.
-        count: is told, of each call on videos, the patches and those of them that ran through each layer: [layers].
+        options: what is asked.
+        count: is told of each call on videos.
     """
 
-    def __init__(
-        self, tower: FrameTower, threshold: float | None, early: tuple[int, float] | None,
-        count: Callable[[int, Sequence[int]], None],
-    ) -> None:  # fmt: skip
-        self.tower, self.threshold, self.early, self._count = tower, threshold, early, count
+    def __init__(self, tower: FrameTower, options: VisionOptions, count: Count) -> None:
+        self.tower, self.options, self._count = tower, options, count
+        self._early = options.early_index(len(tower.layers))
         self._form = PatchForm(tower.patch, 1, tower.deviations)
         self._here = _Shown()
 
@@ -116,7 +118,7 @@ class ReusedFrames:
             name = "get_video_features"
             if not hasattr(root, name):
                 raise missing_seam("the model", name)
-            stack.enter_context(replaced(root, name, self._asked(getattr(root, name))))
+            stack.enter_context(replaced(root, name, self._asked(name, getattr(root, name))))
             stack.enter_context(replaced(self.tower.module, "forward", self._encode(self.tower.module.forward)))
             for number, layer in enumerate(self.tower.layers):
                 attention = self.tower.attention(layer)
@@ -127,13 +129,14 @@ class ReusedFrames:
                     stack.enter_context(replaced(module, "forward", self._project(number, part, module.forward)))
             yield
 
-    def _asked(self, stock: Callable[..., Any]) -> Callable[..., Any]:
+    def _asked(self, name: str, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Note how many frames each video has while its features are made."""
         signature = inspect.signature(stock)
 
         def get_video_features(*args: Any, **kwargs: Any) -> Any:
             here, given = self._here, signature.bind(*args, **kwargs).arguments
-            here.videos, here.at, here.carried = frames_of(given.get("pixel_values_videos")), 0, None
+            require_arguments(given, name, "pixel_values_videos")
+            here.videos, here.at, here.carried = frames_of(given["pixel_values_videos"]), 0, None
             try:
                 return stock(*args, **kwargs)
             finally:
@@ -146,15 +149,25 @@ class ReusedFrames:
             here = self._here
             if here.videos is None:  # images
                 return stock(*args, **kwargs)
+            if checkpointed(self.tower.layers):
+                raise UnsupportedError(
+                    "gradient checkpointing runs the vision encoder's layers anew, which reuse of what stands still "
+                    "does not support: leave reuse_threshold and early_tau out, or call "
+                    "model.gradient_checkpointing_disable()"
+                )
             pixels = first_argument(args, kwargs, "the vision encoder's call", "pixel_values")
+            if kwargs.get("output_attentions", getattr(self.tower.module.config, "output_attentions", False)):
+                # the weights of all patches are wanted: the encoder does all of it, and the count says so
+                self._count(len(pixels) * self.tower.patches, [len(pixels) * self.tower.patches] * len(self.tower.layers))
+                return stock(*args, **kwargs)
             begins, goes_on = here.edges(len(pixels))
             before = None if begins[0] else here.carried
             after = CarriedFrames() if goes_on else None
             patches = self._planned(pixels, begins, before, after)
-            if before is None and after is None and self.early is None and bool(patches.all()):
+            if before is None and after is None and self._early is None and bool(patches.all()):
                 self._count(patches.numel(), [patches.numel()] * len(self.tower.layers))
                 return stock(*args, **kwargs)
-            here.call = call = _Call(self._rows(patches, before, pixels.device), begins, before, after, patches)
+            here.call = call = _Call(self._rows(patches, before), begins, before, after, patches)
             try:
                 out = stock(*args, **kwargs)
             finally:
@@ -168,23 +181,20 @@ class ReusedFrames:
     def _planned(self, pixels: Tensor, begins: Sequence[bool], before: CarriedFrames | None,
                  after: CarriedFrames | None) -> Tensor:  # fmt: skip
         """Say which patches of frames are encoded, [T, L] bool on the CPU, by their pixels."""
-        if self.threshold is None:
+        if self.options.reuse_threshold is None and not self.options.reuse_identical:
             return torch.ones(len(pixels), self.tower.patches, dtype=torch.bool, device="cpu")
-        patches = self.tower.patches_of(pixels)[:, :, None]
-        starts = [t for t, begin in enumerate(begins) if begin or not t]
-        encoded = list[Tensor]()
-        last = before.pixels if before else None
-        for start, stop in pairwise([*starts, len(pixels)]):
-            own = patches[start:stop]
-            encoded.append(plan_reuse(own, self.threshold, last, form=self._form))
-            if after is not None and stop == len(pixels):
-                after.pixels = last_encoded(own, encoded[-1], last)
-            last = None
-        return torch.cat(encoded).cpu()
+        patches, last = self.tower.patches_of(pixels), before.pixels if before else None
+        if self.options.reuse_threshold is None:
+            encoded, last = equal_frames(patches, begins, last)
+        else:
+            encoded, last = plan_frames(patches, begins, self.options.reuse_threshold, last, self._form)
+        if after is not None:
+            after.pixels = last
+        return encoded.cpu()
 
-    def _rows(self, patches: Tensor, before: CarriedFrames | None, device: torch.device) -> FrameRows:
+    def _rows(self, patches: Tensor, before: CarriedFrames | None) -> FrameRows:
         led = [patches.any(1, keepdim=True)] if self.tower.has_cls else []
-        return FrameRows(torch.cat([*led, patches], dim=1), before is not None, device)
+        return FrameRows(torch.cat([*led, patches], dim=1), before is not None)
 
     def _layer(self, number: int, stock: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -197,7 +207,7 @@ class ReusedFrames:
             rows = made[0] if isinstance(made, tuple) else made
             full = call.filled(number, "out", rows)
             call.ran.append(int(call.patches.sum()))
-            if self.early is not None and number == self.early[0]:
+            if number == self._early:
                 self._drop_alike(call, full)
             return (full, *made[1:]) if isinstance(made, tuple) else full
 
@@ -216,28 +226,52 @@ class ReusedFrames:
             if call is None:
                 return stock(*args, **kwargs)
             states = first_argument(args, kwargs, "the attention of the vision encoder", "hidden_states")
+            dropout = float(attention.dropout) if attention.training else 0.0
             whole = [attention.get_submodule(part)(states) for part in PROJECTIONS]  # each [T, P, C]
-            made = call.rows.attended(*whole, heads=attention.num_heads, scale=float(attention.scale))
+            made = call.rows.attended(*whole, heads=attention.num_heads, scale=float(attention.scale), dropout=dropout)
             return attention.get_submodule(OUT)(made), None
 
         return forward
 
     def _drop_alike(self, call: _Call, states: Tensor) -> None:
-        """Let go no further what hardly differs from the state that last went on at its place.
-
-        Args:
-            call: loses rows.
-            states: [T, P, C] that the early layer returned.
-        """
-        assert self.early is not None
-        own = F.normalize(states[:, int(self.tower.has_cls) :].float(), dim=-1)
-        last = own[0] if call.before is None or call.before.early is None else call.before.early
-        patches, kept = call.patches.to(own.device), []
-        for t, begins in enumerate(call.begins):
-            goes = patches[t] if begins else patches[t] & ~((own[t] * last).sum(-1) > self.early[1])
-            last = torch.where(goes[:, None], own[t], last)
-            kept.append(goes)
-        call.patches = torch.stack(kept).cpu()
-        call.rows = self._rows(call.patches, call.before, states.device)
+        """Let rows go no further after the early layer, by the states [T, P, C] that it returned."""
+        assert self.options.early_tau is not None
+        own, last = states[:, int(self.tower.has_cls) :], call.before.early if call.before else None
+        kept, last = still_going(own, call.patches, call.begins, self.options.early_tau, last)
+        call.patches = kept.cpu()
+        call.rows = self._rows(call.patches, call.before)
         if call.after is not None:
             call.after.early = last
+
+
+@contextmanager
+def reusing_frames(adapter: Adapter, options: VisionOptions, count: Count) -> Iterator[None]:
+    """Let the tower of a family's videos encode of each frame what changed, inside the block.
+
+    It goes inside `vision_in_chunks`, which may cut a video. Options without reuse leave all as it is.
+
+    Args:
+        adapter: of the model; its modules are restored on leaving.
+        options: ``reuse_identical`` is taken care of here, too: a frame with the pixels of the one before is a copy.
+        count: is told of each call of the tower on videos.
+
+    Raises:
+        ConfigError: the model is shown no videos, or its tower has no such early block.
+    """
+    if not options.reuses:
+        yield
+        return
+    tower = adapter.frame_tower()
+    if tower is None:
+        raise ConfigError(
+            f"reuse_threshold and early_tau compare the frames of a video, but to a {adapter.family} all is images: "
+            "leave them out"
+        )
+    blocks, early = len(tower.layers), options.early_index(len(tower.layers))
+    if early is not None and early >= blocks:
+        raise ConfigError(
+            f"early_block is {options.early_block}, but the vision encoder of this {adapter.family} has blocks 0 to "
+            f"{blocks - 1}: choose one of them, or a share of its depth in (0, 1)"
+        )
+    with ReusedFrames(tower, options, count).standing_in(adapter.parts.root):
+        yield

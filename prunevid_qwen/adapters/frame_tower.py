@@ -66,7 +66,7 @@ class FrameTower:
 
 
 def frames_of(pixels: Any) -> list[int] | None:
-    """Count the frames of each video in what `get_video_features` is given, [videos, frames, 3, H, W]; None of another form."""
+    """Count the frames of each video of [videos, frames, 3, H, W], as features are asked for; None of another form."""
     if not isinstance(pixels, Tensor) or pixels.ndim != 5:
         return None
     videos, frames = pixels.shape[:2]

@@ -156,9 +156,12 @@ class ReusedFrames:
                     "model.gradient_checkpointing_disable()"
                 )
             pixels = first_argument(args, kwargs, "the vision encoder's call", "pixel_values")
+            self._check_size(pixels)
             if kwargs.get("output_attentions", getattr(self.tower.module.config, "output_attentions", False)):
                 # the weights of all patches are wanted: the encoder does all of it, and the count says so
-                self._count(len(pixels) * self.tower.patches, [len(pixels) * self.tower.patches] * len(self.tower.layers))
+                self._count(
+                    len(pixels) * self.tower.patches, [len(pixels) * self.tower.patches] * len(self.tower.layers)
+                )
                 return stock(*args, **kwargs)
             begins, goes_on = here.edges(len(pixels))
             before = None if begins[0] else here.carried
@@ -177,6 +180,15 @@ class ReusedFrames:
             return out
 
         return forward
+
+    def _check_size(self, pixels: Tensor) -> None:
+        height, width = pixels.shape[-2:]
+        if {height // self.tower.patch, width // self.tower.patch} != {self.tower.side}:
+            side = self.tower.side * self.tower.patch
+            raise UnsupportedError(
+                f"reuse of what stands still knows frames of {side} x {side} pixels, which the vision encoder was "
+                f"made for, got {height} x {width}: leave reuse_threshold and early_tau out"
+            )
 
     def _planned(self, pixels: Tensor, begins: Sequence[bool], before: CarriedFrames | None,
                  after: CarriedFrames | None) -> Tensor:  # fmt: skip
@@ -228,7 +240,7 @@ class ReusedFrames:
             states = first_argument(args, kwargs, "the attention of the vision encoder", "hidden_states")
             dropout = float(attention.dropout) if attention.training else 0.0
             whole = [attention.get_submodule(part)(states) for part in PROJECTIONS]  # each [T, P, C]
-            made = call.rows.attended(*whole, heads=attention.num_heads, scale=float(attention.scale), dropout=dropout)
+            made = call.rows.attended(whole, attention.num_heads, float(attention.scale), dropout)
             return attention.get_submodule(OUT)(made), None
 
         return forward

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,12 +71,11 @@ class FrameRows:
         states = rows[0] if before is None else torch.cat((before.to(rows.device), rows[0]))
         return states[self._state_of]
 
-    def attended(self, queries: Tensor, keys: Tensor, values: Tensor, heads: int, scale: float,
-                 dropout: float = 0.0) -> Tensor:  # fmt: skip
+    def attended(self, whole: Sequence[Tensor], heads: int, scale: float, dropout: float = 0.0) -> Tensor:
         """Let the rows attend to all places of their frame.
 
         Args:
-            queries, keys, values: [T, P, C] of whole frames, as `filled` makes them.
+            whole: queries, keys and values, each [T, P, C] of whole frames, as `filled` makes them.
             heads: among which C is shared out.
             scale: factor on the logits.
             dropout: share of the weights that are dropped.
@@ -82,18 +83,21 @@ class FrameRows:
         Returns:
             [1, R, C].
         """
+        queries, keys, values = whole
+        self._on(queries.device)
 
         def split(x: Tensor) -> Tensor:
             return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # [G, H, places, d]
 
+        def attend(asking: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+            given = (split(each) for each in (asking, keys, values))
+            made = F.scaled_dot_product_attention(*given, dropout_p=dropout, scale=scale)
+            return made.transpose(1, 2).flatten(2).flatten(0, 1)
+
         if self.whole:
-            made = F.scaled_dot_product_attention(split(queries), split(keys), split(values), dropout_p=dropout, scale=scale)
-            return made.transpose(1, 2).flatten(2).flatten(0, 1)[None]
-        out = []
-        for frames, asking in self._groups:
-            own = split(queries.flatten(0, 1)[asking])
-            made = F.scaled_dot_product_attention(own, split(keys[frames]), split(values[frames]), dropout_p=dropout, scale=scale)
-            out.append(made.transpose(1, 2).flatten(2).flatten(0, 1))
+            return attend(queries, keys, values)[None]
+        places = queries.flatten(0, 1)
+        out = [attend(places[asking], keys[frames], values[frames]) for frames, asking in self._groups]
         return torch.cat(out)[self._back][None] if out else queries.new_zeros(1, 0, queries.shape[-1])
 
     @property

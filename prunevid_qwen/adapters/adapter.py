@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.frame_tower import FrameTower
 from prunevid_qwen.adapters.picture_grids import PictureGrid
+from prunevid_qwen.adapters.tower_form import TowerForm
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
 
@@ -147,6 +148,11 @@ class Adapter(Protocol):
         ...
 
     # ---- the vision towers
+
+    @property
+    def tower_form(self) -> TowerForm | None:
+        """What `prunevid_qwen.vision` has to know of the tower; None where it is not of Qwen's form."""
+        ...
 
     def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:
         """Let the towers take at most about ``tokens`` visual tokens at once inside the block; None: no limit."""

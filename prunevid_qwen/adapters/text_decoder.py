@@ -14,6 +14,7 @@ from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.frame_tower import FrameTower
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
+from prunevid_qwen.adapters.tower_form import TowerForm
 from prunevid_qwen.tokens import TokenLayout
 
 Rope = tuple[Tensor, Tensor]
@@ -54,6 +55,11 @@ class TextDecoder:
 
     def frame_tower(self) -> FrameTower | None:
         """Describe the tower that is given videos frame by frame; None where no tower is."""
+        return None
+
+    @property
+    def tower_form(self) -> TowerForm | None:
+        """What reuse in the tower has to know of it: None, the tower is of another form."""
         return None
 
     @property

@@ -11,115 +11,71 @@ The patch embedding runs for all patches: it is a 500th of the tower.
 from __future__ import annotations
 
 import inspect
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.frame_tower import OUT, PROJECTIONS, FrameTower, frames_of
+from prunevid_qwen.adapters.frame_tower import OUT, PROJECTIONS, frames_of
 from prunevid_qwen.adapters.seams import checkpointed, first_argument, missing_seam, require_arguments
+from prunevid_qwen.adapters.vision import with_source
 from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.vision.carried import Count
+from prunevid_qwen.vision.frame_call import CarriedFrames, FrameCall, ShownVideos
 from prunevid_qwen.vision.frame_plan import equal_frames, plan_frames, still_going
 from prunevid_qwen.vision.frame_rows import FrameRows
 from prunevid_qwen.vision.options import VisionOptions
 from prunevid_qwen.vision.plan import PatchForm
 
-Count = Callable[[int, Sequence[int]], None]
-"""Takes the patches of the frames of a call of the tower, and how many of them ran through each layer: [layers]."""
 
-
-@dataclass
-class CarriedFrames:
-    """What the next chunk of a video needs of the last encoded state of each place of a frame.
+class FrameReuse:
+    """Lets patches of frames be copies, in the contexts of `reusing` and `planning`. Threads may share it.
 
     Args:
-        pixels: [L, C] of patches, as they were compared, or None where pixels leave nothing out.
-        states: of each layer and module [P, C], CLS among them.
-        early: [L, C] directions of the states after the early block that went on there, or None.
+        adapter: of the model.
+        options: `VisionOptions.reuses`. ``reuse_identical`` is taken care of here, too: a frame with the pixels of the
+            one before is a copy.
+        count: is told how many patches of videos were encoded.
+
+    Raises:
+        UnsupportedError: the model is shown no videos.
+        ConfigError: the tower has no such block.
     """
 
-    pixels: Tensor | None = None
-    states: dict[tuple[int, str], Tensor] = field(default_factory=dict)
-    early: Tensor | None = None
-
-
-@dataclass
-class _Call:
-    """One call of the tower on frames of videos."""
-
-    rows: FrameRows
-    begins: list[bool]  # of each frame: a video begins
-    before: CarriedFrames | None
-    after: CarriedFrames | None  # None where the last frame ends its video
-    patches: Tensor  # [T, L] bool, on the CPU: those that run
-    ran: list[int] = field(default_factory=list)  # of each layer so far, patches
-
-    def filled(self, number: int, name: str, rows: Tensor) -> Tensor:
-        """Make whole frames of what a module of a layer made of rows."""
-        key = number, name
-        full = self.rows.filled(rows, None if self.before is None else self.before.states[key])
-        if self.after is not None:
-            self.after.states[key] = full[-1].clone()
-        return full
-
-
-class _Shown(threading.local):
-    """The videos whose features are asked for, and the call of the tower under way; each thread has its own."""
-
-    def __init__(self) -> None:
-        self.videos: list[int] | None = None  # frames of each
-        self.at = 0  # frames that the tower was given
-        self.carried: CarriedFrames | None = None
-        self.call: _Call | None = None
-
-    def edges(self, frames: int) -> tuple[list[bool], bool]:
-        """Say of each of the next frames whether a video begins with it, and whether the last one's goes on."""
-        assert self.videos is not None
-        starts, done = set[int](), 0
-        for each in self.videos:
-            starts.add(done)
-            done += each
-        if self.at + frames > done:
-            raise missing_seam("the vision encoder's call for videos", f"{done} frames", [self.at + frames])
-        begins = [self.at + t in starts for t in range(frames)]
-        self.at += frames
-        return begins, self.at not in starts and self.at < done
-
-
-class ReusedFrames:
-    """Stands in for the forwards of one tower and of its layers.
-
-    Args:
-        tower: of the family's videos.
-        options: what is asked.
-        count: is told of each call on videos.
-    """
-
-    def __init__(self, tower: FrameTower, options: VisionOptions, count: Count) -> None:
-        self.tower, self.options, self._count = tower, options, count
-        self._early = options.early_index(len(tower.layers))
+    def __init__(self, adapter: Adapter, options: VisionOptions, count: Count | None = None) -> None:
+        tower = adapter.frame_tower()
+        if tower is None:
+            raise UnsupportedError(
+                f"reuse_threshold and early_tau compare the frames of a video, but to a {adapter.family} all is "
+                "images: leave them out"
+            )
+        blocks, early = len(tower.layers), options.early_index(len(tower.layers))
+        if early is not None and early >= blocks:
+            raise ConfigError(
+                f"early_block={options.early_block} is no block of this vision encoder, which has {blocks}: give 0 to "
+                f"{blocks - 1}, or a share in (0, 1)"
+            )
+        self.adapter, self.tower, self.options, self._early = adapter, tower, options, early
+        self.count = Count() if count is None else count
         self._form = PatchForm(tower.patch, 1, tower.deviations)
-        self._here = _Shown()
+        self._here = ShownVideos()
+
+    # ---- contexts
 
     @contextmanager
-    def standing_in(self, root: Any) -> Iterator[None]:
-        """Let the tower reuse what stands still, inside the block.
-
-        Args:
-            root: is asked for the features of videos.
-        """
+    def reusing(self) -> Iterator[None]:
+        """Encode of each frame what changed, inside the block; it goes inside whatever cuts a call into chunks."""
+        root, name = self.adapter.parts.root, "get_video_features"
+        if not hasattr(root, name):
+            raise missing_seam("the model", name)
         with ExitStack() as stack:
-            name = "get_video_features"
-            if not hasattr(root, name):
-                raise missing_seam("the model", name)
             stack.enter_context(replaced(root, name, self._asked(name, getattr(root, name))))
-            stack.enter_context(replaced(self.tower.module, "forward", self._encode(self.tower.module.forward)))
+            for tower in dict.fromkeys(self.adapter.parts.towers.values()):
+                stack.enter_context(replaced(tower, "forward", self._encode(tower, tower.forward)))
             for number, layer in enumerate(self.tower.layers):
                 attention = self.tower.attention(layer)
                 stack.enter_context(replaced(layer, "forward", self._layer(number, layer.forward)))
@@ -128,6 +84,19 @@ class ReusedFrames:
                     module = attention.get_submodule(part)
                     stack.enter_context(replaced(module, "forward", self._project(number, part, module.forward)))
             yield
+
+    @contextmanager
+    def planning(self) -> Iterator[None]:
+        """Do nothing: chunks of frames are planned one by one, and carry what the next one compares with."""
+        yield
+
+    # ---- for what others ask
+
+    def tapped(self, _block: int, _kind: str, made: Tensor) -> Tensor:
+        """Return what a block of the tower made: it is of whole frames already."""
+        return made
+
+    # ---- calls of the tower
 
     def _asked(self, name: str, stock: Callable[..., Any]) -> Callable[..., Any]:
         """Note how many frames each video has while its features are made."""
@@ -138,56 +107,72 @@ class ReusedFrames:
             require_arguments(given, name, "pixel_values_videos")
             here.videos, here.at, here.carried = frames_of(given["pixel_values_videos"]), 0, None
             try:
-                return stock(*args, **kwargs)
+                out = stock(*args, **kwargs)
+                here.check_all()
             finally:
                 here.videos, here.carried = None, None
+            return out
 
         return get_video_features
 
-    def _encode(self, stock: Callable[..., Any]) -> Callable[..., Any]:
+    def _encode(self, tower: nn.Module, stock: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
             here = self._here
-            if here.videos is None:  # images
-                return stock(*args, **kwargs)
-            if checkpointed(self.tower.layers):
-                raise UnsupportedError(
-                    "gradient checkpointing runs the vision encoder's layers anew, which reuse of what stands still "
-                    "does not support: leave reuse_threshold and early_tau out, or call "
-                    "model.gradient_checkpointing_disable()"
-                )
             pixels = first_argument(args, kwargs, "the vision encoder's call", "pixel_values")
-            self._check_size(pixels)
-            if kwargs.get("output_attentions", getattr(self.tower.module.config, "output_attentions", False)):
-                # the weights of all patches are wanted: the encoder does all of it, and the count says so
-                self._count(
-                    len(pixels) * self.tower.patches, [len(pixels) * self.tower.patches] * len(self.tower.layers)
-                )
-                return stock(*args, **kwargs)
+            if here.videos is None or tower is not self.tower.module:  # images
+                return self._noted(stock(*args, **kwargs), *self._all(len(pixels)))
+            self._check(pixels, kwargs)
             begins, goes_on = here.edges(len(pixels))
-            before = None if begins[0] else here.carried
-            after = CarriedFrames() if goes_on else None
+            before, after = None if begins[0] else here.carried, CarriedFrames() if goes_on else None
             patches = self._planned(pixels, begins, before, after)
             if before is None and after is None and self._early is None and bool(patches.all()):
-                self._count(patches.numel(), [patches.numel()] * len(self.tower.layers))
-                return stock(*args, **kwargs)
-            here.call = call = _Call(self._rows(patches, before), begins, before, after, patches)
+                self.count.add(patches.numel(), patches.numel(), patches.numel())
+                return self._noted(stock(*args, **kwargs), *self._all(len(pixels)))
+            entered, rows = int(patches.sum()), self._rows(patches, before)
+            here.call = call = FrameCall(
+                rows, begins, before, after, patches, torch.zeros(rows.encoded.shape, device="cpu")
+            )
             try:
                 out = stock(*args, **kwargs)
             finally:
                 here.call = None
             here.carried = after
-            self._count(patches.numel(), call.ran)
-            return out
+            self.count.add(patches.numel(), entered, int(call.patches.sum()))
+            return self._noted(out, call.rows.encoded.float(), call.layers)
 
         return forward
 
-    def _check_size(self, pixels: Tensor) -> None:
+    def _all(self, frames: int) -> tuple[Tensor, Tensor]:
+        """Return what is noted of frames or images of which all runs: two tensors [T, P]."""
+        every = torch.ones(frames, self.tower.patches + self.tower.has_cls, device="cpu")
+        return every, every * len(self.tower.layers)
+
+    def _noted(self, out: Any, encoded: Tensor, layers: Tensor) -> Any:
+        """Let an output of the tower carry, [N, 2], the share of what is encoded and how many layers ran on it."""
+        return with_source(out, self.adapter.raster(torch.stack([encoded, layers], dim=-1), None))
+
+    def _check(self, pixels: Tensor, kwargs: Mapping[str, Any]) -> None:
+        """Refuse a call whose frames, or what it asks for, are not known here.
+
+        Raises:
+            UnsupportedError: frames of another size, attention weights, or gradient checkpointing.
+        """
         height, width = pixels.shape[-2:]
         if {height // self.tower.patch, width // self.tower.patch} != {self.tower.side}:
             side = self.tower.side * self.tower.patch
             raise UnsupportedError(
-                f"reuse of what stands still knows frames of {side} x {side} pixels, which the vision encoder was "
-                f"made for, got {height} x {width}: leave reuse_threshold and early_tau out"
+                f"reuse_threshold and early_tau know frames of {side} x {side} pixels, for which the vision encoder "
+                f"was made, got {height} x {width}: leave these options out"
+            )
+        if kwargs.get("output_attentions", getattr(self.tower.module.config, "output_attentions", False)):
+            raise UnsupportedError(
+                "a call of the vision encoder asks for output_attentions, which is of all places, and reuse_threshold "
+                "and early_tau encode some of them: leave it out, or turn these options off"
+            )
+        if torch.is_grad_enabled() and checkpointed(self.tower.layers):
+            raise UnsupportedError(
+                "gradient checkpointing runs the vision encoder's layers anew, and reuse_threshold and early_tau "
+                "cannot: turn these options off, or call model.gradient_checkpointing_disable()"
             )
 
     def _planned(self, pixels: Tensor, begins: Sequence[bool], before: CarriedFrames | None,
@@ -218,7 +203,7 @@ class ReusedFrames:
             made = stock(call.rows.taken(states), *args[1:], **others)
             rows = made[0] if isinstance(made, tuple) else made
             full = call.filled(number, "out", rows)
-            call.ran.append(int(call.patches.sum()))
+            call.layers += call.rows.encoded
             if number == self._early:
                 self._drop_alike(call, full)
             return (full, *made[1:]) if isinstance(made, tuple) else full
@@ -245,7 +230,7 @@ class ReusedFrames:
 
         return forward
 
-    def _drop_alike(self, call: _Call, states: Tensor) -> None:
+    def _drop_alike(self, call: FrameCall, states: Tensor) -> None:
         """Let rows go no further after the early layer, by the states [T, P, C] that it returned."""
         assert self.options.early_tau is not None
         own, last = states[:, int(self.tower.has_cls) :], call.before.early if call.before else None
@@ -254,36 +239,3 @@ class ReusedFrames:
         call.rows = self._rows(call.patches, call.before)
         if call.after is not None:
             call.after.early = last
-
-
-@contextmanager
-def reusing_frames(adapter: Adapter, options: VisionOptions, count: Count) -> Iterator[None]:
-    """Let the tower of a family's videos encode of each frame what changed, inside the block.
-
-    It goes inside `vision_in_chunks`, which may cut a video. Options without reuse leave all as it is.
-
-    Args:
-        adapter: of the model; its modules are restored on leaving.
-        options: ``reuse_identical`` is taken care of here, too: a frame with the pixels of the one before is a copy.
-        count: is told of each call of the tower on videos.
-
-    Raises:
-        ConfigError: the model is shown no videos, or its tower has no such early block.
-    """
-    if not options.reuses:
-        yield
-        return
-    tower = adapter.frame_tower()
-    if tower is None:
-        raise ConfigError(
-            f"reuse_threshold and early_tau compare the frames of a video, but to a {adapter.family} all is images: "
-            "leave them out"
-        )
-    blocks, early = len(tower.layers), options.early_index(len(tower.layers))
-    if early is not None and early >= blocks:
-        raise ConfigError(
-            f"early_block is {options.early_block}, but the vision encoder of this {adapter.family} has blocks 0 to "
-            f"{blocks - 1}: choose one of them, or a share of its depth in (0, 1)"
-        )
-    with ReusedFrames(tower, options, count).standing_in(adapter.parts.root):
-        yield

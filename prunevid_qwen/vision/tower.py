@@ -1,7 +1,7 @@
 """Reuse in a tower of Qwen's form: contexts that stand around its calls, and stand-ins for modules inside it.
 
-`Reuse.reusing` stands below whatever cuts a call into chunks, and `Reuse.planning` above it: a video is planned whole, by
-its pixels before the model casts them, and each chunk takes its part of the plan and what it may copy of the chunk
+`Reuse.reusing` stands below whatever cuts a call into chunks, and `Reuse.planning` above it: a video is planned whole,
+by its pixels before the model casts them, and each chunk takes its part of the plan and what it may copy of the chunk
 before. Without `planning`, each call of the tower is planned by itself.
 """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.seams import missing_seam

@@ -49,9 +49,12 @@ class FrameReuse:
     def __init__(self, adapter: Adapter, options: VisionOptions, count: Count | None = None) -> None:
         tower = adapter.frame_tower()
         if tower is None:
+            shown = "video" in adapter.parts.towers
+            why = (
+                "are not built for its vision encoder" if shown else "compare frames of videos, but to it all is images"
+            )
             raise UnsupportedError(
-                f"reuse_threshold and early_tau compare the frames of a video, but to a {adapter.family} all is "
-                "images: leave them out"
+                f"this model is a {adapter.family}: reuse_threshold and early_tau {why}. Leave them out"
             )
         blocks, early = len(tower.layers), options.early_index(len(tower.layers))
         if early is not None and early >= blocks:

@@ -37,6 +37,7 @@ from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.forward.evidence import Sight
 from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.receipt.vision import vision_facts
 from prunevid_qwen.vision.carried import Count
@@ -44,6 +45,7 @@ from prunevid_qwen.vision.frame_reuse import FrameReuse
 from prunevid_qwen.vision.frame_rows import FrameRows
 from prunevid_qwen.vision.options import VisionOptions
 from tests.families import family_inputs, family_model
+from tests.stock_videos import SETTINGS
 from tests.tolerances import LOGITS, close
 
 FAMILIES = ("llava_next_video", "llava_onevision", "video_llava")
@@ -85,6 +87,14 @@ def reused(
 def features(family: str, videos: Tensor, attention: str = "sdpa") -> Tensor:
     out = family_model(family, attention).model.get_video_features(pixel_values_videos=videos)
     return out.pooler_output  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def images(family: str) -> Sequence[Tensor]:
+    inputs = family_inputs(family, "batch")
+    names = [name for name in inputs if name.startswith("pixel_values") and name != "pixel_values_videos"]
+    given = {name: inputs[name] for name in (*names, "image_sizes") if name in inputs}
+    return list(family_model(family).model.get_image_features(**given).pooler_output)
 
 
 @contextmanager
@@ -229,35 +239,22 @@ def test_chunks_are_one_call(family: str, early: tuple[int, float] | None, chunk
 @pytest.mark.parametrize("early", [None, (1, 0.6)])
 def test_videos_lend_nothing_to_each_other(family: str, early: tuple[int, float] | None) -> None:
     one = drawn(some(4, 0.3, 5), 5)
-    videos = torch.stack([one, one, drawn(some(4, 0.3, 6), 6)])  # the second begins as the first does
+    videos = torch.stack([one, one.flip(0), one])  # each begins as the one before ends
     with reused(family, early=early) as seen:
         together = features(family, videos)
-    alone = []
-    for video in videos:
-        with reused(family, early=early):
-            alone.append(features(family, video[None]))
+    with reused(family, early=early) as apart:
+        alone = [features(family, video[None]) for video in videos]
     close(together, torch.cat(alone), LOGITS)
-    with reused(family, early=early) as first:
-        features(family, one[None])
-    assert seen[0][1] > 2 * first[0][1]
+    assert list(seen[0]) == [sum(each) for each in zip(*apart, strict=True)]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_images_lend_and_borrow_nothing(family: str) -> None:
-    model, inputs = family_model(family), family_inputs(family, "batch")
-    names = [name for name in inputs if name.startswith("pixel_values") and name != "pixel_values_videos"]
-    given = {name: inputs[name] for name in (*names, "image_sizes") if name in inputs}
-
-    @torch.no_grad()
-    def images() -> Sequence[Tensor]:
-        made = model.model.get_image_features(**given).pooler_output
-        return list(made)
-
-    stock = images()
+    stock = images(family)
     with reused(family, threshold=255.0) as seen:
         features(family, drawn(some(3, 0.5))[None])
         count = len(seen)
-        assert all(torch.equal(one, other) for one, other in zip(images(), stock, strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(images(family), stock, strict=True))
     assert count == len(seen) == 1
 
 
@@ -299,9 +296,10 @@ def test_cls_runs_where_anything_of_its_frame_does() -> None:
 # ---- what is compared
 
 
-def levels(tower: FrameTower, pixels: Tensor) -> Tensor:
-    """Make normalised pixels of grey levels, [..., 3, H, W], but for the mean, which a difference does not have."""
-    return pixels / (255 * torch.tensor(tower.deviations)[:, None, None])
+def levels(family: str, pixels: Tensor) -> Tensor:
+    """Normalise grey levels [..., 3, H, W] as the family's processor does, but for the mean: differences have none."""
+    deviations = torch.tensor({**VIDEO_DEFAULTS[family], **SETTINGS[family]}["image_std"])
+    return pixels / (255 * deviations[:, None, None])
 
 
 @pytest.mark.parametrize("family", ["video_llava", "llava_onevision"])
@@ -311,7 +309,7 @@ def test_noise_below_the_threshold_is_not_encoded_and_a_dot_is(family: str) -> N
     frames += (torch.rand(frames.shape, generator=numbers) - 0.5) * 8
     frames[3, :, 15:20, 29:32] += 60  # 15 pixels in one cell: 18 grey levels of its mean
     with reused(family, threshold=8.0) as seen:
-        features(family, levels(tower_of(family), frames)[None])
+        features(family, levels(family, frames)[None])
     assert seen == [(4 * CELLS, CELLS + 1, CELLS + 1)]
 
 
@@ -319,7 +317,7 @@ def test_noise_below_the_threshold_is_not_encoded_and_a_dot_is(family: str) -> N
 def test_slow_change_does_not_drift_away(family: str) -> None:
     frames = 100 + torch.arange(30.0)[:, None, None, None].expand(30, 3, SIDE * PATCH, SIDE * PATCH)
     with reused(family, threshold=8.0, chunk=4) as seen:
-        features(family, levels(tower_of(family), frames)[None])
+        features(family, levels(family, frames)[None])
     assert sum(encoded for *_, encoded in seen) == 4 * CELLS  # at 0, 9, 18 and 27
 
 
@@ -406,13 +404,15 @@ def test_the_model_is_as_before_after_an_error() -> None:
 
 
 def test_a_call_that_raised_leaves_nothing_to_the_next() -> None:
-    family, videos = "video_llava", drawn(some(4, 0.4))[None]
+    family, videos = "llava_next_video", drawn(some(4, 0.4))[None]
+    stock = images(family)
     with reused(family) as seen:
         wanted = features(family, videos)
         handle = tower_of(family).layers[1].register_forward_pre_hook(lambda _m, args: args[0].nothing)
         with pytest.raises(AttributeError):
             features(family, videos)
         handle.remove()
+        assert all(torch.equal(one, other) for one, other in zip(images(family), stock, strict=True))
         assert torch.equal(features(family, videos), wanted)
     assert len(seen) == 2
 
@@ -478,7 +478,7 @@ def test_a_receipt_says_which_tokens_are_copies(family: str, chunk: int | None) 
     assert torch.equal(found[4 * places :, 0], torch.arange(4 * places, len(found)))
     facts = vision_facts(sample, VisionOptions(4.0), 0.5)
     assert facts["encoded"] == int(ran.sum()) + len(found) - 4 * places and facts["note"] is None
-    assert facts["share"] is not None and 0.25 < facts["share"] < 1
+    assert facts["share"] is not None and 0.2 < facts["share"] < 1  # a newline is no work
     assert int(found[:, 1].max()) == 3000
 
 
@@ -488,10 +488,9 @@ def test_runs_of_tokens_are_the_same_whether_copies_are_told_or_not(
 ) -> None:
     model, inputs = family_model(family), shown(family, some(4, 0.3, 7))
     what = PruneVidConfig(merger="rlt", enable_stage2=False, enable_cache_compression=False, reuse_threshold=4.0)
-    maps, told = [], list[bool]()
+    maps, told, stock = [], list[bool](), Sight._source
     for tell in (True, False):
         with monkeypatch.context() as patched:
-            stock = Sight._source
             patched.setattr(Sight, "_source", lambda self, row, tell=tell: stock(self, row) if tell else None)
             with pruned(model, what) as trace, torch.no_grad():
                 model(**inputs)

@@ -101,8 +101,9 @@ class EvidenceCollector:
         if self._reuse is not None:
             layouts = [row.layout for row in state.rows]
             for row, source in zip(state.rows, self._copied.take(layouts, known=False), strict=True):
-                of_patches = source is not None and row.layout is not None and source.is_floating_point()
-                row.source = token_sources(row.layout, source) if of_patches else source
+                row.source = source
+                if source is not None and row.layout is not None and source.is_floating_point():  # of patches
+                    row.source = token_sources(row.layout, source)
         if self.needs.marks:
             self._mark(state, ids)
 

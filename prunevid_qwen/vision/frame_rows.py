@@ -90,8 +90,8 @@ class FrameRows:
             return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # [G, H, places, d]
 
         def attend(asking: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-            given = (split(each) for each in (asking, keys, values))
-            made = F.scaled_dot_product_attention(*given, dropout_p=dropout, scale=scale)
+            q, k, v = (split(each) for each in (asking, keys, values))
+            made = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scale)
             return made.transpose(1, 2).flatten(2).flatten(0, 1)
 
         if self.whole:

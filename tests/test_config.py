@@ -48,7 +48,9 @@ def test_presets_are_those_of_the_specification() -> None:
     }  # fmt: skip
     assert changed(get_conservative_config()) == {"keep_ratio": 0.6, "cluster_ratio": 0.75}
     assert changed(get_aggressive_config()) == {"keep_ratio": 0.2, "cluster_ratio": 0.25}
-    assert changed(get_recommended_config()) == {"merger": "rlt", "selector": "dpp", "pruning_layer": 0.1}
+    assert changed(get_recommended_config()) == {
+        "merger": "rlt", "selector": "dpp", "pruning_layer": 0.1, "reading.reuse_identical": True,
+    }  # fmt: skip
     off = {"enable_stage1": False, "enable_stage2": False, "enable_cache_compression": False}
     assert changed(get_baseline_config()) == off
     assert changed(get_stage1_only_config()) == {k: v for k, v in off.items() if k != "enable_stage1"}

@@ -56,7 +56,8 @@ def compared(
         Ready for JSON: "answer" and "stats" of the pruned side's middle turn, "baseline" with those of the other's,
         "same_answer", "comparison" from `judge`, its "verdict" in words, and "warmed_up".
     """
-    quiet, apart = config.replace(verbose=False), config.reading.reuses
+    quiet, reading = config.replace(verbose=False), config.reading
+    apart = reading.reuse_threshold is not None or reading.early_tau is not None
     sides = (model.with_config(quiet), model.with_config(quiet.replace(**ALL_OFF, **STOCK_ENCODER)))
     prepared = model.prepare(**shown, progress=progress)
     media = (prepared, prepared)
@@ -177,7 +178,7 @@ def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
         encoder = found["encoder_seconds"]
         alone = (
             f"reading and the vision encoder took {encoder['pruned']:.3g} s where it copies what stands still, and "
-            f"{encoder['unpruned']:.3g} s where it encodes everything, each timed once"
+            f"{encoder['unpruned']:.3g} s where it encodes everything"
         )
     what = "" if found["encoded_apart"] else ", all that pruning can change,"
     return (

@@ -126,7 +126,7 @@ class Report:
         notes, stats, found = [], told["stats"], told.get("comparison")
         if found is not None:
             once = "read and encoded once" if found["encoded_once"] else "read once, and encoded in each turn"
-            once = "read and encoded for each side apart" if found["encoded_apart"] else once
+            once = "read and encoded for each side by itself" if found["encoded_apart"] else once
             notes = [
                 told["verdict"],
                 "Same answer." if told["same_answer"] else "The answers differ.",

@@ -14,6 +14,7 @@ from prunevid_qwen.cli.output import Bars, Done, Reporting, check_config_file, w
 from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PRESETS_HELP, Changes, PruningOptions
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.config.media_reading import STOCK_ENCODER
 from prunevid_qwen.config.typed import build_config
 from prunevid_qwen.errors import MediaError, abridged, excerpt
 from prunevid_qwen.processes.interruption import signal_of
@@ -103,7 +104,7 @@ def _measured(model: ModelOptions, base: PruneVidConfig, sources: Sequence[str],
     from prunevid_qwen import PrunedVLM
     from prunevid_qwen.adapters import adapter_for
     from prunevid_qwen.bundled import is_bundled, source_of
-    from prunevid_qwen.evaluation.speed.vision_tuning import STOCK, count_video, figures
+    from prunevid_qwen.evaluation.speed.vision_tuning import count_video, figures
     from prunevid_qwen.inputs.frontends import check_own_reading
     from prunevid_qwen.loading import HUB_ARGUMENTS
 
@@ -113,7 +114,7 @@ def _measured(model: ModelOptions, base: PruneVidConfig, sources: Sequence[str],
     output.calm_libraries()
     if is_bundled(model.model_path):
         output.note("note: the bundled toy encodes, and its figures are no other model's: pass -m for a real model")
-    loaded = PrunedVLM.from_pretrained(model.model_path, config=base.replace(**STOCK), **loading)
+    loaded = PrunedVLM.from_pretrained(model.model_path, config=base.replace(**STOCK_ENCODER), **loading)
     depth = len(adapter_for(loaded.model).vision_blocks)
     tried.blocks_of(depth)  # complains now, not after the first video
     found = _Measured()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from prunevid_qwen.vision.plan import plan_reuse, sources
+from prunevid_qwen.vision.plan import PatchForm, last_encoded, plan_reuse, sources
 
 _PAIRS = 4096  # tokens compared at a time
 
@@ -100,12 +100,14 @@ class Agreement:
         blocks: of ``early_block``, indices.
         taus: of ``early_tau``.
         merge_tau: of stage 1: tokens whose cosine is above it are merged.
+        form: of a patch.
     """
 
     def __init__(
-        self, thresholds: Sequence[float], blocks: Sequence[int], taus: Sequence[float], merge_tau: float
-    ) -> None:
-        self._thresholds, self._merge_tau = tuple(thresholds), merge_tau
+        self, thresholds: Sequence[float], blocks: Sequence[int], taus: Sequence[float], merge_tau: float,
+        form: PatchForm,
+    ) -> None:  # fmt: skip
+        self._thresholds, self._merge_tau, self._form = tuple(thresholds), merge_tau, form
         self._early = {
             block: [Setting(threshold, block, tau) for threshold in (None, *thresholds) for tau in taus]
             for block in blocks
@@ -134,8 +136,8 @@ class Agreement:
         last: dict[float, Tensor] = {}
         for each in self._thresholds:
             held = None if before is None else before.pixels[each]
-            plan = plan_reuse(pixels, each, held)
-            plans[each], last[each] = plan.to(device), _last_encoded(pixels, plan, held)
+            plan = plan_reuse(pixels, each, held, form=self._form)
+            plans[each], last[each] = plan.to(device), last_encoded(pixels, plan, held)
         known = 0 if before is None else len(before.tokens)
         own = (torch.arange(positions * places, device=device) + known).view(positions, places)
         here = torch.arange(places, device=device)
@@ -205,13 +207,6 @@ def total(counts: Iterable[Mapping[Setting, Counts]]) -> dict[Setting, Counts]:
     for each in counts:
         found |= {setting: found.get(setting, Counts()) + own for setting, own in each.items()}
     return found
-
-
-def _last_encoded(pixels: Tensor, plan: Tensor, before: Tensor | None) -> Tensor:
-    """Return the pixels [L, P, C] of the last encoded unit of each place."""
-    source = sources(plan)[-1]
-    now = pixels[source.clamp(min=0), torch.arange(pixels.shape[1], device=pixels.device)]
-    return now if before is None else torch.where((source >= 0)[:, None, None], now, before)
 
 
 def _cosines(one: Tensor, other: Tensor) -> Tensor:

@@ -17,19 +17,15 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.media_reading import check_reuse
+from prunevid_qwen.config.media_reading import STOCK_ENCODER, check_reuse
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.vision.agreement import Agreement, Counts, Setting, total
+from prunevid_qwen.vision.plan import PatchForm
 
 THRESHOLDS = (2.0, 4.0, 8.0, 16.0)
 TAUS = (0.98, 0.95, 0.9, 0.8)
-STOCK: dict[str, Any] = {
-    "reading.reuse_threshold": None, "reading.early_tau": None, "reading.early_block": None,
-    "reading.reuse_identical": False,
-}  # fmt: skip
-"""Options that leave the vision encoder as it is."""
 _LEAST_GAIN = 0.01  # of the encoder's work: for less no second approximation is switched on
 
 
@@ -76,7 +72,8 @@ class Candidates:
                     f"early_block {block} of a vision encoder with {depth} blocks saves nothing: pass one from 0 to "
                     f"{depth - 2}"
                 )
-        return self.blocks or tuple(dict.fromkeys((max(1, depth // 8) - 1, max(2, depth // 4) - 1)))
+        usual = dict.fromkeys((max(1, depth // 8) - 1, max(2, depth // 4) - 1))
+        return self.blocks or tuple(block for block in usual if block < depth - 1)
 
 
 @dataclass
@@ -131,12 +128,14 @@ def count_video(
     blocks, merge_tau = candidates.blocks_of(depth), merge_tau_of(config)
     side, made = _window_side(tower.config, adapter.merge), dict[int, Tensor]()
 
+    form = PatchForm(reader.video.patch_size, reader.video.temporal_patch_size, reader.video.image_std)
+
     def begin() -> Agreement:
-        return Agreement(candidates.thresholds, blocks, candidates.taus, merge_tau)
+        return Agreement(candidates.thresholds, blocks, candidates.taus, merge_tau, form)
 
     # in fp32, whatever the encoder takes: pixels are compared before they are cast
     pin = input_device(tower).type == "cuda"
-    feed = reader.open_video(source, config.replace(**STOCK), dtype=torch.float32, pin=pin)
+    feed = reader.open_video(source, config.replace(**STOCK_ENCODER), dtype=torch.float32, pin=pin)
     counted, positions, frames = begin(), 0, feed.frames
     query, encoded = VisionQuery(blocks), EncodedVideos(tower)
     try:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prunevid_qwen import PruneVidConfig, PrunedVLM, get_fast_config
+from prunevid_qwen import PrunedVLM, PruneVidConfig, get_fast_config
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.cli import main
 from prunevid_qwen.cli import tune as command
@@ -210,9 +210,7 @@ def test_ctrl_c_before_anything_is_done_is_the_usual_one(clips: list[str], monke
     assert json.loads(capsys.readouterr().out)["error"]["exit_code"] == 130
 
 
-def test_what_cannot_be_read_leaves_the_others(
-    clips: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any
-) -> None:
+def test_what_cannot_be_read_leaves_the_others(clips: list[str], tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     out = tmp_path / "o.json"
     stub(monkeypatch, MediaError("broken"), None)
     assert main(["tune", "vision", *clips, "none.mp4", "--out", str(out), "--json"]) == 4

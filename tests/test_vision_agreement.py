@@ -27,7 +27,7 @@ def made(seed: int = 0) -> tuple[Tensor, dict[int, Tensor], Tensor]:
         size = torch.tensor(sizes)[torch.randint(0, len(sizes), (T, L), generator=draw)]
         return torch.randn(1, L, width, generator=draw) + (step * size[..., None]).cumsum(0)
 
-    shift = torch.tensor([0.0, 1.2, 4.0, 9.0])[torch.randint(0, 4, (T, L), generator=draw)].cumsum(0)
+    shift = torch.tensor([0.0, 1.2, 4.1, 9.0])[torch.randint(0, 4, (T, L), generator=draw)].cumsum(0)
     pixels = (shift * LEVEL)[..., None, None].expand(T, L, P, FORM.size).contiguous()
     return pixels, {block: walk(6, (0.0, 0.1, 0.4)) for block in BLOCKS}, walk(8, (0.0, 0.3, 0.8))
 

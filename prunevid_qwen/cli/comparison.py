@@ -2,9 +2,9 @@
 
 Only what pruning can change is judged: the decoder over the prompt with the stages inside it, and as many decode steps
 as both sides made. Reading and the vision encoder, which both sides share, are left out. A config that lets the encoder
-copy what stands still shares neither: each side is encoded by itself, and the first token has both. The rule: a side is faster if
-it was in at least 5 of 6 turns (in all of 3 to 5), and the middle of the turns' ratios is at least 1.05. Else the two
-cannot be told apart.
+copy what stands still shares neither: each side is encoded by itself, and the first token has both. The rule: a side is
+faster if it was in at least 5 of 6 turns (in all of 3 to 5), and the middle of the turns' ratios is at least 1.05. Else
+the two cannot be told apart.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from statistics import median, median_low
 from typing import Any
 
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
-from prunevid_qwen.config.media_reading import STOCK_ENCODER
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.config.media_reading import STOCK_ENCODER
 
 Stats = dict[str, Any]
 
@@ -71,9 +71,7 @@ def compared(
     began = clock()
     while len(turns) < _LEAST_TURNS or (len(turns) < _MOST_TURNS and clock() - began < _LONGEST):
         tell(f"answering with and without pruning, turn {len(turns) + 1} of at most {_MOST_TURNS}")
-        pruned, full = (
-            side.answer(own, max_new_tokens=max_new_tokens) for side, own in zip(sides, media, strict=True)
-        )
+        pruned, full = (side.answer(own, max_new_tokens=max_new_tokens) for side, own in zip(sides, media, strict=True))
         turns.append((pruned, full))
     found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns], apart)
     found["encoded_once"] = prepared.encoded is not None and not apart

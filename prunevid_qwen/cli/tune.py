@@ -183,8 +183,9 @@ def report_lines(told: Mapping[str, Any]) -> list[str]:
     )
     positions, units = (sum(each[name] for each in videos) for name in ("positions", "units"))
     behind = "alone" if chosen["reuse_threshold"] is None else f"behind reuse_threshold {chosen['reuse_threshold']:g}"
+    seen = f"{len(videos)} videos, {positions:,} temporal positions, {units:,} units"
     lines = [
-        f"{len(videos)} videos, {positions:,} temporal positions, {units:,} units; stage 1 merges above {told['tau']:g}",
+        f"{seen}; stage 1 merges above {told['tau']:g}",
         "",
         still.terminal(),
         "",

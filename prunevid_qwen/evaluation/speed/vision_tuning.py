@@ -168,7 +168,7 @@ def _window_side(seen: Any, merge: int) -> int | None:
 
 
 def _in_places(states: Tensor, order: Tensor | None, count: int) -> Tensor:
-    """Return a block's states [count, P * C], unit by unit in raster order, of its patches as the encoder holds them."""
+    """Return a block's states [count, P * C], unit by unit in raster order, of patches in the encoder's order."""
     units = states.reshape(count, -1)
     if order is None:
         return units

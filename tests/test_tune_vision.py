@@ -20,9 +20,10 @@ from prunevid_qwen.cli.tune import report_lines
 from prunevid_qwen.config import get_config
 from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.speed import vision_tuning
-from prunevid_qwen.evaluation.speed.vision_tuning import Candidates, VideoCounts, count_video, figures
+from prunevid_qwen.evaluation.speed.vision_candidates import Candidates
+from prunevid_qwen.evaluation.speed.vision_tuning import VideoCounts, count_video, figures
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.vision.agreement import Counts, Setting
+from prunevid_qwen.vision.agreement import Candidate, Counts
 from prunevid_qwen.vision.plan import PatchForm, plan_reuse, sources
 
 SMALL = PruneVidConfig(merger="rlt", selector="dpp", max_frames=8, max_pixels=112 * 168)
@@ -77,7 +78,7 @@ def test_units_and_agreement_are_those_of_the_stock_encoder(toy: PrunedVLM, stil
         plan = plan_reuse(pixels, threshold, form=form)
         copies = tokens.gather(0, sources(plan)[..., None].expand_as(tokens))
         alike = torch.nn.functional.cosine_similarity(tokens, copies, dim=2) > SMALL.tau
-        own = counted.counts[Setting(threshold)]
+        own = counted.counts[Candidate(threshold)]
         assert (own.units, own.still, own.still_agreed) == (t * h * w, int((~plan).sum()), int((~plan & alike).sum()))
         assert 0 < own.still < own.units * 3 // 4
 
@@ -168,8 +169,8 @@ def stub(monkeypatch: pytest.MonkeyPatch, *ends: Any) -> list[str]:
             raise end
         tell(8, 8)
         return VideoCounts(source, 4, {
-            Setting(2.0): Counts(1000, 300, 300), Setting(4.0): Counts(1000, 400, 398),
-            Setting(4.0, 1, 0.9): Counts(1000, 400, 398, 100, 100),
+            Candidate(2.0): Counts(1000, 300, 300), Candidate(4.0): Counts(1000, 400, 398),
+            Candidate(4.0, 1, 0.9): Counts(1000, 400, 398, 100, 100),
         })  # fmt: skip
 
     monkeypatch.setattr("prunevid_qwen.PrunedVLM", Loaded)
@@ -272,8 +273,8 @@ def test_blocks_follow_the_depth_and_the_last_is_refused() -> None:
 
 def test_the_report_has_each_candidate_and_the_least_of_a_video() -> None:
     good, bad = Counts(100, 50, 50), Counts(100, 10, 5)
-    early = {Setting(8.0, 0, 0.9): Counts(100, 50, 50, 20, 19)}
-    videos = [VideoCounts("a.mp4", 4, {Setting(8.0): good, **early}), VideoCounts("b.mp4", 4, {Setting(8.0): bad})]
+    early = {Candidate(8.0, 0, 0.9): Counts(100, 50, 50, 20, 19)}
+    videos = [VideoCounts("a.mp4", 4, {Candidate(8.0): good, **early}), VideoCounts("b.mp4", 4, {Candidate(8.0): bad})]
     made = figures(videos, Candidates(), depth=4)
     (row,) = made["reuse_threshold"]
     assert (row["share"], row["agreement"], row["least_agreement"]) == (60 / 200, 55 / 60, 0.5)

@@ -42,7 +42,7 @@ def vision(
     """Find how much of a video the vision encoder may copy instead of encode, on your model and your videos.
 
     Each video is encoded once, in full. No labels are needed: a copy is harmless where stage 1 would have merged it.
-    The hardest setting at which it would have merged 99 % goes into a config file.
+    The hardest candidate at which it would have merged 99 % goes into a config file.
 
     Examples:
       prunevid tune vision a.mp4 b.mp4 -m Qwen/Qwen2.5-VL-7B-Instruct
@@ -56,7 +56,7 @@ def vision(
     """
     base = build_config(config, pruning.given)
     check_config_file(out, force)
-    from prunevid_qwen.evaluation.speed.vision_tuning import Candidates, merge_tau_of
+    from prunevid_qwen.evaluation.speed.vision_candidates import Candidates, merge_tau_of
 
     given = {"thresholds": thresholds, "blocks": early_blocks, "taus": early_taus, "agreement": agreement}
     tried = Candidates(**{name: value for name, value in given.items() if value != ()})  # type: ignore[arg-type]
@@ -78,12 +78,12 @@ def vision(
         lines += [f"write it all the same: {_by_hand(config, pruning, told['chosen'], out)}"]
         return Done(told, "\n".join(lines), _SIGNALLED + signal_of(stopped))
     if measured.videos:
-        from prunevid_qwen.evaluation.speed.vision_tuning import with_setting
-        from prunevid_qwen.vision.agreement import Setting
+        from prunevid_qwen.evaluation.speed.vision_tuning import with_candidate
+        from prunevid_qwen.vision.agreement import Candidate
 
         chosen = told["chosen"]
-        setting = Setting(chosen["reuse_threshold"], chosen["early_block"], chosen["early_tau"])
-        write(out, with_setting(base, setting).to_json())
+        candidate = Candidate(chosen["reuse_threshold"], chosen["early_block"], chosen["early_tau"])
+        write(out, with_candidate(base, candidate).to_json())
         told["out"] = str(out)
         lines.append(f"wrote {out}; use it: prunevid ask ... --config {out}")
     return Done(told, "\n".join(lines), MediaError.exit_code if failed else 0)
@@ -172,7 +172,7 @@ def report_lines(told: Mapping[str, Any]) -> list[str]:
         agreed = ["-" if row[name] is None else percent(row[name], 1) for name in ("agreement", "least_agreement")]
         return [percent(row["share"], 1), percent(row["saved"], 1), *agreed]
 
-    head = ("left out", "encoder's work saved", "stage 1 agrees", "least of a video")
+    head = ("left out", "work saved", "agreement", "worst video")
     still = Table(
         ("reuse_threshold", *head), [(f"{row['reuse_threshold']:g}", *shares(row)) for row in told["reuse_threshold"]]
     )
@@ -208,7 +208,12 @@ def _choice(chosen: Mapping[str, Any], agreement: float) -> str:
             f"chosen: everything is encoded, because nothing stood still or stage 1 would have merged less than "
             f"{percent(agreement, 1)} of what did"
         )
-    return f"chosen: {', '.join(parts)}; saves {percent(chosen['saved'], 1)} of the encoder's work on these videos"
+    said = f"chosen: {', '.join(parts)}; saves {percent(chosen['saved'], 1)} of the encoder's work on these videos"
+    if (chosen["judged"] or 0) * (1 - agreement) < 1:  # so few that the first one to disagree would decide
+        said += (
+            f"\nnote: only {chosen['judged']} copies were judged, too few for {percent(agreement, 1)}: take more videos"
+        )
+    return said
 
 
 def _by_hand(config: str, pruning: Changes, chosen: Mapping[str, Any], out: Path) -> str:

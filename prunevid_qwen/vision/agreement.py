@@ -23,7 +23,7 @@ from prunevid_qwen.vision.plan import PatchForm, last_encoded, plan_reuse, sourc
 _PAIRS = 4096  # tokens compared at a time
 
 
-class Setting(NamedTuple):
+class Candidate(NamedTuple):
     """What decides that a unit is not encoded.
 
     Args:
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
 @dataclass
 class Counts:
-    """What a setting does to some videos, in units.
+    """What a candidate does to some videos, in units.
 
     Args:
         units: all of them.
@@ -73,27 +73,27 @@ class Counts:
         """Share of the units dropped after the early block that stage 1 would have merged; None: there are none."""
         return self.early_agreed / self.early if self.early else None
 
-    def saved(self, setting: Setting, depth: int) -> float:
+    def saved(self, candidate: Candidate, depth: int) -> float:
         """Share of the work of an encoder of ``depth`` blocks that is not done; a unit's work is that of its blocks."""
-        behind = 0 if setting.block is None else depth - 1 - setting.block
+        behind = 0 if candidate.block is None else depth - 1 - candidate.block
         return (self.still + self.early * behind / depth) / self.units if self.units else 0.0
 
 
 @dataclass
-class _Held:
-    """Rows that may still be copied, and which of them each setting would copy at each place."""
+class _Rows:
+    """Rows that may still be copied, and which of them each candidate would copy at each place."""
 
     tokens: Tensor  # [M, D]
     place: Tensor  # [M] of each row
     states: dict[int, Tensor]  # block -> [M, C]
-    row: dict[Setting, Tensor] = field(default_factory=dict)  # [L]
+    row: dict[Candidate, Tensor] = field(default_factory=dict)  # [L]
     pixels: dict[float, Tensor] = field(default_factory=dict)  # threshold -> [L, P, C] as last encoded
 
 
 class Agreement:
-    """Counts for many settings at once what they would leave out of one video, which comes in chunks.
+    """Counts for many candidates at once what they would leave out of one video, which comes in chunks.
 
-    Memory is that of a chunk and of the rows that a later unit may copy: at most one a place and setting.
+    Memory is that of a chunk and of the rows that a later unit may copy: at most one a place and candidate.
 
     Args:
         thresholds: of ``reuse_threshold``, grey levels.
@@ -109,17 +109,17 @@ class Agreement:
     ) -> None:  # fmt: skip
         self._thresholds, self._merge_tau, self._form = tuple(thresholds), merge_tau, form
         self._early = {
-            block: [Setting(threshold, block, tau) for threshold in (None, *thresholds) for tau in taus]
+            block: [Candidate(threshold, block, tau) for threshold in (None, *thresholds) for tau in taus]
             for block in blocks
         }
-        self._held: _Held | None = None
+        self._held: _Rows | None = None
         self.positions = 0
-        self.counts = {setting: Counts() for setting in self.settings}
+        self.counts = {candidate: Counts() for candidate in self.candidates}
 
     @property
-    def settings(self) -> list[Setting]:
+    def candidates(self) -> list[Candidate]:
         """Every threshold alone, then every pair of block and tau, without and behind each threshold."""
-        return [Setting(each) for each in self._thresholds] + [each for own in self._early.values() for each in own]
+        return [Candidate(each) for each in self._thresholds] + [each for own in self._early.values() for each in own]
 
     @torch.no_grad()
     def add(self, pixels: Tensor, states: Mapping[int, Tensor], tokens: Tensor) -> None:
@@ -132,7 +132,7 @@ class Agreement:
         """
         positions, places = tokens.shape[:2]
         device, before = tokens.device, self._held
-        plans = {None: torch.ones(positions, places, dtype=torch.bool, device=device)}
+        plans: dict[float | None, Tensor] = {None: torch.ones(positions, places, dtype=torch.bool, device=device)}
         last: dict[float, Tensor] = {}
         for each in self._thresholds:
             held = None if before is None else before.pixels[each]
@@ -141,7 +141,7 @@ class Agreement:
         known = 0 if before is None else len(before.tokens)
         own = (torch.arange(positions * places, device=device) + known).view(positions, places)
         here = torch.arange(places, device=device)
-        rows = _Held(
+        rows = _Rows(
             torch.cat([*([before.tokens] if before else []), tokens.flatten(0, 1)]),
             torch.cat([*([before.place] if before else []), here.repeat(positions)]),
             {
@@ -149,38 +149,38 @@ class Agreement:
                 for block in self._early
             },
         )
-        kept: dict[Setting, Tensor] = {}  # [T, L] row that each unit's token is of
+        kept: dict[Candidate, Tensor] = {}  # [T, L] row that each unit's token is of
         for threshold in self._thresholds:
             source = sources(plans[threshold])
-            carried = own[0] if before is None else before.row[Setting(threshold)]
-            kept[Setting(threshold)] = torch.where(source >= 0, own.gather(0, source.clamp(min=0)), carried)
-        for block, settings in self._early.items():
-            kept |= self._kept_early(settings, plans, rows.states[block], rows.place, own)
+            carried = own[0] if before is None else before.row[Candidate(threshold)]
+            kept[Candidate(threshold)] = torch.where(source >= 0, own.gather(0, source.clamp(min=0)), carried)
+        for block, candidates in self._early.items():
+            kept |= self._kept_early(candidates, plans, rows.states[block], rows.place, own)
         self._count(kept, plans, own, rows.tokens)
-        self._hold(rows, {setting: row[-1] for setting, row in kept.items()}, last)
+        self._hold(rows, {candidate: row[-1] for candidate, row in kept.items()}, last)
         self.positions += positions
 
     def _kept_early(
-        self, settings: Sequence[Setting], plans: Mapping[float | None, Tensor], states: Tensor, place: Tensor,
+        self, candidates: Sequence[Candidate], plans: Mapping[float | None, Tensor], states: Tensor, place: Tensor,
         own: Tensor,
-    ) -> dict[Setting, Tensor]:  # fmt: skip
+    ) -> dict[Candidate, Tensor]:  # fmt: skip
         """Return the rows [T, L] that units copy where the states after one block decide."""
-        taus = torch.tensor([each.tau for each in settings], device=own.device)[:, None]
-        encoded = torch.stack([plans[each.threshold] for each in settings])  # [K, T, L]
-        held = None if self._held is None else torch.stack([self._held.row[each] for each in settings])  # [K, L]
+        taus = torch.tensor([each.tau for each in candidates], device=own.device)[:, None]
+        encoded = torch.stack([plans[each.threshold] for each in candidates])  # [K, T, L]
+        held = None if self._held is None else torch.stack([self._held.row[each] for each in candidates])  # [K, L]
         taken = []
         for now, going in zip(own, encoded.unbind(1), strict=True):
             if held is None:
-                held = now.expand(len(settings), -1)
-            else:  # most settings hold the same rows: each is compared once
+                held = now.expand(len(candidates), -1)
+            else:  # most candidates hold the same rows: each is compared once
                 rows, number = held.unique(return_inverse=True)
                 cosine = _cosines(states[rows], states[now[place[rows]]])[number]
                 held = torch.where(going & ~(cosine > taus), now, held)
             taken.append(held)
-        return dict(zip(settings, torch.stack(taken, dim=1), strict=True))
+        return dict(zip(candidates, torch.stack(taken, dim=1), strict=True))
 
     def _count(
-        self, kept: Mapping[Setting, Tensor], plans: Mapping[float | None, Tensor], own: Tensor, tokens: Tensor
+        self, kept: Mapping[Candidate, Tensor], plans: Mapping[float | None, Tensor], own: Tensor, tokens: Tensor
     ) -> None:
         pairs, number = torch.stack([own.expand_as(row) * len(tokens) + row for row in kept.values()]).unique(
             return_inverse=True
@@ -189,23 +189,23 @@ class Agreement:
             _cosines(tokens[part // len(tokens)], tokens[part % len(tokens)]) > self._merge_tau
             for part in pairs.split(_PAIRS)
         ])  # fmt: skip
-        for (setting, row), agreed in zip(kept.items(), alike[number], strict=True):
-            copied, still = row != own, ~plans[setting.threshold]
+        for (candidate, row), agreed in zip(kept.items(), alike[number], strict=True):
+            copied, still = row != own, ~plans[candidate.threshold]
             found = (copied & still, copied & still & agreed, copied & ~still, copied & ~still & agreed)
-            self.counts[setting] += Counts(own.numel(), *(int(each.sum()) for each in found))
+            self.counts[candidate] += Counts(own.numel(), *(int(each.sum()) for each in found))
 
-    def _hold(self, rows: _Held, row: dict[Setting, Tensor], pixels: dict[float, Tensor]) -> None:
+    def _hold(self, rows: _Rows, row: dict[Candidate, Tensor], pixels: dict[float, Tensor]) -> None:
         used, number = torch.stack(list(row.values())).unique(return_inverse=True)
         states = {block: each[used] for block, each in rows.states.items()}
         numbers = dict(zip(row, number, strict=True))
-        self._held = _Held(rows.tokens[used], rows.place[used], states, numbers, pixels)
+        self._held = _Rows(rows.tokens[used], rows.place[used], states, numbers, pixels)
 
 
-def total(counts: Iterable[Mapping[Setting, Counts]]) -> dict[Setting, Counts]:
-    """Add the counts of several videos, setting by setting."""
-    found: dict[Setting, Counts] = {}
+def total(counts: Iterable[Mapping[Candidate, Counts]]) -> dict[Candidate, Counts]:
+    """Add the counts of several videos, candidate by candidate."""
+    found: dict[Candidate, Counts] = {}
     for each in counts:
-        found |= {setting: found.get(setting, Counts()) + own for setting, own in each.items()}
+        found |= {candidate: found.get(candidate, Counts()) + own for candidate, own in each.items()}
     return found
 
 

@@ -17,93 +17,28 @@ from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.config import PruneVidConfig
-from prunevid_qwen.config.media_reading import STOCK_ENCODER, check_reuse
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.config.media_reading import STOCK_ENCODER
+from prunevid_qwen.evaluation.speed.vision_candidates import Candidates, merge_tau_of
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens.device import input_device
-from prunevid_qwen.vision.agreement import Agreement, Counts, Setting, total
+from prunevid_qwen.vision.agreement import Agreement, Candidate, Counts, total
 from prunevid_qwen.vision.plan import PatchForm
 
-THRESHOLDS = (2.0, 4.0, 8.0, 16.0)
-TAUS = (0.98, 0.95, 0.9, 0.8)
 _LEAST_GAIN = 0.01  # of the encoder's work: for less no second approximation is switched on
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """What is tried.
-
-    Args:
-        thresholds: of ``reuse_threshold``, grey levels in [0, 255].
-        blocks: of ``early_block``, indices from 0; () takes two by the encoder's depth.
-        taus: of ``early_tau``, in (0, 1].
-        agreement: share in (0, 1] of the units left out that stage 1 has to merge.
-
-    Raises:
-        ConfigError: a value is out of its range, or there is no threshold or tau.
-    """
-
-    thresholds: tuple[float, ...] = THRESHOLDS
-    blocks: tuple[int, ...] = ()
-    taus: tuple[float, ...] = TAUS
-    agreement: float = 0.99
-
-    def __post_init__(self) -> None:
-        if not (self.thresholds and self.taus):
-            raise ConfigError("a calibration tries at least one threshold and one early_tau")
-        for threshold in self.thresholds:
-            check_reuse(threshold, None, None)
-        for tau in self.taus:
-            check_reuse(None, tau, 0)
-        for block in self.blocks:
-            check_reuse(None, 1.0, block)
-        if not 0 < self.agreement <= 1:
-            raise ConfigError(f"agreement is a share in (0, 1], got {self.agreement}")
-
-    def blocks_of(self, depth: int) -> tuple[int, ...]:
-        """Return the blocks for an encoder of ``depth`` blocks: those given, else those after 1/8 and 1/4 of it.
-
-        Raises:
-            ConfigError: a block is not there, or the last, behind which nothing is saved.
-        """
-        for block in self.blocks:
-            if block >= depth - 1:
-                raise ConfigError(
-                    f"early_block {block} of a vision encoder with {depth} blocks saves nothing: pass one from 0 to "
-                    f"{depth - 2}"
-                )
-        usual = dict.fromkeys((max(1, depth // 8) - 1, max(2, depth // 4) - 1))
-        return self.blocks or tuple(block for block in usual if block < depth - 1)
 
 
 @dataclass
 class VideoCounts:
-    """What was counted on one video: its path, temporal positions, and counts of every setting."""
+    """What was counted on one video: its path, temporal positions, and counts of every candidate."""
 
     source: str
     positions: int = 0
-    counts: dict[Setting, Counts] = field(default_factory=dict)
+    counts: dict[Candidate, Counts] = field(default_factory=dict)
 
     @property
     def stood_still(self) -> bool:
         """Whether the pixels of any unit changed so little that a threshold leaves it out."""
         return any(each.still for each in self.counts.values())
-
-
-def merge_tau_of(config: PruneVidConfig) -> float:
-    """Return the cosine above which stage 1 of a config merges two tokens.
-
-    Raises:
-        ConfigError: it merges by no such threshold.
-    """
-    tau = getattr(config.merger, "tau", None)
-    if tau is None:
-        merger = "no merger" if config.merger is None else f"merger {config.merger_name!r}, which has no tau"
-        raise ConfigError(
-            f"agreement is whether stage 1 would merge two tokens, and this config has {merger}: calibrate with a "
-            "config whose merger has one, such as --config fast, or pass --merger rlt"
-        )
-    return float(tau)
 
 
 def count_video(
@@ -122,8 +57,8 @@ def count_video(
         MediaError: the video cannot be read.
         ConfigError: as `merge_tau_of` and `Candidates.blocks_of`.
     """
-    adapter, reader = adapter_for(model.model), model.preprocessor.media
-    tower: Any = adapter.parts.vision
+    adapter: Any = adapter_for(model.model)
+    tower, reader = adapter.parts.vision, model.preprocessor.media
     depth = len(adapter.vision_blocks)
     blocks, merge_tau = candidates.blocks_of(depth), merge_tau_of(config)
     side, made = _window_side(tower.config, adapter.merge), dict[int, Tensor]()
@@ -177,7 +112,7 @@ def _in_places(states: Tensor, order: Tensor | None, count: int) -> Tensor:
     return out
 
 
-def hardest(counts: Mapping[Setting, Counts], agreement: float, depth: int) -> Setting:
+def hardest(counts: Mapping[Candidate, Counts], agreement: float, depth: int) -> Candidate:
     """Choose the largest threshold that agrees, then the early block and tau that save most behind it and agree.
 
     A candidate agrees where stage 1 would have merged at least the share ``agreement`` of what it alone leaves out.
@@ -192,7 +127,7 @@ def hardest(counts: Mapping[Setting, Counts], agreement: float, depth: int) -> S
 
     alone = [each for each, own in counts.items() if each.block is None and agrees(own.still_agreement)]
     threshold = max((each.threshold for each in alone if each.threshold is not None), default=None)
-    chosen = Setting(threshold)
+    chosen = Candidate(threshold)
     saved = counts[chosen].saved(chosen, depth) if threshold is not None else 0.0
     pairs = [
         each
@@ -205,12 +140,12 @@ def hardest(counts: Mapping[Setting, Counts], agreement: float, depth: int) -> S
     return chosen
 
 
-def with_setting(config: PruneVidConfig, setting: Setting) -> PruneVidConfig:
-    """Return the config with a setting's reuse of the vision encoder."""
+def with_candidate(config: PruneVidConfig, candidate: Candidate) -> PruneVidConfig:
+    """Return the config with a candidate's reuse of the vision encoder."""
     return config.replace(**{
-        "reading.reuse_threshold": setting.threshold,
-        "reading.early_block": setting.block,
-        "reading.early_tau": setting.tau,
+        "reading.reuse_threshold": candidate.threshold,
+        "reading.early_block": candidate.block,
+        "reading.early_tau": candidate.tau,
     })  # fmt: skip
 
 
@@ -219,12 +154,13 @@ def figures(videos: Sequence[VideoCounts], candidates: Candidates, depth: int) -
 
     Returns:
         "videos" (each with its share left out at every threshold), "reuse_threshold" and "early" (a row for each
-        candidate: ``share`` of all units that it leaves out, ``saved`` of the encoder's work, ``agreement`` and the
-        least of a video's), and "chosen", the hardest that agrees.
+        candidate: ``share`` of all units that are left out, ``saved`` of the encoder's work, ``agreement`` of the
+        ``judged`` units that the candidate itself leaves out, and the least of a video's), and "chosen", the hardest
+        that agrees.
     """
     counts = total(each.counts for each in videos)
     chosen = hardest(counts, candidates.agreement, depth)
-    rows = [_row(setting, own, depth, videos) for setting, own in counts.items()]
+    rows = [_row(candidate, own, depth, videos) for candidate, own in counts.items()]
     return {
         "videos": [
             {
@@ -243,25 +179,26 @@ def figures(videos: Sequence[VideoCounts], candidates: Candidates, depth: int) -
     }
 
 
-def _alone(video: VideoCounts) -> Iterator[tuple[Setting, Counts]]:
-    return ((setting, own) for setting, own in video.counts.items() if setting.block is None)
+def _alone(video: VideoCounts) -> Iterator[tuple[Candidate, Counts]]:
+    return ((candidate, own) for candidate, own in video.counts.items() if candidate.block is None)
 
 
-def _row(setting: Setting, own: Counts, depth: int, videos: Sequence[VideoCounts]) -> dict[str, Any]:
-    early = setting.block is not None
+def _row(candidate: Candidate, own: Counts, depth: int, videos: Sequence[VideoCounts]) -> dict[str, Any]:
+    early = candidate.block is not None
 
     def agreement(counts: Counts) -> float | None:
         return counts.early_agreement if early else counts.still_agreement
 
-    each = [found for video in videos if (found := agreement(video.counts.get(setting, Counts()))) is not None]
+    each = [found for video in videos if (found := agreement(video.counts.get(candidate, Counts()))) is not None]
     return {
-        "reuse_threshold": setting.threshold,
-        "early_block": setting.block,
-        "early_tau": setting.tau,
+        "reuse_threshold": candidate.threshold,
+        "early_block": candidate.block,
+        "early_tau": candidate.tau,
         "units": own.units,
         "left_out": own.still + own.early,
+        "judged": own.early if early else own.still,
         "share": own.share,
-        "saved": own.saved(setting, depth),
+        "saved": own.saved(candidate, depth),
         "agreement": agreement(own),
         "least_agreement": min(each, default=None),
     }

@@ -79,11 +79,14 @@ def seen_by_the_encoder(**changes: Any) -> dict[str, Any]:
     ("changes", "said", "unsaid"),
     [
         ({}, ("38 %", "4,480", "reuse_threshold 8", "1.9 s"), ("early_tau", "0 %")),
-        ({"early_tau": 0.9, "early_block": 7}, ("reuse_threshold 8", "early_tau 0.9", "block 7"), ("0 %",)),
-        ({"reuse_threshold": None, "early_tau": 0.9, "early_block": 7}, ("early_tau 0.9",), ("reuse_threshold",)),
-        ({"encoded": 4480}, ("100 %", "0 % stood still"), ()),
-        ({"encoded": 4480, "note": "an image: nothing to copy"}, ("100 %", "an image"), ("stood still",)),
-        ({"reuse_threshold": None}, ("38 %",), ("reuse_threshold", "None")),
+        (
+            {"early_tau": 0.9, "early_block": 7, "share": 0.45},
+            ("reuse_threshold 8", "early_tau 0.9", "block 7", "38 %", "45 %"), ("0 %",),
+        ),
+        ({"reuse_threshold": None, "early_tau": 0.9, "early_block": 0.2}, ("early_tau 0.9",), ("reuse_threshold",)),
+        ({"encoded": 4480, "note": "0 % stood still: all of it"}, ("100 %", "0 % stood still"), ()),
+        ({"units": 0, "encoded": None, "share": None, "note": "nothing to do: no video"}, ("no video",), ("None",)),
+        ({"encoded": None, "share": None, "note": "unknown"}, ("unknown", "reuse_threshold 8"), ("None", "%")),
     ],
 )
 def test_people_see_how_much_was_encoded(

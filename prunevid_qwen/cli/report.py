@@ -206,13 +206,15 @@ def vision_line(stats: Stats) -> str:
     if not found:
         return ""
     how = [f"reuse_threshold {found['reuse_threshold']:g}"] if found["reuse_threshold"] is not None else []
-    if found["early_tau"] is not None:
-        how.append(f"early_tau {found['early_tau']:g} after block {found['early_block']:g}")
-    share = found["encoded"] / found["units"] if found["units"] else 1.0
-    said = f"vision: encoded {percent(share)} of {found['units']:,} units"
-    said += f" ({', '.join(how) or 'equal positions once'}), {found['seconds']:.1f} s"
-    note = found["note"] or ("0 % stood still: the encoder did all of it" if share == 1 else "")
-    return f"{said}; {note}" if note else said
+    early = found["early_tau"] is not None
+    how += [f"early_tau {found['early_tau']:g} after block {found['early_block']:g}"] if early else []
+    asked = f" ({', '.join(how)})" if how else ""
+    if found["encoded"] is None:
+        return f"vision: {found['note']}{asked}"
+    said = f"vision: encoded {percent(found['encoded'] / found['units'])} of {found['units']:,} units"
+    said += f", with {percent(found['share'])} of the work" if early else ""  # some go half of the way
+    said += f"{asked}, {found['seconds']:.1f} s"
+    return f"{said}; {found['note']}" if found["note"] else said
 
 
 def comparison_table(pruned: Stats, full: Stats) -> Table:

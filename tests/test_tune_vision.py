@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, *ends: Any) -> list[str]:
         })  # fmt: skip
 
     monkeypatch.setattr("prunevid_qwen.PrunedVLM", Loaded)
-    monkeypatch.setattr("prunevid_qwen.adapters.adapter_for", lambda _model: type("A", (), {"vision_blocks": [0] * 4}))
+    monkeypatch.setattr(vision_tuning, "tower_form_of", lambda _model: SimpleNamespace(blocks=[None] * 4))
     monkeypatch.setattr(vision_tuning, "count_video", counted)
     return asked
 

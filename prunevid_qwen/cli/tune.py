@@ -102,9 +102,8 @@ class _Measured:
 def _measured(model: ModelOptions, base: PruneVidConfig, sources: Sequence[str], tried: Any, output: Reporting) -> Any:
     """Measure video by video; an interruption leaves those that are done, and goes on where none is."""
     from prunevid_qwen import PrunedVLM
-    from prunevid_qwen.adapters import adapter_for
     from prunevid_qwen.bundled import is_bundled, source_of
-    from prunevid_qwen.evaluation.speed.vision_tuning import count_video, figures
+    from prunevid_qwen.evaluation.speed.vision_tuning import count_video, figures, tower_form_of
     from prunevid_qwen.inputs.frontends import check_own_reading
     from prunevid_qwen.loading import HUB_ARGUMENTS
 
@@ -115,7 +114,7 @@ def _measured(model: ModelOptions, base: PruneVidConfig, sources: Sequence[str],
     if is_bundled(model.model_path):
         output.note("note: the bundled toy encodes, and its figures are no other model's: pass -m for a real model")
     loaded = PrunedVLM.from_pretrained(model.model_path, config=base.replace(**STOCK_ENCODER), **loading)
-    depth = len(adapter_for(loaded.model).vision_blocks)
+    depth = len(tower_form_of(loaded).blocks)
     tried.blocks_of(depth)  # complains now, not after the first video
     found = _Measured()
     try:

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.tower_form import TowerForm
 from prunevid_qwen.adapters.vision import EncodedVideos
 from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.media_reading import STOCK_ENCODER
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.evaluation.speed.vision_candidates import Candidates, merge_tau_of
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens.device import input_device
@@ -41,6 +43,21 @@ class VideoCounts:
         return any(each.still for each in self.counts.values())
 
 
+def tower_form_of(model: Any) -> TowerForm:
+    """Return what is known of a `PrunedVLM`'s vision encoder.
+
+    Raises:
+        UnsupportedError: it is not known enough to leave units out.
+    """
+    adapter = adapter_for(model.model)
+    if adapter.tower_form is None:
+        raise UnsupportedError(
+            f"reuse_threshold and early_tau are not built for the vision encoder of {adapter.family}: there is nothing "
+            "to calibrate"
+        )
+    return adapter.tower_form
+
+
 def count_video(
     model: Any, config: PruneVidConfig, source: str, candidates: Candidates, tell: Callable[[int, int], None]
 ) -> VideoCounts:
@@ -55,24 +72,21 @@ def count_video(
 
     Raises:
         MediaError: the video cannot be read.
-        ConfigError: as `merge_tau_of` and `Candidates.blocks_of`.
+        UnsupportedError, ConfigError: as `tower_form_of`, `merge_tau_of` and `Candidates.blocks_of`.
     """
-    adapter: Any = adapter_for(model.model)
-    tower, reader = adapter.parts.vision, model.preprocessor.media
-    depth = len(adapter.vision_blocks)
-    blocks, merge_tau = candidates.blocks_of(depth), merge_tau_of(config)
-    side, made = _window_side(tower.config, adapter.merge), dict[int, Tensor]()
-
-    form = PatchForm(reader.video.patch_size, reader.video.temporal_patch_size, reader.video.image_std)
+    adapter, reader, form = adapter_for(model.model), model.preprocessor.media, tower_form_of(model)
+    blocks, merge_tau = candidates.blocks_of(len(form.blocks)), merge_tau_of(config)
+    patch = PatchForm(reader.video.patch_size, reader.video.temporal_patch_size, reader.video.image_std)
+    made: dict[int, Tensor] = {}  # by the blocks, of the chunk under way
 
     def begin() -> Agreement:
-        return Agreement(candidates.thresholds, blocks, candidates.taus, merge_tau, form)
+        return Agreement(candidates.thresholds, blocks, candidates.taus, merge_tau, patch)
 
     # in fp32, whatever the encoder takes: pixels are compared before they are cast
-    pin = input_device(tower).type == "cuda"
+    pin = input_device(form.tower).type == "cuda"
     feed = reader.open_video(source, config.replace(**STOCK_ENCODER), dtype=torch.float32, pin=pin)
     counted, positions, frames = begin(), 0, feed.frames
-    query, encoded = VisionQuery(blocks), EncodedVideos(tower)
+    query, encoded = VisionQuery(blocks), EncodedVideos(form.tower)
     try:
         with torch.inference_mode(), adapter.vision_query(query, lambda block, _kind, out: made.update({block: out})):
             for chunk in feed:
@@ -80,11 +94,11 @@ def count_video(
                     counted, positions = begin(), 0
                     continue
                 tokens = encoded.encode(chunk.pixels, chunk.grid).tokens[:, : adapter.hidden_size]
-                t, h, w = int(chunk.grid[0, 0]), *(int(each) // adapter.merge for each in chunk.grid[0, 1:])
-                order = None if side is None else window_order([(t, h, w)], side)
+                t, h, w = int(chunk.grid[0, 0]), *(int(each) // reader.merge_size for each in chunk.grid[0, 1:])
+                order = None if form.side is None else window_order([(t, h, w)], form.side)
                 units = t, h * w
                 counted.add(
-                    chunk.pixels.view(*units, adapter.merge**2, -1),
+                    chunk.pixels.view(*units, form.unit, -1),
                     {block: _in_places(states, order, len(tokens)).view(*units, -1) for block, states in made.items()},
                     tokens.view(*units, -1),
                 )
@@ -94,12 +108,6 @@ def count_video(
     finally:
         feed.close()
     return VideoCounts(source, counted.positions, counted.counts)
-
-
-def _window_side(seen: Any, merge: int) -> int | None:
-    """Return the side in units of the windows by which the encoder orders its units; None: it keeps the raster's."""
-    window = getattr(seen, "window_size", None)
-    return None if window is None else int(window) // (merge * int(seen.patch_size))
 
 
 def _in_places(states: Tensor, order: Tensor | None, count: int) -> Tensor:

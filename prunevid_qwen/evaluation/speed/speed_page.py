@@ -11,7 +11,8 @@ from typing import Any
 from prunevid_qwen.evaluation.report.page import Row, Table, csv_text, json_text, page
 from prunevid_qwen.evaluation.report.plots import Theme, draw, heading, legend, style_of
 from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
-from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE, summarise
+from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE
+from prunevid_qwen.evaluation.speed.speed_summary import summarise
 from prunevid_qwen.evaluation.store import replace
 
 _TABLES = {  # the first column's title -> the others, each with the figure of a row that stands in it

@@ -23,6 +23,7 @@ FLOORS = (
     ("needs", "video"),
     ("reducer",),
     ("stage1_merge", "stage2_select", "stage3_kv", "adapters"),
+    ("vision",),
     ("forward", "contract"),
     ("loading", "receipt"),
     ("inputs",),
@@ -39,6 +40,7 @@ TOP = {"evaluation", "training", "cli"}  # who may know what stands alone
 NEVER = {
     "stage1_merge": {"adapters"},
     "stage2_select": {"adapters"},
+    "vision": {"stage1_merge", "stage2_select", "stage3_kv"},
 }
 # Generates data; knows nothing of the package, and nothing that answers questions may know it.
 STANDS_ALONE = {"moving_shapes"}

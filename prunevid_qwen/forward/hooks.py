@@ -137,6 +137,10 @@ def attached(
                 f"drop_empty_frames drops the timestamps of frames that lost all their tokens, but {adapter.family} "
                 "writes none: leave drop_empty_frames out"
             )
+        if plan.vision:
+            raise UnsupportedError(
+                "reuse_threshold, early_tau and reuse_identical are not built yet: leave them out"
+            )
         collector = EvidenceCollector(adapter, plan.needs, marks)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)

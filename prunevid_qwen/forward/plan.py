@@ -14,18 +14,10 @@ from prunevid_qwen.config.flat import SCHEMES
 from prunevid_qwen.config.method_base import check_budgets, layer_after
 from prunevid_qwen.config.option_checks import check_count, unknown
 from prunevid_qwen.errors import ConfigError, quoted
-from prunevid_qwen.reducer import (
-    ChecksPlaces,
-    Needs,
-    Reducer,
-    is_reducer,
-    made_by,
-    merges,
-    needs_of,
-    reducer_class,
-    registered_as,
-)
+from prunevid_qwen.forward.no_reducer import no_reducer
+from prunevid_qwen.reducer import ChecksPlaces, Needs, Reducer, is_reducer, made_by, merges, needs_of
 from prunevid_qwen.tokens.trace import DOOR
+from prunevid_qwen.vision.options import VisionOptions, vision_options
 
 _VISION_CHUNK_TOKENS = PruneVidConfig().vision_chunk_tokens
 _NOTHING = Needs()
@@ -53,7 +45,7 @@ class Step:
 
     def __post_init__(self) -> None:
         if not is_reducer(self.by):
-            raise ConfigError(f"a step's `by` is a reducer with `needs` and `plan(seen)`; got {_no_reducer(self.by)}")
+            raise ConfigError(f"a step's `by` is a reducer with `needs` and `plan(seen)`; got {no_reducer(self.by)}")
         if not isinstance(self.at, int) or isinstance(self.at, bool):
             raise ConfigError(
                 f"a step's `at` is the layer on whose output it acts, from 0, or {DOOR} for the decoder's door; "
@@ -62,18 +54,6 @@ class Step:
         check_budgets(self.by)
         if not self.name:
             object.__setattr__(self, "name", type(self.by).__name__)
-
-
-def _no_reducer(by: Any) -> str:
-    """Describe a value that is no reducer, with the next step if it is a method's class or its options."""
-    if isinstance(by, type) and hasattr(by, "plan"):
-        return f"the class {by.__name__}: pass an instance, {by.__name__}(...)"
-    known = registered_as(by if isinstance(by, type) else type(by))
-    if known is None:
-        return f"the class {by.__name__}" if isinstance(by, type) else f"a {type(by).__name__}"
-    method = reducer_class(known[1], known[0]).__name__
-    options = by.__name__ if isinstance(by, type) else type(by).__name__
-    return f"{options}, the options of {known[1]!r}: pass its reducer, {method}(...)"
 
 
 @dataclass(frozen=True)
@@ -91,6 +71,7 @@ class Plan:
             renumbers the positions without gaps after each step, for families with one-dimensional positions (LLaVA).
         drop_empty_frames: a frame of a video that loses all its tokens loses its timestamp and brackets too, for
             families that write them (Qwen3-VL).
+        vision: savings inside the vision encoder.
 
     Raises:
         ConfigError: a field is out of its range, or an entry of ``steps`` is no `Step`.
@@ -102,6 +83,7 @@ class Plan:
     vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
     places: str = "kept"
     drop_empty_frames: bool = False
+    vision: VisionOptions = VisionOptions()
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, (tuple, list)):
@@ -120,6 +102,8 @@ class Plan:
             raise ConfigError(unknown("position_scheme is one of", self.position_scheme, SCHEMES))
         if self.vision_chunk_tokens is not None:
             check_count("vision_chunk_tokens", self.vision_chunk_tokens, 1)
+        if not isinstance(self.vision, VisionOptions):
+            raise ConfigError(f"a plan's vision is VisionOptions(...), got {quoted(self.vision)}")
         if self.places not in ("kept", "packed"):
             raise ConfigError(f"places is 'kept' or 'packed', got {quoted(self.places)}")
 
@@ -268,7 +252,7 @@ def _of_config(config: PruneVidConfig, layers: int) -> Plan:
         steps += [Step(at, selector, name, own) for at in _places(config, selector, layers)]
     return Plan(
         tuple(steps), config.compress_cache, config.position_scheme, config.vision_chunk_tokens,
-        drop_empty_frames=config.reading.drop_empty_frames,
+        drop_empty_frames=config.reading.drop_empty_frames, vision=vision_options(config.reading),
     )  # fmt: skip
 
 

@@ -182,6 +182,7 @@ class PlanFacts(TypedDict):
     places: Annotated[str, Key('"kept" or "packed": the positions of what is left')]
     vision_chunk_tokens: Annotated[int | None, Key("that the vision encoder takes at once", "visual tokens")]
     drop_empty_frames: Annotated[bool, Key("frames without a token lose their text")]
+    vision: Annotated[dict[str, Any], Key("options that save work of the vision encoder, see `VisionOptions`")]
 
 
 class Versions(TypedDict):

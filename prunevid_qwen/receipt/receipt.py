@@ -8,7 +8,7 @@ of it, "nothing merged: ...", "nothing dropped: ..." where it looked and found n
 from __future__ import annotations
 
 import platform
-from dataclasses import is_dataclass
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from prunevid_qwen.config import PruneVidConfig
@@ -239,6 +239,7 @@ def _plan(plan: Plan) -> PlanFacts:
         "places": plan.places,
         "vision_chunk_tokens": plan.vision_chunk_tokens,
         "drop_empty_frames": plan.drop_empty_frames,
+        "vision": asdict(plan.vision),
     }
 
 

@@ -183,8 +183,8 @@ def speed(
     _check_alone(
         plots_from, shape=shape, model_path=model_path, configs=configs, frames=frames, batch=batch, grid=grid,
         text_tokens=text_tokens, new_tokens=new_tokens, content=content, video=video, still=still, pan=pan, only=only,
-        overhead=overhead, growth=growth, device=device, dtype=dtype, attn_implementation=attn_implementation, repeats=repeats,
-        warmup=warmup, threads=threads, quick=quick, restart=restart, dry_run=dry_run, plugin=plugin,
+        overhead=overhead, growth=growth, device=device, dtype=dtype, attn_implementation=attn_implementation,
+        repeats=repeats, warmup=warmup, threads=threads, quick=quick, restart=restart, dry_run=dry_run, plugin=plugin,
     )  # fmt: skip
     folder = plots_from or out
     if plots_from is None:
@@ -219,7 +219,9 @@ def speed(
 
     summary = write_report(folder, output.can_plot(f"--plots_from {folder} draws them later"))
     rows = [(f"{row['frames']} frames, batch {row['batch']}, {row['variant']}", row) for row in summary["rows"]]
-    rows += [(f"{named_cell(cell)}, {row['variant']}", row) for cell in summary.get("encoder", ()) for row in cell["rows"]]
+    rows += [
+        (f"{named_cell(cell)}, {row['variant']}", row) for cell in summary.get("encoder", ()) for row in cell["rows"]
+    ]
     lines = [f"{name}: {row['sentence']}" for name, row in rows] + [f"noisy: {said}" for said in summary["noise"]]
     lines += [f"report: {folder / 'report.md'}", f"summary: {folder / 'efficiency.json'}"]
     return Done(summary, "\n".join(lines))

@@ -131,7 +131,9 @@ class EncoderContest:
         layers = self.model.config.text_config.num_hidden_layers
 
         def flops(frames: int) -> int:
-            return decoder_flops(self.model.config, [dataclasses.replace(self.size, frames=frames).length] * layers)["total"]
+            return decoder_flops(self.model.config, [dataclasses.replace(self.size, frames=frames).length] * layers)[
+                "total"
+            ]
 
         def predicted(frames: int) -> float:
             rest = stock["first_token"] - stock["vision"] - stock["decoder"]

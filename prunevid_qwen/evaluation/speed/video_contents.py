@@ -1,8 +1,8 @@
 """Random videos whose still share is exact, and one of a panning camera: for encoders that copy what stands still.
 
-`prompt_inputs.pixels_of` draws stillness as a tower's output has it: noise lies everywhere. Here the left columns of the
-picture are the same pixels at every temporal position, and all else is drawn anew. The first position is new as a whole,
-so of T positions of which a share s stands still, 1 - s * (1 - 1 / T) is new.
+`prompt_inputs.pixels_of` puts noise on what stands still. Here the left columns of the picture are the same pixels at
+every temporal position, and all else is drawn anew. The first position is new as a whole, so of T positions of which a
+share s stands still, 1 - s * (1 - 1 / T) is new.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Floating point operations of each family's vision tower, with what brings its output to the decoder's width.
 
-A tower that copies what stands still runs on the rest alone. Its queries are those of what it encodes, and its keys those
-of the whole picture, since what is copied lends its keys.
+A tower that copies what stands still runs on the rest alone. Its queries are those of what it encodes, and its keys
+those of the whole picture, since what is copied lends its keys.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _at(block: int, runs: _Runs) -> Tensor:
 def _merged(
     form: PromptForm, runs: _Runs, width: int, inner: int, matrices: int, pairs: Sequence[int], merger: int
 ) -> int:
-    """Count a tower of patches: ``pairs`` are, of each block, of queries and keys that are units, ``merger`` a unit's."""
+    """Count a tower of patches: ``pairs`` are of queries and keys in units, of each block; ``merger`` is of a unit."""
     unit, units = form.merge**2, [int(_at(block, runs).sum()) for block in range(len(pairs))]
     embedding = 2 * unit * int(runs[0][1].sum()) * CHANNELS * form.frames * form.patch**2 * width
     linear = sum(2 * unit * n * (4 * width**2 + matrices * width * inner) for n in units)

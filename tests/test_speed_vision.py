@@ -163,7 +163,7 @@ def test_flops_of_a_tower_of_images_are_of_its_patches_and_the_whole_projector()
     half = whole.clone()
     half[2:] = False
     all_of_it, projector = (vision_flops(config, grid, 1, [[(0, each)]]) for each in (whole, none))
-    assert all_of_it == vision_flops(config, grid)
+    assert all_of_it == vision_flops(config, grid) == 4 * vision_flops(config, (1, *grid[1:]))
     assert 0 < projector < all_of_it
     assert vision_flops(config, grid, 1, [[(0, half)]]) * 2 == all_of_it + projector
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.timed_run import TimedParts
-from prunevid_qwen.evaluation.speed.vision_flops import vision_flops
+from prunevid_qwen.evaluation.speed.vision_flops import blocks_run, vision_flops
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens import Block, TokenMap
@@ -130,7 +130,8 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     """Collect the facts of a prefill that ``model`` did under ``config`` (None: stock); ``parts`` are of that run.
 
     Returns:
-        Ready for JSON. Token counts are means over the rows; ``widths`` are what each layer ran on, the widest row's,
+        Ready for JSON. Token counts are means over the rows; ``encoded`` is the share of the vision encoder's work on
+        all blocks and places of the videos that was done; ``widths`` are what each layer ran on, the widest row's,
         text included, ``visual_widths`` the visual tokens in it.
     """
     shape, trace = model.config, parts.trace
@@ -162,12 +163,16 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     scores = [] if config is None else _scores(config, size, [(widths[at], visual[at]) for at in places])
     entry = 2 * _grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
     grid = [size.positions, size.rows, size.columns]
+    sources = [] if trace is None else [sample.source for sample in trace.samples]
+    copied = [source for source in sources if source is not None]
+    encoded = [blocks_run(source, size.positions) for source in copied] if len(copied) == batch else []
     stages = {"after_stage1": first, "after_stage2": second, "layer_average": average}
     return {
         "batch": batch,
         "grid": grid,
         "layer": boundary,
         "tokens": {"text": size.all_text, "visual": given, **stages},
+        "encoded": _share_run(copied) if encoded else 1.0,
         "R1": first / given,
         "R2": second / given,
         "R_layer": average / given,
@@ -183,7 +188,7 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
             "unpruned": batch * entry * layers * size.length,
         },
         "flops": {
-            "vision": vision_flops(shape, grid, batch),
+            "vision": vision_flops(shape, grid, batch, encoded),
             "stage1": cluster,
             "decoder": decoder_flops(shape, widths, batch),
             "stage2": batch * sum(_score_flops(shape, **each) for each in scores),
@@ -193,6 +198,11 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
             "macs_fastvid": batch * macs_fastvid(shape, visual),
         },
     }
+
+
+def _share_run(sources: Sequence[Tensor]) -> float:
+    ran = torch.cat([source[:, 1] for source in sources]).double()
+    return float(ran.mean() / ran.max())  # the first position of a video is encoded whole
 
 
 def _scores(config: PruneVidConfig, size: PromptSize, widths: list[tuple[int, int]]) -> list[dict[str, Any]]:

@@ -62,6 +62,17 @@ def vision_flops(
     return sum(count(shape, form, *grid, each) for each in encoded)
 
 
+def blocks_run(source: Tensor, positions: int) -> list[tuple[int, Tensor]]:
+    """Return what of a video was encoded, as `vision_flops` takes it.
+
+    Args:
+        source: [tokens, 2] of `SampleTrace.source`, whose second column is the number of blocks that ran on each.
+        positions: of the video.
+    """
+    ran = source[:, 1].view(positions, -1)
+    return [(least, ran > least) for least in sorted({0, *ran.unique().tolist()})]
+
+
 def _all_units(form: PromptForm, positions: int, rows: int, columns: int) -> Tensor:
     return torch.ones(positions, rows * columns if form.merge else form.tiles * form.side**2, dtype=torch.bool)
 

@@ -17,7 +17,7 @@ import os
 import tempfile
 import time
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ from prunevid_qwen.evaluation.speed.speed_run import hardware
 from prunevid_qwen.evaluation.speed.timed_run import peak_memory
 from prunevid_qwen.evaluation.store import surroundings
 from prunevid_qwen.receipt import versions
-from prunevid_qwen.vision.options import VisionOptions
+from prunevid_qwen.vision.options import vision_options
 from research.shapes_run import RUNS, command_of
 
 HEIGHT, WIDTH, SQUARE, SCENE = 280, 392, 40, 600
@@ -129,9 +129,8 @@ def measure(model: Any, path: Path) -> dict[str, Any]:
 
 
 def encoder_options(preset: str) -> dict[str, Any]:
-    """Return what a preset says of the vision encoder, by flat names."""
-    config = get_config(preset).flat()
-    return {each.name: config[each.name] for each in fields(VisionOptions)}
+    """Return what a preset says of the vision encoder, by full names."""
+    return {f"reading.{name}": value for name, value in asdict(vision_options(get_config(preset).reading)).items()}
 
 
 def encoders(found: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:

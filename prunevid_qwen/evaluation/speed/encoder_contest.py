@@ -28,7 +28,7 @@ from prunevid_qwen.evaluation.store import Lines, Progress
 from prunevid_qwen.receipt import check_applied
 
 FAST, FEWER_FRAMES = "fast", "fewer frames"
-REUSING = (FAST, "paper+reuse_threshold=8")
+REUSING = (FAST, "paper+reading.reuse_threshold=8")
 """What is measured beside the stock model and the presets asked for: their encoder copies what stands still."""
 
 

@@ -13,22 +13,26 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.errors import ConfigError
+from prunevid_qwen.config import get_paper_config
+from prunevid_qwen.errors import ConfigError, UnsupportedError
 from prunevid_qwen.evaluation.speed import encoder_contest
 from prunevid_qwen.evaluation.speed.contest import STOCK
-from prunevid_qwen.evaluation.speed.encoder_contest import FAST, FEWER_FRAMES, EncoderContest, frames_at
+from prunevid_qwen.evaluation.speed.encoder_contest import FAST, FEWER_FRAMES, WINDOWS, EncoderContest, frames_at
 from prunevid_qwen.evaluation.speed.encoder_findings import FACTS, ROUND, encoder_findings
 from prunevid_qwen.evaluation.speed.encoder_page import encoder_part, gains_table
+from prunevid_qwen.evaluation.speed.flops import facts_of
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
 from prunevid_qwen.evaluation.speed.prompt_forms import form_of
-from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, pixels_of
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, pixels_of
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS, PARTS
 from prunevid_qwen.evaluation.speed.speed_page import write_report
 from prunevid_qwen.evaluation.speed.speed_run import SpeedRun, speed_run
+from prunevid_qwen.evaluation.speed.timed_run import timed_parts
 from prunevid_qwen.evaluation.speed.video_contents import PAN, PAN_STEP, content_pixels
-from prunevid_qwen.evaluation.speed.vision_flops import vision_flops
+from prunevid_qwen.evaluation.speed.vision_flops import units_run, vision_flops
 from prunevid_qwen.evaluation.store import read_lines
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_pixels
 from prunevid_qwen.vision.plan import PatchForm, plan_reuse
@@ -39,6 +43,11 @@ from tests.tolerances import close
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = PromptSize(8, 4, 5, 12)  # 4 positions of 20 tokens
 FORM = PatchForm(14, 2, (0.27, 0.26, 0.28))
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[Any]:
+    yield build_model(shape_called("tiny"), torch.device("cpu"), torch.float32, "eager")
 
 
 def units(pixels: Tensor, size: PromptSize = SIZE) -> Tensor:
@@ -166,6 +175,45 @@ def test_flops_of_a_tower_of_images_are_of_its_patches_and_the_whole_projector()
     assert all_of_it == vision_flops(config, grid) == 4 * vision_flops(config, (1, *grid[1:]))
     assert 0 < projector < all_of_it
     assert vision_flops(config, grid, 1, [[(0, half)]]) * 2 == all_of_it + projector
+
+
+def attended(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    return torch.softmax(queries @ keys.transpose(-1, -2) * scale, dim=-1) @ values
+
+
+@pytest.mark.parametrize("options", [{}, {"early_tau": 1.0, "early_block": 0}])
+def test_flops_of_what_ran_are_those_that_torch_counts(
+    model: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of four columns are whole windows, so that no query is padded; the early rule drops nothing that moves."""
+    size = PromptSize(8, 4, 4, 12)
+    config = get_paper_config().replace(reuse_threshold=8.0, **options)
+    inputs = make_inputs(size, model, content_pixels(size, 0.5, 0))
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attended)  # a CPU's own is not counted
+    with FlopCounterMode(display=False) as counter:
+        parts = timed_parts(model, inputs, config)
+    counts = {str(name): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+    tower = max(n for name, n in counts.items() if name.endswith((".visual", "VisionTransformerPretrainedModel")))
+    facts = facts_of(size, model, config, parts)
+    assert facts["encoded"] == 0.625 and facts["flops"]["vision"] == tower < vision_flops(model.config, (4, 4, 4))
+
+
+def test_a_copy_of_which_nothing_is_known_is_not_counted_as_encoded(model: Any) -> None:
+    size = PromptSize(4, 4, 4, 12)
+    config = get_paper_config().replace(reuse_threshold=8.0)
+    parts = timed_parts(model, make_inputs(size, model, content_pixels(size, 0.5, 0)), config)
+    assert parts.trace is not None
+    parts.trace.samples = tuple(dataclasses.replace(sample, source=None) for sample in parts.trace.samples)
+    with pytest.raises(UnsupportedError):
+        facts_of(size, model, config, parts)
+
+
+def test_patches_of_whole_images_count_by_their_share() -> None:
+    form = form_of(shape_called("llava-ov-7b_small"))
+    blocks = torch.tensor([2000] * 98 + [500] * 98)  # thousandths of two blocks; a half of the patches, half of a block
+    (run,) = units_run(torch.stack([torch.arange(196), blocks], dim=1), form, 2)
+    assert run[0] == 0 and run[1].shape == (2, form.side**2)
+    assert int(run[1].sum()) == round((1 + 0.25) / 2 * run[1].numel())
 
 
 # ---- as many frames as take as long
@@ -343,11 +391,6 @@ SMALL = SpeedRun(
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[Any]:
-    yield build_model(shape_called("tiny"), torch.device("cpu"), torch.float32, "sdpa")
-
-
-@pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("encoder") / "run"
     speed_run(folder, SMALL, command="the command")
@@ -408,6 +451,21 @@ def test_the_summary_has_the_encoder_only_where_it_was_measured(finished: Path, 
     }
     (tmp_path / MEASUREMENTS).write_text(json.dumps({**line, "pairs": [pair]}) + "\n")
     assert not {"encoder", "encoder_definitions"} & set(write_report(tmp_path))
+
+
+def test_windows_in_batches_are_measured_apart_where_they_pay(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    size = PromptSize(2, 4, 4, 12)
+    assert WINDOWS not in [run.name for run in EncoderContest(model, size, PAN, ("paper",)).entered]
+    monkeypatch.setattr(encoder_contest, "STACKED_ON", ("cpu",))
+    contest = EncoderContest(model, size, PAN, ("paper",))
+    assert [run.name for run in contest.entered][:2] == [STOCK, WINDOWS]
+    seen = []
+    attention = model.model.visual.blocks[0].attn
+    hook = attention.register_forward_pre_hook(lambda module, _args: seen.append("forward" in vars(module)))
+    contest.entered = contest.entered[:2]
+    assert [set(each) for each in contest.rounds(1)] == [{STOCK, WINDOWS}]
+    hook.remove()
+    assert seen == [False, True] and "forward" not in vars(attention)
 
 
 @pytest.mark.parametrize(

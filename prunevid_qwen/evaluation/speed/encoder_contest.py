@@ -10,12 +10,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import count, repeat
 from typing import Any, NamedTuple
 
 import torch
 
-from prunevid_qwen.adapters import visual_tokens
+from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import named_configs
 from prunevid_qwen.evaluation.speed.contest import OUT_OF_MEMORY, STOCK
@@ -26,8 +27,12 @@ from prunevid_qwen.evaluation.speed.timed_run import TimedParts, peak_memory, ti
 from prunevid_qwen.evaluation.speed.video_contents import Content, content_name, content_pixels
 from prunevid_qwen.evaluation.store import Lines, Progress
 from prunevid_qwen.receipt import check_applied
+from prunevid_qwen.vision.windows import windows_in_batches
 
 FAST, FEWER_FRAMES = "fast", "fewer frames"
+WINDOWS, STACKED_ON = "stock, windows in batches", ("cuda",)
+"""The stock model whose tower attends to windows in batches, as it does inside `pruned`: measured where that pays."""
+
 REUSING = (FAST, "paper+reading.reuse_threshold=8")
 """What is measured beside the stock model and the presets asked for: their encoder copies what stands still."""
 
@@ -58,6 +63,9 @@ class EncoderContest:
         names = dict.fromkeys((*presets, *REUSING))
         configs = [(name, named_configs(name)[0][1]) for name in names]
         self.entered = [EncoderRun(name, config, size, inputs) for name, config in ((STOCK, None), *configs)]
+        if model.device.type in STACKED_ON:
+            batched = partial(windows_in_batches, adapter_for(model), STACKED_ON)
+            self.entered.insert(1, EncoderRun(WINDOWS, None, size, inputs, batched))
 
     def _shown(self, size: PromptSize) -> dict[str, Any]:
         pixels = [content_pixels(size, self.content, row) for row in range(size.batch)]

@@ -19,7 +19,8 @@ DEFINITIONS = {
     "content": "the share of the picture that stands still, or 'pan'; the first temporal position is new as a whole",
     "ms.first_token": "tensors on the device to the first token chosen, with hooks around the stock modules",
     "encoder_share": "the vision encoder's time over the time to the first token, medians",
-    "encoded": "share of the video's units that the vision encoder ran on; all else is a copy",
+    "encoded": "share of the vision encoder's blocks and places that ran; all else is a copy. Positions of equal "
+    "pixels, which `recommended` encodes once, count as encoded",
     "rho": "time of a FLOP in the stock vision encoder over the time of a FLOP in the stock decoder, of the same round",
     "predicted.first_token": "if encoder and decoder took as long as their FLOPs say, at the stock model's rho and "
     "shares, choosing cost nothing and all else stayed",

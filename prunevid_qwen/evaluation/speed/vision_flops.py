@@ -62,15 +62,28 @@ def vision_flops(
     return sum(count(shape, form, *grid, each) for each in encoded)
 
 
-def blocks_run(source: Tensor, positions: int) -> list[tuple[int, Tensor]]:
+def units_run(source: Tensor, form: PromptForm, positions: int) -> list[tuple[int, Tensor]]:
     """Return what of a video was encoded, as `vision_flops` takes it.
 
     Args:
-        source: [tokens, 2] of `SampleTrace.source`, whose second column is the number of blocks that ran on each.
+        source: [tokens, 2] of `SampleTrace.source`, whose second column tells how many blocks ran on each token.
+        form: of the prompt. Of a tower of whole images, whose tokens stand for several patches, the share is known, and
+            not which patches: as many are taken as encoded, which makes the same count.
         positions: of the video.
     """
-    ran = source[:, 1].view(positions, -1)
-    return [(least, ran > least) for least in sorted({0, *ran.unique().tolist()})]
+    ran = source[:, 1]
+    if form.merge:
+        ran = ran.view(positions, -1)
+        return [(least, ran > least) for least in sorted({0, *ran.unique().tolist()})]
+    patches = torch.zeros(positions * form.tiles * form.side**2, dtype=torch.bool)
+    patches[: round(share_run([source]) * len(patches))] = True
+    return [(0, patches.view(positions, -1))]
+
+
+def share_run(sources: Sequence[Tensor]) -> float:
+    """Return the share of the tower's work on all blocks and places that was done; sources as in `units_run`."""
+    ran = torch.cat([source[:, 1] for source in sources]).double()
+    return float(ran.mean() / ran.max())  # the first position of a video is encoded whole
 
 
 def _all_units(form: PromptForm, positions: int, rows: int, columns: int) -> Tensor:

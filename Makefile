@@ -77,9 +77,8 @@ wheel:  ## Build sdist and wheel into dist/, check them, and run the wheel in an
 gpu-check:  ## Kernels and pruned path on this machine's GPU, under python3 as it is (writes runs/gpu_check.json)
 	@$(PYTHON) tools/gpu_check.py $(ARGS)
 
-gpu-bench:  ## Time, memory, FLOPs of a 7B shape on a GPU (writes eval/results/efficiency_gpu)
-	@$(PYTHON) eval/efficiency.py --shape 7b --dtype bfloat16 --device cuda --frames 32,128 \
-		--out eval/results/efficiency_gpu $(ARGS)
+gpu-bench:  ## Time, memory, FLOPs of 7B and 3B shapes on a GPU, the vision encoder's part apart (writes eval/results/*gpu*)
+	@$(PYTHON) tools/gpu_bench.py $(ARGS)
 
 clean:  ## Remove .venv, .venv-matrix, .venv-lmms, .venv-wheel and every cache
 	rm -rf .venv .venv-matrix .venv-lmms .venv-wheel build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

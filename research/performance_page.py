@@ -8,6 +8,8 @@ from typing import Any
 
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.speed.speed_page import growth_table, overhead_table, table
+from research.encoder_speed_page import encoder_tables
+from research.ran import what_ran
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
 
@@ -25,9 +27,9 @@ def performance_tables(results: Path) -> dict[str, str]:
     speed, stage1, hour = (json.loads((results / name).read_text(encoding="utf-8")) for name in (SPEED, STAGE1, HOUR))
     others = [json.loads((results / name / "efficiency.json").read_text(encoding="utf-8")) for name in FAMILIES]
     found = {
-        "families run": [f"- {_what_ran(each)} {' '.join(each['noise'])}".rstrip() for each in others],
+        "families run": [f"- {what_ran(each)} {' '.join(each['noise'])}".rstrip() for each in others],
         "families": _families(others),
-        "speed run": [_what_ran(speed)],
+        "speed run": [what_ran(speed)],
         "speed": _speed(speed["rows"]),
         "sentences": _sentences(speed["rows"]),
         "parts": _parts(speed["rows"]),
@@ -35,19 +37,13 @@ def performance_tables(results: Path) -> dict[str, str]:
         "memory": _memory(speed["rows"]),
         "overhead": overhead_table(speed["overhead"]),
         "growth": growth_table(speed["growth"]),
-        "stage 1 run": [_what_ran(stage1)],
+        "stage 1 run": [what_ran(stage1)],
         "stage 1": _stage1(stage1["rows"]),
         "passes": _passes(stage1["rows"]),
         "hour": _hour(hour),
+        **encoder_tables(results),
     }
     return {name: "\n".join(lines) for name, lines in found.items()}
-
-
-def _what_ran(run: Row) -> str:
-    numbers = run["versions"] if "versions" in run else run["receipt"]["versions"]
-    versions = ", ".join(f"{name} {number}" for name, number in numbers.items())
-    changes = ", with uncommitted changes" if run["uncommitted_changes"] else ""
-    return f"`{run['command']}` on {run['machine']}, at commit {str(run['commit'])[:10]}{changes}; {versions}."
 
 
 def _compared(rows: list[Row]) -> list[Row]:
@@ -167,7 +163,7 @@ def _hour(run: Row) -> list[str]:
         ["decoder over the prompt", f"{seconds['prefill']:.2f} s"],
         ["first token", f"{seconds['first_token']:.1f} s"],
     ]
-    return [_what_ran(run), "", *table(["3,600 frames at one a second", ""], lines)]
+    return [what_ran(run), "", *table(["3,600 frames at one a second", ""], lines)]
 
 
 def _shape(row: Row) -> str:

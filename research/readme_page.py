@@ -8,6 +8,7 @@ from typing import Any
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.speed.speed_page import table
 from research.comparison import comparison_tables, points, read
+from research.encoder_speed_page import encoder_speed
 from research.methods_page import method_tables
 
 SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform")
@@ -18,13 +19,14 @@ Row = dict[str, Any]
 
 
 def readme_tables(results: Path) -> dict[str, str]:
-    """Return the blocks "kept", "methods" and "fast" of README.
+    """Return the blocks "kept", "methods", "fast" and "encoder" of README.
 
     Args:
         results: the folder ``eval/results``.
     """
     kept, speed = (read(results, name) for name in ("kept_share.json", "efficiency_cpu/efficiency.json"))
-    return {"kept": _kept(kept["rows"]), **method_tables(), "fast": _fast(speed["rows"])}
+    tables = {"fast": _fast(speed["rows"]), "encoder": encoder_speed(results)}
+    return {"kept": _kept(kept["rows"]), **method_tables(), **tables}
 
 
 def methods_page(results: Path) -> dict[str, str]:

@@ -143,7 +143,11 @@ def speed(
     new_tokens: int | None = opt(None, "Of every answer. Default: 64.", "INT", _ASKED, least=2),
     content: str = opt("", "How much of the random pixels moves. Default: half.", "still|half|moving", _ASKED),
     video: str = opt("", "Real files instead of random pixels: generated, or a path.", "PATH", _ASKED),
-    only: _NAMES = opt((), "Measure these alone. Default: contest.", "contest|overhead|growth", _ASKED),
+    still: tuple[float, ...] = opt(
+        (), "Also the vision encoder where these shares stand still: 0,0.5,0.8.", "SHARES", _ASKED
+    ),
+    pan: bool = opt(False, "The same where the camera pans.", None, _ASKED),
+    only: _NAMES = opt((), "Measure these alone. Default: contest.", "contest|encoder|overhead|growth", _ASKED),
     overhead: bool = opt(False, "Also what the hooks cost when nothing is pruned.", None, _ASKED),
     growth: bool = opt(False, "Also stage 1 against frames, up to 3,600.", None, _ASKED),
     device: str = opt("", "cuda or cpu. Default: the GPU when there is one.", "NAME", _RUNS),
@@ -167,6 +171,7 @@ def speed(
       ... --shape 3b --frames 16,64,256 --batch 1,4     random weights: nothing is downloaded
       ... -m Qwen/Qwen2.5-VL-7B-Instruct --video clip.mp4
       ... --configs paper,recommended,mine.json         the controls follow the first
+      ... --only encoder                                with fast, where 0, 50, 80 % stand still, and on a pan
       ... --only growth                                 stage 1 against frames, up to an hour
       ... --plots_from runs/efficiency                  write the report again, measuring nothing
 
@@ -177,16 +182,19 @@ def speed(
         raise ConfigError(f"--grid is rows x columns of tokens, such as 10x14; got {quoted(grid)}")
     _check_alone(
         plots_from, shape=shape, model_path=model_path, configs=configs, frames=frames, batch=batch, grid=grid,
-        text_tokens=text_tokens, new_tokens=new_tokens, content=content, video=video, only=only, overhead=overhead,
-        growth=growth, device=device, dtype=dtype, attn_implementation=attn_implementation, repeats=repeats,
-        warmup=warmup, threads=threads, quick=quick, restart=restart, dry_run=dry_run, plugin=plugin,
+        text_tokens=text_tokens, new_tokens=new_tokens, content=content, video=video, still=still, pan=pan, only=only,
+        overhead=overhead, growth=growth, device=device, dtype=dtype, attn_implementation=attn_implementation,
+        repeats=repeats, warmup=warmup, threads=threads, quick=quick, restart=restart, dry_run=dry_run, plugin=plugin,
     )  # fmt: skip
     folder = plots_from or out
     if plots_from is None:
         from prunevid_qwen.evaluation.speed.speed_run import SpeedRun, speed_run
+        from prunevid_qwen.evaluation.speed.video_contents import STILL_SHARES
         from prunevid_qwen.loading import choose_device
 
         load_plugins(plugin)
+        if "encoder" in only and not still and not pan:
+            still, pan = STILL_SHARES, True
         options: dict[str, Any] = {"device": choose_device(device or None)}
         if options["device"].startswith("cuda"):
             options |= {"shape": "7b", "dtype": "bfloat16", "frames": (32, 128), "repeats": 7}
@@ -198,17 +206,22 @@ def speed(
             "grid": (int(height), int(width)) if grid else (), "text_tokens": text_tokens, "new_tokens": new_tokens,
             "content": content, "video": video, "dtype": dtype, "attention": attn_implementation, "repeats": repeats,
             "warmup": warmup, "threads": threads, "contest": not only or "contest" in only,
-            "overhead": overhead or "overhead" in only, "growth": growth or "growth" in only,
+            "overhead": overhead or "overhead" in only, "growth": growth or "growth" in only, "still": still,
+            "pan": pan,
         }  # fmt: skip
         run = SpeedRun(**options | _typed(given))
         if dry_run:
             return Done(dataclasses.asdict(run))
         with output.running(out) as bars:
             speed_run(out, run, restart, bars.tell, typed())
+    from prunevid_qwen.evaluation.speed.encoder_findings import named_cell
     from prunevid_qwen.evaluation.speed.speed_page import write_report
 
     summary = write_report(folder, output.can_plot(f"--plots_from {folder} draws them later"))
     rows = [(f"{row['frames']} frames, batch {row['batch']}, {row['variant']}", row) for row in summary["rows"]]
+    rows += [
+        (f"{named_cell(cell)}, {row['variant']}", row) for cell in summary.get("encoder", ()) for row in cell["rows"]
+    ]
     lines = [f"{name}: {row['sentence']}" for name, row in rows] + [f"noisy: {said}" for said in summary["noise"]]
     lines += [f"report: {folder / 'report.md'}", f"summary: {folder / 'efficiency.json'}"]
     return Done(summary, "\n".join(lines))

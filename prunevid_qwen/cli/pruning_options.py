@@ -21,9 +21,10 @@ FULL_NAMES = "full_names"
 CONFIG_KIND = "PRESET|FILE.json"
 PRESETS_HELP = (
     "paper, recommended (ours; a fifth of the tokens, loses fewest answers on our toys), fast (recommended, and what "
-    "stands still is not encoded again), recommended_2026_11 (the recommended before it), conservative (prunes less), aggressive (prunes more), stage1_only, reference (the authors' code), "
-    "glimpse (GlimpsePrune, a trained predictor), fastv (FastV as published), baseline (no pruning), a method's name "
-    "(that method alone), or a JSON file. Options beside it change it. Default: paper."
+    "stands still is not encoded again), recommended_2026_11 (the recommended before it), conservative (prunes less), "
+    "aggressive (prunes more), stage1_only, reference (the authors' code), glimpse (GlimpsePrune, a trained "
+    "predictor), fastv (FastV as published), baseline (no pruning), a method's name (that method alone), or a JSON "
+    "file. Options beside it change it. Default: paper."
 )
 CONFIGS_HELP = (
     "Presets, methods or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as "

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.timed_run import TimedParts
-from prunevid_qwen.evaluation.speed.vision_flops import vision_flops
+from prunevid_qwen.evaluation.speed.vision_flops import share_run, units_run, vision_flops
 from prunevid_qwen.reducer import made_by
 from prunevid_qwen.stage3_kv.cache import size_of
 from prunevid_qwen.tokens import Block, TokenMap
-from prunevid_qwen.tokens.trace import DOOR
+from prunevid_qwen.tokens.trace import DOOR, Trace
+from prunevid_qwen.vision.options import vision_options
 
 
 def decoder_flops(shape: Any, widths: Sequence[int], batch: int = 1) -> dict[str, int]:
@@ -130,8 +132,12 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     """Collect the facts of a prefill that ``model`` did under ``config`` (None: stock); ``parts`` are of that run.
 
     Returns:
-        Ready for JSON. Token counts are means over the rows; ``widths`` are what each layer ran on, the widest row's,
+        Ready for JSON. Token counts are means over the rows; ``encoded`` is the share of the vision encoder's work on
+        all blocks and places of the videos that was done; ``widths`` are what each layer ran on, the widest row's,
         text included, ``visual_widths`` the visual tokens in it.
+
+    Raises:
+        UnsupportedError: the config lets places of a video be copies, and which are is unknown.
     """
     shape, trace = model.config, parts.trace
     batch, layers, given = size.batch, shape.text_config.num_hidden_layers, size.visual_tokens
@@ -162,12 +168,15 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
     scores = [] if config is None else _scores(config, size, [(widths[at], visual[at]) for at in places])
     entry = 2 * _grouped(shape) * next(model.parameters()).element_size()  # bytes of a token in one layer's cache
     grid = [size.positions, size.rows, size.columns]
+    sources = _sources(trace, config)
+    encoded = [units_run(source, size.form, size.positions) for source in sources]
     stages = {"after_stage1": first, "after_stage2": second, "layer_average": average}
     return {
         "batch": batch,
         "grid": grid,
         "layer": boundary,
         "tokens": {"text": size.all_text, "visual": given, **stages},
+        "encoded": share_run(sources) if sources else 1.0,
         "R1": first / given,
         "R2": second / given,
         "R_layer": average / given,
@@ -183,7 +192,7 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
             "unpruned": batch * entry * layers * size.length,
         },
         "flops": {
-            "vision": vision_flops(shape, grid, batch),
+            "vision": vision_flops(shape, grid, batch, encoded),
             "stage1": cluster,
             "decoder": decoder_flops(shape, widths, batch),
             "stage2": batch * sum(_score_flops(shape, **each) for each in scores),
@@ -193,6 +202,19 @@ def facts_of(size: PromptSize, model: Any, config: PruneVidConfig | None, parts:
             "macs_fastvid": batch * macs_fastvid(shape, visual),
         },
     }
+
+
+def _sources(trace: Trace | None, config: PruneVidConfig | None) -> list[Tensor]:
+    """Return what each row's tokens are copies of; [] where all were encoded."""
+    if trace is None or config is None or not vision_options(config.reading).reuses:
+        return []
+    sources = [sample.source for sample in trace.samples]
+    if any(source is None for source in sources):
+        raise UnsupportedError(
+            "which places of a video the vision encoder left out is unknown for this model, so its FLOPs cannot be "
+            "counted: measure without reuse_threshold and early_tau"
+        )
+    return [source for source in sources if source is not None]
 
 
 def _scores(config: PruneVidConfig, size: PromptSize, widths: list[tuple[int, int]]) -> list[dict[str, Any]]:

@@ -110,7 +110,7 @@ SHAPES: dict[str, Shape] = {
 """The sizes of published checkpoints, by name, and smaller ones of ours. NAME_small is `Shape.smaller` of NAME."""
 
 for _name in (
-    "qwen2vl-7b", "qwen3vl-8b", "qwen3vl-30b-a3b", "llava-1.5-7b", "llava-next-7b", "llava-next-video-7b",
+    "3b", "qwen2vl-7b", "qwen3vl-8b", "qwen3vl-30b-a3b", "llava-1.5-7b", "llava-next-7b", "llava-next-video-7b",
     "llava-ov-7b", "video-llava-7b", "internvl3-8b",
 ):  # fmt: skip
     SHAPES[f"{_name}_small"] = SHAPES[_name].smaller()

@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from prunevid_qwen.config.amounts import percent
-from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.report.page import Row
 from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
-from prunevid_qwen.evaluation.store import RunFolder, read_lines
 
 MEASUREMENTS = "measurements.jsonl"
 WHOLE = ("first_token", "decode_per_token", "end_to_end")
 PARTS = ("vision", "stage1", "layers", "stage2", "stage3", "lm_head", "rest")
 """The parts of the way to the first token, in a sensible order; they add up to it."""
 
-_NOISY = 0.25  # (high - low) / median of the stock model's time to the first token
-
-DEFINITIONS = {
-    "ms.first_token": "tensors on the device to the first token chosen; nothing hooked but by `pruned` itself",
-    "ms.decode_per_token": "(last token - first token) / (tokens - 1)",
-    "ms.end_to_end": "the whole of generate(), entering and leaving `pruned` included",
-    "read_ms": "decoding, resizing and cutting into patches of one video file, on the CPU; None: random pixels",
-    "parts_ms": "another run up to the first token, with hooks around the stock modules; the parts add up",
-    "prefill_ms": "the decoder's forward of the prompt, stages 2 and 3 included, stage 1 not",
-    "speedup": "stock / own of the same round: median and quantiles of these",
-    "predicted": "prefill: the decoder's FLOPs, stock / own, attention in full; first_token and end_to_end: if the "
-    "decoder took as long as that says, choosing cost nothing and all else stayed",
-    "reached": "speedup.prefill / predicted.prefill",
-    "difference_ms": "what the decoder takes above the predicted time, part by part; hooks from keep everything",
-    "flops": "2 x multiply-adds, all tokens, actual lengths of each layer, grouped-query heads, SwiGLU",
-    "macs_fastv, macs_fastvid": "the papers' formulas: multiply-adds of visual tokens alone",
-    "R1, R2, R_layer, R_kv": "visual tokens after stage 1, stage 2, averaged over layers; cache entries, text too",
-    "memory": "bytes at the peak of one whole answer, and above what was there before it",
-    "quantiles": "low and high are the 20 % and 80 % quantiles",
-}
-
-
-def summarise(folder: Path) -> dict[str, Any]:
-    """Collect every figure of a run; `ConfigError` where the folder holds no measurements."""
-    record = RunFolder(folder).record("prunevid bench speed")
-    lines = read_lines(folder / MEASUREMENTS)
-    if not lines:
-        raise ConfigError(f"no measurements in {folder} yet: give the command that began it again")
-    rows = rows_of(lines, record["options"]["new_tokens"])
-    return {
-        **record,
-        "definitions": DEFINITIONS,
-        "noise": noise_of(rows),
-        "rows": rows,
-        "overhead": [overhead_of(line) for line in lines if line["kind"] == "overhead"],
-        "growth": next((line for line in lines if line["kind"] == "growth"), None),
-        "configs": {
-            f"{line['frames']} frames, batch {line['batch']}: {name}": about["config"]
-            for line in lines
-            if line["kind"] == "facts"
-            for name, about in line["variants"].items()
-            if about.get("config")
-        },
-    }
+NOISY = 0.25
+"""(high - low) / median of the stock model's time to the first token, above which a run is called noisy."""
 
 
 def rows_of(lines: list[dict[str, Any]], new_tokens: int) -> list[Row]:
     """Make a row of the measured ``lines`` for each number of frames, batch and competitor, in the order measured.
 
-    It holds what `DEFINITIONS` says and a ``sentence``, or the ``error`` of one that could not run.
+    It holds what `speed_summary.DEFINITIONS` says and a ``sentence``, or the ``error`` of one that could not run.
     """
     rows: list[Row] = []
     for line in [line for line in lines if line["kind"] == "facts"]:
@@ -81,10 +36,10 @@ def rows_of(lines: list[dict[str, Any]], new_tokens: int) -> list[Row]:
             own = [times[name] for times in rounds]
             row |= {
                 "tokens_as_stock": about["tokens_as_stock"],
-                "read_ms": None if line["read"] is None else _ms(line["read"]["seconds"]),
-                "ms": {part: _ms([times[part] for times in own]) for part in WHOLE},
-                "parts_ms": {part: _ms([times["parts"][part] for times in own]) for part in PARTS},
-                "prefill_ms": _ms([_prefill(times) for times in own]),
+                "read_ms": None if line["read"] is None else in_ms(line["read"]["seconds"]),
+                "ms": {part: in_ms([times[part] for times in own]) for part in WHOLE},
+                "parts_ms": {part: in_ms([times["parts"][part] for times in own]) for part in PARTS},
+                "prefill_ms": in_ms([_prefill(times) for times in own]),
                 "memory": about["memory"],
                 **{name: value for name, value in about["facts"].items() if name != "batch"},
             }
@@ -134,7 +89,7 @@ def _compared(
             "end_to_end": (before + after) / (first + after * flops["decode_step"] / stock_flops["decode_step"]),
         },
         "added_ms": {
-            **{part: _ms([own[part] - stock[part] for stock, own in pairs]) for part in WHOLE},
+            **{part: in_ms([own[part] - stock[part] for stock, own in pairs]) for part in WHOLE},
             "end_to_end_share": Quantiles.of(shares).to_dict(),
         },
         "reached": speedup["prefill"]["median"] / prefill,
@@ -150,11 +105,16 @@ def _compared(
 
 
 def _prefill(times: dict[str, Any]) -> float:
-    """The decoder's prefill with what stages 2 and 3 do inside it, without stage 1, which comes before it."""
-    return float(times["parts"]["decoder"] - times["parts"]["stage1"])
+    return prefill_of(times["parts"])
 
 
-def _ms(seconds: list[float]) -> dict[str, Any]:
+def prefill_of(parts: dict[str, float]) -> float:
+    """Return the seconds of the decoder's prefill with stages 2 and 3 inside it, without stage 1 before it."""
+    return parts["decoder"] - parts["stage1"]
+
+
+def in_ms(seconds: list[float]) -> dict[str, Any]:
+    """Summarise seconds as milliseconds: median and quantiles."""
     return Quantiles.of([1000 * value for value in seconds]).to_dict()
 
 
@@ -178,7 +138,7 @@ def noise_of(rows: list[Row]) -> list[str]:
     for row in (row for row in rows if row["variant"] == STOCK and "error" not in row):
         time = row["ms"]["first_token"]
         spread = (time["high"] - time["low"]) / time["median"]
-        if spread > _NOISY:
+        if spread > NOISY:
             found.append(
                 f"{row['frames']} frames, batch {row['batch']}: the stock model's own time to the first token spreads "
                 f"by {percent(spread)} between its 20 % and 80 % quantiles: something else ran on this machine"
@@ -192,8 +152,8 @@ def overhead_of(line: dict[str, Any]) -> dict[str, Any]:
     shares = [ours["end_to_end"] / stock["end_to_end"] - 1 for stock, ours in pairs]
     return {
         **{name: line[name] for name in ("shape", "prompt_tokens", "new_tokens")},
-        "stock_ms": _ms([stock["end_to_end"] for stock, _ in pairs]),
-        "prefill_ms": _ms([ours["first_token"] - stock["first_token"] for stock, ours in pairs]),
-        "decode_ms": _ms([ours["decode_per_token"] - stock["decode_per_token"] for stock, ours in pairs]),
+        "stock_ms": in_ms([stock["end_to_end"] for stock, _ in pairs]),
+        "prefill_ms": in_ms([ours["first_token"] - stock["first_token"] for stock, ours in pairs]),
+        "decode_ms": in_ms([ours["decode_per_token"] - stock["decode_per_token"] for stock, ours in pairs]),
         "generate_share": Quantiles.of(shares).to_dict(),
     }

@@ -11,7 +11,9 @@ from typing import Any
 from prunevid_qwen.evaluation.report.page import Row, Table, csv_text, json_text, page
 from prunevid_qwen.evaluation.report.plots import Theme, draw, heading, legend, style_of
 from prunevid_qwen.evaluation.speed.contest import KEEP_EVERYTHING, STOCK
-from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE, summarise
+from prunevid_qwen.evaluation.speed.encoder_page import encoder_part
+from prunevid_qwen.evaluation.speed.speed_findings import PARTS, WHOLE
+from prunevid_qwen.evaluation.speed.speed_summary import summarise
 from prunevid_qwen.evaluation.store import replace
 
 _TABLES = {  # the first column's title -> the others, each with the figure of a row that stands in it
@@ -75,6 +77,7 @@ def write_report(folder: Path, plots: bool = False) -> dict[str, Any]:
         f"`{summary['command']}`; commit {summary['commit'] or 'unknown'}{changes}; {summary['versions']}",
         *(f"**Noisy:** {said}." for said in summary["noise"]),
         *(part for cell, rows in cells for part in _cell(*cell, list(rows))),
+        *encoder_part(summary.get("encoder", ()), summary.get("encoder_definitions", {})),
         *(("## What the hooks cost when nothing is pruned", overhead_table(overhead)) if overhead else ()),
         *(("## Stage 1 against the length of the video", growth_table(growth)) if growth else ()),
         *(("## Plots", shown) if shown else ()),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import count, repeat
+from itertools import count, product, repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.engine.task_media import media_reader
 from prunevid_qwen.evaluation.report.intervals import Quantiles
 from prunevid_qwen.evaluation.speed.contest import Contest, competitors, measure_overhead
+from prunevid_qwen.evaluation.speed.encoder_contest import measure_encoder
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
 from prunevid_qwen.evaluation.speed.prompt_forms import PromptForm, form_of
 from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, read_prompt
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS
 from prunevid_qwen.evaluation.speed.timed_run import peak_memory, synchronise
+from prunevid_qwen.evaluation.speed.video_contents import PAN, Content, check_still
 from prunevid_qwen.evaluation.speed.vision_flops import check_counted
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines
 from prunevid_qwen.forward.plan import compile_plan
@@ -38,7 +40,7 @@ from prunevid_qwen.tokens import Block, TokenLayout
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # what may differ between measurements that stand in one table
-_GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads")
+_GROWS = ("frames", "batches", "repeats", "warmup", "contest", "growth", "overhead", "threads", "still", "pan")
 
 POSITIONS = (56, 112, 225, 450, 900, 1800)  # of `measure_growth`: 1,800 are an hour at one frame a second
 _GRID = _GROWTH_GRID = 10, 14
@@ -69,6 +71,8 @@ class SpeedRun:
     contest: bool = True  # measure the competitors at all; False for `growth` or `overhead` alone
     growth: bool = False  # also measure stage 1 alone, up to an hour of video
     overhead: bool = False  # also measure what the hooks cost when nothing is pruned
+    still: tuple[float, ...] = ()  # also measure the time with the encoder in it, of which these shares stand still
+    pan: bool = False  # and of a camera that pans
 
     def __post_init__(self) -> None:
         form = form_of(self.config()) if self.model_path is None else None
@@ -80,6 +84,16 @@ class SpeedRun:
             raise ConfigError("name at least one number of frames and one batch")
         competitors(self.presets)
         self.sizes(form)
+        check_still(self.still)
+        if self.contents and self.video is not None:
+            raise ConfigError(
+                "--still and --pan draw videos of their own, so they do not read --video: leave one of them out"
+            )
+
+    @property
+    def contents(self) -> tuple[Content, ...]:
+        """Videos on which the time to the first token is measured with the encoder in it."""
+        return (*self.still, *([PAN] if self.pan else []))
 
     def sizes(self, form: PromptForm | None = None) -> list[PromptSize]:
         """List what is measured, the smallest first, as the model's family writes it; None: as Qwen2.5-VL."""
@@ -137,23 +151,28 @@ def speed_run(
         (line["kind"], line.get("frames"), line.get("batch"), line.get("shape")) for line in done
     ]
     device, dtype, model = torch.device(run.device), DTYPES[run.dtype], None
+
+    def built() -> Any:
+        nonlocal model
+        if model is None:
+            tell("building the model", 0, 1)
+            model = run.model()
+            tell("building the model", 1, 1)
+        return model
+
     with Lines(folder / MEASUREMENTS) as lines:
         for size in sizes if run.contest else ():
             cell = {"frames": size.frames, "batch": size.batch}
             rounds = run.repeats - held.count(("round", *cell.values(), None))
             if rounds <= 0:
                 continue
-            if model is None:
-                tell("building the model", 0, 1)
-                model = run.model()
-                tell("building the model", 1, 1)
             read, inputs = None, {}
             if run.video is None:
-                inputs = make_inputs(size, model)
+                inputs = make_inputs(size, built())
             else:
-                size, inputs, read = read_prompt(run.video, size, model, media, folder / "videos", run.repeats)
+                size, inputs, read = read_prompt(run.video, size, built(), media, folder / "videos", run.repeats)
             entered = competitors(run.presets)
-            contest = Contest(model, size, inputs, entered, run.new_tokens)
+            contest = Contest(built(), size, inputs, entered, run.new_tokens)
             named, total = f"{cell['frames']} frames, batch {size.batch}", len(entered) + run.warmup + rounds
             steps = map(tell, repeat(named), count(), repeat(total))  # each `next` tells of one more
             next(steps)
@@ -166,6 +185,8 @@ def speed_run(
             for times in contest.rounds(rounds):
                 lines.add({"kind": "round", **cell, "process": process, "times": times})
                 next(steps)
+        for size, content in product(sizes, run.contents):
+            measure_encoder(built, size, content, run.presets, (run.repeats, run.warmup), lines, done, tell)
         for shape in ("tiny", "0.5b" if device.type == "cpu" else run.shape) if run.overhead else ():
             if ("overhead", None, None, shape) not in held:
                 lines.add(measure_overhead(shape, device, dtype, run.attention, tell))

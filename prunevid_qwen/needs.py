@@ -255,6 +255,8 @@ class Evidence:
             to the layout's.
         steps_at: the layers on whose outputs this reducer's steps act, ascending, with this one; () if unknown.
         depth: number of decoder layers; 0 if unknown.
+        source: [N] int64 at the decoder's door: the row of ``hidden`` of which each token is a copy, itself if it was
+            encoded. None elsewhere, and if the vision encoder made no copies.
     """
 
     layout: TokenLayout
@@ -275,6 +277,7 @@ class Evidence:
     steps_at: tuple[int, ...] = ()
     depth: int = 0
     angles: Tensor | None = None
+    source: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.vision is not None:

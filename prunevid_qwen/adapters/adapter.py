@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.picture_grids import PictureGrid
+from prunevid_qwen.adapters.tower_form import TowerForm
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.tokens import TokenLayout
 
@@ -146,6 +147,11 @@ class Adapter(Protocol):
         ...
 
     # ---- the vision towers
+
+    @property
+    def tower_form(self) -> TowerForm | None:
+        """What `prunevid_qwen.vision` has to know of the tower; None where it is not of Qwen's form."""
+        ...
 
     def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:
         """Let the towers take at most about ``tokens`` visual tokens at once inside the block; None: no limit."""

@@ -32,6 +32,7 @@ class Qwen3VL(QwenVL):
 
     timestamped = True
     noted = ("image", "video")
+    pixel_std = (0.5, 0.5, 0.5)
     named: tuple[str, ...] = (
         "inputs_embeds",
         "position_ids",

@@ -18,6 +18,7 @@ from prunevid_qwen.adapters.prompt_layout import layout_of
 from prunevid_qwen.adapters.releases import library_agrees, warn_once_about_positions
 from prunevid_qwen.adapters.seams import first_argument, missing_seam, require_arguments, taken, transformers_release
 from prunevid_qwen.adapters.text_decoder import TextDecoder
+from prunevid_qwen.adapters.tower_form import CLIP_STD, TowerForm
 from prunevid_qwen.adapters.vision import vision_in_chunks
 from prunevid_qwen.adapters.vision_blocks import Note, watched_blocks
 from prunevid_qwen.adapters.windows import in_raster, window_order
@@ -44,6 +45,7 @@ class QwenVL(TextDecoder):
     media = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
     text_arguments = ("mm_token_type_ids", "rope_deltas")
     noted: tuple[str, ...] = ()
+    pixel_std = CLIP_STD
     named: tuple[str, ...] = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
 
     def __init__(self, model: Any) -> None:
@@ -167,6 +169,19 @@ class QwenVL(TextDecoder):
     def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:
         """Let the tower take at most ``tokens`` visual tokens at once, but at least one temporal position."""
         return vision_in_chunks(self.parts.vision, tokens)
+
+    @property
+    def tower_form(self) -> TowerForm:
+        """What reuse in the tower has to know of it."""
+        tower: Any = self.parts.vision
+        seen, blocks = self.config.vision_config, self.vision_blocks
+        window = getattr(seen, "window_size", None)
+        full = range(len(blocks)) if window is None else tower.fullatt_block_indexes
+        return TowerForm(
+            tower, tower.patch_embed, blocks, (tower.merger, *getattr(tower, "deepstack_merger_list", ())),
+            self.vision_width, self.merge**2, None if window is None else window // (self.merge * seen.patch_size),
+            frozenset(full), (int(seen.patch_size), int(seen.temporal_patch_size)), self.pixel_std,
+        )  # fmt: skip
 
     def reference_positions(
         self,

@@ -13,6 +13,7 @@ from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
+from prunevid_qwen.adapters.tower_form import TowerForm
 from prunevid_qwen.tokens import TokenLayout
 
 Rope = tuple[Tensor, Tensor]
@@ -50,6 +51,11 @@ class TextDecoder:
         )  # fmt: skip
         self.attending = tuple(i for i, layer in enumerate(layers) if hasattr(layer, "self_attn"))
         self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
+
+    @property
+    def tower_form(self) -> TowerForm | None:
+        """What reuse in the tower has to know of it: None, the tower is of another form."""
+        return None
 
     @property
     def turn_ends(self) -> tuple[int, ...]:

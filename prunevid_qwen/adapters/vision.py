@@ -106,10 +106,10 @@ def joined(outputs: list[Any]) -> Any:
         return torch.cat(outputs)
     if isinstance(first, (tuple, list)):  # DeepStack; hidden states of each block, when they are asked for
         return type(first)(joined(list(each)) for each in zip(*outputs, strict=True))
-    return with_taps(
-        type(first)(**{name: joined([each[name] for each in outputs]) for name in first}),
-        None if taps_of(first) is None else torch.cat([taps_of(each) for each in outputs]),
-    )
+    whole = type(first)(**{name: joined([each[name] for each in outputs]) for name in first})
+    beside = [[read(each) for each in outputs] for read in (taps_of, source_of)]
+    taps, source = (None if any(each is None for each in own) else torch.cat(own) for own in beside)
+    return with_source(with_taps(whole, taps), source)
 
 
 def with_taps(output: Any, taps: Tensor | None) -> Any:
@@ -121,6 +121,21 @@ def with_taps(output: Any, taps: Tensor | None) -> Any:
 def taps_of(output: Any) -> Any:
     """Return the taps that an output of the tower carries, or None."""
     return getattr(output, "taps", None)
+
+
+def with_source(output: Any, source: Tensor | None) -> Any:
+    """Let an output of the tower say which of its tokens are copies, see `source_of`."""
+    output.source = source
+    return output
+
+
+def source_of(output: Any) -> Any:
+    """Return what an output of the tower says of its tokens, [N, 2] int64 on the CPU, or None.
+
+    The first number is the token of the same video, in raster order, of which each is a copy: itself where it was
+    encoded. The second is the number of blocks that ran on the unit.
+    """
+    return getattr(output, "source", None)
 
 
 def is_placeholder(pixels: Tensor) -> bool:
@@ -135,10 +150,12 @@ class Features(NamedTuple):
         tokens: [N, D] visual tokens, as the decoder gets them; with DeepStack [N, D * (1 + levels)], the features of
             each level beside them.
         taps: [N, L, C] of the blocks that are looked into, or None where none is.
+        source: [N, 2] int64 as `source_of` returns it, or None where no token may be a copy.
     """
 
     tokens: Tensor
     taps: Tensor | None = None
+    source: Tensor | None = None
 
 
 class EncodedVideos:
@@ -157,19 +174,23 @@ class EncodedVideos:
         self._merge = int(tower.spatial_merge_size) ** 2
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, grid: Tensor) -> Features:
+    def encode(self, pixels: Tensor, grid: Tensor, reuse: Any = None) -> Features:
         """Run the tower on one video, or on some whole temporal positions of it.
 
         Args:
             pixels: [patches, 1176]; pinned memory is copied without waiting.
             grid: [1, 3] int64 (t, h, w) in patches.
+            reuse: which of them are encoded, and what the others copy: a `prunevid_qwen.vision.carried.Carried`, inside
+                `prunevid_qwen.vision.tower.reusing`; or None.
         """
         device = input_device(self.tower)
         pixels, grid = moved(pixels, device), grid.to(device)
-        output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid)
+        beside = {} if reuse is None else {"reuse": reuse}
+        output = self.tower(pixels.to(self.tower.dtype), grid_thw=grid, **beside)
         self._kind, self._width = type(output), output.pooler_output.shape[-1]
         levels, tokens = getattr(output, "deepstack_features", None), output.pooler_output
-        return Features(torch.cat((tokens, *levels), dim=-1) if levels else tokens, taps_of(output))
+        tokens = torch.cat((tokens, *levels), dim=-1) if levels else tokens
+        return Features(tokens, taps_of(output), source_of(output))
 
     def hold(self, features: Features) -> Tensor:
         """Keep the features of a whole video; return what stands for its pixels in a prompt, [patches, 2]."""
@@ -203,10 +224,11 @@ class EncodedVideos:
                 raise ValueError(f"a grid of {count} patches stands for video {number}, whose encoded grid has {held}")
             chosen.append(self.features[number])
             at += count
-        whole, taps = chosen[0] if len(chosen) == 1 else [_cat(part) for part in zip(*chosen, strict=True)]
+        whole, taps, source = chosen[0] if len(chosen) == 1 else [_cat(part) for part in zip(*chosen, strict=True)]
         assert whole is not None
         tokens, *levels = whole.split(self._width, dim=-1)
-        return with_taps(self._kind(pooler_output=tokens, **({"deepstack_features": levels} if levels else {})), taps)
+        made = self._kind(pooler_output=tokens, **({"deepstack_features": levels} if levels else {}))
+        return with_source(with_taps(made, taps), source)
 
 
 def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:

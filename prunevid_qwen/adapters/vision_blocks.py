@@ -57,7 +57,7 @@ def watched_blocks(
         require_arguments(kwargs, "a vision block's attention", "cu_seqlens", "position_embeddings")
         states = made["qkv"]
         queries, keys, _ = states.view(len(states), 3, module.num_heads, -1).unbind(1)  # [P, H, d]
-        queries, keys = (_rotated(x, *kwargs["position_embeddings"]) for x in (queries, keys))
+        queries, keys = (rotated(x, *kwargs["position_embeddings"]) for x in (queries, keys))
         if "received" in kinds:
             lengths = [stop - start for start, stop in pairwise(kwargs["cu_seqlens"].tolist())]
             got = received_attention(queries.transpose(0, 1), keys.transpose(0, 1), lengths, float(module.scaling))
@@ -152,7 +152,7 @@ def _watched(
         yield
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate [P, H, d] by the angles of its places [P, d], in fp32 as the tower does."""
     first, second = x.float().chunk(2, dim=-1)
     turned = x.float() * cos[:, None].float() + torch.cat((-second, first), dim=-1) * sin[:, None].float()

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.adapters.vision import source_of
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.forward.probe import ProbePass, check_probe
 from prunevid_qwen.forward.vision_evidence import VisionEvidence, watched_vision
 from prunevid_qwen.reducer import Needs
+from prunevid_qwen.vision.tower import Reuse
 
 
 class _UnderWay(threading.local):
@@ -29,17 +31,22 @@ class EvidenceCollector:
         adapter: of the model.
         needs: what the steps ask for.
         marks: what the caller says of the visual tokens of each prompt, [N] in [0, 1], None for a text; or None.
+        reuse: lets tokens be copies, which the rows are told; or None.
 
     Raises:
         ConfigError: the probe was made for a model of other sizes, or marks are no numbers in [0, 1].
     """
 
-    def __init__(self, adapter: Adapter, needs: Needs, marks: Sequence[Tensor | None] | None) -> None:
+    def __init__(
+        self, adapter: Adapter, needs: Needs, marks: Sequence[Tensor | None] | None, reuse: Reuse | None = None
+    ) -> None:
         if needs.probe is not None:
             check_probe(adapter, needs.probe)
         self.adapter, self.needs = adapter, needs
         self.marks = _numbers(marks) if needs.marks and marks is not None else []
+        self._reuse = reuse
         self._shown = VisionEvidence()
+        self._copied = VisionEvidence(source_of, "_prunevid_source")
         self._here = _UnderWay()
 
     @contextmanager
@@ -51,8 +58,11 @@ class EvidenceCollector:
         """
         with ExitStack() as stack:
             if self.needs.vision is not None:
-                stack.enter_context(watched_vision(self.adapter, self.needs.vision))
+                spread = None if self._reuse is None else self._reuse.tapped
+                stack.enter_context(watched_vision(self.adapter, self.needs.vision, spread))
                 stack.enter_context(self._shown.watching(self.adapter))
+            if self._reuse is not None:
+                stack.enter_context(self._copied.watching(self.adapter))
             yield
 
     @property
@@ -63,11 +73,13 @@ class EvidenceCollector:
     def begin(self, ahead: Mapping[str, Any] | None) -> None:
         """Begin a forward of the model, which may bring features along that were asked for before, by kind."""
         self._shown.begin(ahead)
+        self._copied.begin(ahead)
 
     def forget(self) -> None:
         """Forget the prompt, and what was seen for it."""
         self._here.probe = None
         self._shown.clear()
+        self._copied.clear()
 
     def before_stage1(self, state: Prefill, ids: Tensor) -> None:
         """Write taps and marks into the rows of a new prompt.
@@ -83,6 +95,10 @@ class EvidenceCollector:
         if self.needs.vision is not None:
             for row, taps in zip(state.rows, self._shown.take([row.layout for row in state.rows]), strict=True):
                 row.taps = taps
+        if self._reuse is not None:
+            layouts = [row.layout for row in state.rows]
+            for row, source in zip(state.rows, self._copied.take(layouts, known=False), strict=True):
+                row.source = source
         if self.needs.marks:
             self._mark(state, ids)
 

@@ -87,6 +87,7 @@ class Sight:
             entered=self.entered(b),
             steps_at=self.steps_at,
             depth=self.depth,
+            source=self._source(row),
         )
 
     def entered(self, b: int) -> tuple[int, ...]:
@@ -165,6 +166,13 @@ class Sight:
         if "states" in seen:  # beside scores they came in fp32
             seen["states"] = seen["states"].to(self.hidden.dtype)
         return seen
+
+    def _source(self, row: SampleState) -> Tensor | None:
+        source = row.source
+        if source is None or row.layout is None or self.step.at != DOOR or row.reductions:
+            return None
+        first = torch.cat([torch.full((each.stop - each.start,), each.start) for each in row.layout.blocks])
+        return moved(source[:, 0] + first, self.device)
 
     def _marks(self, row: SampleState) -> Tensor | None:
         marks = row.marks

@@ -6,7 +6,8 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
    length of the true prompt. Where it is asked for the features of images and videos, their grids are noted, see
    `pictures`.
 2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
-   The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`.
+   The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`. Where
+   places of a video may be copies, so are the forwards of modules inside it, see `prunevid_qwen.vision.tower`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
    looks into them, see `vision_evidence`.
 3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 from weakref import WeakSet
 
@@ -49,6 +50,7 @@ from prunevid_qwen.forward.logits import Logits
 from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.pruned_run import Run
 from prunevid_qwen.forward.pruning import Pruning, plan_of
+from prunevid_qwen.forward.reuse import reuse_for
 from prunevid_qwen.forward.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS
 from prunevid_qwen.tokens.layout import Block
@@ -137,11 +139,8 @@ def attached(
                 f"drop_empty_frames drops the timestamps of frames that lost all their tokens, but {adapter.family} "
                 "writes none: leave drop_empty_frames out"
             )
-        if plan.vision:
-            raise UnsupportedError(
-                "reuse_threshold, early_tau and reuse_identical are not built yet: leave them out"
-            )
-        collector = EvidenceCollector(adapter, plan.needs, marks)
+        reuse = reuse_for(adapter, plan)
+        collector = EvidenceCollector(adapter, plan.needs, marks, reuse)
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         steps_at = tuple(step.at for step in plan.steps)
@@ -154,7 +153,9 @@ def attached(
             stack.enter_context(pictures.watching(parts.root))
             stack.enter_context(collector.watching())
             stack.enter_context(logits.watching())
+            stack.enter_context(nullcontext() if reuse is None else reuse.reusing())
             stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
+            stack.enter_context(nullcontext() if reuse is None else reuse.planning())
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace

@@ -83,7 +83,7 @@ class Plan:
     vision_chunk_tokens: int | None = _VISION_CHUNK_TOKENS
     places: str = "kept"
     drop_empty_frames: bool = False
-    vision: VisionOptions = VisionOptions()
+    vision: VisionOptions = field(default_factory=VisionOptions)
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, (tuple, list)):

@@ -38,6 +38,7 @@ class SampleState:
     scores: Tensor | None = None
     probe: Tensor | None = None  # [L, H, P, N'] what a probe made of the visual tokens that are left
     taps: Tensor | None = None  # [N, L, C] of the vision tower, before any step
+    source: Tensor | None = None  # [N, 2] int64 of which token of its video each is a copy, before any step
     marks: Tensor | None = None  # [N] fp32 by the caller, before any step
     notes: dict[int, Any] = field(default_factory=dict)  # by the reducers that prepared, by their `id`
     entered: dict[int, tuple[int, ...]] = field(default_factory=dict)  # tokens of each block at a reducer's first step
@@ -61,7 +62,7 @@ class SampleState:
         tokens = 0 if self.start is None else self.start.visual.numel()
         blocks = () if self.start is None else self.start.blocks
         cells = None if self.start is None else self.start.cells
-        return SampleTrace(blocks, tokens, self.length, tuple(self.reductions), cells)
+        return SampleTrace(blocks, tokens, self.length, tuple(self.reductions), cells, self.source)
 
     def forget(self, later: Needs) -> None:
         """Let go of evidence that was judged, but for what a later step asks for."""

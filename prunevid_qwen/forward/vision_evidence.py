@@ -26,11 +26,11 @@ from prunevid_qwen.needs import FEATURES, VisionQuery
 from prunevid_qwen.tokens import Block, TokenLayout
 
 _KINDS = ("image", "video")
-_CARRIED = "_prunevid_taps"  # attribute of features: whose taps, and the taps
+Spread = Callable[[int, str, Tensor], Tensor]
 
 
 @contextmanager
-def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
+def watched_vision(adapter: Adapter, query: VisionQuery, spread: Spread | None = None) -> Iterator[None]:
     """Let every output of the towers carry what a query asks of its blocks, [N, L, C] in raster order.
 
     C holds the kinds of the query side by side, see `parted`; in the tower's dtype for its states alone, else fp32.
@@ -38,6 +38,7 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
     Args:
         adapter: of the model.
         query: which blocks, and what of them.
+        spread: makes of what a block and kind made of the patches that it ran on that of all patches; or None.
 
     Raises:
         ConfigError: the tower has no such block, blocks of another width, or nothing of that kind.
@@ -56,7 +57,7 @@ def watched_vision(adapter: Adapter, query: VisionQuery) -> Iterator[None]:
     here = _Seen()
 
     def note(block: int, kind: str, made: Tensor) -> None:
-        here.made[block, kind] = made
+        here.made[block, kind] = made if spread is None else spread(block, kind, made)
 
     def seen_by(stock: Callable[..., Any]) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -127,9 +128,14 @@ class VisionEvidence(threading.local):
 
     Features that are asked for ahead of the prompt carry their taps, so that those of a prompt that never came are not
     taken for another's. Each thread has prompts of its own.
+
+    Args:
+        read: takes an output of the tower, and returns what it carries for each token, [N, ...], or None.
+        carried: attribute of features: who noted what they carry, and that.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: Callable[[Any], Any] = taps_of, carried: str = "_prunevid_taps") -> None:
+        self._read, self._carried = read, carried
         self._items: dict[str, list[list[Tensor]]] = {kind: [] for kind in _KINDS}  # a list for each call
         self._asked: list[list[Tensor]] = []  # what was made for each call that is under way
 
@@ -148,8 +154,8 @@ class VisionEvidence(threading.local):
         parts = adapter.parts
 
         def after(_module: nn.Module, args: Any, kwargs: dict[str, Any], out: Any) -> None:
-            if self._asked and taps_of(out) is not None:
-                self._asked[-1].extend(taps_of(out).split(adapter.tokens_of_call(args, kwargs)))
+            if self._asked and self._read(out) is not None:
+                self._asked[-1].extend(self._read(out).split(adapter.tokens_of_call(args, kwargs)))
 
         with ExitStack() as stack:
             for tower in dict.fromkeys(parts.towers.values()):
@@ -166,7 +172,7 @@ class VisionEvidence(threading.local):
         """
         self.clear()
         for kind, output in (ahead or {}).items():
-            held = [getattr(bearer, _CARRIED) for bearer in bearers(output) if hasattr(bearer, _CARRIED)]
+            held = [getattr(each, self._carried) for each in bearers(output) if hasattr(each, self._carried)]
             owner, taps = held[0] if held else (None, [])
             if owner is self:
                 self._items[kind].append(taps)
@@ -175,12 +181,13 @@ class VisionEvidence(threading.local):
         """Forget what was noted."""
         self._items = {kind: [] for kind in _KINDS}
 
-    def take(self, layouts: Sequence[TokenLayout | None]) -> list[Tensor | None]:
+    def take(self, layouts: Sequence[TokenLayout | None], known: bool = True) -> list[Tensor | None]:
         """Hand out the taps of each row of a prompt, [N, L, C], and forget them; features carry them no longer.
 
         Args:
             layouts: of the rows, before any reduction; None for a text. Rows may be repetitions of fewer prompts, each
                 of them that often in a row, as under beams.
+            known: without it, None stands for each row where what was noted is not what the rows show.
 
         Raises:
             UnsupportedError: what was noted is not what the rows show.
@@ -195,6 +202,8 @@ class VisionEvidence(threading.local):
         repeats = {wanted[kind] // there[kind] for kind in _KINDS if there[kind]} or {0}
         times = next(iter(repeats))
         if not times or any(wanted[k] != times * there[k] for k in _KINDS):
+            if not known:
+                return [None] * len(rows)
             raise UnsupportedError(
                 f"the prompt has {wanted['image']} image and {wanted['video']} video tokens, but the vision encoder "
                 f"encoded {there['image']} and {there['video']} in this block, and this method reads its blocks. "
@@ -230,7 +239,7 @@ class VisionEvidence(threading.local):
             self._items[kind].append(made)
             if made and hasattr(out, "__dict__"):  # a tuple cannot go to a prompt ahead
                 for bearer in bearers(out):
-                    vars(bearer)[_CARRIED] = self, made
+                    vars(bearer)[self._carried] = self, made
             return out
 
         with replaced(root, name, get_features):  # since 5.18 `generate` asks for its signature

@@ -20,6 +20,7 @@ from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import Timestamp
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.vision.carried import Carried
 
 # (frames encoded so far, frames in all), of all videos of the call
 Progress = Callable[[int, int], None]
@@ -87,13 +88,15 @@ class Encoding:
 
     def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Timestamp, Timestamp]]]:
         busy: list[tuple[Timestamp, Timestamp]] = []
-        whole, grid, at, positions = _Whole(), torch.empty(0), 0, 0
+        whole, grid, at, positions, carried = _Whole(), torch.empty(0), 0, 0, Carried()
         for chunk in feed:
             if chunk is None:
-                at = positions = 0
+                at, positions, carried = 0, 0, Carried()
                 self._tell(feed, 0)
                 continue
-            part = self._timed(chunk.pixels, chunk.grid, busy)
+            if chunk.encoded is not None:
+                carried.give(chunk.encoded, positions + len(chunk.encoded) < chunk.whole)
+            part = self._timed(chunk.pixels, chunk.grid, busy, None if chunk.encoded is None else carried)
             size = len(part.tokens)
             whole.write(part, at, chunk.whole * size // int(chunk.grid[0, 0]))
             at, positions, grid = at + size, positions + int(chunk.grid[0, 0]), chunk.grid
@@ -107,13 +110,16 @@ class Encoding:
         if is_placeholder(medium.pixels):
             raise ConfigError("this video was encoded elsewhere and has no pixels: pass the video itself")
         busy: list[tuple[Timestamp, Timestamp]] = []
-        held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy))
+        reuse = None if medium.encoded is None else Carried(medium.encoded)
+        held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy, reuse))
         return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy
 
-    def _timed(self, pixels: Tensor, grid: Tensor, busy: list[tuple[Timestamp, Timestamp]]) -> Features:
+    def _timed(
+        self, pixels: Tensor, grid: Tensor, busy: list[tuple[Timestamp, Timestamp]], reuse: Carried | None = None
+    ) -> Features:
         device = input_device(self._videos.tower)
         start = Timestamp.now(device)
-        features = self._videos.encode(pixels, grid)
+        features = self._videos.encode(pixels, grid, reuse)
         busy.append((start, Timestamp.now(device)))
         return features
 

@@ -174,6 +174,21 @@ class PlanStep(TypedDict):
     options: Annotated[dict[str, Any] | None, Key("of its method; None where it has none that can be read")]
 
 
+class VisionFacts(TypedDict):
+    """The vision encoder's work, where places of a video may be copies."""
+
+    units: Annotated[int, Key("of this prompt's videos", "visual tokens")]
+    encoded: Annotated[int | None, Key("of these, encoded to the end; the others are copies", "visual tokens")]
+    share: Annotated[
+        float | None, Key("of the units that a block of the encoder ran on, the mean over its blocks", "share")
+    ]
+    reuse_threshold: Annotated[float | None, Key("asked for", "grey levels")]
+    early_tau: Annotated[float | None, Key("asked for", "cosine")]
+    early_block: Annotated[int | float | None, Key("asked for: an index from 0, or a share of the depth")]
+    seconds: Annotated[float, Key("of the encoder, of the whole batch", "seconds")]
+    note: Annotated[str | None, Key("why there are no copies, or why that is unknown")]
+
+
 class PlanFacts(TypedDict):
     """A plan that was asked for."""
 
@@ -194,7 +209,11 @@ class Versions(TypedDict):
     python: Annotated[str, Key("version")]
 
 
-class Receipt(TypedDict):
+class _Asked(TypedDict, total=False):
+    vision: Annotated[VisionFacts, Key("the vision encoder's work; there where copies were asked for")]
+
+
+class Receipt(_Asked):
     """The receipt of one answer."""
 
     schema: Annotated[int, Key(f"of this list: {SCHEMA}; receipts of 0.1 have none")]
@@ -235,6 +254,7 @@ TABLES = (
     StepRow,
     Tokens,
     Seconds,
+    VisionFacts,
     Methods,
     Method,
     PlanFacts,

@@ -63,19 +63,28 @@ class RLT(RLTOptions):
             if not 0 < getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a share in (0, 1], got {getattr(self, name)}")
 
-        def merge_runs(grid: tuple[int, int, int], tokens: Tensor) -> TokenMap:
-            return run_map(tokens.view(grid[0], grid[1] * grid[2], -1), self.tau, self.longest)
+        def merge_runs(grid: tuple[int, int, int], tokens: Tensor, source: Tensor | None = None) -> TokenMap:
+            size = grid[0], grid[1] * grid[2]
+            copied = None if source is None else source.view(size)
+            return run_map(tokens.view(*size, -1), self.tau, self.longest, copied)
 
-        return each_video(seen, False, merge_runs)
+        return each_video(seen, False, merge_runs, () if seen.source is None else (_own(seen, seen.source),))
 
 
-def run_map(features: Tensor, tau: float, longest: int) -> TokenMap:
+def _own(seen: Evidence, source: Tensor) -> Tensor:
+    """Count the tokens that others are copies of within their videos: [N]."""
+    return source - torch.cat([source.new_full((each.stop - each.start,), each.start) for each in seen.layout.blocks])
+
+
+def run_map(features: Tensor, tau: float, longest: int, source: Tensor | None = None) -> TokenMap:
     """Give every run of every location a token.
 
     Args:
         features: [T, L, C] of any float dtype. A zero vector is similar to nothing.
         tau: see `RLT`.
         longest: positions in a run at most, at least 1.
+        source: [T, L] int64, the token in raster order of which each is a copy, itself if it is none. Only what is no
+            copy is compared, and the map is the same.
 
     Returns:
         A map of the T*L tokens in raster order; its tokens stand where their runs begin, in raster order.
@@ -83,7 +92,10 @@ def run_map(features: Tensor, tau: float, longest: int) -> TokenMap:
     positions, locations, _ = features.shape
     time = torch.arange(positions, device=features.device)[:, None]
     begins = torch.ones(positions, locations, dtype=torch.bool, device=features.device)
-    begins[1:] = ~_continues(features.detach(), tau)
+    if source is None:
+        begins[1:] = ~_continues(features.detach(), tau)
+    else:
+        begins[1:] = ~_continues_or_copies(features.detach(), tau, source)
     since = time - torch.where(begins, time, 0).cummax(dim=0).values
     begins |= since % longest == 0
     start = torch.where(begins, time, 0).cummax(dim=0).values  # [T, L] where the run of each token began
@@ -99,3 +111,24 @@ def _continues(features: Tensor, tau: float) -> Tensor:
         # at most 1, so that however the sum is rounded nothing is above tau=1
         rows.append((part[1:] * part[:-1]).sum(dim=2).clamp(max=1.0) > tau)
     return torch.cat(rows) if rows else torch.zeros(0, features.shape[1], dtype=torch.bool, device=features.device)
+
+
+def _continues_or_copies(features: Tensor, tau: float, source: Tensor) -> Tensor:
+    """Tell what `_continues` tells, of tokens [T, L, C] of which those are copies that are not their own ``source``.
+
+    A copy looks like the one before it, which is the same token, if any token looks like itself: zeros do not, and
+    nothing does at tau=1.
+    """
+    positions, locations, _ = features.shape
+    flat = features.flatten(0, 1)
+    own = torch.arange(positions * locations, device=source.device).view_as(source) == source
+    alike = torch.zeros(positions, locations, dtype=torch.bool, device=features.device)
+    itself = torch.zeros_like(alike)
+    for first in range(0, positions, _CHUNK):
+        at = own[first : first + _CHUNK].flatten().nonzero()[:, 0] + first * locations
+        now = torch.nn.functional.normalize(flat[at].float(), dim=1, eps=1e-12)
+        before = source.flatten()[(at - locations).clamp(min=0)]
+        then = torch.nn.functional.normalize(flat[before].float(), dim=1, eps=1e-12)
+        for found, other in ((alike, then), (itself, now)):
+            found.view(-1)[at] = (now * other).sum(dim=1).clamp(max=1.0) > tau
+    return torch.where(own, alike, itself.flatten()[source])[1:]

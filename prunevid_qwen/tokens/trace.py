@@ -46,6 +46,9 @@ class SampleTrace:
         length: number of tokens of the whole sequence before any reduction.
         reductions: the reductions in order; empty for a text.
         cells: [tokens] int64 as in `TokenLayout`; None if every token is in its block's grid.
+        source: [tokens, 2] int64 on the CPU: the token of the same video, in raster order, of which each is a copy
+            (itself if it was encoded), and the number of blocks of the vision encoder that ran on it. None if no token
+            may be a copy, or that is unknown.
     """
 
     blocks: tuple[Block, ...]
@@ -53,6 +56,7 @@ class SampleTrace:
     length: int
     reductions: tuple[Reduction, ...] = ()
     cells: Tensor | None = None
+    source: Tensor | None = None
 
     @property
     def merged(self) -> TokenMap | None:

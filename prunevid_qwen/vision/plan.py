@@ -137,4 +137,3 @@ def last_encoded(values: Tensor, encoded: Tensor, before: Tensor | None) -> Tens
     if before is None:
         return found
     return torch.where((where >= 0).view(-1, *[1] * (found.ndim - 1)), found, before)
-

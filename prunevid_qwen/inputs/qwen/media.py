@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,11 +13,14 @@ from torch import Tensor
 from prunevid_qwen.adapters import families, family_of
 from prunevid_qwen.adapters.folder_json import read_json
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.inputs.qwen.feed import Chunk as Chunk
+from prunevid_qwen.inputs.qwen.feed import VideoFeed as VideoFeed
+from prunevid_qwen.inputs.qwen.feed import facts_of, merged_grid, planner_of
 from prunevid_qwen.inputs.qwen.pixel_options import STOCK, PixelOptions, smart_resize
 from prunevid_qwen.inputs.qwen.pixels import fitted_frame, image_pixels, video_pixels
-from prunevid_qwen.video import FramesChanged, Video, VideoStream, open_video, read_video
+from prunevid_qwen.video import FramesChanged, Video, open_video, read_video
 from prunevid_qwen.video.picture import Picture
-from prunevid_qwen.video.prefetch import Prefetch
+from prunevid_qwen.vision.options import vision_options
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
 VIDEO_MAX_PIXELS = 768 * 28 * 28
@@ -40,6 +42,8 @@ class Medium:
         grid: [1, 3] int64 (t, h, w) in patches.
         seconds_per_grid: of a video; 1.0 for an image.
         facts: what a receipt says of it.
+        encoded: [T, L] bool, the visual tokens of a video that are encoded, see `prunevid_qwen.vision.plan`; None where
+            its config asks for no copies.
     """
 
     kind: str
@@ -47,100 +51,7 @@ class Medium:
     grid: Tensor
     seconds_per_grid: float
     facts: dict[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Chunk:
-    """Some whole temporal positions of a video.
-
-    Args:
-        pixels: [patches, 1176] in the dtype asked for (Qwen3-VL: 1536).
-        grid: [1, 3] int64 (t, h, w) in patches.
-        whole: temporal positions of the whole video.
-    """
-
-    pixels: Tensor
-    grid: Tensor
-    whole: int
-
-
-class VideoFeed:
-    """A video that is opened and on its way: a thread reads, resizes and cuts the next chunk while one is used.
-
-    Iterate it once, then ask for `facts`. `close` stops the thread at any time.
-
-    Args:
-        stream: the opened video.
-        options: how the model wants frames.
-        limits: ``max_pixels`` and ``total_pixels``.
-        chunk_tokens: visual tokens of a chunk at most, but at least one temporal position; None gives one chunk.
-        dtype: of the pixels.
-        pin: put them into pinned memory, from which a GPU copies without waiting.
-    """
-
-    kind = "video"
-
-    def __init__(
-        self,
-        stream: VideoStream,
-        options: PixelOptions,
-        limits: tuple[int, int | None],
-        chunk_tokens: int | None,
-        dtype: torch.dtype,
-        pin: bool,
-    ) -> None:
-        self._stream, self._options, self._limits = stream, options, limits
-        self._chunk_tokens, self._dtype, self._pin = chunk_tokens, dtype, pin
-        self._fitted()  # limits that contradict each other are refused on opening
-        self._prefetch = Prefetch(self._chunks())
-
-    def __iter__(self) -> Iterator[Chunk | None]:
-        """Yield the video's chunks; None where damage came to light: what came before is void, all begins anew."""
-        return self._prefetch
-
-    def close(self) -> None:
-        """Stop reading."""
-        self._prefetch.close()
-
-    @property
-    def frames(self) -> int:
-        """Frames that will be taken, as far as is known."""
-        return self._stream.count
-
-    def facts(self, grid: Tensor) -> tuple[float, dict[str, Any]]:
-        """Return the seconds of a temporal position and what a receipt says, once all chunks have come.
-
-        Args:
-            grid: [1, 3] of the whole video.
-        """
-        video = self._stream.video()
-        return video.seconds_per_grid, _facts(video, grid, self._options)
-
-    def _fitted(self) -> PixelOptions:
-        return self._options.for_video(self._stream.taken, *self._stream.size, *self._limits)
-
-    def _chunks(self) -> Iterator[Chunk | None]:
-        depth = self._options.temporal_patch_size
-        try:
-            while True:
-                fit = self._fitted()
-                rows, columns = fit.fit(*self._stream.size)
-                tokens = (rows // self._options.factor) * (columns // self._options.factor)
-                whole = math.ceil(self._stream.count / depth)
-                at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
-                try:
-                    for frames in self._stream.chunks(at_once * depth):
-                        yield self._chunk(frames, fit, whole)
-                    return
-                except FramesChanged:
-                    yield None
-        finally:
-            self._stream.close()
-
-    def _chunk(self, frames: Any, fit: PixelOptions, whole: int) -> Chunk:
-        pixels, grid = video_pixels(frames, fit)
-        pixels = pixels.to(self._dtype)
-        return Chunk(pixels.pin_memory() if self._pin else pixels, grid, whole)
+    encoded: Tensor | None = None
 
 
 class MediaReader:
@@ -187,7 +98,9 @@ class MediaReader:
         options, fit, limits = self._asked(config, given)
         video: Video = read_video(source, **options)
         pixels, grid = video_pixels(video.frames, fit.for_video(len(video.timestamps), *video.size, *limits))
-        return Medium("video", pixels, grid, video.seconds_per_grid, _facts(video, grid, fit))
+        vision = vision_options(config.reading)
+        encoded = planner_of(vision, fit).plan(pixels, int(grid[0, 0])) if vision.reuses else None
+        return Medium("video", pixels, grid, video.seconds_per_grid, facts_of(video, grid, fit), encoded)
 
     def open_video(
         self, source: Any, config: PruneVidConfig, *, dtype: torch.dtype, pin: bool = False, **given: Any
@@ -202,7 +115,8 @@ class MediaReader:
             given: as in `read_video`.
         """
         options, fit, limits = self._asked(config, given)
-        return VideoFeed(open_video(source, **options), fit, limits, config.vision_chunk_tokens, dtype, pin)
+        stream, vision = open_video(source, **options), vision_options(config.reading)
+        return VideoFeed(stream, fit, limits, config.vision_chunk_tokens, dtype, pin, vision)
 
     def read_fitted(
         self, source: Any, config: PruneVidConfig, **given: Any
@@ -229,7 +143,7 @@ class MediaReader:
         video, depth = stream.video(), own.temporal_patch_size
         sides = [side // own.patch_size for side in frames[0].shape[:2]]
         grid = torch.tensor([[math.ceil(len(frames) / depth), *sides]])
-        return np.stack(frames), video.seconds_per_grid, _facts(video, grid, own)
+        return np.stack(frames), video.seconds_per_grid, facts_of(video, grid, own)
 
     def _asked(
         self, config: PruneVidConfig, given: dict[str, Any]
@@ -259,7 +173,7 @@ class MediaReader:
         fit = _fit(self.image, given, limit)
         pixels, grid = image_pixels(shown.pixels, fit, max_pixels=None if fit.fixed else limit)
         resized = [int(side) * self.image.patch_size for side in grid[0, 1:]]
-        facts = {**shown.facts, "resized": resized, "grid": _merged(grid, self.image.merge_size)}
+        facts = {**shown.facts, "resized": resized, "grid": merged_grid(grid, self.image.merge_size)}
         return Medium("image", pixels, grid, 1.0, facts)
 
 
@@ -273,24 +187,3 @@ def _fit(options: PixelOptions, given: dict[str, Any], max_pixels: Any) -> Pixel
         return options
     most = max_pixels if isinstance(max_pixels, int) else 0  # what else it is, is refused where it is used
     return replace(options, min_pixels=least, max_pixels=max(options.max_pixels, most))
-
-
-def _facts(video: Video, grid: Tensor, options: PixelOptions) -> dict[str, Any]:
-    return {
-        "source": video.source,
-        "backend": video.backend,
-        "frames": len(video.timestamps),
-        "padded": video.padded,
-        "timestamps": list(video.timestamps),
-        "seconds_per_grid": video.seconds_per_grid,
-        "duration": video.duration,
-        "size": list(video.size),
-        "resized": [int(side) * options.patch_size for side in grid[0, 1:]],
-        "grid": _merged(grid, options.merge_size),
-        "warnings": list(video.warnings),
-    }
-
-
-def _merged(grid: Tensor, merge: int) -> list[int]:
-    t, h, w = grid[0].tolist()
-    return [t, h // merge, w // merge]

@@ -1,0 +1,32 @@
+"""Reuse in the vision encoder for a plan: whether its methods can be told what they ask for when places are copies."""
+
+from __future__ import annotations
+
+from prunevid_qwen.adapters import Adapter
+from prunevid_qwen.errors import UnsupportedError
+from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.vision.tower import Reuse
+
+_COPIED = ("states", "keys")  # of a copy they are those of what it copies
+
+
+def reuse_for(adapter: Adapter, plan: Plan) -> Reuse | None:
+    """Return what lets places of videos be copies; None where the plan does not ask for that.
+
+    Raises:
+        UnsupportedError: the family's tower is of another form, or a method reads attention inside it, which what is
+            not encoded does not pay.
+        ConfigError: the tower has no such block.
+    """
+    if not plan.vision.reuses:
+        return None
+    query = plan.needs.vision
+    odd = [] if query is None else [kind for kind in query.kinds if kind not in _COPIED]
+    if odd:
+        asking = " and ".join(repr(step.name) for step in plan.steps if step.by.needs.vision is not None)
+        raise UnsupportedError(
+            f"{asking} reads {', '.join(odd)} of the vision encoder, attention that every place pays, and "
+            "reuse_threshold and early_tau leave places out: turn these options off, or choose a method that reads "
+            f"{' or '.join(_COPIED)} or nothing of it"
+        )
+    return Reuse(adapter, plan.vision)

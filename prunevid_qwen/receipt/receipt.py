@@ -87,7 +87,7 @@ def receipt(
             "total": seconds["total"],
             "rows_in_batch": len(trace.samples),
         },
-        **({"vision": vision_facts(sample, vision, parts["vision"])} if vision.reuses else {}),
+        **({"vision": vision_facts(sample, vision, parts["vision"])} if vision else {}),
         "generated_tokens": generated_tokens,
         "position_scheme": trace.position_scheme,
         "config": None if isinstance(what, Plan) else what.flat(),

@@ -70,6 +70,41 @@ def test_people_see_the_answer_and_the_tokens_kept(
         assert part in shown, part
 
 
+def seen_by_the_encoder(**changes: Any) -> dict[str, Any]:
+    made = {"units": 4480, "encoded": 1702, "share": 0.38, "reuse_threshold": 8.0, "early_tau": None}
+    return {**made, "early_block": None, "seconds": 1.94, "note": None, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "unsaid"),
+    [
+        ({}, ("38 %", "4,480", "reuse_threshold 8", "1.9 s"), ("early_tau", "0 %")),
+        ({"early_tau": 0.9, "early_block": 7}, ("reuse_threshold 8", "early_tau 0.9", "block 7"), ("0 %",)),
+        ({"reuse_threshold": None, "early_tau": 0.9, "early_block": 7}, ("early_tau 0.9",), ("reuse_threshold",)),
+        ({"encoded": 4480}, ("100 %", "0 % stood still"), ()),
+        ({"encoded": 4480, "note": "an image: nothing to copy"}, ("100 %", "an image"), ("stood still",)),
+        ({"reuse_threshold": None}, ("38 %",), ("reuse_threshold", "None")),
+    ],
+)
+def test_people_see_how_much_was_encoded(
+    changes: dict[str, Any], said: tuple[str, ...], unsaid: tuple[str, ...],
+    clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch, model: list[StubModel],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "160")
+    stats = receipt() | {"vision": seen_by_the_encoder(**changes)}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
+    assert ask("--video_path", clip, "--question", "q") == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if each.startswith("vision: ")]
+    assert all(each in line for each in said) and not any(f" {each}" in line for each in unsaid), line
+    assert ask("--video_path", clip, "--question", "q", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["stats"]["vision"] == stats["vision"]
+
+
+def test_nothing_is_said_of_an_encoder_that_makes_everything(model: list[StubModel], clip: str, capsys: Any) -> None:
+    assert ask("--video_path", clip, "--question", "q") == 0
+    assert "vision:" not in capsys.readouterr().out
+
+
 def test_a_picture_in_the_command_line_is_not_printed_again(model: list[StubModel], capsys: Any) -> None:
     picture = "data:image/png;base64," + "A" * 5000
     assert ask("--image", picture, "--question", "?") == 0

@@ -21,7 +21,7 @@ from prunevid_qwen.config.option_classes import classes_of
 from prunevid_qwen.evaluation.datasets import benchmark, names
 from tests.patience import PATIENCE
 
-GROUPS = ("eval", "bench", "train", "config", "reproduce")
+GROUPS = ("eval", "bench", "train", "config", "reproduce", "tune")
 VALUES = {
     "--configs": "paper",
     "--out": "x.json",

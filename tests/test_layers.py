@@ -258,9 +258,9 @@ PUBLIC = {
         "AttentionQuery", "ConfigError", "Evidence", "MediaError", "Mix", "Needs", "Plan", "Probe", "PruneVidConfig",
         "PruneVidError", "PruneVidQwen25VL", "PrunedVLM", "PruningNotApplied", "SetupError", "Step", "TokenLayout",
         "TokenMap", "UnsupportedError", "VisionQuery", "__version__", "check_reducer", "get_aggressive_config",
-        "get_baseline_config", "get_config", "get_conservative_config", "get_fastv_config", "get_glimpse_config",
-        "get_paper_config", "get_recommended_config", "get_reference_config", "get_stage1_only_config", "pruned",
-        "register",
+        "get_baseline_config", "get_config", "get_conservative_config", "get_fast_config", "get_fastv_config",
+        "get_glimpse_config", "get_paper_config", "get_recommended_config", "get_reference_config",
+        "get_stage1_only_config", "pruned", "register",
     ),
 }  # fmt: skip
 """What users import, and from where: a name may be added, and none may go."""

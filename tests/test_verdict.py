@@ -109,6 +109,20 @@ def test_the_figures_behind_a_verdict() -> None:
     assert "25 %" in sentence(found, stats(2.0), stats(6.0))
 
 
+def test_sides_that_were_encoded_apart_share_nothing() -> None:
+    """The encoder of the first side copied what stood still: the first token gets what that saved."""
+    pair = stats(1.0, vision=0.5), stats(2.0, vision=2.5)
+    found = judge([pair] * 3, apart=True)
+    assert found["first_token_seconds"] == {"pruned": 2.0, "unpruned": 5.0} and found["first_token_ratio"] == 2.5
+    assert found["encoder_seconds"] == {"pruned": 1.0, "unpruned": 3.0}
+    assert found["encoded_apart"] and sum(found["shared_seconds"].values()) == 0 == found["shared_share"]
+    assert found["ratio"] == 2.0, "the decoder alone is judged, in turns"
+    said = sentence(found, *pair)
+    assert "2.50x" in said and "1 s" in said and "3 s" in said and "leaves alone" not in said
+    once = judge([pair] * 3)
+    assert not once["encoded_apart"] and once["first_token_seconds"] == {"pruned": 2.0, "unpruned": 3.0}
+
+
 def test_why_it_is_not_faster() -> None:
     pair = stats(0.1, merge=0.25, select=0.06), stats(0.1, prompt=230)
     said = sentence(judge([pair] * 3), *pair)
@@ -197,3 +211,43 @@ def test_a_terminal_is_told_which_turn_it_is_and_left_clean(terminal: bool) -> N
         raise KeyboardInterrupt
     assert ("turn 2" in shown.getvalue()) == terminal
     assert shown.getvalue().rfind("\x1b[?25h") >= shown.getvalue().rfind("\x1b[?25l"), "the cursor is back"
+
+
+@pytest.mark.parametrize(
+    ("options", "encoders", "prepared"),
+    [
+        ({"reuse_threshold": 8.0}, 1, ["pruned", "pruned", "unpruned"]),
+        ({"early_tau": 0.9, "early_block": 1}, 1, ["pruned", "pruned", "unpruned"]),
+        ({"reuse_identical": True}, 1, ["pruned"]),
+        ({}, 1, ["pruned"]),
+        ({"reuse_threshold": 8.0}, None, ["pruned"]),  # the model encodes in each answer, under each side's config
+    ],
+)
+def test_an_encoder_that_copies_is_no_part_of_the_unpruned_side(
+    options: dict[str, Any], encoders: Any, prepared: list[str]
+) -> None:
+    made: list[str] = []
+
+    class Encoding(Side):
+        def with_config(self, config: PruneVidConfig) -> Side:
+            other = super().with_config(config)
+            stock = (config.reading.reuse_threshold, config.reading.early_tau) == (None, None)
+            assert stock == (other is self.other or not set(options) - {"reuse_identical"})
+            return other
+
+        def prepare(self, **asked: Any) -> SimpleNamespace:
+            made.append(self.name)
+            return SimpleNamespace(read="what was read", encoded=encoders, of=self.name)
+
+        def answer(self, prepared: SimpleNamespace, max_new_tokens: int) -> dict[str, Any]:
+            assert prepared.of == (self.name if len(made) > 1 else "pruned")
+            return super().answer(prepared, max_new_tokens)
+
+    side = Encoding([], "pruned", [1.0] * 7)
+    side.other = Encoding([], "unpruned", [2.0] * 7)
+    config = PruneVidConfig(max_frames=8, position_scheme="hf", **options)
+    outcome = compare(side, config, {"video_path": "a.mp4", "question": "q"}, 20, clock=lambda: 0.0)
+    assert made == prepared
+    apart = bool(set(options) - {"reuse_identical"})
+    assert outcome["comparison"]["encoded_apart"] == apart
+    assert outcome["comparison"]["encoded_once"] == (bool(encoders) and not apart)

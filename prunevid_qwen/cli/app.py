@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunevid_qwen.cli import ask, bench, catalogue, evaluate, lmms, reproduce, train
+from prunevid_qwen.cli import ask, bench, catalogue, evaluate, lmms, reproduce, train, tune
 from prunevid_qwen.cli.command import SETTINGS, SectionedGroup, command, group, help_if_alone
 from prunevid_qwen.errors import ConfigError, PruneVidError
 from prunevid_qwen.processes.interruption import interruptible, signal_of
@@ -64,6 +64,7 @@ for each, name in ((app, "demo"), (demo_app, "demo.py")):
 configs = group(app, "config", "Show, compare and save configs: presets, files, and options over them.")
 evaluation = group(app, "eval", "Evaluate on data sets: scores with and without pruning.", evaluate.DATASETS)
 measure = group(app, "bench", "Measure: accuracy of every method at equal cost, and speed.")
+tuning = group(app, "tune", "Measure values of options on your model and your videos, without labels.")
 published = group(app, "reproduce", "Run a published table anew: its figures, as theirs, beside ours.")
 training = group(app, "train", "Train GlimpsePrune's predictor, or GlimpsePrune+.")
 _LOG = {evaluate.check: logging.CRITICAL, train.glimpse: logging.WARNING, train.glimpse_plus: logging.WARNING}
@@ -72,6 +73,7 @@ for within, works in (
     (configs, (catalogue.show, catalogue.diff, catalogue.save)),
     (evaluation, (evaluate.run, evaluate.tables, evaluate.export, evaluate.check, evaluate.visual_cot, lmms.lmms)),
     (measure, (bench.accuracy, bench.speed)),
+    (tuning, (tune.vision,)),
     (training, (train.glimpse, train.glimpse_plus)),
 ):
     for work in works:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunevid_qwen.cli.option import opt, shown, word
-from prunevid_qwen.cli.output import Done, FileReporting, Reporting, write
+from prunevid_qwen.cli.output import Done, FileReporting, Reporting, check_config_file, write
 from prunevid_qwen.cli.pruning_options import CONFIG_KIND, PLUGIN, PRESETS_HELP, PruningOptions, load_plugins
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.typed import build_config
@@ -134,10 +134,7 @@ def save(
       prunevid ask ... --config mine.json
     """
     config = build_config(preset, pruning.given)
-    if out.exists() and not force:
-        raise ConfigError(f"{out} is there already: name another file, or pass --force to write over it")
-    if out.suffix != ".json" or not out.absolute().parent.is_dir():
-        raise ConfigError(f"--out {out} is a .json file to write, in a folder that exists")
+    check_config_file(out, force)
     write(out, config.to_json())
     return Done({"out": str(out)}, f"wrote {out}; use it: prunevid ask ... --config {out}")
 

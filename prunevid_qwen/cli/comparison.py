@@ -1,9 +1,10 @@
 """``--compare``: answers with and without pruning in turns, and whether pruning was faster.
 
 Only what pruning can change is judged: the decoder over the prompt with the stages inside it, and as many decode steps
-as both sides made. Reading and the vision encoder, which both sides share, are left out. The rule: a side is faster if
-it was in at least 5 of 6 turns (in all of 3 to 5), and the middle of the turns' ratios is at least 1.05. Else the two
-cannot be told apart.
+as both sides made. Reading and the vision encoder, which both sides share, are left out. A config that lets the encoder
+copy what stands still shares neither: each side is encoded by itself, and the first token has both. The rule: a side is
+faster if it was in at least 5 of 6 turns (in all of 3 to 5), and the middle of the turns' ratios is at least 1.05. Else
+the two cannot be told apart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
 from prunevid_qwen.config.amounts import percent
+from prunevid_qwen.config.media_reading import STOCK_ENCODER
 
 Stats = dict[str, Any]
 
@@ -54,20 +56,25 @@ def compared(
         Ready for JSON: "answer" and "stats" of the pruned side's middle turn, "baseline" with those of the other's,
         "same_answer", "comparison" from `judge`, its "verdict" in words, and "warmed_up".
     """
-    quiet = config.replace(verbose=False)
-    sides = (model.with_config(quiet), model.with_config(quiet.replace(**ALL_OFF)))
+    quiet, reading = config.replace(verbose=False), config.reading
+    apart = reading.reuse_threshold is not None or reading.early_tau is not None
+    sides = (model.with_config(quiet), model.with_config(quiet.replace(**ALL_OFF, **STOCK_ENCODER)))
     prepared = model.prepare(**shown, progress=progress)
+    media = (prepared, prepared)
+    if apart and prepared.encoded is not None:  # the first run of the encoder was its warm-up
+        tell("encoding all of it, and again what moves")
+        media = (model.prepare(**shown, progress=progress), sides[1].prepare(**shown, progress=progress))
     tell("warming up, with and without pruning")
-    for side in (model, sides[1]):
-        side.answer(prepared, max_new_tokens=min(_WARM_UP_TOKENS, max_new_tokens))
+    for side, own in zip((model, sides[1]), media, strict=True):
+        side.answer(own, max_new_tokens=min(_WARM_UP_TOKENS, max_new_tokens))
     turns: list[tuple[dict[str, Any], dict[str, Any]]] = []
     began = clock()
     while len(turns) < _LEAST_TURNS or (len(turns) < _MOST_TURNS and clock() - began < _LONGEST):
         tell(f"answering with and without pruning, turn {len(turns) + 1} of at most {_MOST_TURNS}")
-        pruned, full = (side.answer(prepared, max_new_tokens=max_new_tokens) for side in sides)
+        pruned, full = (side.answer(own, max_new_tokens=max_new_tokens) for side, own in zip(sides, media, strict=True))
         turns.append((pruned, full))
-    found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns])
-    found["encoded_once"] = prepared.encoded is not None
+    found = judge([(pruned["stats"], full["stats"]) for pruned, full in turns], apart)
+    found["encoded_once"] = prepared.encoded is not None and not apart
     seconds = found["decoder_seconds"].values()  # of the pruned turns, of the others
     pruned, full = (turns[each.index(median_low(each))][side] for side, each in enumerate(seconds))
     return {
@@ -91,15 +98,20 @@ def prompt_seconds(stats: Stats) -> float:
     return seconds_of(stats, "prefill", *_STAGES)
 
 
-def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
+def judge(turns: Sequence[tuple[Stats, Stats]], apart: bool = False) -> dict[str, Any]:
     """Judge by the receipts of the turns, each (pruned, unpruned).
+
+    Args:
+        turns: at least one.
+        apart: the sides were read and encoded by themselves: they share nothing before the decoder.
 
     Returns:
         Ready for JSON: ``outcome`` ("faster", "slower", "cannot_be_told_apart" or "no_timings"), ``turns``, what was
         judged (``decoder_seconds`` of each turn and their medians, ``ratios`` unpruned / pruned of each turn and the
         median ``ratio``; above 1 pruning is faster), the same ratio for the prompt and for a decode step alone,
         ``first_token_seconds``, ``first_token_ratio``, and what both sides share before it: ``shared_seconds``,
-        ``shared_share`` of the unpruned first token.
+        ``shared_share`` of the unpruned first token. ``encoder_seconds`` are the medians of reading and the vision
+        encoder.
     """
 
     def both(seconds: Callable[[Stats], float]) -> tuple[dict[str, list[float]], list[float], float | None]:
@@ -109,9 +121,14 @@ def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
         return sides, ratios, median(ratios) if ratios else None
 
     steps = min(max(0, int(stats["generated_tokens"]) - 1) for turn in turns for stats in turn)
-    shared = seconds_of(turns[0][0], "read", "vision")
+    shared = 0.0 if apart else seconds_of(turns[0][0], "read", "vision")
+
+    def before(stats: Stats) -> float:
+        return seconds_of(stats, "read", "vision") if apart else shared
+
     decoder, ratios, ratio = both(lambda stats: prompt_seconds(stats) + steps * seconds_of(stats, "decode_per_token"))
-    first, _, first_ratio = both(lambda stats: shared + prompt_seconds(stats))
+    first, _, first_ratio = both(lambda stats: before(stats) + prompt_seconds(stats))
+    encoder, _, _ = both(before)
     slowest_first = median(first["unpruned"])
     needed, outcome = ceil(AGREEING * len(turns)), UNTIMED if ratio is None else APART
     if ratio is not None and ratio >= NOTICEABLE and sum(each > 1 for each in ratios) >= needed:
@@ -132,7 +149,9 @@ def judge(turns: Sequence[tuple[Stats, Stats]]) -> dict[str, Any]:
         "decode_ratio": both(lambda stats: seconds_of(stats, "decode_per_token"))[2],
         "first_token_seconds": {side: median(seconds) for side, seconds in first.items()},
         "first_token_ratio": first_ratio,
-        "shared_seconds": {part: seconds_of(turns[0][0], part) for part in ("read", "vision")},
+        "encoded_apart": apart,
+        "encoder_seconds": {side: median(seconds) for side, seconds in encoder.items()},
+        "shared_seconds": {part: 0.0 if apart else seconds_of(turns[0][0], part) for part in ("read", "vision")},
         "shared_share": shared / slowest_first if slowest_first > 0 else None,
     }
 
@@ -152,9 +171,15 @@ def sentence(found: dict[str, Any], pruned: Stats, full: Stats) -> str:
         APART: f"The turns disagree or differ too little {spread}, so this does not show whether pruning is faster",
     }[found["outcome"]]
     seconds, share = found["decoder_seconds_median"], percent(found["shared_share"] or 0.0)
+    alone = f"reading and the vision encoder, which pruning leaves alone, are {share} of the unpruned time to it"
+    if found["encoded_apart"]:
+        encoder = found["encoder_seconds"]
+        alone = (
+            f"reading and the vision encoder took {encoder['pruned']:.3g} s where it copies what stands still, and "
+            f"{encoder['unpruned']:.3g} s where it encodes everything"
+        )
+    what = "" if found["encoded_apart"] else ", all that pruning can change,"
     return (
-        f"{verdict}. The decoder, all that pruning can change, took {seconds['pruned']:.3g} s pruned and "
-        f"{seconds['unpruned']:.3g} s unpruned: {found['ratio']:.2f}x as fast. The first token comes "
-        f"{found['first_token_ratio'] or 1:.2f}x as soon: reading and the vision encoder, which pruning leaves alone, "
-        f"are {share} of the unpruned time to it."
+        f"{verdict}. The decoder{what} took {seconds['pruned']:.3g} s pruned and {seconds['unpruned']:.3g} s unpruned: "
+        f"{found['ratio']:.2f}x as fast. The first token comes {found['first_token_ratio'] or 1:.2f}x as soon: {alone}."
     )

@@ -127,6 +127,14 @@ def write(path: Path, text: str) -> None:
         raise ConfigError(f"cannot write {path} ({error.strerror}): pass another file with --out") from error
 
 
+def check_config_file(path: Path, force: bool) -> None:
+    """Refuse a file for a config that is there already, unless ``force``, or that cannot be one; `ConfigError`."""
+    if path.exists() and not force:
+        raise ConfigError(f"{path} is there already: name another file with --out, or pass --force to write over it")
+    if path.suffix != ".json" or not path.absolute().parent.is_dir():
+        raise ConfigError(f"--out {path} is a .json file to write, in a folder that exists")
+
+
 def outline(told: Mapping[str, Any], indent: str = "") -> str:
     """Return what a command was told as lines: a name and its value, what has parts or sentences with them below."""
     lines = []

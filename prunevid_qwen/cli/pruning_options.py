@@ -20,10 +20,10 @@ FULL_NAMES = "full_names"
 """The hidden option, taken any number of times, that carries each full name and its value to a command."""
 CONFIG_KIND = "PRESET|FILE.json"
 PRESETS_HELP = (
-    "paper, recommended (ours; loses fewer answers, and its prefill is slower), conservative (prunes less), aggressive "
-    "(prunes more), stage1_only, reference (the authors' code), glimpse (GlimpsePrune, a trained predictor), fastv "
-    "(FastV as published), baseline (no pruning), a method's name (that method alone), or a JSON file. Options beside "
-    "it change it. Default: paper."
+    "paper, recommended (ours; loses fewer answers, and its prefill is slower), fast (recommended, and what stands "
+    "still is not encoded again), conservative (prunes less), aggressive (prunes more), stage1_only, reference (the "
+    "authors' code), glimpse (GlimpsePrune, a trained predictor), fastv (FastV as published), baseline (no pruning), a "
+    "method's name (that method alone), or a JSON file. Options beside it change it. Default: paper."
 )
 CONFIGS_HELP = (
     "Presets, methods or JSON files, with commas between; NAME+OPTION=VALUE changes one of them, such as "

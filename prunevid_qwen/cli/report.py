@@ -117,7 +117,8 @@ class Report:
             self.out.print(f"[bold]Unpruned:[/bold] {escape(full['answer'])}", soft_wrap=True)
         self.out.print(tokens_table(stats))
         self.out.print(comparison_table(stats, full["stats"]) if full else escape(times_line(stats)))
-        for line in [*([details(stats)] if self.output.verbose else []), *notes]:
+        vision = vision_line(stats)
+        for line in [*([vision] if vision else []), *([details(stats)] if self.output.verbose else []), *notes]:
             self.out.print(escape(line), soft_wrap=True)
 
     def _notes(self, told: Mapping[str, Any]) -> list[str]:
@@ -125,6 +126,7 @@ class Report:
         notes, stats, found = [], told["stats"], told.get("comparison")
         if found is not None:
             once = "read and encoded once" if found["encoded_once"] else "read once, and encoded in each turn"
+            once = "read and encoded for each side by itself" if found["encoded_apart"] else once
             notes = [
                 told["verdict"],
                 "Same answer." if told["same_answer"] else "The answers differ.",
@@ -196,6 +198,21 @@ def times_line(stats: Stats) -> str:
     each = seconds.get("decode_per_token")
     decode = f"; {each * 1000:.0f} ms for each of {stats['generated_tokens']} tokens" if each else ""
     return f"{seconds['total']:.2f} s in all on {stats['device']} (seconds: {parts}{decode})"
+
+
+def vision_line(stats: Stats) -> str:
+    """Return how much of what was shown the vision encoder made, where it may copy; "" where it may not."""
+    found = stats.get("vision")
+    if not found:
+        return ""
+    how = [f"reuse_threshold {found['reuse_threshold']:g}"] if found["reuse_threshold"] is not None else []
+    if found["early_tau"] is not None:
+        how.append(f"early_tau {found['early_tau']:g} after block {found['early_block']:g}")
+    share = found["encoded"] / found["units"] if found["units"] else 1.0
+    said = f"vision: encoded {percent(share)} of {found['units']:,} units"
+    said += f" ({', '.join(how) or 'equal positions once'}), {found['seconds']:.1f} s"
+    note = found["note"] or ("0 % stood still: the encoder did all of it" if share == 1 else "")
+    return f"{said}; {note}" if note else said
 
 
 def comparison_table(pruned: Stats, full: Stats) -> Table:

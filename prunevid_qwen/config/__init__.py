@@ -26,6 +26,7 @@ from prunevid_qwen.config.presets import get_aggressive_config as get_aggressive
 from prunevid_qwen.config.presets import get_baseline_config as get_baseline_config
 from prunevid_qwen.config.presets import get_config as get_config
 from prunevid_qwen.config.presets import get_conservative_config as get_conservative_config
+from prunevid_qwen.config.presets import get_fast_config as get_fast_config
 from prunevid_qwen.config.presets import get_fastv_config as get_fastv_config
 from prunevid_qwen.config.presets import get_glimpse_config as get_glimpse_config
 from prunevid_qwen.config.presets import get_paper_config as get_paper_config

@@ -12,6 +12,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampling": ("uniform", "fps"),
     "backend": ("pyav", "decord", "opencv", "torchcodec", "qwen-vl-utils"),
 }
+STOCK_ENCODER = {"reuse_threshold": None, "early_tau": None, "early_block": None, "reuse_identical": False}
+"""Options that leave the vision encoder as it is, by flat name."""
 
 
 @checked_names("Reading has")

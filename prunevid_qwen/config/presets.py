@@ -31,6 +31,16 @@ def get_recommended_config() -> PruneVidConfig:
     return PruneVidConfig(merger="rlt", selector="dpp", pruning_layer=0.1, reuse_identical=True)
 
 
+def get_fast_config() -> PruneVidConfig:
+    """Return `get_recommended_config` with less work for the vision encoder where a camera stands still.
+
+    A place of the picture that changes by at most 8 grey levels is not encoded again (``reuse_threshold``), and equal
+    temporal positions are encoded once (``reuse_identical``). Of a camera that moves it saves nothing. 8 was chosen on
+    the bundled toy and on coded footage (docs/vision.md); `prunevid tune vision` measures it on a model and its videos.
+    """
+    return get_recommended_config().replace(**{"reading.reuse_threshold": 8.0, "reading.reuse_identical": True})
+
+
 def get_reference_config() -> PruneVidConfig:
     """Return PruneVid as in its authors' code: k 7, scores before rotary embedding, budgets and order per group."""
     return PruneVidConfig(dpc_knn_k=7, attention_source="pre_rope", selection_scope="per_group", token_order="grouped")
@@ -82,6 +92,7 @@ def get_fastv_config() -> PruneVidConfig:
 PRESETS = {
     "paper": get_paper_config,
     "recommended": get_recommended_config,
+    "fast": get_fast_config,
     "conservative": get_conservative_config,
     "aggressive": get_aggressive_config,
     "stage1_only": get_stage1_only_config,

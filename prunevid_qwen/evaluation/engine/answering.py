@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,17 +20,18 @@ from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
 from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wanted
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.frontends import Frontend, not_shown, suited
+from prunevid_qwen.inputs.qwen.feed import planner_of
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.vision.carried import Carried
+from prunevid_qwen.vision.options import vision_options
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 
@@ -147,13 +147,13 @@ class Answerer:
 class Encoded:
     """The media of a task as the vision tower sees them, bit for bit as in `PrunedVLM.generate`.
 
-    They are encoded once for all configs whose selectors look at the same blocks. Of families whose inputs the
-    library's processor makes, nothing is encoded ahead.
+    They are encoded once for all configs that encode alike and whose selectors look at the same blocks. Of families
+    whose inputs the library's processor makes, nothing is encoded ahead.
     """
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
-        self._held: dict[VisionQuery | None, tuple[EncodedVideos, list[Medium]]] = {}
+        self._held: dict[Any, tuple[EncodedVideos, list[Medium]]] = {}
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos | None, Sequence[Medium | Clip | Picture]]:
         """Return the features, None where nothing is encoded ahead, and what stands for each medium in a prompt.
@@ -168,26 +168,34 @@ class Encoded:
                     raise not_shown(medium.kind, self._answerer.adapter.family, frontend.reads)
             return None, [medium.held_by(frontend, config) for medium in self._media]
         adapter = self._answerer.adapter
-        taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
-        if taps not in self._held:
+        plan = compile_plan(config, len(adapter.parts.layers))
+        alike = plan.needs.vision, plan.vision
+        if alike not in self._held:
             held = EncodedVideos(adapter.parts.vision)
-            with nullcontext() if taps is None else watched_vision(adapter, taps):
-                made = [self._encode(held, medium, config.vision_chunk_tokens) for medium in self._media]
-            self._held[taps] = held, made
-        return self._held[taps]
+            with pruned(self._answerer.model.model, config):  # what it attaches to the vision encoder
+                made = [self._encode(held, medium, config) for medium in self._media]
+            self._held[alike] = held, made
+        return self._held[alike]
 
-    def _encode(self, held: EncodedVideos, read: ReadMedia, chunk_tokens: int | None) -> Medium:
+    def _encode(self, held: EncodedVideos, read: ReadMedia, config: PruneVidConfig) -> Medium:
         reader = self._answerer.model.preprocessor.media
         options = reader.image if read.kind == "image" else reader.video
         depth = options.temporal_patch_size
         size = (read.frames.shape[1] // options.factor) * (read.frames.shape[2] // options.factor)
         whole = -(-len(read.frames) // depth)
+        chunk_tokens, vision = config.vision_chunk_tokens, vision_options(config.reading)
         at_once = whole if chunk_tokens is None else max(1, chunk_tokens // size)
-        parts = []
+        planner = planner_of(vision, options) if vision.reuses and read.kind == "video" else None
+        carried, parts = Carried(), []
         for at in range(0, whole, at_once):
             pixels, grid = fitted_pixels(read.frames[at * depth : (at + at_once) * depth], options)
-            parts.append(held.encode(pixels.to(held.tower.dtype), grid))
+            if planner is not None:  # by the pixels before they are cast
+                carried.give(planner.plan(pixels, int(grid[0, 0])), at + at_once < whole)
+            part = held.encode(pixels.to(held.tower.dtype), grid, None if planner is None else carried)
+            if part.source is not None and planner is None:  # what a call copies is numbered from its own beginning
+                part.source[:, 0] += sum(len(each.tokens) for each in parts)
+            parts.append(part)
         grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
-        tokens, taps = ([each for each in part if each is not None] for part in zip(*parts, strict=True))
-        features = Features(torch.cat(tokens), torch.cat(taps) if taps else None)
+        joined = ([each for each in part if each is not None] for part in zip(*parts, strict=True))
+        features = Features(*(torch.cat(part) if part else None for part in joined))  # type: ignore[arg-type]
         return Medium(read.kind, held.hold(features), grid, read.seconds_per_grid, read.facts)

@@ -29,7 +29,7 @@ from prunevid_qwen.evaluation.report.intervals import clustered_mean
 from prunevid_qwen.evaluation.shapes.videos import ShapesVideo, is_correct
 from prunevid_qwen.evaluation.store import Lines, keep_lines, read_lines, surroundings
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED, QUESTION_TYPES, Question, make_questions
-from prunevid_qwen.moving_shapes.conditions import CONDITIONS, Condition
+from prunevid_qwen.moving_shapes.conditions import BY_NAME, Condition
 from prunevid_qwen.receipt import versions
 from research.shapes_run import RESULTS, command_of
 
@@ -71,14 +71,14 @@ def main(
     model: Annotated[str, typer.Option(help=f"{', '.join(TOYS)}, or the folder of an exported model.")] = BUNDLED,
     preset: Annotated[str, typer.Option(help="What is pruned: baseline prunes nothing.")] = "baseline",
     out: Annotated[Path | None, typer.Option(help="Path of the results without ending. A folder needs it.")] = None,
-    condition: Annotated[str, typer.Option(help=f"Kind of video: {', '.join(CONDITIONS)}.")] = "plain",
+    condition: Annotated[str, typer.Option(help=f"Kind of video: {', '.join(BY_NAME)}.")] = "plain",
     threads: Annotated[int, typer.Option(help="Torch threads.")] = 1,
 ) -> None:
     """Ask, then print and write the table."""
     torch.set_num_threads(threads)
     out = out or results_of(model, condition)
     raw, began = out.with_suffix(".jsonl"), time.monotonic()
-    kind = CONDITIONS[condition]
+    kind = BY_NAME[condition]
     config = get_config(preset).replace(max_frames=kind.frames, max_pixels=kind.height * kind.width)
     ask = package_answers(PruneVidQwen25VL(model, config, device="cpu", dtype="float32"))
     with typer.progressbar(length=videos, label="videos") as bar:

@@ -32,7 +32,7 @@ SMALL = AccuracyRun(
 LINE = {
     "seed", "condition", "question", "type", "multiple_choice", "text", "expected", "given", "correct", "method",
     "budget", "random_seed", "visual", "tokens", "layer_average", "text_tokens", "retained", "evidence",
-    "evidence_kept", "kept",
+    "evidence_kept", "kept", "vision_average",
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ def accuracy(
     out: Path = opt(Path("runs/moving_shapes"), "Folder of the results. Default: runs/moving_shapes.", "FOLDER", _RUNS),
     quick: bool = opt(False, "A few minutes: fewer videos and budgets, one random seed.", None, _RUNS),
     methods: _NAMES = opt((), "As in the report, or of --plugin, with commas between. Default: all.", "NAMES", _ASKED),
-    conditions: _NAMES = opt((), "plain, long, clutter, shake. Default: all.", "NAMES", _ASKED),
+    conditions: _NAMES = opt((), "plain, long, clutter, shake, drift. Default: all but drift.", "NAMES", _ASKED),
     budgets: tuple[float, ...] = opt((), "Shares of the tokens, as the layers' mean: 0.16,0.1.", "SHARES", _ASKED),
     videos: int | None = opt(None, "How many. May grow in a later run.", "INT", _ASKED, least=1),
     questions: int | None = opt(None, "About each video, at most. Default: 12.", "INT", _ASKED, least=1),

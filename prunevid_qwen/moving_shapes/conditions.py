@@ -1,4 +1,4 @@
-"""The four kinds of video that models are asked about and trained to look at."""
+"""The kinds of video that models are asked about: four that they are trained to look at too, and one apart."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Condition:
         cut_share: chance of a cut.
         shake_share: chance that the camera shakes.
         most_distractors: dots at most.
+        drift_share: chance that the camera drifts all the time.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Condition:
     cut_share: float = 0.0
     shake_share: float = 0.0
     most_distractors: int = 0
+    drift_share: float = 0.0
 
     @property
     def tokens(self) -> int:
@@ -53,6 +55,7 @@ class Condition:
             cut_share=self.cut_share,
             shake_share=self.shake_share,
             most_distractors=self.most_distractors,
+            drift_share=self.drift_share,
         )
 
 
@@ -65,3 +68,11 @@ CONDITIONS: dict[str, Condition] = {
         Condition("shake", 168, 168, 16, objects=(2, 4), shake_share=1.0, most_distractors=1),
     )
 }
+"""What benchmark and training take where no kind is named: in this order, on which the seeds of stored runs rest."""
+
+BY_NAME: dict[str, Condition] = {
+    **CONDITIONS,
+    # what shakes, with a camera that moves at every frame: no toy was trained on it
+    "drift": Condition("drift", 168, 168, 16, objects=(2, 4), most_distractors=1, drift_share=1.0),
+}
+"""Every kind that a measurement can be asked for by name."""

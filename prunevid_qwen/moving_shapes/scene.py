@@ -33,9 +33,10 @@ FIRST_HELD_OUT_SEED = 10**9
 """Training draws its scene seeds below this number; tests, clips and measurements take this number and above."""
 
 LARGEST_JOLT = 4
-"""Pixels at scale 1 that a shaken camera is off its place at most, along each axis."""
+"""Pixels at scale 1 that a shaken or drifting camera is off its place at most, along each axis."""
 
 _PLACEMENT_TRIES = 20
+_DRIFT_STEPS = 64  # places of a drifting camera: finer than the whole pixels in which it moves
 _CHECKED_TIMES = np.arange(65) / 64  # moments at which two objects must not touch; finer than any speed needs
 
 
@@ -148,6 +149,7 @@ def make_scene(
     cut_share: float = 0.0,
     shake_share: float = 0.0,
     most_distractors: int = 0,
+    drift_share: float = 0.0,
 ) -> Scene:
     """Invent a scene of ``least_objects`` to ``most_objects`` shapes, all of different colour and different shape.
 
@@ -163,7 +165,9 @@ def make_scene(
         least_objects: 1 to ``most_objects``; fewer are placed where no room is found for more.
         cut_share: chance that the background changes once.
         shake_share: chance that the camera is jolted, one to three times.
-        most_distractors: dots are none to so many. These last three change nothing else about a seed's scene.
+        most_distractors: dots are none to so many.
+        drift_share: chance that the camera drifts from the first frame to the last, instead of being jolted. These last
+            four change nothing else about a seed's scene.
 
     Raises:
         ValueError: an option is outside its range.
@@ -194,6 +198,8 @@ def make_scene(
     cuts = (float(apart.uniform(0.2, 0.8)),) if apart.random() < cut_share else ()
     jolts = _jolts(apart) if apart.random() < shake_share else ()
     dots = [_distractor(apart, height, width) for _ in range(int(apart.integers(most_distractors + 1)))]
+    camera = np.random.default_rng([seed, 5])
+    jolts = _drift(camera) if camera.random() < drift_share else jolts
     return Scene(seed, height, width, tuple(placed), tuple(dots), cuts, jolts)
 
 
@@ -201,6 +207,18 @@ def _jolts(rng: np.random.Generator) -> tuple[tuple[float, int, int], ...]:
     moments = np.sort(rng.uniform(0.05, 0.95, int(rng.integers(1, 4))))
     places = rng.integers(-LARGEST_JOLT, LARGEST_JOLT + 1, (len(moments), 2))
     return tuple((float(t), int(x), int(y)) for t, (x, y) in zip(moments, places, strict=True))
+
+
+def _drift(rng: np.random.Generator) -> tuple[tuple[float, int, int], ...]:
+    """Move the camera on a straight line through its place, in whole pixels; along one axis from end to end.
+
+    The slowest object moves 3.5 times as far, so which of them move, and where to, stays plain to see.
+    """
+    angle = float(rng.uniform(0, 2 * np.pi))
+    way = np.array([np.cos(angle), np.sin(angle)])
+    end = LARGEST_JOLT * way / np.abs(way).max()
+    shares = np.arange(_DRIFT_STEPS + 1) / _DRIFT_STEPS
+    return tuple((float(t), *(round(each) for each in end * (2 * t - 1))) for t in shares)
 
 
 def _distractor(rng: np.random.Generator, height: int, width: int) -> Distractor:

@@ -29,14 +29,13 @@ from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
 from prunevid_qwen.model import PruneVidQwen25VL
 from prunevid_qwen.receipt import check_applied, receipt
-from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.vision.carried import Carried
 from prunevid_qwen.vision.equal_frames import SeenFrames, Spreading, encoded_of, of_positions
 from prunevid_qwen.vision.identical import planned_ahead
-from prunevid_qwen.vision.options import VisionOptions, vision_options
+from prunevid_qwen.vision.options import vision_options
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 
@@ -152,13 +151,13 @@ class Answerer:
 class Encoded:
     """The media of a task as the vision tower sees them, bit for bit as in `PrunedVLM.generate`.
 
-    They are encoded once for all configs whose selectors look at the same blocks. Of families whose inputs the
-    library's processor makes, nothing is encoded ahead.
+    They are encoded once for all configs that encode alike and whose selectors look at the same blocks. Of families
+    whose inputs the library's processor makes, nothing is encoded ahead.
     """
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
-        self._held: dict[tuple[VisionQuery | None, VisionOptions], tuple[EncodedVideos, list[Medium]]] = {}
+        self._held: dict[Any, tuple[EncodedVideos, list[Medium]]] = {}
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos | None, Sequence[Medium | Clip | Picture]]:
         """Return the features, None where nothing is encoded ahead, and what stands for each medium in a prompt.

@@ -33,7 +33,7 @@ from prunevid_qwen.evaluation.shapes.methods import BLANK, UNPRUNED, AccuracyRun
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, Questioner, ShapesVideo
 from prunevid_qwen.evaluation.store import Lines, Progress, RunFolder, keep_lines, pack, read_lines, unpack
 from prunevid_qwen.model import PruneVidQwen25VL
-from prunevid_qwen.moving_shapes.conditions import CONDITIONS
+from prunevid_qwen.moving_shapes.conditions import BY_NAME
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def accuracy_run(
         "family": run.family,
         "what": "questions about held-out moving shapes, under every method and budget",
         "command": " ".join(sys.argv) if command is None else command,
-        "conditions": {name: asdict(CONDITIONS[name]) for name in run.conditions},
+        "conditions": {name: asdict(BY_NAME[name]) for name in run.conditions},
         "calibration_seeds": [CALIBRATION_SEED, CALIBRATION_SEED + run.calibration_videos - 1],
         "minutes": 0.0,
     }
@@ -185,7 +185,7 @@ def calibrate(run: AccuracyRun, condition: str, method: Method) -> list[Cell]:
 def time_first_tokens(run: AccuracyRun, condition: str, cells: Sequence[Cell]) -> list[Cell]:
     """Time the cells of one kind of video, by one question about a video that configs are fitted on."""
     _calibration.cache_clear()  # is over: the memory of its videos is free
-    video = ShapesVideo(CONDITIONS[condition], CALIBRATION_SEED)
+    video = ShapesVideo(BY_NAME[condition], CALIBRATION_SEED)
     return timed(Questioner(_model(run.model), video, video.questions(1), run.through_files), cells)
 
 
@@ -218,7 +218,7 @@ def _model(path: str) -> PruneVidQwen25VL:
 
 @lru_cache(maxsize=1)  # jobs of one condition follow each other
 def _calibration(path: str, condition: str, videos: int, through_files: bool) -> Calibration:
-    return Calibration(_model(path), CONDITIONS[condition], videos, through_files)
+    return Calibration(_model(path), BY_NAME[condition], videos, through_files)
 
 
 def each(run: AccuracyRun, workers: int, do: Callable[..., Any], jobs: Sequence[Any]) -> Generator[Any, None, None]:

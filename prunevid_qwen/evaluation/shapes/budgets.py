@@ -26,6 +26,7 @@ from prunevid_qwen.moving_shapes.conditions import Condition
 from prunevid_qwen.reducer import Evidence, Reducer
 from prunevid_qwen.tokens import Block, TokenLayout
 from prunevid_qwen.tokens.trace import Reduction, SampleTrace
+from prunevid_qwen.vision.options import vision_options
 
 NEAR, NEAR_FOR_SIZES = 0.08, 0.2
 """How far, relative to the budget, a cell may be from it; frames and their sizes come in coarse steps."""
@@ -169,7 +170,7 @@ class Calibration:
         self, before: Reducer | None, number: int, config: PruneVidConfig
     ) -> tuple[TokenLayout, torch.Tensor]:
         """The video's tokens and a few of a question after them, merged; the same merger may see other frames."""
-        key = before, number, config.max_frames, config.max_pixels
+        key = before, number, config.max_frames, config.max_pixels, vision_options(config.reading)
         if key not in self._merged:
             look = self.questioners[number].look(config)
             hidden, (t, h, w) = look.features, look.medium.grid[0].tolist()

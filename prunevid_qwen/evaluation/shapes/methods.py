@@ -23,7 +23,7 @@ from prunevid_qwen.errors import ConfigError, quoted
 from prunevid_qwen.evaluation.shapes.videos import CALIBRATION_SEED, CALIBRATION_VIDEOS, FIRST_SEED, ShapesVideo
 from prunevid_qwen.evaluation.store import plugin_options
 from prunevid_qwen.moving_shapes import FIRST_HELD_OUT_SEED
-from prunevid_qwen.moving_shapes.conditions import CONDITIONS, Condition
+from prunevid_qwen.moving_shapes.conditions import BY_NAME, CONDITIONS, Condition
 from prunevid_qwen.reducer import registered, says
 
 UNPRUNED = "unpruned"
@@ -200,7 +200,7 @@ class AccuracyRun:
 
     methods: tuple[Method, ...]
     budgets: tuple[float, ...] = BUDGETS  # layer-averaged shares of the visual tokens, in (0, 1)
-    conditions: tuple[str, ...] = ()  # names of kinds of video; () is all
+    conditions: tuple[str, ...] = ()  # names of kinds of video; () is all of CONDITIONS
     videos: int = 100  # at least 1, conditions taking turns; the one option that may grow when a run goes on
     first_seed: int = FIRST_SEED
     model: str = BUNDLED  # or another toy, or the folder of an exported model that knows moving shapes
@@ -229,8 +229,8 @@ class AccuracyRun:
         if UNPRUNED not in names:
             object.__setattr__(self, "methods", (*methods_called([UNPRUNED]), *self.methods))
         object.__setattr__(self, "conditions", self.conditions or tuple(CONDITIONS))
-        if wrong := [name for name in self.conditions if name not in CONDITIONS]:
-            raise ConfigError(unknown("the conditions are", wrong[0], CONDITIONS))
+        if wrong := [name for name in self.conditions if name not in BY_NAME]:
+            raise ConfigError(unknown("the conditions are", wrong[0], BY_NAME))
         last, fitted_on = self.first_seed + self.videos - 1, CALIBRATION_SEED + CALIBRATION_VIDEOS - 1
         if self.first_seed < FIRST_HELD_OUT_SEED or (self.first_seed <= fitted_on and last >= CALIBRATION_SEED):
             raise ConfigError(
@@ -240,7 +240,7 @@ class AccuracyRun:
 
     def list_videos(self) -> list[ShapesVideo]:
         """List the videos in the order of their seeds, conditions taking turns."""
-        kinds = [CONDITIONS[name] for name in self.conditions]
+        kinds = [BY_NAME[name] for name in self.conditions]
         return [ShapesVideo(kinds[k % len(kinds)], self.first_seed + k) for k in range(self.videos)]
 
     @property

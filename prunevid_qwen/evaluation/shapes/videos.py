@@ -37,6 +37,7 @@ from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.sampling import choose_frames
 from prunevid_qwen.vision.carried import Carried
+from prunevid_qwen.vision.options import vision_options
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 """Where the benchmark's videos begin, unless told otherwise."""
@@ -109,6 +110,7 @@ class Look(NamedTuple):
     features: Tensor  # [N, D], the visual tokens that the decoder gets, without what DeepStack adds later
     medium: Medium  # without its pixels, to be put into prompts
     inputs: dict[str, Tensor]  # the batch of all questions about it
+    encoded: float  # visual tokens, averaged over the vision encoder's blocks: a copy runs through none, or a few
 
 
 class Questioner:
@@ -143,15 +145,15 @@ class Questioner:
         plan = compile_plan(config, len(self.adapter.parts.layers))
         key = config.max_frames, config.max_pixels, plan.needs.vision, plan.vision
         if key not in self._looks:
-            medium, held, reuse = self._medium(config), EncodedVideos(self.adapter.parts.vision), None
-            if plan.vision.reuses:
-                planner = planner_of(plan.vision, self.reader.video)
-                reuse = Carried(planner.plan(medium.pixels, int(medium.grid[0, 0])))
+            medium, held = self._medium(config), EncodedVideos(self.adapter.parts.vision)
+            reuse = None if medium.encoded is None else Carried(medium.encoded)
             with encoding_ahead(self.adapter, plan):
                 features = held.encode(medium.pixels, medium.grid, reuse)
             shown = replace(medium, pixels=held.hold(features))
             at_the_door = features.tokens[:, : self.model.model.config.get_text_config().hidden_size]
-            self._looks[key] = Look(held, at_the_door, shown, self._inputs(shown))
+            ran = None if features.source is None else float(features.source[:, 1].sum())
+            encoded = len(features.tokens) if ran is None else ran / len(self.adapter.vision_blocks)
+            self._looks[key] = Look(held, at_the_door, shown, self._inputs(shown), encoded)
         return self._looks[key]
 
     def prompt(self, config: PruneVidConfig) -> dict[str, Tensor]:
@@ -190,6 +192,7 @@ class Questioner:
                     "visual": visual,
                     "tokens": tokens,
                     "layer_average": round(sum(tokens) / (len(tokens) * visual), 6),
+                    "vision_average": round(look.encoded / visual, 6),
                     "text_tokens": round(sum(sample.text_widths(trace.layers)) / trace.layers, 3),
                     "retained": round(left.n_out / visual, 6),
                     "evidence": int(shows[number].any(0).sum()),
@@ -210,8 +213,10 @@ class Questioner:
                 return self.reader.read_video(str(path), config)
         count = config.max_frames
         pixels, grid = video_pixels(self.video.frames(count), self.reader.video, config.max_pixels)
+        vision = vision_options(config.reading)
+        encoded = planner_of(vision, self.reader.video).plan(pixels, int(grid[0, 0])) if vision.reuses else None
         # a model that writes times into the prompt writes those of the file
-        return Medium("video", pixels, grid, 2 * SECONDS / count, {"timestamps": self.video.timestamps(count)})
+        return Medium("video", pixels, grid, 2 * SECONDS / count, {"timestamps": self.video.timestamps(count)}, encoded)
 
     def _inputs(self, medium: Medium) -> dict[str, Tensor]:
         samples = []

@@ -80,7 +80,7 @@ CASES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """In how many rounds a group falls: as by default, in many, or with all points brought up to date each time."""
     if request.param == "small rounds":
-        for name, value in (("CANDIDATES", 8), ("SURE", 2), ("_LOOKED_AT", 8), ("_ROUNDS", 10**9)):
+        for name, value in (("CANDIDATES", 8), ("SURE", 2), ("_LOOKED_AT", 8), ("_AT_LEAST", 0)):
             monkeypatch.setattr(lazy_greedy, name, value)
     if request.param == "eager":
         monkeypatch.setattr(kernel, "_FEW", 10**9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -14,7 +16,7 @@ CANDIDATES = 128
 SURE = 32
 """Points at the head of the order that have to be up to date before choices are made."""
 _LOOKED_AT = 256  # points that are brought up to date at least, where some have to be
-_ROUNDS, _PER_ROUND = 16, 3  # after so many rounds with fewer choices each, all points are brought up to date each time
+_ROUNDS, _AT_LEAST = 16, 24  # after so many rounds with fewer choices in all, all points are looked at for each choice
 
 Numbers = npt.NDArray[np.float64]
 Index = npt.NDArray[np.int64]
@@ -35,15 +37,15 @@ def lazy_greedy(gain: Numbers, unit: Tensor, count: int) -> list[int]:
     Returns:
         ``count`` indices in the order of choice.
     """
-    points, chosen, rounds = _Points(gain, unit, count), list[int](), 0
+    points, chosen, many = _Points(gain, unit, count), list[int](), deque[int](maxlen=_ROUNDS)
     while len(chosen) < count:
-        if rounds >= _ROUNDS and len(chosen) < _PER_ROUND * rounds:
+        if len(many) == _ROUNDS and sum(many) < _AT_LEAST:
             return chosen + points.eagerly(count - len(chosen))
         made = points.choices(points.candidates(), count - len(chosen))
         if not made:
             made = points.choices(points.candidates(True), count - len(chosen))
         chosen += made
-        rounds += 1
+        many.append(len(made))
     return chosen
 
 

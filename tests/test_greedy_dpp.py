@@ -9,11 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from prunevid_qwen.forward.hooks import pruned
+from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.kernels import greedy_dpp as kernel
 from prunevid_qwen.kernels import lazy_greedy
 from prunevid_qwen.kernels.eager_greedy import EXHAUSTED, NEAR
 from prunevid_qwen.kernels.greedy_dpp import greedy_dpp, greedy_sets
+from prunevid_qwen.needs import Evidence
 from prunevid_qwen.stage2_select import DPP
+from prunevid_qwen.tokens import TokenMap
+from tests.models import ONE_VIDEO, make_inputs, tiny_model
 from tests.test_dpp import draw, evidence
 
 ROUNDING = 1e-9  # of a gain's logarithm: more than fp64 loses, a thousandth of what counts as equal
@@ -96,7 +101,8 @@ def test_each_choice_has_the_best_gain_and_of_equal_ones_the_lowest_index(case: 
 @pytest.mark.parametrize("seed", range(12))
 def test_random_groups_of_every_kind(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = torch.Generator().manual_seed(100 + seed)
-    n, width, copies, candidates = (int(torch.randint(*ends, (), generator=numbers)) for ends in ((2, 200), (1, 60), (1, 9), (1, 40)))  # type: ignore[misc]  # fmt: skip
+    ends = ((2, 200), (1, 60), (1, 9), (1, 40))
+    n, width, copies, candidates = (int(torch.randint(*each, (), generator=numbers)) for each in ends)  # type: ignore[call-overload]
     for name, value in (("CANDIDATES", candidates), ("SURE", max(1, candidates // 4)), ("_LOOKED_AT", candidates)):
         monkeypatch.setattr(lazy_greedy, name, value)
     monkeypatch.setattr(kernel, "_FEW", 0)
@@ -138,15 +144,35 @@ def test_videos_of_their_own_sizes_are_chosen_from_at_once_as_alone(monkeypatch:
     calls: list[int] = []
     real, alike = kernel.greedy_dpp, kernel._alike
     monkeypatch.setattr(kernel, "greedy_dpp", lambda q, *args: calls.append(q.dim()) or real(q, *args))  # type: ignore[func-returns-value]
-    for launches in (5, 3):  # on a CPU; on a GPU 70, 40, 40, then 31, then 9
+    for launches in (5, 3):  # on a CPU; where 120 points are held: 70, then 40, 40 and 31, then 9
         calls.clear()
         found = greedy_sets(quality, points, counts)
         assert all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
         assert calls.count(2) == launches
-        monkeypatch.setattr(kernel, "_alike", lambda sizes, alone: alike(sizes, False))
+        monkeypatch.setattr(kernel, "_alike", lambda sizes, most: alike(sizes, 120))
 
 
 def test_samples_of_a_batch_are_decided_as_alone() -> None:
     seen = [evidence(draw(n, 16, seed=n), draw(n, seed=9), *sizes) for n, sizes in ((30, (20, 10)), (12, (12,)))]
     together = DPP(0.3).plan_together(seen)
     assert [each.rep.tolist() for each in together] == [DPP(0.3).plan(each).rep.tolist() for each in seen]
+
+
+class First(DPP):
+    """Has a `plan` of its own, and what its parent decides together is not asked for."""
+
+    def plan(self, seen: Evidence) -> TokenMap:
+        return TokenMap.keep(torch.arange(3), seen.layout.visual.numel())
+
+
+@pytest.mark.parametrize("method", [DPP, First])
+def test_a_batch_is_decided_in_one_call(monkeypatch: pytest.MonkeyPatch, method: type[DPP]) -> None:
+    calls: list[int] = []
+    real = DPP.plan_together
+    monkeypatch.setattr(DPP, "plan_together", lambda self, seen: calls.append(len(seen)) or real(self, seen))  # type: ignore[func-returns-value]
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO * 3)
+    with pruned(model, Plan((Step(2, method(0.4)),))) as trace, torch.no_grad():
+        model(**inputs)
+    kept = [sample.reductions[0].map.rep.tolist() for sample in trace.samples]
+    assert calls == ([3] if method is DPP else []) and len(kept) == 3
+    assert all(len(own) > 3 for own in kept) == (method is DPP)

@@ -87,7 +87,9 @@ class PlansTogether(Protocol):
 def _decided_together(step: Step, sight: Sight, rows: Sequence[int]) -> Iterable[TokenMap]:
     """Decide about several rows of a batch: at once where the reducer can, else one after the other."""
     by = step.by
-    if len(rows) < 2 or not isinstance(by, PlansTogether):
+    # a class with a `plan` of its own is asked for that, whatever its parents decide together
+    said = next((each for each in type(by).__mro__ if "plan" in vars(each)), type(by))
+    if len(rows) < 2 or not isinstance(by, PlansTogether) or "plan_together" not in vars(said):
         return (_decided(step, sight, b) for b in rows)
     with torch.no_grad():
         seen = [sight.of(b) for b in rows]

@@ -8,7 +8,7 @@ from torch import Tensor
 EXHAUSTED = 1e-6
 """A variance below which a point adds nothing to those chosen: the rest goes by quality."""
 NEAR = 2.0**-20
-"""Logarithms of gains that are this close are equal: 16 units in the last place of fp32, which is 2 ** -24 of a number."""
+"""Logarithms of gains as close as this are equal: 16 units in the last place of fp32, each 2 ** -24 of a number."""
 SIMILARITY_BYTES = 2**28
 """Up to which all similarities are made at once; above it, those of each chosen point."""
 

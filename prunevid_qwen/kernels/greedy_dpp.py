@@ -70,38 +70,49 @@ def _cpu(gain: Tensor, features: Tensor, count: int, valid: Tensor | None) -> Te
     return chosen
 
 
-def greedy_sets(log_quality: Sequence[Tensor], features: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
-    """Choose from groups of sizes of their own: what `greedy_dpp` chooses of each, in one sequence of launches.
+def greedy_sets(
+    log_quality: Sequence[Tensor], features: Sequence[Tensor], counts: Sequence[int], centred: bool = False
+) -> list[Tensor]:
+    """Choose from groups of sizes of their own: what `greedy_dpp` chooses of each.
+
+    A GPU chooses from groups of about one size in one sequence of launches.
 
     Args:
         log_quality: of each group, [n].
         features: of each group, [n, D].
         counts: of each group, points chosen, in [1, n].
+        centred: take the mean of each group off its features.
 
     Returns:
         Of each group, [count] int64 in the order of choice.
     """
-    sizes = [len(own) for own in log_quality]
-    found = dict[int, Tensor]()
-    for some in _alike(sizes, alone=bool(sizes) and features[0].device.type == "cpu"):
+
+    def points(i: int) -> Tensor:
+        return features[i].double() - features[i].double().mean(dim=0) if centred else features[i]
+
+    sizes, found = [len(own) for own in log_quality], dict[int, Tensor]()
+    most = 0 if features[0].device.type == "cpu" else _BLOCK_BYTES // (8 * features[0].shape[1])
+    for some in _alike(sizes, most):
         if len(some) == 1:
-            found[some[0]] = greedy_dpp(log_quality[some[0]], features[some[0]], counts[some[0]])
+            found[some[0]] = greedy_dpp(log_quality[some[0]], points(some[0]), counts[some[0]])
             continue
-        quality, points = (pad_sequence([x[i] for i in some], batch_first=True) for x in (log_quality, features))
+        quality = pad_sequence([log_quality[i] for i in some], batch_first=True)
         ends = torch.tensor([sizes[i] for i in some], device="cpu")[:, None]
         valid = torch.arange(quality.shape[1], device="cpu") < ends
-        valid = valid.to(points.device, non_blocking=points.is_cuda)
-        chosen = greedy_dpp(quality, points, max(counts[i] for i in some), valid)
+        valid = valid.to(quality.device, non_blocking=quality.is_cuda)
+        padded = pad_sequence([points(i) for i in some], batch_first=True)
+        chosen = greedy_dpp(quality, padded, max(counts[i] for i in some), valid)
         for i, own in zip(some, chosen, strict=True):
             found[i] = own[: counts[i]]
     return [found[i] for i in range(len(sizes))]
 
 
-def _alike(sizes: Sequence[int], alone: bool) -> list[list[int]]:
-    """Put groups together of which the largest is at most twice as large as the smallest."""
+def _alike(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Put groups together: the largest at most twice as large as the smallest, and ``most`` points with padding."""
     together: list[list[int]] = []
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        if together and not alone and sizes[together[-1][0]] <= 2 * sizes[i]:
+        largest = sizes[together[-1][0]] if together else 0
+        if together and largest <= 2 * sizes[i] and largest * (len(together[-1]) + 1) <= most:
             together[-1].append(i)
         else:
             together.append([i])

@@ -37,6 +37,9 @@ def lazy_greedy(gain: Numbers, unit: Tensor, count: int) -> list[int]:
     Returns:
         ``count`` indices in the order of choice.
     """
+    if not (np.isfinite(gain).all() and bool(unit.isfinite().all())):  # nothing bounds what is no number
+        ones = torch.ones(1, len(gain), dtype=torch.float64, device="cpu")
+        return eager_greedy(torch.from_numpy(gain)[None], unit[None], ones, count)[0].tolist()
     points, chosen, many = _Points(gain, unit, count), list[int](), deque[int](maxlen=_ROUNDS)
     while len(chosen) < count:
         if len(many) == _ROUNDS and sum(many) < _AT_LEAST:

@@ -57,9 +57,8 @@ class DPP(DPPOptions):
                 own, size = slice(block.start, block.stop), block.stop - block.start
                 count = count_of(size, self.keep_ratio, self.keep_tokens)
                 if count < size:
-                    states = each.hidden[own].double()
-                    groups.append((each.attention[own].to(states.device), states - states.mean(dim=0), count))
-        chosen = iter(greedy_sets(*zip(*groups, strict=True))) if groups else iter(())
+                    groups.append((each.attention[own].to(each.hidden.device), each.hidden[own], count))
+        chosen = iter(greedy_sets(*zip(*groups, strict=True), centred=True) if groups else ())
         return [self._kept(each, chosen) for each in seen]
 
     def _kept(self, seen: Evidence, chosen: Iterator[Tensor]) -> TokenMap:

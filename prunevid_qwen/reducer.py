@@ -194,13 +194,13 @@ def needs_of(reducer: Reducer) -> Needs:
     return needs
 
 
-def decided_by(reducer: Reducer, seen: Evidence) -> TokenMap:
-    """Return a reducer's decision.
+def decided_by(reducer: Reducer, seen: Evidence, made: Any = None) -> TokenMap:
+    """Return a reducer's decision: ``made``, or where that is None what its ``plan`` says.
 
     Raises:
         ConfigError: it is no map over the visual tokens of ``seen``.
     """
-    step: Any = reducer.plan(seen)
+    step: Any = reducer.plan(seen) if made is None else made
     if not isinstance(step, TokenMap):
         raise ConfigError(
             f"{type(reducer).__name__}.plan returned a {type(step).__name__}: return a TokenMap, such as "

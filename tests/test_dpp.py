@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.config import PruneVidConfig
+from prunevid_qwen.kernels import eager_greedy
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, made_by
 from prunevid_qwen.stage2_select import DPP, PruneVid, greedy_dpp
 from prunevid_qwen.tokens import Block, TokenLayout
@@ -91,7 +92,7 @@ def test_options_and_refusals() -> None:
 def test_similarities_are_the_same_made_at_once_or_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x, log_q = draw(90, 24), draw(90, seed=1)
     at_once = greedy_dpp(log_q, x, 40)
-    monkeypatch.setattr("prunevid_qwen.kernels.greedy_dpp._SIMILARITY_BYTES", 90 * 90 * 8 - 1)
+    monkeypatch.setattr(eager_greedy, "SIMILARITY_BYTES", 90 * 90 * 8 - 1)
     assert torch.equal(greedy_dpp(log_q, x, 40), at_once)
 
 
@@ -101,7 +102,7 @@ def test_rows_of_a_basis_are_those_of_the_factor(monkeypatch: pytest.MonkeyPatch
     x, log_q = draw(3, 60, width), spread * draw(3, 60, seed=1)
     x[1, 30:], x[2, ::7] = x[1, :30], 0.0
     at_once = greedy_dpp(log_q, x, 60)
-    monkeypatch.setattr("prunevid_qwen.kernels.greedy_dpp._SIMILARITY_BYTES", 1)
+    monkeypatch.setattr(eager_greedy, "SIMILARITY_BYTES", 1)
     one_by_one = greedy_dpp(log_q, x, 60)
     assert torch.equal(one_by_one, at_once) and torch.equal(at_once.sort(dim=1).values, torch.arange(60).expand(3, -1))
 

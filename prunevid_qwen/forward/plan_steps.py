@@ -5,7 +5,9 @@ Nothing here hooks a model or is hooked: `run` calls these from the seams.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ from prunevid_qwen.forward.plan import Step
 from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.kernels.products import without_autocast
 from prunevid_qwen.needs import Needs
-from prunevid_qwen.reducer import decided_by, merges
+from prunevid_qwen.reducer import Evidence, decided_by, merges
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.trace import Reduction
 
@@ -71,6 +73,29 @@ def _decided(step: Step, sight: Sight, b: int) -> TokenMap:
         seen = sight.of(b)
         with without_autocast(sight.device):  # evidence is made as the model makes its own
             return decided_by(step.by, seen)
+
+
+@runtime_checkable
+class PlansTogether(Protocol):
+    """A reducer between two layers that decides about the samples of a batch in one go."""
+
+    def plan_together(self, seen: Sequence[Evidence]) -> list[TokenMap]:
+        """Decide about each sample what ``plan`` would."""
+        ...
+
+
+def _decided_together(step: Step, sight: Sight, rows: Sequence[int]) -> Iterable[TokenMap]:
+    """Decide about several rows of a batch: at once where the reducer can, else one after the other."""
+    by = step.by
+    # a class with a `plan` of its own is asked for that, whatever its parents decide together
+    said = next((each for each in type(by).__mro__ if "plan" in vars(each)), type(by))
+    if len(rows) < 2 or not isinstance(by, PlansTogether) or "plan_together" not in vars(said):
+        return (_decided(step, sight, b) for b in rows)
+    with torch.no_grad():
+        seen = [sight.of(b) for b in rows]
+        with without_autocast(sight.device):
+            maps = by.plan_together(seen)
+    return [decided_by(by, own, made) for own, made in zip(seen, maps, strict=True)]
 
 
 def _stacked(rows: list[Tensor], width: int) -> Tensor:
@@ -130,10 +155,9 @@ def select(state: Prefill, step: Step, sight: Sight, later: Needs) -> tuple[Tens
     """
     maps: list[TokenMap | None] = [None] * len(state.rows)
     hidden = sight.hidden
-    for b, row in enumerate(state.rows):
-        if row.layout is None:
-            continue
-        chosen = maps[b] = _decided(step, sight, b)
+    shown = [b for b, row in enumerate(state.rows) if row.layout is not None]
+    for b, chosen in zip(shown, _decided_together(step, sight, shown), strict=True):
+        row, maps[b] = state.rows[b], chosen
         row.forget(later)
         if not merges(step.by) and not chosen.is_selection:
             raise UnsupportedError(

@@ -13,6 +13,8 @@ SAME = 1e-6
 """A distance below which two tokens have the same direction: fp32 cannot tell it from 0."""
 PIECE_BYTES = 2**26
 """Bytes that one piece of tokens, or of distances, may take."""
+HELD_BYTES = 2**28
+"""Bytes up to which all tokens are held at length 1."""
 
 
 def exact_dtype() -> torch.dtype:
@@ -24,48 +26,65 @@ class CosineDistances:
     """1 - cos of the tokens of one video or image; 0 for tokens of one direction, 1 from a zero vector.
 
     Args:
-        x: [N, C] tokens of any float dtype. They are not copied; pieces of them are, where they are not fp32.
+        x: [N, C] tokens of any float dtype. A copy of length 1 is held where it takes `HELD_BYTES` at most; else they
+            are not copied, and pieces of them are.
     """
 
     def __init__(self, x: Tensor) -> None:
         self.x, self.dtype = x.detach(), exact_dtype()
-        rows = max(1, min(isqrt(PIECE_BYTES // 8), PIECE_BYTES // (8 * max(1, x.shape[1]))))
-        self.pieces = [slice(i, i + rows) for i in range(0, x.shape[0], rows)]
+        self.pieces = self._pieces(x.shape[0], 1)
         norms = [torch.linalg.vector_norm(self.x[piece].to(self.dtype), dim=1) for piece in self.pieces]
         self.norm = torch.cat(norms).clamp(min=torch.finfo(torch.float32).tiny) if norms else self.x.new_zeros(0)
+        self.held: Tensor | None = None
+        if x.numel() * self.dtype.itemsize <= HELD_BYTES:
+            self.held = self.x.to(self.dtype, copy=True).div_(self.norm[:, None])
 
     def nearest_other(self) -> Tensor:
         """Distance of each token to the nearest of all others, [N] fp32; inf for a single token. Takes N * N time."""
-        with_own = torch.full((self.x.shape[0],), torch.inf, dtype=torch.float32, device=self.x.device)
+        cosines = torch.full((self.x.shape[0],), -torch.inf, dtype=self.dtype, device=self.x.device)
         for i, one in enumerate(self.pieces):
             rows = self._unit(one)
             for other in self.pieces[i:]:
-                d = _distances(rows, rows if other == one else self._unit(other))
+                product = _product(rows, rows if other == one else self._unit(other))
                 if other == one:
-                    d.fill_diagonal_(torch.inf)
-                with_own[one] = torch.minimum(with_own[one], d.amin(dim=1))
-                with_own[other] = torch.minimum(with_own[other], d.amin(dim=0))
-        return with_own
+                    product.fill_diagonal_(-torch.inf)
+                else:
+                    cosines[other] = torch.maximum(cosines[other], product.amax(dim=0))
+                cosines[one] = torch.maximum(cosines[one], product.amax(dim=1))
+        return _distance(cosines)
 
     def among(self, index: Tensor) -> Tensor:
         """Distances between some tokens, [B, B] fp32, of their indices [B]."""
         rows = self._unit(index)
-        return _distances(rows, rows)
+        return _distance(_product(rows, rows))
 
-    def lower(self, least: Tensor, index: Tensor) -> None:
-        """Lower ``least``, [N] fp32, in place, to each token's distance from the nearest of some, [B] indices."""
-        chosen = self._unit(index)
-        for piece in self.pieces:
-            near = _distances(self._unit(piece), chosen).amin(dim=1)
-            least[piece] = torch.minimum(least[piece], near)
+    def nearest(self, index: Tensor | None, chosen: Tensor) -> Tensor:
+        """Distance of some tokens, of their indices [M] or of all, to the nearest of others, [B] indices: [M] fp32."""
+        columns, size = self._unit(chosen), self.x.shape[0] if index is None else len(index)
+        found = [
+            _product(self._unit(piece if index is None else index[piece]), columns).amax(dim=1)
+            for piece in self._pieces(size, len(chosen))
+        ]
+        return _distance(torch.cat(found))
+
+    def _pieces(self, size: int, columns: int) -> list[slice]:
+        rows = max(1, min(isqrt(PIECE_BYTES // 8), PIECE_BYTES // (8 * max(1, self.x.shape[1], columns))))
+        return [slice(i, i + rows) for i in range(0, size, rows)]
 
     def _unit(self, rows: Tensor | slice) -> Tensor:
+        if self.held is not None:
+            return self.held[rows]
         return self.x[rows].to(self.dtype) / self.norm[rows, None]
 
 
 @names_its_dtypes
-def _distances(rows: Tensor, columns: Tensor) -> Tensor:
-    d = (1 - rows @ columns.T).float()
+def _product(rows: Tensor, columns: Tensor) -> Tensor:
+    return rows @ columns.T
+
+
+def _distance(cosine: Tensor) -> Tensor:
+    """The largest cosine has the smallest distance, to the bit: both roundings keep the order."""
+    d = (1 - cosine).float()
     return d.masked_fill_(d < SAME, 0.0)
 
 

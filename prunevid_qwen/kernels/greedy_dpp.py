@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
+from prunevid_qwen.kernels.eager_greedy import eager_greedy, made_at_once
+from prunevid_qwen.kernels.lazy_greedy import lazy_greedy
 from prunevid_qwen.kernels.products import names_its_dtypes
 
-_EXHAUSTED = 1e-6  # a variance below which a point adds nothing to those chosen: the rest goes by quality
-_SIMILARITY_BYTES = 2**28  # up to which all similarities are made at once; above it, those of each chosen point
-_BLOCK_BYTES = 2**28  # of groups that are chosen from side by side
 _LEAST = -1e4  # stands for the logarithm of a quality of 0, so that such points still rank below all others
+_PADDING = 4 * _LEAST  # the gain of padding, below that of all points
+_BLOCK_BYTES = 2**28  # of groups that are chosen from side by side
+_FEW = 256  # points of a group, up to which a CPU too brings all of them up to date after each choice
 
 
 @names_its_dtypes
@@ -27,79 +33,87 @@ def greedy_dpp(log_quality: Tensor, features: Tensor, count: int, valid: Tensor 
         valid: [B, N] bool, False for padding, which is chosen after all points of its group. None: all are points.
 
     Returns:
-        [count] or [B, count] int64 in the order of choice; ties go to the lower index. Points that add nothing any more
-        (the rank of the kernel is used up) follow by quality. Computed in fp64; beside the features, a small group
-        takes N * count and N * N numbers. A large one takes D * D at most: what was chosen spans no more.
+        [count] or [B, count] int64 in the order of choice. Each is the lowest index of those whose gain, the factor by
+        which the determinant grows, is at most 16 units in the last place of fp32 below the best. Points that add
+        nothing any more (the rank of the kernel is used up) follow by quality. Computed in fp64; beside the features, a
+        small group takes N * count and N * N numbers. A large one takes D * D at most: what was chosen spans no more.
     """
     if log_quality.dim() == 1:
         return greedy_dpp(log_quality[None], features[None], count)[0]
     batch, n, width = features.shape
-    beside = n * (count + n) if _made_at_once(n) else width * min(count, width)
+    gain = 2 * log_quality.double().clamp(min=_LEAST)
+    if features.device.type == "cpu" and n > _FEW:
+        return _cpu(gain, features, count, valid)
+    if valid is not None:
+        gain = gain.masked_fill(~valid, _PADDING)
+    beside = n * (count + n) if made_at_once(n) else width * min(count, width)
     step = max(1, _BLOCK_BYTES // (8 * (n * width + beside)))
-    valid = torch.ones_like(log_quality, dtype=torch.bool) if valid is None else valid
     parts = [slice(at, at + step) for at in range(0, batch, step)]
-    return torch.cat([_chosen(log_quality[part], features[part], count, valid[part]) for part in parts])
+    return torch.cat([
+        eager_greedy(gain[part], normalize(features[part].double(), dim=2), torch.ones_like(gain[part]), count)
+        for part in parts
+    ])  # fmt: skip
 
 
-def _chosen(log_quality: Tensor, features: Tensor, count: int, valid: Tensor) -> Tensor:
-    unit = torch.nn.functional.normalize(features.double(), dim=2)
-    batch, n, _ = unit.shape
-    gain = (2 * log_quality.double().clamp(min=_LEAST)).masked_fill(~valid, -torch.inf)
-    variance = torch.ones_like(gain)  # of each point, given those chosen
-    given = _Factor(unit, count) if _made_at_once(n) else _Basis(unit, count)
-    chosen = torch.zeros(batch, count, dtype=torch.long, device=gain.device)
-    for step in range(count):
-        best = (gain + variance.clamp(min=_EXHAUSTED).log()).argmax(dim=1, keepdim=True)  # [B, 1]
-        chosen[:, step : step + 1] = best
-        variance = variance - given.row(best, variance.gather(1, best)).square()
-        gain.scatter_(1, best, -torch.inf)
+def _cpu(gain: Tensor, features: Tensor, count: int, valid: Tensor | None) -> Tensor:
+    """Choose from one group after the other: the host decides what has to be computed."""
+    gain, features = (x.detach().as_subclass(Tensor) for x in (gain, features))
+    chosen = torch.empty(len(gain), count, dtype=torch.long, device="cpu")
+    for group, (own, points) in enumerate(zip(gain, features, strict=True)):
+        if valid is not None:
+            order = valid[group].as_subclass(Tensor).byte().argsort(descending=True, stable=True)  # padding follows
+            there = order[: int(valid[group].sum())]
+            own, points, chosen[group] = own[there], points[there], order[:count]
+        found = lazy_greedy(own.numpy(), normalize(points.double(), dim=1), min(count, len(own)))
+        at = torch.tensor(found, dtype=torch.long, device="cpu")
+        chosen[group, : len(found)] = at if valid is None else there[at]
     return chosen
 
 
-class _Factor:
-    """The Cholesky factor of the similarities of those chosen with all points, held with all similarities."""
+def greedy_sets(
+    log_quality: Sequence[Tensor], features: Sequence[Tensor], counts: Sequence[int], centred: bool = False
+) -> list[Tensor]:
+    """Choose from groups of sizes of their own: what `greedy_dpp` chooses of each.
 
-    def __init__(self, unit: Tensor, count: int) -> None:
-        batch, n, _ = unit.shape
-        self.every = unit @ unit.mT
-        self.rows = unit.new_zeros(batch, count, n)
-        self.step = 0
+    A GPU chooses from groups of about one size in one sequence of launches.
 
-    def row(self, best: Tensor, own: Tensor) -> Tensor:
-        """Return the factor's next row [B, N], of the point ``best`` [B, 1] of variance ``own``; 0 if that is none."""
-        step, self.step = self.step, self.step + 1
-        known = self.rows[:, :step].gather(2, best[:, None].expand(-1, step, -1))  # [B, step, 1]
-        row = _row(self.every, best) - known.mT @ self.rows[:, :step]  # [B, 1, N]
-        self.rows[:, step] = torch.where(own > _EXHAUSTED, row[:, 0] / own.clamp(min=_EXHAUSTED).sqrt(), 0.0)
-        return self.rows[:, step]
+    Args:
+        log_quality: of each group, [n].
+        features: of each group, [n, D].
+        counts: of each group, points chosen, in [1, n].
+        centred: take the mean of each group off its features.
 
+    Returns:
+        Of each group, [count] int64 in the order of choice.
+    """
 
-class _Basis:
-    """The same rows from an orthonormal basis of those chosen, which has D vectors at most: no row is held."""
+    def points(i: int) -> Tensor:
+        return features[i].double() - features[i].double().mean(dim=0) if centred else features[i]
 
-    def __init__(self, unit: Tensor, count: int) -> None:
-        batch, _, width = unit.shape
-        self.unit = unit
-        self.vectors = unit.new_zeros(batch, min(count, width), width)
-        self.filled = torch.zeros(batch, 1, dtype=torch.long, device=unit.device)
-
-    def row(self, best: Tensor, own: Tensor) -> Tensor:
-        """Return what `_Factor.row` does."""
-        vector = _row(self.unit, best)  # [B, 1, D]
-        more = (own > _EXHAUSTED) & (self.filled < self.vectors.shape[1]) & vector[:, 0].any(dim=1, keepdim=True)
-        for _ in range(2):  # what rounding leaves of the basis is taken off once more
-            vector = vector - (vector @ self.vectors.mT) @ self.vectors
-        vector = torch.where(more[..., None], torch.nn.functional.normalize(vector, dim=2), 0.0)
-        at = self.filled.clamp(max=self.vectors.shape[1] - 1)[..., None].expand_as(vector)
-        self.vectors.scatter_add_(1, at, vector)
-        self.filled += more
-        return (vector @ self.unit.mT)[:, 0]
+    sizes, found = [len(own) for own in log_quality], dict[int, Tensor]()
+    most = 0 if features[0].device.type == "cpu" else _BLOCK_BYTES // (8 * features[0].shape[1])
+    for some in _alike(sizes, most):
+        if len(some) == 1:
+            found[some[0]] = greedy_dpp(log_quality[some[0]], points(some[0]), counts[some[0]])
+            continue
+        quality = pad_sequence([log_quality[i] for i in some], batch_first=True)
+        ends = torch.tensor([sizes[i] for i in some], device="cpu")[:, None]
+        valid = torch.arange(quality.shape[1], device="cpu") < ends
+        valid = valid.to(quality.device, non_blocking=quality.is_cuda)
+        padded = pad_sequence([points(i) for i in some], batch_first=True)
+        chosen = greedy_dpp(quality, padded, max(counts[i] for i in some), valid)
+        for i, own in zip(some, chosen, strict=True):
+            found[i] = own[: counts[i]]
+    return [found[i] for i in range(len(sizes))]
 
 
-def _made_at_once(n: int) -> bool:
-    return 8 * n**2 <= _SIMILARITY_BYTES
-
-
-def _row(x: Tensor, at: Tensor) -> Tensor:
-    """Row ``at`` [B, 1] of each matrix of [B, N, C]: [B, 1, C]."""
-    return x.gather(1, at[..., None].expand(-1, -1, x.shape[2]))
+def _alike(sizes: Sequence[int], most: int) -> list[list[int]]:
+    """Put groups together: the largest at most twice as large as the smallest, and ``most`` points with padding."""
+    together: list[list[int]] = []
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        largest = sizes[together[-1][0]] if together else 0
+        if together and largest <= 2 * sizes[i] and largest * (len(together[-1]) + 1) <= most:
+            together[-1].append(i)
+        else:
+            together.append([i])
+    return together

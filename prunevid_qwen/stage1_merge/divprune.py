@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,7 +18,11 @@ from prunevid_qwen.stage1_merge.blocks import each_video, why_share_unchanged
 from prunevid_qwen.tokens import Block, TokenMap
 
 CANDIDATES = 256
-"""Tokens among which picks are made before the distances of all others are brought up to date."""
+"""Tokens among which picks are made before others are brought up to date."""
+_SURE = 8  # the share of them that is up to date before picks are made
+_PICKED = -1.0  # below every distance
+
+Index = npt.NDArray[np.int64]
 
 
 @register("divprune", DivPruneOptions, stage=1)
@@ -24,8 +30,8 @@ CANDIDATES = 256
 class DivPrune(DivPruneOptions):
     """Keep the tokens of each video or image whose smallest distance from one another is large: max-min diversity.
 
-    Written from the paper's formulas. A video is one set of tokens, whatever its frames. Memory: one piece of the
-    distances and three numbers for each token, never N x N.
+    Written from the paper's formulas. A video is one set of tokens, whatever its frames. Memory: the tokens in fp32 (of
+    a large video: some of them), one piece of the distances, and three numbers for each token, never N x N.
 
     Options: see `DivPruneOptions`.
     """
@@ -62,9 +68,9 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
     The first pick is the token that is farthest from its nearest other token. Distance is 1 - cos. Of equal tokens the
     one of the lowest index is picked, and none twice.
 
-    Distances only fall as picks are made. So the tokens with the largest ones are compared among themselves, on the
-    host, for as long as one of them is farther than every token outside; then the others are brought up to date with
-    all these picks at once.
+    Distances only fall as picks are made, so an old one is a bound of the present one. The tokens with the largest ones
+    are brought up to date and compared among themselves, on the host, for as long as one of them is farther than the
+    bound of every token outside.
 
     Args:
         x: [N, C] of any float dtype.
@@ -73,27 +79,64 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
     Returns:
         [count] int64 on the CPU, in the order of the picks.
     """
-    distances, size = CosineDistances(x), x.shape[0]
-    least = distances.nearest_other()
-    picks = [int(least.argmax())]
-    least.fill_(torch.inf)
-    fresh = torch.tensor(picks, device=x.device)
+    distances = CosineDistances(x)
+    picks = [int(distances.nearest_other().argmax())]
+    least = _Least(distances, picks)
     while len(picks) < count:
-        distances.lower(least, fresh)
-        least[fresh] = -1.0  # picked: below every distance
-        order = least.argsort(descending=True, stable=True)
-        if least[order[0]].item() == 0:  # each of the rest equals a pick: they go by index, and no pick changes that
-            return torch.cat([torch.tensor(picks, device="cpu"), order[: count - len(picks)].cpu()])
-        some = order[:CANDIDATES].sort().values  # the first of equals is the lowest index
-        outside = least[order[CANDIDATES]].item() if size > CANDIDATES else -1.0
-        near, between, index = least[some].cpu(), distances.among(some).cpu(), some.tolist()
+        order = least.order()
+        if least.bound[order[0]] == 0:  # each of the rest equals a pick: they go by index, and no pick changes that
+            return torch.cat([torch.tensor(picks, device="cpu"), torch.from_numpy(order[: count - len(picks)])])
+        head = order[:CANDIDATES]
+        stale = ~least.exact(head)
+        some = np.sort(head[: stale.argmax()] if stale.any() else head)  # the first of equals is the lowest index
+        outside = least.bound[order[len(some)]] if len(some) < len(order) else -1.0
+        near = least.bound[some]
+        between = distances.among(torch.from_numpy(some).to(x.device)).cpu().numpy()
         start = len(picks)
         while len(picks) < count:
             best = int(near.argmax())
-            if len(picks) > start and float(near[best]) <= outside:
+            if len(picks) > start and near[best] <= outside:
                 break
-            picks.append(index[best])
-            near = torch.minimum(near, between[best])
-            near[best] = -1.0
-        fresh = torch.tensor(picks[start:], device=x.device)
+            picks.append(int(some[best]))
+            near = np.minimum(near, between[best])
+            near[best] = _PICKED
+        least.note(some, near)
     return torch.tensor(picks, device="cpu")
+
+
+class _Least:
+    """The distance of each token to the nearest pick, as it was when it was last looked at."""
+
+    def __init__(self, distances: CosineDistances, picks: list[int]) -> None:
+        self.distances, self.picks = distances, picks
+        first = torch.tensor(picks, device=distances.x.device)
+        self.bound = distances.nearest(None, first).cpu().numpy()
+        self.bound[picks] = _PICKED
+        self.known = np.full(len(self.bound), len(picks))  # the number of picks then
+
+    def order(self) -> Index:
+        """Tokens, the farthest first and equal ones by their index; the first of them are up to date."""
+        most = 2 * CANDIDATES
+        while True:
+            order = np.argsort(-self.bound, kind="stable")
+            if self.exact(order[: max(1, CANDIDATES // _SURE)]).all():
+                return order
+            head = order[:most]
+            self._look(head[~self.exact(head)])
+            most *= 4
+
+    def exact(self, index: Index) -> npt.NDArray[np.bool_]:
+        """Say which of some tokens are up to date: nothing is nearer to a pick than a pick or what equals one."""
+        return (self.known[index] == len(self.picks)) | (self.bound[index] <= 0)
+
+    def note(self, index: Index, distance: npt.NDArray[np.float32]) -> None:
+        """Write the distances of some tokens to the picks made so far."""
+        self.bound[index], self.known[index] = distance, len(self.picks)
+
+    def _look(self, index: Index) -> None:
+        device = self.distances.x.device
+        for known in np.unique(self.known[index]):
+            own = index[self.known[index] == known]
+            since = torch.tensor(self.picks[known:], device=device)
+            near = self.distances.nearest(torch.from_numpy(own).to(device), since).cpu().numpy()
+            self.note(own, np.minimum(self.bound[own], near))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from prunevid_qwen.config.amounts import count_of
 from prunevid_qwen.config.methods import DPPOptions
 from prunevid_qwen.kernels.greedy_dpp import greedy_dpp as greedy_dpp
+from prunevid_qwen.kernels.greedy_dpp import greedy_sets
 from prunevid_qwen.reducer import AttentionQuery, Evidence, Needs, register
 from prunevid_qwen.tokens import TokenMap
 
@@ -38,21 +41,32 @@ class DPP(DPPOptions):
         Raises:
             ValueError: the evidence holds no attention, or ``keep_ratio`` is out of range.
         """
+        return self.plan_together([seen])[0]
+
+    def plan_together(self, seen: Sequence[Evidence]) -> list[TokenMap]:
+        """Decide as `plan` for each of several samples; a GPU chooses from all of their videos and images at once."""
         if self.keep_ratio == 1:
-            return TokenMap.identity(seen.layout.visual.numel(), seen.layout.visual.device)
-        if seen.attention is None:
-            raise ValueError("dpp selects by attention: gather what its `needs` asks for")
+            return [TokenMap.identity(each.layout.visual.numel(), each.layout.visual.device) for each in seen]
         if not 0 < self.keep_ratio <= 1:
             raise ValueError(f"keep_ratio is a share in (0, 1], got {self.keep_ratio}")
+        groups = list[tuple[Tensor, Tensor, int]]()  # attention, states and the number kept, of each video and image
+        for each in seen:
+            if each.attention is None:
+                raise ValueError("dpp selects by attention: gather what its `needs` asks for")
+            for block in each.layout.blocks:
+                own, size = slice(block.start, block.stop), block.stop - block.start
+                count = count_of(size, self.keep_ratio, self.keep_tokens)
+                if count < size:
+                    groups.append((each.attention[own].to(each.hidden.device), each.hidden[own], count))
+        chosen = iter(greedy_sets(*zip(*groups, strict=True), centred=True) if groups else ())
+        return [self._kept(each, chosen) for each in seen]
+
+    def _kept(self, seen: Evidence, chosen: Iterator[Tensor]) -> TokenMap:
         kept = []
         for block in seen.layout.blocks:
-            own = slice(block.start, block.stop)
             size = block.stop - block.start
-            states = seen.hidden[own].double()
-            attention = seen.attention[own].to(states.device)
-            count = count_of(size, self.keep_ratio, self.keep_tokens)
-            if count == size:
-                kept.append(torch.arange(block.start, block.stop, device=states.device))
-                continue
-            kept.append(block.start + greedy_dpp(attention, states - states.mean(dim=0), count))
+            if count_of(size, self.keep_ratio, self.keep_tokens) >= size:
+                kept.append(torch.arange(block.start, block.stop, device=seen.hidden.device))
+            else:
+                kept.append(block.start + next(chosen))
         return TokenMap.keep(torch.cat(kept), seen.layout.visual.numel())

@@ -105,7 +105,7 @@ def test_a_config_is_saved_shown_and_compared(tmp_path: Path, capsys: pytest.Cap
     said = json.loads(capsys.readouterr().out)
     assert PruneVidConfig.from_dict(said) == get_config("recommended").replace(**{"merger.space_reach": 0.7})
     assert main(["config", "show", "recommended"]) == 0
-    assert "selector.layers 0.1" in capsys.readouterr().out.splitlines()
+    assert "selector.layers 0.5" in capsys.readouterr().out.splitlines()
     assert main(["config", "diff", "paper", str(path)]) == 0 and "the same" in capsys.readouterr().out
     assert main(["config", "diff", "paper", "aggressive", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["differ"]

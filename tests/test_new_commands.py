@@ -31,7 +31,9 @@ def test_the_table_of_methods_says_what_the_registry_says() -> None:
     assert set(rows) == {(1, each) for each in classes_of("merger")} | {(2, each) for each in classes_of("selector")}
     assert {row["name"] for row in rows.values() if row["trained"]} == {"glimpse"}
     assert rows[2, "prunevid"]["paper"] == rows[1, "prunevid"]["paper"] == "arXiv 2412.16117"
-    assert {row["name"] for row in rows.values() if not row["paper"]} == {"pool", "uniform", "random", "oracle"}
+    without = {row["name"] for row in rows.values() if not row["paper"]}
+    assert without == {"pool", "uniform", "random", "oracle", "distinct"}
+    assert {row["name"] for row in rows.values() if row["ours"]} == {"distinct"}
     for (stage, name), row in rows.items():
         own = classes_of("merger" if stage == 1 else "selector")[name]
         assert row["budget"].partition(" ")[0] in row["options"], name
@@ -99,11 +101,11 @@ def test_a_config_is_saved_shown_and_compared(tmp_path: Path, capsys: pytest.Cap
     assert main(["config", "save", "paper", "--out", str(path)]) == 2, "it is there"
     assert main(["config", "save", "paper", "--out", str(path), "--force"]) == 0
     capsys.readouterr()
-    assert main(["config", "show", "recommended", "--tau", "0.7", "--json"]) == 0
+    assert main(["config", "show", "recommended", "--merger.space_reach", "0.7", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
-    assert PruneVidConfig.from_dict(said) == get_config("recommended").replace(tau=0.7)
+    assert PruneVidConfig.from_dict(said) == get_config("recommended").replace(**{"merger.space_reach": 0.7})
     assert main(["config", "show", "recommended"]) == 0
-    assert "selector.layers 0.1" in capsys.readouterr().out.splitlines()
+    assert "selector.layers 0.5" in capsys.readouterr().out.splitlines()
     assert main(["config", "diff", "paper", str(path)]) == 0 and "the same" in capsys.readouterr().out
     assert main(["config", "diff", "paper", "aggressive", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["differ"]

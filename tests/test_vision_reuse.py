@@ -277,7 +277,7 @@ def flops(model: Any, pixels: Tensor, **kwargs: Any) -> int:
 @pytest.mark.parametrize("family", FORMS)
 def test_flops_fall_with_what_is_encoded(family: str) -> None:
     """Each row costs what it costs the stock tower, queries and keys of windows padded to a power of two at most."""
-    model, pixels, encoded = deep_model(family, "eager"), pixels_of(GRID), plans(6, 0.4)
+    model, pixels, encoded = deep_model(family), pixels_of(GRID), plans(6, 0.4)
     encoded[1:, ::2], encoded[1:, 1::2] = True, False
     share = float(encoded.float().mean())
     stock = flops(model, pixels)

@@ -152,7 +152,7 @@ def canvas(
                 stack.enter_context(replaced(block, "forward", block_of(number, block)))
             out = levels_of(call(model, pixels[n], (1, h, w)))
         before = tokens[-1] if tokens else torch.zeros_like(out)
-        alive = [final[n] if early is None or at > early[0] else now for at in blocks_of]
+        alive = [final[n] if early is None or at >= early[0] else now for at in blocks_of]
         pieces = zip(out.chunk(parts, dim=-1), before.chunk(parts, dim=-1), alive, strict=True)
         tokens.append(torch.cat([torch.where(keep[:, None], a, b) for a, b, keep in pieces], dim=-1))
     return torch.cat(tokens), final

@@ -116,7 +116,7 @@ class UnitRows:
         powers = 2 ** torch.arange(32)
         wide = torch.minimum(powers[torch.searchsorted(powers, count)], size) if pad else count
         parts, rows = [], [torch.empty(0, dtype=torch.long)]
-        for k, q in torch.stack([size, wide], 1).unique(dim=0).tolist():
+        for k, q in sorted(set(zip(size.tolist(), wide.tolist(), strict=True))):
             group = ((size == k) & (wide == q)).nonzero()[:, 0]
             step = torch.arange(q)
             valid = step < count[group, None]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +21,9 @@ from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
 from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wanted
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.forward.reuse import encoding_ahead
 from prunevid_qwen.inputs.frontends import Frontend, not_shown, suited
+from prunevid_qwen.inputs.qwen.feed import planner_of
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
@@ -33,8 +33,10 @@ from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.vision.carried import Carried
 from prunevid_qwen.vision.equal_frames import SeenFrames, Spreading, encoded_of, of_positions
-from prunevid_qwen.vision.identical import identical_once, planned_ahead
+from prunevid_qwen.vision.identical import planned_ahead
+from prunevid_qwen.vision.options import VisionOptions, vision_options
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 
@@ -156,7 +158,7 @@ class Encoded:
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
-        self._held: dict[tuple[VisionQuery | None, bool], tuple[EncodedVideos, list[Medium]]] = {}
+        self._held: dict[tuple[VisionQuery | None, VisionOptions], tuple[EncodedVideos, list[Medium]]] = {}
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos | None, Sequence[Medium | Clip | Picture]]:
         """Return the features, None where nothing is encoded ahead, and what stands for each medium in a prompt.
@@ -171,14 +173,11 @@ class Encoded:
                     raise not_shown(medium.kind, self._answerer.adapter.family, frontend.reads)
             return None, [medium.held_by(frontend, config) for medium in self._media]
         adapter = self._answerer.adapter
-        taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
-        key = taps, config.reading.reuse_identical
+        plan = compile_plan(config, len(adapter.parts.layers))
+        key = plan.needs.vision, plan.vision
         if key not in self._held:
             held = EncodedVideos(adapter.parts.vision)
-            with ExitStack() as stack:
-                stack.enter_context(nullcontext() if taps is None else watched_vision(adapter, taps))
-                if config.reading.reuse_identical:
-                    stack.enter_context(identical_once(adapter))
+            with encoding_ahead(adapter, plan):
                 made = [self._encode(held, medium, config) for medium in self._media]
             self._held[key] = held, made
         return self._held[key]
@@ -192,15 +191,19 @@ class Encoded:
         tokens = config.vision_chunk_tokens
         at_once = whole if tokens is None else max(1, tokens // size)
         seen, spreading, parts = SeenFrames(depth), Spreading(), []
+        vision, carried = vision_options(config.reading), Carried()
+        planner = planner_of(vision, options) if vision.reuses and read.kind == "video" else None
         for at in range(0, whole, at_once):
             frames = read.frames[at * depth : (at + at_once) * depth]
             sources = seen.sources(frames) if config.reading.reuse_identical else range(-(-len(frames) // depth))
             kept, made = encoded_of(sources), None
             if kept:
                 pixels, grid = fitted_pixels(of_positions(frames, kept, depth), options)
+                if planner is not None:
+                    carried.give(planner.plan(pixels, len(kept)), at + at_once < whole)
                 with planned_ahead():
-                    made = held.encode(pixels.to(held.tower.dtype), grid)
-            parts.append(spreading.features(made, sources, numbered=False))
+                    made = held.encode(pixels.to(held.tower.dtype), grid, None if planner is None else carried)
+            parts.append(spreading.features(made, sources, numbered=planner is not None))
         grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
         features = Features(*(_cat(part) for part in zip(*parts, strict=True)))  # type: ignore[arg-type]
         return Medium(read.kind, held.hold(features), grid, read.seconds_per_grid, read.facts)

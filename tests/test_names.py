@@ -28,6 +28,7 @@ FILES: dict[str, tuple[str, str]] = {
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
+    "windows": ("adapters, vision", "the order of tokens in the vision tower's windows, and the windows' attention"),
     "vscan": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
 }
 CLASSES: dict[str, tuple[str, str]] = {

@@ -86,7 +86,7 @@ def evidence(features: torch.Tensor, kind: str = "video") -> Evidence:
 @pytest.mark.parametrize("tau", [0.5, 0.8, 0.999999, 1.0])
 @pytest.mark.parametrize("longest", [1, 2, 4, 100])
 def test_told_of_copies_it_makes_the_same_map(tau: float, longest: int) -> None:
-    """Only what was encoded is compared: copies have equal bits, zeros are alike to nothing, and at tau=1 nothing is."""
+    """Only what was encoded is compared: copies have equal bits, zeros are alike to nothing; at tau=1 nothing is."""
     numbers = torch.Generator().manual_seed(longest)
     for trial in range(6):
         encoded = torch.rand(19, 24, generator=numbers) < (0.2, 0.4, 1.0)[trial % 3]

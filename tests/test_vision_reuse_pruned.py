@@ -1,4 +1,4 @@
-"""Reuse in the vision encoder inside `pruned` and `PrunedVLM`: what the prompt, stage 1, selectors and the receipt get."""
+"""Reuse in the vision encoder inside `pruned` and `PrunedVLM`: what stage 1, selectors and the receipt are told."""
 
 from __future__ import annotations
 
@@ -151,9 +151,9 @@ def test_taps_of_a_copy_are_those_of_what_it_copies() -> None:
     reuse = Reuse(adapter, VisionOptions(reuse_threshold=0, early_tau=0.2, early_block=1))
     made = []
     for tokens in (None, 15, 30):
-        with torch.no_grad(), watched_vision(adapter, query, reuse.tapped), reuse.reusing():
-            with vision_in_chunks(tower, tokens), reuse.planning():
-                made.append(tower(pixels, grid_thw=patch_grid(grid)))
+        watched = watched_vision(adapter, query, reuse.tapped)
+        with torch.no_grad(), watched, reuse.reusing(), vision_in_chunks(tower, tokens), reuse.planning():
+            made.append(tower(pixels, grid_thw=patch_grid(grid)))
     taps, source = taps_of(made[0]), source_of(made[0])[:, 0]
     assert taps.shape == (75, 3, 32 + 16)
     assert torch.equal(taps[:, 1:], taps[source, 1:]) and not torch.equal(taps[:, 0], taps[source, 0])

@@ -50,6 +50,26 @@ def test_picks_are_those_of_a_loop(
     assert max_min_order(x, 30).tolist() == by_hand(x, 30)
 
 
+def test_equal_distances_are_picked_by_index_without_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[int] = []
+    nearest = CosineDistances.nearest
+    monkeypatch.setattr(CosineDistances, "nearest", lambda *args: passes.append(1) or nearest(*args))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(divprune, "CANDIDATES", 8)
+    assert max_min_order(torch.eye(200), 150).tolist() == list(range(150))
+    assert len(passes) <= 80, "of 8 picks, a few"
+
+
+@pytest.mark.parametrize("some", [1, 6, 256])
+def test_the_first_pick_is_that_of_all_distances(monkeypatch: pytest.MonkeyPatch, some: int) -> None:
+    monkeypatch.setattr(cosines, "_SOME", some)
+    alone = torch.cat([noise(6, 8), torch.zeros(1, 8)])
+    for x in (*(make() for make in SETS.values()), noise(40, 3).repeat(2, 1), noise(70, 8), alone[6:].repeat(70, 1)):
+        monkeypatch.setattr(cosines, "PIECE_BYTES", 8 * 60 * 9)
+        by_parts = CosineDistances(x.double())
+        assert len(by_parts.pieces) > 2
+        assert by_parts.most_alone() == int(by_parts.nearest_other().argmax())
+
+
 SETS: dict[str, Callable[[], Tensor]] = {
     "all about as far": lambda: noise(70, 60),
     "flat": lambda: noise(70, 2),

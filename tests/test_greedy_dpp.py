@@ -69,6 +69,10 @@ CASES: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
     "copies of equal quality": lambda: (torch.zeros(N), draw(N // 10, 48).repeat(10, 1)),
     "nearly copies": lambda: (draw(N // 10, seed=1).repeat_interleave(10), clustered(N, 10, 48, 0.02)),
     "copies to rounding": lambda: (torch.zeros(N), clustered(N, 10, 48, 1e-7)),
+    "copies that are worth more than others": lambda: (
+        20 * draw(N // 10, seed=1).repeat_interleave(10),
+        clustered(N, 10, 48, 0.0),
+    ),
     "zero vectors": lambda: (draw(N, seed=1), with_zeros(draw(N, 48))),
     "nothing but zeros": lambda: (draw(N, seed=1), torch.zeros(N, 8)),
     "one direction": lambda: (draw(N, seed=1), draw(1, 8) * draw(N, 1).abs()),

@@ -15,6 +15,7 @@ PIECE_BYTES = 2**26
 """Bytes that one piece of tokens, or of distances, may take."""
 HELD_BYTES = 2**28
 """Bytes up to which all tokens are held at length 1."""
+_SOME = 256  # tokens that are compared with all others, to tell what has to be reached
 
 
 def exact_dtype() -> torch.dtype:
@@ -52,6 +53,36 @@ class CosineDistances:
                     cosines[other] = torch.maximum(cosines[other], product.amax(dim=0))
                 cosines[one] = torch.maximum(cosines[one], product.amax(dim=1))
         return _distance(cosines)
+
+    def most_alone(self) -> int:
+        """Return the index of the token that is farthest from the nearest of all others; of equals the lowest.
+
+        The nearest of some others is no nearer than the nearest of all. So tokens are compared with those around them
+        first, and with all others only as long as they may be the farthest.
+        """
+        if len(self.pieces) < 3:
+            return int(self.nearest_other().argmax())
+        parts = (self._unit(piece) for piece in self.pieces)
+        cosines = torch.cat([_product(rows, rows).fill_diagonal_(-torch.inf).amax(dim=1) for rows in parts])
+        some = cosines.argsort()[:_SOME]
+        index, found = torch.arange(len(cosines), device=some.device), cosines[some]
+        for piece in self.pieces:
+            product = _product(self._unit(some), self._unit(piece))
+            product.masked_fill_(some[:, None] == index[piece], -torch.inf)
+            found = torch.maximum(found, product.amax(dim=1))
+        reached = found.amin() + SAME  # by one of them, to rounding
+        left = index[cosines <= reached]
+        if 2 * len(left) > len(cosines):  # the pass over all pairs makes each product once for both
+            return int(self.nearest_other().argmax())
+        for step in range(1, len(self.pieces)):
+            for i, piece in enumerate(self.pieces):
+                own = left[(left >= piece.start) & (left < piece.stop)]
+                if len(own):
+                    other = self.pieces[(i + step) % len(self.pieces)]
+                    found = _product(self._unit(own), self._unit(other)).amax(dim=1)
+                    cosines[own] = torch.maximum(cosines[own], found)
+            left = left[cosines[left] <= reached]
+        return int(left[_distance(cosines[left]).argmax()])
 
     def among(self, index: Tensor) -> Tensor:
         """Distances between some tokens, [B, B] fp32, of their indices [B]."""

@@ -80,7 +80,7 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
         [count] int64 on the CPU, in the order of the picks.
     """
     distances = CosineDistances(x)
-    picks = [int(distances.nearest_other().argmax())]
+    picks = [distances.most_alone()]
     least = _Least(distances, picks)
     while len(picks) < count:
         order = least.order()
@@ -89,13 +89,13 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
         head = order[:CANDIDATES]
         stale = ~least.exact(head)
         some = np.sort(head[: stale.argmax()] if stale.any() else head)  # the first of equals is the lowest index
-        outside = least.bound[order[len(some)]] if len(some) < len(order) else -1.0
+        next_one = int(order[len(some)]) if len(some) < len(order) else -1  # outside: the lowest index of equal bounds
+        outside = least.bound[next_one] if next_one >= 0 else 2 * _PICKED
         near = least.bound[some]
         between = distances.among(torch.from_numpy(some).to(x.device)).cpu().numpy()
-        start = len(picks)
         while len(picks) < count:
             best = int(near.argmax())
-            if len(picks) > start and near[best] <= outside:
+            if near[best] < outside or (near[best] == outside and some[best] > next_one):
                 break
             picks.append(int(some[best]))
             near = np.minimum(near, between[best])
@@ -135,8 +135,9 @@ class _Least:
 
     def _look(self, index: Index) -> None:
         device = self.distances.x.device
-        for known in np.unique(self.known[index]):
-            own = index[self.known[index] == known]
-            since = torch.tensor(self.picks[known:], device=device)
+        missed = np.frexp(len(self.picks) - self.known[index])[1]  # up to which power of two: few products, few in vain
+        for most in np.unique(missed):
+            own = index[missed == most]
+            since = torch.tensor(self.picks[self.known[own].min() :], device=device)
             near = self.distances.nearest(torch.from_numpy(own).to(device), since).cpu().numpy()
             self.note(own, np.minimum(self.bound[own], near))

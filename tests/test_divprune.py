@@ -50,6 +50,18 @@ def test_picks_are_those_of_a_loop(
     assert max_min_order(x, 30).tolist() == by_hand(x, 30)
 
 
+@pytest.mark.parametrize(("axes", "candidates"), [(6, 8), (8, 16)])
+def test_of_equals_inside_and_outside_the_lower_index_is_picked(
+    monkeypatch: pytest.MonkeyPatch, axes: int, candidates: int
+) -> None:
+    """Every pair of axes, which has one of two distances from each other one."""
+    monkeypatch.setattr(divprune, "CANDIDATES", candidates)
+    x = torch.stack([torch.eye(axes)[i] + torch.eye(axes)[j] for i in range(axes) for j in range(i)])
+    for seed in range(3):
+        mixed = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
+        assert max_min_order(mixed, len(x) - 1).tolist() == by_hand(mixed, len(x) - 1)
+
+
 def test_equal_distances_are_picked_by_index_without_a_round_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds: list[int] = []
     among = CosineDistances.among
@@ -87,9 +99,6 @@ SETS: dict[str, Callable[[], Tensor]] = {
     "nearly copies": lambda: noise(10, 12).repeat_interleave(7, dim=0) + 0.01 * noise(70, 12, seed=1),
     "zeros among them": lambda: noise(70, 6) * (torch.arange(70) % 9 > 0)[:, None],
     "axes": lambda: torch.eye(70),
-    "one of two distances": lambda: torch.stack(
-        [torch.eye(12)[i] + torch.eye(12)[j] for i in range(12) for j in range(i)]
-    )[torch.randperm(66, generator=torch.Generator().manual_seed(3))],
     "lengths far apart": lambda: noise(70, 6) * (4 * noise(70, 1, seed=2)).exp(),
 }
 

@@ -50,13 +50,25 @@ def test_picks_are_those_of_a_loop(
     assert max_min_order(x, 30).tolist() == by_hand(x, 30)
 
 
-def test_equal_distances_are_picked_by_index_without_a_pass_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[int] = []
-    nearest = CosineDistances.nearest
-    monkeypatch.setattr(CosineDistances, "nearest", lambda *args: passes.append(1) or nearest(*args))  # type: ignore[func-returns-value]
+@pytest.mark.parametrize(("axes", "candidates"), [(6, 8), (8, 16)])
+def test_of_equals_inside_and_outside_the_lower_index_is_picked(
+    monkeypatch: pytest.MonkeyPatch, axes: int, candidates: int
+) -> None:
+    """Every pair of axes, which has one of two distances from each other one."""
+    monkeypatch.setattr(divprune, "CANDIDATES", candidates)
+    x = torch.stack([torch.eye(axes)[i] + torch.eye(axes)[j] for i in range(axes) for j in range(i)])
+    for seed in range(3):
+        mixed = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))]
+        assert max_min_order(mixed, len(x) - 1).tolist() == by_hand(mixed, len(x) - 1)
+
+
+def test_equal_distances_are_picked_by_index_without_a_round_for_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    among = CosineDistances.among
+    monkeypatch.setattr(CosineDistances, "among", lambda *args: rounds.append(1) or among(*args))  # type: ignore[func-returns-value]
     monkeypatch.setattr(divprune, "CANDIDATES", 8)
     assert max_min_order(torch.eye(200), 150).tolist() == list(range(150))
-    assert len(passes) <= 80, "of 8 picks, a few"
+    assert len(rounds) <= 150 / 8 + 1
 
 
 @pytest.mark.parametrize("some", [1, 6, 256])
@@ -68,6 +80,16 @@ def test_the_first_pick_is_that_of_all_distances(monkeypatch: pytest.MonkeyPatch
         by_parts = CosineDistances(x.double())
         assert len(by_parts.pieces) > 2
         assert by_parts.most_alone() == int(by_parts.nearest_other().argmax())
+
+
+def test_the_first_pick_is_found_without_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens with a copy beside them are out before they are compared with those of other pieces."""
+    x = torch.cat([noise(120, 20).repeat_interleave(2, dim=0), noise(60, 20, seed=1)])
+    monkeypatch.setattr(cosines, "PIECE_BYTES", 8 * 100**2)
+    distances = CosineDistances(x)
+    first = int(distances.nearest_other().argmax())
+    monkeypatch.setattr(CosineDistances, "nearest_other", lambda self: pytest.fail("all pairs are compared"))
+    assert len(distances.pieces) == 3 and distances.most_alone() == first
 
 
 SETS: dict[str, Callable[[], Tensor]] = {

@@ -85,7 +85,8 @@ class _Points:
         first = order[:CANDIDATES]
         level = self.bound[order[0]] - NEAR
         first = np.union1d(first, (self.bound >= level).argmax())
-        return first[self._exact(first) & ~self.fixed[first]]
+        inside: Index = first[self._exact(first) & ~self.fixed[first]]
+        return inside
 
     def choices(self, inside: Index, most: int) -> list[int]:
         """Choose among some points, and among those whose gain is fixed, while no other may be better.
@@ -141,7 +142,8 @@ class _Points:
         return [int(i) for i in left[order]]
 
     def _exact(self, index: Index) -> npt.NDArray[np.bool_]:
-        return self.fixed[index] | (self.known[index] == self.filled)
+        exact: npt.NDArray[np.bool_] = self.fixed[index] | (self.known[index] == self.filled)
+        return exact
 
     def _look(self, index: Index) -> None:
         """Bring the variance of some points up to date."""

@@ -127,7 +127,8 @@ class _Least:
 
     def exact(self, index: Index) -> npt.NDArray[np.bool_]:
         """Say which of some tokens are up to date: nothing is nearer to a pick than a pick or what equals one."""
-        return (self.known[index] == len(self.picks)) | (self.bound[index] <= 0)
+        exact: npt.NDArray[np.bool_] = (self.known[index] == len(self.picks)) | (self.bound[index] <= 0)
+        return exact
 
     def note(self, index: Index, distance: npt.NDArray[np.float32]) -> None:
         """Write the distances of some tokens to the picks made so far."""

@@ -49,7 +49,7 @@ class DPP(DPPOptions):
             return [TokenMap.identity(each.layout.visual.numel(), each.layout.visual.device) for each in seen]
         if not 0 < self.keep_ratio <= 1:
             raise ValueError(f"keep_ratio is a share in (0, 1], got {self.keep_ratio}")
-        groups = list[tuple[Tensor, Tensor, int]]()  # attention, states and the number kept, of each video and image
+        attention, states, counts = list[Tensor](), list[Tensor](), list[int]()  # of each video and image
         for each in seen:
             if each.attention is None:
                 raise ValueError("dpp selects by attention: gather what its `needs` asks for")
@@ -57,8 +57,10 @@ class DPP(DPPOptions):
                 own, size = slice(block.start, block.stop), block.stop - block.start
                 count = count_of(size, self.keep_ratio, self.keep_tokens)
                 if count < size:
-                    groups.append((each.attention[own].to(each.hidden.device), each.hidden[own], count))
-        chosen = iter(greedy_sets(*zip(*groups, strict=True), centred=True) if groups else ())
+                    attention.append(each.attention[own].to(each.hidden.device))
+                    states.append(each.hidden[own])
+                    counts.append(count)
+        chosen = iter(greedy_sets(attention, states, counts, centred=True) if counts else ())
         return [self._kept(each, chosen) for each in seen]
 
     def _kept(self, seen: Evidence, chosen: Iterator[Tensor]) -> TokenMap:

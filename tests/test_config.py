@@ -35,7 +35,7 @@ from prunevid_qwen.training.glimpse_plus.recipe import GlimpsePlusRecipe
 def changed(config: PruneVidConfig) -> dict[str, Any]:
     """What a preset sets other than the defaults."""
     defaults = PruneVidConfig().flat()
-    return {name: value for name, value in config.flat().items() if value != defaults[name]}
+    return {name: value for name, value in config.flat().items() if value != defaults.get(name)}
 
 
 def test_presets_are_those_of_the_specification() -> None:

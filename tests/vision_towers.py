@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
-import transformers
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.vision_blocks import rotated
@@ -124,7 +125,7 @@ def canvas(
                     canvas_of[rows] = fresh[rows]
                 out = torch.zeros_like(q)
                 bounds = cu_seqlens.tolist()
-                for a, b in zip(bounds, bounds[1:], strict=False):
+                for a, b in itertools.pairwise(bounds):
                     key, value = (x[a:b] for x in held[block])
                     weights = torch.einsum("qhd,khd->hqk", q[a:b], key) * attn.scaling
                     out[a:b] = torch.einsum("hqk,khd->qhd", weights.softmax(-1), value)

@@ -25,6 +25,7 @@ from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.tokens.device import moved, tensor_on
 from prunevid_qwen.vision.equal_frames import encoded_of, renumbered
 
+_STATES = ("last_hidden_state", "hidden_states")  # of patches, in outputs of towers; all else is of tokens
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -143,6 +144,12 @@ class _Rows:
         each = given // rows  # patches of a token, which stand together
         return made.index_select(0, moved(self.source[::each] // each, made.device))
 
+    def of_states(self, made: Any) -> Any:
+        """Copy the states of all encoded rows to all rows; of fewer rows, as under reuse of places, leave them."""
+        if isinstance(made, (tuple, list)):
+            return type(made)(self.of_states(each) for each in made)
+        return self.of(made) if isinstance(made, Tensor) and len(made) % len(self.encoded) == 0 else made
+
 
 def _rows(kept: Sequence[Sequence[int]], sizes: Sequence[tuple[int, int]]) -> _Rows:
     encoded, source = list[Tensor](), list[Tensor]()
@@ -163,7 +170,9 @@ def _copied(made: Any, rows: _Rows) -> Any:
         return rows.of(made)
     if isinstance(made, (tuple, list)):
         return type(made)(_copied(each, rows) for each in made)
-    whole = type(made)(**{name: _copied(made[name], rows) for name in made})
+    whole = type(made)(
+        **{name: rows.of_states(made[name]) if name in _STATES else _copied(made[name], rows) for name in made}
+    )
     taps, source = (None if each is None else rows.of(each) for each in (taps_of(made), source_of(made)))
     return with_source(with_taps(whole, taps), source)
 

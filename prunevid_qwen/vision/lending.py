@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.vision_blocks import rotated
-from prunevid_qwen.vision.unit_rows import Batches
+from prunevid_qwen.vision.unit_rows import AttentionCalls
 
 Lent = tuple[Tensor, Tensor]
 """Keys, after rotary embedding, and values of patches, each [rows, H, d]."""
 
 
 def lent_attention(
-    attn: Any, hidden: Tensor, rope: tuple[Tensor, Tensor], batches: Batches, carried: Lent | None
+    attn: Any, hidden: Tensor, rope: tuple[Tensor, Tensor], batches: AttentionCalls, carried: Lent | None
 ) -> tuple[Tensor, Lent]:
     """Run a block's attention on some of its rows.
 

@@ -31,15 +31,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.frame_tower import FrameTower
 from prunevid_qwen.adapters.tiny import PATCH, SIDE
 from prunevid_qwen.config import ALL_OFF, PruneVidConfig
-from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.errors import ConfigError, SetupError, UnsupportedError
 from prunevid_qwen.forward.evidence import Sight
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.receipt.vision import vision_facts
+from prunevid_qwen.receipt.encoder_work import vision_facts
 from prunevid_qwen.vision.carried import Count
 from prunevid_qwen.vision.frame_reuse import FrameReuse
 from prunevid_qwen.vision.frame_rows import FrameRows
@@ -415,6 +416,32 @@ def test_a_call_that_raised_leaves_nothing_to_the_next() -> None:
         assert all(torch.equal(one, other) for one, other in zip(images(family), stock, strict=True))
         assert torch.equal(features(family, videos), wanted)
     assert len(seen) == 2
+
+
+def test_frames_that_never_reach_the_tower_are_missed() -> None:
+    """Nobody would know of which video the others are."""
+    family = "video_llava"
+    with reused(family):
+        module = tower_of(family).module
+        inner = module.forward
+        with replaced(module, "forward", lambda pixels, **asked: inner(pixels[1:], **asked)), pytest.raises(SetupError):
+            features(family, drawn(some(4, 0.4))[None])
+
+
+def test_pixels_under_another_name_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = family_model("video_llava").model
+    monkeypatch.setattr(root, "get_video_features", lambda frames: frames)
+    with reused("video_llava"), pytest.raises(SetupError):
+        root.get_video_features(frames=drawn(some(4, 0.4))[None])
+
+
+def test_frames_of_another_size_and_attention_weights_are_refused() -> None:
+    family, videos = "video_llava", drawn(some(3, 0.4))[None]
+    model = family_model(family).model
+    with reused(family), pytest.raises(UnsupportedError):
+        model.get_video_features(pixel_values_videos=F.pad(videos, (0, PATCH, 0, PATCH)))
+    with reused(family), pytest.raises(UnsupportedError):
+        model.get_video_features(pixel_values_videos=videos, output_attentions=True)
 
 
 # ---- what is saved

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.gpu import kernels, parts, whole_path
+from tests.gpu import kernels, parts, tower, whole_path
 from tests.interpreter import needs_interpreter
 from tests.patience import PATIENCE
 
@@ -95,6 +95,12 @@ def test_the_checks_of_the_whole_path_pass_on_a_cpu_and_can_fail(monkeypatch: py
     path = dict(parts.path_checks(CPU, 0))
     for name in [name for name in path if "glimpse" in name]:
         assert path[name]() == ""
+    batched = [path[name] for name in path if "windows" in name]
+    assert len(batched) == 6 and {check() for check in batched} == {""}
+    with monkeypatch.context() as patch:
+        stacked = tower.windows.stacked
+        patch.setattr(tower.windows, "stacked", lambda lengths, most: stacked(lengths[::-1], most))
+        assert tower.windows_differ(CPU, torch.float32, tower.STACKS, 0) != ""
     monkeypatch.setattr(whole_path, "PRUNES", whole_path.KEEPS)
     assert "proves nothing" in whole_path.keeps_the_tokens_that_a_cpu_keeps(CPU, "ragged")
     monkeypatch.setattr(whole_path, "KEEPS", {**whole_path.KEEPS, "keep_ratio": 0.2})
@@ -115,6 +121,7 @@ def test_the_checks_of_the_whole_path_pass_on_a_cpu_and_can_fail(monkeypatch: py
         ([("S/transformers/models/m.py", "forward"), ("P/prompt.py", "fetch"), ("P/batch.py", "on_host")],
          "reading the prompt"),
         ([("S/transformers/generation/utils.py", "generate")], ""),
+        ([("S/transformers/models/q/m.py", "forward"), ("P/vision/windows.py", "windows")], "vision"),
     ],
 )  # fmt: skip
 def test_a_wait_belongs_to_the_part_that_asked(frames: list[tuple[str, str]], part: str) -> None:
@@ -160,6 +167,16 @@ def test_every_part_has_its_checks() -> None:
     assert len(paths) == len(set(paths)) >= 12
     (_, versions), = parts.about(CPU, 0)  # fmt: skip
     assert versions()["torch"] == torch.__version__.split("+")[0] or versions()["torch"] == torch.__version__
+
+
+def test_the_towers_times_are_all_there() -> None:
+    """On a CPU there is neither torch's varlen attention nor flash attention: the line says so."""
+    found = tower.times(CPU, (4, 3, 5), 0, "tiny", rounds=2)
+    assert {way: len(each) for way, each in found["raw_ms"].items()} == {tower.STOCK: 2, tower.STACKS: 2}
+    assert set(found["not"]) == {tower.VARLEN, tower.FLASH} and all(found["not"].values())
+    assert found["times_faster"][tower.STOCK] == 1.0
+    assert len(list(parts.tower_timings(CPU, 0))) == len(tower.SIZES)
+    json.dumps(found)
 
 
 def test_the_parts_share_the_time() -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 
-import transformers
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.vision_blocks import rotated
@@ -124,7 +125,7 @@ def canvas(
                     canvas_of[rows] = fresh[rows]
                 out = torch.zeros_like(q)
                 bounds = cu_seqlens.tolist()
-                for a, b in zip(bounds, bounds[1:], strict=False):
+                for a, b in itertools.pairwise(bounds):
                     key, value = (x[a:b] for x in held[block])
                     weights = torch.einsum("qhd,khd->hqk", q[a:b], key) * attn.scaling
                     out[a:b] = torch.einsum("hqk,khd->qhd", weights.softmax(-1), value)
@@ -152,7 +153,7 @@ def canvas(
                 stack.enter_context(replaced(block, "forward", block_of(number, block)))
             out = levels_of(call(model, pixels[n], (1, h, w)))
         before = tokens[-1] if tokens else torch.zeros_like(out)
-        alive = [final[n] if early is None or at > early[0] else now for at in blocks_of]
+        alive = [final[n] if early is None or at >= early[0] else now for at in blocks_of]
         pieces = zip(out.chunk(parts, dim=-1), before.chunk(parts, dim=-1), alive, strict=True)
         tokens.append(torch.cat([torch.where(keep[:, None], a, b) for a, b, keep in pieces], dim=-1))
     return torch.cat(tokens), final

@@ -36,11 +36,12 @@ class Part(NamedTuple):
 
 PARTS = (
     Part("about", "about", 30),
-    Part("kernels against their laws", "kernels", 170),
+    Part("kernels against their laws", "kernels", 160),
     Part("the whole path", "path", 100),
     Part("timings", "timings", 80),
-    Part("memcheck", "sanitized", 80, "memcheck"),
-    Part("racecheck", "sanitized", 80, "racecheck"),
+    Part("the vision tower", "tower", 60),
+    Part("memcheck", "sanitized", 55, "memcheck"),
+    Part("racecheck", "sanitized", 55, "racecheck"),
 )
 
 

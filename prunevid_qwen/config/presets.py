@@ -23,11 +23,12 @@ def get_recommended_config() -> PruneVidConfig:
     """Return our choice by measurement (docs/choices.md). It is no paper's preset.
 
     The merger is ``rlt``: each location is one token while it looks the same. The selector is ``dpp``, after a tenth of
-    the layers, so that most of the saving depends on the question. All other values are the paper's. ``keep_ratio``
-    sets the budget. The measurements are from the bundled toy. Its results for ``pruning_layer`` and for the attention
-    of early layers may not hold for a large model.
+    the layers, so that most of the saving depends on the question. Temporal positions of a video with equal pixels are
+    encoded once (``reuse_identical``). All other values are the paper's. ``keep_ratio`` sets the budget. The
+    measurements are from the bundled toy. Its results for ``pruning_layer`` and for the attention of early layers may
+    not hold for a large model.
     """
-    return PruneVidConfig(merger="rlt", selector="dpp", pruning_layer=0.1)
+    return PruneVidConfig(merger="rlt", selector="dpp", pruning_layer=0.1, reuse_identical=True)
 
 
 def get_fast_config() -> PruneVidConfig:

@@ -31,20 +31,22 @@ class EvidenceCollector:
         adapter: of the model.
         needs: what the steps ask for.
         marks: what the caller says of the visual tokens of each prompt, [N] in [0, 1], None for a text; or None.
-        reuse: lets tokens be copies, which the rows are told; or None.
+        reuse: lets places of videos be copies; or None.
+        copies: the tower may say which tokens are copies, which the rows are told.
 
     Raises:
         ConfigError: the probe was made for a model of other sizes, or marks are no numbers in [0, 1].
     """
 
     def __init__(
-        self, adapter: Adapter, needs: Needs, marks: Sequence[Tensor | None] | None, reuse: Reuse | None = None
-    ) -> None:
+        self, adapter: Adapter, needs: Needs, marks: Sequence[Tensor | None] | None, reuse: Reuse | None = None,
+        copies: bool = False,
+    ) -> None:  # fmt: skip
         if needs.probe is not None:
             check_probe(adapter, needs.probe)
         self.adapter, self.needs = adapter, needs
         self.marks = _numbers(marks) if needs.marks and marks is not None else []
-        self._reuse = reuse
+        self._reuse, self._copies = reuse, copies
         self._shown = VisionEvidence()
         self._copied = VisionEvidence(source_of, "_prunevid_source")
         self._here = _UnderWay()
@@ -61,7 +63,7 @@ class EvidenceCollector:
                 spread = None if self._reuse is None else self._reuse.tapped
                 stack.enter_context(watched_vision(self.adapter, self.needs.vision, spread))
                 stack.enter_context(self._shown.watching(self.adapter))
-            if self._reuse is not None:
+            if self._copies:
                 stack.enter_context(self._copied.watching(self.adapter))
             yield
 
@@ -95,7 +97,7 @@ class EvidenceCollector:
         if self.needs.vision is not None:
             for row, taps in zip(state.rows, self._shown.take([row.layout for row in state.rows]), strict=True):
                 row.taps = taps
-        if self._reuse is not None:
+        if self._copies:
             layouts = [row.layout for row in state.rows]
             for row, source in zip(state.rows, self._copied.take(layouts, known=False), strict=True):
                 row.source = source

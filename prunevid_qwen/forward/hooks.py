@@ -55,6 +55,8 @@ from prunevid_qwen.forward.selfcheck import SelfCheck, ensure_checked
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS
 from prunevid_qwen.tokens.layout import Block
 from prunevid_qwen.tokens.trace import DOOR, Trace
+from prunevid_qwen.vision.identical import identical_once
+from prunevid_qwen.vision.windows import windows_in_batches
 
 _active: WeakSet[nn.Module] = WeakSet()
 _lock = threading.Lock()
@@ -140,7 +142,7 @@ def attached(
                 "writes none: leave drop_empty_frames out"
             )
         reuse = reuse_for(adapter, plan)
-        collector = EvidenceCollector(adapter, plan.needs, marks, reuse)
+        collector = EvidenceCollector(adapter, plan.needs, marks, reuse, bool(plan.vision))
         logits = Logits(parts.model)
         layer = plan.cuts[-1].at if plan.cuts else resolve_layer(None, layers)
         steps_at = tuple(step.at for step in plan.steps)
@@ -151,11 +153,14 @@ def attached(
             stack.enter_context(uncompiled())
             stack.enter_context(adapter.prompts(run.note_prompt, plan.position_scheme == "reference"))
             stack.enter_context(pictures.watching(parts.root))
+            stack.enter_context(windows_in_batches(adapter))
             stack.enter_context(collector.watching())
             stack.enter_context(logits.watching())
             stack.enter_context(nullcontext() if reuse is None else reuse.reusing())
             stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
             stack.enter_context(nullcontext() if reuse is None else reuse.planning())
+            if plan.vision.reuse_identical and reuse is None:  # reuse copies equal positions itself
+                stack.enter_context(identical_once(adapter))
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it
             yield run.trace

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.forward.plan import Plan
+from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.vision.identical import identical_once
 from prunevid_qwen.vision.tower import Reuse
 
 _COPIED = ("states", "keys")  # of a copy they are those of what it copies
@@ -30,3 +35,24 @@ def reuse_for(adapter: Adapter, plan: Plan) -> Reuse | None:
             f"{' or '.join(_COPIED)} or nothing of it"
         )
     return Reuse(adapter, plan.vision)
+
+
+@contextmanager
+def encoding_ahead(adapter: Adapter, plan: Plan) -> Iterator[None]:
+    """Let features that are made outside `pruned` be those that it would make for a plan: its copies, and its taps.
+
+    Whoever calls the tower with some positions of a video passes ``reuse``, see `Reuse.planning`.
+
+    Raises:
+        UnsupportedError, ConfigError: as `reuse_for` and `watched_vision`.
+    """
+    reuse, query = reuse_for(adapter, plan), plan.needs.vision
+    with ExitStack() as stack:
+        if query is not None:
+            stack.enter_context(watched_vision(adapter, query, None if reuse is None else reuse.tapped))
+        if reuse is not None:
+            stack.enter_context(reuse.reusing())
+            stack.enter_context(reuse.planning())
+        elif plan.vision.reuse_identical:  # reuse copies equal positions itself
+            stack.enter_context(identical_once(adapter))
+        yield

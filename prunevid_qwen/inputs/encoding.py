@@ -15,12 +15,15 @@ from torch import Tensor
 
 from prunevid_qwen.adapters.vision import EncodedVideos, Features, is_placeholder
 from prunevid_qwen.errors import ConfigError
-from prunevid_qwen.inputs.qwen.media import Medium, VideoFeed
+from prunevid_qwen.inputs.qwen.feed import Chunk, VideoFeed
+from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.tokens.trace import Timestamp
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.vision.carried import Carried
+from prunevid_qwen.vision.equal_frames import Spreading
+from prunevid_qwen.vision.identical import planned_ahead
 
 # (frames encoded so far, frames in all), of all videos of the call
 Progress = Callable[[int, int], None]
@@ -88,23 +91,33 @@ class Encoding:
 
     def _fed(self, feed: VideoFeed) -> tuple[Medium, list[tuple[Timestamp, Timestamp]]]:
         busy: list[tuple[Timestamp, Timestamp]] = []
-        whole, grid, at, positions, carried = _Whole(), torch.empty(0), 0, 0, Carried()
+        whole, grid, at, positions, carried, spreading = _Whole(), torch.empty(0), 0, 0, Carried(), Spreading()
         for chunk in feed:
             if chunk is None:
-                at, positions, carried = 0, 0, Carried()
+                at, positions, carried, spreading = 0, 0, Carried(), Spreading()
                 self._tell(feed, 0)
                 continue
             if chunk.encoded is not None:
-                carried.give(chunk.encoded, positions + len(chunk.encoded) < chunk.whole)
-            part = self._timed(chunk.pixels, chunk.grid, busy, None if chunk.encoded is None else carried)
+                carried.give(chunk.encoded, positions + chunk.positions < chunk.whole)
+            part = self._chunk(chunk, None if chunk.encoded is None else carried, spreading, busy)
             size = len(part.tokens)
-            whole.write(part, at, chunk.whole * size // int(chunk.grid[0, 0]))
-            at, positions, grid = at + size, positions + int(chunk.grid[0, 0]), chunk.grid
+            whole.write(part, at, chunk.whole * size // chunk.positions)
+            at, positions, grid = at + size, positions + chunk.positions, chunk.grid
             self._tell(feed, positions / chunk.whole)
         grid = torch.tensor([[positions, *grid[0, 1:].tolist()]])
         seconds_per_grid, facts = feed.facts(grid)
         self._frames += feed.frames
         return Medium("video", self._videos.hold(whole.features), grid, seconds_per_grid, facts), busy
+
+    def _chunk(
+        self, chunk: Chunk, reuse: Carried | None, spreading: Spreading, busy: list[tuple[Timestamp, Timestamp]]
+    ) -> Features:
+        """Encode a chunk, and copy to the positions that its reader left out."""
+        if chunk.sources is None:
+            return self._timed(chunk.pixels, chunk.grid, busy, reuse)
+        with planned_ahead():
+            made = self._timed(chunk.pixels, chunk.grid, busy, reuse) if len(chunk.pixels) else None
+        return spreading.features(made, chunk.sources, numbered=reuse is not None)
 
     def _whole(self, medium: Medium) -> tuple[Medium, list[tuple[Timestamp, Timestamp]]]:
         if is_placeholder(medium.pixels):

@@ -22,7 +22,7 @@ import torch
 from prunevid_qwen.config import get_paper_config
 from prunevid_qwen.stage1_merge.prunevid.method import merge_video
 from tests import glimpse
-from tests.gpu import kernels, whole_path
+from tests.gpu import kernels, tower, whole_path
 
 Check = tuple[str, Callable[[], Any]]  # a name, and what to run: it returns what is wrong, or numbers
 FLOAT = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -59,7 +59,7 @@ def _kernel_check(name: str, size: Any, dtype: torch.dtype, device: torch.device
     return lambda: kernels.check(name, size, dtype, torch.Generator(device).manual_seed(seed))
 
 
-def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
+def path_checks(device: torch.device, seed: int) -> Iterator[Check]:
     """Check the pruned forward: the tokens a CPU keeps, the stock model's bits when nothing is dropped, the waits."""
     for case in ("one_video", "ragged", "mixed"):
         yield (
@@ -86,6 +86,12 @@ def path_checks(device: torch.device, _seed: int) -> Iterator[Check]:
             device, "ragged", torch.bfloat16, glimpse.config(keep_threshold=0.0, position_scheme="hf")
         ),
     )
+    for way in (tower.STACKS, tower.VARLEN):
+        for dtype, said in FLOAT.items():
+            yield (
+                f"{way} {said}",
+                lambda way=way, dtype=dtype: tower.windows_differ(device, dtype, way, seed),
+            )
     yield "a stream is answered as the whole", lambda: whole_path.a_stream_is_answered_as_the_whole(device)
     if device.type == "cuda":
         for case in ("one_video", "ragged"):
@@ -113,6 +119,16 @@ def timings(device: torch.device, seed: int) -> Iterator[Check]:
         yield (
             f"stage 1 {positions}x10x14x3584 bf16",
             lambda positions=positions: _stage_1(positions, device, seed),
+        )
+
+
+def tower_timings(device: torch.device, seed: int) -> Iterator[Check]:
+    """Time the vision tower of a 7B: the library's loop over windows, windows in batches, flash attention."""
+    for size in tower.SIZES:
+        frames, rows, columns = size
+        yield (
+            f"vision tower of {frames} frames of {rows}x{columns} bf16",
+            lambda size=size: tower.times(device, size, seed),
         )
 
 
@@ -154,7 +170,8 @@ def _said(size: Any) -> str:
 
 
 PARTS: dict[str, Callable[[torch.device, int], Iterator[Check]]] = {
-    "about": about, "kernels": kernel_checks, "path": path_checks, "timings": timings, "sanitized": sanitized,
+    "about": about, "kernels": kernel_checks, "path": path_checks, "timings": timings, "tower": tower_timings,
+    "sanitized": sanitized,
 }  # fmt: skip
 
 

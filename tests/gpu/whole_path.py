@@ -28,10 +28,11 @@ PRUNES = {"tau": 0.5, "cluster_ratio": 0.5, "pruning_layer": 2, "min_cluster_tok
 KEEPS = {"tau": 1.0, "cluster_ratio": 1.0, "keep_ratio": 1.0, "pruning_layer": 2, "min_cluster_tokens": 0}
 PACKAGE = Path(__file__).resolve().parents[2] / "prunevid_qwen"
 SYNCS = {
-    "one_video": {"reading the prompt": 1, "stage 1": 1},
-    "ragged": {"reading the prompt": 1, "stage 1": 3 + 1, "stage 2": 1, "masks": 2},
+    "one_video": {"reading the prompt": 1, "vision": 2, "stage 1": 1},
+    "ragged": {"reading the prompt": 1, "vision": 2, "stage 1": 3 + 1, "stage 2": 1, "masks": 2},
 }
-"""How often the host may wait for the device in one prefill: once for the prompt; in stage 1 for the lengths of each
+"""How often the host may wait for the device in one prefill: once for the prompt; in the
+vision tower for the bounds of windows and of positions; in stage 1 for the lengths of each
 video, in both stages for those of each row with several; the library asks of a padded mask whether it hides any."""
 
 
@@ -143,6 +144,8 @@ def part_of(stack: list[traceback.FrameSummary]) -> str:
             return ""
         if name == "masks.py":
             return "masks"
+        if room == "vision":  # once where the library's loop waits in each block
+            return "vision"
         if room == "stage1_merge" or frame.name == "merge":
             return "stage 1"
         if room in ("stage2_select", "stage3_kv") or frame.name in ("score", "select"):

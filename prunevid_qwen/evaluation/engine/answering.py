@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, Features
@@ -21,8 +21,9 @@ from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
 from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wanted
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.forward.reuse import encoding_ahead
 from prunevid_qwen.inputs.frontends import Frontend, not_shown, suited
+from prunevid_qwen.inputs.qwen.feed import planner_of
 from prunevid_qwen.inputs.qwen.media import Medium
 from prunevid_qwen.inputs.qwen.pixels import fitted_pixels
 from prunevid_qwen.inputs.qwen.preprocessor import Preprocessor
@@ -32,6 +33,10 @@ from prunevid_qwen.reducer import VisionQuery
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.vision.carried import Carried
+from prunevid_qwen.vision.equal_frames import SeenFrames, Spreading, encoded_of, of_positions
+from prunevid_qwen.vision.identical import planned_ahead
+from prunevid_qwen.vision.options import VisionOptions, vision_options
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
 
@@ -153,7 +158,7 @@ class Encoded:
 
     def __init__(self, answerer: Answerer, media: Sequence[ReadMedia]) -> None:
         self._answerer, self._media = answerer, media
-        self._held: dict[VisionQuery | None, tuple[EncodedVideos, list[Medium]]] = {}
+        self._held: dict[tuple[VisionQuery | None, VisionOptions], tuple[EncodedVideos, list[Medium]]] = {}
 
     def under(self, config: PruneVidConfig) -> tuple[EncodedVideos | None, Sequence[Medium | Clip | Picture]]:
         """Return the features, None where nothing is encoded ahead, and what stands for each medium in a prompt.
@@ -168,26 +173,42 @@ class Encoded:
                     raise not_shown(medium.kind, self._answerer.adapter.family, frontend.reads)
             return None, [medium.held_by(frontend, config) for medium in self._media]
         adapter = self._answerer.adapter
-        taps = compile_plan(config, len(adapter.parts.layers)).needs.vision
-        if taps not in self._held:
+        plan = compile_plan(config, len(adapter.parts.layers))
+        key = plan.needs.vision, plan.vision
+        if key not in self._held:
             held = EncodedVideos(adapter.parts.vision)
-            with nullcontext() if taps is None else watched_vision(adapter, taps):
-                made = [self._encode(held, medium, config.vision_chunk_tokens) for medium in self._media]
-            self._held[taps] = held, made
-        return self._held[taps]
+            with encoding_ahead(adapter, plan):
+                made = [self._encode(held, medium, config) for medium in self._media]
+            self._held[key] = held, made
+        return self._held[key]
 
-    def _encode(self, held: EncodedVideos, read: ReadMedia, chunk_tokens: int | None) -> Medium:
+    def _encode(self, held: EncodedVideos, read: ReadMedia, config: PruneVidConfig) -> Medium:
         reader = self._answerer.model.preprocessor.media
         options = reader.image if read.kind == "image" else reader.video
         depth = options.temporal_patch_size
         size = (read.frames.shape[1] // options.factor) * (read.frames.shape[2] // options.factor)
         whole = -(-len(read.frames) // depth)
-        at_once = whole if chunk_tokens is None else max(1, chunk_tokens // size)
-        parts = []
+        tokens = config.vision_chunk_tokens
+        at_once = whole if tokens is None else max(1, tokens // size)
+        seen, spreading, parts = SeenFrames(depth), Spreading(), []
+        vision, carried = vision_options(config.reading), Carried()
+        planner = planner_of(vision, options) if vision.reuses and read.kind == "video" else None
         for at in range(0, whole, at_once):
-            pixels, grid = fitted_pixels(read.frames[at * depth : (at + at_once) * depth], options)
-            parts.append(held.encode(pixels.to(held.tower.dtype), grid))
+            frames = read.frames[at * depth : (at + at_once) * depth]
+            sources = seen.sources(frames) if config.reading.reuse_identical else range(-(-len(frames) // depth))
+            kept, made = encoded_of(sources), None
+            if kept:
+                pixels, grid = fitted_pixels(of_positions(frames, kept, depth), options)
+                if planner is not None:
+                    carried.give(planner.plan(pixels, len(kept)), at + at_once < whole)
+                with planned_ahead():
+                    made = held.encode(pixels.to(held.tower.dtype), grid, None if planner is None else carried)
+            parts.append(spreading.features(made, sources, numbered=planner is not None))
         grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
-        tokens, taps = ([each for each in part if each is not None] for part in zip(*parts, strict=True))
-        features = Features(torch.cat(tokens), torch.cat(taps) if taps else None)
+        features = Features(*(_cat(part) for part in zip(*parts, strict=True)))  # type: ignore[arg-type]
         return Medium(read.kind, held.hold(features), grid, read.seconds_per_grid, read.facts)
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    return torch.cat(held) if len(held) == len(parts) else None

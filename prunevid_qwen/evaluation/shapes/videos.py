@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -25,7 +24,8 @@ from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
-from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.forward.reuse import encoding_ahead
+from prunevid_qwen.inputs.qwen.feed import planner_of
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
 from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.model import PruneVidQwen25VL
@@ -36,6 +36,7 @@ from prunevid_qwen.receipt import check_applied
 from prunevid_qwen.tokens import TokenMap
 from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.sampling import choose_frames
+from prunevid_qwen.vision.carried import Carried
 
 FIRST_SEED = FIRST_HELD_OUT_SEED + 3_000_000
 """Where the benchmark's videos begin, unless told otherwise."""
@@ -139,12 +140,15 @@ class Questioner:
     @torch.no_grad()
     def look(self, config: PruneVidConfig) -> Look:
         """Encode the video as ``config`` samples and resizes it, once."""
-        seen = compile_plan(config, len(self.adapter.parts.layers)).needs.vision
-        key = config.max_frames, config.max_pixels, seen
+        plan = compile_plan(config, len(self.adapter.parts.layers))
+        key = config.max_frames, config.max_pixels, plan.needs.vision, plan.vision
         if key not in self._looks:
-            medium, held = self._medium(config), EncodedVideos(self.adapter.parts.vision)
-            with nullcontext() if seen is None else watched_vision(self.adapter, seen):
-                features = held.encode(medium.pixels, medium.grid)
+            medium, held, reuse = self._medium(config), EncodedVideos(self.adapter.parts.vision), None
+            if plan.vision.reuses:
+                planner = planner_of(plan.vision, self.reader.video)
+                reuse = Carried(planner.plan(medium.pixels, int(medium.grid[0, 0])))
+            with encoding_ahead(self.adapter, plan):
+                features = held.encode(medium.pixels, medium.grid, reuse)
             shown = replace(medium, pixels=held.hold(features))
             at_the_door = features.tokens[:, : self.model.model.config.get_text_config().hidden_size]
             self._looks[key] = Look(held, at_the_door, shown, self._inputs(shown))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from prunevid_qwen.inputs.qwen.pixels import video_pixels
 from prunevid_qwen.video import FramesChanged, Video, VideoStream
 from prunevid_qwen.video.prefetch import Prefetch
 from prunevid_qwen.vision.carried import PixelPlanner
+from prunevid_qwen.vision.equal_frames import SeenFrames, encoded_of, of_positions
 from prunevid_qwen.vision.options import VisionOptions
 from prunevid_qwen.vision.plan import PatchForm
 
@@ -28,12 +29,20 @@ class Chunk:
         grid: [1, 3] int64 (t, h, w) in patches.
         whole: temporal positions of the whole video.
         encoded: [T, L] bool, as in `Medium`, planned by the pixels before they got their dtype.
+        sources: of each of the chunk's temporal positions, which one it equals, see `SeenFrames.sources`; only those of
+            `encoded_of` are in ``pixels`` and ``grid``. None: all are there.
     """
 
     pixels: Tensor
     grid: Tensor
     whole: int
     encoded: Tensor | None = None
+    sources: Sequence[int] | None = None
+
+    @property
+    def positions(self) -> int:
+        """Temporal positions, those that were left out too."""
+        return int(self.grid[0, 0]) if self.sources is None else len(self.sources)
 
 
 class VideoFeed:
@@ -63,6 +72,7 @@ class VideoFeed:
         pin: bool,
         vision: VisionOptions | None = None,
     ) -> None:
+        self._once = vision is not None and vision.reuse_identical
         self._planner = None if vision is None or not vision.reuses else planner_of(vision, options)
         self._stream, self._options, self._limits = stream, options, limits
         self._chunk_tokens, self._dtype, self._pin = chunk_tokens, dtype, pin
@@ -100,6 +110,7 @@ class VideoFeed:
             while True:
                 if self._planner is not None:
                     self._planner.begin()
+                seen = SeenFrames(depth) if self._once else None
                 fit = self._fitted()
                 rows, columns = fit.fit(*self._stream.size)
                 tokens = (rows // self._options.factor) * (columns // self._options.factor)
@@ -107,18 +118,28 @@ class VideoFeed:
                 at_once = whole if self._chunk_tokens is None else max(1, self._chunk_tokens // tokens)
                 try:
                     for frames in self._stream.chunks(at_once * depth):
-                        yield self._chunk(frames, fit, whole)
+                        yield self._chunk(frames, fit, whole, seen)
                     return
                 except FramesChanged:
                     yield None
         finally:
             self._stream.close()
 
-    def _chunk(self, frames: Any, fit: PixelOptions, whole: int) -> Chunk:
-        pixels, grid = video_pixels(frames, fit)
-        encoded = None if self._planner is None else self._planner.plan(pixels, int(grid[0, 0]))
+    def _chunk(self, frames: Any, fit: PixelOptions, whole: int, seen: SeenFrames | None) -> Chunk:
+        sources = None if seen is None else seen.sources(frames)
+        if sources is not None:
+            frames = of_positions(frames, encoded_of(sources), fit.temporal_patch_size)
+        pixels, grid = video_pixels(frames, fit) if len(frames) else _no_pixels(fit, *self._stream.size)
+        planner = self._planner if len(pixels) else None
+        encoded = None if planner is None else planner.plan(pixels, int(grid[0, 0]))
         pixels = pixels.to(self._dtype)
-        return Chunk(pixels.pin_memory() if self._pin else pixels, grid, whole, encoded)
+        return Chunk(pixels.pin_memory() if self._pin else pixels, grid, whole, encoded, sources)
+
+
+def _no_pixels(fit: PixelOptions, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Return what `video_pixels` would of no frame."""
+    rows, columns = (side // fit.patch_size for side in fit.fit(height, width))
+    return torch.empty(0, 3 * fit.temporal_patch_size * fit.patch_size**2), torch.tensor([[0, rows, columns]])
 
 
 def planner_of(vision: VisionOptions, options: PixelOptions) -> PixelPlanner:

@@ -121,8 +121,8 @@ def counts(still: int, agreed: int, early: int = 0, early_agreed: int = 0) -> Co
             Candidate(8.0),  # 390 units x 1 of 4 blocks: below 1 % of the work
         ),
         *(
-            ({Candidate(8.0): Counts(900, 500, 500), Candidate(8.0, 0, 0.9): Counts(900, 500, 500, copies, copies)}, own)
-            for copies, own in ((99, Candidate(8.0)), (100, Candidate(8.0, 0, 0.9)))  # of a hundred one may disagree
+            ({Candidate(8.0): Counts(900, 500, 500), Candidate(8.0, 0, 0.9): Counts(900, 500, 500, few, few)}, own)
+            for few, own in ((99, Candidate(8.0)), (100, Candidate(8.0, 0, 0.9)))  # of a hundred one may disagree
         ),
         ({Candidate(8.0): counts(0, 0), Candidate(None, 0, 0.9): counts(0, 0, 700, 700)}, Candidate(None, 0, 0.9)),
     ],

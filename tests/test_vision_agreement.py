@@ -111,8 +111,8 @@ def counts(still: int, agreed: int, early: int = 0, early_agreed: int = 0) -> Co
         (
             {
                 Candidate(8.0): counts(500, 500), Candidate(8.0, 0, 0.9): counts(500, 500, 1000, 980),
-                Candidate(8.0, 0, 0.98): counts(500, 500, 400, 400), Candidate(8.0, 2, 0.9): counts(500, 500, 1000, 1000),
-                Candidate(None, 0, 0.9): counts(0, 0, 700, 700),
+                Candidate(8.0, 0, 0.98): counts(500, 500, 400, 400), Candidate(None, 0, 0.9): counts(0, 0, 700, 700),
+                Candidate(8.0, 2, 0.9): counts(500, 500, 1000, 1000),
             },
             Candidate(8.0, 0, 0.98),  # 400 x 3 of 4 blocks are more than 1,000 x 1 of 4; 0.9 after block 0 disagrees
         ),

@@ -81,7 +81,8 @@ def seen_by_the_encoder(**changes: Any) -> dict[str, Any]:
         ({}, ("38 %", "4,480", "reuse_threshold 8", "1.9 s"), ("early_tau", "0 %")),
         (
             {"early_tau": 0.9, "early_block": 7, "share": 0.45},
-            ("reuse_threshold 8", "early_tau 0.9", "block 7", "38 %", "45 %"), ("0 %",),
+            ("reuse_threshold 8", "early_tau 0.9", "block 7", "38 %", "45 %"),
+            ("0 %",),
         ),
         ({"reuse_threshold": None, "early_tau": 0.9, "early_block": 0.2}, ("early_tau 0.9",), ("reuse_threshold",)),
         ({"encoded": 4480, "note": "0 % stood still: all of it"}, ("100 %", "0 % stood still"), ()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from prunevid_qwen.errors import ConfigError, MediaError
 from prunevid_qwen.evaluation.speed import vision_tuning
 from prunevid_qwen.evaluation.speed.vision_candidates import Candidates
 from prunevid_qwen.evaluation.speed.vision_tuning import VideoCounts, count_video, figures
+from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.needs import VisionQuery
 from prunevid_qwen.vision.agreement import Candidate, Counts
 from prunevid_qwen.vision.plan import PatchForm, plan_reuse, sources
@@ -63,15 +65,17 @@ def moving(tmp_path: Path) -> str:
 # ---- what is counted
 
 
-def test_units_and_agreement_are_those_of_the_stock_encoder(toy: PrunedVLM, still: str) -> None:
+@pytest.mark.parametrize("name", ["bundled", "bundled-qwen3vl"])
+def test_units_and_agreement_are_those_of_the_stock_encoder(name: str, toy: PrunedVLM, still: str) -> None:
     """Against the encoder called once on the whole video, and pixels compared there."""
-    counted = count_video(toy, SMALL, still, CANDIDATES, lambda done, frames: None)
-    medium = toy.preprocessor.media.read_video(still, SMALL)
+    model = toy if name == "bundled" else PrunedVLM(name, device="cpu")
+    counted = count_video(model, SMALL, still, CANDIDATES, lambda done, frames: None)
+    medium = model.preprocessor.media.read_video(still, SMALL)
     with torch.inference_mode():
-        tower: Any = adapter_for(toy.model).parts.vision
+        tower: Any = adapter_for(model.model).parts.vision
         tokens = tower(medium.pixels, grid_thw=medium.grid).pooler_output
     t, h, w = int(medium.grid[0, 0]), int(medium.grid[0, 1]) // 2, int(medium.grid[0, 2]) // 2
-    options = toy.preprocessor.media.video
+    options = model.preprocessor.media.video
     form = PatchForm(options.patch_size, options.temporal_patch_size, options.image_std)
     tokens, pixels = tokens.view(t, h * w, -1), medium.pixels.view(t, h * w, 4, -1)
     assert counted.positions == t == 4
@@ -111,6 +115,28 @@ def test_chunks_change_nothing_and_progress_reaches_the_end(toy: PrunedVLM, stil
     assert [each.still for each in parts.counts.values()] == [each.still for each in whole.counts.values()]
     assert parts.positions == whole.positions
     assert told == [(8, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
+
+
+def test_damage_makes_a_video_begin_anew(toy: PrunedVLM, still: str, monkeypatch: Any) -> None:
+    config, stock = SMALL.replace(vision_chunk_tokens=1), MediaReader.open_video
+    whole = count_video(toy, config, still, CANDIDATES, lambda done, frames: None)
+
+    class Damaged:
+        def __init__(self, feed: Any) -> None:
+            self.feed, self.frames = feed, feed.frames
+
+        def __iter__(self) -> Iterator[Any]:
+            chunks = list(self.feed)
+            yield from (*chunks[:2], None, *chunks)
+
+        def close(self) -> None:
+            self.feed.close()
+
+    monkeypatch.setattr(MediaReader, "open_video", lambda self, *a, **named: Damaged(stock(self, *a, **named)))
+    told: list[tuple[int, int]] = []
+    damaged = count_video(toy, config, still, CANDIDATES, lambda *at: told.append(at))
+    assert (damaged.positions, damaged.counts) == (whole.positions, whole.counts)
+    assert told == [(2, 8), (4, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
 
 
 def test_the_encoder_is_left_as_it_was(toy: PrunedVLM, still: str) -> None:
@@ -262,6 +288,15 @@ def test_a_model_whose_pixels_are_its_processors_is_refused_before_its_weights(
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     assert main(["tune", "vision", *clips, "-m", str(tmp_path)]) == 2
     assert "llava" in capsys.readouterr().err
+
+
+def test_too_few_copies_to_tell_are_said() -> None:
+    """At 99 % the first copy of a hundred that disagrees would decide."""
+    for count, few in ((99, True), (100, False)):
+        made = figures([VideoCounts("a.mp4", 4, {Candidate(8.0): Counts(1000, count, count)})], Candidates(), depth=4)
+        assert made["chosen"]["reuse_threshold"] == 8.0 and made["chosen"]["judged"] == count
+        said = report_lines({**made, "tau": 0.8, "agreement": 0.99})[-1]
+        assert (f"only {count} copies" in said) == few
 
 
 def test_blocks_follow_the_depth_and_the_last_is_refused() -> None:

@@ -98,7 +98,7 @@ def test_counts_add_up_and_a_unit_saves_the_blocks_that_it_skips() -> None:
 
 
 def counts(still: int, agreed: int, early: int = 0, early_agreed: int = 0) -> Counts:
-    return Counts(1000, still, agreed, early, early_agreed)
+    return Counts(10_000, still, agreed, early, early_agreed)
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,19 @@ def counts(still: int, agreed: int, early: int = 0, early_agreed: int = 0) -> Co
         ({Candidate(2.0): counts(0, 0), Candidate(8.0): counts(0, 0)}, Candidate(None)),
         (
             {
-                Candidate(8.0): counts(500, 500), Candidate(8.0, 0, 0.9): counts(500, 500, 100, 98),
-                Candidate(8.0, 0, 0.98): counts(500, 500, 40, 40), Candidate(8.0, 2, 0.9): counts(500, 500, 100, 100),
-                Candidate(None, 0, 0.9): counts(0, 0, 700, 700),
+                Candidate(8.0): counts(500, 500), Candidate(8.0, 0, 0.9): counts(500, 500, 1000, 980),
+                Candidate(8.0, 0, 0.98): counts(500, 500, 400, 400), Candidate(None, 0, 0.9): counts(0, 0, 700, 700),
+                Candidate(8.0, 2, 0.9): counts(500, 500, 1000, 1000),
             },
-            Candidate(8.0, 0, 0.98),  # 40 units x 3 of 4 blocks are more than 100 x 1 of 4; 0.9 after block 0 disagrees
+            Candidate(8.0, 0, 0.98),  # 400 x 3 of 4 blocks are more than 1,000 x 1 of 4; 0.9 after block 0 disagrees
         ),
         (
-            {Candidate(8.0): counts(500, 500), Candidate(8.0, 2, 0.9): counts(500, 500, 39, 39)},
-            Candidate(8.0),  # 39 units x 1 of 4 blocks: below 1 % of the work
+            {Candidate(8.0): counts(500, 500), Candidate(8.0, 2, 0.9): counts(500, 500, 390, 390)},
+            Candidate(8.0),  # 390 units x 1 of 4 blocks: below 1 % of the work
+        ),
+        *(
+            ({Candidate(8.0): Counts(900, 500, 500), Candidate(8.0, 0, 0.9): Counts(900, 500, 500, few, few)}, own)
+            for few, own in ((99, Candidate(8.0)), (100, Candidate(8.0, 0, 0.9)))  # of a hundred one may disagree
         ),
         ({Candidate(8.0): counts(0, 0), Candidate(None, 0, 0.9): counts(0, 0, 700, 700)}, Candidate(None, 0, 0.9)),
     ],

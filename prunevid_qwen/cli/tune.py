@@ -208,7 +208,7 @@ def _choice(chosen: Mapping[str, Any], agreement: float) -> str:
             f"{percent(agreement, 1)} of what did"
         )
     said = f"chosen: {', '.join(parts)}; saves {percent(chosen['saved'], 1)} of the encoder's work on these videos"
-    if (chosen["judged"] or 0) * (1 - agreement) < 1:  # so few that the first one to disagree would decide
+    if chosen["few"]:
         said += (
             f"\nnote: only {chosen['judged']} copies were judged, too few for {percent(agreement, 1)}: take more videos"
         )

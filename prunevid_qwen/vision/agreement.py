@@ -80,7 +80,7 @@ class Counts:
 
 
 @dataclass
-class _Rows:
+class _Copyable:
     """Rows that may still be copied, and which of them each candidate would copy at each place."""
 
     tokens: Tensor  # [M, D]
@@ -112,7 +112,7 @@ class Agreement:
             block: [Candidate(threshold, block, tau) for threshold in (None, *thresholds) for tau in taus]
             for block in blocks
         }
-        self._held: _Rows | None = None
+        self._held: _Copyable | None = None
         self.positions = 0
         self.counts = {candidate: Counts() for candidate in self.candidates}
 
@@ -141,7 +141,7 @@ class Agreement:
         known = 0 if before is None else len(before.tokens)
         own = (torch.arange(positions * places, device=device) + known).view(positions, places)
         here = torch.arange(places, device=device)
-        rows = _Rows(
+        rows = _Copyable(
             torch.cat([*([before.tokens] if before else []), tokens.flatten(0, 1)]),
             torch.cat([*([before.place] if before else []), here.repeat(positions)]),
             {
@@ -194,11 +194,11 @@ class Agreement:
             found = (copied & still, copied & still & agreed, copied & ~still, copied & ~still & agreed)
             self.counts[candidate] += Counts(own.numel(), *(int(each.sum()) for each in found))
 
-    def _hold(self, rows: _Rows, row: dict[Candidate, Tensor], pixels: dict[float, Tensor]) -> None:
+    def _hold(self, rows: _Copyable, row: dict[Candidate, Tensor], pixels: dict[float, Tensor]) -> None:
         used, number = torch.stack(list(row.values())).unique(return_inverse=True)
         states = {block: each[used] for block, each in rows.states.items()}
         numbers = dict(zip(row, number, strict=True))
-        self._held = _Rows(rows.tokens[used], rows.place[used], states, numbers, pixels)
+        self._held = _Copyable(rows.tokens[used], rows.place[used], states, numbers, pixels)
 
 
 def total(counts: Iterable[Mapping[Candidate, Counts]]) -> dict[Candidate, Counts]:

@@ -126,8 +126,8 @@ def hardest(counts: Mapping[Candidate, Counts], agreement: float, depth: int) ->
     A candidate agrees where stage 1 would have merged at least the share ``agreement`` of what it alone leaves out.
 
     Returns:
-        Its parts are None where nothing agrees or nothing is left out; no early block is taken that saves less than
-        1 % of the encoder's work.
+        Its parts are None where nothing agrees or nothing is left out. No early block is taken that saves less than
+        1 % of the encoder's work, or was judged on too few copies (see `enough`).
     """
 
     def agrees(share: float | None) -> bool:
@@ -141,11 +141,17 @@ def hardest(counts: Mapping[Candidate, Counts], agreement: float, depth: int) ->
         each
         for each, own in counts.items()
         if each.block is not None and each.threshold == threshold and agrees(own.early_agreement)
+        if enough(own.early, agreement)
     ]
     best = max(pairs, key=lambda each: counts[each].saved(each, depth), default=None)
     if best is not None and counts[best].saved(best, depth) >= saved + _LEAST_GAIN:
         return best
     return chosen
+
+
+def enough(judged: int, agreement: float) -> bool:
+    """Tell whether so many copies can show an agreement: so few that one of them would decide cannot."""
+    return agreement == 1 or judged * (1 - agreement) >= 1 - 1e-9
 
 
 def with_candidate(config: PruneVidConfig, candidate: Candidate) -> PruneVidConfig:
@@ -164,10 +170,11 @@ def figures(videos: Sequence[VideoCounts], candidates: Candidates, depth: int) -
         "videos" (each with its share left out at every threshold), "reuse_threshold" and "early" (a row for each
         candidate: ``share`` of all units that are left out, ``saved`` of the encoder's work, ``agreement`` of the
         ``judged`` units that the candidate itself leaves out, and the least of a video's), and "chosen", the hardest
-        that agrees.
+        that agrees; its "few" says that too few copies were judged.
     """
     counts = total(each.counts for each in videos)
     chosen = hardest(counts, candidates.agreement, depth)
+    row = None if not counts else _row(chosen, counts.get(chosen, Counts()), depth, videos)
     rows = [_row(candidate, own, depth, videos) for candidate, own in counts.items()]
     return {
         "videos": [
@@ -183,7 +190,7 @@ def figures(videos: Sequence[VideoCounts], candidates: Candidates, depth: int) -
         "depth": depth,
         "reuse_threshold": [row for row in rows if row["early_block"] is None],
         "early": [row for row in rows if row["early_block"] is not None],
-        "chosen": None if not counts else _row(chosen, counts.get(chosen, Counts()), depth, videos),
+        "chosen": None if row is None else {**row, "few": not enough(row["judged"], candidates.agreement)},
     }
 
 

@@ -98,7 +98,7 @@ def _recording(path: Path) -> list[str]:
     run = _read(path)
     if run is None:
         return [
-            "Not run: `python -m research.long_video --fixed_camera --beside fast --rounds 3 --threads 2 "
+            "Not run: `python -m research.long_video --fixed-camera --beside fast --rounds 3 --threads 2 "
             f"--out eval/results/{path.name}` does it."
         ]
     names: list[str] = list(run["encoders"])

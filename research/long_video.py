@@ -5,7 +5,7 @@ that wanders over pictures that change every ten minutes, 392x280 pixels, so 140
 then reads, encodes, merges and answers with the bundled model: the real architecture with small sizes. The answer
 itself says nothing; the bundled model has seen eight seconds at most.
 
-With ``--fixed_camera`` the pictures never change, and only the square moves. ``--beside fast`` also answers with the
+With ``--fixed-camera`` the pictures never change, and only the square moves. ``--beside fast`` also answers with the
 encoder's options of that preset: the encoder's time and the peak of memory with and without, in turns, in one process.
 The reduction of tokens is the same for both, since `dpp` chooses for minutes among an hour's tokens.
 """

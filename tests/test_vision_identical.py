@@ -20,7 +20,7 @@ from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.receipt.vision import vision_facts
+from prunevid_qwen.receipt.encoder_work import vision_facts
 from prunevid_qwen.vision import equal_frames, identical
 from prunevid_qwen.vision.equal_frames import CARRIED, SeenFrames, Spreading, encoded_of
 from prunevid_qwen.vision.identical import identical_once, planned_ahead

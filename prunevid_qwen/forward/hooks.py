@@ -8,6 +8,8 @@ Seams, in the order in which a forward passes them (no forward is copied, no cla
 2. The *model*'s forward and loss are replaced inside the context: what is asked of its logits, see `logits`.
    The *vision tower*'s forward is replaced inside the context: large inputs go through in chunks, see `vision`. Where
    places of a video may be copies, so are the forwards of modules inside it, see `prunevid_qwen.vision.tower`.
+   Positions of equal pixels are taken out of its input, see `prunevid_qwen.vision.identical`. The attention of its
+   blocks takes windows in batches, see `prunevid_qwen.vision.windows`.
    Its blocks are hooked, and the root's `get_image_features` and `get_video_features` replaced, for a selector that
    looks into them, see `vision_evidence`.
 3. *root* pre-hook: remembers the token ids, which the decoder never sees. Its hook makes sure that the decoder's own

@@ -28,6 +28,8 @@ EXCEPTIONS = {
         r"grid_thw|second_per_grid_ts|mm_token_type_ids",
         "inputs of the root, whatever a family calls them",
     ),
+    "vision/tower.py": ("grid_thw", "stands in for calls of towers of Qwen's form, see `Adapter.tower_form`"),
+    "vision/identical.py": ("grid_thw", "stands in for calls of towers, which are told grids by that name or none"),
 }
 
 

@@ -301,8 +301,7 @@ def test_a_plan_reads_videos_with_it(vlm: PruneVidQwen25VL, frames: Any) -> None
     assert list(differences(stats)) == []
 
 
-def test_a_file_keeps_no_more_than_a_chunk(vlm: PruneVidQwen25VL, frames: Any, tmp_path: Path) -> None:
-    """What is carried is of one position, however long the video is."""
+def test_a_still_file_is_encoded_once_over_its_chunks(vlm: PruneVidQwen25VL, frames: Any, tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mp4", np.repeat(frames[4:5], 24, 0), fps=4)
     model = vlm.with_config(vlm.config.replace(vision_chunk_tokens=16, max_frames=24))
     stats = ask(model, str(video))["stats"]["vision"]

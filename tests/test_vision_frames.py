@@ -39,7 +39,7 @@ from prunevid_qwen.forward.evidence import Sight
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.inputs.frontends.plain_videos import VIDEO_DEFAULTS
 from prunevid_qwen.needs import VisionQuery
-from prunevid_qwen.receipt.vision import vision_facts
+from prunevid_qwen.receipt.encoder_work import vision_facts
 from prunevid_qwen.vision.carried import Count
 from prunevid_qwen.vision.frame_reuse import FrameReuse
 from prunevid_qwen.vision.frame_rows import FrameRows

@@ -59,7 +59,7 @@ def footage(pictures: Sequence[int], side: int = 150) -> np.ndarray:
     return frames
 
 
-SHOWN = [0, 0, 0, 0, 2, 3, 0, 0, 2, 3, 0, 1, 4, 4, 0, 0, 4, 4, 4, 4, 4, 4, 6]
+SHOWN = [0, 0, 0, 0, 2, 3, 0, 0, 2, 3, 0, 1, 4, 4, 0, 0, 4, 4, 4, 4, 4, 4, 4]
 
 
 @pytest.mark.parametrize("depth", [1, 2])
@@ -76,7 +76,7 @@ def test_equal_frames_are_found(depth: int, at_once: int) -> None:
         before, found = pairs[-1], found + wanted
     assert (CARRIED in found) == (at_once < 100)
     if at_once == 100 and depth == 2:
-        assert found == [0, 0, 2, 0, 2, 5, 6, 0, 6, 6, 6, 11]
+        assert found == [0, 0, 2, 0, 2, 5, 6, 0, 6, 6, 6, 6]
 
 
 def test_equal_sums_of_unequal_frames(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +85,7 @@ def test_equal_sums_of_unequal_frames(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_chunk_is_not_held() -> None:
-    seen, frames = SeenFrames(2), footage(SHOWN)
+    seen, frames = SeenFrames(2), footage(SHOWN[:-1])  # whole positions: the last one is cut out, not made
     seen.sources(frames)
     assert seen._last is not None and seen._last.base is None and seen._last.nbytes == frames[:2].nbytes
 

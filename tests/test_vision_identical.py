@@ -20,10 +20,11 @@ from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.inputs.qwen.media import MediaReader
 from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.receipt.vision import vision_facts
 from prunevid_qwen.vision import equal_frames, identical
 from prunevid_qwen.vision.equal_frames import CARRIED, SeenFrames, Spreading, encoded_of
 from prunevid_qwen.vision.identical import identical_once, planned_ahead
-from prunevid_qwen.vision.options import VisionOptions
+from prunevid_qwen.vision.options import VisionOptions, vision_options
 from prunevid_qwen.vision.tower import reusing
 from research.bundled_model.architecture import build_model
 from research.bundled_model.tokenizer import build_tokenizer
@@ -342,6 +343,35 @@ def test_equal_images_and_frames_are_encoded_once(family: str, taps: bool) -> No
         assert len(calls[0][0]) == unique
         if taps:
             close(taps_of(ours), taps_of(stock), LOGITS)
+        ran = source_of(ours).unflatten(0, (len(pixels), -1))
+        for at in range(len(pixels)):
+            first = next(n for n in range(at + 1) if torch.equal(pixels[n], pixels[at]))
+            assert set(ran[at, :, 1].tolist()) == {float(len(adapter.vision_blocks) * (first == at))}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llava_next_video", "video_llava"])
+@pytest.mark.parametrize(("shown", "told"), [([0, 0, 1, 1], [0, 0, 2, 2]), ([0, 1, 0, 0], [0, 1, 2, 2])])
+def test_a_row_is_told_of_equal_frames(family: str, shown: list[int], told: list[int]) -> None:
+    """Of a frame that comes back it is told that no layer ran, not which one it copies."""
+    model, inputs = family_model(family), dict(family_inputs(family, "one"))
+    name = next(each for each in FAMILIES[family].pixels if "video" in each)
+    frames = inputs[name].clone()
+    frames = frames[:, shown]
+    inputs[name] = frames
+    config = get_baseline_config().replace(reuse_identical=True)
+    with pruned(model, get_baseline_config()):
+        stock = model(**inputs).logits
+    with pruned(model, config) as trace:
+        close(model(**inputs).logits, stock, LOGITS)
+    (sample,) = trace.samples
+    assert sample.source is not None and not sample.tokens % len(shown)
+    source, each = sample.source.view(len(shown), -1, 2), sample.tokens // len(shown)
+    assert source[:, :, 0].tolist() == [[own * each + place for place in range(each)] for own in told]
+    assert [set(own.tolist()) == {0} for own in source[:, :, 1]] == [own in shown[:at] for at, own in enumerate(shown)]
+    said = vision_facts(sample, vision_options(config.reading), 0.0)
+    assert (said["units"], said["encoded"]) == (sample.tokens, each * len(set(told)))
+    assert said["share"] == pytest.approx(len(set(shown)) / len(shown))
 
 
 # ---- with the other contexts, and through the package

@@ -201,6 +201,10 @@ def test_chunks_of_a_feed(family: str, options: VisionOptions) -> None:
                 video.give(encoded[at : at + size], at + size < 5)
                 parts.append(call(model, pixels[at : at + size], (size, 3, 5), reuse=video))
                 at += size
+                if at < 5:  # however long the video is: one state of each place
+                    assert video.state is not None
+                    held = [*(x for lent in video.state.lent.values() for x in lent), *video.state.tokens.values()]
+                    assert sorted({len(each) for each in held}) == [CELLS, 4 * CELLS]
             close(torch.cat([levels_of(each) for each in parts]), levels_of(whole), LOGITS)
             assert torch.equal(torch.cat([source_of(each) for each in parts]), source_of(whole))
             assert video.state is None

@@ -88,6 +88,7 @@ def seen_by_the_encoder(**changes: Any) -> dict[str, Any]:
         ({"encoded": 4480, "note": "0 % stood still: all of it"}, ("100 %", "0 % stood still"), ()),
         ({"units": 0, "encoded": None, "share": None, "note": "nothing to do: no video"}, ("no video",), ("None",)),
         ({"encoded": None, "share": None, "note": "unknown"}, ("unknown", "reuse_threshold 8"), ("None", "%")),
+        ({"reuse_threshold": None}, ("38 %", "equal positions"), ("reuse_threshold", "None")),
     ],
 )
 def test_people_see_how_much_was_encoded(
@@ -104,7 +105,14 @@ def test_people_see_how_much_was_encoded(
     assert json.loads(capsys.readouterr().out)["stats"]["vision"] == stats["vision"]
 
 
-def test_nothing_is_said_of_an_encoder_that_makes_everything(model: list[StubModel], clip: str, capsys: Any) -> None:
+@pytest.mark.parametrize("encoded", [4480, None])
+def test_nothing_is_said_of_an_encoder_that_only_looks_for_equal_positions_and_found_none(
+    encoded: int | None, model: list[StubModel], clip: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask("--video_path", clip, "--question", "q") == 0
+    assert "vision:" not in capsys.readouterr().out
+    stats = receipt() | {"vision": seen_by_the_encoder(reuse_threshold=None, encoded=encoded, note="0 % stood still")}
+    monkeypatch.setattr(StubModel, "generate", lambda *_given, **_named: {"answer": "red", "stats": stats})
     assert ask("--video_path", clip, "--question", "q") == 0
     assert "vision:" not in capsys.readouterr().out
 

@@ -220,7 +220,7 @@ def test_a_preset_that_prunes_videos_alone_is_refused(whole: PrunedVLM) -> None:
     assert stats["stage1"]["applied"]
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("glimpse", "stage1_only")])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name not in ("fast", "glimpse", "stage1_only")])
 def test_presets_leave_images_to_the_selector_and_say_so(whole: PrunedVLM, name: str) -> None:
     config = get_config(name)
     stats = ask(whole.with_config(config), images=[picture(1)], return_stats=True)["stats"]
@@ -228,6 +228,11 @@ def test_presets_leave_images_to_the_selector_and_say_so(whole: PrunedVLM, name:
     assert (stats["stage1"]["note"] is not None) == config.enable_stage1
     kept = stats["tokens"]["after_stage2"]
     assert kept == (max(1, int(TOKENS * config.keep_ratio)) if config.enable_stage2 else TOKENS)
+
+
+def test_fast_is_refused_for_a_model_that_is_shown_no_video(whole: PrunedVLM) -> None:
+    with pytest.raises(UnsupportedError):
+        ask(whole.with_config(get_config("fast")), images=[picture(1)])
 
 
 def test_fastv_is_the_published_one(whole: PrunedVLM) -> None:

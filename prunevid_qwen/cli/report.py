@@ -201,14 +201,19 @@ def times_line(stats: Stats) -> str:
 
 
 def vision_line(stats: Stats) -> str:
-    """Return how much of what was shown the vision encoder made, where it may copy; "" where it may not."""
+    """Return how much of what was shown the vision encoder made, where it may copy what stands still.
+
+    "" where it may not, and where it may only leave out equal positions (``reuse_identical``) and found none.
+    """
     found = stats.get("vision")
     if not found:
         return ""
     how = [f"reuse_threshold {found['reuse_threshold']:g}"] if found["reuse_threshold"] is not None else []
     early = found["early_tau"] is not None
     how += [f"early_tau {found['early_tau']:g} after block {found['early_block']:g}"] if early else []
-    asked = f" ({', '.join(how)})" if how else ""
+    if not how and found["encoded"] in (None, found["units"]):
+        return ""
+    asked = f" ({', '.join(how) or 'equal positions once'})"
     if found["encoded"] is None:
         return f"vision: {found['note']}{asked}"
     said = f"vision: encoded {percent(found['encoded'] / found['units'])} of {found['units']:,} units"

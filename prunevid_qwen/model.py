@@ -110,11 +110,8 @@ class PrunedVLM:
             self.config = what
         else:
             self.plan = plan_of(what, len(adapter_for(self.model).parts.layers))
-            own: Any = {
-                "vision_chunk_tokens": self.plan.vision_chunk_tokens,
-                "position_scheme": self.plan.position_scheme,
-            }
-            self.config = PruneVidConfig(**ALL_OFF, **own, **dataclasses.asdict(self.plan.vision))
+            own: Any = {**dataclasses.asdict(self.plan.vision), "position_scheme": self.plan.position_scheme}
+            self.config = PruneVidConfig(**ALL_OFF, **own, vision_chunk_tokens=self.plan.vision_chunk_tokens)
         with self._lock, pruned(self.model, self._what):
             self._reading = suited(self.frontend, self.model, self._what)
 

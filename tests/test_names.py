@@ -22,12 +22,15 @@ FILES: dict[str, tuple[str, str]] = {
     "llava": ("adapters, adapters/tiny", "a family, and its tiny model"),
     "methods": ("config, evaluation/shapes", "their options, and the list of those that the benchmark compares"),
     "model": ("adapters/tiny, evaluation/lmms_plugin, prunevid_qwen", "the API's, what lmms-eval calls so, a tiny one"),
+    "plan": ("forward, vision", "what is decided ahead: the steps of a forward, and the units that are encoded"),
     "prunevid": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
     "qwen": ("adapters/tiny, inputs", "tiny models of these families, and what their files and prompts are"),
     "random": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
     "recipe": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "train": ("training/glimpse, training/glimpse_plus", "the same part of two trainings"),
     "uniform": ("stage1_merge, stage2_select", "one control, in stage 1 and in stage 2"),
+    "windows": ("adapters, vision", "the order of tokens in the vision tower's windows, and the windows' attention"),
+    "vision": ("adapters, prunevid_qwen", "the vision encoder: its calls, and all that saves its work"),
     "vscan": ("stage1_merge, stage2_select", "a method has its paper's name wherever it stands"),
 }
 CLASSES: dict[str, tuple[str, str]] = {

@@ -10,6 +10,7 @@ from prunevid_qwen.reducer import Evidence, made_by
 from prunevid_qwen.stage1_merge import RLT
 from prunevid_qwen.stage1_merge.rlt import run_map
 from prunevid_qwen.tokens import Block, TokenLayout
+from prunevid_qwen.vision.plan import sources
 
 
 def by_hand(features: torch.Tensor, tau: float, longest: int) -> tuple[list[int], list[int]]:
@@ -80,3 +81,28 @@ def evidence(features: torch.Tensor, kind: str = "video") -> Evidence:
         torch.zeros(n, dtype=torch.long),
     )
     return Evidence(layout, features.reshape(n, width), torch.zeros(1, width))
+
+
+@pytest.mark.parametrize("tau", [0.5, 0.8, 0.999999, 1.0])
+@pytest.mark.parametrize("longest", [1, 2, 4, 100])
+def test_told_of_copies_it_makes_the_same_map(tau: float, longest: int) -> None:
+    """Only what was encoded is compared: copies have equal bits, zeros are alike to nothing; at tau=1 nothing is."""
+    numbers = torch.Generator().manual_seed(longest)
+    for trial in range(6):
+        encoded = torch.rand(19, 24, generator=numbers) < (0.2, 0.4, 1.0)[trial % 3]
+        encoded[0] = True
+        tokens = torch.randn(19, 24, 16, generator=numbers)
+        tokens = tokens * 0.35 + tokens[:1]
+        tokens[0, 3] = 0.0
+        tokens = tokens.to((torch.float32, torch.bfloat16)[trial % 2])
+        source = sources(encoded) * 24 + torch.arange(24)
+        tokens = tokens.flatten(0, 1)[source]
+        blind, told = run_map(tokens, tau, longest), run_map(tokens, tau, longest, source)
+        assert torch.equal(told.target, blind.target) and torch.equal(told.rep, blind.rep)
+
+
+def test_what_it_is_told_is_believed() -> None:
+    """A token that is said to be a copy is not looked at: else nothing would be saved."""
+    tokens = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(0))
+    source = torch.tensor([[0, 1], [0, 3], [0, 3]])
+    assert run_map(tokens, 0.8, 100, source).target.tolist() == [0, 1, 0, 2, 0, 2]

@@ -250,7 +250,7 @@ def test_errors_and_interruptions_leave_no_thread(
         model.with_config(many.replace(video_time_limit=1e-9)).generate(video, ASKED)
     with pytest.raises(ValueError, match="num_beems"):
         model.with_config(many).generate(video, ASKED, num_beems=2)
-    monkeypatch.setattr("prunevid_qwen.inputs.qwen.media.video_pixels", lambda *_a, **_k: 1 / 0)
+    monkeypatch.setattr("prunevid_qwen.inputs.qwen.feed.video_pixels", lambda *_a, **_k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         model.with_config(many).generate(video, ASKED)
     assert "forward" not in vars(model.model.model.visual)

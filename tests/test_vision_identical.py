@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -11,16 +12,24 @@ import pytest
 import torch
 from torch import Tensor
 
+from prunevid_qwen import PruneVidQwen25VL, get_baseline_config, pruned
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.attachments import replaced
 from prunevid_qwen.adapters.vision import Features, source_of, taps_of, vision_from_memory, vision_in_chunks
 from prunevid_qwen.forward.vision_evidence import watched_vision
+from prunevid_qwen.inputs.qwen.media import MediaReader
+from prunevid_qwen.inputs.qwen.pixels import PixelOptions
 from prunevid_qwen.needs import VisionQuery
+from prunevid_qwen.receipt.vision import vision_facts
 from prunevid_qwen.vision import equal_frames, identical
 from prunevid_qwen.vision.equal_frames import CARRIED, SeenFrames, Spreading, encoded_of
 from prunevid_qwen.vision.identical import identical_once, planned_ahead
+from prunevid_qwen.vision.options import VisionOptions, vision_options
+from prunevid_qwen.vision.tower import reusing
+from research.bundled_model.architecture import build_model
+from research.bundled_model.tokenizer import build_tokenizer
 from tests.families import FAMILIES, family_inputs, family_model
-from tests.models import tiny_model
+from tests.models import ONE_VIDEO, make_inputs, tiny_model
 from tests.tolerances import LOGITS, close
 
 QWEN = [name for name in FAMILIES if name.startswith("qwen")]
@@ -99,7 +108,7 @@ CELLS = 3
 
 @pytest.mark.parametrize("numbered", [False, True])
 def test_features_are_copied_to_their_positions(numbered: bool) -> None:
-    """Each position of the video is encoded as its number; the source of a copy is the first token of what it copies."""
+    """Each position of the video is made as its number; a copy's source is the place of what it copies."""
     spreading, got, first, count = Spreading(), [], list[int](), 0
     for sources in CHUNKS:
         kept, begin = encoded_of(sources), len(first)
@@ -181,7 +190,7 @@ def _flat(value: Any) -> list[Tensor]:
 @pytest.mark.parametrize("family", QWEN)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_tower_encodes_equal_positions_once(family: str, dtype: torch.dtype) -> None:
-    model = tiny_model(family=family, dtype=dtype)
+    model = copy.deepcopy(tiny_model(family=family, dtype=dtype))  # the library hooks what is asked for its states
     tower = adapter_for(model).parts.vision
     pixels, grid = videos(tower)
     stock = tower(pixels, grid_thw=grid, output_hidden_states=True)
@@ -317,7 +326,7 @@ def test_a_reader_that_took_them_out_is_believed(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("family", OTHERS)
 @pytest.mark.parametrize("taps", [False, True])
 def test_equal_images_and_frames_are_encoded_once(family: str, taps: bool) -> None:
-    model = family_model(family)
+    model = copy.deepcopy(family_model(family))
     adapter = adapter_for(model)
     inputs = family_inputs(family, "batch")
     found = next(value for name, value in inputs.items() if name in FAMILIES[family].pixels)
@@ -334,3 +343,122 @@ def test_equal_images_and_frames_are_encoded_once(family: str, taps: bool) -> No
         assert len(calls[0][0]) == unique
         if taps:
             close(taps_of(ours), taps_of(stock), LOGITS)
+        ran = source_of(ours).unflatten(0, (len(pixels), -1))
+        for at in range(len(pixels)):
+            first = next(n for n in range(at + 1) if torch.equal(pixels[n], pixels[at]))
+            assert set(ran[at, :, 1].tolist()) == {float(len(adapter.vision_blocks) * (first == at))}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llava_next_video", "video_llava"])
+@pytest.mark.parametrize(("shown", "told"), [([0, 0, 1, 1], [0, 0, 2, 2]), ([0, 1, 0, 0], [0, 1, 2, 2])])
+def test_a_row_is_told_of_equal_frames(family: str, shown: list[int], told: list[int]) -> None:
+    """Of a frame that comes back it is told that no layer ran, not which one it copies."""
+    model, inputs = family_model(family), dict(family_inputs(family, "one"))
+    name = next(each for each in FAMILIES[family].pixels if "video" in each)
+    frames = inputs[name].clone()
+    frames = frames[:, shown]
+    inputs[name] = frames
+    config = get_baseline_config().replace(reuse_identical=True)
+    with pruned(model, get_baseline_config()):
+        stock = model(**inputs).logits
+    with pruned(model, config) as trace:
+        close(model(**inputs).logits, stock, LOGITS)
+    (sample,) = trace.samples
+    assert sample.source is not None and not sample.tokens % len(shown)
+    source, each = sample.source.view(len(shown), -1, 2), sample.tokens // len(shown)
+    assert source[:, :, 0].tolist() == [[own * each + place for place in range(each)] for own in told]
+    assert [set(own.tolist()) == {0} for own in source[:, :, 1]] == [own in shown[:at] for at, own in enumerate(shown)]
+    said = vision_facts(sample, vision_options(config.reading), 0.0)
+    assert (said["units"], said["encoded"]) == (sample.tokens, each * len(set(told)))
+    assert said["share"] == pytest.approx(len(set(shown)) / len(shown))
+
+
+# ---- with the other contexts, and through the package
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl"])
+def test_reuse_of_places_sees_what_is_encoded(family: str) -> None:
+    """Without a threshold's slack and with each picture in one piece, both find the same."""
+    model = tiny_model(family=family)
+    adapter = adapter_for(model)
+    tower = adapter.parts.vision
+    pixels, grid = videos(tower, [[0, 0, 1, 1], [0], [0, 1, 1, 2, 2], [0], [0, 1]])
+    with reusing(adapter, VisionOptions(reuse_threshold=0)):
+        alone = tower(pixels, grid_thw=grid)
+        with identical_once(adapter):  # one video, of which places are left out besides
+            half = pixels[: 4 * 24].clone()
+            half[48:54] = half[:6]  # of the second picture
+            part = tower(half, grid_thw=grid[:1])
+        close(part.pooler_output, tower(half, grid_thw=grid[:1]).pooler_output, LOGITS)
+        with calls_of(tower) as calls, identical_once(adapter):
+            ours = tower(pixels, grid_thw=grid)
+    assert calls[0][1][:, 0].tolist() == [2, 1, 3, 1, 2]
+    assert torch.equal(source_of(ours), source_of(alone))
+    close(ours.pooler_output, alone.pooler_output, LOGITS)
+    for one, other in zip(*(out.get("deepstack_features", []) for out in (ours, alone)), strict=True):
+        close(one, other, LOGITS)
+
+
+@torch.no_grad()
+def test_pruned_tells_which_tokens_are_copies() -> None:
+    model, inputs = tiny_model(), make_inputs(ONE_VIDEO)
+    inputs["pixel_values_videos"][160:240] = inputs["pixel_values_videos"][:80]  # 4 positions of 20 tokens
+    config = get_baseline_config()
+    with pruned(model, config) as trace:
+        stock = model(**inputs).logits
+    assert trace.samples[0].source is None
+    with pruned(model, config.replace(reuse_identical=True)) as trace:
+        close(model(**inputs).logits, stock, LOGITS)
+    source = trace.samples[0].source
+    assert source is not None
+    assert source[:, 0].tolist() == [*range(40), *range(20), *range(60, 80)]
+    assert source[:, 1].tolist() == [1] * 40 + [0] * 20 + [1] * 20
+
+
+PICTURES = [0, 0, 1, 0, 2, 2, 2, 3, 3, 3, 3, 0, 1, 1, 4, 4]
+
+
+@pytest.fixture(scope="module")
+def toy() -> PruneVidQwen25VL:
+    small = PixelOptions(min_pixels=56 * 56, max_pixels=112 * 112)  # 16 tokens a temporal position
+    made = PruneVidQwen25VL(build_model(0).eval(), tokenizer=build_tokenizer())
+    made.preprocessor.media = MediaReader(small, small)
+    return made
+
+
+@pytest.mark.parametrize(("tokens", "at_once"), [(None, 16), (40, 2), (16, 1)])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_video_that_is_read_in_chunks(toy: PruneVidQwen25VL, tokens: int | None, at_once: int, reuse: bool) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (5, 2, 112, 112, 3), dtype=np.uint8)
+    positions = drawn[PICTURES]
+    encoded, before = 0, None
+    for at in range(0, len(positions), at_once):
+        chunk = list(positions[at : at + at_once])
+        encoded += len(encoded_of(sources_by_loops(chunk, before)))
+        before = chunk[-1]
+    content = [{"type": "video", "video": positions.reshape(-1, 112, 112, 3)}, {"type": "text", "text": "what color ?"}]
+    made, patches = [], list[int]()
+    embed = toy.model.model.visual.patch_embed
+    handle = embed.register_forward_pre_hook(lambda _module, args: patches.append(len(args[0])))
+    config = get_baseline_config().replace(vision_chunk_tokens=tokens, max_frames=32)
+    if reuse:
+        config = config.replace(reuse_threshold=0)
+    for once in (False, True):
+        patches.clear()
+        made.append(
+            toy.with_config(config.replace(reuse_identical=once)).generate(
+                messages=[{"role": "user", "content": content}], max_new_tokens=2, return_dict_in_generate=True,
+                output_logits=True,
+            )
+        )  # fmt: skip
+    handle.remove()
+    assert sum(patches) == 64 * encoded
+    if not reuse:
+        for one, other in zip(*(each["output"].logits for each in made), strict=True):
+            close(one, other, LOGITS)
+        assert "vision" not in made[0]["stats"]
+    said = made[1]["stats"]["vision"]
+    assert (said["units"], said["encoded"]) == (256, 16 * encoded)
+    assert said["share"] == pytest.approx(encoded / 16)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from prunevid_qwen.adapters import adapter_for
+from prunevid_qwen.adapters import adapter_for, tiny
 from prunevid_qwen.adapters.vision import taps_of, vision_in_chunks
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.vision_evidence import watched_vision
@@ -349,7 +349,7 @@ def test_torchs_own_names() -> None:
 
 
 def test_pruned_enters_and_leaves_it() -> None:
-    model = tiny_model()
+    model = tiny.tiny_model("qwen2_5_vl", 6, "sdpa", torch.float32)  # its own: what others asked of a shared one stays
     attention = tower_of(model).blocks[0].attn
     with pytest.raises(RuntimeError, match="mine"), pruned(model):
         assert "forward" in vars(attention)

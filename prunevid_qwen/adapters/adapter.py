@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from prunevid_qwen.adapters.frame_tower import FrameTower
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.tower_form import TowerForm
 from prunevid_qwen.needs import VisionQuery
@@ -155,6 +156,10 @@ class Adapter(Protocol):
 
     def vision_in_chunks(self, tokens: int | None) -> AbstractContextManager[None]:
         """Let the towers take at most about ``tokens`` visual tokens at once inside the block; None: no limit."""
+        ...
+
+    def frame_tower(self) -> FrameTower | None:
+        """Describe the tower that is given videos frame by frame; None where no tower is."""
         ...
 
     def vision_query(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunevid_qwen.adapters.family_table import register_family
+from prunevid_qwen.adapters.frame_tower import DEVIATIONS, FrameTower
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.positions import IMAGE
 from prunevid_qwen.adapters.prompt_layout import layout_of, words_of_turn
@@ -113,6 +114,14 @@ class Llava(TextDecoder):
             for tower in dict.fromkeys(self.parts.towers.values()):
                 stack.enter_context(images_in_chunks(tower, images))
             yield
+
+    def frame_tower(self) -> FrameTower | None:
+        """Describe the tower that is given videos frame by frame; None where the model is shown no videos."""
+        tower, seen = self.parts.towers.get("video"), self.config.vision_config
+        if tower is None:
+            return None
+        of_pixels = DEVIATIONS[seen.model_type]
+        return FrameTower(tower, layers_of(tower), self.side, int(seen.patch_size), self.has_cls, of_pixels)
 
     def vision_query(self, query: VisionQuery, note: Note) -> AbstractContextManager[None]:
         """Look into blocks of the tower, inside the block.

@@ -26,6 +26,18 @@ def transformers_release() -> str:
     return str(transformers.__version__)
 
 
+def attention_called(name: str, eager: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the library's attention of that name, which a user may have replaced.
+
+    Args:
+        name: "sdpa" and the like.
+        eager: that of the model's own file, which "eager" means.
+    """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)  # type: ignore[no-any-return]
+
+
 def missing_seam(place: str, wanted: str, came: Any = ()) -> SetupError:
     """Make the error for a name that the installed transformers does not use where it is read.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters.adapter import Parts
 from prunevid_qwen.adapters.attachments import replaced
+from prunevid_qwen.adapters.frame_tower import FrameTower
 from prunevid_qwen.adapters.picture_grids import PictureGrid
 from prunevid_qwen.adapters.seams import is_empty, missing_seam, require_arguments
 from prunevid_qwen.adapters.tower_form import TowerForm
@@ -51,6 +52,10 @@ class TextDecoder:
         )  # fmt: skip
         self.attending = tuple(i for i, layer in enumerate(layers) if hasattr(layer, "self_attn"))
         self.hidden_size, self.heads = int(text_config.hidden_size), int(text_config.num_attention_heads)
+
+    def frame_tower(self) -> FrameTower | None:
+        """Describe the tower that is given videos frame by frame; None where no tower is."""
+        return None
 
     @property
     def tower_form(self) -> TowerForm | None:

@@ -133,7 +133,8 @@ def source_of(output: Any) -> Any:
     """Return what an output of the tower says of its tokens, [N, 2] int64 on the CPU, or None.
 
     The first number is the token of the same video, in raster order, of which each is a copy: itself where it was
-    encoded. The second is the number of blocks that ran on the unit.
+    encoded. The second is the number of blocks that ran on the unit. Where a token is made of several patches it is
+    [N, 2] fp32: 1 for a patch that was encoded, else 0, and the number of blocks that ran on it.
     """
     return getattr(output, "source", None)
 

@@ -17,6 +17,8 @@ from prunevid_qwen.forward.prefill import Prefill
 from prunevid_qwen.forward.probe import ProbePass, check_probe
 from prunevid_qwen.forward.vision_evidence import VisionEvidence, watched_vision
 from prunevid_qwen.reducer import Needs
+from prunevid_qwen.vision.frame_reuse import FrameReuse
+from prunevid_qwen.vision.frame_sources import token_sources
 from prunevid_qwen.vision.tower import Reuse
 
 
@@ -39,8 +41,8 @@ class EvidenceCollector:
     """
 
     def __init__(
-        self, adapter: Adapter, needs: Needs, marks: Sequence[Tensor | None] | None, reuse: Reuse | None = None,
-        copies: bool = False,
+        self, adapter: Adapter, needs: Needs, marks: Sequence[Tensor | None] | None,
+        reuse: Reuse | FrameReuse | None = None, copies: bool = False,
     ) -> None:  # fmt: skip
         if needs.probe is not None:
             check_probe(adapter, needs.probe)
@@ -101,6 +103,8 @@ class EvidenceCollector:
             layouts = [row.layout for row in state.rows]
             for row, source in zip(state.rows, self._copied.take(layouts, known=False), strict=True):
                 row.source = source
+                if source is not None and row.layout is not None and source.is_floating_point():  # of patches
+                    row.source = token_sources(row.layout, source)
         if self.needs.marks:
             self._mark(state, ids)
 

@@ -159,7 +159,7 @@ def attached(
             stack.enter_context(nullcontext() if reuse is None else reuse.reusing())
             stack.enter_context(adapter.vision_in_chunks(plan.vision_chunk_tokens))
             stack.enter_context(nullcontext() if reuse is None else reuse.planning())
-            if plan.vision.reuse_identical:  # around the others: they see what is encoded
+            if plan.vision.reuse_identical and reuse is None:  # reuse copies equal positions itself
                 stack.enter_context(identical_once(adapter))
             _hook(stack, run)
             stack.callback(setattr, run.trace, "is_open", False)  # first of all: calls under way see it

@@ -71,7 +71,7 @@ class Plan:
             renumbers the positions without gaps after each step, for families with one-dimensional positions (LLaVA).
         drop_empty_frames: a frame of a video that loses all its tokens loses its timestamp and brackets too, for
             families that write them (Qwen3-VL).
-        vision: savings inside the vision encoder.
+        vision: copies in the vision encoder, a `prunevid_qwen.vision.options.VisionOptions`.
 
     Raises:
         ConfigError: a field is out of its range, or an entry of ``steps`` is no `Step`.

@@ -15,9 +15,9 @@ from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.option_classes import names_in
 from prunevid_qwen.forward.plan import Plan, Step
 from prunevid_qwen.receipt.applied import warnings_of
+from prunevid_qwen.receipt.encoder_work import vision_facts
 from prunevid_qwen.receipt.keys import SCHEMA, Method, Methods, PlanFacts, Stage1, Stage2, Stage3, StepRow
 from prunevid_qwen.receipt.stages import Stage, Stages
-from prunevid_qwen.receipt.vision import vision_facts
 from prunevid_qwen.tokens.trace import DOOR, SampleTrace, Trace
 from prunevid_qwen.version import __version__
 from prunevid_qwen.vision.options import vision_options

@@ -12,6 +12,7 @@ from prunevid_qwen.config.methods import RLTOptions
 from prunevid_qwen.reducer import Evidence, Needs, register
 from prunevid_qwen.stage1_merge.blocks import IMAGES_PASS, each_video, grids_of
 from prunevid_qwen.tokens import Block, TokenMap
+from prunevid_qwen.tokens.device import moved
 
 _CHUNK = 16  # positions whose similarities are computed at a time: a long video's normalised copy would double memory
 
@@ -72,8 +73,8 @@ class RLT(RLTOptions):
 
 
 def _own(seen: Evidence, source: Tensor) -> Tensor:
-    """Count the tokens that others are copies of within their videos: [N]."""
-    return source - torch.cat([source.new_full((each.stop - each.start,), each.start) for each in seen.layout.blocks])
+    """Count the tokens that others are copies of by the cells of their videos: [N], -1 for one without a cell."""
+    return moved(seen.layout.cell_of, source.device)[source]
 
 
 def run_map(features: Tensor, tau: float, longest: int, source: Tensor | None = None) -> TokenMap:

@@ -47,8 +47,9 @@ class SampleTrace:
         reductions: the reductions in order; empty for a text.
         cells: [tokens] int64 as in `TokenLayout`; None if every token is in its block's grid.
         source: [tokens, 2] int64 on the CPU: the token of the same video, in raster order, of which each is a copy
-            (itself if it was encoded), and the number of blocks of the vision encoder that ran on it. None if no token
-            may be a copy, or that is unknown.
+            (itself if it was encoded), and the number of blocks of the vision encoder that ran on it: of a tower of
+            CLIP's form thousandths, a mean over the token's patches. None if no token may be a copy, or that is
+            unknown.
     """
 
     blocks: tuple[Block, ...]

@@ -25,6 +25,7 @@ from prunevid_qwen.errors import UnsupportedError
 from prunevid_qwen.tokens.device import moved, tensor_on
 from prunevid_qwen.vision.equal_frames import encoded_of, renumbered
 
+_STATES = ("last_hidden_state", "hidden_states")  # of patches, in outputs of towers; all else is of tokens
 _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -88,7 +89,11 @@ def _once(adapter: Adapter, stock: Callable[..., Any]) -> Callable[..., Any]:
                 left[:, 0] = tensor_on([len(encoded_of(each)) for each in kept], grid.device)
                 made = stock(less, left, *args[2:], **others)
             made = _copied(made, rows)
-        return made if grid is None else _noted(made, adapter.tokens_of_call(args, kwargs), kept, sizes, adapter)
+        if not hasattr(made, "__dict__"):
+            return made  # a tuple
+        if grid is None:
+            return _noted_frames(made, None if kept is None else kept[0], adapter)
+        return _noted(made, adapter.tokens_of_call(args, kwargs), kept, sizes, adapter)
 
     return forward
 
@@ -98,8 +103,6 @@ def _noted(
     adapter: Adapter,
 ) -> Any:  # fmt: skip
     """Let a tower's output say of each token which one it copies: itself, or what reuse says, where none was equal."""
-    if not hasattr(made, "__dict__"):
-        return made  # a tuple
     known: Tensor | None = source_of(made)  # of encoded positions, copied to all
     out, at = [], 0
     for video, ((positions, _), count) in enumerate(zip(sizes, tokens, strict=True)):
@@ -115,6 +118,22 @@ def _noted(
         out.append(source)
         at += count
     return with_source(made, torch.cat(out))
+
+
+def _noted_frames(made: Any, sources: Sequence[int] | None, adapter: Adapter) -> Any:
+    """Let a tower's output say on which frames or images its layers ran, as `source_of` says it of patches.
+
+    A frame that equals the one before it is a copy of it. One that equals another is its own source, on which no layer
+    ran: the other one may be of another video.
+    """
+    frames, patches = made.last_hidden_state.shape[:2]
+    ran = torch.ones(frames, patches, 2, device="cpu")
+    ran[..., 1] = len(adapter.vision_blocks)
+    if sources is not None:
+        copies = [number for number, source in enumerate(sources) if number != source]
+        ran[copies, :, 1] = 0
+        ran[[number for number in copies if sources[number] == sources[number - 1]], :, 0] = 0
+    return with_source(made, adapter.raster(ran, None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +162,12 @@ class _Rows:
         each = given // rows  # patches of a token, which stand together
         return made.index_select(0, moved(self.source[::each] // each, made.device))
 
+    def of_states(self, made: Any) -> Any:
+        """Copy the states of all encoded rows to all rows; of fewer rows, as under reuse of places, leave them."""
+        if isinstance(made, (tuple, list)):
+            return type(made)(self.of_states(each) for each in made)
+        return self.of(made) if isinstance(made, Tensor) and len(made) % len(self.encoded) == 0 else made
+
 
 def _rows(kept: Sequence[Sequence[int]], sizes: Sequence[tuple[int, int]]) -> _Rows:
     encoded, source = list[Tensor](), list[Tensor]()
@@ -163,7 +188,9 @@ def _copied(made: Any, rows: _Rows) -> Any:
         return rows.of(made)
     if isinstance(made, (tuple, list)):
         return type(made)(_copied(each, rows) for each in made)
-    whole = type(made)(**{name: _copied(made[name], rows) for name in made})
+    whole = type(made)(
+        **{name: rows.of_states(made[name]) if name in _STATES else _copied(made[name], rows) for name in made}
+    )
     taps, source = (None if each is None else rows.of(each) for each in (taps_of(made), source_of(made)))
     return with_source(with_taps(whole, taps), source)
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.vision_blocks import rotated
-from prunevid_qwen.vision.unit_rows import Batches
+from prunevid_qwen.vision.unit_rows import AttentionCalls
 
 Lent = tuple[Tensor, Tensor]
 """Keys, after rotary embedding, and values of patches, each [rows, H, d]."""
 
 
 def lent_attention(
-    attn: Any, hidden: Tensor, rope: tuple[Tensor, Tensor], batches: Batches, carried: Lent | None
+    attn: Any, hidden: Tensor, rope: tuple[Tensor, Tensor], batches: AttentionCalls, carried: Lent | None
 ) -> tuple[Tensor, Lent]:
     """Run a block's attention on some of its rows.
 
@@ -31,7 +31,7 @@ def lent_attention(
     Returns:
         [rows, C] what the module's own forward would return for these rows; and the pool of keys and values.
     """
-    queries, keys, values = attn.qkv(hidden).view(len(hidden), 3, attn.num_heads, -1).unbind(1)  # [rows, H, d]
+    queries, keys, values = _projected(attn, hidden)
     queries, keys = (rotated(x, *rope) for x in (queries, keys))
     if carried is not None:
         keys, values = (torch.cat([own, x]) for own, x in zip(carried, (keys, values), strict=True))
@@ -46,5 +46,10 @@ def lent_attention(
 
 def keys_and_values(attn: Any, hidden: Tensor, rope: tuple[Tensor, Tensor]) -> Lent:
     """Make the keys and values of some rows [rows, C] alone."""
-    _, keys, values = attn.qkv(hidden).view(len(hidden), 3, attn.num_heads, -1).unbind(1)
+    _, keys, values = _projected(attn, hidden)
     return rotated(keys, *rope), values
+
+
+def _projected(attn: Any, hidden: Tensor) -> tuple[Tensor, ...]:
+    made = attn.qkv(hidden)  # of no row, too
+    return made.view(len(made), 3, attn.num_heads, made.shape[-1] // (3 * attn.num_heads)).unbind(1)  # [rows, H, d]

@@ -1,7 +1,7 @@
 """Reuse in a tower of Qwen's form: contexts that stand around its calls, and stand-ins for modules inside it.
 
-`Reuse.reusing` stands below whatever cuts a call into chunks, and `Reuse.planning` above it: a video is planned whole, by
-its pixels before the model casts them, and each chunk takes its part of the plan and what it may copy of the chunk
+`Reuse.reusing` stands below whatever cuts a call into chunks, and `Reuse.planning` above it: a video is planned whole,
+by its pixels before the model casts them, and each chunk takes its part of the plan and what it may copy of the chunk
 before. Without `planning`, each call of the tower is planned by itself.
 """
 
@@ -27,7 +27,7 @@ from prunevid_qwen.vision.options import VisionOptions
 from prunevid_qwen.vision.passing import Pass
 from prunevid_qwen.vision.plan import PatchForm
 
-Part = tuple[Carried, tuple[int, int, int], Tensor, bool]
+ShownPart = tuple[Carried, tuple[int, int, int], Tensor, bool]
 """A video, the grid of the positions that come (in units), their plan, and whether more may follow."""
 
 
@@ -150,7 +150,7 @@ class Reuse:
             return stock(pixels, grid_thw=grid_thw, **kwargs)
         grids = grid_thw.tolist()
         queue = self.planned(pixels, grids) if self._here.queue is None else self._here.queue
-        parts = list[Part]()
+        parts = list[ShownPart]()
         for t, h, w in grids:
             video = queue[0]
             encoded, more = video.take(t)
@@ -179,12 +179,12 @@ class Reuse:
         side = round(self.form.unit**0.5)
         return h // side, w // side
 
-    def _is_stock(self, part: Part) -> bool:
+    def _is_stock(self, part: ShownPart) -> bool:
         """Whether the stock tower makes the same of it, and nothing has to be noted."""
         video, _, encoded, more = part
         return video.image or (bool(encoded.all()) and not more and self._early is None)
 
-    def _noted(self, parts: Sequence[Part]) -> Tensor:
+    def _noted(self, parts: Sequence[ShownPart]) -> Tensor:
         sources = []
         for video, (t, h, w), _, _ in parts:
             sources.append(itself(t, h * w, video.positions, len(self.form.blocks)))
@@ -193,7 +193,9 @@ class Reuse:
                 self.count.add(t * h * w, t * h * w, t * h * w)
         return torch.cat(sources)
 
-    def _pass(self, stock: Callable[..., Any], pixels: Tensor, grid: Tensor, part: Part, kwargs: dict[str, Any]) -> Any:
+    def _pass(
+        self, stock: Callable[..., Any], pixels: Tensor, grid: Tensor, part: ShownPart, kwargs: dict[str, Any]
+    ) -> Any:
         video, size, encoded, more = part
         now = Pass(self.form, video, size, encoded, more, self._early)
         self._here.now = now

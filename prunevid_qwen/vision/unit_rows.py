@@ -12,7 +12,7 @@ from prunevid_qwen.adapters.windows import window_order
 from prunevid_qwen.vision.plan import sources
 
 
-class Batch(NamedTuple):
+class AttentionCall(NamedTuple):
     """Groups of rows that attend to equally many keys each: one call of attention.
 
     Args:
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     keys: Tensor
 
 
-class Batches(NamedTuple):
+class AttentionCalls(NamedTuple):
     """All calls of attention of a block.
 
     Args:
@@ -32,7 +32,7 @@ class Batches(NamedTuple):
         place: [patch rows] where the output of each row stands among those of all calls, one after the other.
     """
 
-    parts: list[Batch]
+    parts: list[AttentionCall]
     place: Tensor
 
 
@@ -69,7 +69,7 @@ class UnitRows:
         self.last = pool[-1]  # [L] of the pool: what the next positions may copy
         self._pool = pool[:, one]  # [T, L] in the tower's order
         self._held: dict[tuple[str, torch.device], Tensor] = {}
-        self._batches: dict[tuple[bool, torch.device], Batches] = {}
+        self._batches: dict[tuple[bool, torch.device], AttentionCalls] = {}
         self._edges = self._window_edges(one, h, w, side)
 
     @staticmethod
@@ -94,14 +94,14 @@ class UnitRows:
             self._held[name, device] = make().to(device)
         return self._held[name, device]
 
-    def batches(self, full: bool, device: torch.device) -> Batches:
+    def batches(self, full: bool, device: torch.device) -> AttentionCalls:
         """Return the calls of attention of a block that sees the whole position, or of one that sees windows."""
         if (full, device) not in self._batches:
             edges = self._edges[[0, -1]] if full else self._edges
             self._batches[full, device] = self._batched(edges, pad=not full, device=device)
         return self._batches[full, device]
 
-    def _batched(self, edges: Tensor, pad: bool, device: torch.device) -> Batches:
+    def _batched(self, edges: Tensor, pad: bool, device: torch.device) -> AttentionCalls:
         there = torch.zeros(len(self.encoded), self.encoded.shape[1] + 1, dtype=torch.long)
         chosen = torch.zeros(self.encoded.numel(), dtype=torch.long)
         chosen[self.at_tower] = 1
@@ -116,19 +116,19 @@ class UnitRows:
         powers = 2 ** torch.arange(32)
         wide = torch.minimum(powers[torch.searchsorted(powers, count)], size) if pad else count
         parts, rows = [], [torch.empty(0, dtype=torch.long)]
-        for k, q in torch.stack([size, wide], 1).unique(dim=0).tolist():
+        for k, q in sorted(set(zip(size.tolist(), wide.tolist(), strict=True))):
             group = ((size == k) & (wide == q)).nonzero()[:, 0]
             step = torch.arange(q)
             valid = step < count[group, None]
             queries = begin[group, None] + torch.minimum(step, count[group, None] - 1)
             keys = self._pool[position[group, None], edges[window[group], None] + torch.arange(k)]
-            parts.append(Batch(*(of_patches(each, self.unit).to(device) for each in (queries, keys))))
+            parts.append(AttentionCall(*(of_patches(each, self.unit).to(device) for each in (queries, keys))))
             rows.append(torch.where(valid, queries, -1).flatten())
         flat = torch.cat(rows)
         place = torch.empty(len(self.number), dtype=torch.long)
         stands = flat >= 0
         place[flat[stands]] = stands.nonzero()[:, 0]
-        return Batches(parts, of_patches(place, self.unit).to(device))
+        return AttentionCalls(parts, of_patches(place, self.unit).to(device))
 
     def without(self, gone: Tensor) -> UnitRows:
         """Return the rows that are left when some of them, [n] bool on the CPU, become copies."""

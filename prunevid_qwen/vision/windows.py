@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from prunevid_qwen.adapters import Adapter
 from prunevid_qwen.adapters.attachments import replaced
-from prunevid_qwen.adapters.seams import transformers_release
+from prunevid_qwen.adapters.seams import attention_called, transformers_release
 from prunevid_qwen.version import TESTED
 
 MOST_WINDOWS = 2**15
@@ -107,7 +107,7 @@ def windows_in_batches(adapter: Adapter, devices: Sequence[str] = ("cuda",)) -> 
     """
     with ExitStack() as stack:
         if transformers_release() in TESTED:
-            seen = _Seen()
+            seen = _Stacked()
             for block in adapter.vision_blocks:
                 attention = getattr(block, "attn", None)
                 if attention is not None and _is_known(attention):
@@ -128,7 +128,7 @@ def _is_known(attention: nn.Module) -> bool:
     )
 
 
-class _Seen(threading.local):
+class _Stacked(threading.local):
     """How the windows of the last bounds are stacked: all blocks of a call share two of them, and the host waits once.
 
     Bounds are told apart as objects, which are held so that no other gets their place.
@@ -157,7 +157,7 @@ def _version(bounds: Tensor) -> int:
     return 0 if bounds.is_inference() else bounds._version  # tensors of inference mode are not counted
 
 
-def _forward(attention: Any, seen: _Seen, devices: tuple[str, ...]) -> Callable[..., Tensor]:
+def _forward(attention: Any, seen: _Stacked, devices: tuple[str, ...]) -> Callable[..., Tensor]:
     stock = attention.forward
     home = sys.modules[type(attention).__module__]
 
@@ -179,7 +179,7 @@ def _forward(attention: Any, seen: _Seen, devices: tuple[str, ...]) -> Callable[
         queries, keys = getattr(home, _ROTATE)(queries, keys, *angles)
         windows = seen.windows(bounds, heads, written == "eager")
         dropout = 0.0 if not attention.training else getattr(attention, "attention_dropout", 0.0)
-        attend, scale = _attention(written, getattr(home, _EAGER)), float(attention.scaling)
+        attend, scale = attention_called(written, getattr(home, _EAGER)), float(attention.scaling)
         plain = attend.__module__ == _SDPA and not dropout and all(isinstance(v, bool | None) for v in others.values())
         if plain and _takes_varlen(queries, scale):
             made = _varlen(queries, keys, values, bounds, windows.longest, scale)
@@ -189,13 +189,6 @@ def _forward(attention: Any, seen: _Seen, devices: tuple[str, ...]) -> Callable[
         return attention.proj(made.reshape(rows, -1).contiguous())  # type: ignore[no-any-return]
 
     return forward
-
-
-def _attention(written: str, eager: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the library's attention of that name, which a user may have replaced."""
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    return ALL_ATTENTION_FUNCTIONS.get_interface(written, eager)  # type: ignore[no-any-return]
 
 
 def _in_stacks(

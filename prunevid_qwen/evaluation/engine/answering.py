@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from prunevid_qwen.adapters import adapter_for, visual_tokens
 from prunevid_qwen.adapters.vision import EncodedVideos, Features
@@ -20,6 +21,7 @@ from prunevid_qwen.evaluation.engine.task import Line, Task, TaskQuestion
 from prunevid_qwen.evaluation.engine.task_media import Read, ReadMedia, media_wanted
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.reuse import encoding_ahead
 from prunevid_qwen.inputs.frontends import Frontend, not_shown, suited
 from prunevid_qwen.inputs.qwen.feed import planner_of
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -31,6 +33,8 @@ from prunevid_qwen.tokens.device import input_device
 from prunevid_qwen.video.clip import Clip
 from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.vision.carried import Carried
+from prunevid_qwen.vision.equal_frames import SeenFrames, Spreading, encoded_of, of_positions
+from prunevid_qwen.vision.identical import planned_ahead
 from prunevid_qwen.vision.options import vision_options
 
 NamedConfigs = tuple[tuple[str, PruneVidConfig], ...]
@@ -169,13 +173,13 @@ class Encoded:
             return None, [medium.held_by(frontend, config) for medium in self._media]
         adapter = self._answerer.adapter
         plan = compile_plan(config, len(adapter.parts.layers))
-        alike = plan.needs.vision, plan.vision
-        if alike not in self._held:
+        key = plan.needs.vision, plan.vision
+        if key not in self._held:
             held = EncodedVideos(adapter.parts.vision)
-            with pruned(self._answerer.model.model, config):  # what it attaches to the vision encoder
+            with encoding_ahead(adapter, plan):
                 made = [self._encode(held, medium, config) for medium in self._media]
-            self._held[alike] = held, made
-        return self._held[alike]
+            self._held[key] = held, made
+        return self._held[key]
 
     def _encode(self, held: EncodedVideos, read: ReadMedia, config: PruneVidConfig) -> Medium:
         reader = self._answerer.model.preprocessor.media
@@ -183,19 +187,27 @@ class Encoded:
         depth = options.temporal_patch_size
         size = (read.frames.shape[1] // options.factor) * (read.frames.shape[2] // options.factor)
         whole = -(-len(read.frames) // depth)
-        chunk_tokens, vision = config.vision_chunk_tokens, vision_options(config.reading)
-        at_once = whole if chunk_tokens is None else max(1, chunk_tokens // size)
+        tokens = config.vision_chunk_tokens
+        at_once = whole if tokens is None else max(1, tokens // size)
+        seen, spreading, parts = SeenFrames(depth), Spreading(), []
+        vision, carried = vision_options(config.reading), Carried()
         planner = planner_of(vision, options) if vision.reuses and read.kind == "video" else None
-        carried, parts = Carried(), []
         for at in range(0, whole, at_once):
-            pixels, grid = fitted_pixels(read.frames[at * depth : (at + at_once) * depth], options)
-            if planner is not None:  # by the pixels before they are cast
-                carried.give(planner.plan(pixels, int(grid[0, 0])), at + at_once < whole)
-            part = held.encode(pixels.to(held.tower.dtype), grid, None if planner is None else carried)
-            if part.source is not None and planner is None:  # what a call copies is numbered from its own beginning
-                part.source[:, 0] += sum(len(each.tokens) for each in parts)
-            parts.append(part)
+            frames = read.frames[at * depth : (at + at_once) * depth]
+            sources = seen.sources(frames) if config.reading.reuse_identical else range(-(-len(frames) // depth))
+            kept, made = encoded_of(sources), None
+            if kept:
+                pixels, grid = fitted_pixels(of_positions(frames, kept, depth), options)
+                if planner is not None:
+                    carried.give(planner.plan(pixels, len(kept)), at + at_once < whole)
+                with planned_ahead():
+                    made = held.encode(pixels.to(held.tower.dtype), grid, None if planner is None else carried)
+            parts.append(spreading.features(made, sources, numbered=planner is not None))
         grid = torch.tensor([[whole, *grid[0, 1:].tolist()]])
-        joined = ([each for each in part if each is not None] for part in zip(*parts, strict=True))
-        features = Features(*(torch.cat(part) if part else None for part in joined))  # type: ignore[arg-type]
+        features = Features(*(_cat(part) for part in zip(*parts, strict=True)))  # type: ignore[arg-type]
         return Medium(read.kind, held.hold(features), grid, read.seconds_per_grid, read.facts)
+
+
+def _cat(parts: Sequence[Tensor | None]) -> Tensor | None:
+    held = [part for part in parts if part is not None]
+    return torch.cat(held) if len(held) == len(parts) else None

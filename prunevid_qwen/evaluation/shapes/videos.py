@@ -24,6 +24,7 @@ from prunevid_qwen.adapters.vision import EncodedVideos, vision_from_memory
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.forward.hooks import pruned
 from prunevid_qwen.forward.plan import compile_plan
+from prunevid_qwen.forward.reuse import encoding_ahead
 from prunevid_qwen.inputs.qwen.feed import planner_of
 from prunevid_qwen.inputs.qwen.media import MediaReader, Medium
 from prunevid_qwen.inputs.qwen.pixels import video_pixels
@@ -140,13 +141,13 @@ class Questioner:
 
     @torch.no_grad()
     def look(self, config: PruneVidConfig) -> Look:
-        """Encode the video as ``config`` samples, resizes and encodes it, once."""
+        """Encode the video as ``config`` samples and resizes it, once."""
         plan = compile_plan(config, len(self.adapter.parts.layers))
         key = config.max_frames, config.max_pixels, plan.needs.vision, plan.vision
         if key not in self._looks:
             medium, held = self._medium(config), EncodedVideos(self.adapter.parts.vision)
             reuse = None if medium.encoded is None else Carried(medium.encoded)
-            with pruned(self.model.model, config):  # what it attaches to the vision encoder
+            with encoding_ahead(self.adapter, plan):
                 features = held.encode(medium.pixels, medium.grid, reuse)
             shown = replace(medium, pixels=held.hold(features))
             at_the_door = features.tokens[:, : self.model.model.config.get_text_config().hidden_size]

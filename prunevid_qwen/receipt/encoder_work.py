@@ -30,7 +30,7 @@ def vision_facts(sample: SampleTrace, options: VisionOptions, seconds: float) ->
         own = [sample.source[block.start : block.stop] for block in videos]
         encoded = sum(int((each[:, 0] == torch.arange(len(each))).sum()) for each in own)
         ran = torch.cat(own)[:, 1]
-        share = int(ran.sum()) / (units * int(sample.source[:, 1].max()))
+        share = int(ran.sum()) / (units * max(1, int(sample.source[:, 1].max())))
         note = "0 % stood still: the encoder did all of it" if encoded == units else None
     return {
         "units": units,

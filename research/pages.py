@@ -19,6 +19,7 @@ from research.readme_page import methods_page, readme_tables
 from research.receipt_page import receipt_tables
 from research.search_page import search_tables
 from research.toys_page import toys_tables
+from research.vision_page import vision_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
@@ -32,6 +33,7 @@ PAGES: dict[str, Callable[[Path], dict[str, str]]] = {
     "docs/receipt.md": receipt_tables,
     "docs/search.md": search_tables,
     "docs/toys.md": toys_tables,
+    "docs/vision.md": vision_tables,
 }
 """Of each page with generated tables, what makes them by name of the folder ``eval/results``."""
 

@@ -79,14 +79,15 @@ class Row:
 
 def vision_rows() -> list[Row]:
     """List what is compared: towers under the recommended decoder and under the stock one, and the controls."""
-    stock = {"reuse_threshold": None, "early_tau": None, "early_block": None, "reuse_identical": False}
+    stock = _reading(reuse_threshold=None, early_tau=None, early_block=None, reuse_identical=False)
     decoder, identical = changes(get_recommended_config()) | stock, {"reuse_identical": True}
+    twice = min(1.0, 2 * get_recommended_config().keep_ratio)
 
     def pruned(name: str, **options: Any) -> Row:
-        return Row(Method(name, {**decoder, **options}, ()))
+        return Row(Method(name, {**decoder, **_reading(**options)}, ()))
 
     def alone(name: str, **options: Any) -> Row:
-        return Row(Method(name, {**ALL_OFF, **stock, **options}, ()), UNPRUNED)
+        return Row(Method(name, {**ALL_OFF, **stock, **_reading(**options)}, ()), UNPRUNED)
 
     return [
         Row(Method(RECOMMENDED, decoder, ()), UNPRUNED),
@@ -100,9 +101,16 @@ def vision_rows() -> list[Row]:
         ),
         alone("S 0, 0.9 alone", early_block=0, early_tau=0.9),
         pruned("fast + S 0, 0.9", **identical, reuse_threshold=8.0, early_block=0, early_tau=0.9),
-        pruned("half the frames", max_frames=8),
+        Row(Method("half the frames", {**decoder, "max_frames": 8}, ())),
+        # a share of half the tokens is half as many: here the decoder keeps as many as under the base
+        Row(Method("half the frames, same tokens", {**decoder, "max_frames": 8, "keep_ratio": twice}, ())),
         Row(SmallerFrames("smaller frames", decoder, (), side_share=0.75)),
     ]
+
+
+def _reading(**options: Any) -> dict[str, Any]:
+    """Return options of `Reading` under the names that `changes` gives them."""
+    return {f"reading.{name}": value for name, value in options.items()}
 
 
 def vision_run(

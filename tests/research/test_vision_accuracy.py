@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from prunevid_qwen.config import PruneVidConfig, get_baseline_config, get_recommended_config
+from prunevid_qwen.config import PruneVidConfig, get_baseline_config, get_fast_config, get_recommended_config
+from prunevid_qwen.evaluation.shapes.methods import Method, changes
 from prunevid_qwen.moving_shapes.conditions import BY_NAME
 from research.vision_accuracy import (
     CONDITIONS,
@@ -45,14 +46,16 @@ def test_every_row_changes_the_encoder_alone_or_what_it_is_shown() -> None:
     for row in vision_rows():
         own = row.method.base_config(BY_NAME["drift"]).flat()
         decoder = decoders["unpruned" if row.method.name.endswith("alone") else RECOMMENDED]
-        differs = {name for name, value in decoder.items() if own[name] != value}
-        assert differs <= {*(f"reading.{each}" for each in SAVES), *shown, "min_cluster_tokens"}, row.method.name
+        differs = {name for name in (*decoder, *own) if own.get(name) != decoder.get(name)}
+        of_decoder = differs - {*(f"reading.{each}" for each in SAVES), *shown}
+        assert of_decoder == ({"keep_ratio"} if row.method.name.endswith("same tokens") else set()), row.method.name
         assert row.method.levers == ()
 
 
 def test_the_base_runs_the_stock_tower_and_the_rows_say_what_they_save() -> None:
     assert saved(RECOMMENDED) == [None, None, None, False]
     assert saved("fast") == [8.0, None, None, True]
+    assert config_of("fast") == Method("it", changes(get_fast_config()), ()).base_config(BY_NAME["shake"])
     assert saved("recommended + R 2") == [2.0, None, None, False]
     assert saved("S 0, 0.9 alone") == [None, 0.9, 0, False]
     assert saved("half the frames") == saved("smaller frames") == saved(RECOMMENDED)

@@ -14,6 +14,7 @@ from research import search
 from research.pages import ROOT
 from research.search_run import best, confirmed, losses
 
+pytestmark = pytest.mark.nightly
 TOYS = ("one", "other")
 
 

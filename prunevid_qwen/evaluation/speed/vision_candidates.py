@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prunevid_qwen.config import PruneVidConfig
 from prunevid_qwen.config.media_reading import check_reuse
+from prunevid_qwen.config.methods import RLTOptions
 from prunevid_qwen.errors import ConfigError
 
 THRESHOLDS = (2.0, 4.0, 8.0, 16.0)
@@ -60,16 +61,8 @@ class Candidates:
 
 
 def merge_tau_of(config: PruneVidConfig) -> float:
-    """Return the cosine above which stage 1 of a config merges two tokens.
+    """Return the cosine above which stage 1 of a config merges two tokens; of a config without such a threshold rlt's.
 
-    Raises:
-        ConfigError: it merges by no such threshold.
+    A merger like `distinct` has none. Two tokens that `rlt` would merge are too alike for it to keep both.
     """
-    tau = getattr(config.merger, "tau", None)
-    if tau is None:
-        merger = "no merger" if config.merger is None else f"merger {config.merger_name!r}, which has no tau"
-        raise ConfigError(
-            f"agreement is whether stage 1 would merge two tokens, and this config has {merger}: calibrate with a "
-            "config whose merger has one, such as --config fast, or pass --merger rlt"
-        )
-    return float(tau)
+    return float(getattr(config.merger, "tau", RLTOptions().tau))

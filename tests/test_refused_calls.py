@@ -256,6 +256,7 @@ HOOKS = ("forward", "stage3_kv", "adapters")
 NOT_A_CALL = (
     "merges tokens inside the decoder",  # a method of ones own
     "was left while another thread was inside a call",  # test_threads reaches it
+    "attention that every place pays",  # test_vision_reuse_pruned reaches it
     "encoded images or videos of",  # the row of features made outside the block; test_taps reaches it
 )
 

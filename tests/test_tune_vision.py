@@ -267,7 +267,7 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(
 @pytest.mark.parametrize(
     "words",
     [
-        ["--config", "fastv"], ["--config", "baseline"], ["--merger", "pool"], ["--agreement", "1.5"],
+        ["--agreement", "1.5"],
         ["--thresholds", "300"], ["--early_taus", "0"], ["--early_blocks", "-1"], ["--out", "here.txt"],
         ["--out", "no/such/folder.json"],
     ],

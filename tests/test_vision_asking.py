@@ -100,11 +100,11 @@ def test_tasks_are_encoded_as_each_config_says_in_chunks_as_at_once() -> None:
 
 
 def test_what_a_chunk_copies_is_numbered_in_the_whole_video() -> None:
-    still = np.repeat(FRAMES[:2], 8, axis=0)
+    still = np.repeat(FRAMES[:2], 8, axis=0)  # two pictures, four positions of each
     config = STOCK.replace(reuse_identical=True, vision_chunk_tokens=32)
     encoded = Encoded(Answerer(bundled(), (("it", config),), {}), [ReadMedia("video", still, 1.0, (), {})])
     held, _ = encoded.under(config)
     assert held is not None
     source = held.features[0].source
-    assert source is not None and source[:, 0].view(8, 16)[:, 0].tolist() == [0] * 8
-    assert source[:, 1].view(8, 16)[:, 0].tolist() == [4] + [0] * 7
+    assert source is not None and source[:, 0].view(8, 16)[:, 0].tolist() == [0] * 4 + [64] * 4
+    assert source[:, 1].view(8, 16)[:, 0].tolist() == [4, 0, 0, 0] * 2

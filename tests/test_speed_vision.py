@@ -414,6 +414,7 @@ def test_what_ran_says_what_was_encoded(finished: Path) -> None:
     assert str(facts["chosen"]["frames"]) in facts["chosen"]["tried"]
 
 
+@pytest.mark.nightly
 def test_a_run_with_the_encoder_goes_on_with_the_same_frames(finished: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()

@@ -29,7 +29,7 @@ def get_recommended_config() -> PruneVidConfig:
     ``cluster_ratio`` sets the budget. The measurements are from the bundled toys; no real checkpoint has confirmed
     them yet.
     """
-    own = {"merger.cluster_ratio": 0.25, "selector.keep_ratio": 0.5, "reading.reuse_identical": True}
+    own: dict[str, Any] = {"merger.cluster_ratio": 0.25, "selector.keep_ratio": 0.5, "reading.reuse_identical": True}
     return PruneVidConfig(merger="distinct", selector="dpp", pruning_layer=0.5, **own)
 
 

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 def search_tables(results: Path) -> dict[str, str]:
-    """Return the blocks "search", "searched" and "confirmed".
+    """Return the blocks "rule", "searched", "confirmed" and "timed".
 
     Args:
         results: the folder ``eval/results``.
@@ -28,6 +28,7 @@ def search_tables(results: Path) -> dict[str, str]:
         "rule": summary["rule"].partition("Rule:")[2].strip(),
         "searched": "\n".join(_searched(summary["search"])),
         "confirmed": "\n".join(_confirmed(summary["confirm"])),
+        "timed": "\n".join(_timed(json.loads((results / "search/speed/efficiency.json").read_text(encoding="utf-8")))),
     }
 
 
@@ -47,6 +48,24 @@ def _searched(rows: list[Row]) -> list[str]:
     ]
     without = len(rows) - len(scored)
     return [*Table(head, body).markdown("---"), "", f"{len(scored)} configs have a score; {without} miss a budget."]
+
+
+def _timed(speed: Row) -> list[str]:
+    head = ["Config", "Tokens", "First token", "Choice of tokens"]
+    body = []
+    for row in speed["rows"]:
+        if row["variant"].startswith(("stock", "recommended")):
+            parts = row["parts_ms"]
+            choosing = sum(parts[name]["median"] for name in ("stage1", "stage2", "stage3"))
+            first = row["ms"]["first_token"]["median"]
+            body.append(
+                [f"`{row['variant']}`", f"{100 * row['R_layer']:.1f} %", f"{first:.0f} ms", f"{choosing:.0f} ms"]
+            )
+    rounds = speed["rows"][0]["rounds"]
+    said = (
+        f"Shape 7b_small, 32 frames, two CPU threads, medians of {rounds} rounds; commit {str(speed['commit'])[:10]}."
+    )
+    return [*Table(head, body).markdown("---"), "", said]
 
 
 def _named(cell: str) -> str:

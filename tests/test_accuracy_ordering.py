@@ -46,7 +46,7 @@ class Toy:
 
 
 TOYS = (
-    Toy("bundled", ("plain", "clutter"), 32, 2, 16, 0.03),
+    Toy("bundled", ("plain", "clutter"), 24, 2, 8, 0.03),
     Toy("bundled-qwen3vl", ("plain",), 8, 1, 4, 0.06),
 )
 

@@ -171,6 +171,7 @@ def local(tasks: list[Task], tmp_path_factory: pytest.TempPathFactory) -> list[L
     return timeless(run_here(tasks, Reading(tmp_path_factory.mktemp("marks")), ANSWERING.load().answer, 0))
 
 
+@pytest.mark.nightly
 def test_lines_are_those_of_the_local_engine(
     cluster: None, tasks: list[Task], local: list[Line], tmp_path: Path
 ) -> None:

@@ -278,6 +278,7 @@ def test_overhead_pairs_neighbours_and_takes_turns_in_front(monkeypatch):
     assert order[:4] == [False, True, True, False] and sum(order) == len(order) / 2
 
 
+@pytest.mark.nightly
 def test_growth_fits_the_exponent_of_the_medians(monkeypatch):
     clock = {"seconds": 0.0}
 
@@ -291,6 +292,7 @@ def test_growth_fits_the_exponent_of_the_medians(monkeypatch):
     assert [point["frames"] for point in line["points"]] == [4, 8, 16]
 
 
+@pytest.mark.nightly
 def test_growth_really_runs_stage_1_on_scenes():
     line = measure_growth(CPU, torch.float32, positions=(4, 8))
     for point in line["points"]:

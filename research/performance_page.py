@@ -9,7 +9,7 @@ from typing import Any
 from prunevid_qwen.config.amounts import percent
 from prunevid_qwen.evaluation.speed.speed_page import growth_table, overhead_table, table
 from research.encoder_speed_page import encoder_tables
-from research.ran import what_ran
+from research.ran import named_today, what_ran
 
 SPEED, STAGE1, HOUR = "efficiency_cpu/efficiency.json", "stage1_speed.json", "long_video.json"
 
@@ -25,6 +25,7 @@ def performance_tables(results: Path) -> dict[str, str]:
         results: the folder ``eval/results``.
     """
     speed, stage1, hour = (json.loads((results / name).read_text(encoding="utf-8")) for name in (SPEED, STAGE1, HOUR))
+    speed = named_today(speed)
     others = [json.loads((results / name / "efficiency.json").read_text(encoding="utf-8")) for name in FAMILIES]
     found = {
         "families run": [f"- {what_ran(each)} {' '.join(each['noise'])}".rstrip() for each in others],

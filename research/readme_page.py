@@ -10,6 +10,7 @@ from prunevid_qwen.evaluation.speed.speed_page import table
 from research.comparison import comparison_tables, points, read
 from research.encoder_speed_page import encoder_speed
 from research.methods_page import method_tables
+from research.ran import named_today
 
 SHOWN = ("recommended", "prunevid", "prunevid published", "random", "uniform")
 BUDGETS = (0.25, 0.16, 0.10, 0.05)
@@ -25,7 +26,7 @@ def readme_tables(results: Path) -> dict[str, str]:
         results: the folder ``eval/results``.
     """
     kept, speed = (read(results, name) for name in ("kept_share.json", "efficiency_cpu/efficiency.json"))
-    tables = {"fast": _fast(speed["rows"]), "encoder": encoder_speed(results)}
+    tables = {"fast": _fast(named_today(speed)["rows"]), "encoder": encoder_speed(results)}
     return {"kept": _kept(kept["rows"]), **method_tables(), **tables}
 
 

@@ -163,8 +163,7 @@ class PrunedVLM:
         """Answer a question, or several in one padded batch.
 
         A video is read, resized and encoded in chunks of ``config.vision_chunk_tokens`` visual tokens. The next chunk
-        is read while one is encoded, so an hour of video needs little more memory than a minute. A video that several
-        questions share is encoded once.
+        is read while one is encoded, so an hour needs little more memory than a minute. A shared video is encoded once.
 
         Args:
             video_path: a file, a folder of frames, a list of images (the frames of one video), an array
@@ -211,7 +210,8 @@ class PrunedVLM:
             shown = shown_in(*asked) if single and returned else None
             inference = torch.inference_mode(not returned)
             with self._lock, inference, pruned(self.model, self._what) as trace, self.frontend.memory(tower) as videos:
-                encoding = Encoding(videos, [each for sample in opened for each in sample.media], progress)
+                media = [each for sample in opened for each in sample.media]
+                encoding = Encoding(videos, media, progress, self.config.reading)
                 samples = [
                     dataclasses.replace(sample, media=tuple(map(encoding.encode, sample.media))) for sample in opened
                 ]
@@ -266,7 +266,7 @@ class PrunedVLM:
             for context in (self._lock, torch.inference_mode(), pruned(self.model, self._what)):
                 stack.enter_context(context)
             encoded = stack.enter_context(self.frontend.memory(self._tower))
-            return Prepared.of(self.frontend, opened, single, encoded, progress, began)
+            return Prepared.of(self.frontend, opened, single, encoded, progress, began, self.config.reading)
 
     @ends_streamer
     def answer(self, prepared: Prepared, **generate_arguments: Any) -> Any:
@@ -285,7 +285,7 @@ class PrunedVLM:
         inference = torch.inference_mode(not returns_tensors(self.model, generate_arguments))
         memory = self.frontend.memory(self._tower, prepared.encoded)
         with self._lock, inference, pruned(self.model, self._what) as trace, memory:
-            inputs = prepared.inputs_for(self._reading, input_device(self.model))
+            inputs = prepared.inputs_for(self._reading, input_device(self.model), self.config.reading)
             output = self.model.generate(**inputs, **generate_arguments)
         check_applied(trace, self._what, visual_tokens(self.model, inputs["input_ids"]))
         seconds = {**prepared.seconds, "total": prepared.seconds["total"] + time.perf_counter() - began}

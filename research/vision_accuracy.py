@@ -81,7 +81,7 @@ def vision_rows() -> list[Row]:
     """List what is compared: towers under the recommended decoder and under the stock one, and the controls."""
     stock = _reading(reuse_threshold=None, early_tau=None, early_block=None, reuse_identical=False)
     decoder, identical = changes(get_recommended_config()) | stock, {"reuse_identical": True}
-    twice = min(1.0, 2 * get_recommended_config().keep_ratio)
+    twice = min(1.0, 2 * get_recommended_config().cluster_ratio)
 
     def pruned(name: str, **options: Any) -> Row:
         return Row(Method(name, {**decoder, **_reading(**options)}, ()))
@@ -103,7 +103,7 @@ def vision_rows() -> list[Row]:
         pruned("fast + S 0, 0.9", **identical, reuse_threshold=8.0, early_block=0, early_tau=0.9),
         Row(Method("half the frames", {**decoder, "max_frames": 8}, ())),
         # a share of half the tokens is half as many: here the decoder keeps as many as under the base
-        Row(Method("half the frames, same tokens", {**decoder, "max_frames": 8, "keep_ratio": twice}, ())),
+        Row(Method("half the frames, same tokens", {**decoder, "max_frames": 8, "cluster_ratio": twice}, ())),
         Row(SmallerFrames("smaller frames", decoder, (), side_share=0.75)),
     ]
 

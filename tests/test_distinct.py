@@ -96,7 +96,18 @@ def test_autocast_of_the_caller_changes_nothing() -> None:
     assert torch.equal(found, distinct_order(x, (4, 3, 3), 20, 4.0, 0.5))
 
 
-@pytest.mark.parametrize("options", [{"time_reach": 0}, {"space_reach": -1.0}, {"time_reach": True}])
+@pytest.mark.parametrize(
+    "options", [{"time_reach": 0}, {"space_reach": -1.0}, {"time_reach": True}, {"time_reach": 10**400}]
+)
 def test_a_reach_is_above_nought(options: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         DistinctOptions(**options)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_token_that_is_no_number_costs_no_other_its_place(monkeypatch: pytest.MonkeyPatch, bad: float) -> None:
+    monkeypatch.setattr(distinct, "CANDIDATES", 4)
+    x = noise(24, 5)
+    x[7, 2] = bad
+    order = distinct_order(x, (4, 3, 2), 16, 4.0, 0.5).tolist()
+    assert len(set(order)) == 16

@@ -106,3 +106,13 @@ def test_what_it_is_told_is_believed() -> None:
     tokens = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(0))
     source = torch.tensor([[0, 1], [0, 3], [0, 3]])
     assert run_map(tokens, 0.8, 100, source).target.tolist() == [0, 1, 0, 2, 0, 2]
+
+
+@pytest.mark.parametrize("pictures", [(0, 1, 0, 1), (0, 0, 1, 0, 0), (0, 1, 1, 2, 0, 2)])
+def test_a_copy_of_an_earlier_position_is_compared_with_the_one_before(pictures: tuple[int, ...]) -> None:
+    """Equal positions are copies of the first of them, whatever lies between."""
+    looks = torch.eye(3)[list(pictures)][:, None].repeat(1, 3, 1)  # [T, 3, C]
+    first = torch.tensor([pictures.index(each) for each in pictures])
+    source = first[:, None] * 3 + torch.arange(3)
+    told, blind = run_map(looks, 0.8, 100, source), run_map(looks, 0.8, 100)
+    assert torch.equal(told.target, blind.target) and torch.equal(told.rep, blind.rep)

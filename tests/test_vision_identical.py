@@ -370,7 +370,7 @@ def test_a_row_is_told_of_equal_frames(family: str, shown: list[int], told: list
     assert source[:, :, 0].tolist() == [[own * each + place for place in range(each)] for own in told]
     assert [set(own.tolist()) == {0} for own in source[:, :, 1]] == [own in shown[:at] for at, own in enumerate(shown)]
     said = vision_facts(sample, vision_options(config.reading), 0.0)
-    assert (said["units"], said["encoded"]) == (sample.tokens, each * len(set(told)))
+    assert (said["units"], said["encoded"]) == (sample.tokens, each * len(set(shown)))
     assert said["share"] == pytest.approx(len(set(shown)) / len(shown))
 
 

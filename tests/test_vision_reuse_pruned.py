@@ -24,6 +24,7 @@ from prunevid_qwen import (
 )
 from prunevid_qwen.adapters import adapter_for
 from prunevid_qwen.adapters.vision import source_of, taps_of, vision_in_chunks
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.forward.hooks import attached
 from prunevid_qwen.forward.reuse import encoding_ahead
 from prunevid_qwen.forward.vision_evidence import watched_vision
@@ -291,6 +292,14 @@ def test_features_of_another_config_are_said_to_be_unknown(vlm: PruneVidQwen25VL
     plain = vlm.with_config(vlm.config.replace(reuse_threshold=None))
     stats = vlm.answer(plain.prepare(frames, "?"), max_new_tokens=1)["stats"]["vision"]
     assert stats["encoded"] is None and stats["note"].startswith("unknown")
+
+
+def test_features_of_other_copies_are_refused(vlm: PruneVidQwen25VL, frames: Any) -> None:
+    """A receipt of this config would tell of work that the other one did."""
+    made = vlm.with_config(vlm.config.replace(reuse_threshold=100.0)).prepare(frames, "?")
+    for other in (8.0, None):
+        with pytest.raises(ConfigError):
+            vlm.with_config(vlm.config.replace(reuse_threshold=other)).answer(made, max_new_tokens=1)
 
 
 def test_a_plan_reads_videos_with_it(vlm: PruneVidQwen25VL, frames: Any) -> None:

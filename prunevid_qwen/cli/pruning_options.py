@@ -20,7 +20,7 @@ FULL_NAMES = "full_names"
 """The hidden option, taken any number of times, that carries each full name and its value to a command."""
 CONFIG_KIND = "PRESET|FILE.json"
 PRESETS_HELP = (
-    "paper, recommended (ours; a fifth of the tokens, loses fewest answers on our toys), fast (recommended, and what "
+    "paper, recommended (ours; a fifth of the tokens, chosen on our toys), fast (recommended, and what "
     "stands still is not encoded again), recommended_2026_11 (the recommended before it), conservative (prunes less), "
     "aggressive (prunes more), stage1_only, reference (the authors' code), glimpse (GlimpsePrune, a trained "
     "predictor), fastv (FastV as published), baseline (no pruning), a method's name (that method alone), or a JSON "

@@ -12,6 +12,7 @@ from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.vision.frame_reuse import FrameReuse
 from prunevid_qwen.vision.identical import identical_once
 from prunevid_qwen.vision.tower import Reuse
+from prunevid_qwen.vision.windows import windows_in_batches
 
 _COPIED = ("states", "keys")  # of a copy they are those of what it copies
 
@@ -54,6 +55,7 @@ def encoding_ahead(adapter: Adapter, plan: Plan) -> Iterator[None]:
     """
     reuse, query = reuse_for(adapter, plan), plan.needs.vision
     with ExitStack() as stack:
+        stack.enter_context(windows_in_batches(adapter))
         if query is not None:
             stack.enter_context(watched_vision(adapter, query, None if reuse is None else reuse.tapped))
         if reuse is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from prunevid_qwen.adapters.vision import EncodedVideos, Features, is_placeholder
+from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.qwen.feed import Chunk, VideoFeed
 from prunevid_qwen.inputs.qwen.media import Medium
@@ -24,6 +25,7 @@ from prunevid_qwen.video.picture import Picture
 from prunevid_qwen.vision.carried import Carried
 from prunevid_qwen.vision.equal_frames import Spreading
 from prunevid_qwen.vision.identical import planned_ahead
+from prunevid_qwen.vision.options import vision_options
 
 # (frames encoded so far, frames in all), of all videos of the call
 Progress = Callable[[int, int], None]
@@ -37,6 +39,7 @@ class Encoding:
         videos: keeps the features; None where the model encodes what it is shown itself, so that nothing is done here.
         media: everything that the call shows, repeated things too.
         progress: told after each chunk; where damage makes a video begin anew it counts back.
+        reading: of the config: what it asks of the vision encoder.
     """
 
     def __init__(
@@ -44,8 +47,9 @@ class Encoding:
         videos: EncodedVideos | None,
         media: Iterable[AnyMedium],
         progress: Progress | None = None,
+        reading: Reading | None = None,
     ) -> None:
-        self._held, self._progress = videos, progress
+        self._held, self._progress, self._vision = videos, progress, vision_options(reading or Reading())
         self._feeds = list({id(each): each for each in media if isinstance(each, VideoFeed)}.values())
         self._frames = 0  # of finished videos
         self._made: dict[int, tuple[AnyMedium, Medium]] = {}  # the first keeps its id from being given anew
@@ -123,6 +127,13 @@ class Encoding:
         if is_placeholder(medium.pixels):
             raise ConfigError("this video was encoded elsewhere and has no pixels: pass the video itself")
         busy: list[tuple[Timestamp, Timestamp]] = []
+        planned = medium.planned_for
+        if planned is not None and planned.copies != self._vision.copies and self._vision.reuses:
+            raise ConfigError(
+                f"this video was read for reuse_threshold={planned.reuse_threshold}, early_tau={planned.early_tau} and "
+                f"early_block={planned.early_block}, and this config asks for {self._vision.reuse_threshold}, "
+                f"{self._vision.early_tau} and {self._vision.early_block}: read it with the config that answers"
+            )
         reuse = None if medium.encoded is None else Carried(medium.encoded)
         held = self._videos.hold(self._timed(medium.pixels, medium.grid, busy, reuse))
         return Medium("video", held, medium.grid, medium.seconds_per_grid, medium.facts), busy

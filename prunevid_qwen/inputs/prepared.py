@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from torch import Tensor
 
 from prunevid_qwen.adapters.seams import cache_of
 from prunevid_qwen.adapters.vision import EncodedVideos
+from prunevid_qwen.config.media_reading import Reading
 from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.inputs.encoding import Encoding, Progress
 from prunevid_qwen.inputs.frontends import Frontend
 from prunevid_qwen.inputs.qwen.preprocessor import PromptSource
 from prunevid_qwen.video.picture import Picture
+from prunevid_qwen.vision.options import VisionOptions, vision_options
 
 _MADE = ("inputs", "input_ids", "inputs_embeds", "attention_mask", "mm_token_type_ids", "pixel_values",
          "pixel_values_videos", "image_grid_thw", "video_grid_thw", "second_per_grid_ts", "image_sizes",
@@ -35,6 +37,7 @@ class Prepared:
         inputs: of ``generate``, on the CPU.
         seconds: "read" (reading that the encoder did not hide, and making the inputs), "vision" (the encoder) and
             "total".
+        vision: what was asked of the vision encoder.
     """
 
     samples: tuple[PromptSource, ...]
@@ -42,6 +45,7 @@ class Prepared:
     encoded: EncodedVideos | None
     inputs: dict[str, Tensor]
     seconds: dict[str, float]
+    vision: VisionOptions = field(default_factory=VisionOptions)
 
     @classmethod
     def of(
@@ -52,6 +56,7 @@ class Prepared:
         encoded: EncodedVideos | None,
         progress: Progress | None,
         began: float,
+        reading: Reading,
     ) -> Prepared:
         """Encode the media of opened samples, each once; inside `Frontend.memory`.
 
@@ -62,10 +67,11 @@ class Prepared:
             encoded: will hold the features.
             progress: called with the frames encoded so far and those of all videos.
             began: `time.perf_counter` when the call began.
+            reading: of the config: what it asks of the vision encoder.
         """
         opening = time.perf_counter() - began
         media = [each for sample in opened for each in sample.media]
-        encoding = Encoding(encoded, media, progress)
+        encoding = Encoding(encoded, media, progress, reading)
         encoding.encode_images(media)
         samples = tuple(dataclasses.replace(each, media=tuple(map(encoding.encode, each.media))) for each in opened)
         making = time.perf_counter()
@@ -73,14 +79,21 @@ class Prepared:
             inputs = frontend.batch(samples)
         read = opening + encoding.waited + time.perf_counter() - making
         seconds = {"read": read, "vision": encoding.encoded, "total": time.perf_counter() - began}
-        return cls(samples, single, encoded, inputs, seconds)
+        return cls(samples, single, encoded, inputs, seconds, vision_options(reading))
 
-    def inputs_for(self, frontend: Frontend, device: torch.device) -> dict[str, Tensor]:
+    def inputs_for(self, frontend: Frontend, device: torch.device, reading: Reading) -> dict[str, Tensor]:
         """Return the inputs on a device, for a config whose methods need images as ``frontend`` reads them.
 
         Raises:
-            ConfigError: they need squares, and an image is none and was not padded.
+            ConfigError: they need squares, and an image is none and was not padded; or the config asks the vision
+                encoder for other copies than were made.
         """
+        asked = vision_options(reading)
+        if self.vision.reuses and asked.copies != self.vision.copies:
+            raise ConfigError(
+                f"these videos were encoded with reuse_threshold, early_tau and early_block {self.vision.copies}, and "
+                f"this config asks for {asked.copies}: call prepare with the config that answers"
+            )
         shown = [each for sample in self.samples for each in sample.media if isinstance(each, Picture)]
         bare = any("square" not in each.facts and len(set(each.pixels.shape[:2])) > 1 for each in shown)
         if bare and getattr(frontend, "pad_to_square", False):

@@ -30,8 +30,14 @@ def vision_facts(sample: SampleTrace, options: VisionOptions, seconds: float) ->
         own = [sample.source[block.start : block.stop] for block in videos]
         encoded = sum(int((each[:, 0] == torch.arange(len(each))).sum()) for each in own)
         ran = torch.cat(own)[:, 1]
-        share = int(ran.sum()) / (units * max(1, int(sample.source[:, 1].max())))
-        note = "0 % stood still: the encoder did all of it" if encoded == units else None
+        whole = max(1, int(sample.source[:, 1].max()))
+        share = int(ran.sum()) / (units * whole)
+        # no block runs on a newline, of which a video has one; on class tokens, one a position, and on all others none
+        # runs where they are copies, also where it is not known of what
+        newlines = sum(block.unplaced % block.grid[0] for block in videos)
+        encoded -= max(0, int((ran == 0).sum()) - newlines - (units - encoded))
+        did_all = encoded == units and bool((ran[ran > 0] == whole).all())
+        note = "0 % stood still: the encoder did all of it" if did_all else None
     return {
         "units": units,
         "encoded": encoded,

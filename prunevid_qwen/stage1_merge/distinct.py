@@ -33,7 +33,8 @@ class Distinct(DistinctOptions):
     - ``d_ij = 1 - cos(x_i, x_j) * exp(-|dt| / time_reach) * exp(-|dp| / space_reach)``, their distance.
 
     So the same thing is kept again where it has moved, or after a while: this is how an answer knows when and where.
-    The first token kept is the rarest. Memory: one piece of the distances and four numbers for each token.
+    The first token kept is the rarest. Memory: the tokens in fp32 (of a
+    large video some of them), one piece of the distances and about ten numbers for each token.
 
     Options: see `DistinctOptions`.
     """
@@ -152,7 +153,7 @@ def distinct_order(x: Tensor, grid: tuple[int, int, int], count: int, time_reach
         while len(picks) < count:
             now = (weight * near).masked_fill_(gone, -1.0)
             best = int(now.argmax())
-            if len(picks) > start and float(now[best]) <= outside:
+            if len(picks) > start and not float(now[best]) > outside:  # nor where one is no number
                 break
             picks.append(index[best])
             near = torch.minimum(near, between[best])

@@ -117,12 +117,13 @@ def _continues(features: Tensor, tau: float) -> Tensor:
 def _continues_or_copies(features: Tensor, tau: float, source: Tensor) -> Tensor:
     """Tell what `_continues` tells, of tokens [T, L, C] of which those are copies that are not their own ``source``.
 
-    A copy looks like the one before it, which is the same token, if any token looks like itself: zeros do not, and
-    nothing does at tau=1.
+    A copy of what the position before is looks like it, if any token looks like itself: zeros do not, and nothing does
+    at tau=1. A copy of an earlier position is compared as any other.
     """
     positions, locations, _ = features.shape
     flat = features.flatten(0, 1)
-    own = torch.arange(positions * locations, device=source.device).view_as(source) == source
+    own = torch.ones_like(source, dtype=torch.bool)
+    own[1:] = source[1:] != source[:-1]
     alike = torch.zeros(positions, locations, dtype=torch.bool, device=features.device)
     itself = torch.zeros_like(alike)
     for first in range(0, positions, _CHUNK):

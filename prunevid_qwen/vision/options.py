@@ -37,6 +37,11 @@ class VisionOptions:
         """Whether places of a video may be copies."""
         return self.reuse_threshold is not None or self.early_tau is not None
 
+    @property
+    def copies(self) -> tuple[float | None, float | None, int | float | None]:
+        """What decides which places are copies of others that differ: features of other values are not these."""
+        return self.reuse_threshold, self.early_tau, self.early_block
+
     def __bool__(self) -> bool:
         """Whether anything is asked for."""
         return self.reuses or self.reuse_identical

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -40,5 +41,5 @@ class DistinctOptions(MethodOptions):
         super().__post_init__()
         for name in ("time_reach", "space_reach"):
             value = getattr(self, name)
-            if not is_number(value) or not value > 0:
+            if not is_number(value) or not 0 < value < math.inf or value > 1e300:
                 raise ConfigError(f"{name} is a number above 0, got {quoted(value)}")

@@ -20,7 +20,7 @@ from prunevid_qwen.inputs.qwen.pixel_options import STOCK, PixelOptions, smart_r
 from prunevid_qwen.inputs.qwen.pixels import fitted_frame, image_pixels, video_pixels
 from prunevid_qwen.video import FramesChanged, Video, open_video, read_video
 from prunevid_qwen.video.picture import Picture
-from prunevid_qwen.vision.options import vision_options
+from prunevid_qwen.vision.options import VisionOptions, vision_options
 
 # frames a video would otherwise get the limit of a single image (16,384 tokens); qwen-vl-utils' VIDEO_MAX_PIXELS
 VIDEO_MAX_PIXELS = 768 * 28 * 28
@@ -44,6 +44,7 @@ class Medium:
         facts: what a receipt says of it.
         encoded: [T, L] bool, the visual tokens of a video that are encoded, see `prunevid_qwen.vision.plan`; None where
             its config asks for no copies.
+        planned_for: the options that ``encoded`` was planned for.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Medium:
     seconds_per_grid: float
     facts: dict[str, Any]
     encoded: Tensor | None = None
+    planned_for: VisionOptions | None = None
 
 
 class MediaReader:
@@ -100,7 +102,7 @@ class MediaReader:
         pixels, grid = video_pixels(video.frames, fit.for_video(len(video.timestamps), *video.size, *limits))
         vision = vision_options(config.reading)
         encoded = planner_of(vision, fit).plan(pixels, int(grid[0, 0])) if vision.reuses else None
-        return Medium("video", pixels, grid, video.seconds_per_grid, facts_of(video, grid, fit), encoded)
+        return Medium("video", pixels, grid, video.seconds_per_grid, facts_of(video, grid, fit), encoded, vision)
 
     def open_video(
         self, source: Any, config: PruneVidConfig, *, dtype: torch.dtype, pin: bool = False, **given: Any

@@ -48,7 +48,7 @@ def test_every_row_changes_the_encoder_alone_or_what_it_is_shown() -> None:
         decoder = decoders["unpruned" if row.method.name.endswith("alone") else RECOMMENDED]
         differs = {name for name in (*decoder, *own) if own.get(name) != decoder.get(name)}
         of_decoder = differs - {*(f"reading.{each}" for each in SAVES), *shown}
-        assert of_decoder == ({"keep_ratio"} if row.method.name.endswith("same tokens") else set()), row.method.name
+        assert of_decoder == ({"cluster_ratio"} if row.method.name.endswith("same tokens") else set()), row.method.name
         assert row.method.levers == ()
 
 

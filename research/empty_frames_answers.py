@@ -24,7 +24,7 @@ from prunevid_qwen.evaluation.store import read_lines, unpack
 from research.shapes_run import RUNS, answer, write_summary
 
 BUDGET = 0.10
-METHODS = ("recommended_2026_11", "prunevid", "stage 1 + fastv", "random", "uniform")
+METHODS = ("recommended", "prunevid", "stage 1 + fastv", "random", "uniform")
 DROPPED = ", text dropped"
 SECOND_TOY = f"{BUNDLED}-qwen3vl"
 VIDEOS, FIRST_SEED, FITTED_ON = 100, 1_007_000_000, 16

@@ -172,6 +172,7 @@ def test_a_file_without_records_or_cut_off_is_refused(folder, text):
         JsonRecords(folder / "none.json")
 
 
+@pytest.mark.nightly
 def test_nothing_is_kept_of_50000_records(folder):
     path = lines(folder, *(json.dumps({**GOOD, "question_id": n}) for n in range(50_000)))
     data = open_data(DataSpec("visual_cot", path, str(folder)))

@@ -39,6 +39,7 @@ def copy_of(folder: Path, to: Path) -> Path:
     return to
 
 
+@pytest.mark.nightly
 def test_a_run_goes_on_where_it_was(finished, tmp_path, monkeypatch):
     folder = copy_of(finished, tmp_path / "run")
     before = read_lines(folder / MEASUREMENTS)

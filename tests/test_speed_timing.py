@@ -157,6 +157,7 @@ def test_an_unknown_shape_is_refused_with_the_nearest_and_a_model_whose_flops_ar
 # ---- memory
 
 
+@pytest.mark.nightly
 def test_a_peak_is_seen_though_it_is_over_and_what_was_there_before_is_not():
     held = torch.ones(8 * 2**20)  # 32 MiB that were there before
     with peak_memory(CPU) as found:

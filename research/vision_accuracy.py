@@ -3,7 +3,7 @@
 A toy answers under towers that encode less, each with the decoder's pruning as it is, and under the plain controls
 (fewer and smaller frames), with a still, a shaken and a drifting camera apart. Writes run.json, answers.jsonl.xz and
 summary.json under runs/, which git ignores; what is committed was written with ``--out eval/results/vision_accuracy``
-(of the second toy: ``--model_path bundled-qwen3vl --out eval/results/vision_accuracy_qwen3vl``). A stopped run goes on
+(of the second toy: ``--model-path bundled-qwen3vl --out eval/results/vision_accuracy_qwen3vl``). A stopped run goes on
 where it was: give the same command again. ``python tools/fill_pages.py`` then writes the table of docs/vision.md.
 """
 

@@ -86,7 +86,7 @@ def reused(
 
 @torch.no_grad()
 def features(family: str, videos: Tensor, attention: str = "sdpa") -> Tensor:
-    out = family_model(family, attention).model.get_video_features(pixel_values_videos=videos)
+    out = family_model(family, attention).model.get_video_features(videos)
     return out.pooler_output  # type: ignore[no-any-return]
 
 
@@ -439,9 +439,9 @@ def test_frames_of_another_size_and_attention_weights_are_refused() -> None:
     family, videos = "video_llava", drawn(some(3, 0.4))[None]
     model = family_model(family).model
     with reused(family), pytest.raises(UnsupportedError):
-        model.get_video_features(pixel_values_videos=F.pad(videos, (0, PATCH, 0, PATCH)))
+        model.get_video_features(F.pad(videos, (0, PATCH, 0, PATCH)))
     with reused(family), pytest.raises(UnsupportedError):
-        model.get_video_features(pixel_values_videos=videos, output_attentions=True)
+        model.get_video_features(videos, output_attentions=True)
 
 
 # ---- what is saved

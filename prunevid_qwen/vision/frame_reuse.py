@@ -107,8 +107,9 @@ class FrameReuse:
 
         def get_video_features(*args: Any, **kwargs: Any) -> Any:
             here, given = self._here, signature.bind(*args, **kwargs).arguments
-            require_arguments(given, name, "pixel_values_videos")
-            here.videos, here.at, here.carried = frames_of(given["pixel_values_videos"]), 0, None
+            pixels = "pixel_values" if "pixel_values" in given else "pixel_values_videos"  # older releases, newer ones
+            require_arguments(given, name, pixels)
+            here.videos, here.at, here.carried = frames_of(given[pixels]), 0, None
             try:
                 out = stock(*args, **kwargs)
                 here.check_all()

@@ -1,4 +1,4 @@
-"""The speed benchmark with the vision encoder in it: what stands still is exact, FLOPs, equal times, figures, pages."""
+"""The speed benchmark with the vision encoder in it: frames of equal time, figures, pages, the run and the command."""
 
 from __future__ import annotations
 
@@ -9,211 +9,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunevid_qwen.cli import main
-from prunevid_qwen.config import get_paper_config
-from prunevid_qwen.errors import ConfigError, UnsupportedError
+from prunevid_qwen.errors import ConfigError
 from prunevid_qwen.evaluation.speed import encoder_contest
 from prunevid_qwen.evaluation.speed.contest import STOCK
 from prunevid_qwen.evaluation.speed.encoder_contest import FAST, FEWER_FRAMES, WINDOWS, EncoderContest, frames_at
 from prunevid_qwen.evaluation.speed.encoder_findings import FACTS, ROUND, encoder_findings
 from prunevid_qwen.evaluation.speed.encoder_page import encoder_part, gains_table
-from prunevid_qwen.evaluation.speed.flops import facts_of
 from prunevid_qwen.evaluation.speed.model_shapes import build_model, shape_called
-from prunevid_qwen.evaluation.speed.prompt_forms import form_of
-from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize, make_inputs, pixels_of
+from prunevid_qwen.evaluation.speed.prompt_inputs import PromptSize
 from prunevid_qwen.evaluation.speed.speed_findings import MEASUREMENTS, PARTS
 from prunevid_qwen.evaluation.speed.speed_page import write_report
 from prunevid_qwen.evaluation.speed.speed_run import SpeedRun, speed_run
-from prunevid_qwen.evaluation.speed.timed_run import timed_parts
-from prunevid_qwen.evaluation.speed.video_contents import PAN, PAN_STEP, content_pixels
-from prunevid_qwen.evaluation.speed.vision_flops import units_run, vision_flops
+from prunevid_qwen.evaluation.speed.video_contents import PAN
 from prunevid_qwen.evaluation.store import read_lines
-from prunevid_qwen.inputs.qwen.pixels import PixelOptions, fitted_pixels
-from prunevid_qwen.vision.plan import PatchForm, plan_reuse
 from research.encoder_speed_page import CPU, GPU, RECORDING, encoder_speed, encoder_tables
 from research.long_video import encoders
-from tests.tolerances import close
 
 ROOT = Path(__file__).resolve().parents[1]
-SIZE = PromptSize(8, 4, 5, 12)  # 4 positions of 20 tokens
-FORM = PatchForm(14, 2, (0.27, 0.26, 0.28))
 
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[Any]:
     yield build_model(shape_called("tiny"), torch.device("cpu"), torch.float32, "eager")
-
-
-def units(pixels: Tensor, size: PromptSize = SIZE) -> Tensor:
-    return pixels.view(size.positions, size.rows * size.columns, 4, -1)
-
-
-# ---- what stands still
-
-
-@pytest.mark.parametrize(("share", "columns"), [(0.0, 0), (0.5, 2), (0.8, 4), (1.0, 5)])
-def test_the_share_stands_still_exactly_and_all_else_moves(share: float, columns: int) -> None:
-    encoded = plan_reuse(units(content_pixels(SIZE, share, 0)), 8.0, form=FORM)
-    still = torch.arange(20) % 5 < columns
-    assert encoded[0].all()
-    assert torch.equal(encoded[1:], (~still).expand(3, -1))
-    made = units(content_pixels(SIZE, share, 0))
-    assert torch.equal(made[1:, still], made[:1, still].expand(3, -1, -1, -1))
-    assert torch.equal(content_pixels(SIZE, share, 0), content_pixels(SIZE, share, 0))
-    assert not torch.equal(content_pixels(SIZE, share, 0), content_pixels(SIZE, share, 1))
-
-
-def picture(pixels: Tensor, size: PromptSize = SIZE) -> Tensor:
-    """Patches of Qwen's towers as frames [T * 2, 3, H, W], place by place."""
-    h, w = size.rows, size.columns
-    out = torch.empty(size.frames, 3, 28 * h, 28 * w)
-    for number, patch in enumerate(pixels.view(-1, 3, 2, 14, 14)):
-        position, place = divmod(number, 4 * h * w)
-        token, inside = divmod(place, 4)
-        top, left = 28 * (token // w) + 14 * (inside // 2), 28 * (token % w) + 14 * (inside % 2)
-        out[2 * position : 2 * position + 2, :, top : top + 14, left : left + 14] = patch.transpose(0, 1)
-    return out
-
-
-def test_a_pan_shows_the_same_picture_further_to_the_right_and_nothing_stands_still() -> None:
-    pixels = content_pixels(SIZE, PAN, 0)
-    frames = picture(pixels)
-    assert torch.equal(frames[:-1, ..., PAN_STEP:], frames[1:, ..., :-PAN_STEP])
-    assert plan_reuse(units(pixels), 8.0, form=FORM).all()
-
-
-def test_patches_are_in_the_order_of_the_processors() -> None:
-    """Frames whose pixels are all different come out of both in the same place."""
-    raw = np.random.default_rng(0).integers(0, 255, (2, 56, 84, 3), dtype=np.uint8)
-    options = PixelOptions(14, 2, 2)
-    wanted, _ = fitted_pixels(raw, options)
-    mean, std = (255 * torch.tensor(each).view(3, 1, 1) for each in (options.image_mean, options.image_std))
-    frames = (torch.from_numpy(raw).permute(0, 3, 1, 2).float() - mean) / std
-    from prunevid_qwen.evaluation.speed.video_contents import _patches
-
-    close(_patches(frames[None], form_of(shape_called("7b_small"))), wanted)
-
-
-@pytest.mark.parametrize(
-    "shape", ["qwen3vl-8b_small", "llava-ov-7b_small", "llava-next-7b_small", "internvl3-8b_small"]
-)
-def test_every_form_of_pixels_has_these_contents(shape: str) -> None:
-    form = form_of(shape_called(shape))
-    rows, columns = form.grid or (2, 4)
-    size = PromptSize(2 * form.frames, rows, columns, form=form)
-    for content in (0.5, PAN):
-        made = content_pixels(size, content, 0)
-        assert made.shape == pixels_of(size, 0).shape and made.dtype == torch.float32
-    if not form.merge:
-        frames = content_pixels(size, 0.5, 0)
-        same = (frames[1:] == frames[:1]).flatten(0, -2).all(0)
-        assert 0 < int(same.sum()) == round(0.5 * columns) * len(same) // columns
-
-
-# ---- FLOPs of what is encoded
-
-
-def brute_force(shape: Any, grid: tuple[int, int, int], masks: list[Tensor]) -> int:
-    """Count queries and keys of each block patch by patch; ``masks`` are, of each block, the encoded units."""
-    vision = shape.vision_config
-    _, h, w = grid
-    width, side = vision.hidden_size, vision.window_size // 28
-    total = 2 * 4 * int(masks[0].sum()) * 1176 * width
-    for block, mask in enumerate(masks):
-        total += 4 * int(mask.sum()) * 2 * (4 * width**2 + 3 * width * vision.intermediate_size)
-        for position, place in mask.nonzero().tolist():
-            del position
-            row, column = divmod(place, w)
-            keys = [
-                (y, x) for y in range(h) for x in range(w)
-                if block in vision.fullatt_block_indexes or (y // side, x // side) == (row // side, column // side)
-            ]  # fmt: skip
-            total += 4 * 4 * len(keys) * 4 * width  # four patches ask four of each; scores and sums
-    out = shape.text_config.hidden_size
-    return total + int(masks[-1].sum()) * 2 * 4 * width * (4 * width + out)
-
-
-@pytest.fixture
-def mask() -> Tensor:
-    chosen = torch.rand(3, 15, generator=torch.Generator().manual_seed(0)) < 0.5
-    chosen[0] = True
-    return chosen
-
-
-def test_flops_of_a_windowed_tower_are_those_of_what_is_encoded(mask: Tensor) -> None:
-    shape, grid = shape_called("tiny"), (3, 3, 5)
-    assert vision_flops(shape, grid, 1, [[(0, mask)]]) == brute_force(shape, grid, [mask, mask])
-    whole = torch.ones_like(mask)
-    assert vision_flops(shape, grid, 2, [[(0, whole)], [(0, mask)]]) == vision_flops(shape, grid) + vision_flops(
-        shape, grid, 1, [[(0, mask)]]
-    )
-    later = mask & (torch.arange(15) % 2 == 0)
-    assert vision_flops(shape, grid, 1, [[(0, mask), (1, later)]]) == brute_force(shape, grid, [mask, later])
-
-
-@pytest.mark.parametrize("shape", ["qwen2vl-7b_small", "qwen3vl-8b_small"])
-def test_flops_of_a_tower_of_whole_positions_are_the_encoded_share(shape: str, mask: Tensor) -> None:
-    config = shape_called(shape)
-    share = int(mask.sum()) / mask.numel()
-    assert vision_flops(config, (3, 3, 5), 1, [[(0, mask)]]) == pytest.approx(share * vision_flops(config, (3, 3, 5)))
-
-
-def test_flops_of_a_tower_of_images_are_of_its_patches_and_the_whole_projector() -> None:
-    config = shape_called("llava-ov-7b_small")
-    form = form_of(config)
-    grid, patches = (4, *(form.grid or ())), form.side**2
-    whole, none = torch.ones(4, patches, dtype=torch.bool), torch.zeros(4, patches, dtype=torch.bool)
-    half = whole.clone()
-    half[2:] = False
-    all_of_it, projector = (vision_flops(config, grid, 1, [[(0, each)]]) for each in (whole, none))
-    assert all_of_it == vision_flops(config, grid) == 4 * vision_flops(config, (1, *grid[1:]))
-    assert 0 < projector < all_of_it
-    assert vision_flops(config, grid, 1, [[(0, half)]]) * 2 == all_of_it + projector
-
-
-def attended(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    return torch.softmax(queries @ keys.transpose(-1, -2) * scale, dim=-1) @ values
-
-
-@pytest.mark.parametrize("options", [{}, {"early_tau": 1.0, "early_block": 0}])
-def test_flops_of_what_ran_are_those_that_torch_counts(
-    model: Any, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two of four columns are whole windows, so that no query is padded; the early rule drops nothing that moves."""
-    size = PromptSize(8, 4, 4, 12)
-    config = get_paper_config().replace(reuse_threshold=8.0, **options)
-    inputs = make_inputs(size, model, content_pixels(size, 0.5, 0))
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attended)  # a CPU's own is not counted
-    with FlopCounterMode(display=False) as counter:
-        parts = timed_parts(model, inputs, config)
-    counts = {str(name): sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
-    tower = max(n for name, n in counts.items() if name.endswith((".visual", "VisionTransformerPretrainedModel")))
-    facts = facts_of(size, model, config, parts)
-    assert facts["encoded"] == 0.625 and facts["flops"]["vision"] == tower < vision_flops(model.config, (4, 4, 4))
-
-
-def test_a_copy_of_which_nothing_is_known_is_not_counted_as_encoded(model: Any) -> None:
-    size = PromptSize(4, 4, 4, 12)
-    config = get_paper_config().replace(reuse_threshold=8.0)
-    parts = timed_parts(model, make_inputs(size, model, content_pixels(size, 0.5, 0)), config)
-    assert parts.trace is not None
-    parts.trace.samples = tuple(dataclasses.replace(sample, source=None) for sample in parts.trace.samples)
-    with pytest.raises(UnsupportedError):
-        facts_of(size, model, config, parts)
-
-
-def test_patches_of_whole_images_count_by_their_share() -> None:
-    form = form_of(shape_called("llava-ov-7b_small"))
-    blocks = torch.tensor([2000] * 98 + [500] * 98)  # thousandths of two blocks; a half of the patches, half of a block
-    (run,) = units_run(torch.stack([torch.arange(196), blocks], dim=1), form, 2)
-    assert run[0] == 0 and run[1].shape == (2, form.side**2)
-    assert int(run[1].sum()) == round((1 + 0.25) / 2 * run[1].numel())
 
 
 # ---- as many frames as take as long

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -165,3 +166,34 @@ def test_a_video_is_one_set_of_tokens_and_the_published_budget_rounds_alike() ->
     kept = DivPrune(keep_tokens=5).plan(shown((3, 2, 2), x))
     assert kept.is_selection and kept.rep.tolist() == sorted(by_hand(x, 5))
     assert DivPrune().most(shown((1, 24, 24), torch.zeros(576, 1)).layout) == 56, "round(0.098 * 576)"
+
+
+@pytest.mark.parametrize("piece_bytes", [200, 2**26])
+def test_equal_directions_are_found_by_their_bits(monkeypatch: pytest.MonkeyPatch, piece_bytes: int) -> None:
+    monkeypatch.setattr(cosines, "PIECE_BYTES", piece_bytes)
+    x = noise(5, 6)[[0, 1, 0, 2, 1, 3, 3, 4, 0]]
+    x[2] *= 2
+    x[[5, 6]] = 0.0
+    x[7] = torch.nan
+    assert CosineDistances(x).first_equal().tolist() == [0, 1, 0, 3, 1, 5, 6, 7, 0]
+    alike = lambda sums, **_: (sums[:1], np.zeros(1, int), np.zeros(len(sums), int))  # noqa: E731
+    monkeypatch.setattr(cosines.np, "unique", alike)
+    assert CosineDistances(x).first_equal().tolist() == [0, 1, 0, 3, 4, 5, 6, 7, 0], "equal sums are no equal tokens"
+
+
+@pytest.mark.parametrize("candidates", [1, 3, 256])
+def test_a_product_that_rounds_equal_tokens_apart_changes_no_pick(
+    monkeypatch: pytest.MonkeyPatch, candidates: int
+) -> None:
+    """As other kinds of CPU do: a later token comes out a little farther than its equal."""
+    monkeypatch.setattr(divprune, "CANDIDATES", candidates)
+    x = noise(10, 6).repeat(3, 1)
+    right, stock = max_min_order(x, 10).tolist(), CosineDistances.nearest
+
+    def rounded(self: CosineDistances, index: Tensor | None, chosen: Tensor) -> Tensor:
+        found = stock(self, index, chosen)
+        at = torch.arange(len(x)) if index is None else index
+        return torch.where(found > 0, found * (1 + at * 2.0**-23), found)
+
+    monkeypatch.setattr(CosineDistances, "nearest", rounded)
+    assert max_min_order(x, 10).tolist() == right and max(right) < 10

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -83,6 +84,25 @@ class CosineDistances:
                     cosines[own] = torch.maximum(cosines[own], found)
             left = left[cosines[left] <= reached]
         return int(left[_distance(cosines[left]).argmax()])
+
+    def first_equal(self) -> Tensor:
+        """Find for each token the first one of the same direction, to the bit: [N] int64 on the CPU. A zero vector has none.
+
+        Products of equal tokens are not always equal: how a sum is rounded depends on the shape of the product, and on
+        the kind of the CPU.
+        """
+        factors = torch.arange(self.x.shape[1], device=self.x.device) * 2654435769 + 1  # Knuth's, for sums of bits
+        whole = torch.int64 if self.dtype == torch.float64 else torch.int32
+        bits = (self._unit(piece).add(0.0).view(whole).long() for piece in self.pieces)  # -0.0 is 0.0
+        sums = torch.cat([(part * factors).sum(dim=1) for part in bits]).cpu().numpy()
+        _, at, name = np.unique(sums, return_index=True, return_inverse=True)
+        first = torch.from_numpy(at)[torch.from_numpy(name.reshape(-1))]
+        later = (first < torch.arange(len(first), device="cpu")).nonzero()[:, 0]
+        for part in later.split(max(1, self.pieces[0].stop)):
+            one, other = (self._unit(each.to(self.x.device)) for each in (part, first[part]))
+            same = (one == other).all(dim=1) & one.any(dim=1)
+            first[part] = torch.where(same.cpu(), first[part], part)
+        return first
 
     def among(self, index: Tensor) -> Tensor:
         """Distances between some tokens, [B, B] fp32, of their indices [B]."""

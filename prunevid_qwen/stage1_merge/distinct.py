@@ -89,7 +89,8 @@ class PlacedDistances(CosineDistances):
         """1 - cos of each token and the mean of all, [N] fp32."""
         total = torch.stack([self.x[piece].to(self.dtype).sum(0) for piece in self.pieces]).sum(0)
         unit = total / torch.linalg.vector_norm(total).clamp(min=torch.finfo(torch.float32).tiny)
-        return torch.cat([unlike(self._unit(piece), unit[None])[:, 0] for piece in self.pieces])
+        rarity = torch.cat([unlike(self._unit(piece), unit[None])[:, 0] for piece in self.pieces])
+        return rarity[self.first_equal().to(rarity.device)]  # equal tokens are equally rare, however sums are rounded
 
     def among(self, index: Tensor) -> Tensor:
         """Distances between some tokens, [B, B] fp32, of their indices [B]."""

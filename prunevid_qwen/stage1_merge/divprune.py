@@ -80,7 +80,8 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
         [count] int64 on the CPU, in the order of the picks.
     """
     distances = CosineDistances(x)
-    picks = [distances.most_alone()]
+    first = distances.first_equal().numpy()
+    picks = [int(first[distances.most_alone()])]
     least = _Least(distances, picks)
     while len(picks) < count:
         order = least.order()
@@ -97,10 +98,12 @@ def max_min_order(x: Tensor, count: int) -> Tensor:
             best = int(near.argmax())
             if near[best] < outside or (near[best] == outside and some[best] > next_one):
                 break
-            picks.append(int(some[best]))
+            # of equal tokens, none of which is picked unless their distance is 0
+            picks.append(int(first[some[best]] if near[best] > 0 else some[best]))
             near = np.minimum(near, between[best])
-            near[best] = _PICKED
+            near[some == picks[-1]] = _PICKED
         least.note(some, near)
+        least.note(np.array(picks), np.full(len(picks), _PICKED, dtype=np.float32))
     return torch.tensor(picks, device="cpu")
 
 

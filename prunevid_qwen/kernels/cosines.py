@@ -86,9 +86,9 @@ class CosineDistances:
         return int(left[_distance(cosines[left]).argmax()])
 
     def first_equal(self) -> Tensor:
-        """Find for each token the first one of the same direction, to the bit: [N] int64 on the CPU. A zero vector has none.
+        """Find for each token the first one of the same direction, to the bit: [N] int64 on the CPU.
 
-        Products of equal tokens are not always equal: how a sum is rounded depends on the shape of the product, and on
+        A zero vector has none. Products of equal tokens are not always equal: how a sum is rounded depends on the shape of the product, and on
         the kind of the CPU.
         """
         factors = torch.arange(self.x.shape[1], device=self.x.device) * 2654435769 + 1  # Knuth's, for sums of bits
@@ -98,7 +98,7 @@ class CosineDistances:
         _, at, name = np.unique(sums, return_index=True, return_inverse=True)
         first = torch.from_numpy(at)[torch.from_numpy(name.reshape(-1))]
         later = (first < torch.arange(len(first), device="cpu")).nonzero()[:, 0]
-        for part in later.split(max(1, self.pieces[0].stop)):
+        for part in torch.split(later, max(1, self.pieces[0].stop)):
             one, other = (self._unit(each.to(self.x.device)) for each in (part, first[part]))
             same = (one == other).all(dim=1) & one.any(dim=1)
             first[part] = torch.where(same.cpu(), first[part], part)

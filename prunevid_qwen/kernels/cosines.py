@@ -88,8 +88,8 @@ class CosineDistances:
     def first_equal(self) -> Tensor:
         """Find for each token the first one of the same direction, to the bit: [N] int64 on the CPU.
 
-        A zero vector has none. Products of equal tokens are not always equal: how a sum is rounded depends on the shape of the product, and on
-        the kind of the CPU.
+        A zero vector has no equal. Products of equal tokens are not always equal: how a sum is rounded depends on the
+        shape of the product, and on the kind of the CPU.
         """
         factors = torch.arange(self.x.shape[1], device=self.x.device) * 2654435769 + 1  # Knuth's, for sums of bits
         whole = torch.int64 if self.dtype == torch.float64 else torch.int32

@@ -1,4 +1,4 @@
-"""The blocks "vision accuracy" and "natural clips" of docs/vision.md, from the committed raw results."""
+"""The blocks of docs/vision.md that are figures, from the committed raw results."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from research.vision_accuracy import CONDITIONS, GROUPS
 FOLDERS = ("vision_accuracy", "vision_accuracy_qwen3vl")
 """Of the runs of both toys, below eval/results."""
 
-CLIPS = "natural_clips.json"
+CLIPS, MOVING = "natural_clips.json", "moving_camera.json"
 _JUDGED = ("still or shaken", "drift")  # groups with a column of differences
 _WORDS = {"plain": "still", "shake": "shaken", "drift": "drifting"}
 _DASH = "\N{EN DASH}"
@@ -22,23 +22,25 @@ _NOT_YET = {
     "vision accuracy": "Not run yet. `python -m research.vision_accuracy --out eval/results/vision_accuracy` and "
     "`python tools/fill_pages.py` write this table.",
     "natural clips": "Not run yet. `python -m research.natural_clips` and `python tools/fill_pages.py` write it.",
+    "moving camera": "Not run yet. `python -m research.moving_camera` and `python tools/fill_pages.py` write it.",
 }
 
 Row = dict[str, Any]
 
 
 def vision_tables(results: Path) -> dict[str, str]:
-    """Return both blocks by name.
+    """Return the blocks by name.
 
     Args:
         results: the folder ``eval/results``. A block whose results are not there says how they are made.
     """
     runs = [results / name / "summary.json" for name in FOLDERS]
     parts = [accuracy_table(_read(path)) for path in runs if path.is_file()]
-    clips = results / CLIPS
+    clips, moving = results / CLIPS, results / MOVING
     return {
         "vision accuracy": "\n\n".join(parts) or _NOT_YET["vision accuracy"],
         "natural clips": clips_table(_read(clips)) if clips.is_file() else _NOT_YET["natural clips"],
+        "moving camera": moving_table(_read(moving)) if moving.is_file() else _NOT_YET["moving camera"],
     }
 
 
@@ -100,6 +102,42 @@ def clips_table(record: Row) -> str:
         f"`{record['command']}` at commit {str(record.get('commit', ''))[:10]}."
     )
     return "\n".join([*Table(head, rows).markdown("---"), "", said])
+
+
+def moving_table(record: Row) -> str:
+    """Write `research.moving_camera`: each way to encode a drifting clip, and the control that takes as long."""
+    head = ["encoder", "time", "right", "points", "control of that time", "points over it", "stage 1 agrees"]
+    agreed = {f"S {row['early_block']}, {row['early_tau']}": row["agreement"] for row in record["agreement"]["early"]}
+    rows = [
+        [
+            row["row"],
+            percent(row["time"]),
+            percent(row["accuracy"]),
+            _points(row, "points"),
+            row.get("control") or _DASH,
+            _points(row, "over_control"),
+            _share(agreed.get(row["row"])),
+        ]
+        for row in record["rows"]
+    ]
+    timed, (first, last) = record["timed"], record["seeds"]
+    said = (
+        f"Qwen2.5-VL's toy, {record['questions']} questions about {record['videos']} drifting clips of 16 frames, seeds "
+        f"{first} to {last}; the decoder is that of `recommended`. Time: of the vision encoder, in percent of the stock "
+        f"encoder's {record['milliseconds'][record['rows'][0]['row']]:.1f} ms, medians over {timed['clips']} clips and "
+        f"{timed['rounds']} rounds in turns, {timed['threads']} thread. Points: against the stock encoder, and against "
+        "the fastest control that takes at least as long, paired by question, with the 95 % interval over clips. Stage 1 "
+        f"agrees: share of the copies that `rlt` would merge. `{record['command']}` at commit "
+        f"{str(record.get('commit', ''))[:10]}."
+    )
+    return "\n".join([*Table(head, rows).markdown("---"), "", said])
+
+
+def _points(row: Row, name: str) -> str:
+    """Write a difference as `difference` does."""
+    if name not in row:
+        return _DASH
+    return difference({"difference": row[name], "difference_interval": row[f"{name}_interval"]})
 
 
 def _read(path: Path) -> Row:

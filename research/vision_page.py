@@ -121,14 +121,14 @@ def moving_table(record: Row) -> str:
         for row in record["rows"]
     ]
     timed, (first, last) = record["timed"], record["seeds"]
+    whole = record["milliseconds"][record["rows"][0]["row"]]
     said = (
-        f"Qwen2.5-VL's toy, {record['questions']} questions about {record['videos']} drifting clips of 16 frames, seeds "
-        f"{first} to {last}; the decoder is that of `recommended`. Time: of the vision encoder, in percent of the stock "
-        f"encoder's {record['milliseconds'][record['rows'][0]['row']]:.1f} ms, medians over {timed['clips']} clips and "
-        f"{timed['rounds']} rounds in turns, {timed['threads']} thread. Points: against the stock encoder, and against "
-        "the fastest control that takes at least as long, paired by question, with the 95 % interval over clips. Stage 1 "
-        f"agrees: share of the copies that `rlt` would merge. `{record['command']}` at commit "
-        f"{str(record.get('commit', ''))[:10]}."
+        f"Qwen2.5-VL's toy, {record['questions']} questions about {record['videos']} drifting clips of 16 frames, "
+        f"seeds {first} to {last}; the decoder is that of `recommended`. Time: of the vision encoder, in percent of "
+        f"the stock encoder's {whole:.1f} ms, medians over {timed['clips']} clips and {timed['rounds']} rounds in "
+        f"turns, threads: {timed['threads']}. Points: against the stock encoder, and against the fastest control that "
+        "takes at least as long, paired by question, with the 95 % interval over clips. Stage 1 agrees: share of the "
+        f"copies that `rlt` would merge. `{record['command']}` at commit {str(record.get('commit', ''))[:10]}."
     )
     return "\n".join([*Table(head, rows).markdown("---"), "", said])
 

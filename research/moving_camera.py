@@ -1,8 +1,8 @@
 """What helps the vision encoder under a moving camera: ``python -m research.moving_camera`` writes a record of it.
 
 The record is eval/results/moving_camera.json. The first toy is asked about clips whose camera drifts. Two candidates
-encode less: states that hardly moved after an early block are copied (S: ``early_block``, ``early_tau``), or positions
-are merged in pairs (`research.position_pairs`). The controls are fewer frames and fewer pixels. Everything is timed in
+encode less: what hardly moved is copied, by pixels (R: ``reuse_threshold``) or by states after an early block (S:
+``early_block``, ``early_tau``), or positions are merged in pairs (`research.position_pairs`). The controls are fewer frames and fewer pixels. Everything is timed in
 one process, in turns, and each candidate stands beside the control that takes as long. The decoder's preset is
 ``recommended`` for all; of fewer frames or pixels it keeps its share, so fewer tokens.
 """
@@ -81,6 +81,7 @@ def rows() -> list[Row]:
     whole = Method("", decoder, ())
     return [
         Row(STOCK, "base", whole),
+        Row("R 8", "candidate", Method("", {**decoder, "reading.reuse_threshold": 8.0}, ())),
         *(
             Row(f"S {block}, {tau}", "candidate", early(block, tau))
             for block, tau in ((0, 0.95), (0, 0.9), (0, 0.8), (1, 0.95), (1, 0.9))
@@ -104,7 +105,8 @@ class MovingAsker(Questioner):
         """Ask every question as ``row`` encodes the video; return which answers are right."""
         self._looks.clear()
         with self.tower(row):
-            return [line["correct"] for line in self.ask(row.config)]
+            self.look(row.config)  # held, and asked about below
+        return [line["correct"] for line in self.ask(row.config)]
 
     @contextmanager
     def tower(self, row: Row) -> Iterator[None]:
@@ -152,7 +154,8 @@ def tune(model: PruneVidQwen25VL) -> dict[str, Any]:
             path = ShapesVideo(DRIFT, seed).write(Path(folder) / f"{seed}.mp4")
             counted.append(count_video(model, config, str(path), candidates, lambda _done, _all: None))
     found = figures(counted, candidates, model.model.config.vision_config.depth)
-    return {name: found[name] for name in ("reuse_threshold", "early", "chosen")}
+    early = [row for row in found["early"] if row["reuse_threshold"] is None]
+    return {"clips": TUNED, "reuse_threshold": found["reuse_threshold"], "early": early}
 
 
 def beside(seconds: dict[str, float], kinds: dict[str, str]) -> dict[str, str | None]:

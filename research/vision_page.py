@@ -107,7 +107,9 @@ def clips_table(record: Row) -> str:
 def moving_table(record: Row) -> str:
     """Write `research.moving_camera`: each way to encode a drifting clip, and the control that takes as long."""
     head = ["encoder", "time", "right", "points", "control of that time", "points over it", "stage 1 agrees"]
-    agreed = {f"S {row['early_block']}, {row['early_tau']}": row["agreement"] for row in record["agreement"]["early"]}
+    counted = record["agreement"]
+    agreed = {f"R {row['reuse_threshold']:g}": row["agreement"] for row in counted["reuse_threshold"]}
+    agreed |= {f"S {row['early_block']}, {row['early_tau']}": row["agreement"] for row in counted["early"]}
     rows = [
         [
             row["row"],

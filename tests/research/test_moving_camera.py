@@ -106,7 +106,7 @@ def test_the_page_shows_the_record(tmp_path: Path) -> None:
     assert ours["points"] == 0
     record = {"rows": found, "videos": 2, "questions": 4, "seeds": [1, 2], "command": "c", "commit": "d" * 40,
               "milliseconds": {name: 1000 * each for name, each in seconds.items()}, "timed": {"clips": 1, "rounds": 1,
-              "threads": 1}, "agreement": {"early": []}}  # fmt: skip
+              "threads": 1}, "agreement": {"early": [], "reuse_threshold": []}}  # fmt: skip
     (tmp_path / MOVING).write_text(json.dumps(record))
     table = vision_tables(tmp_path)["moving camera"]
     assert all(row.name in table for row in rows())

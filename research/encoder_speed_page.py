@@ -44,7 +44,7 @@ def encoder_speed(results: Path) -> str:
     run = _read(results / CPU["7b_small"] / "efficiency.json")
     if run is None:
         return "Not measured yet on this page: `prunevid bench speed --only encoder` does it."
-    cells = run["encoder"]
+    cells = _cells(run)
     head = [f"first token, {cells[0]['frames']} frames", *(content_name(cell["content"]) for cell in cells)]
     names = [name for name in SHOWN if all(_of(cell, name) for cell in cells)]
     lines = [
@@ -56,6 +56,11 @@ def encoder_speed(results: Path) -> str:
 def _read(path: Path) -> Row | None:
     found: Row | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     return found
+
+
+def _cells(run: Row) -> list[Row]:
+    """Return the contents by what stands still, moving cameras last, in whatever order they were run."""
+    return sorted(run["encoder"], key=lambda cell: (isinstance(cell["content"], str), cell["content"]))
 
 
 def _of(cell: Row, name: str) -> Row | None:
@@ -79,7 +84,7 @@ def _runs(results: Path, folders: dict[str, str], options: str) -> list[str]:
             )  # fmt: skip
             said += [f"`{shape}` was not run: `{' '.join(words)}` does it.", ""]
             continue
-        cells = run["encoder"]
+        cells = _cells(run)
         said += [f"`{shape}`: {what_ran(run)}", *run["noise"], "", *(f"- {rho_sentence(cell)}" for cell in cells), ""]
         said += [*gains_table(cells), "", *_slower(cells), *error_lines(cells), ""]
     return said[:-1]

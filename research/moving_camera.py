@@ -1,10 +1,11 @@
 """What helps the vision encoder under a moving camera: ``python -m research.moving_camera`` writes a record of it.
 
-The record is eval/results/moving_camera.json. The first toy is asked about clips whose camera drifts. Two candidates
-encode less: what hardly moved is copied, by pixels (R: ``reuse_threshold``) or by states after an early block (S:
-``early_block``, ``early_tau``), or positions are merged in pairs (`research.position_pairs`). The controls are fewer frames and fewer pixels. Everything is timed in
-one process, in turns, and each candidate stands beside the control that takes as long. The decoder's preset is
-``recommended`` for all; of fewer frames or pixels it keeps its share, so fewer tokens.
+The record is eval/results/moving_camera.json. The first toy is asked about clips whose camera drifts. Candidates encode
+less: what hardly moved is copied, by pixels (R: ``reuse_threshold``) or by states after an early block (S:
+``early_block``, ``early_tau``), or positions are merged in pairs (`research.position_pairs`). The controls are fewer
+frames and fewer pixels. Everything is timed in one process, in turns, and each candidate stands beside the control that
+takes as long. The decoder's preset is ``recommended`` for all; of fewer frames or pixels it keeps its share, so fewer
+tokens.
 """
 
 from __future__ import annotations

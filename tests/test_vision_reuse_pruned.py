@@ -31,8 +31,10 @@ from prunevid_qwen.forward.vision_evidence import watched_vision
 from prunevid_qwen.moving_shapes import write_video
 from prunevid_qwen.needs import Evidence, Needs
 from prunevid_qwen.receipt import receipt
+from prunevid_qwen.receipt.encoder_work import vision_facts
 from prunevid_qwen.stage2_select import Uniform
-from prunevid_qwen.tokens import TokenMap
+from prunevid_qwen.tokens import Block, TokenMap
+from prunevid_qwen.tokens.trace import SampleTrace
 from prunevid_qwen.vision.options import VisionOptions
 from prunevid_qwen.vision.tower import Reuse
 from tests import glimpse
@@ -330,3 +332,14 @@ def test_the_benchmark_encodes_as_generate_does(vlm: PruneVidQwen25VL, through_f
     assert features.source is not None
     assert 0 < int((features.source[:, 1] > 0).sum()) < len(features.tokens)
     assert torch.equal(features.tokens, features.tokens[features.source[:, 0]])
+
+
+def test_a_receipt_says_that_nothing_was_left_out_in_the_words_of_what_was_asked() -> None:
+    whole = torch.stack([torch.arange(4), torch.full((4,), 3)], dim=1)
+    sample = SampleTrace((Block("video", (2, 1, 2), 0, 4),), 4, 9, source=whole)
+    still, repeats = (
+        vision_facts(sample, options, 0.5)["note"]
+        for options in (VisionOptions(reuse_threshold=8.0), VisionOptions(reuse_identical=True))
+    )
+    assert still and repeats and still != repeats
+    assert "still" not in repeats  # nobody asked whether anything stood still

@@ -37,7 +37,7 @@ def vision_facts(sample: SampleTrace, options: VisionOptions, seconds: float) ->
         newlines = sum(block.unplaced % block.grid[0] for block in videos)
         encoded -= max(0, int((ran == 0).sum()) - newlines - (units - encoded))
         did_all = encoded == units and bool((ran[ran > 0] == whole).all())
-        note = "0 % stood still: the encoder did all of it" if did_all else None
+        note = _did_all(options) if did_all else None
     return {
         "units": units,
         "encoded": encoded,
@@ -48,3 +48,9 @@ def vision_facts(sample: SampleTrace, options: VisionOptions, seconds: float) ->
         "seconds": seconds,
         "note": note,
     }
+
+
+def _did_all(options: VisionOptions) -> str:
+    """Say that nothing was left out, in the words of what was asked for."""
+    what = "0 % stood still" if options.reuses else "no position repeats another"
+    return f"{what}: the encoder did all of it"

@@ -116,7 +116,7 @@ def test_each_row_is_paired_with_its_base_by_camera(tmp_path: Path) -> None:
 
 def test_the_page_shows_both_toys_and_says_how_a_missing_table_is_made(tmp_path: Path) -> None:
     empty = vision_tables(tmp_path)
-    assert set(empty) == {"vision accuracy", "natural clips"}
+    assert set(empty) == {"vision accuracy", "natural clips", "moving camera"}
     assert all("python -m research" in text for text in empty.values())
     for name in FOLDERS:
         summary = summary_of(known_run(tmp_path / name))
